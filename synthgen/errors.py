@@ -1,0 +1,17 @@
+"""The one error that a user can act on. It knows nothing of the rest of the house."""
+
+
+class SynthgenError(Exception):
+    """Something the user can mend.
+
+    The message is one sentence that names the thing, the place and the remedy. The front door prints it alone and
+    exits with 2. Every other exception keeps its traceback: it is our mistake, not the user's.
+    """
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return "; did you mean 'x'?" where one of `known` is close to `word`, else an empty string."""
+    import difflib  # stdlib, but 6 ms that `--help` should not pay
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,90 @@
+"""The folder is the registry: `--segmenter grabcut` is `generate/segmenters/grabcut.py`, and nothing lists it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from synthgen.errors import SynthgenError, did_you_mean
+
+PACKAGE = Path(__file__).parent
+
+
+def names(shelf: str) -> list[str]:
+    """Names of the plugins on a shelf such as "generate.segmenters": its file names. Imports nothing."""
+    folder = PACKAGE.joinpath(*shelf.split("."))
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(shelf: str, name: str) -> ModuleType:
+    """Import the plugin `name` of a shelf. A name with a dot is a module of the user's own, from anywhere.
+
+    A dash may stand for an underscore: "coco-json" is `coco_json.py`.
+
+    Raises:
+        SynthgenError: the shelf has no such plugin, or the user's own module cannot be imported.
+    """
+    kind = shelf.rsplit(".", 1)[-1].removesuffix("s")
+    if "." in name:
+        try:
+            found = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
+        return importlib.import_module(name)
+    known = names(shelf)
+    stem = name.replace("-", "_")
+    if stem not in known:
+        raise SynthgenError(
+            f"no {kind} named '{name}'{did_you_mean(stem, known)} (have: {', '.join(known) or 'none'})"
+        )
+    return importlib.import_module(f"synthgen.{shelf}.{stem}")
+
+
+def options(shelf: str, name: str) -> dict[str, inspect.Parameter]:
+    """The keyword options that a plugin's `build` takes, by name, with their defaults."""
+    return dict(inspect.signature(load(shelf, name).build).parameters)
+
+
+def build(shelf: str, name: str, given: dict[str, Any]) -> Any:
+    """Call the plugin's `build(**given)`.
+
+    Values that come as text (from `-O key=value`) are turned into the type of the option's default.
+
+    Raises:
+        SynthgenError: an option that the plugin does not take, or a value of the wrong kind.
+    """
+    return load(shelf, name).build(**checked(shelf, name, given))
+
+
+def checked(shelf: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Check options against `build`'s signature and fill in the defaults: the complete set, as a recipe needs it."""
+    known = options(shelf, name)
+    full = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}
+    for key, value in given.items():
+        if key not in known:
+            raise SynthgenError(f"'{name}' takes {', '.join(known) or 'no options'}; got '{key}'{did_you_mean(key, list(known))}")
+        full[key] = _like(known[key].default, value, f"option '{key}' of '{name}'")
+    missing = [key for key in known if key not in full]
+    if missing:
+        raise SynthgenError(f"'{name}' needs {', '.join(missing)}; give it as -O {missing[0]}=...")
+    return full
+
+
+def _like(default: Any, value: Any, what: str) -> Any:
+    """Turn a text value into the type of `default`; leave everything else as it is."""
+    if not isinstance(value, str) or default is None or isinstance(default, str) or default is inspect.Parameter.empty:
+        return value
+    if isinstance(default, bool):
+        if value.lower() in ("true", "yes", "1", "false", "no", "0"):
+            return value.lower() in ("true", "yes", "1")
+        raise SynthgenError(f"{what} should be true or false, got '{value}'")
+    try:
+        return type(default)(value)
+    except ValueError:
+        raise SynthgenError(f"{what} should be a {type(default).__name__}, got '{value}'") from None

@@ -1,0 +1,113 @@
+"""The one record that walks through the whole house. Standard library only: it can know no vendor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Why an annotation is as it is. A flag never removes an annotation; it says what a reader should know about it.
+FLAGS: dict[str, str] = {
+    "clipped": "the box reaches beyond the image; the prompt is its part inside",
+    "degenerate": "the box has no area, or a number in it is not finite; not prompted",
+    "outside": "the box lies wholly outside the image; not prompted",
+    "duplicate": "an earlier annotation of this image has the same box and category",
+    "crowd": "a group of objects (COCO iscrowd); not prompted",
+    "unknown_category": "the file lists no name for this category id",
+    "fake": "a depiction of the object, such as a printed face (Objects365 isfake)",
+    "reflected": "a mirror image of the object (Objects365 isreflected)",
+    "bad_segmentation": "the source's own mask could not be read; the box stays",
+    "no_box": "the source gives no usable box; it was read off the mask where there is one",
+    "empty_mask": "the segmenter found nothing inside the box",
+    "segmenter_failed": "the segmenter failed on this image; try again with --retry-failed",
+}
+
+#: An annotation with one of these is never given to a segmenter.
+NOT_PROMPTED = frozenset({"degenerate", "outside", "crowd"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """COCO compressed run-length encoding of one mask.
+
+    Attributes:
+        size: (height, width) in pixels of the original image.
+        counts: column-major run lengths, starting with background, in COCO's 6-bit text form
+            (cocoapi, `common/maskApi.c`, `rleToString`).
+    """
+
+    size: tuple[int, int]
+    counts: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A phrase for one object.
+
+    Attributes:
+        text: the phrase.
+        source: who wrote it: "human", "ofa base", "attributes", ...
+        score: mean token log-probability; None where the writer gives none.
+        category_match: whether its noun agrees with the box's category; None where nobody checked.
+    """
+
+    text: str
+    source: str
+    score: float | None = None
+    category_match: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One object of one image.
+
+    Attributes:
+        id: the dataset's own id.
+        bbox: (x, y, width, height) in absolute pixels of the original image (COCO). As the source gives it: never
+            clipped, never replaced by the mask's own box.
+        category: a name, never an index; "" where the source names none.
+        iscrowd: COCO's mark for a group of objects.
+        isthing: COCO panoptic's mark: countable thing, or stuff.
+        flags: reason codes, sorted; the keys of `FLAGS`.
+        segmentation: the mask; None = none yet, or none for the reason in `flags`.
+        mask_source: who drew the mask: "human", "grabcut", "sam vit_h", ...
+        predicted_iou: in [0, 1]; the segmenter's own score of the mask it returned; None where it gives none.
+        stability_score: in [0, 1]; IoU of the masks at a higher and at a lower threshold (segment-anything).
+        box_iou: in [0, 1]; IoU of the mask's tight box with the prompt.
+        captions: phrases, best first.
+    """
+
+    id: int
+    bbox: tuple[float, float, float, float]
+    category: str
+    iscrowd: bool = False
+    isthing: bool = True
+    flags: tuple[str, ...] = ()
+    segmentation: Rle | None = None
+    mask_source: str | None = None
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    box_iou: float | None = None
+    captions: tuple[Caption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with all that is known about it.
+
+    Attributes:
+        image_id: the dataset's own id.
+        image_key: the photograph's identity: the same photograph has the same key in every dataset
+            ("coco/000000391895"), so that leakage between datasets can be checked.
+        file_name: path below the dataset's image root, with forward slashes.
+        height, width: of the original image in pixels, as a viewer shows it (EXIF orientation applied); 0 where the
+            source does not say, until the image has been read.
+        annotations: in the order of their ids.
+        error: why this image could not be processed; the row stays.
+    """
+
+    image_id: int
+    image_key: str
+    file_name: str
+    height: int
+    width: int
+    annotations: tuple[Annotation, ...] = ()
+    error: str | None = None
