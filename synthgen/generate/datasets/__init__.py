@@ -1,0 +1,100 @@
+"""Shelf of datasets: one file each, its name is the `--dataset`. This is what such a file offers.
+
+    SPLITS: tuple[str, ...]      the first is the default
+    LAYERS: tuple[str, ...]      "annotations" (boxes) first, then layers of human masks or phrases
+
+    def files(root, split, annotations) -> Files
+        where the dataset's own files are below `root` (or the file that the user named); `SynthgenError` if not there
+    def read(files, layer) -> Iterator[Images | Annotations | Categories]
+        the content in the order of the file, in batches of some 10,000, never all at once
+    def complete(files, layer) -> Callable[[Sample, list[bytes | None]], Sample]      only for layers with payloads
+        adds to one sample what its annotations' payloads hold: masks, phrases
+
+A reader knows the file's format and nothing else: sorting, auditing and sharding are `ingest`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.records.sample import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where a dataset lies.
+
+    Attributes:
+        sources: the annotation files, by their role in this dataset ("instances", "objects", ...).
+        images: folder below which `Sample.file_name` is found.
+    """
+
+    sources: dict[str, Path]
+    images: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """A batch of a dataset's images.
+
+    Attributes:
+        image_id: int64 [N].
+        file_name: below the image folder.
+        image_key: the photograph's identity (`Sample.image_key`).
+        height, width: int32 [N], pixels; 0 where the file does not say.
+    """
+
+    image_id: NDArray[np.int64]
+    file_name: Sequence[str]
+    image_key: Sequence[str]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotations:
+    """A batch of a dataset's annotations, of any images, in any order.
+
+    Attributes:
+        image_id: int64 [M]; id: int64 [M], the dataset's own.
+        bbox: float64 [M, 4] XYWH, absolute pixels, original image, exactly as the file gives it.
+        category: int64 [M], the file's own category id; `Categories` gives the names.
+        iscrowd: bool [M].
+        flags: flag name -> bool [M], for what the file itself says ("fake", "reflected", "no_box").
+        payload: one `bytes` per annotation that `complete` understands; None = this layer has none.
+    """
+
+    image_id: NDArray[np.int64]
+    id: NDArray[np.int64]
+    bbox: NDArray[np.float64]
+    category: NDArray[np.int64]
+    iscrowd: NDArray[np.bool_]
+    flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    payload: Sequence[bytes | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Categories:
+    """Names by category id, stripped of outer blanks and otherwise as they are spelt; ids of stuff categories."""
+
+    names: dict[int, str]
+    stuff: frozenset[int] = frozenset()
+
+
+class Dataset(Protocol):
+    """The module of one dataset, as the docstring of this package says."""
+
+    SPLITS: tuple[str, ...]
+    LAYERS: tuple[str, ...]
+
+    def files(self, root: Path, split: str, annotations: Path | None) -> Files: ...
+
+    def read(self, files: Files, layer: str) -> Iterator[Images | Annotations | Categories]: ...
+
+    def complete(self, files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]: ...

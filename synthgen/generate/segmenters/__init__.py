@@ -1,0 +1,51 @@
+"""Shelf of segmenters: one file each, its name is the `--segmenter`; `build(*, option=default, ...)` makes one.
+
+Options that only say where and how fast (`device`, `batch_size`, `threads`) stay out of a job's recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.records.sample import Rle
+
+
+class MaskPrediction(NamedTuple):
+    """One mask for one box.
+
+    Attributes:
+        rle: of the original image's size; of area 0 where nothing was found.
+        predicted_iou: in [0, 1]; the segmenter's own score of this very mask; None where it gives none.
+        stability_score: in [0, 1]; IoU of the masks at a higher and a lower threshold; None where it gives none.
+    """
+
+    rle: Rle
+    predicted_iou: float | None
+    stability_score: float | None
+
+
+class Segmenter(Protocol):
+    """Boxes in, masks out; batch first, stateless between calls.
+
+    Attributes:
+        batch_size: images it likes to get at once.
+        source: what stands in `Annotation.mask_source`, e.g. "grabcut", "sam vit_h".
+    """
+
+    batch_size: int
+    source: str
+
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
+    ) -> Iterator[list[MaskPrediction]]:
+        """Yield for each image, in order, one prediction for each of its boxes, in order.
+
+        Args:
+            images: uint8 [H, W, 3] RGB each, of any sizes.
+            boxes_xyxy: float32 [N, 4] each, absolute pixels of the original image, inside it, with an area; N may be 0.
+        """
+        ...

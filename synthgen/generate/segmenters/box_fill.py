@@ -1,0 +1,40 @@
+"""The box itself as the mask: the floor that every segmenter has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.generate.segmenters import MaskPrediction, Segmenter
+from synthgen.records.geometry import encode_mask
+
+
+def build(*, batch_size: int = 16) -> Segmenter:
+    """Make the segmenter. It has no options that matter to the masks."""
+    return BoxFill(batch_size)
+
+
+class BoxFill:
+    """See `Segmenter`."""
+
+    source = "box_fill"
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
+    ) -> Iterator[list[MaskPrediction]]:
+        for image, boxes in zip(images, boxes_xyxy, strict=True):
+            yield [_filled(image.shape[0], image.shape[1], box) for box in boxes]
+
+
+def _filled(height: int, width: int, box_xyxy: NDArray[np.float32]) -> MaskPrediction:
+    """Every pixel whose area the box touches, so that no box of some size gives an empty mask."""
+    x1, y1 = np.floor(box_xyxy[:2]).astype(int)
+    x2, y2 = np.ceil(box_xyxy[2:]).astype(int)
+    mask = np.zeros((height, width), np.uint8)
+    mask[y1:y2, x1:x2] = 1
+    return MaskPrediction(rle=encode_mask(mask), predicted_iou=None, stability_score=None)

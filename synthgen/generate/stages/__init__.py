@@ -1,0 +1,30 @@
+"""Shelf of stages: one file each, Sample in, Sample out. `build(plugin, options)` makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.records.sample import Sample
+
+
+class Stage(Protocol):
+    """What a worker does with images.
+
+    Attributes:
+        batch_size: images it likes to get at once.
+    """
+
+    batch_size: int
+
+    def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
+        """Yield each sample, in order, one thing richer.
+
+        Args:
+            samples: without an error, and with the height and width of their images.
+            images: uint8 [H, W, 3] RGB each, of the original size.
+        """
+        ...

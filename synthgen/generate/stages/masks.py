@@ -1,0 +1,77 @@
+"""Every box a prompt, every prompt a mask. The rules that all segmenters share stand here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen import plugins
+from synthgen.generate.segmenters import MaskPrediction, Segmenter
+from synthgen.records.geometry import box_iou, clip_xyxy, rle_area, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.sample import NOT_PROMPTED, Annotation, Sample
+
+#: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
+DECIMALS = 4
+
+
+def build(plugin: str, options: dict[str, Any]) -> Masks:
+    """The stage around the segmenter `plugin`."""
+    return Masks(plugins.build("generate.segmenters", plugin, options))
+
+
+class Masks:
+    """The stage that draws masks. See `Stage`."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.batch_size = segmenter.batch_size
+
+    def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
+        """Give a mask to each annotation that may be prompted and has none; a mask that is there is not replaced."""
+        wanted = [[a for a in sample.annotations if is_prompted(a)] for sample in samples]
+        prompts = [prompts_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
+        found = self.segmenter.segment(images, [p.astype(np.float32) for p in prompts])
+        for sample, own, boxes, predictions in zip(samples, wanted, prompts, found, strict=True):
+            done = {
+                id(annotation): self._masked(annotation, box, prediction)
+                for annotation, box, prediction in zip(own, boxes, predictions, strict=True)
+            }
+            yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
+
+    def _masked(self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction) -> Annotation:
+        kept = tuple(f for f in annotation.flags if f not in ("empty_mask", "segmenter_failed"))
+        if rle_area(prediction.rle) == 0:
+            return replace(annotation, flags=tuple(sorted({*kept, "empty_mask"})))
+        tight = np.array(rle_bbox_xyxy(prediction.rle))
+        return replace(
+            annotation,
+            flags=kept,
+            segmentation=prediction.rle,
+            mask_source=self.segmenter.source,
+            predicted_iou=_rounded(prediction.predicted_iou),
+            stability_score=_rounded(prediction.stability_score),
+            box_iou=_rounded(float(box_iou(tight, box))),
+        )
+
+
+def is_prompted(annotation: Annotation) -> bool:
+    """Whether a segmenter is asked for this annotation's mask."""
+    return annotation.segmentation is None and NOT_PROMPTED.isdisjoint(annotation.flags)
+
+
+def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float64]:
+    """The prompts of some of a sample's annotations: the parts of their boxes inside the image.
+
+    Returns:
+        float64 [N, 4] XYXY, absolute pixels of the original image.
+    """
+    boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
+    return clip_xyxy(xywh_to_xyxy(boxes), sample.height, sample.width)
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, DECIMALS)

@@ -1,0 +1,255 @@
+"""The Parquet contract: one row per image, and `Sample` <-> table.
+
+Additions to the schema are nullable and keep the version. Anything else raises `SCHEMA_VERSION`, and a reader refuses
+a newer version in words. A golden shard of every version lies in `tests/golden/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from synthgen.errors import SynthgenError
+from synthgen.records.sample import Annotation, Caption, Rle, Sample
+
+SCHEMA_VERSION = 1
+
+_RLE = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.binary())])
+_CAPTION = pa.struct(
+    [("text", pa.string()), ("source", pa.string()), ("score", pa.float64()), ("category_match", pa.bool_())]
+)
+_ANNOTATION = pa.struct(
+    [
+        ("id", pa.int64()),
+        ("bbox", pa.list_(pa.float64(), 4)),
+        ("category", pa.string()),
+        ("iscrowd", pa.bool_()),
+        ("isthing", pa.bool_()),
+        ("flags", pa.list_(pa.string())),
+        ("segmentation", _RLE),
+        ("mask_source", pa.string()),
+        ("predicted_iou", pa.float64()),
+        ("stability_score", pa.float64()),
+        ("box_iou", pa.float64()),
+        ("captions", pa.list_(_CAPTION)),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("image_key", pa.string()),
+        ("file_name", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("annotations", pa.list_(_ANNOTATION)),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxColumns:
+    """Many samples that have boxes only, as arrays: what an ingest of 25 M boxes writes without making 25 M objects.
+
+    Attributes:
+        image_id: int64 [N]; image_key, file_name: N texts; height, width: int32 [N], pixels; error: N texts or None.
+        offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
+        id: int64 [M]; bbox: float64 [M, 4] XYWH, absolute pixels, original image.
+        category: int32 [M], index into `categories`; iscrowd, isthing: bool [M].
+        flags: flag name -> bool [M].
+    """
+
+    image_id: NDArray[np.int64]
+    image_key: Sequence[str]
+    file_name: Sequence[str]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
+    error: Sequence[str | None]
+    offsets: NDArray[np.int32]
+    id: NDArray[np.int64]
+    bbox: NDArray[np.float64]
+    category: NDArray[np.int32]
+    categories: Sequence[str]
+    iscrowd: NDArray[np.bool_]
+    isthing: NDArray[np.bool_]
+    flags: dict[str, NDArray[np.bool_]]
+
+
+def table_from_columns(columns: BoxColumns) -> pa.Table:
+    """The table of `SCHEMA` for samples that have boxes only."""
+    count = len(columns.id)
+    # Few combinations of flags occur; each is made once and looked up per box.
+    bits = np.zeros(count, np.int64)
+    names = sorted(columns.flags)
+    for place, name in enumerate(names):
+        bits |= columns.flags[name].astype(np.int64) << place
+    combinations, which = np.unique(bits, return_inverse=True)
+    lists = [[name for place, name in enumerate(names) if int(c) >> place & 1] for c in combinations]
+    fields: dict[str, pa.Array] = {
+        "id": pa.array(columns.id, pa.int64()),
+        "bbox": _boxes(columns.bbox),
+        "category": pa.array(list(columns.categories), pa.string()).take(pa.array(columns.category)),
+        "iscrowd": pa.array(columns.iscrowd),
+        "isthing": pa.array(columns.isthing),
+        "flags": pa.array(lists or [[]], pa.list_(pa.string())).take(pa.array(which)),
+    }
+    annotations = _annotations(fields, columns.offsets, count)
+    return pa.table(
+        [
+            pa.array(columns.image_id, pa.int64()),
+            pa.array(columns.image_key, pa.string()),
+            pa.array(columns.file_name, pa.string()),
+            pa.array(columns.height, pa.int32()),
+            pa.array(columns.width, pa.int32()),
+            annotations,
+            pa.array(columns.error, pa.string()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
+    """The table of `SCHEMA` for samples. Field by field: `dataclasses.asdict` row by row is an order slower."""
+    flat = [annotation for sample in samples for annotation in sample.annotations]
+    rles = [a.segmentation for a in flat]
+    captions = [caption for a in flat for caption in a.captions]
+    fields: dict[str, pa.Array] = {
+        "id": pa.array([a.id for a in flat], pa.int64()),
+        "bbox": _boxes(np.asarray([a.bbox for a in flat], np.float64).reshape(-1, 4)),
+        "category": pa.array([a.category for a in flat], pa.string()),
+        "iscrowd": pa.array([a.iscrowd for a in flat], pa.bool_()),
+        "isthing": pa.array([a.isthing for a in flat], pa.bool_()),
+        "flags": pa.array([a.flags for a in flat], pa.list_(pa.string())),
+        "segmentation": pa.StructArray.from_arrays(
+            [
+                pa.array([None if r is None else r.size for r in rles], pa.list_(pa.int32(), 2)),
+                pa.array([None if r is None else r.counts for r in rles], pa.binary()),
+            ],
+            fields=list(_RLE),
+            mask=pa.array([r is None for r in rles], pa.bool_()),
+        ),
+        "mask_source": pa.array([a.mask_source for a in flat], pa.string()),
+        "predicted_iou": pa.array([a.predicted_iou for a in flat], pa.float64()),
+        "stability_score": pa.array([a.stability_score for a in flat], pa.float64()),
+        "box_iou": pa.array([a.box_iou for a in flat], pa.float64()),
+        "captions": pa.ListArray.from_arrays(
+            _offsets([len(a.captions) for a in flat]),
+            pa.StructArray.from_arrays(
+                [
+                    pa.array([c.text for c in captions], pa.string()),
+                    pa.array([c.source for c in captions], pa.string()),
+                    pa.array([c.score for c in captions], pa.float64()),
+                    pa.array([c.category_match for c in captions], pa.bool_()),
+                ],
+                fields=list(_CAPTION),
+            ),
+        ),
+    }
+    return pa.table(
+        [
+            pa.array([s.image_id for s in samples], pa.int64()),
+            pa.array([s.image_key for s in samples], pa.string()),
+            pa.array([s.file_name for s in samples], pa.string()),
+            pa.array([s.height for s in samples], pa.int32()),
+            pa.array([s.width for s in samples], pa.int32()),
+            _annotations(fields, _offsets([len(s.annotations) for s in samples]), len(flat)),
+            pa.array([s.error for s in samples], pa.string()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
+    """The samples of one record batch of `SCHEMA`, in order."""
+    lists = batch.column("annotations")
+    start = lists.offsets.to_numpy()
+    objects = lists.flatten()
+    field = {name: objects.field(name) for name in _ANNOTATION.names}
+    count = len(objects)
+    bbox = field["bbox"].flatten().to_numpy(zero_copy_only=False).reshape(count, 4).tolist()
+    rle = field["segmentation"]
+    has_mask = rle.is_valid().to_pylist()
+    counts = rle.field("counts").to_pylist()
+    size = rle.field("size").to_pylist()
+    plain = (field[name].to_pylist() for name in ("mask_source", "predicted_iou", "stability_score", "box_iou"))
+    captions = _captions(field["captions"])
+    annotations = [
+        Annotation(
+            number,
+            (box[0], box[1], box[2], box[3]),
+            category,
+            iscrowd,
+            isthing,
+            tuple(flags),
+            Rle((sz[0], sz[1]), text) if masked else None,
+            source,
+            predicted_iou,
+            stability_score,
+            box_iou,
+            phrases,
+        )
+        for number, box, category, iscrowd, isthing, flags, masked, sz, text, source, predicted_iou, stability_score,
+            box_iou, phrases in zip(
+            field["id"].to_pylist(), bbox, field["category"].to_pylist(), field["iscrowd"].to_pylist(),
+            field["isthing"].to_pylist(), field["flags"].to_pylist(), has_mask, size, counts, *plain, captions,
+            strict=True,
+        )
+    ]  # fmt: skip
+    first = int(start[0]) if len(start) else 0
+    ends = (start - first).tolist()
+    head = (batch.column(n).to_pylist() for n in ("image_id", "image_key", "file_name", "height", "width", "error"))
+    for i, (image_id, image_key, file_name, height, width, error) in enumerate(zip(*head, strict=True)):
+        own = tuple(annotations[ends[i] : ends[i + 1]])
+        yield Sample(image_id, image_key, file_name, height, width, own, error)
+
+
+def check_version(version: int, where: str) -> None:
+    """Refuse a shard of a newer schema.
+
+    Raises:
+        SynthgenError: with the two versions.
+    """
+    if version > SCHEMA_VERSION:
+        raise SynthgenError(
+            f"{where} has schema version {version}, this synthgen reads up to {SCHEMA_VERSION}; upgrade synthgen"
+        )
+
+
+def _captions(lists: pa.ListArray) -> list[tuple[Caption, ...]]:
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    if not lengths.any():
+        return [()] * len(lists)
+    flat = lists.flatten()
+    made = [
+        Caption(text, source, score, match)
+        for text, source, score, match in zip(*(flat.field(n).to_pylist() for n in _CAPTION.names), strict=True)
+    ]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).tolist()
+    return [tuple(made[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _boxes(bbox: NDArray[np.float64]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(bbox).reshape(-1)), 4)
+
+
+def _offsets(lengths: list[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+
+
+def _annotations(fields: dict[str, pa.Array], offsets: Any, count: int) -> pa.Array:
+    """list<struct> from its leaves; a leaf that is not given is null (or an empty list) throughout."""
+    leaves = []
+    for kind in _ANNOTATION:
+        if kind.name in fields:
+            leaves.append(fields[kind.name])
+        elif pa.types.is_list(kind.type):
+            leaves.append(pa.ListArray.from_arrays(_offsets([0] * count), pa.array([], kind.type.value_type)))
+        else:
+            leaves.append(pa.nulls(count, kind.type))
+    struct = pa.StructArray.from_arrays(leaves, fields=list(_ANNOTATION))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
