@@ -1,0 +1,323 @@
+"""Worker and engine: one model, many shards; (job, shards) -> reports.
+
+An engine is a function. `in_process` is this machine's; a cluster's has the same signature and lives on the porch
+(`pipelines/`). Both run the same `Worker`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen import __version__, plugins
+from synthgen.errors import SynthgenError
+from synthgen.generate.audit import audit_sample
+from synthgen.generate.job import Job, in_words
+from synthgen.generate.stages import Stage
+from synthgen.records.images import ImageError, load_ahead
+from synthgen.records.sample import Sample
+from synthgen.records.store import Shard, ShardStore
+
+log = logging.getLogger(__name__)
+
+#: Called after each image with how many are done; for progress only.
+OnImages = Callable[[int], None]
+
+#: Decoded images of one batch may hold this many bytes together; a batch of huge photographs is cut short.
+BATCH_BYTES = 512 * 2**20
+
+#: Flags that tell of an object whose mask a rerun may still bring.
+FAILED_FLAGS = ("empty_mask", "segmenter_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What happened to one shard.
+
+    Attributes:
+        shard: which.
+        error: why it was not committed; None = committed.
+        fatal: the error would hit every other shard too; the job stops.
+        seconds: wall time.
+        images, annotations, masks: how many.
+        failed: images that could not be processed, as {"image_id", "file_name", "error"}.
+        flags: how many annotations carry each flag.
+    """
+
+    shard: Shard
+    error: str | None = None
+    fatal: bool = False
+    seconds: float = 0.0
+    images: int = 0
+    annotations: int = 0
+    masks: int = 0
+    failed: tuple[dict[str, Any], ...] = ()
+    flags: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Processed:
+    """A shard between model and disk."""
+
+    shard: Shard
+    samples: list[Sample]
+    parent: dict[str, Any]
+    failed: tuple[dict[str, Any], ...]
+    started: float
+
+
+class Worker:
+    """Holds the model. One shard in, one shard committed, one report out; never raises for a shard's sake."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.store = ShardStore(job.store)
+        self.stage: Stage = plugins.load("generate.stages", job.stage).build(job.plugin, job.options)
+        self.threads = max(2, os.cpu_count() or 1)
+
+    def run(self, shard: Shard, on_images: OnImages | None = None) -> ShardReport:
+        """Process one shard of the job's output layer and commit it."""
+        return self.finish(self.process(shard, on_images))
+
+    def process(self, shard: Shard, on_images: OnImages | None = None) -> _Processed | ShardReport:
+        """All of `run` that needs the model. A failure is a report."""
+        started = time.monotonic()
+        try:
+            parent = self.store.footer(shard.of(self.job.reads))
+            if parent is None:
+                raise SynthgenError(f"input shard {shard.of(self.job.reads)} is gone; run the stage before again")
+            samples = self._process(shard, on_images)
+            failed = _failed_images(samples, self.store.read(shard.of(self.job.reads)))
+            self._refuse_many_errors(shard, len(samples), failed)
+        except Exception as why:  # a shard's failure is a value: the other shards go on
+            return _as_report(shard, why, started)
+        return _Processed(shard, samples, parent, failed, started)
+
+    def finish(self, done: _Processed | ShardReport) -> ShardReport:
+        """All of `run` that does not need the model: encode, write, rename."""
+        if isinstance(done, ShardReport):
+            return done
+        flat = [annotation for sample in done.samples for annotation in sample.annotations]
+        report = ShardReport(
+            done.shard,
+            images=len(done.samples),
+            annotations=len(flat),
+            masks=sum(a.segmentation is not None for a in flat),
+            failed=done.failed,
+            flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
+        )
+        footer = {
+            "synthgen": __version__,
+            "recipe": self.job.recipe(),
+            "fingerprint": self.job.fingerprint(done.parent["fingerprint"]),
+            "parent": {"layer": self.job.reads, "fingerprint": done.parent["fingerprint"]},
+            "categories": done.parent.get("categories", []),
+            "counts": {
+                "images": report.images,
+                "annotations": report.annotations,
+                "masks": report.masks,
+                "errors": sum(sample.error is not None for sample in done.samples),
+                "flags": report.flags,
+            },
+            "failed": list(done.failed),
+            "failed_objects": [
+                {"image_id": sample.image_id, "annotation_id": a.id, "reason": flag}
+                for sample in done.samples
+                for a in sample.annotations
+                for flag in a.flags
+                if flag in FAILED_FLAGS
+            ],
+        }
+        try:
+            self.store.commit(done.shard, done.samples, footer)
+        except Exception as why:
+            return _as_report(done.shard, why, done.started)
+        return replace(report, seconds=time.monotonic() - done.started)
+
+    def _process(self, shard: Shard, on_images: OnImages | None) -> list[Sample]:
+        """The shard's samples, each processed, or with the reason why not."""
+        samples = list(self.store.read(shard.of(self.job.reads)))
+        result: list[Sample] = list(samples)
+        todo = list(range(len(samples)))
+        if self.job.retry_failed and self.store.footer(shard) is not None:
+            before = list(self.store.read(shard))
+            todo = [i for i in todo if _is_failed(samples[i], before[i])]
+            result = before
+        batch: list[tuple[int, Sample, NDArray[np.uint8]]] = []
+        held = 0
+        loaded = load_ahead((samples[i] for i in todo), self.job.images, threads=self.threads)
+        for i, (sample, image) in zip(todo, loaded, strict=True):
+            if isinstance(image, ImageError):
+                result[i] = replace(sample, error=str(image))
+            elif image is not None:
+                batch.append((i, _with_size(sample, image), image))
+                held += image.nbytes
+            if len(batch) >= self.stage.batch_size or held >= BATCH_BYTES:
+                self._process_batch(batch, result)
+                if on_images:
+                    on_images(len(batch))
+                batch, held = [], 0
+        self._process_batch(batch, result)
+        if on_images:
+            on_images(len(batch))
+        return result
+
+    def _process_batch(self, batch: list[tuple[int, Sample, NDArray[np.uint8]]], result: list[Sample]) -> None:
+        """Put a batch through the stage. If it fails, one by one: a poisoned image fails alone."""
+        if not batch:
+            return
+        try:
+            done = list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
+        except Exception as why:
+            if len(batch) > 1:
+                log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
+                for one in batch:
+                    self._process_batch([one], result)
+                return
+            i, sample, _ = batch[0]
+            log.exception("image %s failed", sample.file_name)
+            result[i] = replace(sample, error=f"{self.job.plugin} failed ({type(why).__name__}: {_line(why)})")
+            return
+        for (i, _, _), sample in zip(batch, done, strict=True):
+            result[i] = sample
+
+    def _refuse_many_errors(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
+        if len(failed) <= self.job.max_error_share * images:
+            return
+        first = failed[0]
+        message = (
+            f"{shard}: {len(failed)} of {images} images failed, more than {self.job.max_error_share:.0%}, "
+            f"e.g. {first['file_name']} ({first['error']}); nothing was committed; "
+            f"check --images {self.job.images}, or accept more with --max-error-share"
+        )
+        raise SynthgenError(message) if len(failed) == images else _TooManyErrors(message)
+
+
+class _TooManyErrors(Exception):
+    """A shard over the job's share of failed images: it fails alone, the job goes on."""
+
+
+def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
+    """The shards that the job has still to make, in order.
+
+    Args:
+        part: (i, n): only shards whose index is i modulo n, so that parts never shift as shards are committed.
+
+    Raises:
+        SynthgenError: the input layer is missing or incomplete, or the output layer was made by another recipe.
+    """
+    store = ShardStore(job.store)
+    inputs = store.layer(job.dataset, job.split, job.reads)
+    if not inputs or len(inputs) < inputs[0].count:
+        what = f"{len(inputs)} of {inputs[0].count} shards" if inputs else "no shards"
+        raise SynthgenError(
+            f"{job.dataset}/{job.split}/{job.reads} has {what} in {job.store}; "
+            f"make it first (`synthgen ingest`, or the stage that writes it)"
+        )
+    present = set(store.layer(job.dataset, job.split, job.layer))
+    todo = []
+    for source in inputs:
+        shard = source.of(job.layer)
+        if source.index % part[1] != part[0]:
+            continue
+        footer = store.footer(shard) if shard in present else None
+        if footer is None:
+            _refuse_other_plan(shard, present)
+            todo.append(shard)
+            continue
+        parent = (store.footer(source) or {}).get("fingerprint", "")
+        if footer.get("fingerprint") != job.fingerprint(parent):
+            raise SynthgenError(_foreign(job, shard, footer, parent))
+        if job.retry_failed and (footer.get("failed") or footer.get("failed_objects")):
+            todo.append(shard)
+    return todo
+
+
+def in_process(
+    job: Job, shards: Sequence[Shard], *, workers: int = 1, on_images: OnImages | None = None
+) -> Iterator[ShardReport]:
+    """The engine of one machine: a report for each shard, in order, while the next is already being processed.
+
+    Raises:
+        SynthgenError: more than one worker is asked for.
+    """
+    if workers != 1:
+        raise SynthgenError(
+            f"--workers {workers} needs Ray; on one machine start {workers} commands with --part 0/{workers} "
+            f"to --part {workers - 1}/{workers}"
+        )
+    worker = Worker(job)
+    # Encoding and writing a shard run beside the model's work on the next one.
+    with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
+        last: Future[ShardReport] | None = None
+        for shard in shards:
+            done = worker.process(shard, on_images)
+            if last is not None:
+                yield last.result()
+            last = pool.submit(worker.finish, done)
+        if last is not None:
+            yield last.result()
+
+
+def _failed_images(samples: Sequence[Sample], parents: Iterator[Sample]) -> tuple[dict[str, Any], ...]:
+    """Images that this stage could not process; those that came in with an error are not its failures."""
+    return tuple(
+        {"image_id": sample.image_id, "file_name": sample.file_name, "error": sample.error}
+        for sample, parent in zip(samples, parents, strict=True)
+        if sample.error is not None and parent.error is None
+    )
+
+
+def _is_failed(parent: Sample, sample: Sample) -> bool:
+    if sample.error is not None:
+        return parent.error is None
+    return any(flag in FAILED_FLAGS for a in sample.annotations for flag in a.flags)
+
+
+def _with_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
+    """Fill in a size that the source did not give, and what could not be audited without it."""
+    if sample.height and sample.width:
+        return sample
+    return audit_sample(replace(sample, height=image.shape[0], width=image.shape[1]))
+
+
+def _refuse_other_plan(shard: Shard, present: set[Shard]) -> None:
+    other = next((s for s in present if s.count != shard.count), None)
+    if other is not None:
+        raise SynthgenError(
+            f"{other} was cut by another plan than its input (of {shard.count}); choose another --layer, "
+            "or delete that layer's folder"
+        )
+
+
+def _foreign(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
+    theirs, ours = in_words(footer.get("recipe", {})), in_words(job.recipe())
+    if theirs == ours and footer.get("parent", {}).get("fingerprint") != parent:
+        return (
+            f"{shard} was made from another version of the layer '{job.reads}' than the one there now; "
+            "choose another --layer, or delete that layer's folder"
+        )
+    return f"{shard} was made with {theirs}; this job says {ours}; choose another --layer, or delete that layer's folder"
+
+
+def _as_report(shard: Shard, why: Exception, started: float) -> ShardReport:
+    known = isinstance(why, SynthgenError | _TooManyErrors)
+    if not known:
+        log.error("shard %s failed", shard, exc_info=why)
+    message = str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}"
+    return ShardReport(
+        shard, error=message, fatal=isinstance(why, SynthgenError), seconds=time.monotonic() - started
+    )
+
+
+def _line(why: Exception) -> str:
+    return (str(why).splitlines() or ["no reason given"])[0][:200]

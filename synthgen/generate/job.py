@@ -1,0 +1,68 @@
+"""A job: what to do, as plain data. It pickles to a cluster, and its recipe goes into every footer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: Options that say where and how fast, not what: they never change a byte, so they are not in a recipe.
+PLACE_OPTIONS = frozenset({"device", "batch_size", "threads"})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stage over one layer.
+
+    Attributes:
+        stage: file on the shelf `generate.stages`, e.g. "masks".
+        dataset, split: whose images, as the store names them.
+        reads, layer: the input layer and the output layer.
+        plugin, options: the model and its complete options, e.g. "grabcut", {"iterations": 3}.
+        store: root of the shards.
+        images: folder below which the images' file names are found.
+        max_error_share: a shard with a larger share of failed images is not committed.
+        retry_failed: also do again what failed in committed shards.
+    """
+
+    stage: str
+    dataset: str
+    split: str
+    reads: str
+    layer: str
+    plugin: str
+    store: Path
+    images: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    max_error_share: float = 0.05
+    retry_failed: bool = False
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the bytes: no paths, no device, no batch size."""
+        return {
+            "stage": self.stage,
+            "dataset": self.dataset,
+            "split": self.split,
+            "plugin": self.plugin,
+            "options": {key: value for key, value in self.options.items() if key not in PLACE_OPTIONS},
+        }
+
+    def fingerprint(self, parent: str) -> str:
+        """Identity of what the job makes from an input layer whose own fingerprint is `parent`."""
+        return fingerprint({**self.recipe(), "parent": parent})
+
+
+def fingerprint(recipe: dict[str, Any]) -> str:
+    """16 hexadecimal digits of the SHA-256 of a recipe's canonical JSON."""
+    text = json.dumps(recipe, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def in_words(recipe: dict[str, Any]) -> str:
+    """A recipe as a person would say it: "grabcut iterations=3", "ingest of coco"."""
+    if "plugin" not in recipe:
+        return f"{recipe.get('stage', '?')} of {recipe.get('dataset', '?')}"
+    options = (f"{key}={value}" for key, value in sorted(recipe.get("options", {}).items()))
+    return " ".join([recipe["plugin"], *options])
