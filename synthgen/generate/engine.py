@@ -35,9 +35,6 @@ OnImages = Callable[[int], None]
 #: Decoded images of one batch may hold this many bytes together; a batch of huge photographs is cut short.
 BATCH_BYTES = 512 * 2**20
 
-#: Flags that tell of an object whose mask a rerun may still bring.
-FAILED_FLAGS = ("empty_mask", "segmenter_failed")
-
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
@@ -46,16 +43,18 @@ class ShardReport:
     Attributes:
         shard: which.
         error: why it was not committed; None = committed.
-        fatal: the error would hit every other shard too; the job stops.
+        fatal: the error would hit every other shard too (a full disk, a lost input layer); the job stops.
+        too_many_errors: it was refused by the job's `max_error_share`.
         seconds: wall time.
         images, annotations, masks: how many.
-        failed: images that could not be processed, as {"image_id", "file_name", "error"}.
+        failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: how many annotations carry each flag.
     """
 
     shard: Shard
     error: str | None = None
     fatal: bool = False
+    too_many_errors: bool = False
     seconds: float = 0.0
     images: int = 0
     annotations: int = 0
@@ -95,8 +94,7 @@ class Worker:
             parent = self.store.footer(shard.of(self.job.reads))
             if parent is None:
                 raise SynthgenError(f"input shard {shard.of(self.job.reads)} is gone; run the stage before again")
-            samples = self._process(shard, on_images)
-            failed = _failed_images(samples, self.store.read(shard.of(self.job.reads)))
+            samples, failed = self._process(shard, on_images)
             self._refuse_many_errors(shard, len(samples), failed)
         except Exception as why:  # a shard's failure is a value: the other shards go on
             return _as_report(shard, why, started)
@@ -129,13 +127,6 @@ class Worker:
                 "flags": report.flags,
             },
             "failed": list(done.failed),
-            "failed_objects": [
-                {"image_id": sample.image_id, "annotation_id": a.id, "reason": flag}
-                for sample in done.samples
-                for a in sample.annotations
-                for flag in a.flags
-                if flag in FAILED_FLAGS
-            ],
         }
         try:
             self.store.commit(done.shard, done.samples, footer)
@@ -143,35 +134,43 @@ class Worker:
             return _as_report(done.shard, why, done.started)
         return replace(report, seconds=time.monotonic() - done.started)
 
-    def _process(self, shard: Shard, on_images: OnImages | None) -> list[Sample]:
-        """The shard's samples, each processed, or with the reason why not."""
+    def _process(self, shard: Shard, on_images: OnImages | None) -> tuple[list[Sample], tuple[dict[str, Any], ...]]:
+        """The shard's samples, each processed or with the reason why not, and the list of those reasons."""
         samples = list(self.store.read(shard.of(self.job.reads)))
-        result: list[Sample] = list(samples)
+        result = list(samples)
+        reasons: dict[int, str] = {}
         todo = list(range(len(samples)))
-        if self.job.retry_failed and self.store.footer(shard) is not None:
-            before = list(self.store.read(shard))
-            todo = [i for i in todo if _is_failed(samples[i], before[i])]
-            result = before
+        if self.job.retry_failed and (footer := self.store.footer(shard)) is not None:
+            again = {entry["row"] for entry in footer["failed"]}
+            todo = [i for i in todo if i in again]
+            result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read(shard))]
         batch: list[tuple[int, Sample, NDArray[np.uint8]]] = []
-        held = 0
-        loaded = load_ahead((samples[i] for i in todo), self.job.images, threads=self.threads)
-        for i, (sample, image) in zip(todo, loaded, strict=True):
+
+        def flush() -> None:
+            self._process_batch(batch, result, reasons)
+            if on_images:
+                on_images(len(batch))
+            batch.clear()
+
+        for i, (sample, image) in zip(
+            todo, load_ahead((samples[i] for i in todo), self.job.images, threads=self.threads), strict=True
+        ):
             if isinstance(image, ImageError):
-                result[i] = replace(sample, error=str(image))
+                result[i], reasons[i] = replace(sample, error=str(image)), str(image)
             elif image is not None:
                 batch.append((i, _with_size(sample, image), image))
-                held += image.nbytes
-            if len(batch) >= self.stage.batch_size or held >= BATCH_BYTES:
-                self._process_batch(batch, result)
-                if on_images:
-                    on_images(len(batch))
-                batch, held = [], 0
-        self._process_batch(batch, result)
-        if on_images:
-            on_images(len(batch))
-        return result
+            if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= BATCH_BYTES:
+                flush()
+        flush()
+        failed = [
+            {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}
+            for i in sorted(reasons)
+        ]
+        return result, tuple(failed)
 
-    def _process_batch(self, batch: list[tuple[int, Sample, NDArray[np.uint8]]], result: list[Sample]) -> None:
+    def _process_batch(
+        self, batch: list[tuple[int, Sample, NDArray[np.uint8]]], result: list[Sample], reasons: dict[int, str]
+    ) -> None:
         """Put a batch through the stage. If it fails, one by one: a poisoned image fails alone."""
         if not batch:
             return
@@ -181,11 +180,12 @@ class Worker:
             if len(batch) > 1:
                 log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
                 for one in batch:
-                    self._process_batch([one], result)
+                    self._process_batch([one], result, reasons)
                 return
             i, sample, _ = batch[0]
             log.exception("image %s failed", sample.file_name)
-            result[i] = replace(sample, error=f"{self.job.plugin} failed ({type(why).__name__}: {_line(why)})")
+            result[i] = self.stage.failed(sample)
+            reasons[i] = f"{self.job.plugin} failed ({type(why).__name__}: {_line(why)})"
             return
         for (i, _, _), sample in zip(batch, done, strict=True):
             result[i] = sample
@@ -199,10 +199,10 @@ class Worker:
             f"e.g. {first['file_name']} ({first['error']}); nothing was committed; "
             f"check --images {self.job.images}, or accept more with --max-error-share"
         )
-        raise SynthgenError(message) if len(failed) == images else _TooManyErrors(message)
+        raise TooManyErrors(message)
 
 
-class _TooManyErrors(Exception):
+class TooManyErrors(Exception):
     """A shard over the job's share of failed images: it fails alone, the job goes on."""
 
 
@@ -237,7 +237,7 @@ def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
         parent = (store.footer(source) or {}).get("fingerprint", "")
         if footer.get("fingerprint") != job.fingerprint(parent):
             raise SynthgenError(_foreign(job, shard, footer, parent))
-        if job.retry_failed and (footer.get("failed") or footer.get("failed_objects")):
+        if job.retry_failed and footer.get("failed"):
             todo.append(shard)
     return todo
 
@@ -268,21 +268,6 @@ def in_process(
             yield last.result()
 
 
-def _failed_images(samples: Sequence[Sample], parents: Iterator[Sample]) -> tuple[dict[str, Any], ...]:
-    """Images that this stage could not process; those that came in with an error are not its failures."""
-    return tuple(
-        {"image_id": sample.image_id, "file_name": sample.file_name, "error": sample.error}
-        for sample, parent in zip(samples, parents, strict=True)
-        if sample.error is not None and parent.error is None
-    )
-
-
-def _is_failed(parent: Sample, sample: Sample) -> bool:
-    if sample.error is not None:
-        return parent.error is None
-    return any(flag in FAILED_FLAGS for a in sample.annotations for flag in a.flags)
-
-
 def _with_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
     """Fill in a size that the source did not give, and what could not be audited without it."""
     if sample.height and sample.width:
@@ -310,12 +295,15 @@ def _foreign(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str
 
 
 def _as_report(shard: Shard, why: Exception, started: float) -> ShardReport:
-    known = isinstance(why, SynthgenError | _TooManyErrors)
+    known = isinstance(why, SynthgenError | TooManyErrors)
     if not known:
         log.error("shard %s failed", shard, exc_info=why)
-    message = str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}"
     return ShardReport(
-        shard, error=message, fatal=isinstance(why, SynthgenError), seconds=time.monotonic() - started
+        shard,
+        error=str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}",
+        fatal=isinstance(why, SynthgenError),
+        too_many_errors=isinstance(why, TooManyErrors),
+        seconds=time.monotonic() - started,
     )
 
 

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -194,10 +193,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a log with one write: the lines of two writers may interleave, their letters may not."""
+    with _in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(text.encode() + b"\n")
+
+
 @contextlib.contextmanager
 def _new_file(final: Path) -> Iterator[Path]:
     """A temporary path in the folder of `final`; renamed to it when the block ends well, deleted when it does not."""
-    try:
+    with _in_words(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.with_name(f".{final.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
@@ -208,15 +215,20 @@ def _new_file(final: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
         _fsync(final.parent)
+
+
+@contextlib.contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses, and the user can mend, into a sentence."""
+    try:
+        yield
     except OSError as why:
         if why.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(final.parent).free
             raise SynthgenError(
-                f"no space left to write {final} ({free / 2**20:.0f} MiB free); make room and run the same command "
-                "again: what is committed stays"
+                f"no space left to write {path}; make room and run the same command again: what is committed stays"
             ) from None
         if why.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
-            raise SynthgenError(f"cannot write {final} ({why.strerror}); choose another --store") from None
+            raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --store") from None
         raise
 
 

@@ -28,3 +28,7 @@ class Stage(Protocol):
             images: uint8 [H, W, 3] RGB each, of the original size.
         """
         ...
+
+    def failed(self, sample: Sample) -> Sample:
+        """The sample as it stands when `process` has raised on it alone: each object that it wanted is flagged."""
+        ...

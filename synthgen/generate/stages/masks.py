@@ -42,14 +42,22 @@ class Masks:
             }
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
+    def failed(self, sample: Sample) -> Sample:
+        """Flag the annotations that a mask was wanted for."""
+        return replace(
+            sample,
+            annotations=tuple(
+                replace(a, flags=tuple(sorted({*a.flags, "segmenter_failed"}))) if is_prompted(a) else a
+                for a in sample.annotations
+            ),
+        )
+
     def _masked(self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction) -> Annotation:
-        kept = tuple(f for f in annotation.flags if f not in ("empty_mask", "segmenter_failed"))
         if rle_area(prediction.rle) == 0:
-            return replace(annotation, flags=tuple(sorted({*kept, "empty_mask"})))
+            return replace(annotation, flags=tuple(sorted({*annotation.flags, "empty_mask"})))
         tight = np.array(rle_bbox_xyxy(prediction.rle))
         return replace(
             annotation,
-            flags=kept,
             segmentation=prediction.rle,
             mask_source=self.segmenter.source,
             predicted_iou=_rounded(prediction.predicted_iou),

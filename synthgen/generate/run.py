@@ -1,0 +1,166 @@
+"""One run of a job: drives an engine and keeps its diary beside the shards, in the layer's `_log/`.
+
+`metrics.jsonl` has a line a shard, `failures.jsonl` a line a shard that was not committed, `status.json` the present
+state, `run.log` the rest. They are for people and dashboards; no later run depends on them. A part of a job
+(`--part 3/8`) writes files of its own (`metrics-3-of-8.jsonl`), so that machines on one file system do not share them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthgen.errors import SynthgenError
+from synthgen.generate.engine import OnImages, ShardReport, pending
+from synthgen.generate.job import Job, in_words
+from synthgen.records.store import Shard, ShardStore, append_line, write_text
+
+#: (job, shards, workers=, on_images=) -> reports
+Engine = Callable[..., Iterator[ShardReport]]
+
+
+@dataclass
+class Tally:
+    """What a run has done so far.
+
+    Attributes:
+        shards: how many the run was to make; committed, failed: how many it did and did not.
+        images, annotations, masks: in committed shards.
+        errors: the sentences of failed shards.
+        flags: annotations by flag, in committed shards.
+    """
+
+    shards: int
+    committed: int = 0
+    images: int = 0
+    annotations: int = 0
+    masks: int = 0
+    failed_images: int = 0
+    errors: list[str] = field(default_factory=list)
+    flags: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.time)
+
+    def add(self, report: ShardReport) -> None:
+        """Count one report."""
+        if report.error is not None:
+            self.errors.append(report.error)
+            return
+        self.committed += 1
+        self.images += report.images
+        self.annotations += report.annotations
+        self.masks += report.masks
+        self.failed_images += len(report.failed)
+        self.flags.update(report.flags)
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self.images / max(time.time() - self.started, 1e-9)
+
+
+def shards_to_do(job: Job, *, part: tuple[int, int] = (0, 1), limit: int | None = None) -> list[Shard]:
+    """What this run has to make: `pending`, cut after `limit` shards, once leftovers of killed runs are removed."""
+    ShardStore(job.store).remove_leftovers(job.dataset, job.split, job.layer)
+    return pending(job, part=part)[:limit]
+
+
+def run(
+    job: Job,
+    shards: Sequence[Shard],
+    engine: Engine,
+    *,
+    part: tuple[int, int] = (0, 1),
+    workers: int = 1,
+    on_images: OnImages | None = None,
+    on_report: Callable[[ShardReport], None] | None = None,
+) -> Tally:
+    """Let an engine make the shards, and write the diary.
+
+    Raises:
+        SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
+            images: a wrong `--images` is the user's to mend.
+    """
+    folder = ShardStore(job.store).folder(job.dataset, job.split, job.layer) / "_log"
+    suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
+    tally = Tally(shards=len(shards))
+    with _log_file(folder / f"run{suffix}.log"):
+        logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), in_words(job.recipe()))
+        refused = 0
+        for report in engine(job, shards, workers=workers, on_images=on_images):
+            tally.add(report)
+            refused += report.too_many_errors
+            append_line(folder / f"metrics{suffix}.jsonl", _line_of(report))
+            if report.error is not None:
+                failure = {"shard": str(report.shard), "error": report.error}
+                append_line(folder / f"failures{suffix}.jsonl", json.dumps(failure, ensure_ascii=False))
+            write_text(folder / f"status{suffix}.json", json.dumps(_status(job, tally), indent=1))
+            if on_report:
+                on_report(report)
+            if report.fatal:
+                raise SynthgenError(str(report.error))
+    if refused and refused == tally.shards:
+        raise SynthgenError(tally.errors[0])
+    return tally
+
+
+def status_files(folder: Path) -> list[dict[str, Any]]:
+    """The contents of a layer's status files; a damaged one is left out: it is a diary, not the truth."""
+    found = []
+    for path in sorted((folder / "_log").glob("status*.json")):
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _status(job: Job, tally: Tally) -> dict[str, Any]:
+    left = tally.shards - tally.committed - len(tally.errors)
+    per_shard = tally.images / max(tally.committed, 1)
+    return {
+        "recipe": job.recipe(),
+        "images_folder": str(job.images),
+        "shards": tally.shards,
+        "committed": tally.committed,
+        "failed": len(tally.errors),
+        "images": tally.images,
+        "masks": tally.masks,
+        "failed_images": tally.failed_images,
+        "images_per_second": round(tally.rate, 3),
+        "eta_seconds": round(left * per_shard / tally.rate) if tally.images else None,
+        "updated": time.time(),
+    }
+
+
+def _line_of(report: ShardReport) -> str:
+    line: dict[str, Any] = asdict(report)
+    line["shard"] = str(report.shard)
+    line["failed"] = len(report.failed)
+    line["seconds"] = round(report.seconds, 3)
+    line["images_per_second"] = round(report.images / report.seconds, 3) if report.seconds else None
+    line["time"] = round(time.time(), 3)
+    return json.dumps(line, ensure_ascii=False)
+
+
+class _log_file:  # noqa: N801 - used as a function, `with _log_file(path):`
+    """Send the house's log records to a file while the block runs."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+        self.handler.handleError = lambda _record: None  # type: ignore[method-assign]  # a full disk is told elsewhere
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def __enter__(self) -> None:
+        logging.getLogger("synthgen").addHandler(self.handler)
+        logging.getLogger("synthgen").setLevel(logging.INFO)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("synthgen").removeHandler(self.handler)
+        self.handler.close()
