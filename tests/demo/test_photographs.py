@@ -1,0 +1,80 @@
+"""The demo's boxes fit the photographs that scikit-image really ships, and are dirty in the two ways doctor shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from synthgen.demo import photographs
+from synthgen.errors import SynthgenError
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    annotations, images = photographs.lay_out(tmp_path_factory.mktemp("demo") / "new" / "folder")
+    return json.loads(annotations.read_text()), images
+
+
+def test_every_image_is_there_and_of_the_stated_size(laid_out):
+    coco, images = laid_out
+    assert 5 <= len(coco["images"]) <= 7
+    assert sorted(p.name for p in images.iterdir()) == sorted(image["file_name"] for image in coco["images"])
+    for image in coco["images"]:
+        with Image.open(images / image["file_name"]) as opened:
+            assert opened.size == (image["width"], image["height"]), image["file_name"]
+
+
+def test_ids_hang_together(laid_out):
+    coco, _ = laid_out
+    ids = [a["id"] for a in coco["annotations"]]
+    assert len(set(ids)) == len(ids) == 25
+    assert {a["image_id"] for a in coco["annotations"]} == {image["id"] for image in coco["images"]}
+    assert {a["category_id"] for a in coco["annotations"]} == {c["id"] for c in coco["categories"]}
+
+
+def test_exactly_one_crowd_and_one_box_over_the_border(laid_out):
+    coco, _ = laid_out
+    size = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
+
+    def reaches_over(annotation: dict) -> bool:
+        x, y, w, h = annotation["bbox"]
+        width, height = size[annotation["image_id"]]
+        assert w > 0 and h > 0 and x < width and y < height
+        return x < 0 or y < 0 or x + w > width or y + h > height
+
+    assert [a["id"] for a in coco["annotations"] if a["iscrowd"]] == [18]
+    assert [a["id"] for a in coco["annotations"] if reaches_over(a)] == [3]
+
+
+def test_twice_is_once(tmp_path):
+    first = photographs.lay_out(tmp_path)
+    assert photographs.lay_out(tmp_path) == first
+
+
+def test_skimage_is_found_but_not_imported():
+    code = "import sys, synthgen.demo.photographs as p; assert p._photographs().is_dir(); print('skimage' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_missing_wheel_or_photograph_is_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SynthgenError, match="pip install scikit-image"):
+        photographs.lay_out(tmp_path / "a")
+    empty = ModuleSpec("skimage", None, origin=str(tmp_path / "skimage" / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: empty)
+    with pytest.raises(SynthgenError, match=r"has no astronaut\.png"):
+        photographs.lay_out(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SynthgenError, match="choose another folder"):
+        photographs.lay_out(tmp_path / "file" / "below")
