@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from synthgen import __version__, plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.audit import audit_sample
-from synthgen.generate.job import Job, in_words
+from synthgen.generate.job import Job
 from synthgen.generate.stages import Stage
 from synthgen.records.images import ImageError, load_ahead
+from synthgen.records.recipe import in_words
 from synthgen.records.sample import Sample
 from synthgen.records.store import Shard, ShardStore
 

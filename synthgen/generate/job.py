@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from synthgen.records.recipe import fingerprint
 
 #: Options that say where and how fast, not what: they never change a byte, so they are not in a recipe.
 PLACE_OPTIONS = frozenset({"device", "batch_size", "threads"})
@@ -53,16 +53,3 @@ class Job:
         """Identity of what the job makes from an input layer whose own fingerprint is `parent`."""
         return fingerprint({**self.recipe(), "parent": parent})
 
-
-def fingerprint(recipe: dict[str, Any]) -> str:
-    """16 hexadecimal digits of the SHA-256 of a recipe's canonical JSON."""
-    text = json.dumps(recipe, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def in_words(recipe: dict[str, Any]) -> str:
-    """A recipe as a person would say it: "grabcut iterations=3", "ingest of coco"."""
-    if "plugin" not in recipe:
-        return f"{recipe.get('stage', '?')} of {recipe.get('dataset', '?')}"
-    options = (f"{key}={value}" for key, value in sorted(recipe.get("options", {}).items()))
-    return " ".join([recipe["plugin"], *options])

@@ -18,7 +18,8 @@ from typing import Any
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.engine import OnImages, ShardReport, pending
-from synthgen.generate.job import Job, in_words
+from synthgen.generate.job import Job
+from synthgen.records.recipe import in_words
 from synthgen.records.store import Shard, ShardStore, append_line, write_text
 
 #: (job, shards, workers=, on_images=) -> reports
@@ -107,17 +108,6 @@ def run(
     if refused and refused == tally.shards:
         raise SynthgenError(tally.errors[0])
     return tally
-
-
-def status_files(folder: Path) -> list[dict[str, Any]]:
-    """The contents of a layer's status files; a damaged one is left out: it is a diary, not the truth."""
-    found = []
-    for path in sorted((folder / "_log").glob("status*.json")):
-        try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            continue
-    return found
 
 
 def _status(job: Job, tally: Tally) -> dict[str, Any]:

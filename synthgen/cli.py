@@ -1,0 +1,295 @@
+"""The front door: each command is a few lines over the rooms behind it. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from synthgen import __version__
+from synthgen.errors import SynthgenError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn box-annotated image datasets into segmentation datasets. Begin with `synthgen demo`.",
+)
+
+Dataset = Annotated[
+    str,
+    typer.Option(
+        help="coco, coco-panoptic, lvis, objects365, visual-genome; or coco-json with --annotations for your own file"
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option(help="What the store calls it (default: the dataset; for coco-json the file's name)")
+]
+Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: its first, e.g. train)")]
+Annotations = Annotated[
+    Path | None, typer.Option(help="The annotation file, where it is not in the dataset's usual place")
+]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images, where it is not in the dataset's usual place")]
+Data = Annotated[Path, typer.Option(envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each")]
+Store = Annotated[Path, typer.Option(envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")]
+Part = Annotated[
+    str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
+]
+LayerArgument = Annotated[str, typer.Argument(metavar="LAYER", help="DATASET/SPLIT/LAYER, as `synthgen status` lists")]
+
+DATA, STORE = Path("data"), Path("shards")
+
+
+@app.callback(invoke_without_command=True)
+def version_only(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        typer.echo(f"synthgen {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def ingest(
+    dataset: Dataset,
+    name: Name = None,
+    split: Split = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    data: Data = DATA,
+    store: Store = STORE,
+    layer: Annotated[str, typer.Option(help="annotations (boxes), or human (masks), regions (phrases) where given")] = (
+        "annotations"
+    ),
+    shard_size: Annotated[int, typer.Option(min=0, help="Images a shard; 0 = by the dataset's size, at most 1000")] = 0,
+) -> None:
+    r"""Read a dataset's own files into shards.
+
+    Every box arrives: what is wrong with one stands beside it as a flag, and is counted. `masks` does this by itself
+    where it has not been done; do it alone to look at the data first, or for a layer of human masks.
+
+    \b
+    Example:
+      synthgen ingest --dataset coco --split val2017 --layer human
+    """
+    from synthgen.generate import source
+
+    given = source.resolve(dataset, name, split, data, annotations, images)
+    _say(*source.ingest_in_words(source.ingest(given, store, layer, shard_size=shard_size, bar=_bar)))
+
+
+@app.command()
+def doctor(
+    dataset: Dataset,
+    name: Name = None,
+    split: Split = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    data: Data = DATA,
+    check_images: Annotated[
+        str, typer.Option(help="header (fast), all (decode every file), none, or a number of images to decode")
+    ] = "header",
+) -> None:
+    """Examine a dataset before any GPU time is spent.
+
+    Boxes out of range, without area, duplicate; missing, truncated, turned and wrongly sized images; colliding ids;
+    categories that drift between splits. Changes nothing. Exit code 1 if a job would fail on it.
+
+    \b
+    Example:
+      synthgen doctor --dataset coco-json --annotations boxes.json --images photos/
+    """
+    from synthgen.generate import doctor, source
+
+    given = source.resolve(dataset, name, split, data, annotations, images)
+    diagnosis = source.examine(given, every_split=split is None, check_images=check_images, bar=_bar)
+    _say(*doctor.as_text(diagnosis))
+    raise typer.Exit(0 if diagnosis.ready else 1)
+
+
+@app.command()
+def masks(
+    context: typer.Context,
+    dataset: Dataset,
+    segmenter: Annotated[
+        str, typer.Option(help="grabcut (no weights), box_fill (the floor), or package.module of your own")
+    ] = "grabcut",
+    name: Name = None,
+    split: Split = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    data: Data = DATA,
+    store: Store = STORE,
+    reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
+    layer: Annotated[str, typer.Option(help="Layer to write")] = "masks",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="An option of the segmenter")
+    ] = None,
+    part: Part = "0/1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many shards: a first look")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers; more than one needs a cluster")] = 1,
+    max_error_share: Annotated[
+        float, typer.Option(min=0, max=1, help="A shard with a larger share of failed images is not committed")
+    ] = 0.05,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do failed images of finished shards again")] = (
+        False
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing")] = False,
+) -> None:
+    """Draw a mask for every box.
+
+    Kill it at any moment and type the same command again: what is committed stays, and the result is the same, byte
+    for byte. Exit code 0: all done; 1: some shards failed and are named; 2: something for you to mend, said in a
+    sentence.
+
+    \b
+    Example:
+      synthgen masks --dataset coco-json --annotations boxes.json --images photos/
+    """
+    from synthgen.generate import source
+
+    given = source.resolve(dataset, name, split, data, annotations, images)
+    job, shards = source.masks_job(
+        given,
+        store,
+        segmenter=segmenter,
+        options=_options(option),
+        reads=reads,
+        layer=layer,
+        part=_part(part),
+        limit=limit,
+        max_error_share=max_error_share,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        bar=_bar,
+    )
+    _say(*source.plan_in_words(job, shards))
+    if not dry_run:
+        _run(context.obj, job, shards, part=_part(part), workers=workers)
+
+
+@app.command()
+def status(
+    store: Store = STORE,
+    failures: Annotated[bool, typer.Option("--failures", help="List every failed image and shard")] = False,
+) -> None:
+    """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
+    from synthgen.generate import inventory
+
+    _say(*inventory.in_words(store, failures=failures))
+
+
+@app.command()
+def show(
+    layer: LayerArgument,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images")] = 16,
+    images: Images = None,
+    store: Store = STORE,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures (default: show/ in the layer's _log)")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed shows other images")] = 0,
+    image: Annotated[list[str] | None, typer.Option(help="Show this file name (or image id) instead; repeatable")] = None,
+) -> None:
+    """Draw images with their boxes, masks, categories and scores as PNG: look at the data.
+
+    \b
+    Example:
+      synthgen show objects365/train/masks --n 16
+    """
+    from synthgen.generate import inventory
+
+    with _bar("drawing", n, "images") as bar:
+        sheet, pictures = inventory.show(
+            layer, store, images=images, out=out, n=n, seed=seed, only=image or (), on_images=bar.advance
+        )
+    _say(*(str(path) for path in pictures), f"all on one sheet: {sheet}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where to put photographs, shards and pictures")] = Path("demo"),
+) -> None:
+    """The whole way on a few real photographs: ingest, doctor, masks, pictures. Downloads nothing; takes a minute."""
+    from synthgen.demo import photographs
+
+    annotations, images = photographs.lay_out(folder)
+    store, where = folder / "shards", ["--annotations", str(annotations), "--images", str(images)]
+    own = ["--dataset", "coco-json", "--name", "demo", *where]
+    for words in (
+        ["ingest", *own, "--store", str(store)],
+        ["doctor", *own],
+        ["masks", *own, "--store", str(store)],
+        ["status", "--store", str(store)],
+        ["show", "demo/train/masks", "--store", str(store), "--out", str(folder / "pictures")],
+    ):
+        _say("", f"$ synthgen {' '.join(words)}")
+        app(words, standalone_mode=False)
+    _say("", *photographs.what_next(folder))
+
+
+def main(engine: Any = None) -> None:
+    """Run the command line; `engine` is the cluster's, where the porch gives one."""
+    try:
+        app(obj=engine)
+    except SynthgenError as why:
+        typer.echo(f"synthgen: {why}", err=True)
+        sys.exit(2)
+
+
+def _run(engine: Any, job: Any, shards: list[Any], *, part: tuple[int, int], workers: int) -> None:
+    """Let the engine make the shards under a progress bar, and turn what happened into words and an exit code."""
+    from synthgen.generate import source
+    from synthgen.generate.engine import in_process
+    from synthgen.generate.run import run
+
+    if not shards:
+        return
+    with _bar(job.layer, source.images_in(job, shards), "images") as bar:
+
+        def told(report: Any) -> None:
+            if report.error is not None:
+                bar.tell(f"failed: {report.error}")
+
+        try:
+            tally = run(
+                job, shards, engine or in_process, part=part, workers=workers, on_images=bar.advance, on_report=told
+            )
+        except KeyboardInterrupt:
+            bar.tell("stopped; what is committed stays, and the same command continues")
+            raise typer.Exit(130) from None
+    _say(*source.tally_in_words(job, tally))
+    raise typer.Exit(1 if tally.errors else 0)
+
+
+def _bar(what: str, total: int, unit: str) -> Any:
+    from synthgen.progress import Bar
+
+    return Bar(what, total, unit)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def _options(given: list[str] | None) -> dict[str, Any]:
+    pairs = [text.partition("=") for text in given or []]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O iterations=3")
+    return {key: value for key, _, value in pairs}
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isascii() and index.isdigit() and count.isascii() and count.isdigit() and int(index) < int(count)):
+        raise SynthgenError(f"--part {text} should be I/N with I from 0 to N-1, such as --part 0/8")
+    return int(index), int(count)
+
+
+if os.environ.get("PYTHONUTF8") is None and sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+    # File and category names come from anywhere; a terminal of another encoding must not end a job.
+    sys.stdout.reconfigure(errors="replace")
+    sys.stderr.reconfigure(errors="replace")

@@ -1,0 +1,84 @@
+"""What a person sees while a job runs: a bar on a terminal, one line a minute otherwise. Always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+#: Seconds between two lines where standard error is no terminal.
+EVERY = 60.0
+
+
+class Bar:
+    """Counts towards a total.
+
+    Use as a context manager; `advance(n)` from the thread that runs the job.
+    """
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0
+        self.started = self.told = time.monotonic()
+        self.rich: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            self.rich = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.rich.start()
+            self.task = self.rich.add_task(self.what, total=self.total, rate="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.rich is not None:
+            self.rich.stop()
+
+    def advance(self, count: int) -> None:
+        """Count `count` more as done."""
+        self.done += count
+        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        if self.rich is not None:
+            self.rich.update(self.task, advance=count, rate=f"{rate:,.1f}/s")
+        elif time.monotonic() - self.told >= EVERY:
+            self.told = time.monotonic()
+            left = (self.total - self.done) / rate if rate else 0.0
+            line = (
+                f"{self.what}: {self.done:,} of {self.total:,} {self.unit} ({self.done / max(self.total, 1):.0%}), "
+                f"{rate:,.1f}/s, {_span(left)} left"
+            )
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def tell(self, line: str) -> None:
+        """Say a line without disturbing the bar."""
+        if self.rich is not None:
+            self.rich.console.print(line, markup=False, highlight=False)
+        else:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+
+def _span(seconds: float) -> str:
+    """Seconds as "45 s", "12 min", "3.5 h", "2.1 d"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} d"

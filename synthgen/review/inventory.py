@@ -1,0 +1,114 @@
+"""What lies in a store, in words: layers, how complete they are, what made them, what failed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synthgen.records.recipe import in_words
+from synthgen.records.store import Shard, ShardStore
+
+#: A status file younger than this many seconds tells of a run that is under way.
+FRESH = 300.0
+
+
+@dataclass
+class Layer:
+    """A layer, added up over its footers.
+
+    Attributes:
+        shards: committed; count: of how many.
+        recipes: recipe in words -> shards made by it.
+        counts: images, annotations, masks, errors; flags: annotations by flag.
+        failed: images that the layer's stage could not process, with their shard.
+    """
+
+    name: str
+    shards: int = 0
+    count: int = 0
+    bytes: int = 0
+    recipes: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    failed: list[tuple[Shard, dict[str, Any]]] = field(default_factory=list)
+
+
+def layers(store: Path) -> Iterator[Layer]:
+    """Every layer of a store, in order of name."""
+    house = ShardStore(store)
+    for dataset, split, layer in house.layers():
+        found = Layer(f"{dataset}/{split}/{layer}")
+        for shard in house.layer(dataset, split, layer):
+            footer = house.footer(shard) or {}
+            found.shards, found.count = found.shards + 1, shard.count
+            found.bytes += (store / shard.path).stat().st_size
+            found.recipes[in_words(footer.get("recipe", {}))] += 1
+            counts = footer.get("counts", {})
+            found.counts.update({key: n for key, n in counts.items() if isinstance(n, int)})
+            found.flags.update(counts.get("flags", {}))
+            found.failed += [(shard, entry) for entry in footer.get("failed", [])]
+        yield found
+
+
+def say(store: Path, *, failures: bool = False) -> Iterator[str]:
+    """The store as lines of text; with `failures`, every failed image and shard."""
+    empty = True
+    for layer in layers(store):
+        empty = False
+        yield layer.name
+        done = "complete" if layer.shards == layer.count else f"{layer.shards / layer.count:.0%}"
+        yield f"  shards   {layer.shards:,} of {layer.count:,} ({done}), {layer.bytes / 2**20:,.1f} MiB"
+        yield f"  made by  {', '.join(layer.recipes)}"
+        counts = layer.counts
+        yield f"  images   {counts['images']:,}, {counts['errors']:,} with an error"
+        yield f"  boxes    {counts['annotations']:,}" + (f", {counts['masks']:,} masks" if "masks" in counts else "")
+        if layer.flags:
+            yield f"  flags    {', '.join(f'{flag} {n:,}' for flag, n in sorted(layer.flags.items()))}"
+        yield from _runs(store / layer.name / "_log")
+        if layer.failed and not failures:
+            yield f"  failed   {len(layer.failed):,} images; --failures lists them, `masks --retry-failed` tries again"
+        if failures:
+            for shard, entry in layer.failed:
+                yield f"  failed   {shard.index:05d} image {entry['image_id']} {entry['file_name']}: {entry['error']}"
+            for entry in failed_shards(store, layer.name):
+                yield f"  failed   {entry['error']}"
+    if empty:
+        yield f"no shards in {store}; `synthgen demo` makes some, `synthgen masks --help` says how to make your own"
+
+
+def failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
+    """What the diary says of shards that were not committed and still are not, the last word on each."""
+    last = {}
+    for path in sorted((store / layer / "_log").glob("failures*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            entry = _json(line)
+            if "shard" in entry and not (store / f"{entry['shard']}.parquet").exists():
+                last[entry["shard"]] = entry
+    return [last[shard] for shard in sorted(last)]
+
+
+def _runs(folder: Path) -> Iterator[str]:
+    """What the diaries of present runs say."""
+    for path in sorted(folder.glob("status*.json")):
+        status = _json(path.read_text(encoding="utf-8", errors="replace"))
+        left = status.get("shards", 0) - status.get("committed", 0) - status.get("failed", 0)
+        if left > 0 and time.time() - status.get("updated", 0) < FRESH:
+            eta = status.get("eta_seconds")
+            yield (
+                f"  running  {status.get('images_per_second', 0):.1f} images/s, {left:,} shards left"
+                + (f", about {eta / 60:.0f} minutes" if eta is not None else "")
+            )
+
+
+def _json(text: str) -> dict[str, Any]:
+    """A diary may be torn or tampered with; it is not the truth, so what cannot be read is passed over."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

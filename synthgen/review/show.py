@@ -1,0 +1,118 @@
+"""Pictures of a layer for a person to look at."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from synthgen.errors import SynthgenError
+from synthgen.records.images import ImageError, find, load_rgb
+from synthgen.records.overlay import draw, save, sheet
+from synthgen.records.sample import Sample
+from synthgen.records.store import Shard, ShardStore
+
+
+def show(
+    layer: str,
+    store: Path,
+    *,
+    images: Path | None = None,
+    out: Path | None = None,
+    n: int = 16,
+    seed: int = 0,
+    only: Sequence[str] = (),
+    on_images: Callable[[int], None] = lambda _: None,
+) -> tuple[Path, list[Path]]:
+    """Draw `n` images of a layer, chosen by `seed`, or those whose file name or image id is in `only`.
+
+    Returns:
+        The contact sheet's path and the single pictures' paths.
+
+    Raises:
+        SynthgenError: no such layer, no such image, or the images' folder is not known.
+    """
+    house = ShardStore(store)
+    shards = committed(layer, store)
+    folder = images or _images_folder(house, shards[0])
+    out = out or house.folder(shards[0].dataset, shards[0].split, shards[0].layer) / "_log" / "show"
+    chosen = list(_named(house, shards, only) if only else _drawn(house, shards, n, seed))
+    pictures, paths = [], []
+    for sample in chosen:
+        try:
+            pixels = load_rgb(find(folder, sample.file_name), sample.height, sample.width)
+        except ImageError as why:
+            pixels, sample = None, sample if sample.error else _with_error(sample, str(why))
+        pictures.append(draw(sample, pixels))
+        paths.append(out / f"{sample.image_id}-{re.sub(r'[^A-Za-z0-9._-]', '_', sample.file_name)[-80:]}.png")
+        save(paths[-1], pictures[-1])
+        on_images(1)
+    save(out / "sheet.png", sheet(pictures))
+    return out / "sheet.png", paths
+
+
+def committed(layer: str, store: Path) -> list[Shard]:
+    """The shards of a layer named DATASET/SPLIT/LAYER.
+
+    Raises:
+        SynthgenError: the name is none, or there is no such layer.
+    """
+    parts = layer.strip("/").split("/")
+    house = ShardStore(store)
+    shards = house.layer(*parts) if len(parts) == 3 else []
+    if not shards:
+        have = ", ".join("/".join(found) for found in house.layers()) or "none"
+        raise SynthgenError(f"no layer '{layer}' in {store}; name one as DATASET/SPLIT/LAYER (have: {have})")
+    return shards
+
+
+def _drawn(house: ShardStore, shards: Sequence[Shard], n: int, seed: int) -> Iterator[Sample]:
+    """`n` samples from shards and rows drawn by `seed`, in order of the layer; images with boxes first."""
+    rng = random.Random(seed)  # noqa: S311 - which pictures to look at is no secret
+    some = sorted(rng.sample(shards, min(len(shards), n)))
+    found: list[Sample] = []
+    for place, shard in enumerate(some):
+        rows = list(house.read(shard))
+        wanted = (n - len(found)) // (len(some) - place)
+        rows.sort(key=lambda s: (not s.annotations, rng.random()))
+        found += sorted(rows[:wanted], key=lambda s: s.image_id)
+    return iter(found)
+
+
+def _named(house: ShardStore, shards: Sequence[Shard], only: Sequence[str]) -> Iterator[Sample]:
+    left = set(only)
+    for shard in shards:
+        for batch in house.columns(shard, ["image_id", "file_name"]):
+            names = [*map(str, batch.column("image_id").to_pylist()), *batch.column("file_name").to_pylist()]
+            if left.intersection(names):
+                break
+        else:
+            continue
+        for sample in house.read(shard):
+            hit = left & {str(sample.image_id), sample.file_name}
+            if hit:
+                left -= hit
+                yield sample
+    if left:
+        raise SynthgenError(f"no image {', '.join(sorted(left))} in {shards[0].dataset}/{shards[0].split}")
+
+
+def _images_folder(house: ShardStore, shard: Shard) -> Path:
+    """Where the runs that made this dataset's layers found its images, by their diaries."""
+    folder = house.folder(shard.dataset, shard.split, shard.layer)
+    for path in [*folder.glob("_log/*.json"), *folder.parent.glob("*/_log/*.json")]:
+        try:
+            found = Path(json.loads(path.read_text(encoding="utf-8"))["images_folder"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if found.is_dir():
+            return found
+    raise SynthgenError(f"where are the images of {shard.dataset}/{shard.split}? Say it with --images FOLDER")
+
+
+def _with_error(sample: Sample, error: str) -> Sample:
+    from dataclasses import replace
+
+    return replace(sample, error=error)

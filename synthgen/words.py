@@ -1,0 +1,56 @@
+"""What the commands say: plans before, results after. Lines of text, no printing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from synthgen.generate.job import Job
+from synthgen.generate.run import Tally
+from synthgen.records.recipe import in_words
+from synthgen.records.sample import FLAGS
+from synthgen.records.store import Shard, ShardStore
+
+
+def plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
+    """What a run is about to do."""
+    layer = f"{job.dataset}/{job.split}/{job.layer}"
+    if not shards:
+        yield f"{layer}: nothing to do, every shard is committed"
+        return
+    store = ShardStore(job.store)
+    sources = [(store.footer(shard.of(job.reads)) or {}).get("counts", {}) for shard in shards]
+    images, boxes = (sum(counts.get(key, 0) for counts in sources) for key in ("images", "annotations"))
+    yield (
+        f"{layer}: {len(shards):,} of {shards[0].count:,} shards to do, {images:,} images, {boxes:,} boxes, "
+        f"by {in_words(job.recipe())}"
+    )
+
+
+def images_in(job: Job, shards: Sequence[Shard]) -> int:
+    """How many images the shards hold."""
+    store = ShardStore(job.store)
+    return sum((store.footer(shard.of(job.reads)) or {}).get("counts", {}).get("images", 0) for shard in shards)
+
+
+def result(job: Job, tally: Tally) -> Iterator[str]:
+    """What a run has done."""
+    layer = f"{job.dataset}/{job.split}/{job.layer}"
+    yield (
+        f"{layer}: {tally.masks:,} masks for {tally.annotations:,} boxes on {tally.images:,} images "
+        f"in {tally.committed:,} shards, {tally.rate:.1f} images/s"
+    )
+    yield from flags(tally.flags)
+    if tally.failed_images:
+        yield f"  {tally.failed_images:,} images failed; see `synthgen status --failures`, try again with --retry-failed"
+    for error in tally.errors[:5]:
+        yield f"  failed: {error}"
+    if len(tally.errors) > 5:
+        yield f"  ... and {len(tally.errors) - 5:,} more shards; all are in {layer}/_log/failures.jsonl"
+    if tally.errors:
+        yield "  what is committed stays; when the cause is mended, run the same command again"
+
+
+def flags(counts: Mapping[str, int]) -> Iterator[str]:
+    """Flags with how many annotations carry them, and what they mean."""
+    for flag, count in sorted(counts.items()):
+        yield f"  {count:>9,}  {flag}: {FLAGS.get(flag, 'unknown to this version')}"

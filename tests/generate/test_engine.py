@@ -1,0 +1,280 @@
+"""The engine's laws: every image answered, failures alone and told, same job same bytes, nothing foreign overwritten."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from toys import world
+
+from synthgen import plugins
+from synthgen.errors import SynthgenError
+from synthgen.generate.engine import Worker, in_process, pending
+from synthgen.generate.job import Job
+from synthgen.generate.run import run, shards_to_do
+from synthgen.records.recipe import fingerprint
+from synthgen.records.sample import Annotation, Sample
+from synthgen.records.store import Shard, ShardStore
+
+SIZE = (72, 96)
+
+
+def make_job(folder: Path, *, images: int = 12, shards: int = 3, plugin: str = "box_fill", **given: object) -> Job:
+    """An ingested world of `images` images in `shards` shards, and the job that fills its masks."""
+    if not (folder / "boxes.json").exists():
+        world.draw(folder, images=images)
+        store = ShardStore(folder / "store")
+        each = images // shards
+        for index in range(shards):
+            samples = [sample(number) for number in range(index * each + 1, (index + 1) * each + 1)]
+            footer = {"fingerprint": "parent", "categories": ["ball"], "counts": {"images": each}, "recipe": {}}
+            store.commit(Shard("world", "train", "annotations", index, shards), samples, footer)
+    options = plugins.checked("generate.segmenters", plugin, given)
+    return Job(
+        stage="masks",
+        dataset="world",
+        split="train",
+        reads="annotations",
+        layer="masks",
+        plugin=plugin,
+        options=options,
+        store=folder / "store",
+        images=folder / "photos",
+    )
+
+
+def sample(number: int) -> Sample:
+    boxes = (
+        Annotation(number * 10, (5.0, 6.0, 20.0, 30.0), "ball"),
+        Annotation(number * 10 + 1, (50.0, 40.0, 60.0, 20.0), "ball", flags=("clipped",)),
+        Annotation(number * 10 + 2, (0.0, 0.0, 90.0, 70.0), "coin", iscrowd=True, flags=("crowd",)),
+        Annotation(number * 10 + 3, (9.0, 9.0, 0.0, 5.0), "coin", flags=("degenerate",)),
+    )
+    return Sample(number, f"world/{number}", f"{number:04d}.png", *SIZE, boxes)
+
+
+def do(job: Job, **more: object) -> object:
+    return run(job, shards_to_do(job), in_process, **more)  # type: ignore[arg-type]
+
+
+def layer_bytes(job: Job) -> dict[str, bytes]:
+    folder = ShardStore(job.store).folder(job.dataset, job.split, job.layer)
+    return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+
+
+def rows(job: Job) -> list[Sample]:
+    store = ShardStore(job.store)
+    return [s for shard in store.layer(job.dataset, job.split, job.layer) for s in store.read(shard)]
+
+
+def redden(folder: Path, number: int) -> None:
+    path = folder / "photos" / f"{number:04d}.png"
+    picture = Image.open(path).convert("RGB")
+    picture.putpixel((0, 0), (255, 0, 0))
+    picture.save(path)
+
+
+def test_every_annotation_is_answered(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    tally = do(job)
+    assert (tally.committed, tally.images, tally.annotations, tally.masks) == (3, 12, 48, 24)
+    done = rows(job)
+    assert [s.image_id for s in done] == list(range(1, 13))
+    for row in done:
+        assert [a.segmentation is not None for a in row.annotations] == [True, True, False, False]
+        assert [a.bbox for a in row.annotations] == [a.bbox for a in sample(row.image_id).annotations]
+        assert row.error is None
+
+
+def test_same_job_same_bytes_and_a_rerun_does_nothing(tmp_path: Path) -> None:
+    one, two = make_job(tmp_path / "a"), make_job(tmp_path / "b")
+    do(one)
+    do(two)
+    assert layer_bytes(one) == layer_bytes(two)
+    assert len(layer_bytes(one)) == 3
+    assert shards_to_do(one) == []
+
+
+def test_batch_size_and_threads_change_no_byte(tmp_path: Path) -> None:
+    one, two = make_job(tmp_path / "a"), make_job(tmp_path / "b", batch_size=1)
+    do(one)
+    do(two)
+    assert one.fingerprint("x") == two.fingerprint("x")
+    assert layer_bytes(one) == layer_bytes(two)
+
+
+def test_parts_are_disjoint_and_together_whole(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    first, second = pending(job, part=(0, 2)), pending(job, part=(1, 2))
+    assert not set(first) & set(second)
+    assert sorted(first + second) == pending(job)
+    run(job, first, in_process, part=(0, 2))
+    assert pending(job, part=(0, 2)) == []
+    assert pending(job, part=(1, 2)) == second  # parts do not shift as shards are committed
+
+
+def test_a_missing_image_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    job = replace(make_job(tmp_path), max_error_share=0.5)
+    (tmp_path / "photos" / "0003.png").unlink()
+    tally = do(job)
+    row = rows(job)[2]
+    assert row.error == "no file 0003.png below the image folder"
+    assert len(row.annotations) == 4
+    assert tally.failed_images == 1
+    footer = ShardStore(job.store).footer(Shard("world", "train", "masks", 0, 3))
+    assert footer is not None
+    assert footer["counts"]["errors"] == 1
+    assert footer["failed"] == [{"row": 2, "image_id": 3, "file_name": "0003.png", "error": row.error}]
+
+
+def test_a_wrong_image_folder_commits_nothing(tmp_path: Path) -> None:
+    job = replace(make_job(tmp_path), images=tmp_path / "elsewhere")
+    with pytest.raises(SynthgenError, match=r"4 of 4 images failed.*--images"):
+        do(job)
+    assert layer_bytes(job) == {}
+
+
+def test_one_bad_shard_does_not_stop_the_others(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    (tmp_path / "photos" / "0005.png").write_bytes(b"no image")
+    tally = do(job)
+    assert tally.committed == 2
+    assert len(tally.errors) == 1
+    assert "masks/00001-of-00003" in tally.errors[0]
+    assert "0005.png" in tally.errors[0]
+    assert sorted(layer_bytes(job)) == ["00000-of-00003.parquet", "00002-of-00003.parquet"]
+
+
+def test_a_poisoned_image_fails_alone_and_is_cured_by_a_retry(tmp_path: Path) -> None:
+    cure = tmp_path / "cure"
+    redden_me = make_job(tmp_path, plugin="toys.poison", cure=str(cure))
+    redden(tmp_path, 6)
+    job = replace(redden_me, max_error_share=0.3)
+    tally = do(job)
+    assert tally.failed_images == 1
+    sick = rows(job)[5]
+    assert sick.error is None  # the photograph is fine; its objects are not
+    assert [a.flags for a in sick.annotations] == [
+        ("segmenter_failed",),
+        ("clipped", "segmenter_failed"),
+        ("crowd",),
+        ("degenerate",),
+    ]
+    assert shards_to_do(job) == []
+    again = replace(job, retry_failed=True)
+    assert [shard.index for shard in shards_to_do(again)] == [1]
+
+    cure.touch()
+    assert do(again).failed_images == 0
+    assert shards_to_do(again) == []
+    # The retried layer is, byte for byte, that of a run in which nothing failed.
+    healthy = make_job(tmp_path / "healthy", plugin="toys.poison", cure=str(cure))
+    redden(tmp_path / "healthy", 6)
+    do(replace(healthy, max_error_share=0.3))
+    assert layer_bytes(job) == layer_bytes(healthy)
+
+
+def test_a_foreign_recipe_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    do(job)
+    before = layer_bytes(job)
+    other = make_job(tmp_path, plugin="toys.slow")
+    with pytest.raises(SynthgenError, match=r"masks/00000-of-00003 was made with box_fill; this job says toys.slow.*--layer"):
+        shards_to_do(other)
+    assert layer_bytes(job) == before
+
+
+def test_a_changed_input_layer_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    do(job)
+    store = ShardStore(job.store)
+    shard = Shard("world", "train", "annotations", 0, 3)
+    footer = dict(store.footer(shard) or {})
+    store.commit(shard, list(store.read(shard)), {**footer, "fingerprint": "another"})
+    with pytest.raises(SynthgenError, match="another version of the layer 'annotations'"):
+        shards_to_do(job)
+
+
+def test_an_incomplete_input_layer_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    (tmp_path / "store/world/train/annotations/00001-of-00003.parquet").unlink()
+    with pytest.raises(SynthgenError, match="2 of 3 shards"):
+        pending(job)
+
+
+def test_an_output_cut_by_another_plan_is_refused(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    ShardStore(job.store).commit(Shard("world", "train", "masks", 0, 7), [sample(1)], {"fingerprint": "x"})
+    with pytest.raises(SynthgenError, match="another plan"):
+        pending(job)
+
+
+def test_errors_that_came_in_are_carried_through(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    store = ShardStore(job.store)
+    shard = Shard("world", "train", "annotations", 2, 3)
+    samples = [replace(s, error="the file lists it twice") if s.image_id == 9 else s for s in store.read(shard)]
+    store.commit(shard, samples, store.footer(shard) or {})
+    assert do(job).failed_images == 0
+    row = next(s for s in rows(job) if s.image_id == 9)
+    assert row.error == "the file lists it twice"
+    assert all(a.segmentation is None for a in row.annotations)
+
+
+def test_unknown_sizes_are_filled_in_and_audited(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    store = ShardStore(job.store)
+    shard = Shard("world", "train", "annotations", 0, 3)
+    far = Annotation(99, (200.0, 0.0, 10.0, 10.0), "ball")
+    samples = [
+        replace(s, height=0, width=0, annotations=tuple(replace(a, flags=()) for a in s.annotations[:2]) + (far,))
+        for s in store.read(shard)
+    ]
+    store.commit(shard, samples, store.footer(shard) or {})
+    do(job)
+    for row in rows(job)[:4]:
+        assert (row.height, row.width) == SIZE
+        assert [a.flags for a in row.annotations] == [(), ("clipped",), ("outside",)]
+        assert [a.segmentation is not None for a in row.annotations] == [True, True, False]
+
+
+def test_the_diary_counts_what_happened(tmp_path: Path) -> None:
+    import json
+
+    job = make_job(tmp_path)
+    (tmp_path / "photos" / "0005.png").unlink()
+    do(job)
+    folder = tmp_path / "store/world/train/masks/_log"
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [m["masks"] for m in metrics] == [8, 0, 8]
+    assert [m["error"] is None for m in metrics] == [True, False, True]
+    failures = [json.loads(line) for line in (folder / "failures.jsonl").read_text().splitlines()]
+    assert [f["shard"] for f in failures] == ["world/train/masks/00001-of-00003"]
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["committed"], status["failed"], status["masks"]) == (2, 1, 16)
+
+
+def test_more_workers_than_one_point_to_ray(tmp_path: Path) -> None:
+    with pytest.raises(SynthgenError, match="needs Ray"):
+        list(in_process(make_job(tmp_path), [], workers=2))
+
+
+def test_a_worker_never_raises_for_a_shard(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    path = tmp_path / "store/world/train/annotations/00001-of-00003.parquet"
+    path.write_bytes(b"PAR1 rubbish PAR1")
+    report = Worker(job).run(Shard("world", "train", "masks", 1, 3))
+    assert report.error is not None
+    assert "no readable Parquet" in report.error
+    assert layer_bytes(job) == {}
+
+
+def test_a_recipe_holds_no_place(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    text = str(job.recipe())
+    assert str(tmp_path) not in text
+    assert "batch_size" not in text
+    assert job.fingerprint("x") == fingerprint({**job.recipe(), "parent": "x"})
+    assert job.fingerprint("x") != job.fingerprint("y")

@@ -1,0 +1,119 @@
+"""Kill it anywhere: no half file under a final name, nothing lost, nothing doubled, and the same bytes in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from toys import world
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+IMAGES = 48
+
+
+def command(folder: Path, store: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "synthgen", "masks", "--dataset", "coco-json", "--name", "world"),
+        *("--annotations", str(folder / "boxes.json"), "--images", str(folder / "photos"), "--store", str(store)),
+        *("--segmenter", "toys.slow", "-O", "seconds=0.02", *more),
+    ]
+
+
+def layer_bytes(store: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*.parquet"))}
+
+
+@pytest.mark.slow
+def test_two_competing_runs_killed_ten_times(tmp_path: Path) -> None:
+    world.draw(tmp_path, images=IMAGES)
+    calm = tmp_path / "calm"
+    subprocess.run(command(tmp_path, calm), env=ENVIRONMENT, check=True, capture_output=True)
+    reference = layer_bytes(calm)
+    assert len(reference) == 6  # 48 images, 16 a shard, two layers
+
+    rng = random.Random(1)
+    store = tmp_path / "store"
+    killed = 0
+    for _ in range(10):
+        both = [
+            subprocess.Popen(command(tmp_path, store), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for _ in range(2)
+        ]
+        time.sleep(rng.uniform(0.3, 2.2))
+        for process in rng.sample(both, 2):
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+            time.sleep(rng.uniform(0, 0.1))
+        for process in both:
+            _, told = process.communicate()
+            assert process.returncode in (0, -signal.SIGKILL), told.decode()
+        for name, content in layer_bytes(store).items():
+            assert content == reference[name], f"{name} is not what an undisturbed run writes"
+    assert killed >= 5, "the test killed too few runs to mean anything"
+
+    subprocess.run(command(tmp_path, store), env=ENVIRONMENT, check=True, capture_output=True)
+    assert layer_bytes(store) == reference
+    assert not [path for path in store.rglob("*") if path.suffix == ".tmp"], "temporary files of killed runs remain"
+    ids = [
+        annotation["id"]
+        for path in sorted(store.glob("world/train/masks/*.parquet"))
+        for row in pq.read_table(path, columns=["annotations"]).column("annotations").to_pylist()
+        for annotation in row
+    ]
+    assert sorted(ids) == [a["id"] for a in json.loads((tmp_path / "boxes.json").read_text())["annotations"]]
+
+
+def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
+    world.draw(tmp_path, images=IMAGES)
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        command(tmp_path, store), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    first = store / "world/train/masks/00000-of-00003.parquet"
+    end = time.monotonic() + 60
+    while not first.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues" in told
+    assert "Traceback" not in told
+    assert first.exists()
+    again = subprocess.run(command(tmp_path, store), env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert len(list(store.glob("world/train/masks/*.parquet"))) == 3
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_sentence_and_the_store_stays_whole(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"this machine lets nobody mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        world.draw(tmp_path, images=160, objects=12)
+        ran = subprocess.run(command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True)
+        assert ran.returncode == 2, ran.stderr
+        assert "no space left" in ran.stderr
+        assert "Traceback" not in ran.stderr
+        assert not list(small.rglob("*.tmp"))
+        whole = list(small.rglob("*.parquet"))
+        for path in whole:
+            pq.read_table(path)
+        # With room, the same command goes on from there.
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        again = subprocess.run(command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert len(list(small.glob("world/train/masks/*.parquet"))) == 10
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
