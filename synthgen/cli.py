@@ -1,4 +1,4 @@
-"""The front door: each command is a few lines over the rooms behind it. Nothing heavy is imported before it is needed."""
+"""The front door: each command is a few lines over the rooms behind it, and imports them only when it runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ DATA, STORE = Path("data"), Path("shards")
 
 
 @app.callback(invoke_without_command=True)
-def version_only(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def version_only(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
     if version:
         typer.echo(f"synthgen {__version__}")
         raise typer.Exit
@@ -188,9 +190,13 @@ def show(
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images")] = 16,
     images: Images = None,
     store: Store = STORE,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures (default: show/ in the layer's _log)")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (default: show/ in the layer's _log)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed shows other images")] = 0,
-    image: Annotated[list[str] | None, typer.Option(help="Show this file name (or image id) instead; repeatable")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(help="Show this file name (or image id) instead; repeatable")
+    ] = None,
 ) -> None:
     """Draw images with their boxes, masks, categories and scores as PNG: look at the data.
 

@@ -40,9 +40,7 @@ def load(shelf: str, name: str) -> ModuleType:
     known = names(shelf)
     stem = name.replace("-", "_")
     if stem not in known:
-        raise SynthgenError(
-            f"no {kind} named '{name}'{did_you_mean(stem, known)} (have: {', '.join(known) or 'none'})"
-        )
+        raise SynthgenError(f"no {kind} named '{name}'{did_you_mean(stem, known)} (have: {', '.join(known) or 'none'})")
     return importlib.import_module(f"synthgen.{shelf}.{stem}")
 
 
@@ -68,7 +66,9 @@ def checked(shelf: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
     full = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}
     for key, value in given.items():
         if key not in known:
-            raise SynthgenError(f"'{name}' takes {', '.join(known) or 'no options'}; got '{key}'{did_you_mean(key, list(known))}")
+            raise SynthgenError(
+                f"'{name}' takes {', '.join(known) or 'no options'}; got '{key}'{did_you_mean(key, list(known))}"
+            )
         full[key] = _like(known[key].default, value, f"option '{key}' of '{name}'")
     missing = [key for key in known if key not in full]
     if missing:

@@ -41,7 +41,7 @@ def result(job: Job, tally: Tally) -> Iterator[str]:
     )
     yield from flags(tally.flags)
     if tally.failed_images:
-        yield f"  {tally.failed_images:,} images failed; see `synthgen status --failures`, try again with --retry-failed"
+        yield f"  {tally.failed_images:,} images failed: `synthgen status --failures` lists them, --retry-failed retries"
     for error in tally.errors[:5]:
         yield f"  failed: {error}"
     if len(tally.errors) > 5:

@@ -44,7 +44,9 @@ def test_two_competing_runs_killed_ten_times(tmp_path: Path) -> None:
     killed = 0
     for _ in range(10):
         both = [
-            subprocess.Popen(command(tmp_path, store), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            subprocess.Popen(
+                command(tmp_path, store), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
             for _ in range(2)
         ]
         time.sleep(rng.uniform(0.3, 2.2))
@@ -102,7 +104,9 @@ def test_a_full_disk_is_a_sentence_and_the_store_stays_whole(tmp_path: Path) -> 
         pytest.skip(f"this machine lets nobody mount a small file system: {mounted.stderr.decode().strip()}")
     try:
         world.draw(tmp_path, images=160, objects=12)
-        ran = subprocess.run(command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True)
+        ran = subprocess.run(
+            command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True
+        )
         assert ran.returncode == 2, ran.stderr
         assert "no space left" in ran.stderr
         assert "Traceback" not in ran.stderr
@@ -112,7 +116,9 @@ def test_a_full_disk_is_a_sentence_and_the_store_stays_whole(tmp_path: Path) -> 
             pq.read_table(path)
         # With room, the same command goes on from there.
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-        again = subprocess.run(command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True)
+        again = subprocess.run(
+            command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True
+        )
         assert again.returncode == 0, again.stderr
         assert len(list(small.glob("world/train/masks/*.parquet"))) == 10
     finally:

@@ -200,10 +200,10 @@ class Worker:
             f"e.g. {first['file_name']} ({first['error']}); nothing was committed; "
             f"check --images {self.job.images}, or accept more with --max-error-share"
         )
-        raise TooManyErrors(message)
+        raise TooManyFailuresError(message)
 
 
-class TooManyErrors(Exception):
+class TooManyFailuresError(Exception):
     """A shard over the job's share of failed images: it fails alone, the job goes on."""
 
 
@@ -292,18 +292,20 @@ def _foreign(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str
             f"{shard} was made from another version of the layer '{job.reads}' than the one there now; "
             "choose another --layer, or delete that layer's folder"
         )
-    return f"{shard} was made with {theirs}; this job says {ours}; choose another --layer, or delete that layer's folder"
+    return (
+        f"{shard} was made with {theirs}; this job says {ours}; choose another --layer, or delete that layer's folder"
+    )
 
 
 def _as_report(shard: Shard, why: Exception, started: float) -> ShardReport:
-    known = isinstance(why, SynthgenError | TooManyErrors)
+    known = isinstance(why, SynthgenError | TooManyFailuresError)
     if not known:
         log.error("shard %s failed", shard, exc_info=why)
     return ShardReport(
         shard,
         error=str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}",
         fatal=isinstance(why, SynthgenError),
-        too_many_errors=isinstance(why, TooManyErrors),
+        too_many_errors=isinstance(why, TooManyFailuresError),
         seconds=time.monotonic() - started,
     )
 

@@ -52,4 +52,3 @@ class Job:
     def fingerprint(self, parent: str) -> str:
         """Identity of what the job makes from an input layer whose own fingerprint is `parent`."""
         return fingerprint({**self.recipe(), "parent": parent})
-

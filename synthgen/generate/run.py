@@ -7,6 +7,7 @@ state, `run.log` the rest. They are for people and dashboards; no later run depe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -90,7 +91,7 @@ def run(
     folder = ShardStore(job.store).folder(job.dataset, job.split, job.layer) / "_log"
     suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
     tally = Tally(shards=len(shards))
-    with _log_file(folder / f"run{suffix}.log"):
+    with _logged_to(folder / f"run{suffix}.log"):
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), in_words(job.recipe()))
         refused = 0
         for report in engine(job, shards, workers=workers, on_images=on_images):
@@ -138,19 +139,24 @@ def _line_of(report: ShardReport) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-class _log_file:  # noqa: N801 - used as a function, `with _log_file(path):`
+@contextlib.contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
     """Send the house's log records to a file while the block runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = _Quiet(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    house = logging.getLogger("synthgen")
+    house.addHandler(handler)
+    house.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        house.removeHandler(handler)
+        handler.close()
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-        self.handler.handleError = lambda _record: None  # type: ignore[method-assign]  # a full disk is told elsewhere
-        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
-    def __enter__(self) -> None:
-        logging.getLogger("synthgen").addHandler(self.handler)
-        logging.getLogger("synthgen").setLevel(logging.INFO)
+class _Quiet(logging.FileHandler):
+    """A full disk is told once, by the commit that fails on it; not by each log record with a traceback."""
 
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("synthgen").removeHandler(self.handler)
-        self.handler.close()
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Drop the record."""

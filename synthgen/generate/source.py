@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
@@ -49,7 +49,7 @@ class Source:
     @property
     def module(self) -> Dataset:
         """The plugin itself."""
-        return plugins.load(SHELF, self.plugin)  # type: ignore[return-value]  # a module, as the protocol describes
+        return cast(Dataset, plugins.load(SHELF, self.plugin))
 
     def files(self) -> Files:
         """Where the dataset lies.
@@ -97,6 +97,8 @@ def resolve(
         name = plugin.rsplit(".", 1)[-1]
         if plugin == "coco_json":
             if annotations is None:
-                raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
+                raise SynthgenError(
+                    "--dataset coco-json needs --annotations FILE (or the --name of one ingested before)"
+                )
             name = re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem).strip("-_") or "dataset"
     return Source(plugin, check_word(name), check_word(split), data / plugin, annotations, images)

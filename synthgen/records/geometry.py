@@ -29,11 +29,11 @@ def clip_xyxy(boxes_xyxy: ArrayLike, height: ArrayLike, width: ArrayLike) -> NDA
     """The part of each box inside its image: float64 [N, 4]; height and width are scalars or [N], in pixels."""
     box = np.asarray(boxes_xyxy, dtype=np.float64)
     limit = np.stack(np.broadcast_arrays(width, height, width, height), axis=-1)
-    return np.clip(box, 0.0, limit)
+    return np.asarray(np.clip(box, 0.0, limit))
 
 
 def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """IoU of boxes pair by pair: [N, 4] and [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 where both are empty."""
+    """IoU of boxes pair by pair: [N, 4] and [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 for empty pairs."""
     a, b = np.asarray(a_xyxy, dtype=np.float64), np.asarray(b_xyxy, dtype=np.float64)
     side = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     overlap = np.clip(side, 0, None).prod(axis=-1)
@@ -54,7 +54,7 @@ def decode_mask(rle: Rle) -> NDArray[np.bool_]:
         SynthgenError: the runs do not fill the stated size (pycocotools would return uninitialised memory).
     """
     check_rle(rle)
-    return coco_mask.decode(_coco(rle)).astype(bool)
+    return np.asarray(coco_mask.decode(_coco(rle)), dtype=np.bool_)
 
 
 def rle_area(rle: Rle) -> int:
@@ -69,7 +69,7 @@ def rle_bbox_xyxy(rle: Rle) -> tuple[float, float, float, float]:
 
 
 def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None = None) -> NDArray[np.float64]:
-    """IoU of every mask of `a` with every mask of `b`: float64 [len(a), len(b)]; for crowd `b`, overlap over area of `a`."""
+    """IoU of each mask of `a` with each of `b`: float64 [len(a), len(b)]; for crowd `b`, overlap over area of `a`."""
     if not a or not b:
         return np.zeros((len(a), len(b)))
     crowd = [int(c) for c in iscrowd] if iscrowd is not None else [0] * len(b)
@@ -115,7 +115,9 @@ def check_rle(rle: Rle) -> None:
     except ValueError as why:
         raise SynthgenError(f"mask of {height} x {width}: {why}") from None
     if height < 0 or width < 0 or (runs < 0).any() or int(runs.sum()) != height * width:
-        raise SynthgenError(f"mask of {height} x {width}: its runs cover {int(runs.sum())} pixels, not {height * width}")
+        raise SynthgenError(
+            f"mask of {height} x {width}: its runs cover {int(runs.sum())} pixels, not {height * width}"
+        )
 
 
 def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
@@ -128,7 +130,12 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
     """
     if isinstance(segmentation, list) and segmentation:
         for part in segmentation:
-            if not isinstance(part, list) or len(part) < 6 or len(part) % 2 or not np.isfinite(np.asarray(part, float)).all():
+            if (
+                not isinstance(part, list)
+                or len(part) < 6
+                or len(part) % 2
+                or not np.isfinite(np.asarray(part, float)).all()
+            ):
                 raise SynthgenError("a polygon needs at least three (x, y) points of finite numbers")
         # frPyObjects takes a part of four numbers for a box, hence the test above.
         merged = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))

@@ -81,8 +81,10 @@ def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
     raise ImageError(f"is {upright.width} x {upright.height} pixels, the annotations say {width} x {height}")
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the header, EXIF orientation applied; nothing is decoded.
+def image_header(path: Path) -> tuple[int, int, bool]:
+    """(height, width, turned) from the header, EXIF orientation applied; nothing is decoded.
+
+    `turned`: the orientation says that the stored pixels are to be rotated by 90 or 270 degrees.
 
     Raises:
         ImageError: missing or no image.
@@ -90,7 +92,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
+            return (image.width, image.height, True) if turned else (image.height, image.width, False)
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except Exception as why:

@@ -52,7 +52,7 @@ def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
 
 
 def sheet(pictures: Sequence[NDArray[np.uint8]], *, columns: int = 0, width: int = 640) -> NDArray[np.uint8]:
-    """Pictures on one contact sheet, row by row: uint8 [H, W, 3]; each is fitted to `width` pixels and its row's height."""
+    """Pictures on one contact sheet, row by row: uint8 [H, W, 3]; each is scaled to `width` pixels."""
     columns = columns or max(1, math.ceil(math.sqrt(len(pictures))))
     small = [Image.fromarray(p) for p in pictures]
     small = [p.resize((width, max(1, round(p.height * width / p.width))), Image.Resampling.LANCZOS) for p in small]
@@ -132,7 +132,9 @@ def _label(
     place_x = min(max(x, 0), max(size[0] - wide, 0))
     place_y = min(max(y - high, 0), max(size[1] - high, 0))
     for _ in range(12):  # move below labels that are there already
-        over = [t for t in taken if place_x < t[2] and t[0] < place_x + wide and place_y < t[3] and t[1] < place_y + high]
+        over = [
+            t for t in taken if place_x < t[2] and t[0] < place_x + wide and place_y < t[3] and t[1] < place_y + high
+        ]
         if not over or over[0][3] + high > size[1]:
             break
         place_y = over[0][3]

@@ -184,7 +184,9 @@ class ShardStore:
         except FileNotFoundError:
             raise SynthgenError(f"no shard {shard} in {self.root}; `synthgen status` lists what is there") from None
         except pa.ArrowInvalid as why:
-            raise SynthgenError(f"{path} is no readable Parquet file ({why}); delete it and run the job again") from None
+            raise SynthgenError(
+                f"{path} is no readable Parquet file ({why}); delete it and run the job again"
+            ) from None
 
 
 def write_text(path: Path, text: str) -> None:

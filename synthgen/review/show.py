@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
@@ -44,7 +45,7 @@ def show(
         try:
             pixels = load_rgb(find(folder, sample.file_name), sample.height, sample.width)
         except ImageError as why:
-            pixels, sample = None, sample if sample.error else _with_error(sample, str(why))
+            pixels, sample = None, replace(sample, error=sample.error or str(why))
         pictures.append(draw(sample, pixels))
         paths.append(out / f"{sample.image_id}-{re.sub(r'[^A-Za-z0-9._-]', '_', sample.file_name)[-80:]}.png")
         save(paths[-1], pictures[-1])
@@ -110,9 +111,3 @@ def _images_folder(house: ShardStore, shard: Shard) -> Path:
         if found.is_dir():
             return found
     raise SynthgenError(f"where are the images of {shard.dataset}/{shard.split}? Say it with --images FOLDER")
-
-
-def _with_error(sample: Sample, error: str) -> Sample:
-    from dataclasses import replace
-
-    return replace(sample, error=error)

@@ -1,4 +1,4 @@
-"""The engine's laws: every image answered, failures alone and told, same job same bytes, nothing foreign overwritten."""
+"""The engine's laws: every image answered, failures alone and told, same job same bytes, nothing overwritten."""
 
 from __future__ import annotations
 
@@ -181,7 +181,9 @@ def test_a_foreign_recipe_is_refused_with_what_to_do(tmp_path: Path) -> None:
     do(job)
     before = layer_bytes(job)
     other = make_job(tmp_path, plugin="toys.slow")
-    with pytest.raises(SynthgenError, match=r"masks/00000-of-00003 was made with box_fill; this job says toys.slow.*--layer"):
+    with pytest.raises(
+        SynthgenError, match=r"masks/00000-of-00003 was made with box_fill; this job says toys.slow.*--layer"
+    ):
         shards_to_do(other)
     assert layer_bytes(job) == before
 
@@ -229,7 +231,7 @@ def test_unknown_sizes_are_filled_in_and_audited(tmp_path: Path) -> None:
     shard = Shard("world", "train", "annotations", 0, 3)
     far = Annotation(99, (200.0, 0.0, 10.0, 10.0), "ball")
     samples = [
-        replace(s, height=0, width=0, annotations=tuple(replace(a, flags=()) for a in s.annotations[:2]) + (far,))
+        replace(s, height=0, width=0, annotations=(*(replace(a, flags=()) for a in s.annotations[:2]), far))
         for s in store.read(shard)
     ]
     store.commit(shard, samples, store.footer(shard) or {})
