@@ -33,10 +33,12 @@ class Files:
     Attributes:
         sources: the annotation files, by their role in this dataset ("instances", "objects", ...).
         images: folder below which `Sample.file_name` is found.
+        on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.
     """
 
     sources: dict[str, Path]
     images: Path
+    on_bytes: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +48,7 @@ class Images:
     Attributes:
         image_id: int64 [N].
         file_name: below the image folder.
-        image_key: the photograph's identity (`Sample.image_key`).
+        image_key: the photograph's identity (`Sample.image_key`); "" = nobody else's, `ingest` makes one of its name.
         height, width: int32 [N], pixels; 0 where the file does not say.
     """
 

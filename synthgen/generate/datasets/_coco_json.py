@@ -1,0 +1,378 @@
+"""Stream the records of a giant JSON file: typed, in the order of the file, in bounded memory.
+
+It knows JSON and nothing of datasets. The usual file goes through `msgspec`, some megabytes of an array at a time;
+whatever does not fit that way (odd spacing, nested records, NaN, numbers in quotes) goes record by record.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from synthgen.errors import SynthgenError
+
+#: Bytes read at once; records come in batches of this size.
+CHUNK = 4 * 2**20
+
+#: One record, key or blank space may be this large: some 1,000 times the largest of the known releases. What is not
+#: wanted may be of any size.
+MAX_RECORD = 32 * 2**20
+
+_MAX_DEPTH = 10_000
+_TRIES = 64
+_BLANKS = b" \t\n\r"
+_REMEDY = "mend it in the file"
+_CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
+
+# Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack.
+_BLANK = re.compile(rb"[ \t\n\r]*+")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_LETTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_UNTIL_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
+
+
+def stream(
+    path: Path,
+    wanted: dict[str, type[msgspec.Struct]],
+    *,
+    on_bytes: Callable[[int], None] | None = None,
+    chunk: int = CHUNK,
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield (key, records) for the arrays of objects under the `wanted` keys of a JSON file, in the order of the file.
+
+    A key that is there yields at least one batch, if an empty one; a key that is there twice is read twice. Memory is
+    a few `chunk`s, or a few times the largest single record. What is not wanted is passed over: only its brackets and
+    strings are looked at.
+
+    Where a record does not fit its type strictly, text with a number in it passes for the number. What does not fit
+    then either goes to the type's own `mend(value: dict) -> Struct` where it has one; it refuses by a ValueError.
+
+    Args:
+        wanted: type of the records, by top-level key; "" stands for a file whose top level is itself an array.
+        on_bytes: told how many further bytes were read, for progress.
+        chunk: bytes read at once.
+
+    Raises:
+        SynthgenError: the file cannot be read, is no such JSON (with the byte where), or a record cannot be understood.
+    """
+    try:
+        with path.open("rb") as file:
+            window = _Window(file, path, on_bytes, chunk)
+            first = window.peek()
+            if first == b"[" and "" in wanted:
+                for batch in _records(window, "", wanted[""]):
+                    yield "", batch
+            elif first == b"{" and "" not in wanted:
+                yield from _members(window, wanted)
+            else:
+                raise window.error(_wrong_kind(first, wanted))
+            if window.peek():
+                raise window.error("more text after the end of its JSON")
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+
+
+class _Window:
+    """A stretch of the file in memory, and a cursor in it. `data[:at]` has been read and is forgotten by `more`."""
+
+    def __init__(self, file: BinaryIO, path: Path, on_bytes: Callable[[int], None] | None, chunk: int) -> None:
+        self.file, self.path, self.on_bytes, self.chunk = file, path, on_bytes, chunk
+        self.data, self.at = b"", 0
+        self.before = 0  # bytes of the file before `data`
+        while len(self.data) < len(codecs.BOM_UTF8) and self.more():
+            pass
+        if self.data.startswith(codecs.BOM_UTF8):
+            self.at = len(codecs.BOM_UTF8)
+
+    def more(self) -> bool:
+        """Read on, at least as much again as is still unread, so that a long record is not looked at too often."""
+        unread = len(self.data) - self.at
+        if unread > MAX_RECORD:
+            raise self.error(f"a value of more than {MAX_RECORD >> 20} MiB")
+        fresh = self.file.read(max(self.chunk, unread))
+        if not fresh:
+            return False
+        self.data = self.data[self.at :] + fresh
+        self.before += self.at
+        self.at = 0
+        if self.on_bytes:
+            self.on_bytes(len(fresh))
+        return True
+
+    def peek(self) -> bytes:
+        """The next byte that is not blank, with the cursor on it; b"" at the end of the file."""
+        while True:
+            self.at = _end(_BLANK, self.data, self.at)
+            if self.at < len(self.data):
+                return self.data[self.at : self.at + 1]
+            if not self.more():
+                return b""
+
+    def take(self, allowed: bytes) -> bytes:
+        """Step over the next byte that is not blank; it has to be one of `allowed`."""
+        byte = self.peek()
+        if not byte or byte not in allowed:
+            raise self.error(f"{_shown(byte)} where {' or '.join(chr(b) for b in allowed)} should stand")
+        self.at += 1
+        return byte
+
+    def string(self) -> str:
+        """The string at the cursor."""
+        if self.peek() != b'"':
+            raise self.error(f"{_shown(self.peek())} where a key in quotes should stand")
+        while (match := _STRING.match(self.data, self.at)) is None:
+            if not self.more():
+                raise self.error("an unfinished string")
+        try:
+            text: str = json.loads(match.group().decode())
+        except ValueError:
+            raise self.error("a key that is no JSON string in UTF-8") from None
+        self.at = match.end()
+        return text
+
+    def skip(self) -> None:
+        """Step over the value at the cursor, of whatever size."""
+        closing = bytearray()
+        while True:
+            byte = self.peek()
+            if byte == b'"':
+                self._skip_string()
+            elif byte and byte in b"[{":
+                closing.append(_CLOSING[byte[0]])
+                if len(closing) > _MAX_DEPTH:
+                    raise self.error(f"more than {_MAX_DEPTH} nested brackets")
+                self.at += 1
+            elif byte and byte in b"]}":
+                if not closing or closing.pop() != byte[0]:
+                    raise self.error(f"{_shown(byte)} that closes nothing")
+                self.at += 1
+            elif not byte or not closing:
+                self._skip_scalar()
+            if not closing:
+                return
+            self.at = _end(_UNTIL_BRACKET, self.data, self.at)
+
+    def _skip_string(self) -> None:
+        self.at += 1
+        while True:
+            self.at = _end(_LETTERS, self.data, self.at)
+            if self.data[self.at : self.at + 1] == b'"':
+                self.at += 1
+                return
+            if not self.more():  # the end of the window, or a backslash there whose letter is yet to come
+                raise self.error("an unfinished string")
+
+    def _skip_scalar(self) -> None:
+        empty = True
+        while True:
+            end = _end(_SCALAR, self.data, self.at)
+            empty = empty and end == self.at
+            self.at = end
+            if end < len(self.data) or not self.more():
+                break
+        if empty:
+            raise self.error(f"{_shown(self.peek())} where a value should stand")
+
+    def error(self, what: str, at: int | None = None, remedy: str = "is it whole, and JSON in UTF-8?") -> SynthgenError:
+        """The sentence for a file that is no good JSON; `at` is a place in `data`, by default the cursor."""
+        byte = self.before + (self.at if at is None else at)
+        return SynthgenError(f"{self.path}: {what}, at byte {byte:,}; {remedy}")
+
+
+def _members(window: _Window, wanted: dict[str, type[msgspec.Struct]]) -> Iterator[tuple[str, list[Any]]]:
+    """The wanted members of the object at the cursor."""
+    window.take(b"{")
+    if window.peek() == b"}":
+        window.take(b"}")
+        return
+    while True:
+        key = window.string()
+        window.take(b":")
+        if key not in wanted:
+            window.skip()
+        elif window.peek() == b"[":
+            for batch in _records(window, key, wanted[key]):
+                yield key, batch
+        else:
+            raise window.error(f"{_shown(window.peek())} where the array of '{key}' should begin")
+        if window.take(b",}") == b"}":
+            return
+
+
+def _records(window: _Window, key: str, kind: type[msgspec.Struct]) -> Iterator[list[Any]]:
+    """The records of the array at the cursor."""
+    several = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+    window.take(b"[")
+    if window.peek() == b"]":
+        window.take(b"]")
+        yield []
+        return
+    count = 0
+    while True:
+        window.peek()
+        batch = _sliced(window, several)
+        closed = False
+        if batch is None:
+            spans, closed, after = _spans(window, f"record {count + 1:,} of {_named(key)}")
+            batch = _decoded(window, key, kind, several, spans, count) if spans else []
+            window.at = after
+        count += len(batch)
+        if batch:
+            yield batch
+        if closed:
+            return
+        if not window.more() and not batch:
+            raise window.error(f"the file ends inside record {count + 1:,} of {_named(key)}")
+
+
+def _sliced(window: _Window, several: msgspec.json.Decoder[list[Any]]) -> list[Any] | None:
+    """The usual way: all records up to the window's last `}, {`, decoded at one go; None if that does not work.
+
+    That `}, {` may lie anywhere: within a record, in a string, behind the array. But if the text from the start of a
+    record up to it, in brackets, is a JSON array, then it ends a record of ours. JSON is read from left to right: in
+    the file the same text leads into the same state, and a comma in that state parts two records.
+    """
+    cut = _last_cut(window.data, window.at)
+    if cut < 0:
+        return None
+    try:
+        batch = several.decode(b"[" + window.data[window.at : cut] + b"]")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    window.at = cut + 1
+    return batch
+
+
+def _last_cut(data: bytes, at: int) -> int:
+    """Place of the comma in the last `}` `,` `{` behind `at`, with blanks between; -1 if there is none near the end."""
+    brace = len(data)
+    for _ in range(_TRIES):
+        brace = data.rfind(b"{", at, brace)
+        if brace < 0:
+            break
+        start = max(at, brace - 256)
+        text = data[start:brace].rstrip(_BLANKS)
+        if text.endswith(b",") and text[:-1].rstrip(_BLANKS).endswith(b"}"):
+            return start + len(text) - 1
+    return -1
+
+
+def _spans(window: _Window, what: str) -> tuple[list[tuple[int, int]], bool, int]:
+    """The exact way: where the records that are whole in the window begin and end.
+
+    Returns:
+        [(begin, end), ...] in `window.data`; whether the array ended; where to read on.
+    """
+    data, at = window.data, window.at
+    spans: list[tuple[int, int]] = []
+    while at < len(data):
+        if data[at] not in b"{[":
+            raise window.error(f"{_shown(data[at : at + 1])} where {what} or one of the next should begin", at)
+        end = _end_of_value(window, at)
+        after = _end(_BLANK, data, end) if end > 0 else len(data)
+        if after == len(data):  # unfinished, or it is not known yet what follows
+            break
+        if data[after] not in b",]":
+            raise window.error(f"{_shown(data[after : after + 1])} where , or ] should stand", after)
+        spans.append((at, end))
+        if data[after : after + 1] == b"]":
+            return spans, True, after + 1
+        at = _end(_BLANK, data, after + 1)
+    return spans, False, at
+
+
+def _end_of_value(window: _Window, at: int) -> int:
+    """Where the object or array at `at` ends; -1 if that is not in the window."""
+    data, closing = window.data, bytearray()
+    while True:
+        if data[at] in _CLOSING:
+            closing.append(_CLOSING[data[at]])
+            if len(closing) > _MAX_DEPTH:
+                raise window.error(f"more than {_MAX_DEPTH} nested brackets", at)
+        elif data[at] != closing.pop():
+            raise window.error(f"{_shown(data[at : at + 1])} that closes nothing", at)
+        at += 1
+        if not closing:
+            return at
+        at = _end(_UNTIL_BRACKET, data, at)
+        if at == len(data) or data[at : at + 1] == b'"':
+            return -1
+
+
+def _decoded(
+    window: _Window,
+    key: str,
+    kind: type[msgspec.Struct],
+    several: msgspec.json.Decoder[list[Any]],
+    spans: list[tuple[int, int]],
+    count: int,
+) -> list[Any]:
+    """The records in `spans`: together if they all fit their type, else each on its own."""
+    try:
+        return several.decode(b"[" + window.data[spans[0][0] : spans[-1][1]] + b"]")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    one = msgspec.json.Decoder(kind)
+    batch = []
+    for number, (begin, end) in enumerate(spans, start=count + 1):
+        text = window.data[begin:end]
+        try:
+            batch.append(one.decode(text))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            batch.append(_mended(window, f"record {number:,} of {_named(key)}", kind, text, begin))
+    return batch
+
+
+def _mended(window: _Window, what: str, kind: type[msgspec.Struct], text: bytes, begin: int) -> Any:
+    """A record that does not fit its type strictly."""
+    try:
+        value = json.loads(text.decode())
+    except json.JSONDecodeError as why:
+        raise window.error(f"{what} is no JSON ({why.msg})", begin + len(why.doc[: why.pos].encode())) from None
+    except UnicodeDecodeError as why:
+        raise window.error(f"{what} is not in UTF-8", begin + why.start) from None
+    except ValueError as why:
+        raise window.error(f"{what} cannot be read ({why})", begin) from None
+    except RecursionError:
+        raise window.error(f"{what} is nested too deeply", begin) from None
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as why:
+        mend = getattr(kind, "mend", None)
+        if mend is None or not isinstance(value, dict):
+            raise window.error(f"{what} cannot be understood ({_lower(why)})", begin, _REMEDY) from None
+    try:
+        return mend(value)
+    except (ValueError, RecursionError) as why:
+        raise window.error(f"{what} cannot be understood ({_lower(why)})", begin, _REMEDY) from None
+
+
+def _wrong_kind(first: bytes, wanted: dict[str, type[msgspec.Struct]]) -> str:
+    should = "a JSON array" if "" in wanted else f"a JSON object with {', '.join(map(repr, wanted))}"
+    found = {b"": "nothing", b"[": "a JSON array", b"{": "a JSON object"}.get(first, _shown(first))
+    return f"{found} where {should} should be"
+
+
+def _named(key: str) -> str:
+    return f"'{key}'" if key else "the array"
+
+
+def _shown(byte: bytes) -> str:
+    return ascii(byte.decode("latin-1")) if byte else "the end of the file"
+
+
+def _lower(why: Exception) -> str:
+    text = str(why) or type(why).__name__
+    return text[:1].lower() + text[1:]
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    match = pattern.match(data, at)
+    return match.end() if match else at  # the patterns match everywhere, if with nothing

@@ -1,0 +1,236 @@
+"""COCO's format of an instances file, which several datasets share: images, annotations and categories in one JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import msgspec
+import numpy as np
+
+from synthgen.errors import SynthgenError
+from synthgen.generate.datasets import Annotations, Categories, Files, Images
+from synthgen.generate.datasets._coco_json import stream
+from synthgen.generate.datasets._loose import integer, number, pixels
+from synthgen.records.geometry import rle_bbox_xyxy, rle_from_coco
+from synthgen.records.images import MAX_PIXELS
+from synthgen.records.sample import Annotation, Sample
+
+#: Category of an annotation that names none. No file has it: JSON's writers stop at 2**53.
+NO_CATEGORY = -(2**63)
+
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+# The types below are strict, because strict is fast; `mend` takes what real files spell otherwise. Only a record
+# without an identity is refused: what it says could not be kept with the image that it is about.
+class Image(msgspec.Struct, gc=False):
+    """One element of "images"."""
+
+    id: _Id
+    file_name: str = ""
+    height: int = 0
+    width: int = 0
+    coco_url: str = ""
+
+    @classmethod
+    def mend(cls, value: dict[str, Any]) -> Self:
+        """An image in any spelling; ValueError without an id."""
+        return cls(
+            id=_identity(value, "id"),
+            file_name=_text(value.get("file_name")),
+            height=pixels(value.get("height")),
+            width=pixels(value.get("width")),
+            coco_url=_text(value.get("coco_url")),
+        )
+
+
+class Box(msgspec.Struct, gc=False):
+    """One element of "annotations", as far as the layer of boxes needs it."""
+
+    image_id: _Id
+    category_id: _Id | None = None
+    id: _Id | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    iscrowd: bool | int | None = 0
+
+    @classmethod
+    def mend(cls, value: dict[str, Any]) -> Self:
+        """An annotation in any spelling; ValueError without the id of its image."""
+        box = value.get("bbox")
+        numbers = [number(v) for v in box] if isinstance(box, list) else []
+        return cls(
+            image_id=_identity(value, "image_id"),
+            category_id=integer(value.get("category_id")),
+            id=integer(value.get("id")),
+            bbox=(numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None,
+            iscrowd=_truth(value.get("iscrowd")),
+        )
+
+
+class Masked(Box, gc=False):
+    """One element of "annotations" with its segmentation, unread."""
+
+    segmentation: msgspec.Raw = msgspec.Raw()
+
+    @classmethod
+    def mend(cls, value: dict[str, Any]) -> Self:
+        """As for `Box`."""
+        found = super().mend(value)
+        found.segmentation = msgspec.Raw(json.dumps(value.get("segmentation")).encode())
+        return found
+
+
+class Category(msgspec.Struct, gc=False):
+    """One element of "categories"."""
+
+    id: _Id
+    name: str = ""
+
+    @classmethod
+    def mend(cls, value: dict[str, Any]) -> Self:
+        """A category in any spelling; ValueError without an id."""
+        return cls(id=_identity(value, "id"), name=_text(value.get("name")))
+
+
+def find_json(root: Path, names: Sequence[str], annotations: Path | None) -> Path:
+    """The instances file: `annotations` where it is given, else the first of `names` below root or root/annotations.
+
+    Raises:
+        SynthgenError: it is not there.
+    """
+    if annotations is not None:
+        if not annotations.is_file():
+            raise SynthgenError(f"no file {annotations}; --annotations should name a COCO-style JSON file")
+        return annotations
+    for folder in (root / "annotations", root):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    raise SynthgenError(
+        f"no {names[0]} in {root} or {root / 'annotations'}; put it there, or name it with --annotations"
+    )
+
+
+def find_images(root: Path, split: str) -> Path:
+    """The folder of a split's images: root/split where there is one, else root."""
+    return root / split if (root / split).is_dir() else root
+
+
+def read(
+    files: Files,
+    layer: str,
+    *,
+    name: Callable[[Image], tuple[str, str]],
+    kind: type[Box] = Box,
+    flags: Mapping[str, str] | None = None,
+) -> Iterator[Images | Annotations | Categories]:
+    """Read `files.sources["instances"]`; layers other than "annotations" get each segmentation's JSON as payload.
+
+    Args:
+        name: an image's (file_name, image_key).
+        kind: type of the records of the layer "annotations".
+        flags: by name of the flag, the field of `kind` that sets it.
+
+    Raises:
+        SynthgenError: the file is no such JSON.
+    """
+    path = files.sources["instances"]
+    masked = layer != "annotations"
+    kinds = {"images": Image, "annotations": Masked if masked else kind, "categories": Category}
+    count = 0
+    missing = {"images", "annotations"}
+    for key, found in stream(path, kinds, on_bytes=files.on_bytes):
+        missing.discard(key)
+        if key == "images":
+            yield _images(found, name)
+        elif key == "annotations":
+            yield _annotations(found, count, flags or {}, masked=masked)
+            count += len(found)
+        else:
+            yield Categories({c.id: c.name.strip() for c in found if c.name.strip()})
+    if missing:
+        raise SynthgenError(f"{path} has no '{min(missing)}'; a COCO-style file has 'images' and 'annotations'")
+
+
+def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
+    """Layer "human": each payload is a segmentation's JSON. One that cannot be read is flagged: its box stays."""
+
+    def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        masked = (_masked(a, p, sample) for a, p in zip(sample.annotations, payloads, strict=True))
+        return replace(sample, annotations=tuple(masked))
+
+    return with_masks
+
+
+def _masked(annotation: Annotation, payload: bytes | None, sample: Sample) -> Annotation:
+    if payload is None:
+        return annotation
+    try:
+        if not 0 < sample.height * sample.width <= MAX_PIXELS:
+            raise SynthgenError("a mask needs the size of its image")
+        rle = rle_from_coco(msgspec.json.decode(payload), sample.height, sample.width)
+    except Exception:  # other people's polygons fail in other people's ways: TypeError, OverflowError, ...
+        return replace(annotation, flags=tuple(sorted({*annotation.flags, "bad_segmentation"})))
+    bbox = annotation.bbox
+    if "no_box" in annotation.flags:
+        x1, y1, x2, y2 = rle_bbox_xyxy(rle)
+        bbox = (x1, y1, x2 - x1, y2 - y1)
+    return replace(annotation, bbox=bbox, segmentation=rle, mask_source="human")
+
+
+def _images(found: list[Image], name: Callable[[Image], tuple[str, str]]) -> Images:
+    names = [name(image) for image in found]
+    return Images(
+        image_id=np.array([image.id for image in found], np.int64),
+        file_name=[file_name for file_name, _ in names],
+        image_key=[key for _, key in names],
+        height=np.array([pixels(image.height) for image in found], np.int32),
+        width=np.array([pixels(image.width) for image in found], np.int32),
+    )
+
+
+def _annotations(found: list[Any], count: int, flags: Mapping[str, str], *, masked: bool) -> Annotations:
+    nowhere = (np.nan,) * 4
+    boxes = [a.bbox for a in found]
+    no_box = np.array([box is None for box in boxes], np.bool_)
+    if no_box.any():
+        boxes = [nowhere if box is None else box for box in boxes]
+    # An annotation without an id gets its place in the file, from 1 on.
+    ids = [n if a.id is None else a.id for n, a in enumerate(found, start=count + 1)]
+    categories = [NO_CATEGORY if a.category_id is None else a.category_id for a in found]
+    said = {flag: np.array([bool(getattr(a, field)) for a in found], np.bool_) for flag, field in flags.items()}
+    return Annotations(
+        image_id=np.array([a.image_id for a in found], np.int64),
+        id=np.array(ids, np.int64),
+        bbox=np.array(boxes, np.float64).reshape(-1, 4),
+        category=np.array(categories, np.int64),
+        iscrowd=np.array([bool(a.iscrowd) for a in found], np.bool_),
+        flags={"no_box": no_box, **said},
+        payload=[_payload(a.segmentation) for a in found] if masked else None,
+    )
+
+
+def _payload(segmentation: msgspec.Raw) -> bytes | None:
+    """A copy, since the original keeps the whole stretch of the file in memory; None where there is no mask."""
+    text = bytes(segmentation)
+    return None if text in (b"", b"null", b"[]") else text
+
+
+def _identity(value: dict[str, Any], key: str) -> int:
+    found = integer(value.get(key))
+    if found is None:
+        raise ValueError(f"its '{key}' should be a whole number, it is {json.dumps(value.get(key))[:80]}")
+    return found
+
+
+def _truth(value: object) -> bool:
+    return bool(integer(value)) if isinstance(value, str) else bool(value)
+
+
+def _text(value: object) -> str:
+    """A text that UTF-8 can hold; half a surrogate pair, which JSON allows, becomes a question mark."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

@@ -1,0 +1,33 @@
+"""COCO instances: boxes, and human masks as a layer of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthgen.generate.datasets import Annotations, Categories, Files, Images
+from synthgen.generate.datasets._instances import Image, complete, find_images, find_json
+from synthgen.generate.datasets._instances import read as read_instances
+
+SPLITS = ("train2017", "val2017")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """annotations/instances_<split>.json and the folder <split>, as the release unpacks.
+
+    Raises:
+        SynthgenError: there is no such JSON.
+    """
+    return Files({"instances": find_json(root, (f"instances_{split}.json",), annotations)}, find_images(root, split))
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """The content of the file; see `synthgen.generate.datasets`."""
+    return read_instances(files, layer, name=_name)
+
+
+def _name(image: Image) -> tuple[str, str]:
+    return image.file_name or f"{image.id:012d}.jpg", f"coco/{image.id:012d}"
