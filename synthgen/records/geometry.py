@@ -12,6 +12,15 @@ from pycocotools import mask as coco_mask
 from synthgen.errors import SynthgenError
 from synthgen.records.sample import Rle
 
+#: Images with more pixels have no masks: cocoapi counts runs in 32 bits and writes them with shifts of an `int`.
+MAX_MASK_PIXELS = 2**29
+
+#: A polygon's outline may be this long, in pixels; cocoapi keeps some 40 bytes for each pixel of it.
+MAX_OUTLINE = 4_000_000
+
+#: The bytes of COCO's text form.
+_LETTERS = bytes(range(48, 112))
+
 
 def xywh_to_xyxy(bbox: ArrayLike) -> NDArray[np.float64]:
     """(x, y, width, height) -> (x1, y1, x2, y2); float64 [..., 4], absolute pixels."""
@@ -38,20 +47,44 @@ def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
     side = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     overlap = np.clip(side, 0, None).prod(axis=-1)
     union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0))
 
 
 def encode_mask(mask: NDArray[Any]) -> Rle:
-    """bool or uint8 [H, W] -> COCO compressed RLE."""
-    found = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    """bool or uint8 [H, W] -> COCO compressed RLE; every value but 0 is foreground."""
+    filled = mask if mask.dtype == bool else mask != 0  # cocoapi would take each change of value for an edge
+    found = coco_mask.encode(np.asfortranarray(filled, dtype=np.uint8))
     return Rle(size=(int(mask.shape[0]), int(mask.shape[1])), counts=found["counts"])
+
+
+def encode_window(window: NDArray[Any], top: int, left: int, height: int, width: int) -> Rle:
+    """Encode a mask that is zero outside a window, at the cost of the window, not of the image.
+
+    Args:
+        window: bool or uint8 [h, w], non-zero = mask; fastest where its columns are contiguous.
+        top, left: where it lies in the image, in pixels.
+        height, width: of the image; the window lies within.
+
+    Returns:
+        The same bytes that `encode_mask` gives for the whole image.
+    """
+    columns = np.pad(np.asarray(window).T != 0, ((0, 0), (1, 1)))  # [w, 1 + h + 1]: no run leaves its column
+    column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])  # each run: its first row, then the row after its last
+    edges = (column + left) * height + row + top
+    joined = np.flatnonzero(edges[1:] == edges[:-1])  # runs that go on at the top of the next column
+    edges = np.delete(edges, [*joined, *(joined + 1)])
+    runs = np.diff(edges, prepend=0, append=height * width)
+    if runs[-1] == 0 and runs.size > 1:
+        runs = runs[:-1]
+    found = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return Rle(size=(height, width), counts=found["counts"])
 
 
 def decode_mask(rle: Rle) -> NDArray[np.bool_]:
     """COCO compressed RLE -> bool [H, W].
 
     Raises:
-        SynthgenError: the runs do not fill the stated size (pycocotools would return uninitialised memory).
+        SynthgenError: the runs do not fill the stated size (cocoapi would return uninitialised memory).
     """
     check_rle(rle)
     return np.asarray(coco_mask.decode(_coco(rle)), dtype=np.bool_)
@@ -69,7 +102,13 @@ def rle_bbox_xyxy(rle: Rle) -> tuple[float, float, float, float]:
 
 
 def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None = None) -> NDArray[np.float64]:
-    """IoU of each mask of `a` with each of `b`: float64 [len(a), len(b)]; for crowd `b`, overlap over area of `a`."""
+    """IoU of each mask of `a` with each of `b`: float64 [len(a), len(b)]; for crowd `b`, overlap over area of `a`.
+
+    Raises:
+        SynthgenError: the runs of a mask do not fill its size (cocoapi would count for ever).
+    """
+    for rle in (*a, *b):
+        check_rle(rle)
     if not a or not b:
         return np.zeros((len(a), len(b)))
     crowd = [int(c) for c in iscrowd] if iscrowd is not None else [0] * len(b)
@@ -93,7 +132,7 @@ def rle_runs(counts: bytes) -> NDArray[np.int64]:
     last = (code & 0x20) == 0
     start = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
     place = np.arange(code.size) - np.repeat(start, np.diff(np.append(start, code.size)))
-    if place.max() > 6:
+    if place.max() > 5:
         raise ValueError("a run is longer than any image")
     runs = np.add.reduceat((code & 0x1F) << (5 * place), start)
     negative = (code[last] & 0x10) != 0
@@ -111,49 +150,87 @@ def check_rle(rle: Rle) -> None:
     """
     height, width = rle.size
     try:
-        runs = rle_runs(rle.counts)
+        _check_runs(rle_runs(rle.counts), height, width)
     except ValueError as why:
         raise SynthgenError(f"mask of {height} x {width}: {why}") from None
-    if height < 0 or width < 0 or (runs < 0).any() or int(runs.sum()) != height * width:
-        raise SynthgenError(
-            f"mask of {height} x {width}: its runs cover {int(runs.sum())} pixels, not {height * width}"
-        )
 
 
 def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
     """A COCO `segmentation` value (polygons, uncompressed or compressed RLE) -> compressed RLE of the image's size.
 
     Polygons are [[x1, y1, x2, y2, ...], ...] in absolute pixels; separate parts become one mask (cocoapi `annToRLE`).
+    The value may come from anyone: it is looked at before cocoapi, which trusts its input, gets it.
 
     Raises:
-        SynthgenError: it is none of the three, a polygon has fewer than three points, or an RLE lies about its size.
+        SynthgenError: it is none of the three, a polygon has fewer than three points or reaches further beyond the
+            image than the image is large, or an RLE lies about its size.
     """
-    if isinstance(segmentation, list) and segmentation:
-        for part in segmentation:
-            if (
-                not isinstance(part, list)
-                or len(part) < 6
-                or len(part) % 2
-                or not np.isfinite(np.asarray(part, float)).all()
-            ):
-                raise SynthgenError("a polygon needs at least three (x, y) points of finite numbers")
-        # frPyObjects takes a part of four numbers for a box, hence the test above.
-        merged = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        return Rle(size=(height, width), counts=merged["counts"])
-    if isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
-        size, counts = segmentation["size"], segmentation["counts"]
-        if list(size) != [height, width]:
-            raise SynthgenError(f"its RLE is of size {list(size)}, the image of {[height, width]}")
-        if isinstance(counts, list):
-            runs = np.asarray(counts)
-            if runs.dtype.kind not in "iu" or (runs < 0).any() or int(runs.sum()) != height * width:
-                raise SynthgenError(f"its runs do not cover {height} x {width} pixels")
-            counts = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
-        rle = Rle(size=(height, width), counts=counts.encode() if isinstance(counts, str) else counts)
-        check_rle(rle)
-        return rle
-    raise SynthgenError("a segmentation is a list of polygons or an RLE of size and counts")
+    try:
+        if height <= 0 or width <= 0 or height * width > MAX_MASK_PIXELS:
+            raise ValueError(f"an image of {height} x {width} pixels can have no mask")
+        if isinstance(segmentation, list) and segmentation:
+            _check_polygons(segmentation, height, width)
+            merged = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+            return Rle(size=(height, width), counts=merged["counts"])
+        if isinstance(segmentation, dict) and "counts" in segmentation:
+            if segmentation.get("size") != [height, width]:
+                raise ValueError(f"its RLE is not of the image's size, {height} x {width}")
+            return Rle(size=(height, width), counts=_counts(segmentation["counts"], height, width))
+    except ValueError as why:  # np.asarray raises it too, for lists that are no array
+        raise SynthgenError(f"segmentation: {why}") from None
+    raise SynthgenError("segmentation: neither a list of polygons nor an RLE of size and counts")
+
+
+def _counts(counts: Any, height: int, width: int) -> bytes:
+    """COCO's text form of the counts of an RLE, from that form or from a list of numbers; checked."""
+    if isinstance(counts, list):
+        runs = np.asarray(counts if set(map(type, counts)) <= {int} else "")
+        if runs.dtype.kind not in "iu":  # no numbers, or of more than 64 bits
+            raise ValueError("its counts are not whole numbers")
+        _check_runs(runs, height, width)
+        made: bytes = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+        return made
+    if not isinstance(counts, str | bytes):
+        raise ValueError("its counts are neither numbers nor a text")
+    text = counts.encode() if isinstance(counts, str) else counts
+    _check_runs(rle_runs(text), height, width)
+    return text
+
+
+def _check_runs(runs: NDArray[Any], height: int, width: int) -> None:
+    if height < 0 or width < 0 or height * width > MAX_MASK_PIXELS:
+        raise ValueError(f"an image of {height} x {width} pixels can have no mask")
+    # Each run is looked at before they are added, since a sum of large ones could come round to the right number.
+    if runs.size and (runs.min() < 0 or runs.max() > height * width):
+        raise ValueError("a run is negative or longer than the image")
+    covered = int(runs.sum())
+    if covered != height * width:
+        raise ValueError(f"its runs cover {covered} pixels, not {height * width}")
+
+
+def _check_polygons(parts: list[Any], height: int, width: int) -> None:
+    outline = 0.0
+    for part in parts:
+        # Types first: numpy would make room for the longest of any texts. cocoapi takes a part of four for a box.
+        points = np.asarray(part if isinstance(part, list) and set(map(type, part)) <= {int, float} else "")
+        if points.dtype.kind not in "iuf" or points.size < 6 or points.size % 2:
+            raise ValueError("a polygon needs at least three points, as a list x1, y1, x2, y2, ... of numbers")
+        xy = points.reshape(-1, 2).astype(np.float64)
+        size = np.array([width, height])
+        if not ((xy >= -size) & (xy <= 2 * size)).all():  # false for NaN as well
+            raise ValueError(f"a polygon lies far outside the image of {height} x {width} pixels")
+        outline += float(np.abs(xy - np.roll(xy, 1, axis=0)).max(axis=1).sum())
+    if outline > MAX_OUTLINE:
+        raise ValueError(f"its polygons have an outline of {outline:.0f} pixels, more than the limit of {MAX_OUTLINE}")
 
 
 def _coco(rle: Rle) -> dict[str, Any]:
-    return {"size": list(rle.size), "counts": rle.counts}
+    """The form that cocoapi takes; it reads beyond the end of a text that is not COCO's, and divides by the height.
+
+    Raises:
+        SynthgenError: the text is not COCO's, or the size is not positive.
+    """
+    counts = rle.counts
+    if not counts or counts.translate(None, _LETTERS) or (counts[-1] - 48) & 0x20 or min(rle.size) <= 0:
+        raise SynthgenError(f"mask of {rle.size[0]} x {rle.size[1]}: not a COCO run-length text")
+    return {"size": list(rle.size), "counts": counts}
