@@ -1,0 +1,35 @@
+"""Numbers as annotation files really spell them: in quotes, as floats, or not at all."""
+
+from __future__ import annotations
+
+import math
+
+
+def number(value: object) -> float:
+    """A number, in quotes or not; not a number otherwise."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            return math.nan
+    return math.nan
+
+
+def integer(value: object) -> int | None:
+    """An integer, in quotes or not, that fits 64 bits; None otherwise."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def pixels(value: object) -> int:
+    """A height or a width; 0, which means unknown, where it is none."""
+    found = integer(value)
+    return found if found is not None and 0 < found < 2**31 else 0

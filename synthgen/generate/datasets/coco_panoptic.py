@@ -1,0 +1,190 @@
+"""COCO panoptic: one JSON of segments, and beside it one PNG an image whose colours are the segments' ids.
+
+The PNGs lie in the folder that is named as the JSON, without `.json` (`annotations/panoptic_val2017/`). Any dataset in
+this format reads the same way with `annotations` naming its JSON. Segment ids are colours: unique within an image only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.errors import SynthgenError
+from synthgen.generate.datasets import Annotations, Categories, Files, Images
+from synthgen.generate.datasets._coco_json import stream
+from synthgen.generate.datasets._loose import integer, number, pixels
+from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
+from synthgen.records.images import ImageError, find, load_rgb
+from synthgen.records.sample import Annotation, Sample
+
+SPLITS = ("train2017", "val2017")
+LAYERS = ("annotations", "human")
+
+_BATCH = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class _Image(msgspec.Struct):
+    id: Any = None
+    file_name: Any = None
+    height: Any = None
+    width: Any = None
+
+
+class _Segment(msgspec.Struct):
+    id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    iscrowd: Any = 0
+
+
+class _Segments(msgspec.Struct):
+    image_id: Any = None
+    file_name: Any = None
+    segments_info: list[_Segment] | None = None
+
+
+class _Category(msgspec.Struct):
+    id: Any = None
+    name: Any = None
+    isthing: Any = 1
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """The release's layout below `root`, or the JSON that `annotations` names with the PNG folder beside it.
+
+    Raises:
+        SynthgenError: there is no such JSON.
+    """
+    json = annotations or root / "annotations" / f"panoptic_{split}.json"
+    if not json.is_file():
+        raise SynthgenError(f"no file {json}; put the release's JSON there, or name it with --annotations")
+    images = root / split
+    return Files(sources={"panoptic": json}, images=images if images.is_dir() else root)
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """Stream images and segments; for layer "human" each payload is the name of the image's PNG.
+
+    Raises:
+        SynthgenError: the file is no such JSON, or layer "human" is asked for and there is no folder of PNGs.
+    """
+    if layer == "human":
+        _png_folder(files)
+    categories: list[_Category] = []
+    for key, found in stream(
+        files.sources["panoptic"], {"images": _Image, "annotations": _Segments, "categories": _Category}
+    ):
+        for start in range(0, len(found), _BATCH):
+            some = found[start : start + _BATCH]
+            if key == "images":
+                yield _images(some)
+            elif key == "annotations":
+                yield _annotations(some, payloads=layer == "human")
+            else:
+                categories += some
+    yield _categories(categories)
+
+
+def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
+    """Layer "human": each segment gets the pixels of its colour.
+
+    A segment whose colour is not in the PNG, or whose PNG cannot be used, is flagged `bad_segmentation`: its box stays.
+    """
+    folder = _png_folder(files)
+
+    def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        ids: dict[bytes | None, NDArray[np.int32] | None] = {
+            png: _segment_ids(folder, png, sample) for png in dict.fromkeys(payloads)
+        }
+        masked = (_masked(a, ids[png]) for a, png in zip(sample.annotations, payloads, strict=True))
+        return replace(sample, annotations=tuple(masked))
+
+    return with_masks
+
+
+def _png_folder(files: Files) -> Path:
+    folder = files.sources["panoptic"].with_suffix("")
+    if not folder.is_dir():
+        remedy = f"unzip {folder}.zip there" if folder.with_suffix(".zip").is_file() else "put the PNGs there"
+        raise SynthgenError(f"no folder {folder}, and layer 'human' takes its masks from the PNGs in it; {remedy}")
+    return folder
+
+
+def _segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArray[np.int32] | None:
+    """Segment id of every pixel, int32 [H, W] in column-major memory (as RLE runs); None if the PNG cannot be used."""
+    if png is None:
+        return None
+    try:
+        rgb = load_rgb(find(folder, png.decode()), sample.height, sample.width)
+    except ImageError as why:
+        log.warning("image %d has no usable PNG of segments: %s %s", sample.image_id, png.decode(), why)
+        return None
+    red, green, blue = np.moveaxis(rgb.astype(np.int32), 2, 0)
+    return np.asfortranarray(red + 256 * green + 65536 * blue)
+
+
+def _masked(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation:
+    # Colour 0 is panoptic's "no segment here": a segment of that id has no pixels of its own.
+    rle = None if ids is None or annotation.id == 0 else encode_mask(ids == annotation.id)
+    if rle is None or not rle_area(rle):
+        return replace(annotation, flags=tuple(sorted({*annotation.flags, "bad_segmentation"})))
+    masked = replace(annotation, segmentation=rle, mask_source="human")
+    if "no_box" in annotation.flags:
+        x1, y1, x2, y2 = rle_bbox_xyxy(rle)
+        masked = replace(masked, bbox=(x1, y1, x2 - x1, y2 - y1))
+    return masked
+
+
+def _images(found: list[_Image]) -> Images:
+    ids = [_integer(image.id) for image in found]
+    return Images(
+        image_id=np.asarray(ids, np.int64),
+        file_name=[
+            image.file_name if isinstance(image.file_name, str) else f"{i:012d}.jpg"
+            for i, image in zip(ids, found, strict=True)
+        ],
+        image_key=[f"coco/{i:012d}" for i in ids],
+        height=np.asarray([pixels(image.height) for image in found], np.int32),
+        width=np.asarray([pixels(image.width) for image in found], np.int32),
+    )
+
+
+def _annotations(found: list[_Segments], *, payloads: bool) -> Annotations:
+    rows = [(_integer(image.image_id), image.file_name, s) for image in found for s in image.segments_info or ()]
+    bbox = np.asarray([_box(segment.bbox) for *_, segment in rows], np.float64).reshape(-1, 4)
+    pngs = [name.encode() if isinstance(name, str) else None for _, name, _ in rows] if payloads else None
+    return Annotations(
+        image_id=np.asarray([image_id for image_id, *_ in rows], np.int64),
+        id=np.asarray([_integer(segment.id) for *_, segment in rows], np.int64),
+        bbox=bbox,
+        category=np.asarray([_integer(segment.category_id) for *_, segment in rows], np.int64),
+        iscrowd=np.asarray([segment.iscrowd in (1, True) for *_, segment in rows], np.bool_),
+        flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
+        payload=pngs,
+    )
+
+
+def _categories(found: list[_Category]) -> Categories:
+    ids = [_integer(category.id) for category in found]
+    names = {i: c.name.strip() for i, c in zip(ids, found, strict=True) if isinstance(c.name, str)}
+    return Categories(names, stuff=frozenset(i for i, c in zip(ids, found, strict=True) if not c.isthing))
+
+
+def _box(bbox: object) -> tuple[float, float, float, float]:
+    values = bbox if isinstance(bbox, list) and len(bbox) == 4 else [None] * 4
+    return (number(values[0]), number(values[1]), number(values[2]), number(values[3]))
+
+
+def _integer(value: object) -> int:
+    """An id; -1, which no list has, where there is none: such a segment is told, not dropped."""
+    found = integer(value)
+    return -1 if found is None else found

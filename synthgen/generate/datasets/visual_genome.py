@@ -1,0 +1,274 @@
+"""Visual Genome: objects with free-form names, and regions with one human phrase each.
+
+The release is one JSON array per kind, one element per image, some 108,000 of them in no particular order; the
+photographs unpack to `VG_100K/` and `VG_100K_2/`. Half of them are COCO's: those carry COCO's image key.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from synthgen.errors import SynthgenError
+from synthgen.generate.datasets import Annotations, Categories, Files, Images
+from synthgen.generate.datasets._coco_json import stream
+from synthgen.generate.datasets._loose import integer, number, pixels
+from synthgen.records.sample import Caption, Sample
+
+SPLITS = ("all",)
+LAYERS = ("annotations", "regions")
+
+#: Below `root` or `root/annotations`; the first that is there. 1.2 added the version to the name of its archive.
+_NAMES = {
+    "objects": ("objects.json", "objects_v1_2.json"),
+    "images": ("image_data.json",),
+    "regions": ("region_descriptions.json",),
+}
+_FOLDERS = ("VG_100K", "VG_100K_2")
+_BATCH = 10_000
+_REGION = 0  # the one category of all regions: no name
+
+log = logging.getLogger(__name__)
+
+
+# Field types are loose on purpose: releases differ, and a number in quotes is no reason to stop at image 90,000.
+class _Image(msgspec.Struct):
+    image_id: Any = None
+    id: Any = None  # 1.0
+    coco_id: Any = None
+    url: Any = None
+    height: Any = None
+    width: Any = None
+
+
+class _Box(msgspec.Struct):
+    object_id: Any = None
+    region_id: Any = None
+    id: Any = None  # 1.0
+    image_id: Any = None
+    image: Any = None  # 1.0: the image's id, or an object that has it
+    x: Any = None
+    y: Any = None
+    w: Any = None
+    h: Any = None
+    width: Any = None
+    height: Any = None
+    names: Any = None
+    phrase: Any = None
+
+
+class _Element(msgspec.Struct):
+    image_id: Any = None
+    id: Any = None
+    image_url: Any = None
+    objects: list[_Box] | None = None
+    regions: list[_Box] | None = None
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:  # noqa: ARG001 - there is one split
+    """Find the release's files; `annotations` may name `objects.json`, whose siblings are then taken from its folder.
+
+    Raises:
+        SynthgenError: neither objects nor regions are there.
+    """
+    if annotations is not None and not annotations.is_file():
+        raise SynthgenError(f"no file {annotations}; --annotations should name Visual Genome's objects.json")
+    places = [annotations.parent] if annotations else [root, root / "annotations"]
+    sources = {
+        role: path
+        for role, names in _NAMES.items()
+        if (path := next((p / name for p in places for name in names if (p / name).is_file()), None))
+    }
+    if annotations:
+        sources["objects"] = annotations
+    if "objects" not in sources and "regions" not in sources:
+        packed = [p / f"{name}.zip" for p in places for name in _NAMES["objects"] if (p / f"{name}.zip").is_file()]
+        if packed:
+            raise SynthgenError(f"{packed[0]} is still packed; unzip it there and run the same command again")
+        raise SynthgenError(
+            f"no objects.json in {places[0]}; unpack Visual Genome's JSON files there, or name it with --annotations"
+        )
+    images = next((p for p in (root, root / "images") if any((p / name).is_dir() for name in _FOLDERS)), root)
+    return Files(sources=sources, images=images)
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """Stream images and boxes; memory is bounded by one image's element, the image ids and the distinct names.
+
+    Every layer gives the same images, so that its shards are the same slices. A category's id is a digest of its name:
+    the source has no ids, and numbers in order of appearance would depend on the order of the file.
+
+    Raises:
+        SynthgenError: the layer's file is not there, or is no such JSON.
+    """
+    role = "objects" if layer == "annotations" else "regions"
+    if role not in files.sources:
+        raise SynthgenError(
+            f"no {_NAMES[role][0]} beside {next(iter(files.sources.values()))}, "
+            f"and layer '{layer}' is made from it; unpack it there"
+        )
+    yield from _images(files)
+    names: dict[str, int] = {}
+    batch = _Batch(payloads=role == "regions")
+    for element in _elements(files.sources[role]):
+        of_element = _image_id(element)
+        for box in getattr(element, role) or ():
+            image_id = _image_id(box) if of_element is None else of_element
+            if role == "regions":
+                batch.add(image_id, _first_integer(box.region_id, box.id), box, _REGION, _text(box.phrase))
+            else:
+                name = _name(box.names)
+                if name not in names:
+                    names[name] = _digest(name)
+                batch.add(image_id, _first_integer(box.object_id, box.id), box, names[name], None)
+        if len(batch.id) >= _BATCH:
+            yield batch.arrays()
+            batch = _Batch(payloads=role == "regions")
+    if batch.id:
+        yield batch.arrays()
+    names.pop("", None)  # an object that nobody named keeps a category id without a name, and is flagged for it
+    yield Categories({_REGION: ""} if role == "regions" else {key: name for name, key in sorted(names.items())})
+
+
+def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
+    """Layer "regions": each payload is the region's phrase in UTF-8."""
+
+    def with_phrases(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        return replace(
+            sample,
+            annotations=tuple(
+                replace(region, captions=(Caption(phrase.decode(), "human"),)) if phrase else region
+                for region, phrase in zip(sample.annotations, payloads, strict=True)
+            ),
+        )
+
+    return with_phrases
+
+
+def _images(files: Files) -> Iterator[Images]:
+    if "images" in files.sources:
+        for _, found in stream(files.sources["images"], {"": _Image}):
+            for start in range(0, len(found), _BATCH):
+                yield _image_arrays(found[start : start + _BATCH])
+        return
+    # Without image_data.json the images are those that have objects or regions; the objects tell their url, too.
+    log.warning(
+        "no image_data.json beside %s: sizes are unknown until the images are read, and photographs shared with COCO "
+        "do not get COCO's key; unpack image_data.json.zip there",
+        next(iter(files.sources.values())),
+    )
+    seen: set[int] = set()
+    waiting: list[_Image] = []
+    for role in ("objects", "regions"):
+        for element in _elements(files.sources[role]) if role in files.sources else ():
+            boxes = getattr(element, role) or ()
+            ids = {_image_id(element)} if _image_id(element) is not None else {_image_id(box) for box in boxes}
+            new = sorted(i for i in ids if i is not None and i not in seen)
+            seen.update(new)
+            waiting += [_Image(image_id=i, url=element.image_url) for i in new]
+            if len(waiting) >= _BATCH:
+                yield _image_arrays(waiting)
+                waiting = []
+    if waiting:
+        yield _image_arrays(waiting)
+
+
+def _elements(path: Path) -> Iterator[_Element]:
+    for _, found in stream(path, {"": _Element}):
+        yield from found
+
+
+def _image_arrays(found: list[_Image]) -> Images:
+    ids = [_first_integer(image.image_id, image.id) for image in found]
+    coco = [integer(image.coco_id) for image in found]
+    return Images(
+        image_id=np.asarray(ids, np.int64),
+        file_name=[_file_name(i, image.url) for i, image in zip(ids, found, strict=True)],
+        image_key=[f"visual_genome/{i}" if c is None else f"coco/{c:012d}" for i, c in zip(ids, coco, strict=True)],
+        height=np.asarray([pixels(image.height) for image in found], np.int32),
+        width=np.asarray([pixels(image.width) for image in found], np.int32),
+    )
+
+
+def _file_name(image_id: int, url: object) -> str:
+    """The last two parts of the url (".../VG_100K_2/1.jpg"): only it tells in which of the two archives an image is.
+
+    Without a url the first archive is as good a guess as any; the name goes into shards, so it must not depend on
+    what lies on this disk.
+    """
+    parts = PurePosixPath(url).parts if isinstance(url, str) else ()
+    if len(parts) >= 2 and parts[-2] in _FOLDERS and ".." not in parts[-1]:
+        return "/".join(parts[-2:])
+    return f"{_FOLDERS[0]}/{image_id}.jpg"
+
+
+@dataclass
+class _Batch:
+    """Rows on their way to arrays."""
+
+    payloads: bool
+    image_id: list[int] = field(default_factory=list)
+    id: list[int] = field(default_factory=list)
+    bbox: list[tuple[float, float, float, float]] = field(default_factory=list)
+    category: list[int] = field(default_factory=list)
+    payload: list[bytes | None] = field(default_factory=list)
+
+    def add(self, image_id: int | None, box_id: int, box: _Box, category: int, payload: bytes | None) -> None:
+        self.image_id.append(-1 if image_id is None else image_id)  # an image that no list has: told, not dropped
+        self.id.append(box_id)
+        width = box.width if box.w is None else box.w
+        height = box.height if box.h is None else box.h
+        self.bbox.append((number(box.x), number(box.y), number(width), number(height)))
+        self.category.append(category)
+        self.payload.append(payload)
+
+    def arrays(self) -> Annotations:
+        bbox = np.asarray(self.bbox, np.float64)
+        return Annotations(
+            image_id=np.asarray(self.image_id, np.int64),
+            id=np.asarray(self.id, np.int64),
+            bbox=bbox,
+            category=np.asarray(self.category, np.int64),
+            iscrowd=np.zeros(len(self.id), np.bool_),
+            flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
+            payload=self.payload if self.payloads else None,
+        )
+
+
+def _image_id(thing: _Element | _Box) -> int | None:
+    """The id of the image that an element or a box belongs to; None where it does not say."""
+    if isinstance(thing, _Element):
+        found = integer(thing.image_id)
+        return integer(thing.id) if found is None else found
+    nested = thing.image
+    if isinstance(nested, dict):
+        nested = nested.get("image_id", nested.get("id"))
+    found = integer(thing.image_id)
+    return integer(nested) if found is None else found
+
+
+def _name(names: object) -> str:
+    """The first name, without outer blanks; "" where there is none."""
+    first = names[0] if isinstance(names, list) and names else names
+    return first.strip() if isinstance(first, str) else ""
+
+
+def _text(phrase: object) -> bytes | None:
+    return phrase.strip().encode("utf-8", "replace") or None if isinstance(phrase, str) else None
+
+
+def _digest(name: str) -> int:
+    """63 bits of BLAKE2: among 100,000 names two share them once in a billion releases."""
+    return int.from_bytes(blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big") >> 1
+
+
+def _first_integer(*values: object) -> int:
+    """The first of `values` that is an integer; -1 where none is."""
+    return next((found for value in values if (found := integer(value)) is not None), -1)
