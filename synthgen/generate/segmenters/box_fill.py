@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import encode_mask
+from synthgen.records.geometry import encode_window
 
 
 def build(*, batch_size: int = 16) -> Segmenter:
@@ -33,8 +33,7 @@ class BoxFill:
 
 def _filled(height: int, width: int, box_xyxy: NDArray[np.float32]) -> MaskPrediction:
     """Every pixel whose area the box touches, so that no box of some size gives an empty mask."""
-    x1, y1 = np.floor(box_xyxy[:2]).astype(int)
-    x2, y2 = np.ceil(box_xyxy[2:]).astype(int)
-    mask = np.zeros((height, width), np.uint8)
-    mask[y1:y2, x1:x2] = 1
-    return MaskPrediction(rle=encode_mask(mask), predicted_iou=None, stability_score=None)
+    x1, y1 = (int(v) for v in np.floor(box_xyxy[:2]))
+    x2, y2 = (int(v) for v in np.ceil(box_xyxy[2:]))
+    whole = np.ones((y2 - y1, x2 - x1), np.uint8)
+    return MaskPrediction(encode_window(whole, y1, x1, height, width), predicted_iou=None, stability_score=None)
