@@ -83,10 +83,17 @@ class Annotations:
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """Names by category id, stripped of outer blanks and otherwise as they are spelt; ids of stuff categories."""
+    """A dataset's categories; a reader may give them in several parts.
+
+    Attributes:
+        names: by category id, in the order of the file, stripped of outer blanks and otherwise as they are spelt.
+        stuff: ids of stuff categories.
+        padded: names that the file spells with outer blanks, by id, as it spells them.
+    """
 
     names: dict[int, str]
     stuff: frozenset[int] = frozenset()
+    padded: dict[int, str] = field(default_factory=dict)
 
 
 class Dataset(Protocol):

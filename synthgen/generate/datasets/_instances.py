@@ -151,7 +151,10 @@ def read(
             yield _annotations(found, count, flags or {}, masked=masked)
             count += len(found)
         else:
-            yield Categories({c.id: c.name.strip() for c in found if c.name.strip()})
+            yield Categories(
+                {c.id: c.name.strip() for c in found if c.name.strip()},
+                padded={c.id: c.name for c in found if c.name != c.name.strip()},
+            )
     if missing:
         raise SynthgenError(f"{path} has no '{min(missing)}'; a COCO-style file has 'images' and 'annotations'")
 

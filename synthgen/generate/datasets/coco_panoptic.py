@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
+from synthgen.generate.datasets._instances import NO_CATEGORY
 from synthgen.generate.datasets._loose import integer, number, pixels
 from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.images import ImageError, find, load_rgb
@@ -32,9 +33,13 @@ _BATCH = 10_000
 log = logging.getLogger(__name__)
 
 
+# A segment may be spelt in any way; only a record without an identity is refused, as its content has no place to go.
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _Image(msgspec.Struct):
-    id: Any = None
-    file_name: Any = None
+    id: _Id
+    file_name: str = ""
     height: Any = None
     width: Any = None
 
@@ -47,15 +52,15 @@ class _Segment(msgspec.Struct):
 
 
 class _Segments(msgspec.Struct):
-    image_id: Any = None
-    file_name: Any = None
+    image_id: _Id
+    file_name: str = ""
     segments_info: list[_Segment] | None = None
 
 
 class _Category(msgspec.Struct):
-    id: Any = None
-    name: Any = None
-    isthing: Any = 1
+    id: _Id
+    name: str = ""
+    isthing: bool | int | None = 1
 
 
 def files(root: Path, split: str, annotations: Path | None) -> Files:
@@ -79,10 +84,13 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
     """
     if layer == "human":
         _png_folder(files)
+    path = files.sources["panoptic"]
+    missing = {"images", "annotations"}
     categories: list[_Category] = []
     for key, found in stream(
-        files.sources["panoptic"], {"images": _Image, "annotations": _Segments, "categories": _Category}
+        path, {"images": _Image, "annotations": _Segments, "categories": _Category}, on_bytes=files.on_bytes
     ):
+        missing.discard(key)
         for start in range(0, len(found), _BATCH):
             some = found[start : start + _BATCH]
             if key == "images":
@@ -91,6 +99,8 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
                 yield _annotations(some, payloads=layer == "human")
             else:
                 categories += some
+    if missing:
+        raise SynthgenError(f"{path} has no '{min(missing)}'; a panoptic file has 'images' and 'annotations'")
     yield _categories(categories)
 
 
@@ -145,38 +155,37 @@ def _masked(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation
 
 
 def _images(found: list[_Image]) -> Images:
-    ids = [_integer(image.id) for image in found]
+    ids = [image.id for image in found]
     return Images(
-        image_id=np.asarray(ids, np.int64),
-        file_name=[
-            image.file_name if isinstance(image.file_name, str) else f"{i:012d}.jpg"
-            for i, image in zip(ids, found, strict=True)
-        ],
+        image_id=np.array(ids, np.int64),
+        file_name=[image.file_name or f"{image.id:012d}.jpg" for image in found],
         image_key=[f"coco/{i:012d}" for i in ids],
-        height=np.asarray([pixels(image.height) for image in found], np.int32),
-        width=np.asarray([pixels(image.width) for image in found], np.int32),
+        height=np.array([pixels(image.height) for image in found], np.int32),
+        width=np.array([pixels(image.width) for image in found], np.int32),
     )
 
 
 def _annotations(found: list[_Segments], *, payloads: bool) -> Annotations:
-    rows = [(_integer(image.image_id), image.file_name, s) for image in found for s in image.segments_info or ()]
-    bbox = np.asarray([_box(segment.bbox) for *_, segment in rows], np.float64).reshape(-1, 4)
-    pngs = [name.encode() if isinstance(name, str) else None for _, name, _ in rows] if payloads else None
+    rows = [(image.image_id, image.file_name, segment) for image in found for segment in image.segments_info or ()]
+    bbox = np.array([_box(segment.bbox) for *_, segment in rows], np.float64).reshape(-1, 4)
+    categories = [integer(segment.category_id) for *_, segment in rows]
     return Annotations(
-        image_id=np.asarray([image_id for image_id, *_ in rows], np.int64),
-        id=np.asarray([_integer(segment.id) for *_, segment in rows], np.int64),
+        image_id=np.array([image_id for image_id, *_ in rows], np.int64),
+        id=np.array([_colour(segment.id) for *_, segment in rows], np.int64),
         bbox=bbox,
-        category=np.asarray([_integer(segment.category_id) for *_, segment in rows], np.int64),
-        iscrowd=np.asarray([segment.iscrowd in (1, True) for *_, segment in rows], np.bool_),
+        category=np.array([NO_CATEGORY if c is None else c for c in categories], np.int64),
+        iscrowd=np.array([bool(integer(segment.iscrowd)) or segment.iscrowd is True for *_, segment in rows], np.bool_),
         flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
-        payload=pngs,
+        payload=[name.encode("utf-8", "replace") or None for _, name, _ in rows] if payloads else None,
     )
 
 
 def _categories(found: list[_Category]) -> Categories:
-    ids = [_integer(category.id) for category in found]
-    names = {i: c.name.strip() for i, c in zip(ids, found, strict=True) if isinstance(c.name, str)}
-    return Categories(names, stuff=frozenset(i for i, c in zip(ids, found, strict=True) if not c.isthing))
+    return Categories(
+        {c.id: c.name.strip() for c in found if c.name.strip()},
+        stuff=frozenset(c.id for c in found if not c.isthing),
+        padded={c.id: c.name for c in found if c.name != c.name.strip()},
+    )
 
 
 def _box(bbox: object) -> tuple[float, float, float, float]:
@@ -184,7 +193,6 @@ def _box(bbox: object) -> tuple[float, float, float, float]:
     return (number(values[0]), number(values[1]), number(values[2]), number(values[3]))
 
 
-def _integer(value: object) -> int:
-    """An id; -1, which no list has, where there is none: such a segment is told, not dropped."""
-    found = integer(value)
-    return -1 if found is None else found
+def _colour(value: object) -> int:
+    """A segment's id; 0, the colour of no segment, where it has none."""
+    return integer(value) or 0

@@ -117,7 +117,7 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
     yield from _images(files)
     names: dict[str, int] = {}
     batch = _Batch(payloads=role == "regions")
-    for element in _elements(files.sources[role]):
+    for element in _elements(files, role):
         of_element = _image_id(element)
         for box in getattr(element, role) or ():
             image_id = _image_id(box) if of_element is None else of_element
@@ -154,7 +154,7 @@ def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]],
 
 def _images(files: Files) -> Iterator[Images]:
     if "images" in files.sources:
-        for _, found in stream(files.sources["images"], {"": _Image}):
+        for _, found in stream(files.sources["images"], {"": _Image}, on_bytes=files.on_bytes):
             for start in range(0, len(found), _BATCH):
                 yield _image_arrays(found[start : start + _BATCH])
         return
@@ -167,7 +167,7 @@ def _images(files: Files) -> Iterator[Images]:
     seen: set[int] = set()
     waiting: list[_Image] = []
     for role in ("objects", "regions"):
-        for element in _elements(files.sources[role]) if role in files.sources else ():
+        for element in _elements(files, role) if role in files.sources else ():
             boxes = getattr(element, role) or ()
             ids = {_image_id(element)} if _image_id(element) is not None else {_image_id(box) for box in boxes}
             new = sorted(i for i in ids if i is not None and i not in seen)
@@ -180,8 +180,8 @@ def _images(files: Files) -> Iterator[Images]:
         yield _image_arrays(waiting)
 
 
-def _elements(path: Path) -> Iterator[_Element]:
-    for _, found in stream(path, {"": _Element}):
+def _elements(files: Files, role: str) -> Iterator[_Element]:
+    for _, found in stream(files.sources[role], {"": _Element}, on_bytes=files.on_bytes):
         yield from found
 
 
