@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -161,13 +162,27 @@ class ShardStore:
         """The folder of a layer, whether it exists or not."""
         return self.root / check_word(dataset) / check_word(split) / check_word(layer)
 
+    @contextlib.contextmanager
+    def scratch(self, dataset: str, split: str, layer: str) -> Iterator[Path]:
+        """A folder for what is too large for memory, on the store's own disk; deleted when the block ends."""
+        folder = _temporary(self.folder(dataset, split, layer) / "scratch")
+        with _in_words(folder):
+            folder.mkdir(parents=True)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def remove_leftovers(self, dataset: str, split: str, layer: str) -> int:
-        """Delete temporary files in a layer whose writer was killed on this machine; returns how many there were."""
+        """Delete what writers killed on this machine left in a layer; returns how many files and folders it was."""
         removed = 0
         for path in self.folder(dataset, split, layer).glob(".*.tmp"):
             parts = path.name.rsplit(".", 4)  # .<name>, host, pid, random, tmp
             if len(parts) == 5 and parts[1] == _host() and not _alive(int(parts[2])):
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
                 removed += 1
         return removed
 
@@ -208,7 +223,7 @@ def _new_file(final: Path) -> Iterator[Path]:
     """A temporary path in the folder of `final`; renamed to it when the block ends well, deleted when it does not."""
     with _in_words(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+        temporary = _temporary(final)
         try:
             yield temporary
             _fsync(temporary)
@@ -217,6 +232,11 @@ def _new_file(final: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
         _fsync(final.parent)
+
+
+def _temporary(final: Path) -> Path:
+    """A name beside `final` that says whose it is: `remove_leftovers` reads it."""
+    return final.with_name(f".{final.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
 @contextlib.contextmanager

@@ -140,7 +140,7 @@ def read(
     """
     path = files.sources["instances"]
     masked = layer != "annotations"
-    kinds = {"images": Image, "annotations": Masked if masked else kind, "categories": Category}
+    kinds: dict[str, type[msgspec.Struct]] = {"images": Image, "annotations": Masked if masked else kind, "categories": Category}
     count = 0
     missing = {"images", "annotations"}
     for key, found in stream(path, kinds, on_bytes=files.on_bytes):
