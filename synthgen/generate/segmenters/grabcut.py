@@ -61,10 +61,13 @@ class GrabCut:
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
     ) -> Iterator[list[MaskPrediction]]:
         work = [(image, box) for image, boxes in zip(images, boxes_xyxy, strict=True) for box in boxes]
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="grabcut") as pool:
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="grabcut")
+        try:
             found = pool.map(lambda one: self._predict(*one), work)
             for boxes in boxes_xyxy:
                 yield [next(found) for _ in range(len(boxes))]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _predict(self, image: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> MaskPrediction:
         height, width = image.shape[:2]
@@ -76,8 +79,8 @@ class GrabCut:
         size = _working_size(y2 - y1, x2 - x1, self.side)
         crop = _resize(image[y1:y2, x1:x2], size)
         # Where each working pixel lies in the box: 0 and 1 are its sides; a side on the image's border is open.
-        u = (x1 + (np.arange(size[1]) + 0.5) * (x2 - x1) / size[1] - box[0]) / (box[2] - box[0])
-        v = (y1 + (np.arange(size[0]) + 0.5) * (y2 - y1) / size[0] - box[1]) / (box[3] - box[1])
+        u = (x1 + (np.arange(size[1]) + 0.5) * (x2 - x1) / size[1] - box[0]) / max(box[2] - box[0], 1e-6)
+        v = (y1 + (np.arange(size[0]) + 0.5) * (y2 - y1) / size[0] - box[1]) / max(box[3] - box[1], 1e-6)
         fall = _fall(v, box[1] > 2, box[3] < height - 2)[:, None] + _fall(u, box[0] > 2, box[2] < width - 2)
         inside = ((v > 0) & (v < 1))[:, None] & ((u > 0) & (u < 1))
         if not inside.any():  # a sliver between the working pixels

@@ -53,11 +53,14 @@ class Masks:
         )
 
     def _masked(self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction) -> Annotation:
+        # An earlier segmenter's failure, where its layer is read to fill the gaps, is not this one's.
+        kept = tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
         if rle_area(prediction.rle) == 0:
-            return replace(annotation, flags=tuple(sorted({*annotation.flags, "empty_mask"})))
+            return replace(annotation, flags=tuple(sorted({*kept, "empty_mask"})))
         tight = np.array(rle_bbox_xyxy(prediction.rle))
         return replace(
             annotation,
+            flags=kept,
             segmentation=prediction.rle,
             mask_source=self.segmenter.source,
             predicted_iou=_rounded(prediction.predicted_iou),
