@@ -20,8 +20,9 @@ from typing import Any
 from synthgen.errors import SynthgenError
 from synthgen.generate.engine import OnImages, ShardReport, pending
 from synthgen.generate.job import Job
+from synthgen.records.files import append_line, write_text
 from synthgen.records.recipe import in_words
-from synthgen.records.store import Shard, ShardStore, append_line, write_text
+from synthgen.records.store import Shard, ShardStore
 
 #: (job, shards, workers=, on_images=) -> reports
 Engine = Callable[..., Iterator[ShardReport]]

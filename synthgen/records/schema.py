@@ -6,7 +6,8 @@ a newer version in words. A golden shard of every version lies in `tests/golden/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,21 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+
+#: What a record may lack, and so a shard that was written before the column was thought of.
+_MAY_BE_MISSING = {
+    *("error", "segmentation", "mask_source", "predicted_iou", "stability_score", "box_iou", "captions"),
+}
+
+#: Columns of few different values, as Parquet names them. Dictionaries of the others cost time and save nothing.
+DICTIONARIES = [
+    "annotations.list.element.category",
+    "annotations.list.element.flags.list.element",
+    "annotations.list.element.segmentation.size.list.element",
+    "annotations.list.element.mask_source",
+    "annotations.list.element.captions.list.element.source",
+    "error",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,47 +181,35 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
 
 
 def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
-    """The samples of one record batch of `SCHEMA`, in order."""
-    lists = batch.column("annotations")
-    start = lists.offsets.to_numpy()
+    """The samples of one record batch of `SCHEMA`, in order.
+
+    Columns that this version does not know are passed over; a nullable one that an older shard lacks is None.
+
+    Raises:
+        SynthgenError: a column is missing that every shard has.
+    """
+    if batch.num_rows == 0:
+        return iter(())
+    lists = _column(batch, "annotations")
     objects = lists.flatten()
-    field = {name: objects.field(name) for name in _ANNOTATION.names}
-    count = len(objects)
-    bbox = field["bbox"].flatten().to_numpy(zero_copy_only=False).reshape(count, 4).tolist()
-    rle = field["segmentation"]
-    has_mask = rle.is_valid().to_pylist()
-    counts = rle.field("counts").to_pylist()
-    size = rle.field("size").to_pylist()
-    plain = (field[name].to_pylist() for name in ("mask_source", "predicted_iou", "stability_score", "box_iou"))
-    captions = _captions(field["captions"])
-    annotations = [
-        Annotation(
-            number,
-            (box[0], box[1], box[2], box[3]),
-            category,
-            iscrowd,
-            isthing,
-            tuple(flags),
-            Rle((sz[0], sz[1]), text) if masked else None,
-            source,
-            predicted_iou,
-            stability_score,
-            box_iou,
-            phrases,
+    field = {name: _column(objects, name) for name in _ANNOTATION.names}
+    bbox = field["bbox"].flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)
+    annotations = list(
+        map(
+            Annotation,
+            field["id"].to_pylist(),
+            zip(*bbox.T.tolist(), strict=True),
+            *(field[name].to_pylist() for name in ("category", "iscrowd", "isthing")),
+            _tuples(field["flags"], lambda flags: flags.to_pylist()),
+            _rles(field["segmentation"]),
+            *(field[name].to_pylist() for name in ("mask_source", "predicted_iou", "stability_score", "box_iou")),
+            _tuples(field["captions"], _captions),
         )
-        for number, box, category, iscrowd, isthing, flags, masked, sz, text, source, predicted_iou, stability_score,
-            box_iou, phrases in zip(
-            field["id"].to_pylist(), bbox, field["category"].to_pylist(), field["iscrowd"].to_pylist(),
-            field["isthing"].to_pylist(), field["flags"].to_pylist(), has_mask, size, counts, *plain, captions,
-            strict=True,
-        )
-    ]  # fmt: skip
-    first = int(start[0]) if len(start) else 0
-    ends = (start - first).tolist()
-    head = (batch.column(n).to_pylist() for n in ("image_id", "image_key", "file_name", "height", "width", "error"))
-    for i, (image_id, image_key, file_name, height, width, error) in enumerate(zip(*head, strict=True)):
-        own = tuple(annotations[ends[i] : ends[i + 1]])
-        yield Sample(image_id, image_key, file_name, height, width, own, error)
+    )
+    ends = (lists.offsets.to_numpy() - lists.offsets[0].as_py()).tolist()
+    own = (tuple(annotations[a:b]) for a, b in itertools.pairwise(ends))
+    head = (_column(batch, name).to_pylist() for name in ("image_id", "image_key", "file_name", "height", "width"))
+    return map(Sample, *head, own, _column(batch, "error").to_pylist())
 
 
 def check_version(version: int, where: str) -> None:
@@ -220,17 +224,34 @@ def check_version(version: int, where: str) -> None:
         )
 
 
-def _captions(lists: pa.ListArray) -> list[tuple[Caption, ...]]:
-    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
-    if not lengths.any():
+def _column(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
+    """A column of a batch, or a field of a struct; nulls in place of one that is not there but may be null."""
+    kinds = rows.schema if isinstance(rows, pa.RecordBatch) else rows.type
+    if name in kinds.names:
+        return rows.column(name) if isinstance(rows, pa.RecordBatch) else rows.field(name)
+    if name not in _MAY_BE_MISSING:
+        raise SynthgenError(f"a shard has no column '{name}'; it is damaged, delete it and run the job again")
+    return pa.nulls(len(rows), (SCHEMA if isinstance(rows, pa.RecordBatch) else _ANNOTATION).field(name).type)
+
+
+def _rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
+    size, counts = segmentation.flatten()  # null wherever the struct is
+    sizes = zip(*size.flatten().to_numpy().reshape(-1, 2).T.tolist(), strict=True)
+    return (None if text is None else Rle(next(sizes), text) for text in counts.to_pylist())
+
+
+def _captions(flat: pa.StructArray) -> list[Caption]:
+    return list(map(Caption, *(flat.field(name).to_pylist() for name in _CAPTION.names)))
+
+
+def _tuples(lists: pa.ListArray, made: Callable[[pa.Array], list[Any]]) -> list[tuple[Any, ...]]:
+    """Each list of a column as a tuple; `made` turns the elements of all of them into Python's at once."""
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    if not lengths.any():  # the usual case, and several times as fast
         return [()] * len(lists)
-    flat = lists.flatten()
-    made = [
-        Caption(text, source, score, match)
-        for text, source, score, match in zip(*(flat.field(n).to_pylist() for n in _CAPTION.names), strict=True)
-    ]
+    flat = made(lists.flatten())
     ends = np.concatenate([[0], np.cumsum(lengths)]).tolist()
-    return [tuple(made[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [tuple(flat[a:b]) for a, b in itertools.pairwise(ends)]
 
 
 def _boxes(bbox: NDArray[np.float64]) -> pa.Array:

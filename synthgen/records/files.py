@@ -1,0 +1,130 @@
+"""Files that are there whole or not at all, and the sentences for places where none can be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthgen.errors import SynthgenError
+
+_TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d{1,9})\.[0-9a-f]{8}\.tmp")  # of which host and process
+
+#: What a file system says to a place where nothing can be written.
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+
+
+@contextlib.contextmanager
+def new_file(final: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `final`; renamed to it when the block ends well, deleted when it does not.
+
+    Raises:
+        SynthgenError: there is no space, or the folder cannot be written.
+    """
+    with _in_words(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(final)
+        try:
+            yield temporary
+            _fsync(temporary)
+            os.replace(temporary, final)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _fsync(final.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a small file in place, whole or not at all, as a shard is put."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a log with one write: the lines of two writers may interleave, their letters may not."""
+    with _in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write(text.encode() + b"\n")
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder in `parent`, deleted when the block ends.
+
+    Raises:
+        SynthgenError: it cannot be made, or there is no space for what the block writes.
+    """
+    folder = _temporary(parent / "scratch")
+    with _in_words(folder):
+        folder.mkdir(parents=True)
+    try:
+        # Only a full disk is told of here: other errors of the block may come from files that it reads elsewhere.
+        with _in_words(folder, refused=set()):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete what writers killed on this machine left in a folder; returns how many files and folders it was."""
+    removed = 0
+    for path in folder.glob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and match[1] == _host() and not _alive(int(match[2])):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _temporary(final: Path) -> Path:
+    """A name beside `final` that says whose it is: `remove_leftovers` reads it."""
+    return final.with_name(f".{final.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def _in_words(path: Path, refused: set[int] = _REFUSED) -> Iterator[None]:
+    """Turn what the file system refuses, and the user can mend, into a sentence."""
+    try:
+        yield
+    except OSError as why:
+        if why.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SynthgenError(
+                f"no space left to write {path}; make room and run the same command again: what is committed stays"
+            ) from None
+        if why.errno in refused:
+            raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --store") from None
+        raise
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
