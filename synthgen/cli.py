@@ -77,10 +77,12 @@ def ingest(
     Example:
       synthgen ingest --dataset coco --split val2017 --layer human
     """
+    from synthgen import words
     from synthgen.generate import source
 
     given = source.resolve(dataset, name, split, data, annotations, images)
-    _say(*source.ingest_in_words(source.ingest(given, store, layer, shard_size=shard_size, bar=_bar)))
+    report = source.make_layer(given, store, layer, shard_size=shard_size, bar=_bar)
+    _say(*words.ingested(f"{given.name}/{given.split}/{layer}", report))
 
 
 @app.command()
@@ -107,7 +109,7 @@ def doctor(
     from synthgen.generate import doctor, source
 
     given = source.resolve(dataset, name, split, data, annotations, images)
-    diagnosis = source.examine(given, every_split=split is None, check_images=check_images, bar=_bar)
+    diagnosis = source.diagnose(given, every_split=split is None, check_images=check_images, bar=_bar)
     _say(*doctor.as_text(diagnosis))
     raise typer.Exit(0 if diagnosis.ready else 1)
 
@@ -154,23 +156,22 @@ def masks(
     from synthgen.generate import source
 
     given = source.resolve(dataset, name, split, data, annotations, images)
-    job, shards = source.masks_job(
+    job = source.masks_job(
         given,
         store,
         segmenter=segmenter,
         options=_options(option),
         reads=reads,
         layer=layer,
-        part=_part(part),
-        limit=limit,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
-        dry_run=dry_run,
-        bar=_bar,
     )
-    _say(*source.plan_in_words(job, shards))
     if not dry_run:
-        _run(context.obj, job, shards, part=_part(part), workers=workers)
+        source.ready(given, job, bar=_bar)
+    elif first := source.missing(given, job):
+        _say(first)
+        return
+    _run(context.obj, job, part=_part(part), limit=limit, workers=workers, dry_run=dry_run)
 
 
 @app.command()
@@ -179,9 +180,9 @@ def status(
     failures: Annotated[bool, typer.Option("--failures", help="List every failed image and shard")] = False,
 ) -> None:
     """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
-    from synthgen.generate import inventory
+    from synthgen.review import inventory
 
-    _say(*inventory.in_words(store, failures=failures))
+    _say(*inventory.say(store, failures=failures))
 
 
 @app.command()
@@ -204,10 +205,10 @@ def show(
     Example:
       synthgen show objects365/train/masks --n 16
     """
-    from synthgen.generate import inventory
+    from synthgen.review import show as review
 
     with _bar("drawing", n, "images") as bar:
-        sheet, pictures = inventory.show(
+        sheet, pictures = review.show(
             layer, store, images=images, out=out, n=n, seed=seed, only=image or (), on_images=bar.advance
         )
     _say(*(str(path) for path in pictures), f"all on one sheet: {sheet}")
@@ -218,21 +219,24 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where to put photographs, shards and pictures")] = Path("demo"),
 ) -> None:
     """The whole way on a few real photographs: ingest, doctor, masks, pictures. Downloads nothing; takes a minute."""
+    from synthgen import words
     from synthgen.demo import photographs
 
     annotations, images = photographs.lay_out(folder)
     store, where = folder / "shards", ["--annotations", str(annotations), "--images", str(images)]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
-    for words in (
+    for command in (
         ["ingest", *own, "--store", str(store)],
         ["doctor", *own],
         ["masks", *own, "--store", str(store)],
         ["status", "--store", str(store)],
         ["show", "demo/train/masks", "--store", str(store), "--out", str(folder / "pictures")],
     ):
-        _say("", f"$ synthgen {' '.join(words)}")
-        app(words, standalone_mode=False)
-    _say("", *photographs.what_next(folder))
+        _say("", f"$ synthgen {' '.join(command)}")
+        code = app(command, standalone_mode=False)
+        if code and command[0] != "doctor":
+            raise typer.Exit(code)
+    _say("", *words.what_next(folder))
 
 
 def main(engine: Any = None) -> None:
@@ -244,15 +248,17 @@ def main(engine: Any = None) -> None:
         sys.exit(2)
 
 
-def _run(engine: Any, job: Any, shards: list[Any], *, part: tuple[int, int], workers: int) -> None:
-    """Let the engine make the shards under a progress bar, and turn what happened into words and an exit code."""
-    from synthgen.generate import source
+def _run(engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, workers: int, dry_run: bool) -> None:
+    """Let the engine make the pending shards under a bar; turn what happened into words and an exit code."""
+    from synthgen import words
     from synthgen.generate.engine import in_process
-    from synthgen.generate.run import run
+    from synthgen.generate.run import run, shards_to_do
 
-    if not shards:
+    shards = shards_to_do(job, part=part, limit=limit)
+    _say(*words.plan(job, shards))
+    if dry_run or not shards:
         return
-    with _bar(job.layer, source.images_in(job, shards), "images") as bar:
+    with _bar(job.layer, words.images_in(job, shards), "images") as bar:
 
         def told(report: Any) -> None:
             if report.error is not None:
@@ -265,7 +271,7 @@ def _run(engine: Any, job: Any, shards: list[Any], *, part: tuple[int, int], wor
         except KeyboardInterrupt:
             bar.tell("stopped; what is committed stays, and the same command continues")
             raise typer.Exit(130) from None
-    _say(*source.tally_in_words(job, tally))
+    _say(*words.result(job, tally))
     raise typer.Exit(1 if tally.errors else 0)
 
 

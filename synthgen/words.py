@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from synthgen.generate.ingest import IngestReport
 from synthgen.generate.job import Job
 from synthgen.generate.run import Tally
 from synthgen.records.recipe import in_words
@@ -24,6 +26,16 @@ def plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
         f"{layer}: {len(shards):,} of {shards[0].count:,} shards to do, {images:,} images, {boxes:,} boxes, "
         f"by {in_words(job.recipe())}"
     )
+
+
+def ingested(layer: str, report: IngestReport) -> Iterator[str]:
+    """What an ingest has found."""
+    how = f"{report.committed:,} of {report.shards:,} shards written" if report.committed else "every shard was there"
+    masks = f", {report.masks:,} masks" if report.masks else ""
+    yield f"{layer}: {report.images:,} images, {report.annotations:,} boxes{masks}; {how}"
+    if report.errors:
+        yield f"  {report.errors:,} images have an error; `synthgen show {layer}` draws them with it"
+    yield from flags(report.flags)
 
 
 def images_in(job: Job, shards: Sequence[Shard]) -> int:
@@ -54,3 +66,14 @@ def flags(counts: Mapping[str, int]) -> Iterator[str]:
     """Flags with how many annotations carry them, and what they mean."""
     for flag, count in sorted(counts.items()):
         yield f"  {count:>9,}  {flag}: {FLAGS.get(flag, 'unknown to this version')}"
+
+
+def what_next(folder: Path) -> Iterator[str]:
+    """The end of the demo: where to look, and what to type for one's own data."""
+    yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box with its mask, drawn without any weights."
+    yield f"The masks are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'masks'}."
+    yield ""
+    yield "Your own data, a COCO-style JSON with boxes and a folder of images:"
+    yield "  synthgen doctor --dataset coco-json --annotations boxes.json --images photos/"
+    yield "  synthgen masks  --dataset coco-json --annotations boxes.json --images photos/"
+    yield "  synthgen show   boxes/train/masks"

@@ -44,7 +44,7 @@ class ShardReport:
     Attributes:
         shard: which.
         error: why it was not committed; None = committed.
-        fatal: the error would hit every other shard too (a full disk, a lost input layer); the job stops.
+        fatal: the error would hit every other shard too (a full disk); the job stops.
         too_many_errors: it was refused by the job's `max_error_share`.
         seconds: wall time.
         images, annotations, masks: how many.
@@ -132,7 +132,8 @@ class Worker:
         try:
             self.store.commit(done.shard, done.samples, footer)
         except Exception as why:
-            return _as_report(done.shard, why, done.started)
+            # What keeps one shard from being written, a full disk, keeps the others too.
+            return replace(_as_report(done.shard, why, done.started), fatal=isinstance(why, SynthgenError))
         return replace(report, seconds=time.monotonic() - done.started)
 
     def _process(self, shard: Shard, on_images: OnImages | None) -> tuple[list[Sample], tuple[dict[str, Any], ...]]:
@@ -304,7 +305,6 @@ def _as_report(shard: Shard, why: Exception, started: float) -> ShardReport:
     return ShardReport(
         shard,
         error=str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}",
-        fatal=isinstance(why, SynthgenError),
         too_many_errors=isinstance(why, TooManyFailuresError),
         seconds=time.monotonic() - started,
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Dataset, Files
-from synthgen.records.store import check_word
+from synthgen.generate.doctor import Diagnosis, examine
+from synthgen.generate.ingest import IngestReport, ingest, source_changed
+from synthgen.generate.job import Job
+from synthgen.records.store import ShardStore, check_word
 
 SHELF = "generate.datasets"
 
@@ -101,4 +105,130 @@ def resolve(
                     "--dataset coco-json needs --annotations FILE (or the --name of one ingested before)"
                 )
             name = re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem).strip("-_") or "dataset"
-    return Source(plugin, check_word(name), check_word(split), data / plugin, annotations, images)
+    root = annotations.parent if plugin == "coco_json" and annotations is not None else data / plugin
+    return Source(plugin, check_word(name), check_word(split), root, annotations, images)
+
+
+def make_layer(source: Source, store: Path, layer: str, *, shard_size: int = 0, bar: NewBar) -> IngestReport:
+    """Ingest one layer of the dataset, with a bar for reading and one for writing."""
+    with _Bars(bar, {"reading": "bytes", "writing": "images"}) as bars:
+        return ingest(
+            ShardStore(store),
+            source.module,
+            source.files(),
+            name=source.name,
+            split=source.split,
+            layer=layer,
+            shard_size=shard_size,
+            on_progress=bars.tell,
+        )
+
+
+def masks_job(
+    source: Source,
+    store: Path,
+    *,
+    segmenter: str,
+    options: dict[str, Any],
+    reads: str,
+    layer: str,
+    max_error_share: float,
+    retry_failed: bool,
+) -> Job:
+    """The job of drawing masks for a dataset; nothing is read or written but what the options need.
+
+    Raises:
+        SynthgenError: no such segmenter, option or image folder; a layer that cannot be written.
+    """
+    if check_word(layer) == check_word(reads) or layer in source.module.LAYERS:
+        raise SynthgenError(f"a job reads and writes the layer '{layer}'; choose another --layer, such as masks")
+    return Job(
+        stage="masks",
+        dataset=source.name,
+        split=source.split,
+        reads=reads,
+        layer=layer,
+        plugin=segmenter,
+        options=plugins.checked("generate.segmenters", segmenter, options),
+        store=store,
+        images=source.image_folder(),
+        max_error_share=max_error_share,
+        retry_failed=retry_failed,
+    )
+
+
+def ready(source: Source, job: Job, *, bar: NewBar) -> None:
+    """See to it that the job's input layer is there and was made from the present annotation files.
+
+    A layer that the dataset's own files give is made from them. Where they are not on this machine, and the layer is
+    whole, it is taken as it is: shards travel without them.
+
+    Raises:
+        SynthgenError: the layer was made from other files, or cannot be made.
+    """
+    house = ShardStore(job.store)
+    present = house.layer(job.dataset, job.split, job.reads)
+    if job.reads not in source.module.LAYERS:
+        return
+    if not present or len(present) < present[0].count:
+        make_layer(source, job.store, job.reads, bar=bar)
+        return
+    try:
+        files = source.files()
+    except SynthgenError:
+        return
+    changed = source_changed(house, files, name=source.name, split=source.split, layer=job.reads)
+    if changed is not None:
+        raise SynthgenError(changed)
+
+
+def missing(source: Source, job: Job) -> str | None:
+    """What `ready` would have to make first, as a sentence; None if the job's input layer is whole."""
+    present = ShardStore(job.store).layer(job.dataset, job.split, job.reads)
+    if (present and len(present) == present[0].count) or job.reads not in source.module.LAYERS:
+        return None
+    files = " and ".join(f"{path} ({path.stat().st_size / 2**20:,.1f} MiB)" for path in source.files().sources.values())
+    return (
+        f"{job.dataset}/{job.split}/{job.reads} is not there yet and would be made first, from {files}; "
+        "`synthgen ingest` makes it alone and counts it"
+    )
+
+
+def diagnose(source: Source, *, every_split: bool, check_images: str, bar: NewBar) -> Diagnosis:
+    """Examine the dataset: the split that is named, or all whose files are there."""
+    own = source.plugin == "coco_json" or source.annotations is not None
+    with _Bars(bar, {"reading": "bytes", "examining": "images"}) as bars:
+        return examine(
+            source.plugin,
+            source.root,
+            None if every_split and not own else [source.split],
+            annotations=source.annotations,
+            images=source.images,
+            check_images=check_images,
+            on_progress=bars.tell,
+        )
+
+
+class _Bars:
+    """One bar after another, as an `OnProgress` speaks of one thing after another."""
+
+    def __init__(self, bar: NewBar, units: dict[str, str]) -> None:
+        self.bar, self.units = bar, units
+        self.what = ""
+        self.done = 0
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """See `ingest.OnProgress`."""
+        if what != self.what:
+            self.stack.close()
+            self.what, self.done = what, 0
+            self.now = self.stack.enter_context(self.bar(what, total, self.units.get(what, "")))
+        self.now.advance(done - self.done)
+        self.done = done

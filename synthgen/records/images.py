@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from synthgen.records.sample import Sample
 
@@ -19,6 +20,31 @@ MAX_PIXELS = 178_956_970
 
 #: Decoded images that wait for their turn may hold this many bytes together.
 AHEAD_BYTES = 512 * 2**20
+
+#: What a dataset's photographs and label maps come as. Pillow knows thirty more formats; one of them (EPS) runs a
+#: program over the file, and none is worth the risk.
+Image.init()  # Pillow fills its table of formats at the first open, and not for several threads at once
+FORMATS = tuple(
+    format_
+    for format_ in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+    if format_ in Image.OPEN  # some builds of Pillow lack some
+)
+
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_QUARTERS = {turn for orientation, turn in _UPRIGHT.items() if orientation >= 5}  # they swap height and width
+
+# Pillow warns from half of our limit on. `warnings.catch_warnings` is process-wide and decoding runs on threads, so
+# this is said once, here, and not around each file.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(Exception):
@@ -29,56 +55,53 @@ def find(root: Path, file_name: str) -> Path:
     """The file of an image: `file_name` below `root`, else its last two parts, else its last part.
 
     Releases name files by folders that their own archives do not have (Objects365: `images/v1/patch8/x.jpg` unpacks
-    to `patch8/x.jpg`). A wrong hit is caught by the size check in `load_rgb`.
+    to `patch8/x.jpg`). A wrong hit is caught by the size check in `load_rgb`. Links are followed: who may lay one
+    into the folder may lay the file there too. Pipes and devices are no files.
 
     Raises:
         ImageError: there is no such file, or the name climbs out of `root`.
     """
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
-    if not parts or parts[0] == "/" or ".." in parts or "\0" in file_name:
-        raise ImageError(f"file name '{file_name}' is not a path below the image folder")
+    if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
+        raise ImageError(f"file name '{_printable(file_name)}' is not a path below the image folder")
     for tail in dict.fromkeys((parts, parts[-2:], parts[-1:])):
         path = root.joinpath(*tail)
-        if path.is_file():
-            return path
-    raise ImageError(f"no file {file_name} below the image folder")
+        try:
+            if path.is_file():
+                return path
+        except OSError as why:  # a name too long for the file system, a folder that may not be entered
+            raise ImageError(f"file {_printable(file_name)} cannot be reached ({_short(why)})") from None
+    raise ImageError(f"no file {_printable(file_name)} below the image folder")
 
 
 def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
     """Decode an image file: uint8 [H, W, 3], RGB.
 
     EXIF orientation is applied, as viewers do and annotators see it; where only the unrotated size agrees with the
-    annotations, it is not. Alpha is dropped; CMYK, palette and greyscale become RGB; 16-bit samples keep their upper
-    eight bits. Animations give their first frame.
+    annotations, it is not (but always for TIFF, whose decoder applies it). Alpha is dropped; CMYK, palette and
+    greyscale become RGB; 16-bit samples keep their upper eight bits; floats up to 1 are taken as parts of white.
+    Animations give their first frame.
 
     Args:
         height, width: what the annotations say, in pixels; 0 = they do not.
 
     Raises:
-        ImageError: missing, no image, truncated, too large, or of another size than the annotations say.
+        ImageError: missing, no image of `FORMATS`, truncated, too large, or of another size than the annotations say.
     """
+    told = (width, height) if height and width else None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"has {image.width} x {image.height} pixels, more than the limit of {MAX_PIXELS}")
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"has more than the limit of {MAX_PIXELS} pixels") from None
-    except MemoryError:
-        raise ImageError("is too large for the memory") from None
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image.size)
+            if told is not None and told not in (image.size, image.size[::-1]):  # seen before a pixel is decoded
+                raise _wrong_size(image.size, told)
+            image.load()
+            turn = _UPRIGHT.get(_orientation(image))
+            shown = image.size[::-1] if turn is not None and turn in _QUARTERS else image.size
+            if told is not None and told not in (shown, image.size):
+                raise _wrong_size(shown, told)
+            return _to_rgb(image.transpose(turn) if turn is not None and told in (None, shown) else image)
     except Exception as why:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
-        raise ImageError(f"cannot be decoded ({type(why).__name__}: {_short(why)})") from None
-    for candidate in (upright, image):
-        if height == 0 or width == 0 or candidate.size == (width, height):
-            return _to_rgb(candidate)
-    raise ImageError(f"is {upright.width} x {upright.height} pixels, the annotations say {width} x {height}")
+        raise _as_image_error(why, "decoded") from None
 
 
 def image_header(path: Path) -> tuple[int, int, bool]:
@@ -87,16 +110,16 @@ def image_header(path: Path) -> tuple[int, int, bool]:
     `turned`: the orientation says that the stored pixels are to be rotated by 90 or 270 degrees.
 
     Raises:
-        ImageError: missing or no image.
+        ImageError: missing, no image of `FORMATS`, or too large.
     """
     try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image.size)
+            # A TIFF's size is given as it will be shown.
+            turned = image.format != "TIFF" and _UPRIGHT.get(_orientation(image)) in _QUARTERS
             return (image.width, image.height, True) if turned else (image.height, image.width, False)
-    except FileNotFoundError:
-        raise ImageError("no such file") from None
     except Exception as why:
-        raise ImageError(f"cannot be opened ({type(why).__name__}: {_short(why)})") from None
+        raise _as_image_error(why, "opened") from None
 
 
 def load_ahead(
@@ -105,7 +128,7 @@ def load_ahead(
     """Pair each sample with its pixels, in order, decoding ahead on threads.
 
     A sample that already has an error is passed through with None. At most `2 * threads` images, and at most
-    `AHEAD_BYTES` of pixels (or one image), are in flight.
+    `AHEAD_BYTES` of pixels (or one image), are in flight. Closing the iterator early gives up what has not begun.
     """
 
     def load(sample: Sample) -> NDArray[np.uint8] | ImageError | None:
@@ -117,7 +140,16 @@ def load_ahead(
             return why
 
     def cost(sample: Sample) -> int:
-        return 3 * sample.height * sample.width or 12_000_000
+        """Bytes of its pixels. What a sample says of its size is true, or nothing is decoded."""
+        if sample.error is not None:
+            return 0
+        if sample.height and sample.width:
+            return 3 * sample.height * sample.width
+        try:
+            height, width, _ = image_header(find(root, sample.file_name))
+        except ImageError:
+            return 0
+        return 3 * height * width
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         yield from _ahead(samples, lambda s: pool.submit(load, s), cost, at_most=2 * threads)
@@ -130,39 +162,79 @@ def _ahead(
     *,
     at_most: int,
 ) -> Iterator[tuple[Sample, NDArray[np.uint8] | ImageError | None]]:
-    waiting: deque[tuple[Sample, Future[NDArray[np.uint8] | ImageError | None]]] = deque()
+    waiting: deque[tuple[Sample, Future[NDArray[np.uint8] | ImageError | None], int]] = deque()
     held = 0
     try:
         for sample in samples:
-            while waiting and (len(waiting) >= at_most or held + cost(sample) > AHEAD_BYTES):
-                first, future = waiting.popleft()
-                held -= cost(first)
+            more = cost(sample)
+            while waiting and (len(waiting) >= at_most or held + more > AHEAD_BYTES):
+                first, future, size = waiting.popleft()
                 yield first, future.result()
-            waiting.append((sample, submit(sample)))
-            held += cost(sample)
+                held -= size
+            waiting.append((sample, submit(sample), more))
+            held += more
         while waiting:
-            first, future = waiting.popleft()
+            first, future, _ = waiting.popleft()
             yield first, future.result()
     finally:
-        for _, future in waiting:
+        for _, future, _ in waiting:
             future.cancel()
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(f"has {size[0]} x {size[1]} pixels, more than the limit of {MAX_PIXELS}")
+
+
+def _wrong_size(size: tuple[int, int], told: tuple[int, int]) -> ImageError:
+    return ImageError(f"is {size[0]} x {size[1]} pixels, the annotations say {told[0]} x {told[1]}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none or where it cannot be read: the pixels are still good."""
+    try:
+        # The PNG class's own `getexif` would decode the pixels to find a tag behind them.
+        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
     elif image.mode in ("I", "F"):
         values = np.asarray(image)
         top = float(values.max(initial=0))
         if not np.isfinite(values).all() or values.min(initial=0) < 0 or top > 65535:
             raise ImageError(f"has samples of mode {image.mode} that are no 8-bit or 16-bit intensities")
-        grey = (values / 257.0 if top > 255 else values).astype(np.uint8)
+        scale = 1 / 257 if top > 255 else 255 if image.mode == "F" and top <= 1 else 1
+        grey = (values * scale).astype(np.uint8)
     else:
-        return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+        image.info.pop("transparency", None)  # else Pillow warns that it will be lost, as it should be
+        return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def _as_image_error(why: Exception, done: str) -> ImageError:
+    if isinstance(why, ImageError):
+        return why
+    if isinstance(why, FileNotFoundError):
+        return ImageError("no such file")
+    if isinstance(why, Image.DecompressionBombError):
+        return ImageError(f"has more than the limit of {MAX_PIXELS} pixels")
+    if isinstance(why, MemoryError):
+        return ImageError("is too large for the memory")
+    return ImageError(f"cannot be {done} ({type(why).__name__}: {_short(why)})")
 
 
 def _short(why: Exception) -> str:
     """The decoder's words without the machine's paths, which do not belong into a shard."""
-    text = str(why).splitlines()[0] if str(why) else "no reason given"
-    return "not an image file" if "cannot identify image file" in text else text[:120]
+    if isinstance(why, UnidentifiedImageError):
+        return f"no image of the kinds {', '.join(FORMATS)}"
+    text = (why.strerror if isinstance(why, OSError) else None) or str(why)
+    return _printable(text.splitlines()[0] if text else "no reason given")
+
+
+def _printable(text: str) -> str:
+    """At most 200 characters that UTF-8 can write; hostile names hold halves of them."""
+    return text[:200].encode("utf-8", "backslashreplace").decode()

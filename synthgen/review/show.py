@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
 from synthgen.records.images import ImageError, find, load_rgb
@@ -47,7 +47,8 @@ def show(
         except ImageError as why:
             pixels, sample = None, replace(sample, error=sample.error or str(why))
         pictures.append(draw(sample, pixels))
-        paths.append(out / f"{sample.image_id}-{re.sub(r'[^A-Za-z0-9._-]', '_', sample.file_name)[-80:]}.png")
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", PurePosixPath(sample.file_name).stem)[-80:]
+        paths.append(out / f"{sample.image_id}-{stem}.png")
         save(paths[-1], pictures[-1])
         on_images(1)
     save(out / "sheet.png", sheet(pictures))

@@ -263,14 +263,16 @@ def test_more_workers_than_one_point_to_ray(tmp_path: Path) -> None:
         list(in_process(make_job(tmp_path), [], workers=2))
 
 
-def test_a_worker_never_raises_for_a_shard(tmp_path: Path) -> None:
+def test_a_damaged_input_shard_fails_alone(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    path = tmp_path / "store/world/train/annotations/00001-of-00003.parquet"
-    path.write_bytes(b"PAR1 rubbish PAR1")
-    report = Worker(job).run(Shard("world", "train", "masks", 1, 3))
-    assert report.error is not None
-    assert "no readable Parquet" in report.error
-    assert layer_bytes(job) == {}
+    todo = pending(job)
+    (tmp_path / "store/world/train/annotations/00001-of-00003.parquet").write_bytes(b"PAR1 rubbish PAR1")
+    reports = list(in_process(job, todo))
+    assert [report.error is None for report in reports] == [True, False, True]
+    assert "annotations/00001-of-00003.parquet" in str(reports[1].error)
+    assert not reports[1].fatal
+    assert sorted(layer_bytes(job)) == ["00000-of-00003.parquet", "00002-of-00003.parquet"]
+    assert Worker(job).run(todo[1]).error == reports[1].error  # a value, not an exception
 
 
 def test_a_recipe_holds_no_place(tmp_path: Path) -> None:

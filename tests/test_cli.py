@@ -1,0 +1,233 @@
+"""The front door: exit codes tell the truth, and each mistake gets one sentence that names thing, place and remedy."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from toys import world
+
+from synthgen.cli import main
+from synthgen.records.store import ShardStore
+
+
+class Told:
+    """What one command did: exit code, standard output, standard error."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNTHGEN_DATA", raising=False)
+    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+
+    def run(*words: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return Told(code, told.out, told.err)
+
+    return run
+
+
+OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
+
+
+def test_the_main_job_from_boxes_to_pictures(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    done = synthgen("masks", *OWN)
+    assert done.code == 0, done.err
+    assert "24 masks for 24 boxes on 8 images" in done.out
+    assert (tmp_path / "shards/boxes/train/masks/00000-of-00001.parquet").exists()
+
+    again = synthgen("masks", *OWN)
+    assert again.code == 0
+    assert "nothing to do" in again.out
+
+    status = synthgen("status")
+    assert status.code == 0
+    assert "boxes/train/annotations" in status.out
+    assert "boxes/train/masks" in status.out
+    assert "1 of 1 (complete)" in status.out
+    assert "made by  grabcut" in status.out
+
+    shown = synthgen("show", "boxes/train/masks", "--n", "4", "--out", "pictures")
+    assert shown.code == 0, shown.err
+    pictures = sorted((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == 5
+    for path in pictures:
+        assert min(Image.open(path).size) > 200
+
+
+def test_an_overlay_shows_its_mask(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=1, objects=1)
+    synthgen("masks", *OWN, "--segmenter", "box_fill")
+    synthgen("show", "boxes/train/masks", "--out", "with")
+    synthgen("show", "boxes/train/annotations", "--out", "without")
+    with_mask, without = (Image.open(next((tmp_path / name).glob("1-*.png"))) for name in ("with", "without"))
+    box = json.loads((tmp_path / "boxes.json").read_text())["annotations"][0]["bbox"]
+    scale = 1024 / 96
+    middle = (round((box[0] + box[2] / 2) * scale), round((box[1] + box[3] / 2) * scale))
+    corner = (round(box[0] * scale) // 2, round((box[1] + box[3] * 0.5) * scale))
+    assert with_mask.getpixel(middle) != without.getpixel(middle)
+    assert with_mask.getpixel(corner) == without.getpixel(corner)
+
+
+def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    told = synthgen("masks", *OWN, "--dry-run")
+    assert told.code == 0
+    assert "would be made first, from boxes.json" in told.out
+    assert not (tmp_path / "shards").exists()
+    synthgen("ingest", *OWN)
+    told = synthgen("masks", *OWN, "--dry-run")
+    assert "1 of 1 shards to do, 8 images, 24 boxes, by grabcut" in told.out
+    assert not list(tmp_path.rglob("masks/*"))
+
+
+def test_limit_and_parts_make_some_shards(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=40)
+    synthgen("ingest", *OWN, "--shard-size", "8")
+    assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--limit", "2").code == 0
+    folder = tmp_path / "shards/boxes/train/masks"
+    assert sorted(p.name for p in folder.glob("*.parquet")) == ["00000-of-00005.parquet", "00001-of-00005.parquet"]
+    for part in range(3):
+        assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--part", f"{part}/3").code == 0
+    assert len(list(folder.glob("*.parquet"))) == 5
+    assert (folder / "_log/metrics-2-of-3.jsonl").exists()
+
+
+def test_failed_shards_exit_1_and_are_named(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=40)
+    synthgen("ingest", *OWN, "--shard-size", "8")
+    (tmp_path / "photos/0010.png").write_bytes(b"")
+    told = synthgen("masks", *OWN, "--segmenter", "box_fill")
+    assert told.code == 1
+    assert "boxes/train/masks/00001-of-00005" in told.out
+    assert "0010.png" in told.out
+    assert "same command again" in told.out
+    assert "00001-of-00005" in synthgen("status", "--failures").out
+    accepted = synthgen("masks", *OWN, "--segmenter", "box_fill", "--max-error-share", "0.2")
+    assert accepted.code == 0, accepted.err
+    assert "image 10 0010.png: cannot be decoded" in synthgen("status", "--failures").out
+
+
+def test_retry_failed_mends_what_can_be_mended(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    good = (tmp_path / "photos/0003.png").read_bytes()
+    (tmp_path / "photos/0003.png").write_bytes(good[:50])
+    flags = (*OWN, "--segmenter", "box_fill", "--max-error-share", "0.5")
+    assert synthgen("masks", *flags).code == 0
+    assert "nothing to do" in synthgen("masks", *flags).out
+    (tmp_path / "photos/0003.png").write_bytes(good)
+    told = synthgen("masks", *flags, "--retry-failed")
+    assert told.code == 0
+    assert "24 masks for 24 boxes" in told.out
+    assert "failed" not in synthgen("status").out
+
+
+def bad_file(folder: Path, text: str) -> None:
+    (folder / "boxes.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("masks", "--dataset", "objcts365"), r"no dataset named 'objcts365'; did you mean 'objects365'\?"),
+        (("masks", "--dataset", "coco-json"), r"coco-json needs --annotations"),
+        (("masks", "--dataset", "coco-json", "--annotations", "nope.json"), r"no file nope.json"),
+        (("masks", "--dataset", "coco", "--split", "train"), r"coco has no split 'train' \(have: train2017, val2017\)"),
+        (("masks", "--dataset", "coco"), r"no instances_train2017.json in data/coco"),
+        (("masks", *OWN, "--segmenter", "grabcutt"), r"no segmenter named 'grabcutt'; did you mean 'grabcut'\?"),
+        (("masks", *OWN, "--segmenter", "no.such.module"), r"no module 'no.such.module'"),
+        (("masks", *OWN, "-O", "sharpness=3"), r"'grabcut' takes .*; got 'sharpness'"),
+        (("masks", *OWN, "-O", "batch_size=many"), r"option 'batch_size' of 'grabcut' should be a int"),
+        (("masks", *OWN, "-O", "batch_size"), r"-O batch_size should be KEY=VALUE"),
+        (("masks", *OWN, "--part", "3/3"), r"--part 3/3 should be I/N"),
+        (("masks", *OWN, "--part", "x"), r"--part x should be I/N"),
+        (("masks", *OWN, "--workers", "2"), r"--workers 2 needs Ray"),
+        (("masks", *OWN, "--layer", "../up"), r"'../up' cannot name a dataset, split or layer"),
+        (("masks", *OWN, "--name", "a/b"), r"'a/b' cannot name"),
+        (("masks", *OWN, "--layer", "annotations"), r"reads and writes the layer 'annotations'"),
+        (("masks", *OWN, "--reads", "captions"), r"has no shards"),
+        (("masks", *OWN[:4], "--images", "nowhere"), r"no folder nowhere .*--images"),
+        (("ingest", *OWN, "--layer", "regions"), r"boxes has no layer 'regions' of its own"),
+        (("show", "boxes/train/masks"), r"no layer 'boxes/train/masks' in shards"),
+        (("show", "boxes"), r"name one as DATASET/SPLIT/LAYER"),
+        (("doctor", *OWN, "--check-images", "some"), r"--check-images"),
+    ],
+)
+def test_each_mistake_has_its_sentence(synthgen, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    world.draw(tmp_path, images=2)
+    told = synthgen(*words)
+    assert told.code == 2, (told.out, told.err)
+    assert re.search(sentence, told.err), told.err
+    assert len(told.err.strip().splitlines()) == 1, told.err
+    assert "Traceback" not in told.err
+    assert not list(tmp_path.rglob("masks/*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "boxes.json"),
+        ("not json", "boxes.json"),
+        ("[]", "boxes.json"),
+        ('{"images": [', "boxes.json"),
+        ('{"images": []}', "annotations"),
+        ('{"images": [{"id": "x"}], "annotations": []}', "id"),
+        ('{"images": [], "annotations": [], "categories": []}', "no images"),
+    ],
+)
+@pytest.mark.parametrize("command", ["masks", "ingest", "doctor"])
+def test_bad_files_have_a_sentence(synthgen, tmp_path: Path, command: str, text: str, sentence: str) -> None:
+    world.draw(tmp_path, images=2)
+    bad_file(tmp_path, text)
+    told = synthgen(command, *OWN)
+    assert told.code == 2, (told.out, told.err)
+    assert sentence in told.err
+    assert len(told.err.strip().splitlines()) == 1, told.err
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_changed_annotation_file_is_noticed(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    assert synthgen("masks", *OWN).code == 0
+    records = json.loads((tmp_path / "boxes.json").read_text())
+    records["annotations"][0]["bbox"][2] += 1
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    told = synthgen("masks", *OWN)
+    assert told.code == 2
+    assert "boxes.json" in told.err
+    assert "--name" in told.err
+
+
+def test_another_segmenter_needs_another_layer(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    assert synthgen("masks", *OWN).code == 0
+    told = synthgen("masks", *OWN, "--segmenter", "box_fill")
+    assert told.code == 2
+    assert "this job says box_fill" in told.err
+    assert "--layer" in told.err
+    assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--layer", "filled").code == 0
+    assert [layer for _, _, layer in ShardStore(tmp_path / "shards").layers()] == ["annotations", "filled", "masks"]
+
+
+def test_version_and_help(synthgen) -> None:
+    assert re.fullmatch(r"synthgen \d+\.\d+\.\d+\n", synthgen("--version").out)
+    for command in ("ingest", "doctor", "masks", "status", "show", "demo"):
+        told = synthgen(command, "--help")
+        assert told.code == 0
+        assert len(told.out) > 200
