@@ -52,10 +52,8 @@ SCHEMA = pa.schema(
     ]
 )
 
-#: What a record may lack, and so a shard that was written before the column was thought of.
-_MAY_BE_MISSING = {
-    *("error", "segmentation", "mask_source", "predicted_iou", "stability_score", "box_iou", "captions"),
-}
+#: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None.
+_ADDED: frozenset[str] = frozenset()
 
 #: Columns of few different values, as Parquet names them. Dictionaries of the others cost time and save nothing.
 DICTIONARIES = [
@@ -183,10 +181,10 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
 def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
     """The samples of one record batch of `SCHEMA`, in order.
 
-    Columns that this version does not know are passed over; a nullable one that an older shard lacks is None.
+    Columns that are not in `SCHEMA` are passed over: they were added to this version later.
 
     Raises:
-        SynthgenError: a column is missing that every shard has.
+        ArrowInvalid: a column is missing.
     """
     if batch.num_rows == 0:
         return iter(())
@@ -225,12 +223,12 @@ def check_version(version: int, where: str) -> None:
 
 
 def _column(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
-    """A column of a batch, or a field of a struct; nulls in place of one that is not there but may be null."""
+    """A column of a batch, or a field of a struct; nulls in place of one that it is too old to have."""
     kinds = rows.schema if isinstance(rows, pa.RecordBatch) else rows.type
     if name in kinds.names:
         return rows.column(name) if isinstance(rows, pa.RecordBatch) else rows.field(name)
-    if name not in _MAY_BE_MISSING:
-        raise SynthgenError(f"a shard has no column '{name}'; it is damaged, delete it and run the job again")
+    if name not in _ADDED:
+        raise pa.ArrowInvalid(f"it has no column '{name}'")
     return pa.nulls(len(rows), (SCHEMA if isinstance(rows, pa.RecordBatch) else _ANNOTATION).field(name).type)
 
 

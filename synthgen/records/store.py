@@ -123,7 +123,7 @@ class ShardStore:
     def read(self, shard: Shard) -> Iterator[Sample]:
         """The samples of a committed shard, in order, a row group in memory at a time."""
         with self._open(shard) as file:
-            for batch in file.iter_batches(batch_size=ROW_GROUP_SIZE):
+            for batch in _batches(file):
                 yield from samples_from_batch(batch)
 
     def columns(self, shard: Shard, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -138,7 +138,7 @@ class ShardStore:
             paths = [file.schema.column(i).path for i in range(len(file.schema))]
             if unknown := [n for n in names if not any(p == n or p.startswith(f"{n}.") for p in paths)]:
                 raise ValueError(f"{shard} has no column {unknown[0]}")
-            yield from file.iter_batches(batch_size=ROW_GROUP_SIZE, columns=list(names))
+            yield from _batches(file, list(names))
 
     def footer(self, shard: Shard) -> dict[str, Any] | None:
         """What made the shard; None = not committed."""
@@ -200,11 +200,20 @@ class ShardStore:
                 yield file
         except FileNotFoundError:
             raise SynthgenError(f"no shard {shard} in {self.root}; `synthgen status` lists what is there") from None
-        except (pa.ArrowException, OSError) as why:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as why:
             if isinstance(why, OSError) and why.errno is not None:  # else it is Arrow's word for unreadable content
                 raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
             reason = str(why).splitlines()[0].rstrip(".")
             raise SynthgenError(f"{path} is damaged ({reason}); delete it and run the job again") from None
+
+
+def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    count = 0
+    for batch in file.iter_batches(batch_size=ROW_GROUP_SIZE, columns=columns):
+        count += len(batch)
+        yield batch
+    if count != file.metadata.num_rows:  # Arrow passes over a page whose header is damaged
+        raise pa.ArrowInvalid(f"it has {count} rows of {file.metadata.num_rows}")
 
 
 def _footer_of(file: pq.ParquetFile) -> dict[str, Any] | None:

@@ -58,7 +58,9 @@ def test_twice_is_once(tmp_path):
 
 
 def test_skimage_is_found_but_not_imported():
-    code = "import sys, synthgen.demo.photographs as p; assert p._photographs().is_dir(); print('skimage' in sys.modules)"
+    code = (
+        "import sys, synthgen.demo.photographs as p; assert p._photographs().is_dir(); print('skimage' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

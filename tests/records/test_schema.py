@@ -1,0 +1,248 @@
+"""The contract: any sample comes back as it was, old shards stay readable, and newer ones are refused in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import strategies
+
+from synthgen.errors import SynthgenError
+from synthgen.records import schema
+from synthgen.records.sample import FLAGS, Annotation, Caption, Rle, Sample
+from synthgen.records.schema import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    BoxColumns,
+    samples_from_batch,
+    table_from_columns,
+    table_from_samples,
+)
+from synthgen.records.store import Shard, ShardStore
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SHARD = Shard("golden", "train", "masks", 0, 1)
+
+
+def back(table: pa.Table, rows: int = 64) -> list[Sample]:
+    """The samples of a table, by batches of `rows`."""
+    return [sample for batch in table.to_batches(max_chunksize=rows) for sample in samples_from_batch(batch)]
+
+
+# --- there and back --------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(strategies.samples, max_size=6), st.integers(1, 4))
+def test_any_samples_come_back(made, rows):
+    """In batches that do not start at the table's first row, too: there the offsets of the lists do not start at 0."""
+    table = table_from_samples(made)
+    assert table.schema.equals(SCHEMA)
+    assert back(table, rows) == made
+
+
+def test_numbers_that_are_none_stay_so():
+    """NaN is not equal to itself, so the property above leaves it out."""
+    made = [Sample(1, "k", "f", 1, 1, (Annotation(1, (math.nan, math.inf, -math.inf, -0.0), "c"),))]
+    assert repr(back(table_from_samples(made))) == repr(made)
+
+
+def test_types_come_back_as_well():
+    """Equality does not tell 1 from 1.0 or True, nor a list from a tuple inside a frozen record."""
+    caption = Caption("t", "s", 1.0, True)
+    rle = Rle((3, 4), b"<")
+    made = Sample(1, "k", "f", 3, 4, (Annotation(1, (0, 1, 2, 3), "c", segmentation=rle, captions=(caption,)),))
+    (sample,) = back(table_from_samples([made]))
+    (annotation,) = sample.annotations
+    assert [type(v) for v in annotation.bbox] == [float] * 4
+    assert type(annotation.flags) is type(annotation.captions) is type(sample.annotations) is tuple
+    assert type(annotation.segmentation.size) is tuple
+    assert type(annotation.segmentation.counts) is bytes
+    assert type(annotation.iscrowd) is bool
+    assert type(sample.image_id) is type(annotation.id) is int
+
+
+def test_a_record_has_a_column_for_each_of_its_fields():
+    def names(kind: Any) -> list[str]:
+        return [field.name for field in kind]
+
+    assert names(SCHEMA) == [f.name for f in dataclasses.fields(Sample)]
+    annotation = SCHEMA.field("annotations").type.value_type
+    assert names(annotation) == [f.name for f in dataclasses.fields(Annotation)]
+    assert names(annotation.field("segmentation").type) == [f.name for f in dataclasses.fields(Rle)]
+    assert names(annotation.field("captions").type.value_type) == [f.name for f in dataclasses.fields(Caption)]
+
+
+# --- samples that have boxes only ------------------------------------------------------------------------------------
+
+
+def as_columns(made: list[Sample]) -> BoxColumns:
+    flat = [a for s in made for a in s.annotations]
+    categories = sorted({a.category for a in flat})
+    return BoxColumns(
+        image_id=np.array([s.image_id for s in made], np.int64),
+        image_key=[s.image_key for s in made],
+        file_name=[s.file_name for s in made],
+        height=np.array([s.height for s in made], np.int32),
+        width=np.array([s.width for s in made], np.int32),
+        error=[s.error for s in made],
+        offsets=np.cumsum([0, *(len(s.annotations) for s in made)]).astype(np.int32),
+        id=np.array([a.id for a in flat], np.int64),
+        bbox=np.array([a.bbox for a in flat], np.float64).reshape(-1, 4),
+        category=np.array([categories.index(a.category) for a in flat], np.int32),
+        categories=categories,
+        iscrowd=np.array([a.iscrowd for a in flat], bool),
+        isthing=np.array([a.isthing for a in flat], bool),
+        flags={flag: np.array([flag in a.flags for a in flat], bool) for flag in FLAGS},
+    )
+
+
+boxes_only = strategies.annotations.map(
+    lambda a: Annotation(a.id, a.bbox, a.category, iscrowd=a.iscrowd, isthing=a.isthing, flags=a.flags)
+)
+
+
+@given(
+    st.lists(
+        st.builds(dataclasses.replace, strategies.samples, annotations=st.lists(boxes_only, max_size=4).map(tuple)),
+        max_size=5,
+    )
+)
+def test_columns_make_the_table_that_samples_make(made):
+    assert table_from_columns(as_columns(made)).equals(table_from_samples(made))
+
+
+# --- golden shards ---------------------------------------------------------------------------------------------------
+
+
+def golden(version: int) -> tuple[Path, dict[str, Any]]:
+    content = json.loads((GOLDEN / f"shard_v{version}.json").read_text(encoding="utf-8"))
+    return GOLDEN / f"shard_v{version}.parquet", content
+
+
+def from_json(sample: dict[str, Any]) -> Sample:
+    def annotation(a: dict[str, Any]) -> Annotation:
+        rle = a["segmentation"]
+        return Annotation(
+            **{
+                **a,
+                "bbox": tuple(a["bbox"]),
+                "flags": tuple(a["flags"]),
+                "segmentation": rle and Rle(tuple(rle["size"]), rle["counts"].encode()),
+                "captions": tuple(Caption(**c) for c in a["captions"]),
+            }
+        )
+
+    return Sample(**{**sample, "annotations": tuple(annotation(a) for a in sample["annotations"])})
+
+
+def put(table: pa.Table | Path, root: Path) -> ShardStore:
+    """A store that holds this table, or this file, as its one shard."""
+    path = root / SHARD.path
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(table, path) if isinstance(table, Path) else pq.write_table(table, path)
+    return ShardStore(root)
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_shards_of_every_version_are_read(version, tmp_path):
+    path, content = golden(version)
+    store = put(path, tmp_path)
+    assert list(store.read(SHARD)) == [from_json(sample) for sample in content["samples"]]
+    assert store.footer(SHARD) == content["footer"]
+    assert len(content["samples"]) == 4
+
+
+def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):
+    """Whoever changes the schema changes the version, or sees this fail."""
+    path, content = golden(SCHEMA_VERSION)
+    made = [from_json(sample) for sample in content["samples"]]
+    written = ShardStore(tmp_path).commit(SHARD, made, content["footer"])
+    assert pq.read_schema(written).equals(pq.read_schema(path))
+    assert _parquet_columns(written) == _parquet_columns(path)
+
+
+def _parquet_columns(path: Path) -> list[tuple[str, str, int, int]]:
+    schema = pq.ParquetFile(path).schema
+    columns = (schema.column(i) for i in range(len(schema)))
+    return [(c.path, c.physical_type, c.max_definition_level, c.max_repetition_level) for c in columns]
+
+
+def _struct_with(array: pa.Array, name: str, values: pa.Array | None) -> pa.Array:
+    """A list<struct> with another field in its struct, or without that one."""
+    struct = array.flatten()
+    fields = {f.name: struct.field(f.name) for f in struct.type if f.name != name}
+    if values is not None:
+        fields[name] = values
+    return pa.ListArray.from_arrays(
+        array.offsets, pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    )
+
+
+def _replaced(table: pa.Table, annotations: pa.Array) -> pa.Table:
+    place = table.schema.get_field_index("annotations")
+    return table.set_column(place, "annotations", annotations).replace_schema_metadata(table.schema.metadata)
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    return pq.read_table(golden(1)[0])
+
+
+@pytest.fixture
+def made() -> list[Sample]:
+    return [from_json(sample) for sample in golden(1)[1]["samples"]]
+
+
+def test_columns_of_the_future_are_passed_over(table, made, tmp_path):
+    count = len(table["annotations"].combine_chunks().flatten())
+    table = table.append_column("licence", pa.array(["CC0"] * len(table)))
+    table = _replaced(table, _struct_with(table["annotations"].combine_chunks(), "depth", pa.array([1.5] * count)))
+    assert list(put(table, tmp_path).read(SHARD)) == made
+
+
+def test_columns_that_a_shard_is_too_old_to_have_are_none(table, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "_ADDED", frozenset({"stability_score", "captions", "error"}))
+    annotations = _struct_with(table["annotations"].combine_chunks(), "stability_score", None)
+    annotations = _struct_with(annotations, "captions", None)
+    table = _replaced(table, annotations).drop_columns(["error"])
+    poorer = [
+        dataclasses.replace(
+            sample,
+            error=None,
+            annotations=tuple(dataclasses.replace(a, stability_score=None, captions=()) for a in sample.annotations),
+        )
+        for sample in made
+    ]
+    assert list(put(table, tmp_path).read(SHARD)) == poorer
+
+
+@pytest.mark.parametrize("column", ["image_id", "image_key", "annotations", "error"])
+def test_a_shard_without_a_column_that_all_have_is_damaged(column, table, tmp_path):
+    store = put(table.drop_columns([column]), tmp_path)
+    with pytest.raises(SynthgenError, match=f"no column '{column}'"):
+        list(store.read(SHARD))
+
+
+@pytest.mark.parametrize("column", ["id", "bbox", "segmentation", "captions"])
+def test_annotations_without_a_field_that_all_have_are_damaged(column, table, tmp_path):
+    store = put(_replaced(table, _struct_with(table["annotations"].combine_chunks(), column, None)), tmp_path)
+    with pytest.raises(SynthgenError, match=f"is damaged .it has no column '{column}'"):
+        list(store.read(SHARD))
+
+
+def test_a_newer_version_is_refused_in_words(table, tmp_path):
+    footer = json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode()
+    store = put(table.replace_schema_metadata({b"synthgen": footer}), tmp_path)
+    for use in (lambda: list(store.read(SHARD)), lambda: store.footer(SHARD), lambda: list(store.columns(SHARD, []))):
+        with pytest.raises(SynthgenError, match=r"schema version 2, .* reads up to 1; upgrade synthgen"):
+            use()

@@ -1,0 +1,33 @@
+"""Hypothesis strategies for records: any sample that the schema can hold."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from synthgen.records.sample import FLAGS, Annotation, Caption, Rle, Sample
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+INT32 = st.integers(0, 2**31 - 1)
+NUMBER = st.floats(allow_nan=False, allow_infinity=True)
+TEXT = st.text(max_size=12)  # all of Unicode but lone surrogates, which are no Unicode
+
+captions = st.builds(Caption, TEXT, TEXT, st.none() | NUMBER, st.none() | st.booleans())
+rles = st.builds(Rle, st.tuples(INT32, INT32), st.binary(max_size=20))
+annotations = st.builds(
+    Annotation,
+    id=INT64,
+    bbox=st.tuples(NUMBER, NUMBER, NUMBER, NUMBER),
+    category=TEXT,
+    iscrowd=st.booleans(),
+    isthing=st.booleans(),
+    flags=st.lists(st.sampled_from(sorted(FLAGS)), unique=True).map(lambda flags: tuple(sorted(flags))),
+    segmentation=st.none() | rles,
+    mask_source=st.none() | TEXT,
+    predicted_iou=st.none() | NUMBER,
+    stability_score=st.none() | NUMBER,
+    box_iou=st.none() | NUMBER,
+    captions=st.lists(captions, max_size=9).map(tuple),
+)
+samples = st.builds(
+    Sample, INT64, TEXT, TEXT, INT32, INT32, st.lists(annotations, max_size=4).map(tuple), st.none() | TEXT
+)
