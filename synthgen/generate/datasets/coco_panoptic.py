@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
-from synthgen.generate.datasets._instances import NO_CATEGORY
 from synthgen.generate.datasets._loose import integer, number, pixels
 from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.images import ImageError, find, load_rgb
@@ -29,6 +28,7 @@ SPLITS = ("train2017", "val2017")
 LAYERS = ("annotations", "human")
 
 _BATCH = 10_000
+_NO_CATEGORY = -(2**63)  # an id that no file has
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def _annotations(found: list[_Segments], *, payloads: bool) -> Annotations:
         image_id=np.array([image_id for image_id, *_ in rows], np.int64),
         id=np.array([_colour(segment.id) for *_, segment in rows], np.int64),
         bbox=bbox,
-        category=np.array([NO_CATEGORY if c is None else c for c in categories], np.int64),
+        category=np.array([_NO_CATEGORY if c is None else c for c in categories], np.int64),
         iscrowd=np.array([bool(integer(segment.iscrowd)) or segment.iscrowd is True for *_, segment in rows], np.bool_),
         flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
         payload=[name.encode("utf-8", "replace") or None for _, name, _ in rows] if payloads else None,

@@ -1,0 +1,295 @@
+"""What an examination of a dataset found: plain data, and the same in lines of text. It reads no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from synthgen.records.sample import FLAGS
+
+#: Examples that are kept of each finding: enough to go and look.
+EXAMPLES = 3
+
+#: Every code that a finding can have beside the flags of boxes, and what it means.
+CODES: dict[str, str] = {
+    **FLAGS,
+    "near_duplicate": "an earlier box of the same image and category covers nearly the same place (IoU >= 0.95)",
+    "xyxy_boxes": "most boxes only fit their images when read as x1, y1, x2, y2; COCO's are x, y, width, height",
+    "normalised_boxes": "all boxes lie between 0 and 1; they should be in pixels of the image",
+    "unlisted_image": "an annotation names an image that the file does not list",
+    "same_annotation_id": "an annotation has the id of another one of its image",
+    "same_annotation_id_elsewhere": "an annotation has the id of one in another image",
+    "same_image_id": "an image has the id of another one",
+    "same_file_name": "an image has the file name of another one",
+    "no_file_name": "the file gives no name for an image; it stays, as a row with an error",
+    "no_boxes": "an image without a box; it stays, as a row with none",
+    "unused_category": "a category without a box",
+    "outer_blanks": "a category's name has blanks around it; they are stripped",
+    "same_name": "a category has the name of another one; both become one, as names are what is stored",
+    "nearly_same_name": "a category's name differs from another's only in case or blanks; they stay two",
+    "missing": "an image has no file below the image folder",
+    "unreadable": "an image file is truncated, or none",
+    "wrong_size": "an image file has another size than the annotations say",
+    "too_many_lost": "a shard with more than 5 % of its images lost is not committed",
+    "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
+    "other_path": "an image was found only by the last parts of its name: the folders in it are not there",
+    "id_renamed": "a category id has another name in this split; names decide here, but tools that go by id go wrong",
+    "not_in_split": "a category is named in another split and not in this one",
+    "other_order": "the categories of this split are in another order; names decide here, but tools that go by "
+    "position go wrong",
+}
+
+#: To be known, not to be mended.
+NOTES = frozenset(
+    {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
+    | {"same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One place where something was found.
+
+    Attributes:
+        where: the image's file name, or the category's name.
+        what: what is wrong with it there.
+        annotation_id: the dataset's own; None where it is not about a box.
+        bbox: (x, y, width, height), absolute pixels; None for a number that is not finite.
+    """
+
+    where: str
+    what: str
+    annotation_id: int | None = None
+    bbox: tuple[float | None, float | None, float | None, float | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """All places of one split where the same thing was found.
+
+    Attributes:
+        code: key of `CODES`.
+        unit: what is counted: "boxes", "annotations", "images", "categories" or "shards".
+        count: how many have it; of: out of how many.
+        images: in how many images; None where that says nothing.
+        stops: a job on this dataset would fail or be worthless.
+        examples: the first few, in the order of the images' ids.
+    """
+
+    code: str
+    unit: str
+    count: int
+    of: int
+    images: int | None = None
+    stops: bool = False
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """count / of, in [0, 1]."""
+        return self.count / self.of if self.of else 0.0
+
+
+class Findings:
+    """Findings of one split while they are counted."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._images: dict[str, int] = {}
+        self._units: dict[str, str] = {}
+        self._stops: set[str] = set()
+        self._examples: dict[str, list[Example]] = {}
+
+    def add(
+        self,
+        code: str,
+        unit: str,
+        count: int,
+        examples: Iterable[Example] = (),
+        *,
+        images: int | None = None,
+        stops: bool = False,
+    ) -> None:
+        """Count `count` more; of `examples` only as many are asked for as are still wanted."""
+        if not count:
+            return
+        self._units[code] = unit
+        self._counts[code] = self._counts.get(code, 0) + count
+        if images is not None:
+            self._images[code] = self._images.get(code, 0) + images
+        if stops:
+            self._stops.add(code)
+        self.exemplify(code, examples)
+
+    def exemplify(self, code: str, examples: Iterable[Example]) -> None:
+        """Add examples to something that is counted elsewhere; only as many are asked for as are still wanted."""
+        kept = self._examples.setdefault(code, [])
+        kept.extend(islice(examples, EXAMPLES - len(kept)))
+
+    def wants(self, code: str) -> bool:
+        """Whether something of this code was found and lacks examples."""
+        return code in self._counts and len(self._examples[code]) < EXAMPLES
+
+    def count(self, code: str) -> int:
+        """How many were found so far."""
+        return self._counts.get(code, 0)
+
+    def result(self, of: dict[str, int]) -> tuple[Finding, ...]:
+        """All findings in the order of `CODES`; `of`: unit -> out of how many."""
+        return tuple(
+            Finding(
+                code,
+                self._units[code],
+                self._counts[code],
+                max(of[self._units[code]], self._counts[code]),
+                self._images.get(code),
+                code in self._stops,
+                tuple(self._examples[code]),
+            )
+            for code in CODES
+            if code in self._counts
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large the boxes are, in COCO's words, by the box's own area in pixels, and how many an image has.
+
+    Attributes:
+        small, medium, large: boxes below 32 x 32, below 96 x 96, and the others; boxes without an area are in none.
+        median_per_image, max_per_image: boxes an image, images without a box counted.
+    """
+
+    small: int
+    medium: int
+    large: int
+    median_per_image: float
+    max_per_image: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitDiagnosis:
+    """One split.
+
+    Attributes:
+        images, boxes, categories: how many the files list; boxes of unlisted images counted.
+        files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
+        findings: what was found, in the order of `CODES`; a code that was not found is not there.
+    """
+
+    split: str
+    images: int
+    boxes: int
+    categories: int
+    files_checked: int
+    files_decoded: int
+    sizes: Sizes
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A dataset.
+
+    Attributes:
+        dataset: its name.
+        splits: those examined.
+        verdict: one line: ready, or what to mend first.
+        next: the command to type next.
+    """
+
+    dataset: str
+    splits: tuple[SplitDiagnosis, ...]
+    verdict: str
+    next: str
+
+    @property
+    def ready(self) -> bool:
+        """Nothing was found that a job would fail on."""
+        return not any(finding.stops for split in self.splits for finding in split.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0 = ready, 1 = not. (2 is a `SynthgenError`, raised before there is a diagnosis.)"""
+        return 0 if self.ready else 1
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Plain dictionaries and lists that any JSON writer takes."""
+    return {**asdict(diagnosis), "ready": diagnosis.ready}
+
+
+def as_text(diagnosis: Diagnosis) -> list[str]:
+    """Lines for a terminal."""
+    return [
+        *(line for split in diagnosis.splits for line in _split(diagnosis.dataset, split)),
+        diagnosis.verdict,
+        f"next: {diagnosis.next}",
+    ]
+
+
+def _split(dataset: str, split: SplitDiagnosis) -> Iterator[str]:
+    yield f"{dataset} {split.split}: {split.images:,} images, {split.boxes:,} boxes, {split.categories:,} categories"
+    yield f"  {'boxes':10} {_sizes(split.sizes)}"
+    yield f"  {'files':10} {_files(split)}"
+    stops = [finding for finding in split.findings if finding.stops]
+    notes = [finding for finding in split.findings if not finding.stops and finding.code in NOTES]
+    rest = [finding for finding in split.findings if finding not in stops and finding not in notes]
+    for heading, findings in (("mend first", stops), ("look at", rest), ("know", notes)):
+        if findings:
+            yield f"  {heading}:"
+            yield from _findings(findings)
+    if not split.findings:
+        yield "  nothing wrong was found"
+    yield ""
+
+
+def _findings(findings: Iterable[Finding]) -> Iterator[str]:
+    for finding in findings:
+        where = f" in {finding.images:,} images" if finding.images is not None else ""
+        count = f"{finding.count:,} of {finding.of:,} {finding.unit} ({_percent(finding.share)}){where}"
+        yield f"    {finding.code}: {count}: {CODES[finding.code]}"
+        for example in finding.examples:
+            yield f"      {_example(example)}"
+
+
+def _example(example: Example) -> str:
+    text = _printable(example.where)
+    if example.annotation_id is not None:
+        text += f", annotation {example.annotation_id}"
+    if example.bbox is not None:
+        text += ", box " + " ".join("?" if value is None else f"{value:.6g}" for value in example.bbox)
+    return f"{text}: {_printable(example.what)}"
+
+
+def _sizes(sizes: Sizes) -> str:
+    total = max(sizes.small + sizes.medium + sizes.large, 1)
+    return (
+        f"{_percent(sizes.small / total)} small (below 32 x 32 pixels), {_percent(sizes.medium / total)} medium "
+        f"(below 96 x 96), {_percent(sizes.large / total)} large; an image has {sizes.median_per_image:g} "
+        f"(median), at most {sizes.max_per_image:,}"
+    )
+
+
+def _files(split: SplitDiagnosis) -> str:
+    if not split.files_checked:
+        return "not looked at"
+    if not split.files_decoded:
+        return f"{split.files_checked:,} headers read; only --check-images all finds truncated files"
+    return f"{split.files_checked:,} of {split.images:,} decoded"
+
+
+def _percent(share: float) -> str:
+    """Two significant digits, and never 0 % of something or 100 % of not all."""
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f} %"
+    if share < 0.0001:
+        return "< 0.01 %"
+    return "> 99.99 %" if share > 0.9999 else f"{100 * share:.{2 if share < 0.1 or share > 0.99 else 0}f} %"
+
+
+def _printable(text: str) -> str:
+    """A name from a hostile file must not move the terminal's cursor."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
