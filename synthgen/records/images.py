@@ -40,11 +40,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTERS = {turn for orientation, turn in _UPRIGHT.items() if orientation >= 5}  # they swap height and width
+_QUARTERS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))  # they swap height and width
 
-# Pillow warns from half of our limit on. `warnings.catch_warnings` is process-wide and decoding runs on threads, so
-# this is said once, here, and not around each file.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of images above half our limit, of odd EXIF, and the like; what matters of it is an `ImageError`.
+# `warnings.catch_warnings` is process-wide and decoding runs on threads, so this is said once and not around each file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(Exception):
@@ -91,14 +91,11 @@ def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
     told = (width, height) if height and width else None
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _check_size(image.size)
-            if told is not None and told not in (image.size, image.size[::-1]):  # seen before a pixel is decoded
-                raise _wrong_size(image.size, told)
+            turn, shown = _turn(image)
+            _check_size(shown)
+            if told is not None and told not in (shown, image.size):  # before a pixel is decoded
+                raise ImageError(f"is {shown[0]} x {shown[1]} pixels, the annotations say {told[0]} x {told[1]}")
             image.load()
-            turn = _UPRIGHT.get(_orientation(image))
-            shown = image.size[::-1] if turn is not None and turn in _QUARTERS else image.size
-            if told is not None and told not in (shown, image.size):
-                raise _wrong_size(shown, told)
             return _to_rgb(image.transpose(turn) if turn is not None and told in (None, shown) else image)
     except Exception as why:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
         raise _as_image_error(why, "decoded") from None
@@ -107,17 +104,16 @@ def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
 def image_header(path: Path) -> tuple[int, int, bool]:
     """(height, width, turned) from the header, EXIF orientation applied; nothing is decoded.
 
-    `turned`: the orientation says that the stored pixels are to be rotated by 90 or 270 degrees.
+    `turned`: the stored pixels are to be rotated by 90 or 270 degrees, and are of another shape.
 
     Raises:
         ImageError: missing, no image of `FORMATS`, or too large.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            _check_size(image.size)
-            # A TIFF's size is given as it will be shown.
-            turned = image.format != "TIFF" and _UPRIGHT.get(_orientation(image)) in _QUARTERS
-            return (image.width, image.height, True) if turned else (image.height, image.width, False)
+            _, (width, height) = _turn(image)
+            _check_size((width, height))
+            return height, width, (width, height) != image.size
     except Exception as why:
         raise _as_image_error(why, "opened") from None
 
@@ -186,17 +182,16 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ImageError(f"has {size[0]} x {size[1]} pixels, more than the limit of {MAX_PIXELS}")
 
 
-def _wrong_size(size: tuple[int, int], told: tuple[int, int]) -> ImageError:
-    return ImageError(f"is {size[0]} x {size[1]} pixels, the annotations say {told[0]} x {told[1]}")
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none or where it cannot be read: the pixels are still good."""
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, tuple[int, int]]:
+    """How to turn the stored pixels upright, and the (width, height) that they then have; from the header."""
+    if image.format == "TIFF":  # Pillow does it itself
+        return None, image.size
     try:
-        # The PNG class's own `getexif` would decode the pixels to find a tag behind them.
-        return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    except Exception:
-        return 1
+        # Not `image.getexif()`: for PNG it would decode all pixels to find a tag behind them.
+        turn = _UPRIGHT.get(int(Image.Image.getexif(image).get(_ORIENTATION, 1)))
+    except Exception:  # a tag that cannot be read; the pixels are still good
+        return None, image.size
+    return turn, image.size[::-1] if turn in _QUARTERS else image.size
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
