@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -160,7 +160,7 @@ def masks(
         given,
         store,
         segmenter=segmenter,
-        options=_options(option),
+        options=source.options(option or []),
         reads=reads,
         layer=layer,
         max_error_share=max_error_share,
@@ -171,7 +171,7 @@ def masks(
     elif first := source.missing(given, job):
         _say(first)
         return
-    _run(context.obj, job, part=_part(part), limit=limit, workers=workers, dry_run=dry_run)
+    _run(context.obj, job, part=source.part(part), limit=limit, workers=workers, dry_run=dry_run)
 
 
 @app.command()
@@ -241,6 +241,10 @@ def demo(
 
 def main(engine: Any = None) -> None:
     """Run the command line; `engine` is the cluster's, where the porch gives one."""
+    for stream in (sys.stdout, sys.stderr):
+        # File and category names come from anywhere; a terminal of another encoding must not end a job.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(obj=engine)
     except SynthgenError as why:
@@ -284,24 +288,3 @@ def _bar(what: str, total: int, unit: str) -> Any:
 def _say(*lines: str) -> None:
     for line in lines:
         typer.echo(line)
-
-
-def _options(given: list[str] | None) -> dict[str, Any]:
-    pairs = [text.partition("=") for text in given or []]
-    for key, equals, _ in pairs:
-        if not key or not equals:
-            raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O iterations=3")
-    return {key: value for key, _, value in pairs}
-
-
-def _part(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isascii() and index.isdigit() and count.isascii() and count.isdigit() and int(index) < int(count)):
-        raise SynthgenError(f"--part {text} should be I/N with I from 0 to N-1, such as --part 0/8")
-    return int(index), int(count)
-
-
-if os.environ.get("PYTHONUTF8") is None and sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
-    # File and category names come from anywhere; a terminal of another encoding must not end a job.
-    sys.stdout.reconfigure(errors="replace")
-    sys.stderr.reconfigure(errors="replace")

@@ -53,7 +53,7 @@ def result(job: Job, tally: Tally) -> Iterator[str]:
     )
     yield from flags(tally.flags)
     if tally.failed_images:
-        yield f"  {tally.failed_images:,} images failed: `synthgen status --failures` lists them, --retry-failed retries"
+        yield f"  {tally.failed_images:,} images failed, listed by `synthgen status --failures`; --retry-failed retries"
     for error in tally.errors[:5]:
         yield f"  failed: {error}"
     if len(tally.errors) > 5:

@@ -1,10 +1,10 @@
-"""Which dataset a command means: its plugin, its name in the store, its files; and its layers, made when missing."""
+"""What a command means: which dataset, of what name in the store, with which files; and the job to do with it."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,6 +207,31 @@ def diagnose(source: Source, *, every_split: bool, check_images: str, bar: NewBa
             check_images=check_images,
             on_progress=bars.tell,
         )
+
+
+def options(given: Sequence[str]) -> dict[str, str]:
+    """["key=value", ...] as a dict.
+
+    Raises:
+        SynthgenError: one has no key or no value.
+    """
+    pairs = [text.partition("=") for text in given]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O batch_size=4")
+    return {key: value for key, _, value in pairs}
+
+
+def part(text: str) -> tuple[int, int]:
+    """ "3/8" as (3, 8).
+
+    Raises:
+        SynthgenError: it is not I/N with 0 <= I < N.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise SynthgenError(f"--part {text} should be I/N with I from 0 to N-1, such as --part 0/8")
+    return int(match[1]), int(match[2])
 
 
 class _Bars:

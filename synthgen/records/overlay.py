@@ -44,7 +44,7 @@ def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         _tint(canvas, sample.annotations[i], _colour(i), image.shape[:2])
     picture = Image.fromarray(canvas.astype(np.uint8))
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(13, round(max(size) / 72)))
+    font = ImageFont.load_default(size=max(13, round(max(size) / 52)))
     taken: list[tuple[float, float, float, float]] = []
     for i in order:
         _label(pen, sample.annotations[i], _colour(i), scale, font, taken, size)
@@ -139,8 +139,10 @@ def _label(
             break
         place_y = over[0][3]
     taken.append((place_x, place_y, place_x + wide, place_y + high))
-    pen.rectangle((place_x, place_y, place_x + wide, place_y + high), fill=(0, 0, 0))
-    pen.text((place_x + 3 - left, place_y + 3 - top), words, fill=colour, font=font)
+    # Black or white, whichever stands out (ITU-R BT.601 luma).
+    ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+    pen.rectangle((place_x, place_y, place_x + wide, place_y + high), fill=colour)
+    pen.text((place_x + 3 - left, place_y + 3 - top), words, fill=ink, font=font)
 
 
 def caption(annotation: Annotation) -> str:
