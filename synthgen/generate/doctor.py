@@ -261,13 +261,13 @@ def _given(dataset: str, root: Path, annotations: Path | None, images: Path | No
 
 def _verdict(splits: Sequence[SplitDiagnosis], given: str) -> tuple[str, str]:
     """One line, and the next command."""
-    stops = {finding.code: finding for split in splits for finding in split.findings if finding.stops}
+    found: Counter[str] = Counter()
+    for split in splits:
+        found.update({finding.code: finding.count for finding in split.findings})
+    stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
     if not stops:
-        found: Counter[str] = Counter()
-        for split in splits:
-            found.update({finding.code: finding.count for finding in split.findings})
-        lost, idle = sum(found[code] for code in LOST), sum(found[flag] for flag in NOT_PROMPTED)
-        said = [f"{idle:,} boxes will get no mask ({', '.join(sorted(NOT_PROMPTED))})"] if idle else []
+        said = [f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(NOT_PROMPTED) if found[flag]]
+        lost = sum(found[code] for code in LOST)
         said += [f"{lost:,} images are lost"] if lost else []
         return f"ready{': ' if said else ''}{'; '.join(said)}", f"synthgen masks {given}"
     if "xyxy_boxes" in stops:
@@ -275,11 +275,21 @@ def _verdict(splits: Sequence[SplitDiagnosis], given: str) -> tuple[str, str]:
     elif "normalised_boxes" in stops:
         remedy = "multiply the boxes by their images' width and height"
     else:
-        worst = max(LOST, key=lambda code: sum(f.count for s in splits for f in s.findings if f.code == code))
+        worst = max(LOST, key=lambda code: found[code])
         remedy = {
             "missing": "name the right folder with --images, or complete the download",
             "unreadable": "download the unreadable images again",
             "wrong_size": "these are not the images that were annotated; name the right folder with --images",
         }[worst]
-        remedy += f" (`masks` takes shards with more than {LOST_SHARE:.0%} lost only with --max-error-share)"
+        remedy += f"; a job takes shards with more than {100 * LOST_SHARE:g} % lost only with --max-error-share"
+        given = given if worst == "unreadable" else _elsewhere(given)
     return f"not ready ({', '.join(stops)}): {remedy}", f"synthgen doctor {given}"
+
+
+def _elsewhere(given: str) -> str:
+    """The same dataset with another folder of images."""
+    words = shlex.split(given)
+    if "--images" in words:
+        place = words.index("--images")
+        del words[place : place + 2]
+    return f"{shlex.join(words)} --images FOLDER"

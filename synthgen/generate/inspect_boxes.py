@@ -60,7 +60,8 @@ def inspect_boxes(columns: BoxColumns, found: Findings, sums: BoxSums) -> None:
 
     for flag, there in columns.flags.items():
         add(flag, np.flatnonzero(there), partial(_what, flag, columns))
-    twin, first, iou = _near_duplicates(columns, image)
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers near the end of float64 are a hostile file's, not ours
+        twin, first, iou = _near_duplicates(columns, image)
     near = dict(zip(twin.tolist(), zip(first.tolist(), iou.tolist(), strict=True), strict=True))
     add("near_duplicate", twin, lambda row: f"IoU {near[row][1]:.3f} with annotation {columns.id[near[row][0]]}")
     order = np.lexsort((columns.id, image))
@@ -116,9 +117,9 @@ def _near_duplicates(
     """
     count = len(columns.id)
     left_out = columns.flags.get("duplicate", np.zeros(count, np.bool_)) | columns.iscrowd
-    with np.errstate(invalid="ignore", over="ignore"):
-        area = columns.bbox[:, 2] * columns.bbox[:, 3]
-        rows = np.flatnonzero((columns.bbox[:, 2:] > 0).all(axis=1) & np.isfinite(area) & ~left_out)
+    area = columns.bbox[:, 2] * columns.bbox[:, 3]
+    sound = (columns.bbox[:, 2:] > 0).all(axis=1) & np.isfinite(columns.bbox).all(axis=1) & np.isfinite(area)
+    rows = np.flatnonzero(sound & ~left_out)
     rows = rows[np.lexsort((area[rows], columns.category[rows], image[rows]))]
     boxes, area, group = xywh_to_xyxy(columns.bbox[rows]), area[rows], _groups(image[rows], columns.category[rows])
     first = np.full(count, count)  # the earliest twin of each box; `count` = it has none

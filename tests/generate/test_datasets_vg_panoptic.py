@@ -14,8 +14,10 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images, coco_panoptic, visual_genome
+from synthgen.generate.ingest import ingest
 from synthgen.records.geometry import decode_mask, rle_area
 from synthgen.records.sample import FLAGS, Annotation, Sample
+from synthgen.records.store import ShardStore
 
 Shared = Callable[[str], Path]
 
@@ -321,3 +323,28 @@ def test_boxes_do_not_need_the_pngs_and_masks_say_so(tmp_path: Path) -> None:
         list(coco_panoptic.read(files, "human"))
     with pytest.raises(SynthgenError, match=r"no file .*panoptic_train2017.json; put"):
         coco_panoptic.files(tmp_path, "train2017", None)
+
+
+# --------------------------------------------------------------------------------------------- as an ingest uses them
+
+
+def ingested(tmp_path: Path, module: Any, files: Files, layer: str) -> list[Sample]:
+    store = ShardStore(tmp_path)
+    ingest(store, module, files, name="given", split="all", layer=layer)
+    return [sample for shard in store.layer("given", "all", layer) for sample in store.read(shard)]
+
+
+def test_phrases_and_masks_arrive_in_shards(tmp_path: Path, shared: Shared) -> None:
+    files = visual_genome.files(shared("data/visual_genome_excerpt"), "all", None)
+    regions = [a for sample in ingested(tmp_path, visual_genome, files, "regions") for a in sample.annotations]
+    assert len(regions) == 3028 and all(len(a.captions) == 1 and a.category == "" for a in regions)
+    assert not any("unknown_category" in a.flags for a in regions), "a region has no category to be unknown"
+    objects = [a for sample in ingested(tmp_path, visual_genome, files, "annotations") for a in sample.annotations]
+    assert len(objects) == 460 and all(a.category for a in objects)
+    root = shared("data/coco_panoptic_sample")
+    files = coco_panoptic.files(root, "val2017", root / "panoptic_examples.json")
+    samples = ingested(tmp_path, coco_panoptic, files, "human")
+    segments = [a for sample in samples for a in sample.annotations]
+    assert [len(sample.annotations) for sample in samples] == [18, 32]
+    assert all(a.segmentation is not None and a.mask_source == "human" for a in segments)
+    assert {a.category for a in segments if not a.isthing} >= {"tree-merged", "grass-merged", "sky-other-merged"}

@@ -264,6 +264,7 @@ def test_too_many_lost_images_stop_and_name_the_remedy(tmp_path: Path) -> None:
     assert findings(found)["missing"].count == 20
     assert findings(found)["too_many_lost"].stops and found.exit_code == 1
     assert "--images" in found.verdict and found.next.startswith("synthgen doctor --dataset coco-json")
+    assert found.next.endswith("boxes.json --images FOLDER")
     with pytest.raises(SynthgenError, match=r"no folder .*nowhere .*--images"):
         examine("coco_json", tmp_path, annotations=path, images=tmp_path / "nowhere")
 
@@ -356,6 +357,18 @@ def test_names_cannot_move_the_terminals_cursor(tmp_path: Path) -> None:
     text = as_text(look(tmp_path, content))
     assert all(line.isprintable() for line in text)
     assert any("\\x1b[2J" in line for line in text)
+
+
+@pytest.mark.filterwarnings("error")
+def test_absurd_numbers_are_counted_and_nothing_warns(tmp_path: Path) -> None:
+    content = clean(images=12, boxes=4)
+    absurd = [1e308, -1e308, float("nan"), float("inf"), 5e-324]
+    for i, annotation in enumerate(content["annotations"][:25]):
+        annotation["bbox"] = [absurd[i % 5], absurd[i // 5], absurd[i % 4], absurd[(i + 1) % 5]]
+    found = findings(look(tmp_path, content))
+    assert (
+        found["degenerate"].count + found["outside"].count + (found["clipped"].count if "clipped" in found else 0) == 25
+    )
 
 
 def test_an_empty_dataset_is_a_sentence(tmp_path: Path) -> None:
