@@ -1,211 +1,20 @@
-"""Worker and engine: one model, many shards; (job, shards) -> reports.
+"""Engines: (job, shards) -> reports. `in_process` is this machine's.
 
-An engine is a function. `in_process` is this machine's; a cluster's has the same signature and lives on the porch
-(`pipelines/`). Both run the same `Worker`.
+An engine is a function. A cluster's has the same signature and lives on the porch (`pipelines/`); both run the same
+`Worker`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from synthgen import __version__, plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate.audit import audit_sample
 from synthgen.generate.job import Job
-from synthgen.generate.stages import Stage
-from synthgen.records.images import ImageError, load_ahead
+from synthgen.generate.worker import OnImages, ShardReport, Worker
 from synthgen.records.recipe import in_words
-from synthgen.records.sample import Sample
 from synthgen.records.store import Shard, ShardStore
-
-log = logging.getLogger(__name__)
-
-#: Called after each image with how many are done; for progress only.
-OnImages = Callable[[int], None]
-
-#: Decoded images of one batch may hold this many bytes together; a batch of huge photographs is cut short.
-BATCH_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class ShardReport:
-    """What happened to one shard.
-
-    Attributes:
-        shard: which.
-        error: why it was not committed; None = committed.
-        fatal: the error would hit every other shard too (a full disk); the job stops.
-        too_many_errors: it was refused by the job's `max_error_share`.
-        seconds: wall time.
-        images, annotations, masks: how many.
-        failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
-        flags: how many annotations carry each flag.
-    """
-
-    shard: Shard
-    error: str | None = None
-    fatal: bool = False
-    too_many_errors: bool = False
-    seconds: float = 0.0
-    images: int = 0
-    annotations: int = 0
-    masks: int = 0
-    failed: tuple[dict[str, Any], ...] = ()
-    flags: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Processed:
-    """A shard between model and disk."""
-
-    shard: Shard
-    samples: list[Sample]
-    parent: dict[str, Any]
-    failed: tuple[dict[str, Any], ...]
-    started: float
-
-
-class Worker:
-    """Holds the model. One shard in, one shard committed, one report out; never raises for a shard's sake."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.store = ShardStore(job.store)
-        self.stage: Stage = plugins.load("generate.stages", job.stage).build(job.plugin, job.options)
-        self.threads = max(2, os.cpu_count() or 1)
-
-    def run(self, shard: Shard, on_images: OnImages | None = None) -> ShardReport:
-        """Process one shard of the job's output layer and commit it."""
-        return self.finish(self.process(shard, on_images))
-
-    def process(self, shard: Shard, on_images: OnImages | None = None) -> _Processed | ShardReport:
-        """All of `run` that needs the model. A failure is a report."""
-        started = time.monotonic()
-        try:
-            parent = self.store.footer(shard.of(self.job.reads))
-            if parent is None:
-                raise SynthgenError(f"input shard {shard.of(self.job.reads)} is gone; run the stage before again")
-            samples, failed = self._process(shard, on_images)
-            self._refuse_many_errors(shard, len(samples), failed)
-        except Exception as why:  # a shard's failure is a value: the other shards go on
-            return _as_report(shard, why, started)
-        return _Processed(shard, samples, parent, failed, started)
-
-    def finish(self, done: _Processed | ShardReport) -> ShardReport:
-        """All of `run` that does not need the model: encode, write, rename."""
-        if isinstance(done, ShardReport):
-            return done
-        flat = [annotation for sample in done.samples for annotation in sample.annotations]
-        report = ShardReport(
-            done.shard,
-            images=len(done.samples),
-            annotations=len(flat),
-            masks=sum(a.segmentation is not None for a in flat),
-            failed=done.failed,
-            flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
-        )
-        footer = {
-            "synthgen": __version__,
-            "recipe": self.job.recipe(),
-            "fingerprint": self.job.fingerprint(done.parent["fingerprint"]),
-            "parent": {"layer": self.job.reads, "fingerprint": done.parent["fingerprint"]},
-            "categories": done.parent.get("categories", []),
-            "counts": {
-                "images": report.images,
-                "annotations": report.annotations,
-                "masks": report.masks,
-                "errors": sum(sample.error is not None for sample in done.samples),
-                "flags": report.flags,
-            },
-            "failed": list(done.failed),
-        }
-        try:
-            self.store.commit(done.shard, done.samples, footer)
-        except Exception as why:
-            # What keeps one shard from being written, a full disk, keeps the others too.
-            return replace(_as_report(done.shard, why, done.started), fatal=isinstance(why, SynthgenError))
-        return replace(report, seconds=time.monotonic() - done.started)
-
-    def _process(self, shard: Shard, on_images: OnImages | None) -> tuple[list[Sample], tuple[dict[str, Any], ...]]:
-        """The shard's samples, each processed or with the reason why not, and the list of those reasons."""
-        samples = list(self.store.read(shard.of(self.job.reads)))
-        result = list(samples)
-        reasons: dict[int, str] = {}
-        todo = list(range(len(samples)))
-        if self.job.retry_failed and (footer := self.store.footer(shard)) is not None:
-            again = {entry["row"] for entry in footer["failed"]}
-            todo = [i for i in todo if i in again]
-            result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read(shard))]
-        batch: list[tuple[int, Sample, NDArray[np.uint8]]] = []
-
-        def flush() -> None:
-            self._process_batch(batch, result, reasons)
-            if on_images:
-                on_images(len(batch))
-            batch.clear()
-
-        for i, (sample, image) in zip(
-            todo, load_ahead((samples[i] for i in todo), self.job.images, threads=self.threads), strict=True
-        ):
-            if isinstance(image, ImageError):
-                result[i], reasons[i] = replace(sample, error=str(image)), str(image)
-            elif image is not None:
-                batch.append((i, _with_size(sample, image), image))
-            if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= BATCH_BYTES:
-                flush()
-        flush()
-        failed = [
-            {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}
-            for i in sorted(reasons)
-        ]
-        return result, tuple(failed)
-
-    def _process_batch(
-        self, batch: list[tuple[int, Sample, NDArray[np.uint8]]], result: list[Sample], reasons: dict[int, str]
-    ) -> None:
-        """Put a batch through the stage. If it fails, one by one: a poisoned image fails alone."""
-        if not batch:
-            return
-        try:
-            done = list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
-        except Exception as why:
-            if len(batch) > 1:
-                log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
-                for one in batch:
-                    self._process_batch([one], result, reasons)
-                return
-            i, sample, _ = batch[0]
-            log.exception("image %s failed", sample.file_name)
-            result[i] = self.stage.failed(sample)
-            reasons[i] = f"{self.job.plugin} failed ({type(why).__name__}: {_line(why)})"
-            return
-        for (i, _, _), sample in zip(batch, done, strict=True):
-            result[i] = sample
-
-    def _refuse_many_errors(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
-        if len(failed) <= self.job.max_error_share * images:
-            return
-        first = failed[0]
-        message = (
-            f"{shard}: {len(failed)} of {images} images failed, more than {self.job.max_error_share:.0%}, "
-            f"e.g. {first['file_name']} ({first['error']}); nothing was committed; "
-            f"check --images {self.job.images}, or accept more with --max-error-share"
-        )
-        raise TooManyFailuresError(message)
-
-
-class TooManyFailuresError(Exception):
-    """A shard over the job's share of failed images: it fails alone, the job goes on."""
 
 
 def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
@@ -270,13 +79,6 @@ def in_process(
             yield last.result()
 
 
-def _with_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
-    """Fill in a size that the source did not give, and what could not be audited without it."""
-    if sample.height and sample.width:
-        return sample
-    return audit_sample(replace(sample, height=image.shape[0], width=image.shape[1]))
-
-
 def _refuse_other_plan(shard: Shard, present: set[Shard]) -> None:
     other = next((s for s in present if s.count != shard.count), None)
     if other is not None:
@@ -296,19 +98,3 @@ def _foreign(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str
     return (
         f"{shard} was made with {theirs}; this job says {ours}; choose another --layer, or delete that layer's folder"
     )
-
-
-def _as_report(shard: Shard, why: Exception, started: float) -> ShardReport:
-    known = isinstance(why, SynthgenError | TooManyFailuresError)
-    if not known:
-        log.error("shard %s failed", shard, exc_info=why)
-    return ShardReport(
-        shard,
-        error=str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}",
-        too_many_errors=isinstance(why, TooManyFailuresError),
-        seconds=time.monotonic() - started,
-    )
-
-
-def _line(why: Exception) -> str:
-    return (str(why).splitlines() or ["no reason given"])[0][:200]

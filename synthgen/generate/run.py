@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.engine import OnImages, ShardReport, pending
+from synthgen.generate.engine import pending
 from synthgen.generate.job import Job
+from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.files import append_line, write_text
 from synthgen.records.recipe import in_words
 from synthgen.records.store import Shard, ShardStore

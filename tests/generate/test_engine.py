@@ -11,9 +11,10 @@ from toys import world
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate.engine import Worker, in_process, pending
+from synthgen.generate.engine import in_process, pending
 from synthgen.generate.job import Job
 from synthgen.generate.run import run, shards_to_do
+from synthgen.generate.worker import Worker
 from synthgen.records.recipe import fingerprint
 from synthgen.records.sample import Annotation, Sample
 from synthgen.records.store import Shard, ShardStore
