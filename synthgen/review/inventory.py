@@ -96,13 +96,14 @@ def _runs(folder: Path) -> Iterator[str]:
     """What the diaries of present runs say."""
     for path in sorted(folder.glob("status*.json")):
         status = _json(path.read_text(encoding="utf-8", errors="replace"))
-        left = status.get("shards", 0) - status.get("committed", 0) - status.get("failed", 0)
-        if left > 0 and time.time() - status.get("updated", 0) < FRESH:
-            eta = status.get("eta_seconds")
-            yield (
-                f"  running  {status.get('images_per_second', 0):.1f} images/s, {left:,} shards left"
-                + (f", about {eta / 60:.0f} minutes" if eta is not None else "")
-            )
+        try:
+            left = status["shards"] - status["committed"] - status["failed"]
+            if left > 0 and time.time() - status["updated"] < FRESH:
+                eta = status["eta_seconds"]
+                about = f", about {eta / 60:.0f} minutes" if eta is not None else ""
+                yield f"  running  {status['images_per_second']:.1f} images/s, {left:,} shards left{about}"
+        except (KeyError, TypeError, ValueError):
+            continue  # torn, or not ours
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""What `status` and `show` say of a store, damaged diaries and all."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from toys import world
+
+from synthgen.errors import SynthgenError
+from synthgen.records.sample import Annotation, Sample
+from synthgen.records.store import Shard, ShardStore
+from synthgen.review import inventory
+from synthgen.review.show import show
+
+
+def make(store: Path, *, shards: int = 3, committed: int = 2) -> Path:
+    house = ShardStore(store)
+    for index in range(committed):
+        samples = [
+            Sample(n, f"w/{n}", f"{n:04d}.png", 72, 96, (Annotation(n, (1.0, 1.0, 9.0, 9.0), "ball"),))
+            for n in range(index * 4 + 1, index * 4 + 5)
+        ]
+        failed = [{"row": 1, "image_id": 2, "file_name": "0002.png", "error": "no such file"}] if index == 0 else []
+        footer = {
+            "recipe": {"stage": "masks", "plugin": "toy", "options": {"level": 3}},
+            "fingerprint": "f",
+            "counts": {"images": 4, "annotations": 4, "masks": 3, "errors": len(failed), "flags": {"clipped": 1}},
+            "failed": failed,
+        }
+        house.commit(Shard("w", "train", "masks", index, shards), samples, footer)
+    return house.folder("w", "train", "masks") / "_log"
+
+
+def test_a_layer_is_added_up_over_its_footers(tmp_path: Path) -> None:
+    make(tmp_path)
+    text = "\n".join(inventory.say(tmp_path))
+    assert "shards   2 of 3 (67%)" in text
+    assert "made by  toy level=3" in text
+    assert "images   8, 1 with an error" in text
+    assert "boxes    8, 6 masks" in text
+    assert "clipped 2" in text
+    assert "1 images; --failures" in text
+
+
+def test_failures_are_listed_by_image_and_by_shard(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.mkdir()
+    lines = [
+        {"shard": "w/train/masks/00002-of-00003", "error": "first try"},
+        {"shard": "w/train/masks/00001-of-00003", "error": "long mended"},
+        {"shard": "w/train/masks/00002-of-00003", "error": "last word"},
+    ]
+    (log / "failures.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{torn")
+    text = "\n".join(inventory.say(tmp_path, failures=True))
+    assert "image 2 0002.png: no such file" in text
+    assert "last word" in text
+    assert "first try" not in text
+    assert "long mended" not in text  # that shard is there
+
+
+def test_a_running_job_is_shown_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.mkdir()
+    status = {"shards": 3, "committed": 2, "failed": 0, "images_per_second": 2.5, "eta_seconds": 120}
+    (log / "status.json").write_text(json.dumps({**status, "updated": time.time()}))
+    assert "running  2.5 images/s, 1 shards left, about 2 minutes" in "\n".join(inventory.say(tmp_path))
+    (log / "status.json").write_text(json.dumps({**status, "updated": time.time() - 3600}))
+    assert "running" not in "\n".join(inventory.say(tmp_path))
+
+
+@pytest.mark.parametrize("rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00"])
+def test_a_damaged_diary_stops_nothing(tmp_path: Path, rubbish: str) -> None:
+    log = make(tmp_path)
+    log.mkdir()
+    for name in ("status.json", "failures.jsonl"):
+        (log / name).write_text(rubbish)
+    assert "shards   2 of 3" in "\n".join(inventory.say(tmp_path, failures=True))
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
+    assert "synthgen demo" in next(inventory.say(tmp_path / "nowhere"))
+
+
+def test_show_draws_the_same_images_for_the_same_seed(tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    make(tmp_path / "store")
+    images = tmp_path / "photos"
+    first = show("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "a", n=3)[1]
+    again = show("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "b", n=3)[1]
+    assert [p.name for p in first] == [p.name for p in again]
+    assert len(first) == 3
+    every = show("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "c", n=99)[1]
+    assert [p.name for p in every] == [f"{n}-{n:04d}.png" for n in range(1, 9)]
+
+
+def test_show_finds_images_by_name_or_id(tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    make(tmp_path / "store")
+    only = ("0003.png", "6")
+    _, found = show("w/train/masks", tmp_path / "store", images=tmp_path / "photos", out=tmp_path / "a", only=only)
+    assert [p.name for p in found] == ["3-0003.png", "6-0006.png"]
+    with pytest.raises(SynthgenError, match=r"no image 0099\.png"):
+        show("w/train/masks", tmp_path / "store", images=tmp_path / "photos", out=tmp_path / "b", only=["0099.png"])
+
+
+def test_show_asks_where_the_images_are(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(SynthgenError, match="--images FOLDER"):
+        show("w/train/masks", tmp_path, out=tmp_path / "a")
+
+
+def test_a_file_name_cannot_climb_out_of_the_folder_of_pictures(tmp_path: Path) -> None:
+    evil = Sample(1, "w/1", "../../../evil.png", 72, 96, ())
+    footer = {"fingerprint": "f", "recipe": {}, "counts": {}}
+    ShardStore(tmp_path).commit(Shard("w", "train", "masks", 0, 1), [evil], footer)
+    (tmp_path / "photos").mkdir()
+    _, found = show("w/train/masks", tmp_path, images=tmp_path / "photos", out=tmp_path / "out")
+    assert [p.parent for p in found] == [tmp_path / "out"]
+    assert found[0].exists()
