@@ -11,14 +11,15 @@ import argparse
 import io
 import time
 from contextlib import redirect_stdout
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 
 from synthgen.generate.stages import masks
-from synthgen.records.geometry import encode_mask, rle_iou
-from synthgen.records.images import ImageError, find, load_rgb
+from synthgen.records.geometry import rle_iou
+from synthgen.records.images import ImageError, load_ahead
 from synthgen.records.sample import Annotation, Rle, Sample
 
 #: COCO's size classes: area of the human mask below, in square pixels.
@@ -58,27 +59,29 @@ def measure(stage: masks.Masks, coco: COCO, folder: Path, limit: int | None) -> 
     Returns:
         float64 [N, 2] (IoU, area of the human mask in square pixels), images, seconds in the stage (decoding apart).
     """
-    scores, images, seconds = [], 0, 0.0
+    rows, samples, truths = [], [], []
     for key in sorted(coco.imgs)[:limit]:
         row = coco.imgs[key]
         human = [a for a in coco.imgToAnns[key] if not a.get("iscrowd") and min(a["bbox"][2:]) > 0]
-        try:
-            pixels = load_rgb(find(folder, row["file_name"]), row["height"], row["width"])
-        except ImageError as why:
-            print(f"left out: {row['file_name']} {why}")
-            continue
         boxes = tuple(Annotation(id=a["id"], bbox=tuple(a["bbox"]), category="") for a in human)
-        sample = Sample(key, str(key), row["file_name"], row["height"], row["width"], boxes)
+        samples.append(Sample(key, str(key), row["file_name"], row["height"], row["width"], boxes))
+        truths.append([(Rle((row["height"], row["width"]), coco.annToRLE(a)["counts"]), a["area"]) for a in human])
+    images, seconds = 0, 0.0
+    pairs = zip(truths, load_ahead(samples, folder, threads=2), strict=True)
+    while batch := list(islice(pairs, stage.batch_size)):
+        for _, (sample, pixels) in batch:
+            if isinstance(pixels, ImageError):
+                print(f"left out: {sample.file_name} {pixels}")
+        batch = [(truth, sample, pixels) for truth, (sample, pixels) in batch if not isinstance(pixels, ImageError)]
         start = time.perf_counter()
-        (done,) = stage.process([sample], [pixels])
+        done = list(stage.process([sample for _, sample, _ in batch], [pixels for _, _, pixels in batch]))
         seconds += time.perf_counter() - start
-        images += 1
-        nothing = encode_mask(np.zeros((row["height"], row["width"]), np.uint8))
-        for found, truth in zip(done.annotations, human, strict=True):
-            rle = coco.annToRLE(truth)
-            truth_rle = Rle((row["height"], row["width"]), rle["counts"])
-            scores.append((rle_iou([found.segmentation or nothing], [truth_rle])[0, 0], truth["area"]))
-    return np.array(scores).reshape(-1, 2), images, seconds
+        images += len(batch)
+        for (truth, _, _), sample in zip(batch, done, strict=True):
+            for (mask, area), found in zip(truth, sample.annotations, strict=True):
+                iou = rle_iou([found.segmentation], [mask])[0, 0] if found.segmentation else 0.0
+                rows.append((iou, area))
+    return np.array(rows).reshape(-1, 2), images, seconds
 
 
 def show(name: str, data: str, scores: np.ndarray, images: int, seconds: float) -> None:
