@@ -131,7 +131,7 @@ def test_odd_objects_are_all_there(tmp_path: Path) -> None:
                     "merged_object_ids": [9],
                 },
                 {"object_id": 1, "x": "1.5", "y": -2, "width": 3.25, "height": 4, "names": []},
-                {"object_id": None, "x": 1, "w": 3, "h": 4, "names": "dog"},
+                {"object_id": 10**30, "x": 1, "w": 3, "h": 4, "names": "dog"},
                 {"id": 4, "x": 0, "y": 0, "w": 1e400, "h": True, "names": [None]},
             ],
         },

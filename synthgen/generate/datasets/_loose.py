@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def number(value: object) -> float:
@@ -13,6 +17,16 @@ def number(value: object) -> float:
         except (ValueError, OverflowError):
             return math.nan
     return math.nan
+
+
+def numbers(values: list[Any]) -> NDArray[np.float64]:
+    """`number` of many values, float64 [N]; fast where they are numbers."""
+    if set(map(type, values)) <= {int, float}:
+        try:
+            return np.array(values, np.float64)
+        except OverflowError:
+            pass
+    return np.array([number(value) for value in values], np.float64)
 
 
 def integer(value: object) -> int | None:

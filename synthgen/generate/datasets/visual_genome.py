@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
-from synthgen.generate.datasets._loose import integer, number, pixels
+from synthgen.generate.datasets._loose import integer, numbers, pixels
 from synthgen.records.sample import Caption, Sample
 
 SPLITS = ("all",)
@@ -33,6 +33,7 @@ _NAMES = {
 }
 _FOLDERS = ("VG_100K", "VG_100K_2")
 _BATCH = 10_000
+_NO_IMAGE = -1
 _REGION = 0  # the one category of all regions: no name
 
 log = logging.getLogger(__name__)
@@ -116,23 +117,22 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
         )
     yield from _images(files)
     names: dict[str, int] = {}
-    batch = _Batch(payloads=role == "regions")
+    boxes: list[_Box] = []
+    owners: list[int] = []
     for element in _elements(files, role):
-        of_element = _image_id(element)
-        for box in getattr(element, role) or ():
-            image_id = _image_id(box) if of_element is None else of_element
-            if role == "regions":
-                batch.add(image_id, _first_integer(box.region_id, box.id), box, _REGION, _text(box.phrase))
-            else:
-                name = _name(box.names)
-                if name not in names:
-                    names[name] = _digest(name)
-                batch.add(image_id, _first_integer(box.object_id, box.id), box, names[name], None)
-        if len(batch.id) >= _BATCH:
-            yield batch.arrays()
-            batch = _Batch(payloads=role == "regions")
-    if batch.id:
-        yield batch.arrays()
+        some, owner = getattr(element, role) or [], _image_id(element)
+        boxes += some
+        # An image that no list has is told of by an ingest; a box without one would be lost.
+        owners += (
+            [_NO_IMAGE if (i := _image_id(box)) is None else i for box in some]
+            if owner is None
+            else [owner] * len(some)
+        )
+        if len(boxes) >= _BATCH:
+            yield _regions(boxes, owners) if role == "regions" else _objects(boxes, owners, names)
+            boxes, owners = [], []
+    if boxes:
+        yield _regions(boxes, owners) if role == "regions" else _objects(boxes, owners, names)
     names.pop("", None)  # an object that nobody named keeps a category id without a name, and is flagged for it
     yield Categories({_REGION: ""} if role == "regions" else {key: name for name, key in sorted(names.items())})
 
@@ -209,45 +209,46 @@ def _file_name(image_id: int, url: object) -> str:
     return f"{_FOLDERS[0]}/{image_id}.jpg"
 
 
-@dataclass
-class _Batch:
-    """Rows on their way to arrays."""
+def _regions(boxes: list[_Box], owners: list[int]) -> Annotations:
+    return replace(
+        _annotations(boxes, owners, [box.region_id for box in boxes]),
+        category=np.full(len(boxes), _REGION, np.int64),
+        payload=[_text(box.phrase) for box in boxes],
+    )
 
-    payloads: bool
-    image_id: list[int] = field(default_factory=list)
-    id: list[int] = field(default_factory=list)
-    bbox: list[tuple[float, float, float, float]] = field(default_factory=list)
-    category: list[int] = field(default_factory=list)
-    payload: list[bytes | None] = field(default_factory=list)
 
-    def add(self, image_id: int | None, box_id: int, box: _Box, category: int, payload: bytes | None) -> None:
-        self.image_id.append(-1 if image_id is None else image_id)  # an image that no list has: told, not dropped
-        self.id.append(box_id)
-        width = box.width if box.w is None else box.w
-        height = box.height if box.h is None else box.h
-        self.bbox.append((number(box.x), number(box.y), number(width), number(height)))
-        self.category.append(category)
-        self.payload.append(payload)
+def _objects(boxes: list[_Box], owners: list[int], names: dict[str, int]) -> Annotations:
+    """New names are added to `names` with their ids."""
+    found = [_name(box.names) for box in boxes]
+    names.update({name: _digest(name) for name in set(found).difference(names)})
+    category = np.array([names[name] for name in found], np.int64)
+    return replace(_annotations(boxes, owners, [box.object_id for box in boxes]), category=category)
 
-    def arrays(self) -> Annotations:
-        bbox = np.asarray(self.bbox, np.float64)
-        return Annotations(
-            image_id=np.asarray(self.image_id, np.int64),
-            id=np.asarray(self.id, np.int64),
-            bbox=bbox,
-            category=np.asarray(self.category, np.int64),
-            iscrowd=np.zeros(len(self.id), np.bool_),
-            flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
-            payload=self.payload if self.payloads else None,
-        )
+
+def _annotations(boxes: list[_Box], owners: list[int], ids: list[Any]) -> Annotations:
+    """What objects and regions have in common."""
+    bbox = np.stack(
+        [
+            numbers([box.x for box in boxes]),
+            numbers([box.y for box in boxes]),
+            numbers([box.width if box.w is None else box.w for box in boxes]),
+            numbers([box.height if box.h is None else box.h for box in boxes]),
+        ],
+        axis=1,
+    )
+    return Annotations(
+        image_id=np.array(owners, np.int64),
+        id=np.array([_first_integer(value, box.id) for value, box in zip(ids, boxes, strict=True)], np.int64),
+        bbox=bbox,
+        category=np.zeros(len(boxes), np.int64),
+        iscrowd=np.zeros(len(boxes), np.bool_),
+        flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
+    )
 
 
 def _image_id(thing: _Element | _Box) -> int | None:
     """The id of the image that an element or a box belongs to; None where it does not say."""
-    if isinstance(thing, _Element):
-        found = integer(thing.image_id)
-        return integer(thing.id) if found is None else found
-    nested = thing.image
+    nested = thing.id if isinstance(thing, _Element) else thing.image
     if isinstance(nested, dict):
         nested = nested.get("image_id", nested.get("id"))
     found = integer(thing.image_id)
@@ -271,4 +272,8 @@ def _digest(name: str) -> int:
 
 def _first_integer(*values: object) -> int:
     """The first of `values` that is an integer; -1 where none is."""
-    return next((found for value in values if (found := integer(value)) is not None), -1)
+    for value in values:
+        found = integer(value)
+        if found is not None:
+            return found
+    return -1
