@@ -177,7 +177,7 @@ def masks(
 @app.command()
 def status(
     store: Store = STORE,
-    failures: Annotated[bool, typer.Option("--failures", help="List every failed image and shard")] = False,
+    failures: Annotated[bool, typer.Option("--failures", help="List every failed object, image and shard")] = False,
 ) -> None:
     """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
     from synthgen.review import inventory

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.records.recipe import in_words
+from synthgen.records.sample import FLAGS
 from synthgen.records.store import Shard, ShardStore
 
 #: A status file younger than this many seconds tells of a run that is under way.
 FRESH = 300.0
+
+#: Flags of objects that were to get a mask and did not.
+FAILED = frozenset({"empty_mask", "segmenter_failed"})
 
 
 @dataclass
@@ -25,7 +29,8 @@ class Layer:
         shards: committed; count: of how many.
         recipes: recipe in words -> shards made by it.
         counts: images, annotations, masks, errors; flags: annotations by flag.
-        failed: images that the layer's stage could not process, with their shard.
+        failed: how many images the layer's stage could not process.
+        to_tell: shards with an image or an object that `failures` lists.
     """
 
     name: str
@@ -35,7 +40,8 @@ class Layer:
     recipes: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
-    failed: list[tuple[Shard, dict[str, Any]]] = field(default_factory=list)
+    failed: int = 0
+    to_tell: list[Shard] = field(default_factory=list)
 
 
 def layers(store: Path) -> Iterator[Layer]:
@@ -51,12 +57,14 @@ def layers(store: Path) -> Iterator[Layer]:
             counts = footer.get("counts", {})
             found.counts.update({key: n for key, n in counts.items() if isinstance(n, int)})
             found.flags.update(counts.get("flags", {}))
-            found.failed += [(shard, entry) for entry in footer.get("failed", [])]
+            found.failed += len(footer.get("failed", []))
+            if counts.get("errors") or FAILED.intersection(counts.get("flags", {})):
+                found.to_tell.append(shard)
         yield found
 
 
 def say(store: Path, *, failures: bool = False) -> Iterator[str]:
-    """The store as lines of text; with `failures`, every failed image and shard."""
+    """The store as lines of text; with `failures`, every failed object, image and shard."""
     empty = True
     for layer in layers(store):
         empty = False
@@ -71,14 +79,28 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
             yield f"  flags    {', '.join(f'{flag} {n:,}' for flag, n in sorted(layer.flags.items()))}"
         yield from _runs(store / layer.name / "_log")
         if layer.failed and not failures:
-            yield f"  failed   {len(layer.failed):,} images; --failures lists them, `masks --retry-failed` tries again"
+            yield f"  failed   {layer.failed:,} images; --failures lists them, `masks --retry-failed` tries again"
         if failures:
-            for shard, entry in layer.failed:
-                yield f"  failed   {shard.index:05d} image {entry['image_id']} {entry['file_name']}: {entry['error']}"
+            for shard in layer.to_tell:
+                yield from _failures(ShardStore(store), shard)
             for entry in failed_shards(store, layer.name):
                 yield f"  failed   {entry['error']}"
     if empty:
         yield f"no shards in {store}; `synthgen demo` makes some, `synthgen masks --help` says how to make your own"
+
+
+def _failures(house: ShardStore, shard: Shard) -> Iterator[str]:
+    """Each image with an error and each object without the mask that it was to get."""
+    footer = house.footer(shard) or {}
+    reasons = {entry["image_id"]: entry["error"] for entry in footer.get("failed", [])}
+    for sample in house.read(shard):
+        image = f"{shard.index:05d} image {sample.image_id} {sample.file_name}"
+        if sample.error is not None:
+            yield f"  failed   {image}: {sample.error}"
+        for a in sample.annotations:
+            for flag in FAILED.intersection(a.flags):
+                reason = reasons.get(sample.image_id, FLAGS[flag]) if flag == "segmenter_failed" else FLAGS[flag]
+                yield f"  no mask  {image}, annotation {a.id} {a.category}: {reason}"
 
 
 def failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,18 @@ def make(store: Path, *, shards: int = 3, committed: int = 2) -> Path:
             Sample(n, f"w/{n}", f"{n:04d}.png", 72, 96, (Annotation(n, (1.0, 1.0, 9.0, 9.0), "ball"),))
             for n in range(index * 4 + 1, index * 4 + 5)
         ]
-        failed = [{"row": 1, "image_id": 2, "file_name": "0002.png", "error": "no such file"}] if index == 0 else []
+        if index == 0:
+            sick = replace(samples[2].annotations[0], flags=("segmenter_failed",))
+            samples[1] = replace(samples[1], error="no such file")
+            samples[2] = replace(samples[2], annotations=(sick,))
+        failed = [
+            {"row": 1, "image_id": 2, "file_name": "0002.png", "error": "no such file"},
+            {"row": 2, "image_id": 3, "file_name": "0003.png", "error": "toy failed (RuntimeError: poisoned)"},
+        ] * (index == 0)
         footer = {
             "recipe": {"stage": "masks", "plugin": "toy", "options": {"level": 3}},
             "fingerprint": "f",
-            "counts": {"images": 4, "annotations": 4, "masks": 3, "errors": len(failed), "flags": {"clipped": 1}},
+            "counts": {"images": 4, "annotations": 4, "masks": 3, "errors": int(index == 0), "flags": {"clipped": 1}},
             "failed": failed,
         }
         house.commit(Shard("w", "train", "masks", index, shards), samples, footer)
@@ -42,10 +50,10 @@ def test_a_layer_is_added_up_over_its_footers(tmp_path: Path) -> None:
     assert "images   8, 1 with an error" in text
     assert "boxes    8, 6 masks" in text
     assert "clipped 2" in text
-    assert "1 images; --failures" in text
+    assert "2 images; --failures" in text
 
 
-def test_failures_are_listed_by_image_and_by_shard(tmp_path: Path) -> None:
+def test_failures_are_listed_by_object_image_and_shard(tmp_path: Path) -> None:
     log = make(tmp_path)
     log.mkdir()
     lines = [
@@ -55,7 +63,8 @@ def test_failures_are_listed_by_image_and_by_shard(tmp_path: Path) -> None:
     ]
     (log / "failures.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{torn")
     text = "\n".join(inventory.say(tmp_path, failures=True))
-    assert "image 2 0002.png: no such file" in text
+    assert "failed   00000 image 2 0002.png: no such file" in text
+    assert "no mask  00000 image 3 0003.png, annotation 3 ball: toy failed (RuntimeError: poisoned)" in text
     assert "last word" in text
     assert "first try" not in text
     assert "long mended" not in text  # that shard is there
