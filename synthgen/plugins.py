@@ -20,10 +20,13 @@ def names(shelf: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
+def stem(name: str) -> str:
+    """The one spelling of a plugin's name, as recipes keep it: "coco-json" is `coco_json`; modules stay as they are."""
+    return name if "." in name else name.replace("-", "_")
+
+
 def load(shelf: str, name: str) -> ModuleType:
     """Import the plugin `name` of a shelf. A name with a dot is a module of the user's own, from anywhere.
-
-    A dash may stand for an underscore: "coco-json" is `coco_json.py`.
 
     Raises:
         SynthgenError: the shelf has no such plugin, or the user's own module cannot be imported.
@@ -38,15 +41,22 @@ def load(shelf: str, name: str) -> ModuleType:
             raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
         return importlib.import_module(name)
     known = names(shelf)
-    stem = name.replace("-", "_")
-    if stem not in known:
-        raise SynthgenError(f"no {kind} named '{name}'{did_you_mean(stem, known)} (have: {', '.join(known) or 'none'})")
-    return importlib.import_module(f"synthgen.{shelf}.{stem}")
+    if stem(name) not in known:
+        close = did_you_mean(stem(name), known)
+        raise SynthgenError(f"no {kind} named '{name}'{close} (have: {', '.join(known) or 'none'})")
+    return importlib.import_module(f"synthgen.{shelf}.{stem(name)}")
 
 
 def options(shelf: str, name: str) -> dict[str, inspect.Parameter]:
-    """The keyword options that a plugin's `build` takes, by name, with their defaults."""
-    return dict(inspect.signature(load(shelf, name).build).parameters)
+    """The keyword options that a plugin's `build` takes, by name, with their defaults.
+
+    Raises:
+        SynthgenError: no such plugin, or a module of the user's own that has no `build`.
+    """
+    build = getattr(load(shelf, name), "build", None)
+    if not callable(build):
+        raise SynthgenError(f"module '{name}' has no function build(); see the docstring of synthgen.{shelf}")
+    return dict(inspect.signature(build).parameters)
 
 
 def build(shelf: str, name: str, given: dict[str, Any]) -> Any:
@@ -78,7 +88,7 @@ def checked(shelf: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _like(default: Any, value: Any, what: str) -> Any:
     """Turn a text value into the type of `default`; leave everything else as it is."""
-    if not isinstance(value, str) or default is None or isinstance(default, str) or default is inspect.Parameter.empty:
+    if not isinstance(value, str) or not isinstance(default, int | float):  # a bool is an int
         return value
     if isinstance(default, bool):
         if value.lower() in ("true", "yes", "1", "false", "no", "0"):
@@ -87,4 +97,5 @@ def _like(default: Any, value: Any, what: str) -> Any:
     try:
         return type(default)(value)
     except ValueError:
-        raise SynthgenError(f"{what} should be a {type(default).__name__}, got '{value}'") from None
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise SynthgenError(f"{what} should be {kind}, got '{value}'") from None

@@ -153,7 +153,7 @@ def bad_file(folder: Path, text: str) -> None:
         (("masks", *OWN, "--segmenter", "grabcutt"), r"no segmenter named 'grabcutt'; did you mean 'grabcut'\?"),
         (("masks", *OWN, "--segmenter", "no.such.module"), r"no module 'no.such.module'"),
         (("masks", *OWN, "-O", "sharpness=3"), r"'grabcut' takes .*; got 'sharpness'"),
-        (("masks", *OWN, "-O", "batch_size=many"), r"option 'batch_size' of 'grabcut' should be a int"),
+        (("masks", *OWN, "-O", "batch_size=many"), r"option 'batch_size' of 'grabcut' should be a whole number"),
         (("masks", *OWN, "-O", "batch_size"), r"-O batch_size should be KEY=VALUE"),
         (("masks", *OWN, "--part", "3/3"), r"--part 3/3 should be I/N"),
         (("masks", *OWN, "--part", "x"), r"--part x should be I/N"),

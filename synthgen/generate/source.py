@@ -90,7 +90,7 @@ def resolve(
         SynthgenError: no such dataset, split or file; a name that cannot be a folder.
     """
     module: Any = plugins.load(SHELF, dataset)
-    plugin = dataset if "." in dataset else dataset.replace("-", "_")
+    plugin = plugins.stem(dataset)
     if split is None:
         split = module.SPLITS[0]
     elif split not in module.SPLITS and annotations is None and name is None:
@@ -148,7 +148,7 @@ def masks_job(
         split=source.split,
         reads=reads,
         layer=layer,
-        plugin=segmenter,
+        plugin=plugins.stem(segmenter),
         options=plugins.checked("generate.segmenters", segmenter, options),
         store=store,
         images=source.image_folder(),

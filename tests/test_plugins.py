@@ -1,0 +1,171 @@
+"""The folder is the registry: what lies on a shelf is found, what does not is told with the nearest name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthgen import plugins
+from synthgen.errors import SynthgenError
+from synthgen.generate import source
+
+SHELF = "generate.segmenters"
+OWN = '''"""A segmenter of the user's own."""
+
+from pathlib import Path
+
+
+def build(*, checkpoint, steps: int = 5, rate: float = 0.5, flip: bool = False, mode: str = "fast", limit=None,
+          where: Path = Path(), sizes: tuple = (1, 2)):
+    return dict(locals())
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module beside the house, as a user would write one."""
+    package = tmp_path / "their_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "segmenter.py").write_text(OWN)
+    (package / "empty.py").write_text("build = 3\n")
+    (package / "broken.py").write_text("import a_module_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "their_package.segmenter"
+    for name in [name for name in sys.modules if name.split(".")[0] == "their_package"]:
+        del sys.modules[name]
+
+
+def test_a_shelf_lists_its_files(tmp_path, monkeypatch):
+    shelf = tmp_path / "generate" / "things"
+    shelf.mkdir(parents=True)
+    for name in ("__init__.py", "_shared.py", "b.py", "a.py", "notes.txt"):
+        (shelf / name).touch()
+    monkeypatch.setattr(plugins, "PACKAGE", tmp_path)
+    assert plugins.names("generate.things") == ["a", "b"]
+    assert plugins.names("generate.nothing") == []
+
+
+def test_the_shelves_of_the_house_are_found():
+    assert {"box_fill", "grabcut"} <= set(plugins.names(SHELF))
+    assert {"coco", "coco_json", "objects365"} <= set(plugins.names("generate.datasets"))
+
+
+def test_listing_imports_nothing():
+    code = (
+        "import sys; from synthgen import plugins\n"
+        "assert plugins.names('generate.segmenters') and plugins.names('generate.datasets')\n"
+        "print(*[m for m in sys.modules if m.startswith(('synthgen.generate', 'numpy', 'cv2'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["box_fill", "box-fill"])
+def test_a_dash_is_an_underscore(name):
+    assert plugins.load(SHELF, name).__name__ == "synthgen.generate.segmenters.box_fill"
+    assert plugins.stem(name) == "box_fill"
+
+
+def test_both_spellings_are_one_recipe(tmp_path):
+    """Or a run could not be resumed with the other one."""
+    (tmp_path / "boxes.json").touch()
+    where = source.resolve("coco-json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
+    assert where == source.resolve("coco_json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
+
+    def recipe(segmenter: str) -> str:
+        job = source.masks_job(
+            where,
+            tmp_path / "store",
+            segmenter=segmenter,
+            options={},
+            reads="annotations",
+            layer="masks",
+            max_error_share=0.05,
+            retry_failed=False,
+        )
+        return str(job.recipe())
+
+    assert recipe("box-fill") == recipe("box_fill")
+
+
+@pytest.mark.parametrize("name", ["box_fil", "boxfill", "Box-Fill", "", "_crop", "__init__", "x/y", "grabcut "])
+def test_a_name_that_is_not_on_the_shelf(name):
+    with pytest.raises(SynthgenError, match=r"no segmenter named '.*\(have: .*box_fill, grabcut") as why:
+        plugins.load(SHELF, name)
+    if name.startswith("box"):
+        assert "did you mean 'box_fill'?" in str(why.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["no_package.at_all", "synthgen.no_module", ".relative", "..", "../x", "a..b", "x/y.z"]
+)
+def test_a_module_that_is_not_there(name):
+    with pytest.raises(SynthgenError, match="to take a segmenter from; is its folder on PYTHONPATH"):
+        plugins.load(SHELF, name)
+
+
+def test_a_module_of_the_users_own(own):
+    built = plugins.build(SHELF, own, {"checkpoint": "x.pth", "steps": "7"})
+    assert (built["checkpoint"], built["steps"], built["rate"]) == ("x.pth", 7, 0.5)
+    assert plugins.stem("their-package.segmenter") == "their-package.segmenter"
+
+
+def test_a_module_of_the_users_own_that_does_not_fit(own):
+    with pytest.raises(SynthgenError, match=r"'their_package\.empty' has no function build"):
+        plugins.build(SHELF, "their_package.empty", {})
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):  # their mistake, with its traceback
+        plugins.load(SHELF, "their_package.broken")
+
+
+def test_options_are_complete_and_of_the_defaults_type(own):
+    given = {"checkpoint": "1", "steps": "7", "rate": "1e-3", "flip": "Yes", "mode": "5", "limit": "9"}
+    full = plugins.checked(SHELF, own, given)
+    assert full == {
+        "checkpoint": "1", "steps": 7, "rate": 0.001, "flip": True, "mode": "5", "limit": "9", "where": Path(),
+        "sizes": (1, 2),
+    }  # fmt: skip
+    assert [type(full[key]) for key in ("steps", "rate", "flip")] == [int, float, bool]
+
+
+def test_values_that_are_no_text_stay_as_they_are(own):
+    full = plugins.checked(SHELF, own, {"checkpoint": None, "steps": 7, "sizes": (3,), "flip": False})
+    assert (full["checkpoint"], full["steps"], full["sizes"], full["flip"]) == (None, 7, (3,), False)
+
+
+@pytest.mark.parametrize("text", ["true", "True", "YES", "1"])
+def test_words_for_true(text, own):
+    assert plugins.checked(SHELF, own, {"checkpoint": "", "flip": text})["flip"] is True
+
+
+@pytest.mark.parametrize("text", ["false", "No", "0"])
+def test_words_for_false(text, own):
+    assert plugins.checked(SHELF, own, {"checkpoint": "", "flip": text})["flip"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, r"needs checkpoint; give it as -O checkpoint="),
+        ({"checkpoint": "", "stepz": "1"}, r"takes checkpoint, steps, .*; got 'stepz'; did you mean 'steps'\?"),
+        ({"checkpoint": "", "steps": "many"}, r"option 'steps' of '.*' should be a whole number, got 'many'"),
+        ({"checkpoint": "", "steps": "1.5"}, r"should be a whole number, got '1\.5'"),
+        ({"checkpoint": "", "steps": ""}, r"should be a whole number, got ''"),
+        ({"checkpoint": "", "rate": "0,5"}, r"should be a number, got '0,5'"),
+        ({"checkpoint": "", "flip": "maybe"}, r"should be true or false, got 'maybe'"),
+    ],
+)
+def test_options_that_do_not_fit_are_a_sentence(given, sentence, own):
+    with pytest.raises(SynthgenError, match=sentence):
+        plugins.checked(SHELF, own, given)
+
+
+def test_every_build_takes_keywords_with_defaults_that_go_into_json():
+    """An option's default says its type on the command line, and goes into every footer."""
+    for name in plugins.names(SHELF):
+        for option in plugins.options(SHELF, name).values():
+            assert option.kind is option.KEYWORD_ONLY, f"{name}: {option}"
+            assert option.default is option.empty or isinstance(option.default, int | float | str | None)
