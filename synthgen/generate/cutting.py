@@ -17,6 +17,8 @@ from synthgen.generate.datasets import Annotations, Categories, Images
 from synthgen.generate.spill import EMPTY, Run, Spill
 from synthgen.records.schema import BoxColumns
 
+_LARGEST_TABLE = 2**26  # image ids of the known releases are below 2**23
+
 _UNLISTED = "the annotation file lists no image of this id; only annotations have it"
 _SAME_ID = "another image of the file has the same id; the annotations are with the first"
 _NO_NAME = "the annotation file gives no file name for this image"
@@ -70,12 +72,11 @@ def cut(
         if isinstance(batch, Images):
             images.add(batch)
         elif isinstance(batch, Annotations):
-            listed = images.ids()
-            spill.add(batch, listed)
-            unlisted.add(_without(np.unique(batch.image_id), listed))
+            spill.add(batch, images.ids())
+            unlisted.add(images.without(batch.image_id))
         else:
             categories = Categories(categories.names | batch.names, categories.stuff | batch.stuff)
-    images.add_unlisted(_without(unlisted.all(), images.ids()), name)
+    images.add_unlisted(images.without(unlisted.all()), name)
     rows, ids = images.order()
     total = len(rows)
     if not total:
@@ -155,6 +156,7 @@ class _Images:
         self.file_name, self.image_key = _Texts(), _Texts()
         self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
         self._ids: NDArray[np.int64] | None = None
+        self._there: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
         self._listed: int | None = None  # rows from here on are not the file's own
 
     def add(self, batch: Images) -> None:
@@ -172,8 +174,24 @@ class _Images:
     def ids(self) -> NDArray[np.int64]:
         """The ids, sorted, each once."""
         if self._ids is None:
-            self._ids = np.unique(self._table()[:, 0])
+            ids = self._ids = np.unique(self._table()[:, 0])
+            self._there = None
+            if len(ids) and int(ids[-1]) - int(ids[0]) < _LARGEST_TABLE:
+                self._there = np.zeros(int(ids[-1]) - int(ids[0]) + 1, np.bool_)
+                self._there[ids - ids[0]] = True
         return self._ids
+
+    def without(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `ids` that no image has, sorted, each once."""
+        listed = self.ids()
+        if not len(listed) or not len(ids):
+            return np.unique(ids)
+        if self._there is not None:  # nearly always, and it is a hundred times as fast as a search
+            inside = (ids >= listed[0]) & (ids <= listed[-1])
+            return np.unique(ids[~(inside & self._there[np.where(inside, ids - listed[0], 0)])])
+        ids = np.unique(ids)
+        found: NDArray[np.int64] = ids[listed[np.minimum(np.searchsorted(listed, ids), len(listed) - 1)] != ids]
+        return found
 
     def order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows in the order of their ids, equal ones as they came; and the ids in that order."""
@@ -216,15 +234,18 @@ class _Texts:
 
 
 class _Ids:
-    """A set of ids that arrives in sorted arrays, mostly the same ones again."""
+    """A set of ids that arrives in pieces, mostly the same ones again."""
 
     def __init__(self) -> None:
         self._parts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        self._waiting = 0
 
     def add(self, ids: NDArray[np.int64]) -> None:
-        self._parts.append(ids)
-        if sum(map(len, self._parts[1:])) > 2**21 + len(self._parts[0]):
-            self._parts = [self.all()]
+        if len(ids):
+            self._parts.append(ids)
+        self._waiting += len(ids)
+        if self._waiting > 2**21 + len(self._parts[0]):
+            self._parts, self._waiting = [self.all()], 0
 
     def all(self) -> NDArray[np.int64]:
         return np.unique(np.concatenate(self._parts))
@@ -253,12 +274,3 @@ class _Codes:
         place = np.searchsorted(self._ids, category)
         place[self._ids[place] != category] = len(self._ids) - 1
         return self._codes[place], self._known[place], self._isthing[place]
-
-
-def _without(ids: NDArray[np.int64], listed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of the sorted `ids` that are not among the sorted `listed`."""
-    if not len(listed):
-        return ids
-    place = np.minimum(np.searchsorted(listed, ids), len(listed) - 1)
-    new: NDArray[np.int64] = ids[listed[place] != ids]
-    return new

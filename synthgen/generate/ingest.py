@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,6 +28,8 @@ VERSION = 1
 
 #: Of more category names than these, such as free-form ones, each footer lists only its shard's.
 MOST_NAMES = 5_000
+
+_WRITERS = 2  # encoding and writing a shard takes about twice as long as cutting it
 
 #: (what is being done: "reading" bytes or "writing" images, how much of it is done, of how much)
 OnProgress = Callable[[str, int, int], None]
@@ -153,22 +155,22 @@ def _write(
     present: set[Shard],
     tell: OnProgress,
 ) -> int:
-    """Commit the shards that are not present, each while the next is being cut; returns how many."""
+    """Commit the shards that are not present, some while the next ones are being cut; returns how many."""
     committed = images = 0
-    last: Future[Path] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
+    waiting: deque[Future[Path]] = deque()
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="commit") as pool:
         for one in cuts:
             shard = Shard(recipe["dataset"], recipe["split"], recipe["layer"], one.index, one.count)
             images += len(one.columns.image_id)
             if shard not in present:
                 content = one.columns if complete is None else _completed(one, complete)
-                if last is not None:
-                    last.result()
-                last = pool.submit(store.commit, shard, content, _footer(one, content, recipe))
+                if len(waiting) == _WRITERS:
+                    waiting.popleft().result()
+                waiting.append(pool.submit(store.commit, shard, content, _footer(one, content, recipe)))
                 committed += 1
             tell("writing", images, one.total)
-        if last is not None:
-            last.result()
+        for future in waiting:
+            future.result()
     return committed
 
 

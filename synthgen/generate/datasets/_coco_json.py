@@ -17,8 +17,9 @@ import msgspec
 
 from synthgen.errors import SynthgenError
 
-#: Bytes read at once; records come in batches of this size.
-CHUNK = 4 * 2**20
+#: Bytes read at once; records come in batches of this size. What is made of one fits a processor's cache: 4 MiB take a
+#: third longer.
+CHUNK = 2**19
 
 #: One record, key or blank space may be this large: some 1,000 times the largest of the known releases. What is not
 #: wanted may be of any size.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,10 +22,14 @@ from synthgen.records.geometry import rle_bbox_xyxy, rle_from_coco
 from synthgen.records.images import MAX_PIXELS
 from synthgen.records.sample import Annotation, Sample
 
-#: Category of an annotation that names none. No file has it: JSON's writers stop at 2**53.
-NO_CATEGORY = -(2**63)
+#: An id that is not given. No file has it: many JSON readers stop at 2**53.
+NO_ID = -(2**63)
 
-_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+#: A box that is not given.
+NO_BOX = (math.nan, math.nan, math.nan, math.nan)
+
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 # The types below are strict, because strict is fast; `mend` takes what real files spell otherwise. Only a record
@@ -30,10 +37,10 @@ _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 class Image(msgspec.Struct, gc=False):
     """One element of "images"."""
 
-    id: _Id
+    id: Int64
     file_name: str = ""
-    height: int = 0
-    width: int = 0
+    height: _Pixels = 0
+    width: _Pixels = 0
     coco_url: str = ""
 
     @classmethod
@@ -51,11 +58,11 @@ class Image(msgspec.Struct, gc=False):
 class Box(msgspec.Struct, gc=False):
     """One element of "annotations", as far as the layer of boxes needs it."""
 
-    image_id: _Id
-    category_id: _Id | None = None
-    id: _Id | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    iscrowd: bool | int | None = 0
+    image_id: Int64
+    category_id: Int64 = NO_ID
+    id: Int64 = NO_ID
+    bbox: tuple[float, float, float, float] = NO_BOX
+    iscrowd: Int64 = 0
 
     @classmethod
     def mend(cls, value: dict[str, Any]) -> Self:
@@ -64,10 +71,10 @@ class Box(msgspec.Struct, gc=False):
         numbers = [number(v) for v in box] if isinstance(box, list) else []
         return cls(
             image_id=_identity(value, "image_id"),
-            category_id=integer(value.get("category_id")),
-            id=integer(value.get("id")),
-            bbox=(numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None,
-            iscrowd=_truth(value.get("iscrowd")),
+            category_id=_or(integer(value.get("category_id")), NO_ID),
+            id=_or(integer(value.get("id")), NO_ID),
+            bbox=(numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else NO_BOX,
+            iscrowd=truth(value.get("iscrowd")),
         )
 
 
@@ -87,7 +94,7 @@ class Masked(Box, gc=False):
 class Category(msgspec.Struct, gc=False):
     """One element of "categories"."""
 
-    id: _Id
+    id: Int64
     name: str = ""
 
     @classmethod
@@ -140,7 +147,11 @@ def read(
     """
     path = files.sources["instances"]
     masked = layer != "annotations"
-    kinds: dict[str, type[msgspec.Struct]] = {"images": Image, "annotations": Masked if masked else kind, "categories": Category}
+    kinds: dict[str, type[msgspec.Struct]] = {
+        "images": Image,
+        "annotations": Masked if masked else kind,
+        "categories": Category,
+    }
     count = 0
     missing = {"images", "annotations"}
     for key, found in stream(path, kinds, on_bytes=files.on_bytes):
@@ -191,27 +202,25 @@ def _images(found: list[Image], name: Callable[[Image], tuple[str, str]]) -> Ima
         image_id=np.array([image.id for image in found], np.int64),
         file_name=[file_name for file_name, _ in names],
         image_key=[key for _, key in names],
-        height=np.array([pixels(image.height) for image in found], np.int32),
-        width=np.array([pixels(image.width) for image in found], np.int32),
+        height=np.array([image.height for image in found], np.int32),
+        width=np.array([image.width for image in found], np.int32),
     )
 
 
 def _annotations(found: list[Any], count: int, flags: Mapping[str, str], *, masked: bool) -> Annotations:
-    nowhere = (np.nan,) * 4
-    boxes = [a.bbox for a in found]
-    no_box = np.array([box is None for box in boxes], np.bool_)
-    if no_box.any():
-        boxes = [nowhere if box is None else box for box in boxes]
-    # An annotation without an id gets its place in the file, from 1 on.
-    ids = [n if a.id is None else a.id for n, a in enumerate(found, start=count + 1)]
-    categories = [NO_CATEGORY if a.category_id is None else a.category_id for a in found]
-    said = {flag: np.array([bool(getattr(a, field)) for a in found], np.bool_) for flag, field in flags.items()}
+    # A list a field, and no test of single records: this is half of what an ingest of boxes does.
+    ids = np.array([a.id for a in found], np.int64)
+    ids = np.where(ids == NO_ID, np.arange(count + 1, count + len(ids) + 1), ids)  # else its place in the file, from 1
+    numbers = chain.from_iterable([a.bbox for a in found])
+    bbox = np.fromiter(numbers, np.float64, 4 * len(found)).reshape(-1, 4)
+    said = {flag: np.fromiter(map(attrgetter(field), found), np.int64) != 0 for flag, field in flags.items()}
+    no_box = np.asarray(np.isnan(bbox).all(axis=1), np.bool_)
     return Annotations(
         image_id=np.array([a.image_id for a in found], np.int64),
-        id=np.array(ids, np.int64),
-        bbox=np.array(boxes, np.float64).reshape(-1, 4),
-        category=np.array(categories, np.int64),
-        iscrowd=np.array([bool(a.iscrowd) for a in found], np.bool_),
+        id=ids,
+        bbox=bbox,
+        category=np.array([a.category_id for a in found], np.int64),
+        iscrowd=np.array([a.iscrowd for a in found], np.int64) != 0,
         flags={"no_box": no_box, **said},
         payload=[_payload(a.segmentation) for a in found] if masked else None,
     )
@@ -230,8 +239,13 @@ def _identity(value: dict[str, Any], key: str) -> int:
     return found
 
 
-def _truth(value: object) -> bool:
-    return bool(integer(value)) if isinstance(value, str) else bool(value)
+def truth(value: object) -> int:
+    """1 for what says yes: true, 1, "1"; else 0."""
+    return int(bool(integer(value)) if isinstance(value, str) else bool(value))
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _text(value: object) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
-from synthgen.generate.datasets._instances import Box, Image, find_images, find_json
+from synthgen.generate.datasets._instances import Box, Image, Int64, find_images, find_json, truth
 from synthgen.generate.datasets._instances import read as read_instances
 
 SPLITS = ("train", "val")
@@ -18,13 +18,13 @@ LAYERS = ("annotations",)
 
 
 class _Box(Box, gc=False):
-    isfake: bool | int | None = 0
-    isreflected: bool | int | None = 0
+    isfake: Int64 = 0
+    isreflected: Int64 = 0
 
     @classmethod
     def mend(cls, value: dict[str, Any]) -> Self:
         found = super().mend(value)
-        found.isfake, found.isreflected = bool(value.get("isfake")), bool(value.get("isreflected"))
+        found.isfake, found.isreflected = truth(value.get("isfake")), truth(value.get("isreflected"))
         return found
 
 
