@@ -104,6 +104,7 @@ def test_coco_photographs_carry_cocos_key_and_the_url_names_the_folder(tmp_path:
         {"image_id": 2, "url": "https://x/rak248/VG_100K/2.jpg", "width": 640, "height": 480, "coco_id": 391895},
         {"image_id": 3, "width": 640, "height": 480, "coco_id": "7"},
         {"image_id": 4, "url": "https://x/../../etc/passwd", "width": None, "height": "x"},
+        {"image_id": 5, "url": "https://x/VG_100K/..", "width": "7", "height": 8.0},
     ]
     files = visual_genome.files(genome(tmp_path, image_data=images, objects=[]), "all", None)
     found, rows = read(visual_genome, files, "annotations")
@@ -113,6 +114,7 @@ def test_coco_photographs_carry_cocos_key_and_the_url_names_the_folder(tmp_path:
         2: ("VG_100K/2.jpg", "coco/000000391895", 480, 640),
         3: ("VG_100K/3.jpg", "coco/000000000007", 480, 640),
         4: ("VG_100K/4.jpg", "visual_genome/4", 0, 0),
+        5: ("VG_100K/5.jpg", "visual_genome/5", 8, 7),
     }
 
 

@@ -89,7 +89,7 @@ def _near(content: dict[str, Any]) -> None:
         _copy(content, 8, bbox=[10.1, 10, 20, 20], **({}, {"category_id": 2}, {"image_id": 104})[i])
 
 
-BOXES: dict[str, tuple[Callable[[dict[str, Any]], None], dict[str, int]]] = {
+BOXES: dict[str, tuple[Callable[[dict[str, Any]], Any], dict[str, int]]] = {
     "right edge": (_box(0, 50, 10, 20, 10), {"clipped": 1}),
     "negative": (_box(0, -3, 10, 20, 10), {"clipped": 1}),
     "outside": (_box(0, 64, 10, 20, 10), {"outside": 1}),
@@ -109,6 +109,7 @@ BOXES: dict[str, tuple[Callable[[dict[str, Any]], None], dict[str, int]]] = {
     "annotation id": (lambda c: c["annotations"][47].update(id=1), {"same_annotation_id_elsewhere": 1}),
     "image id": (lambda c: c["images"].append({**c["images"][0], "file_name": "b.png"}), {"same_image_id": 1}),
     "no file name": (lambda c: c["images"][0].update(file_name=""), {"no_file_name": 1}),
+    "no file names": (lambda c: [i.update(file_name="") for i in c["images"][:2]], {"no_file_name": 2}),
     "file name": (lambda c: c["images"][1].update(file_name="a/0000.png"), {"same_file_name": 1}),
     "unused category": (lambda c: c["categories"].append({"id": 3, "name": "owl"}), {"unused_category": 1}),
     "blanks": (lambda c: c["categories"][0].update(name=" cat "), {"outer_blanks": 1}),
@@ -135,14 +136,20 @@ def test_each_planted_defect_is_reported_and_nothing_else(tmp_path: Path, name: 
 
 def test_examples_name_annotation_image_box_and_what_is_wrong(tmp_path: Path) -> None:
     content = clean()
-    content["annotations"][0]["bbox"] = [50, -2, 20, 10]
+    content["annotations"][0]["bbox"] = [50, -2, 20, 50]  # ends with the image's last row: not beyond it
+    content["annotations"][1]["bbox"] = [-1, 0, 20, 10]
+    content["annotations"][8]["bbox"] = [10, 10, 20, 20]
     _copy(content, 5)
+    _copy(content, 8, bbox=[10.2, 10, 20, 20])
+    _copy(content, 8, bbox=[10.1, 10, 20, 20])
     found = findings(look(tmp_path, content))
-    (clipped,) = found["clipped"].examples
-    assert (clipped.where, clipped.annotation_id, clipped.bbox) == ("a/0000.png", 1, (50, -2, 20, 10))
+    clipped = found["clipped"].examples[0]
+    assert (clipped.where, clipped.annotation_id, clipped.bbox) == ("a/0000.png", 1, (50, -2, 20, 50))
     assert clipped.what == "beyond top by 2, right by 6 of 64 x 48"
-    assert (found["clipped"].of, found["clipped"].images) == (49, 1)
+    assert (found["clipped"].count, found["clipped"].of, found["clipped"].images) == (2, 51, 1)
     assert found["duplicate"].examples[0].what == "as annotation 6"
+    near = [example.what for example in found["near_duplicate"].examples]
+    assert near == ["IoU 0.980 with annotation 9", "IoU 0.990 with annotation 9"], "the earliest is the original"
 
 
 def test_counts_are_of_all_and_examples_are_three(tmp_path: Path) -> None:
@@ -209,6 +216,14 @@ def test_boxes_in_another_format_stop(tmp_path: Path, kind: str, code: str) -> N
     found = look(tmp_path, content)
     assert findings(found)[code].stops and not found.ready and found.exit_code == 1
     assert "not ready" in found.verdict and code in found.verdict
+
+
+def test_boxes_that_fit_both_ways_are_taken_as_they_should_be(tmp_path: Path) -> None:
+    content = clean()
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["bbox"] = [1, 1 + i % 4, 20, 20 + i % 7]
+    found = findings(look(tmp_path, content))
+    assert "xyxy_boxes" not in found and "normalised_boxes" not in found
 
 
 # --------------------------------------------------------------------------------------------------- image files
