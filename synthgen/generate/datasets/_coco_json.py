@@ -34,6 +34,7 @@ _CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 # Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack.
 _BLANK = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_OPENING = re.compile(rb'\{(?:[ \t\n\r]{0,64}+"[^"\\]{0,64}+")?+')
 _LETTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _UNTIL_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
@@ -252,10 +253,14 @@ def _sliced(window: _Window, several: msgspec.json.Decoder[list[Any]]) -> list[A
 
 
 def _last_cut(data: bytes, at: int) -> int:
-    """Place of the comma in the last `}` `,` `{` behind `at`, with blanks between; -1 if there is none near the end."""
+    """Place of the comma in the last `}` `,` `{` behind `at`, with blanks between; -1 if there is none near the end.
+
+    That `{` is looked for with the first key of the record at `at`, which records within records rarely share.
+    """
+    opening = _OPENING.match(data, at)
     brace = len(data)
     for _ in range(_TRIES):
-        brace = data.rfind(b"{", at, brace)
+        brace = data.rfind(opening.group() if opening else b"{", at, brace)
         if brace < 0:
             break
         start = max(at, brace - 256)
