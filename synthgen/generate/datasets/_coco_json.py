@@ -6,38 +6,27 @@ whatever does not fit that way (odd spacing, nested records, NaN, numbers in quo
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
 from synthgen.errors import SynthgenError
+from synthgen.generate.datasets._json_window import Window, end_of_blank, shown
 
 #: Bytes read at once; records come in batches of this size. What is made of one fits a processor's cache: 4 MiB take a
 #: third longer.
 CHUNK = 2**19
 
-#: One record, key or blank space may be this large: some 1,000 times the largest of the known releases. What is not
-#: wanted may be of any size.
-MAX_RECORD = 32 * 2**20
-
-_MAX_DEPTH = 10_000
 _TRIES = 64
 _BLANKS = b" \t\n\r"
 _REMEDY = "mend it in the file"
-_CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 
-# Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack.
-_BLANK = re.compile(rb"[ \t\n\r]*+")
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# The first key of a record, with its bracket.
 _OPENING = re.compile(rb'\{(?:[ \t\n\r]{0,64}+"[^"\\]{0,64}+")?+')
-_LETTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_UNTIL_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
 
 
 def stream(
@@ -66,7 +55,7 @@ def stream(
     """
     try:
         with path.open("rb") as file:
-            window = _Window(file, path, on_bytes, chunk)
+            window = Window(file, path, on_bytes, chunk)
             first = window.peek()
             if first == b"[" and "" in wanted:
                 for batch in _records(window, "", wanted[""]):
@@ -81,114 +70,7 @@ def stream(
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
 
 
-class _Window:
-    """A stretch of the file in memory, and a cursor in it. `data[:at]` has been read and is forgotten by `more`."""
-
-    def __init__(self, file: BinaryIO, path: Path, on_bytes: Callable[[int], None] | None, chunk: int) -> None:
-        self.file, self.path, self.on_bytes, self.chunk = file, path, on_bytes, chunk
-        self.data, self.at = b"", 0
-        self.before = 0  # bytes of the file before `data`
-        while len(self.data) < len(codecs.BOM_UTF8) and self.more():
-            pass
-        if self.data.startswith(codecs.BOM_UTF8):
-            self.at = len(codecs.BOM_UTF8)
-
-    def more(self) -> bool:
-        """Read on, at least as much again as is still unread, so that a long record is not looked at too often."""
-        unread = len(self.data) - self.at
-        if unread > MAX_RECORD:
-            raise self.error(f"a value of more than {MAX_RECORD >> 20} MiB")
-        fresh = self.file.read(max(self.chunk, unread))
-        if not fresh:
-            return False
-        self.data = self.data[self.at :] + fresh
-        self.before += self.at
-        self.at = 0
-        if self.on_bytes:
-            self.on_bytes(len(fresh))
-        return True
-
-    def peek(self) -> bytes:
-        """The next byte that is not blank, with the cursor on it; b"" at the end of the file."""
-        while True:
-            self.at = _end(_BLANK, self.data, self.at)
-            if self.at < len(self.data):
-                return self.data[self.at : self.at + 1]
-            if not self.more():
-                return b""
-
-    def take(self, allowed: bytes) -> bytes:
-        """Step over the next byte that is not blank; it has to be one of `allowed`."""
-        byte = self.peek()
-        if not byte or byte not in allowed:
-            raise self.error(f"{_shown(byte)} where {' or '.join(chr(b) for b in allowed)} should stand")
-        self.at += 1
-        return byte
-
-    def string(self) -> str:
-        """The string at the cursor."""
-        if self.peek() != b'"':
-            raise self.error(f"{_shown(self.peek())} where a key in quotes should stand")
-        while (match := _STRING.match(self.data, self.at)) is None:
-            if not self.more():
-                raise self.error("an unfinished string")
-        try:
-            text: str = json.loads(match.group().decode())
-        except ValueError:
-            raise self.error("a key that is no JSON string in UTF-8") from None
-        self.at = match.end()
-        return text
-
-    def skip(self) -> None:
-        """Step over the value at the cursor, of whatever size."""
-        closing = bytearray()
-        while True:
-            byte = self.peek()
-            if byte == b'"':
-                self._skip_string()
-            elif byte and byte in b"[{":
-                closing.append(_CLOSING[byte[0]])
-                if len(closing) > _MAX_DEPTH:
-                    raise self.error(f"more than {_MAX_DEPTH} nested brackets")
-                self.at += 1
-            elif byte and byte in b"]}":
-                if not closing or closing.pop() != byte[0]:
-                    raise self.error(f"{_shown(byte)} that closes nothing")
-                self.at += 1
-            elif not byte or not closing:
-                self._skip_scalar()
-            if not closing:
-                return
-            self.at = _end(_UNTIL_BRACKET, self.data, self.at)
-
-    def _skip_string(self) -> None:
-        self.at += 1
-        while True:
-            self.at = _end(_LETTERS, self.data, self.at)
-            if self.data[self.at : self.at + 1] == b'"':
-                self.at += 1
-                return
-            if not self.more():  # the end of the window, or a backslash there whose letter is yet to come
-                raise self.error("an unfinished string")
-
-    def _skip_scalar(self) -> None:
-        empty = True
-        while True:
-            end = _end(_SCALAR, self.data, self.at)
-            empty = empty and end == self.at
-            self.at = end
-            if end < len(self.data) or not self.more():
-                break
-        if empty:
-            raise self.error(f"{_shown(self.peek())} where a value should stand")
-
-    def error(self, what: str, at: int | None = None, remedy: str = "is it whole, and JSON in UTF-8?") -> SynthgenError:
-        """The sentence for a file that is no good JSON; `at` is a place in `data`, by default the cursor."""
-        byte = self.before + (self.at if at is None else at)
-        return SynthgenError(f"{self.path}: {what}, at byte {byte:,}; {remedy}")
-
-
-def _members(window: _Window, wanted: dict[str, type[msgspec.Struct]]) -> Iterator[tuple[str, list[Any]]]:
+def _members(window: Window, wanted: dict[str, type[msgspec.Struct]]) -> Iterator[tuple[str, list[Any]]]:
     """The wanted members of the object at the cursor."""
     window.take(b"{")
     if window.peek() == b"}":
@@ -203,12 +85,12 @@ def _members(window: _Window, wanted: dict[str, type[msgspec.Struct]]) -> Iterat
             for batch in _records(window, key, wanted[key]):
                 yield key, batch
         else:
-            raise window.error(f"{_shown(window.peek())} where the array of '{key}' should begin")
+            raise window.error(f"{shown(window.peek())} where the array of '{key}' should begin")
         if window.take(b",}") == b"}":
             return
 
 
-def _records(window: _Window, key: str, kind: type[msgspec.Struct]) -> Iterator[list[Any]]:
+def _records(window: Window, key: str, kind: type[msgspec.Struct]) -> Iterator[list[Any]]:
     """The records of the array at the cursor."""
     several = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
     window.take(b"[")
@@ -234,7 +116,7 @@ def _records(window: _Window, key: str, kind: type[msgspec.Struct]) -> Iterator[
             raise window.error(f"the file ends inside record {count + 1:,} of {_named(key)}")
 
 
-def _sliced(window: _Window, several: msgspec.json.Decoder[list[Any]]) -> list[Any] | None:
+def _sliced(window: Window, several: msgspec.json.Decoder[list[Any]]) -> list[Any] | None:
     """The usual way: all records up to the window's last `}, {`, decoded at one go; None if that does not work.
 
     That `}, {` may lie anywhere: within a record, in a string, behind the array. But if the text from the start of a
@@ -270,7 +152,7 @@ def _last_cut(data: bytes, at: int) -> int:
     return -1
 
 
-def _spans(window: _Window, what: str) -> tuple[list[tuple[int, int]], bool, int]:
+def _spans(window: Window, what: str) -> tuple[list[tuple[int, int]], bool, int]:
     """The exact way: where the records that are whole in the window begin and end.
 
     Returns:
@@ -280,40 +162,23 @@ def _spans(window: _Window, what: str) -> tuple[list[tuple[int, int]], bool, int
     spans: list[tuple[int, int]] = []
     while at < len(data):
         if data[at] not in b"{[":
-            raise window.error(f"{_shown(data[at : at + 1])} where {what} or one of the next should begin", at)
-        end = _end_of_value(window, at)
-        after = _end(_BLANK, data, end) if end > 0 else len(data)
+            raise window.error(f"{shown(data[at : at + 1])} where {what} or one of the next should begin", at)
+        closing = bytearray()
+        end = window.pass_brackets(at, closing)
+        after = len(data) if closing else end_of_blank(data, end)
         if after == len(data):  # unfinished, or it is not known yet what follows
             break
         if data[after] not in b",]":
-            raise window.error(f"{_shown(data[after : after + 1])} where , or ] should stand", after)
+            raise window.error(f"{shown(data[after : after + 1])} where , or ] should stand", after)
         spans.append((at, end))
         if data[after : after + 1] == b"]":
             return spans, True, after + 1
-        at = _end(_BLANK, data, after + 1)
+        at = end_of_blank(data, after + 1)
     return spans, False, at
 
 
-def _end_of_value(window: _Window, at: int) -> int:
-    """Where the object or array at `at` ends; -1 if that is not in the window."""
-    data, closing = window.data, bytearray()
-    while True:
-        if data[at] in _CLOSING:
-            closing.append(_CLOSING[data[at]])
-            if len(closing) > _MAX_DEPTH:
-                raise window.error(f"more than {_MAX_DEPTH} nested brackets", at)
-        elif data[at] != closing.pop():
-            raise window.error(f"{_shown(data[at : at + 1])} that closes nothing", at)
-        at += 1
-        if not closing:
-            return at
-        at = _end(_UNTIL_BRACKET, data, at)
-        if at == len(data) or data[at : at + 1] == b'"':
-            return -1
-
-
 def _decoded(
-    window: _Window,
+    window: Window,
     key: str,
     kind: type[msgspec.Struct],
     several: msgspec.json.Decoder[list[Any]],
@@ -336,7 +201,7 @@ def _decoded(
     return batch
 
 
-def _mended(window: _Window, what: str, kind: type[msgspec.Struct], text: bytes, begin: int) -> Any:
+def _mended(window: Window, what: str, kind: type[msgspec.Struct], text: bytes, begin: int) -> Any:
     """A record that does not fit its type strictly."""
     try:
         value = json.loads(text.decode())
@@ -362,7 +227,7 @@ def _mended(window: _Window, what: str, kind: type[msgspec.Struct], text: bytes,
 
 def _wrong_kind(first: bytes, wanted: dict[str, type[msgspec.Struct]]) -> str:
     should = "a JSON array" if "" in wanted else f"a JSON object with {', '.join(map(repr, wanted))}"
-    found = {b"": "nothing", b"[": "a JSON array", b"{": "a JSON object"}.get(first, _shown(first))
+    found = {b"": "nothing", b"[": "a JSON array", b"{": "a JSON object"}.get(first, shown(first))
     return f"{found} where {should} should be"
 
 
@@ -370,15 +235,6 @@ def _named(key: str) -> str:
     return f"'{key}'" if key else "the array"
 
 
-def _shown(byte: bytes) -> str:
-    return ascii(byte.decode("latin-1")) if byte else "the end of the file"
-
-
 def _lower(why: Exception) -> str:
     text = str(why) or type(why).__name__
     return text[:1].lower() + text[1:]
-
-
-def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
-    match = pattern.match(data, at)
-    return match.end() if match else at  # the patterns match everywhere, if with nothing
