@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,6 +97,7 @@ def doctor(
     check_images: Annotated[
         str, typer.Option(help="header (fast), all (decode every file), none, or a number of images to decode")
     ] = "header",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON, for a program to read")] = False,
 ) -> None:
     """Examine a dataset before any GPU time is spent.
 
@@ -106,12 +108,13 @@ def doctor(
     Example:
       synthgen doctor --dataset coco-json --annotations boxes.json --images photos/
     """
-    from synthgen.generate import doctor, source
+    from synthgen.generate import source
+    from synthgen.generate.doctor import diagnosis as words
 
     given = source.resolve(dataset, name, split, data, annotations, images)
-    diagnosis = source.diagnose(given, every_split=split is None, check_images=check_images, bar=_bar)
-    _say(*doctor.as_text(diagnosis))
-    raise typer.Exit(0 if diagnosis.ready else 1)
+    found = source.diagnose(given, every_split=split is None, check_images=check_images, bar=_bar)
+    _say(*([json.dumps(words.as_json(found), indent=1)] if as_json else words.as_text(found)))
+    raise typer.Exit(0 if found.ready else 1)
 
 
 @app.command()

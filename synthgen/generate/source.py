@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self, cast
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Dataset, Files
-from synthgen.generate.doctor import Diagnosis, examine
+from synthgen.generate.doctor.diagnosis import Diagnosis
+from synthgen.generate.doctor.examine import examine
 from synthgen.generate.ingest import IngestReport, ingest, source_changed
 from synthgen.generate.job import Job
 from synthgen.records.store import ShardStore, check_word
@@ -49,6 +50,11 @@ class Source:
     root: Path
     annotations: Path | None
     images: Path | None
+
+    @property
+    def default_name(self) -> str:
+        """What the store calls it where the user does not say."""
+        return _default_name(self.plugin, self.annotations)
 
     @property
     def module(self) -> Dataset:
@@ -97,16 +103,17 @@ def resolve(
         raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
     if annotations is not None and not annotations.is_file():
         raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
-    if name is None:
-        name = plugin.rsplit(".", 1)[-1]
-        if plugin == "coco_json":
-            if annotations is None:
-                raise SynthgenError(
-                    "--dataset coco-json needs --annotations FILE (or the --name of one ingested before)"
-                )
-            name = re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem).strip("-_") or "dataset"
+    if name is None and plugin == "coco_json" and annotations is None:
+        raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
+    name = name or _default_name(plugin, annotations)
     root = annotations.parent if plugin == "coco_json" and annotations is not None else data / plugin
     return Source(plugin, check_word(name), check_word(split), root, annotations, images)
+
+
+def _default_name(plugin: str, annotations: Path | None) -> str:
+    if plugin == "coco_json" and annotations is not None:
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem).strip("-_") or "dataset"
+    return plugin.rsplit(".", 1)[-1]
 
 
 def make_layer(source: Source, store: Path, layer: str, *, shard_size: int = 0, bar: NewBar) -> IngestReport:
@@ -205,6 +212,7 @@ def diagnose(source: Source, *, every_split: bool, check_images: str, bar: NewBa
             annotations=source.annotations,
             images=source.images,
             check_images=check_images,
+            name=None if source.name == source.default_name else source.name,
             on_progress=bars.tell,
         )
 

@@ -72,7 +72,7 @@ def genome(root: Path, **arrays: Any) -> Path:
 
 
 def test_the_excerpt_has_the_counts_of_its_source(shared: Shared) -> None:
-    files = visual_genome.files(shared("data/visual_genome_excerpt"), "all", None)
+    files = visual_genome.files(shared("data/visual_genome_excerpt"), "train", None)
     images, objects = read(visual_genome, files, "annotations")
     again, regions = read(visual_genome, files, "regions")
     assert sorted(images) == list(range(1, 16)) and images == again
@@ -89,7 +89,7 @@ def test_the_excerpt_has_the_counts_of_its_source(shared: Shared) -> None:
 
 
 def test_a_region_gets_its_phrase_as_a_human_caption(shared: Shared) -> None:
-    files = visual_genome.files(shared("data/visual_genome_excerpt"), "all", None)
+    files = visual_genome.files(shared("data/visual_genome_excerpt"), "train", None)
     images, regions = read(visual_genome, files, "regions")
     rows = [row for row in regions if row["image_id"] == 1]
     sample = sample_of(images, rows, 1)
@@ -106,7 +106,7 @@ def test_coco_photographs_carry_cocos_key_and_the_url_names_the_folder(tmp_path:
         {"image_id": 4, "url": "https://x/../../etc/passwd", "width": None, "height": "x"},
         {"image_id": 5, "url": "https://x/VG_100K/..", "width": "7", "height": 8.0},
     ]
-    files = visual_genome.files(genome(tmp_path, image_data=images, objects=[]), "all", None)
+    files = visual_genome.files(genome(tmp_path, image_data=images, objects=[]), "train", None)
     found, rows = read(visual_genome, files, "annotations")
     assert rows == []
     assert found == {
@@ -141,7 +141,7 @@ def test_odd_objects_are_all_there(tmp_path: Path) -> None:
         {"image_id": "6", "objects": [{"object_id": 1, "x": 0, "y": 0, "w": 1, "h": 1, "names": ["Cat"]}]},
         {"objects": [{"object_id": 2, "x": 0, "y": 0, "w": 1, "h": 1, "names": ["Cat"]}]},
     ]
-    files = visual_genome.files(genome(tmp_path, objects=objects), "all", None)
+    files = visual_genome.files(genome(tmp_path, objects=objects), "train", None)
     images, rows = read(visual_genome, files, "annotations")
     assert list(images) == [5, 6]
     assert [(r["image_id"], r["id"], r["category"]) for r in rows] == [
@@ -160,7 +160,7 @@ def test_regions_of_the_first_release_nest_their_image(tmp_path: Path) -> None:
             "regions": [{"region_id": 13, "phrase": "", **box}, {"region_id": 14, "phrase": "ein Hut \u00e4", **box}],
         },
     ]
-    files = visual_genome.files(genome(tmp_path, region_descriptions=regions), "all", None)
+    files = visual_genome.files(genome(tmp_path, region_descriptions=regions), "train", None)
     images, rows = read(visual_genome, files, "regions")
     assert list(images) == [1, 2, 3]
     assert [(r["image_id"], r["id"], r["payload"]) for r in rows] == [
@@ -179,7 +179,7 @@ def test_category_ids_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> 
     shuffled = random.Random(0).sample(elements, len(elements))
 
     def by_id(content: list[Any], folder: str) -> tuple[dict[int, int], dict[int, str]]:
-        files = visual_genome.files(genome(tmp_path / folder, objects=content), "all", None)
+        files = visual_genome.files(genome(tmp_path / folder, objects=content), "train", None)
         parts = list(visual_genome.read(files, "annotations"))
         boxes = {
             int(i): int(c) for p in parts if isinstance(p, Annotations) for i, c in zip(p.id, p.category, strict=True)
@@ -192,11 +192,11 @@ def test_category_ids_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> 
 
 def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError, match=r"no objects.json in .*; unpack"):
-        visual_genome.files(tmp_path, "all", None)
+        visual_genome.files(tmp_path, "train", None)
     (tmp_path / "objects.json.zip").write_bytes(b"PK")
     with pytest.raises(SynthgenError, match=r"objects.json.zip is still packed; unzip"):
-        visual_genome.files(tmp_path, "all", None)
-    files = visual_genome.files(genome(tmp_path, objects=[]), "all", None)
+        visual_genome.files(tmp_path, "train", None)
+    files = visual_genome.files(genome(tmp_path, objects=[]), "train", None)
     with pytest.raises(SynthgenError, match=r"no region_descriptions.json beside .*, and layer 'regions'"):
         list(visual_genome.read(files, "regions"))
     with pytest.raises(SynthgenError, match=r"no file .*elsewhere.json"):
@@ -337,7 +337,7 @@ def ingested(tmp_path: Path, module: Any, files: Files, layer: str) -> list[Samp
 
 
 def test_phrases_and_masks_arrive_in_shards(tmp_path: Path, shared: Shared) -> None:
-    files = visual_genome.files(shared("data/visual_genome_excerpt"), "all", None)
+    files = visual_genome.files(shared("data/visual_genome_excerpt"), "train", None)
     regions = [a for sample in ingested(tmp_path, visual_genome, files, "regions") for a in sample.annotations]
     assert len(regions) == 3028 and all(len(a.captions) == 1 and a.category == "" for a in regions)
     assert not any("unknown_category" in a.flags for a in regions), "a region has no category to be unknown"

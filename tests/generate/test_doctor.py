@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.diagnosis import CODES, NOTES, Finding
-from synthgen.generate.doctor import Diagnosis, as_json, as_text, examine
+from synthgen.generate.doctor.diagnosis import CODES, NOTES, Diagnosis, Finding, as_json, as_text
+from synthgen.generate.doctor.examine import examine
 from synthgen.records.sample import FLAGS
 
 Shared = Callable[[str], Path]
@@ -66,7 +66,7 @@ def test_a_clean_dataset_has_no_findings(tmp_path: Path) -> None:
     assert found.splits[0].findings == ()
     assert (found.splits[0].images, found.splits[0].boxes, found.splits[0].categories) == (12, 48, 2)
     assert (found.splits[0].files_checked, found.splits[0].files_decoded) == (12, 12)
-    assert found.ready and found.exit_code == 0
+    assert found.ready
     assert as_text(found)[-2:] == ["ready", f"next: {found.next}"]
     assert found.next.startswith("synthgen masks --dataset coco-json --annotations")
 
@@ -214,7 +214,7 @@ def test_boxes_in_another_format_stop(tmp_path: Path, kind: str, code: str) -> N
         shares = [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]
         annotation["bbox"] = [x, y, x + w, y + h] if kind == "xyxy" else shares
     found = look(tmp_path, content)
-    assert findings(found)[code].stops and not found.ready and found.exit_code == 1
+    assert findings(found)[code].stops and not found.ready
     assert "not ready" in found.verdict and code in found.verdict
 
 
@@ -277,7 +277,7 @@ def test_too_many_lost_images_stop_and_name_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
     found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "other")
     assert findings(found)["missing"].count == 20
-    assert findings(found)["too_many_lost"].stops and found.exit_code == 1
+    assert findings(found)["too_many_lost"].stops and not found.ready
     assert "--images" in found.verdict and found.next.startswith("synthgen doctor --dataset coco-json")
     assert found.next.endswith("boxes.json --images FOLDER")
     with pytest.raises(SynthgenError, match=r"no folder .*nowhere .*--images"):

@@ -22,7 +22,7 @@ from synthgen.generate.datasets._coco_json import stream
 from synthgen.generate.datasets._loose import integer, numbers, pixels
 from synthgen.records.sample import Caption, Sample
 
-SPLITS = ("all",)
+SPLITS = ("train",)  # the release has no splits
 LAYERS = ("annotations", "regions")
 
 #: Below `root` or `root/annotations`; the first that is there. 1.2 added the version to the name of its archive.

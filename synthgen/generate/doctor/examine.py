@@ -24,16 +24,14 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.cutting import cut
 from synthgen.generate.datasets import Annotations, Categories, Dataset, Images
-from synthgen.generate.diagnosis import Diagnosis, Example, Findings, SplitDiagnosis, as_json, as_text
-from synthgen.generate.inspect_boxes import BoxSums, inspect_boxes, resized
-from synthgen.generate.inspect_categories import Names, compare_splits, inspect_categories
-from synthgen.generate.inspect_files import LOST, FileLook, look
-from synthgen.generate.inspect_ids import Ids
+from synthgen.generate.doctor.boxes import BoxSums, inspect_boxes, resized
+from synthgen.generate.doctor.categories import Names, compare_splits, inspect_categories
+from synthgen.generate.doctor.diagnosis import Diagnosis, Example, Findings, SplitDiagnosis
+from synthgen.generate.doctor.files import LOST, FileLook, look
+from synthgen.generate.doctor.ids import Ids
 from synthgen.records.files import scratch_folder
 from synthgen.records.sample import NOT_PROMPTED
 from synthgen.records.schema import BoxColumns
-
-__all__ = ["Diagnosis", "as_json", "as_text", "examine"]
 
 #: A shard with a larger share of lost images is refused by a job, unless it is told otherwise (`Job.max_error_share`).
 LOST_SHARE = 0.05
@@ -52,7 +50,7 @@ def examine(
     annotations: Path | None = None,
     images: Path | None = None,
     check_images: str | int = "header",
-    given: str | None = None,
+    name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Diagnosis:
     """Examine splits of a dataset, each by itself and their categories against each other. Changes nothing.
@@ -64,7 +62,7 @@ def examine(
         annotations, images: annotation file and image folder, where they are not in the dataset's usual place.
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
-        given: the options with which the user named the dataset, for the command to type next.
+        name: what the store is to call it, where that is not the dataset's own name; for the command to type next.
         on_progress: called now and then.
 
     Raises:
@@ -77,9 +75,9 @@ def examine(
         one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
-    if given is None:
-        given = _given(dataset, root, annotations, images)
-        given += f" --split {shlex.quote(splits[0])}" if splits and splits[0] != module.SPLITS[0] else ""
+    given = _given(dataset, root, annotations, images)
+    given += f" --split {shlex.quote(splits[0])}" if splits and splits[0] != module.SPLITS[0] else ""
+    given += f" --name {shlex.quote(name)}" if name else ""
     verdict, command = _verdict(found, given)
     return Diagnosis(dataset, found, verdict, command)
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from synthgen.generate.diagnosis import EXAMPLES, Example, Findings
+from synthgen.generate.doctor.diagnosis import EXAMPLES, Example, Findings
 
 
 @dataclass(frozen=True, slots=True)

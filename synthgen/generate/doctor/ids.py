@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.generate.datasets import Annotations, Images
-from synthgen.generate.diagnosis import EXAMPLES, Example, Findings
-from synthgen.generate.inspect_boxes import box_example
+from synthgen.generate.doctor.boxes import box_example
+from synthgen.generate.doctor.diagnosis import EXAMPLES, Example, Findings
 from synthgen.records.schema import BoxColumns
 
 _ANNOTATION_ID = "same_annotation_id_elsewhere"

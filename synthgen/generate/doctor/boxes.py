@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.generate.audit import audit
-from synthgen.generate.diagnosis import Example, Findings, Sizes
+from synthgen.generate.doctor.diagnosis import Example, Findings, Sizes
 from synthgen.records.geometry import box_iou, xywh_to_xyxy
 from synthgen.records.schema import BoxColumns
 

@@ -210,11 +210,6 @@ class Diagnosis:
         """Nothing was found that a job would fail on."""
         return not any(finding.stops for split in self.splits for finding in split.findings)
 
-    @property
-    def exit_code(self) -> int:
-        """0 = ready, 1 = not. (2 is a `SynthgenError`, raised before there is a diagnosis.)"""
-        return 0 if self.ready else 1
-
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Plain dictionaries and lists that any JSON writer takes."""
