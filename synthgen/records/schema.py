@@ -20,7 +20,8 @@ from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 SCHEMA_VERSION = 1
 
-_RLE = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.binary())])
+# `size` always holds two; said to be of fixed size, it could not be null where there is no mask (pyarrow < 22).
+_RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.binary())])
 _CAPTION = pa.struct(
     [("text", pa.string()), ("source", pa.string()), ("score", pa.float64()), ("category_match", pa.bool_())]
 )
@@ -141,7 +142,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
         "flags": pa.array([a.flags for a in flat], pa.list_(pa.string())),
         "segmentation": pa.StructArray.from_arrays(
             [
-                pa.array([None if r is None else r.size for r in rles], pa.list_(pa.int32(), 2)),
+                pa.array([None if r is None else r.size for r in rles], pa.list_(pa.int32())),
                 pa.array([None if r is None else r.counts for r in rles], pa.binary()),
             ],
             fields=list(_RLE),
@@ -234,7 +235,10 @@ def _column(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
 
 def _rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
     size, counts = segmentation.flatten()  # null wherever the struct is
-    sizes = zip(*size.flatten().to_numpy().reshape(-1, 2).T.tolist(), strict=True)
+    numbers = size.flatten().to_numpy(zero_copy_only=False)
+    if len(numbers) != 2 * (len(counts) - counts.null_count):
+        raise pa.ArrowInvalid("a mask is without its height and width")
+    sizes = zip(*numbers.reshape(-1, 2).T.tolist(), strict=True)
     return (None if text is None else Rle(next(sizes), text) for text in counts.to_pylist())
 
 
