@@ -206,8 +206,9 @@ class _Images:
 
     def errors(self, rows: NDArray[np.int64], again: NDArray[np.bool_], file_name: Sequence[str]) -> list[str | None]:
         """What is wrong with some rows; `again`: whether an earlier one has the same id."""
+        listed = len(self._table()) if self._listed is None else self._listed
         return [
-            _UNLISTED if row >= (self._listed or row + 1) else _SAME_ID if second else None if file else _NO_NAME
+            _UNLISTED if row >= listed else _SAME_ID if second else None if file else _NO_NAME
             for row, second, file in zip(rows.tolist(), again.tolist(), file_name, strict=True)
         ]
 

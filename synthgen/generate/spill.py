@@ -15,7 +15,7 @@ from synthgen.generate.datasets import Annotations
 #: holds a few times this, or a few times the annotations of the one image that has more.
 BOUND = 32 * 2**20
 
-_MOST = 128  # ranges at once: two open files each
+_MOST = 64  # ranges at once: two open files each
 _BLOCK = 100_000  # records that are read back at once while a range is split
 _NONE = -1  # as length of a payload: there is none
 
@@ -78,11 +78,12 @@ class Spill:
         self.count = 0
         self._edges: NDArray[np.int64] | None = None  # range r is of the ids in [edges[r - 1], edges[r])
         self._ranges: list[_Range] = []
+        self._payloads = False
 
     def add(self, batch: Annotations, image_ids: NDArray[np.int64]) -> None:
         """Take a batch; the first one decides the ranges, from the sorted `image_ids` that are known by then."""
         if self._edges is None:
-            number = min(_MOST, 1 + self.expect // BOUND, max(1, len(image_ids)))
+            number = min(_MOST, 1 + 2 * self.expect // BOUND, max(1, len(image_ids)))
             places = np.linspace(0, len(image_ids), number, endpoint=False).astype(np.int64)[1:]
             self._edges = np.unique(image_ids[places])
             self._ranges = self._new(self.folder / "range", len(self._edges) + 1)
@@ -96,36 +97,41 @@ class Spill:
         payloads = batch.payload or []
         records["payload"] = [_NONE if p is None else len(p) for p in payloads] if len(payloads) else _NONE
         self.count += len(records)
+        self._payloads = self._payloads or batch.payload is not None
         _scatter(records, payloads, self._edges, self._ranges)
 
     def runs(self, image_ids: NDArray[np.int64]) -> Iterator[Run]:
         """All annotations in order, a range at a time, once; `image_ids`: all that occur, sorted, each once."""
         for part in self._ranges:
+            part.close()
+        for part in self._ranges:
             for small in self._bounded(part, image_ids):
-                run = small.sorted()
+                run = small.sorted(payloads=self._payloads)
                 small.delete()
                 yield run
 
     def _bounded(self, part: _Range, image_ids: NDArray[np.int64]) -> Iterator[_Range]:
         """The range, or smaller ones where it has more than `BOUND` bytes and more than one image."""
-        part.close()
         if part.bytes <= BOUND:
             yield part
             return
         sizes = np.zeros(len(image_ids), np.int64)
-        for block in part.blocks():
+        for block in part.blocks(payloads=self._payloads):
             size = _RECORD.itemsize + np.maximum(block.records["payload"], 0).astype(np.int64)
             np.add.at(sizes, np.searchsorted(image_ids, block.image_id), size)
-        before = np.cumsum(sizes) - sizes
+        here = np.flatnonzero(sizes)
+        before = np.cumsum(sizes[here]) - sizes[here]
         group = before // max(BOUND, -(-part.bytes // _MOST))
-        edges = image_ids[1:][np.diff(group) > 0]
+        edges = image_ids[here[1:]][np.diff(group) > 0]
         if not len(edges):
             yield part
             return
         smaller = self._new(part.path, len(edges) + 1)
-        for block in part.blocks():
+        for block in part.blocks(payloads=self._payloads):
             _scatter(block.records, block.payloads, edges, smaller)
         part.delete()
+        for one in smaller:
+            one.close()
         for one in smaller:
             yield from self._bounded(one, image_ids)
 
@@ -152,20 +158,20 @@ class _Range:
         for file in self._files:
             file.close()
 
-    def blocks(self, number: int = _BLOCK) -> Iterator[Run]:
+    def blocks(self, number: int = _BLOCK, *, payloads: bool) -> Iterator[Run]:
         with self.path.open("rb") as file, self.payload_path.open("rb") as payload_file:
             while len(records := np.fromfile(file, _RECORD, number)):
                 text = payload_file.read(_total(records))
-                yield Run(np.ascontiguousarray(records["image_id"]), records, _cut(text, records))
+                cut = _cut(text, records) if payloads else []
+                yield Run(np.ascontiguousarray(records["image_id"]), records, cut)
 
-    def sorted(self) -> Run:
-        run = next(self.blocks(-1), EMPTY)
+    def sorted(self, *, payloads: bool) -> Run:
+        run = next(self.blocks(-1, payloads=payloads), EMPTY)
         order = _order(run.image_id, run.records["id"])
-        payloads = [run.payloads[i] for i in order.tolist()] if run.payloads else []
-        return Run(run.image_id[order], np.take(run.records, order), payloads)
+        moved = [run.payloads[i] for i in order.tolist()] if payloads else []
+        return Run(run.image_id[order], np.take(run.records, order), moved)
 
     def delete(self) -> None:
-        self.close()
         self.path.unlink()
         self.payload_path.unlink()
 
@@ -201,8 +207,6 @@ def _total(records: NDArray[Any]) -> int:
 
 def _cut(text: bytes, records: NDArray[Any]) -> list[bytes | None]:
     lengths = records["payload"]
-    if not (lengths != _NONE).any():
-        return []
     ends = np.cumsum(np.maximum(lengths, 0), dtype=np.int64).tolist()
     return [
         None if length == _NONE else text[end - length : end]

@@ -72,7 +72,7 @@ def test_flags_of_the_box_exclude_each_other_and_prompts_have_an_area(rows, heig
     sample = Sample(1, "k", "f", height, width, tuple(Annotation(i, box, "c") for i, box in enumerate(rows)))
     fine = [a for a, bad in zip(sample.annotations, found["degenerate"] | found["outside"], strict=True) if not bad]
     x1, y1, x2, y2 = prompts_xyxy(sample, fine).astype(np.float32).T
-    assert ((0 <= x1) & (x1 < x2) & (x2 <= width) & (0 <= y1) & (y1 < y2) & (y2 <= height)).all()
+    assert ((x1 >= 0) & (x1 < x2) & (x2 <= width) & (y1 >= 0) & (y1 < y2) & (y2 <= height)).all()
     for box, clipped in zip(rows, found["clipped"], strict=True):
         if clipped:
             beyond = max(-box[0], -box[1], box[0] + box[2] - width, box[1] + box[3] - height)

@@ -207,7 +207,7 @@ def test_files_below_root_or_its_annotations(tmp_path, module):
     (tmp_path / "annotations" / name).write_text("{}")
     assert module.files(tmp_path, split, None).sources == {"instances": tmp_path / "annotations" / name}
     given = tmp_path / "mine.json"
-    with pytest.raises(SynthgenError, match="no file .*mine.json"):
+    with pytest.raises(SynthgenError, match=r"no file .*mine\.json"):
         module.files(tmp_path, split, given)
     given.write_text("{}")
     assert module.files(tmp_path, split, given).sources == {"instances": given}
