@@ -30,10 +30,11 @@ def samples(index: int) -> list[Sample]:
 def main() -> None:
     store, count = ShardStore(sys.argv[1]), int(sys.argv[2])
     made = [samples(index) for index in range(count)]
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    for index in itertools.cycle(range(count)):
+    for done, index in enumerate(itertools.cycle(range(count))):
         store.commit(Shard("d", "train", "masks", index, count), made[index], {"fingerprint": "f"})
+        if done == 0:  # what is loaded late is loaded; from here on it commits all the time
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
