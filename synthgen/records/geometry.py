@@ -15,6 +15,10 @@ from synthgen.records.sample import Rle
 #: Images with more pixels have no masks: cocoapi counts runs in 32 bits and writes them with shifts of an `int`.
 MAX_MASK_PIXELS = 2**29
 
+#: Larger masks are not encoded by cocoapi: where every run of a mask takes six letters, which needs two runs of 2^24
+#: pixels, `rleToString` writes one byte beyond its memory (pycocotools 2.0.11).
+_SAFE_PIXELS = 2**25 - 1
+
 #: A polygon's outline may be this long, in pixels; cocoapi keeps some 40 bytes for each pixel of it.
 MAX_OUTLINE = 4_000_000
 
@@ -52,6 +56,8 @@ def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
 
 def encode_mask(mask: NDArray[Any]) -> Rle:
     """bool or uint8 [H, W] -> COCO compressed RLE; every value but 0 is foreground."""
+    if mask.size > _SAFE_PIXELS:
+        return encode_window(mask, 0, 0, *mask.shape)
     filled = mask if mask.dtype == bool else mask != 0  # cocoapi would take each change of value for an edge
     found = coco_mask.encode(np.asfortranarray(filled, dtype=np.uint8))
     return Rle(size=(int(mask.shape[0]), int(mask.shape[1])), counts=found["counts"])
@@ -70,14 +76,8 @@ def encode_window(window: NDArray[Any], top: int, left: int, height: int, width:
     """
     columns = np.pad(np.asarray(window).T != 0, ((0, 0), (1, 1)))  # [w, 1 + h + 1]: no run leaves its column
     column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])  # each run: its first row, then the row after its last
-    edges = (column + left) * height + row + top
-    joined = np.flatnonzero(edges[1:] == edges[:-1])  # runs that go on at the top of the next column
-    edges = np.delete(edges, [*joined, *(joined + 1)])
-    runs = np.diff(edges, prepend=0, append=height * width)
-    if runs[-1] == 0 and runs.size > 1:
-        runs = runs[:-1]
-    found = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
-    return Rle(size=(height, width), counts=found["counts"])
+    edges = (column + left) * height + row + top  # equal where a run goes on at the top of the next column
+    return Rle(size=(height, width), counts=rle_text(_runs_between(edges, height * width)))
 
 
 def decode_mask(rle: Rle) -> NDArray[np.bool_]:
@@ -142,6 +142,20 @@ def rle_runs(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
+def rle_text(runs: NDArray[Any]) -> bytes:
+    """COCO's text form of run lengths, integers [R], each below 2^29: the inverse of `rle_runs`."""
+    number = runs.astype(np.int64)
+    number[3:] -= runs[1:-2]
+    # Five bits a letter, one of all of them the sign: 2^29 fits into six.
+    size = 1 + np.searchsorted([2**4, 2**9, 2**14, 2**19, 2**24], np.where(number < 0, ~number, number), side="right")
+    end = np.cumsum(size)
+    place = np.arange(size.sum()) - np.repeat(end - size, size)
+    letters = (np.repeat(number, size) >> (5 * place)) & 0x1F
+    letters[np.delete(np.arange(letters.size), end - 1)] |= 0x20  # all but the last of a number: it goes on
+    text: bytes = (letters + 48).astype(np.uint8).tobytes()
+    return text
+
+
 def check_rle(rle: Rle) -> None:
     """Refuse runs that are negative or do not add up to height x width.
 
@@ -170,8 +184,7 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
             raise ValueError(f"an image of {height} x {width} pixels can have no mask")
         if isinstance(segmentation, list) and segmentation:
             _check_polygons(segmentation, height, width)
-            merged = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-            return Rle(size=(height, width), counts=merged["counts"])
+            return Rle(size=(height, width), counts=_filled(segmentation, height, width))
         if isinstance(segmentation, dict) and "counts" in segmentation:
             if segmentation.get("size") != [height, width]:
                 raise ValueError(f"its RLE is not of the image's size, {height} x {width}")
@@ -188,13 +201,39 @@ def _counts(counts: Any, height: int, width: int) -> bytes:
         if runs.dtype.kind not in "iu":  # no numbers, or of more than 64 bits
             raise ValueError("its counts are not whole numbers")
         _check_runs(runs, height, width)
-        made: bytes = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
-        return made
+        return rle_text(runs)
     if not isinstance(counts, str | bytes):
         raise ValueError("its counts are neither numbers nor a text")
     text = counts.encode() if isinstance(counts, str) else counts
     _check_runs(rle_runs(text), height, width)
     return text
+
+
+def _filled(parts: list[list[float]], height: int, width: int) -> bytes:
+    """The counts of polygons that have been checked.
+
+    A large image is filled in strips of columns, which are joined; there, cocoapi's rounding to fifths of a pixel may
+    set single pixels of a slanting outline otherwise than `annToRLE` would.
+    """
+    if height * width <= _SAFE_PIXELS:
+        counts: bytes = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))["counts"]
+        return counts
+    edges = []
+    columns = max(1, _SAFE_PIXELS // height)
+    for left in range(0, width, columns):
+        strip = min(columns, width - left)
+        moved = [[v - left if i % 2 == 0 else v for i, v in enumerate(part)] for part in parts]
+        runs = rle_runs(coco_mask.merge(coco_mask.frPyObjects(moved, height, strip))["counts"])
+        edges.append(left * height + np.cumsum(runs)[: runs.size // 2 * 2])  # where mask begins and where it ends
+    return rle_text(_runs_between(np.concatenate(edges), height * width))
+
+
+def _runs_between(edges: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
+    """Run lengths from where mask begins and ends by turns; where it ends and begins at once, it goes on."""
+    joined = np.flatnonzero(edges[1:] == edges[:-1])
+    edges = np.delete(edges, [*joined, *(joined + 1)])
+    runs = np.diff(edges, prepend=0, append=pixels)
+    return runs[:-1] if runs.size > 1 and runs[-1] == 0 else runs
 
 
 def _check_runs(runs: NDArray[Any], height: int, width: int) -> None:

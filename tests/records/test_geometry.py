@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
@@ -27,6 +27,7 @@ from synthgen.records.geometry import (
     rle_from_coco,
     rle_iou,
     rle_runs,
+    rle_text,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
@@ -120,11 +121,28 @@ def test_runs_are_the_masks(mask):
     assert np.array_equal(np.repeat(values, runs).reshape(mask.shape, order="F"), mask)
 
 
-@given(st.lists(st.integers(0, 2**28), min_size=1, max_size=30))
-def test_runs_of_any_length_agree_with_cocoapi(runs):
-    """Long runs need several letters each; cocoapi writes them, we read them."""
-    text = coco_mask.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"]
-    assert rle_runs(text).tolist() == runs
+runs_of_any_length = st.lists(st.integers(0, 2**28) | st.integers(0, 40), min_size=1, max_size=30)
+
+
+@given(runs_of_any_length)
+def test_texts_and_runs_are_inverses(runs):
+    assert rle_runs(rle_text(np.array(runs))).tolist() == runs
+
+
+@given(runs_of_any_length)
+def test_texts_are_cocoapis(runs):
+    """A short run goes first and another last: without one, cocoapi writes beyond its memory."""
+    runs = [7, *runs, 1]
+    assert rle_text(np.array(runs)) == coco_mask.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"]
+
+
+def test_runs_that_make_cocoapi_write_beyond_its_memory():
+    """Four runs of six letters each: 25 bytes into 24. Ours are written without it."""
+    runs = [2**24, 2**24, 2**24, 2**26]
+    rle = rle_from_coco({"size": [sum(runs) // 2**12, 2**12], "counts": runs}, sum(runs) // 2**12, 2**12)
+    assert len(rle.counts) == 24
+    assert rle_runs(rle.counts).tolist() == runs
+    assert rle_area(rle) == 2**24 + 2**26
 
 
 @given(masks)
@@ -246,6 +264,37 @@ polygon = st.lists(st.tuples(st.floats(-20, 60), st.floats(-15, 45)), min_size=3
 @given(st.lists(polygon, min_size=1, max_size=3))
 def test_polygons_are_pycocotools_own(parts):
     assert np.array_equal(decode_mask(rle_from_coco(parts, 30, 40)), theirs(parts, 30, 40))
+
+
+@pytest.fixture
+def strips(monkeypatch):
+    """As if no more than 100 pixels were safe: images are filled in strips of three columns."""
+    monkeypatch.setattr(geometry, "_SAFE_PIXELS", 100)
+
+
+corner = st.integers(-20, 60)
+rectangle = st.tuples(corner, corner, corner, corner).map(lambda c: [c[0], c[1], c[2], c[1], c[2], c[3], c[0], c[3]])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(rectangle, min_size=1, max_size=4))
+def test_large_images_are_filled_in_strips(parts, strips):
+    assert np.array_equal(decode_mask(rle_from_coco(parts, 30, 40)), theirs(parts, 30, 40))
+
+
+def test_slanting_outlines_of_large_images_are_off_by_single_pixels(strips):
+    angle = np.linspace(0, 2 * np.pi, 30)
+    circle = np.stack([20.3 + 14.7 * np.cos(angle), 15.1 + 17.2 * np.sin(angle)], axis=1).ravel().tolist()
+    difference = decode_mask(rle_from_coco([circle], 30, 40)) ^ theirs([circle], 30, 40)
+    assert difference.sum() <= 3
+
+
+@given(masks)
+def test_large_masks_are_encoded_as_small_ones(mask):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(geometry, "_SAFE_PIXELS", 0)
+        large = encode_mask(mask)
+    assert large == encode_mask(mask)
 
 
 @given(masks)
