@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def what_next(folder: Path) -> Iterator[str]:
     yield f"The masks are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'masks'}."
     yield ""
     yield "Your own data, a COCO-style JSON with boxes and a folder of images:"
+    if sys.prefix != sys.base_prefix:  # in a virtual environment, as `make demo` is
+        yield f"  . {Path(sys.prefix) / 'bin' / 'activate'}"
     yield "  synthgen doctor --dataset coco-json --annotations boxes.json --images photos/"
     yield "  synthgen masks  --dataset coco-json --annotations boxes.json --images photos/"
     yield "  synthgen show   boxes/train/masks"

@@ -70,7 +70,7 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
         empty = False
         yield layer.name
         done = "complete" if layer.shards == layer.count else f"{layer.shards / layer.count:.0%}"
-        yield f"  shards   {layer.shards:,} of {layer.count:,} ({done}), {layer.bytes / 2**20:,.1f} MiB"
+        yield f"  shards   {layer.shards:,} of {layer.count:,} ({done}), {layer.bytes / 1e6:,.2f} MB"
         yield f"  made by  {', '.join(layer.recipes)}"
         counts = layer.counts
         yield f"  images   {counts['images']:,}, {counts['errors']:,} with an error"
