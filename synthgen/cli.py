@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from synthgen import __version__
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -113,7 +113,7 @@ def doctor(
 
     given = source.resolve(dataset, name, split, data, annotations, images)
     found = source.diagnose(given, every_split=split is None, check_images=check_images, bar=_bar)
-    _say(*([json.dumps(words.as_json(found), indent=1)] if as_json else words.as_text(found)))
+    _say(*(json.dumps(words.as_json(found), indent=1).splitlines() if as_json else words.as_text(found)))
     raise typer.Exit(0 if found.ready else 1)
 
 
@@ -251,7 +251,7 @@ def main(engine: Any = None) -> None:
     try:
         app(obj=engine)
     except SynthgenError as why:
-        typer.echo(f"synthgen: {why}", err=True)
+        typer.echo(printable(f"synthgen: {why}"), err=True)
         sys.exit(2)
 
 
@@ -266,9 +266,10 @@ def _run(engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, wor
     if dry_run or not shards:
         return
     with _bar(job.layer, words.images_in(job, shards), "images") as bar:
+        chances = iter(range(words.MOST_ERRORS))
 
         def told(report: Any) -> None:
-            if report.error is not None:
+            if report.error is not None and next(chances, None) is not None:
                 bar.tell(f"failed: {report.error}")
 
         try:
@@ -290,4 +291,4 @@ def _bar(what: str, total: int, unit: str) -> Any:
 
 def _say(*lines: str) -> None:
     for line in lines:
-        typer.echo(line)
+        typer.echo(printable(line))

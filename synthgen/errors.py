@@ -1,4 +1,4 @@
-"""The one error that a user can act on. It knows nothing of the rest of the house."""
+"""What a person is told when something is wrong. It knows nothing of the rest of the house."""
 
 
 class SynthgenError(Exception):
@@ -15,3 +15,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def printable(text: str) -> str:
+    """`text` with each control character spelt out: a name from a hostile file must not steer the terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -10,6 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from synthgen.errors import printable
+
 #: Seconds between two lines where standard error is no terminal.
 EVERY = 60.0
 
@@ -69,9 +71,9 @@ class Bar:
     def tell(self, line: str) -> None:
         """Say a line without disturbing the bar."""
         if self.rich is not None:
-            self.rich.console.print(line, markup=False, highlight=False)
+            self.rich.console.print(printable(line), markup=False, highlight=False)
         else:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(printable(line) + "\n")
             sys.stderr.flush()
 
 

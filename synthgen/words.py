@@ -13,6 +13,9 @@ from synthgen.records.recipe import in_words
 from synthgen.records.sample import FLAGS
 from synthgen.records.store import Shard, ShardStore
 
+#: Errors that are said one by one; the rest are counted.
+MOST_ERRORS = 5
+
 
 def plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
     """What a run is about to do."""
@@ -24,18 +27,20 @@ def plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
     sources = [(store.footer(shard.of(job.reads)) or {}).get("counts", {}) for shard in shards]
     images, boxes = (sum(counts.get(key, 0) for counts in sources) for key in ("images", "annotations"))
     yield (
-        f"{layer}: {len(shards):,} of {shards[0].count:,} shards to do, {images:,} images, {boxes:,} boxes, "
+        f"{layer}: {len(shards):,} of {many(shards[0].count, 'shard')} to do, {many(images, 'image')}, "
+        f"{many(boxes, 'box')}, "
         f"by {in_words(job.recipe())}"
     )
 
 
 def ingested(layer: str, report: IngestReport) -> Iterator[str]:
     """What an ingest has found."""
-    how = f"{report.committed:,} of {report.shards:,} shards written" if report.committed else "every shard was there"
-    masks = f", {report.masks:,} masks" if report.masks else ""
-    yield f"{layer}: {report.images:,} images, {report.annotations:,} boxes{masks}; {how}"
+    whole = many(report.shards, "shard")
+    how = f"{report.committed:,} of {whole} written" if report.committed else "every shard was there"
+    masks = f", {many(report.masks, 'mask')}" if report.masks else ""
+    yield f"{layer}: {many(report.images, 'image')}, {many(report.annotations, 'box')}{masks}; {how}"
     if report.errors:
-        yield f"  {report.errors:,} images have an error; `synthgen show {layer}` draws them with it"
+        yield f"  {many(report.errors, 'image')} with an error; `synthgen show {layer}` draws them with it"
     yield from flags(report.flags)
 
 
@@ -49,18 +54,23 @@ def result(job: Job, tally: Tally) -> Iterator[str]:
     """What a run has done."""
     layer = f"{job.dataset}/{job.split}/{job.layer}"
     yield (
-        f"{layer}: {tally.masks:,} masks for {tally.annotations:,} boxes on {tally.images:,} images "
-        f"in {tally.committed:,} shards, {tally.rate:.1f} images/s"
+        f"{layer}: {many(tally.masks, 'mask')} for {many(tally.annotations, 'box')} on {many(tally.images, 'image')} "
+        f"in {many(tally.committed, 'shard')}, {tally.rate:.1f} images/s"
     )
     yield from flags(tally.flags)
     if tally.failed_images:
-        yield f"  {tally.failed_images:,} images failed, listed by `synthgen status --failures`; --retry-failed retries"
-    for error in tally.errors[:5]:
+        yield f"  {many(tally.failed_images, 'image')} failed: `synthgen status --failures` lists, --retry-failed retries"
+    for error in tally.errors[:MOST_ERRORS]:
         yield f"  failed: {error}"
-    if len(tally.errors) > 5:
-        yield f"  ... and {len(tally.errors) - 5:,} more shards; all are in {layer}/_log/failures.jsonl"
+    if len(tally.errors) > MOST_ERRORS:
+        yield f"  ... and {len(tally.errors) - MOST_ERRORS:,} more shards; all are in {layer}/_log/failures.jsonl"
     if tally.errors:
         yield "  what is committed stays; when the cause is mended, run the same command again"
+
+
+def many(count: int, what: str) -> str:
+    """ "1 box", "1,743 boxes"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('x') else 's'}"
 
 
 def flags(counts: Mapping[str, int]) -> Iterator[str]:

@@ -93,7 +93,7 @@ def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
     assert not (tmp_path / "shards").exists()
     synthgen("ingest", *OWN)
     told = synthgen("masks", *OWN, "--dry-run")
-    assert "1 of 1 shards to do, 8 images, 24 boxes, by grabcut" in told.out
+    assert "1 of 1 shard to do, 8 images, 24 boxes, by grabcut" in told.out
     assert not list(tmp_path.rglob("masks/*"))
 
 
@@ -231,3 +231,31 @@ def test_version_and_help(synthgen) -> None:
         told = synthgen(command, "--help")
         assert told.code == 0
         assert len(told.out) > 200
+
+
+def test_names_from_a_file_do_not_steer_the_terminal(synthgen, tmp_path: Path) -> None:
+    evil = "\x1b[31mred\x07.png"
+    image = {"id": 1, "file_name": evil, "height": 72, "width": 96}
+    records = {"images": [image], "annotations": [], "categories": []}
+    (tmp_path / "boxes.json").write_text(json.dumps(records))
+    (tmp_path / "photos").mkdir()
+    for words in (("masks", *OWN, "--max-error-share", "1"), ("masks", *OWN, "--layer", "b"), ("doctor", *OWN)):
+        told = synthgen(*words)
+        assert "\x1b" not in told.out + told.err
+        assert "\x07" not in told.out + told.err
+    told = synthgen("status", "--failures")
+    assert "\\x1b[31mred\\x07.png" in told.out
+
+
+def test_many_failed_shards_are_counted_not_recited(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=80)
+    synthgen("ingest", *OWN, "--shard-size", "8")
+    for number in range(1, 73):
+        (tmp_path / f"photos/{number:04d}.png").unlink()
+    told = synthgen("masks", *OWN, "--segmenter", "box_fill")
+    assert told.code == 1
+    assert told.err.count("failed:") == 5
+    assert told.out.count("failed:") == 5
+    assert "and 4 more shards; all are in boxes/train/masks/_log/failures.jsonl" in told.out
+    log = tmp_path / "shards/boxes/train/masks/_log/failures.jsonl"
+    assert len(log.read_text().splitlines()) == 9

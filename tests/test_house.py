@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.cli": {"synthgen"},
     "synthgen.errors": set(),
     "synthgen.plugins": {"synthgen.errors"},
-    "synthgen.progress": set(),
+    "synthgen.progress": {"synthgen.errors"},
     "synthgen.words": {"synthgen.generate", "synthgen.records", "synthgen.errors"},
     "synthgen.demo": {"synthgen.demo", "synthgen.errors"},
     "synthgen.records": {"synthgen.records", "synthgen.errors"},

@@ -63,15 +63,15 @@ def find(root: Path, file_name: str) -> Path:
     """
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
-        raise ImageError(f"file name '{_printable(file_name)}' is not a path below the image folder")
+        raise ImageError(f"file name '{_encodable(file_name)}' is not a path below the image folder")
     for tail in dict.fromkeys((parts, parts[-2:], parts[-1:])):
         path = root.joinpath(*tail)
         try:
             if path.is_file():
                 return path
         except OSError as why:  # a name too long for the file system, a folder that may not be entered
-            raise ImageError(f"file {_printable(file_name)} cannot be reached ({_short(why)})") from None
-    raise ImageError(f"no file {_printable(file_name)} below the image folder")
+            raise ImageError(f"file {_encodable(file_name)} cannot be reached ({_short(why)})") from None
+    raise ImageError(f"no file {_encodable(file_name)} below the image folder")
 
 
 def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
@@ -227,9 +227,9 @@ def _short(why: Exception) -> str:
     if isinstance(why, UnidentifiedImageError):
         return f"no image of the kinds {', '.join(FORMATS)}"
     text = (why.strerror if isinstance(why, OSError) else None) or str(why)
-    return _printable(text.splitlines()[0] if text else "no reason given")
+    return _encodable(text.splitlines()[0] if text else "no reason given")
 
 
-def _printable(text: str) -> str:
+def _encodable(text: str) -> str:
     """At most 200 characters that UTF-8 can write; hostile names hold halves of them."""
     return text[:200].encode("utf-8", "backslashreplace").decode()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from synthgen.errors import printable
 from synthgen.records.sample import FLAGS
 
 #: Examples that are kept of each finding: enough to go and look.
@@ -251,12 +252,12 @@ def _findings(findings: Iterable[Finding]) -> Iterator[str]:
 
 
 def _example(example: Example) -> str:
-    text = _printable(example.where)
+    text = printable(example.where)
     if example.annotation_id is not None:
         text += f", annotation {example.annotation_id}"
     if example.bbox is not None:
         text += ", box " + " ".join("?" if value is None else f"{value:.6g}" for value in example.bbox)
-    return f"{text}: {_printable(example.what)}"
+    return f"{text}: {printable(example.what)}"
 
 
 def _sizes(sizes: Sizes) -> str:
@@ -283,8 +284,3 @@ def _percent(share: float) -> str:
     if share < 0.0001:
         return "< 0.01 %"
     return "> 99.99 %" if share > 0.9999 else f"{100 * share:.{2 if share < 0.1 or share > 0.99 else 0}f} %"
-
-
-def _printable(text: str) -> str:
-    """A name from a hostile file must not move the terminal's cursor."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
