@@ -59,7 +59,8 @@ def result(job: Job, tally: Tally) -> Iterator[str]:
     )
     yield from flags(tally.flags)
     if tally.failed_images:
-        yield f"  {many(tally.failed_images, 'image')} failed: `synthgen status --failures` lists, --retry-failed retries"
+        failed = many(tally.failed_images, "image")
+        yield f"  {failed} failed: `synthgen status --failures` lists them, --retry-failed tries again"
     for error in tally.errors[:MOST_ERRORS]:
         yield f"  failed: {error}"
     if len(tally.errors) > MOST_ERRORS:

@@ -76,6 +76,7 @@ def ingest(
     """
     if layer not in dataset.LAYERS:
         raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(dataset.LAYERS)})")
+    files = files.of(layer)
     tell = on_progress or (lambda *_: None)
     store.remove_leftovers(name, split, layer)
     log = store.folder(name, split, layer) / "_log" / "source.json"
@@ -128,6 +129,7 @@ def source_changed(store: ShardStore, files: Files, *, name: str, split: str, la
     then = (footer or {}).get("recipe", {}).get("sources")
     if then is None:
         return None
+    files = files.of(layer)
     now = _digests(files, store.folder(name, split, layer) / "_log" / "source.json")
     changed = [str(files.sources[role]) for role in files.sources if now[role] != then.get(role)]
     if not changed:

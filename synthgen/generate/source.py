@@ -194,7 +194,8 @@ def missing(source: Source, job: Job) -> str | None:
     present = ShardStore(job.store).layer(job.dataset, job.split, job.reads)
     if (present and len(present) == present[0].count) or job.reads not in source.module.LAYERS:
         return None
-    files = " and ".join(f"{path} ({path.stat().st_size / 2**20:,.1f} MiB)" for path in source.files().sources.values())
+    sources = source.files().of(job.reads).sources.values()
+    files = " and ".join(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" for path in sources)
     return (
         f"{job.dataset}/{job.split}/{job.reads} is not there yet and would be made first, from {files}; "
         "`synthgen ingest` makes it alone and counts it"

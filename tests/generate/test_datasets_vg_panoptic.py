@@ -14,7 +14,7 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images, coco_panoptic, visual_genome
-from synthgen.generate.ingest import ingest
+from synthgen.generate.ingest import ingest, source_changed
 from synthgen.records.geometry import decode_mask, rle_area
 from synthgen.records.sample import FLAGS, Annotation, Sample
 from synthgen.records.store import ShardStore
@@ -350,3 +350,22 @@ def test_phrases_and_masks_arrive_in_shards(tmp_path: Path, shared: Shared) -> N
     assert [len(sample.annotations) for sample in samples] == [18, 32]
     assert all(a.segmentation is not None and a.mask_source == "human" for a in segments)
     assert {a.category for a in segments if not a.isthing} >= {"tree-merged", "grass-merged", "sky-other-merged"}
+
+
+def test_a_file_that_a_layer_does_not_need_may_come_later(tmp_path: Path) -> None:
+    images = [{"image_id": 1, "url": "https://x/VG_100K/1.jpg", "width": 9, "height": 9}]
+    objects = [{"image_id": 1, "objects": [{"object_id": 5, "names": ["tree"], "x": 1, "y": 1, "w": 3, "h": 3}]}]
+    regions = [
+        {"regions": [{"region_id": 7, "image_id": 1, "phrase": "a tree", "x": 1, "y": 1, "width": 3, "height": 3}]}
+    ]
+    root = genome(tmp_path / "vg", image_data=images, objects=objects)
+    before = ingested(tmp_path / "store", visual_genome, visual_genome.files(root, "train", None), "annotations")
+    genome(root, region_descriptions=regions)
+    files = visual_genome.files(root, "train", None)
+    store = ShardStore(tmp_path / "store")
+    assert source_changed(store, files, name="given", split="all") is None
+    assert ingested(tmp_path / "store", visual_genome, files, "annotations") == before
+    assert len(ingested(tmp_path / "store", visual_genome, files, "regions")) == 1
+    genome(root, objects=[])
+    assert "objects.json" in str(source_changed(store, files, name="given", split="all"))
+    assert source_changed(store, files, name="given", split="all", layer="regions") is None

@@ -16,7 +16,7 @@ A reader knows the file's format and nothing else: sorting, auditing and shardin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -33,12 +33,19 @@ class Files:
     Attributes:
         sources: the annotation files, by their role in this dataset ("instances", "objects", ...).
         images: folder below which `Sample.file_name` is found.
+        roles: by layer, the sources that it is made from; a layer that is not named here is made from all.
         on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.
     """
 
     sources: dict[str, Path]
     images: Path
+    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     on_bytes: Callable[[int], None] | None = None
+
+    def of(self, layer: str) -> Files:
+        """With only the sources that a layer is made from."""
+        roles = self.roles.get(layer, tuple(self.sources))
+        return replace(self, sources={role: path for role, path in self.sources.items() if role in roles})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -97,7 +97,10 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:  # noqa: A
             f"no objects.json in {places[0]}; unpack Visual Genome's JSON files there, or name it with --annotations"
         )
     images = next((p for p in (root, root / "images") if any((p / name).is_dir() for name in _FOLDERS)), root)
-    return Files(sources=sources, images=images)
+    # Without image_data.json the images are those that have objects or regions, so every layer needs both.
+    if "images" not in sources:
+        return Files(sources=sources, images=images)
+    return Files(sources, images, roles={"annotations": ("images", "objects"), "regions": ("images", "regions")})
 
 
 def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
