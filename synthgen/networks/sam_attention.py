@@ -1,0 +1,105 @@
+"""The attention of segment-anything's image encoder on PyTorch's fused kernels, equal to the original.
+
+The original writes the attention map [heads, tokens, tokens] out several times; a fused kernel never does. What stands
+in the way is SAM's relative position: it adds to the score of query q and key k the terms
+
+    q . R_h[row of q, row of k]  +  q . R_w[column of q, column of k].
+
+Each term is small ([tokens, rows] and [tokens, columns]), their sum is as large as the map. Two ways past that:
+
+added   The sum is handed to the kernel as its mask, a band of queries at a time, so that no more than `BAND` numbers of
+        it exist at once. The least arithmetic.
+folded  The sum is itself a product, of [q . R_h, q . R_w] with the one-hot row and column of k; appended to q and k
+        it comes out of the kernel's own product, and nothing of the map's size exists. The heads grow from d to
+        d + rows + columns channels (64 to 192 at 1024 pixels), but a kernel that takes no mask can run: CUDA's flash
+        attention does not take one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
+from torch import Tensor
+from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
+
+#: The most numbers of the position mask that exist at once: 512 MB in float32, 256 MB in bfloat16, whatever the batch
+#: (a whole mask of a ViT-H at 1024 pixels would have twice as many for each image).
+BAND = 2**27
+
+
+def use_sdpa(encoder: ImageEncoderViT, position: Literal["added", "folded"] = "added") -> None:
+    """Swap the attention of every block of `encoder`, in place; parameters, names and hooks stay.
+
+    Holds for windowed and global blocks, any grid that the original takes (it interpolates the relative positions
+    alike), any floating dtype, with and without relative positions, and under `torch.compile` (no graph breaks).
+    """
+    for block in encoder.blocks:
+        block.attn.__class__ = _FoldedAttention if position == "folded" else _AddedAttention
+
+
+class _AddedAttention(Attention):  # type: ignore[misc]  # segment-anything ships no types
+    """The original's parameters under another `forward`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: [B, H, W, C] -> [B, H, W, C]."""
+        q, k, v = self._heads(x)
+        if not self.use_rel_pos:
+            return self._joined(scaled_dot_product_attention(q, k, v), x)
+        height, width = x.shape[1:3]
+        by_row, by_column = self._position_terms(q, height, width)
+        rows = max(1, BAND // (q.shape[0] * q.shape[1] * width * height * width))
+        bands = []
+        for top in range(0, height, rows):
+            band = slice(top, min(top + rows, height))
+            mask = by_row[:, :, band, :, :, None] + by_column[:, :, band, :, None, :]
+            queries = q[:, :, band.start * width : band.stop * width]
+            bands.append(scaled_dot_product_attention(queries, k, v, attn_mask=mask.flatten(4).flatten(2, 3)))
+        return self._joined(bands[0] if len(bands) == 1 else torch.cat(bands, dim=2), x)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values [B, heads, H * W, C / heads] of tokens [B, H, W, C]."""
+        batch, height, width, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        return q, k, v
+
+    def _position_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """For each query [B, heads, H, W]: its term for each row [..., H] and for each column [..., W] of keys."""
+        grid = q.unflatten(2, (height, width))
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, _relative(self.rel_pos_h, height))
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative(self.rel_pos_w, width))
+        return by_row, by_column
+
+    def _joined(self, heads: Tensor, x: Tensor) -> Tensor:
+        projected: Tensor = self.proj(heads.transpose(1, 2).reshape(x.shape))
+        return projected
+
+
+class _FoldedAttention(_AddedAttention):
+    """As above, the position in further channels of queries and keys."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: [B, H, W, C] -> [B, H, W, C]."""
+        q, k, v = self._heads(x)
+        if not self.use_rel_pos:
+            return self._joined(scaled_dot_product_attention(q, k, v), x)
+        height, width = x.shape[1:3]
+        by_row, by_column = self._position_terms(q, height, width)
+        rows = torch.eye(height, dtype=q.dtype, device=q.device).repeat_interleave(width, dim=0)
+        columns = torch.eye(width, dtype=q.dtype, device=q.device).repeat(height, 1)
+        place = torch.cat([rows, columns], dim=1).expand(*k.shape[:3], -1)
+        q = torch.cat([q * self.scale, by_row.flatten(2, 3), by_column.flatten(2, 3)], dim=3)
+        k = torch.cat([k, place], dim=3)
+        # Flash kernels want values as wide as the keys.
+        out = scaled_dot_product_attention(q, k, pad(v, (0, height + width)), scale=1.0)
+        return self._joined(out[..., : v.shape[3]], x)
+
+
+def _relative(table: Tensor, size: int) -> Tensor:
+    """Position embeddings [size of queries, size of keys, C] from a table [distances, C]."""
+    if table.shape[0] != 2 * size - 1:
+        table = interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
+    places = torch.arange(size, device=table.device)
+    return table[places[:, None] - places[None, :] + size - 1]
