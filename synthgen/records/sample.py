@@ -72,6 +72,8 @@ class Annotation:
         predicted_iou: in [0, 1]; the segmenter's own score of the mask it returned; None where it gives none.
         stability_score: in [0, 1]; IoU of the masks at a higher and at a lower threshold (segment-anything).
         box_iou: in [0, 1]; IoU of the mask's tight box with the prompt.
+        sam_predicted_iou: in [0, 1]; HQ-SAM's score of SAM's mask, which is a part of the mask here but not the mask:
+            not a score to filter by.
         captions: phrases, best first.
     """
 
@@ -86,6 +88,7 @@ class Annotation:
     predicted_iou: float | None = None
     stability_score: float | None = None
     box_iou: float | None = None
+    sam_predicted_iou: float | None = None
     captions: tuple[Caption, ...] = ()
 
 

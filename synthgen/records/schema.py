@@ -38,6 +38,7 @@ _ANNOTATION = pa.struct(
         ("predicted_iou", pa.float64()),
         ("stability_score", pa.float64()),
         ("box_iou", pa.float64()),
+        ("sam_predicted_iou", pa.float64()),
         ("captions", pa.list_(_CAPTION)),
     ]
 )
@@ -54,7 +55,10 @@ SCHEMA = pa.schema(
 )
 
 #: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None.
-_ADDED: frozenset[str] = frozenset()
+_ADDED: frozenset[str] = frozenset({"sam_predicted_iou"})
+
+#: From `mask_source` on, in the order of `Annotation`.
+_SCORES = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou")
 
 #: Columns of few different values, as Parquet names them. Dictionaries of the others cost time and save nothing.
 DICTIONARIES = [
@@ -152,6 +156,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
         "predicted_iou": pa.array([a.predicted_iou for a in flat], pa.float64()),
         "stability_score": pa.array([a.stability_score for a in flat], pa.float64()),
         "box_iou": pa.array([a.box_iou for a in flat], pa.float64()),
+        "sam_predicted_iou": pa.array([a.sam_predicted_iou for a in flat], pa.float64()),
         "captions": pa.ListArray.from_arrays(
             _offsets([len(a.captions) for a in flat]),
             pa.StructArray.from_arrays(
@@ -201,7 +206,7 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
             *(field[name].to_pylist() for name in ("category", "iscrowd", "isthing")),
             _tuples(field["flags"], lambda flags: flags.to_pylist()),
             _rles(field["segmentation"]),
-            *(field[name].to_pylist() for name in ("mask_source", "predicted_iou", "stability_score", "box_iou")),
+            *(field[name].to_pylist() for name in _SCORES),
             _tuples(field["captions"], _captions),
         )
     )

@@ -26,6 +26,7 @@ annotations = st.builds(
     predicted_iou=st.none() | NUMBER,
     stability_score=st.none() | NUMBER,
     box_iou=st.none() | NUMBER,
+    sam_predicted_iou=st.none() | NUMBER,
     captions=st.lists(captions, max_size=9).map(tuple),
 )
 samples = st.builds(
