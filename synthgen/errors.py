@@ -9,6 +9,10 @@ class SynthgenError(Exception):
     """
 
 
+class BrokenWorkerError(SynthgenError):
+    """This process can work no more (its GPU is lost), another one may: the shard is to be done again elsewhere."""
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """Return "; did you mean 'x'?" where one of `known` is close to `word`, else an empty string."""
     import difflib  # stdlib, but 6 ms that `--help` should not pay

@@ -9,7 +9,7 @@ from typing import Any
 from synthgen.records.recipe import fingerprint
 
 #: Options that say where and how fast, not what: they never change a byte, so they are not in a recipe.
-PLACE_OPTIONS = frozenset({"device", "batch_size", "threads"})
+PLACE_OPTIONS = frozenset({"device", "batch_size", "threads", "checkpoint", "compile", "box_chunk", "self_test"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,8 @@ def masks_job(
     """
     if check_word(layer) == check_word(reads) or layer in source.module.LAYERS:
         raise SynthgenError(f"a job reads and writes the layer '{layer}'; choose another --layer, such as masks")
+    full = plugins.checked("generate.segmenters", segmenter, options)
+    settle = getattr(plugins.load("generate.segmenters", segmenter), "settle", None)
     return Job(
         stage="masks",
         dataset=source.name,
@@ -156,7 +158,7 @@ def masks_job(
         reads=reads,
         layer=layer,
         plugin=plugins.stem(segmenter),
-        options=plugins.checked("generate.segmenters", segmenter, options),
+        options=settle(**full) if settle else full,
         store=store,
         images=source.image_folder(),
         max_error_share=max_error_share,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import __version__, plugins
-from synthgen.errors import SynthgenError
+from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.audit import audit_sample
 from synthgen.generate.job import Job
 from synthgen.generate.stages import Stage
@@ -29,6 +31,12 @@ OnImages = Callable[[int], None]
 
 #: Decoded images of one batch may hold this many bytes together; a batch of huge photographs is cut short.
 BATCH_BYTES = 512 * 2**20
+
+#: Batches that a stage has at once: while one is on the device, the other's images are made ready, or its masks packed.
+IN_FLIGHT = 2
+
+#: (row in the shard, sample, pixels) each.
+_Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,10 @@ class _Processed:
 
 
 class Worker:
-    """Holds the model. One shard in, one shard committed, one report out; never raises for a shard's sake."""
+    """Holds the model. One shard in, one shard committed, one report out; never raises for a shard's sake.
+
+    It does raise `BrokenWorkerError`: this worker can make no shard any more, another one may.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -91,6 +102,8 @@ class Worker:
                 raise SynthgenError(f"input shard {shard.of(self.job.reads)} is gone; run the stage before again")
             samples, failed = self._process(shard, on_images)
             self._refuse_many_errors(shard, len(samples), failed)
+        except BrokenWorkerError:
+            raise
         except Exception as why:  # a shard's failure is a value: the other shards go on
             return _as_report(shard, why, started)
         return _Processed(shard, samples, parent, failed, started)
@@ -140,14 +153,32 @@ class Worker:
             again = {entry["row"] for entry in footer["failed"]}
             todo = [i for i in todo if i in again]
             result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read(shard))]
-        batch: list[tuple[int, Sample, NDArray[np.uint8]]] = []
+        waiting: deque[tuple[_Batch, Future[list[Sample]]]] = deque()
 
-        def flush() -> None:
-            self._process_batch(batch, result, reasons)
+        def take() -> None:
+            batch, done = waiting.popleft()
+            self._settle(batch, done.result, result, reasons)
             if on_images:
                 on_images(len(batch))
-            batch.clear()
 
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="batch") as pool:
+            for batch in self._batches(samples, todo, result, reasons):
+                if len(waiting) == IN_FLIGHT:
+                    take()
+                waiting.append((batch, pool.submit(self._put_through, batch)))
+            while waiting:
+                take()
+        failed = [
+            {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}
+            for i in sorted(reasons)
+        ]
+        return result, tuple(failed)
+
+    def _batches(
+        self, samples: list[Sample], todo: list[int], result: list[Sample], reasons: dict[int, str]
+    ) -> Iterator[_Batch]:
+        """What is to do, batch by batch, its images decoded ahead; an image that cannot be read is settled here."""
+        batch: _Batch = []
         for i, (sample, image) in zip(
             todo, load_ahead((samples[i] for i in todo), self.job.images, threads=self.threads), strict=True
         ):
@@ -156,27 +187,27 @@ class Worker:
             elif image is not None:
                 batch.append((i, _with_size(sample, image), image))
             if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= BATCH_BYTES:
-                flush()
-        flush()
-        failed = [
-            {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}
-            for i in sorted(reasons)
-        ]
-        return result, tuple(failed)
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _process_batch(
-        self, batch: list[tuple[int, Sample, NDArray[np.uint8]]], result: list[Sample], reasons: dict[int, str]
+    def _put_through(self, batch: _Batch) -> list[Sample]:
+        return list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
+
+    def _settle(
+        self, batch: _Batch, outcome: Callable[[], list[Sample]], result: list[Sample], reasons: dict[int, str]
     ) -> None:
-        """Put a batch through the stage. If it fails, one by one: a poisoned image fails alone."""
-        if not batch:
-            return
+        """Keep what the stage made of a batch. If it failed, try one by one: a poisoned image fails alone."""
         try:
-            done = list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
+            done = outcome()
+        except BrokenWorkerError:
+            raise
         except Exception as why:
             if len(batch) > 1:
                 log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
                 for one in batch:
-                    self._process_batch([one], result, reasons)
+                    self._settle([one], partial(self._put_through, [one]), result, reasons)
                 return
             i, sample, _ = batch[0]
             log.exception("image %s failed", sample.file_name)

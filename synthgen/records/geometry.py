@@ -76,7 +76,17 @@ def encode_window(window: NDArray[Any], top: int, left: int, height: int, width:
     """
     columns = np.pad(np.asarray(window).T != 0, ((0, 0), (1, 1)))  # [w, 1 + h + 1]: no run leaves its column
     column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])  # each run: its first row, then the row after its last
-    edges = (column + left) * height + row + top  # equal where a run goes on at the top of the next column
+    return encode_edges((column + left) * height + row + top, height, width)
+
+
+def encode_edges(edges: NDArray[np.int64], height: int, width: int) -> Rle:
+    """Encode a mask from where, column by column, it begins and ends: what a device can find by itself.
+
+    Args:
+        edges: int64 [2 * runs], ascending; by turns the place (column * height + row) of a run's first pixel and the
+            place behind its last. A run that ends where the next begins goes on, as at the top of a column.
+        height, width: of the image, in pixels.
+    """
     return Rle(size=(height, width), counts=rle_text(_runs_between(edges, height * width)))
 
 

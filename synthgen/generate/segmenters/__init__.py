@@ -1,6 +1,8 @@
 """Shelf of segmenters: one file each, its name is the `--segmenter`; `build(*, option=default, ...)` makes one.
 
-Options that only say where and how fast (`device`, `batch_size`, `threads`) stay out of a job's recipe.
+Options that only say where and how fast (`job.PLACE_OPTIONS`: `device`, `batch_size`, ...) stay out of a job's recipe.
+A plugin may also have `settle(**options) -> dict`: it is called once, where the job is begun, with all options, and
+gives them back with what decides the bytes made definite (which weights, by their SHA-256), or raises `SynthgenError`.
 """
 
 from __future__ import annotations
@@ -21,18 +23,23 @@ class MaskPrediction(NamedTuple):
         rle: of the original image's size; of area 0 where nothing was found.
         predicted_iou: in [0, 1]; the segmenter's own score of this very mask; None where it gives none.
         stability_score: in [0, 1]; IoU of the masks at a higher and a lower threshold; None where it gives none.
+        sam_predicted_iou: in [0, 1]; see `Annotation`; None but for HQ-SAM.
     """
 
     rle: Rle
     predicted_iou: float | None
     stability_score: float | None
+    sam_predicted_iou: float | None = None
 
 
 class Segmenter(Protocol):
     """Boxes in, masks out; batch first, stateless between calls.
 
+    `segment` may be called from two threads at once, so that one batch is on the device while another's images are made
+    ready or its masks packed: who has one device locks it for that part.
+
     Attributes:
-        batch_size: images it likes to get at once.
+        batch_size: images it likes to get at once; may change between calls (less memory than hoped for).
         source: what stands in `Annotation.mask_source`, e.g. "grabcut", "sam vit_h".
     """
 

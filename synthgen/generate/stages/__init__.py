@@ -12,13 +12,14 @@ from synthgen.records.sample import Sample
 
 
 class Stage(Protocol):
-    """What a worker does with images.
+    """What a worker does with images. `process` may be called from two threads at once.
 
     Attributes:
         batch_size: images it likes to get at once.
     """
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int: ...
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Yield each sample, in order, one thing richer.

@@ -28,7 +28,11 @@ class Masks:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
-        self.batch_size = segmenter.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """See `Stage`; the segmenter's, at each time."""
+        return self.segmenter.batch_size
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Give a mask to each annotation that may be prompted and has none; a mask that is there is not replaced."""
@@ -66,6 +70,7 @@ class Masks:
             predicted_iou=_rounded(prediction.predicted_iou),
             stability_score=_rounded(prediction.stability_score),
             box_iou=_rounded(float(box_iou(tight, box))),
+            sam_predicted_iou=_rounded(prediction.sam_predicted_iou),
         )
 
 
