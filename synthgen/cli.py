@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from synthgen import __version__
+from synthgen import options as opt
 from synthgen.errors import SynthgenError, printable
 
 app = typer.Typer(
@@ -21,27 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn box-annotated image datasets into segmentation datasets. Begin with `synthgen demo`.",
 )
-
-Dataset = Annotated[
-    str,
-    typer.Option(
-        help="coco, coco-panoptic, lvis, objects365, visual-genome; or coco-json with --annotations for your own file"
-    ),
-]
-Name = Annotated[
-    str | None, typer.Option(help="What the store calls it (default: the dataset; for coco-json the file's name)")
-]
-Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: its first, e.g. train)")]
-Annotations = Annotated[
-    Path | None, typer.Option(help="The annotation file, where it is not in the dataset's usual place")
-]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images, where it is not in the dataset's usual place")]
-Data = Annotated[Path, typer.Option(envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each")]
-Store = Annotated[Path, typer.Option(envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")]
-Part = Annotated[
-    str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
-]
-LayerArgument = Annotated[str, typer.Argument(metavar="LAYER", help="DATASET/SPLIT/LAYER, as `synthgen status` lists")]
 
 DATA, STORE = Path("data"), Path("shards")
 
@@ -57,13 +37,13 @@ def version_only(
 
 @app.command()
 def ingest(
-    dataset: Dataset,
-    name: Name = None,
-    split: Split = None,
-    annotations: Annotations = None,
-    images: Images = None,
-    data: Data = DATA,
-    store: Store = STORE,
+    dataset: opt.Dataset,
+    name: opt.Name = None,
+    split: opt.Split = None,
+    annotations: opt.Annotations = None,
+    images: opt.Images = None,
+    data: opt.Data = DATA,
+    store: opt.Store = STORE,
     layer: Annotated[str, typer.Option(help="annotations (boxes), or human (masks), regions (phrases) where given")] = (
         "annotations"
     ),
@@ -88,12 +68,12 @@ def ingest(
 
 @app.command()
 def doctor(
-    dataset: Dataset,
-    name: Name = None,
-    split: Split = None,
-    annotations: Annotations = None,
-    images: Images = None,
-    data: Data = DATA,
+    dataset: opt.Dataset,
+    name: opt.Name = None,
+    split: opt.Split = None,
+    annotations: opt.Annotations = None,
+    images: opt.Images = None,
+    data: opt.Data = DATA,
     check_images: Annotated[
         str, typer.Option(help="header (fast), all (decode every file), none, or a number of images to decode")
     ] = "header",
@@ -120,22 +100,26 @@ def doctor(
 @app.command()
 def masks(
     context: typer.Context,
-    dataset: Dataset,
-    segmenter: Annotated[
-        str, typer.Option(help="grabcut (no weights), box_fill (the floor), or package.module of your own")
-    ] = "grabcut",
-    name: Name = None,
-    split: Split = None,
-    annotations: Annotations = None,
-    images: Images = None,
-    data: Data = DATA,
-    store: Store = STORE,
+    dataset: opt.Dataset,
+    segmenter: opt.Segmenter = "grabcut",
+    name: opt.Name = None,
+    split: opt.Split = None,
+    annotations: opt.Annotations = None,
+    images: opt.Images = None,
+    data: opt.Data = DATA,
+    store: opt.Store = STORE,
     reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
     layer: Annotated[str, typer.Option(help="Layer to write")] = "masks",
-    option: Annotated[
-        list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="An option of the segmenter")
-    ] = None,
-    part: Part = "0/1",
+    variant: opt.Variant = None,
+    checkpoint: opt.Checkpoint = None,
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    compile: opt.Compile = None,
+    batch_size: opt.BatchSize = None,
+    multimask: opt.Multimask = None,
+    zoom: opt.Zoom = None,
+    option: opt.Options = None,
+    part: opt.Part = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many shards: a first look")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Workers; more than one needs a cluster")] = 1,
     max_error_share: Annotated[
@@ -148,13 +132,16 @@ def masks(
 ) -> None:
     """Draw a mask for every box.
 
+    The options from --variant to --zoom are those of sam and hq_sam.
+
     Kill it at any moment and type the same command again: what is committed stays, and the result is the same, byte
     for byte. Exit code 0: all done; 1: some shards failed and are named; 2: something for you to mend, said in a
     sentence.
 
     \b
-    Example:
+    Examples:
       synthgen masks --dataset coco-json --annotations boxes.json --images photos/
+      synthgen masks --dataset objects365 --segmenter sam --precision bf16
     """
     from synthgen.generate import source
 
@@ -163,7 +150,17 @@ def masks(
         given,
         store,
         segmenter=segmenter,
-        options=source.options(option or []),
+        options=source.options(
+            option or [],
+            variant=variant,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            compile=compile,
+            batch_size=batch_size,
+            multimask=multimask,
+            zoom=zoom,
+        ),
         reads=reads,
         layer=layer,
         max_error_share=max_error_share,
@@ -179,7 +176,7 @@ def masks(
 
 @app.command()
 def status(
-    store: Store = STORE,
+    store: opt.Store = STORE,
     failures: Annotated[bool, typer.Option("--failures", help="List every failed object, image and shard")] = False,
 ) -> None:
     """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
@@ -190,10 +187,10 @@ def status(
 
 @app.command()
 def show(
-    layer: LayerArgument,
+    layer: opt.LayerArgument,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images")] = 16,
-    images: Images = None,
-    store: Store = STORE,
+    images: opt.Images = None,
+    store: opt.Store = STORE,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the pictures (default: show/ in the layer's _log)")
     ] = None,

@@ -25,6 +25,7 @@ _WING = {"synthgen.records", "synthgen.networks", "synthgen.plugins", "synthgen.
 MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.__main__": {"synthgen.cli"},
     "synthgen.cli": {"synthgen"},
+    "synthgen.options": set(),
     "synthgen.errors": set(),
     "synthgen.plugins": {"synthgen.errors"},
     "synthgen.progress": {"synthgen.errors"},
@@ -67,7 +68,7 @@ GATES: dict[str, list[str]] = {
     "yaml": ["synthgen/train/manifest.py"],
     "PIL": ["synthgen/records/images.py", "synthgen/records/overlay.py"],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/evaluate.py"],
-    "typer": ["synthgen/cli.py"],
+    "typer": ["synthgen/cli.py", "synthgen/options.py"],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],
     "msgspec": ["synthgen/generate/datasets/*.py"],
     "skimage": ["synthgen/demo/*.py"],

@@ -220,17 +220,21 @@ def diagnose(source: Source, *, every_split: bool, check_images: str, bar: NewBa
         )
 
 
-def options(given: Sequence[str]) -> dict[str, str]:
-    """["key=value", ...] as a dict.
+def options(given: Sequence[str], **flags: Any) -> dict[str, Any]:
+    """["key=value", ...] as a dict, with the flags that were given (are not None) beside them.
 
     Raises:
-        SynthgenError: one has no key or no value.
+        SynthgenError: one has no key or no value, or is said twice.
     """
-    pairs = [text.partition("=") for text in given]
-    for key, equals, _ in pairs:
+    found: dict[str, Any] = {key: str(v) if isinstance(v, Path) else v for key, v in flags.items() if v is not None}
+    for text in given:
+        key, equals, value = text.partition("=")
         if not key or not equals:
             raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O batch_size=4")
-    return {key: value for key, _, value in pairs}
+        if key in found:
+            raise SynthgenError(f"{key} is given twice, the second time as -O {text}; leave one out")
+        found[key] = value
+    return found
 
 
 def part(text: str) -> tuple[int, int]:

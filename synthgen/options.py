@@ -1,0 +1,82 @@
+"""What the options mean that several commands share, and those of the models, in the words of `--help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[
+    str,
+    typer.Option(
+        help="coco, coco-panoptic, lvis, objects365, visual-genome; or coco-json with --annotations for your own file"
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option(help="What the store calls it (default: the dataset; for coco-json the file's name)")
+]
+Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: its first, e.g. train)")]
+Annotations = Annotated[
+    Path | None, typer.Option(help="The annotation file, where it is not in the dataset's usual place")
+]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images, where it is not in the dataset's usual place")]
+Data = Annotated[Path, typer.Option(envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each")]
+Store = Annotated[Path, typer.Option(envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")]
+Part = Annotated[
+    str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
+]
+LayerArgument = Annotated[str, typer.Argument(metavar="LAYER", help="DATASET/SPLIT/LAYER, as `synthgen status` lists")]
+
+Segmenter = Annotated[
+    str,
+    typer.Option(
+        help="sam, hq_sam (both with weights, best on a GPU); grabcut (no weights), box_fill (the floor); or "
+        "package.module of your own"
+    ),
+]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="Any other option of the segmenter")
+]
+
+# The options of a plugin that have a flag of their own. Each is the plugin's to take or to refuse; None = not given.
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="vit_b|vit_l|vit_h",
+        help="Size of the model (default: the checkpoint's, else vit_h)",
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights (default: the official ones, downloaded once to $SYNTHGEN_WEIGHTS or ./weights)",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where to compute (default: auto)"),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="fp32|bf16", help="bf16 is several times as fast on a GPU (default: fp32)"),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile", help="torch.compile: a slow start, some percent faster"),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(metavar="auto|N", help="Images at once; auto halves it when the memory does not do"),
+]
+Multimask = Annotated[
+    bool | None,
+    typer.Option(
+        "--multimask",
+        help="Choose the best of three candidates by evidence, not the single mask",
+    ),
+]
+Zoom = Annotated[
+    bool | None,
+    typer.Option("--zoom", help="Prompt small boxes again on an enlarged part of the image"),
+]
