@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Room -> the rooms of the house that it may import. The longest name that fits a module is its room.
-_WING = {"synthgen.records", "synthgen.networks", "synthgen.plugins", "synthgen.errors"}
+_WING = {"synthgen.records", "synthgen.networks", "synthgen.plugins", "synthgen.weights", "synthgen.errors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.__main__": {"synthgen.cli"},
     "synthgen.cli": {"synthgen"},
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.errors": set(),
     "synthgen.plugins": {"synthgen.errors"},
     "synthgen.progress": {"synthgen.errors"},
+    "synthgen.weights": {"synthgen.records.files", "synthgen.progress", "synthgen.errors"},
     "synthgen.words": {"synthgen.generate", "synthgen.records", "synthgen.errors"},
     "synthgen.demo": {"synthgen.demo", "synthgen.errors"},
     "synthgen.records": {"synthgen.records", "synthgen.errors"},
@@ -49,7 +50,7 @@ SHELVES = {
     "synthgen.train.tasks",
     "synthgen.review.exports",
 }
-PLUGIN_MAY_IMPORT = {"synthgen.records", "synthgen.networks", "synthgen.errors"}
+PLUGIN_MAY_IMPORT = {"synthgen.records", "synthgen.networks", "synthgen.weights", "synthgen.errors"}
 
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
 _TORCH = [

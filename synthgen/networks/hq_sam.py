@@ -20,7 +20,7 @@ def build_hq_sam(variant: str | SamNumbers, *, hq_token_only: bool = False) -> S
     """Make an HQ-SAM with random weights; its names are those of `sam_hq_vit_{b,l,h}.pth`.
 
     Args:
-        hq_token_only: return the HQ mask alone rather than added to SAM's.
+        hq_token_only: return the HQ mask alone rather than added to SAM's; three candidates are then the same.
 
     Raises:
         ValueError: no such variant.
@@ -64,25 +64,20 @@ class HQMaskDecoder(MaskDecoder):
         return fused
 
     def decode(self, embeddings: Embeddings, image_pe: Tensor, prompts: Tensor, multimask: bool) -> tuple[Tensor, ...]:
-        """See `MaskDecoder.decode`; always one mask a box.
+        """See `MaskDecoder.decode`: the HQ mask is added to each of SAM's.
 
-        Args:
-            multimask: the HQ mask is added to the one of SAM's three candidates that has the best predicted IoU, rather
-                than to SAM's single mask.
+        With `multimask`, the reference adds it to the one of best predicted IoU, and returns that one alone.
 
         Returns:
-            logits [n, 1, 4 * grid, 4 * grid] and the predicted IoU [n, 1] of SAM's mask, not of the one returned.
+            logits [n, 1 or 3, 4 * grid, 4 * grid], and the predicted IoU [n, 1 or 3] of SAM's masks, not of these.
         """
         own = [self.mask_tokens.weight, self.hf_token.weight]
         tokens, upscaled, iou = self._attend(embeddings.image, image_pe, prompts, own)
-        if multimask:
-            best = iou[:, 1:].argmax(1, keepdim=True)
-            kernels = self._kernels(tokens, range(1, self.num_mask_tokens)).take_along_dim(best[..., None], dim=1)
-            iou = iou[:, 1:].take_along_dim(best, dim=1)
-        else:
-            kernels, iou = self._kernels(tokens, range(1)), iou[:, :1]
+        wanted = range(1, self.num_mask_tokens) if multimask else range(1)
         finer = self.embedding_maskfeature(upscaled) + embeddings.fine
         masks = self._masks(self.hf_mlp(tokens[:, -1:]), finer)
-        if not self.hq_token_only:
-            masks = self._masks(kernels, upscaled) + masks
-        return masks, iou
+        if self.hq_token_only:
+            masks = masks.expand(-1, len(wanted), -1, -1)
+        else:
+            masks = masks + self._masks(self._kernels(tokens, wanted), upscaled)
+        return masks, iou[:, wanted.start : wanted.stop]

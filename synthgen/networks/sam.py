@@ -1,26 +1,22 @@
-"""SAM on segment-anything's own modules: its three sizes, strict loading, and a forward that batches images and boxes.
-
-In the order of use: `build_sam` and `load_weights`; then `resize` (host), `to_pixels`, `encode`, `to_model_frame`,
-`decode`, `to_original_size` (device). Every step is the reference predictor's, for many images at once.
-"""
+"""SAM on segment-anything's own modules: its sizes, its decoder for the boxes of many images, and strict loading."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from segment_anything.modeling import ImageEncoderViT, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
-from torchvision.transforms.functional import resize as resize_pil
-from torchvision.transforms.functional import to_pil_image
 
-MASK_THRESHOLD = 0.0  # of the logits
+#: Of the logits.
+MASK_THRESHOLD = 0.0
+
+#: No side of SAM's tensors is longer (a ViT-H's MLP has 5,120 channels): what a file may make us allocate.
+LARGEST = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +67,6 @@ class Embeddings(NamedTuple):
     fine: Tensor | None
 
 
-class Decoded(NamedTuple):
-    """The masks of one chunk of boxes.
-
-    Attributes:
-        image: for each of the n boxes, the index of its image; ascending.
-        logits: float32 [n, masks, 4 * grid, 4 * grid], over the padded square that the model sees.
-        iou: float32 [n, masks], predicted; of SAM's masks (see `hq_sam` for what that means there).
-    """
-
-    image: list[int]
-    logits: Tensor
-    iou: Tensor
-
-
 class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anything ships no types
     """The original, with a second way in for boxes of several images (its `forward` takes the boxes of one)."""
 
@@ -124,10 +106,12 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
     @staticmethod
     def _masks(kernels: Tensor, features: Tensor) -> Tensor:
         """Logits [n, masks, h, w] of kernels [n, masks, c] over features [n, c, h, w]."""
-        return (kernels @ features.flatten(2)).unflatten(2, features.shape[2:])
+        return (kernels @ features.flatten(2)).view(*kernels.shape[:2], *features.shape[2:])
 
 
-def build_sam(variant: str | SamNumbers, decoder: type[MaskDecoder] = MaskDecoder, **decoder_options: int | bool) -> Sam:
+def build_sam(
+    variant: str | SamNumbers, decoder: type[MaskDecoder] = MaskDecoder, **decoder_options: int | bool
+) -> Sam:
     """Make a SAM with random weights, for inference; under `torch.device("meta")` without any.
 
     Raises:
@@ -173,25 +157,52 @@ def build_sam(variant: str | SamNumbers, decoder: type[MaskDecoder] = MaskDecode
     return network.eval().requires_grad_(False)
 
 
-def identify(weights: Mapping[str, object]) -> tuple[str, str]:
-    """Say by names and shapes what a state dict is: ("sam" or "hq_sam", "vit_b", "vit_l" or "vit_h").
+def is_hq(weights: Mapping[str, object]) -> bool:
+    """Whether a state dict is HQ-SAM's rather than SAM's."""
+    return "mask_decoder.hf_token.weight" in weights
+
+
+def name_of(numbers: SamNumbers) -> str:
+    """ "vit_b", "vit_l" or "vit_h"; of any other size, its channels and blocks: "vit 64x4"."""
+    known = (name for name, published in VARIANTS.items() if published == numbers)
+    return next(known, f"vit {numbers.vit_dim}x{numbers.vit_depth}")
+
+
+def numbers_of(weights: Mapping[str, object]) -> SamNumbers:
+    """Read off the names and shapes of a state dict what SAM it is of; no shape shows the decoder's heads: always 8.
 
     Raises:
-        ValueError: it is neither; one sentence says what was seen.
+        ValueError: it is no SAM's; one sentence says what was missed.
     """
-    shapes = {name: tuple(w.shape) for name, w in weights.items() if isinstance(w, Tensor)}
-    position = shapes.get("image_encoder.pos_embed")
-    if position is None or len(position) != 4:
-        raise ValueError(
-            f"these weights are not SAM's: none of the {len(weights)} names is image_encoder.pos_embed with four axes"
-        )
-    blocks = {name.split(".")[2] for name in shapes if name.startswith("image_encoder.blocks.")}
-    for variant, n in VARIANTS.items():
-        if position == (1, n.grid, n.grid, n.vit_dim) and len(blocks) == n.vit_depth:
-            return "hq_sam" if "mask_decoder.hf_token.weight" in shapes else "sam", variant
-    raise ValueError(
-        f"these weights are of no SAM known here ({', '.join(VARIANTS)}): {len(blocks)} blocks of {position[3]} channels "
-        f"on a grid of {position[1]} x {position[2]}"
+
+    def shape(name: str, axes: int) -> tuple[int, ...]:
+        found = weights.get(name)
+        if not isinstance(found, Tensor) or found.dim() != axes or 0 in found.shape:
+            raise ValueError(
+                f"these weights are not SAM's: {name} is not among the {len(weights)} names, or has no {axes} axes"
+            )
+        if max(found.shape) > LARGEST:
+            raise ValueError(f"these weights are of no SAM: {name} is {list(found.shape)}")
+        return tuple(found.shape)
+
+    _, grid, _, vit_dim = shape("image_encoder.pos_embed", 4)
+    patch_size = shape("image_encoder.patch_embed.proj.weight", 4)[2]
+    blocks = {name.split(".")[2] for name in weights if name.startswith("image_encoder.blocks.")}
+    reach = [shape(f"image_encoder.blocks.{i}.attn.rel_pos_h", 2) for i in range(len(blocks))]
+    if not reach:
+        raise ValueError("these weights are not SAM's: they have no image_encoder.blocks")
+    windows = [rows for rows, _ in reach if rows != 2 * grid - 1]
+    return SamNumbers(
+        vit_dim=vit_dim,
+        vit_depth=len(blocks),
+        vit_heads=max(1, vit_dim // reach[0][1]),
+        global_blocks=tuple(i for i, (rows, _) in enumerate(reach) if rows == 2 * grid - 1),
+        image_size=grid * patch_size,
+        patch_size=patch_size,
+        window_size=(windows[0] + 1) // 2 if windows else 14,
+        dim=shape("image_encoder.neck.0.weight", 4)[0],
+        decoder_mlp=shape("mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)[0],
+        iou_hidden=shape("mask_decoder.iou_prediction_head.layers.0.weight", 2)[0],
     )
 
 
@@ -215,7 +226,9 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
     meta = any(tensor.is_meta for tensor in expected.values())
-    network.load_state_dict(dict(weights), strict=True, assign=meta)
+    # Copied: what lies in a mapped file would die with the file.
+    own = {name: weights[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
+    network.load_state_dict(own, strict=True, assign=meta)
     network.requires_grad_(False)
     if meta:  # the two that no checkpoint holds
         network.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
@@ -236,99 +249,3 @@ def set_precision(network: Sam, dtype: torch.dtype) -> None:
     """
     network.image_encoder.to(dtype)
     network.mask_decoder.to(dtype)
-
-
-def resized_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) once the longer side is `side` pixels, rounded as the reference does; never 0, as it would."""
-    scale = side / max(height, width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resize(image: NDArray[np.uint8], side: int) -> Tensor:
-    """Resize an image to uint8 [h, w, 3] as the reference does, by Pillow's bilinear filter; on the host, thread-safe.
-
-    torchvision's filter for tensors is not a substitute: it differs by 1 in up to 1 % of the pixels.
-    """
-    small = resize_pil(to_pil_image(image), list(resized_size(*image.shape[:2], side)))
-    return torch.from_numpy(np.array(small))
-
-
-def to_pixels(network: Sam, resized: Sequence[Tensor]) -> Tensor:
-    """Normalise images, uint8 [h, w, 3] RGB each as of `resize`, and pad them right and below.
-
-    Returns:
-        [B, 3, image_size, image_size] on the network's device, in the encoder's dtype; padding is 0.
-    """
-    images = [image.to(network.device, non_blocking=True).permute(2, 0, 1) for image in resized]
-    dtype = network.image_encoder.pos_embed.dtype
-    return torch.stack([network.preprocess(image).to(dtype) for image in images])
-
-
-@torch.no_grad()
-def encode(network: Sam, pixels: Tensor) -> Embeddings:
-    """Embed B images: pixels [B, 3, image_size, image_size] as of `to_pixels`."""
-    image, early = encode_image(network.image_encoder, pixels)
-    return Embeddings(image, network.mask_decoder.fine_features(image, early))
-
-
-def encode_image(encoder: ImageEncoderViT, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The encoder's own forward, which also gives the output of its first global block.
-
-    Returns:
-        embedding [B, dim, grid, grid] and early feature [B, grid, grid, vit_dim].
-    """
-    x = encoder.patch_embed(pixels) + encoder.pos_embed
-    early: Tensor | None = None
-    for block in encoder.blocks:
-        x = block(x)
-        if early is None and block.window_size == 0:
-            early = x
-    if early is None:
-        raise ValueError("the encoder has no global block; give one in global_blocks")
-    return encoder.neck(x.permute(0, 3, 1, 2)), early
-
-
-def to_model_frame(boxes_xyxy: Tensor, original: tuple[int, int], resized: tuple[int, int]) -> Tensor:
-    """Scale boxes [N, 4], XYXY in pixels of the original image, to the resized one; sizes are (height, width)."""
-    scale = torch.tensor([resized[1] / original[1], resized[0] / original[0]] * 2, dtype=torch.float64)
-    return (boxes_xyxy.double() * scale.to(boxes_xyxy.device)).float()
-
-
-@torch.no_grad()
-def decode(
-    network: Sam, embeddings: Embeddings, boxes_per_image: Sequence[Tensor], *, chunk: int, multimask: bool = False
-) -> Iterator[Decoded]:
-    """Predict the masks of all boxes of B images, `chunk` boxes at a time, whichever images they belong to.
-
-    Memory is a chunk's: about 45 MB a box in float32 at 1024 pixels, half in bfloat16.
-
-    Args:
-        boxes_per_image: B tensors float32 [N, 4], as of `to_model_frame`; each N its own, 0 too.
-        multimask: SAM's three candidates rather than its one mask for unambiguous prompts, which boxes are.
-    """
-    owner = [image for image, boxes in enumerate(boxes_per_image) for _ in range(len(boxes))]
-    if not owner:
-        return
-    device, decoder, dtype = network.device, network.mask_decoder, embeddings.image.dtype
-    # One transfer each; a chunk is then a slice of what lies on the device.
-    boxes = torch.cat([boxes.float() for boxes in boxes_per_image]).to(device)
-    index = torch.tensor(owner).to(device)
-    image_pe = network.prompt_encoder.get_dense_pe().to(dtype)
-    for start in range(0, len(owner), chunk):
-        part = slice(start, start + chunk)
-        prompts, no_mask = network.prompt_encoder(points=None, boxes=boxes[part], masks=None)
-        fine = None if embeddings.fine is None else embeddings.fine[index[part]]
-        chosen = Embeddings(embeddings.image[index[part]] + no_mask.to(dtype), fine)
-        logits, iou = decoder.decode(chosen, image_pe, prompts, multimask)
-        yield Decoded(owner[part], logits.float(), iou.float())
-
-
-def to_original_size(network: Sam, logits: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
-    """Bring logits [n, masks, 4 * grid, 4 * grid] of one image to its size: [n, masks, height, width].
-
-    Bilinear to the model's square, the padding cut off, bilinear to the original; the mask is where the result is
-    above `MASK_THRESHOLD`. Memory: the square and the original, 4 bytes a pixel a mask each; give fewer if images are
-    large.
-    """
-    scaled: Tensor = network.postprocess_masks(logits, resized, original)
-    return scaled

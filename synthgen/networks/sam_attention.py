@@ -67,7 +67,7 @@ class _AddedAttention(Attention):  # type: ignore[misc]  # segment-anything ship
 
     def _position_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """For each query [B, heads, H, W]: its term for each row [..., H] and for each column [..., W] of keys."""
-        grid = q.unflatten(2, (height, width))
+        grid = q.reshape(*q.shape[:2], height, width, q.shape[3])
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, _relative(self.rel_pos_h, height))
         by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative(self.rel_pos_w, width))
         return by_row, by_column

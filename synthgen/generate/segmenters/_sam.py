@@ -1,0 +1,208 @@
+"""What SAM and HQ-SAM share as segmenters: batches of images, chunks of boxes, run lengths from the device."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from threading import Lock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from synthgen.errors import BrokenWorkerError
+from synthgen.generate.segmenters import MaskPrediction
+from synthgen.generate.segmenters._sam_zoom import Crop, crops_for
+from synthgen.networks.sam_forward import decode, encode, resize, to_model_frame, to_original_size, to_pixels
+from synthgen.networks.sam_masks import run_edges, settle
+from synthgen.records.geometry import encode_edges
+
+log = logging.getLogger(__name__)
+
+#: Logits at full resolution that exist at once, 4 bytes each. One mask of a huge photograph may be more.
+NUMBERS = {"cuda": 2**28, "cpu": 2**25}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An image, or a window of one, as the network gets it.
+
+    Attributes:
+        resized: uint8 [h, w, 3], as of `sam_forward.resize`.
+        boxes_xyxy: float32 [N, 4], absolute pixels of the window.
+        window: where in the image it lies.
+        size: (height, width) of the image, in pixels.
+    """
+
+    resized: Tensor
+    boxes_xyxy: NDArray[np.float32]
+    window: Crop
+    size: tuple[int, int]
+
+    @property
+    def resized_size(self) -> tuple[int, int]:
+        """(height, width) as the network gets it."""
+        return self.resized.shape[0], self.resized.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What came off the device for one box: `edges` as of `encode_edges`, the scores as of `sam_masks.Found`."""
+
+    edges: NDArray[np.int64]
+    iou: float
+    stability: float
+    evidence: float
+
+
+class SamSegmenter:
+    """See `Segmenter`.
+
+    Args:
+        network: ready: on its device, in its precision.
+        source: see `Segmenter`.
+        scores_its_mask: whether the predicted IoU is that of the mask returned (SAM), or of another (HQ-SAM).
+        multimask: choose between the three candidates by evidence rather than take the single mask.
+        zoom: prompt small boxes again on an enlarged window, and keep the mask with the better evidence.
+        batch_size: images at once; box_chunk: boxes at once. Both are halved where the device's memory does not do.
+    """
+
+    def __init__(
+        self,
+        network: Sam,
+        *,
+        source: str,
+        scores_its_mask: bool,
+        multimask: bool,
+        zoom: bool,
+        batch_size: int,
+        box_chunk: int,
+    ) -> None:
+        self.network, self.source, self.scores_its_mask = network, source, scores_its_mask
+        self.multimask, self.zoom = multimask, zoom
+        self.batch_size, self.box_chunk = batch_size, box_chunk
+        self.side: int = network.image_encoder.img_size
+        self.device = Lock()
+        self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
+
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
+    ) -> Iterator[list[MaskPrediction]]:
+        wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]
+        whole = [Crop(0, 0, *images[i].shape[:2]) for i in wanted]
+        masks = dict(zip(wanted, self._find(images, wanted, whole, [boxes_xyxy[i] for i in wanted]), strict=True))
+        if self.zoom:
+            self._look_closer(images, boxes_xyxy, masks)
+        for i, image in enumerate(images):
+            yield [self._prediction(mask, *image.shape[:2]) for mask in masks.get(i, [])]
+
+    def _prediction(self, mask: Mask, height: int, width: int) -> MaskPrediction:
+        own, sams = (mask.iou, None) if self.scores_its_mask else (None, mask.iou)
+        return MaskPrediction(encode_edges(mask.edges, height, width), own, mask.stability, sams)
+
+    def _look_closer(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes_xyxy: Sequence[NDArray[np.float32]],
+        masks: dict[int, list[Mask]],
+    ) -> None:
+        """Prompt small boxes again on windows of their image; better masks replace those in `masks`."""
+        work = [(i, crop, members) for i in masks for crop, members in crops_for(boxes_xyxy[i], *images[i].shape[:2])]
+        for start in range(0, len(work), self.batch_size):
+            some = work[start : start + self.batch_size]
+            found = self._find(
+                images,
+                [i for i, _, _ in some],
+                [crop for _, crop, _ in some],
+                [crop.to_window(boxes_xyxy[i][members]) for i, crop, members in some],
+            )
+            for (i, _, members), closer in zip(some, found, strict=True):
+                for member, mask in zip(members, closer, strict=True):
+                    if mask.evidence > masks[i][member].evidence:
+                        masks[i][member] = mask
+
+    def _find(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        which: Sequence[int],
+        windows: Sequence[Crop],
+        boxes_xyxy: Sequence[NDArray[np.float32]],
+    ) -> list[list[Mask]]:
+        """The masks of some windows' boxes. Reading and resizing need no device; the rest takes turns at it."""
+        resized = self.threads.map(lambda i, window: resize(window.of(images[i]), self.side), which, windows)
+        views = [
+            View(small, boxes, window, images[i].shape[:2])
+            for small, boxes, window, i in zip(resized, boxes_xyxy, windows, which, strict=True)
+        ]
+        with self.device, _lost_device_told():
+            return self._with_the_memory_there_is(views)
+
+    def _with_the_memory_there_is(self, views: list[View]) -> list[list[Mask]]:
+        """`_run`; where memory runs out, half as many images at a time, then half as many boxes, from then on."""
+        try:
+            return self._run(views)
+        except torch.OutOfMemoryError:
+            if len(views) == 1 and self.box_chunk == 1:
+                raise
+        torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
+        if len(views) == 1:
+            self.box_chunk = max(1, min(self.box_chunk, len(views[0].boxes_xyxy)) // 2)
+            log.warning("out of memory: going on with %d boxes at once", self.box_chunk)
+            return self._with_the_memory_there_is(views)
+        half = len(views) // 2
+        self.batch_size = min(self.batch_size, half)
+        log.warning("out of memory: going on with %d images at once", self.batch_size)
+        return self._with_the_memory_there_is(views[:half]) + self._with_the_memory_there_is(views[half:])
+
+    @torch.inference_mode()
+    def _run(self, views: list[View]) -> list[list[Mask]]:
+        embeddings = encode(self.network, to_pixels(self.network, [view.resized for view in views]))
+        boxes = [torch.from_numpy(view.boxes_xyxy) for view in views]
+        prompts = [
+            to_model_frame(own, view.window.size, view.resized_size) for own, view in zip(boxes, views, strict=True)
+        ]
+        masks: list[list[Mask]] = [[] for _ in views]
+        for chunk in decode(self.network, embeddings, prompts, chunk=self.box_chunk, multimask=self.multimask):
+            start = 0
+            for owner, members in groupby(chunk.image):
+                part = slice(start, start := start + len(list(members)))
+                done = len(masks[owner])
+                own = boxes[owner][done : done + part.stop - part.start]
+                masks[owner] += self._leave_device(views[owner], chunk.logits[part], chunk.iou[part], own)
+        return masks
+
+    def _leave_device(self, view: View, logits: Tensor, iou: Tensor, boxes_xyxy: Tensor) -> list[Mask]:
+        height, width = view.window.size
+        at_once = max(
+            1, NUMBERS.get(logits.device.type, 2**25) // (max(height * width, self.side**2) * logits.shape[1])
+        )
+        masks = []
+        for start in range(0, len(logits), at_once):
+            part = slice(start, start + at_once)
+            large = to_original_size(self.network, logits[part], view.resized_size, (height, width))
+            found = settle(large, iou[part], boxes_xyxy[part].to(large.device), weigh=self.zoom)
+            owner, place = run_edges(found.masks, view.window.top, view.window.left, view.size[0])
+            scores = torch.stack([found.iou, found.stability, found.iou if found.evidence is None else found.evidence])
+            ends = np.searchsorted(owner.cpu().numpy(), np.arange(1, len(found.masks)))
+            edges = np.split(place.cpu().numpy(), ends)
+            masks += [Mask(own, *row) for own, row in zip(edges, scores.T.tolist(), strict=True)]
+        return masks
+
+
+@contextmanager
+def _lost_device_told() -> Iterator[None]:
+    """After such an error every later call to the device fails: this process is of no more use, another may be."""
+    try:
+        yield
+    except torch.AcceleratorError as why:
+        raise BrokenWorkerError(
+            f"the GPU failed ({str(why).splitlines()[0]}); look at `nvidia-smi`, and run the same command again: what "
+            "is committed stays"
+        ) from why

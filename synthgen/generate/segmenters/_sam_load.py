@@ -1,0 +1,220 @@
+"""From options to a SAM that can be trusted: which weights, on which device, by which path, and the test of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything.modeling import Sam
+
+from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.generate.segmenters._sam import SamSegmenter
+from synthgen.networks.checkpoint import load_state_dict
+from synthgen.networks.hq_sam import build_hq_sam
+from synthgen.networks.sam import build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
+from synthgen.networks.sam_attention import use_sdpa
+from synthgen.records.geometry import rle_iou
+from synthgen.weights import Published, fetch, sha256_of
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+#: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
+_AUTO = ((40, 16, 256), (14, 8, 64), (0, 2, 16))
+
+#: A worker whose path agrees less with the plain one is of no use.
+LEAST_AGREEMENT = 0.99
+
+
+def settled(plugin: str, published: Mapping[str, Published], options: dict[str, Any]) -> dict[str, Any]:
+    """Options with `variant` and `weights` filled in, once they have been looked at; see the shelf's `settle`.
+
+    Published weights need not be here yet: it is known what they will be.
+
+    Raises:
+        SynthgenError: a value that cannot be, a checkpoint that cannot be read or is another model's.
+    """
+    _one_of("--precision", options["precision"], PRECISIONS)
+    if options["variant"]:
+        _one_of("--variant", options["variant"], published)
+    _positive_or_auto("--batch-size", options["batch_size"])
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options["device"]):
+        raise SynthgenError(f"--device {options['device']} should be auto, cpu, cuda, cuda:1, ... or mps")
+    if options["checkpoint"]:
+        path = Path(options["checkpoint"]).absolute()
+        variant, weights = _examined(plugin, path, options["variant"])[0], sha256_of(path)
+    else:
+        path, variant = Path(), options["variant"] or "vit_h"
+        weights = published[variant].sha256 or sha256_of(fetch(published[variant]))
+    if options["weights"] and options["weights"] != weights:
+        raise SynthgenError(
+            f"-O weights={options['weights']} asks for another checkpoint than {path.name or variant} ({weights})"
+        )
+    checkpoint = str(path) if options["checkpoint"] else ""
+    return {**options, "checkpoint": checkpoint, "variant": variant, "weights": weights}
+
+
+def make(plugin: str, published: Mapping[str, Published], options: dict[str, Any]) -> SamSegmenter:
+    """Load, put on its device, choose the fast path, and test it.
+
+    Raises:
+        SynthgenError: the weights are not there or not those of the job; no such device; the path fails its test.
+    """
+    own = settled(plugin, published, options)
+    path = Path(own["checkpoint"]) if own["checkpoint"] else fetch(published[own["variant"]])
+    hq = plugin == "hq_sam"
+    variant, weights = _examined(plugin, path, own["variant"])
+    numbers = numbers_of(weights)
+    with torch.device("meta"):
+        network = build_hq_sam(numbers, hq_token_only=own["hq_token_only"]) if hq else build_sam(numbers)
+    try:
+        load_weights(network, weights)
+    except ValueError as why:
+        raise SynthgenError(f"{path}: {why}; is it the whole official file?") from None
+    device = _device(own["device"])
+    network.to(device)
+    batch_size, box_chunk = _at_once(device, own["batch_size"], own["box_chunk"])
+    reference = _answers(network) if own["self_test"] else None
+    _take_fast_path(network, PRECISIONS[own["precision"]], compiled=own["compile"])
+    if reference is not None:
+        _check(reference, network, own)
+    return SamSegmenter(
+        network,
+        source=f"{plugin} {variant}",
+        scores_its_mask=not hq,
+        multimask=own["multimask"],
+        zoom=own["zoom"],
+        batch_size=batch_size,
+        box_chunk=box_chunk,
+    )
+
+
+def _examined(plugin: str, path: Path, variant: str) -> tuple[str, dict[str, torch.Tensor]]:
+    """The variant and the weights of a checkpoint, once they are seen to be the plugin's and of the variant asked."""
+    try:
+        weights = load_state_dict(path)
+        numbers = numbers_of(weights)
+    except ValueError as why:
+        raise SynthgenError(f"{path}: {why}; name the official file with --checkpoint, or leave it out") from None
+    theirs = "hq_sam" if is_hq(weights) else "sam"
+    if theirs != plugin:
+        raise SynthgenError(f"{path} is a checkpoint of {theirs}; say --segmenter {theirs}")
+    name = name_of(numbers)
+    if variant and name != variant:
+        raise SynthgenError(
+            f"{path} is a {name}, not the {variant} asked for; leave --variant out, or name another file"
+        )
+    return name, weights
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.split(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    device = torch.device(name)
+    if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise SynthgenError(
+            f"--device {name}: PyTorch sees no such device here; `nvidia-smi` should list it, or say cpu"
+        )
+    return device
+
+
+def _at_once(device: torch.device, batch_size: str | int, box_chunk: int) -> tuple[int, int]:
+    """Images and boxes at once. On a CPU, more than one image at a time gains nothing and costs memory."""
+    images, boxes = 1, 16
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] / 2**30
+        images, boxes = next((i, b) for least, i, b in _AUTO if free >= least)
+    return images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes
+
+
+def _take_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> None:
+    """Fused attention, the precision asked for, and blocks compiled one by one: a few kinds, quickly compiled."""
+    cuda = network.device.type == "cuda"
+    if cuda and dtype == torch.float32:
+        log.warning("float32 on a GPU: --precision bf16 is several times as fast")
+    # Flash attention takes no mask, so on CUDA the positions are folded into queries and keys.
+    use_sdpa(network.image_encoder, "folded" if cuda else "added")
+    set_precision(network, dtype)
+    if compiled:
+        for block in network.image_encoder.blocks:
+            block.compile()
+
+
+def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
+    """The self-test: the chosen path must draw what the plain network in float32 draws.
+
+    Raises:
+        SynthgenError: it does not; with the figure and the way out.
+    """
+    how = f"--precision {options['precision']}" + (" --compile" if options["compile"] else "")
+    try:
+        masks = _answers(network)
+    except SynthgenError:
+        raise
+    except Exception as why:
+        raise SynthgenError(
+            f"{how} does not run here ({type(why).__name__}: {(str(why).splitlines() or [''])[0][:200]}); "
+            "try --precision fp32 without --compile"
+        ) from why
+    pairs = zip(masks, reference, strict=True)
+    ious = [1.0 if a == b else float(rle_iou([a], [b])[0, 0]) for a, b in pairs]
+    agreement = sum(ious) / len(ious)
+    log.info("self-test of %s on %s: mean IoU with float32 %.4f", how, network.device, agreement)
+    if agreement < LEAST_AGREEMENT:
+        raise SynthgenError(
+            f"self-test failed: with {how} on {network.device} the masks agree with plain float32 to a mean IoU of "
+            f"{agreement:.3f} only, {LEAST_AGREEMENT} is asked; try --precision fp32 without --compile"
+        )
+
+
+def _answers(network: Sam) -> list[Any]:
+    """The masks of the drawn scene's boxes, by the network as it is."""
+    plain = SamSegmenter(
+        network, source="", scores_its_mask=True, multimask=False, zoom=False, batch_size=1, box_chunk=4
+    )
+    image, boxes = scene()
+    try:
+        (predictions,) = plain.segment([image], [boxes])
+    except torch.OutOfMemoryError:
+        raise SynthgenError(
+            f"{network.device} has too little free memory for this model; try a smaller --variant, or --device cpu"
+        ) from None
+    return [prediction.rle for prediction in predictions]
+
+
+def scene() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A drawn image, uint8 [480, 640, 3], of four plain objects on a grained ground, and their boxes XYXY."""
+    y, x = np.mgrid[:480, :640].astype(np.float32)
+    image = np.stack([90 + 0.1 * x, 120 + 0.1 * y, 160 - 0.1 * x], axis=2)
+    objects = [
+        ((x - 150) ** 2 + (y - 130) ** 2 < 90**2, (220, 60, 50)),
+        ((abs(x - 470) < 120) & (abs(y - 120) < 70), (240, 220, 80)),
+        (((x - 180) / 130) ** 2 + ((y - 360) / 70) ** 2 < 1, (40, 50, 70)),
+        ((y > 280) & (y < 440) & (abs(x - 480) < (y - 280) * 0.6), (30, 160, 90)),
+    ]
+    boxes = []
+    for shape, colour in objects:
+        image[shape] = colour
+        rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+        boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    grain = np.random.default_rng(0).normal(0, 6, image.shape)
+    return np.clip(image + grain, 0, 255).astype(np.uint8), np.array(boxes, np.float32)
+
+
+def _one_of(flag: str, value: str, known: Mapping[str, Any]) -> None:
+    if value not in known:
+        raise SynthgenError(f"{flag} {value} should be {' or '.join(known)}{did_you_mean(value, list(known))}")
+
+
+def _positive_or_auto(flag: str, value: str | int) -> None:
+    if value != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", str(value)):
+        raise SynthgenError(f"{flag} {value} should be a number of images, or auto")

@@ -1,0 +1,228 @@
+"""Published weights: where they lie, how they get there once, and that they are what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import ssl
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from synthgen.errors import SynthgenError
+from synthgen.progress import Bar
+from synthgen.records.files import new_file
+
+#: Seconds without a byte after which a server is given up.
+STALL = 60.0
+
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file as its authors published it.
+
+    Attributes:
+        url: its official address; the last part is its name here.
+        size: in bytes; None where it is not known here.
+        sha256: 64 hexadecimal digits; None where it is not known here: then the server must say it with the file, as
+            the Hugging Face Hub does, and a file laid there by hand is believed.
+    """
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """What it is called in the folder of weights."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+def folder() -> Path:
+    """Where weights lie: $SYNTHGEN_WEIGHTS, else ./weights."""
+    return Path(os.environ.get("SYNTHGEN_WEIGHTS") or "weights").absolute()
+
+
+def fetch(published: Published) -> Path:
+    """The file in the folder of weights; downloaded once if it is not there, whoever asks, and verified.
+
+    A file that somebody laid there by hand is verified as well.
+
+    Raises:
+        SynthgenError: it cannot be had, or is not what was published.
+    """
+    path = folder() / published.file_name
+    if _is_known(path, published):
+        return path
+    with _only_one(path):
+        if _is_known(path, published):  # another process was faster
+            return path
+        _mark(path, _verified(path, published) if path.is_file() else _download(published, path))
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits; from the mark beside it, where `fetch` has laid one.
+
+    Raises:
+        SynthgenError: it cannot be read.
+    """
+    if known := _marked(path):
+        return known
+    digest = hashlib.sha256()
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file, _bar(f"reading {path.name}", size) as advance:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                advance(len(piece))
+    except OSError as why:
+        raise SynthgenError(f"{path} cannot be read ({why.strerror}); name another file with --checkpoint") from None
+    return digest.hexdigest()
+
+
+def _is_known(path: Path, published: Published) -> bool:
+    known = _marked(path)
+    return known is not None and published.sha256 in (None, known)
+
+
+def _verified(path: Path, published: Published) -> str:
+    """The digest of a file that is there, if it is the published one's."""
+    size, wrong = path.stat().st_size, ""
+    if published.size not in (None, size):
+        wrong = f"{size:,} bytes instead of {published.size:,}"
+    elif published.sha256 not in (None, digest := sha256_of(path)):
+        wrong = "other content"
+    if wrong:
+        raise SynthgenError(
+            f"{path} is not the file that was published ({wrong}); delete it, and it is downloaded anew from "
+            f"{published.url}, or name a checkpoint of your own with --checkpoint"
+        )
+    return digest
+
+
+def _download(published: Published, path: Path) -> str:
+    """Bring the file here, whole and verified, or not at all; its digest."""
+    digest, got = hashlib.sha256(), 0
+    with new_file(path) as temporary:
+        try:
+            told = _Redirects()
+            with _opened(published.url, told) as answer, temporary.open("wb") as file:
+                size, expected = published.size or told.size, published.sha256 or told.sha256
+                if size is None or expected is None:
+                    raise SynthgenError(f"{published.url} does not say what it sends; {_by_hand(published)}")
+                with _bar(f"downloading {published.file_name}", size) as advance:
+                    while got <= size and (piece := answer.read(_PIECE)):
+                        got += len(piece)
+                        digest.update(piece)
+                        file.write(piece)
+                        advance(len(piece))
+        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as why:
+            reason = getattr(why, "reason", None) or why
+            raise SynthgenError(f"cannot download {published.file_name} ({reason}); {_by_hand(published)}") from None
+        if got != size or digest.hexdigest() != expected:
+            raise SynthgenError(
+                f"what came from {published.url} is not what was published there (other than {size:,} bytes, or "
+                f"others) and was deleted; try again, or {_by_hand(published)}"
+            )
+    return digest.hexdigest()
+
+
+def _by_hand(published: Published) -> str:
+    return (
+        f"download {published.url} where there is a network, and put it into {folder()} as {published.file_name}, "
+        "or name the file with --checkpoint"
+    )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows from one safe address to another only; keeps what the Hugging Face Hub says of the file on the way."""
+
+    size: int | None = None
+    sha256: str | None = None
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        _refuse_unsafe(newurl)
+        size, tag = headers.get("X-Linked-Size", ""), headers.get("X-Linked-ETag", "").strip('"')
+        if re.fullmatch(r"\d{1,12}", size) and re.fullmatch(r"[0-9a-f]{64}", tag):
+            self.size, self.sha256 = int(size), tag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opened(url: str, redirects: _Redirects) -> Any:
+    _refuse_unsafe(url)
+    request = urllib.request.Request(url, headers={"User-Agent": "synthgen"})  # noqa: S310  # see _refuse_unsafe
+    return urllib.request.build_opener(redirects).open(request, timeout=STALL)
+
+
+def _refuse_unsafe(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and (parts.scheme, parts.hostname) != ("http", "127.0.0.1"):
+        raise urllib.error.URLError(f"{parts.scheme}://{parts.hostname} is not a safe address")
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Let one process of this machine at a time see to a file: eight workers of a node must not load it eight times."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(f".{path.name}.lock").open("ab")
+    except OSError as why:
+        raise SynthgenError(
+            f"cannot write the folder of weights {path.parent} ({why.strerror}); set $SYNTHGEN_WEIGHTS to another one"
+        ) from None
+    with file:
+        _lock(file, path)
+        yield
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write(f"waiting for another process that sees to {path.name}\n")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks: then each loads for itself, and the last rename wins
+        return
+
+
+def _mark(path: Path, digest: str) -> None:
+    """Spare the next worker the reading; the mark counts as long as the file's size and time stay."""
+    stat = path.stat()
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs a reading each time, no more
+        _mark_of(path).write_text(f"{digest} {stat.st_size} {stat.st_mtime_ns}\n")
+
+
+def _marked(path: Path) -> str | None:
+    """The digest that a valid mark beside the file says."""
+    try:
+        digest, size, time = _mark_of(path).read_text().split()
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return digest if (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)) else None
+
+
+def _mark_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+@contextlib.contextmanager
+def _bar(what: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar for what takes seconds; none for less."""
+    if size < 200 * 2**20:
+        yield lambda _: None
+        return
+    with Bar(what, size, "bytes") as bar:
+        yield bar.advance
