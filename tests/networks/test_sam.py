@@ -1,0 +1,286 @@
+"""SAM and HQ-SAM against what the reference programs gave, and the laws of batching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import SamPredictor
+from toys import tiny_sam
+from toys.tiny_sam import golden, network, weights
+
+from synthgen.networks.hq_sam import build_hq_sam
+from synthgen.networks.sam import (
+    VARIANTS,
+    SamNumbers,
+    build_sam,
+    is_hq,
+    load_weights,
+    name_of,
+    numbers_of,
+    set_precision,
+)
+from synthgen.networks.sam_attention import use_sdpa
+from synthgen.networks.sam_forward import (
+    decode,
+    encode,
+    encode_image,
+    resize,
+    to_model_frame,
+    to_original_size,
+    to_pixels,
+)
+
+NAMES = ["sam_tiny", "hq_sam_tiny"]
+CLOSE = 1e-4
+
+
+def close(ours: torch.Tensor, theirs: np.ndarray) -> bool:
+    assert tuple(ours.shape) == theirs.shape
+    return float((ours - torch.from_numpy(theirs)).abs().max()) < CLOSE
+
+
+def answers(net, image, boxes, *, multimask=False, chunk=1000):
+    """(low-res logits, IoU, logits of the image's size) by our way."""
+    small = resize(image, 128)
+    size = tuple(small.shape[:2])
+    frame = to_model_frame(torch.as_tensor(boxes), image.shape[:2], size)
+    done = list(decode(net, encode(net, to_pixels(net, [small])), [frame], chunk=chunk, multimask=multimask))
+    logits, iou = torch.cat([d.logits for d in done]), torch.cat([d.iou for d in done])
+    return logits, iou, to_original_size(net, logits, size, image.shape[:2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_way_in_is_the_references(name):
+    known, net = golden(name), network(name)
+    small = resize(known["in.image_uint8"], 128)
+    assert np.array_equal(small.numpy(), known["mid.resized_image_uint8"])
+    frame = to_model_frame(torch.from_numpy(known["in.boxes_xyxy"]), (100, 150), tuple(small.shape[:2]))
+    assert close(frame, known["mid.boxes_model_frame"])
+    pixels = to_pixels(net, [small])
+    assert pixels.shape == (1, 3, 128, 128)
+    assert not pixels[:, :, 85:].any(), "padding is zero, after normalisation"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("position", ["", "added", "folded"])
+def test_the_encoder_is_the_references(name, position):
+    known, net = golden(name), network(name)
+    if position:
+        use_sdpa(net.image_encoder, position)
+    with torch.no_grad():
+        image, early = encode_image(net.image_encoder, to_pixels(net, [resize(known["in.image_uint8"], 128)]))
+    assert close(image, known["out.image_embeddings"])
+    if name == "hq_sam_tiny":
+        assert close(early, known["out.interm_embeddings_0"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_single_mask_is_the_references(name):
+    """Masks, not only scores: an implementation of HQ-SAM is known whose scores are right and whose masks are not."""
+    known = golden(name)
+    logits, iou, large = answers(network(name), known["in.image_uint8"], known["in.boxes_xyxy"])
+    assert close(logits, known["out.single.low_res_logits"])
+    assert close(iou, known["out.single.iou"])
+    assert close(large, known["out.single.mask_logits_original_size"])
+    assert 0.02 < (large > 0).float().mean() < 0.98, "masks that are all or nothing prove little"
+
+
+def test_the_three_candidates_are_the_references():
+    known = golden("sam_tiny")
+    logits, iou, _ = answers(network("sam_tiny"), known["in.image_uint8"], known["in.boxes_xyxy"], multimask=True)
+    assert close(logits, known["out.multi.low_res_logits"])
+    assert close(iou, known["out.multi.iou"])
+
+
+def test_of_hq_candidates_the_reference_takes_the_one_of_best_iou():
+    known = golden("hq_sam_tiny")
+    logits, iou, _ = answers(network("hq_sam_tiny"), known["in.image_uint8"], known["in.boxes_xyxy"], multimask=True)
+    assert logits.shape == (3, 3, 32, 32)
+    best = iou.argmax(1)
+    assert close(iou.gather(1, best[:, None]), known["out.multi.iou"])
+    assert close(logits[range(3), best][:, None], known["out.multi.low_res_logits"])
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+def test_the_hq_mask_alone_is_the_references(multimask):
+    known, net = golden("hq_sam_tiny"), network("hq_sam_tiny", hq_token_only=True)
+    logits, iou, _ = answers(net, known["in.image_uint8"], known["in.boxes_xyxy"], multimask=multimask)
+    for candidate in logits.unbind(1):
+        assert close(candidate[:, None], known["out.single_hqonly.low_res_logits"])
+    if not multimask:
+        assert close(iou, known["out.single_hqonly.iou"])
+
+
+# --- laws ------------------------------------------------------------------------------------------------------------
+
+SHAPES = [(100, 150), (150, 100), (64, 64), (300, 7), (1, 90), (128, 128), (40, 33)]
+
+
+def drawn(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Smooth colours with some grain."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    waves = [np.sin(x / rng.uniform(5, 30) + y / rng.uniform(5, 30) + rng.uniform(0, 6)) for _ in range(3)]
+    return np.clip(128 + 90 * np.stack(waves, 2) + rng.normal(0, 8, (*shape, 3)), 0, 255).astype(np.uint8)
+
+
+def some_boxes(shape: tuple[int, int], count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1)
+    return (corners.reshape(count, 4) * np.array([shape[1], shape[0]] * 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("multimask", [False, True])
+def test_masks_are_the_predictors_pixel_for_pixel(shape, multimask):
+    """segment-anything's own `SamPredictor`, a box at a time, on images of all shapes."""
+    net, image, boxes = network("sam_tiny"), drawn(shape), some_boxes(shape, 3)
+    _, iou, large = answers(net, image, boxes, multimask=multimask)
+    predictor = SamPredictor(net)
+    predictor.set_image(image)
+    for box, ours, score in zip(boxes, large, iou, strict=True):
+        logits, scores, _ = predictor.predict(box=box, multimask_output=multimask, return_logits=True)
+        sure = np.abs(logits) > CLOSE
+        assert np.array_equal((ours.numpy() > 0) & sure, (logits > 0) & sure)
+        assert np.abs(score.numpy() - scores).max() < CLOSE
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
+def test_images_and_boxes_in_batches_are_as_one_by_one(name, chunk, monkeypatch):
+    net = network(name)
+    counts = [3, 0, 1, 7]
+    images = [drawn(shape, seed) for seed, shape in enumerate(SHAPES[:4])]
+    boxes = [some_boxes(image.shape[:2], n, n) for image, n in zip(images, counts, strict=True)]
+    small = [resize(image, 128) for image in images]
+    frames = [
+        to_model_frame(torch.from_numpy(b), i.shape[:2], tuple(s.shape[:2]))
+        for b, i, s in zip(boxes, images, small, strict=True)
+    ]
+    seen: list[int] = []
+    whole = type(net.mask_decoder).decode
+
+    def counting(self, embeddings, image_pe, prompts, multimask):
+        seen.append(len(prompts))
+        return whole(self, embeddings, image_pe, prompts, multimask)
+
+    monkeypatch.setattr(type(net.mask_decoder), "decode", counting)
+    done = list(decode(net, encode(net, to_pixels(net, small)), frames, chunk=chunk))
+    assert max(seen) <= chunk, "the chunk bounds the memory"
+    assert sum(seen) == sum(counts)
+    owner = [image for d in done for image in d.image]
+    assert owner == [0] * 3 + [2] + [3] * 7
+    logits, iou = torch.cat([d.logits for d in done]), torch.cat([d.iou for d in done])
+    place = 0
+    for image, own in zip(images, boxes, strict=True):
+        for box in own:
+            alone, score, _ = answers(net, image, box[None])
+            assert float((logits[place] - alone[0]).abs().max()) < CLOSE
+            assert float((iou[place] - score[0]).abs().max()) < CLOSE
+            place += 1
+
+
+def test_no_boxes_at_all_are_no_work():
+    net = network("sam_tiny")
+    embeddings = encode(net, to_pixels(net, [resize(drawn((50, 60)), 128)]))
+    assert list(decode(net, embeddings, [torch.zeros(0, 4)], chunk=5)) == []
+
+
+def test_the_place_of_a_box_survives_low_precision():
+    """In bfloat16, sines of some dozen turns would lose where the box is."""
+    net, image, boxes = network("sam_tiny"), drawn((100, 150)), some_boxes((100, 150), 5)
+    exact, _, _ = answers(net, image, boxes)
+    set_precision(net, torch.bfloat16)
+    rough, iou, _ = answers(net, image, boxes)
+    assert rough.dtype == iou.dtype == torch.float32
+    assert net.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.dtype == torch.float32
+    assert float((rough - exact).abs().mean() / exact.abs().mean()) < 0.04
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+OTHER = SamNumbers(vit_dim=48, vit_depth=3, vit_heads=3, global_blocks=(2,), image_size=96, patch_size=8, window_size=5,
+                   dim=16, decoder_mlp=24, iou_hidden=8)  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", [*VARIANTS.values(), OTHER], ids=name_of)
+@pytest.mark.parametrize("build", [build_sam, build_hq_sam])
+def test_numbers_are_read_off_the_weights(numbers, build):
+    with torch.device("meta"):
+        state = build(numbers).state_dict()
+    assert numbers_of(state) == numbers
+    assert is_hq(state) == (build is build_hq_sam)
+
+
+def test_names_of_sizes():
+    assert [name_of(numbers) for numbers in VARIANTS.values()] == ["vit_b", "vit_l", "vit_h"]
+    assert name_of(OTHER) == "vit 48x3"
+    with pytest.raises(ValueError, match="no SAM variant named 'vit_x'; there are vit_b, vit_l, vit_h"):
+        build_sam("vit_x")
+
+
+def test_names_of_weights_are_the_official_ones():
+    for name in NAMES:
+        assert set(network(name).state_dict()) == set(weights(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_without_memory_takes_the_weights_as_its_own(name):
+    with torch.device("meta"):
+        net = (build_hq_sam if name.startswith("hq") else build_sam)(tiny_sam.numbers(name))
+    load_weights(net, weights(name))
+    assert not any(tensor.is_meta for tensor in [*net.parameters(), *net.buffers()])
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    known = golden(name)
+    _, _, large = answers(net, known["in.image_uint8"], known["in.boxes_xyxy"])
+    assert close(large, known["out.single.mask_logits_original_size"])
+
+
+def test_weights_in_half_precision_become_those_of_the_network():
+    net = build_sam(tiny_sam.numbers("sam_tiny"))
+    load_weights(net, {name: tensor.half() for name, tensor in weights("sam_tiny").items()})
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.pop("mask_decoder.iou_token.weight"), r"they lack mask_decoder\.iou_token\.weight"),
+        (lambda w: w.update(stray=torch.ones(1)), r"they have stray that this network has no place for"),
+        (
+            lambda w: w.update({"mask_decoder.iou_token.weight": torch.ones(2, 32)}),
+            r"differ in shape: mask_decoder\.iou_token\.weight is \[2, 32\] instead of \[1, 32\]",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_told(change, sentence):
+    given = dict(weights("sam_tiny"))
+    change(given)
+    net = build_sam(tiny_sam.numbers("sam_tiny"))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(ValueError, match=sentence):
+        load_weights(net, given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.clear(),
+        lambda w: w.pop("image_encoder.pos_embed"),
+        lambda w: w.update({"image_encoder.pos_embed": "a text"}),
+        lambda w: w.update({"image_encoder.pos_embed": torch.ones(3)}),
+        lambda w: w.update({"image_encoder.pos_embed": torch.ones(1, 0, 0, 64)}),
+        lambda w: w.update({"image_encoder.pos_embed": torch.ones(1).expand(1, 2**20, 2**20, 64)}),
+        lambda w: w.pop("image_encoder.blocks.2.attn.rel_pos_h"),
+        lambda w: w.update({"image_encoder.blocks.x.attn.rel_pos_h": torch.ones(2, 2)}),
+        lambda w: [w.pop(name) for name in list(w) if name.startswith("image_encoder.blocks.")],
+        lambda w: w.pop("image_encoder.neck.0.weight"),
+    ],
+)
+def test_what_is_no_sam_is_told_without_a_crash(change):
+    given: dict[str, object] = dict(weights("sam_tiny"))
+    change(given)
+    with pytest.raises(ValueError, match="these weights are"):
+        numbers_of(given)
