@@ -78,7 +78,8 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
         """Predict the masks of n boxes.
 
         Args:
-            embeddings: of the image of each box, [n, ...], the no-mask embedding added.
+            embeddings: of the image of each box, [n, ...], or of the one image of all, [1, ...]; the no-mask embedding
+                is added already.
             image_pe: [1, dim, grid, grid].
             prompts: [n, 2, dim], the two corners of each box.
 
@@ -96,7 +97,7 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
         own = torch.cat([self.iou_token.weight, *mask_tokens])
         tokens = torch.cat([own.expand(len(prompts), -1, -1), prompts.to(own.dtype)], dim=1)
         out, attended = self.transformer(image, image_pe, tokens)
-        upscaled = self.output_upscaling(attended.transpose(1, 2).reshape(image.shape))
+        upscaled = self.output_upscaling(attended.transpose(1, 2).unflatten(2, image.shape[2:]))
         return out[:, 1 : len(own)], upscaled, self.iou_prediction_head(out[:, 0])
 
     def _kernels(self, tokens: Tensor, wanted: range) -> Tensor:
@@ -187,20 +188,26 @@ def numbers_of(weights: Mapping[str, object]) -> SamNumbers:
 
     _, grid, _, vit_dim = shape("image_encoder.pos_embed", 4)
     patch_size = shape("image_encoder.patch_embed.proj.weight", 4)[2]
-    blocks = {name.split(".")[2] for name in weights if name.startswith("image_encoder.blocks.")}
+    blocks = {name.split(".")[2] for name in weights if str(name).startswith("image_encoder.blocks.")}
     reach = [shape(f"image_encoder.blocks.{i}.attn.rel_pos_h", 2) for i in range(len(blocks))]
     if not reach:
         raise ValueError("these weights are not SAM's: they have no image_encoder.blocks")
     windows = [rows for rows, _ in reach if rows != 2 * grid - 1]
+    head, dim = reach[0][1], shape("image_encoder.neck.0.weight", 4)[0]
+    if vit_dim % head or dim % 16 or len(windows) == len(reach):
+        raise ValueError(
+            f"these weights are of no SAM: {vit_dim} channels in heads of {head}, {dim} in the decoder, and "
+            f"{len(reach) - len(windows)} global blocks do not go together"
+        )
     return SamNumbers(
         vit_dim=vit_dim,
         vit_depth=len(blocks),
-        vit_heads=max(1, vit_dim // reach[0][1]),
+        vit_heads=vit_dim // head,
         global_blocks=tuple(i for i, (rows, _) in enumerate(reach) if rows == 2 * grid - 1),
         image_size=grid * patch_size,
         patch_size=patch_size,
         window_size=(windows[0] + 1) // 2 if windows else 14,
-        dim=shape("image_encoder.neck.0.weight", 4)[0],
+        dim=dim,
         decoder_mlp=shape("mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)[0],
         iou_hidden=shape("mask_decoder.iou_prediction_head.layers.0.weight", 2)[0],
     )

@@ -135,7 +135,9 @@ class SamSegmenter:
         windows: Sequence[Crop],
         boxes_xyxy: Sequence[NDArray[np.float32]],
     ) -> list[list[Mask]]:
-        """The masks of some windows' boxes. Reading and resizing need no device; the rest takes turns at it."""
+        """The masks of some windows' boxes. Resizing needs no device; the rest takes turns at it."""
+        if not windows:
+            return []
         resized = self.threads.map(lambda i, window: resize(window.of(images[i]), self.side), which, windows)
         views = [
             View(small, boxes, window, images[i].shape[:2])

@@ -42,8 +42,6 @@ def settled(plugin: str, published: Mapping[str, Published], options: dict[str, 
         SynthgenError: a value that cannot be, a checkpoint that cannot be read or is another model's.
     """
     _one_of("--precision", options["precision"], PRECISIONS)
-    if options["variant"]:
-        _one_of("--variant", options["variant"], published)
     _positive_or_auto("--batch-size", options["batch_size"])
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options["device"]):
         raise SynthgenError(f"--device {options['device']} should be auto, cpu, cuda, cuda:1, ... or mps")
@@ -52,6 +50,7 @@ def settled(plugin: str, published: Mapping[str, Published], options: dict[str, 
         variant, weights = _examined(plugin, path, options["variant"])[0], sha256_of(path)
     else:
         path, variant = Path(), options["variant"] or "vit_h"
+        _one_of("--variant", variant, published)
         weights = published[variant].sha256 or sha256_of(fetch(published[variant]))
     if options["weights"] and options["weights"] != weights:
         raise SynthgenError(
