@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from synthgen.errors import SynthgenError
 from synthgen.progress import Bar
-from synthgen.records.files import new_file
+from synthgen.records.files import new_file, remove_leftovers
 
 #: Seconds without a byte after which a server is given up.
 STALL = 60.0
@@ -114,6 +114,7 @@ def _verified(path: Path, published: Published) -> str:
 
 def _download(published: Published, path: Path) -> str:
     """Bring the file here, whole and verified, or not at all; its digest."""
+    remove_leftovers(path.parent)
     digest, got = hashlib.sha256(), 0
     with new_file(path) as temporary:
         try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
+import urllib.error
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from toys import world
+from toys import tiny_sam, world
 
+from synthgen import weights
 from synthgen.cli import main
 from synthgen.records.store import ShardStore
 
@@ -259,3 +262,59 @@ def test_many_failed_shards_are_counted_not_recited(synthgen, tmp_path: Path) ->
     assert "and 4 more shards; all are in boxes/train/masks/_log/failures.jsonl" in told.out
     log = tmp_path / "shards/boxes/train/masks/_log/failures.jsonl"
     assert len(log.read_text().splitlines()) == 9
+
+
+# --- models with weights ---------------------------------------------------------------------------------------------
+
+
+def test_masks_by_a_model_with_weights(synthgen, tmp_path: Path) -> None:
+    """Tiny random weights, the whole way: what decides the bytes is the weights, not where they lie."""
+    world.draw(tmp_path, images=6)
+    first, second = (tiny_sam.checkpoint(tmp_path / folder) for folder in ("here", "there"))
+    sam = ("--segmenter", "sam", "--device", "cpu", "--checkpoint")
+    done = synthgen("masks", *OWN, *sam, str(first))
+    assert done.code == 0, done.err
+    assert "for 18 boxes on 6 images" in done.out
+    store = ShardStore(tmp_path / "shards")
+    (shard,) = store.layer("boxes", "train", "masks")
+    recipe = (store.footer(shard) or {})["recipe"]
+    assert recipe["options"]["weights"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    assert str(tmp_path) not in json.dumps(recipe)
+    drawn = [a for sample in store.read(shard) for a in sample.annotations if a.segmentation]
+    assert drawn
+    assert {a.mask_source for a in drawn} == {"sam vit 64x4"}
+
+    assert "nothing to do" in synthgen("masks", *OWN, *sam, str(second)).out
+    other = synthgen("masks", *OWN, *sam, str(second), "--multimask")
+    assert other.code == 2
+    assert "choose another --layer" in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--segmenter", "sam", "--checkpoint", "boxes.json"], "boxes.json: it is no PyTorch checkpoint"),
+        (["--segmenter", "sam", "--precision", "fp8"], "--precision fp8 should be fp32 or bf16"),
+        (["--precision", "bf16"], "'grabcut' takes side, margin, batch_size, threads; got 'precision'"),
+        (["--segmenter", "sam", "--zoom", "-O", "zoom=no"], "zoom is given twice, the second time as -O zoom=no"),
+    ],
+)
+def test_options_of_models_that_cannot_be(synthgen, tmp_path: Path, words: list[str], sentence: str) -> None:
+    world.draw(tmp_path, images=1)
+    done = synthgen("masks", *OWN, *words)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert sentence in done.err
+    assert not (tmp_path / "shards").exists(), "refused before any work"
+
+
+def test_without_a_network_it_is_said_what_to_fetch(synthgen, tmp_path: Path, monkeypatch) -> None:
+    def offline(*_: object) -> None:
+        raise urllib.error.URLError("Network is unreachable")
+
+    monkeypatch.setattr(weights, "_opened", offline)
+    monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "weights"))
+    world.draw(tmp_path, images=1)
+    done = synthgen("masks", *OWN, "--segmenter", "hq_sam", "--variant", "vit_h")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_h.pth" in done.err
+    assert f"put it into {tmp_path / 'weights'} as sam_hq_vit_h.pth, or name the file with --checkpoint" in done.err

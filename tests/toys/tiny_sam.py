@@ -65,6 +65,7 @@ def network(name: str, *, hq_token_only: bool = False) -> Sam:
 
 def checkpoint(folder: Path, name: str = "sam_tiny") -> Path:
     """The weights as a `.pth`. Loaded from it, the decoder has 8 heads, not 4 as in the golden: no shape shows them."""
+    folder.mkdir(exist_ok=True)
     path = folder / f"{name}.pth"
     torch.save(weights(name), path)
     return path
