@@ -1,0 +1,228 @@
+"""Published weights: downloaded once, whole and verified, or one sentence that says how to do it by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from synthgen import weights
+from synthgen.errors import SynthgenError
+from synthgen.weights import Published, fetch, sha256_of
+
+CONTENT = bytes(range(256)) * 5000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """A server on this machine that answers as told: by path, what to send."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                how = self.path.split("/")[1]
+                if how == "moved":
+                    self.send_response(302)
+                    self.send_header("Location", self.path.replace("/moved", "/good"))
+                    self.send_header("X-Linked-Size", str(len(CONTENT)))
+                    self.send_header("X-Linked-ETag", f'"{DIGEST}"')
+                    self.end_headers()
+                    return
+                if how == "astray":
+                    self.send_response(302)
+                    self.send_header("Location", "http://example.com/model.pth")
+                    self.end_headers()
+                    return
+                if how == "missing":
+                    self.send_error(404, "Not Found")
+                    return
+                body = {"short": CONTENT[:-1], "long": CONTENT + b"x", "other": CONTENT[::-1]}.get(how, CONTENT)
+                self.send_response(200)
+                if how != "endless":
+                    self.send_header("Content-Length", str(len(CONTENT) if how == "cut" else len(body)))
+                self.end_headers()
+                try:
+                    if how == "endless":
+                        while True:
+                            self.wfile.write(CONTENT)
+                    if how in ("stalls", "slow"):
+                        for start in range(0, len(body), len(body) // 4):
+                            self.wfile.write(body[start : start + len(body) // 4])
+                            self.wfile.flush()
+                            time.sleep(30 if how == "stalls" else 0.3)
+                    else:
+                        self.wfile.write(body[:1000] if how == "cut" else body)
+                except OSError:
+                    pass
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def published(self, how: str, size: int | None = len(CONTENT), sha256: str | None = DIGEST) -> Published:
+        return Published(f"http://127.0.0.1:{self.http.server_port}/{how}/model.pth", size, sha256)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.http.shutdown()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "weights"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "weights"
+
+
+def lies_there(home: Path) -> list[str]:
+    return sorted(path.name for path in home.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_weights_are_downloaded_once(server, home):
+    published = server.published("good")
+    path = fetch(published)
+    assert (path, path.read_bytes()) == (home / "model.pth", CONTENT)
+    assert fetch(published) == path
+    assert server.asked == ["/good/model.pth"]
+    assert lies_there(home) == ["model.pth", "model.pth.sha256"]
+
+
+def test_where_the_hub_says_what_it_sends_that_is_held_against_it(server, home):
+    published = server.published("moved", None, None)
+    assert fetch(published).read_bytes() == CONTENT
+    assert sha256_of(home / "model.pth") == DIGEST
+    fetch(published)
+    assert server.asked == ["/moved/model.pth", "/good/model.pth"]
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            "missing",
+            r"^cannot download model\.pth \(Not Found\); download http://127\.0\.0\.1:\d+/missing/model\.pth where",
+        ),
+        ("short", r"is not what was published there \(other than 1,280,000 bytes"),
+        ("long", r"is not what was published there"),
+        ("endless", r"is not what was published there"),
+        ("other", r"is not what was published there"),
+        ("cut", r"is not what was published there|cannot download model\.pth"),
+        ("astray", r"^cannot download model\.pth \(http://example\.com is not a safe address\)"),
+        ("stalls", r"^cannot download model\.pth \(.*timed out\)"),
+    ],
+)
+def test_what_goes_wrong_is_told_and_leaves_nothing(server, home, how, sentence, monkeypatch):
+    monkeypatch.setattr(weights, "STALL", 0.5)
+    with pytest.raises(SynthgenError, match=sentence) as told:
+        fetch(server.published(how))
+    assert "\n" not in str(told.value)
+    assert lies_there(home) == []
+    assert fetch(server.published("good")).read_bytes() == CONTENT
+
+
+def test_a_server_that_does_not_say_what_it_sends_is_not_believed(server, home):
+    with pytest.raises(SynthgenError, match="does not say what it sends"):
+        fetch(server.published("good", None, None))
+    assert lies_there(home) == []
+
+
+def test_offline_the_sentence_says_how_to_do_it_by_hand(home):
+    with pytest.raises(SynthgenError) as told:
+        fetch(Published("http://127.0.0.1:9/sam_vit_b.pth", 3, DIGEST))
+    assert str(told.value).startswith("cannot download sam_vit_b.pth (")
+    assert str(told.value).endswith(
+        f"download http://127.0.0.1:9/sam_vit_b.pth where there is a network, and put it into {home} as sam_vit_b.pth, "
+        "or name the file with --checkpoint"
+    )
+
+
+@pytest.mark.parametrize("url", ["http://example.com/x.pth", "ftp://example.com/x.pth", "file:///etc/passwd"])
+def test_only_safe_addresses_are_asked(home, url):
+    with pytest.raises(SynthgenError, match="is not a safe address"):
+        fetch(Published(url, 3, DIGEST))
+
+
+def test_a_file_laid_there_by_hand_is_verified_once(server, home, monkeypatch):
+    home.mkdir()
+    (home / "model.pth").write_bytes(CONTENT)
+    published = server.published("good")
+    fetch(published)
+    monkeypatch.setattr(weights, "_verified", lambda *_: pytest.fail("read again"))
+    fetch(published)
+    assert sha256_of(home / "model.pth") == DIGEST
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1]])
+def test_another_file_of_that_name_is_told_and_kept(server, home, content):
+    home.mkdir()
+    (home / "model.pth").write_bytes(content)
+    with pytest.raises(SynthgenError, match=r"model\.pth is not the file that was published \(.*\); delete it"):
+        fetch(server.published("good"))
+    assert (home / "model.pth").read_bytes() == content
+
+
+def test_a_file_that_changed_is_not_known_any_more(server, home):
+    path = fetch(server.published("good"))
+    path.write_bytes(CONTENT[::-1])
+    assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+    with pytest.raises(SynthgenError, match="other content"):
+        fetch(server.published("good"))
+    (home / "model.pth.sha256").write_bytes(b"\xff\0 no mark")
+    assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "file" / "weights"))
+    with pytest.raises(SynthgenError, match=r"^cannot write the folder of weights .*set \$SYNTHGEN_WEIGHTS"):
+        fetch(Published("https://example.com/x.pth", 3, DIGEST))
+
+
+FETCH = "import sys; from synthgen.weights import *; fetch(Published(sys.argv[1], int(sys.argv[2]), sys.argv[3]))"
+
+
+def process(published: Published) -> subprocess.Popen[str]:
+    words = [published.url, str(published.size), str(published.sha256)]
+    return subprocess.Popen([sys.executable, "-c", FETCH, *words], stderr=subprocess.PIPE, text=True)
+
+
+def test_processes_of_a_machine_download_once(server, home):
+    others = [process(server.published("slow")) for _ in range(3)]
+    told = [other.communicate(timeout=60)[1] for other in others]
+    assert [other.returncode for other in others] == [0, 0, 0], told
+    assert server.asked == ["/slow/model.pth"]
+    assert "waiting for another process that sees to model.pth" in "".join(told)
+
+
+def test_a_killed_download_leaves_no_file_under_the_final_name(server, home):
+    one = process(server.published("slow"))
+    while not server.asked:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.kill(one.pid, signal.SIGKILL)
+    one.wait()
+    (half,) = lies_there(home)
+    assert half.endswith(".tmp")
+    assert fetch(server.published("good")).read_bytes() == CONTENT
+    assert lies_there(home) == ["model.pth", "model.pth.sha256"]
