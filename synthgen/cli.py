@@ -121,7 +121,8 @@ def masks(
     option: opt.Options = None,
     part: opt.Part = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many shards: a first look")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Workers; more than one needs a cluster")] = 1,
+    workers: opt.Workers = None,
+    gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: Annotated[
         float, typer.Option(min=0, max=1, help="A shard with a larger share of failed images is not committed")
     ] = 0.05,
@@ -171,7 +172,8 @@ def masks(
     elif first := source.missing(given, job):
         _say(first)
         return
-    _run(context.obj, job, part=source.part(part), limit=limit, workers=workers, dry_run=dry_run)
+    crew = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    _run(context.obj, job, part=source.part(part), limit=limit, crew=crew, dry_run=dry_run)
 
 
 @app.command()
@@ -239,20 +241,22 @@ def demo(
     _say("", *words.what_next(folder))
 
 
-def main(engine: Any = None) -> None:
-    """Run the command line; `engine` is the cluster's, where the porch gives one."""
+def main(engine: Any = None, *, command: str | None = None) -> None:
+    """Run the command line; the porch gives the cluster's `engine`, and the command that its file is for."""
     for stream in (sys.stdout, sys.stderr):
         # File and category names come from anywhere; a terminal of another encoding must not end a job.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(obj=engine)
+        app([command, *sys.argv[1:]] if command else None, obj=engine)
     except SynthgenError as why:
         typer.echo(printable(f"synthgen: {why}"), err=True)
         sys.exit(2)
 
 
-def _run(engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, workers: int, dry_run: bool) -> None:
+def _run(
+    engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, crew: dict[str, Any], dry_run: bool
+) -> None:
     """Let the engine make the pending shards under a bar; turn what happened into words and an exit code."""
     from synthgen import words
     from synthgen.generate.engine import in_process
@@ -270,9 +274,7 @@ def _run(engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, wor
                 bar.tell(f"failed: {report.error}")
 
         try:
-            tally = run(
-                job, shards, engine or in_process, part=part, workers=workers, on_images=bar.advance, on_report=told
-            )
+            tally = run(job, shards, engine or in_process, part=part, crew=crew, on_images=bar.advance, on_report=told)
         except KeyboardInterrupt:
             bar.tell("stopped; what is committed stays, and the same command continues")
             raise typer.Exit(130) from None

@@ -39,6 +39,16 @@ Options = Annotated[
     list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="Any other option of the segmenter")
 ]
 
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="On a cluster: at most so many (default: as many as it has GPUs, else CPUs); here there is one"
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(min=0, help="On a cluster: 0.5 puts two workers on a GPU (default: 1, if there are any)")
+]
+
 # The options of a plugin that have a flag of their own. Each is the plugin's to take or to refuse; None = not given.
 Variant = Annotated[
     str | None,

@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.generate": {"synthgen.generate", *_WING},
     "synthgen.train": {"synthgen.train", *_WING},
     "synthgen.review": {"synthgen.review", "synthgen.records", "synthgen.plugins", "synthgen.errors"},
-    "pipelines": {"pipelines", "synthgen.cli", "synthgen.generate", "synthgen.records"},
+    "pipelines": {
+        *("pipelines", "synthgen.cli", "synthgen.generate", "synthgen.records", "synthgen.weights", "synthgen.errors"),
+    },
 }
 
 #: A shelf holds plugins, one file each. They know their shelf's protocol and its files with a leading underscore.

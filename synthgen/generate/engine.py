@@ -54,17 +54,26 @@ def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
 
 
 def in_process(
-    job: Job, shards: Sequence[Shard], *, workers: int = 1, on_images: OnImages | None = None
+    job: Job,
+    shards: Sequence[Shard],
+    *,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    on_images: OnImages | None = None,
 ) -> Iterator[ShardReport]:
     """The engine of one machine: a report for each shard, in order, while the next is already being processed.
 
     Raises:
-        SynthgenError: more than one worker is asked for.
+        SynthgenError: more than one worker is asked for, or a part of a GPU.
     """
-    if workers != 1:
+    if gpus_per_worker is not None:
         raise SynthgenError(
-            f"--workers {workers} needs Ray; on one machine start {workers} commands with --part 0/{workers} "
-            f"to --part {workers - 1}/{workers}"
+            "--gpus-per-worker needs Ray; type `python -m pipelines.masks` in place of `synthgen masks`"
+        )
+    if workers not in (None, 1):
+        raise SynthgenError(
+            f"--workers {workers} needs Ray (`python -m pipelines.masks`); without it start {workers} commands with "
+            f"--part 0/{workers} to --part {workers - 1}/{workers}"
         )
     worker = Worker(job)
     # Encoding and writing a shard run beside the model's work on the next one.

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from synthgen.records.files import append_line, write_text
 from synthgen.records.recipe import in_words
 from synthgen.records.store import Shard, ShardStore
 
-#: (job, shards, workers=, on_images=) -> reports
+#: (job, shards, on_images=, **crew) -> reports
 Engine = Callable[..., Iterator[ShardReport]]
 
 
@@ -80,11 +80,14 @@ def run(
     engine: Engine,
     *,
     part: tuple[int, int] = (0, 1),
-    workers: int = 1,
+    crew: Mapping[str, Any] | None = None,
     on_images: OnImages | None = None,
     on_report: Callable[[ShardReport], None] | None = None,
 ) -> Tally:
     """Let an engine make the shards, and write the diary.
+
+    Args:
+        crew: what only the engine understands: `workers`, `gpus_per_worker`.
 
     Raises:
         SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
@@ -96,7 +99,7 @@ def run(
     with _logged_to(folder / f"run{suffix}.log"):
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), in_words(job.recipe()))
         refused = 0
-        for report in engine(job, shards, workers=workers, on_images=on_images):
+        for report in engine(job, shards, on_images=on_images, **(crew or {})):
             tally.add(report)
             refused += report.too_many_errors
             append_line(folder / f"metrics{suffix}.jsonl", _line_of(report))
