@@ -217,18 +217,21 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     """Load a state dict with segment-anything's names, strictly; a network on the meta device takes the tensors as own.
 
     Raises:
-        ValueError: names are missing or unknown, or shapes differ; one sentence names them. Nothing was loaded.
+        ValueError: names are missing or unknown, shapes differ, or a value is no plain tensor of floats; one sentence
+            names them. Nothing was loaded.
     """
     expected = network.state_dict()
     wrong = [
-        f"{name} is {list(weights[name].shape)} instead of {list(tensor.shape)}"
+        f"{name} is {found} instead of {_kind(tensor)}"
         for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
+        if name in weights and (found := _kind(weights[name])) != _kind(tensor)
     ]
     faults = [
         _listed("lack", [name for name in expected if name not in weights]),
-        _listed("have", [name for name in weights if name not in expected], " that this network has no place for"),
-        _listed("differ in shape:", wrong),
+        _listed(
+            "have", [str(name)[:80] for name in weights if name not in expected], " that this network has no place for"
+        ),
+        _listed("differ:", wrong),
     ]
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
@@ -240,6 +243,15 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     if meta:  # the two that no checkpoint holds
         network.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
         network.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)
+
+
+def _kind(value: object) -> str:
+    """The shape of a tensor of floats; of all else, what it is."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
+        return f"{list(value.shape)} without as many numbers"  # a stride of 0 makes a million of one
+    return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
 
 
 def _listed(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:

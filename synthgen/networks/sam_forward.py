@@ -108,7 +108,7 @@ def decode(
     """
     if len(boxes_per_image) != len(embeddings.image) or chunk < 1:
         raise ValueError(
-            f"{len(embeddings.image)} images, the boxes of {len(boxes_per_image)}, and {chunk} boxes at a time do not fit"
+            f"{len(embeddings.image)} images, boxes of {len(boxes_per_image)} and chunks of {chunk} do not go together"
         )
     owner = [image for image, boxes in enumerate(boxes_per_image) for _ in range(len(boxes))]
     if not owner:

@@ -146,6 +146,16 @@ def test_masks_are_the_predictors_pixel_for_pixel(shape, multimask):
         assert np.abs(score.numpy() - scores).max() < CLOSE
 
 
+@pytest.mark.parametrize("shape", [(1, 400), (400, 1), (1, 1)])
+def test_images_that_would_be_resized_to_nothing_keep_a_pixel(shape):
+    """Where segment-anything's own arithmetic says 0 pixels, and Pillow refuses."""
+    image = drawn(shape)
+    assert min(resize(image, 128).shape[:2]) == (128 if shape == (1, 1) else 1)
+    _, _, large = answers(network("sam_tiny"), image, some_boxes(shape, 2))
+    assert large.shape == (2, 1, *shape)
+    assert large.isfinite().all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunk", [1, 2, 3, 1000])
 def test_images_and_boxes_in_batches_are_as_one_by_one(name, chunk, monkeypatch):
@@ -179,6 +189,38 @@ def test_images_and_boxes_in_batches_are_as_one_by_one(name, chunk, monkeypatch)
             assert float((logits[place] - alone[0]).abs().max()) < CLOSE
             assert float((iou[place] - score[0]).abs().max()) < CLOSE
             place += 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("multimask", [False, True])
+def test_boxes_of_one_image_share_its_embedding(name, multimask, monkeypatch):
+    """A chunk of one image is not told from its boxes among those of another, but by the work it saves."""
+    net, shape = network(name), (100, 150)
+    small = [resize(drawn(shape, seed), 128) for seed in range(2)]
+    frames = [to_model_frame(torch.from_numpy(some_boxes(shape, n, n)), shape, (85, 128)) for n in (3, 2)]
+    embeddings = encode(net, to_pixels(net, small))
+    held: list[tuple[int, int]] = []
+    whole = type(net.mask_decoder).decode
+
+    def watching(self, embeddings, image_pe, prompts, multimask):
+        held.append((len(prompts), *{len(e) for e in embeddings if e is not None}))
+        return whole(self, embeddings, image_pe, prompts, multimask)
+
+    monkeypatch.setattr(type(net.mask_decoder), "decode", watching)
+    (mixed,) = decode(net, embeddings, frames, chunk=5, multimask=multimask)
+    alone = list(decode(net, embeddings, frames, chunk=3, multimask=multimask))
+    assert held == [(5, 5), (3, 1), (2, 1)]
+    assert float((mixed.logits - torch.cat([d.logits for d in alone])).abs().max()) < CLOSE
+    assert float((mixed.iou - torch.cat([d.iou for d in alone])).abs().max()) < CLOSE
+
+
+@pytest.mark.parametrize(("images", "chunk"), [(1, 5), (3, 5), (2, 0), (2, -1)])
+def test_boxes_that_no_image_has_are_told(images, chunk):
+    """On a GPU an index too far would end the process."""
+    net = network("sam_tiny")
+    embeddings = encode(net, to_pixels(net, [resize(drawn((50, 60), seed), 128) for seed in range(2)]))
+    with pytest.raises(ValueError, match="do not go together"):
+        next(decode(net, embeddings, [torch.ones(1, 4)] * images, chunk=chunk))
 
 
 def test_no_boxes_at_all_are_no_work():
@@ -250,7 +292,20 @@ def test_weights_in_half_precision_become_those_of_the_network():
         (lambda w: w.update(stray=torch.ones(1)), r"they have stray that this network has no place for"),
         (
             lambda w: w.update({"mask_decoder.iou_token.weight": torch.ones(2, 32)}),
-            r"differ in shape: mask_decoder\.iou_token\.weight is \[2, 32\] instead of \[1, 32\]",
+            r"they differ: mask_decoder\.iou_token\.weight is \[2, 32\] instead of \[1, 32\]",
+        ),
+        (lambda w: w.update({"mask_decoder.iou_token.weight": 3}), r"is a int instead of \[1, 32\]"),
+        (
+            lambda w: w.update({"mask_decoder.iou_token.weight": torch.ones(1, 32, dtype=torch.int64)}),
+            r"is \[1, 32\] of torch\.int64 instead of \[1, 32\]",
+        ),
+        (
+            lambda w: w.update({"mask_decoder.iou_token.weight": torch.ones(1).expand(1, 32)}),
+            r"is \[1, 32\] without as many numbers instead of",
+        ),
+        (
+            lambda w: w.update({"mask_decoder.iou_token.weight": torch.ones(1, 32).to_sparse()}),
+            r"is \[1, 32\] without as many numbers instead of",
         ),
     ],
 )
@@ -277,6 +332,10 @@ def test_weights_that_do_not_fit_are_told(change, sentence):
         lambda w: w.update({"image_encoder.blocks.x.attn.rel_pos_h": torch.ones(2, 2)}),
         lambda w: [w.pop(name) for name in list(w) if name.startswith("image_encoder.blocks.")],
         lambda w: w.pop("image_encoder.neck.0.weight"),
+        lambda w: w.update({"image_encoder.neck.0.weight": torch.ones(24, 64, 1, 1)}),
+        lambda w: w.update({"image_encoder.blocks.0.attn.rel_pos_h": torch.ones(5, 15)}),
+        lambda w: w.update({"image_encoder.pos_embed": torch.ones(1, 9, 9, 64)}),
+        lambda w: (w.update({1: torch.ones(1)}), w.pop("image_encoder.pos_embed")),
     ],
 )
 def test_what_is_no_sam_is_told_without_a_crash(change):
