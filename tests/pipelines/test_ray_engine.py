@@ -1,0 +1,242 @@
+"""The cluster's engine: the same bytes as on one machine, whoever is killed on the way.
+
+Two nodes of a cluster run on this machine; each job is a driver process of its own, started as a user would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from toys import world
+
+ray_cluster = pytest.importorskip("ray.cluster_utils")
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+SHARDS = 12
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ray_cluster.Cluster]:
+    made = ray_cluster.Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "num_gpus": 0, "include_dashboard": True, "dashboard_port": 0},
+    )
+    made.add_node(num_cpus=2, num_gpus=0)
+    yield made
+    made.shutdown()
+
+
+def environment(address: str | None) -> dict[str, str]:
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("SYNTHGEN_", "RAY_"))}
+    own |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "RAY_USAGE_STATS_ENABLED": "0"}
+    return own | ({"RAY_ADDRESS": address} if address else {})
+
+
+def start(folder: Path, address: str | None, *words: str, segmenter: str = "toys.slow") -> subprocess.Popen[str]:
+    """A driver; without an address, the engine of one machine."""
+    program = ["pipelines.masks"] if address else ["synthgen", "masks"]
+    own = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos", "--segmenter", segmenter]
+    if segmenter == "toys.slow":
+        own += ["-O", "seconds=0.1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", *program, *own, *words],
+        cwd=folder, env=environment(address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finish(driver: subprocess.Popen[str]) -> tuple[int, str]:
+    told = driver.communicate(timeout=180)[0]
+    return driver.returncode, told
+
+
+def ingest(folder: Path, images: int = 4 * SHARDS) -> Path:
+    world.draw(folder, images=images)
+    own = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos", "--shard-size", "4"]
+    subprocess.run(
+        [sys.executable, "-m", "synthgen", "ingest", *own],
+        cwd=folder,
+        env=environment(None),
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return ingest(tmp_path)
+
+
+def masks(folder: Path, store: str = "shards") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / store / "boxes/train/masks").glob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one machine makes of the same job."""
+    folder = ingest(tmp_path_factory.mktemp("undisturbed"))
+    code, told = finish(start(folder, None))
+    assert code == 0, told
+    made = masks(folder)
+    assert len(made) == SHARDS
+    return made
+
+
+def workers_of(cluster: ray_cluster.Cluster) -> list[int]:
+    """Process ids of the actors of this cluster that have a shard: children of its raylets."""
+    raylets = {p.process.pid for node in cluster.list_all_nodes() for p in node.all_processes.get("raylet", [])}
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(path.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent in raylets and b"_Actor" in path.joinpath("cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def wait_for(what, seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def wait_for_workers(cluster: ray_cluster.Cluster, driver: subprocess.Popen[str], count: int = 1) -> None:
+    assert wait_for(lambda: len(workers_of(cluster)) >= count or driver.poll() is not None)
+
+
+def test_a_cluster_makes_the_bytes_of_one_machine(cluster, place, undisturbed):
+    code, told = finish(start(place, cluster.address, "--workers", "4"))
+    assert code == 0, told
+    assert f"masks for 144 boxes on 48 images in {SHARDS} shards" in told
+    assert masks(place) == undisturbed
+    code, told = finish(start(place, cluster.address))
+    assert (code, "nothing to do" in told) == (0, True)
+
+
+def test_ten_kills_of_workers_and_of_the_driver_change_no_byte(cluster, place, undisturbed):
+    rng = random.Random(0)
+    victims = []
+    for _ in range(10):
+        driver = start(place, cluster.address, "--workers", "3")
+        before = len(masks(place))
+        wait_for_workers(cluster, driver)
+        time.sleep(rng.uniform(0, 1.5))
+        if rng.random() < 0.5 and (found := workers_of(cluster)):
+            victims.append("worker")
+            os.kill(rng.choice(found), signal.SIGKILL)
+            time.sleep(rng.uniform(0, 0.5))
+        else:
+            victims.append("driver")
+        driver.kill()
+        driver.communicate()
+        assert wait_for(lambda: not workers_of(cluster)), "workers outlive their driver"
+        made = masks(place)
+        assert all(undisturbed[name] == content for name, content in made.items()), "a half or another shard"
+        assert len(made) >= before
+        if len(made) == SHARDS:  # nothing is left to disturb: again from the beginning
+            for name in list(made)[: rng.randint(1, SHARDS)]:
+                (place / "shards/boxes/train/masks" / name).unlink()
+    assert {"worker", "driver"} == set(victims)
+
+    driver = start(place, cluster.address, "--workers", "3")
+    wait_for_workers(cluster, driver)
+    for pid in workers_of(cluster)[:1]:  # and one whose driver lives on: it is replaced
+        os.kill(pid, signal.SIGKILL)
+    code, told = finish(driver)
+    assert code == 0, told
+    assert masks(place) == undisturbed
+
+
+def test_a_node_that_dies_is_done_without(cluster, place, undisturbed):
+    node = cluster.add_node(num_cpus=2, num_gpus=0)
+    driver = start(place, cluster.address, "--workers", "6")
+    wait_for_workers(cluster, driver, 4)
+    cluster.remove_node(node, allow_graceful=False)
+    code, told = finish(driver)
+    assert code == 0, told
+    assert masks(place) == undisturbed
+
+
+def test_a_late_node_is_used(place, undisturbed):
+    own = ray_cluster.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False}
+    )
+    try:
+        driver = start(place, own.address)
+        time.sleep(12)
+        assert driver.poll() is None, driver.communicate()[0]
+        assert masks(place) == {}
+        own.add_node(num_cpus=1, num_gpus=0)
+        assert wait_for(lambda: masks(place))
+        own.add_node(num_cpus=1, num_gpus=0)
+        code, told = finish(driver)
+    finally:
+        own.shutdown()
+    assert code == 0, told
+    assert "no node has room for a worker yet" in told
+    assert masks(place) == undisturbed
+
+
+def test_a_shard_that_kills_its_workers_fails_alone(cluster, tmp_path):
+    place = ingest(tmp_path, images=16)
+    picture = Image.open(place / "photos/0006.png")
+    picture.putpixel((0, 0), (255, 0, 0))
+    picture.save(place / "photos/0006.png")
+    code, told = finish(start(place, cluster.address, "--workers", "2", segmenter="toys.killer"))
+    assert code == 1, told
+    assert re.search(r"masks/00001-of-00004: its worker died 3 times \(.+\); if the memory is too small", told)
+    assert sorted(masks(place)) == [f"{i:05d}-of-00004.parquet" for i in (0, 2, 3)]
+    (failure,) = (place / "shards/boxes/train/masks/_log/failures.jsonl").read_text().splitlines()
+    assert json.loads(failure)["shard"] == "boxes/train/masks/00001-of-00004"
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("unfit=true", r"^synthgen: the model is not here; lay it there \(on node [\d.]+\)$"),
+        ("dies=true", r"^synthgen: 3 workers died before they could begin \(.+\); a node needs memory"),
+    ],
+)
+def test_a_model_that_no_node_can_make_is_told_once(cluster, place, option, sentence):
+    code, told = finish(start(place, cluster.address, "--workers", "3", "-O", option, segmenter="toys.killer"))
+    assert code == 2, told
+    assert len(re.findall(sentence, told, re.M)) == 1, told
+    assert "Traceback" not in told
+    assert masks(place) == {}
+
+
+def test_ray_job_submit_end_to_end(cluster, place, undisturbed):
+    """The command of the README, against the cluster's head."""
+    environment_file = place / "runtime_env.yaml"
+    environment_file.write_text((ROOT / "pipelines/runtime_env.yaml").read_text().replace("/mnt/synthgen", str(place)))
+    own = ["--dataset", "coco-json", "--annotations", str(place / "boxes.json"), "--images", str(place / "photos")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."),
+            *("--address", f"http://{cluster.webui_url}", "--runtime-env", str(environment_file), "--"),
+            *("python", "-m", "pipelines.masks", *own, "--segmenter", "toys.slow", "-O", "seconds=0.1"),
+        ],
+        cwd=ROOT, env=environment(None), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+    assert f"in {SHARDS} shards" in done.stdout
+    assert masks(place) == undisturbed
