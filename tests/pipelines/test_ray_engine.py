@@ -232,7 +232,7 @@ def test_ray_job_submit_end_to_end(cluster, place, undisturbed):
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."),
             *("--address", f"http://{cluster.webui_url}", "--runtime-env", str(environment_file), "--"),
-            *("python", "-m", "pipelines.masks", *own, "--segmenter", "toys.slow", "-O", "seconds=0.1"),
+            *(sys.executable, "-m", "pipelines.masks", *own, "--segmenter", "toys.slow", "-O", "seconds=0.1"),
         ],
         cwd=ROOT, env=environment(None), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
