@@ -138,13 +138,18 @@ class SamSegmenter:
         """The masks of some windows' boxes. Resizing needs no device; the rest takes turns at it."""
         if not windows:
             return []
-        resized = self.threads.map(lambda i, window: resize(window.of(images[i]), self.side), which, windows)
+        resized = self.threads.map(lambda i, window: self._resized(window.of(images[i])), which, windows)
         views = [
             View(small, boxes, window, images[i].shape[:2])
             for small, boxes, window, i in zip(resized, boxes_xyxy, windows, which, strict=True)
         ]
         with self.device, _lost_device_told():
             return self._with_the_memory_there_is(views)
+
+    def _resized(self, image: NDArray[np.uint8]) -> Tensor:
+        small = resize(image, self.side)
+        # From pinned memory the copy to a GPU runs beside its work.
+        return small.pin_memory() if self.network.device.type == "cuda" else small
 
     def _with_the_memory_there_is(self, views: list[View]) -> list[list[Mask]]:
         """`_run`; where memory runs out, half as many images at a time, then half as many boxes, from then on."""
