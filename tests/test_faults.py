@@ -20,11 +20,11 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 IMAGES = 48
 
 
-def command(folder: Path, store: Path, *more: str) -> list[str]:
+def command(folder: Path, store: Path, *more: str, seconds: float = 0.02) -> list[str]:
     return [
         *(sys.executable, "-m", "synthgen", "masks", "--dataset", "coco-json", "--name", "world"),
         *("--annotations", str(folder / "boxes.json"), "--images", str(folder / "photos"), "--store", str(store)),
-        *("--segmenter", "toys.slow", "-O", "seconds=0.02", *more),
+        *("--segmenter", "toys.slow", "-O", f"seconds={seconds}", *more),
     ]
 
 
@@ -109,9 +109,7 @@ def test_a_full_disk_is_a_sentence_and_the_store_stays_whole(tmp_path: Path) -> 
         pytest.skip(f"this machine lets nobody mount a small file system: {mounted.stderr.decode().strip()}")
     try:
         world.draw(tmp_path, images=160, objects=12)
-        ran = subprocess.run(
-            command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True
-        )
+        ran = subprocess.run(command(tmp_path, small, seconds=0), env=ENVIRONMENT, capture_output=True, text=True)
         assert ran.returncode == 2, ran.stderr
         assert "no space left" in ran.stderr
         assert "Traceback" not in ran.stderr
@@ -121,9 +119,7 @@ def test_a_full_disk_is_a_sentence_and_the_store_stays_whole(tmp_path: Path) -> 
             pq.read_table(path)
         # With room, the same command goes on from there.
         subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
-        again = subprocess.run(
-            command(tmp_path, small, "-O", "seconds=0"), env=ENVIRONMENT, capture_output=True, text=True
-        )
+        again = subprocess.run(command(tmp_path, small, seconds=0), env=ENVIRONMENT, capture_output=True, text=True)
         assert again.returncode == 0, again.stderr
         assert len(list(small.glob("world/train/masks/*.parquet"))) == 10
     finally:
