@@ -30,6 +30,9 @@ FORMATS = tuple(
     if format_ in Image.OPEN  # some builds of Pillow lack some
 )
 
+#: Objects365 names its images `images/v1/patch8/x.jpg`; its archives unpack to `patch8/x.jpg`.
+_NOT_UNPACKED = (("images", "v1"), ("images", "v2"))
+
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,11 +55,15 @@ class ImageError(Exception):
 
 
 def find(root: Path, file_name: str) -> Path:
-    """The file of an image: `file_name` below `root`, else its last two parts, else its last part.
+    """The file of an image below `root`. Tried in this order, and nothing else is:
 
-    Releases name files by folders that their own archives do not have (Objects365: `images/v1/patch8/x.jpg` unpacks
-    to `patch8/x.jpg`). A wrong hit is caught by the size check in `load_rgb`. Links are followed: who may lay one
-    into the folder may lay the file there too. Pipes and devices are no files.
+    1. the whole name;
+    2. without the folders that a release names and its archives do not have (`_NOT_UNPACKED`);
+    3. without leading folders that are the last ones of `root` itself: `val2017/x.jpg` below `.../val2017`, where the
+       user pointed one level too deep.
+
+    A bare last part would be another image: the frames of two videos share their names and their sizes. Links are
+    followed: who may lay one into the folder may lay the file there too. Pipes and devices are no files.
 
     Raises:
         ImageError: there is no such file, or the name climbs out of `root`.
@@ -64,7 +71,7 @@ def find(root: Path, file_name: str) -> Path:
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
         raise ImageError(f"file name '{_encodable(file_name)}' is not a path below the image folder")
-    for tail in dict.fromkeys((parts, parts[-2:], parts[-1:])):
+    for tail in _tails(root, parts):
         path = root.joinpath(*tail)
         try:
             if path.is_file():
@@ -149,6 +156,17 @@ def load_ahead(
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         yield from _ahead(samples, lambda s: pool.submit(load, s), cost, at_most=2 * threads)
+
+
+def _tails(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The paths below `root` that an image's name may stand for; see `find`."""
+    yield parts
+    if parts[:2] in _NOT_UNPACKED and len(parts) > 2:
+        yield parts[2:]
+    above = root.absolute().parts  # as the user spells it: no links resolved
+    for depth in range(1, min(len(parts), len(above))):
+        if above[-depth:] == parts[:depth]:
+            yield parts[depth:]
 
 
 def _ahead(

@@ -245,8 +245,7 @@ def test_each_kind_of_bad_file_is_reported(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(_photo(tmp_path, content, 5), exif=exif)
-    moved = _photo(tmp_path, content, 6)
-    moved.rename(tmp_path / "images" / moved.name)
+    content["images"][6]["file_name"] = f"images/{content['images'][6]['file_name']}"
     content["images"][7]["file_name"] = "../boxes.json"
     path.write_text(json.dumps(content))
 
@@ -258,6 +257,20 @@ def test_each_kind_of_bad_file_is_reported(tmp_path: Path) -> None:
     assert files("header") == header, "a header does not tell that the file is cut"
     assert files("all") == {**header, "unreadable": 2}
     assert files("none") == {}
+
+
+def test_the_frames_of_another_video_are_missing(tmp_path: Path) -> None:
+    """Both videos name their frames alike: pointed at one of them, half of the images are not there."""
+    content = clean(images=40)
+    for i, image in enumerate(content["images"]):
+        image["file_name"] = f"video{i // 20}/{i % 20:04d}.png"
+    path = write(tmp_path, content)
+    right, wrong = (
+        examine("coco_json", tmp_path, annotations=path, images=folder)
+        for folder in (tmp_path / "images", tmp_path / "images" / "video0")
+    )
+    assert right.ready and not right.splits[0].findings
+    assert findings(wrong)["missing"].count == 20 and not wrong.ready
 
 
 def test_a_turned_image_annotated_as_stored_is_not_of_the_wrong_size(tmp_path: Path) -> None:

@@ -137,6 +137,20 @@ def test_a_wrong_image_folder_commits_nothing(tmp_path: Path) -> None:
     assert layer_bytes(job) == {}
 
 
+def test_the_frames_of_another_video_are_not_masked_as_these(tmp_path: Path) -> None:
+    """Same names and same sizes: only the folder tells that they are other images."""
+    job = make_job(tmp_path)
+    store = ShardStore(job.store)
+    for shard in store.layer("world", "train", "annotations"):
+        moved = [replace(s, file_name=f"video{s.image_id % 2}/{s.file_name}") for s in store.read(shard)]
+        store.commit(shard, moved, store.footer(shard) or {})
+    (tmp_path / "photos").rename(tmp_path / "video0")
+    wrong = replace(job, images=tmp_path / "video0")
+    with pytest.raises(SynthgenError, match=r"no file video1/0001.png .*--images"):
+        do(wrong)
+    assert layer_bytes(job) == {}
+
+
 def test_one_bad_shard_does_not_stop_the_others(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     (tmp_path / "photos" / "0005.png").write_bytes(b"no image")

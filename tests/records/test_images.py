@@ -460,14 +460,51 @@ def test_names_that_climb_out(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["x.jpg", "./x.jpg", "a/x.jpg", "a\\x.jpg", "b/a/x.jpg", "train2017/images/v1/a/x.jpg"]
+    ("name", "expected"),
+    [
+        ("x.jpg", "x.jpg"),
+        ("./x.jpg", "x.jpg"),
+        ("a/x.jpg", "a/x.jpg"),
+        ("a\\x.jpg", "a/x.jpg"),
+        ("images/v1/a/x.jpg", "a/x.jpg"),  # Objects365: its archives lack the two folders
+        ("images/v2/a/x.jpg", "a/x.jpg"),
+        ("photos/x.jpg", "x.jpg"),  # the root is named as one of the name's folders
+        ("photos/a/x.jpg", "a/x.jpg"),
+        ("data/photos/x.jpg", "x.jpg"),
+        ("b/x.jpg", None),
+        ("b/a/x.jpg", None),
+        ("images/v3/a/x.jpg", None),
+        ("images/v1", None),
+        ("b/images/v1/a/x.jpg", None),
+        ("data/x.jpg", None),
+        ("photos/photos/x.jpg", None),
+        ("photos", None),
+    ],
 )
-def test_names_below_the_folder_and_the_tails_of_longer_ones(tmp_path, name):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x.jpg").touch()
-    (tmp_path / "x.jpg").touch()
-    expected = tmp_path / ("a/x.jpg" if "a/x" in name.replace("\\", "/") else "x.jpg")
-    assert find(tmp_path, name) == expected
+@pytest.mark.parametrize("relative", [False, True])
+def test_names_below_the_folder_and_what_else_they_may_stand_for(tmp_path, monkeypatch, name, expected, relative):
+    root = tmp_path / "data" / "photos"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "x.jpg").touch()
+    (root / "x.jpg").touch()
+    if relative:
+        monkeypatch.chdir(root)
+        root = Path()
+    if expected is None:
+        with pytest.raises(ImageError, match="no file"):
+            find(root, name)
+    else:
+        assert find(root, name) == root / expected
+
+
+def test_the_frame_of_another_video_is_not_found(tmp_path):
+    """Same name, same size, another photograph: nothing would notice."""
+    for video in ("one", "two"):
+        (tmp_path / video).mkdir()
+        (tmp_path / video / "0000.png").touch()
+    assert find(tmp_path / "one", "one/0000.png") == tmp_path / "one" / "0000.png"
+    with pytest.raises(ImageError, match=r"no file two/0000\.png"):
+        find(tmp_path / "one", "two/0000.png")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ CODES: dict[str, str] = {
     "wrong_size": "an image file has another size than the annotations say",
     "too_many_lost": "a shard with more than 5 % of its images lost is not committed",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
-    "other_path": "an image was found only by the last parts of its name: the folders in it are not there",
+    "other_path": "an image was found without the first folders of its name: they are not below the image folder",
     "id_renamed": "a category id has another name in this split; names decide here, but tools that go by id go wrong",
     "not_in_split": "a category is named in another split and not in this one",
     "other_order": "the categories of this split are in another order; names decide here, but tools that go by "
