@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -135,7 +136,7 @@ def source_changed(store: ShardStore, files: Files, *, name: str, split: str, la
     if not changed:
         return None
     return (
-        f"{', '.join(changed)} is not the file that {name}/{split}/{layer} was made from; choose another --name, "
+        f"{', '.join(changed)} is not what {name}/{split}/{layer} was made from; choose another --name, "
         f"or delete {store.folder(name, split, layer)}"
     )
 
@@ -147,6 +148,20 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+
+
+def folder_sha256(path: Path) -> str:
+    """SHA-256, in hexadecimal, of the names and sizes of a folder's files: their content would take hours."""
+    found = []
+    try:
+        for folder, _, names in os.walk(path, onerror=_raise):
+            for name in names:
+                file = Path(folder, name)
+                if not name.startswith(".") and file.is_file():
+                    found.append((os.fsencode(file.relative_to(path)), file.stat().st_size))
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+    return hashlib.sha256(b"".join(b"%s\0%d\n" % one for one in sorted(found))).hexdigest()
 
 
 def _write(
@@ -252,13 +267,22 @@ def _digests(files: Files, log: Path) -> dict[str, str]:
         known = {(role, size, time): digest for role, (size, time, digest) in then.items()}
     except (OSError, ValueError, TypeError, AttributeError):  # a diary: it may be missing or damaged
         known = {}
-    return {role: known.get((role, *_stat(path))) or file_sha256(path) for role, path in sorted(files.sources.items())}
+    return {
+        role: known.get((role, *_stat(path))) or (folder_sha256(path) if path.is_dir() else file_sha256(path))
+        for role, path in sorted(files.sources.items())
+    }
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    """(bytes, time of the last change in ns) of a file."""
+    """(bytes, time of the last change in ns) of a file; (0, a number made from what is in it) of a folder."""
     try:
+        if path.is_dir():
+            return 0, int(folder_sha256(path)[:15], 16)
         found = path.stat()
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
     return found.st_size, found.st_mtime_ns
+
+
+def _raise(why: OSError) -> None:
+    raise why

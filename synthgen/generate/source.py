@@ -197,7 +197,7 @@ def missing(source: Source, job: Job) -> str | None:
     if (present and len(present) == present[0].count) or job.reads not in source.module.LAYERS:
         return None
     sources = source.files().of(job.reads).sources.values()
-    files = " and ".join(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" for path in sources)
+    files = " and ".join(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" for path in sources if path.is_file())
     return (
         f"{job.dataset}/{job.split}/{job.reads} is not there yet and would be made first, from {files}; "
         "`synthgen ingest` makes it alone and counts it"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images, coco_panoptic, visual_genome
+from synthgen.generate.doctor.examine import examine
 from synthgen.generate.ingest import ingest, source_changed
 from synthgen.records.geometry import decode_mask, rle_area
 from synthgen.records.sample import FLAGS, Annotation, Sample
@@ -279,7 +282,10 @@ def test_the_releases_layout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("png", ["gone", "hostile", "truncated", "other size", "absolute"])
-def test_a_bad_png_costs_the_masks_of_its_image_and_nothing_else(tmp_path: Path, png: str) -> None:
+def test_a_bad_png_costs_the_masks_of_its_image_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: str
+) -> None:
+    monkeypatch.setattr(coco_panoptic, "_LOST_SHARE", 1.0)  # it is the only image
     ids = np.full((40, 50), 9)
     segments = [
         {"id": 9, "category_id": 1, "bbox": [0, 0, 50, 40]},
@@ -325,6 +331,88 @@ def test_boxes_do_not_need_the_pngs_and_masks_say_so(tmp_path: Path) -> None:
         list(coco_panoptic.read(files, "human"))
     with pytest.raises(SynthgenError, match=r"no file .*panoptic_train2017.json; put"):
         coco_panoptic.files(tmp_path, "train2017", None)
+
+
+@pytest.mark.parametrize("layer", ["annotations", "human"])
+def test_a_file_of_instances_is_no_panoptic_file(tmp_path: Path, layer: str) -> None:
+    """Else every box of it would vanish, and nothing be said."""
+    files = panoptic(tmp_path, np.ones((2, 2), np.int64), [{"id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}])
+    content = json.loads(files.sources["panoptic"].read_text())
+    content["annotations"] = [{"id": 5, "image_id": 7, "category_id": 1, "bbox": [0, 0, 2, 2]}]
+    files.sources["panoptic"].write_text(json.dumps(content))
+    with pytest.raises(SynthgenError, match=r"no 'segments_info' for image 7, .*--dataset coco or coco-json"):
+        list(coco_panoptic.read(files, layer))
+    with pytest.raises(SynthgenError, match="no 'segments_info'"):
+        examine("coco_panoptic", tmp_path, ["val2017"], check_images="none")
+    with pytest.raises(SynthgenError, match="no 'segments_info'"):
+        ingested(tmp_path / "store", coco_panoptic, files, layer)
+
+
+def test_a_file_of_regions_is_no_file_of_objects(tmp_path: Path) -> None:
+    box = {"region_id": 1, "x": 1, "y": 1, "width": 2, "height": 2, "phrase": "a hat"}
+    root = genome(tmp_path, region_descriptions=[{"id": 1, "regions": [box]}])
+    files = visual_genome.files(root, "train", root / "region_descriptions.json")
+    with pytest.raises(SynthgenError, match=r"region_descriptions.json has no 'objects' in any of its elements"):
+        list(visual_genome.read(files, "annotations"))
+
+
+def many_pngs(root: Path, count: int) -> tuple[Files, Path]:
+    """A release of `count` images of one segment each, and the folder of its PNGs."""
+    files = panoptic(root, np.full((4, 4), 3), [])
+    folder = root / "annotations" / "panoptic_val2017"
+    content = json.loads(files.sources["panoptic"].read_text())
+    content["images"] = [{"id": i, "file_name": f"{i}.jpg", "height": 4, "width": 4} for i in range(count)]
+    segments = [{"id": 3, "category_id": 1, "bbox": [0, 0, 4, 4]}]
+    content["annotations"] = [{"image_id": i, "file_name": f"{i}.png", "segments_info": segments} for i in range(count)]
+    files.sources["panoptic"].write_text(json.dumps(content))
+    for i in range(count):
+        shutil.copyfile(folder / "000000000007.png", folder / f"{i}.png")
+    (folder / "000000000007.png").unlink()
+    return files, folder
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "cut", "text"])
+def test_more_than_five_percent_without_their_png_are_refused(tmp_path: Path, how: str) -> None:
+    files, folder = many_pngs(tmp_path / "release", 40)
+    whole = (folder / "0.png").read_bytes()
+
+    def lose(number: int) -> None:
+        path = folder / f"{number}.png"
+        path.unlink() if how == "gone" else path.write_bytes({"empty": b"", "cut": whole[:-30], "text": b"<html>"}[how])
+
+    for number in (11, 12, 13):
+        lose(number)
+    with pytest.raises(SynthgenError, match=r"3 of 40 images have no readable PNG .*panoptic_val2017, e\.g\. 11\.png"):
+        ingested(tmp_path / "store", coco_panoptic, files, "human")
+    assert not list((tmp_path / "store").rglob("*.parquet"))
+    (folder / "13.png").write_bytes(whole)  # 2 of 40 are 5 %, and not more
+    done = ingested(tmp_path / "store", coco_panoptic, files, "human")
+    assert [a.flags for s in done for a in s.annotations].count(("bad_segmentation",)) == 2
+    assert len(ingested(tmp_path / "store", coco_panoptic, files, "annotations")) == 40
+
+
+def test_the_pngs_belong_to_what_the_masks_are_made_from(tmp_path: Path) -> None:
+    files, folder = many_pngs(tmp_path / "release", 40)
+    whole = (folder / "7.png").read_bytes()
+    (folder / "7.png").unlink()
+    store = ShardStore(tmp_path / "store")
+    for layer in ("annotations", "human"):
+        ingested(tmp_path / "store", coco_panoptic, files, layer)
+    assert source_changed(store, files, name="given", split="all", layer="human") is None
+    (folder / "7.png").write_bytes(whole)
+    changed = str(source_changed(store, files, name="given", split="all", layer="human"))
+    assert "panoptic_val2017 is not what given/all/human was made from; choose another --name, or delete" in changed
+    with pytest.raises(SynthgenError, match="given/all/human/00000-of-00003 was made from other annotation files"):
+        ingested(tmp_path / "store", coco_panoptic, files, "human")
+    # The boxes do not come from them; nor does it matter when they were unpacked, or what a file manager leaves there.
+    assert source_changed(store, files, name="given", split="all") is None
+    (folder / "7.png").unlink()
+    (folder / ".DS_Store").write_bytes(b"x")
+    os.utime(folder / "8.png", (1, 1))
+    assert source_changed(store, files, name="given", split="all", layer="human") is None
+    ingested(tmp_path / "store", coco_panoptic, files, "human")
+    (folder / "8.png").write_bytes(whole + b"x")
+    assert source_changed(store, files, name="given", split="all", layer="human") is not None
 
 
 # --------------------------------------------------------------------------------------------- as an ingest uses them

@@ -31,7 +31,8 @@ class Files:
     """Where a dataset lies.
 
     Attributes:
-        sources: the annotation files, by their role in this dataset ("instances", "objects", ...).
+        sources: the annotation files, by their role in this dataset ("instances", "objects", ...); a folder stands for
+            the files in it.
         images: folder below which `Sample.file_name` is found.
         roles: by layer, the sources that it is made from; a layer that is not named here is made from all.
         on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
 from synthgen.generate.datasets._loose import integer, number, pixels
 from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
-from synthgen.records.images import ImageError, find, load_rgb
+from synthgen.records.images import ImageError, find, image_header, load_rgb
 from synthgen.records.sample import Annotation, Sample
 
 SPLITS = ("train2017", "val2017")
@@ -29,6 +30,8 @@ LAYERS = ("annotations", "human")
 
 _BATCH = 10_000
 _NO_CATEGORY = -(2**63)  # an id that no file has
+_LOST_SHARE = 0.05  # with more images than these without their PNG, it is the folder that is wrong
+_THREADS = 16  # headers are read in the time of the disk, not of the processor
 
 log = logging.getLogger(__name__)
 
@@ -72,18 +75,22 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
     json = annotations or root / "annotations" / f"panoptic_{split}.json"
     if not json.is_file():
         raise SynthgenError(f"no file {json}; put the release's JSON there, or name it with --annotations")
-    images = root / split
-    return Files(sources={"panoptic": json}, images=images if images.is_dir() else root)
+    images, folder = root / split, json.with_suffix("")
+    return Files(
+        sources={"panoptic": json, **({"segments": folder} if folder.is_dir() else {})},
+        images=images if images.is_dir() else root,
+        roles={"annotations": ("panoptic",)},  # boxes do not need the PNGs
+    )
 
 
 def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
     """Stream images and segments; for layer "human" each payload is the name of the image's PNG.
 
     Raises:
-        SynthgenError: the file is no such JSON, or layer "human" is asked for and there is no folder of PNGs.
+        SynthgenError: the file is no such JSON; or layer "human" is asked for, and there is no folder of PNGs, or it
+            lacks more than 5 % of them.
     """
-    if layer == "human":
-        _png_folder(files)
+    pngs = _Pngs(_png_folder(files)) if layer == "human" else None
     path = files.sources["panoptic"]
     missing = {"images", "annotations"}
     categories: list[_Category] = []
@@ -96,11 +103,16 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
             if key == "images":
                 yield _images(some)
             elif key == "annotations":
-                yield _annotations(some, payloads=layer == "human")
+                _refuse_unsegmented(some, path)
+                if pngs is not None:
+                    pngs.look(some)
+                yield _annotations(some, payloads=pngs is not None)
             else:
                 categories += some
     if missing:
         raise SynthgenError(f"{path} has no '{min(missing)}'; a panoptic file has 'images' and 'annotations'")
+    if pngs is not None:
+        pngs.refuse_many_lost()
     yield _categories(categories)
 
 
@@ -129,6 +141,42 @@ def _png_folder(files: Files) -> Path:
     return folder
 
 
+class _Pngs:
+    """Counts the images whose PNG is not there to be read, before anything is made of the others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.images, self.lost, self.example = folder, 0, 0, ""
+
+    def look(self, found: list[_Segments]) -> None:
+        """Look for the PNGs of some images; one without segments needs none."""
+        names = [record.file_name for record in found if record.segments_info]
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
+            for name, there in zip(names, pool.map(self._readable, names), strict=True):
+                self.images += 1
+                self.lost += not there
+                self.example = self.example or ("" if there else name)
+
+    def refuse_many_lost(self) -> None:
+        if self.lost > _LOST_SHARE * self.images:
+            raise SynthgenError(
+                f"{self.lost:,} of {self.images:,} images have no readable PNG of their segments in {self.folder}, "
+                f"e.g. {self.example or 'one that the file gives no name'}; put the whole release there and run the "
+                "same command again; nothing was committed"
+            )
+
+    def _readable(self, name: str) -> bool:
+        """Whether a PNG is there, opens, and ends as PNGs do: as much as can be known without decoding it."""
+        try:
+            path = find(self.folder, name)
+            image_header(path)
+            with path.open("rb") as file:
+                is_png = file.read(4) == b"\x89PNG"
+                file.seek(max(0, path.stat().st_size - 64))
+                return not is_png or b"IEND" in file.read()
+        except (ImageError, OSError):
+            return False
+
+
 def _segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArray[np.int32] | None:
     """Segment id of every pixel, int32 [H, W] in column-major memory (as RLE runs); None if the PNG cannot be used."""
     if png is None:
@@ -152,6 +200,15 @@ def _masked(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation
         x1, y1, x2, y2 = rle_bbox_xyxy(rle)
         masked = replace(masked, bbox=(x1, y1, x2 - x1, y2 - y1))
     return masked
+
+
+def _refuse_unsegmented(found: list[_Segments], path: Path) -> None:
+    for record in found:
+        if record.segments_info is None:
+            raise SynthgenError(
+                f"{path} lists no 'segments_info' for image {record.image_id}, and a panoptic file has its segments "
+                "there; give a file of instances as --dataset coco or coco-json"
+            )
 
 
 def _images(found: list[_Image]) -> Images:

@@ -122,7 +122,9 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
     names: dict[str, int] = {}
     boxes: list[_Box] = []
     owners: list[int] = []
-    for element in _elements(files, role):
+    strange = False  # there are elements, and all of them of another kind
+    for place, element in enumerate(_elements(files, role)):
+        strange = (strange or place == 0) and getattr(element, role) is None
         some, owner = getattr(element, role) or [], _image_id(element)
         boxes += some
         # An image that no list has is told of by an ingest; a box without one would be lost.
@@ -136,6 +138,8 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
             boxes, owners = [], []
     if boxes:
         yield _regions(boxes, owners) if role == "regions" else _objects(boxes, owners, names)
+    if strange:
+        raise SynthgenError(f"{files.sources[role]} has no '{role}' in any of its elements; is it the right file?")
     names.pop("", None)  # an object that nobody named keeps a category id without a name, and is flagged for it
     yield Categories({_REGION: ""} if role == "regions" else {key: name for name, key in sorted(names.items())})
 

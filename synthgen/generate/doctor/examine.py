@@ -106,7 +106,7 @@ class _Examination:
         tell: OnProgress,
     ) -> None:
         """Examine the split's annotation file and images."""
-        files = module.files(root, self.split, annotations)
+        files = module.files(root, self.split, annotations).of("annotations")
         folder = images or files.images
         if mode != "none" and not folder.is_dir():
             raise SynthgenError(
