@@ -171,7 +171,7 @@ class SamSegmenter:
     @torch.inference_mode()
     def _run(self, views: list[View]) -> list[list[Mask]]:
         embeddings = encode(self.network, to_pixels(self.network, [view.resized for view in views]))
-        boxes = [torch.from_numpy(view.boxes_xyxy) for view in views]
+        boxes = [torch.tensor(view.boxes_xyxy) for view in views]
         prompts = [
             to_model_frame(own, view.window.size, view.resized_size) for own, view in zip(boxes, views, strict=True)
         ]
