@@ -100,8 +100,9 @@ class Worker:
             parent = self.store.footer(shard.of(self.job.reads))
             if parent is None:
                 raise SynthgenError(f"input shard {shard.of(self.job.reads)} is gone; run the stage before again")
-            samples, failed = self._process(shard, on_images)
-            self._refuse_many_errors(shard, len(samples), failed)
+            samples, failed, given = self._process(shard, on_images)
+            # What the source could not give was not this stage's to process, and must not dilute its failures.
+            self._refuse_many_errors(shard, given, failed)
         except BrokenWorkerError:
             raise
         except Exception as why:  # a shard's failure is a value: the other shards go on
@@ -143,8 +144,10 @@ class Worker:
             return replace(_as_report(done.shard, why, done.started), fatal=isinstance(why, SynthgenError))
         return replace(report, seconds=time.monotonic() - done.started)
 
-    def _process(self, shard: Shard, on_images: OnImages | None) -> tuple[list[Sample], tuple[dict[str, Any], ...]]:
-        """The shard's samples, each processed or with the reason why not, and the list of those reasons."""
+    def _process(
+        self, shard: Shard, on_images: OnImages | None
+    ) -> tuple[list[Sample], tuple[dict[str, Any], ...], int]:
+        """The shard's samples, each processed or with the reason why not; those reasons; how many came without one."""
         samples = list(self.store.read(shard.of(self.job.reads)))
         result = list(samples)
         reasons: dict[int, str] = {}
@@ -172,7 +175,7 @@ class Worker:
             {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}
             for i in sorted(reasons)
         ]
-        return result, tuple(failed)
+        return result, tuple(failed), sum(sample.error is None for sample in samples)
 
     def _batches(
         self, samples: list[Sample], todo: list[int], result: list[Sample], reasons: dict[int, str]
@@ -218,7 +221,8 @@ class Worker:
             result[i] = sample
 
     def _refuse_many_errors(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
-        if len(failed) <= self.job.max_error_share * images:
+        # Divided, as the limit times a count would be off by a rounding: 0.29 * 100 < 29.
+        if not failed or len(failed) / images <= self.job.max_error_share:
             return
         first = failed[0]
         message = (

@@ -310,6 +310,30 @@ def test_five_percent_is_counted_in_each_shard_as_a_job_does(tmp_path: Path) -> 
     assert not found.ready
 
 
+def test_images_without_a_name_do_not_dilute_the_lost_ones(tmp_path: Path) -> None:
+    content = clean(images=16, boxes=1)
+    for image in content["images"][2:]:
+        image["file_name"] = ""
+    path = write(tmp_path, content, files=False)
+    found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "images")
+    assert [e.what for e in findings(found)["too_many_lost"].examples] == ["2 of 2 lost"]
+
+
+def test_five_percent_is_not_more_than_five_percent(tmp_path: Path) -> None:
+    content = clean(images=1280, boxes=1)  # 64 shards of 20
+    path = write(tmp_path, content)
+
+    def ready(check_images: str | int) -> bool:
+        images = tmp_path / "images"
+        return examine("coco_json", tmp_path, annotations=path, images=images, check_images=check_images).ready
+
+    _photo(tmp_path, content, 0).unlink()
+    assert ready("header")
+    assert ready(20) and not ready(19)
+    _photo(tmp_path, content, 1).unlink()
+    assert not ready("header")
+
+
 def test_a_sample_of_images_is_spread_and_decoded(tmp_path: Path) -> None:
     content = clean(images=40)
     found = look(tmp_path, content, 7)

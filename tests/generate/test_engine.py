@@ -151,6 +151,50 @@ def test_the_frames_of_another_video_are_not_masked_as_these(tmp_path: Path) -> 
     assert layer_bytes(job) == {}
 
 
+@pytest.mark.parametrize(
+    ("images", "lost", "share", "committed"),
+    [
+        (20, 1, 0.05, True),  # five percent, and not more
+        (20, 2, 0.05, False),
+        (19, 1, 0.05, False),
+        (100, 29, 0.29, True),  # 0.29 * 100 < 29
+        (100, 30, 0.29, False),
+        (4, 1, 0.0, False),
+        (4, 4, 1.0, True),
+    ],
+)
+def test_the_share_of_failed_images_is_exact(
+    tmp_path: Path, images: int, lost: int, share: float, committed: bool
+) -> None:
+    job = replace(make_job(tmp_path, images=images, shards=1), max_error_share=share)
+    for number in range(1, lost + 1):
+        (tmp_path / "photos" / f"{number:04d}.png").unlink()
+    if committed:
+        assert do(job).failed_images == lost
+    else:
+        with pytest.raises(SynthgenError, match=f"{lost} of {images} images failed, more than {share:.0%}"):
+            do(job)
+    assert bool(layer_bytes(job)) == committed
+
+
+def test_errors_of_the_source_do_not_dilute_those_of_the_images(tmp_path: Path) -> None:
+    """A wrong folder loses the two images that the source did give: all of them, not 2 of 40."""
+    job = replace(make_job(tmp_path, images=40, shards=1), images=tmp_path)
+    store = ShardStore(job.store)
+    shard = Shard("world", "train", "annotations", 0, 1)
+    samples = [s if s.image_id % 20 == 0 else replace(s, error="no name") for s in store.read(shard)]
+    store.commit(shard, samples, store.footer(shard) or {})
+    with pytest.raises(SynthgenError, match="2 of 2 images failed"):
+        do(job)
+    assert layer_bytes(job) == {}
+    # A retry counts against all that the stage had, not against the few that it tries again.
+    right = replace(job, images=tmp_path / "photos", max_error_share=0.5)
+    (tmp_path / "photos" / "0020.png").unlink()
+    assert do(right).failed_images == 1
+    again = replace(right, retry_failed=True)
+    assert do(again).failed_images == 1
+
+
 def test_one_bad_shard_does_not_stop_the_others(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     (tmp_path / "photos" / "0005.png").write_bytes(b"no image")

@@ -157,7 +157,7 @@ class _Pngs:
                 self.example = self.example or ("" if there else name)
 
     def refuse_many_lost(self) -> None:
-        if self.lost > _LOST_SHARE * self.images:
+        if self.lost and self.lost / self.images > _LOST_SHARE:
             raise SynthgenError(
                 f"{self.lost:,} of {self.images:,} images have no readable PNG of their segments in {self.folder}, "
                 f"e.g. {self.example or 'one that the file gives no name'}; put the whole release there and run the "

@@ -136,7 +136,7 @@ class _Examination:
         self.ids.tell(self.findings)
         inspect_categories(self.categories(), self.findings)
         self._format()
-        if self._sampled(mode) and self.lost > LOST_SHARE * self.checked:
+        if self._sampled(mode) and self.lost and self.lost / self.checked > LOST_SHARE:
             self.findings.add("too_many_lost", "files", self.lost, stops=True)
 
     def categories(self) -> Names:
@@ -198,9 +198,9 @@ class _Examination:
         self.checked += len(rows)
         self.decoded += len(rows) if mode != "header" else 0
         self.lost += lost
-        if lost > LOST_SHARE * len(height) and not self._sampled(mode):
+        if lost and lost / len(rows) > LOST_SHARE and not self._sampled(mode):
             where = f"images {columns.image_id[0]} to {columns.image_id[-1]}"
-            example = Example(where, f"{lost} of {len(height)} lost")
+            example = Example(where, f"{lost} of {len(rows)} lost")
             self.findings.add("too_many_lost", "shards", 1, [example], stops=True)
         return resized(columns, height, width)
 
