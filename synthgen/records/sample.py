@@ -18,9 +18,19 @@ FLAGS: dict[str, str] = {
     "no_box": "the source gives no usable box; it was read off the mask where there is one",
     "empty_mask": "the segmenter found nothing inside the box",
     "segmenter_failed": "the segmenter failed on this image; try again with --retry-failed",
+    "no_caption": "the captioner wrote nothing about the box",
+    "captioner_failed": "the captioner failed on this image; try again with --retry-failed",
 }
 
-#: An annotation with one of these is never given to a segmenter.
+#: Why a reader may not want a caption. A reason never removes a caption; a manifest filters on it.
+REASONS: dict[str, str] = {
+    "only_category": "it says no more than the category",
+    "forbidden_word": "it holds a word of the list that the run was given",
+    "low_score": "its score is below the run's minimum",
+    "repeats": "it says the same words again and again",
+}
+
+#: An annotation with one of these is never given to a segmenter or a captioner.
 NOT_PROMPTED = frozenset({"degenerate", "outside", "crowd"})
 
 
@@ -46,13 +56,15 @@ class Caption:
         text: the phrase.
         source: who wrote it: "human", "ofa base", "attributes", ...
         score: mean token log-probability; None where the writer gives none.
-        category_match: whether its noun agrees with the box's category; None where nobody checked.
+        category_match: whether its noun agrees with the box's category; None where nobody checked, or none can tell.
+        reasons: why a reader may not want it, sorted; the keys of `REASONS`.
     """
 
     text: str
     source: str
     score: float | None = None
     category_match: bool | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

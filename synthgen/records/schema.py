@@ -20,10 +20,20 @@ from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 SCHEMA_VERSION = 1
 
+#: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None
+#: (a list as empty).
+_ADDED: dict[str, pa.DataType] = {"sam_predicted_iou": pa.float64(), "reasons": pa.list_(pa.string())}
+
 # `size` always holds two; said to be of fixed size, it could not be null where there is no mask (pyarrow < 22).
 _RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.binary())])
 _CAPTION = pa.struct(
-    [("text", pa.string()), ("source", pa.string()), ("score", pa.float64()), ("category_match", pa.bool_())]
+    [
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("score", pa.float64()),
+        ("category_match", pa.bool_()),
+        ("reasons", _ADDED["reasons"]),
+    ]
 )
 _ANNOTATION = pa.struct(
     [
@@ -38,7 +48,7 @@ _ANNOTATION = pa.struct(
         ("predicted_iou", pa.float64()),
         ("stability_score", pa.float64()),
         ("box_iou", pa.float64()),
-        ("sam_predicted_iou", pa.float64()),
+        ("sam_predicted_iou", _ADDED["sam_predicted_iou"]),
         ("captions", pa.list_(_CAPTION)),
     ]
 )
@@ -54,9 +64,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-#: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None.
-_ADDED: frozenset[str] = frozenset({"sam_predicted_iou"})
-
 #: From `mask_source` on, in the order of `Annotation`.
 _SCORES = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou")
 
@@ -67,6 +74,7 @@ DICTIONARIES = [
     "annotations.list.element.segmentation.size.list.element",
     "annotations.list.element.mask_source",
     "annotations.list.element.captions.list.element.source",
+    "annotations.list.element.captions.list.element.reasons.list.element",
     "error",
 ]
 
@@ -165,6 +173,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
                     pa.array([c.source for c in captions], pa.string()),
                     pa.array([c.score for c in captions], pa.float64()),
                     pa.array([c.category_match for c in captions], pa.bool_()),
+                    pa.array([c.reasons for c in captions], pa.list_(pa.string())),
                 ],
                 fields=list(_CAPTION),
             ),
@@ -235,7 +244,7 @@ def _column(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
         return rows.column(name) if isinstance(rows, pa.RecordBatch) else rows.field(name)
     if name not in _ADDED:
         raise pa.ArrowInvalid(f"it has no column '{name}'")
-    return pa.nulls(len(rows), (SCHEMA if isinstance(rows, pa.RecordBatch) else _ANNOTATION).field(name).type)
+    return pa.nulls(len(rows), _ADDED[name])
 
 
 def _rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
@@ -248,7 +257,9 @@ def _rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
 
 
 def _captions(flat: pa.StructArray) -> list[Caption]:
-    return list(map(Caption, *(flat.field(name).to_pylist() for name in _CAPTION.names)))
+    *plain, reasons = (_column(flat, name) for name in _CAPTION.names)
+    codes = _tuples(reasons, lambda texts: texts.to_pylist())
+    return list(map(Caption, *(field.to_pylist() for field in plain), codes))
 
 
 def _tuples(lists: pa.ListArray, made: Callable[[pa.Array], list[Any]]) -> list[tuple[Any, ...]]:

@@ -58,13 +58,14 @@ def test_numbers_that_are_none_stay_so():
 
 def test_types_come_back_as_well():
     """Equality does not tell 1 from 1.0 or True, nor a list from a tuple inside a frozen record."""
-    caption = Caption("t", "s", 1.0, True)
+    caption = Caption("t", "s", 1.0, True, ("repeats",))
     rle = Rle((3, 4), b"<")
     made = Sample(1, "k", "f", 3, 4, (Annotation(1, (0, 1, 2, 3), "c", segmentation=rle, captions=(caption,)),))
     (sample,) = back(table_from_samples([made]))
     (annotation,) = sample.annotations
     assert [type(v) for v in annotation.bbox] == [float] * 4
     assert type(annotation.flags) is type(annotation.captions) is type(sample.annotations) is tuple
+    assert type(annotation.captions[0].reasons) is tuple
     assert type(annotation.segmentation.size) is tuple
     assert type(annotation.segmentation.counts) is bytes
     assert type(annotation.iscrowd) is bool
@@ -168,10 +169,9 @@ def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):
     made = [from_json(sample) for sample in content["samples"]]
     written = ShardStore(tmp_path).commit(SHARD, made, content["footer"])
     new, old = _parquet_columns(written), _parquet_columns(path)
-    added = {f"annotations.list.element.{name}" for name in schema._ADDED} | schema._ADDED
-    assert [column for column in new if column[0] not in added] == old
-    for name in schema._ADDED:
-        assert schema._ANNOTATION.field(name).nullable
+    assert [column for column in new if not schema._ADDED.keys() & column[0].split(".")] == old
+    fields = [*SCHEMA, *schema._ANNOTATION, *schema._CAPTION]
+    assert all(any(field.name == name and field.nullable for field in fields) for name in schema._ADDED)
 
 
 def _parquet_columns(path: Path) -> list[tuple[str, str, int, int]]:
@@ -214,7 +214,8 @@ def test_columns_of_the_future_are_passed_over(table, made, tmp_path):
 
 
 def test_columns_that_a_shard_is_too_old_to_have_are_none(table, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(schema, "_ADDED", schema._ADDED | {"stability_score", "captions", "error"})
+    later = {"stability_score": pa.float64(), "captions": pa.list_(schema._CAPTION), "error": pa.string()}
+    monkeypatch.setattr(schema, "_ADDED", schema._ADDED | later)
     annotations = _struct_with(table["annotations"].combine_chunks(), "stability_score", None)
     annotations = _struct_with(annotations, "captions", None)
     table = _replaced(table, annotations).drop_columns(["error"])
