@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# `synthgen masks` on a Slurm cluster: a Ray head on the first node, a Ray worker on each other, one job over all of them.
+#
+#   sbatch pipelines/slurm.sh --dataset objects365 --segmenter sam --precision bf16
+#
+# Yours to fill in: the lines with #SBATCH, how the environment is entered, and the folders, which all nodes must see.
+# After a time limit, submit the same line again: what is committed stays.
+#
+#SBATCH --job-name=synthgen
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+#SBATCH --gpus-per-node=8
+#SBATCH --time=24:00:00
+#SBATCH --output=synthgen-%j.log
+set -euo pipefail
+
+cd "${SLURM_SUBMIT_DIR:?start this with sbatch, from the folder of the project}"
+# shellcheck disable=SC1091  # made by `make install`
+source .venv/bin/activate
+export SYNTHGEN_DATA="${SYNTHGEN_DATA:-$PWD/data}"
+export SYNTHGEN_STORE="${SYNTHGEN_STORE:-$PWD/shards}"
+export SYNTHGEN_WEIGHTS="${SYNTHGEN_WEIGHTS:-$PWD/weights}"
+export RAY_USAGE_STATS_ENABLED=0
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
+# Of this job alone, should two share a node.
+port=$((20000 + SLURM_JOB_ID % 20000))
+export RAY_ADDRESS="$head_ip:$port"
+
+# Each `srun` lives as long as its node of the cluster; all end with this script.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" \
+  ray start --head --node-ip-address="$head_ip" --port="$port" --include-dashboard=false --block &
+for _ in $(seq 60); do
+  ray status --address "$RAY_ADDRESS" >/dev/null 2>&1 && break
+  sleep 2
+done
+if ((${#nodes[@]} > 1)); then
+  others=$(IFS=,; echo "${nodes[*]:1}")
+  srun --nodes=$((${#nodes[@]} - 1)) --ntasks-per-node=1 --nodelist="$others" \
+    ray start --address "$RAY_ADDRESS" --block &
+fi
+
+python -m pipelines.masks "$@"
