@@ -8,7 +8,7 @@ import hashlib
 import http.client
 import os
 import re
-import ssl
+import shutil
 import sys
 import urllib.error
 import urllib.parse
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, printable
 from synthgen.progress import Bar
 from synthgen.records.files import new_file, remove_leftovers
 
@@ -66,9 +66,8 @@ def fetch(published: Published) -> Path:
     if _is_known(path, published):
         return path
     with _only_one(path):
-        if _is_known(path, published):  # another process was faster
-            return path
-        _mark(path, _verified(path, published) if path.is_file() else _download(published, path))
+        if not _is_known(path, published):  # else another process was faster
+            _mark(path, _verified(path, published) if path.exists() else _download(published, path))
     return path
 
 
@@ -117,27 +116,46 @@ def _download(published: Published, path: Path) -> str:
     remove_leftovers(path.parent)
     digest, got = hashlib.sha256(), 0
     with new_file(path) as temporary:
-        try:
-            told = _Redirects()
-            with _opened(published.url, told) as answer, temporary.open("wb") as file:
-                size, expected = published.size or told.size, published.sha256 or told.sha256
-                if size is None or expected is None:
-                    raise SynthgenError(f"{published.url} does not say what it sends; {_by_hand(published)}")
-                with _bar(f"downloading {published.file_name}", size) as advance:
-                    while got <= size and (piece := answer.read(_PIECE)):
-                        got += len(piece)
-                        digest.update(piece)
-                        file.write(piece)
-                        advance(len(piece))
-        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as why:
-            reason = getattr(why, "reason", None) or why
-            raise SynthgenError(f"cannot download {published.file_name} ({reason}); {_by_hand(published)}") from None
+        told = _Redirects()
+        with _network(published):
+            answer = _opened(published.url, told)
+        with answer, temporary.open("wb") as file:
+            size, expected = published.size or told.size, published.sha256 or told.sha256
+            if size is None or expected is None:
+                raise SynthgenError(f"{published.url} does not say what it sends; {_by_hand(published)}")
+            if (free := shutil.disk_usage(path.parent).free) < size:
+                raise SynthgenError(
+                    f"no space for {path}: it has {size:,} bytes, and {free:,} are free; make room, or set "
+                    "$SYNTHGEN_WEIGHTS to another folder"
+                )
+            with _bar(f"downloading {published.file_name}", size) as advance:
+                while got <= size:
+                    with _network(published):
+                        piece = answer.read(min(_PIECE, size + 1 - got))  # one more tells that there is more
+                    if not piece:
+                        break
+                    got += len(piece)
+                    digest.update(piece)
+                    file.write(piece)
+                    advance(len(piece))
         if got != size or digest.hexdigest() != expected:
+            wrong = f"more than {size:,} bytes" if got > size else f"{got:,} bytes instead of {size:,}"
             raise SynthgenError(
-                f"what came from {published.url} is not what was published there (other than {size:,} bytes, or "
-                f"others) and was deleted; try again, or {_by_hand(published)}"
+                f"what came from {published.url} is not what was published there "
+                f"({wrong if got != size else 'other content'}) and was deleted; try again, or {_by_hand(published)}"
             )
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _network(published: Published) -> Iterator[None]:
+    """Turn what networks and servers do into a sentence; what the disk does is `new_file`'s to tell."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as why:  # ValueError: redirected to no address at all
+        reason = why if isinstance(why, urllib.error.HTTPError) else getattr(why, "reason", why)
+        said = printable(" ".join(str(reason).split())[:200]) or type(why).__name__
+        raise SynthgenError(f"cannot download {published.file_name} ({said}); {_by_hand(published)}") from None
 
 
 def _by_hand(published: Published) -> str:
@@ -180,22 +198,25 @@ def _only_one(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.with_name(f".{path.name}.lock").open("ab")
     except OSError as why:
-        raise SynthgenError(
-            f"cannot write the folder of weights {path.parent} ({why.strerror}); set $SYNTHGEN_WEIGHTS to another one"
-        ) from None
-    with file:
-        _lock(file, path)
+        if not os.access(path, os.R_OK):
+            raise SynthgenError(
+                f"cannot write the folder of weights {path.parent} ({why.strerror}); set $SYNTHGEN_WEIGHTS to "
+                "another one"
+            ) from None
+        file = None  # a shared folder that is only read: nothing will be written, each verifies for itself
+    with file or contextlib.nullcontext():
+        if file is not None:
+            _lock(file, path)
         yield
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.stderr.write(f"waiting for another process that sees to {path.name}\n")
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks: then each loads for itself, and the last rename wins
-        return
+    with contextlib.suppress(OSError):  # a file system without locks: each loads for itself, and the last rename wins
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"waiting for another process that sees to {path.name}\n")
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _mark(path: Path, digest: str) -> None:
@@ -212,7 +233,8 @@ def _marked(path: Path) -> str | None:
         stat = path.stat()
     except (OSError, ValueError):
         return None
-    return digest if (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)) else None
+    known = re.fullmatch(r"[0-9a-f]{64}", digest) and (size, time) == (str(stat.st_size), str(stat.st_mtime_ns))
+    return digest if known else None
 
 
 def _mark_of(path: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,23 @@ from synthgen.weights import Published, fetch, sha256_of
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+#: Where a redirect leads; None: to itself.
+REDIRECTS = {
+    "astray": "http://example.com/model.pth",
+    "file": "file:///etc/passwd",
+    "circle": None,
+    "nowhere": "https://a..b/model.pth",
+    "unclosed": "https://[bad/model.pth",
+}
+
+#: Answers that are hardly HTTP.
+RAW = {
+    "garbage": b"\0\1\2 nonsense\r\n\r\n",
+    "steering": b"HTTP/1.1 404 \x1b[2J gone\r\n\r\n",
+    "broken": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+    "negative": b"HTTP/1.1 200 OK\r\nContent-Length: -7\r\n\r\nabc",
+}
 
 
 class Server:
@@ -41,10 +60,13 @@ class Server:
                     self.send_header("X-Linked-ETag", f'"{DIGEST}"')
                     self.end_headers()
                     return
-                if how == "astray":
+                if how in REDIRECTS:
                     self.send_response(302)
-                    self.send_header("Location", "http://example.com/model.pth")
+                    self.send_header("Location", REDIRECTS[how] or self.path)
                     self.end_headers()
+                    return
+                if how in RAW:
+                    self.wfile.write(RAW[how])
                     return
                 if how == "missing":
                     self.send_error(404, "Not Found")
@@ -73,7 +95,7 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
     def published(self, how: str, size: int | None = len(CONTENT), sha256: str | None = DIGEST) -> Published:
         return Published(f"http://127.0.0.1:{self.http.server_port}/{how}/model.pth", size, sha256)
@@ -120,13 +142,21 @@ def test_where_the_hub_says_what_it_sends_that_is_held_against_it(server, home):
     [
         (
             "missing",
-            r"^cannot download model\.pth \(Not Found\); download http://127\.0\.0\.1:\d+/missing/model\.pth where",
+            r"^cannot download model\.pth \(HTTP Error 404: Not Found\); download http://127\.0\.0\.1:\d+/missing/model\.pth",
         ),
-        ("short", r"is not what was published there \(other than 1,280,000 bytes"),
-        ("long", r"is not what was published there"),
-        ("endless", r"is not what was published there"),
-        ("other", r"is not what was published there"),
-        ("cut", r"is not what was published there|cannot download model\.pth"),
+        ("short", r"is not what was published there \(1,279,999 bytes instead of 1,280,000\) and was deleted"),
+        ("long", r"is not what was published there \(more than 1,280,000 bytes\)"),
+        ("endless", r"is not what was published there \(more than 1,280,000 bytes\)"),
+        ("other", r"is not what was published there \(other content\)"),
+        ("cut", r"is not what was published there \(1,000 bytes|cannot download model\.pth"),
+        ("file", r"^cannot download model\.pth \(.*not allowed"),
+        ("circle", r"^cannot download model\.pth \(.*infinite loop"),
+        ("nowhere", r"^cannot download model\.pth \(.*idna"),
+        ("unclosed", r"^cannot download model\.pth \(Invalid IPv6 URL\)"),
+        ("garbage", r"^cannot download model\.pth \(\\x00\\x01\\x02 nonsense\)"),
+        ("steering", r"^cannot download model\.pth \(HTTP Error 404: \\x1b\[2J gone\)"),
+        ("broken", r"^cannot download model\.pth \(IncompleteRead"),
+        ("negative", r"\(3 bytes instead of 1,280,000\)"),
         ("astray", r"^cannot download model\.pth \(http://example\.com is not a safe address\)"),
         ("stalls", r"^cannot download model\.pth \(.*timed out\)"),
     ],
@@ -135,9 +165,53 @@ def test_what_goes_wrong_is_told_and_leaves_nothing(server, home, how, sentence,
     monkeypatch.setattr(weights, "STALL", 0.5)
     with pytest.raises(SynthgenError, match=sentence) as told:
         fetch(server.published(how))
-    assert "\n" not in str(told.value)
+    assert str(told.value).isprintable()
+    assert str(told.value).endswith("or name the file with --checkpoint")
     assert lies_there(home) == []
     assert fetch(server.published("good")).read_bytes() == CONTENT
+
+
+class Broken:
+    """An answer whose network goes away."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def read(self, _):
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+
+def test_a_network_that_goes_away_is_told(server, home, monkeypatch):
+    monkeypatch.setattr(weights, "_opened", lambda *_: Broken())
+    with pytest.raises(SynthgenError, match=r"^cannot download model\.pth \(\[Errno 113\] No route to host\)"):
+        fetch(server.published("good"))
+    assert lies_there(home) == []
+
+
+def test_no_more_is_read_than_tells_that_it_is_too_much(server, home, monkeypatch):
+    asked, opened = [], weights._opened
+
+    def watched(*arguments):
+        answer = opened(*arguments)
+        read = answer.read
+        answer.read = lambda count: asked.append(count) or read(count)
+        return answer
+
+    monkeypatch.setattr(weights, "_opened", watched)
+    with pytest.raises(SynthgenError, match="more than"):
+        fetch(server.published("endless"))
+    assert sum(asked) == len(CONTENT) + 1
+
+
+def test_a_full_disk_is_told_before_the_download(server, home, monkeypatch):
+    free = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with pytest.raises(SynthgenError, match=r"^no space for .*model\.pth: it has 1,280,000 bytes, and 1,000 are free"):
+        fetch(server.published("good"))
+    assert lies_there(home) == []
 
 
 def test_a_server_that_does_not_say_what_it_sends_is_not_believed(server, home):
@@ -173,6 +247,26 @@ def test_a_file_laid_there_by_hand_is_verified_once(server, home, monkeypatch):
     assert server.asked == []
 
 
+def test_a_folder_that_is_only_read_serves_what_it_has(server, home):
+    """As on a cluster, where somebody laid the weights for all. (Root writes everywhere: folders stand in the way.)"""
+    home.mkdir()
+    (home / "model.pth").write_bytes(CONTENT)
+    (home / ".model.pth.lock").mkdir()
+    (home / "model.pth.sha256").mkdir()
+    assert fetch(server.published("good")) == home / "model.pth"
+    (home / "model.pth").write_bytes(CONTENT[::-1])
+    with pytest.raises(SynthgenError, match="other content"):
+        fetch(server.published("good"))
+    assert server.asked == []
+
+
+def test_a_folder_in_its_place_is_told_before_the_download(server, home):
+    (home / "model.pth").mkdir(parents=True)
+    with pytest.raises(SynthgenError, match=r"model\.pth is not the file that was published"):
+        fetch(server.published("good"))
+    assert server.asked == []
+
+
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1]])
 def test_another_file_of_that_name_is_told_and_kept(server, home, content):
     home.mkdir()
@@ -188,8 +282,10 @@ def test_a_file_that_changed_is_not_known_any_more(server, home):
     assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
     with pytest.raises(SynthgenError, match="other content"):
         fetch(server.published("good"))
-    (home / "model.pth.sha256").write_bytes(b"\xff\0 no mark")
-    assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+    stat = path.stat()
+    for mark in (b"\xff\0 no mark", f"anything {stat.st_size} {stat.st_mtime_ns}".encode()):
+        (home / "model.pth.sha256").write_bytes(mark)
+        assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):

@@ -2,61 +2,105 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import pickletools
+import re
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 #: The pickle of a state dict holds names and shapes only: a ViT-H's has 60 kB.
-MAX_PICKLE = 64 * 2**20
+MAX_PICKLE = 8 * 2**20
+
+#: Tied weights are one tensor under several names; more than so many times the file is no model.
+MOST_TIED = 4
+
+#: All that such a pickle calls by name. `weights_only` admits more, and some of it allocates as much as it is told to
+#: (bytearray, torch.FloatTensor, torch.storage.UntypedStorage), or makes tensors of no content.
+_NAMES = re.compile(
+    r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|"
+    r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+)
+
+_BEFORE_1_6 = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` as `torch.save` writes it: names and tensors, nothing around them.
+    """The tensors of a `.pth` as `torch.save` writes it: names and tensors, or these alone in "model" or "state_dict".
 
     The tensors lie in the mapped file, and cost memory when they are used.
 
     Raises:
         ValueError: it cannot be read, or is no such file; one sentence without the path.
     """
-    try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong is told once, by an error
         _look_into(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as why:
-        raise ValueError(f"it cannot be read ({why.strerror or why})") from None
-    except pickle.UnpicklingError:
-        raise ValueError("it holds more than tensors, which is not executed here") from None
-    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as why:
-        # What `torch.load` says of damaged content is of many kinds and many lines.
-        raise ValueError(f"it is damaged ({(str(why).splitlines() or [''])[0][:120]})") from None
+        content = _load(path)
+    if isinstance(content, dict) and list(content) in (["model"], ["state_dict"]):
+        (content,) = content.values()  # nothing lay beside it, so nothing is dropped
     if not isinstance(content, dict) or not content:
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict of names and tensors")
+    claimed, most = 0, MOST_TIED * path.stat().st_size
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"it is no plain state dict: '{str(name)[:60]}' is a {type(value).__name__}, not a tensor")
-        # One number can be said to be a million by a stride of 0.
-        if value.layout is not torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        claimed += value.nbytes
+        # One number can be said to be a million by a stride of 0, and one tensor to be many by as many names.
+        if value.nbytes > value.untyped_storage().nbytes() or claimed > most:
             raise ValueError(f"its tensor '{name[:60]}' of {list(value.shape)} claims more numbers than it has")
-    return dict(content)
+    return {name: value.detach() for name, value in content.items()}
 
 
 def _look_into(path: Path) -> None:
-    """Refuse what is no archive of `torch.save`, before PyTorch gets it.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is none.
-    """
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is no PyTorch checkpoint, or a truncated one")
-        try:
-            entries = zipfile.ZipFile(file).infolist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as why:
-            raise ValueError(f"it is damaged ({why})") from None
+    """Refuse what is no archive of `torch.save`, before PyTorch gets it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_BEFORE_1_6))
+            entries = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else None
+    except OSError as why:
+        raise ValueError(f"it cannot be read ({why.strerror or why})") from None
+    except Exception as why:
+        raise ValueError(f"it is damaged ({_first_line(why)})") from None
+    if start == _BEFORE_1_6:  # to read it is to allocate what it claims
+        raise ValueError("it is a checkpoint of PyTorch before 1.6; torch.load it and torch.save it again")
+    if path.suffix == ".safetensors":  # `torch.load` goes by this name
+        raise ValueError("it is called .safetensors; a .pth, as torch.save writes it, is read here")
+    if entries is None:
+        raise ValueError("it is no PyTorch checkpoint, or a truncated one")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError("it is a compressed archive, which PyTorch does not write")
+        raise ValueError("it is a compressed archive, and torch.save writes none")
     if any(entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE for entry in entries):
         raise ValueError("its list of tensors is far larger than any model's")
+
+
+def _load(path: Path) -> object:
+    """What the archive holds, once its pickle has been seen to call for nothing but tensors."""
+    with _damage_told():
+        # Read as `torch.load` will: another reader of archives might find another pickle in a file made for that.
+        pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
+    for name in names:
+        if not _NAMES.fullmatch(name):
+            raise ValueError(f"it holds more than tensors, which is not executed here: {name.replace(' ', '.')[:80]}")
+    with _damage_told():
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+@contextlib.contextmanager
+def _damage_told() -> Iterator[None]:
+    try:
+        yield
+    except pickle.UnpicklingError:  # its own words are many, and advise to execute it all the same
+        raise ValueError("it holds more than tensors, which is not executed here") from None
+    except Exception as why:  # what is raised of damaged content is of any kind, and of many lines
+        raise ValueError(f"it is damaged ({_first_line(why)})") from None
+
+
+def _first_line(why: Exception) -> str:
+    return (str(why).splitlines() or [""])[0][:120]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import warnings
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from torch.storage import TypedStorage, UntypedStorage
 from toys import tiny_sam
 
 from synthgen.networks.checkpoint import load_state_dict
@@ -26,12 +29,49 @@ def test_a_checkpoint_is_read(good):
     assert all(torch.equal(found[name], tensor) for name, tensor in tiny_sam.weights("sam_tiny").items())
 
 
-class Evil:
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+@pytest.mark.parametrize("name", ["model", "state_dict"])
+def test_what_lies_alone_under_a_usual_name_is_read(tmp_path, name):
+    torch.save({name: {"weight": torch.arange(3.0)}}, tmp_path / "x.pth")
+    assert load_state_dict(tmp_path / "x.pth")["weight"].tolist() == [0, 1, 2]
+
+
+def test_what_modules_and_optimisers_leave_in_tensors_is_left_behind(tmp_path):
+    """State dicts have metadata, parameters want gradients, tied weights are one storage; only content counts."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+    module[2].weight = module[0].weight
+    torch.save(module.state_dict(keep_vars=True), tmp_path / "x.pth")
+    found = load_state_dict(tmp_path / "x.pth")
+    assert found.keys() == module.state_dict().keys()
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(found[name], tensor)
+        assert (type(found[name]), found[name].requires_grad) == (torch.Tensor, False)
+
+
+class Call:
+    """What unpickles to the result of a call."""
+
+    def __init__(self, function, *arguments):
+        self.how = function, arguments
 
     def __reduce__(self):
-        return os.system, (f"touch {self.mark}",)
+        return self.how
+
+
+def Evil(mark: Path) -> Call:
+    return Call(os.system, f"touch {mark}")
+
+
+def tensor_of(*sizes: int, strides: tuple[int, ...] | None = None, offset: int = 0) -> Call:
+    """A tensor of one number, said to be of these sizes."""
+    storage = TypedStorage(wrap_storage=torch.ones(1).untyped_storage(), dtype=torch.float32, _internal=True)
+    strides = strides or (1,) * len(sizes)
+    return Call(torch._utils._rebuild_tensor_v2, storage, offset, sizes, strides, False, OrderedDict())
+
+
+def most_memory() -> int:
+    """The largest address space that this process has had, in bytes: what is allocated and never used counts too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPeak"))
+    return int(line.split()[1]) * 1024
 
 
 def test_nothing_is_executed(tmp_path):
@@ -39,13 +79,66 @@ def test_nothing_is_executed(tmp_path):
     pickle.loads(pickle.dumps(Evil(mark)))
     assert mark.exists(), "the trap does not work"
     mark.unlink()
-    torch.save({"weight": torch.ones(2), "evil": Evil(mark)}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="holds more than tensors, which is not executed"):
-        load_state_dict(tmp_path / "evil.pth")
+    for content in ({"weight": torch.ones(2), "evil": Evil(mark)}, {"model": Evil(mark)}, Evil(mark)):
+        torch.save(content, tmp_path / "evil.pth")
+        with pytest.raises(ValueError, match=r"holds more than tensors, which is not executed here: posix\.system"):
+            load_state_dict(tmp_path / "evil.pth")
+        torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+        with pytest.raises(ValueError, match=r"of PyTorch before 1\.6; torch\.load it and torch\.save it again"):
+            load_state_dict(tmp_path / "old.pth")
     (tmp_path / "bare.pth").write_bytes(pickle.dumps(Evil(mark)))
     with pytest.raises(ValueError, match="no PyTorch checkpoint"):
         load_state_dict(tmp_path / "bare.pth")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("claim", "sentence"),
+    [
+        # What `weights_only` admits and calls as it is told to.
+        (Call(torch.FloatTensor, 2**32), "more than tensors"),
+        (Call(bytearray, 2**33), "more than tensors"),
+        (Call(UntypedStorage, 2**33), "more than tensors"),
+        (Call(torch._utils._rebuild_meta_tensor_no_storage, torch.float32, (2**40,), (1,), False), "more than tensors"),
+        # What the file does not hold.
+        (tensor_of(2**31), "damaged"),
+        (tensor_of(2**60), "damaged"),
+        (tensor_of(2**32, 2**32, strides=(0, 0)), "damaged"),
+        (tensor_of(1, offset=2**40), "damaged"),
+        (tensor_of(2, strides=(-1,)), "damaged"),
+        (tensor_of(2**60, strides=(0,)), "claims more numbers than it has"),
+    ],
+)
+def test_what_is_claimed_is_not_allocated(tmp_path, claim, sentence):
+    torch.save({"weight": claim}, tmp_path / "x.pth")
+    before = most_memory()
+    with pytest.raises(ValueError, match=sentence):
+        load_state_dict(tmp_path / "x.pth")
+    assert most_memory() - before < 2**30
+
+
+def test_one_tensor_is_not_many_by_many_names(tmp_path):
+    tensor = torch.ones(10_000)
+    torch.save({"tied": tensor, "too": tensor}, tmp_path / "x.pth")
+    assert len(load_state_dict(tmp_path / "x.pth")) == 2
+    torch.save({str(i): tensor for i in range(100)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"\[10000\] claims more numbers than it has"):
+        load_state_dict(tmp_path / "x.pth")
+
+
+def test_scripts_are_refused_without_a_warning(good):
+    with zipfile.ZipFile(good, "a") as archive:  # what PyTorch knows its scripts by
+        archive.writestr(f"{archive.namelist()[0].split('/')[0]}/constants.pkl", b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="TorchScript"):
+            load_state_dict(good)
+
+
+def test_the_name_does_not_choose_another_reader(good, tmp_path):
+    good.rename(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"a \.pth, as torch\.save writes it, is read here"):
+        load_state_dict(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.99, 0.9999])
@@ -69,17 +162,18 @@ def test_what_is_no_file_is_told(tmp_path):
             load_state_dict(path)
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ([torch.ones(1)], "holds a list, not a state dict"),
         ({}, "holds a dict, not a state dict"),
-        ({"model": {"weight": torch.ones(1)}}, "'model' is a dict, not a tensor"),
+        ({"model": {"weight": torch.ones(1)}, "epoch": torch.ones(1)}, "'model' is a dict, not a tensor"),
+        ({"model": {"model": {"weight": torch.ones(1)}}}, "'model' is a dict, not a tensor"),
+        ({"model": torch.ones(1)}, "holds a Tensor, not a state dict"),
         ({"epoch": 3}, "'epoch' is a int, not a tensor"),
         ({3: torch.ones(1)}, "'3' is a Tensor"),
         ({"huge": torch.ones(1).expand(2**40)}, r"'huge' of \[1099511627776\] claims more numbers than it has"),
-        ({"sparse": torch.eye(3).to_sparse()}, "'sparse' of"),
+        ({"sparse": torch.eye(3).to_sparse()}, "more than tensors"),
     ],
 )
 def test_what_is_no_state_dict_is_told(tmp_path, content, sentence):
@@ -94,6 +188,37 @@ def test_archives_that_grow_are_refused(good, tmp_path):
             target.writestr(name, source.read(name))
     with pytest.raises(ValueError, match="compressed archive"):
         load_state_dict(tmp_path / "x.pth")
+
+
+def test_an_archive_said_to_span_disks_is_told(good):
+    content = bytearray(good.read_bytes())
+    content[content.rindex(b"PK\6\7") + 16] = 2  # how many disks
+    good.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged \(zipfiles that span multiple disks"):
+        load_state_dict(good)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"",
+        b"\x80\x02K\x05Q.",  # a tensor known by a number
+        b"\x80\x02h\x07.",  # what was never put
+        b"\x80\x02}X\x01\0\0\0\x80K\x01s.",  # a name of no letters
+        b"\x80\x02X\xff\xff\xff\x7fabc.",  # a name of 2 GiB
+        b"\x80\x02c__torch__\n\xe4\n.",
+        b"\x80\x02" + b"(" * 5000 + b"t" * 5000 + b".",
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x02ls\x85R.",
+        b"(S'ls'\niposix\nsystem\n.",
+    ],
+)
+def test_a_hostile_list_of_tensors_is_told(good, tmp_path, pickled):
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "x.pth", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, pickled if name.endswith("data.pkl") else source.read(name))
+    with pytest.raises(ValueError, match=r"^it (is damaged|holds)") as told:
+        load_state_dict(tmp_path / "x.pth")
+    assert "\n" not in str(told.value)
 
 
 def test_damage_anywhere_is_read_or_told(good):
