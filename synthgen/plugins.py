@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,18 +34,38 @@ def load(shelf: str, name: str) -> ModuleType:
     """
     kind = shelf.rsplit(".", 1)[-1].removesuffix("s")
     if "." in name:
-        try:
-            found = importlib.util.find_spec(name)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
-        return importlib.import_module(name)
+        return _own(name, kind)
     known = names(shelf)
     if stem(name) not in known:
         close = did_you_mean(stem(name), known)
         raise SynthgenError(f"no {kind} named '{name}'{close} (have: {', '.join(known) or 'none'})")
     return importlib.import_module(f"synthgen.{shelf}.{stem(name)}")
+
+
+def _own(name: str, kind: str) -> ModuleType:
+    """A module of the user's own, which may fail in any way while it is imported."""
+    try:
+        if importlib.util.find_spec(name) is not None:
+            return importlib.import_module(name)
+    except Exception as why:
+        place = _place(why)
+        if place or not isinstance(why, ImportError | ValueError):
+            said = f"{type(why).__name__}: {(str(why).splitlines() or ['no reason given'])[0]}{place}"
+            raise SynthgenError(
+                f"module '{name}' cannot be imported ({said}); mend it, or choose another --{kind}"
+            ) from None
+    raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
+
+
+def _place(why: Exception) -> str:
+    """Where an import failed, as " at file:line"; "" where it failed in no file of anybody's."""
+    if isinstance(why, SyntaxError):
+        return f" at {why.filename}:{why.lineno}"
+    machinery = {__file__, importlib.__file__, importlib.util.__file__}
+    for frame in reversed(traceback.extract_tb(why.__traceback__)):
+        if frame.filename not in machinery and not frame.filename.startswith("<"):
+            return f" at {frame.filename}:{frame.lineno}"
+    return ""
 
 
 def options(shelf: str, name: str) -> dict[str, inspect.Parameter]:

@@ -32,7 +32,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (package / "__init__.py").write_text("")
     (package / "segmenter.py").write_text(OWN)
     (package / "empty.py").write_text("build = 3\n")
-    (package / "broken.py").write_text("import a_module_that_is_not_there\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "their_package.segmenter"
     for name in [name for name in sys.modules if name.split(".")[0] == "their_package"]:
@@ -101,7 +100,8 @@ def test_a_name_that_is_not_on_the_shelf(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["no_package.at_all", "synthgen.no_module", ".relative", "..", "../x", "a..b", "x/y.z"]
+    "name",
+    ["no_package.at_all", "synthgen.no_module", ".relative", "..", "../x", "a..b", "x/y.z", "os.path.x", "json.x"],
 )
 def test_a_module_that_is_not_there(name):
     with pytest.raises(SynthgenError, match="to take a segmenter from; is its folder on PYTHONPATH"):
@@ -117,8 +117,6 @@ def test_a_module_of_the_users_own(own):
 def test_a_module_of_the_users_own_that_does_not_fit(own):
     with pytest.raises(SynthgenError, match=r"'their_package\.empty' has no function build"):
         plugins.build(SHELF, "their_package.empty", {})
-    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):  # their mistake, with its traceback
-        plugins.load(SHELF, "their_package.broken")
 
 
 def test_options_are_complete_and_of_the_defaults_type(own):
@@ -161,6 +159,27 @@ def test_words_for_false(text, own):
 def test_options_that_do_not_fit_are_a_sentence(given, sentence, own):
     with pytest.raises(SynthgenError, match=sentence):
         plugins.checked(SHELF, own, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("import a_module_that_is_not_there", r"ModuleNotFoundError: No module named 'a_module.* at .*sick\.py:1\)"),
+        ("def (", r"cannot be imported \(SyntaxError: invalid syntax.* at .*sick\.py:1\); mend it, or choose another"),
+        ("\n\n1 / 0", r"'their_package\.sick' cannot be imported \(ZeroDivisionError: .* at .*sick\.py:3\)"),
+        ("raise KeyError", r"KeyError: no reason given at"),
+        ("raise ImportError('two\\nlines')", r"ImportError: two at"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_a_sentence(text, sentence, own, tmp_path):
+    (tmp_path / "their_package" / "sick.py").write_text(text)
+    with pytest.raises(SynthgenError, match=sentence) as caught:
+        plugins.load(SHELF, "their_package.sick")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "their_package" / "inner").mkdir()
+    (tmp_path / "their_package" / "inner" / "__init__.py").write_text(text)
+    with pytest.raises(SynthgenError, match=r"'their_package\.inner\.deep' cannot be imported"):
+        plugins.load(SHELF, "their_package.inner.deep")
 
 
 def test_every_build_takes_keywords_with_defaults_that_go_into_json():

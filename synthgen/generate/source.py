@@ -96,6 +96,9 @@ def resolve(
         SynthgenError: no such dataset, split or file; a name that cannot be a folder.
     """
     module: Any = plugins.load(SHELF, dataset)
+    for part in ("SPLITS", "LAYERS", "files", "read"):
+        if not hasattr(module, part):
+            raise SynthgenError(f"module '{dataset}' has no {part} and is no dataset; see synthgen.{SHELF}")
     plugin = plugins.stem(dataset)
     if split is None:
         split = module.SPLITS[0]

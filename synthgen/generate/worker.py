@@ -87,6 +87,7 @@ class Worker:
         self.job = job
         self.store = ShardStore(job.store)
         self.stage: Stage = plugins.load("generate.stages", job.stage).build(job.plugin, job.options)
+        self._blamed = f"{job.plugin} failed"  # so begins the reason where it was not the image
         self.threads = max(2, os.cpu_count() or 1)
 
     def run(self, shard: Shard, on_images: OnImages | None = None) -> ShardReport:
@@ -215,7 +216,7 @@ class Worker:
             i, sample, _ = batch[0]
             log.exception("image %s failed", sample.file_name)
             result[i] = self.stage.failed(sample)
-            reasons[i] = f"{self.job.plugin} failed ({type(why).__name__}: {_line(why)})"
+            reasons[i] = f"{self._blamed} ({type(why).__name__}: {_line(why)})"
             return
         for (i, _, _), sample in zip(batch, done, strict=True):
             result[i] = sample
@@ -225,10 +226,15 @@ class Worker:
         if not failed or len(failed) / images <= self.job.max_error_share:
             return
         first = failed[0]
+        if first["error"].startswith(self._blamed):
+            remedy = (
+                f"its traceback is in the _log/ of the layer, and the options of {self.job.plugin} may be the cause"
+            )
+        else:
+            remedy = f"check --images {self.job.images}, or accept more with --max-error-share"
         message = (
             f"{shard}: {len(failed)} of {images} images failed, more than {self.job.max_error_share:.0%}, "
-            f"e.g. {first['file_name']} ({first['error']}); nothing was committed; "
-            f"check --images {self.job.images}, or accept more with --max-error-share"
+            f"e.g. {first['file_name']} ({first['error']}); nothing was committed; {remedy}"
         )
         raise TooManyFailuresError(message)
 

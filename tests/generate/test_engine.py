@@ -235,6 +235,15 @@ def test_a_poisoned_image_fails_alone_and_is_cured_by_a_retry(tmp_path: Path) ->
     assert layer_bytes(job) == layer_bytes(healthy)
 
 
+def test_where_the_segmenter_fails_the_images_are_not_blamed(tmp_path: Path) -> None:
+    job = make_job(tmp_path, images=4, shards=1, plugin="toys.poison")
+    for number in range(1, 5):
+        redden(tmp_path, number)
+    with pytest.raises(SynthgenError, match=r"4 of 4 images failed.*_log/.*options of toys\.poison") as caught:
+        do(job)
+    assert "--images" not in str(caught.value)
+
+
 def test_a_foreign_recipe_is_refused_with_what_to_do(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     do(job)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toys import tiny_sam
 
 from synthgen import plugins
+from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import box_fill, grabcut
 from synthgen.records.geometry import check_rle, decode_mask, encode_mask, rle_area, rle_iou
 
@@ -217,6 +218,35 @@ def test_a_filled_box_is_every_pixel_that_the_box_touches():
 
 
 # --- GrabCut ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("grabcut", {"side": "0"}, r"'side' of 'grabcut' should be from 8 to 2048 pixels, got 0"),
+        ("grabcut", {"side": "-5"}, r"got -5"),
+        ("grabcut", {"side": "2049"}, r"got 2049"),
+        ("grabcut", {"margin": "nan"}, r"'margin' of 'grabcut' should be from 0 to 100 parts of the box, got nan"),
+        ("grabcut", {"margin": "inf"}, r"got inf"),
+        ("grabcut", {"margin": "-1"}, r"got -1"),
+        ("grabcut", {"threads": "-1"}, r"'threads' of 'grabcut' should be from 0 \(one a core\) to 1024, got -1"),
+        ("grabcut", {"batch_size": "0"}, r"'batch_size' of 'grabcut' should be 1 or more images, got 0"),
+        ("box_fill", {"batch_size": "-3"}, r"'batch_size' of 'box_fill' should be 1 or more images, got -3"),
+    ],
+)
+def test_options_out_of_range_are_refused_where_the_job_begins(name, options, sentence):
+    with pytest.raises(SynthgenError, match=sentence):
+        plugins.build(SHELF, name, options)
+    full = plugins.checked(SHELF, name, options)
+    with pytest.raises(SynthgenError, match=sentence):
+        plugins.load(SHELF, name).settle(**full)
+
+
+@pytest.mark.parametrize("options", [{"side": 8, "margin": 0.0}, {"side": 2048, "margin": 100.0, "threads": 1024}])
+def test_options_at_the_end_of_their_range_work(options):
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    (found,) = plugins.build(SHELF, "grabcut", options).segment([image], [np.array([[10, 10, 60, 50]], np.float32)])
+    assert found[0].rle.size == (60, 80)
 
 
 def test_finds_a_disc():

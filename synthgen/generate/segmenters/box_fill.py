@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.records.geometry import encode_window
 
 
+def settle(**options: Any) -> dict[str, Any]:
+    """See the shelf: options that make no sense are refused before anything is done."""
+    build(**options)
+    return options
+
+
 def build(*, batch_size: int = 16) -> Segmenter:
-    """Make the segmenter. It has no options that matter to the masks."""
+    """Make the segmenter. It has no options that matter to the masks.
+
+    Raises:
+        SynthgenError: a number is out of its range.
+    """
+    if batch_size < 1:
+        raise SynthgenError(f"option 'batch_size' of 'box_fill' should be 1 or more images, got {batch_size}")
     return BoxFill(batch_size)
 
 

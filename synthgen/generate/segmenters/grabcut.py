@@ -16,11 +16,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.records.geometry import encode_window
 
@@ -38,6 +40,12 @@ LEVEL = -0.7  # the log-odds at which the belief is cut: one in three
 OFFSET = 1.0  # the stability score compares the cuts this much above and below (segment-anything's definition)
 
 
+def settle(**options: Any) -> dict[str, Any]:
+    """See the shelf: options that make no sense are refused before anything is done."""
+    build(**options)
+    return options
+
+
 def build(*, side: int = 80, margin: float = 0.25, batch_size: int = 16, threads: int = 0) -> Segmenter:
     """Make the segmenter.
 
@@ -45,7 +53,18 @@ def build(*, side: int = 80, margin: float = 0.25, batch_size: int = 16, threads
         side: the crop is worked on at about `side` x `side` pixels, whatever its shape and size.
         margin: surroundings shown on each side of the box, in parts of the box.
         threads: boxes worked on at once; 0 = one a core. The masks do not depend on it.
+
+    Raises:
+        SynthgenError: a number is out of its range.
     """
+    if not 8 <= side <= 2048:
+        raise SynthgenError(f"option 'side' of 'grabcut' should be from 8 to 2048 pixels, got {side}")
+    if not 0 <= margin <= 100:
+        raise SynthgenError(f"option 'margin' of 'grabcut' should be from 0 to 100 parts of the box, got {margin}")
+    if batch_size < 1:
+        raise SynthgenError(f"option 'batch_size' of 'grabcut' should be 1 or more images, got {batch_size}")
+    if not 0 <= threads <= 1024:
+        raise SynthgenError(f"option 'threads' of 'grabcut' should be from 0 (one a core) to 1024, got {threads}")
     return GrabCut(side, margin, batch_size, threads or os.cpu_count() or 1)
 
 
