@@ -34,14 +34,13 @@ class Published:
 
     Attributes:
         url: its official address; the last part is its name here.
-        size: in bytes; None where it is not known here.
-        sha256: 64 hexadecimal digits; None where it is not known here: then the server must say it with the file, as
-            the Hugging Face Hub does, and a file laid there by hand is believed.
+        size: in bytes.
+        sha256: 64 hexadecimal digits.
     """
 
     url: str
-    size: int | None = None
-    sha256: str | None = None
+    size: int
+    sha256: str
 
     @property
     def file_name(self) -> str:
@@ -63,11 +62,15 @@ def fetch(published: Published) -> Path:
         SynthgenError: it cannot be had, or is not what was published.
     """
     path = folder() / published.file_name
-    if _is_known(path, published):
+    if _marked(path) == published.sha256:
         return path
     with _only_one(path):
-        if not _is_known(path, published):  # else another process was faster
-            _mark(path, _verified(path, published) if path.exists() else _download(published, path))
+        if _marked(path) != published.sha256:  # else another process was faster
+            if path.exists():
+                _verify(path, published)
+            else:
+                _download(published, path)
+            _mark(path, published.sha256)
     return path
 
 
@@ -91,38 +94,28 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_known(path: Path, published: Published) -> bool:
-    known = _marked(path)
-    return known is not None and published.sha256 in (None, known)
-
-
-def _verified(path: Path, published: Published) -> str:
-    """The digest of a file that is there, if it is the published one's."""
+def _verify(path: Path, published: Published) -> None:
+    """Refuse a file that is there but is not the published one."""
     size, wrong = path.stat().st_size, ""
-    if published.size not in (None, size):
+    if size != published.size:
         wrong = f"{size:,} bytes instead of {published.size:,}"
-    elif published.sha256 not in (None, digest := sha256_of(path)):
+    elif sha256_of(path) != published.sha256:
         wrong = "other content"
     if wrong:
         raise SynthgenError(
             f"{path} is not the file that was published ({wrong}); delete it, and it is downloaded anew from "
             f"{published.url}, or name a checkpoint of your own with --checkpoint"
         )
-    return digest
 
 
-def _download(published: Published, path: Path) -> str:
-    """Bring the file here, whole and verified, or not at all; its digest."""
+def _download(published: Published, path: Path) -> None:
+    """Bring the file here, whole and verified, or not at all."""
     remove_leftovers(path.parent)
-    digest, got = hashlib.sha256(), 0
+    digest, got, size = hashlib.sha256(), 0, published.size
     with new_file(path) as temporary:
-        told = _Redirects()
         with _network(published):
-            answer = _opened(published.url, told)
+            answer = _opened(published.url)
         with answer, temporary.open("wb") as file:
-            size, expected = published.size or told.size, published.sha256 or told.sha256
-            if size is None or expected is None:
-                raise SynthgenError(f"{published.url} does not say what it sends; {_by_hand(published)}")
             if (free := shutil.disk_usage(path.parent).free) < size:
                 raise SynthgenError(
                     f"no space for {path}: it has {size:,} bytes, and {free:,} are free; make room, or set "
@@ -138,13 +131,12 @@ def _download(published: Published, path: Path) -> str:
                     digest.update(piece)
                     file.write(piece)
                     advance(len(piece))
-        if got != size or digest.hexdigest() != expected:
+        if got != size or digest.hexdigest() != published.sha256:
             wrong = f"more than {size:,} bytes" if got > size else f"{got:,} bytes instead of {size:,}"
             raise SynthgenError(
                 f"what came from {published.url} is not what was published there "
                 f"({wrong if got != size else 'other content'}) and was deleted; try again, or {_by_hand(published)}"
             )
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -166,23 +158,17 @@ def _by_hand(published: Published) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows from one safe address to another only; keeps what the Hugging Face Hub says of the file on the way."""
-
-    size: int | None = None
-    sha256: str | None = None
+    """Follows from one safe address to another only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         _refuse_unsafe(newurl)
-        size, tag = headers.get("X-Linked-Size", ""), headers.get("X-Linked-ETag", "").strip('"')
-        if re.fullmatch(r"\d{1,12}", size) and re.fullmatch(r"[0-9a-f]{64}", tag):
-            self.size, self.sha256 = int(size), tag
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opened(url: str, redirects: _Redirects) -> Any:
+def _opened(url: str) -> Any:
     _refuse_unsafe(url)
     request = urllib.request.Request(url, headers={"User-Agent": "synthgen"})  # noqa: S310  # see _refuse_unsafe
-    return urllib.request.build_opener(redirects).open(request, timeout=STALL)
+    return urllib.request.build_opener(_Redirects).open(request, timeout=STALL)
 
 
 def _refuse_unsafe(url: str) -> None:

@@ -56,8 +56,6 @@ class Server:
                 if how == "moved":
                     self.send_response(302)
                     self.send_header("Location", self.path.replace("/moved", "/good"))
-                    self.send_header("X-Linked-Size", str(len(CONTENT)))
-                    self.send_header("X-Linked-ETag", f'"{DIGEST}"')
                     self.end_headers()
                     return
                 if how in REDIRECTS:
@@ -97,7 +95,7 @@ class Server:
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
-    def published(self, how: str, size: int | None = len(CONTENT), sha256: str | None = DIGEST) -> Published:
+    def published(self, how: str, size: int = len(CONTENT), sha256: str = DIGEST) -> Published:
         return Published(f"http://127.0.0.1:{self.http.server_port}/{how}/model.pth", size, sha256)
 
 
@@ -129,11 +127,8 @@ def test_weights_are_downloaded_once(server, home):
     assert lies_there(home) == ["model.pth", "model.pth.sha256"]
 
 
-def test_where_the_hub_says_what_it_sends_that_is_held_against_it(server, home):
-    published = server.published("moved", None, None)
-    assert fetch(published).read_bytes() == CONTENT
-    assert sha256_of(home / "model.pth") == DIGEST
-    fetch(published)
+def test_redirects_are_followed(server, home):
+    assert fetch(server.published("moved")).read_bytes() == CONTENT
     assert server.asked == ["/moved/model.pth", "/good/model.pth"]
 
 
@@ -214,12 +209,6 @@ def test_a_full_disk_is_told_before_the_download(server, home, monkeypatch):
     assert lies_there(home) == []
 
 
-def test_a_server_that_does_not_say_what_it_sends_is_not_believed(server, home):
-    with pytest.raises(SynthgenError, match="does not say what it sends"):
-        fetch(server.published("good", None, None))
-    assert lies_there(home) == []
-
-
 def test_offline_the_sentence_says_how_to_do_it_by_hand(home):
     with pytest.raises(SynthgenError) as told:
         fetch(Published("http://127.0.0.1:9/sam_vit_b.pth", 3, DIGEST))
@@ -236,12 +225,12 @@ def test_only_safe_addresses_are_asked(home, url):
         fetch(Published(url, 3, DIGEST))
 
 
-def test_a_file_laid_there_by_hand_is_verified_once(server, home, monkeypatch):
+def test_a_file_laid_there_by_hand_is_verify_once(server, home, monkeypatch):
     home.mkdir()
     (home / "model.pth").write_bytes(CONTENT)
     published = server.published("good")
     fetch(published)
-    monkeypatch.setattr(weights, "_verified", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(weights, "_verify", lambda *_: pytest.fail("read again"))
     fetch(published)
     assert sha256_of(home / "model.pth") == DIGEST
     assert server.asked == []

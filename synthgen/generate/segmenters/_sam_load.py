@@ -51,7 +51,7 @@ def settled(plugin: str, published: Mapping[str, Published], options: dict[str, 
     else:
         path, variant = Path(), options["variant"] or "vit_h"
         _one_of("--variant", variant, published)
-        weights = published[variant].sha256 or sha256_of(fetch(published[variant]))
+        weights = published[variant].sha256
     if options["weights"] and options["weights"] != weights:
         raise SynthgenError(
             f"-O weights={options['weights']} asks for another checkpoint than {path.name or variant} ({weights})"

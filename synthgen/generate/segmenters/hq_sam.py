@@ -13,10 +13,18 @@ from synthgen.weights import Published
 
 _FROM = "https://huggingface.co/lkeab/hq-sam/resolve/main/"
 
-#: https://github.com/SysCV/sam-hq#model-checkpoints; of the smaller two the Hub says size and digest with the file.
+#: https://github.com/SysCV/sam-hq#model-checkpoints
 PUBLISHED = {
-    "vit_b": Published(_FROM + "sam_hq_vit_b.pth"),
-    "vit_l": Published(_FROM + "sam_hq_vit_l.pth"),
+    "vit_b": Published(
+        _FROM + "sam_hq_vit_b.pth",
+        379_335_069,
+        "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57",
+    ),
+    "vit_l": Published(
+        _FROM + "sam_hq_vit_l.pth",
+        1_254_865_805,
+        "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343",
+    ),
     "vit_h": Published(
         _FROM + "sam_hq_vit_h.pth",
         2_570_940_653,
