@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 
 from synthgen import __version__
 from synthgen import options as opt
-from synthgen.errors import SynthgenError, printable
+from synthgen.errors import SynthgenError, printable, refused
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -137,7 +138,7 @@ def masks(
 
     Kill it at any moment and type the same command again: what is committed stays, and the result is the same, byte
     for byte. Exit code 0: all done; 1: some shards failed and are named; 2: something for you to mend, said in a
-    sentence.
+    sentence; 130: stopped by Ctrl-C.
 
     \b
     Examples:
@@ -235,8 +236,7 @@ def demo(
         ["show", "demo/train/masks", "--store", str(store), "--out", str(folder / "pictures")],
     ):
         _say("", f"$ synthgen {' '.join(command)}")
-        code = app(command, standalone_mode=False)
-        if code and command[0] != "doctor":
+        if (code := app(command, standalone_mode=False)) and (code != 1 or command[0] != "doctor"):
             raise typer.Exit(code)
     _say("", *words.what_next(folder))
 
@@ -249,20 +249,25 @@ def main(engine: Any = None, *, command: str | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         app([command, *sys.argv[1:]] if command else None, obj=engine)
-    except SynthgenError as why:
-        typer.echo(printable(f"synthgen: {why}"), err=True)
+    except (SynthgenError, OSError) as why:
+        sentence = refused(why) if isinstance(why, OSError) else str(why)
+        if sentence is None:
+            raise
+        typer.echo(printable(f"synthgen: {sentence}"), err=True)
         sys.exit(2)
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C
+            typer.echo("stopped; what is committed stays, and the same command continues", err=True)
+        raise
 
 
-def _run(
-    engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, crew: dict[str, Any], dry_run: bool
-) -> None:
+def _run(engine: Any, job: Any, *, part: tuple[int, int], limit: int | None, crew: Any, dry_run: bool) -> None:
     """Let the engine make the pending shards under a bar; turn what happened into words and an exit code."""
     from synthgen import words
     from synthgen.generate.engine import in_process
     from synthgen.generate.run import run, shards_to_do
 
-    shards = shards_to_do(job, part=part, limit=limit)
+    shards = shards_to_do(job, part=part, limit=limit, dry_run=dry_run)
     _say(*words.plan(job, shards))
     if dry_run or not shards:
         return
@@ -273,21 +278,23 @@ def _run(
             if report.error is not None and next(chances, None) is not None:
                 bar.tell(f"failed: {report.error}")
 
-        try:
-            tally = run(job, shards, engine or in_process, part=part, crew=crew, on_images=bar.advance, on_report=told)
-        except KeyboardInterrupt:
-            bar.tell("stopped; what is committed stays, and the same command continues")
-            raise typer.Exit(130) from None
+        tally = run(job, shards, engine or in_process, part=part, crew=crew, on_images=bar.advance, on_report=told)
     _say(*words.result(job, tally))
     raise typer.Exit(1 if tally.errors else 0)
 
 
 def _bar(what: str, total: int, unit: str) -> Any:
-    from synthgen.progress import Bar
+    from synthgen import progress
 
-    return Bar(what, total, unit)
+    return progress.Bar(what, total, unit)
 
 
 def _say(*lines: str) -> None:
-    for line in lines:
-        typer.echo(printable(line))
+    try:
+        for line in lines:
+            typer.echo(printable(line))
+    except OSError as why:
+        # What is buffered would fail again at the end. Where only the reader left, as `head` does, the job goes on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(why, BrokenPipeError):
+            raise SynthgenError(f"cannot write to standard output ({why.strerror}); send it elsewhere") from None

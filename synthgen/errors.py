@@ -1,5 +1,8 @@
 """What a person is told when something is wrong. It knows nothing of the rest of the house."""
 
+import errno
+import os
+
 
 class SynthgenError(Exception):
     """Something the user can mend.
@@ -11,6 +14,25 @@ class SynthgenError(Exception):
 
 class BrokenWorkerError(SynthgenError):
     """This process can work no more (its GPU is lost), another one may: the shard is to be done again elsewhere."""
+
+
+def refused(why: OSError) -> str | None:
+    """A sentence for what the system refused, where no room of the house has a better one.
+
+    None where it names no file: then it is our mistake, and its traceback is wanted.
+    """
+    full = why.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full and not isinstance(why.filename, str | bytes):
+        return None
+    what = os.fsdecode(why.filename) if isinstance(why.filename, str | bytes) else "the disk"
+    remedy = {
+        errno.ENOSPC: "make room and run the same command again: what is committed stays",
+        errno.EDQUOT: "make room and run the same command again: what is committed stays",
+        errno.ENAMETOOLONG: "choose a shorter name",
+        errno.EEXIST: "a file lies where a folder should be: move it away",
+        errno.ENOTDIR: "a file lies where a folder should be: move it away",
+    }.get(why.errno or 0, "check the path and its permissions")
+    return f"cannot use {what} ({why.strerror}); {remedy}"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -17,12 +17,21 @@ Name = Annotated[
     str | None, typer.Option(help="What the store calls it (default: the dataset; for coco-json the file's name)")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: its first, e.g. train)")]
+# readable=False: whether they may be read is for the rooms to say, in their own words.
 Annotations = Annotated[
-    Path | None, typer.Option(help="The annotation file, where it is not in the dataset's usual place")
+    Path | None,
+    typer.Option(readable=False, help="The annotation file, where it is not in the dataset's usual place"),
 ]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images, where it is not in the dataset's usual place")]
-Data = Annotated[Path, typer.Option(envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each")]
-Store = Annotated[Path, typer.Option(envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")]
+Images = Annotated[
+    Path | None,
+    typer.Option(readable=False, help="Folder of the images, where it is not in the dataset's usual place"),
+]
+Data = Annotated[
+    Path, typer.Option(readable=False, envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each")
+]
+Store = Annotated[
+    Path, typer.Option(readable=False, envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")
+]
 Part = Annotated[
     str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
 ]

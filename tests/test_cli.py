@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 import sys
 import urllib.error
 from pathlib import Path
@@ -100,6 +101,44 @@ def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("masks/*"))
 
 
+def test_a_dry_run_leaves_even_leftovers(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=8)
+    synthgen("ingest", *OWN)
+    folder = tmp_path / "shards/boxes/train/masks"
+    folder.mkdir()
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+    left = folder / f".00000-of-00001.parquet.{host}.999999999.0123abcd.tmp"
+    left.touch()
+    assert synthgen("masks", *OWN, "--dry-run").code == 0
+    assert left.exists()
+    assert synthgen("masks", *OWN).code == 0
+    assert not left.exists()
+
+
+def test_the_size_of_shards_is_asked_for_once(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=40)
+    assert synthgen("ingest", *OWN, "--shard-size", "7").code == 0
+    folder = tmp_path / "shards/boxes/train/annotations"
+    whole = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    assert len(whole) == 6
+    (folder / "00002-of-00006.parquet").unlink()
+    told = synthgen("masks", *OWN, "--segmenter", "box_fill")
+    assert told.code == 0, told.err
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == whole
+    assert "every shard was there" in synthgen("ingest", *OWN).out
+    assert "was made with shard_size 7 (now 8)" in synthgen("ingest", *OWN, "--shard-size", "8").err
+
+
+@pytest.mark.parametrize("folder", ["visual-genome", "visual_genome"])
+def test_a_datasets_folder_may_be_spelt_as_its_option(synthgen, tmp_path: Path, folder: str) -> None:
+    place = tmp_path / "data" / folder
+    place.mkdir(parents=True)
+    box = {"object_id": 1, "names": ["cat"], "x": 1, "y": 1, "w": 2, "h": 2}
+    (place / "objects.json").write_text(json.dumps([{"image_id": 1, "objects": [box]}]))
+    assert "1 image, 1 box;" in synthgen("ingest", "--dataset", "visual-genome").out
+    assert (tmp_path / "shards/visual_genome/train/annotations").is_dir()
+
+
 def test_limit_and_parts_make_some_shards(synthgen, tmp_path: Path) -> None:
     world.draw(tmp_path, images=40)
     synthgen("ingest", *OWN, "--shard-size", "8")
@@ -141,6 +180,56 @@ def test_retry_failed_mends_what_can_be_mended(synthgen, tmp_path: Path) -> None
     assert "failed" not in synthgen("status").out
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("masks", *OWN, "--name", LONG), r"'x+' cannot name a dataset, split or layer; use at most 200 letters"),
+        (("masks", *OWN, "--layer", LONG), r"use at most 200 letters"),
+        (("masks", *OWN, "--store", LONG), r"cannot use x+\S* \(File name too long\); choose a shorter name"),
+        (("ingest", *OWN, "--store", LONG), r"x+\S* \(File name too long\)"),
+        (("masks", "--dataset", "coco-json", "--annotations", LONG), r"cannot use x+ \(File name too long\)"),
+        (("masks", *OWN[:4], "--images", LONG), r"cannot use x+ \(File name too long\)"),
+        (("doctor", *OWN[:4], "--images", LONG), r"cannot use x+ \(File name too long\)"),
+        (("status", "--store", LONG), r"cannot use x+ \(File name too long\)"),
+        (("show", "boxes/train/masks", "--store", LONG), r"cannot use x+\S* \(File name too long\)"),
+        (("show", f"boxes/train/{LONG}"), r"'x+' cannot name a dataset, split or layer"),
+    ],
+)
+def test_names_too_long_for_any_file_system(synthgen, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
+    world.draw(tmp_path, images=2)
+    told = synthgen(*words)
+    assert told.code == 2, (told.out, told.err)
+    assert re.search(sentence, told.err), told.err
+    assert len(told.err.strip().splitlines()) == 1, told.err
+
+
+def test_an_annotation_file_of_the_longest_name(synthgen, tmp_path: Path) -> None:
+    world.draw(tmp_path, images=2)
+    (tmp_path / "boxes.json").rename(tmp_path / f"{'y' * 250}.json")
+    assert synthgen("ingest", "--dataset", "coco-json", "--annotations", f"{'y' * 250}.json").code == 0
+    assert (tmp_path / "shards" / ("y" * 200)).is_dir()
+
+
+@pytest.mark.parametrize("layer", ["annotations", "human"])
+def test_half_a_surrogate_pair_in_a_name_is_a_question_mark(synthgen, tmp_path: Path, layer: str) -> None:
+    """JSON allows it, and neither UTF-8 nor a column can hold it."""
+    (tmp_path / "boxes.json").write_text(
+        '{"images": [{"id": 1, "file_name": "\\ud800.png", "height": 9, "width": 9}], "annotations": [{"id": 1, '
+        '"image_id": 1, "bbox": [1, 1, 5, 5], "category_id": 1}], '
+        '"categories": [{"id": 1, "name": "a\\udfff"}, {"id": 2, "name": "\\ud83d\\ude00"}]}'
+    )
+    told = synthgen("ingest", *OWN[:4], "--layer", layer)
+    assert told.code == 0, told.err
+    store = ShardStore(tmp_path / "shards")
+    (shard,) = store.layer("boxes", "train", layer)
+    (sample,) = store.read(shard)
+    assert (sample.file_name, sample.annotations[0].category) == ("?.png", "a?")
+    assert store.footer(shard)["categories"] == ["a?", "\U0001f600"]
+
+
 def bad_file(folder: Path, text: str) -> None:
     (folder / "boxes.json").write_text(text)
 
@@ -166,7 +255,9 @@ def bad_file(folder: Path, text: str) -> None:
         (("masks", *OWN, "--workers", "2"), r"--workers 2 needs Ray"),
         (("masks", *OWN, "--layer", "../up"), r"'../up' cannot name a dataset, split or layer"),
         (("masks", *OWN, "--name", "a/b"), r"'a/b' cannot name"),
-        (("masks", *OWN, "--layer", "annotations"), r"reads and writes the layer 'annotations'"),
+        (("masks", *OWN, "--layer", "annotations"), r"the layer 'annotations' is what the job reads"),
+        (("masks", *OWN, "--layer", "human"), r"'human' is made from boxes's own files; .*, such as masks$"),
+        (("masks", *OWN, "--reads", "masks"), r"'masks' is what the job reads; .*such as masks-2"),
         (("masks", *OWN, "--reads", "captions"), r"has no shards"),
         (("masks", *OWN[:4], "--images", "nowhere"), r"no folder nowhere .*--images"),
         (("ingest", *OWN, "--layer", "regions"), r"boxes has no layer 'regions' of its own"),

@@ -70,7 +70,8 @@ def ingest(
 
     Args:
         name: what the store calls the dataset.
-        shard_size: images a shard; 0 = a 64th of the images, at least 16 and at most 1000.
+        shard_size: images a shard; 0 = as the shards that are there, else a 64th of the images, at least 16 and at
+            most 1000.
 
     Raises:
         SynthgenError: the files are no such dataset, or changed meanwhile; the layer was made from others.
@@ -81,6 +82,9 @@ def ingest(
     tell = on_progress or (lambda *_: None)
     store.remove_leftovers(name, split, layer)
     log = store.folder(name, split, layer) / "_log" / "source.json"
+    present = store.layer(name, split, layer)
+    if present and not shard_size:
+        shard_size = (store.footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
     before = {role: _stat(path) for role, path in files.sources.items()}
     recipe: dict[str, Any] = {
         "stage": "ingest",
@@ -94,7 +98,6 @@ def ingest(
     # The digest reads the files a second time, beside the parser and well ahead of it, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
         digests = pool.submit(_digests, files, log)
-        present = store.layer(name, split, layer)
         if present:
             recipe["sources"] = digests.result()
             _refuse_foreign(store, present, recipe)

@@ -68,9 +68,15 @@ class Tally:
         return self.images / max(time.time() - self.started, 1e-9)
 
 
-def shards_to_do(job: Job, *, part: tuple[int, int] = (0, 1), limit: int | None = None) -> list[Shard]:
-    """What this run has to make: `pending`, cut after `limit` shards, once leftovers of killed runs are removed."""
-    ShardStore(job.store).remove_leftovers(job.dataset, job.split, job.layer)
+def shards_to_do(
+    job: Job, *, part: tuple[int, int] = (0, 1), limit: int | None = None, dry_run: bool = False
+) -> list[Shard]:
+    """What this run has to make: `pending`, cut after `limit` shards.
+
+    Leftovers of killed runs are removed, but in a dry run, which touches nothing.
+    """
+    if not dry_run:
+        ShardStore(job.store).remove_leftovers(job.dataset, job.split, job.layer)
     return pending(job, part=part)[:limit]
 
 
@@ -104,7 +110,7 @@ def run(
             refused += report.too_many_errors
             append_line(folder / f"metrics{suffix}.jsonl", _line_of(report))
             if report.error is not None:
-                failure = {"shard": str(report.shard), "error": report.error}
+                failure = {"shard": str(report.shard), "error": report.error, "time": round(time.time(), 3)}
                 append_line(folder / f"failures{suffix}.jsonl", json.dumps(failure, ensure_ascii=False))
             write_text(folder / f"status{suffix}.json", json.dumps(_status(job, tally), indent=1))
             if on_report:
@@ -148,7 +154,7 @@ def _line_of(report: ShardReport) -> str:
 def _logged_to(path: Path) -> Iterator[None]:
     """Send the house's log records to a file while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _Quiet(path, encoding="utf-8", delay=True)
+    handler = _Quiet(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     house = logging.getLogger("synthgen")
     house.addHandler(handler)

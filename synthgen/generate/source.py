@@ -109,13 +109,17 @@ def resolve(
     if name is None and plugin == "coco_json" and annotations is None:
         raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
     name = name or _default_name(plugin, annotations)
-    root = annotations.parent if plugin == "coco_json" and annotations is not None else data / plugin
+    root = data / plugin
+    if not root.is_dir() and "." not in plugin:  # the folder may be named as the option is spelt
+        root = data / plugin.replace("_", "-")
+    if plugin == "coco_json" and annotations is not None:
+        root = annotations.parent
     return Source(plugin, check_word(name), check_word(split), root, annotations, images)
 
 
 def _default_name(plugin: str, annotations: Path | None) -> str:
     if plugin == "coco_json" and annotations is not None:
-        return re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem).strip("-_") or "dataset"
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem)[:200].strip("-_") or "dataset"
     return plugin.rsplit(".", 1)[-1]
 
 
@@ -151,7 +155,9 @@ def masks_job(
         SynthgenError: no such segmenter, option or image folder; a layer that cannot be written.
     """
     if check_word(layer) == check_word(reads) or layer in source.module.LAYERS:
-        raise SynthgenError(f"a job reads and writes the layer '{layer}'; choose another --layer, such as masks")
+        wrong = "is what the job reads" if layer == reads else f"is made from {source.name}'s own files"
+        another = "masks" if "masks" not in (reads, layer) else "masks-2"
+        raise SynthgenError(f"the layer '{layer}' {wrong}; choose another --layer to write, such as {another}")
     full = plugins.checked("generate.segmenters", segmenter, options)
     settle = getattr(plugins.load("generate.segmenters", segmenter), "settle", None)
     return Job(

@@ -18,7 +18,8 @@ _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d{1,9})\.[0-9a-f]{8}\.tmp")  
 
 #: What a file system says to a place where nothing can be written.
 _REFUSED = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.EINVAL, errno.ENAMETOOLONG),
 }
 
 
@@ -45,7 +46,7 @@ def new_file(final: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Put a small file in place, whole or not at all, as a shard is put."""
     with new_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def append_line(path: Path, text: str) -> None:
@@ -53,7 +54,8 @@ def append_line(path: Path, text: str) -> None:
     with _in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
-            file.write(text.encode() + b"\n")
+            # A path need not be UTF-8. Its odd bytes become what JSON reads back as the same: \udcff.
+            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 @contextlib.contextmanager

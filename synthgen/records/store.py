@@ -41,7 +41,7 @@ BOX_ROW_GROUP_SIZE = 256
 
 _FOOTER_KEY = b"synthgen"
 _NAME = re.compile(r"(\d{5,})-of-(\d{5,})\.parquet")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,7 +78,9 @@ def check_word(word: str) -> str:
         SynthgenError: it could not, or would climb out of the store.
     """
     if not _WORD.fullmatch(word):
-        raise SynthgenError(f"'{word}' cannot name a dataset, split or layer; use letters, digits, '.', '_' and '-'")
+        raise SynthgenError(
+            f"'{word}' cannot name a dataset, split or layer; use at most 200 letters, digits, '.', '_' and '-'"
+        )
     return word
 
 
@@ -87,6 +89,10 @@ class ShardStore:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        try:
+            str(root).encode()
+        except UnicodeEncodeError:
+            raise SynthgenError(f"the path {root} is not in UTF-8, as Arrow's are; choose another --store") from None
 
     def commit(self, shard: Shard, samples: Sequence[Sample] | BoxColumns, footer: dict[str, Any]) -> Path:
         """Write a shard under its final name, whole or not at all: temporary file, fsync, rename, fsync of the folder.
@@ -172,12 +178,13 @@ class ShardStore:
 
     def layers(self) -> list[tuple[str, str, str]]:
         """All (dataset, split, layer) of the store that hold at least one committed shard, sorted."""
-        found = {
-            path.parent.relative_to(self.root).parts
-            for path in self.root.glob("*/*/*/*.parquet")
-            if _NAME.fullmatch(path.name) and all(_WORD.fullmatch(p) for p in path.parent.relative_to(self.root).parts)
-        }
-        return sorted((parts[0], parts[1], parts[2]) for parts in found)
+        return [
+            (dataset.name, split.name, layer.name)
+            for dataset in (_folders(self.root) if self.root.exists() else ())
+            for split in _folders(dataset)
+            for layer in _folders(split)
+            if any(_NAME.fullmatch(name) for name in os.listdir(layer))
+        ]
 
     def folder(self, dataset: str, split: str, layer: str) -> Path:
         """The folder of a layer, whether it exists or not."""
@@ -208,6 +215,11 @@ class ShardStore:
                 raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
             reason = str(why).splitlines()[0].rstrip(".")
             raise SynthgenError(f"{path} is damaged ({reason}); delete it and run the job again") from None
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders that can be a dataset, a split or a layer. What may not be read is an OSError, not an empty folder."""
+    return sorted(path for path in folder.iterdir() if _WORD.fullmatch(path.name) and path.is_dir())
 
 
 def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -205,6 +205,8 @@ def _mended(window: Window, what: str, kind: type[msgspec.Struct], text: bytes, 
     """A record that does not fit its type strictly."""
     try:
         value = json.loads(text.decode())
+        if b"\\u" in text:  # half a surrogate pair, which JSON allows and no column can hold, becomes a question mark
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except json.JSONDecodeError as why:
         raise window.error(f"{what} is no JSON ({why.msg})", begin + len(why.doc[: why.pos].encode())) from None
     except UnicodeDecodeError as why:
