@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from synthgen.records.store import Shard, ShardStore
 
 #: A status file younger than this many seconds tells of a run that is under way.
 FRESH = 300.0
+
+_SHARD = re.compile(r"\d{5,9}-of-\d{5,9}")
 
 #: Flags of objects that were to get a mask and did not.
 FAILED = frozenset({"empty_mask", "segmenter_failed"})
@@ -65,9 +68,9 @@ def layers(store: Path) -> Iterator[Layer]:
 
 def say(store: Path, *, failures: bool = False) -> Iterator[str]:
     """The store as lines of text; with `failures`, every failed object, image and shard."""
-    empty = True
+    seen = set()
     for layer in layers(store):
-        empty = False
+        seen.add(layer.name)
         yield layer.name
         done = "complete" if layer.shards == layer.count else f"{layer.shards / layer.count:.0%}"
         yield f"  shards   {layer.shards:,} of {layer.count:,} ({done}), {layer.bytes / 1e6:,.2f} MB"
@@ -85,7 +88,16 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
                 yield from _failures(ShardStore(store), shard)
             for entry in failed_shards(store, layer.name):
                 yield f"  failed   {entry['error']}"
-    if empty:
+    for name in _only_failures(store, seen):
+        failed = failed_shards(store, name)
+        yield name
+        yield "  shards   none committed"
+        yield from _runs(store / name / "_log")
+        yield from (f"  failed   {entry['error']}" for entry in failed if failures)
+        if not failures:
+            yield f"  failed   {len(failed):,} shards; --failures lists them"
+        seen.add(name)
+    if not seen:
         yield f"no shards in {store}; `synthgen demo` makes some, `synthgen masks --help` says how to make your own"
 
 
@@ -104,14 +116,30 @@ def _failures(house: ShardStore, shard: Shard) -> Iterator[str]:
 
 
 def failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
-    """What the diary says of shards that were not committed and still are not, the last word on each."""
-    last = {}
+    """What the diaries say of shards that were not committed and still are not, the last word on each."""
+    last: dict[str, dict[str, Any]] = {}
     for path in sorted((store / layer / "_log").glob("failures*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             entry = _json(line)
-            if "shard" in entry and not (store / f"{entry['shard']}.parquet").exists():
-                last[entry["shard"]] = entry
+            shard = str(entry.get("shard"))
+            named = shard.startswith(f"{layer}/") and _SHARD.fullmatch(shard.removeprefix(f"{layer}/"))
+            if not named or "error" not in entry or (store / f"{shard}.parquet").exists():
+                continue
+            if shard not in last or _when(entry) >= _when(last[shard]):
+                last[shard] = entry
     return [last[shard] for shard in sorted(last)]
+
+
+def _only_failures(store: Path, seen: set[str]) -> list[str]:
+    """Layers in which nothing is committed, and whose diaries say why not."""
+    logs = {path.parent for path in store.glob("*/*/*/_log/failures*.jsonl")}
+    names = {path.parent.relative_to(store).as_posix() for path in logs} - seen
+    return sorted(name for name in names if failed_shards(store, name))
+
+
+def _when(entry: dict[str, Any]) -> float:
+    then = entry.get("time")
+    return then if isinstance(then, float) else 0.0
 
 
 def _runs(folder: Path) -> Iterator[str]:

@@ -70,6 +70,34 @@ def test_failures_are_listed_by_object_image_and_shard(tmp_path: Path) -> None:
     assert "long mended" not in text  # that shard is there
 
 
+def test_the_last_word_on_a_shard_is_the_latest_whatever_its_file(tmp_path: Path) -> None:
+    log = make(tmp_path)
+    log.mkdir()
+    shard = "w/train/masks/00002-of-00003"
+    for name, when, word in (
+        ("failures", 2.0, "second"),
+        ("failures-0-of-5", 3.0, "third"),
+        ("failures-9", 1.0, "1st"),
+    ):
+        (log / f"{name}.jsonl").write_text(json.dumps({"shard": shard, "error": word, "time": when}))
+    assert [entry["error"] for entry in inventory.failed_shards(tmp_path, "w/train/masks")] == ["third"]
+
+
+def test_a_layer_in_which_every_shard_failed_is_told(tmp_path: Path) -> None:
+    log = make(tmp_path).parents[1] / "wrong" / "_log"
+    log.mkdir(parents=True)
+    for i in range(2):
+        line = {"shard": f"w/train/wrong/0000{i}-of-00002", "error": f"{i}: check --images", "time": 1.0}
+        with (log / "failures.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    text = "\n".join(inventory.say(tmp_path))
+    assert "w/train/wrong\n  shards   none committed\n  failed   2 shards; --failures lists them" in text
+    text = "\n".join(inventory.say(tmp_path, failures=True))
+    assert "failed   0: check --images" in text and "failed   1: check --images" in text
+    (log / "failures.jsonl").write_text("")
+    assert "wrong" not in "\n".join(inventory.say(tmp_path))
+
+
 def test_a_running_job_is_shown_and_a_dead_one_is_not(tmp_path: Path) -> None:
     log = make(tmp_path)
     log.mkdir()
@@ -78,6 +106,24 @@ def test_a_running_job_is_shown_and_a_dead_one_is_not(tmp_path: Path) -> None:
     assert "running  2.5 images/s, 1 shards left, about 2 minutes" in "\n".join(inventory.say(tmp_path))
     (log / "status.json").write_text(json.dumps({**status, "updated": time.time() - 3600}))
     assert "running" not in "\n".join(inventory.say(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shard": "w/train/masks/\0", "error": "x"},
+        {"shard": "../../etc/passwd", "error": "x"},
+        {"shard": "w/train/masks/" + "0" * 400 + "-of-00003", "error": "x"},
+        {"shard": 7, "error": "x"},
+        {"shard": "w/train/masks/00002-of-00003"},
+        {"shard": "w/train/masks/00002-of-00003", "error": "x", "time": 10**400},
+    ],
+)
+def test_a_tampered_diary_stops_nothing(tmp_path: Path, entry: dict[str, object]) -> None:
+    log = make(tmp_path)
+    log.mkdir()
+    (log / "failures.jsonl").write_text(f"{json.dumps(entry)}\n" * 2)
+    assert "shards   2 of 3" in "\n".join(inventory.say(tmp_path, failures=True))
 
 
 @pytest.mark.parametrize("rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00"])
