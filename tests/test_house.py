@@ -21,7 +21,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: Room -> the rooms of the house that it may import. The longest name that fits a module is its room.
-_WING = {"synthgen.records", "synthgen.networks", "synthgen.plugins", "synthgen.weights", "synthgen.errors"}
+_WING = {
+    *("synthgen.records", "synthgen.networks", "synthgen.language"),
+    *("synthgen.plugins", "synthgen.weights", "synthgen.errors"),
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.__main__": {"synthgen.cli"},
     "synthgen.cli": {"synthgen"},
@@ -35,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.records": {"synthgen.records", "synthgen.errors"},
     "synthgen.records.sample": set(),
     "synthgen.networks": {"synthgen.networks"},
+    "synthgen.language": {"synthgen.language"},
     "synthgen.generate": {"synthgen.generate", *_WING},
     "synthgen.train": {"synthgen.train", *_WING},
     "synthgen.review": {"synthgen.review", "synthgen.records", "synthgen.plugins", "synthgen.errors"},
@@ -52,7 +56,7 @@ SHELVES = {
     "synthgen.train.tasks",
     "synthgen.review.exports",
 }
-PLUGIN_MAY_IMPORT = {"synthgen.records", "synthgen.networks", "synthgen.weights", "synthgen.errors"}
+PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
 _TORCH = [

@@ -1,0 +1,1 @@
+"""The English of names and captions: words, plurals, articles, what is a kind of what. It knows no image."""

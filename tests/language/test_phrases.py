@@ -1,0 +1,81 @@
+"""Texts are cleaned without loss of what they say, and compared by it."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synthgen.language.phrases import clean, gist, holds, repeats, words
+
+ANY = st.text(st.characters(), max_size=60)  # lone surrogates too: a tokenizer may make them
+
+
+@given(ANY, st.integers(1, 30))
+def test_a_clean_text_is_one_short_line_and_stays_as_it_is(text, longest):
+    done = clean(text, longest=longest)
+    assert len(done) <= longest
+    assert clean(done, longest=longest) == done
+    assert done == " ".join(done.split())
+    assert not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in done)
+    done.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "done"),
+    [
+        ("  a\tdog\n\n on grass ", "a dog on grass"),
+        ("a\x00dog\x1b[31m", "a dog [31m"),
+        ("l'homme à gauche, 左の人 🧍", "l'homme à gauche, 左の人 🧍"),
+        ("e\u0301te\u0301", "été"),
+        ("", ""),
+    ],
+)
+def test_cleaning_by_example(text, done):
+    assert clean(text) == done
+
+
+def test_a_long_text_ends_with_a_whole_word():
+    assert clean("one two three", longest=9) == "one two"
+    assert clean("one two", longest=3) == "one"
+    assert clean("onetwothree", longest=5) == "onetw"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a dog on the grass", "A dog on grass.", True),
+        ("a brown dog", "the brown dog", True),
+        ("a t-shirt", "a t shirt", True),
+        ("a brown dog", "a brown dogs", False),
+        ("a dog left of a cat", "a cat left of a dog", False),
+        ("the a", "an a", False),
+        ("🧍", "🐕", False),
+        ("左の人", "右の人", False),
+    ],
+)
+def test_texts_that_say_the_same(one, other, same):
+    assert (gist(one) == gist(other)) is same
+
+
+@pytest.mark.parametrize("text", ["a dog dog dog", "on a table on a table", "man man man in red", "the cat the cat"])
+def test_stutter_is_heard(text):
+    assert repeats(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a very very red car", "a man in a man's hat", "the dog and the cat", "dogs dog dog"]
+)
+def test_other_texts_do_not_stutter(text):
+    assert not repeats(text)
+
+
+def test_phrases_are_found_as_whole_words():
+    found = frozenset({"hell", "bad word", " ".join(words("Naïve-té"))})
+    assert holds("Oh HELL!", found)
+    assert holds("such a bad-word here", found)
+    assert holds("naïve té", found)
+    assert not holds("hello, a shell, bad words", found)
+    assert not holds("anything", frozenset())
