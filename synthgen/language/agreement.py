@@ -71,7 +71,7 @@ def names(category: str) -> list[str]:
         own = [SPELLING.get(word, word) for word in re.sub(r"[^\w'’&.-]+", " ", part).split()]
         if own and own[0] == "other":
             own = own[1:]
-        name = " ".join(own).strip("-'’ ")
+        name = " ".join(own).strip("-'’&. ")
         if name and any(c.isalpha() for c in name) and name not in found and name not in _EMPTY:
             found.append(name)
     # "Cutting/chopping Board" shares its last word.
@@ -85,8 +85,8 @@ def agrees(text: str, category: str) -> bool | None:
     """Whether a caption's noun agrees with a category: is the same, means the same, or one is a kind of the other.
 
     Returns:
-        True or False; None where nobody can tell from the words: the caption has no noun ("on the left"), or one that is
-        in no table, or the category says nothing.
+        True or False; None where nobody can tell from the words: the caption has no noun ("on the left"), or one
+        that is in no table, or the category says nothing.
     """
     lemmas = [tuple(singular(word) for word in words(name)) for name in names(category)]
     said = tuple(singular(word) for word in gist(text).split())

@@ -157,8 +157,8 @@ bag: handbag = purse = pocketbook = hand bag = tote = tote bag = satchel = shoul
  shopping bag, grocery bag, plastic bag, trash bag, sack, pouch
 suitcase: trunk, carry on, briefcase, travel bag
 tie = necktie: bow tie = bowtie
-clothing = clothes = outfit: shirt, pants = trousers = jeans, jacket, coat, dress, skirt, shorts = short pants, sweater, hat, sock,
- suit, uniform, vest, hoodie, t shirt = tee shirt = tshirt, scarf, glove, blouse
+clothing = clothes = outfit: shirt, pants = trousers = jeans, jacket, coat, dress, skirt, shorts = short pants, sweater,
+ hat, sock, suit, uniform, vest, hoodie, t shirt = tee shirt = tshirt, scarf, glove, blouse
 hat = cap: helmet, baseball cap, beanie, cowboy hat, sun hat, visor, beret, hood
 helmet: hard hat, bike helmet, batting helmet
 glasses = eyeglasses = spectacles = eyewear: sunglasses = shades, goggles

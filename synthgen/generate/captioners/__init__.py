@@ -1,0 +1,48 @@
+"""Shelf of captioners: one file each, its name is the `--captioner`; `build(*, option=default, ...)` makes one.
+
+Options and `settle(**options)` are as on the shelf of segmenters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.records.sample import Caption
+
+
+class Captioner(Protocol):
+    """Boxes in, phrases out; batch first, stateless between calls. The box is a prompt on the whole image, not a crop.
+
+    `caption` may be called from two threads at once, so that one batch is on the device while another's images are made
+    ready: who has one device locks it for that part.
+
+    Attributes:
+        batch_size: images it likes to get at once; may change between calls (less memory than hoped for).
+        source: what stands in `Caption.source`, e.g. "attributes", "ofa base".
+    """
+
+    batch_size: int
+    source: str
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes_xyxy: Sequence[NDArray[np.float32]],
+        categories: Sequence[Sequence[str]],
+        top_k: int,
+    ) -> Iterator[list[list[Caption]]]:
+        """Yield for each image, in order, one list for each of its boxes, in order: captions, best first, none twice.
+
+        Text, source and score are the captioner's to give; the rest is the stage's.
+
+        Args:
+            images: uint8 [H, W, 3] RGB each, of any sizes.
+            boxes_xyxy: float32 [N, 4] each, absolute pixels of the original image, inside it, with an area; N may be 0.
+            categories: the names of the boxes' categories, as the data set spells them; "" where it gives none.
+            top_k: captions that each box gets at most; at least 1.
+        """
+        ...

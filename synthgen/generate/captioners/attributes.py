@@ -1,0 +1,193 @@
+"""Captions without weights: category, colour, size and place, all read off the boxes and the pixels.
+
+True by construction. An object is compared with the other boxes of its category that the captioner is given; boxes that
+are nearly the same are taken for one object. "the" singles out one of several; what does not single it out has an "a".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.generate.captioners import Captioner
+from synthgen.generate.captioners._colours import colour_of
+from synthgen.language.agreement import names
+from synthgen.language.nouns import with_article
+from synthgen.records.geometry import box_iou
+from synthgen.records.sample import Caption
+
+#: Boxes of one category with at least this IoU are taken for one object.
+SAME = 0.7
+
+#: One of two is larger with this ratio of the areas; one of more is the largest with the other.
+LARGER, LARGEST = 1.5, 1.25
+
+#: Centres are apart by this share of the image's side, and of the smaller box's side, for one to be left of another.
+APART_IN_IMAGE, APART_OF_BOX = 0.04, 0.25
+
+#: Shares of the image's area.
+MOST, LITTLE = 0.6, 0.01
+
+
+def build(*, batch_size: int = 16) -> Captioner:
+    """Make the captioner. It has no options that matter to the captions."""
+    return Attributes(batch_size)
+
+
+class Attributes:
+    """See `Captioner`."""
+
+    source = "attributes"
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes_xyxy: Sequence[NDArray[np.float32]],
+        categories: Sequence[Sequence[str]],
+        top_k: int,
+    ) -> Iterator[list[list[Caption]]]:
+        for image, boxes, own in zip(images, boxes_xyxy, categories, strict=True):
+            nouns = [noun_of(category) for category in own]
+            colours = [colour_of(image, box) for box in boxes]
+            yield [
+                [Caption(text, self.source) for text in texts[:top_k]]
+                for texts in _described(boxes.astype(np.float64), nouns, colours, image.shape[0], image.shape[1])
+            ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    """What is true of one object; "" = nothing to say.
+
+    Attributes:
+        size, row, column: against its siblings, and of it alone.
+        colour: and whether no sibling has it.
+        place, extent: in the image; may be true of siblings, too.
+    """
+
+    noun: str
+    alone: bool
+    size: str
+    row: str
+    column: str
+    colour: str
+    colour_alone: bool
+    place: str
+    extent: str
+
+
+def noun_of(category: str) -> str:
+    """How one speaks of a category: "cabinet or shelf" for "Cabinet/shelf"; "object" where its name says nothing."""
+    found = names(category)
+    # After a comma stands another word for the same; after a slash, often another thing.
+    return " or ".join(found[:2] if "/" in category else found[:1]) or "object"
+
+
+def _described(
+    boxes: NDArray[np.float64], nouns: Sequence[str], colours: Sequence[str], height: int, width: int
+) -> Iterator[list[str]]:
+    """The captions of each box (float64 [N, 4] XYXY, pixels), most specific first."""
+    labels = np.array(nouns)
+    for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):
+        others = np.flatnonzero(labels == noun)
+        others = others[(others != i) & (box_iou(boxes[others], box) < SAME)]
+        theirs = {colours[j] for j in others}
+        yield _phrases(
+            _Traits(
+                noun=noun,
+                alone=len(others) == 0,
+                size=_size(box, boxes[others]),
+                row=_order(box, boxes[others], 0, width),
+                column=_order(box, boxes[others], 1, height),
+                colour=colour,
+                # A sibling whose colour has no name might have this one for other eyes.
+                colour_alone=bool(theirs) and not theirs & {colour, ""},
+                place=_place(box, height, width),
+                extent=_extent(box, height, width),
+            )
+        )
+
+
+def _phrases(t: _Traits) -> list[str]:
+    """All that can be said, without doubles: what singles the object out first, then what says most."""
+    said = [
+        *((t.size, t.colour, t.row), (t.size, t.colour, t.column), ("", t.colour, t.row), ("", t.colour, t.column)),
+        *((t.size, t.colour, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.colour, t.place)),
+        *((t.size, "", t.place), ("", t.colour, t.extent), ("", "", t.row), ("", "", t.column), (t.size, "", "")),
+        *(("", "", t.place), ("", t.colour, ""), ("", "", t.extent), ("", "", "")),
+    ]
+    ranked: dict[str, tuple[bool, int]] = {}
+    for size, colour, where in said:
+        singled = bool(size or (where and where in (t.row, t.column)) or (colour and t.colour_alone))
+        noun = " ".join(filter(None, (size, colour, t.noun)))
+        text = " ".join(filter(None, (f"the {noun}" if singled else with_article(noun), where)))
+        ranked.setdefault(text, (singled, sum(map(bool, (size, colour, where)))))
+    return sorted(ranked, key=lambda text: ranked[text], reverse=True)
+
+
+def _size(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
+    if not len(others):
+        return ""
+    mine, theirs = _area(box), _area(others)
+    ratio = LARGER if len(others) == 1 else LARGEST
+    if mine >= ratio * theirs.max():
+        return "larger" if len(others) == 1 else "largest"
+    if theirs.min() >= ratio * mine:
+        return "smaller" if len(others) == 1 else "smallest"
+    return ""
+
+
+def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, side: int) -> str:
+    """Where the box stands among the others along an axis (0: left to right, 1: top to bottom), if that is clear."""
+    count = len(others)
+    if not count:
+        return ""
+    low, high = box[axis], box[axis + 2]
+    lows, highs = others[:, axis], others[:, axis + 2]
+    gap = np.maximum(APART_IN_IMAGE * side, APART_OF_BOX * np.minimum(high - low, highs - lows))
+    ahead = (lows + highs - low - high) / 2
+    after = (ahead >= gap) & (lows >= low) & (highs >= high)
+    before = (-ahead >= gap) & (lows <= low) & (highs <= high)
+    if not np.all(after | before):
+        return ""
+    place = int(before.sum())
+    if place in (0, count):
+        first = place == 0
+        if axis == 0:
+            return f"on the {'far ' if count > 1 else ''}{'left' if first else 'right'}"
+        return f"at the {'very ' if count > 1 else ''}{'top' if first else 'bottom'}"
+    if count == 2:
+        return "between the other two" if axis == 0 else ""
+    if place in (1, count - 1):
+        return f"second from the {('left', 'top')[axis] if place == 1 else ('right', 'bottom')[axis]}"
+    return ""
+
+
+def _place(box: NDArray[np.float64], height: int, width: int) -> str:
+    """The half or quarter of the image that holds the whole box, or its middle."""
+    x1, y1, x2, y2 = box / (width, height, width, height)
+    across = "left" if x2 <= 0.5 else "right" if x1 >= 0.5 else ""
+    down = "top" if y2 <= 0.5 else "bottom" if y1 >= 0.5 else ""
+    if across and down:
+        return f"in the {down} {across} of the image"
+    if across:
+        return f"on the {across} of the image"
+    if down:
+        return f"at the {down} of the image"
+    middle = max(abs(x1 + x2 - 1), abs(y1 + y2 - 1)) <= 1 / 3
+    return "in the middle of the image" if middle else ""
+
+
+def _extent(box: NDArray[np.float64], height: int, width: int) -> str:
+    share = float(_area(box)) / (height * width)
+    return "filling most of the image" if share >= MOST else "taking up little of the image" if share < LITTLE else ""
+
+
+def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
