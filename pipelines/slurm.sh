@@ -24,17 +24,22 @@ export SYNTHGEN_WEIGHTS="${SYNTHGEN_WEIGHTS:-$PWD/weights}"
 export RAY_USAGE_STATS_ENABLED=0
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address | awk '{print $1}')
-# Of this job alone, should two share a node.
-port=$((20000 + SLURM_JOB_ID % 20000))
+# As Ray sees it: `hostname` may know another address, or the loopback's.
+head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" \
+  python -c 'from ray.util import get_node_ip_address; print(get_node_ip_address())')
+# Of this job alone, should two share a node; above Ray's own ports, below those that the system hands out.
+port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS="$head_ip:$port"
+# Who reaches the port could run anything as you: only this job knows the secret.
+RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
 
 # Each `srun` lives as long as its node of the cluster; all end with this script.
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 srun --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" \
   ray start --head --node-ip-address="$head_ip" --port="$port" --include-dashboard=false --block &
-for _ in $(seq 60); do
-  ray status --address "$RAY_ADDRESS" >/dev/null 2>&1 && break
+until ray status --address "$RAY_ADDRESS" &>/dev/null; do
+  kill -0 $! 2>/dev/null || { echo "no Ray head on ${nodes[0]}; what it said stands above" >&2; exit 1; }
   sleep 2
 done
 if ((${#nodes[@]} > 1)); then
