@@ -1,0 +1,236 @@
+"""The files that bring synthgen to a cluster say what the code does: images, Kubernetes, Ray's environment."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PIPELINES = ROOT / "pipelines"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+RAY_ENVIRONMENT = yaml.safe_load((PIPELINES / "runtime_env.yaml").read_text())
+RAY_JOB = yaml.safe_load((PIPELINES / "kuberay.yaml").read_text())
+SLURM = PIPELINES / "slurm.sh"
+
+FOLDERS = {
+    "SYNTHGEN_DATA": "/mnt/synthgen/data",
+    "SYNTHGEN_STORE": "/mnt/synthgen/shards",
+    "SYNTHGEN_WEIGHTS": "/mnt/synthgen/weights",
+}
+
+
+def patterns(name: str) -> list[str]:
+    lines = (ROOT / name).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def sources(*folders: str) -> list[str]:
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert len(found) > len(folders)
+    return found
+
+
+#: One path that each line of .gitignore is about.
+RESULTS = [line.strip("/").replace("*", "x") + "/file" for line in patterns(".gitignore")]
+
+
+# --- Dockerfile --------------------------------------------------------------------------------------------------
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each target, as (keyword, the rest)."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    code = re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M).replace("\\\n", "")
+    for line in filter(None, code.splitlines()):
+        keyword, rest = line.split(maxsplit=1)
+        if keyword == "FROM":
+            steps = found[rest.split(" AS ")[1]] = []
+        steps.append((keyword, rest))
+    return found
+
+
+STAGES = stages()
+
+
+def of(target: str, keyword: str) -> list[str]:
+    return [rest for own, rest in STAGES[target] if own == keyword]
+
+
+def sent(path: str) -> bool:
+    """Whether .dockerignore lets a file through: the last line that is about it, or a folder above it, decides."""
+    keep = True
+    own = PurePosixPath(path)
+    for line in patterns(".dockerignore"):
+        pattern = line.removeprefix("!")
+        for at in (own, *own.parents):
+            anywhere = pattern.startswith("**/") and fnmatch(at.name, pattern[3:])
+            if anywhere or (at.name and fnmatch(str(at), pattern)):
+                keep = line.startswith("!")
+    return keep
+
+
+def test_there_are_two_targets():
+    assert set(STAGES) == {"test", "gpu"}
+
+
+@pytest.mark.parametrize("target", STAGES)
+def test_an_image_stands_on_a_version_and_runs_as_a_number_that_is_not_root(target):
+    (base,) = of(target, "FROM")
+    assert re.match(r"\S+:\d[\w.-]+ AS ", base), "the base has no tag, or one that moves"
+    assert int(of(target, "USER")[-1]) > 0
+
+
+@pytest.mark.parametrize("target", STAGES)
+def test_what_an_image_copies_is_there_and_is_sent(target):
+    copied = [word for rest in of(target, "COPY") for word in rest.split()[:-1] if not word.startswith("--")]
+    assert "pyproject.toml" in copied
+    for name in set(copied) - {"."}:
+        assert (ROOT / name).exists(), name
+        assert sent(name), name
+        if (ROOT / name).is_dir():
+            assert all(map(sent, sources(name)))
+
+
+def test_the_test_image_has_what_the_tests_read_and_no_results():
+    own = ["pyproject.toml", "README.md", "Makefile", "Dockerfile", ".dockerignore", ".gitignore"]
+    assert all(map(sent, [*own, *sources("synthgen", "pipelines", "tests", "benchmarks")]))
+    assert not any(map(sent, [*RESULTS, ".git/config", "other/file", "tests/__pycache__/x.pyc"]))
+
+
+@pytest.mark.parametrize(("target", "extra"), [("test", "dev"), ("gpu", None)])
+def test_an_image_installs_what_pyproject_declares(target, extra):
+    """The one-liner of the image, run on the project's own file."""
+    (code,) = (found[1] for run in of(target, "RUN") if (found := re.match(r"python -c '(.*?)' >", run)))
+    told = subprocess.run(
+        [sys.executable, "-c", code.replace("/src/", "")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + (project["optional-dependencies"][extra] if extra else [])
+    assert told.stdout.splitlines() == wanted
+
+
+def test_an_image_installs_dependencies_before_the_code():
+    """Else each change of the code downloads PyTorch again."""
+    for steps in STAGES.values():
+        lines = [f"{keyword} {rest}" for keyword, rest in steps]
+        downloads = next(i for i, line in enumerate(lines) if "pip install" in line)
+        before = " ".join(line for line in lines[:downloads] if line.startswith("COPY"))
+        assert before.split() == ["COPY", "pyproject.toml", before.split()[-1]]
+
+
+# --- the environment, alike in all of them -----------------------------------------------------------------------
+
+
+def test_the_folders_are_the_same_everywhere():
+    known = {name for path in sources("synthgen") if path.endswith(".py") for name in names_in(ROOT / path)}
+    assert known == set(FOLDERS)
+    image = {key: value.split()[0] for key, value in re.findall(r"(SYNTHGEN_\w+)=(.*)", DOCKERFILE)}
+    in_job = yaml.safe_load(RAY_JOB["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert image == in_job == FOLDERS
+    assert {key: value for key, value in RAY_ENVIRONMENT["env_vars"].items() if key in known} == FOLDERS
+    assert names_in(SLURM) == known
+
+
+def names_in(path: Path) -> set[str]:
+    return set(re.findall(r"SYNTHGEN_[A-Z]+", path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("file", "before"),
+    [
+        ("Dockerfile", "synthgen:gpu masks"),
+        ("pipelines/kuberay.yaml", "python -m pipelines.masks"),
+        ("pipelines/slurm.sh", "sbatch pipelines/slurm.sh"),
+    ],
+)
+def test_the_commands_are_ones_that_the_front_door_knows(file, before):
+    (words,) = re.findall(rf"{re.escape(before)} (--.*)", (ROOT / file).read_text())
+    # Unknown options are refused before --help is looked at.
+    command = [sys.executable, "-m", "synthgen", "masks", *shlex.split(words), "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- Ray's runtime environment -----------------------------------------------------------------------------------
+
+
+def goes_along(path: str) -> bool:
+    """Whether `ray job submit --working-dir` sends a file; a pattern with a slash before it is about the top only."""
+    parts = PurePosixPath(path).parts
+    for pattern in RAY_ENVIRONMENT["excludes"]:
+        name = pattern.strip("/")
+        if any(fnmatch(part, name) for part in (parts[:1] if pattern.startswith("/") else parts)):
+            return False
+    return True
+
+
+def test_ray_sends_the_code_and_no_results():
+    assert all(map(goes_along, sources("synthgen", "pipelines")))
+    assert not any(map(goes_along, [*RESULTS, ".git/config", "tests/test_cli.py", "weights/x.pth", "x.pth"]))
+    assert set(patterns(".gitignore")) <= set(RAY_ENVIRONMENT["excludes"])
+
+
+def test_ray_takes_environment_variables_as_words():
+    assert all(isinstance(value, str) for value in RAY_ENVIRONMENT["env_vars"].values())
+    assert set(RAY_ENVIRONMENT) == {"excludes", "env_vars"}
+
+
+# --- KubeRay -----------------------------------------------------------------------------------------------------
+
+
+def groups() -> Iterator[dict]:
+    cluster = RAY_JOB["spec"]["rayClusterSpec"]
+    yield cluster["headGroupSpec"]
+    yield from cluster["workerGroupSpecs"]
+
+
+def test_the_ray_job_has_the_fields_of_its_kind():
+    assert (RAY_JOB["apiVersion"], RAY_JOB["kind"]) == ("ray.io/v1", "RayJob")
+    assert set(RAY_JOB["spec"]) == {
+        *("entrypoint", "runtimeEnvYAML", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"),
+    }
+    assert RAY_JOB["spec"]["shutdownAfterJobFinishes"] is True
+    cluster = RAY_JOB["spec"]["rayClusterSpec"]
+    assert set(cluster) == {"enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"}
+    assert set(cluster["headGroupSpec"]) == {"rayStartParams", "template"}
+    for workers in cluster["workerGroupSpecs"]:
+        assert set(workers) == {*("groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template")}
+        assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+
+
+def test_all_pods_run_one_image_as_its_user_and_see_one_volume():
+    pods = [group["template"]["spec"] for group in groups()]
+    containers = [container for pod in pods for container in pod["containers"]]
+    assert len({container["image"] for container in containers}) == 1
+    assert {str(pod["securityContext"]["runAsUser"]) for pod in pods} == {of("gpu", "USER")[-1]}
+    for pod, container in zip(pods, containers, strict=True):
+        (mount,) = container["volumeMounts"]
+        assert all(folder.startswith(mount["mountPath"] + "/") for folder in FOLDERS.values())
+        assert [volume["name"] for volume in pod["volumes"]] == [mount["name"]]
+
+
+def test_ray_is_told_of_cpus_and_gpus_what_kubernetes_is():
+    """KubeRay takes parameters as words only; GPUs cannot be requested and limited differently."""
+    head, workers = groups()
+    assert head["rayStartParams"] == {"num-cpus": "0"}
+    resources = workers["template"]["spec"]["containers"][0]["resources"]
+    assert workers["rayStartParams"] == {"num-cpus": resources["requests"]["cpu"]}
+    assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"]
+    words = shlex.split(RAY_JOB["spec"]["entrypoint"])
+    each = float(words[words.index("--gpus-per-worker") + 1])
+    room = workers["maxReplicas"] * int(resources["limits"]["nvidia.com/gpu"]) / each
+    assert int(words[words.index("--workers") + 1]) == room
