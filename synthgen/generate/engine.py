@@ -68,12 +68,12 @@ def in_process(
     """
     if gpus_per_worker is not None:
         raise SynthgenError(
-            "--gpus-per-worker needs Ray; type `python -m pipelines.masks` in place of `synthgen masks`"
+            f"--gpus-per-worker needs Ray; type `python -m pipelines.{job.stage}` in place of `synthgen {job.stage}`"
         )
     if workers not in (None, 1):
         raise SynthgenError(
-            f"--workers {workers} needs Ray (`python -m pipelines.masks`); without it start {workers} commands with "
-            f"--part 0/{workers} to --part {workers - 1}/{workers}"
+            f"--workers {workers} needs Ray (`python -m pipelines.{job.stage}`); without it start {workers} commands "
+            f"with --part 0/{workers} to --part {workers - 1}/{workers}"
         )
     worker = Worker(job)
     # Encoding and writing a shard run beside the model's work on the next one.

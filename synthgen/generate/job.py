@@ -21,6 +21,7 @@ class Job:
         dataset, split: whose images, as the store names them.
         reads, layer: the input layer and the output layer.
         plugin, options: the model and its complete options, e.g. "grabcut", {"iterations": 3}.
+        stage_options: the stage's own, whatever the model, e.g. {"top_k": 5}.
         store: root of the shards.
         images: folder below which the images' file names are found.
         max_error_share: a shard with a larger share of failed images is not committed.
@@ -36,18 +37,20 @@ class Job:
     store: Path
     images: Path
     options: dict[str, Any] = field(default_factory=dict)
+    stage_options: dict[str, Any] = field(default_factory=dict)
     max_error_share: float = 0.05
     retry_failed: bool = False
 
     def recipe(self) -> dict[str, Any]:
         """What decides the bytes: no paths, no device, no batch size."""
-        return {
+        recipe = {
             "stage": self.stage,
             "dataset": self.dataset,
             "split": self.split,
             "plugin": self.plugin,
             "options": {key: value for key, value in self.options.items() if key not in PLACE_OPTIONS},
         }
+        return {**recipe, "stage_options": self.stage_options} if self.stage_options else recipe
 
     def fingerprint(self, parent: str) -> str:
         """Identity of what the job makes from an input layer whose own fingerprint is `parent`."""

@@ -35,7 +35,7 @@ class Tally:
 
     Attributes:
         shards: how many the run was to make; committed, failed: how many it did and did not.
-        images, annotations, masks: in committed shards.
+        images, annotations, masks, captions, captioned, varied: in committed shards; see `ShardReport`.
         errors: the sentences of failed shards.
         flags: annotations by flag, in committed shards.
     """
@@ -45,6 +45,9 @@ class Tally:
     images: int = 0
     annotations: int = 0
     masks: int = 0
+    captions: int = 0
+    captioned: int = 0
+    varied: int = 0
     failed_images: int = 0
     errors: list[str] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
@@ -59,6 +62,9 @@ class Tally:
         self.images += report.images
         self.annotations += report.annotations
         self.masks += report.masks
+        self.captions += report.captions
+        self.captioned += report.captioned
+        self.varied += report.varied
         self.failed_images += len(report.failed)
         self.flags.update(report.flags)
 
@@ -133,6 +139,9 @@ def _status(job: Job, tally: Tally) -> dict[str, Any]:
         "failed": len(tally.errors),
         "images": tally.images,
         "masks": tally.masks,
+        "captions": tally.captions,
+        "captioned": tally.captioned,
+        "varied": tally.varied,
         "failed_images": tally.failed_images,
         "images_per_second": round(tally.rate, 3),
         "eta_seconds": round(left * per_shard / tally.rate) if tally.images else None,

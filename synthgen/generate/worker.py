@@ -35,6 +35,9 @@ BATCH_BYTES = 512 * 2**20
 #: Batches that a stage has at once: while one is on the device, the other's images are made ready, or its masks packed.
 IN_FLIGHT = 2
 
+#: An object of so many captions (of a stage, no two say the same) has what training likes to draw from.
+VARIED = 5
+
 #: (row in the shard, sample, pixels) each.
 _Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
 
@@ -49,7 +52,8 @@ class ShardReport:
         fatal: the error would hit every other shard too (a full disk); the job stops.
         too_many_errors: it was refused by the job's `max_error_share`.
         seconds: wall time.
-        images, annotations, masks: how many.
+        images, annotations, masks, captions: how many.
+        captioned, varied: objects that have captions, and those that have at least `VARIED` of them.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: how many annotations carry each flag.
     """
@@ -62,6 +66,9 @@ class ShardReport:
     images: int = 0
     annotations: int = 0
     masks: int = 0
+    captions: int = 0
+    captioned: int = 0
+    varied: int = 0
     failed: tuple[dict[str, Any], ...] = ()
     flags: dict[str, int] = field(default_factory=dict)
 
@@ -86,7 +93,9 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.store = ShardStore(job.store)
-        self.stage: Stage = plugins.load("generate.stages", job.stage).build(job.plugin, job.options)
+        self.stage: Stage = plugins.load("generate.stages", job.stage).build(
+            job.plugin, job.options, **job.stage_options
+        )
         self._blamed = f"{job.plugin} failed"  # so begins the reason where it was not the image
         self.threads = max(2, os.cpu_count() or 1)
 
@@ -120,6 +129,9 @@ class Worker:
             images=len(done.samples),
             annotations=len(flat),
             masks=sum(a.segmentation is not None for a in flat),
+            captions=sum(len(a.captions) for a in flat),
+            captioned=sum(bool(a.captions) for a in flat),
+            varied=sum(len(a.captions) >= VARIED for a in flat),
             failed=done.failed,
             flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
         )
@@ -133,6 +145,9 @@ class Worker:
                 "images": report.images,
                 "annotations": report.annotations,
                 "masks": report.masks,
+                "captions": report.captions,
+                "captioned": report.captioned,
+                "varied": report.varied,
                 "errors": sum(sample.error is not None for sample in done.samples),
                 "flags": report.flags,
             },

@@ -28,8 +28,14 @@ LARGER, LARGEST = 1.5, 1.25
 #: Centres are apart by this share of the image's side, and of the smaller box's side, for one to be left of another.
 APART_IN_IMAGE, APART_OF_BOX = 0.04, 0.25
 
+#: How one speaks of what has no name.
+NO_NAME = "object"
+
 #: Shares of the image's area.
 MOST, LITTLE = 0.6, 0.01
+
+#: Of the image's side: a box this near to an edge touches it.
+TOUCHES = 0.005
 
 
 def build(*, batch_size: int = 16) -> Captioner:
@@ -68,7 +74,7 @@ class _Traits:
     Attributes:
         size, row, column: against its siblings, and of it alone.
         colour: and whether no sibling has it.
-        place, extent: in the image; may be true of siblings, too.
+        place, edge, extent: in the image; beside: against another thing. May be true of siblings, too.
     """
 
     noun: str
@@ -79,14 +85,16 @@ class _Traits:
     colour: str
     colour_alone: bool
     place: str
+    edge: str
     extent: str
+    beside: str
 
 
 def noun_of(category: str) -> str:
     """How one speaks of a category: "cabinet or shelf" for "Cabinet/shelf"; "object" where its name says nothing."""
     found = names(category)
     # After a comma stands another word for the same; after a slash, often another thing.
-    return " or ".join(found[:2] if "/" in category else found[:1]) or "object"
+    return " or ".join(found[:2] if "/" in category else found[:1]) or NO_NAME
 
 
 def _described(
@@ -94,6 +102,8 @@ def _described(
 ) -> Iterator[list[str]]:
     """The captions of each box (float64 [N, 4] XYXY, pixels), most specific first."""
     labels = np.array(nouns)
+    kinds, counts = np.unique(labels, return_counts=True)
+    landmarks = np.flatnonzero(np.isin(labels, kinds[(counts == 1) & (kinds != NO_NAME)]))
     for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):
         others = np.flatnonzero(labels == noun)
         others = others[(others != i) & (box_iou(boxes[others], box) < SAME)]
@@ -109,7 +119,9 @@ def _described(
                 # A sibling whose colour has no name might have this one for other eyes.
                 colour_alone=bool(theirs) and not theirs & {colour, ""},
                 place=_place(box, height, width),
+                edge=_edge(box, height, width),
                 extent=_extent(box, height, width),
+                beside=_beside(box, boxes, landmarks, nouns),
             )
         )
 
@@ -119,8 +131,9 @@ def _phrases(t: _Traits) -> list[str]:
     said = [
         *((t.size, t.colour, t.row), (t.size, t.colour, t.column), ("", t.colour, t.row), ("", t.colour, t.column)),
         *((t.size, t.colour, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.colour, t.place)),
-        *((t.size, "", t.place), ("", t.colour, t.extent), ("", "", t.row), ("", "", t.column), (t.size, "", "")),
-        *(("", "", t.place), ("", t.colour, ""), ("", "", t.extent), ("", "", "")),
+        *((t.size, "", t.place), ("", t.colour, t.beside), ("", t.colour, t.extent), ("", t.colour, t.edge)),
+        *(("", "", t.row), ("", "", t.column), (t.size, "", ""), ("", "", t.beside), ("", "", t.place)),
+        *(("", t.colour, ""), ("", "", t.extent), ("", "", t.edge), ("", "", "")),
     ]
     ranked: dict[str, tuple[bool, int]] = {}
     for size, colour, where in said:
@@ -182,6 +195,30 @@ def _place(box: NDArray[np.float64], height: int, width: int) -> str:
         return f"at the {down} of the image"
     middle = max(abs(x1 + x2 - 1), abs(y1 + y2 - 1)) <= 1 / 3
     return "in the middle of the image" if middle else ""
+
+
+def _edge(box: NDArray[np.float64], height: int, width: int) -> str:
+    """The one edge of the image that the box touches."""
+    x1, y1, x2, y2 = box / (width, height, width, height)
+    gaps = {"left": x1, "right": 1 - x2, "top": y1, "bottom": 1 - y2}
+    touched = [edge for edge, gap in gaps.items() if gap < TOUCHES]
+    return f"at the {touched[0]} edge of the image" if len(touched) == 1 else ""
+
+
+def _beside(
+    box: NDArray[np.float64], boxes: NDArray[np.float64], landmarks: NDArray[np.int64], nouns: Sequence[str]
+) -> str:
+    """Where the box stands from the nearest thing that is the only one of its kind, if it lies wholly to one side."""
+    theirs = boxes[landmarks]
+    gaps = np.stack(
+        [theirs[:, 0] - box[2], box[0] - theirs[:, 2], theirs[:, 1] - box[3], box[1] - theirs[:, 3]], axis=1
+    )
+    gaps[(gaps < 0).all(axis=1)] = np.inf  # they overlap, as a thing does with itself
+    if not np.isfinite(gaps).any():
+        return ""
+    nearest = int(np.where(gaps.max(axis=1) >= 0, gaps.max(axis=1), np.inf).argmin())
+    side = ("to the left of", "to the right of", "above", "below")[int(gaps[nearest].argmax())]
+    return f"{side} the {nouns[landmarks[nearest]]}"
 
 
 def _extent(box: NDArray[np.float64], height: int, width: int) -> str:

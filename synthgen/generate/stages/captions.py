@@ -1,0 +1,175 @@
+"""Every box a region, every region its captions. The rules that all captioners share stand here, once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen import plugins
+from synthgen.errors import SynthgenError
+from synthgen.generate.captioners import Captioner
+from synthgen.language.agreement import agrees, names
+from synthgen.language.nouns import singular
+from synthgen.language.phrases import clean, gist, holds, repeats, words
+from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
+from synthgen.records.sample import NOT_PROMPTED, Annotation, Caption, Sample
+
+#: Whose captions no run replaces.
+HUMAN = "human"
+
+#: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
+DECIMALS = 4
+
+#: Bytes of a file of forbidden words.
+_MOST_BYTES = 2**20
+
+
+def settle(*, top_k: int = 5, min_score: float | None = None, forbidden: str = "") -> dict[str, Any]:
+    """The stage's options with what decides the bytes made definite: forbidden words themselves, not their file.
+
+    Args:
+        top_k: captions of a box, beside those by people.
+        min_score: captions below it get the reason "low_score"; None = none does.
+        forbidden: words or phrases with commas between them, or a file with one a line.
+
+    Raises:
+        SynthgenError: an option that makes no sense, or no such file.
+    """
+    if top_k < 1:
+        raise SynthgenError(f"--top-k {top_k} should be at least 1")
+    if min_score is not None and not np.isfinite(min_score):
+        raise SynthgenError(f"--min-score {min_score} should be a number, such as --min-score -1.5")
+    definite = {"top_k": top_k, "min_score": min_score, "forbidden": ",".join(sorted(_phrases(forbidden))) or None}
+    return {key: value for key, value in definite.items() if value is not None}
+
+
+def build(
+    plugin: str,
+    options: dict[str, Any],
+    *,
+    top_k: int = 5,
+    min_score: float | None = None,
+    forbidden: str = "",
+) -> Captions:
+    """The stage around the captioner `plugin`; its own options as `settle` gives them."""
+    captioner = plugins.build("generate.captioners", plugin, options)
+    phrases = frozenset(filter(None, forbidden.split(",")))
+    return Captions(captioner, top_k=top_k, min_score=min_score, forbidden=phrases)
+
+
+class Captions:
+    """The stage that writes captions. See `Stage`."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        *,
+        top_k: int = 5,
+        min_score: float | None = None,
+        forbidden: frozenset[str] = frozenset(),
+    ) -> None:
+        self.captioner = captioner
+        self.top_k = top_k
+        self.min_score = min_score
+        self.forbidden = forbidden
+
+    @property
+    def batch_size(self) -> int:
+        """See `Stage`; the captioner's, at each time."""
+        return self.captioner.batch_size
+
+    def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
+        """Give captions to each annotation that may be prompted; those by people stay first, others are replaced."""
+        wanted = [[a for a in sample.annotations if is_captioned(a)] for sample in samples]
+        regions = [_regions_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
+        categories = [[a.category for a in own] for own in wanted]
+        found = self.captioner.caption(images, regions, categories, self.top_k)
+        for sample, own, captions in zip(samples, wanted, found, strict=True):
+            done = {id(a): self._captioned(a, new) for a, new in zip(own, captions, strict=True)}
+            yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
+
+    def failed(self, sample: Sample) -> Sample:
+        """Flag the annotations that captions were wanted for, and leave them those by people."""
+        return replace(
+            sample,
+            annotations=tuple(
+                _flagged(replace(a, captions=_human(a)), "captioner_failed") if is_captioned(a) else a
+                for a in sample.annotations
+            ),
+        )
+
+    def _captioned(self, annotation: Annotation, new: Sequence[Caption]) -> Annotation:
+        kept = _human(annotation)
+        told = {gist(caption.text) for caption in kept}
+        added: list[Caption] = []
+        for caption in new:
+            text = clean(caption.text)
+            # Of captions that say the same the first is the best.
+            if text and gist(text) not in told and len(added) < self.top_k:
+                told.add(gist(text))
+                added.append(self._judged(replace(caption, text=text), annotation.category))
+        return _flagged(replace(annotation, captions=(*kept, *added)), *(() if kept or added else ("no_caption",)))
+
+    def _judged(self, caption: Caption, category: str) -> Caption:
+        """The caption with what a reader may want to filter by; nothing is dropped for it here."""
+        score = None if caption.score is None else round(caption.score, DECIMALS)
+        found = {
+            "only_category": _lemmas(caption.text) <= {lemma for name in names(category) for lemma in _lemmas(name)},
+            "forbidden_word": holds(caption.text, self.forbidden),
+            "low_score": score is not None and self.min_score is not None and score < self.min_score,
+            "repeats": repeats(caption.text),
+        }
+        reasons = tuple(sorted(reason for reason, given in found.items() if given))
+        return replace(caption, score=score, category_match=agrees(caption.text, category), reasons=reasons)
+
+
+def is_captioned(annotation: Annotation) -> bool:
+    """Whether a captioner is asked for this annotation."""
+    return not annotation.iscrowd and NOT_PROMPTED.isdisjoint(annotation.flags)
+
+
+def _lemmas(text: str) -> set[str]:
+    """The words of a text that say something of an object, each as one of many."""
+    return {singular(word) for word in gist(text).split()} - {"a", "an", "the", "and", "or", "of", "object", "thing"}
+
+
+def _human(annotation: Annotation) -> tuple[Caption, ...]:
+    return tuple(caption for caption in annotation.captions if caption.source == HUMAN)
+
+
+def _flagged(annotation: Annotation, *flags: str) -> Annotation:
+    """With these flags in place of what an earlier captioner left."""
+    kept = {flag for flag in annotation.flags if flag not in ("no_caption", "captioner_failed")}
+    return replace(annotation, flags=tuple(sorted(kept.union(flags))))
+
+
+def _regions_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float32]:
+    """The parts of some boxes inside their image: float32 [N, 4] XYXY, absolute pixels of the original image."""
+    boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
+    return clip_xyxy(xywh_to_xyxy(boxes), sample.height, sample.width).astype(np.float32)
+
+
+def _phrases(given: str) -> set[str]:
+    """Forbidden phrases as they are looked for: case folded, without punctuation.
+
+    Raises:
+        SynthgenError: it looks like a file, and is none that can be read.
+    """
+    path = Path(given)
+    parts = given.split(",")
+    if given and os.path.isfile(given):  # noqa: PTH113 - a list of words is no path, and may be too long for one
+        if path.stat().st_size > _MOST_BYTES:
+            raise SynthgenError(f"{path} is larger than {_MOST_BYTES} bytes; --forbidden takes a list of words")
+        try:
+            parts = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as why:
+            raise SynthgenError(f"cannot read {path} ({why}); --forbidden takes a text file in UTF-8") from None
+    elif len(parts) == 1 and ("/" in given or path.suffix):
+        raise SynthgenError(f"no file {path}; --forbidden takes words with commas between them, or such a file")
+    return {phrase for part in parts if (phrase := " ".join(words(part)))}
