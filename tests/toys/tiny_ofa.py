@@ -1,0 +1,164 @@
+"""OFA's goldens, the tiny network that they are of (48 channels, 2 + 2 layers, random), and a toy vocabulary."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from synthgen.networks.ofa.beam import BeamSettings
+from synthgen.networks.ofa.model import Encoded, Ofa, OfaNumbers, build_ofa
+from synthgen.networks.ofa.weights import load_weights
+
+FOLDER = Path(__file__).parents[1] / "golden"
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "ofa"
+
+#: The whole golden and the vocabulary, which are too large for here.
+ABSENT = None if REFERENCE.is_dir() else "the reference files of OFA are not here"
+
+#: What the golden's configuration says of its network.
+NUMBERS = OfaNumbers(dim=48, ffn=96, heads=4, encoder_layers=2, decoder_layers=2, resnet=(2, 2, 2), vocabulary=600,
+                     positions=48, token_bucket=8, image_bucket=7)  # fmt: skip
+
+TIED = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
+
+
+@cache
+def golden() -> dict[str, Any]:
+    """All of the small copy but the weights: arrays by name."""
+    with np.load(FOLDER / "ofa_tiny.npz") as file:
+        return {key: file[key] for key in file.files if not key.startswith("weights.")}
+
+
+@cache
+def searched() -> dict[str, Any]:
+    """What beam search found: "beam", "beam_settings" and "config"."""
+    found: dict[str, Any] = json.loads(str(golden()["json"]))
+    return found
+
+
+def settings(name: str) -> BeamSettings:
+    """One of the golden's three settings."""
+    given = searched()["beam_settings"][name]
+    return BeamSettings(
+        beams=given["beam"],
+        max_length=given["max_len_b"],
+        min_length=given["min_len"],
+        length_penalty=given["lenpen"],
+        no_repeat_ngram=given["no_repeat_ngram_size"],
+    )
+
+
+@cache
+def random_weights(numbers: OfaNumbers = NUMBERS) -> dict[str, Tensor]:
+    """A whole network's weights, the same each time, by HF's names; the two that are tied to the embedding left out."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = build_ofa(numbers).state_dict()
+    return {name: tensor for name, tensor in state.items() if name not in TIED}
+
+
+@cache
+def weights() -> dict[str, Tensor]:
+    """The golden's weights behind a random visual stem, which is not the golden's."""
+    with np.load(FOLDER / "ofa_tiny.npz") as file:
+        own = {
+            key.removeprefix("weights."): torch.from_numpy(file[key].astype(np.float32))
+            for key in file.files
+            if key.startswith("weights.")
+        }
+    return {**random_weights(), **own}
+
+
+@cache
+def whole_golden() -> dict[str, Tensor]:
+    """The golden as it was made, images and visual stem and all."""
+    return load_file(REFERENCE / "golden_tiny.safetensors")
+
+
+def whole_weights() -> dict[str, Tensor]:
+    """Its weights."""
+    return {k.removeprefix("weights."): v.float() for k, v in whole_golden().items() if k.startswith("weights.")}
+
+
+def network(given: dict[str, Tensor] | None = None) -> Ofa:
+    """The golden's network, ready, with the weights of the small copy or with others."""
+    own = build_ofa(NUMBERS)
+    load_weights(own, weights() if given is None else given)
+    return own
+
+
+class Sight(nn.Module):
+    """A visual stem that has seen already."""
+
+    def __init__(self, seen: Tensor) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.seen
+
+
+def network_that_has_seen() -> Ofa:
+    """The golden's network, whatever images it is shown those of the golden: what its visual stem gave is kept."""
+    own = network()
+    own.encoder.embed_images = Sight(torch.from_numpy(golden()["out.embed_images"]))  # type: ignore[assignment]
+    return own
+
+
+def encoded(net: Ofa) -> Encoded:
+    """The golden's two texts, one of which is padded, with their images."""
+    text = torch.from_numpy(golden()["in.input_ids"])
+    image = net.stem(torch.zeros(2, 3, 64, 96))
+    return net.encode(image, [0, 1], text, net.places(image, text.shape[1]), text == 1)
+
+
+def fairseq_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict as fairseq's OFA has it, with all that it stores beside."""
+    found = {}
+    for name, tensor in state.items():
+        half, _, rest = name.partition(".")
+        rest = rest.replace("cross_attn_mid_layer_norm", "cross_attn_ln").replace("ffn_layer_norm", "ffn_layernorm")
+        rest = rest.replace("self_attn_mid_layer_norm", "attn_ln" if half == "encoder" else "self_attn_ln")
+        rest = rest.replace("cross_attn_layer_norm", "encoder_attn_layer_norm").replace("cross_attn.", "encoder_attn.")
+        found[f"{half}.{rest}"] = tensor
+    embedding = state["encoder.embed_tokens.weight"]
+    beside = {
+        "encoder.version": torch.tensor([3.0]),
+        "decoder.version": torch.tensor([3.0]),
+        "encoder.token_rp_bucket": torch.zeros(4, 4, dtype=torch.int64),
+        "encoder.image_rp_bucket": torch.zeros(4, 4, dtype=torch.int64),
+        "decoder.token_rp_bucket": torch.zeros(4, 4, dtype=torch.int64),
+        "decoder.image_rp_bucket": torch.zeros(4, 4, dtype=torch.int64),
+        "decoder.image_position_idx": torch.zeros(1026, dtype=torch.int64),
+        "decoder.embed_tokens.weight": embedding,
+        "decoder.output_projection.weight": embedding,
+        "encoder.embed_images.bn1.num_batches_tracked": torch.tensor(7),
+    }
+    return {**found, **beside}
+
+
+#: A vocabulary that spells: OFA's special tokens, all bytes, and two pairs that merge.
+BYTES = [chr(b) for b in [*range(33, 127), *range(161, 173), *range(174, 256)]]
+BYTES += [chr(256 + i) for i in range(256 - len(BYTES))]
+MERGES = [("Ġ", "a"), ("c", "a"), ("ca", "t"), ("Ġ", "cat"), ("Ġ", "Ġ")]
+
+
+def vocabulary() -> dict[str, int]:
+    """Ids of its tokens."""
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *BYTES, *("".join(pair) for pair in MERGES), "<mask>"]
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def write_vocabulary(folder: Path) -> Path:
+    """As a checkpoint's folder has it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary()))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in MERGES))
+    return folder
