@@ -26,7 +26,7 @@ _BLANKS = b" \t\n\r"
 _REMEDY = "mend it in the file"
 
 # The first key of a record, with its bracket.
-_OPENING = re.compile(rb'\{(?:[ \t\n\r]{0,64}+"[^"\\]{0,64}+")?+')
+_OPENING = re.compile(rb'\{(?:[ \t\n\r]{0,64}+"[^"\\]{0,64}+")?')
 
 
 def stream(

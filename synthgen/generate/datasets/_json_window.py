@@ -19,11 +19,12 @@ _MAX_DEPTH = 10_000
 _QUOTE = ord('"')
 _CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 
-# Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack.
+# Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack. The atomic group is for
+# Python before 3.11.5, whose possessive repeats end in the middle of a part that does not fit.
 _BLANK = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _LETTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_UNTIL_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_UNTIL_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|(?>"(?:[^"\\]++|\\.)*+"))*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
 
 
