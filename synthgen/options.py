@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+DATA, STORE = Path("data"), Path("shards")
+
 Dataset = Annotated[
     str,
     typer.Option(
@@ -45,8 +47,27 @@ Segmenter = Annotated[
     ),
 ]
 Options = Annotated[
-    list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="Any other option of the segmenter")
+    list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="Any other option of the model")
 ]
+
+Captioner = Annotated[
+    str, typer.Option(help="attributes (no weights: category, colour, size, place); or package.module of your own")
+]
+TopK = Annotated[int, typer.Option(min=1, help="Captions of a box, beside those by people")]
+MinScore = Annotated[
+    float | None, typer.Option(help="Captions below it get the reason low_score (mean token log-probability)")
+]
+Forbidden = Annotated[
+    str,
+    typer.Option(metavar="WORDS|FILE", help="Captions with one of a,b,c or of a file get the reason forbidden_word"),
+]
+
+Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many shards: a first look")]
+MaxErrorShare = Annotated[
+    float, typer.Option(min=0, max=1, help="A shard with a larger share of failed images is not committed")
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed images of finished shards again")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing")]
 
 Workers = Annotated[
     int | None,
@@ -99,3 +120,5 @@ Zoom = Annotated[
     bool | None,
     typer.Option("--zoom", help="Prompt small boxes again on an enlarged part of the image"),
 ]
+NumBeams = Annotated[int | None, typer.Option(min=1, help="Beams of the search for captions")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Tokens of a caption at most")]

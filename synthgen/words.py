@@ -53,10 +53,16 @@ def images_in(job: Job, shards: Sequence[Shard]) -> int:
 def result(job: Job, tally: Tally) -> Iterator[str]:
     """What a run has done."""
     layer = f"{job.dataset}/{job.split}/{job.layer}"
+    boxes = many(tally.annotations, "box")
+    made = f"{many(tally.masks, 'mask')} for {boxes}"
+    if job.stage == "captions":
+        made = f"{many(tally.captions, 'caption')} for {tally.captioned:,} of {boxes}"
     yield (
-        f"{layer}: {many(tally.masks, 'mask')} for {many(tally.annotations, 'box')} on {many(tally.images, 'image')} "
+        f"{layer}: {made} on {many(tally.images, 'image')} "
         f"in {many(tally.committed, 'shard')}, {tally.rate:.1f} images/s"
     )
+    if job.stage == "captions" and tally.captioned:
+        yield f"  {tally.varied / tally.captioned:.0%} of them have five that differ, or more"
     yield from flags(tally.flags)
     if tally.failed_images:
         failed = many(tally.failed_images, "image")
@@ -82,12 +88,13 @@ def flags(counts: Mapping[str, int]) -> Iterator[str]:
 
 def what_next(folder: Path) -> Iterator[str]:
     """The end of the demo: where to look, and what to type for one's own data."""
-    yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box with its mask, drawn without any weights."
-    yield f"The masks are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'masks'}."
+    yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box, its mask, its captions; no weights."
+    yield f"Masks and captions are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'captions'}."
     yield ""
     yield "Your own data, a COCO-style JSON with boxes and a folder of images:"
     if sys.prefix != sys.base_prefix:  # in a virtual environment, as `make demo` is
         yield f"  . {Path(sys.prefix) / 'bin' / 'activate'}"
     yield "  synthgen doctor --dataset coco-json --annotations boxes.json --images photos/"
     yield "  synthgen masks  --dataset coco-json --annotations boxes.json --images photos/"
-    yield "  synthgen show   boxes/train/masks"
+    yield "  synthgen captions --dataset coco-json --annotations boxes.json --images photos/"
+    yield "  synthgen show   boxes/train/captions"

@@ -28,6 +28,8 @@ _WING = {
 MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.__main__": {"synthgen.cli"},
     "synthgen.cli": {"synthgen"},
+    "synthgen.jobs": {"synthgen"},
+    "synthgen.terminal": {"synthgen.progress", "synthgen.errors"},
     "synthgen.options": set(),
     "synthgen.errors": set(),
     "synthgen.plugins": {"synthgen.errors"},
@@ -75,7 +77,7 @@ GATES: dict[str, list[str]] = {
     "yaml": ["synthgen/train/manifest.py"],
     "PIL": ["synthgen/records/images.py", "synthgen/records/overlay.py"],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/evaluate.py"],
-    "typer": ["synthgen/cli.py", "synthgen/options.py"],
+    "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "options", "terminal")],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],
     "msgspec": ["synthgen/generate/datasets/*.py"],
     "skimage": ["synthgen/demo/*.py"],

@@ -76,10 +76,11 @@ def test_both_spellings_are_one_recipe(tmp_path):
     assert where == source.resolve("coco_json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
 
     def recipe(segmenter: str) -> str:
-        job = source.masks_job(
+        job = source.job(
             where,
             tmp_path / "store",
-            segmenter=segmenter,
+            stage="masks",
+            plugin=segmenter,
             options={},
             reads="annotations",
             layer="masks",

@@ -138,41 +138,55 @@ def make_layer(source: Source, store: Path, layer: str, *, shard_size: int = 0, 
         )
 
 
-def masks_job(
+def job(
     source: Source,
     store: Path,
     *,
-    segmenter: str,
+    stage: str,
+    plugin: str,
     options: dict[str, Any],
     reads: str,
     layer: str,
     max_error_share: float,
     retry_failed: bool,
+    stage_options: dict[str, Any] | None = None,
 ) -> Job:
-    """The job of drawing masks for a dataset; nothing is read or written but what the options need.
+    """The job of a stage over a dataset; nothing is read or written but what the options need.
 
     Raises:
-        SynthgenError: no such segmenter, option or image folder; a layer that cannot be written.
+        SynthgenError: no such plugin, option or image folder; a layer that cannot be written.
     """
     if check_word(layer) == check_word(reads) or layer in source.module.LAYERS:
         wrong = "is what the job reads" if layer == reads else f"is made from {source.name}'s own files"
-        another = "masks" if "masks" not in (reads, layer) else "masks-2"
+        another = stage if stage not in (reads, layer) else f"{stage}-2"
         raise SynthgenError(f"the layer '{layer}' {wrong}; choose another --layer to write, such as {another}")
-    full = plugins.checked("generate.segmenters", segmenter, options)
-    settle = getattr(plugins.load("generate.segmenters", segmenter), "settle", None)
+    work: Any = plugins.load("generate.stages", stage)
+    full = plugins.checked(work.SHELF, plugin, options)
+    settle = getattr(plugins.load(work.SHELF, plugin), "settle", None)
     return Job(
-        stage="masks",
+        stage=stage,
         dataset=source.name,
         split=source.split,
         reads=reads,
         layer=layer,
-        plugin=plugins.stem(segmenter),
+        plugin=plugins.stem(plugin),
         options=settle(**full) if settle else full,
+        stage_options=work.settle(**stage_options) if stage_options else {},
         store=store,
         images=source.image_folder(),
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
+
+
+def reads(source: Source, store: Path, layer: str, *, rather: str) -> str:
+    """The input of a layer where the user does not say: what it was begun from, else `rather` if that is there."""
+    house = ShardStore(store)
+    for shard in house.layer(source.name, source.split, check_word(layer))[:1]:
+        begun = (house.footer(shard) or {}).get("parent", {}).get("layer")
+        if isinstance(begun, str):
+            return begun
+    return rather if house.layer(source.name, source.split, rather) else "annotations"
 
 
 def ready(source: Source, job: Job, *, bar: NewBar) -> None:

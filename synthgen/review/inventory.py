@@ -20,8 +20,13 @@ FRESH = 300.0
 
 _SHARD = re.compile(r"\d{5,9}-of-\d{5,9}")
 
-#: Flags of objects that were to get a mask and did not.
-FAILED = frozenset({"empty_mask", "segmenter_failed"})
+#: Flags of objects that were to get a mask or captions and did not -> what they lack.
+FAILED = {
+    "empty_mask": "mask",
+    "segmenter_failed": "mask",
+    "no_caption": "caption",
+    "captioner_failed": "caption",
+}
 
 
 @dataclass
@@ -61,7 +66,7 @@ def layers(store: Path) -> Iterator[Layer]:
             found.counts.update({key: n for key, n in counts.items() if isinstance(n, int)})
             found.flags.update(counts.get("flags", {}))
             found.failed += len(footer.get("failed", []))
-            if counts.get("errors") or FAILED.intersection(counts.get("flags", {})):
+            if counts.get("errors") or FAILED.keys() & counts.get("flags", {}).keys():
                 found.to_tell.append(shard)
         yield found
 
@@ -78,11 +83,15 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
         counts = layer.counts
         yield f"  images   {counts['images']:,}, {counts['errors']:,} with an error"
         yield f"  boxes    {counts['annotations']:,}" + (f", {counts['masks']:,} masks" if "masks" in counts else "")
+        if counts["captions"]:
+            share = counts["varied"] / max(counts["captioned"], 1)
+            words = f"{counts['captions']:,} for {counts['captioned']:,} boxes"
+            yield f"  captions {words}, {share:.0%} of them with five that differ"
         if layer.flags:
             yield f"  flags    {', '.join(f'{flag} {n:,}' for flag, n in sorted(layer.flags.items()))}"
         yield from _runs(store / layer.name / "_log")
         if layer.failed and not failures:
-            yield f"  failed   {layer.failed:,} images; --failures lists them, `masks --retry-failed` tries again"
+            yield f"  failed   {layer.failed:,} images; --failures lists them, their command with --retry-failed retries"
         if failures:
             for shard in layer.to_tell:
                 yield from _failures(ShardStore(store), shard)
@@ -102,7 +111,7 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
 
 
 def _failures(house: ShardStore, shard: Shard) -> Iterator[str]:
-    """Each image with an error and each object without the mask that it was to get."""
+    """Each image with an error and each object without the mask or the captions that it was to get."""
     footer = house.footer(shard) or {}
     reasons = {entry["image_id"]: entry["error"] for entry in footer.get("failed", [])}
     for sample in house.read(shard):
@@ -110,9 +119,9 @@ def _failures(house: ShardStore, shard: Shard) -> Iterator[str]:
         if sample.error is not None:
             yield f"  failed   {image}: {sample.error}"
         for a in sample.annotations:
-            for flag in FAILED.intersection(a.flags):
-                reason = reasons.get(sample.image_id, FLAGS[flag]) if flag == "segmenter_failed" else FLAGS[flag]
-                yield f"  no mask  {image}, annotation {a.id} {a.category}: {reason}"
+            for flag in sorted(FAILED.keys() & set(a.flags)):
+                reason = reasons.get(sample.image_id, FLAGS[flag]) if flag.endswith("_failed") else FLAGS[flag]
+                yield f"  no {FAILED[flag]:<5} {image}, annotation {a.id} {a.category}: {reason}"
 
 
 def failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:

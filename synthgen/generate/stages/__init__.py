@@ -1,4 +1,5 @@
-"""Shelf of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one.
+"""Shelf of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one
+around a plugin of the shelf that its `SHELF` names.
 
 A stage with options of its own (`Job.stage_options`) has `settle(**stage_options) -> dict`: it is called once, where
 the job is begun, and gives them back with what decides the bytes made definite, or raises `SynthgenError`.

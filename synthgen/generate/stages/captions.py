@@ -20,6 +20,9 @@ from synthgen.language.phrases import clean, gist, holds, repeats, words
 from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
 from synthgen.records.sample import NOT_PROMPTED, Annotation, Caption, Sample
 
+#: Where the stage's plugins stand.
+SHELF = "generate.captioners"
+
 #: Whose captions no run replaces.
 HUMAN = "human"
 
@@ -58,7 +61,7 @@ def build(
     forbidden: str = "",
 ) -> Captions:
     """The stage around the captioner `plugin`; its own options as `settle` gives them."""
-    captioner = plugins.build("generate.captioners", plugin, options)
+    captioner = plugins.build(SHELF, plugin, options)
     phrases = frozenset(filter(None, forbidden.split(",")))
     return Captions(captioner, top_k=top_k, min_score=min_score, forbidden=phrases)
 

@@ -14,13 +14,16 @@ from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.records.geometry import box_iou, clip_xyxy, rle_area, rle_bbox_xyxy, xywh_to_xyxy
 from synthgen.records.sample import NOT_PROMPTED, Annotation, Sample
 
+#: Where the stage's plugins stand.
+SHELF = "generate.segmenters"
+
 #: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
 DECIMALS = 4
 
 
 def build(plugin: str, options: dict[str, Any]) -> Masks:
     """The stage around the segmenter `plugin`."""
-    return Masks(plugins.build("generate.segmenters", plugin, options))
+    return Masks(plugins.build(SHELF, plugin, options))
 
 
 class Masks:
