@@ -1,4 +1,4 @@
-"""Draw a sample for a person to judge: photograph, masks, boxes, names, scores."""
+"""Draw a sample for a person to judge: photograph, masks, boxes, names, scores, captions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ LONG_SIDE = 1024
 
 _MASK_OPACITY = 0.45
 
+#: Width of the captions beside the photograph, as a share of the long side.
+_CAPTIONS_SHARE = 0.6
+
 
 def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """The overlay of one sample.
 
     Masks are tinted and outlined, boxes drawn as the source gives them, each with its category and scores; a box
-    without a mask is drawn thin, with the reason from its flags. Below stand the file name and what went wrong.
+    without a mask is drawn thin, with the reason from its flags. Beside the photograph stand the captions, if there are
+    any, in the colours of their boxes; below it the file name and what went wrong.
 
     Args:
         image: uint8 [H, W, 3] RGB; None where it could not be read.
@@ -48,6 +52,8 @@ def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     taken: list[tuple[float, float, float, float]] = []
     for i in order:
         _label(pen, sample.annotations[i], _colour(i), scale, font, taken, size)
+    if any(a.captions for a in sample.annotations):
+        picture = _with_captions(picture, sample, font)
     return _with_footer(picture, sample, font)
 
 
@@ -159,11 +165,48 @@ def caption(annotation: Annotation) -> str:
     return "  ".join(words)
 
 
+def captions(annotation: Annotation) -> list[str]:
+    """A line a caption, best first: "a brown dog  -0.42  [low_score]", or "a dog  (human)"."""
+    lines = []
+    for own in annotation.captions:
+        marks = [own.text, f"({own.source})" if own.source == "human" else ""]
+        marks += [
+            f"{own.score:.2f}" if own.score is not None else "",
+            "[not it]" if own.category_match is False else "",
+        ]
+        lines.append("  ".join(filter(None, [*marks, f"[{', '.join(own.reasons)}]" if own.reasons else ""])))
+    return lines
+
+
+def _with_captions(
+    picture: Image.Image, sample: Sample, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> Image.Image:
+    """The picture with a column of captions at its right; objects that find no room there are counted."""
+    wide, step = round(max(picture.size) * _CAPTIONS_SHARE), round(font.getbbox("Ag")[3] * 1.25)
+    page = Image.new("RGB", (picture.width + wide, picture.height), (16, 16, 16))
+    page.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(page)
+    blocks = [(i, a, captions(a)) for i, a in enumerate(sample.annotations) if a.captions]
+    left, y = picture.width + step // 2, step // 2
+    for done, (i, annotation, lines) in enumerate(blocks):
+        if y + step * (len(lines) + 2) > picture.height and done:
+            pen.text((left, y), f"... and {len(blocks) - done} more objects", fill=(200, 200, 200), font=font)
+            break
+        pen.rectangle((left, y + step // 4, left + step // 2, y + 3 * step // 4), fill=_colour(i))
+        pen.text((left + step, y), annotation.category or "?", fill=_colour(i), font=font)
+        for place, line in enumerate(lines, 1):
+            pen.text((left + step, y + place * step), line[:200], fill=(235, 235, 235), font=font)
+        y += step * (len(lines) + 1) + step // 3
+    return page
+
+
 def _with_footer(
     picture: Image.Image, sample: Sample, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> NDArray[np.uint8]:
     masks = sum(a.segmentation is not None for a in sample.annotations)
     words = f"{sample.file_name}   {len(sample.annotations)} boxes, {masks} masks"
+    if count := sum(len(a.captions) for a in sample.annotations):
+        words += f", {count} captions"
     if sample.error:
         words += f"   ERROR: {sample.error}"
     high = round(font.getbbox("Ag")[3]) + 10

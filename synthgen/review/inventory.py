@@ -91,7 +91,7 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
             yield f"  flags    {', '.join(f'{flag} {n:,}' for flag, n in sorted(layer.flags.items()))}"
         yield from _runs(store / layer.name / "_log")
         if layer.failed and not failures:
-            yield f"  failed   {layer.failed:,} images; --failures lists them, their command with --retry-failed retries"
+            yield f"  failed   {layer.failed:,} images; --failures lists them, the command's --retry-failed retries"
         if failures:
             for shard in layer.to_tell:
                 yield from _failures(ShardStore(store), shard)

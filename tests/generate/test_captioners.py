@@ -61,8 +61,8 @@ def random_boxes(count: int, height: int = 60, width: int = 80, seed: int = 0) -
     return corners.reshape(-1, 4).astype(np.float32)
 
 
-def one(captioner, image, prompts, categories, top_k=5):
-    (found,) = captioner.caption([image], [prompts], [categories], top_k)
+def one(captioner, image, prompts, categories, top_k=5, crowd=()):
+    (found,) = captioner.caption([image], [prompts], [categories], [crowd], top_k)
     return found
 
 
@@ -89,7 +89,7 @@ def test_captions_for_each_box_in_order_best_first_none_twice(captioner, top_k):
     images = [noise(60, 80), noise(33, 47, 1), noise(100, 20, 2)]
     prompts = [random_boxes(5), boxes(), random_boxes(3, 100, 20)]
     categories = [["dog"] * 3 + ["cat"] * 2, [], ["tv", "dog", "Cabinet/shelf"]]
-    found = list(captioner.caption(images, prompts, categories, top_k))
+    found = list(captioner.caption(images, prompts, categories, [[], ["dog"], []], top_k))
     assert [len(own) for own in found] == [5, 0, 3]
     for captions in (captions for own in found for captions in own):
         assert 1 <= len(captions) <= top_k
@@ -106,17 +106,17 @@ def test_fewer_captions_are_the_best_of_more(captioner):
 
 
 def test_no_images_and_no_boxes(captioner):
-    assert list(captioner.caption([], [], [], 5)) == []
-    assert list(captioner.caption([noise(), noise()], [boxes(), boxes()], [[], []], 5)) == [[], []]
+    assert list(captioner.caption([], [], [], [], 5)) == []
+    assert list(captioner.caption([noise(), noise()], [boxes(), boxes()], [[], []], [[], []], 5)) == [[], []]
 
 
 def test_a_batch_gives_what_its_images_give_alone_and_twice_the_same(captioner):
     images = [noise(seed=seed) for seed in range(3)]
     prompts = [random_boxes(4, seed=seed) for seed in range(3)]
     categories = [["dog", "dog", "cup", "tv"]] * 3
-    together = list(captioner.caption(images, prompts, categories, 5))
+    together = list(captioner.caption(images, prompts, categories, [[]] * 3, 5))
     assert together == [one(captioner, *each) for each in zip(images, prompts, categories, strict=True)]
-    assert together == list(captioner.caption(images, prompts, categories, 5))
+    assert together == list(captioner.caption(images, prompts, categories, [[]] * 3, 5))
 
 
 def test_inputs_are_not_written_to(captioner):
@@ -222,6 +222,17 @@ def test_a_sibling_whose_colour_has_no_name_might_have_this_one():
         first, _ = say(boxes(left, right), ["dog", "dog"], painted((left, BROWN), (right, other)))
         assert article in first
     assert "the brown cat" not in say(boxes(left, right), ["cat", "dog"], painted((left, BROWN), (right, WHITE)))[0]
+
+
+def test_in_a_crowd_none_is_singled_out_nor_a_landmark():
+    rows, categories = boxes((0, 0, 40, 40), (60, 60, 70, 70), (20, 50, 30, 60)), ["dog", "dog", "cat"]
+    alone = [c.text for own in one(attributes.build(), noise(100, 100), rows, categories, 99) for c in own]
+    crowded = [
+        c.text for own in one(attributes.build(), noise(100, 100), rows, categories, 99, ["Dog", "cat"]) for c in own
+    ]
+    assert any(text.startswith("the ") for text in alone)
+    assert any(text.endswith(" the cat") for text in alone)
+    assert not any(text.startswith("the ") or text.endswith(" the cat") for text in crowded)
 
 
 def test_the_same_box_twice_is_one_object():

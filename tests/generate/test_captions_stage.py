@@ -37,8 +37,8 @@ class Toy:
         self.answer = [Caption(a, self.source) if isinstance(a, str) else a for a in answer]
         self.asked: list[tuple[list[list[float]], list[str]]] = []
 
-    def caption(self, images, boxes_xyxy, categories, top_k):
-        self.top_k = top_k
+    def caption(self, images, boxes_xyxy, categories, crowds, top_k):
+        self.top_k, self.crowds = top_k, crowds
         for boxes, own in zip(boxes_xyxy, categories, strict=True):
             assert boxes.dtype == np.float32
             assert boxes.shape == (len(own), 4)
@@ -76,8 +76,12 @@ def test_crowds_and_boxes_without_area_are_passed_through_unasked(flag):
     assert toy.asked == [([[3, 3, 7, 7]], ["dog"])]
 
 
-def test_a_crowd_without_its_flag_is_a_crowd():
-    assert run(Toy("a dog"), crowd := box(iscrowd=True)) == (crowd,)
+def test_a_crowd_without_its_flag_is_a_crowd_and_the_captioner_is_told_of_it():
+    toy = Toy("a dog")
+    assert run(toy, crowd := box(iscrowd=True), flagged := box(category="Cup", flags=("crowd",))) == (crowd, flagged)
+    assert toy.crowds == [["Cup", "dog"]]
+    run(toy, box(flags=("outside",)))
+    assert toy.crowds == [[]]
 
 
 @pytest.mark.parametrize("flag", sorted(set(FLAGS) - NOT_PROMPTED))
@@ -234,7 +238,7 @@ def test_a_failure_marks_what_was_wanted_and_nothing_else():
 @pytest.mark.parametrize("answers", [0, 1, 3])
 def test_a_captioner_that_answers_too_little_or_too_much_is_an_error_not_a_mixture(answers):
     class Wrong(Toy):
-        def caption(self, images, boxes_xyxy, categories, top_k):
+        def caption(self, images, boxes_xyxy, categories, crowds, top_k):
             yield from ([self.answer] * answers for _ in boxes_xyxy)
 
     with pytest.raises(ValueError, match="zip"):

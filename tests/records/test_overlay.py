@@ -11,8 +11,8 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.records.geometry import encode_mask
-from synthgen.records.overlay import LONG_SIDE, caption, draw, save, sheet
-from synthgen.records.sample import Annotation, Rle, Sample
+from synthgen.records.overlay import LONG_SIDE, caption, captions, draw, save, sheet
+from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
 
@@ -87,6 +87,32 @@ def test_words() -> None:
         "disc  iou .94  stab 1.00  box .05"
     )
     assert caption(Annotation(1, (0, 0, 1, 1), "", flags=("crowd", "clipped"))) == "?  [crowd, clipped]"
+
+
+def test_captions_stand_beside_the_photograph_and_leave_it_as_it_is() -> None:
+    some = (Caption("a disc", "toy", -0.5, True, ("low_score",)), Caption("犬 \x00" + "x" * 999, "human", None, False))
+    without = draw(sample(masked()), IMAGE)
+    beside = draw(sample(masked(captions=some)), IMAGE)
+    height = LONG_SIDE // 2
+    assert np.array_equal(beside[:height, :LONG_SIDE], without[:height])
+    column = beside[:height, LONG_SIDE:]
+    assert column.shape[1] > LONG_SIDE // 3
+    assert (column > 200).any()
+    many = draw(sample(*[masked(captions=some)] * 99), IMAGE)
+    assert many.shape == beside.shape
+
+
+def test_captions_in_words() -> None:
+    own = (
+        Caption("a disc", "toy", -0.5, True, ("low_score", "only_category")),
+        Caption("a cat", "human", None, False),
+        Caption("round", "toy"),
+    )
+    assert captions(masked(captions=own)) == [
+        "a disc  -0.50  [low_score, only_category]",
+        "a cat  (human)  [not it]",
+        "round",
+    ]
 
 
 def test_a_sheet_holds_all_pictures_in_order() -> None:

@@ -33,6 +33,7 @@ class Captioner(Protocol):
         images: Sequence[NDArray[np.uint8]],
         boxes_xyxy: Sequence[NDArray[np.float32]],
         categories: Sequence[Sequence[str]],
+        crowds: Sequence[Sequence[str]],
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
         """Yield for each image, in order, one list for each of its boxes, in order: captions, best first, none twice.
@@ -43,6 +44,8 @@ class Captioner(Protocol):
             images: uint8 [H, W, 3] RGB each, of any sizes.
             boxes_xyxy: float32 [N, 4] each, absolute pixels of the original image, inside it, with an area; N may be 0.
             categories: the names of the boxes' categories, as the data set spells them; "" where it gives none.
+            crowds: the categories of which an image shows more than is boxed (COCO iscrowd): there "the left one" may
+                be false. A captioner that looks at pixels alone has no use for it, nor for `categories`.
             top_k: captions that each box gets at most; at least 1.
         """
         ...

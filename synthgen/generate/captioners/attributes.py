@@ -1,7 +1,8 @@
 """Captions without weights: category, colour, size and place, all read off the boxes and the pixels.
 
-True by construction. An object is compared with the other boxes of its category that the captioner is given; boxes that
-are nearly the same are taken for one object. "the" singles out one of several; what does not single it out has an "a".
+True by construction. An object is compared with the other boxes of its category that the captioner is given, unless
+there is a crowd of them; boxes that are nearly the same are taken for one object. "the" singles out one of several; what
+does not single it out has an "a".
 """
 
 from __future__ import annotations
@@ -56,15 +57,15 @@ class Attributes:
         images: Sequence[NDArray[np.uint8]],
         boxes_xyxy: Sequence[NDArray[np.float32]],
         categories: Sequence[Sequence[str]],
+        crowds: Sequence[Sequence[str]],
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
-        for image, boxes, own in zip(images, boxes_xyxy, categories, strict=True):
+        for image, boxes, own, more in zip(images, boxes_xyxy, categories, crowds, strict=True):
             nouns = [noun_of(category) for category in own]
             colours = [colour_of(image, box) for box in boxes]
-            yield [
-                [Caption(text, self.source) for text in texts[:top_k]]
-                for texts in _described(boxes.astype(np.float64), nouns, colours, image.shape[0], image.shape[1])
-            ]
+            crowded = {noun_of(category) for category in more}
+            found = _described(boxes.astype(np.float64), nouns, colours, crowded, image.shape[0], image.shape[1])
+            yield [[Caption(text, self.source) for text in texts[:top_k]] for texts in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,22 @@ def noun_of(category: str) -> str:
 
 
 def _described(
-    boxes: NDArray[np.float64], nouns: Sequence[str], colours: Sequence[str], height: int, width: int
+    boxes: NDArray[np.float64],
+    nouns: Sequence[str],
+    colours: Sequence[str],
+    crowded: set[str],
+    height: int,
+    width: int,
 ) -> Iterator[list[str]]:
     """The captions of each box (float64 [N, 4] XYXY, pixels), most specific first."""
     labels = np.array(nouns)
     kinds, counts = np.unique(labels, return_counts=True)
-    landmarks = np.flatnonzero(np.isin(labels, kinds[(counts == 1) & (kinds != NO_NAME)]))
+    landmarks = np.flatnonzero(np.isin(labels, kinds[counts == 1]) & ~np.isin(labels, [NO_NAME, *crowded]))
     for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):
         others = np.flatnonzero(labels == noun)
         others = others[(others != i) & (box_iou(boxes[others], box) < SAME)]
+        if noun in crowded:
+            others = others[:0]
         theirs = {colours[j] for j in others}
         yield _phrases(
             _Traits(

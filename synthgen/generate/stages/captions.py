@@ -92,7 +92,8 @@ class Captions:
         wanted = [[a for a in sample.annotations if is_captioned(a)] for sample in samples]
         regions = [_regions_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         categories = [[a.category for a in own] for own in wanted]
-        found = self.captioner.caption(images, regions, categories, self.top_k)
+        crowds = [sorted({a.category for a in sample.annotations if _is_crowd(a)}) for sample in samples]
+        found = self.captioner.caption(images, regions, categories, crowds, self.top_k)
         for sample, own, captions in zip(samples, wanted, found, strict=True):
             done = {id(a): self._captioned(a, new) for a, new in zip(own, captions, strict=True)}
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
@@ -135,6 +136,10 @@ class Captions:
 def is_captioned(annotation: Annotation) -> bool:
     """Whether a captioner is asked for this annotation."""
     return not annotation.iscrowd and NOT_PROMPTED.isdisjoint(annotation.flags)
+
+
+def _is_crowd(annotation: Annotation) -> bool:
+    return annotation.iscrowd or "crowd" in annotation.flags
 
 
 def _lemmas(text: str) -> set[str]:
