@@ -22,6 +22,7 @@ export SYNTHGEN_DATA="${SYNTHGEN_DATA:-$PWD/data}"
 export SYNTHGEN_STORE="${SYNTHGEN_STORE:-$PWD/shards}"
 export SYNTHGEN_WEIGHTS="${SYNTHGEN_WEIGHTS:-$PWD/weights}"
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # once the job is over, nothing is waited for
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # As Ray sees it: `hostname` may know another address, or the loopback's.

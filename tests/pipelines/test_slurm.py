@@ -132,7 +132,7 @@ def test_slurm_makes_the_masks_of_one_machine(tmp_path):
     """Two nodes of a real Ray cluster, both on this machine; nothing of it is left."""
     pytest.importorskip("ray")
     world.draw(tmp_path, images=24)
-    own = "--dataset coco-json --annotations boxes.json --images photos --segmenter toys.slow"
+    own = "--dataset coco-json --annotations boxes.json --images photos --segmenter toys.slow -O seconds=0.3"
     path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     alone = [sys.executable, "-m", "synthgen", "masks", *own.split(), "--store", "alone"]
     subprocess.run(alone, cwd=tmp_path, env=os.environ | path, check=True, capture_output=True)
