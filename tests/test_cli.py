@@ -324,7 +324,7 @@ def test_another_segmenter_needs_another_layer(synthgen, tmp_path: Path) -> None
 
 def test_version_and_help(synthgen) -> None:
     assert re.fullmatch(r"synthgen \d+\.\d+\.\d+\n", synthgen("--version").out)
-    for command in ("ingest", "doctor", "masks", "status", "show", "demo"):
+    for command in ("ingest", "doctor", "masks", "captions", "status", "show", "demo"):
         told = synthgen(command, "--help")
         assert told.code == 0
         assert len(told.out) > 200

@@ -1,8 +1,8 @@
 """Captions without weights: category, colour, size and place, all read off the boxes and the pixels.
 
 True by construction. An object is compared with the other boxes of its category that the captioner is given, unless
-there is a crowd of them; boxes that are nearly the same are taken for one object. "the" singles out one of several; what
-does not single it out has an "a".
+there is a crowd of them; boxes that are nearly the same are taken for one object. "the" singles out one of several;
+what does not single it out has an "a".
 """
 
 from __future__ import annotations

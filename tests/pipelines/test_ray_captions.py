@@ -1,0 +1,39 @@
+"""Captions on a Ray cluster are those of one machine, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import world
+
+pytest.importorskip("ray")
+
+ROOT = Path(__file__).parents[2]
+OWN = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos"]
+
+
+def run(folder: Path, *words: str) -> str:
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("SYNTHGEN_", "RAY_"))}
+    own |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, env=own, check=True, text=True, capture_output=True, timeout=180
+    ).stdout
+
+
+@pytest.mark.slow
+def test_a_cluster_writes_the_captions_of_one_machine(tmp_path: Path) -> None:
+    world.draw(tmp_path, images=24)
+    run(tmp_path, "synthgen", "ingest", *OWN, "--shard-size", "4")
+    run(tmp_path, "synthgen", "captions", *OWN, "--layer", "here")
+    told = run(tmp_path, "pipelines.captions", *OWN, "--layer", "there", "--workers", "2")
+    assert "for 72 of 72 boxes on 24 images in 6 shards" in told
+    here, there = (
+        {path.name: path.read_bytes() for path in (tmp_path / "shards/boxes/train" / layer).glob("*.parquet")}
+        for layer in ("here", "there")
+    )
+    assert len(here) == 6
+    assert here == there

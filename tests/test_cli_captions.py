@@ -1,0 +1,152 @@
+"""`synthgen captions` as a person types it: what it reads, what it says, how it resumes, how mistakes are told."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from toys import world
+
+from synthgen.cli import main
+from synthgen.records.sample import Sample
+from synthgen.records.store import ShardStore
+
+OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
+
+
+@pytest.fixture
+def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+    world.draw(tmp_path, images=8)
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return run
+
+
+def samples(folder: Path, layer: str) -> list[Sample]:
+    store = ShardStore(folder / "shards")
+    return [s for shard in store.layer("boxes", "train", layer) for s in store.read(shard)]
+
+
+def parent(folder: Path, layer: str) -> str:
+    store = ShardStore(folder / "shards")
+    return store.footer(store.layer("boxes", "train", layer)[0])["parent"]["layer"]
+
+
+def test_from_boxes_to_captions_and_pictures(synthgen, tmp_path):
+    code, told = synthgen("captions", *OWN)
+    assert code == 0, told
+    assert re.search(r"\d+ captions for 24 of 24 boxes on 8 images in 1 shard", told)
+    assert re.search(r"\d+% of them have five that differ", told)
+    assert parent(tmp_path, "captions") == "annotations"
+    assert all(0 < len(a.captions) <= 5 for s in samples(tmp_path, "captions") for a in s.annotations)
+    assert "nothing to do" in synthgen("captions", *OWN)[1]
+    status = synthgen("status")[1]
+    assert "made by  attributes top_k=5" in status
+    assert re.search(r"captions \d+ for 24 boxes, \d+% of them with five that differ", status)
+    code, told = synthgen("show", "boxes/train/captions", "--n", "2", "--out", "pictures")
+    assert code == 0, told
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+
+
+def test_masks_are_read_where_they_are_and_a_layer_goes_on_from_what_it_was_begun_with(synthgen, tmp_path):
+    assert synthgen("captions", *OWN, "--layer", "early")[0] == 0
+    assert synthgen("masks", *OWN, "--segmenter", "box_fill")[0] == 0
+    assert synthgen("captions", *OWN)[0] == 0
+    assert parent(tmp_path, "captions") == "masks"
+    assert all(a.segmentation is not None for s in samples(tmp_path, "captions") for a in s.annotations)
+    code, told = synthgen("captions", *OWN, "--layer", "early")
+    assert (code, "nothing to do" in told) == (0, True)
+    assert parent(tmp_path, "early") == "annotations"
+    assert synthgen("captions", *OWN, "--reads", "annotations", "--layer", "plain")[0] == 0
+    assert parent(tmp_path, "plain") == "annotations"
+    assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--reads", "plain", "--layer", "last")[0] == 0
+    assert samples(tmp_path, "last") == samples(tmp_path, "captions")
+
+
+def test_options_of_the_stage_are_of_the_recipe(synthgen, tmp_path):
+    (tmp_path / "words.txt").write_text("Ball\ncoin\n")
+    flags = ("--top-k", "2", "--min-score", "-1.5", "--forbidden", "words.txt")
+    assert synthgen("captions", *OWN, *flags)[0] == 0
+    made = [c for s in samples(tmp_path, "captions") for a in s.annotations for c in a.captions]
+    assert all(("forbidden_word" in c.reasons) == bool(re.search(r"\b(ball|coin)\b", c.text)) for c in made)
+    assert any("forbidden_word" in c.reasons for c in made)
+    (tmp_path / "words.txt").unlink()
+    assert "nothing to do" in synthgen("captions", *OWN, *flags[:4], "--forbidden", "coin, ball")[1]
+    code, told = synthgen("captions", *OWN, "--top-k", "3")
+    assert code == 2
+    assert "made with attributes forbidden=ball,coin min_score=-1.5 top_k=2; this job says attributes top_k=3" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--captioner", "atributes"), r"no captioner named 'atributes'; did you mean 'attributes'\?"),
+        (("--captioner", "no.such"), r"no module 'no.such' to take a captioner from"),
+        (("--num-beams", "5"), r"'attributes' takes batch_size; got 'num_beams'"),
+        (("--checkpoint", "x"), r"'attributes' takes batch_size; got 'checkpoint'"),
+        (("--forbidden", "none.txt"), r"no file none.txt; --forbidden takes"),
+        (("--min-score", "nan"), r"--min-score nan should be a number"),
+        (("--reads", "masks"), r"boxes/train/masks has no shards"),
+        (("--reads", "captions"), r"'captions' is what the job reads; .*such as captions-2"),
+        (("--layer", "annotations"), r"'annotations' is what the job reads; .*such as captions"),
+        (("--layer", "human"), r"made from boxes's own files; .*such as captions"),
+        (("--workers", "2"), r"--workers 2 needs Ray \(`python -m pipelines.captions`\)"),
+        (("--gpus-per-worker", "1"), r"type `python -m pipelines.captions` in place of `synthgen captions`"),
+    ],
+)
+def test_each_mistake_has_its_sentence(synthgen, tmp_path, words, sentence):
+    code, told = synthgen("captions", *OWN, *words)
+    assert code == 2, told
+    assert re.search(sentence, told), told
+    assert "Traceback" not in told
+    assert not list(tmp_path.rglob("captions/*.parquet"))
+
+
+def test_a_captioner_that_fails_on_an_image_flags_its_boxes_and_may_be_retried(synthgen, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "photos/0003.png"
+    poisoned = Image.open(path)
+    poisoned.putpixel((0, 0), (255, 0, 0))
+    poisoned.save(path)
+    flags = ("--captioner", "toys.mute", "-O", "cure=cure", "--max-error-share", "1")
+    code, told = synthgen("captions", *OWN, *flags)
+    assert code == 0, told
+    assert "1 image failed" in told
+    failed = [a for s in samples(tmp_path, "captions") for a in s.annotations if "captioner_failed" in a.flags]
+    assert len(failed) == 3
+    assert not any(a.captions for a in failed)
+    told = synthgen("status", "--failures")[1]
+    assert "no caption 00000 image 3 0003.png, annotation 7" in told
+    assert "toys.mute failed (RuntimeError: mute)" in told
+    (tmp_path / "cure").touch()
+    assert synthgen("captions", *OWN, *flags, "--retry-failed")[0] == 0
+    assert all(a.captions and not a.flags for s in samples(tmp_path, "captions") for a in s.annotations)
+
+
+def test_the_demo_ends_with_captions(synthgen, tmp_path):
+    code, told = synthgen("demo", "--folder", "demo")
+    assert code == 0, told
+    store = ShardStore(tmp_path / "demo/shards")
+    assert [layer for _, _, layer in store.layers()] == ["annotations", "captions", "masks"]
+    (shard,) = store.layer("demo", "train", "captions")
+    flat = [a for s in store.read(shard) for a in s.annotations]
+    assert sum(bool(a.captions and a.segmentation) for a in flat) == len(flat) - 1  # a crowd
+    coins = [c.text for a in flat if a.category == "coin" for c in a.captions]
+    assert coins
+    assert not any(text.startswith("the ") for text in coins)  # there are more of them than are boxed
+    assert (tmp_path / "demo/pictures/sheet.png").exists()
