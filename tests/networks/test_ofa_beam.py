@@ -265,3 +265,36 @@ def test_searches_beyond_the_network_are_told():
         list(describe(net, image, [0], prompts(1), BeamSettings(max_length=48), chunk=1))
     with pytest.raises(ValueError, match="1 owners, 2 prompts and chunks of 1 do not go together"):
         list(describe(net, image, [0], prompts(2), BeamSettings(), chunk=1))
+
+
+def test_places_may_be_kept():
+    net, s = network(), BeamSettings(max_length=4)
+    image, text = net.stem(PIXELS), prompts(2)
+    kept = net.places(image, 7)
+    assert list(describe(net, image, [0, 1], text, s, chunk=2, places=kept)) == list(
+        describe(net, image, [0, 1], text, s, chunk=2)
+    )
+    with pytest.raises(ValueError, match=r"places of \(3, 4, 8\) do not go together"):
+        list(describe(net, image, [0, 1], text, s, chunk=2, places=net.places(image, 8)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_finds_what_the_cpu_does(dtype):
+    """In bfloat16 by its own measure: each hypothesis scores, in float32, about what it says."""
+    cpu, gpu, s = network(), network().cuda(), BeamSettings(max_length=8)
+    set_precision(gpu, dtype)
+    owner, text = [0, 1, 2, 2], prompts(4)
+    image = cpu.stem(PIXELS)
+    made = cpu.encode(image, owner, text, cpu.places(image, 7))
+    found = list(describe(gpu, gpu.stem(PIXELS.cuda()), owner, text.cuda(), s, chunk=3))
+    if dtype == torch.float32:
+        assert all(same(a, b) for a, b in zip(found, search(cpu, made, s), strict=True))
+    for box, of_box in enumerate(found):
+        alone = Encoded(made.states[box : box + 1], made.places, None)
+        assert len(of_box) == s.beams
+        for h in of_box:
+            assert abs(h.score - total(cpu, alone, h.tokens) / len(h.tokens)) < (
+                0.05 if dtype == torch.bfloat16 else CLOSE
+            )

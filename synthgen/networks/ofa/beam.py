@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from synthgen.networks.ofa.model import Encoded, ImageTokens, Ofa
+from synthgen.networks.ofa.model import Encoded, ImageTokens, Ofa, Places
 
 BOS, PAD, EOS = 0, 1, 2
 
@@ -79,12 +79,14 @@ def describe(
     *,
     chunk: int,
     padding: Tensor | None = None,
+    places: Places | None = None,
 ) -> Iterator[list[Hypothesis]]:
     """What the network says of n boxes, each of one of B images: for each in order its hypotheses, best first.
 
     Args:
         image, owner, prompts, padding: as `Ofa.encode` takes them.
         chunk: boxes at a time, which bounds the memory.
+        places: of these images and prompts, if they were kept from before.
 
     Raises:
         ValueError: these do not go together.
@@ -93,7 +95,7 @@ def describe(
         raise ValueError(f"{len(owner)} owners, {len(prompts)} prompts and chunks of {chunk} do not go together")
     if not owner:
         return
-    places = network.places(image, prompts.shape[1])
+    places = places or network.places(image, prompts.shape[1])
     for start in range(0, len(owner), chunk):
         part = slice(start, start + chunk)
         hidden = None if padding is None else padding[part]
@@ -121,7 +123,7 @@ def search(network: Ofa, encoded: Encoded, settings: BeamSettings) -> list[list[
     total = torch.zeros(boxes, 1, device=device)
     for step in range(settings.max_length + 1):
         logits = network.decode(tokens[:, :, -1:], cache)[:, :, 0]
-        logp = _allowed(logits.float().log_softmax(2), tokens, step, settings)
+        logp = _allowed(logits.log_softmax(2), tokens, step, settings)
         parents, chosen, total = _choose(logp, total, tokens, alive, done, settings)
         tokens = torch.cat([tokens.gather(1, parents[:, :, None].expand(-1, -1, step + 1)), chosen[:, :, None]], 2)
         left = (~done.full()[alive]).nonzero()[:, 0]
@@ -136,9 +138,9 @@ def search(network: Ofa, encoded: Encoded, settings: BeamSettings) -> list[list[
 
 
 def _allowed(logp: Tensor, tokens: Tensor, step: int, settings: BeamSettings) -> Tensor:
-    """Log-probabilities [n, beams, vocabulary] after `tokens` [n, beams, step + 1], -inf for what must not follow."""
+    """The log-probabilities [n, beams, vocabulary] given, -inf now for what must not follow tokens [n, beams, t]."""
     never = -torch.inf
-    logp = logp.masked_fill(logp.isnan(), never)
+    logp.masked_fill_(logp.isnan(), never)
     logp[..., PAD] = never
     if step < settings.min_length:
         logp[..., EOS] = never
@@ -150,7 +152,7 @@ def _allowed(logp: Tensor, tokens: Tensor, step: int, settings: BeamSettings) ->
         seen = tokens.unfold(2, size, 1)  # [n, beams, windows, size]
         latest = tokens[:, :, None, tokens.shape[2] + 1 - size :]
         again = (seen[..., :-1] == latest).all(3)
-        logp = logp.scatter(2, torch.where(again, seen[..., -1], PAD), never)
+        logp.scatter_(2, torch.where(again, seen[..., -1], PAD), never)
     return logp
 
 

@@ -82,17 +82,19 @@ class Places(NamedTuple):
     Attributes:
         embedding: float32 [L, dim], the places of the L tokens, image first; the decoder needs them too.
         bias: of each encoder layer [1, heads, L, L], added to the attention scores; in the network's dtype.
+        of: rows and columns of the image, tokens of the text.
     """
 
     embedding: Tensor
     bias: list[Tensor]
+    of: tuple[int, int, int]
 
 
 class Encoded(NamedTuple):
     """What the encoder makes of n boxes.
 
     Attributes:
-        states: [n, L, dim].
+        states: [n, L, dim]; what stands at padding means nothing.
         places: float32 [L, dim].
         padding: bool [n, L], True where no token is; None if all are tokens.
     """
@@ -109,7 +111,7 @@ class Cache:
     Attributes:
         own: keys and values of the texts, [layers, 2, n * beams, heads, steps, head_dim]; filled up to `length`.
         cross: of each layer keys and values of the encoder's states, [n, heads, L, head_dim]; the beams share them.
-        own_bias: of each layer [heads, steps, steps], -inf where a token would look ahead.
+        own_bias: of each layer [1, heads, steps, steps], -inf where a token would look ahead.
         cross_bias: [heads, steps, L].
         padding: 0, and -inf at padding, [n, 1, 1, L]; None if there is none.
     """
@@ -271,7 +273,7 @@ class Encoder(nn.Module):
             bias[:, :pixels, :pixels] += looked_up(of_image, within_image)
             bias[:, pixels:, pixels:] += looked_up(of_text, within_text)
             biases.append(aligned(bias, self.layer_norm.weight.dtype))
-        return Places(embedding, biases)
+        return Places(embedding, biases, (rows, columns, length))
 
     def forward(self, image: Tensor, text: Tensor, places: Places, padding: Tensor | None) -> Encoded:
         """Image tokens [n, rows * columns, dim] and text [n, t]; padding is bool [n, t]. See `Ofa.encode`."""
@@ -280,7 +282,6 @@ class Encoder(nn.Module):
         hidden: Tensor | None = None
         if padding is not None:
             padding = torch.cat([padding.new_zeros(image.shape[:2]), padding], dim=1)
-            x = x.masked_fill(padding[:, :, None], 0)
             hidden = _minus_infinity(padding, x.dtype)
         for layer, bias in zip(self.layers, places.bias, strict=True):
             x = layer(x, bias if hidden is None else bias + hidden)
@@ -323,7 +324,7 @@ class Decoder(nn.Module):
             own=states.new_zeros(len(self.layers), 2, len(states), n.heads, steps, n.dim // n.heads),
             cross=[cast(DecoderLayer, layer).cross_attn.keys_and_values(states) for layer in self.layers],
             own_bias=[
-                (alike + looked_up(table, buckets)).masked_fill(ahead, -torch.inf).to(states.dtype)
+                aligned((alike + looked_up(table, buckets)).masked_fill(ahead, -torch.inf), states.dtype)
                 for table in self.token_rel_pos_table_list
             ],
             cross_bias=crossed.to(states.dtype),
@@ -339,10 +340,9 @@ class Decoder(nn.Module):
         if cache.padding is not None:
             cross_bias = cross_bias + cache.padding
         for layer, own, own_bias, cross in zip(self.layers, cache.own, cache.own_bias, cache.cross, strict=True):
-            x = layer(x, own, new, own_bias[None, :, new, : new.stop], cross, cross_bias)
+            x = layer(x, own, new, own_bias[:, :, new, : new.stop], cross, cross_bias)
         cache.length = new.stop
-        logits: Tensor = self.output_projection(self.layer_norm(x))
-        return logits
+        return _projected(self.layer_norm(x), self.output_projection.weight)
 
 
 class Ofa(nn.Module):
@@ -402,11 +402,11 @@ class Ofa(nn.Module):
         Raises:
             ValueError: these do not go together.
         """
-        expected = image.rows * image.columns + text.shape[-1]
-        if text.dim() != 2 or len(owner) != len(text) or len(places.embedding) != expected:
+        wanted = (image.rows, image.columns, text.shape[-1])
+        if text.dim() != 2 or len(owner) != len(text) or places.of != wanted:
             raise ValueError(
-                f"{len(owner)} owners, texts of {list(text.shape)} and {len(places.embedding)} places for an image of "
-                f"{image.rows} by {image.columns} do not go together"
+                f"{len(owner)} owners, texts of {list(text.shape)}, images of {image.rows} by {image.columns} tokens "
+                f"and places of {places.of} do not go together"
             )
         if owner and not 0 <= min(owner) <= max(owner) < len(image.tokens):
             raise ValueError(f"texts of images {min(owner)} to {max(owner)}, but there are {len(image.tokens)} images")
@@ -434,7 +434,7 @@ class Ofa(nn.Module):
             cache: remembers them.
 
         Returns:
-            [n, beams, t, vocabulary], in the network's dtype.
+            float32 [n, beams, t, vocabulary].
 
         Raises:
             ValueError: other boxes or beams than the cache has, or more tokens than it has room for.
@@ -479,6 +479,14 @@ def _embedding(rows: int, dim: int) -> nn.Embedding:
 
 def _tables(buckets: int, heads: int, layers: int) -> nn.ModuleList:
     return nn.ModuleList(_embedding(buckets, heads) for _ in range(layers))
+
+
+def _projected(states: Tensor, words: Tensor) -> Tensor:
+    """The logits of states [..., dim] in float32: in bfloat16 the likeliest words of a step would often be equal."""
+    if states.is_cuda and states.dtype != torch.float32:
+        rows: Tensor = torch.mm(states.flatten(0, -2), words.T, out_dtype=torch.float32)
+        return rows.view(*states.shape[:-1], len(words))
+    return (states @ words.T).float()
 
 
 def _minus_infinity(padding: Tensor, dtype: torch.dtype) -> Tensor:

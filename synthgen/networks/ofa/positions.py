@@ -71,7 +71,6 @@ def looked_up(table: nn.Module, buckets: Tensor) -> Tensor:
 def aligned(bias: Tensor, dtype: torch.dtype) -> Tensor:
     """A bias [heads, q, k] as [1, heads, q, k] in the attention's dtype, laid out as fused attention reads it."""
     heads, queries, keys = bias.shape
-    room = bias.new_empty(heads, queries, -(-keys // _ALIGNED) * _ALIGNED, dtype=dtype)
-    room[..., keys:] = 0
+    room = bias.new_zeros(heads, queries, -(-keys // _ALIGNED) * _ALIGNED, dtype=dtype)
     room[..., :keys] = bias
     return room[None, ..., :keys]
