@@ -138,8 +138,7 @@ class Benchmark:
         how = f"{self.args.precision}{' compiled' if self.args.compile else ''}"
         print(
             f"{self.args.segmenter} {self.args.variant}, {how}, {chip}, torch {torch.__version__}; {len(self.samples)} "
-            f"images, {self.args.boxes} boxes each; {self.segmenter.batch_size} images and {self.segmenter.box_chunk} "
-            "boxes at once"
+            f"images, {self.args.boxes} boxes each; {self.segmenter.portions}"
         )
         for name, each in seconds.items():
             memory = f"{peak[name]:6.2f} GiB" if self.cuda else ""
@@ -196,7 +195,7 @@ class Benchmark:
         @torch.inference_mode()
         def way(_: Sequence[Sample]) -> None:
             for pixels, own in batches:
-                for _chunk in decode(network, encode(network, pixels), own, chunk=self.segmenter.box_chunk):
+                for _chunk in decode(network, encode(network, pixels), own, chunk=self.segmenter.portions.boxes):
                     pass
 
         return way

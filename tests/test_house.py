@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 #: Room -> the rooms of the house that it may import. The longest name that fits a module is its room.
 _WING = {
     *("synthgen.records", "synthgen.networks", "synthgen.language"),
-    *("synthgen.plugins", "synthgen.weights", "synthgen.errors"),
+    *("synthgen.plugins", "synthgen.weights", "synthgen.devices", "synthgen.errors"),
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.__main__": {"synthgen.cli"},
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.plugins": {"synthgen.errors"},
     "synthgen.progress": {"synthgen.errors"},
     "synthgen.weights": {"synthgen.records.files", "synthgen.progress", "synthgen.errors"},
+    "synthgen.devices": {"synthgen.errors"},
     "synthgen.words": {"synthgen.generate", "synthgen.records", "synthgen.errors"},
     "synthgen.demo": {"synthgen.demo", "synthgen.errors"},
     "synthgen.records": {"synthgen.records", "synthgen.errors"},
@@ -66,6 +67,7 @@ _TORCH = [
     "synthgen/generate/captioners/*.py",
     "synthgen/networks/*.py",
     "synthgen/networks/*/*.py",
+    "synthgen/devices.py",
     *(f"synthgen/train/{name}.py" for name in ("batch", "loop", "evaluate", "checkpoint")),
 ]
 GATES: dict[str, list[str]] = {

@@ -166,7 +166,7 @@ def test_fewer_boxes_where_memory_runs_out(checkpoints, monkeypatch):
     monkeypatch.setattr(_sam, "decode", greedy)
     (found,) = segmenter.segment(IMAGES[2:], BOXES[2:])
     assert alike(found, expected)
-    assert segmenter.box_chunk == 1
+    assert segmenter.portions.boxes == 2
 
     def hopeless(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -77,4 +77,4 @@ def test_a_batch_too_large_for_the_memory_is_halved(tmp_path):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert [len(own) for own in found] == [8] * 64
-    assert segmenter.batch_size < 64 or segmenter.box_chunk < 512
+    assert segmenter.batch_size < 64 or segmenter.portions.boxes < 512

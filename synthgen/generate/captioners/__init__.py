@@ -25,8 +25,10 @@ class Captioner(Protocol):
         source: what stands in `Caption.source`, e.g. "attributes", "ofa base".
     """
 
-    batch_size: int
     source: str
+
+    @property
+    def batch_size(self) -> int: ...
 
     def caption(
         self,

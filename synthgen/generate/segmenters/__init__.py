@@ -43,8 +43,10 @@ class Segmenter(Protocol):
         source: what stands in `Annotation.mask_source`, e.g. "grabcut", "sam vit_h".
     """
 
-    batch_size: int
     source: str
+
+    @property
+    def batch_size(self) -> int: ...
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from threading import Lock
 
 import numpy as np
 import torch
@@ -17,14 +14,12 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from synthgen.errors import BrokenWorkerError
+from synthgen.devices import Portions
 from synthgen.generate.segmenters import MaskPrediction
 from synthgen.generate.segmenters._sam_zoom import Crop, crops_for
 from synthgen.networks.sam_forward import decode, encode, resize, to_model_frame, to_original_size, to_pixels
 from synthgen.networks.sam_masks import run_edges, settle
 from synthgen.records.geometry import encode_edges
-
-log = logging.getLogger(__name__)
 
 #: Logits at full resolution that exist at once, 4 bytes each. One mask of a huge photograph may be more.
 NUMBERS = {"cuda": 2**28, "cpu": 2**25}
@@ -71,7 +66,7 @@ class SamSegmenter:
         scores_its_mask: whether the predicted IoU is that of the mask returned (SAM), or of another (HQ-SAM).
         multimask: choose between the three candidates by evidence rather than take the single mask.
         zoom: prompt small boxes again on an enlarged window, and keep the mask with the better evidence.
-        batch_size: images at once; box_chunk: boxes at once. Both are halved where the device's memory does not do.
+        portions: how many images and boxes go to the device at once.
     """
 
     def __init__(
@@ -82,15 +77,18 @@ class SamSegmenter:
         scores_its_mask: bool,
         multimask: bool,
         zoom: bool,
-        batch_size: int,
-        box_chunk: int,
+        portions: Portions,
     ) -> None:
         self.network, self.source, self.scores_its_mask = network, source, scores_its_mask
         self.multimask, self.zoom = multimask, zoom
-        self.batch_size, self.box_chunk = batch_size, box_chunk
+        self.portions = portions
         self.side: int = network.image_encoder.img_size
-        self.device = Lock()
         self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
+
+    @property
+    def batch_size(self) -> int:
+        """See `Segmenter`."""
+        return self.portions.images
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
@@ -143,30 +141,12 @@ class SamSegmenter:
             View(small, boxes, window, images[i].shape[:2])
             for small, boxes, window, i in zip(resized, boxes_xyxy, windows, which, strict=True)
         ]
-        with self.device, _lost_device_told():
-            return self._with_the_memory_there_is(views)
+        return self.portions.serve(self._run, views)
 
     def _resized(self, image: NDArray[np.uint8]) -> Tensor:
         small = resize(image, self.side)
         # From pinned memory the copy to a GPU runs beside its work.
         return small.pin_memory() if self.network.device.type == "cuda" else small
-
-    def _with_the_memory_there_is(self, views: list[View]) -> list[list[Mask]]:
-        """`_run`; where memory runs out, half as many images at a time, then half as many boxes, from then on."""
-        try:
-            return self._run(views)
-        except torch.OutOfMemoryError:
-            if len(views) == 1 and self.box_chunk == 1:
-                raise
-        torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
-        if len(views) == 1:
-            self.box_chunk = max(1, min(self.box_chunk, len(views[0].boxes_xyxy)) // 2)
-            log.warning("out of memory: going on with %d boxes at once", self.box_chunk)
-            return self._with_the_memory_there_is(views)
-        half = len(views) // 2
-        self.batch_size = min(self.batch_size, half)
-        log.warning("out of memory: going on with %d images at once", self.batch_size)
-        return self._with_the_memory_there_is(views[:half]) + self._with_the_memory_there_is(views[half:])
 
     @torch.inference_mode()
     def _run(self, views: list[View]) -> list[list[Mask]]:
@@ -176,7 +156,7 @@ class SamSegmenter:
             to_model_frame(own, view.window.size, view.resized_size) for own, view in zip(boxes, views, strict=True)
         ]
         masks: list[list[Mask]] = [[] for _ in views]
-        for chunk in decode(self.network, embeddings, prompts, chunk=self.box_chunk, multimask=self.multimask):
+        for chunk in decode(self.network, embeddings, prompts, chunk=self.portions.boxes, multimask=self.multimask):
             start = 0
             for owner, members in groupby(chunk.image):
                 part = slice(start, start := start + len(list(members)))
@@ -201,15 +181,3 @@ class SamSegmenter:
             edges = np.split(place.cpu().numpy(), ends)
             masks += [Mask(own, *row) for own, row in zip(edges, scores.T.tolist(), strict=True)]
         return masks
-
-
-@contextmanager
-def _lost_device_told() -> Iterator[None]:
-    """After such an error every later call to the device fails: this process is of no more use, another may be."""
-    try:
-        yield
-    except torch.AcceleratorError as why:
-        raise BrokenWorkerError(
-            f"the GPU failed ({str(why).splitlines()[0]}); look at `nvidia-smi`, and run the same command again: what "
-            "is committed stays"
-        ) from why

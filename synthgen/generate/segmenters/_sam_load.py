@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
-from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib, one_of
+from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters._sam import SamSegmenter
 from synthgen.networks.checkpoint import load_state_dict
 from synthgen.networks.hq_sam import build_hq_sam
@@ -23,8 +23,6 @@ from synthgen.records.geometry import rle_iou
 from synthgen.weights import Published, fetch, sha256_of
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 #: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
 _AUTO = ((40, 16, 256), (14, 8, 64), (0, 2, 16))
@@ -41,16 +39,13 @@ def settled(plugin: str, published: Mapping[str, Published], options: dict[str, 
     Raises:
         SynthgenError: a value that cannot be, a checkpoint that cannot be read or is another model's.
     """
-    _one_of("--precision", options["precision"], PRECISIONS)
-    _positive_or_auto("--batch-size", options["batch_size"])
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", options["device"]):
-        raise SynthgenError(f"--device {options['device']} should be auto, cpu, cuda, cuda:1, ... or mps")
+    check_options(options["device"], options["precision"], options["batch_size"])
     if options["checkpoint"]:
         path = Path(options["checkpoint"]).absolute()
         variant, weights = _examined(plugin, path, options["variant"])[0], sha256_of(path)
     else:
         path, variant = Path(), options["variant"] or "vit_h"
-        _one_of("--variant", variant, published)
+        one_of("--variant", variant, published)
         weights = published[variant].sha256
     if options["weights"] and options["weights"] != weights:
         raise SynthgenError(
@@ -77,9 +72,9 @@ def make(plugin: str, published: Mapping[str, Published], options: dict[str, Any
         load_weights(network, weights)
     except ValueError as why:
         raise SynthgenError(f"{path}: {why}; is it the whole official file?") from None
-    device = _device(own["device"])
+    device = device_of(own["device"])
     network.to(device)
-    batch_size, box_chunk = _at_once(device, own["batch_size"], own["box_chunk"])
+    portions = _portions(device, own["batch_size"], own["box_chunk"])
     reference = _answers(network) if own["self_test"] else None
     _take_fast_path(network, PRECISIONS[own["precision"]], compiled=own["compile"])
     if reference is not None:
@@ -90,8 +85,7 @@ def make(plugin: str, published: Mapping[str, Published], options: dict[str, Any
         scores_its_mask=not hq,
         multimask=own["multimask"],
         zoom=own["zoom"],
-        batch_size=batch_size,
-        box_chunk=box_chunk,
+        portions=portions,
     )
 
 
@@ -113,26 +107,12 @@ def _examined(plugin: str, path: Path, variant: str) -> tuple[str, dict[str, tor
     return name, weights
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = name.split(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
-    device = torch.device(name)
-    if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise SynthgenError(
-            f"--device {name}: PyTorch sees no such device here; `nvidia-smi` should list it, or say cpu"
-        )
-    return device
-
-
-def _at_once(device: torch.device, batch_size: str | int, box_chunk: int) -> tuple[int, int]:
-    """Images and boxes at once. On a CPU, more than one image at a time gains nothing and costs memory."""
+def _portions(device: torch.device, batch_size: str | int, box_chunk: int) -> Portions:
+    """On a CPU, more than one image at a time gains nothing and costs memory."""
     images, boxes = 1, 16
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0] / 2**30
-        images, boxes = next((i, b) for least, i, b in _AUTO if free >= least)
-    return images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes
+        images, boxes = next((i, b) for least, i, b in _AUTO if free_gib(device) >= least)
+    return Portions(images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes)
 
 
 def _take_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> None:
@@ -177,9 +157,7 @@ def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
 
 def _answers(network: Sam) -> list[Any]:
     """The masks of the drawn scene's boxes, by the network as it is."""
-    plain = SamSegmenter(
-        network, source="", scores_its_mask=True, multimask=False, zoom=False, batch_size=1, box_chunk=4
-    )
+    plain = SamSegmenter(network, source="", scores_its_mask=True, multimask=False, zoom=False, portions=Portions(1, 4))
     image, boxes = scene()
     try:
         (predictions,) = plain.segment([image], [boxes])
@@ -207,13 +185,3 @@ def scene() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     grain = np.random.default_rng(0).normal(0, 6, image.shape)
     return np.clip(image + grain, 0, 255).astype(np.uint8), np.array(boxes, np.float32)
-
-
-def _one_of(flag: str, value: str, known: Mapping[str, Any]) -> None:
-    if value not in known:
-        raise SynthgenError(f"{flag} {value} should be {' or '.join(known)}{did_you_mean(value, list(known))}")
-
-
-def _positive_or_auto(flag: str, value: str | int) -> None:
-    if value != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", str(value)):
-        raise SynthgenError(f"{flag} {value} should be a number of images, or auto")

@@ -1,0 +1,121 @@
+"""Where models compute, in what precision, and how much at once; what they share, and no model's own."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
+
+import torch
+
+from synthgen.errors import BrokenWorkerError, SynthgenError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def check_options(device: str, precision: str, batch_size: str | int) -> None:
+    """Refuse what can be seen to be wrong where a job is begun, which may have no such device.
+
+    Raises:
+        SynthgenError: with the flag and what it should be.
+    """
+    one_of("--precision", precision, PRECISIONS)
+    if batch_size != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", str(batch_size)):
+        raise SynthgenError(f"--batch-size {batch_size} should be a number of images, or auto")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
+        raise SynthgenError(f"--device {device} should be auto, cpu, cuda, cuda:1, ... or mps")
+
+
+def one_of(flag: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is not one of those known.
+
+    Raises:
+        SynthgenError: with those known.
+    """
+    names = list(known)
+    if value not in names:
+        raise SynthgenError(f"{flag} {value} should be {' or '.join(names)}{did_you_mean(value, names)}")
+
+
+def device_of(name: str) -> torch.device:
+    """The device of `--device`; "auto" = CUDA's first, else the CPU.
+
+    Raises:
+        SynthgenError: there is none here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.split(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    device = torch.device(name)
+    if not there or (kind == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise SynthgenError(
+            f"--device {name}: PyTorch sees no such device here; `nvidia-smi` should list it, or say cpu"
+        )
+    return device
+
+
+def free_gib(device: torch.device) -> float:
+    """Free memory of a CUDA device in GiB; 0 for others, where nothing is reckoned by it."""
+    return float(torch.cuda.mem_get_info(device)[0]) / 2**30 if device.type == "cuda" else 0.0
+
+
+@dataclass
+class Portions:
+    """How much goes to a device at once, and turns at it; less from the moment that its memory does not do.
+
+    Attributes:
+        images, boxes: at once.
+    """
+
+    images: int
+    boxes: int
+
+    def __post_init__(self) -> None:
+        self._turn = Lock()
+
+    def serve(self, run: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
+        """`run(items)`, an item an image, alone on the device; `run` looks up `boxes` each time.
+
+        Raises:
+            BrokenWorkerError: the device is lost; every later call would fail as well.
+        """
+        with self._turn, _lost_device_told():
+            return self._served(run, items)
+
+    def _served(self, run: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
+        """Where memory runs out, half as many images at a time, then half as many boxes, from then on."""
+        try:
+            return run(items)
+        except torch.OutOfMemoryError:
+            if len(items) <= 1 and self.boxes == 1:
+                raise
+        torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
+        if len(items) <= 1:
+            self.boxes = max(1, self.boxes // 2)
+            log.warning("out of memory: going on with %d boxes at once", self.boxes)
+            return self._served(run, items)
+        half = len(items) // 2
+        self.images = max(1, min(self.images, half))
+        log.warning("out of memory: going on with %d images at once", self.images)
+        return self._served(run, items[:half]) + self._served(run, items[half:])
+
+
+@contextmanager
+def _lost_device_told() -> Iterator[None]:
+    try:
+        yield
+    except torch.AcceleratorError as why:
+        raise BrokenWorkerError(
+            f"the GPU failed ({str(why).splitlines()[0]}); look at `nvidia-smi`, and run the same command again: what "
+            "is committed stays"
+        ) from why
