@@ -1,4 +1,4 @@
-"""A captioner that raises on any image whose top left pixel is pure red, and names what every box holds on all others."""
+"""A captioner that raises on any image whose top left pixel is pure red, and names what each box holds elsewhere."""
 
 from __future__ import annotations
 
