@@ -48,6 +48,6 @@ class Captioner(Protocol):
             categories: the names of the boxes' categories, as the data set spells them; "" where it gives none.
             crowds: the categories of which an image shows more than is boxed (COCO iscrowd): there "the left one" may
                 be false. A captioner that looks at pixels alone has no use for it, nor for `categories`.
-            top_k: captions that each box gets at most; at least 1.
+            top_k: captions that each box shall have; at least 1. More may be given: what says the same is merged later.
         """
         ...

@@ -1,0 +1,255 @@
+"""OFA (Wang et al., 2022) as a describer of regions: the whole image, the corners of a box as words, a beam search.
+
+The image is seen once for all its boxes. What is asked is what OFA was pre-trained with, `what does the region
+describe? region:` and the four bins of the box. Beams of one box are near one another; `num_beams` above the captions
+wanted, and `groups`, are the two ways to captions that differ.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib
+from synthgen.errors import SynthgenError
+from synthgen.generate.captioners import Captioner
+from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
+from synthgen.networks.ofa.model import Ofa, Places, set_precision
+from synthgen.networks.ofa.preprocess import box_bins, resize, to_pixels
+from synthgen.networks.ofa.resnet import STRIDE
+from synthgen.networks.ofa.tokenizer import OfaTokenizer, clean, load_tokenizer
+from synthgen.networks.ofa.weights import from_weights, name_of, numbers_of, read_weights
+from synthgen.records.sample import Caption
+from synthgen.weights import sha256_of
+
+#: What a checkpoint's folder may call its weights, the first that is there counts.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+TOKENIZER = ("vocab.json", "merges.txt")
+
+#: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
+_AUTO = ((40, 32, 256), (14, 16, 96), (0, 4, 24))
+
+
+def settle(**options: Any) -> dict[str, Any]:
+    """See the shelf: `weights` becomes the SHA-256 of the digests of the checkpoint's files.
+
+    Raises:
+        SynthgenError: a value that cannot be, or a checkpoint that is none.
+    """
+    check_options(options["device"], options["precision"], options["batch_size"])
+    _settings(options)
+    side = options["side"]
+    if side < STRIDE or side % STRIDE:
+        raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
+    folder = _folder(options["checkpoint"])
+    paths = [folder / name for name in TOKENIZER] + [_weights_in(folder)]
+    digests = "\n".join(f"{path.name} {sha256_of(path)}" for path in paths)
+    weights = sha256(digests.encode()).hexdigest()
+    if options["weights"] not in ("", weights):
+        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
+    numbers = numbers_of(_read(paths[-1]))
+    if side > STRIDE * numbers.image_bucket:
+        raise SynthgenError(f"-O side={side} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
+    return {**options, "checkpoint": str(folder), "weights": weights}
+
+
+def build(
+    *,
+    checkpoint: str = "",
+    weights: str = "",
+    precision: str = "fp32",
+    side: int = 384,
+    num_beams: int = 10,
+    groups: int = 1,
+    diversity: float = 0.5,
+    max_length: int = 16,
+    length_penalty: float = 1.0,
+    no_repeat_ngram: int = 3,
+    device: str = "auto",
+    batch_size: str = "auto",
+    box_chunk: int = 0,
+) -> Captioner:
+    """Make the captioner.
+
+    Args:
+        checkpoint: a folder with the weights (`model.safetensors` or `pytorch_model.bin`; names of Hugging Face or of
+            fairseq), `vocab.json` and `merges.txt`, as of `OFA-Sys/ofa-base`.
+        weights: what `settle` says of it; "" = any.
+        precision: fp32 or bf16.
+        side: the image is resized to a square of this side; 384 in pre-training, 512 in RefCOCO's fine-tuning.
+        num_beams: hypotheses that are followed; at least as many as captions are wanted.
+        groups, diversity: diverse beam search, see `BeamSettings`.
+        max_length: tokens of a caption.
+        length_penalty, no_repeat_ngram: see `BeamSettings`.
+        device, batch_size, box_chunk: as of `sam`.
+    """
+    options = settle(**locals())
+    folder = Path(options["checkpoint"])
+    path = _weights_in(folder)
+    try:
+        tokenizer = load_tokenizer(folder)
+        network = from_weights(_read(path))
+    except ValueError as why:
+        raise SynthgenError(f"{folder}: {why}; name the folder of an OFA with --checkpoint") from None
+    if tokenizer.size != network.numbers.vocabulary:
+        raise SynthgenError(
+            f"{folder}: its vocabulary has {tokenizer.size} words, its network {network.numbers.vocabulary}; the files "
+            "are of two models"
+        )
+    place = device_of(device)
+    network.to(place)
+    set_precision(network, PRECISIONS[precision])
+    images, boxes = 1, 8
+    if place.type == "cuda":
+        images, boxes = next((i, b) for least, i, b in _AUTO if free_gib(place) >= least)
+    portions = Portions(images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes)
+    source = f"ofa {name_of(network.numbers)}"
+    return OfaCaptioner(network, tokenizer, _settings(options), source=source, side=side, portions=portions)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An image as the network gets it, uint8 [side, side, 3], and the bins of its boxes' corners, int64 [N, 4]."""
+
+    resized: Tensor
+    bins: Tensor
+
+
+class OfaCaptioner:
+    """See `Captioner`.
+
+    Args:
+        network, tokenizer: ready.
+        settings: of the beam search.
+        source: see `Captioner`.
+        side: of the square that images are resized to, in pixels.
+        portions: how many images and boxes go to the device at once.
+    """
+
+    def __init__(
+        self,
+        network: Ofa,
+        tokenizer: OfaTokenizer,
+        settings: BeamSettings,
+        *,
+        source: str,
+        side: int,
+        portions: Portions,
+    ) -> None:
+        self.network, self.tokenizer, self.settings = network, tokenizer, settings
+        self.source, self.side, self.portions = source, side, portions
+        self.places: Places | None = None
+        self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
+
+    @property
+    def batch_size(self) -> int:
+        """See `Captioner`."""
+        return self.portions.images
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes_xyxy: Sequence[NDArray[np.float32]],
+        categories: Sequence[Sequence[str]],  # noqa: ARG002  # it looks at pixels
+        crowds: Sequence[Sequence[str]],  # noqa: ARG002
+        top_k: int,
+    ) -> Iterator[list[list[Caption]]]:
+        if top_k > self.settings.beams:
+            raise SynthgenError(f"--num-beams {self.settings.beams} cannot give {top_k} captions; make it {top_k}")
+        wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]
+        small = self.threads.map(lambda i: self._resized(images[i]), wanted)
+        views = [
+            View(own, box_bins(torch.tensor(boxes_xyxy[i]), images[i].shape[0], images[i].shape[1], self.side))
+            for i, own in zip(wanted, small, strict=True)
+        ]
+        found = dict(zip(wanted, self.portions.serve(self._run, views) if views else [], strict=True))
+        for i in range(len(images)):
+            yield [self._captions(hypotheses) for hypotheses in found.get(i, [])]
+
+    def _resized(self, image: NDArray[np.uint8]) -> Tensor:
+        small = resize(image, self.side)
+        return small.pin_memory() if self.network.device.type == "cuda" else small
+
+    @torch.inference_mode()
+    def _run(self, views: list[View]) -> list[list[list[Hypothesis]]]:
+        image = self.network.stem(to_pixels([view.resized for view in views], self.network.device))
+        owner = [i for i, view in enumerate(views) for _ in range(len(view.bins))]
+        ids = [self.tokenizer.region_prompt(corners) for view in views for corners in view.bins.tolist()]
+        prompts = torch.tensor(ids, device=self.network.device)
+        if self.places is None:  # all images are squares of one side, all prompts of one length
+            self.places = self.network.places(image, prompts.shape[1])
+        told: list[list[list[Hypothesis]]] = [[] for _ in views]
+        spoken = describe(
+            self.network, image, owner, prompts, self.settings, chunk=self.portions.boxes, places=self.places
+        )
+        for i, hypotheses in zip(owner, spoken, strict=True):
+            told[i].append(hypotheses)
+        return told
+
+    def _captions(self, hypotheses: Sequence[Hypothesis]) -> list[Caption]:
+        """The texts of a box, none twice: the search tells tokens apart, not what they read as.
+
+        All of them, `top_k` and more: the stage merges what says the same, and keeps the first `top_k`.
+        """
+        texts: dict[str, float] = {}
+        for hypothesis in hypotheses:
+            text = clean(self.tokenizer.decode(hypothesis.tokens))
+            if text:
+                texts.setdefault(text, hypothesis.mean_log_probability)
+        return [Caption(text, self.source, score) for text, score in texts.items()]
+
+
+def _settings(options: dict[str, Any]) -> BeamSettings:
+    try:
+        return BeamSettings(
+            beams=options["num_beams"],
+            groups=options["groups"],
+            diversity=options["diversity"],
+            max_length=options["max_length"],
+            length_penalty=options["length_penalty"],
+            no_repeat_ngram=options["no_repeat_ngram"],
+        )
+    except ValueError as why:
+        raise SynthgenError(f"{why}; see --num-beams, --max-length, -O groups, -O no_repeat_ngram") from None
+
+
+def _folder(checkpoint: str) -> Path:
+    if not checkpoint:
+        raise SynthgenError(
+            "the captioner ofa needs --checkpoint FOLDER; `hf download OFA-Sys/ofa-base --local-dir weights/ofa-base` "
+            "fetches one"
+        )
+    folder = Path(checkpoint).absolute()
+    if not folder.is_dir():
+        raise SynthgenError(f"no folder {folder}; --checkpoint should name the folder of an OFA")
+    lacking = [name for name in TOKENIZER if not (folder / name).is_file()]
+    if lacking:
+        raise SynthgenError(f"{folder} lacks {' and '.join(lacking)}; --checkpoint should name the folder of an OFA")
+    return folder
+
+
+def _weights_in(folder: Path) -> Path:
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise SynthgenError(f"{folder} has no weights ({', '.join(WEIGHTS)}); fetch the whole folder of an OFA")
+    return path
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The weights, once they are seen to be OFA's."""
+    try:
+        weights = read_weights(path)
+        numbers_of(weights)
+    except ValueError as why:
+        raise SynthgenError(f"{path}: {why}; name the folder of an OFA with --checkpoint") from None
+    return weights
