@@ -6,8 +6,10 @@ died is done again by another; one that kills its worker every time is reported,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,12 +21,14 @@ from ray.exceptions import RayError, RayTaskError
 from synthgen import weights
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.job import Job
+from synthgen.generate.run import diary, logged_to
 from synthgen.generate.worker import OnImages, ShardReport, Worker
 from synthgen.records.store import Shard
 
-log = logging.getLogger(__name__)
+#: One of the house's loggers, so that the run's log has what it says.
+log = logging.getLogger(f"synthgen.{__name__}")
 
-#: A shard is given up once so many workers died over it; a job, once so many died before any could begin.
+#: A shard is given up once so many workers died over it; no more are hired once so many in a row could not begin.
 MOST_DEATHS = 3
 
 #: Seconds between two looks at the cluster: nodes may have joined.
@@ -53,15 +57,14 @@ def ray_engine(
         on_images: called with the images of each shard that is done.
 
     Raises:
-        SynthgenError: no worker can begin: weights that are not there, a store that no node sees.
+        SynthgenError: no cluster; or no worker can begin: weights that are not there, a store that no node sees.
     """
     job = replace(job, store=job.store.absolute(), images=job.images.absolute())
     _refuse_passing_folder(job)
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, include_dashboard=False if "RAY_ADDRESS" not in os.environ else None)
+    _join_cluster()
     crew = _Crew(job, workers, gpus_per_worker)
     todo, deaths = deque(shards), Counter[Shard]()
-    try:
+    with contextlib.closing(crew), _warnings_told():
         while todo or crew.busy:
             crew.hire(len(todo))
             for actor, shard, outcome in crew.news():
@@ -82,8 +85,6 @@ def ray_engine(
                         )
                 if actor is not None:
                     crew.give(actor, todo.popleft() if todo else None)
-    finally:
-        crew.dismiss()
 
 
 class _Crew:
@@ -93,7 +94,9 @@ class _Crew:
         self.job, self.workers = job, workers
         gpus = gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if _resources().get("GPU", 0) >= 1 else 0.0
+            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0  # type: ignore[no-untyped-call]
+        if not (0 <= gpus <= 1 or gpus.is_integer()):
+            raise SynthgenError(f"--gpus-per-worker {gpus} should be a part of one GPU or a whole number of them")
         self.need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         environment["SYNTHGEN_WEIGHTS"] = str(weights.folder())
@@ -102,8 +105,8 @@ class _Crew:
         self.calls: dict[Any, tuple[Any, Shard | None]] = {}
         self.proven = False  # some worker has begun
         self.refused: list[str] = []  # why others could not
-        self.early_deaths = 0
-        self.told = False
+        self.early_deaths: list[str] = []  # of what workers died that had not begun, since the last good news
+        self.told: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -111,16 +114,20 @@ class _Crew:
         return any(shard is not None for _, shard in self.calls.values())
 
     def hire(self, waiting: int) -> None:
-        """Start workers until there are as many as may be, or as can be of use."""
-        room = self.workers
-        if room is None:
-            there_is = _resources()
-            room = max(1, min(int(there_is.get(kind, 0) / amount) for kind, amount in self.need.items()))
+        """Start workers until there are as many as may be, or as can be of use.
+
+        Raises:
+            SynthgenError: there is none, and none can begin.
+        """
+        room = max(1, _room(self.need)) if self.workers is None else self.workers
         # One that refused would refuse again: its node lacks something.
         starting = sum(shard is None for _, shard in self.calls.values())
-        for _ in range(min(room - len(self.refused) - len(self.calls), waiting - starting)):
-            actor = self.actor.remote(self.job)
-            self.calls[actor.start.remote()] = (actor, None)
+        if len(self.early_deaths) < MOST_DEATHS:
+            for _ in range(min(room - len(self.refused) - len(self.calls), waiting - starting)):
+                actor = self.actor.remote(self.job)
+                self.calls[actor.start.remote()] = (actor, None)
+        if not self.calls:
+            raise SynthgenError(self._why_none())
 
     def give(self, actor: Any, shard: Shard | None) -> None:
         """The next shard for a worker; without one it may go."""
@@ -130,15 +137,10 @@ class _Crew:
             self.calls[actor.run.remote(shard)] = (actor, shard)
 
     def news(self) -> Iterator[tuple[Any, Shard | None, Any]]:
-        """What has happened since, some seconds long: (worker that is free, shard, report or cause of death).
-
-        Raises:
-            SynthgenError: no worker can begin.
-        """
+        """What has happened since, some seconds long: (worker that is free, shard, report or cause of death)."""
         done, _ = ray.wait(list(self.calls), num_returns=1, timeout=LOOK)
-        if not done and not self.proven and not self.told:
-            self.told = True
-            log.warning("no node has room for a worker yet, each needs %s; waiting", self.need)
+        if not done and not self.proven:
+            self._tell(f"no node has room for a worker yet, each needs {self.need}; waiting")
         for call in done:
             actor, shard = self.calls.pop(call)
             try:
@@ -148,34 +150,41 @@ class _Crew:
                 continue
             if isinstance(outcome, str):
                 ray.kill(actor)
-                self._take_refusal(outcome)
+                self.refused.append(outcome)
                 continue
             self.proven = True
+            self.early_deaths.clear()
             yield actor, shard, outcome
+        for sentence in self.refused if self.proven else ():  # else it may be the end, which is told once
+            self._tell(f"a worker cannot begin: {sentence}")
 
     def _buried(self, actor: Any, shard: Shard | None, why: RayError) -> tuple[None, Shard | None, str]:
         """What is left of a worker whose call has failed."""
         ray.kill(actor)
         cause = why.cause if isinstance(why, RayTaskError) else None
+        told = str(cause) if isinstance(cause, BrokenWorkerError) else _line(why)
         if shard is None:
             if cause is not None and not isinstance(cause, MemoryError):
                 raise cause  # our mistake, not the cluster's
-            self.early_deaths += 1
-            if not self.proven and self.early_deaths >= MOST_DEATHS:
-                raise SynthgenError(
-                    f"{self.early_deaths} workers died before they could begin ({_line(why)}); a node needs memory for "
-                    "the model of each worker on it: use fewer --workers, or a smaller --variant"
-                )
-        told = str(cause) if isinstance(cause, BrokenWorkerError) else _line(why)
+            self.early_deaths.append(told)
+            log.info("a worker died before it could begin (%s)", told)
         return None, shard, told
 
-    def _take_refusal(self, why: str) -> None:
-        self.refused.append(why)
-        if not self.proven and not self.calls:
-            raise SynthgenError(why)
-        log.warning("a worker cannot begin: %s", why)
+    def _why_none(self) -> str:
+        if len(self.early_deaths) < MOST_DEATHS:
+            return self.refused[-1]
+        return (
+            f"{len(self.early_deaths)} workers died before they could begin ({self.early_deaths[-1]}); a node needs "
+            "memory for the model of each worker on it: use fewer --workers, or a smaller --variant"
+        )
 
-    def dismiss(self) -> None:
+    def _tell(self, what: str) -> None:
+        """Once."""
+        if what not in self.told:
+            self.told.add(what)
+            log.warning("%s", what)
+
+    def close(self) -> None:
         """Let all go."""
         for actor, _ in self.calls.values():
             ray.kill(actor)
@@ -193,21 +202,58 @@ class _Actor:
         for folder, flag in ((self.job.store, "--store"), (self.job.images, "--images")):
             if not folder.is_dir():
                 return f"node {node} does not see {folder}; all nodes must reach the same {flag} by the same path"
+        # A log of its own: processes of several nodes cannot share one, and a dead one's should still be there.
+        self.log = diary(self.job) / f"run-{node}-{os.getpid()}.log"
         try:
-            self.worker = Worker(self.job)
+            with logged_to(self.log):
+                self.worker = Worker(self.job)
         except SynthgenError as why:
             return f"{why} (on node {node})"
         return None
 
     def run(self, shard: Shard) -> ShardReport:
         """Make a shard."""
-        return self.worker.run(shard)
+        with logged_to(self.log):
+            return self.worker.run(shard)
 
 
-def _resources() -> dict[str, float]:
-    """What the nodes that are there have together, e.g. {"CPU": 16.0, "GPU": 2.0}."""
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return total
+def _join_cluster() -> None:
+    """Join the cluster that `ray job submit`, RAY_ADDRESS or this machine says, else start one of this machine alone.
+
+    Raises:
+        SynthgenError: it is not there, or does not let us in.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS") or "of this machine"
+    try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit() and "/" not in host:  # Ray itself would try for many minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        ray.init(logging_level=logging.ERROR, include_dashboard=False)
+    except (OSError, ValueError, RuntimeError, RayError) as why:
+        raise SynthgenError(
+            f"cannot join the Ray cluster {address} ({_line(why)}); mend RAY_ADDRESS, or unset it to use this machine "
+            "alone"
+        ) from why
+
+
+@contextlib.contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Show our own warnings at once, beside what the run's log keeps."""
+    terminal = logging.StreamHandler()
+    terminal.setLevel(logging.WARNING)
+    log.addHandler(terminal)
+    try:
+        yield
+    finally:
+        log.removeHandler(terminal)
+
+
+def _room(need: dict[str, float]) -> int:
+    """How many workers the nodes that are there have room for; a worker is on one node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return sum(min(int(there.get(kind, 0) / amount + 1e-4) for kind, amount in need.items()) for there in nodes)
 
 
 def _refuse_passing_folder(job: Job) -> None:

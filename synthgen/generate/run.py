@@ -2,7 +2,8 @@
 
 `metrics.jsonl` has a line a shard, `failures.jsonl` a line a shard that was not committed, `status.json` the present
 state, `run.log` the rest. They are for people and dashboards; no later run depends on them. A part of a job
-(`--part 3/8`) writes files of its own (`metrics-3-of-8.jsonl`), so that machines on one file system do not share them.
+(`--part 3/8`) writes files of its own (`metrics-3-of-8.jsonl`), so that machines on one file system do not share them;
+so does each worker of a cluster that has something to tell (`run-10.0.0.7-4711.log`).
 """
 
 from __future__ import annotations
@@ -105,10 +106,10 @@ def run(
         SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
             images: a wrong `--images` is the user's to mend.
     """
-    folder = ShardStore(job.store).folder(job.dataset, job.split, job.layer) / "_log"
+    folder = diary(job)
     suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
     tally = Tally(shards=len(shards))
-    with _logged_to(folder / f"run{suffix}.log"):
+    with logged_to(folder / f"run{suffix}.log"):
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), in_words(job.recipe()))
         refused = 0
         for report in engine(job, shards, on_images=on_images, **(crew or {})):
@@ -159,8 +160,13 @@ def _line_of(report: ShardReport) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
+def diary(job: Job) -> Path:
+    """The folder of the job's diary."""
+    return ShardStore(job.store).folder(job.dataset, job.split, job.layer) / "_log"
+
+
 @contextlib.contextmanager
-def _logged_to(path: Path) -> Iterator[None]:
+def logged_to(path: Path) -> Iterator[None]:
     """Send the house's log records to a file while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _Quiet(path, encoding="utf-8", errors="backslashreplace", delay=True)
