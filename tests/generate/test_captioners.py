@@ -456,3 +456,17 @@ def test_on_photographs_most_objects_are_told_apart(shared):
     assert count > 50
     assert singled > 0.25 * several
     assert 0.15 * count < coloured < 0.9 * count
+
+
+@pytest.mark.parametrize(
+    "category", ["person", "Man", "Woman", "Baby", "People", "Human Face", "hand", "Police Officer"]
+)
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (230, 20, 20), (120, 70, 20)])
+def test_people_have_no_colour(category, colour):
+    """A black coat makes no black person."""
+    image = np.zeros((60, 80, 3), np.uint8) + np.array(colour, np.uint8)
+    prompts = boxes((5, 5, 30, 50), (40, 5, 78, 50))
+    words = {word for own in say(prompts, [category, category], image) for text in own for word in text.split()}
+    assert words.isdisjoint({"black", "white", "red", "brown", "grey", "yellow", "pink", "orange"})
+    others = {word for own in say(prompts, ["car", "car"], image) for text in own for word in text.split()}
+    assert others & {"black", "white", "red", "brown"}

@@ -2,7 +2,7 @@
 
 True by construction. An object is compared with the other boxes of its category that the captioner is given, unless
 there is a crowd of them; boxes that are nearly the same are taken for one object. "the" singles out one of several;
-what does not single it out has an "a".
+what does not single it out has an "a". People have no colour: it would be that of their clothes, and read otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._colours import colour_of
-from synthgen.language.agreement import names
+from synthgen.language.agreement import agrees, names
 from synthgen.language.nouns import with_article
 from synthgen.records.geometry import box_iou
 from synthgen.records.sample import Caption
@@ -31,6 +31,10 @@ APART_IN_IMAGE, APART_OF_BOX = 0.04, 0.25
 
 #: How one speaks of what has no name.
 NO_NAME = "object"
+
+_BODY = frozenset(
+    {"face", "head", "hand", "arm", "leg", "foot", "finger", "ear", "nose", "mouth", "lip", "skin", "body"}
+)
 
 #: Shares of the image's area.
 MOST, LITTLE = 0.6, 0.01
@@ -62,10 +66,17 @@ class Attributes:
     ) -> Iterator[list[list[Caption]]]:
         for image, boxes, own, more in zip(images, boxes_xyxy, categories, crowds, strict=True):
             nouns = [noun_of(category) for category in own]
-            colours = [colour_of(image, box) for box in boxes]
+            colours = [
+                "" if is_of_people(noun) else colour_of(image, box) for noun, box in zip(nouns, boxes, strict=True)
+            ]
             crowded = {noun_of(category) for category in more}
             found = _described(boxes.astype(np.float64), nouns, colours, crowded, image.shape[0], image.shape[1])
             yield [[Caption(text, self.source) for text in texts[:top_k]] for texts in found]
+
+
+def is_of_people(noun: str) -> bool:
+    """Whether it names people, or what of them has a colour that is not to be spoken of."""
+    return agrees(f"a {noun}", "person") is True or not _BODY.isdisjoint(noun.split())
 
 
 @dataclass(frozen=True, slots=True)
