@@ -95,7 +95,7 @@ class _Crew:
         gpus = gpus_per_worker
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0  # type: ignore[no-untyped-call]
-        if not (0 <= gpus <= 1 or gpus.is_integer()):
+        if not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
             raise SynthgenError(f"--gpus-per-worker {gpus} should be a part of one GPU or a whole number of them")
         self.need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}

@@ -5,6 +5,7 @@ Two nodes of a cluster run on this machine; each job is a driver process of its 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -33,7 +34,14 @@ SHARDS = 12
 def cluster() -> Iterator[ray_cluster.Cluster]:
     made = ray_cluster.Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 2, "num_gpus": 0, "include_dashboard": True, "dashboard_port": 0},
+        head_node_args={
+            "num_cpus": 2,
+            "num_gpus": 0,
+            "include_dashboard": True,
+            # Free ones, as another cluster may run on this machine.
+            "dashboard_port": 0,
+            "dashboard_agent_listen_port": 0,
+        },
     )
     made.add_node(num_cpus=2, num_gpus=0)
     yield made
@@ -51,16 +59,26 @@ def start(folder: Path, address: str | None, *words: str, segmenter: str = "toys
     program = ["pipelines.masks"] if address else ["synthgen", "masks"]
     own = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos", "--segmenter", segmenter]
     if segmenter == "toys.slow":
-        own += ["-O", "seconds=0.1"]
+        own += ["-O", "seconds=0.3"]
     return subprocess.Popen(
         [sys.executable, "-m", *program, *own, *words],
         cwd=folder, env=environment(address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # Whoever runs in the background passes on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
 
 
 def finish(driver: subprocess.Popen[str]) -> tuple[int, str]:
     told = driver.communicate(timeout=180)[0]
     return driver.returncode, told
+
+
+def redden(folder: Path, number: int) -> None:
+    """Give a picture the corner that the toys fail on."""
+    path = folder / f"photos/{number:04d}.png"
+    picture = Image.open(path)
+    picture.putpixel((0, 0), (255, 0, 0))
+    picture.save(path)
 
 
 def ingest(folder: Path, images: int = 4 * SHARDS) -> Path:
@@ -132,30 +150,41 @@ def test_a_cluster_makes_the_bytes_of_one_machine(cluster, place, undisturbed):
     assert (code, "nothing to do" in told) == (0, True)
 
 
-def test_ten_kills_of_workers_and_of_the_driver_change_no_byte(cluster, place, undisturbed):
+def test_ten_kills_of_workers_and_of_drivers_change_no_byte(cluster, place, undisturbed):
     rng = random.Random(0)
-    victims = []
-    for _ in range(10):
-        driver = start(place, cluster.address, "--workers", "3")
-        before = len(masks(place))
+    victims = ["worker", "driver"] * 5
+    rng.shuffle(victims)
+    driver = None
+    for _ in range(50):
+        if not victims:
+            break
+        if driver is None:
+            driver = start(place, cluster.address, "--workers", "3")
         wait_for_workers(cluster, driver)
         time.sleep(rng.uniform(0, 1.5))
-        if rng.random() < 0.5 and (found := workers_of(cluster)):
-            victims.append("worker")
-            os.kill(rng.choice(found), signal.SIGKILL)
-            time.sleep(rng.uniform(0, 0.5))
-        else:
-            victims.append("driver")
-        driver.kill()
-        driver.communicate()
+        found = workers_of(cluster)
+        if driver.poll() is None and found:
+            victim = victims.pop()
+            if victim == "worker":  # the run goes on, until the next is killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(found), signal.SIGKILL)
+                continue
+            driver.kill()
+            driver.communicate()
+        else:  # it was faster
+            code, told = finish(driver)
+            assert code == 0 or "its worker died 3 times" in told, told
+        driver = None
         assert wait_for(lambda: not workers_of(cluster)), "workers outlive their driver"
         made = masks(place)
         assert all(undisturbed[name] == content for name, content in made.items()), "a half or another shard"
-        assert len(made) >= before
-        if len(made) == SHARDS:  # nothing is left to disturb: again from the beginning
-            for name in list(made)[: rng.randint(1, SHARDS)]:
+        if len(made) == SHARDS:  # nothing is left to disturb
+            for name in rng.sample(sorted(made), rng.randint(SHARDS // 2, SHARDS)):
                 (place / "shards/boxes/train/masks" / name).unlink()
-    assert {"worker", "driver"} == set(victims)
+    assert victims == []
+    if driver is not None:
+        driver.kill()
+        driver.communicate()
 
     driver = start(place, cluster.address, "--workers", "3")
     wait_for_workers(cluster, driver)
@@ -198,22 +227,62 @@ def test_a_late_node_is_used(place, undisturbed):
 
 def test_a_shard_that_kills_its_workers_fails_alone(cluster, tmp_path):
     place = ingest(tmp_path, images=16)
-    picture = Image.open(place / "photos/0006.png")
-    picture.putpixel((0, 0), (255, 0, 0))
-    picture.save(place / "photos/0006.png")
+    redden(place, 6)
     code, told = finish(start(place, cluster.address, "--workers", "2", segmenter="toys.killer"))
     assert code == 1, told
     assert re.search(r"masks/00001-of-00004: its worker died 3 times \(.+\); if the memory is too small", told)
     assert sorted(masks(place)) == [f"{i:05d}-of-00004.parquet" for i in (0, 2, 3)]
     (failure,) = (place / "shards/boxes/train/masks/_log/failures.jsonl").read_text().splitlines()
     assert json.loads(failure)["shard"] == "boxes/train/masks/00001-of-00004"
+    log = (place / "shards/boxes/train/masks/_log/run.log").read_text()
+    assert log.count("a worker died over boxes/train/masks/00001-of-00004") == 3
+
+
+def test_a_worker_that_cannot_be_replaced_ends_the_job(cluster, tmp_path):
+    """One worker has begun, and dies; no other can."""
+    place = ingest(tmp_path, images=16)
+    redden(place, 6)
+    curse = ["-O", f"curse={place / 'curse'}"]
+    code, told = finish(start(place, cluster.address, "--workers", "1", *curse, segmenter="toys.killer"))
+    assert code == 2, told
+    assert re.search(r"^synthgen: a curse lies on the model; lift it \(on node [\d.]+\)$", told, re.M), told
+    assert sorted(masks(place)) == ["00000-of-00004.parquet"]
+
+
+def test_what_a_worker_logs_lies_beside_the_shards(cluster, tmp_path):
+    place = ingest(tmp_path, images=16)
+    redden(place, 6)
+    words = ["--workers", "2", "--max-error-share", "0.3"]
+    code, told = finish(start(place, cluster.address, *words, segmenter="toys.poison"))
+    assert code == 0, told
+    assert "Traceback" not in told
+    (log,) = (place / "shards/boxes/train/masks/_log").glob("run-*.log")  # of the one that had something to tell
+    assert "image 0006.png failed\nTraceback" in log.read_text()
+
+
+def test_ctrl_c_ends_the_workers_too(cluster, place, undisturbed):
+    driver = start(place, cluster.address, "--workers", "3")
+    assert wait_for(lambda: masks(place) or driver.poll() is not None)
+    driver.send_signal(signal.SIGINT)
+    code, told = finish(driver)
+    assert code == 130, told
+    assert told.splitlines()[-1] == "stopped; what is committed stays, and the same command continues"
+    assert "Traceback" not in told
+    assert wait_for(lambda: not workers_of(cluster)), "workers outlive their driver"
+    assert all(undisturbed[name] == content for name, content in masks(place).items())
+
+
+def test_a_cluster_that_is_not_there_is_told(place):
+    code, told = finish(start(place, "127.0.0.1:1"))
+    assert code == 2, told
+    assert re.search(r"^synthgen: cannot join the Ray cluster 127.0.0.1:1 \(.+\); mend RAY_ADDRESS", told, re.M), told
 
 
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
         ("unfit=true", r"^synthgen: the model is not here; lay it there \(on node [\d.]+\)$"),
-        ("dies=true", r"^synthgen: 3 workers died before they could begin \(.+\); a node needs memory"),
+        ("dies=true", r"^synthgen: [345] workers died before they could begin \(.+\); a node needs memory"),
     ],
 )
 def test_a_model_that_no_node_can_make_is_told_once(cluster, place, option, sentence):
