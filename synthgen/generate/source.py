@@ -163,6 +163,7 @@ def job(
     work: Any = plugins.load("generate.stages", stage)
     full = plugins.checked(work.SHELF, plugin, options)
     settle = getattr(plugins.load(work.SHELF, plugin), "settle", None)
+    settled = settle(**full) if settle else full
     return Job(
         stage=stage,
         dataset=source.name,
@@ -170,8 +171,8 @@ def job(
         reads=reads,
         layer=layer,
         plugin=plugins.stem(plugin),
-        options=settle(**full) if settle else full,
-        stage_options=work.settle(**stage_options) if stage_options else {},
+        options=settled,
+        stage_options=work.settle(settled, **stage_options) if stage_options else {},
         store=store,
         images=source.image_folder(),
         max_error_share=max_error_share,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from synthgen.networks.ofa.beam import BeamSettings
 from synthgen.networks.ofa.model import Encoded, Ofa, OfaNumbers, build_ofa
+from synthgen.networks.ofa.tokenizer import BINS, CODES
 from synthgen.networks.ofa.weights import load_weights
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -161,4 +163,35 @@ def write_vocabulary(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary()))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in MERGES))
+    return folder
+
+
+#: A network that goes with this vocabulary.
+SPEAKING = replace(NUMBERS, vocabulary=len(vocabulary()) + CODES + BINS, positions=64)
+
+#: Its images are squares of at most 112 pixels.
+SIDE = 96
+
+
+@cache
+def speaking_weights() -> dict[str, Tensor]:
+    """Random weights that say letters rather than codes, and of each box something else."""
+    found = {name: tensor.clone() for name, tensor in random_weights(SPEAKING).items()}
+    words = vocabulary()
+    loud = torch.full((SPEAKING.vocabulary, 1), 0.3)
+    loud[len(words) : len(words) + CODES] = 0.0
+    loud[len(words) + CODES :] = 1.0
+    for word, number in words.items():
+        if word == "</s>" or (word.replace("Ġ", "a").isascii() and word.replace("Ġ", "a").islower()):
+            loud[number] = 2.0
+    found["encoder.embed_tokens.weight"] *= loud
+    for name, tensor in found.items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            tensor *= 20
+    return found
+
+
+def checkpoint(folder: Path, given: dict[str, Tensor] | None = None) -> Path:
+    """A folder as `--checkpoint` takes it, with the speaking weights or with others."""
+    torch.save(speaking_weights() if given is None else given, write_vocabulary(folder) / "pytorch_model.bin")
     return folder

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
 from synthgen.networks.ofa.model import Ofa, Places, set_precision
+from synthgen.networks.ofa.positions import LONGEST
 from synthgen.networks.ofa.preprocess import box_bins, resize, to_pixels
 from synthgen.networks.ofa.resnet import STRIDE
 from synthgen.networks.ofa.tokenizer import OfaTokenizer, clean, load_tokenizer
@@ -46,21 +48,7 @@ def settle(**options: Any) -> dict[str, Any]:
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
     """
-    check_options(options["device"], options["precision"], options["batch_size"])
-    _settings(options)
-    side = options["side"]
-    if side < STRIDE or side % STRIDE:
-        raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
-    folder = _folder(options["checkpoint"])
-    paths = [folder / name for name in TOKENIZER] + [_weights_in(folder)]
-    digests = "\n".join(f"{path.name} {sha256_of(path)}" for path in paths)
-    weights = sha256(digests.encode()).hexdigest()
-    if options["weights"] not in ("", weights):
-        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
-    numbers = numbers_of(_read(paths[-1]))
-    if side > STRIDE * numbers.image_bucket:
-        raise SynthgenError(f"-O side={side} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
-    return {**options, "checkpoint": str(folder), "weights": weights}
+    return _examined(options)[0]
 
 
 def build(
@@ -93,19 +81,11 @@ def build(
         length_penalty, no_repeat_ngram: see `BeamSettings`.
         device, batch_size, box_chunk: as of `sam`.
     """
-    options = settle(**locals())
-    folder = Path(options["checkpoint"])
-    path = _weights_in(folder)
+    options, tokenizer, read = _examined(locals())
     try:
-        tokenizer = load_tokenizer(folder)
-        network = from_weights(_read(path))
+        network = from_weights(read)
     except ValueError as why:
-        raise SynthgenError(f"{folder}: {why}; name the folder of an OFA with --checkpoint") from None
-    if tokenizer.size != network.numbers.vocabulary:
-        raise SynthgenError(
-            f"{folder}: its vocabulary has {tokenizer.size} words, its network {network.numbers.vocabulary}; the files "
-            "are of two models"
-        )
+        raise SynthgenError(f"{options['checkpoint']}: {why}; name the folder of an OFA with --checkpoint") from None
     place = device_of(device)
     network.to(place)
     set_precision(network, PRECISIONS[precision])
@@ -209,7 +189,45 @@ class OfaCaptioner:
         return [Caption(text, self.source, score) for text, score in texts.items()]
 
 
+def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, dict[str, Tensor]]:
+    """The options made definite, tokenizer and weights, once all are seen to go together; see `settle`."""
+    check_options(options["device"], options["precision"], options["batch_size"])
+    settings, side = _settings(options), options["side"]
+    if side < STRIDE or side % STRIDE:
+        raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
+    folder = _folder(options["checkpoint"])
+    path = blamed = _weights_in(folder)
+    try:
+        read = read_weights(path)
+        numbers = numbers_of(read)
+        blamed = folder
+        tokenizer = load_tokenizer(folder)
+    except ValueError as why:
+        raise SynthgenError(f"{blamed}: {why}; name the folder of an OFA with --checkpoint") from None
+    if tokenizer.size != numbers.vocabulary:
+        raise SynthgenError(
+            f"{folder}: its vocabulary has {tokenizer.size} words, its network {numbers.vocabulary}; the files are of "
+            "two models, fetch the whole folder of one"
+        )
+    if side > STRIDE * numbers.image_bucket:
+        raise SynthgenError(f"-O side={side} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
+    if settings.max_length >= min(numbers.positions, LONGEST):
+        raise SynthgenError(f"--max-length {settings.max_length} should be below {min(numbers.positions, LONGEST)}")
+    if 2 * settings.beams >= numbers.vocabulary:
+        raise SynthgenError(f"--num-beams {settings.beams} should be below half the {numbers.vocabulary} words")
+    digests = "\n".join(f"{file.name} {sha256_of(file)}" for file in (*(folder / name for name in TOKENIZER), path))
+    weights = sha256(digests.encode()).hexdigest()
+    if options["weights"] not in ("", weights):
+        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
+    return {**options, "checkpoint": str(folder), "weights": weights}, tokenizer, read
+
+
 def _settings(options: dict[str, Any]) -> BeamSettings:
+    if not isfinite(options["length_penalty"]) or not 0 <= options["diversity"] < inf:
+        raise SynthgenError(
+            f"-O length_penalty={options['length_penalty']} and -O diversity={options['diversity']} should be numbers, "
+            "and diversity not below 0"
+        )
     try:
         return BeamSettings(
             beams=options["num_beams"],
@@ -243,13 +261,3 @@ def _weights_in(folder: Path) -> Path:
     if path is None:
         raise SynthgenError(f"{folder} has no weights ({', '.join(WEIGHTS)}); fetch the whole folder of an OFA")
     return path
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The weights, once they are seen to be OFA's."""
-    try:
-        weights = read_weights(path)
-        numbers_of(weights)
-    except ValueError as why:
-        raise SynthgenError(f"{path}: {why}; name the folder of an OFA with --checkpoint") from None
-    return weights

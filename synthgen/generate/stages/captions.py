@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,18 @@ DECIMALS = 4
 _MOST_BYTES = 2**20
 
 
-def settle(*, top_k: int = 5, min_score: float | None = None, forbidden: str = "") -> dict[str, Any]:
+def settle(
+    options: Mapping[str, Any] | None = None,
+    /,
+    *,
+    top_k: int = 5,
+    min_score: float | None = None,
+    forbidden: str = "",
+) -> dict[str, Any]:
     """The stage's options with what decides the bytes made definite: forbidden words themselves, not their file.
 
     Args:
+        options: the captioner's own, settled.
         top_k: captions of a box, beside those by people.
         min_score: captions below it get the reason "low_score"; None = none does.
         forbidden: words or phrases with commas between them, or a file with one a line.
@@ -46,6 +54,11 @@ def settle(*, top_k: int = 5, min_score: float | None = None, forbidden: str = "
     """
     if top_k < 1:
         raise SynthgenError(f"--top-k {top_k} should be at least 1")
+    beams = (options or {}).get("num_beams", top_k)
+    if beams < top_k:
+        raise SynthgenError(
+            f"--num-beams {beams} cannot give {top_k} captions; make it {top_k} or more, or ask for fewer with --top-k"
+        )
     if min_score is not None and not np.isfinite(min_score):
         raise SynthgenError(f"--min-score {min_score} should be a number, such as --min-score -1.5")
     definite = {"top_k": top_k, "min_score": min_score, "forbidden": ",".join(sorted(_phrases(forbidden))) or None}
