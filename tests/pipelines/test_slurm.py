@@ -57,15 +57,13 @@ def submit(folder: Path, words: str = "", **environment: str) -> subprocess.Comp
     (binaries / "activate").write_text(f'PATH="{binaries}:{Path(sys.executable).parent}:$PATH"\n')
     own = {key: value for key, value in os.environ.items() if not key.startswith(("SYNTHGEN_", "RAY_", "SLURM_"))}
     own |= {"SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_NODELIST": "n[1-9]", "SLURM_JOB_ID": "70004"} | environment
-    return subprocess.run(
-        ["bash", SLURM, *words.split()],
-        env=own,
-        cwd="/",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
+    # Not into a pipe, whose end would wait for processes that outlive the script.
+    with (folder / "told").open("w+") as told:
+        done = subprocess.run(
+            ["bash", SLURM, *words.split()], env=own, cwd="/", stdout=told, stderr=subprocess.STDOUT, timeout=300
+        )
+        told.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, told.read())
 
 
 def gone(pid: int) -> bool:
@@ -75,7 +73,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> bool:
+def wait_for(what: Callable[[], bool], seconds: float) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if what():
@@ -110,7 +108,8 @@ def test_slurm_starts_a_head_and_a_worker_on_each_other_node(tmp_path, nodes):
         }
     told = [line for line in (tmp_path / "calls").read_text().splitlines() if "python -c" not in line]
     assert set(told) == wanted
-    assert wait_for(lambda: all(gone(int(pid)) for pid in (tmp_path / "pids").read_text().split())), "a node goes on"
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert wait_for(lambda: all(map(gone, pids)), 10), "a node goes on after the job"
 
 
 def test_slurm_says_which_node_has_no_head(tmp_path):
@@ -142,7 +141,7 @@ def test_slurm_makes_the_masks_of_one_machine(tmp_path):
         done = submit(tmp_path, own, NODES="a b", SLURM_JOB_ID=str(free_port()), RAY_TMPDIR=str(temporary), **path)
         assert done.returncode == 0, done.stdout
         assert "72 masks for 72 boxes on 24 images" in done.stdout
-        assert wait_for(lambda: not processes_about(str(temporary))), "Ray goes on after the job"
+        assert wait_for(lambda: not processes_about(str(temporary)), 60), "Ray goes on after the job"
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     assert masks(tmp_path / "shards") == masks(tmp_path / "alone")
