@@ -182,12 +182,13 @@ def speaking_weights() -> dict[str, Tensor]:
     loud[len(words) : len(words) + CODES] = 0.0
     loud[len(words) + CODES :] = 1.0
     for word, number in words.items():
-        if word == "</s>" or (word.replace("Ġ", "a").isascii() and word.replace("Ġ", "a").islower()):
-            loud[number] = 2.0
+        if word.replace("Ġ", "a").isascii() and word.replace("Ġ", "a").islower():
+            loud[number] = 3.0
+    loud[words["</s>"]] = 2.5
     found["encoder.embed_tokens.weight"] *= loud
     for name, tensor in found.items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            tensor *= 20
+            tensor *= 10
     return found
 
 
