@@ -1,0 +1,276 @@
+"""The folder of a Florence-2 as it is published -> a network and a processor, strictly; nothing in it is executed.
+
+All is read by classes that are named here, never by those that a configuration names, and never from elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    BartTokenizer,
+    CLIPImageProcessor,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+)
+
+from synthgen.errors import SynthgenError, printable
+from synthgen.networks.ofa.weights import read_weights
+from synthgen.weights import sha256_of
+
+#: What to type for the published weights.
+FETCH = "`hf download florence-community/Florence-2-base --local-dir weights/florence-2-base`"
+
+#: Files that decide what is said, beside *.safetensors: of each line all are there, of one line at least.
+CONFIG = "config.json"
+IMAGES = ("preprocessor_config.json", "processor_config.json")
+WORDS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+#: Published sizes by channels and layers of the language model.
+SIZES = {(768, 6, 6): "base", (1024, 12, 12): "large"}
+
+#: One tensor under several names; files have one of them, or more.
+TIED = (
+    "model.language_model.shared.weight",
+    "lm_head.weight",
+    "model.language_model.encoder.embed_tokens.weight",
+    "model.language_model.decoder.embed_tokens.weight",
+)
+
+#: Follows from the configuration, and may be left out.
+_DERIVED = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
+
+#: What a folder of strangers may make us read, build and allocate.
+_MOST_BYTES = 2**26
+_MOST_LAYERS = 256
+_MOST_PIXELS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Florence2:
+    """A Florence-2 that can be used.
+
+    Attributes:
+        network: on the CPU in float32.
+        processor: of its words and images.
+        name: "base", "large"; of any other size, its channels and layers: "64x2+2".
+    """
+
+    network: Florence2ForConditionalGeneration
+    processor: Florence2Processor
+    name: str
+
+
+def folder_of(checkpoint: str) -> Path:
+    """The folder that `--checkpoint` names, once it is seen to have all files.
+
+    Raises:
+        SynthgenError: there is none, or files are missing.
+    """
+    if not checkpoint:
+        raise SynthgenError(f"the captioner florence2 needs --checkpoint FOLDER; {FETCH} fetches one")
+    folder = Path(checkpoint).absolute()
+    if not folder.is_dir():
+        raise SynthgenError(f"no folder {folder}; --checkpoint should name that of a Florence-2, as {FETCH} fetches it")
+    there = {path.name for path in folder.iterdir() if path.is_file()}
+    lacking = []
+    if CONFIG not in there:
+        lacking.append(CONFIG)
+    if there.isdisjoint(IMAGES):
+        lacking.append(IMAGES[0])
+    if not any(there.issuperset(names) for names in WORDS):
+        lacking.append(WORDS[0][0])
+    if not any(name.endswith(".safetensors") for name in there):
+        pickled = sorted(name for name in there if name.endswith((".bin", ".pt", ".pth")))
+        if pickled and not lacking:
+            raise SynthgenError(
+                f"{folder} has its weights pickled only ({printable(pickled[0])}), which may run code and is not read; "
+                f"take one with model.safetensors, such as {FETCH} fetches"
+            )
+        lacking.append("model.safetensors")
+    if lacking:
+        raise SynthgenError(f"{folder} lacks {' and '.join(lacking)}; fetch the whole folder, as {FETCH} does")
+    return folder
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 of the names and digests of all files that decide what is said, wherever the folder lies."""
+    names = {CONFIG, *IMAGES, *(name for line in WORDS for name in line), *BESIDE}
+    paths = sorted({*(folder / name for name in names if (folder / name).is_file()), *folder.glob("*.safetensors")})
+    return sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in paths).encode()).hexdigest()
+
+
+def load(folder: Path, *, only_look: bool = False) -> Florence2:
+    """Read a folder as of `folder_of`.
+
+    Args:
+        only_look: leave the network without weights, on the meta device, once they are seen to fit.
+
+    Raises:
+        SynthgenError: it is no Florence-2's, or damaged.
+    """
+    try:
+        network = _network(_config(folder))
+        own = _fitting(network, _weights(folder))
+        processor = _processor(folder, network)
+        if not only_look:
+            _fill(network, own)
+    except ValueError as why:
+        raise SynthgenError(
+            f"{folder}: {why}; --checkpoint should name the folder of a Florence-2, as {FETCH} fetches it"
+        ) from None
+    text = network.config.text_config
+    numbers = (text.d_model, text.encoder_layers, text.decoder_layers)
+    return Florence2(network, processor, SIZES.get(numbers, "{}x{}+{}".format(*numbers)))
+
+
+def _config(folder: Path) -> Florence2Config:
+    says = _json(folder / CONFIG)
+    text, vision = says.get("text_config"), says.get("vision_config")
+    if says.get("model_type") != "florence2" or not isinstance(text, dict) or not isinstance(vision, dict):
+        raise ValueError(f"its {CONFIG} is of another model ({printable(str(says.get('model_type')))[:40]})")
+    if "auto_map" in says or (text.get("model_type"), vision.get("model_type")) != ("bart", "florence_vision"):
+        raise ValueError("it is in Microsoft's own form, which is run by code that comes with it")
+    try:
+        config = Florence2Config.from_dict(says)
+        layers = (
+            sum(config.vision_config.depths) + config.text_config.encoder_layers + config.text_config.decoder_layers
+        )
+    except Exception as why:  # whatever a value of the wrong kind brings about
+        raise ValueError(f"its {CONFIG} cannot be read ({_first_line(why)})") from None
+    if layers > _MOST_LAYERS:
+        raise ValueError(f"its {CONFIG} says {layers} layers")
+    # A configuration may name an implementation of attention that would be downloaded.
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def _network(config: Florence2Config) -> Florence2ForConditionalGeneration:
+    """On the meta device, where nothing is allocated."""
+    try:
+        with torch.device("meta"):
+            return Florence2ForConditionalGeneration(config).eval()
+    except Exception as why:  # whatever numbers that do not go together bring about
+        raise ValueError(f"its {CONFIG} describes no network ({_first_line(why)})") from None
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of all *.safetensors, in the mapped files."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            own = read_weights(path)
+        except ValueError as why:
+            raise ValueError(f"{path.name}: {why}") from None
+        if twice := found.keys() & own.keys():
+            raise ValueError(f"its *.safetensors have {printable(min(twice))[:80]} twice")
+        found |= own
+    return found
+
+
+def _fitting(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A tensor for each name of the network, once their shapes are seen to fit: what it takes is what is there."""
+    sines = network.model.multi_modal_projector.visual_temporal_embed
+    if _DERIVED not in given and max(sines.max_seq_len, sines.embed_dim) <= _MOST_PIXELS:
+        given = {**given, _DERIVED: type(sines)(network.config).pos_idx_to_embed}
+    shared = next((given[name] for name in TIED if name in given), None)
+    if shared is not None:
+        twins = [given[name] for name in TIED if name in given]
+        if any(twin.dtype != shared.dtype or not torch.equal(twin, shared) for twin in twins):
+            raise ValueError("the weights do not fit: its output is not tied to its embedding, as in every Florence-2")
+        given = {**given, **dict.fromkeys(TIED, shared)}
+    expected = network.state_dict()
+    kinds = {name: _kind(tensor) for name, tensor in given.items()}
+    wrong = {name for name, tensor in expected.items() if name in given and kinds[name] != _kind(tensor)}
+    faults = [
+        _listed("lack", [name for name in expected if name not in given]),
+        _listed("have", [printable(name)[:80] for name in given if name not in expected], " beside"),
+        _listed("differ:", [f"{n} is {kinds[n]} instead of {_kind(t)}" for n, t in expected.items() if n in wrong]),
+    ]
+    if any(faults):
+        raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
+    return given
+
+
+def _fill(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> None:
+    """Give a network on the meta device its weights, copied: what lies in a mapped file would die with the file."""
+    own = {name: given[name].to(torch.float32, copy=True) for name in network.state_dict() if name not in TIED}
+    shared = given[TIED[0]].to(torch.float32, copy=True)
+    network.load_state_dict({**own, **dict.fromkeys(TIED, shared)}, strict=True, assign=True)
+    network.tie_weights()
+    network.requires_grad_(False)
+
+
+def _processor(folder: Path, network: Florence2ForConditionalGeneration) -> Florence2Processor:
+    """The processor, once it is seen to be this network's."""
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".txt") and path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"its {printable(path.name)} is larger than any model's")
+    try:
+        images = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+        height, width = _size(images)
+        images.image_seq_length = _image_tokens(network, height, width)
+        processor = Florence2Processor(images, BartTokenizer.from_pretrained(folder, local_files_only=True))
+    except Exception as why:  # whatever a value of the wrong kind brings about
+        raise ValueError(f"its tokenizer or its processor cannot be read ({_first_line(why)})") from None
+    tokenizer, config = processor.tokenizer, network.config
+    places = tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)])
+    rows = config.text_config.vocab_size
+    theirs = (config.image_token_id, config.text_config.bos_token_id, config.text_config.eos_token_id)
+    if len(set(places)) != 1000 or theirs != (processor.image_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id):
+        raise ValueError("its tokenizer lacks the words of a Florence-2, or gives them other numbers than its network")
+    if max(places) >= rows or max(tokenizer.get_vocab().values()) > max(rows - 1, config.image_token_id):
+        raise ValueError(f"its tokenizer has more words than its network, which has {rows}")
+    return processor
+
+
+def _size(images: CLIPImageProcessor) -> tuple[int, int]:
+    """Height and width of what every image becomes, in pixels."""
+    size = {key: value for key, value in dict(images.size).items() if value is not None}
+    cropped = images.do_center_crop and dict(images.crop_size) != dict(images.size)
+    if not images.do_resize or cropped or size.keys() != {"height", "width"}:
+        raise ValueError("images are not resized to one size")
+    if not all(type(side) is int and 0 < side <= _MOST_PIXELS for side in size.values()):
+        raise ValueError(f"images are resized to {size}")
+    return size["height"], size["width"]
+
+
+def _image_tokens(network: Florence2ForConditionalGeneration, height: int, width: int) -> int:
+    """How many tokens the network makes of an image: asked of the meta device, where nothing is computed."""
+    vision = network.config.vision_config
+    if max(height, width) > prod(vision.patch_stride) * vision.max_position_embeddings:
+        raise ValueError(f"images of {height} by {width} pixels are more than the network has places for")
+    features = network.get_image_features(torch.empty(1, 3, height, width, device="meta")).pooler_output
+    return int(features.shape[1])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        says = json.loads(path.read_bytes()[:_MOST_BYTES])
+    except (OSError, ValueError, RecursionError) as why:
+        raise ValueError(f"its {path.name} cannot be read ({_first_line(why)})") from None
+    return says if isinstance(says, dict) else {}
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)}" if tensor.is_floating_point() else f"{list(tensor.shape)} of {tensor.dtype}"
+
+
+def _listed(verb: str, names: list[str], tail: str = "", most: int = 3) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{verb} {', '.join(names[:most])}{more}{tail}"
+
+
+def _first_line(why: Exception) -> str:
+    return printable(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:160])

@@ -1,0 +1,284 @@
+"""Florence-2 (Xiao et al., 2023) by transformers: the whole image, a box as four words, a beam search.
+
+The image is seen once for all its boxes: its tokens are laid into the prompt of each. A prompt is that of
+`<REGION_TO_DESCRIPTION>`, whose length is the same for every box, so that nothing is padded.
+
+Scores are mean token log-probabilities, of nothing that the network did not choose: the decoder is given its start and
+`<s>` to go on from, and both count for nothing; the end counts as a token. Where `max_length` cuts a caption, no end is
+forced on it: a forced one would be free (log 1 = 0), add to the length, and lift what is cut over what is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    GenerationConfig,
+)
+
+from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib
+from synthgen.errors import SynthgenError
+from synthgen.generate.captioners import Captioner
+from synthgen.generate.captioners._florence2_folder import digest_of, folder_of, load
+from synthgen.language.phrases import clean, gist
+from synthgen.records.sample import Caption
+
+#: As in the authors' own examples.
+NO_REPEAT_NGRAM = 3
+
+#: On CUDA: from so many GiB of free memory on, so many images at once.
+_AUTO = ((40, 16), (14, 8), (0, 2))
+
+#: GiB that boxes may take at once on a CPU; of a GPU, this share of what is free.
+_ON_CPU, _SHARE = 2.0, 0.4
+
+#: Scores of beams that never were.
+_NEVER = -1e6
+
+
+def settle(**options: Any) -> dict[str, Any]:
+    """See the shelf: `weights` becomes the SHA-256 of the names and digests of the checkpoint's files.
+
+    Raises:
+        SynthgenError: a value that cannot be, or a checkpoint that is none.
+    """
+    _check(options)
+    folder = folder_of(options["checkpoint"])
+    places = load(folder, only_look=True).network.config.text_config.max_position_embeddings
+    if options["max_length"] + 2 > places:
+        raise SynthgenError(f"--max-length {options['max_length']} is more than this network's {places - 2}")
+    weights = digest_of(folder)
+    if options["weights"] not in ("", weights):
+        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
+    return {**options, "checkpoint": str(folder), "weights": weights}
+
+
+def build(
+    *,
+    checkpoint: str = "",
+    weights: str = "",
+    precision: str = "fp32",
+    num_beams: int = 10,
+    max_length: int = 32,
+    device: str = "auto",
+    batch_size: str = "auto",
+    box_chunk: int = 0,
+) -> Captioner:
+    """Make the captioner.
+
+    Args:
+        checkpoint: a folder such as `hf download florence-community/Florence-2-base --local-dir FOLDER` makes; weights
+            as safetensors only.
+        weights: what `settle` says of it; "" = any.
+        precision: fp32 or bf16.
+        num_beams: hypotheses that are followed; as many as captions are wanted, where those are more.
+        max_length: tokens of a caption, its end among them.
+        device, batch_size: as of `sam`.
+        box_chunk: boxes at once, which bounds the memory; 0 = by the device's memory.
+    """
+    options = settle(**locals())
+    found = load(folder_of(options["checkpoint"]))
+    place = device_of(device)
+    network = found.network.to(place, PRECISIONS[precision])
+    free = free_gib(place)
+    images = next(count for least, count in _AUTO if free >= least) if place.type == "cuda" else 1
+    budget = (free * _SHARE if place.type == "cuda" else _ON_CPU) * 2**30
+    boxes = int(budget / box_bytes(network, found.processor.num_image_tokens, num_beams, max_length))
+    return Florence2Captioner(
+        network,
+        found.processor,
+        source=f"florence2 {found.name}",
+        num_beams=num_beams,
+        max_length=max_length,
+        portions=Portions(
+            images if batch_size == "auto" else int(batch_size),
+            box_chunk if box_chunk > 0 else min(max(1, boxes), 256),
+        ),
+    )
+
+
+def box_bytes(network: Florence2ForConditionalGeneration, image_tokens: int, beams: int, max_length: int) -> int:
+    """About what one box takes while it is searched: keys and values of the image, and scores of all words, by beam."""
+    text = network.config.text_config
+    seen: int = (2 * text.decoder_layers + 2) * image_tokens * text.d_model * network.dtype.itemsize
+    said: int = (max_length + 6) * text.vocab_size * 4  # `generate` keeps those of each step
+    return beams * (seen + said)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An image as the network gets it, float32 [3, h, w], and its boxes' words, int64 [N, 4]."""
+
+    pixels: Tensor
+    words: Tensor
+
+
+#: Of one box, best first: the tokens of a caption and its score.
+Hypotheses = list[tuple[list[int], float]]
+
+
+class Florence2Captioner:
+    """See `Captioner`.
+
+    Args:
+        network: ready: on its device, in its precision.
+        processor: of its words and images.
+        source: see `Captioner`.
+        num_beams, max_length: see `build`.
+        portions: how many images and boxes go to the device at once; boxes at `num_beams` beams.
+    """
+
+    def __init__(
+        self,
+        network: Florence2ForConditionalGeneration,
+        processor: Florence2Processor,
+        *,
+        source: str,
+        num_beams: int,
+        max_length: int,
+        portions: Portions,
+    ) -> None:
+        self.network, self.processor, self.source = network, processor, source
+        self.num_beams, self.max_length, self.portions = num_beams, max_length, portions
+        self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
+        tokenizer = processor.tokenizer
+        self.places = torch.tensor(tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)]))
+        self.not_text = {*tokenizer.get_added_vocab().values(), *tokenizer.all_special_ids}
+        prompt = self._prompt()
+        self.of_image, self.of_box = prompt == processor.image_token_id, prompt == self.places[0]
+        # What stands in the image's places is replaced; its own token may be beyond the embedding.
+        self.prompt = prompt.masked_fill(self.of_image, tokenizer.pad_token_id).to(network.device)
+        # On purpose not the checkpoint's own: it must not change what is said without being in a recipe.
+        network.generation_config = self._search(num_beams)
+
+    @property
+    def batch_size(self) -> int:
+        """See `Captioner`."""
+        return self.portions.images
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        boxes_xyxy: Sequence[NDArray[np.float32]],
+        categories: Sequence[Sequence[str]],  # noqa: ARG002  # it looks at pixels
+        crowds: Sequence[Sequence[str]],  # noqa: ARG002
+        top_k: int,
+    ) -> Iterator[list[list[Caption]]]:
+        wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]
+        views = list(self.threads.map(lambda i: self._view(images[i], boxes_xyxy[i]), wanted))
+        run = partial(self._run, beams=max(self.num_beams, top_k))
+        found = dict(zip(wanted, self.portions.serve(run, views) if views else [], strict=True))
+        for i in range(len(images)):
+            yield [self._captions(hypotheses, top_k) for hypotheses in found.get(i, [])]
+
+    def _view(self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> View:
+        # Said, since an image of 3 rows might be taken for one of 3 channels.
+        made = self.processor.image_processor(
+            torch.tensor(image), return_tensors="pt", input_data_format="channels_last"
+        )
+        pixels: Tensor = made["pixel_values"][0]
+        # From pinned memory the copy to a GPU runs beside its work.
+        pixels = pixels.pin_memory() if self.network.device.type == "cuda" else pixels
+        return View(pixels, self.words_of(boxes_xyxy, *image.shape[:2]))
+
+    def words_of(self, boxes_xyxy: NDArray[np.float32], height: int, width: int) -> Tensor:
+        """Boxes, [N, 4] in pixels of an image, as tokens, int64 [N, 4]: thousandths of its sides, cut off."""
+        bins: Tensor = self.processor.post_processor.quantize(torch.tensor(boxes_xyxy), (width, height))
+        return self.places[bins.long()]
+
+    def _prompt(self) -> Tensor:
+        """What the processor makes of the task for an image and a box in its first corner: int64 [L]."""
+        text, black = f"<REGION_TO_DESCRIPTION>{'<loc_0>' * 4}", np.zeros((2, 2, 3), np.uint8)
+        made = self.processor(text=[text], images=[black], input_data_format="channels_last", return_tensors="pt")
+        prompt: Tensor = made["input_ids"][0]
+        return prompt
+
+    def _search(self, beams: int) -> GenerationConfig:
+        text = self.network.config.text_config
+        return GenerationConfig(
+            num_beams=beams,
+            num_return_sequences=beams,
+            max_new_tokens=self.max_length,
+            no_repeat_ngram_size=NO_REPEAT_NGRAM,
+            length_penalty=1.0,  # so that scores are means
+            early_stopping=True,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+            bos_token_id=text.bos_token_id,
+            eos_token_id=text.eos_token_id,
+            pad_token_id=text.pad_token_id,
+            decoder_start_token_id=text.decoder_start_token_id,
+        )
+
+    @torch.inference_mode()
+    def _run(self, views: list[View], *, beams: int) -> list[list[Hypotheses]]:
+        pixels = torch.stack([view.pixels.to(self.network.device, non_blocking=True) for view in views])
+        images = self.network.get_image_features(pixels.to(self.network.dtype)).pooler_output
+        owner = [i for i, view in enumerate(views) for _ in range(len(view.words))]
+        words = torch.cat([view.words for view in views]).to(self.network.device)
+        chunk = max(1, self.portions.boxes * self.num_beams // beams)
+        told: list[list[Hypotheses]] = [[] for _ in views]
+        for start in range(0, len(owner), chunk):
+            some = owner[start : start + chunk]
+            spoken = self._describe(images[some], words[start : start + chunk], beams)
+            for i, hypotheses in zip(some, spoken, strict=True):
+                told[i].append(hypotheses)
+        return told
+
+    def _describe(self, images: Tensor, words: Tensor, beams: int) -> list[Hypotheses]:
+        """Search captions for boxes: images [N, T, C] as the network has seen them, one a box; boxes' words [N, 4]."""
+        network, search = self.network, self._search(beams)
+        ids = self.prompt.repeat(len(words), 1)
+        ids[:, self.of_box] = words
+        embedded = network.get_input_embeddings()(ids)
+        embedded[:, self.of_image] = images
+        mask = torch.ones_like(ids)
+        start = torch.tensor([[search.decoder_start_token_id, search.bos_token_id]], device=ids.device)
+        found = network.generate(
+            encoder_outputs=network.get_encoder()(inputs_embeds=embedded, attention_mask=mask),
+            attention_mask=mask,
+            decoder_input_ids=start.repeat(len(ids), 1),
+            past_key_values=_SeenOnce(DynamicCache(), DynamicCache()),
+            generation_config=search,
+        )
+        tokens = found.sequences[:, start.shape[1] :].tolist()
+        pairs = list(zip(tokens, found.sequences_scores.tolist(), strict=True))
+        return [pairs[i : i + beams] for i in range(0, len(pairs), beams)]
+
+    def _captions(self, hypotheses: Hypotheses, top_k: int) -> list[Caption]:
+        """The best texts of a box. Beams that read the same but for articles, case and punctuation are one caption."""
+        texts: dict[str, Caption] = {}
+        for tokens, score in hypotheses:
+            own = [token for token in tokens if token not in self.not_text]
+            text = clean(self.processor.tokenizer.decode(own, clean_up_tokenization_spaces=False).lower())
+            if text and score > _NEVER:
+                texts.setdefault(gist(text), Caption(text, self.source, score))
+        return list(texts.values())[:top_k]
+
+
+class _SeenOnce(EncoderDecoderCache):  # type: ignore[misc]  # of no known type to mypy
+    """All beams of a box look at the same image: what they see of it stays in its place when they are sorted anew."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.self_attention_cache.reorder_cache(beam_idx)
+
+
+def _check(options: dict[str, Any]) -> None:
+    check_options(options["device"], options["precision"], options["batch_size"])
+    for key, least, most in (("num_beams", 2, 128), ("max_length", 2, 4096)):
+        if not least <= options[key] <= most:
+            raise SynthgenError(f"--{key.replace('_', '-')} {options[key]} should be from {least} to {most}")
