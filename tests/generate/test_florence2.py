@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_what_stands_in_the_prompt(captioner_of_words):
     assert captioner_of_words.of_box.sum() == 4
 
 
+@pytest.mark.skipif(toy.tiny_ofa.ABSENT is not None, reason=str(toy.tiny_ofa.ABSENT))
+def test_the_prompt_in_barts_own_vocabulary(tmp_path):
+    """The numbers that published tokenizers give; from vocab.json and merges.txt, which folders may have instead."""
+    folder = toy.write(tmp_path / "large", vocab_size=50_265 + len(toy.ADDED))
+    change(folder / "config.json", image_token_id=51_289)
+    (folder / "tokenizer.json").unlink()
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(toy.tiny_ofa.REFERENCE / "bpe" / name, folder / name)
+    added = {50_265 + i: {"content": token, "special": True} for i, token in enumerate(toy.ADDED)}
+    change(folder / "tokenizer_config.json", added_tokens_decoder=added)
+    captioner = make(folder)
+    asked = [2264, 473, 5, 976, 1437, *[50_269] * 4, 6190, 116]
+    assert captioner._prompt().tolist() == [51_289] * toy.TOKENS + [0, *asked, 2]
+    assert captioner.places[[0, -1]].tolist() == [50_269, 51_268]
+
+
 # --- whatever the batch ----------------------------------------------------------------------------------------------
 
 
@@ -212,6 +229,13 @@ def test_batches_and_chunks_change_nothing(folder, box_chunk):
 def test_twice_the_same(folder):
     captioner = make(folder)
     assert told(captioner) == told(captioner) == told(make(folder))
+
+
+def test_two_threads_at_once(folder):
+    captioner = make(folder)
+    expected = told(captioner)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda _: told(captioner), range(4))) == [expected] * 4
 
 
 def test_fewer_captions_are_the_best_of_more(folder):

@@ -29,10 +29,10 @@ from synthgen.weights import sha256_of
 #: What to type for the published weights.
 FETCH = "`hf download florence-community/Florence-2-base --local-dir weights/florence-2-base`"
 
-#: Files that decide what is said, beside *.safetensors: of each line all are there, of one line at least.
+#: Files that decide what is said, beside *.safetensors.
 CONFIG = "config.json"
-IMAGES = ("preprocessor_config.json", "processor_config.json")
-WORDS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+IMAGES = ("preprocessor_config.json", "processor_config.json")  # one of them is enough
+WORDS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of the two sets is enough
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 #: Published sizes by channels and layers of the language model.
