@@ -216,5 +216,5 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         if end != size:
             raise ValueError
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, IndexError):
-        raise ValueError("it is a damaged safetensors file, or holds numbers of another kind than weights have") from None
+        raise ValueError("it is a damaged safetensors file, or holds other numbers than weights have") from None
     return found
