@@ -51,7 +51,11 @@ Options = Annotated[
 ]
 
 Captioner = Annotated[
-    str, typer.Option(help="attributes (no weights: category, colour, size, place); or package.module of your own")
+    str,
+    typer.Option(
+        help="ofa, florence2 (both with --checkpoint FOLDER, best on a GPU); attributes (no weights: category, colour, "
+        "size, place); or package.module of your own"
+    ),
 ]
 TopK = Annotated[int, typer.Option(min=1, help="Captions of a box, beside those by people")]
 MinScore = Annotated[
