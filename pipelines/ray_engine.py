@@ -1,4 +1,4 @@
-"""The engine of a cluster: the same `Worker` as on one machine, in Ray actors; the only file that imports ray.
+"""The engine of a cluster: the same `Worker` as on one machine, in Ray actors.
 
 Ray places the actors and tells who died. Ours is the rest: each actor has one shard at a time; a shard whose worker
 died is done again by another; one that kills its worker every time is reported, and the others go on.
@@ -17,12 +17,13 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.actor import Actor
 from synthgen import weights
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.job import Job
-from synthgen.generate.run import diary, logged_to
-from synthgen.generate.worker import OnImages, ShardReport, Worker
+from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.store import Shard
 
 #: One of the house's loggers, so that the run's log has what it says.
@@ -93,18 +94,23 @@ class _Crew:
     def __init__(self, job: Job, workers: int | None, gpus_per_worker: float | None) -> None:
         self.job, self.workers = job, workers
         gpus = gpus_per_worker
-        if gpus is None:
-            gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0  # type: ignore[no-untyped-call]
+        if gpus is None:  # what knows no device has no use for one
+            there_are = ray.cluster_resources().get("GPU", 0) >= 1  # type: ignore[no-untyped-call]
+            gpus = 1.0 if there_are and "device" in job.options else 0.0
         if not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
             raise SynthgenError(f"--gpus-per-worker {gpus} should be a part of one GPU or a whole number of them")
+        if gpus and job.options.get("device") == "auto":  # a node whose CUDA is broken must say so, not use its CPU
+            self.job = replace(job, options={**job.options, "device": "cuda"})
         self.need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
         environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         environment["SYNTHGEN_WEIGHTS"] = str(weights.folder())
-        remote: Any = ray.remote(_Actor)
+        remote: Any = ray.remote(Actor)
         self.actor = remote.options(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": environment})
         self.calls: dict[Any, tuple[Any, Shard | None]] = {}
         self.proven = False  # some worker has begun
-        self.refused: list[str] = []  # why others could not
+        self.nodes: dict[Any, str] = {}  # where a worker is, once it has begun or is sent there
+        self.refused: dict[str, str] = {}  # node -> why a worker could not begin there
+        self.mistake: BaseException | None = None  # of the last that died of it before it could begin
         self.early_deaths: list[str] = []  # of what workers died that had not begun, since the last good news
         self.told: set[str] = set()
 
@@ -119,15 +125,35 @@ class _Crew:
         Raises:
             SynthgenError: there is none, and none can begin.
         """
-        room = max(1, _room(self.need)) if self.workers is None else self.workers
-        # One that refused would refuse again: its node lacks something.
+        room = max(1, sum(_room(self.need).values())) if self.workers is None else max(1, self.workers)
         starting = sum(shard is None for _, shard in self.calls.values())
         if len(self.early_deaths) < MOST_DEATHS:
-            for _ in range(min(room - len(self.refused) - len(self.calls), waiting - starting)):
-                actor = self.actor.remote(self.job)
+            for _ in range(min(room - len(self.calls), waiting - starting)):
+                actor = self._hired()
+                if actor is None:
+                    break
                 self.calls[actor.start.remote()] = (actor, None)
         if not self.calls:
+            if self.mistake is not None:
+                raise self.mistake  # ours, not the cluster's
             raise SynthgenError(self._why_none())
+
+    def _hired(self) -> Any | None:
+        """A new worker, wherever Ray likes; but not where one refused, and would refuse again."""
+        spare = _room(self.need)
+        self.refused = {node: why for node, why in self.refused.items() if node in spare or not self.calls}
+        if not self.refused:
+            return self.actor.remote(self.job)
+        for actor, _ in self.calls.values():
+            if (node := self.nodes.get(actor, "")) in spare:
+                spare[node] -= 1
+        best = max(spare.keys() - self.refused.keys(), key=lambda node: (spare[node], node), default=None)
+        if best is None or spare[best] < 1:
+            return None
+        there = NodeAffinitySchedulingStrategy(best, soft=False)
+        actor = self.actor.options(scheduling_strategy=there).remote(self.job)
+        self.nodes[actor] = best
+        return actor
 
     def give(self, actor: Any, shard: Shard | None) -> None:
         """The next shard for a worker; without one it may go."""
@@ -149,13 +175,15 @@ class _Crew:
                 yield self._buried(actor, shard, why)
                 continue
             if isinstance(outcome, str):
+                self.refused[self._node_of(actor)] = outcome
                 ray.kill(actor)
-                self.refused.append(outcome)
                 continue
+            if shard is None:
+                self.nodes[actor] = self._node_of(actor)
             self.proven = True
             self.early_deaths.clear()
             yield actor, shard, outcome
-        for sentence in self.refused if self.proven else ():  # else it may be the end, which is told once
+        for sentence in self.refused.values() if self.proven else ():  # else it may be the end, which is told once
             self._tell(f"a worker cannot begin: {sentence}")
 
     def _buried(self, actor: Any, shard: Shard | None, why: RayError) -> tuple[None, Shard | None, str]:
@@ -164,19 +192,25 @@ class _Crew:
         cause = why.cause if isinstance(why, RayTaskError) else None
         told = str(cause) if isinstance(cause, BrokenWorkerError) else _line(why)
         if shard is None:
-            if cause is not None and not isinstance(cause, MemoryError):
-                raise cause  # our mistake, not the cluster's
+            if cause is not None and not isinstance(cause, MemoryError | SynthgenError):
+                self.mistake = cause
             self.early_deaths.append(told)
             log.info("a worker died before it could begin (%s)", told)
         return None, shard, told
 
     def _why_none(self) -> str:
         if len(self.early_deaths) < MOST_DEATHS:
-            return self.refused[-1]
+            return next(reversed(self.refused.values()))
         return (
             f"{len(self.early_deaths)} workers died before they could begin ({self.early_deaths[-1]}); a node needs "
             "memory for the model of each worker on it: use fewer --workers, or a smaller --variant"
         )
+
+    def _node_of(self, actor: Any) -> str:
+        try:
+            return str(ray.get(actor.node.remote(), timeout=LOOK))
+        except RayError:
+            return ""
 
     def _tell(self, what: str) -> None:
         """Once."""
@@ -188,33 +222,6 @@ class _Crew:
         """Let all go."""
         for actor, _ in self.calls.values():
             ray.kill(actor)
-
-
-class _Actor:
-    """A `Worker` in a process of its own, somewhere."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    def start(self) -> str | None:
-        """Load the model; the sentence of a mistake that the user can mend, if there is one."""
-        node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        for folder, flag in ((self.job.store, "--store"), (self.job.images, "--images")):
-            if not folder.is_dir():
-                return f"node {node} does not see {folder}; all nodes must reach the same {flag} by the same path"
-        # A log of its own: processes of several nodes cannot share one, and a dead one's should still be there.
-        self.log = diary(self.job) / f"run-{node}-{os.getpid()}.log"
-        try:
-            with logged_to(self.log):
-                self.worker = Worker(self.job)
-        except SynthgenError as why:
-            return f"{why} (on node {node})"
-        return None
-
-    def run(self, shard: Shard) -> ShardReport:
-        """Make a shard."""
-        with logged_to(self.log):
-            return self.worker.run(shard)
 
 
 def _join_cluster() -> None:
@@ -250,10 +257,13 @@ def _warnings_told() -> Iterator[None]:
         log.removeHandler(terminal)
 
 
-def _room(need: dict[str, float]) -> int:
-    """How many workers the nodes that are there have room for; a worker is on one node."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return sum(min(int(there.get(kind, 0) / amount + 1e-4) for kind, amount in need.items()) for there in nodes)
+def _room(need: dict[str, float]) -> dict[str, int]:
+    """How many workers each node that is there has room for, were it ours alone; a worker is on one node."""
+    return {
+        node["NodeID"]: min(int(node["Resources"].get(kind, 0) / amount + 1e-4) for kind, amount in need.items())
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    }
 
 
 def _refuse_passing_folder(job: Job) -> None:

@@ -116,7 +116,7 @@ def with_article(noun: str) -> str:
     Args:
         noun: lower case, with its adjectives: "orange cup", "french fries", "grass".
     """
-    if not noun or is_plural(noun) or noun.split()[-1] in _MASS:
+    if not noun.strip() or is_plural(noun) or noun.split()[-1] in _MASS:
         return noun
     return f"{'an' if _sounds_vowel(noun) else 'a'} {noun}"
 

@@ -6,10 +6,12 @@ import contextlib
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -26,6 +28,9 @@ _NAMES = re.compile(
     r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|"
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
 )
+
+#: The last records of an archive, in 32 and in 64 bits (PKWARE's APPNOTE, 4.3.14 and 4.3.16).
+_END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 
 _BEFORE_1_6 = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
@@ -63,6 +68,7 @@ def _look_into(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(len(_BEFORE_1_6))
             entries = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else None
+            one_way = entries is None or _is_read_one_way(file, path.stat().st_size)
     except OSError as why:
         raise ValueError(f"it cannot be read ({why.strerror or why})") from None
     except Exception as why:
@@ -73,10 +79,30 @@ def _look_into(path: Path) -> None:
         raise ValueError("it is called .safetensors; a .pth, as torch.save writes it, is read here")
     if entries is None:
         raise ValueError("it is no PyTorch checkpoint, or a truncated one")
+    if not one_way:
+        raise ValueError("it can be read in two ways, and was made for that")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("it is a compressed archive, and torch.save writes none")
     if any(entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE for entry in entries):
         raise ValueError("its list of tensors is far larger than any model's")
+
+
+def _is_read_one_way(file: BinaryIO, size: int) -> bool:
+    """Whether the archive's list of entries ends where its last record begins, and that at the file's end.
+
+    Python's reader and PyTorch's may find different lists otherwise, and what was looked at is not what is loaded.
+    """
+    file.seek(max(0, size - _END.size))
+    sign, *_, length, start, comment = _END.unpack(file.read(_END.size))
+    if sign != b"PK\5\6" or comment:
+        return False
+    if start == 0xFFFFFFFF or length == 0xFFFFFFFF:  # larger than 4 GiB: in the 64-bit record before it
+        file.seek(max(0, size - _END.size - 20 - _END64.size))
+        sign, *_, length, start = _END64.unpack(file.read(_END64.size))
+        whole: bool = start + length + _END64.size + 20 + _END.size == size
+        return sign == b"PK\6\6" and whole
+    # PyTorch writes the 64-bit records for every file, and counts in 32 bits beside them.
+    return start + length + _END.size in (size, size - _END64.size - 20)
 
 
 def _load(path: Path) -> object:

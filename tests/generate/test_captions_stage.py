@@ -364,7 +364,7 @@ def test_photographs_captioned(real, shared):
         assert len({c.text for c in a.captions}) == len(a.captions)
         assert all(c.category_match is True for c in a.captions), a
         assert [("only_category" in c.reasons) for c in a.captions].count(True) <= 1
-    assert sum(len(a.captions) == 5 for a in flat) > 0.4 * len(flat)
+    assert sum(len(a.captions) == 5 for a in flat) > 0.35 * len(flat)
 
 
 def test_run_again_the_bytes_are_the_same(real):

@@ -17,6 +17,7 @@ from synthgen.generate.segmenters import _sam, _sam_load, sam
 from synthgen.generate.segmenters._sam_zoom import LEAST, SMALL, Crop, crops_for, is_small
 from synthgen.networks.hq_sam import build_hq_sam
 from synthgen.networks.sam import build_sam, load_weights, numbers_of
+from synthgen.networks.sam_masks import settle
 from synthgen.records.geometry import decode_mask
 from synthgen.weights import sha256_of
 
@@ -153,6 +154,23 @@ def test_fewer_images_where_memory_runs_out(checkpoints, monkeypatch, caplog):
     assert "going on with 1 images at once" in caplog.text
 
 
+def test_no_window_is_left_out_where_memory_runs_out(checkpoints, monkeypatch):
+    image, small = drawn(600, 600), np.arange(16)[:, None] // [4, 1] % 4 * 130 + 40
+    boxes = np.hstack([small, np.add(small, [30, 25])]).astype(np.float32)
+    assert len(crops_for(boxes, 600, 600)) > 8
+    (expected,) = make(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
+    whole = _sam.encode
+
+    def greedy(network, pixels):
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(network, pixels)
+
+    monkeypatch.setattr(_sam, "encode", greedy)
+    (found,) = make(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
+    assert alike(found, expected)
+
+
 def test_fewer_boxes_where_memory_runs_out(checkpoints, monkeypatch):
     segmenter = make(checkpoints, box_chunk=64)
     (expected,) = segmenter.segment(IMAGES[2:], BOXES[2:])
@@ -203,6 +221,27 @@ def test_a_path_that_draws_otherwise_is_refused(checkpoints, monkeypatch):
     make(checkpoints)
 
 
+def test_a_path_broken_for_all_but_the_first_of_a_batch_is_refused(checkpoints, monkeypatch):
+    whole = _sam.encode
+
+    def broken(network, pixels):
+        found = whole(network, pixels)
+        found.image[1:] = 0
+        return found
+
+    monkeypatch.setattr(_sam_load, "set_precision", lambda *_: monkeypatch.setattr(_sam, "encode", broken))
+    with pytest.raises(SynthgenError, match="self-test failed"):
+        make(checkpoints, self_test=True)
+
+
+def test_weights_that_draw_nothing_are_refused(tmp_path):
+    weights = {name: tensor.clone() for name, tensor in tiny_sam.weights("sam_tiny").items()}
+    weights["image_encoder.neck.0.weight"][:] = float("nan")
+    torch.save(weights, tmp_path / "nan.pth")
+    with pytest.raises(SynthgenError, match=r"draw nothing at all on the test scene; is the checkpoint a trained one"):
+        make({"sam": str(tmp_path / "nan.pth")}, self_test=True)
+
+
 def test_a_path_that_does_not_run_is_refused(checkpoints, monkeypatch):
     def broken(network, dtype):
         network.mask_decoder.decode = lambda *_: 1 / 0
@@ -229,20 +268,20 @@ def test_the_scene_has_four_objects_within_it():
 
 
 def test_candidates_are_chosen_by_evidence(checkpoints):
-    """Each mask kept is one of SAM's three, and no other of them has a better tight box, all else being equal."""
-    segmenter = make(checkpoints, multimask=True)
+    """Each mask kept is, of SAM's three, the one whose evidence is best; not always the one that SAM scores best."""
+    image, boxes = drawn(150, 90, 1), some_boxes(150, 90, 8, 1)
+    (found,) = make(checkpoints, multimask=True).segment([image], [boxes])
     predictor = SamPredictor(reference())
-    predictor.set_image(IMAGES[0])
-    (found,) = segmenter.segment(IMAGES[:1], BOXES[:1])
+    predictor.set_image(image)
     chosen = set()
-    for box, prediction in zip(BOXES[0], found, strict=True):
-        logits, _, _ = predictor.predict(box=box, multimask_output=True, return_logits=True)
-        same = [
-            bool(((logits[i] > 0) == decode_mask(prediction.rle))[np.abs(logits[i]) > 1e-4].all()) for i in range(3)
-        ]
-        assert any(same)
-        chosen.add(same.index(True))
-    assert chosen <= {0, 1, 2}
+    for box, prediction in zip(boxes, found, strict=True):
+        logits, iou, _ = predictor.predict(box=box, multimask_output=True, return_logits=True)
+        one_by_one = (torch.tensor(logits)[:, None], torch.tensor(iou)[:, None], torch.tensor(box).expand(3, 4))
+        best = int(settle(*one_by_one, weigh=True).evidence.argmax())
+        sure = np.abs(logits[best]) > 1e-4
+        assert ((logits[best] > 0) == decode_mask(prediction.rle))[sure].all()
+        chosen.add((best, int(iou.argmax())))
+    assert any(best != theirs for best, theirs in chosen)
 
 
 # --- zoom ------------------------------------------------------------------------------------------------------------

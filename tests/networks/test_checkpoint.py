@@ -190,6 +190,26 @@ def test_archives_that_grow_are_refused(good, tmp_path):
         load_state_dict(tmp_path / "x.pth")
 
 
+def two_ways(honest: bytes, other: bytes) -> bytes:
+    """An archive with a second list of entries before its end: some readers take the one, some the other."""
+    end = honest.rindex(b"PK\5\6")
+    return honest[:end] + other + honest[end:]
+
+
+def test_an_archive_to_be_read_in_two_ways_is_refused(good, tmp_path):
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "x.zip", "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    plain = (tmp_path / "x.zip").read_bytes()
+    start, end = plain.index(b"PK\1\2"), plain.rindex(b"PK\5\6")
+    for crooked in (two_ways(plain, plain[start:end]), plain + b"a comment", plain + plain[start:]):
+        (tmp_path / "x.pth").write_bytes(crooked)
+        with pytest.raises(ValueError, match=r"^it (can be read in two ways|is damaged|is no PyTorch)"):
+            load_state_dict(tmp_path / "x.pth")
+    (tmp_path / "x.pth").write_bytes(plain)
+    assert load_state_dict(tmp_path / "x.pth").keys() == load_state_dict(good).keys()
+
+
 def test_an_archive_said_to_span_disks_is_told(good):
     content = bytearray(good.read_bytes())
     content[content.rindex(b"PK\6\7") + 16] = 2  # how many disks

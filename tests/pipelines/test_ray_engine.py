@@ -121,7 +121,7 @@ def workers_of(cluster: ray_cluster.Cluster) -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int(path.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent in raylets and b"_Actor" in path.joinpath("cmdline").read_bytes():
+            if parent in raylets and b"Actor" in path.joinpath("cmdline").read_bytes():
                 found.append(int(path.name))
         except OSError:  # it ended meanwhile
             continue

@@ -19,7 +19,7 @@ def job(store: Path, images: Path) -> Job:
 @pytest.mark.parametrize("flag", ["--store", "--images"])
 def test_a_node_says_what_it_does_not_see(tmp_path, flag):
     places = {"--store": tmp_path, "--images": tmp_path} | {flag: tmp_path / "elsewhere"}
-    told = ray_engine._Actor(job(*places.values())).start()
+    told = ray_engine.Actor(job(*places.values())).start()
     assert told is not None
     assert told.startswith("node ")
     wanted = f"does not see {tmp_path / 'elsewhere'}; all nodes must reach the same {flag} by the same path"
@@ -48,9 +48,10 @@ GPUS = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]
     ],
 )
 def test_room_is_counted_node_by_node(monkeypatch, need, nodes, room):
-    dead = {"Alive": False, "Resources": {"CPU": 100.0, "GPU": 100.0}}
-    monkeypatch.setattr(ray_engine.ray, "nodes", lambda: [dead, *({"Alive": True, "Resources": n} for n in nodes)])
-    assert ray_engine._room(need) == room
+    dead = {"Alive": False, "NodeID": "dead", "Resources": {"CPU": 100.0, "GPU": 100.0}}
+    there = [{"Alive": True, "NodeID": str(i), "Resources": own} for i, own in enumerate(nodes)]
+    monkeypatch.setattr(ray_engine.ray, "nodes", lambda: [dead, *there])
+    assert sum(ray_engine._room(need).values()) == room
 
 
 @pytest.mark.parametrize("gpus", [1.5, -1.0, float("nan"), float("inf")])

@@ -113,8 +113,9 @@ class SamSegmenter:
     ) -> None:
         """Prompt small boxes again on windows of their image; better masks replace those in `masks`."""
         work = [(i, crop, members) for i in masks for crop, members in crops_for(boxes_xyxy[i], *images[i].shape[:2])]
-        for start in range(0, len(work), self.batch_size):
-            some = work[start : start + self.batch_size]
+        at_once = self.batch_size  # which may change on the way
+        for start in range(0, len(work), at_once):
+            some = work[start : start + at_once]
             found = self._find(
                 images,
                 [i for i, _, _ in some],

@@ -19,7 +19,7 @@ from synthgen.networks.checkpoint import load_state_dict
 from synthgen.networks.hq_sam import build_hq_sam
 from synthgen.networks.sam import build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
 from synthgen.networks.sam_attention import use_sdpa
-from synthgen.records.geometry import rle_iou
+from synthgen.records.geometry import rle_area, rle_iou
 from synthgen.weights import Published, fetch, sha256_of
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,11 @@ def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
     Raises:
         SynthgenError: it does not; with the figure and the way out.
     """
+    if not any(rle_area(mask) for mask in reference):
+        raise SynthgenError(
+            f"self-test failed: the weights {options['weights'][:12]}... draw nothing at all on the test scene; is the "
+            "checkpoint a trained one? (-O self_test=false goes on with it)"
+        )
     how = f"--precision {options['precision']}" + (" --compile" if options["compile"] else "")
     try:
         masks = _answers(network)
@@ -157,10 +162,12 @@ def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
 
 def _answers(network: Sam) -> list[Any]:
     """The masks of the drawn scene's boxes, by the network as it is."""
-    plain = SamSegmenter(network, source="", scores_its_mask=True, multimask=False, zoom=False, portions=Portions(1, 4))
+    plain = SamSegmenter(network, source="", scores_its_mask=True, multimask=False, zoom=False, portions=Portions(2, 3))
     image, boxes = scene()
+    # Twice, the second time mirrored, and in chunks that hold boxes of both: a batch is part of the path.
+    mirrored = np.stack([640 - boxes[:, 2], boxes[:, 1], 640 - boxes[:, 0], boxes[:, 3]], axis=1)
     try:
-        (predictions,) = plain.segment([image], [boxes])
+        predictions = [p for own in plain.segment([image, image[:, ::-1].copy()], [boxes, mirrored]) for p in own]
     except torch.OutOfMemoryError:
         raise SynthgenError(
             f"{network.device} has too little free memory for this model; try a smaller --variant, or --device cpu"
