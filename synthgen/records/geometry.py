@@ -172,11 +172,22 @@ def check_rle(rle: Rle) -> None:
     Raises:
         SynthgenError: with what is wrong.
     """
+    checked_runs(rle)
+
+
+def checked_runs(rle: Rle) -> NDArray[np.int64]:
+    """The run lengths of a mask, int64 [R], starting with background: `rle_runs` and `check_rle` in one.
+
+    Raises:
+        SynthgenError: as `check_rle`.
+    """
     height, width = rle.size
     try:
-        _check_runs(rle_runs(rle.counts), height, width)
+        runs = rle_runs(rle.counts)
+        _check_runs(runs, height, width)
     except ValueError as why:
         raise SynthgenError(f"mask of {height} x {width}: {why}") from None
+    return runs
 
 
 def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:

@@ -1,0 +1,87 @@
+"""Sets of pixels as run lengths: united, subtracted and drawn from boxes at the cost of their runs, not of the image.
+
+Every mask that comes in is checked, so one that lies about its size is told of and comes to nothing else. Every mask
+that goes out has the bytes that `geometry.encode_mask` gives for the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from synthgen.errors import SynthgenError
+from synthgen.records.geometry import MAX_MASK_PIXELS, checked_runs, clip_xyxy, encode_edges
+from synthgen.records.sample import Rle
+
+#: What a mask that is taken away counts for: more than all that can be there.
+_AWAY = 2**32
+
+
+def union(masks: Sequence[Rle]) -> Rle:
+    """The pixels that are in any of some masks: one or more, all of one size.
+
+    Raises:
+        SynthgenError: the runs of a mask do not fill its size, or the masks differ in size.
+    """
+    return _combined(masks, ())
+
+
+def subtract(mask: Rle, others: Sequence[Rle]) -> Rle:
+    """The pixels of a mask that are in none of the others; all of one size.
+
+    Raises:
+        SynthgenError: as `union`.
+    """
+    return _combined((mask,), others)
+
+
+def rectangle(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
+    """All pixels of an image that a box touches; none where the box has no area inside it or is not of numbers.
+
+    Args:
+        box_xyxy: [4], absolute pixels.
+        height, width: of the image, in pixels.
+
+    Raises:
+        SynthgenError: an image of that size can have no mask.
+    """
+    if height <= 0 or width <= 0 or height * width > MAX_MASK_PIXELS:
+        raise SynthgenError(f"an image of {height} x {width} pixels can have no mask")
+    x1, y1, x2, y2 = clip_xyxy(box_xyxy, height, width).tolist()
+    if not (x2 > x1 and y2 > y1):  # true for NaN as well
+        return encode_edges(np.zeros(0, np.int64), height, width)
+    columns = np.arange(int(np.floor(x1)), int(np.ceil(x2)), dtype=np.int64)
+    edges = columns[:, None] * height + np.array([np.floor(y1), np.ceil(y2)], np.int64)
+    return encode_edges(edges.ravel(), height, width)
+
+
+def is_empty(mask: Rle) -> bool:
+    """Whether a mask has no pixel.
+
+    Raises:
+        SynthgenError: its runs do not fill its size.
+    """
+    return not checked_runs(mask)[1::2].any()
+
+
+def _combined(masks: Sequence[Rle], others: Sequence[Rle]) -> Rle:
+    """The pixels that are in one of `masks` and in none of `others`."""
+    height, width = masks[0].size
+    places, steps = [], []
+    for count, side in ((1, masks), (_AWAY, others)):
+        for mask in side:
+            if tuple(mask.size) != (height, width):
+                raise SynthgenError(f"a mask of {mask.size[0]} x {mask.size[1]} in an image of {height} x {width}")
+            runs = checked_runs(mask)
+            places.append(np.cumsum(runs)[: runs.size // 2 * 2])  # where mask begins and where it ends, by turns
+            steps.append(np.tile(np.array([count, -count], np.int64), runs.size // 2))
+    place, step = np.concatenate(places), np.concatenate(steps)
+    order = np.argsort(place, kind="stable")
+    place, depth = place[order], np.cumsum(step[order])
+    # Where several begin and end at one place, what holds behind it is known after the last of them.
+    last = np.append(place[1:] != place[:-1], True)[: place.size]
+    place, held = place[last], (depth[last] > 0) & (depth[last] < _AWAY)
+    changed = held != np.concatenate([[False], held])[:-1]
+    return encode_edges(place[changed], height, width)
