@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import ray
@@ -11,6 +12,8 @@ from synthgen.generate.job import Job
 from synthgen.generate.run import diary, logged_to
 from synthgen.generate.worker import ShardReport, Worker
 from synthgen.records.store import Shard
+
+log = logging.getLogger(f"synthgen.{__name__}")
 
 
 class Actor:
@@ -31,11 +34,14 @@ class Actor:
                 return f"node {node} does not see {folder}; all nodes must reach the same {flag} by the same path"
         # A log of its own: processes of several nodes cannot share one, and a dead one's should still be there.
         self.log = diary(self.job) / f"run-{node}-{os.getpid()}.log"
-        try:
-            with logged_to(self.log):
+        with logged_to(self.log):
+            try:
                 self.worker = Worker(self.job)
-        except SynthgenError as why:
-            return f"{why} (on node {node})"
+            except SynthgenError as why:
+                return f"{why} (on node {node})"
+            except Exception:  # where other nodes do better, it is told nowhere else
+                log.exception("cannot begin")
+                raise
         return None
 
     def run(self, shard: Shard) -> ShardReport:
