@@ -1,9 +1,13 @@
 """Shelf of training tasks: one file each, its name is the manifest's `task`. This is what such a file offers.
 
-    METRIC: str            "ap" | "pq" | "miou" | "ciou" | "maxf": how `evaluate` measures it
-    AUGMENTATION: str      a kind of `synthgen.train.transforms`: how images of this task are varied
-    def target(sample, categories, rng) -> Target | None
+    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf": how `evaluate` measures it
+    AUGMENTATION: str      "jitter" | "semantic" | "whole" | "foreground": how `transforms` varies images of this task
+    def target(sample, categories, rng, *, max_texts=365) -> Target | None
         what the image teaches; None = nothing, and the reader takes the next image
+        `categories`: the source's own names, without repetition, to take negatives from
+        `rng`: where it stands decides every draw; the order of the sample's annotations decides nothing
+        `max_texts`: a larger label space is drawn from at random
+        raises SynthgenError: the image's size is not known, or a mask lies about its own; it names the image
 
 Masks stay run lengths here: uniting, subtracting and choosing are done on runs, and only `transforms` makes pixels of
 them, in the size that the network sees. So a target costs kilobytes, however large its image.
@@ -54,4 +58,6 @@ class Task(Protocol):
     METRIC: str
     AUGMENTATION: str
 
-    def target(self, sample: Sample, categories: Sequence[str], rng: random.Random) -> Target | None: ...
+    def target(
+        self, sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = ...
+    ) -> Target | None: ...
