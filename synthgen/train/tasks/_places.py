@@ -73,7 +73,7 @@ def places(sample: Sample) -> list[Place]:
         SynthgenError: the image has no size yet, or a mask is not of the image's size or lies about it.
     """
     height, width = sample.height, sample.width
-    if height <= 0 or width <= 0:
+    if sample.annotations and (height <= 0 or width <= 0):
         raise SynthgenError(
             f"image {sample.image_id} ({sample.file_name}) has no size, so its boxes have no frame; "
             "fill in the size of the image that was read, or train from a layer of masks or captions"
@@ -160,7 +160,7 @@ def _boxes(annotations: Sequence[Annotation], height: int, width: int) -> list[B
     bbox = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):
         boxes: NDArray[np.float32] = clip_xyxy(xywh_to_xyxy(bbox), height, width).astype(np.float32)
-    usable: NDArray[np.bool_] = np.isfinite(bbox).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    usable = np.isfinite(bbox).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return [
         cast(Box, tuple(box)) if there and _NO_BOX.isdisjoint(annotation.flags) else None
         for annotation, box, there in zip(annotations, boxes.tolist(), usable.tolist(), strict=True)
