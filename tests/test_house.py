@@ -72,12 +72,12 @@ _TORCH = [
 ]
 GATES: dict[str, list[str]] = {
     "ray": ["pipelines/*.py"],
-    "cv2": ["synthgen/generate/segmenters/grabcut.py"],
+    "cv2": ["synthgen/generate/segmenters/grabcut.py", "synthgen/train/transforms.py", "synthgen/train/colour.py"],
     "scipy": ["synthgen/networks/mqformer/matcher.py"],
     "pyarrow": ["synthgen/records/schema.py", "synthgen/records/store.py"],
     "pydantic": ["synthgen/train/manifest.py"],
     "yaml": ["synthgen/train/manifest.py"],
-    "PIL": ["synthgen/records/images.py", "synthgen/records/overlay.py"],
+    "PIL": [f"synthgen/records/{name}.py" for name in ("images", "overlay", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/evaluate.py"],
     "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "options", "terminal")],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],
