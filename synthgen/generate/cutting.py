@@ -23,6 +23,9 @@ _UNLISTED = "the annotation file lists no image of this id; only annotations hav
 _SAME_ID = "another image of the file has the same id; the annotations are with the first"
 _NO_NAME = "the annotation file gives no file name for this image"
 
+#: Every error of a row that is not the reader's own (`Images.error`).
+ERRORS = frozenset({_UNLISTED, _SAME_ID, _NO_NAME})
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
@@ -158,11 +161,15 @@ class _Images:
         self._ids: NDArray[np.int64] | None = None
         self._there: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
         self._listed: int | None = None  # rows from here on are not the file's own
+        self._errors: dict[int, str] = {}  # what the reader says of a row
+        self._count = 0
 
     def add(self, batch: Images) -> None:
         self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
         self.file_name.extend(batch.file_name)
         self.image_key.extend(batch.image_key)
+        self._errors |= {self._count + row: error for row, error in enumerate(batch.error or ()) if error}
+        self._count += len(batch.image_id)
         self._ids = None
 
     def add_unlisted(self, image_id: NDArray[np.int64], name: str) -> None:
@@ -208,7 +215,7 @@ class _Images:
         """What is wrong with some rows; `again`: whether an earlier one has the same id."""
         listed = len(self._table()) if self._listed is None else self._listed
         return [
-            _UNLISTED if row >= listed else _SAME_ID if second else None if file else _NO_NAME
+            _UNLISTED if row >= listed else _SAME_ID if second else self._errors.get(row) if file else _NO_NAME
             for row, second, file in zip(rows.tolist(), again.tolist(), file_name, strict=True)
         ]
 

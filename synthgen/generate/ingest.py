@@ -103,7 +103,7 @@ def ingest(
             _refuse_foreign(store, present, recipe)
             if len(present) == present[0].count:
                 return _report(store, present, committed=0)
-        done, total = 0, sum(size for size, _ in before.values())
+        done, total = 0, files.size()
 
         def on_bytes(count: int) -> None:
             nonlocal done

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -67,8 +67,7 @@ class Source:
         Raises:
             SynthgenError: it does not lie there.
         """
-        found = self.module.files(self.root, self.split, self.annotations)
-        return found if self.images is None else replace(found, images=self.images)
+        return self.module.files(self.root, self.split, self.annotations).elsewhere(self.images)
 
     def image_folder(self) -> Path:
         """Folder of the images; asks for the annotation files only where the user names no folder.
@@ -104,7 +103,7 @@ def resolve(
         split = module.SPLITS[0]
     elif split not in module.SPLITS and annotations is None and name is None:
         raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
-    if annotations is not None and not annotations.is_file():
+    if annotations is not None and not annotations.exists():
         raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
     if name is None and plugin == "coco_json" and annotations is None:
         raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
@@ -221,7 +220,8 @@ def missing(source: Source, job: Job) -> str | None:
     if (present and len(present) == present[0].count) or job.reads not in source.module.LAYERS:
         return None
     sources = source.files().of(job.reads).sources.values()
-    files = " and ".join(f"{path} ({path.stat().st_size / 1e6:,.1f} MB)" for path in sources if path.is_file())
+    sizes = {path: f" ({path.stat().st_size / 1e6:,.1f} MB)" if path.is_file() else "" for path in sources}
+    files = " and ".join(f"{path}{size}" for path, size in sizes.items())
     return (
         f"{job.dataset}/{job.split}/{job.reads} is not there yet and would be made first, from {files}; "
         "`synthgen ingest` makes it alone and counts it"

@@ -30,6 +30,9 @@ FORMATS = tuple(
     if format_ in Image.OPEN  # some builds of Pillow lack some
 )
 
+#: Those of them that keep every number as it is: a label map in another one has lost its labels.
+_LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
+
 #: Objects365 names its images `images/v1/patch8/x.jpg`; its archives unpack to `patch8/x.jpg`.
 _NOT_UNPACKED = (("images", "v1"), ("images", "v2"))
 
@@ -105,6 +108,26 @@ def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
             image.load()
             return _to_rgb(image.transpose(turn) if turn is not None and told in (None, shown) else image)
     except Exception as why:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+        raise _as_image_error(why, "decoded") from None
+
+
+def load_labels(path: Path, *, colours: bool = False) -> NDArray[np.integer]:
+    """Decode a label map: the numbers that its file stores, uint8, uint16 or int32 [H, W]; a palette is not looked at.
+
+    Args:
+        colours: the labels are colours instead: each pixel gives 65536 * red + 256 * green + blue. Alpha is dropped.
+
+    Raises:
+        ImageError: missing, no image of a lossless kind, truncated, too large, or in colour where it should not be.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image.size)
+            if image.format not in _LOSSLESS:
+                raise ImageError(f"is a {image.format}, whose compression changes labels")
+            image.load()
+            return _to_labels(image, colours=colours)
+    except Exception as why:
         raise _as_image_error(why, "decoded") from None
 
 
@@ -226,6 +249,24 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         image.info.pop("transparency", None)  # else Pillow warns that it will be lost, as it should be
         return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def _to_labels(image: Image.Image, *, colours: bool) -> NDArray[np.integer]:
+    if not colours and image.mode in ("1", "L", "P", "LA", "PA"):
+        values = np.asarray(image).astype(np.uint8, copy=False)
+        return np.ascontiguousarray(values[..., 0]) if values.ndim == 3 else values
+    if not colours and image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min(initial=0) < 0:
+            raise ImageError("has negative labels")
+        return np.asarray(values, np.int32 if image.mode == "I" else np.uint16)
+    image.info.pop("transparency", None)
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
+    if colours:
+        return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
+    if image.mode == "F" or not ((red == green).all() and (green == blue).all()):
+        raise ImageError(f"has colours (mode {image.mode}), and a label map has one number a pixel")
+    return np.ascontiguousarray(red, dtype=np.uint8)
 
 
 def _as_image_error(why: Exception, done: str) -> ImageError:

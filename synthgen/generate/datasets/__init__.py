@@ -48,6 +48,19 @@ class Files:
         roles = self.roles.get(layer, tuple(self.sources))
         return replace(self, sources={role: path for role, path in self.sources.items() if role in roles})
 
+    def elsewhere(self, images: Path | None) -> Files:
+        """With the folder of images that the user names, if any: also as a source, where the folder is one."""
+        if images is None:
+            return self
+        sources = {role: images if role == "images" else path for role, path in self.sources.items()}
+        return replace(self, sources=sources, images=images)
+
+    def size(self) -> int:
+        """Bytes of the sources that are files; where all of them are folders, of what is in these."""
+        paths = set(self.sources.values())
+        files = [path for path in paths if path.is_file()]
+        return sum(p.stat().st_size for p in files or (f for folder in paths for f in folder.rglob("*") if f.is_file()))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
@@ -58,6 +71,7 @@ class Images:
         file_name: below the image folder.
         image_key: the photograph's identity (`Sample.image_key`); "" = nobody else's, `ingest` makes one of its name.
         height, width: int32 [N], pixels; 0 where the file does not say.
+        error: why an image's annotations cannot be had, for `Sample.error`, or None; None throughout where not given.
     """
 
     image_id: NDArray[np.int64]
@@ -65,6 +79,7 @@ class Images:
     image_key: Sequence[str]
     height: NDArray[np.int32]
     width: NDArray[np.int32]
+    error: Sequence[str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

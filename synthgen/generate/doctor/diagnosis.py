@@ -26,6 +26,8 @@ CODES: dict[str, str] = {
     "same_file_name": "an image has the file name of another one",
     "no_file_name": "the file gives no name for an image; it stays, as a row with an error",
     "no_boxes": "an image without a box; it stays, as a row with none",
+    "no_labels": "an image's mask or label map is missing, unreadable or of another size, or has no image; it stays, "
+    "as a row with an error",
     "unused_category": "a category without a box",
     "outer_blanks": "a category's name has blanks around it; they are stripped",
     "same_name": "a category has the name of another one; both become one, as names are what is stored",
@@ -45,7 +47,7 @@ CODES: dict[str, str] = {
 #: To be known, not to be mended.
 NOTES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
-    | {"same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
+    | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
 )
 
 

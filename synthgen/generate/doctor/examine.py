@@ -76,7 +76,8 @@ def examine(
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
     given = _given(dataset, root, annotations, images)
-    given += f" --split {shlex.quote(splits[0])}" if splits and splits[0] != module.SPLITS[0] else ""
+    first = examined[0].split  # of a dataset whose first split is not there, it is another
+    given += f" --split {shlex.quote(first)}" if first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     verdict, command = _verdict(found, given)
     return Diagnosis(dataset, found, verdict, command)
@@ -106,13 +107,13 @@ class _Examination:
         tell: OnProgress,
     ) -> None:
         """Examine the split's annotation file and images."""
-        files = module.files(root, self.split, annotations).of("annotations")
-        folder = images or files.images
+        files = module.files(root, self.split, annotations).elsewhere(images).of("annotations")
+        folder = files.images
         if mode != "none" and not folder.is_dir():
             raise SynthgenError(
                 f"no folder {folder} with the images; name it with --images, or leave them out with --check-images none"
             )
-        total, done, seen = sum(path.stat().st_size for path in files.sources.values()), 0, 0
+        total, done, seen = files.size(), 0, 0
 
         def on_bytes(count: int) -> None:
             nonlocal done

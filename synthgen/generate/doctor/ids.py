@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.generate.cutting import ERRORS
 from synthgen.generate.datasets import Annotations, Images
 from synthgen.generate.doctor.boxes import box_example
 from synthgen.generate.doctor.diagnosis import EXAMPLES, Example, Findings
@@ -61,6 +62,8 @@ class Ids:
         nameless = [i for i in np.flatnonzero(~unlisted).tolist() if not columns.file_name[i]]
         examples = (Example(f"image id {columns.image_id[i]}", "no file name") for i in nameless)
         found.add("no_file_name", "images", len(nameless), examples)
+        said = [(i, error) for i, error in enumerate(columns.error) if error is not None and error not in ERRORS]
+        found.add("no_labels", "images", len(said), (Example(columns.file_name[i], error) for i, error in said))
 
     def tell(self, found: Findings) -> None:
         """All shards have been seen: count what occurs twice."""
