@@ -133,14 +133,15 @@ def read(
     *,
     name: Callable[[Image], tuple[str, str]],
     kind: type[Box] = Box,
+    masked_kind: type[Masked] = Masked,
     flags: Mapping[str, str] | None = None,
 ) -> Iterator[Images | Annotations | Categories]:
     """Read `files.sources["instances"]`; layers other than "annotations" get each segmentation's JSON as payload.
 
     Args:
         name: an image's (file_name, image_key).
-        kind: type of the records of the layer "annotations".
-        flags: by name of the flag, the field of `kind` that sets it.
+        kind: type of the records of the layer "annotations"; masked_kind: of those of the other layers.
+        flags: by name of the flag, the field of both kinds that sets it.
 
     Raises:
         SynthgenError: the file is no such JSON.
@@ -149,7 +150,7 @@ def read(
     masked = layer != "annotations"
     kinds: dict[str, type[msgspec.Struct]] = {
         "images": Image,
-        "annotations": Masked if masked else kind,
+        "annotations": masked_kind if masked else kind,
         "categories": Category,
     }
     count = 0
