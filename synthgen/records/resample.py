@@ -25,7 +25,7 @@ def resize(
         window: (top, left, height, width) in pixels of the resized image, within it; None = all of it.
 
     Returns:
-        uint8 [height, width, 3] of the window.
+        uint8 [height, width, 3] of the window; to be read only, it may be the image itself.
     """
     top, left, height, width = window or (0, 0, *size)
     rows, y1, y2 = _reach(top, height, size[0], image.shape[0])

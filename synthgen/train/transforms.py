@@ -193,8 +193,6 @@ def _pixels(image: NDArray[np.uint8], view: View, places: _Places) -> NDArray[np
         )
         seen[places.outside] = PADDING
     seen = recolour(seen, view.colours)
-    if view.size == view.canvas:
-        return seen
     canvas = np.full((*view.canvas, 3), PADDING, np.uint8)
     canvas[: view.size[0], : view.size[1]] = seen
     return canvas
