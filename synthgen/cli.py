@@ -12,7 +12,7 @@ import typer
 
 from synthgen import __version__
 from synthgen import options as opt
-from synthgen.errors import SynthgenError, printable, refused
+from synthgen.errors import SeveralErrors, SynthgenError, printable, refused
 from synthgen.jobs import captions, masks
 from synthgen.options import DATA, STORE
 from synthgen.terminal import bar, say
@@ -179,9 +179,11 @@ def main(engine: Any = None, *, command: str | None = None) -> None:
         sentence = refused(why) if isinstance(why, OSError) else str(why)
         if sentence is None:
             raise
-        typer.echo(printable(f"synthgen: {sentence}"), err=True)
+        lines = why.lines if isinstance(why, SeveralErrors) else [printable(sentence)]
+        typer.echo("synthgen: " + "\n".join(lines), err=True)
         sys.exit(2)
-    except SystemExit as end:
-        if end.code == 130:  # Ctrl-C
-            typer.echo("stopped; what is committed stays, and the same command continues", err=True)
-        raise
+    except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; typer makes an exit of it where a command is at work
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
+        typer.echo("stopped; what is committed stays, and the same command continues", err=True)
+        sys.exit(130)

@@ -144,5 +144,5 @@ def test_an_interrupted_ingest_says_so(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, told
     assert told == "stopped; what is committed stays, and the same command continues\n"
