@@ -200,6 +200,12 @@ def test_two_of_one_box_and_different_masks_are_two():
     sample = scene(chess, [masked(chess, letter, i, "dog", flags=("duplicate",)) for i, letter in enumerate("ab")])
     assert sample.annotations[0].bbox == sample.annotations[1].bbox
     assert learn(instance, sample).annotation_ids == learn(panoptic, sample).annotation_ids == ((0,), (1,))
+    bare = boxed(3, sample.annotations[0].bbox, "dog", flags=("duplicate",))
+    three = replace(sample, annotations=(*sample.annotations, bare))
+    assert learn(instance, three).annotation_ids == ((0, 3), (1,)), "what has no mask is the first"
+    first, second = sample.annotations
+    between = [replace(first, id=5), boxed(7, (0, 0, 1, 1), "dog"), replace(second, id=9)]
+    assert learn(instance, scene(chess, between)).annotation_ids == ((5,), (7,), (9,)), "in the order of their ids"
     other = replace(sample.annotations[1], category="person", segmentation=sample.annotations[0].segmentation)
     assert len(learn(instance, scene(chess, [sample.annotations[0], other])).labels) == 2, "of another category"
 
@@ -254,6 +260,10 @@ def test_panoptic_learns_things_one_by_one_and_stuff_as_one():
     assert target.boxes_xyxy.tolist() == [[0, 2, 6, 3], [0, 0, 6, 2]]
     assert target.texts == CATEGORIES
     assert target.ignore is None, "pixels of no segment are background"
+
+    thin = replace(sample.annotations[2], bbox=(0.0, 0.0, 6.0, 3.0))
+    odd = learn(panoptic, replace(sample, annotations=(*sample.annotations[:2], thin)))
+    assert odd.ignore is None, "a box is larger than its mask, and that is no gap"
 
     one = replace(sample.annotations[2], segmentation=None)
     short = learn(panoptic, replace(sample, annotations=(*sample.annotations[:2], one)))
@@ -325,6 +335,12 @@ def test_referring_draws_one_phrase_for_each_object_that_has_some():
     drawn = [named(target)[1] for target in targets]
     assert {drawn.count(phrase) >= 10 for phrase in ("a dog", "dog at his feet")} == {True}, drawn
     assert {target.texts[0] == "the left man" for target in targets} == {True, False}, "no order tells the object"
+
+
+def test_a_crowd_is_no_object_whoever_described_it():
+    target = learn(referring, park(c={"captions": said("two men")}))
+    assert target.annotation_ids == ((1,), (2,)) and "two men" not in target.texts
+    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c")))
 
 
 def test_objects_of_one_phrase_share_it_whatever_its_case_and_blanks():
