@@ -114,9 +114,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return made
 
 
-def workers_of(cluster: ray_cluster.Cluster) -> list[int]:
-    """Process ids of the actors of this cluster that have a shard: children of its raylets."""
-    raylets = {p.process.pid for node in cluster.list_all_nodes() for p in node.all_processes.get("raylet", [])}
+def raylets_of(cluster: ray_cluster.Cluster) -> set[int]:
+    return {p.process.pid for node in cluster.list_all_nodes() for p in node.all_processes.get("raylet", [])}
+
+
+def workers_of(raylets: set[int]) -> list[int]:
+    """Process ids of the actors that have a shard, or begin: children of these raylets."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -138,7 +141,7 @@ def wait_for(what, seconds: float = 60.0) -> bool:
 
 
 def wait_for_workers(cluster: ray_cluster.Cluster, driver: subprocess.Popen[str], count: int = 1) -> None:
-    assert wait_for(lambda: len(workers_of(cluster)) >= count or driver.poll() is not None)
+    assert wait_for(lambda: len(workers_of(raylets_of(cluster))) >= count or driver.poll() is not None)
 
 
 def test_a_cluster_makes_the_bytes_of_one_machine(cluster, place, undisturbed):
@@ -162,7 +165,7 @@ def test_ten_kills_of_workers_and_of_drivers_change_no_byte(cluster, place, undi
             driver = start(place, cluster.address, "--workers", "3")
         wait_for_workers(cluster, driver)
         time.sleep(rng.uniform(0, 1.5))
-        found = workers_of(cluster)
+        found = workers_of(raylets_of(cluster))
         if driver.poll() is None and found:
             victim = victims.pop()
             if victim == "worker":  # the run goes on, until the next is killed
@@ -175,7 +178,7 @@ def test_ten_kills_of_workers_and_of_drivers_change_no_byte(cluster, place, undi
             code, told = finish(driver)
             assert code == 0 or "its worker died 3 times" in told, told
         driver = None
-        assert wait_for(lambda: not workers_of(cluster)), "workers outlive their driver"
+        assert wait_for(lambda: not workers_of(raylets_of(cluster))), "workers outlive their driver"
         made = masks(place)
         assert all(undisturbed[name] == content for name, content in made.items()), "a half or another shard"
         if len(made) == SHARDS:  # nothing is left to disturb
@@ -188,7 +191,7 @@ def test_ten_kills_of_workers_and_of_drivers_change_no_byte(cluster, place, undi
 
     driver = start(place, cluster.address, "--workers", "3")
     wait_for_workers(cluster, driver)
-    for pid in workers_of(cluster)[:1]:  # and one whose driver lives on: it is replaced
+    for pid in workers_of(raylets_of(cluster))[:1]:  # and one whose driver lives on: it is replaced
         os.kill(pid, signal.SIGKILL)
     code, told = finish(driver)
     assert code == 0, told
@@ -211,7 +214,7 @@ def test_a_late_node_is_used(place, undisturbed):
     )
     try:
         driver = start(place, own.address)
-        time.sleep(12)
+        time.sleep(9)
         assert driver.poll() is None, driver.communicate()[0]
         assert masks(place) == {}
         own.add_node(num_cpus=1, num_gpus=0)
@@ -268,7 +271,7 @@ def test_ctrl_c_ends_the_workers_too(cluster, place, undisturbed):
     assert code == 130, told
     assert told.splitlines()[-1] == "stopped; what is committed stays, and the same command continues"
     assert "Traceback" not in told
-    assert wait_for(lambda: not workers_of(cluster)), "workers outlive their driver"
+    assert wait_for(lambda: not workers_of(raylets_of(cluster))), "workers outlive their driver"
     assert all(undisturbed[name] == content for name, content in masks(place).items())
 
 
@@ -282,7 +285,10 @@ def test_a_cluster_that_is_not_there_is_told(place):
     ("option", "sentence"),
     [
         ("unfit=true", r"^synthgen: the model is not here; lay it there \(on node [\d.]+\)$"),
-        ("dies=true", r"^synthgen: [345] workers died before they could begin \(.+\); a node needs memory"),
+        (
+            "dies=true",
+            r"^synthgen: \d workers in a row died before they could begin \(.+, on node [\d.]+\); a node needs memory",
+        ),
     ],
 )
 def test_a_model_that_no_node_can_make_is_told_once(cluster, place, option, sentence):
@@ -291,6 +297,76 @@ def test_a_model_that_no_node_can_make_is_told_once(cluster, place, option, sent
     assert len(re.findall(sentence, told, re.M)) == 1, told
     assert "Traceback" not in told
     assert masks(place) == {}
+
+
+def fussy(place: Path, **asked) -> list[str]:
+    """The words for a job by `toys.fussy`."""
+    (place / "nodes.json").write_text(json.dumps({"seconds": 0.3, **asked}))
+    return ["-O", f"checkpoint={place / 'nodes.json'}"]
+
+
+@pytest.fixture(scope="module")
+def untroubled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one machine makes of the job of `toys.fussy`."""
+    folder = ingest(tmp_path_factory.mktemp("untroubled"))
+    code, told = finish(start(folder, None, *fussy(folder), segmenter="toys.fussy"))
+    assert code == 0, told
+    return masks(folder)
+
+
+def test_where_one_node_refuses_the_other_makes_every_shard(cluster, place, untroubled):
+    words = fussy(place, refuse=[cluster.head_node.node_id])
+    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="toys.fussy"))
+    assert code == 0, told
+    assert len(re.findall(r"^a worker cannot begin: no driver here; install one \(on node [\d.]+\)$", told, re.M)) == 1
+    assert masks(place) == untroubled
+    assert len(untroubled) == SHARDS
+
+
+def test_where_one_node_has_no_memory_the_other_makes_every_shard(cluster, place, untroubled):
+    words = fussy(place, fill=[cluster.head_node.node_id])
+    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="toys.fussy"))
+    assert code == 0, told
+    assert masks(place) == untroubled
+    log = (place / "shards/boxes/train/masks/_log/run.log").read_text()
+    deaths = log.count("a worker died before it could begin (OutOfMemoryError: CUDA out of memory)")
+    assert deaths >= 2
+    assert told.count("a worker cannot begin: ") == (deaths >= 3), told
+    assert "Traceback" not in told
+    (own, *_) = (place / "shards/boxes/train/masks/_log").glob("run-*.log")
+    assert "cannot begin\nTraceback" in own.read_text()
+
+
+def test_a_mistake_on_every_node_keeps_its_traceback(cluster, place):
+    words = fussy(place, err=["all"])
+    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="toys.fussy"))
+    assert code == 1, told
+    assert "toys/fussy.py" in told
+    assert told.rstrip().endswith("TypeError: one and one are not fish")
+    assert masks(place) == {}
+
+
+def test_a_node_that_refused_may_leave_and_a_late_one_is_used(place, untroubled):
+    own = ray_cluster.Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False}
+    )
+    try:
+        bad = own.add_node(num_cpus=2, num_gpus=0)
+        own.add_node(num_cpus=1, num_gpus=0)
+        words = fussy(place, refuse=[bad.node_id], seconds=0.6)
+        driver = start(place, own.address, *words, segmenter="toys.fussy")
+        assert wait_for(lambda: masks(place) or driver.poll() is not None)
+        own.remove_node(bad)
+        late = own.add_node(num_cpus=2, num_gpus=0)
+        raylet = {p.process.pid for p in late.all_processes["raylet"]}
+        assert wait_for(lambda: workers_of(raylet) or driver.poll() is not None)
+        assert driver.poll() is None, driver.communicate()[0]
+        code, told = finish(driver)
+    finally:
+        own.shutdown()
+    assert code == 0, told
+    assert told.count("a worker cannot begin: no driver here") == 1
+    assert masks(place) == untroubled
 
 
 def test_ray_job_submit_end_to_end(cluster, place):
