@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Sequence
 
 
 class SynthgenError(Exception):
@@ -10,6 +11,21 @@ class SynthgenError(Exception):
     The message is one sentence that names the thing, the place and the remedy. The front door prints it alone and
     exits with 2. Every other exception keeps its traceback: it is our mistake, not the user's.
     """
+
+
+class SeveralErrors(SynthgenError):  # noqa: N818
+    """Several things the user can mend, told at once: what they are wrong with, and a sentence each.
+
+    Attributes:
+        lines: the heading, and below it the sentences; none of them can steer a terminal.
+    """
+
+    def __init__(self, heading: str, sentences: Sequence[str]) -> None:
+        super().__init__(heading, sentences)  # which is what it is pickled by
+        self.lines = [printable(heading), *(f"  {printable(sentence)}" for sentence in sentences)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class BrokenWorkerError(SynthgenError):
