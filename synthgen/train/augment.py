@@ -68,8 +68,8 @@ class Augment:
     foreground_degrees: float = 10.0
     foreground_enhance: float = 0.1
 
-    #: Where a manifest is typed, an unknown key is a mistake and not a remark.
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    #: Where a manifest is typed, an unknown key is a mistake and not a remark, and a text is no number.
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
         """Raises ValueError: what is out of its range, all of it."""
