@@ -32,7 +32,7 @@ _CLOCKWISE = _words("(?P<counter>counter)?(?P<word>clockwise)")
 #: Sides that have no opposite to write, or words that are no sides in company.
 _UNSURE = _words(
     r"o\W?clock|starboard|port\W+side|(?:north|south)?(?:east|west)"  # places on a dial, a ship, a map
-    rf"|anti{_GAP}?clockwise|anticlockwise|counter{_GAP}clockwise"  # one opposite for several spellings
+    rf"|anticlockwise|(?:anti|counter){_GAP}(?:counter)?clockwise"  # one opposite for several spellings
     r"|l|r|lt|rt|lft|rgt|rght|righ|rigth|rihgt|rite|rightt|lef|letf|lefft|leftt|lhs|rhs"
     rf"|(?:left|right){_GAP}(?:angles?|angled|way|of{_GAP}way|whale|side{_GAP}(?:up|out)|away|now|overs?)"
     rf"|just{_GAP}(?:left|right)|all{_GAP}left"
