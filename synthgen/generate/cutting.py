@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,11 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.generate.audit import audit
 from synthgen.generate.datasets import Annotations, Categories, Images
+from synthgen.generate.image_table import ImageTable
 from synthgen.generate.spill import EMPTY, Run, Spill
-from synthgen.records.schema import BoxColumns
+from synthgen.records.columns import BoxColumns
 
-_LARGEST_TABLE = 2**26  # image ids of the known releases are below 2**23
-
-_UNLISTED = "the annotation file lists no image of this id; only annotations have it"
-_SAME_ID = "another image of the file has the same id; the annotations are with the first"
-_NO_NAME = "the annotation file gives no file name for this image"
-
-#: Every error of a row that is not the reader's own (`Images.error`).
-ERRORS = frozenset({_UNLISTED, _SAME_ID, _NO_NAME})
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +63,7 @@ def cut(
     Raises:
         SynthgenError: there are no images.
     """
-    images, spill, categories, unlisted = _Images(), Spill(scratch, expect), Categories({}), _Ids()
+    images, spill, categories, unlisted = ImageTable(), Spill(scratch, expect), Categories({}), _Ids()
     for batch in batches:
         if isinstance(batch, Images):
             images.add(batch)
@@ -101,10 +94,17 @@ def cut(
         run, ahead = ahead.part(0, end), ahead.part(end, len(ahead.image_id))
         columns = _columns(images, rows[start:stop], again[start:stop], run, codes, spill.flags, name)
         yield Cut(index, -(-total // size), total, codes.names, columns, run.payloads)
+    if codes.nameless:
+        log.warning(
+            "%s: %d category ids in lists of categories that images lack, or have more of, are left out: the file "
+            "does not name them",
+            name,
+            codes.nameless,
+        )
 
 
 def _columns(
-    images: _Images,
+    images: ImageTable,
     rows: NDArray[np.int64],
     again: NDArray[np.bool_],
     run: Run,
@@ -149,96 +149,9 @@ def _columns(
             known=known,
             given=given,
         ),
+        neg_categories=codes.named(images.neg_categories.take(rows)),
+        not_exhaustive_categories=codes.named(images.not_exhaustive_categories.take(rows)),
     )
-
-
-class _Images:
-    """All images of a dataset, as one array and two long texts: 1.7 M of them take some 200 MB."""
-
-    def __init__(self) -> None:
-        self.file_name, self.image_key = _Texts(), _Texts()
-        self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
-        self._ids: NDArray[np.int64] | None = None
-        self._there: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
-        self._listed: int | None = None  # rows from here on are not the file's own
-        self._errors: dict[int, str] = {}  # what the reader says of a row
-        self._count = 0
-
-    def add(self, batch: Images) -> None:
-        self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
-        self.file_name.extend(batch.file_name)
-        self.image_key.extend(batch.image_key)
-        self._errors |= {self._count + row: error for row, error in enumerate(batch.error or ()) if error}
-        self._count += len(batch.image_id)
-        self._ids = None
-
-    def add_unlisted(self, image_id: NDArray[np.int64], name: str) -> None:
-        self._listed = len(self._table())
-        size = np.zeros(len(image_id), np.int32)
-        keys = [f"{name}/unlisted/{i}" for i in image_id.tolist()]
-        self.add(Images(image_id, [""] * len(keys), keys, size, size))
-
-    def ids(self) -> NDArray[np.int64]:
-        """The ids, sorted, each once."""
-        if self._ids is None:
-            ids = self._ids = np.unique(self._table()[:, 0])
-            self._there = None
-            if len(ids) and int(ids[-1]) - int(ids[0]) < _LARGEST_TABLE:
-                self._there = np.zeros(int(ids[-1]) - int(ids[0]) + 1, np.bool_)
-                self._there[ids - ids[0]] = True
-        return self._ids
-
-    def without(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `ids` that no image has, sorted, each once."""
-        listed = self.ids()
-        if not len(listed) or not len(ids):
-            return np.unique(ids)
-        if self._there is not None:  # nearly always, and it is a hundred times as fast as a search
-            inside = (ids >= listed[0]) & (ids <= listed[-1])
-            return np.unique(ids[~(inside & self._there[np.where(inside, ids - listed[0], 0)])])
-        ids = np.unique(ids)
-        found: NDArray[np.int64] = ids[listed[np.minimum(np.searchsorted(listed, ids), len(listed) - 1)] != ids]
-        return found
-
-    def order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows in the order of their ids, equal ones as they came; and the ids in that order."""
-        ids = self._table()[:, 0]
-        rows = np.argsort(ids, kind="stable")
-        return rows, ids[rows]
-
-    def numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """image_id, height, width of some rows."""
-        found = self._table()[rows]
-        return np.ascontiguousarray(found[:, 0]), found[:, 1].astype(np.int32), found[:, 2].astype(np.int32)
-
-    def errors(self, rows: NDArray[np.int64], again: NDArray[np.bool_], file_name: Sequence[str]) -> list[str | None]:
-        """What is wrong with some rows; `again`: whether an earlier one has the same id."""
-        listed = len(self._table()) if self._listed is None else self._listed
-        return [
-            _UNLISTED if row >= listed else _SAME_ID if second else self._errors.get(row) if file else _NO_NAME
-            for row, second, file in zip(rows.tolist(), again.tolist(), file_name, strict=True)
-        ]
-
-    def _table(self) -> NDArray[np.int64]:
-        if len(self._parts) > 1:
-            self._parts = [np.concatenate(self._parts)]
-        return self._parts[0]
-
-
-class _Texts:
-    """Many short texts: their bytes end to end, and where each begins."""
-
-    def __init__(self) -> None:
-        self._text, self._starts = bytearray(), array("q", [0])
-
-    def extend(self, texts: Sequence[str]) -> None:
-        encoded = [text.encode("utf-8", "replace") for text in texts]
-        self._starts.extend(list(accumulate(map(len, encoded), initial=len(self._text)))[1:])
-        self._text += b"".join(encoded)
-
-    def take(self, rows: NDArray[np.int64]) -> list[str]:
-        starts = self._starts
-        return [self._text[starts[row] : starts[row + 1]].decode() for row in rows.tolist()]
 
 
 class _Ids:
@@ -264,9 +177,11 @@ class _Codes:
 
     Attributes:
         names: sorted, each once; texts: the same, and "" at the end for a category that the file does not name.
+        nameless: ids in lists of absent or incomplete categories that the file does not name, so far.
     """
 
     def __init__(self, categories: Categories) -> None:
+        self._names, self.nameless = categories.names, 0
         self.names = sorted({name for name in categories.names.values() if name})
         self.texts = [*self.names, ""]
         code = {name: i for i, name in enumerate(self.texts)}
@@ -282,3 +197,11 @@ class _Codes:
         place = np.searchsorted(self._ids, category)
         place[self._ids[place] != category] = len(self._ids) - 1
         return self._codes[place], self._known[place], self._isthing[place]
+
+    def named(self, lists: list[Sequence[int]] | None) -> list[list[str]] | None:
+        """Lists of ids as lists of names; ids that the file does not name are counted and left out."""
+        if lists is None:
+            return None
+        names = [[self._names.get(i, "") for i in ids] for ids in lists]
+        self.nameless += sum(name == "" for found in names for name in found)
+        return [[name for name in found if name] for found in names]

@@ -18,10 +18,11 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.audit import audit_sample
 from synthgen.generate.cutting import Cut, cut
 from synthgen.generate.datasets import Dataset, Files
+from synthgen.records.columns import BoxColumns, table_from_columns
 from synthgen.records.files import write_text
 from synthgen.records.recipe import fingerprint, in_words
 from synthgen.records.sample import Sample
-from synthgen.records.schema import BoxColumns, samples_from_batch, table_from_columns
+from synthgen.records.schema import samples_from_batch
 from synthgen.records.store import Shard, ShardStore
 
 #: Raised when the same file would make other shards than before.

@@ -118,6 +118,10 @@ class Sample:
             source does not say, until the image has been read.
         annotations: in the order of their ids.
         error: why this image could not be processed; the row stays.
+        neg_categories: names that somebody looked for in this image and did not find: the only ones whose absence is
+            known (LVIS). None = whatever the dataset names is annotated wherever it is, so that all names but those of
+            `annotations` are absent.
+        not_exhaustive_categories: names of which there are more objects in this image than annotations (LVIS).
     """
 
     image_id: int
@@ -127,3 +131,5 @@ class Sample:
     width: int
     annotations: tuple[Annotation, ...] = ()
     error: str | None = None
+    neg_categories: tuple[str, ...] | None = None
+    not_exhaustive_categories: tuple[str, ...] = ()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,12 @@ SCHEMA_VERSION = 1
 
 #: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None
 #: (a list as empty).
-_ADDED: dict[str, pa.DataType] = {"sam_predicted_iou": pa.float64(), "reasons": pa.list_(pa.string())}
+_ADDED: dict[str, pa.DataType] = {
+    "sam_predicted_iou": pa.float64(),
+    "reasons": pa.list_(pa.string()),
+    "neg_categories": pa.list_(pa.string()),
+    "not_exhaustive_categories": pa.list_(pa.string()),
+}
 
 # `size` always holds two; said to be of fixed size, it could not be null where there is no mask (pyarrow < 22).
 _RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.binary())])
@@ -61,6 +65,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("annotations", pa.list_(_ANNOTATION)),
         ("error", pa.string()),
+        *((name, _ADDED[name]) for name in ("neg_categories", "not_exhaustive_categories")),
     ]
 )
 
@@ -76,68 +81,9 @@ DICTIONARIES = [
     "annotations.list.element.captions.list.element.source",
     "annotations.list.element.captions.list.element.reasons.list.element",
     "error",
+    "neg_categories.list.element",
+    "not_exhaustive_categories.list.element",
 ]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BoxColumns:
-    """Many samples that have boxes only, as arrays: what an ingest of 25 M boxes writes without making 25 M objects.
-
-    Attributes:
-        image_id: int64 [N]; image_key, file_name: N texts; height, width: int32 [N], pixels; error: N texts or None.
-        offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
-        id: int64 [M]; bbox: float64 [M, 4] XYWH, absolute pixels, original image.
-        category: int32 [M], index into `categories`; iscrowd, isthing: bool [M].
-        flags: flag name -> bool [M].
-    """
-
-    image_id: NDArray[np.int64]
-    image_key: Sequence[str]
-    file_name: Sequence[str]
-    height: NDArray[np.int32]
-    width: NDArray[np.int32]
-    error: Sequence[str | None]
-    offsets: NDArray[np.int32]
-    id: NDArray[np.int64]
-    bbox: NDArray[np.float64]
-    category: NDArray[np.int32]
-    categories: Sequence[str]
-    iscrowd: NDArray[np.bool_]
-    isthing: NDArray[np.bool_]
-    flags: dict[str, NDArray[np.bool_]]
-
-
-def table_from_columns(columns: BoxColumns) -> pa.Table:
-    """The table of `SCHEMA` for samples that have boxes only."""
-    count = len(columns.id)
-    # Few combinations of flags occur; each is made once and looked up per box.
-    bits = np.zeros(count, np.int64)
-    names = sorted(columns.flags)
-    for place, name in enumerate(names):
-        bits |= columns.flags[name].astype(np.int64) << place
-    combinations, which = np.unique(bits, return_inverse=True)
-    lists = [[name for place, name in enumerate(names) if int(c) >> place & 1] for c in combinations]
-    fields: dict[str, pa.Array] = {
-        "id": pa.array(columns.id, pa.int64()),
-        "bbox": _boxes(columns.bbox),
-        "category": pa.array(list(columns.categories), pa.string()).take(pa.array(columns.category)),
-        "iscrowd": pa.array(columns.iscrowd),
-        "isthing": pa.array(columns.isthing),
-        "flags": pa.array(lists or [[]], pa.list_(pa.string())).take(pa.array(which)),
-    }
-    annotations = _annotations(fields, columns.offsets, count)
-    return pa.table(
-        [
-            pa.array(columns.image_id, pa.int64()),
-            pa.array(columns.image_key, pa.string()),
-            pa.array(columns.file_name, pa.string()),
-            pa.array(columns.height, pa.int32()),
-            pa.array(columns.width, pa.int32()),
-            annotations,
-            pa.array(columns.error, pa.string()),
-        ],
-        schema=SCHEMA,
-    )
 
 
 def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
@@ -147,7 +93,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
     captions = [caption for a in flat for caption in a.captions]
     fields: dict[str, pa.Array] = {
         "id": pa.array([a.id for a in flat], pa.int64()),
-        "bbox": _boxes(np.asarray([a.bbox for a in flat], np.float64).reshape(-1, 4)),
+        "bbox": boxes_array(np.asarray([a.bbox for a in flat], np.float64).reshape(-1, 4)),
         "category": pa.array([a.category for a in flat], pa.string()),
         "iscrowd": pa.array([a.iscrowd for a in flat], pa.bool_()),
         "isthing": pa.array([a.isthing for a in flat], pa.bool_()),
@@ -186,8 +132,10 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
             pa.array([s.file_name for s in samples], pa.string()),
             pa.array([s.height for s in samples], pa.int32()),
             pa.array([s.width for s in samples], pa.int32()),
-            _annotations(fields, _offsets([len(s.annotations) for s in samples]), len(flat)),
+            annotations_array(fields, _offsets([len(s.annotations) for s in samples]), len(flat)),
             pa.array([s.error for s in samples], pa.string()),
+            pa.array([s.neg_categories for s in samples], pa.list_(pa.string())),
+            pa.array([s.not_exhaustive_categories for s in samples], pa.list_(pa.string())),
         ],
         schema=SCHEMA,
     )
@@ -213,7 +161,7 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
             field["id"].to_pylist(),
             zip(*bbox.T.tolist(), strict=True),
             *(field[name].to_pylist() for name in ("category", "iscrowd", "isthing")),
-            _tuples(field["flags"], lambda flags: flags.to_pylist()),
+            _tuples(field["flags"], _texts),
             _rles(field["segmentation"]),
             *(field[name].to_pylist() for name in _SCORES),
             _tuples(field["captions"], _captions),
@@ -222,7 +170,16 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
     ends = (lists.offsets.to_numpy() - lists.offsets[0].as_py()).tolist()
     own = (tuple(annotations[a:b]) for a, b in itertools.pairwise(ends))
     head = (_column(batch, name).to_pylist() for name in ("image_id", "image_key", "file_name", "height", "width"))
-    return map(Sample, *head, own, _column(batch, "error").to_pylist())
+    absent = _column(batch, "neg_categories")
+    known = absent.is_valid().to_pylist()
+    return map(
+        Sample,
+        *head,
+        own,
+        _column(batch, "error").to_pylist(),
+        (names if there else None for names, there in zip(_tuples(absent, _texts), known, strict=True)),
+        _tuples(_column(batch, "not_exhaustive_categories"), _texts),
+    )
 
 
 def check_version(version: int, where: str) -> None:
@@ -258,8 +215,13 @@ def _rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
 
 def _captions(flat: pa.StructArray) -> list[Caption]:
     *plain, reasons = (_column(flat, name) for name in _CAPTION.names)
-    codes = _tuples(reasons, lambda texts: texts.to_pylist())
+    codes = _tuples(reasons, _texts)
     return list(map(Caption, *(field.to_pylist() for field in plain), codes))
+
+
+def _texts(flat: pa.StringArray) -> list[str]:
+    texts: list[str] = flat.to_pylist()
+    return texts
 
 
 def _tuples(lists: pa.ListArray, made: Callable[[pa.Array], list[Any]]) -> list[tuple[Any, ...]]:
@@ -272,16 +234,22 @@ def _tuples(lists: pa.ListArray, made: Callable[[pa.Array], list[Any]]) -> list[
     return [tuple(flat[a:b]) for a, b in itertools.pairwise(ends)]
 
 
-def _boxes(bbox: NDArray[np.float64]) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(bbox).reshape(-1)), 4)
-
-
 def _offsets(lengths: list[int]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
-def _annotations(fields: dict[str, pa.Array], offsets: Any, count: int) -> pa.Array:
-    """list<struct> from its leaves; a leaf that is not given is null (or an empty list) throughout."""
+def boxes_array(bbox: NDArray[np.float64]) -> pa.Array:
+    """The column "bbox" from float64 [M, 4]."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(bbox).reshape(-1)), 4)
+
+
+def annotations_array(fields: dict[str, pa.Array], offsets: Any, count: int) -> pa.Array:
+    """The column "annotations" from its leaves; one that is not given is null (or an empty list) throughout.
+
+    Args:
+        offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
+        count: annotations in all.
+    """
     leaves = []
     for kind in _ANNOTATION:
         if kind.name in fields:

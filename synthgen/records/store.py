@@ -21,15 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen.errors import SynthgenError
+from synthgen.records.columns import BoxColumns, table_from_columns
 from synthgen.records.files import new_file, remove_leftovers, scratch_folder
 from synthgen.records.sample import Sample
 from synthgen.records.schema import (
     DICTIONARIES,
     SCHEMA_VERSION,
-    BoxColumns,
     check_version,
     samples_from_batch,
-    table_from_columns,
     table_from_samples,
 )
 

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.generate import cutting, ingest, spill
+from synthgen.generate import image_table, ingest, spill
 from synthgen.generate.cutting import cut
 from synthgen.generate.datasets import Annotations, Categories, Files, Images, coco_json
 from synthgen.records.recipe import fingerprint
@@ -80,12 +80,13 @@ def datasets(draw: st.DrawFn) -> list[Images | Annotations | Categories]:
     """Batches in any order: image ids that repeat, annotations of images that are not listed, payloads or none."""
     extremes = st.sampled_from([-(2**63), 2**63 - 1, -1, 0])
     identity = st.one_of(st.integers(0, 30), extremes)
-    with_payloads = draw(st.booleans())
+    with_payloads, looked_over = draw(st.booleans()), draw(st.booleans())
     batches: list[Images | Annotations | Categories] = [Categories({1: "one"}), Categories({2: "two"})]
     for ids in draw(st.lists(st.lists(identity, max_size=12), max_size=3)):
         names = [f"{i}.jpg" for i in ids]
         size = np.full(len(ids), 50, np.int32)
-        batches.append(Images(np.array(ids, np.int64), names, [""] * len(ids), size, size))
+        lists = [draw(st.lists(st.integers(1, 3), max_size=3)) for _ in ids] if looked_over else None
+        batches.append(Images(np.array(ids, np.int64), names, [""] * len(ids), size, size, None, lists, lists))
     for rows in draw(st.lists(st.lists(st.tuples(identity, identity, st.integers(1, 3)), max_size=25), max_size=4)):
         count = len(rows)
         table = np.array(rows, np.int64).reshape(-1, 3)
@@ -103,11 +104,13 @@ def datasets(draw: st.DrawFn) -> list[Images | Annotations | Categories]:
 def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
     """Against the plain way: a dictionary of all images and lists of their annotations."""
     images: list[tuple[int, int]] = []  # (id, place in the stream)
+    lacking: list[list[int]] = []  # category ids, by place
     owned: dict[int, list[tuple[int, int, list[float], int, bool, bytes | None]]] = {}
     place = 0
     for batch in batches:
         if isinstance(batch, Images):
-            images += [(i, len(images)) for i in batch.image_id.tolist()]
+            images += [(i, len(images) + k) for k, i in enumerate(batch.image_id.tolist())]
+            lacking += batch.neg_categories or []
         elif isinstance(batch, Annotations):
             for k, owner in enumerate(batch.image_id.tolist()):
                 payload = batch.payload[k] if batch.payload is not None else None
@@ -115,12 +118,12 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
                 owned.setdefault(owner, []).append((*row, payload))
                 place += 1
     listed = {i for i, _ in images}
-    images += [(i, len(images)) for i in sorted(set(owned) - listed)]
+    images += [(i, len(images) + k) for k, i in enumerate(sorted(set(owned) - listed))]
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(spill, "BOUND", bound)
         patch.setattr(spill, "_BLOCK", 7)
         patch.setattr(spill, "_MOST", 5)
-        patch.setattr(cutting, "_LARGEST_TABLE", bound)
+        patch.setattr(image_table, "_LARGEST_TABLE", bound)
         if not images:
             with pytest.raises(SynthgenError, match="list no images"):
                 next(cut(batches, "d", Path(scratch), expect=expect, shard_size=shard_size))
@@ -139,8 +142,14 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
         ends = columns.offsets.tolist()
         assert ends[0] == 0 and ends[-1] == len(columns.id) == len(columns.bbox)
         for k, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-            image_id, _ = next(rows)
+            image_id, position = next(rows)
             assert columns.image_id[k] == image_id
+            if lacking:  # 3 has no name; an image that the file does not list was not looked over
+                ids = lacking[position] if position < len(lacking) else []
+                theirs = [{1: "one", 2: "two"}[i] for i in ids if i != 3]
+                assert columns.neg_categories[k] == columns.not_exhaustive_categories[k] == theirs
+            else:
+                assert columns.neg_categories is columns.not_exhaustive_categories is None
             again, known = image_id in seen, image_id in listed
             error = columns.error[k]
             assert (error is None) == (known and not again)

@@ -19,15 +19,9 @@ from toys import strategies
 
 from synthgen.errors import SynthgenError
 from synthgen.records import schema
+from synthgen.records.columns import BoxColumns, table_from_columns
 from synthgen.records.sample import FLAGS, Annotation, Caption, Rle, Sample
-from synthgen.records.schema import (
-    SCHEMA,
-    SCHEMA_VERSION,
-    BoxColumns,
-    samples_from_batch,
-    table_from_columns,
-    table_from_samples,
-)
+from synthgen.records.schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.records.store import Shard, ShardStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -89,6 +83,7 @@ def test_a_record_has_a_column_for_each_of_its_fields():
 def as_columns(made: list[Sample]) -> BoxColumns:
     flat = [a for s in made for a in s.annotations]
     categories = sorted({a.category for a in flat})
+    poor = [dataclasses.replace(s, neg_categories=None, not_exhaustive_categories=()) for s in made]
     return BoxColumns(
         image_id=np.array([s.image_id for s in made], np.int64),
         image_key=[s.image_key for s in made],
@@ -104,6 +99,8 @@ def as_columns(made: list[Sample]) -> BoxColumns:
         iscrowd=np.array([a.iscrowd for a in flat], bool),
         isthing=np.array([a.isthing for a in flat], bool),
         flags={flag: np.array([flag in a.flags for a in flat], bool) for flag in FLAGS},
+        neg_categories=None if made == poor else [s.neg_categories for s in made],
+        not_exhaustive_categories=None if made == poor else [s.not_exhaustive_categories for s in made],
     )
 
 
@@ -120,6 +117,13 @@ boxes_only = strategies.annotations.map(
 )
 def test_columns_make_the_table_that_samples_make(made):
     assert table_from_columns(as_columns(made)).equals(table_from_samples(made))
+
+
+def test_names_that_nobody_looked_for_are_not_names_that_nobody_found():
+    """None is not (): of the one every name is a negative, of the other none."""
+    made = [Sample(i, "k", "f", 1, 1, neg_categories=names) for i, names in enumerate([None, (), ("cat",), None])]
+    for table in (table_from_samples(made), table_from_columns(as_columns(made))):
+        assert [sample.neg_categories for sample in back(table)] == [None, (), ("cat",), None]
 
 
 # --- golden shards ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,16 @@ annotations = st.builds(
     sam_predicted_iou=st.none() | NUMBER,
     captions=st.lists(captions, max_size=9).map(tuple),
 )
+names = st.lists(TEXT, max_size=3).map(tuple)
 samples = st.builds(
-    Sample, INT64, TEXT, TEXT, INT32, INT32, st.lists(annotations, max_size=4).map(tuple), st.none() | TEXT
+    Sample,
+    image_id=INT64,
+    image_key=TEXT,
+    file_name=TEXT,
+    height=INT32,
+    width=INT32,
+    annotations=st.lists(annotations, max_size=4).map(tuple),
+    error=st.none() | TEXT,
+    neg_categories=st.none() | names,
+    not_exhaustive_categories=names,
 )

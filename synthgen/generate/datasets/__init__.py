@@ -56,10 +56,15 @@ class Files:
         return replace(self, sources=sources, images=images)
 
     def size(self) -> int:
-        """Bytes of the sources that are files; where all of them are folders, of what is in these."""
+        """What `on_bytes` will be told in all, roughly.
+
+        That is the bytes of the files, and those below the folders where there is no file, or the images are a source.
+        """
         paths = set(self.sources.values())
-        files = [path for path in paths if path.is_file()]
-        return sum(p.stat().st_size for p in files or (f for folder in paths for f in folder.rglob("*") if f.is_file()))
+        files = {path for path in paths if path.is_file()}
+        if "images" in self.sources or not files:
+            files |= {file for folder in paths - files for file in folder.rglob("*") if file.is_file()}
+        return sum(path.stat().st_size for path in files)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +77,8 @@ class Images:
         image_key: the photograph's identity (`Sample.image_key`); "" = nobody else's, `ingest` makes one of its name.
         height, width: int32 [N], pixels; 0 where the file does not say.
         error: why an image's annotations cannot be had, for `Sample.error`, or None; None throughout where not given.
+        neg_categories, not_exhaustive_categories: N lists of category ids, for `Sample`'s fields of these names; given
+            for all of a dataset's images or for none.
     """
 
     image_id: NDArray[np.int64]
@@ -80,6 +87,8 @@ class Images:
     height: NDArray[np.int32]
     width: NDArray[np.int32]
     error: Sequence[str | None] | None = None
+    neg_categories: Sequence[Sequence[int]] | None = None
+    not_exhaustive_categories: Sequence[Sequence[int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

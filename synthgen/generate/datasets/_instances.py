@@ -55,6 +55,21 @@ class Image(msgspec.Struct, gc=False):
         )
 
 
+class LookedOver(Image, gc=False):
+    """One element of "images" of a dataset that looks for some categories only in each image (LVIS)."""
+
+    neg_category_ids: list[Int64] = []
+    not_exhaustive_category_ids: list[Int64] = []
+
+    @classmethod
+    def mend(cls, value: dict[str, Any]) -> Self:
+        """As for `Image`."""
+        found = super().mend(value)
+        found.neg_category_ids = _ids(value.get("neg_category_ids"))
+        found.not_exhaustive_category_ids = _ids(value.get("not_exhaustive_category_ids"))
+        return found
+
+
 class Box(msgspec.Struct, gc=False):
     """One element of "annotations", as far as the layer of boxes needs it."""
 
@@ -132,6 +147,7 @@ def read(
     layer: str,
     *,
     name: Callable[[Image], tuple[str, str]],
+    image_kind: type[Image] = Image,
     kind: type[Box] = Box,
     masked_kind: type[Masked] = Masked,
     flags: Mapping[str, str] | None = None,
@@ -140,6 +156,7 @@ def read(
 
     Args:
         name: an image's (file_name, image_key).
+        image_kind: type of the records of images: `Image` or `LookedOver`.
         kind: type of the records of the layer "annotations"; masked_kind: of those of the other layers.
         flags: by name of the flag, the field of both kinds that sets it.
 
@@ -149,7 +166,7 @@ def read(
     path = files.sources["instances"]
     masked = layer != "annotations"
     kinds: dict[str, type[msgspec.Struct]] = {
-        "images": Image,
+        "images": image_kind,
         "annotations": masked_kind if masked else kind,
         "categories": Category,
     }
@@ -199,12 +216,15 @@ def _masked(annotation: Annotation, payload: bytes | None, sample: Sample) -> An
 
 def _images(found: list[Image], name: Callable[[Image], tuple[str, str]]) -> Images:
     names = [name(image) for image in found]
+    looked_over = [image for image in found if isinstance(image, LookedOver)]
     return Images(
         image_id=np.array([image.id for image in found], np.int64),
         file_name=[file_name for file_name, _ in names],
         image_key=[key for _, key in names],
         height=np.array([image.height for image in found], np.int32),
         width=np.array([image.width for image in found], np.int32),
+        neg_categories=[image.neg_category_ids for image in looked_over] or None,
+        not_exhaustive_categories=[image.not_exhaustive_category_ids for image in looked_over] or None,
     )
 
 
@@ -238,6 +258,11 @@ def _identity(value: dict[str, Any], key: str) -> int:
     if found is None:
         raise ValueError(f"its '{key}' should be a whole number, it is {json.dumps(value.get(key))[:80]}")
     return found
+
+
+def _ids(value: object) -> list[int]:
+    """Category ids in any spelling; what is none is an id that no category has."""
+    return [_or(integer(one), NO_ID) for one in value] if isinstance(value, list) else []
 
 
 def truth(value: object) -> int:

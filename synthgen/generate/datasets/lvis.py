@@ -1,5 +1,8 @@
 """LVIS, v1 and v0.5: COCO's photographs with more than a thousand categories, boxes and human masks.
 
+Nobody looked for all categories in every image: each says which were looked for and not found, and of which it has more
+objects than annotations. A category that is neither of these nor annotated may be there or not.
+
 Its splits are not COCO's: LVIS val has photographs of both COCO folders, so the image root holds train2017/ and
 val2017/. Version 1 has no file names, version 0.5 has those of 2014; both have the URL, whose tail is the 2017 path.
 """
@@ -10,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
-from synthgen.generate.datasets._instances import Image, complete, find_json
+from synthgen.generate.datasets._instances import Image, LookedOver, complete, find_json
 from synthgen.generate.datasets._instances import read as read_instances
 
 SPLITS = ("train", "val")
@@ -32,7 +35,7 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
 
 def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
     """The content of the file; see `synthgen.generate.datasets`."""
-    return read_instances(files, layer, name=_name)
+    return read_instances(files, layer, name=_name, image_kind=LookedOver)
 
 
 def _name(image: Image) -> tuple[str, str]:

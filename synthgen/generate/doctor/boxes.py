@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from synthgen.generate.audit import audit
 from synthgen.generate.doctor.diagnosis import Example, Findings, Sizes
+from synthgen.records.columns import BoxColumns
 from synthgen.records.geometry import box_iou, xywh_to_xyxy
-from synthgen.records.schema import BoxColumns
 
 #: Two boxes with at least this IoU, in one image and category, are near-duplicates.
 NEAR_IOU = 0.95

@@ -29,9 +29,9 @@ from synthgen.generate.doctor.categories import Names, compare_splits, inspect_c
 from synthgen.generate.doctor.diagnosis import Diagnosis, Example, Findings, SplitDiagnosis
 from synthgen.generate.doctor.files import LOST, FileLook, look
 from synthgen.generate.doctor.ids import Ids
+from synthgen.records.columns import BoxColumns
 from synthgen.records.files import scratch_folder
 from synthgen.records.sample import NOT_PROMPTED
-from synthgen.records.schema import BoxColumns
 
 #: A shard with a larger share of lost images is refused by a job, unless it is told otherwise (`Job.max_error_share`).
 LOST_SHARE = 0.05

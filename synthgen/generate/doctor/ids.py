@@ -9,11 +9,11 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.generate.cutting import ERRORS
 from synthgen.generate.datasets import Annotations, Images
 from synthgen.generate.doctor.boxes import box_example
 from synthgen.generate.doctor.diagnosis import EXAMPLES, Example, Findings
-from synthgen.records.schema import BoxColumns
+from synthgen.generate.image_table import ERRORS
+from synthgen.records.columns import BoxColumns
 
 _ANNOTATION_ID = "same_annotation_id_elsewhere"
 

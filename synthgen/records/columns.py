@@ -1,0 +1,77 @@
+"""Samples that have boxes only, as arrays: millions of boxes become a table without an object for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from synthgen.records.schema import SCHEMA, annotations_array, boxes_array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxColumns:
+    """Many samples that have boxes only, as arrays: what an ingest of 25 M boxes writes without making 25 M objects.
+
+    Attributes:
+        image_id: int64 [N]; image_key, file_name: N texts; height, width: int32 [N], pixels; error: N texts or None.
+        offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
+        id: int64 [M]; bbox: float64 [M, 4] XYWH, absolute pixels, original image.
+        category: int32 [M], index into `categories`; iscrowd, isthing: bool [M].
+        flags: flag name -> bool [M].
+        neg_categories, not_exhaustive_categories: N times those of a `Sample`; None = each has a sample's default.
+    """
+
+    image_id: NDArray[np.int64]
+    image_key: Sequence[str]
+    file_name: Sequence[str]
+    height: NDArray[np.int32]
+    width: NDArray[np.int32]
+    error: Sequence[str | None]
+    offsets: NDArray[np.int32]
+    id: NDArray[np.int64]
+    bbox: NDArray[np.float64]
+    category: NDArray[np.int32]
+    categories: Sequence[str]
+    iscrowd: NDArray[np.bool_]
+    isthing: NDArray[np.bool_]
+    flags: dict[str, NDArray[np.bool_]]
+    neg_categories: Sequence[Sequence[str] | None] | None = None
+    not_exhaustive_categories: Sequence[Sequence[str]] | None = None
+
+
+def table_from_columns(columns: BoxColumns) -> pa.Table:
+    """The table of `SCHEMA` for samples that have boxes only."""
+    images, count = len(columns.image_id), len(columns.id)
+    # Few combinations of flags occur; each is made once and looked up per box.
+    bits = np.zeros(count, np.int64)
+    names = sorted(columns.flags)
+    for place, name in enumerate(names):
+        bits |= columns.flags[name].astype(np.int64) << place
+    combinations, which = np.unique(bits, return_inverse=True)
+    lists = [[name for place, name in enumerate(names) if int(c) >> place & 1] for c in combinations]
+    fields: dict[str, pa.Array] = {
+        "id": pa.array(columns.id, pa.int64()),
+        "bbox": boxes_array(columns.bbox),
+        "category": pa.array(list(columns.categories), pa.string()).take(pa.array(columns.category)),
+        "iscrowd": pa.array(columns.iscrowd),
+        "isthing": pa.array(columns.isthing),
+        "flags": pa.array(lists or [[]], pa.list_(pa.string())).take(pa.array(which)),
+    }
+    return pa.table(
+        [
+            pa.array(columns.image_id, pa.int64()),
+            pa.array(columns.image_key, pa.string()),
+            pa.array(columns.file_name, pa.string()),
+            pa.array(columns.height, pa.int32()),
+            pa.array(columns.width, pa.int32()),
+            annotations_array(fields, columns.offsets, count),
+            pa.array(columns.error, pa.string()),
+            pa.array(columns.neg_categories or [None] * images, pa.list_(pa.string())),
+            pa.array(columns.not_exhaustive_categories or [()] * images, pa.list_(pa.string())),
+        ],
+        schema=SCHEMA,
+    )
