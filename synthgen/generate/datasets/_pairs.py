@@ -63,14 +63,14 @@ def listed(folder: Path, *, suffixes: frozenset[str] = SUFFIXES, without: Path |
     Raises:
         SynthgenError: there is no such folder, or it cannot be read.
     """
-    found = []
+    found, away = [], without.resolve() if without is not None else None
     try:
         for place, folders, names in os.walk(folder, onerror=_raise):
             here = Path(place)
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name != without)
-            linked = [name for name in folders if (here / name).is_symlink()]
-            if linked:
-                log.warning("%s is a link and is not followed; lay the folder itself there", here / linked[0])
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() != away)
+            for name in folders:
+                if (here / name).is_symlink():
+                    log.warning("%s is a link and is not followed; lay the folder itself there", here / name)
             below = PurePosixPath(here.relative_to(folder).as_posix())
             found += [
                 (below / name).as_posix()
@@ -104,9 +104,8 @@ def paired(
     for folder, option in ((images, "--images"), (labels, "--annotations")):
         if not folder.is_dir():
             raise SynthgenError(f"no folder {folder}; name the right one with {option}")
-    photographs = listed(images, without=labels if labels != images else None)
-    maps = listed(labels, without=images if labels != images else None)
-    if images == labels:
+    photographs, maps = listed(images, without=labels), listed(labels, without=images)
+    if images.resolve() == labels.resolve():
         photographs = [name for name in maps if PurePosixPath(name).suffix.lower() in _PHOTOGRAPHS]
         maps = [name for name in maps if PurePosixPath(name).suffix.lower() not in _PHOTOGRAPHS]
     of_stem: dict[str, str] = {}

@@ -118,7 +118,7 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
             names.update({drawn.name: _digest(drawn.name) for _, drawn in rows if drawn.name not in names})
             yield _annotations(rows, names, masks=layer == "human")
             if files.on_bytes is not None:
-                files.on_bytes(sum(path.stat().st_size for name in some for path in _beside(folder / name)))
+                files.on_bytes(sum(_bytes(folder / name) for name in some))
     names.pop("", None)  # an object without a name keeps its category id, and is flagged for it
     stuff = {NAMES[label - 1] for label in STUFF}
     yield Categories(
@@ -205,9 +205,12 @@ def _annotations(rows: list[tuple[int, _Drawn]], names: dict[str, int], *, masks
     )
 
 
-def _beside(photograph: Path) -> Iterator[Path]:
-    """A photograph and all that the release has of it."""
-    return (path for path in photograph.parent.rglob(f"{photograph.stem}*") if path.is_file())
+def _bytes(photograph: Path) -> int:
+    """Of a photograph and all that the release has of it."""
+    stem = photograph.with_suffix("")
+    others = [f"{stem}.json", f"{stem}_seg.png", *(f"{stem}_parts_{level}.png" for level in range(1, 7))]
+    objects = stem.iterdir() if stem.is_dir() else ()
+    return sum(path.stat().st_size for path in (photograph, *map(Path, others), *objects) if path.is_file())
 
 
 def _digest(name: str) -> int:
