@@ -454,6 +454,24 @@ def test_the_names_of_what_is_unsure_are_not_drawn():
         assert "sky" not in instance.target(park(), names, random.Random(seed), max_texts=7).texts
 
 
+@pytest.mark.parametrize("task", [instance, detection, panoptic, semantic])
+def test_only_what_was_looked_for_is_a_negative(task):
+    sample = replace(park(), neg_categories=("wall", "dog", "cup", "sea"), not_exhaustive_categories=("person", "sea"))
+    texts = {"person", "dog", "wall", "cup"} | ({"sky"} if task in (panoptic, semantic) else set())
+    assert task.target(sample, MANY, random.Random(0)).texts == tuple(sorted(texts)), "dog is there after all"
+    nothing = task.target(replace(sample, neg_categories=()), MANY, random.Random(0))
+    assert set(nothing.texts) == set(named(nothing)), "of nothing is it known that it is absent"
+    many = replace(sample, neg_categories=MANY)
+    drawn = task.target(many, CATEGORIES, random.Random(0), max_texts=9).texts
+    assert len(drawn) == 9 and len(set(drawn) & set(MANY)) == 9 - len(texts & {"person", "dog", "sky"})
+
+
+def test_of_a_name_with_more_objects_than_annotations_those_are_learned():
+    given = replace(park(), not_exhaustive_categories=("dog", "sky-other"))
+    target = learn(instance, given)
+    assert named(target) == ["person", "dog"] and target.texts == ("person", "dog"), "sky-other is somewhere"
+
+
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,11 @@ def samples(draw):
         ),
     )
     found = draw(st.lists(annotation, max_size=6, unique_by=lambda a: a.id))
-    return Sample(1, "k", "f", height, width, tuple(sorted(found, key=lambda a: a.id)))
+    names = st.lists(st.sampled_from(NAMES), max_size=3).map(tuple)
+    return Sample(
+        1, "k", "f", height, width, tuple(sorted(found, key=lambda a: a.id)),
+        neg_categories=draw(st.none() | names), not_exhaustive_categories=draw(names),
+    )  # fmt: skip
 
 
 def learn(name: str, sample: Sample, seed: int = 0, **options: int) -> Target | None:
@@ -78,6 +82,10 @@ def test_a_target_is_sound(name, sample, max_texts):
     assert n == len(target.masks) == len(target.annotation_ids) == len(target.boxes_xyxy) == len(target.mask_weights)
     assert ((target.labels >= 0) & (target.labels < len(target.texts))).all()
     assert len(set(target.texts)) == len(target.texts) and all(text.strip() for text in target.texts)
+
+    if sample.neg_categories is not None and name not in ("referring", "foreground"):
+        positives = {target.texts[label] for label in target.labels}
+        assert set(target.texts) - positives <= set(sample.neg_categories) - set(sample.not_exhaustive_categories)
 
     ids = [i for own in target.annotation_ids for i in own]
     assert all(target.annotation_ids) and len(set(ids)) == len(ids) and set(ids) <= {a.id for a in sample.annotations}

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen.generate.datasets import coco_json, coco_panoptic
+from synthgen.generate.datasets import coco_json, coco_panoptic, lvis
 from synthgen.generate.ingest import ingest
 from synthgen.records.geometry import decode_mask, encode_mask, rle_area
 from synthgen.records.sample import Annotation, Sample
@@ -160,3 +160,23 @@ def test_every_instance_of_coco_is_learned_and_crowds_ignored(
         regions = semantic.target(sample, names, random.Random(0))
         assert rle_area(regions.ignore) == (drawn(regions) == 0).sum()
     assert (learned, ignored) == (count - crowds, crowds)
+
+
+def test_negatives_of_lvis_are_what_was_looked_for(shared: Shared, tmp_path: Path) -> None:
+    path = shared("data/lvis_excerpt") / "lvis_val_100.json"
+    content = json.loads(path.read_text())
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    given = {image["id"]: image for image in content["images"]}
+    samples, categories = layer(tmp_path, lvis, lvis.files(path.parent, "val", path))
+    negatives = 0
+    for sample in samples:
+        target = instance.target(sample, categories, random.Random(0))
+        positives = {a.category for a in sample.annotations}
+        if target is None:
+            assert not positives
+            continue
+        absent = {names[i] for i in given[sample.image_id]["neg_category_ids"]}
+        unsure = {names[i] for i in given[sample.image_id]["not_exhaustive_category_ids"]}
+        assert set(target.texts) == positives | (absent - unsure), "not a thousand names that nobody looked for"
+        negatives += len(set(target.texts) - positives)
+    assert negatives > 0

@@ -21,7 +21,7 @@ def label_space(
 ) -> tuple[str, ...]:
     """Texts without repetition: all positives, and as negatives the source's other names.
 
-    Where all names are at most `max_texts`, they stand in the order of `categories`, the same for every image, so that
+    Where all names are at most `max_texts`, they stand in the order of `categories`, the same for most images, so that
     their embeddings can be kept. Otherwise other names are drawn until there are `max_texts`, and all are sorted, so
     that no place tells a positive; positives are never left out. Names are taken as they are spelt: two that differ
     stay two, also where a text encoder would clean them to the same.
@@ -29,13 +29,17 @@ def label_space(
     A name is no negative where the sample's own annotations have it, but as nothing that this task learns: stuff for a
     task of things, or an object that has no usable place.
 
+    Where a sample says which names were looked for (LVIS), those not found are the only negatives. A name of which it
+    has more objects than annotations stays the text of those that are annotated, and the others count against it, as in
+    LVIS' own losses: a Target has no word for "absent, but here and there". Without an annotation it is no text.
+
     Args:
         positives: names that labels will point to.
         ignored: names of ignored places, which are negatives everywhere else in the image.
     """
     shown = {annotation.category for annotation in sample.annotations}.union(positives)
-    unsure = shown.difference(positives, ignored).union([""])
-    names = categories
+    unsure = shown.difference(ignored).union([""], sample.not_exhaustive_categories).difference(positives)
+    names = categories if sample.neg_categories is None else sorted({*sample.neg_categories, *positives})
     if len(names) <= max_texts:
         every = dict.fromkeys([*(n for n in names if n not in unsure), *sorted(positives)])
         if len(every) <= max_texts:
