@@ -70,6 +70,26 @@ class Shard:
         return replace(self, layer=layer)
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a shard's header says of a column.
+
+    Attributes:
+        count: values that are not null.
+        least, most: of them, by the order of their kind; None = there are none.
+    """
+
+    count: int = 0
+    least: Any = None
+    most: Any = None
+
+    def __add__(self, other: Column) -> Column:
+        """The same of two shards together."""
+        some = [column for column in (self, other) if column.least is not None]
+        least, most = min((c.least for c in some), default=None), max((c.most for c in some), default=None)
+        return Column(self.count + other.count, least, most)
+
+
 def check_word(word: str) -> str:
     """Return `word` if it can name a dataset, a split or a layer, and so a folder of the store.
 
@@ -155,6 +175,22 @@ class ShardStore:
             return None
         with self._open(shard) as file:
             return _footer_of(file)
+
+    def summary(self, shard: Shard, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Column]]:
+        """What made a committed shard, and what its header says of the columns `names`; no data is read.
+
+        Of a column that an older shard lacks, it says that there are no values.
+        """
+        with self._open(shard) as file:
+            schema = file.schema
+            places = {schema.column(i).path: i for i in range(len(schema))}
+            found = dict.fromkeys(names, Column())
+            for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+                for name in found.keys() & places.keys():
+                    if (values := group.column(places[name]).statistics) is not None:
+                        ends = (values.min, values.max) if values.has_min_max else (None, None)
+                        found[name] += Column(values.num_values, *ends)
+            return _footer_of(file) or {}, found
 
     def layer(self, dataset: str, split: str, layer: str) -> list[Shard]:
         """The committed shards of a layer, in order; [] if there are none.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
+from synthgen.records.diary import images_folder
 from synthgen.records.images import ImageError, find, load_rgb
 from synthgen.records.overlay import draw, save, sheet
 from synthgen.records.sample import Sample
@@ -37,8 +37,11 @@ def show(
     """
     house = ShardStore(store)
     shards = committed(layer, store)
-    folder = images or _images_folder(house, shards[0])
-    out = out or house.folder(shards[0].dataset, shards[0].split, shards[0].layer) / "_log" / "show"
+    place = shards[0].dataset, shards[0].split, shards[0].layer
+    folder = images or images_folder(house, *place)
+    if folder is None:
+        raise SynthgenError(f"where are the images of {place[0]}/{place[1]}? Say it with --images FOLDER")
+    out = out or house.folder(*place) / "_log" / "show"
     chosen = list(_named(house, shards, only) if only else _drawn(house, shards, n, seed))
     pictures, paths = [], []
     for sample in chosen:
@@ -99,16 +102,3 @@ def _named(house: ShardStore, shards: Sequence[Shard], only: Sequence[str]) -> I
                 yield sample
     if left:
         raise SynthgenError(f"no image {', '.join(sorted(left))} in {shards[0].dataset}/{shards[0].split}")
-
-
-def _images_folder(house: ShardStore, shard: Shard) -> Path:
-    """Where the runs that made this dataset's layers found its images, by their diaries."""
-    folder = house.folder(shard.dataset, shard.split, shard.layer)
-    for path in [*folder.glob("_log/*.json"), *folder.parent.glob("*/_log/*.json")]:
-        try:
-            found = Path(json.loads(path.read_text(encoding="utf-8"))["images_folder"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if found.is_dir():
-            return found
-    raise SynthgenError(f"where are the images of {shard.dataset}/{shard.split}? Say it with --images FOLDER")
