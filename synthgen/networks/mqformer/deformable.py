@@ -1,0 +1,112 @@
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159), in plain PyTorch.
+
+Each query looks at a few points of each level of a feature pyramid, around its reference; where, and how much each
+counts, it computes from itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def deformable_attention(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Sum, for each query, what lies at its points, bilinearly sampled; beyond a level's border lie zeros.
+
+    Args:
+        value: [B, S, heads, dim]; the levels one after another, each row by row.
+        shapes: (height, width) of the levels; their products add up to S.
+        locations: [B, Q, heads, levels, points, 2]; (x, y), from 0 at a level's left or upper edge to 1 at the other.
+        weights: [B, Q, heads, levels, points].
+
+    Returns:
+        [B, Q, heads * dim].
+    """
+    batch, _, heads, dim = value.shape
+    queries = locations.shape[1]
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # [B * heads, Q, levels, points, 2]
+    sampled = []
+    for level, part in enumerate(torch.split(value, [h * w for h, w in shapes], dim=1)):
+        image = part.permute(0, 2, 3, 1).reshape(batch * heads, dim, *shapes[level])
+        # align_corners=False: -1 and 1 are the edges of the border pixels, as 0 and 1 are here.
+        sampled.append(functional.grid_sample(image, grids[:, :, level].to(image.dtype), align_corners=False))
+    points = torch.stack(sampled, dim=-2).flatten(-2)  # [B * heads, dim, Q, levels * points]
+    shares = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
+    return (points * shares).sum(-1).reshape(batch, heads * dim, queries).transpose(1, 2)
+
+
+class DeformableAttention(nn.Module):
+    """A layer of it: points and weights from the query, values from the pyramid.
+
+    Args:
+        dim: of queries and values; heads: a divisor of it; levels: of the pyramid; points: a head and level.
+    """
+
+    def __init__(self, dim: int, *, heads: int, levels: int, points: int) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with one direction a head, points at 1, 2, 3, ... pixels along it, all of the same weight."""
+        angle = torch.arange(self.heads, dtype=torch.float32) * (2.0 * math.pi / self.heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1, dtype=torch.float32)
+        offsets = (direction[:, None, None] * steps[:, None]).expand(-1, self.levels, -1, -1)
+        with torch.no_grad():
+            self.sampling_offsets.weight.zero_()
+            self.sampling_offsets.bias.copy_(offsets.reshape(-1))
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        references: Tensor,
+        memory: Tensor,
+        shapes: Sequence[tuple[int, int]],
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Let queries look at the pyramid.
+
+        Args:
+            query: [B, Q, dim]; with its position added.
+            references: [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each level, or boxes
+                CXCYWH, with offsets in halves of their sides divided by the number of points.
+            memory: [B, S, dim]; the levels one after another.
+            shapes: (height, width) of the levels.
+            padding: bool [B, S], True where a pixel of `memory` lies in the padding and counts as zero.
+
+        Returns:
+            [B, Q, dim].
+        """
+        batch, queries, dim = query.shape
+        value = self.value_proj(memory)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0.0)
+        value = value.view(batch, -1, self.heads, dim // self.heads)
+        offsets = self.sampling_offsets(query).view(batch, queries, self.heads, self.levels, self.points, 2)
+        weights = self.attention_weights(query).view(batch, queries, self.heads, self.levels * self.points)
+        weights = weights.softmax(-1).view(batch, queries, self.heads, self.levels, self.points)
+        around = references[:, :, None, :, None]
+        if references.shape[-1] == 2:
+            sizes = torch.tensor([[w, h] for h, w in shapes], dtype=offsets.dtype, device=offsets.device)
+            locations = around + offsets / sizes[:, None]
+        else:
+            locations = around[..., :2] + offsets / self.points * around[..., 2:] * 0.5
+        return cast(Tensor, self.output_proj(deformable_attention(value, shapes, locations, weights)))

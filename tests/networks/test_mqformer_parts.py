@@ -1,0 +1,307 @@
+"""The parts of MQ-Former: what the reference programs compute, and laws that hold for any input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from synthgen.networks.mqformer import criterion, places
+from synthgen.networks.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalised_iou, xyxy_to_cxcywh
+from synthgen.networks.mqformer.criterion import Predictions, Sampling, losses
+from synthgen.networks.mqformer.deformable import DeformableAttention, deformable_attention
+from synthgen.networks.mqformer.matcher import Truth, Weights, costs, match
+from synthgen.networks.mqformer.points import sample_points, uncertain_points
+
+#: As the reference's facts say: matches and unweighted losses, with 128 points for the losses and 200 for matching.
+MATCHES = [([2, 8, 10, 11], [0, 3, 2, 1]), ([1, 2, 3], [0, 1, 2])]
+LOSSES = {"label": 10.5956, "mask": 0.81005234, "dice": 0.92905188, "box": 0.41901216, "giou": 1.1266174}
+TOTAL = 55.426220
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    found = np.load(Path(__file__).parents[1] / "golden/mqformer_parts.npz")
+    return {name: torch.from_numpy(found[name]) for name in found.files}
+
+
+def part(golden: dict[str, Tensor], file: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{file}/"): t for name, t in golden.items() if name.startswith(f"{file}/")}
+
+
+def near(found: Tensor, expected: Tensor, atol: float = 1e-5) -> bool:
+    return found.shape == expected.shape and torch.allclose(found.detach(), expected, rtol=0, atol=atol)
+
+
+def shapes_of(tensor: Tensor) -> list[tuple[int, int]]:
+    return [(int(h), int(w)) for h, w in tensor]
+
+
+class Draws:
+    """In place of `torch.rand`: what the reference drew, in its order."""
+
+    def __init__(self, *drawn: Tensor) -> None:
+        self.left: Iterator[Tensor] = iter(drawn)
+
+    def __call__(self, *size: int, **_: object) -> Tensor:
+        drawn = next(self.left)
+        assert drawn.shape == size
+        return drawn
+
+
+# --- attention and places ---------------------------------------------------------------------------------------------
+
+
+def test_deformable_attention_and_its_gradients(golden):
+    g = part(golden, "ms_deform_attn")
+    value, locations, weights = (
+        g[f"core.{name}"].clone().requires_grad_() for name in ("value", "sampling_locations", "attention_weights")
+    )
+    out = deformable_attention(value, shapes_of(g["core.spatial_shapes"]), locations, weights)
+    out.backward(g["core.grad_out"])
+    assert near(out, g["core.out"])
+    assert near(value.grad, g["core.grad_value"])
+    assert near(locations.grad, g["core.grad_locations"])
+    assert near(weights.grad, g["core.grad_weights"])
+
+
+def test_the_layer_of_deformable_attention(golden):
+    g = part(golden, "ms_deform_attn")
+    layer = DeformableAttention(32, heads=4, levels=3, points=4)
+    assert near(layer.sampling_offsets.bias, g["module.init.sampling_offsets.bias"])
+    prefix = "module.weights."
+    layer.load_state_dict({name.removeprefix(prefix): t for name, t in g.items() if name.startswith(prefix)})
+    query, memory, shapes = g["module.query"], g["module.input_flatten"], shapes_of(g["core.spatial_shapes"])
+    padding = g["module.padding_mask"].bool()
+    assert near(layer(query, g["module.ref2"], memory, shapes), g["module.out_ref2"])
+    assert near(layer(query, g["module.ref2"], memory, shapes, padding), g["module.out_ref2_mask"])
+    assert near(layer(query, g["module.ref4"], memory, shapes), g["module.out_ref4"])
+    changed = torch.where(padding[..., None], 99.0, memory)
+    assert near(layer(query, g["module.ref2"], changed, shapes, padding), g["module.out_ref2_mask"]), (
+        "padding is nothing"
+    )
+
+
+def test_places(golden):
+    g = part(golden, "embeddings_proposals")
+    nothing = torch.zeros(1, 5, 7, dtype=torch.bool)
+    assert near(places.pixel_positions(nothing, 32), g["pe.out_nomask"])
+    assert near(places.pixel_positions(nothing, 256), g["pe.out_128_5x7"])
+    assert near(places.pixel_positions(g["pe.mask"].bool(), 32), g["pe.out_mask"])
+    assert near(places.inverse_sigmoid(g["inverse_sigmoid.in"]), g["inverse_sigmoid.out"])
+    assert near(places.box_positions(g["query_sine.in4"], 256), g["query_sine.out4"])
+    assert near(places.box_positions(g["query_sine.in4"][..., :2], 256), g["query_sine.out2"])
+    refined = (g["refine.delta"] + places.inverse_sigmoid(g["refine.ref"])).sigmoid()
+    assert near(refined, g["refine.out"])
+
+
+def test_proposals_of_a_pyramid(golden):
+    g = part(golden, "embeddings_proposals")
+    shapes = shapes_of(g["proposals.spatial_shapes"])
+    flat = g["proposals.padding_mask"].bool().split([h * w for h, w in shapes], dim=1)
+    paddings = [one.reshape(2, h, w) for one, (h, w) in zip(flat, shapes, strict=True)]
+    ratios = places.valid_ratios(paddings)
+    assert near(ratios, g["encoder_ref.valid_ratios"])
+    assert near(places.pixel_references(shapes, ratios), g["encoder_ref.out"])
+    memory, logits, valid = places.proposals(g["proposals.memory"], paddings)
+    assert near(memory, g["proposals.out_memory"])
+    expected = g["proposals.out_proposals"]
+    assert torch.equal(valid, expected.isfinite().all(-1))
+    assert torch.equal(logits.isfinite(), expected.isfinite())
+    assert near(logits[valid], expected[valid])
+    assert not memory[~valid].any()
+
+
+def test_overlaps_of_boxes(golden):
+    g = part(golden, "matcher_losses")
+    a, b = g["box.a_xyxy"][:, None], g["box.b_xyxy"]
+    assert near(cxcywh_to_xyxy(g["box.a_cxcywh"]), g["box.a_xyxy"])
+    assert near(xyxy_to_cxcywh(g["box.a_xyxy"]), g["box.a_cxcywh"])
+    assert near(box_iou(a, b)[0], g["box.iou"])
+    assert near(generalised_iou(a, b), g["box.giou"])
+
+
+# --- matching and losses ----------------------------------------------------------------------------------------------
+
+
+def truth_of(g: dict[str, Tensor], i: int) -> Truth:
+    count = len(g[f"target{i}.labels"])
+    return Truth(
+        labels=g[f"target{i}.labels"],
+        boxes=g[f"target{i}.boxes"],
+        has_mask=torch.ones(count, dtype=torch.bool),
+        masks=g[f"target{i}.masks"].bool(),
+        mask_weights=torch.ones(count),
+        ignore=torch.zeros(64, 80, dtype=torch.bool),
+    )
+
+
+def test_costs_and_assignments(golden, monkeypatch):
+    g = part(golden, "matcher_losses")
+    for i, (queries, objects) in enumerate(MATCHES):
+        logits, boxes, masks = (g[name][i] for name in ("pred_logits", "pred_boxes", "pred_masks"))
+        found = costs(logits, boxes, masks, truth_of(g, i), g[f"points{i}"])
+        for name, theirs in (("label", "class"), ("mask", "mask"), ("dice", "dice"), ("box", "box"), ("giou", "giou")):
+            assert near(getattr(found, name), g[f"cost_{theirs}{i}"]), name
+        assert near(found.total(Weights()), g[f"total_cost{i}"], 1e-4)
+        monkeypatch.setattr(torch, "rand", Draws(g[f"points{i}"]))
+        ((own, theirs),) = match([logits], boxes[None], masks[None], [truth_of(g, i)], weights=Weights(), points=200)
+        assert (own.tolist(), theirs.tolist()) == (queries, objects)
+        monkeypatch.undo()
+
+
+def test_points_of_the_losses(golden, monkeypatch):
+    g = part(golden, "matcher_losses")
+    logits = torch.cat([g["pred_masks"][i][g[f"match{i}.query"]] for i in (0, 1)])
+    masks = torch.cat([g[f"target{i}.masks"][g[f"match{i}.target"]] for i in (0, 1)]).float()
+    monkeypatch.setattr(torch, "rand", Draws(g["loss.rand_oversampled"], g["loss.rand_random"]))
+    points = uncertain_points(logits, 128, oversample=3.0, importance=0.75)
+    assert near(points, g["loss.point_coords"])
+    assert near(sample_points(logits, points), g["loss.point_logits"])
+    assert near(sample_points(masks, points), g["loss.point_labels"])
+
+
+def test_losses_and_their_gradients(golden, monkeypatch):
+    g = part(golden, "matcher_losses")
+    logits, boxes, masks = (g[name].clone().requires_grad_() for name in ("pred_logits", "pred_boxes", "pred_masks"))
+    drawn = Draws(g["points0"], g["points1"], g["loss.rand_oversampled"], g["loss.rand_random"])
+    monkeypatch.setattr(torch, "rand", drawn)
+    # The reference matches with 200 points and counts with 128: matching takes what is drawn for it.
+    monkeypatch.setattr(criterion, "match", lambda *a, **k: match(*a, **{**k, "points": 200}))
+    predictions = Predictions(list(logits), boxes, masks)
+    found = losses(
+        predictions, [truth_of(g, 0), truth_of(g, 1)], objects=7, weights=Weights(), sampling=Sampling(points=128)
+    )
+    assert {name: float(loss.detach()) for name, loss in found.items()} == pytest.approx(LOSSES, rel=1e-5)
+    total = sum(getattr(Weights(), name) * loss for name, loss in found.items())
+    assert float(total.detach()) == pytest.approx(TOTAL, rel=1e-5)
+    total.backward()
+    assert near(logits.grad, g["loss.grad_logits"])
+    assert near(boxes.grad, g["loss.grad_boxes"])
+    assert near(masks.grad, g["loss.grad_masks"])
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+SMALL = Sampling(points=64)
+
+
+def guesses(seed: int, images: int = 2, queries: int = 6, texts: int = 4) -> Predictions:
+    rng = torch.Generator().manual_seed(seed)
+    return Predictions(
+        [torch.randn(queries, texts, generator=rng) for _ in range(images)],
+        torch.rand(images, queries, 4, generator=rng) * 0.5 + 0.25,
+        torch.randn(images, queries, 8, 12, generator=rng) * 4,
+    )
+
+
+def objects_of(seed: int, count: int, *, masked: list[bool] | None = None) -> Truth:
+    rng = torch.Generator().manual_seed(seed)
+    has_mask = torch.tensor([True] * count if masked is None else masked, dtype=torch.bool)
+    return Truth(
+        labels=torch.randint(4, (count,), generator=rng),
+        boxes=torch.rand(count, 4, generator=rng) * 0.5 + 0.25,
+        has_mask=has_mask,
+        masks=torch.rand(int(has_mask.sum()), 32, 48, generator=rng) > 0.5,
+        mask_weights=torch.rand(count, generator=rng),
+        ignore=torch.zeros(32, 48, dtype=torch.bool),
+    )
+
+
+def lost(predictions: Predictions, truths: list[Truth], seed: int = 0) -> dict[str, float]:
+    rng = torch.Generator().manual_seed(seed)
+    found = losses(predictions, truths, objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+    return {name: float(loss) for name, loss in found.items()}
+
+
+@given(st.integers(0, 10_000), st.permutations([0, 1, 2]))
+def test_the_order_of_objects_changes_nothing(seed, order):
+    truth = objects_of(seed, 3)
+    turned = Truth(**{**truth, **{name: truth[name][order] for name in ("labels", "boxes", "masks", "mask_weights")}})
+    guess = guesses(seed, images=1)
+    assert lost(guess, [truth]) == pytest.approx(lost(guess, [turned]), rel=1e-4)
+
+
+def test_images_without_objects_still_teach_absence():
+    guess = guesses(1)
+    guess.boxes.requires_grad_()
+    guess.mask_logits.requires_grad_()
+    for logits in guess.logits:
+        logits.requires_grad_()
+    found = losses(guess, [objects_of(0, 0), objects_of(1, 0)], objects=1, weights=Weights(), sampling=SMALL)
+    assert float(found["label"].detach()) > 0
+    assert all(float(found[name].detach()) == 0 for name in ("box", "giou", "mask", "dice"))
+    sum(found.values()).backward()
+    assert all(logits.grad.abs().sum() > 0 for logits in guess.logits)
+    assert guess.boxes.grad is not None
+    assert guess.mask_logits.grad is not None
+
+
+def test_what_has_no_mask_has_no_mask_loss():
+    guess = guesses(2, images=1)
+    known, unknown = objects_of(5, 2), objects_of(5, 2, masked=[False, False])
+    assert lost(guess, [unknown])["mask"] == lost(guess, [unknown])["dice"] == 0
+    assert lost(guess, [unknown])["box"] > 0
+    assert lost(guess, [known])["mask"] > 0
+    half = objects_of(5, 2, masked=[False, True])
+    half["masks"] = known["masks"][1:]
+    assert 0 < lost(guess, [half])["mask"] < lost(guess, [known])["mask"] + 10
+
+
+def test_weights_of_masks_scale_their_losses():
+    guess, truth = guesses(3, images=1), objects_of(3, 3)
+    light = Truth(**{**truth, "mask_weights": truth["mask_weights"] * 0.25})
+    whole, quarter = lost(guess, [truth]), lost(guess, [light])
+    for name in ("mask", "dice"):
+        assert quarter[name] == pytest.approx(0.25 * whole[name], rel=1e-5)
+    assert quarter["label"] == whole["label"]
+
+
+@given(st.integers(0, 10_000))
+def test_masks_in_ignored_regions_change_nothing(seed):
+    guess, truth = guesses(seed, images=1), objects_of(seed, 3)
+    truth["ignore"][:, 24:] = True
+    flipped = Truth(**{**truth, "masks": torch.where(truth["ignore"], ~truth["masks"], truth["masks"])})
+    assert lost(guess, [truth]) == lost(guess, [flipped])
+
+
+def test_a_query_in_an_ignored_region_is_not_told_that_it_is_wrong():
+    truth = objects_of(0, 1)
+    truth["ignore"][:, 24:] = True
+    guess = guesses(4, images=1)
+    guess.mask_logits[:] = -5.0
+    guess.mask_logits[0, :3, :, 6:] = 5.0  # three queries see the crowd
+    guess.mask_logits[0, 3:, :, :6] = 5.0
+    rng = torch.Generator().manual_seed(0)
+    ((queries, _),) = match(
+        guess.logits, guess.boxes, guess.mask_logits, [truth], weights=Weights(), points=64, generator=rng
+    )
+    (taken,) = queries.tolist()
+    before = lost(guess, [truth])["label"]
+    for query in range(6):
+        louder = [guess.logits[0].clone()]
+        louder[0][query] = louder[0][query] + (0.1 if query != taken else 0.0)
+        after = lost(Predictions(louder, guess.boxes, guess.mask_logits), [truth])["label"]
+        assert (after != before) == (query >= 3 and query != taken), query
+
+
+def test_predictions_that_are_no_numbers_still_come_to_an_assignment():
+    guess = guesses(0, images=1)
+    guess.logits[0][:] = float("nan")
+    guess.boxes[0, 0] = float("inf")
+    ((queries, objects),) = match(
+        guess.logits, guess.boxes, guess.mask_logits, [objects_of(0, 3)], weights=Weights(), points=64
+    )
+    assert sorted(objects.tolist()) == [0, 1, 2]
+    assert len(set(queries.tolist())) == 3
+
+
+def test_more_objects_than_queries():
+    guess, truth = guesses(0, images=1), objects_of(0, 9)
+    assert all(np.isfinite(value) for value in lost(guess, [truth]).values())
