@@ -137,7 +137,7 @@ class Crew:
             self.refused.pop("", None)
             yield hand, shard, outcome
         if not done and not self.proven and not ray.wait([hand.where for hand, _ in self.calls.values()], timeout=0)[0]:
-            self._tell(f"no node has room for a worker yet, each needs {self.need}; waiting")
+            self._tell(f"no worker is there yet, each needs {self.need} of a node; waiting")
         for sentence in self.refused.values() if self.proven or not done else ():  # else the end may be near, and tell
             self._tell(f"a worker cannot begin: {sentence}")
 

@@ -43,9 +43,9 @@ def masks(
 
     The options from --variant to --zoom are those of sam and hq_sam.
 
-    Kill it at any moment and type the same command again: what is committed stays, and the result is the same, byte
-    for byte. Exit code 0: all done; 1: some shards failed and are named; 2: something for you to mend, said in a
-    sentence; 130: stopped by Ctrl-C.
+    Kill it at any moment and type the same command again: what is committed stays, and the result is that of a run
+    undisturbed; byte for byte on the same kind of device, with the same batch size and threads. Exit code 0: all done;
+    1: some shards failed and are named; 2: something for you to mend, said in a sentence; 130: stopped by Ctrl-C.
 
     \b
     Examples:

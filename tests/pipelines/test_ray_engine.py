@@ -224,7 +224,7 @@ def test_a_late_node_is_used(place, undisturbed):
     finally:
         own.shutdown()
     assert code == 0, told
-    assert "no node has room for a worker yet" in told
+    assert "no worker is there yet, each needs {'CPU': 1.0} of a node; waiting" in told
     assert masks(place) == undisturbed
 
 

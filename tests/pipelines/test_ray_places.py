@@ -315,7 +315,7 @@ def test_a_mistake_ends_the_run_as_it_is_and_full_memory_by_a_sentence(played, h
 def test_a_slow_start_is_not_taken_for_a_full_cluster(played, hands, caplog):
     hands.hire(1)
     assert list(hands.news()) == []
-    assert "no node has room for a worker yet" in caplog.text
+    assert "no worker is there yet, each needs {'CPU': 1.0} of a node; waiting" in caplog.text
     caplog.clear()
     other = crew.Crew(hands.job, None, None)
     other.hire(1)

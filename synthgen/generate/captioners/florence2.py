@@ -84,7 +84,8 @@ def build(
             as safetensors only.
         weights: what `settle` says of it; "" = any.
         precision: fp32 or bf16.
-        num_beams: hypotheses that are followed; as many as captions are wanted, where those are more.
+        num_beams: hypotheses that are followed. A job that wants more captions (`--top-k`) than this is refused; called
+            directly, the captioner follows as many beams as captions are wanted.
         max_length: tokens of a caption, its end among them.
         device, batch_size: as of `sam`.
         box_chunk: boxes at once, which bounds the memory; 0 = by the device's memory.
