@@ -12,7 +12,9 @@ DATA, STORE = Path("data"), Path("shards")
 Dataset = Annotated[
     str,
     typer.Option(
-        help="coco, coco-panoptic, lvis, objects365, visual-genome; or coco-json with --annotations for your own file"
+        help="coco, coco-panoptic, lvis, objects365, dataseg-objects365, visual-genome, ade20k, ade20k-full, "
+        "foreground, semantic-folder; or, for your own, coco-json with --annotations FILE, and foreground or "
+        "semantic-folder with --annotations FOLDER"
     ),
 ]
 Name = Annotated[
@@ -22,7 +24,9 @@ Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: i
 # readable=False: whether they may be read is for the rooms to say, in their own words.
 Annotations = Annotated[
     Path | None,
-    typer.Option(readable=False, help="The annotation file, where it is not in the dataset's usual place"),
+    typer.Option(
+        readable=False, help="The annotation file, or folder of masks, where it is not in the dataset's usual place"
+    ),
 ]
 Images = Annotated[
     Path | None,
