@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from synthgen.records.sample import Sample
 from synthgen.train.tasks import Target
-from synthgen.train.tasks._places import distinct, places, region, target_of
+from synthgen.train.tasks._places import Place, distinct, places, region, target_of
 from synthgen.train.tasks._texts import MAX_TEXTS
 
 METRIC = "ciou"
@@ -23,24 +23,42 @@ def target(
 ) -> Target | None:
     """One phrase drawn for each object that has some; None: the image has no such object.
 
-    Each phrase is a negative for the other objects, so none is drawn from elsewhere. Objects that drew the same phrase
-    share it, whatever its letters' case and blanks, which no text encoder sees. Phrases stand in a drawn order; of more
-    than `max_texts` the first are taken, and objects of the others are background, as are objects without a phrase.
-    Crowds are ignored.
+    Each phrase is a negative for the other objects, so none is drawn from elsewhere, and no object gets one of its own
+    phrases as a negative: in a drawn order, an object takes the phrase of an earlier one if it is its own as well, else
+    it draws among those that are no earlier one's. Where it has no such phrase nothing tells it apart, and it is
+    ignored. Case and blanks make no difference, as no text encoder sees them. Phrases stand in a drawn order; of more
+    than `max_texts` the first are taken, and objects of the others are ignored. Objects without a phrase are
+    background, crowds are ignored.
     """
     found = places(sample)
-    drawn = []
-    for place in distinct(place for place in found if not place.is_crowd):
-        phrases = [" ".join(caption.text.split()) for a in place.annotations for caption in a.captions]
-        if any(phrases):
-            drawn.append((place, rng.choice([phrase for phrase in phrases if phrase])))
-    if not drawn:
+    described = [(place, own) for place in distinct(p for p in found if not p.is_crowd) if (own := _phrases(place))]
+    if not described:
         return None
-    spelling: dict[str, str] = {}
-    for _, phrase in drawn:
-        spelling.setdefault(phrase.lower(), phrase)
+    spelling: dict[str, str] = {}  # of the phrases drawn, by what is compared
+    held: set[str] = set()  # all phrases of the objects that have drawn
+    drawn: dict[int, str] = {}
+    for i in rng.sample(range(len(described)), len(described)):
+        _, own = described[i]
+        free = [phrase for key, phrase in own.items() if key not in held]
+        if shared := [spelling[key] for key in own if key in spelling]:
+            drawn[i] = rng.choice(shared)
+        elif free:
+            drawn[i] = rng.choice(free)
+            spelling[_compared(drawn[i])] = drawn[i]
+        held |= own.keys()
     texts = rng.sample(list(spelling.values()), min(len(spelling), max_texts))
     wanted = set(texts)
-    taken = [(place, text) for place, phrase in drawn if (text := spelling[phrase.lower()]) in wanted]
-    crowds = [region(place, sample) for place in found if place.is_crowd]
-    return target_of([place for place, _ in taken], [text for _, text in taken], tuple(texts), crowds)
+    taken = [(place, drawn[i]) for i, (place, _) in enumerate(described) if drawn.get(i) in wanted]
+    left = [place for i, (place, _) in enumerate(described) if drawn.get(i) not in wanted]
+    ignored = [region(place, sample) for place in (*left, *(p for p in found if p.is_crowd))]
+    return target_of([place for place, _ in taken], [text for _, text in taken], tuple(texts), ignored)
+
+
+def _phrases(place: Place) -> dict[str, str]:
+    """An object's phrases, by what is compared."""
+    found = (" ".join(caption.text.split()) for a in place.annotations for caption in a.captions)
+    return {_compared(phrase): phrase for phrase in found if phrase}
+
+
+def _compared(phrase: str) -> str:
+    return phrase.lower()
