@@ -15,7 +15,7 @@ from synthgen.records.sample import Rle
 #: A map with more labels, or with more runs of one label down its columns, is a photograph or noise. The largest real
 #: ones have some hundred labels, and a hundred runs a column.
 MAX_LABELS = 4_096
-MAX_RUNS = 2**23
+MAX_RUNS = 2**22
 
 _STRIP = 2**21  # pixels that are turned column by column at once: they fit a processor's cache
 

@@ -42,6 +42,7 @@ _LAYOUTS = (
     _VOC,
     *(("images", labels) for labels in ("labels", "annotations", "masks")),
 )
+_MOST = 2**26  # characters of such a list
 _LIST = "ImageSets/Segmentation/{split}.txt"  # of VOC: most of its photographs have no label map
 
 #: Cityscapes' maps lie beside others of the same photographs: in colour, and of instances.
@@ -141,7 +142,8 @@ def _pairs(files: Files, cityscapes_kind: str | None) -> list[Pair]:
         return pairs
     by_stem = {PurePosixPath(pair.name).stem: pair for pair in pairs}
     try:
-        names = files.sources["list"].read_text(encoding="utf-8").split()
+        with files.sources["list"].open(encoding="utf-8") as file:
+            names = file.read(_MOST).split()
     except (OSError, UnicodeDecodeError):
         where = files.sources["list"]
         raise SynthgenError(f"cannot read {where} as a list of names, one a line; unpack it again") from None
