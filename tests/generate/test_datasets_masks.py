@@ -317,6 +317,31 @@ def test_several_releases_are_one_dataset(tmp_path: Path) -> None:
         list(foreground.read(files.elsewhere(tmp_path / "other"), "human"))
 
 
+@pytest.mark.parametrize(("module", "labels"), [(foreground, "masks"), (semantic_folder, "labels")])
+def test_no_split_is_another_ones_images(tmp_path: Path, module: Any, labels: str) -> None:
+    """Or a model would be judged by what it was trained on."""
+    (tmp_path / "class_names.txt").write_text("void\nroad\n")
+    for split in ("train", "val"):
+        photograph(tmp_path / "images" / split / f"{split}.jpg")
+        label_map(tmp_path / labels / split / f"{split}.png", filled(255))
+        [sample] = both(tmp_path / split, module, module.files(tmp_path, split, None))
+        assert sample.file_name.endswith(f"{split}.jpg")
+        if split == "train":
+            with pytest.raises(SynthgenError, match="'val'"):
+                module.files(tmp_path, "val", None)
+    with pytest.raises(SynthgenError, match="'test'"):
+        module.files(tmp_path, "test", None)
+    for folder in ("images", labels):
+        for split in ("train", "val"):
+            shutil.rmtree(tmp_path / folder / split)
+    photograph(tmp_path / "images" / "a.jpg")
+    label_map(tmp_path / labels / "a.png", filled(255))
+    assert len(both(tmp_path / "flat", module, module.files(tmp_path, "train", None))) == 1
+    for split in ("val", "test"):
+        with pytest.raises(SynthgenError, match=f"'{split}'"):
+            module.files(tmp_path, split, None)
+
+
 def test_two_folders_of_ones_own(tmp_path: Path) -> None:
     photograph(tmp_path / "mine" / "deep" / "a.jpg")
     label_map(tmp_path / "drawn" / "deep" / "a.png", filled(255))

@@ -43,6 +43,7 @@ _SPLIT_WORDS = {
     "val": re.compile(r"(?<![a-z])(vd|val|valid|validation)(?![a-z])"),
     "test": re.compile(r"(?<![a-z])(te\d*|test|testing)(?![a-z])"),
 }
+_SPLIT = re.compile("train(ing)?|val(id|idation)?|test(ing)?", re.IGNORECASE)  # as the name of a folder
 _HALF = 128
 _COLOURFUL = 64  # the largest difference between a grey pixel's red, green and blue that compression makes
 _CATEGORIES = Categories({1: "foreground"})
@@ -121,7 +122,9 @@ def _pairs_below(root: Path) -> Iterator[tuple[Path, Path]]:
         folder, depth = waiting.pop(0)
         looked += 1
         pairs = list(_sisters(folder))
-        yield from pairs
+        for images, masks in pairs:
+            splits = [p.name for p in _subfolders(images) if _SPLIT.fullmatch(p.name) and (masks / p.name).is_dir()]
+            yield from [(images / name, masks / name) for name in splits] or [(images, masks)]
         taken = {path for pair in pairs for path in pair}
         if depth < _DEPTH:
             waiting += [(path, depth + 1) for path in _subfolders(folder) if path not in taken]

@@ -97,15 +97,20 @@ def _files(images: Path, labels: Path, listing: Path | None) -> Files:
 
 
 def _folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]:
-    """(photographs, label maps, list of the split's names or None) that are there."""
+    """(photographs, label maps, list of the split's names or None) that are there; without splits, all is the first."""
     for layout in _LAYOUTS:
         images, labels = (root / part.format(split=split) for part in layout)
         if images.is_dir() and labels.is_dir():
             listing = root / _LIST.format(split=split)
-            if layout != _VOC or not listing.parent.is_dir():
-                yield images, labels, None
-            elif listing.is_file():
+            if layout == _VOC and listing.is_file():
                 yield images, labels, listing
+            elif "{split}" in "".join(layout) or (split == SPLITS[0] and not _has_splits(root, images)):
+                yield images, labels, None
+
+
+def _has_splits(root: Path, images: Path) -> bool:
+    """Whether a dataset says which images are whose: then none of its folders is a split as a whole."""
+    return any((images / split).is_dir() or (root / _LIST.format(split=split)).is_file() for split in SPLITS)
 
 
 def _labels(files: Files, cityscapes_kind: str | None) -> Labels:
@@ -136,7 +141,7 @@ def _pairs(files: Files, cityscapes_kind: str | None) -> list[Pair]:
             match = _CITYSCAPES_MAP.fullmatch(stem)
             return match[1] if match and match[2] == cityscapes_kind else None
 
-        return paired(images, labels, image_stem=lambda s: s.removesuffix("_leftImg8bit"), labels_stem=of_kind)
+        return paired(images, labels, image_stem=lambda s: s.removesuffix(_CITYSCAPES_IMAGE), labels_stem=of_kind)
     pairs = paired(images, labels)
     if "list" not in files.sources:
         return pairs
