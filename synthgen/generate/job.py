@@ -8,8 +8,8 @@ from typing import Any
 
 from synthgen.records.recipe import fingerprint
 
-#: Options that say where and how fast, not what, so they are not in a recipe. With others of them a float sum may differ
-#: in its last bit: a pixel on a mask's outline, a score's fourth decimal.
+#: Options that say where and how fast, not what, so they are not in a recipe. Other values of them may change the last
+#: bit of a float sum: a pixel on a mask's outline, a score's fourth decimal.
 PLACE_OPTIONS = frozenset({"device", "batch_size", "threads", "checkpoint", "compile", "box_chunk", "self_test"})
 
 
