@@ -143,6 +143,47 @@ def show(
 
 
 @app.command()
+def check(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", readable=False, help="A YAML file, see manifests/")],
+    store: opt.ManifestStore = None,
+) -> None:
+    r"""Find everything that is wrong with a manifest, at once, without training.
+
+    Its layers, tasks, thresholds, images and lists, and images that would be both learned from and evaluated on. Prints
+    what will be read; exit code 2, and every mistake with its remedy, where it cannot be.
+
+    \b
+    Example:
+      synthgen check manifests/toy.yaml --store demo/shards
+    """
+    from synthgen.train import words
+    from synthgen.train.check import check as examine
+
+    say(*words.checked(examine(manifest, store=store)))
+
+
+@app.command()
+def exclude(
+    layers: Annotated[list[str], typer.Argument(metavar="LAYER...", help="DATASET/SPLIT/LAYER, one or more")],
+    out: Annotated[Path, typer.Option(help="The list to write, one that `exclude:` of a manifest names")],
+    store: opt.Store = STORE,
+) -> None:
+    r"""List the images of layers, so that a manifest can leave them out: their keys, one a line.
+
+    The same photograph has the same key in every dataset, so a list of COCO's val2017 also speaks for Visual Genome.
+
+    \b
+    Example:
+      synthgen exclude coco/val2017/human --out manifests/exclude/coco_val2017.txt
+    """
+    from synthgen.records.store import ShardStore
+    from synthgen.train import leakage
+
+    count = leakage.write_list(ShardStore(store), layers, out)
+    say(f"{count:,} image keys in {out}")
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where to put photographs, shards and pictures")] = Path("demo"),
 ) -> None:

@@ -38,6 +38,12 @@ Data = Annotated[
 Store = Annotated[
     Path, typer.Option(readable=False, envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")
 ]
+ManifestStore = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", readable=False, help="Folder of the shards (default: the manifest's, SYNTHGEN_STORE, ./shards)"
+    ),
+]
 Part = Annotated[
     str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
 ]

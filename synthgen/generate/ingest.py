@@ -19,6 +19,7 @@ from synthgen.generate.audit import audit_sample
 from synthgen.generate.cutting import Cut, cut
 from synthgen.generate.datasets import Dataset, Files
 from synthgen.records.columns import BoxColumns, table_from_columns
+from synthgen.records.diary import note_images
 from synthgen.records.files import write_text
 from synthgen.records.recipe import fingerprint, in_words
 from synthgen.records.sample import Sample
@@ -103,6 +104,7 @@ def ingest(
             recipe["sources"] = digests.result()
             _refuse_foreign(store, present, recipe)
             if len(present) == present[0].count:
+                note_images(store, name, split, layer, files.images)
                 return _report(store, present, committed=0)
         done, total = 0, files.size()
 
@@ -121,6 +123,7 @@ def ingest(
             write_text(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
             complete = dataset.complete(files, layer) if layer != dataset.LAYERS[0] else None
             committed = _write(store, chain([first], cuts), recipe, complete, set(present), tell)
+    note_images(store, name, split, layer, files.images)
     return _report(store, store.layer(name, split, layer), committed)
 
 

@@ -24,13 +24,16 @@ _REFUSED = {
 
 
 @contextlib.contextmanager
-def new_file(final: Path) -> Iterator[Path]:
+def new_file(final: Path, *, remedy: str = "choose another --store") -> Iterator[Path]:
     """A temporary path in the folder of `final`; renamed to it when the block ends well, deleted when it does not.
+
+    Args:
+        remedy: what the sentence says where the folder cannot be written.
 
     Raises:
         SynthgenError: there is no space, or the folder cannot be written.
     """
-    with _in_words(final):
+    with _in_words(final, remedy=remedy):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(final)
         try:
@@ -96,7 +99,7 @@ def _temporary(final: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _in_words(path: Path, refused: set[int] = _REFUSED) -> Iterator[None]:
+def _in_words(path: Path, refused: set[int] = _REFUSED, *, remedy: str = "choose another --store") -> Iterator[None]:
     """Turn what the file system refuses, and the user can mend, into a sentence."""
     try:
         yield
@@ -106,7 +109,7 @@ def _in_words(path: Path, refused: set[int] = _REFUSED) -> Iterator[None]:
                 f"no space left to write {path}; make room and run the same command again: what is committed stays"
             ) from None
         if why.errno in refused:
-            raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --store") from None
+            raise SynthgenError(f"cannot write {path} ({why.strerror}); {remedy}") from None
         raise
 
 

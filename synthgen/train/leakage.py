@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.records.files import new_file
 from synthgen.records.store import Shard, ShardStore
-from synthgen.train.mistakes import short
+from synthgen.train.mistakes import Place, short
 
 #: "coco/000000391895": a dataset's name, and what the photograph is called in it.
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}/\S(.*\S)?")
@@ -39,9 +39,9 @@ class Scanned:
 
     images: int = 0
     excluded: int = 0
-    by_list: Counter[Hashable] = field(default_factory=Counter)
-    shared: Counter[Hashable] = field(default_factory=Counter)
-    examples: dict[Hashable, str] = field(default_factory=dict)
+    by_list: Counter[Place] = field(default_factory=Counter)
+    shared: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
 
 
 def image_keys(store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int) -> Iterator[list[str]]:
@@ -56,23 +56,24 @@ def scan(
     store: ShardStore,
     shards: Sequence[Shard],
     *,
-    lists: Mapping[Hashable, AbstractSet[str]],
-    evaluated: Mapping[Hashable, AbstractSet[str]],
+    lists: Mapping[Place, AbstractSet[str]],
+    evaluated: Mapping[str, AbstractSet[str]],
     on_shard: Callable[[], object] = int,
 ) -> Scanned:
     """Hold the keys of a source against lists and evaluated layers. Memory is theirs, and one row group's keys.
 
     Args:
-        lists, evaluated: sets of keys, by whatever the caller calls them.
+        lists: keys by the place of their list in the manifest.
+        evaluated: keys by the name of their layer.
     """
     found = Scanned()
     for batch in image_keys(store, shards, on_shard):
         found.images += len(batch)
         keys = set(batch)
         out: set[str] = set()
-        for name, unwanted in lists.items():
+        for at, unwanted in lists.items():
             named = keys & unwanted
-            found.by_list[name] += len(named)
+            found.by_list[at] += len(named)
             out |= named
         if out:
             found.excluded += sum(key in out for key in batch)
@@ -113,18 +114,20 @@ def read_list(path: Path) -> frozenset[str]:
     return frozenset(keys)
 
 
-def write_list(store: ShardStore, layers: Mapping[str, Sequence[Shard]], out: Path) -> int:
+def write_list(store: ShardStore, layers: Sequence[str], out: Path) -> int:
     """Write the image keys of layers, sorted, one a line, whole or not at all; returns how many.
 
     Args:
-        layers: by name as DATASET/SPLIT/LAYER.
+        layers: as DATASET/SPLIT/LAYER.
 
     Raises:
-        SynthgenError: a key cannot stand on a line, or the file cannot be written.
+        SynthgenError: there is no such layer, or a part of one is missing; a key cannot stand on a line; the file
+            cannot be written.
     """
+    found = {name: _whole(store, name) for name in sorted(set(layers))}
     keys: set[str] = set()
     header = ["# Image keys that are not to be learned from: what `exclude:` of a manifest names. Written from:"]
-    for name, shards in sorted(layers.items()):
+    for name, shards in found.items():
         own = {key for batch in image_keys(store, shards) for key in batch}
         prints = sorted({str((store.footer(shard) or {}).get("fingerprint", "unknown")) for shard in shards})
         header.append(f"#   synthgen exclude {name}: {len(own):,} images, fingerprint {' '.join(prints[:3])}")
@@ -132,11 +135,27 @@ def write_list(store: ShardStore, layers: Mapping[str, Sequence[Shard]], out: Pa
     if odd := next((key for key in sorted(keys) if not _is_key(key)), None):
         raise SynthgenError(f"the image key {odd!r} cannot stand in a list; rename the image, and ingest again")
     try:
-        with new_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with (
+            new_file(out, remedy="choose another --out") as temporary,
+            temporary.open("w", encoding="utf-8", newline="\n") as file,
+        ):
             file.writelines(f"{line}\n" for line in [*header, *sorted(keys)])
     except UnicodeEncodeError:
         raise SynthgenError("an image key is no Unicode and cannot stand in a list; rename the image") from None
     return len(keys)
+
+
+def _whole(store: ShardStore, name: str) -> list[Shard]:
+    """All shards of a layer: a list of a part of it would let the rest be learned from."""
+    parts = name.split("/")
+    shards = store.layer(*parts) if len(parts) == 3 else []
+    if not shards:
+        known = ["/".join(layer) for layer in store.layers()]
+        close = did_you_mean(name, known) or f" (have: {', '.join(known) or 'none'})"
+        raise SynthgenError(f"no layer '{short(name)}' in {store.root}; name one as DATASET/SPLIT/LAYER{close}")
+    if len(shards) < shards[0].count:
+        raise SynthgenError(f"{name} has {len(shards):,} of {shards[0].count:,} shards; let its job end, then list it")
+    return shards
 
 
 def _is_key(text: str) -> bool:

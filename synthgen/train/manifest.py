@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from synthgen import plugins
 from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.records.sample import REASONS
-from synthgen.records.store import check_word
+from synthgen.records.store import Shard, check_word
 from synthgen.train.augment import Augment
 from synthgen.train.document import Twice, read
 from synthgen.train.mistakes import Mistake, Place, have, short, told, worded
@@ -119,9 +119,9 @@ class Source(EvalSource):
     mask_weight: Literal["predicted_iou", "box_iou"] | None = None
     max_texts: Annotated[int, Field(ge=1)] = 365
 
-    def taken(self, shards: Sequence[Any]) -> Sequence[Any]:
-        """The first `share` of a layer's shards, at least one of them."""
-        return shards[: max(1, round(self.share * len(shards)))]
+    def taken(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Those of a layer's shards that are in the first `share` of its plan, which is one shard at least."""
+        return [shard for shard in shards if shard.index < max(1, round(self.share * shard.count))]
 
 
 class Manifest(Section):

@@ -61,7 +61,12 @@ class Mistake(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        return f"{'.'.join(map(str, self.at)) or 'manifest'}: {self.what}"
+        return f"{dotted(self.at) or 'manifest'}: {self.what}"
+
+
+def dotted(at: Place) -> str:
+    """ "mixture.1.task"."""
+    return ".".join(map(str, at))
 
 
 def told(path: Path, mistakes: Iterable[Mistake], order: Iterable[str]) -> SynthgenError:

@@ -1,0 +1,221 @@
+"""What a layer holds, by the headers of its shards, and what a source of a manifest wants of it in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from synthgen.errors import did_you_mean
+from synthgen.records.store import Column, Shard, ShardStore
+from synthgen.train.manifest import EvalSource, Source
+
+_ANNOTATION = "annotations.list.element"
+_CAPTION = f"{_ANNOTATION}.captions.list.element"
+
+#: What is asked of headers, by the name that it has here.
+_COLUMNS = {
+    "images": "image_id",
+    "errors": "error",
+    "objects": f"{_ANNOTATION}.id",
+    "masks": f"{_ANNOTATION}.segmentation.counts",
+    "captions": f"{_CAPTION}.text",
+    "caption_source": f"{_CAPTION}.source",
+    "caption_score": f"{_CAPTION}.score",
+    "category_match": f"{_CAPTION}.category_match",
+    "reasons": f"{_CAPTION}.reasons.list.element",
+    **{
+        name: f"{_ANNOTATION}.{name}"
+        for name in ("category", "isthing", "mask_source", "predicted_iou", "stability_score", "box_iou")
+    },
+}
+_SCORES = ("predicted_iou", "stability_score", "box_iou")
+_CAPTION_FILTERS = ("min_caption_score", "require_category_match", "drop_reasons", "caption_sources")
+
+#: What tasks learn from, by their metric: without it there is nothing to learn.
+_LEARN_MASKS, _LEARN_PHRASES, _LEARN_NAMES = {"pq", "miou", "maxf"}, {"ciou"}, {"ap", "box_ap", "pq", "miou"}
+
+
+class Remark(NamedTuple):
+    """Something about a source: at which of its keys, what, and whether it is a mistake or merely worth to know."""
+
+    key: str
+    what: str
+    is_mistake: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What is in the shards that a source takes.
+
+    Attributes:
+        shards: those of them that are committed; missing: how many are not.
+        columns: by the names of `_COLUMNS`.
+    """
+
+    shards: tuple[Shard, ...]
+    missing: int
+    columns: dict[str, Column]
+
+    def count(self, name: str) -> int:
+        """How many values a column has."""
+        return self.columns[name].count
+
+    def all_by_people(self, name: str) -> bool:
+        """Whether people made all that "mask_source", or "caption_source", tells of."""
+        return (self.columns[name].least, self.columns[name].most) == ("human", "human")
+
+    def none_by_people(self, name: str) -> bool:
+        """Whether people surely made none."""
+        return not self.may_hold(name, "human")
+
+    def may_hold(self, name: str, value: str) -> bool:
+        """Whether a column can hold a value: it lies between the ends."""
+        column = self.columns[name]
+        between: bool = column.least is not None and column.least <= value <= column.most
+        return between
+
+
+def look(store: ShardStore, source: EvalSource, on_shard: Callable[[], object] = int) -> Holding:
+    """Read the headers of the shards that a source takes.
+
+    Raises:
+        SynthgenError: shards of two plans, or a damaged one.
+    """
+    present = store.layer(*source.parts)
+    taken = source.taken(present) if isinstance(source, Source) else present
+    planned = 0
+    if present:
+        whole = [Shard(*source.parts, index, present[0].count) for index in range(present[0].count)]
+        planned = len(source.taken(whole) if isinstance(source, Source) else whole)
+    columns = dict.fromkeys(_COLUMNS, Column())
+    for shard in taken:
+        _, found = store.summary(shard, list(_COLUMNS.values()))
+        for name, path in _COLUMNS.items():
+            columns[name] += found[path]
+        on_shard()
+    return Holding(tuple(taken), planned - len(taken), columns)
+
+
+def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
+    """A sentence for a layer that the store does not have."""
+    dataset, split, layer = source.parts
+    command = next((word for word in ("masks", "captions") if layer.startswith(word)), "ingest")
+    option = "" if layer == command else f" --layer {layer}"
+    close = did_you_mean(source.shards, list(known))
+    remedy = f"make it: `synthgen {command} --dataset {dataset} --split {split}{option}`"
+    return f"no layer {source.shards} in {store.root}{close or f'; {remedy}'}"
+
+
+def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
+    """What stands between a source and its task, and filters that nothing, or everything, would pass.
+
+    Args:
+        metric: the task's `METRIC`.
+        siblings: layers of the same images.
+    """
+    yield from _names(source, held, metric)
+    others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
+    make = f"--dataset {source.parts[0]} --split {source.parts[1]} --reads {source.parts[2]}"
+    if not held.count("masks"):
+        if metric in _LEARN_MASKS:
+            yield Remark(
+                "task",
+                f"'{source.task}' learns from masks, and this layer has none; name one that has{others}, or draw them: "
+                f"`synthgen masks {make}`",
+            )
+        elif metric != "box_ap":
+            yield Remark("task", f"without masks in this layer, '{source.task}' learns where, not which pixels", False)
+    if metric in _LEARN_PHRASES and not held.count("captions"):
+        yield Remark(
+            "task",
+            f"'{source.task}' learns from captions, and this layer has none; name one that has{others}, or write them: "
+            f"`synthgen captions {make}`",
+        )
+    if metric == "pq" and held.columns["isthing"].least is not False:
+        yield Remark("task", f"no stuff in this layer: '{source.task}' learns things only", False)
+    yield from _mask_filters(source, held, metric)
+    yield from _caption_filters(source, held, metric)
+
+
+def measuring(source: EvalSource, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
+    """Why a layer is no ground truth for its task."""
+    yield from _names(source, held, metric)
+    others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
+    for what, column, wanted in (
+        ("masks", "mask_source", metric != "box_ap"),
+        ("captions", "caption_source", metric in _LEARN_PHRASES),
+    ):
+        if wanted and not held.count(what):
+            yield Remark(
+                "shards", f"has no {what}, and '{source.task}' is measured by them; name a layer that has{others}"
+            )
+        elif wanted and not held.all_by_people(column):
+            by = " and ".join(dict.fromkeys(map(str, (held.columns[column].least, held.columns[column].most))))
+            yield Remark(
+                "shards", f"its {what} are by {by}, and ground truth is by people; name a layer that is{others}"
+            )
+
+
+def _names(source: EvalSource, held: Holding, metric: str) -> Iterator[Remark]:
+    if not held.count("objects"):
+        yield Remark("shards", "holds images without a single annotation; name another layer")
+    elif metric in _LEARN_NAMES and not held.columns["category"].most:
+        yield Remark("task", f"'{source.task}' tells names apart, and no object of this layer has one; try 'referring'")
+
+
+def _mask_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
+    """Thresholds on masks, and what weighs them."""
+    keys = [f"min_{score}" for score in _SCORES if getattr(source, f"min_{score}") is not None]
+    keys += ["mask_weight"] if source.mask_weight else []
+    for key in keys:
+        score = str(source.mask_weight) if key == "mask_weight" else key.removeprefix("min_")
+        column, least = held.columns[score], getattr(source, key)
+        if metric == "box_ap" or not held.count("masks"):
+            why = f"'{source.task}' reads no masks" if metric == "box_ap" else "there are no masks here"
+            yield Remark(key, f"changes nothing, as {why}; take it out", False)
+        elif held.all_by_people("mask_source"):
+            yield Remark(key, "changes nothing, as all masks here are by people; take it out", False)
+        elif key == "mask_weight":
+            if not column.count:
+                yield Remark(key, f"changes nothing, as masks of this layer carry no {score}", False)
+        elif not column.count:
+            rather = [f"min_{other}" for other in reversed(_SCORES) if held.count(other)]
+            remedy = f"use {' or '.join(rather)}" if rather else "take it out"
+            yield Remark(key, f"masks of this layer carry no {score}; {remedy}")
+        elif column.most < least:
+            sentence = f"no mask reaches {least:g}, the best has {column.most:.3f}; lower it"
+            yield Remark(key, sentence, held.none_by_people("mask_source"))
+        elif held.none_by_people("mask_source") and column.count < held.count("masks"):
+            lacking = held.count("masks") - column.count
+            yield Remark(key, f"{lacking:,} masks carry no {score}, and will not be learned from", False)
+
+
+def _caption_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
+    """Filters on captions."""
+    if metric not in _LEARN_PHRASES or not held.count("captions"):
+        for key in _CAPTION_FILTERS:
+            if metric not in _LEARN_PHRASES and getattr(source, key) not in (None, False, ()):
+                yield Remark(key, f"changes nothing, as '{source.task}' reads no captions; take it out", False)
+        return
+    by_people = held.all_by_people("caption_source")
+    if (least := source.min_caption_score) is not None:
+        score = held.columns["caption_score"]
+        if by_people:
+            yield Remark("min_caption_score", "changes nothing, as all captions here are by people; take it out", False)
+        elif not score.count:
+            yield Remark("min_caption_score", "captions of this layer carry no score; use drop_reasons, or take it out")
+        elif score.most < least:
+            yield Remark("min_caption_score", f"no caption reaches {least:g}, the best has {score.most:.3f}; lower it")
+    if source.require_category_match and not held.count("category_match"):
+        yield Remark(
+            "require_category_match", "no caption of this layer was held against its object's category; take it out"
+        )
+    if source.drop_reasons and not held.count("reasons"):
+        yield Remark("drop_reasons", "changes nothing, as no caption of this layer has a reason; take it out", False)
+    wanted = source.caption_sources or ()
+    ends = dict.fromkeys((str(held.columns["caption_source"].least), str(held.columns["caption_source"].most)))
+    lost = [name for name in wanted if not held.may_hold("caption_source", name)]
+    if lost:
+        sentence = f"no captions by {', '.join(lost)} in this layer, but by {' and '.join(ends)}; name these"
+        yield Remark("caption_sources", sentence, len(lost) == len(wanted))
