@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from synthgen.language.kinds import KINDS, OPPOSITES, OVERLAPS, SPELLING
+from synthgen.language.confusions import AMBIGUOUS, OPPOSITES, OVERLAPS, SPELLING
+from synthgen.language.kinds import KINDS
 from synthgen.language.nouns import singular
 from synthgen.language.phrases import clean, gist, words
 
@@ -86,20 +88,43 @@ def agrees(text: str, category: str) -> bool | None:
 
     Returns:
         True or False; None where nobody can tell from the words: the caption has no noun ("on the left"), or one
-        that is in no table, or the category says nothing.
+        that is in no table, or one that may mean either, or the category says nothing.
     """
-    lemmas = [tuple(singular(word) for word in words(name)) for name in names(category)]
-    said = tuple(singular(word) for word in gist(text).split())
-    if any(own and own == said[: len(own)] and len(own) > 1 for own in lemmas):
+    own = [tuple(_lemma(word) for word in words(name)) for name in names(category)]
+    said = tuple(_lemma(word) for word in gist(text).split())
+    if any(len(name) > 1 and _says(said, name) for name in own):
         return True  # word by word, though it be no single noun: "chest of drawers"
-    wanted = {_known(own) for own in lemmas}
+    wanted = {_noun(_plain(name)) for name in own}
     heads = [head for phrase in _noun_phrases(text) for head in _heads(phrase)]
-    if not wanted or not heads:
-        return None
-    verdicts = [_related(head, name) for head in heads for name in wanted]
+    verdicts = [_agree(head, name) for head in heads for name in wanted]
     if True in verdicts:
         return True
-    return None if None in verdicts else False
+    return False if verdicts and None not in verdicts else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Noun:
+    """A noun that the table may know, by the first of its words for the same, and what stands before it."""
+
+    name: str
+    before: frozenset[str] = frozenset()
+
+
+def _agree(head: _Noun, name: _Noun) -> bool | None:
+    """Whether a caption's noun agrees with one of a category's.
+
+    What a word before a noun makes of it, the table need not know: a gravy boat is no boat, a skating shoe no sneaker.
+    """
+    found = _related(head.name, name.name)
+    if not found:
+        return found
+    # Nothing stands before the caption's noun that could be such a word.
+    told = head.before <= name.before | _ADJECTIVES
+    if head.name == name.name:
+        return True if told or not name.before else None
+    if head.name in _above(name.name) or name.name.endswith(f" {head.name}"):
+        return True if told else None
+    return None if name.before else True
 
 
 def _related(one: str, other: str) -> bool | None:
@@ -115,7 +140,28 @@ def _related(one: str, other: str) -> bool | None:
     if "person" in above and "person" in below:
         # A man may be a player, a child a boy; only the sexes exclude each other.
         return False if any({one} & a and {other} & b for a, b in (OPPOSITES, OPPOSITES[::-1])) else None
+    if any(a in AMBIGUOUS and AMBIGUOUS[a] in _above(b) for a, b in ((one, other), (other, one))):
+        return None
     return None if any(above & group and below & group for group in OVERLAPS) else False
+
+
+def _lemma(word: str) -> str:
+    """The word as one of many; but glasses are not more than one glass, or may not be."""
+    return word if word == "glasses" else singular(word)
+
+
+def _says(said: tuple[str, ...], name: tuple[str, ...]) -> bool:
+    """Whether a name comes first, and is not the beginning of another: "table tennis" of "a table tennis paddle"."""
+    first = next((i for i, word in enumerate(said) if word not in _LOOSE | _ADJECTIVES), 0)
+    ends = [start + len(name) for start in (0, first) if said[start : start + len(name)] == name]
+    return any(end == len(said) or said[end] in _STOPS | _JOINTS for end in ends)
+
+
+def _plain(name: tuple[str, ...]) -> tuple[str, ...]:
+    """The name without the adjectives before it, unless the table has it with them: "brown shirt", but "black bear"."""
+    while len(name) > 1 and name[0] in _ADJECTIVES and " ".join(name) not in _kinds()[0]:
+        name = name[1:]
+    return name
 
 
 def _noun_phrases(text: str) -> list[list[str]]:
@@ -137,28 +183,28 @@ def _noun_phrases(text: str) -> list[list[str]]:
                 break
             now.append(part)
         else:
-            now.append(singular(part.removesuffix("'s").removesuffix("’s")))
+            now.append(_lemma(part.removesuffix("'s").removesuffix("’s")))
     return [phrase for phrase in found if phrase]
 
 
-def _heads(phrase: list[str]) -> list[str]:
+def _heads(phrase: list[str]) -> list[_Noun]:
     """The nouns that may be a phrase's head: its last, and what stands before a participle ("a car parked")."""
     while phrase and phrase[-1] in _LOOSE | _EMPTY:
         phrase = phrase[:-1]
     while phrase and phrase[0] in _LOOSE and len(phrase) > 1:
         phrase = phrase[1:]
     ends = [len(phrase)] + [i for i, word in enumerate(phrase) if i and len(word) > 4 and word.endswith("ed")]
-    return list(dict.fromkeys(_known(tuple(phrase[:end])) for end in ends if phrase))
+    return list(dict.fromkeys(_noun(tuple(phrase[:end])) for end in ends if phrase))
 
 
-def _known(lemmas: tuple[str, ...]) -> str:
+def _noun(lemmas: tuple[str, ...]) -> _Noun:
     """The longest end of a phrase that is a word of the table: "brown teddy bear" is a "teddy bear", not a bear."""
     table, same = _kinds()[:2]
     for start in range(max(0, len(lemmas) - 4), len(lemmas)):
         phrase = " ".join(lemmas[start:])
         if phrase in table:
-            return same.get(phrase, phrase)
-    return lemmas[-1] if lemmas else ""
+            return _Noun(same.get(phrase, phrase), frozenset(lemmas[:start]))
+    return _Noun(lemmas[-1] if lemmas else "", frozenset(lemmas[:-1]))
 
 
 @cache
@@ -179,7 +225,7 @@ def _kinds() -> tuple[frozenset[str], dict[str, str], dict[str, set[str]]]:
     parents: dict[str, set[str]] = {}
 
     def entry(text: str) -> str:
-        known = [" ".join(singular(word) for word in name.split()) for name in text.split(" = ")]
+        known = [" ".join(_lemma(word) for word in name.split()) for name in text.split(" = ")]
         for name in known:
             same.setdefault(name, same.get(known[0], known[0]))
         return same[known[0]]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from graphlib import TopologicalSorter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.language.agreement import LONGEST_NAME, agrees, names
+from synthgen.language.agreement import LONGEST_NAME, _kinds, agrees, names
+from synthgen.language.confusions import AMBIGUOUS, OPPOSITES, OVERLAPS
+from synthgen.language.kinds import KINDS
 
 YES = """
 a man in a red jacket|person
@@ -45,7 +48,8 @@ a pair of skis|skis
 a coffee mug|cup
 a white sofa|couch
 a fridge|Refrigerator
-glasses on the table|Wine Glass
+a pair of glasses|Glasses
+sunglasses on a table|Glasses
 an orange|orange
 an orange on a plate|Orange/Tangerine
 a bow|bow_(weapon)
@@ -63,6 +67,16 @@ mouse|mouse
 a tennis racquet|Tennis Racket
 a boy's hand|hand
 a stick|Hockey Stick
+a bike|bicycle
+a bike|Motorcycle
+a light|Traffic Light
+a can|Canned
+a bin|Trash bin Can
+a vegetable|Green Vegetables
+the kiwi fruit|Kiwi fruit
+a green gravy boat|gravy_boat
+a shoe|Skating and Skiing shoes
+a chest of drawers by the bed|chest_of_drawers_(furniture)
 """
 NO = """
 a dog on a bench|bench
@@ -78,6 +92,17 @@ a fire hydrant|truck
 a baseball bat|person
 a wine glass|fork
 a stop sign on a pole|car
+a silver spoon|fork
+a fork on a plate|knife
+a knife|spoon
+a bicycle leaning on a wall|Motorcycle
+a motorcycle|bicycle
+a candle|Traffic Light
+a donut|cake
+a table tennis paddle|Table Tennis
+a desk|Glasses
+a canoe|gravy_boat
+a duck|parrot
 """
 UNSURE = """
 on the left|person
@@ -95,6 +120,23 @@ the bowl|cup
 a truck|car
 犬|dog
 a dog|犬
+a laptop|tv
+a lamp|Traffic Light
+a trash can|Canned
+a glass of water|Glasses
+glasses on the table|Wine Glass
+a backpack|Luggage
+a cup|wine glass
+coffee|cup
+a banana|tropical fruit
+a hearing aid|Band_Aid
+a walking stick|Hockey Stick
+a sofa|corner sofa bed
+a sandal|Skating and Skiing shoes
+a wooden game piece|game
+a fan|Person
+a crane|Wild Bird
+an oven|Gas stove
 """
 
 
@@ -160,6 +202,87 @@ def test_every_category_of_objects365_and_lvis_agrees_with_itself_or_says_nothin
     for category in [*known, *(c["name"] for c in lvis)]:
         assert names(category), category
         assert all(agrees(name, category) is True for name in names(category)), category
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_a_kind_of_itself():
+    """In a circle of kinds each would be all the others: a fork a utensil, a utensil a knife."""
+    order = list(TopologicalSorter(_kinds()[2]).static_order())
+    assert order.index("vehicle") < order.index("bike") < order.index("bicycle")
+
+
+def test_a_word_is_a_word_for_one_thing():
+    entries = [
+        entry for line in KINDS.replace("\n ", " ").strip().splitlines() for entry in line.replace(":", ",").split(",")
+    ]
+    groups = [{word.strip() for word in entry.split(" = ")} for entry in entries if " = " in entry]
+    twice = {word: count for word, count in Counter(w for group in groups for w in group).items() if count > 1}
+    assert not twice
+
+
+def test_exceptions_are_of_words_that_the_table_has():
+    same = _kinds()[1]
+    for group in (*OVERLAPS, *OPPOSITES, *AMBIGUOUS.items()):
+        assert {word for word in group if same.get(word) != word} == set(), group
+
+
+#: What a category of Objects365 truly is a kind of; the two, or more, that it says of one thing.
+TRULY = {
+    "Other Balls": "American Football,Baseball,Basketball,Golf Ball,Soccer,Tennis,Volleyball",
+    "Other Shoes": "Boots,High Heels,Leather Shoes,Sandals,Skating and Skiing shoes,Slippers,Sneakers",
+    "Other Fish": "Goldfish",
+    "Wild Bird": "Duck,Goose,Parrot,Penguin,Pigeon,Swan",
+    "Car": "Formula 1 ,SUV,Sports Car",
+    "Truck": "Fire Truck,Heavy Truck,Pickup Truck",
+    "Boat": "Sailboat,Ship",
+    "Machinery Vehicle": "Crane",
+    "Dessert": "Cake,Cookies,Donut,Ice cream,Pie",
+    "Sandwich": "Hamburger",
+    "Cabbage": "Red Cabbage",
+    "Onion": "Green Onion",
+    "Chair": "Wheelchair",
+    "Lamp": "Lantern",
+    "Tie": "Bow Tie",
+    "Gloves": "Baseball Glove",
+    "Ballon": "Hotair ballon",
+    "Camera": "Surveillance Camera",
+    "Mirror": "Cosmetics Mirror",
+    "Eraser": "Board Eraser",
+    "Paddle": "Table Teniis paddle",
+    "Brush": "Cosmetics Brush/Eyeliner Pencil",
+    "Telephone": "Cell Phone",
+    "Head Phone": "earphone",
+    "Wallet/Purse": "Handbag/Satchel",
+}
+
+
+def _taken_for_another(categories: list[str]) -> set[tuple[str, str]]:
+    """Pairs of categories, in alphabetical order, of which the name of one agrees with the other."""
+    spoken = {category: [f"a {name}" for name in names(category)] for category in categories}
+    return {
+        (min(one, other), max(one, other))
+        for one in categories
+        for other in categories
+        if one != other and any(agrees(text, other) is True for text in spoken[one])
+    }
+
+
+def test_no_category_of_coco_is_taken_for_another(shared):
+    known = json.loads((shared("data/coco_tiny") / "annotations/instances_val2017.json").read_text())["categories"]
+    assert len(known) == 80
+    assert _taken_for_another([c["name"] for c in known]) == set()
+
+
+def test_categories_of_objects365_are_taken_for_another_only_where_one_is_a_kind_of_it(shared):
+    known = json.loads((shared("data/objects365_excerpt") / "categories_365.json").read_text())
+    found = _taken_for_another([c["name"] if isinstance(c, dict) else c for c in known])
+    truly = {(min(kind, own), max(kind, own)) for kind, members in TRULY.items() for own in members.split(",")}
+    assert found == truly
+
+
+# --- real phrases ----------------------------------------------------------------------------------------------------
 
 
 def test_synonyms_of_lvis_do_not_contradict(shared):
