@@ -1,4 +1,4 @@
-"""Makes mqformer_parts.npz and pixel_decoder.npz from the reference's goldens: python tests/golden/make_mqformer.py FOLDER."""
+"""Makes the small copies of Mask DINO's goldens; run once: python tests/golden/make_mqformer.py FOLDER."""
 
 from __future__ import annotations
 

@@ -151,5 +151,10 @@ class PixelDecoder(nn.Module):
 
 
 def _shrunk(padding: Tensor, height: int, width: int) -> Tensor:
-    """bool [B, H, W] -> [B, height, width]; of a pixel that is partly padding its middle decides."""
-    return functional.interpolate(padding[:, None].float(), size=(height, width), mode="nearest-exact")[:, 0] > 0.5
+    """bool [B, H, W] -> [B, height, width]; of a pixel that is partly padding its middle decides.
+
+    The first pixel is the image's, however little of it: a level without a place would have no references.
+    """
+    shrunk = functional.interpolate(padding[:, None].float(), size=(height, width), mode="nearest-exact")[:, 0] > 0.5
+    shrunk[:, 0, 0] = False
+    return shrunk
