@@ -77,7 +77,7 @@ GATES: dict[str, list[str]] = {
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
     "pydantic": ["synthgen/train/manifest.py", "synthgen/train/settings.py"],
     "yaml": ["synthgen/train/document.py"],
-    "PIL": [f"synthgen/records/{name}.py" for name in ("images", "overlay", "resample")],
+    "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/evaluate.py"],
     "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "options", "terminal")],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],

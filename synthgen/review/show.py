@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
 from synthgen.records.diary import images_folder
+from synthgen.records.drawing import save, sheet
 from synthgen.records.images import ImageError, find, load_rgb
-from synthgen.records.overlay import draw, save, sheet
+from synthgen.records.overlay import draw
 from synthgen.records.sample import Sample
 from synthgen.records.store import Shard, ShardStore
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from synthgen.errors import SynthgenError
+from synthgen.records.drawing import LONG_SIDE
 from synthgen.records.geometry import encode_mask
-from synthgen.records.overlay import LONG_SIDE, caption, captions, draw, save, sheet
+from synthgen.records.overlay import caption, captions, draw
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
@@ -113,19 +111,3 @@ def test_captions_in_words() -> None:
         "a cat  (human)  [not it]",
         "round",
     ]
-
-
-def test_a_sheet_holds_all_pictures_in_order() -> None:
-    pictures = [np.full((50, 100, 3), value, np.uint8) for value in (10, 90, 170)]
-    page = sheet(pictures, width=100)
-    assert page.shape == (100, 200, 3)
-    assert [int(page[y, x, 0]) for y, x in ((25, 50), (25, 150), (75, 50))] == [10, 90, 170]
-    assert sheet([]).shape[2] == 3
-
-
-def test_saving_where_nothing_can_be_written_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SynthgenError, match="--out"):
-        save(tmp_path / "file" / "x.png", IMAGE)
-    save(tmp_path / "new" / "x.png", IMAGE)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "x.png")), IMAGE)

@@ -1,0 +1,276 @@
+"""Images with masks, boxes and words drawn into and beside them, for a person to look at; sheets of them, as PNG."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from synthgen.errors import SynthgenError, printable
+from synthgen.records.geometry import decode_mask
+from synthgen.records.sample import Rle
+
+#: Overlays are drawn at least this many pixels wide or high, so that words stay readable on small photographs.
+LONG_SIDE = 1024
+
+_MASK_OPACITY = 0.45
+
+#: Width of the column beside the photograph, as a share of the long side; and the least of its lines there is room for.
+_COLUMN_SHARE, _COLUMN_LINES = 0.6, 12
+
+#: Of a longer text only so many letters are drawn; and in a block the colours of so many of its marks.
+_MOST_LETTERS, _MOST_MARKS = 1_000, 12
+
+#: Length of a dash, and of the gap after it, in pixels.
+_DASH = 8
+
+#: Pixels from one stripe of a hatched region to the next, each white and black.
+_HATCH, _STRIPE = 18, 3
+
+_Colour = tuple[int, int, int]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mark:
+    """One object on a picture.
+
+    Attributes:
+        box_xyxy: absolute pixels of the image; of numbers that are none nothing is drawn.
+        words: what stands at the box.
+        mask: run lengths, or bool [H, W], of the image's size; None, or of another size = the box is dashed.
+    """
+
+    box_xyxy: tuple[float, float, float, float]
+    words: str
+    mask: Rle | NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What stands beside a picture: a title, with the colours of the marks that it is about (an outline alone where a
+    mark has no mask), and lines below it.
+    """
+
+    title: str
+    lines: Sequence[str] = ()
+    marks: Sequence[int] = ()
+
+
+def picture(
+    image: NDArray[np.uint8],
+    marks: Sequence[Mark],
+    blocks: Sequence[Block] = (),
+    footer: str = "",
+    *,
+    hatched: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """An image with its marks, each in a colour of its own; beside it the blocks, if there are any; below it a line.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        hatched: bool [H, W], a region to draw stripes over.
+
+    Returns:
+        uint8 [H', W', 3] RGB, its long side at least `LONG_SIDE`; the image is at its top left.
+    """
+    scale = max(1.0, LONG_SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    canvas = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+    # Large objects first, so that small ones are not hidden under them.
+    order = sorted(range(len(marks)), key=lambda i: -_area(marks[i].box_xyxy))
+    for i in order:
+        _tint(canvas, marks[i].mask, _colour(i), image.shape[:2])
+    if hatched is not None and hatched.any():
+        _hatch(canvas, hatched)
+    page = Image.fromarray(canvas.astype(np.uint8))
+    pen = ImageDraw.Draw(page)
+    font = ImageFont.load_default(size=max(13, round(max(size) / 52)))
+    taken: list[tuple[float, float, float, float]] = []
+    for i in order:
+        _label(pen, marks[i], _colour(i), scale, font, taken, size)
+    if blocks:
+        page = _with_column(page, blocks, marks, font)
+    return _with_footer(page, footer, font)
+
+
+def sheet(pictures: Sequence[NDArray[np.uint8]], *, columns: int = 0, width: int = 640) -> NDArray[np.uint8]:
+    """Pictures on one contact sheet, row by row: uint8 [H, W, 3]; each is scaled to `width` pixels."""
+    columns = columns or max(1, math.ceil(math.sqrt(len(pictures))))
+    small = [Image.fromarray(p) for p in pictures]
+    small = [p.resize((width, max(1, round(p.height * width / p.width))), Image.Resampling.LANCZOS) for p in small]
+    rows = [small[i : i + columns] for i in range(0, len(small), columns)]
+    heights = [max(p.height for p in row) for row in rows]
+    page = Image.new("RGB", (width * min(columns, max(len(small), 1)), max(sum(heights), 1)), (24, 24, 24))
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for place, one in enumerate(row):
+            page.paste(one, (place * width, top))
+        top += height
+    return np.asarray(page)
+
+
+def save(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a picture (uint8 [H, W, 3] RGB) as PNG.
+
+    Raises:
+        SynthgenError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path, format="PNG")
+    except OSError as why:
+        raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --out") from None
+
+
+def _area(box_xyxy: tuple[float, float, float, float]) -> float:
+    area = (box_xyxy[2] - box_xyxy[0]) * (box_xyxy[3] - box_xyxy[1])
+    return area if math.isfinite(area) else 0.0
+
+
+def _colour(index: int) -> _Colour:
+    """Colours that neighbours in the list do not share: hues a golden angle apart."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.85, 1.0)
+    return (round(red * 255), round(green * 255), round(blue * 255))
+
+
+def _tint(
+    canvas: NDArray[np.float32], given: Rle | NDArray[np.bool_] | None, colour: _Colour, size: tuple[int, int]
+) -> None:
+    """Blend one mask into the canvas, in place, with a solid outline."""
+    if given is None or (given.size if isinstance(given, Rle) else given.shape) != size:
+        return
+    mask = _enlarged(decode_mask(given) if isinstance(given, Rle) else given, canvas)
+    canvas[mask] = canvas[mask] * (1 - _MASK_OPACITY) + np.array(colour, np.float32) * _MASK_OPACITY
+    inner = mask.copy()
+    for shift in (1, 2):
+        inner[shift:] &= mask[:-shift]
+        inner[:-shift] &= mask[shift:]
+        inner[:, shift:] &= mask[:, :-shift]
+        inner[:, :-shift] &= mask[:, shift:]
+    canvas[mask & ~inner] = colour
+
+
+def _hatch(canvas: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
+    """Draw slanting stripes over a region, in place; white and black, so that they are seen on anything."""
+    slant = np.add.outer(np.arange(canvas.shape[0]), np.arange(canvas.shape[1])) % _HATCH
+    region = _enlarged(where, canvas)
+    canvas[region & (slant < _STRIPE)] = 255
+    canvas[region & (slant >= _STRIPE) & (slant < 2 * _STRIPE)] = 0
+
+
+def _enlarged(mask: NDArray[np.bool_], canvas: NDArray[np.float32]) -> NDArray[np.bool_]:
+    small = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(small.resize((canvas.shape[1], canvas.shape[0]), Image.Resampling.BILINEAR)) > 127
+
+
+def _label(
+    pen: ImageDraw.ImageDraw,
+    mark: Mark,
+    colour: _Colour,
+    scale: float,
+    font: _Font,
+    taken: list[tuple[float, float, float, float]],
+    size: tuple[int, int],
+) -> None:
+    """The box, and above it the words, where no other words are."""
+    x, y, right, bottom = (value * scale for value in mark.box_xyxy)
+    if not all(math.isfinite(v) and abs(v) < 1e6 for v in (x, y, right, bottom)):
+        return
+    corners = (x, y, max(right, x + 1), max(bottom, y + 1))
+    if mark.mask is None:
+        _dashed(pen, corners, colour, size)
+    else:
+        pen.rectangle(corners, outline=colour, width=3)
+    words = printable(mark.words[:_MOST_LETTERS])
+    left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
+    wide, high = right - left + 6, bottom - top + 6
+    place_x = min(max(x, 0), max(size[0] - wide, 0))
+    place_y = min(max(y - high, 0), max(size[1] - high, 0))
+    for _ in range(12):  # move below labels that are there already
+        over = [
+            t for t in taken if place_x < t[2] and t[0] < place_x + wide and place_y < t[3] and t[1] < place_y + high
+        ]
+        if not over or over[0][3] + high > size[1]:
+            break
+        place_y = over[0][3]
+    taken.append((place_x, place_y, place_x + wide, place_y + high))
+    # Black or white, whichever stands out (ITU-R BT.601 luma).
+    ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+    pen.rectangle((place_x, place_y, place_x + wide, place_y + high), fill=colour)
+    pen.text((place_x + 3 - left, place_y + 3 - top), words, fill=ink, font=font)
+
+
+def _dashed(
+    pen: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], colour: _Colour, size: tuple[int, int]
+) -> None:
+    """A rectangle of dashes, as far as it lies within `size`, (width, height)."""
+    x1, y1, x2, y2 = corners
+    for y in (y1, y2):
+        for left in range(max(0, round(x1)), min(size[0], round(x2)), 2 * _DASH):
+            pen.line((left, y, min(left + _DASH, x2), y), fill=colour, width=3)
+    for x in (x1, x2):
+        for top in range(max(0, round(y1)), min(size[1], round(y2)), 2 * _DASH):
+            pen.line((x, top, x, min(top + _DASH, y2)), fill=colour, width=3)
+
+
+def _with_column(page: Image.Image, blocks: Sequence[Block], marks: Sequence[Mark], font: _Font) -> Image.Image:
+    """The picture with a column at its right; blocks that find no room there are counted."""
+    wide, step = round(max(page.size) * _COLUMN_SHARE), round(font.getbbox("Ag")[3] * 1.25)
+    high = max(page.height, step * _COLUMN_LINES)
+    wider = Image.new("RGB", (page.width + wide, high), (16, 16, 16))
+    wider.paste(page, (0, 0))
+    pen = ImageDraw.Draw(wider)
+    left, y = page.width + step // 2, step // 2
+    for done, block in enumerate(blocks):
+        title = list(_wrapped(block.title, font, wide - 2 * step - min(len(block.marks), _MOST_MARKS) * step // 2))
+        lines = [line for one in block.lines for line in _wrapped(one, font, wide - 2 * step)]
+        if y + step * (len(title) + len(lines) + 1) > high and done:
+            pen.text((left, y), f"... and {len(blocks) - done} more", fill=(200, 200, 200), font=font)
+            break
+        x = left
+        for i in block.marks[:_MOST_MARKS]:
+            corners = (x, y + step // 4, x + step // 2, y + 3 * step // 4)
+            pen.rectangle(corners, fill=None if marks[i].mask is None else _colour(i), outline=_colour(i), width=3)
+            x += step * 3 // 4
+        colour = _colour(block.marks[0]) if len(block.marks) == 1 else (255, 255, 255)
+        for line in title:
+            pen.text((max(x, left + step), y), line, fill=colour, font=font)
+            y += step
+        for line in lines:
+            pen.text((left + step, y), line, fill=(235, 235, 235), font=font)
+            y += step
+        y += step // 3
+    return wider
+
+
+def _with_footer(page: Image.Image, words: str, font: _Font) -> NDArray[np.uint8]:
+    step = round(font.getbbox("Ag")[3]) + 10
+    lines = list(_wrapped(words, font, page.width - 12))
+    higher = Image.new("RGB", (page.width, page.height + step * len(lines)), (0, 0, 0))
+    higher.paste(page, (0, 0))
+    pen = ImageDraw.Draw(higher)
+    for i, line in enumerate(lines):
+        pen.text((6, page.height + i * step + 4), line, fill=(255, 255, 255), font=font)
+    return np.asarray(higher)
+
+
+def _wrapped(text: str, font: _Font, wide: float) -> Iterator[str]:
+    """The text in lines of at most `wide` pixels, broken at blanks where there are some; at least one line."""
+    line = ""
+    for word in printable(text[:_MOST_LETTERS]).split(" "):
+        if line and font.getlength(f"{line} {word}") > wide:
+            yield line
+            line = ""
+        line = f"{line} {word}" if line else word
+        while len(line) > 1 and (length := font.getlength(line)) > wide:
+            fits = max(1, int(len(line) * wide / length))
+            yield line[:fits]
+            line = line[fits:]
+    yield line

@@ -1,0 +1,103 @@
+"""Pictures: marks and hatches where they are and nowhere else; no text and no shape of image stops the pen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synthgen.errors import SynthgenError
+from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet
+
+IMAGE = np.full((128, 256, 3), 100, np.uint8)
+SCALE = LONG_SIDE // 256
+HALF = np.zeros((128, 256), np.bool_)
+HALF[:, 128:] = True
+ODD = ["", " ", "a  b", "x" * 5000, "many words " * 500, "犬 🐕", "כלב", "\n\r\x00\x1b[31m", "\ud800", "e\u0301" * 9]
+
+
+def test_hatches_are_where_the_region_is_and_leave_the_rest_as_it_is() -> None:
+    plain, hatched = picture(IMAGE, []), picture(IMAGE, [], hatched=HALF)
+    changed = (plain != hatched).any(axis=2)
+    assert not changed[:, : 128 * SCALE].any()
+    inside = changed[: 128 * SCALE, 128 * SCALE :]
+    assert 0.2 < inside.mean() < 0.5  # stripes, between which the image is seen
+    assert all(inside[y : y + 20, x : x + 20].any() for y in range(0, 490, 70) for x in range(0, 490, 70))
+    assert np.array_equal(picture(IMAGE, [], hatched=np.zeros_like(HALF)), plain)
+
+
+def test_hatches_are_seen_on_black_and_on_white() -> None:
+    for value in (0, 255):
+        image = np.full_like(IMAGE, value)
+        assert (picture(image, [], hatched=~HALF) != picture(image, [])).any()
+
+
+def test_a_mask_is_taken_as_pixels() -> None:
+    box = (128.0, 0.0, 256.0, 128.0)
+    tinted = picture(IMAGE, [Mark(box, "", HALF)])[100 * SCALE, :]
+    assert np.array_equal(tinted[60 * SCALE], IMAGE[0, 0])
+    assert not np.array_equal(tinted[200 * SCALE], IMAGE[0, 0])
+
+
+def test_the_box_of_a_mark_without_mask_is_dashed() -> None:
+    box = (20.0, 40.0, 220.0, 120.0)
+    solid = picture(IMAGE, [Mark(box, "", np.zeros((128, 256), np.bool_))])[120 * SCALE]
+    dashed = picture(IMAGE, [Mark(box, "")])[120 * SCALE]
+    along = slice(20 * SCALE, 220 * SCALE)
+    drawn = (dashed[along] != IMAGE[0, 0]).any(axis=1).mean()
+    assert (solid[along] != IMAGE[0, 0]).any(axis=1).all()
+    assert 0.4 < drawn < 0.7
+
+
+@pytest.mark.parametrize("words", ODD, ids=range(len(ODD)))
+def test_no_text_stops_the_pen(words: str) -> None:
+    marks = [Mark((20.0, 40.0, 220.0, 120.0), words, HALF)]
+    page = picture(IMAGE, marks, [Block(words, [words, words], [0])], words)
+    assert page.shape[0] > 128 * SCALE
+    assert page.shape[1] > LONG_SIDE
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 2), (2000, 1500)])
+def test_no_shape_stops_the_pen(shape: tuple[int, int]) -> None:
+    mask = np.ones(shape, np.bool_)
+    marks = [Mark((0.0, 0.0, float(shape[1]), float(shape[0])), "dog", mask), Mark((0.0, 0.0, 1.0, 1.0), "cat")]
+    page = picture(np.zeros((*shape, 3), np.uint8), marks, [Block("dog", marks=[0, 1])], "a.jpg", hatched=mask)
+    assert max(page.shape[:2]) >= LONG_SIDE
+
+
+def test_long_lines_go_on_below_and_within_the_column() -> None:
+    short = picture(IMAGE, [], [Block("title")])
+    long = picture(IMAGE, [], [Block("title", ["word " * 60])])
+    assert long.shape == short.shape
+    rows = (long[:, LONG_SIDE:] > 128).any(axis=(1, 2)), (short[:, LONG_SIDE:] > 128).any(axis=(1, 2))
+    assert rows[0].sum() > 3 * rows[1].sum()
+    assert not (long[:, -8:] > 128).any()
+
+
+def test_blocks_that_find_no_room_are_counted_and_change_no_size() -> None:
+    few, many = (picture(IMAGE, [], [Block(f"title {i}") for i in range(n)]) for n in (5, 300))
+    assert few.shape == many.shape
+
+
+def test_a_long_footer_goes_on_below() -> None:
+    one, two = picture(IMAGE, [], footer="a.jpg"), picture(IMAGE, [], footer="a.jpg " * 60)
+    assert two.shape[0] > one.shape[0]
+    assert np.array_equal(one[: 128 * SCALE], two[: 128 * SCALE])
+
+
+def test_a_sheet_holds_all_pictures_in_order() -> None:
+    pictures = [np.full((50, 100, 3), value, np.uint8) for value in (10, 90, 170)]
+    page = sheet(pictures, width=100)
+    assert page.shape == (100, 200, 3)
+    assert [int(page[y, x, 0]) for y, x in ((25, 50), (25, 150), (75, 50))] == [10, 90, 170]
+    assert sheet([]).shape[2] == 3
+
+
+def test_saving_where_nothing_can_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SynthgenError, match="--out"):
+        save(tmp_path / "file" / "x.png", IMAGE)
+    save(tmp_path / "new" / "x.png", IMAGE)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "x.png")), IMAGE)
