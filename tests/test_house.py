@@ -68,7 +68,7 @@ _TORCH = [
     "synthgen/networks/*.py",
     "synthgen/networks/*/*.py",
     "synthgen/devices.py",
-    *(f"synthgen/train/{name}.py" for name in ("batch", "loop", "evaluate", "checkpoint")),
+    *(f"synthgen/train/{name}.py" for name in ("batch", "readers", "loop", "evaluate", "checkpoint")),
 ]
 GATES: dict[str, list[str]] = {
     "ray": ["pipelines/*.py"],

@@ -148,11 +148,23 @@ class ShardStore:
             )
         return final
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
-        """The samples of a committed shard, in order, a row group in memory at a time."""
+    def read(self, shard: Shard, groups: Sequence[int] | None = None) -> Iterator[Sample]:
+        """The samples of a committed shard, in order, a row group in memory at a time.
+
+        Args:
+            groups: only of these row groups, in this order; None = of all.
+        """
         with self._open(shard) as file:
-            for batch in _batches(file):
+            if groups is not None and max(groups, default=-1) >= file.metadata.num_row_groups:
+                raise SynthgenError(f"{shard} is another one than a moment ago; run the same command again")
+            for batch in _batches(file, groups=groups):
                 yield from samples_from_batch(batch)
+
+    def row_groups(self, shard: Shard) -> tuple[dict[str, Any], list[int]]:
+        """What made a committed shard, and how many rows each of its row groups has; no data is read."""
+        with self._open(shard) as file:
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            return _footer_of(file) or {}, [group.num_rows for group in groups]
 
     def columns(self, shard: Shard, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Chosen columns of a committed shard, a row group in memory at a time; the others are not read from disk.
@@ -257,13 +269,17 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _WORD.fullmatch(path.name) and path.is_dir())
 
 
-def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    count = 0
-    for batch in file.iter_batches(batch_size=ROW_GROUP_SIZE, columns=columns):
+def _batches(
+    file: pq.ParquetFile, columns: list[str] | None = None, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    whole, count = file.metadata, 0
+    rows = whole.num_rows if groups is None else sum(whole.row_group(group).num_rows for group in groups)
+    # Of single row groups so little is read at a time that threads cost more than they save.
+    for batch in file.iter_batches(ROW_GROUP_SIZE, groups, columns, use_threads=groups is None):
         count += len(batch)
         yield batch
-    if count != file.metadata.num_rows:  # Arrow passes over a page whose header is damaged
-        raise pa.ArrowInvalid(f"it has {count} rows of {file.metadata.num_rows}")
+    if count != rows:  # Arrow passes over a page whose header is damaged
+        raise pa.ArrowInvalid(f"it has {count} rows of {rows}")
 
 
 def _footer_of(file: pq.ParquetFile) -> dict[str, Any] | None:
