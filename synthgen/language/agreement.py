@@ -102,6 +102,18 @@ def agrees(text: str, category: str) -> bool | None:
     return False if verdicts and None not in verdicts else None
 
 
+@lru_cache(maxsize=65536)
+def is_a(category: str, other: str) -> bool:
+    """Whether all that is of a category is of another: it means the same, or is a kind of it, for all that is known.
+
+    A category whose name says nothing is one of anything.
+    """
+    one, two = ({_noun(tuple(_lemma(word) for word in words(name))) for name in names(c)} for c in (category, other))
+    if not one or not two:
+        return not two
+    return all(any(b.name in _above(a.name) and b.before <= a.before for b in two) for a in one)
+
+
 @dataclass(frozen=True, slots=True)
 class _Noun:
     """A noun that the table may know, by the first of its words for the same, and what stands before it."""

@@ -3,8 +3,8 @@
 A line is `kind: members`, separated by commas; `a = b = c` are words for the same. A member may be a kind itself, and a
 member of several; nothing is a kind of itself by way of others. A word for either of two things is a kind that has both
 as members: a "bike" is a bicycle or a motorcycle. What is no kind of its last word stands among the things at the end:
-a gravy boat is no boat. Written for the categories of COCO, Objects365, LVIS and Visual Genome and the words that people
-use for them in captions; what is not here is not known, and nothing is concluded from it.
+a gravy boat is no boat. Written for the categories of COCO, Objects365, LVIS and Visual Genome and the words that
+people use for them in captions; what is not here is not known, and nothing is concluded from it.
 """
 
 from __future__ import annotations

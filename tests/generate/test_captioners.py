@@ -242,6 +242,56 @@ def test_the_same_box_twice_is_one_object():
     assert "on the left" in twin[0][0]
 
 
+#: Left and large, middle, right and small.
+ROW = boxes((5, 10, 195, 390), (210, 50, 300, 200), (450, 100, 490, 160))
+
+
+def firsts(*categories: str, crowd: tuple[str, ...] = ()) -> list[str]:
+    found = one(attributes.build(), noise(400, 600), ROW[: len(categories)], list(categories), 99, crowd)
+    return [own[0].text for own in found]
+
+
+@pytest.mark.parametrize(
+    ("categories", "expected"),
+    [
+        # Two cars and a car of a kind are three cars, but there is one SUV.
+        (
+            ("SUV", "Car", "Car"),
+            ["an suv on the left of the image", "the car between the other two", "the smallest car on the far right"],
+        ),
+        (
+            ("person", "man", "man"),
+            ["the largest person on the far left", "a man", "the smallest man on the far right"],
+        ),
+        # A van may be called a car, and a car a van.
+        (("Van", "Car"), ["a van on the left of the image", "a car"]),
+        # What has no name may be anything; anything is an object.
+        (("", "dog", "dog"), ["the largest object on the far left", "a dog", "the smallest dog on the far right"]),
+        (("dog", "", "cat"), ["a dog on the left of the image", "the object between the other two", "a cat"]),
+        (("blorb", "dog"), ["a blorb on the left of the image", "a dog"]),
+        (("dog", "cat"), ["a dog on the left of the image", "a cat in the top left of the image"]),
+    ],
+)
+def test_what_may_be_of_its_kind_is_compared_with(categories, expected):
+    found = firsts(*categories)
+    assert [text.startswith(start) for text, start in zip(found, expected, strict=True)] == [True] * len(found), found
+
+
+@pytest.mark.parametrize("more", ["SUV", "car", "Vehicle", "Van", "", "blorb"])
+def test_more_of_what_may_be_of_its_kind_singles_nothing_out(more):
+    for text in firsts("car", "car", "dog", crowd=(more,)):
+        assert not text.startswith("the "), text
+        assert not text.endswith(("the dog", "the car")) or more in ("SUV", "car", "Vehicle", "Van"), text
+
+
+@pytest.mark.parametrize("other", ["person", "", "blorb", "boy"])
+def test_what_others_may_be_called_is_no_landmark(other):
+    found = one(attributes.build(), noise(400, 600), ROW, ["man", "dog", other], 99)
+    said = [c.text for own in found for c in own]
+    assert not any(text.endswith(("the man", "the person", "the boy", "the object")) for text in said), said
+    assert any(text.endswith("the dog") for text in said) == (other in ("person", "boy"))
+
+
 @pytest.mark.parametrize(
     ("category", "noun"),
     [
@@ -353,23 +403,38 @@ box = st.tuples(edge, edge, st.integers(1, 20), st.integers(1, 20)).map(
 )
 
 
-@given(st.lists(st.tuples(box, st.sampled_from(["dog", "cat"])), min_size=1, max_size=6))
+#: What each may be called, and what it is called for certain.
+MAYBE = {
+    "dog": ["dog", "poodle", ""],
+    "poodle": ["dog", "poodle", ""],
+    "cat": ["cat", ""],
+    "": ["dog", "poodle", "cat", ""],
+}
+SURELY = {"dog": ["dog", ""], "poodle": ["dog", "poodle", ""], "cat": ["cat", ""], "": [""]}
+
+
+@given(st.lists(st.tuples(box, st.sampled_from(["dog", "dog", "cat", "cat", "poodle", ""])), min_size=1, max_size=6))
 def test_every_claim_is_true(objects):
-    rows, categories = np.array([row for row, _ in objects], float), np.array([name for _, name in objects])
-    said = say(rows.astype(np.float32), list(categories), noise(40, 40))
+    rows, categories = np.array([row for row, _ in objects], float), [name for _, name in objects]
+    said = say(rows.astype(np.float32), categories, noise(40, 40))
     for i, own in enumerate(said):
-        others = (categories == categories[i]) & (np.arange(len(rows)) != i)
-        others &= box_iou(rows, np.broadcast_to(rows[i], rows.shape)) < attributes.SAME
-        assert {"a dog", "a cat"} & set(own)
+        apart = box_iou(rows, np.broadcast_to(rows[i], rows.shape)) < attributes.SAME
+        apart &= np.arange(len(rows)) != i
+        others = apart & np.array([categories[i] in MAYBE[name] for name in categories])
+        certain = apart & np.array([categories[i] in SURELY[name] for name in categories])
+        assert {"a dog", "a cat", "a poodle", "an object"} & set(own)
         for text in own:
             assert text.split()[0] in ("a", "an", "the")
             found = list(claims(text))
             for claim in found:
                 if claim.endswith((" dog", " cat")):
-                    (landmark,) = rows[categories == claim.split()[-1]]
+                    (landmark,) = rows[np.array([claim.split()[-1] in MAYBE[name] for name in categories])]
                     assert _apart(claim, rows[i], landmark), (text, objects)
                 else:
                     assert true(claim, rows[i], rows[others], 40, 40), (text, objects)
+                    assert certain.any() or claim.endswith("of the image"), (text, objects)
+                    if claim.startswith(("second", "between")):
+                        assert (certain == others).all(), (text, objects)
 
 
 @given(st.lists(box, min_size=2, max_size=5))

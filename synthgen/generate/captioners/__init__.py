@@ -46,8 +46,9 @@ class Captioner(Protocol):
             images: uint8 [H, W, 3] RGB each, of any sizes.
             boxes_xyxy: float32 [N, 4] each, absolute pixels of the original image, inside it, with an area; N may be 0.
             categories: the names of the boxes' categories, as the data set spells them; "" where it gives none.
-            crowds: the categories of which an image shows more than is boxed (COCO iscrowd): there "the left one" may
-                be false. A captioner that looks at pixels alone has no use for it, nor for `categories`.
+            crowds: the categories of which an image shows more than is boxed (COCO iscrowd, LVIS not_exhaustive): there
+                "the left one" may be false. A captioner that looks at pixels alone has no use for it, nor for
+                `categories`.
             top_k: captions that each box shall have; at least 1. More may be given: what says the same is merged later.
         """
         ...

@@ -1,21 +1,23 @@
 """Captions without weights: category, colour, size and place, all read off the boxes and the pixels.
 
-True by construction. An object is compared with the other boxes of its category that the captioner is given, unless
-there is a crowd of them; boxes that are nearly the same are taken for one object. "the" singles out one of several;
-what does not single it out has an "a". People have no colour: it would be that of their clothes, and read otherwise.
+True by construction. An object is compared with all boxes that the captioner is given and that may be of its kind, an
+SUV with the cars and what has no name with everything, unless there are more of them than boxes; boxes that are nearly
+the same are taken for one object. "the" singles out one of several; what does not single it out has an "a". People have
+no colour: it would be that of their clothes, and read otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._colours import colour_of
-from synthgen.language.agreement import agrees, names
+from synthgen.language.agreement import agrees, is_a, names
 from synthgen.language.nouns import with_article
 from synthgen.records.geometry import box_iou
 from synthgen.records.sample import Caption
@@ -69,8 +71,16 @@ class Attributes:
             colours = [
                 "" if is_of_people(noun) else colour_of(image, box) for noun, box in zip(nouns, boxes, strict=True)
             ]
-            crowded = {noun_of(category) for category in more}
-            found = _described(boxes.astype(np.float64), nouns, colours, crowded, image.shape[0], image.shape[1])
+            found = _described(
+                boxes.astype(np.float64),
+                nouns,
+                colours,
+                alike=_table(may_be_alike, own, own),
+                surely=_table(is_a, own, own).T,
+                more=np.array([any(may_be_alike(a, b) for b in more) for a in own], bool),
+                height=image.shape[0],
+                width=image.shape[1],
+            )
             yield [[Caption(text, self.source) for text in texts[:top_k]] for texts in found]
 
 
@@ -90,7 +100,6 @@ class _Traits:
     """
 
     noun: str
-    alone: bool
     size: str
     row: str
     column: str
@@ -109,31 +118,52 @@ def noun_of(category: str) -> str:
     return " or ".join(found[:2] if "/" in category else found[:1]) or NO_NAME
 
 
+def _table(holds: Callable[[str, str], bool], some: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+    """What holds of each of some and each of others: bool [some, others]."""
+    kinds, others_kinds = sorted(set(some)), sorted(set(others))
+    found = np.array([[holds(a, b) for b in others_kinds] for a in kinds], bool).reshape(len(kinds), len(others_kinds))
+    return found[np.ix_([kinds.index(name) for name in some], [others_kinds.index(name) for name in others])]
+
+
+@lru_cache(maxsize=65536)
+def may_be_alike(one: str, other: str) -> bool:
+    """Whether something of the one category may be called by the other's name, as far as anybody can tell."""
+    return agrees(noun_of(one), other) is not False or agrees(noun_of(other), one) is not False
+
+
 def _described(
     boxes: NDArray[np.float64],
     nouns: Sequence[str],
     colours: Sequence[str],
-    crowded: set[str],
+    *,
+    alike: NDArray[np.bool_],
+    surely: NDArray[np.bool_],
+    more: NDArray[np.bool_],
     height: int,
     width: int,
 ) -> Iterator[list[str]]:
-    """The captions of each box (float64 [N, 4] XYXY, pixels), most specific first."""
-    labels = np.array(nouns)
-    kinds, counts = np.unique(labels, return_counts=True)
-    landmarks = np.flatnonzero(np.isin(labels, kinds[counts == 1]) & ~np.isin(labels, [NO_NAME, *crowded]))
+    """The captions of each box (float64 [N, 4] XYXY, pixels), most specific first.
+
+    Args:
+        alike: bool [N, N], whether two of them may be of one kind; each is of its own.
+        surely: bool [N, N], whether the noun of the first is one for the second, too: a car's for an SUV.
+        more: bool [N], whether the image may show more of its kind than have boxes.
+    """
+    landmarks = np.flatnonzero((alike.sum(axis=1) == 1) & ~more)
     for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):
-        others = np.flatnonzero(labels == noun)
+        others = np.flatnonzero(alike[i] & ~more[i])
         others = others[(others != i) & (box_iou(boxes[others], box) < SAME)]
-        if noun in crowded:
+        # What holds against all that may be of its kind holds against those that are; but there must be one.
+        if not surely[i, others].any():
             others = others[:0]
+        counted = bool(surely[i, others].all())
         theirs = {colours[j] for j in others}
         yield _phrases(
             _Traits(
                 noun=noun,
-                alone=len(others) == 0,
                 size=_size(box, boxes[others]),
-                row=_order(box, boxes[others], 0, width),
-                column=_order(box, boxes[others], 1, height),
+                row=_order(box, boxes[others], 0, width, counted),
+                column=_order(box, boxes[others], 1, height, counted),
                 colour=colour,
                 # A sibling whose colour has no name might have this one for other eyes.
                 colour_alone=bool(theirs) and not theirs & {colour, ""},
@@ -175,8 +205,11 @@ def _size(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
     return ""
 
 
-def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, side: int) -> str:
-    """Where the box stands among the others along an axis (0: left to right, 1: top to bottom), if that is clear."""
+def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, side: int, counted: bool) -> str:
+    """Where the box stands among the others along an axis (0: left to right, 1: top to bottom), if that is clear.
+
+    Only ends are told where it is not `counted` how many of the others are of its kind.
+    """
     count = len(others)
     if not count:
         return ""
@@ -194,6 +227,8 @@ def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, sid
         if axis == 0:
             return f"on the {'far ' if count > 1 else ''}{'left' if first else 'right'}"
         return f"at the {'very ' if count > 1 else ''}{'top' if first else 'bottom'}"
+    if not counted:
+        return ""
     if count == 2:
         return "between the other two" if axis == 0 else ""
     if place in (1, count - 1):

@@ -105,7 +105,10 @@ class Captions:
         wanted = [[a for a in sample.annotations if is_captioned(a)] for sample in samples]
         regions = [_regions_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         categories = [[a.category for a in own] for own in wanted]
-        crowds = [sorted({a.category for a in sample.annotations if _is_crowd(a)}) for sample in samples]
+        crowds = [
+            sorted({*sample.not_exhaustive_categories, *(a.category for a in sample.annotations if _is_crowd(a))})
+            for sample in samples
+        ]
         found = self.captioner.caption(images, regions, categories, crowds, self.top_k)
         for sample, own, captions in zip(samples, wanted, found, strict=True):
             done = {id(a): self._captioned(a, new) for a, new in zip(own, captions, strict=True)}
