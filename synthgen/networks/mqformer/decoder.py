@@ -1,0 +1,181 @@
+"""The decoder: queries, conditional and learnable, become labels, boxes and masks, layer by layer (MQ-Former).
+
+Conditional queries are proposals of the pyramid, chosen because they resemble one of the image's texts; learnable ones
+are parameters. Both go the same way, and one matching judges them. Names and order of computation follow Mask DINO.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from synthgen.networks.mqformer.criterion import Predictions
+from synthgen.networks.mqformer.decoder_layer import DecoderLayer, Image
+from synthgen.networks.mqformer.deformable import DeformableAttention
+from synthgen.networks.mqformer.pixel_decoder import Pyramid
+from synthgen.networks.mqformer.places import box_positions, inverse_sigmoid, proposals, valid_ratios
+
+#: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
+PRIOR = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What the decoder says of B images.
+
+    Attributes:
+        layers: predictions from the proposals, before the first layer, and after each layer; the last are the result.
+        conditional: how many of the queries, from the first on, are conditional.
+    """
+
+    layers: tuple[Predictions, ...]
+    conditional: int
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., first size] -> [..., last size]."""
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        out: Tensor = self.layers[-1](x)
+        return out
+
+
+class Decoder(nn.Module):
+    """See this module.
+
+    Args:
+        dim: of queries and memory; mask_dim: of mask features; text_dim: of text embeddings.
+        conditional, learnable: how many queries of each kind; one of them may be 0.
+        exchange: see `DecoderLayer`; only where there are both kinds.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 256,
+        mask_dim: int = 256,
+        text_dim: int = 512,
+        conditional: int = 300,
+        learnable: int = 100,
+        levels: int = 4,
+        layers: int = 9,
+        heads: int = 8,
+        points: int = 4,
+        feedforward: int = 2048,
+        exchange: bool = True,
+        union: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if conditional + learnable < 1:
+            raise ValueError("a decoder needs queries")
+        self.dim, self.conditional, self.checkpointing = dim, conditional, checkpointing
+        if conditional:
+            self.enc_output = nn.Linear(dim, dim)
+            self.enc_output_norm = nn.LayerNorm(dim)
+        if learnable:
+            self.query_feat = nn.Parameter(torch.randn(learnable, dim))
+            self.query_embed = nn.Parameter(torch.randn(learnable, 4))  # boxes, as logits
+        both = conditional > 0 and learnable > 0
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                dim, heads=heads, levels=levels, points=points, feedforward=feedforward,
+                exchange=exchange and both, union=union,
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(dim)
+        self.decoder_norm = nn.LayerNorm(dim)
+        self.ref_point_head = Mlp(2 * dim, dim, dim)
+        self.bbox_embed = Mlp(dim, dim, dim, 4)
+        self.mask_embed = Mlp(dim, dim, dim, mask_dim)
+        self.class_embed = nn.Parameter(torch.empty(dim, text_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+        self.prior = nn.Parameter(torch.tensor(-math.log((1 - PRIOR) / PRIOR)))
+        self._reset()
+
+    def _reset(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1 and not name.startswith("query_"):
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, DeformableAttention):
+                module.reset()
+        nn.init.normal_(self.class_embed, std=self.dim**-0.5)
+        for parameter in self.bbox_embed.layers[-1].parameters():  # a box begins where its proposal is
+            nn.init.zeros_(parameter)
+
+    def forward(self, pyramid: Pyramid, texts: Sequence[Tensor]) -> Decoded:
+        """Find in each image what its texts name.
+
+        Args:
+            texts: for each image [its texts, text_dim], of length 1.
+        """
+        content, boxes, count = self._queries(pyramid, texts)
+        predictions = [self._heads(content, boxes.sigmoid(), pyramid, texts)]
+        # Proposals are judged by the line above; what the layers make of them should not move the encoder's choice.
+        content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
+        references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
+        predictions.append(self._heads(content, references, pyramid, texts))
+        image = Image(pyramid.memory, pyramid.shapes, torch.cat([p.flatten(1) for p in pyramid.paddings], dim=1))
+        ratios = valid_ratios(pyramid.paddings).to(references.dtype).repeat(1, 1, 2)[:, None]  # [B, 1, levels, 4]
+        before = references
+        for layer in self.layers:
+            around = references[:, :, None] * ratios
+            place = self.ref_point_head(box_positions(around[:, :, 0], self.dim).to(content.dtype))
+            if self.checkpointing and self.training:
+                content = checkpoint(layer, content, place, around, image, count, use_reentrant=False)
+            else:
+                content = layer(content, place, around, image, count)
+            after = (self.bbox_embed(content) + inverse_sigmoid(references)).sigmoid()
+            normed = self.norm(content)
+            # "Look forward twice" (DINO): a box is judged with the gradient of the layer before, which is cut after it.
+            judged = (self.bbox_embed(normed) + inverse_sigmoid(before)).sigmoid()
+            predictions.append(self._heads(normed, judged, pyramid, texts))
+            before, references = after, after.detach()
+        return Decoded(tuple(predictions), count)
+
+    def _queries(self, pyramid: Pyramid, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+        """(content [B, Q, dim], logits of boxes [B, Q, 4], how many of them are conditional)."""
+        batch = len(pyramid.memory)
+        contents, boxes, count = [], [], 0
+        if self.conditional:
+            memory, places, valid = proposals(pyramid.memory, pyramid.paddings)
+            found = self.enc_output_norm(self.enc_output(memory))
+            best = torch.stack([own.amax(-1) for own in self._logits(found, texts)])  # [B, S]
+            count = min(self.conditional, best.shape[1])
+            chosen = best.masked_fill(~valid, -math.inf).topk(count, dim=1).indices[..., None]
+            picked = found.gather(1, chosen.expand(-1, -1, self.dim))
+            contents.append(picked)
+            boxes.append(self.bbox_embed(picked) + places.to(found.dtype).gather(1, chosen.expand(-1, -1, 4)))
+        if hasattr(self, "query_feat"):
+            contents.append(self.query_feat.expand(batch, -1, -1))
+            boxes.append(self.query_embed.expand(batch, -1, -1))
+        return torch.cat(contents, dim=1), torch.cat(boxes, dim=1), count
+
+    def _heads(self, content: Tensor, boxes: Tensor, pyramid: Pyramid, texts: Sequence[Tensor]) -> Predictions:
+        normed = self.decoder_norm(content)
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(normed), pyramid.mask_features)
+        return Predictions(self._logits(normed, texts), boxes, masks)
+
+    def _logits(self, content: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
+        """For each image [Q, its texts]: the likeness of queries and texts as directions, scaled."""
+        seen = content @ self.class_embed
+        seen = seen / (seen.norm(dim=-1, keepdim=True) + 1e-7)
+        return [
+            self.logit_scale.exp() * own @ text.T.to(own.dtype) + self.prior
+            for own, text in zip(seen, texts, strict=True)
+        ]
