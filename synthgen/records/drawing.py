@@ -22,7 +22,7 @@ LONG_SIDE = 1024
 _MASK_OPACITY = 0.45
 
 #: Width of the column beside the photograph, as a share of the long side; and the least of its lines there is room for.
-_COLUMN_SHARE, _COLUMN_LINES = 0.6, 12
+_COLUMN_SHARE, _COLUMN_LINES = 0.5, 12
 
 #: Of a longer text only so many letters are drawn; and in a block the colours of so many of its marks.
 _MOST_LETTERS, _MOST_MARKS = 1_000, 12
@@ -124,7 +124,7 @@ def save(path: Path, picture: NDArray[np.uint8]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path, format="PNG")
+        Image.fromarray(picture).save(path, format="PNG", compress_level=2)  # of 6, 40 % of the time and 3 % more bytes
     except OSError as why:
         raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --out") from None
 
