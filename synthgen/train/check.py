@@ -5,24 +5,45 @@ The trainer begins with it, and `synthgen check` is nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, Self
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.records.diary import images_folder
 from synthgen.records.images import ImageError, find
 from synthgen.records.store import ShardStore
-from synthgen.train import leakage
-from synthgen.train.layers import Holding, absent, learning, look, measuring
+from synthgen.train import guards
+from synthgen.train.layers import Holding, absent, kept, learning, look, measuring
 from synthgen.train.leakage import Scanned
-from synthgen.train.manifest import SHELF, Draft, EvalSource, Manifest, Source, draft
-from synthgen.train.mistakes import Mistake, Place, dotted
+from synthgen.train.manifest import SHELF, EvalSource, Manifest, Source, draft
+from synthgen.train.mistakes import Mistake, Place
 
 #: So many of a layer's first images are looked for in the folder; if none is there, so many more.
 _FIRST, _MORE = 8, 2_000
+
+
+class _NoBar:
+    """Counts nothing."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def advance(self, count: int) -> None:
+        """See `synthgen.progress.Bar`."""
+
+
+#: (what is counted, how many there are, their unit) -> a context manager, whose `advance(n)` counts.
+NewBar = Callable[[str, int, str], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +54,7 @@ class Row:
         chance: share of the draws that are of it; None = it is evaluated on.
         held: what is in the shards that it takes.
         excluded: images of them that a list names.
+        kept: which shares of "mask"s and "caption"s pass its filters, about; {} = it has none.
         folder: where its images are.
     """
 
@@ -40,6 +62,7 @@ class Row:
     chance: float | None
     held: Holding
     excluded: int
+    kept: dict[str, float]
     folder: Path
 
 
@@ -66,15 +89,16 @@ class _Found:
     mistakes: list[Mistake] = field(default_factory=list)
     warnings: list[Mistake] = field(default_factory=list)
     held: dict[Place, Holding] = field(default_factory=dict)
+    kept: dict[Place, dict[str, float]] = field(default_factory=dict)
     folders: dict[Place, Path] = field(default_factory=dict)
 
 
-def check(path: Path, *, store: Path | None = None, on_shard: Callable[[], object] = int) -> Checked:
+def check(path: Path, *, store: Path | None = None, bar: NewBar = _NoBar) -> Checked:
     """Find everything that is wrong with a manifest, without training.
 
     Args:
         store: the shards' root, instead of the manifest's.
-        on_shard: called for each header, or column of keys, that was read.
+        bar: makes what counts progress for a person.
 
     Raises:
         SynthgenError: all mistakes, a line each, with place and remedy.
@@ -88,13 +112,23 @@ def check(path: Path, *, store: Path | None = None, on_shard: Callable[[], objec
     if house is not None and not known and (sources or evaluated):
         remedy = "name the folder of the shards with --store or SYNTHGEN_STORE, or make some: `synthgen masks --help`"
         found.mistakes.append(Mistake(("store",), f"no shards in {house.root}; {remedy}"))
-    lists = _lists(given, evaluated, found)
+    lists, wrong = guards.read_lists(given)
+    found.mistakes += wrong
     scanned: dict[Place, Scanned] = {}
     if house is not None and known:
-        for at, source in {**evaluated, **sources}.items():
-            _look(house, at, source, known, found, on_shard)
-        scanned = _scan(house, sources, evaluated, lists, found, on_shard)
-        _judge(given, lists, scanned, found)
+        every = {**evaluated, **sources}
+        with bar("reading headers", len(every), "layers") as done:
+            for at, source in every.items():
+                _look(house, at, source, known, found)
+                done.advance(1)
+        shards = {at: held.shards for at, held in found.held.items()}
+        with bar("comparing keys", sum(map(len, set(shards.values()))), "shards") as done:
+            try:
+                scanned = guards.scan(house, given, shards, lists, partial(done.advance, 1))
+            except SynthgenError as why:  # a shard of which the header can be read, and the keys cannot
+                found.mistakes.append(Mistake(("store",), str(why)))
+        for remark, is_mistake in guards.judge(given, lists, scanned):
+            (found.mistakes if is_mistake else found.warnings).append(remark)
     if found.mistakes or given.manifest is None:
         raise given.error(found.mistakes)
     ratios = sum(source.ratio for source in sources.values())
@@ -104,6 +138,7 @@ def check(path: Path, *, store: Path | None = None, on_shard: Callable[[], objec
             source.ratio / ratios if isinstance(source, Source) else None,
             found.held[at],
             scanned[at].excluded if at in scanned else 0,
+            found.kept.get(at, {}),
             found.folders[at],
         )
         for at, source in {**sources, **evaluated}.items()
@@ -112,20 +147,13 @@ def check(path: Path, *, store: Path | None = None, on_shard: Callable[[], objec
     return Checked(given.manifest, tuple(rows), tuple(map(str, found.warnings)), excluded)
 
 
-def _look(
-    house: ShardStore,
-    at: Place,
-    source: EvalSource,
-    known: list[str],
-    found: _Found,
-    on_shard: Callable[[], object],
-) -> None:
+def _look(house: ShardStore, at: Place, source: EvalSource, known: list[str], found: _Found) -> None:
     """Read the headers of a source's shards, find its images, and hold both against its task."""
     if source.shards not in known:
         found.mistakes.append(Mistake((*at, "shards"), absent(house, source, known)))
         return
     try:
-        held = look(house, source, on_shard)
+        held = look(house, source)
     except SynthgenError as why:
         found.mistakes.append(Mistake((*at, "shards"), str(why)))
         return
@@ -152,6 +180,8 @@ def _look(
     for remark in judge:
         (found.mistakes if remark.is_mistake else found.warnings).append(Mistake((*at, remark.key), remark.what))
     try:
+        if isinstance(source, Source):
+            found.kept[at] = kept(house, source, held)
         found.folders[at], lost = _images(house, source, held)
         if lost:
             what = f"{len(lost)} of the first {_FIRST} images are not in {found.folders[at]}, e.g. {lost[0]}"
@@ -191,84 +221,3 @@ def _is_there(folder: Path, name: str) -> bool:
     except ImageError:
         return False
     return True
-
-
-def _lists(given: Draft, evaluated: Mapping[Place, EvalSource], found: _Found) -> dict[Place, frozenset[str]]:
-    """The lists that can be read."""
-    lists: dict[Place, frozenset[str]] = {}
-    for i, path in given.exclude.items():
-        at = ("exclude", i)
-        if not path.exists():
-            command = f"synthgen exclude {' '.join(_meant(path, evaluated))} --out {path}"
-            found.mistakes.append(Mistake(at, f"no file {path}; make it: `{command}`"))
-            continue
-        try:
-            lists[at] = leakage.read_list(path)
-        except SynthgenError as why:
-            found.mistakes.append(Mistake(at, str(why)))
-    return lists
-
-
-def _meant(path: Path, evaluated: Mapping[Place, EvalSource]) -> list[str]:
-    """The evaluated layers that a list is named after: `coco_val2017.txt`, coco/val2017/human; else a word for them."""
-    named = [s.shards for s in evaluated.values() if path.stem in ("_".join(s.parts[:2]), "_".join(s.parts))]
-    return sorted(set(named)) or ["LAYER..."]
-
-
-def _scan(
-    house: ShardStore,
-    sources: Mapping[Place, Source],
-    evaluated: Mapping[Place, EvalSource],
-    lists: Mapping[Place, frozenset[str]],
-    found: _Found,
-    on_shard: Callable[[], object],
-) -> dict[Place, Scanned]:
-    """Hold the keys of all sources against the lists and the evaluated layers; each shard's are read once."""
-    measured: dict[str, frozenset[str]] = {}
-    by_shards: dict[object, Scanned] = {}
-    scanned: dict[Place, Scanned] = {}
-    try:
-        for at, source in evaluated.items():
-            if at in found.held and sources and source.shards not in measured:
-                keys = leakage.image_keys(house, found.held[at].shards, on_shard)
-                measured[source.shards] = frozenset(key for batch in keys for key in batch)
-        for at in sources:
-            if at in found.held:
-                shards = found.held[at].shards
-                if shards not in by_shards:
-                    by_shards[shards] = leakage.scan(house, shards, lists=lists, evaluated=measured, on_shard=on_shard)
-                scanned[at] = by_shards[shards]
-    except SynthgenError as why:  # a shard whose header could be read, and its keys cannot
-        found.mistakes.append(Mistake(("store",), str(why)))
-    return scanned
-
-
-def _judge(
-    given: Draft,
-    lists: Mapping[Place, frozenset[str]],
-    scanned: Mapping[Place, Scanned],
-    found: _Found,
-) -> None:
-    """What the keys say: leakage, sources of which nothing is left, lists that do nothing."""
-    places = {source.shards: f"eval.{i}" for i, source in reversed(list(given.eval.items()))}
-    for at, one in scanned.items():
-        name = given.mixture[int(at[1])].shards
-        if one.excluded == one.images:
-            by = " and ".join(dotted(place) for place, count in one.by_list.items() if count)
-            found.mistakes.append(Mistake(at, f"all {one.images:,} images of {name} are excluded by {by}; take it out"))
-        if len(lists) < len(given.exclude):
-            continue  # images would be found for want of a list, which is told already
-        for other, count in one.shared.items():
-            what = f"{count:,} images of {name} are also in {places[other]} {other}, e.g. {one.examples[other]}"
-            remedy = "take one of the two out" if count == one.images else _leave_out(other, given.path.parent)
-            found.mistakes.append(Mistake(at, f"{what}; {remedy}"))
-    if scanned and len(scanned) == len(given.mixture):
-        for at, keys in lists.items():
-            if not any(one.by_list[at] for one in scanned.values()):
-                what = f"none of its {len(keys):,} keys is in a source; is it the right list?"
-                found.warnings.append(Mistake(at, what))
-
-
-def _leave_out(layer: str, folder: Path) -> str:
-    path = Path("exclude", "_".join(layer.split("/")[:2]) + ".txt")
-    return f"run `synthgen exclude {layer} --out {folder / path}`, and add {path} to exclude:"

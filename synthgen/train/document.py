@@ -23,7 +23,7 @@ MOST_LEVELS = 16
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of its work only the splitting into events is used
 _ODD = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # is not in YAML's texts
 _WHOLE = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
-_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*)?(\.[0-9_]*)?([eE][-+]?[0-9]{1,4})?")
+_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,4})?")
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -51,8 +51,10 @@ def read(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as why:
         mark = why.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "some line"
-        problem = "it is indented by a tab" if "'\\t'" in str(why.problem) else why.problem or why.context
-        remedy = "use blanks" if "tab" in str(problem) else "mend it there"
+        problem = why.problem or why.context or "it makes no sense"
+        if "'\\t'" in problem or "tab character" in problem:
+            problem = "it is indented by a tab"
+        remedy = "use blanks" if problem.endswith("a tab") else "mend it there"
         raise SynthgenError(f"{path} is no YAML at {line}: {problem}; {remedy}") from None
     except yaml.YAMLError as why:
         raise SynthgenError(f"{path} is no YAML ({printable(str(why).splitlines()[0])}); mend it") from None
@@ -160,6 +162,6 @@ def _scalar(text: str, plain: bool) -> Any:
         return _WORDS[text]
     if _WHOLE.fullmatch(text):
         return int(text.replace("_", ""))
-    if any(c.isdigit() for c in text) and len(text) < 100 and _NUMBER.fullmatch(text):
+    if len(text) < 100 and _NUMBER.fullmatch(text):
         return float(text.replace("_", ""))
     return text

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from synthgen.errors import did_you_mean
 from synthgen.records.store import Column, Shard, ShardStore
 from synthgen.train.manifest import EvalSource, Source
+from synthgen.train.thresholds import SCORES, accepted
 
 _ANNOTATION = "annotations.list.element"
 _CAPTION = f"{_ANNOTATION}.captions.list.element"
@@ -29,8 +32,11 @@ _COLUMNS = {
         for name in ("category", "isthing", "mask_source", "predicted_iou", "stability_score", "box_iou")
     },
 }
-_SCORES = ("predicted_iou", "stability_score", "box_iou")
 _CAPTION_FILTERS = ("min_caption_score", "require_category_match", "drop_reasons", "caption_sources")
+_FILTERS = {"mask": tuple(f"min_{score}" for score in SCORES), "caption": _CAPTION_FILTERS}
+
+#: Images of a shard that filters are tried on.
+_A_FEW = 64
 
 #: What tasks learn from, by their metric: without it there is nothing to learn.
 _LEARN_MASKS, _LEARN_PHRASES, _LEARN_NAMES = {"pq", "miou", "maxf"}, {"ciou"}, {"ap", "box_ap", "pq", "miou"}
@@ -76,7 +82,7 @@ class Holding:
         return between
 
 
-def look(store: ShardStore, source: EvalSource, on_shard: Callable[[], object] = int) -> Holding:
+def look(store: ShardStore, source: EvalSource) -> Holding:
     """Read the headers of the shards that a source takes.
 
     Raises:
@@ -93,8 +99,25 @@ def look(store: ShardStore, source: EvalSource, on_shard: Callable[[], object] =
         _, found = store.summary(shard, list(_COLUMNS.values()))
         for name, path in _COLUMNS.items():
             columns[name] += found[path]
-        on_shard()
     return Holding(tuple(taken), planned - len(taken), columns)
+
+
+def kept(store: ShardStore, source: Source, held: Holding) -> dict[str, float]:
+    """Which shares of "mask"s and "caption"s pass the source's filters, in a few images of three shards.
+
+    {} = it has no filters, or those images have neither.
+    """
+    every, refused = Counter[str](), Counter[str]()
+    kinds = {kind for kind, keys in _FILTERS.items() if not source.model_fields_set.isdisjoint(keys)}
+    if not kinds:
+        return {}
+    for shard in dict.fromkeys(held.shards[i * (len(held.shards) - 1) // 2] for i in range(3)):
+        for sample in islice(store.read(shard), _A_FEW):
+            for why, count in accepted(sample, source)[1].items():
+                refused[why.partition("/")[0]] += count
+            every["mask"] += sum(a.segmentation is not None for a in sample.annotations)
+            every["caption"] += sum(len(a.captions) for a in sample.annotations)
+    return {kind: 1 - refused[kind] / count for kind, count in every.items() if count and kind in kinds}
 
 
 def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
@@ -102,7 +125,8 @@ def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
     dataset, split, layer = source.parts
     command = next((word for word in ("masks", "captions") if layer.startswith(word)), "ingest")
     option = "" if layer == command else f" --layer {layer}"
-    close = did_you_mean(source.shards, list(known))
+    alike = [name for name in known if sum(a == b for a, b in zip(name.split("/"), source.parts, strict=True)) > 1]
+    close = did_you_mean(source.shards, alike)
     remedy = f"make it: `synthgen {command} --dataset {dataset} --split {split}{option}`"
     return f"no layer {source.shards} in {store.root}{close or f'; {remedy}'}"
 
@@ -166,7 +190,7 @@ def _names(source: EvalSource, held: Holding, metric: str) -> Iterator[Remark]:
 
 def _mask_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
     """Thresholds on masks, and what weighs them."""
-    keys = [f"min_{score}" for score in _SCORES if getattr(source, f"min_{score}") is not None]
+    keys = [f"min_{score}" for score in SCORES if getattr(source, f"min_{score}") is not None]
     keys += ["mask_weight"] if source.mask_weight else []
     for key in keys:
         score = str(source.mask_weight) if key == "mask_weight" else key.removeprefix("min_")
@@ -180,7 +204,7 @@ def _mask_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark
             if not column.count:
                 yield Remark(key, f"changes nothing, as masks of this layer carry no {score}", False)
         elif not column.count:
-            rather = [f"min_{other}" for other in reversed(_SCORES) if held.count(other)]
+            rather = [f"min_{other}" for other in reversed(SCORES) if held.count(other)]
             remedy = f"use {' or '.join(rather)}" if rather else "take it out"
             yield Remark(key, f"masks of this layer carry no {score}; {remedy}")
         elif column.most < least:
@@ -206,11 +230,11 @@ def _caption_filters(source: Source, held: Holding, metric: str) -> Iterator[Rem
         elif not score.count:
             yield Remark("min_caption_score", "captions of this layer carry no score; use drop_reasons, or take it out")
         elif score.most < least:
-            yield Remark("min_caption_score", f"no caption reaches {least:g}, the best has {score.most:.3f}; lower it")
+            sentence = f"no caption reaches {least:g}, the best has {score.most:.3f}; lower it"
+            yield Remark("min_caption_score", sentence, held.none_by_people("caption_source"))
     if source.require_category_match and not held.count("category_match"):
-        yield Remark(
-            "require_category_match", "no caption of this layer was held against its object's category; take it out"
-        )
+        what = "changes nothing, as captions by people pass" if by_people else "no caption of this layer was checked"
+        yield Remark("require_category_match", f"{what}; take it out", not by_people)
     if source.drop_reasons and not held.count("reasons"):
         yield Remark("drop_reasons", "changes nothing, as no caption of this layer has a reason; take it out", False)
     wanted = source.caption_sources or ()

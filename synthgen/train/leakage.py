@@ -18,7 +18,7 @@ from synthgen.records.store import Shard, ShardStore
 from synthgen.train.mistakes import Place, short
 
 #: "coco/000000391895": a dataset's name, and what the photograph is called in it.
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}/\S(.*\S)?")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}/.*\S")
 
 #: No path is longer, so no key is.
 _MOST_LETTERS = 4_500
@@ -98,7 +98,7 @@ def read_list(path: Path) -> frozenset[str]:
             number = 0
             while line := file.readline(_MOST_LETTERS):
                 number += 1
-                text = line.decode("utf-8", "replace").strip()
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8", "replace").strip()
                 if _is_key(text) and "\ufffd" not in text:
                     keys.add(text)
                 elif text and not text.startswith("#"):

@@ -56,7 +56,7 @@ class Model(Section):
             key = f"{kind}_queries"
             if self.queries in ("mixed", kind) and not getattr(self, key):
                 raise ValueError(f"queries '{self.queries}' need {key} above 0; raise it, or choose queries: {other}")
-            if self.queries == other and key in self.model_fields_set and getattr(self, key):
+            if self.queries == other and getattr(self, key) not in (0, type(self).model_fields[key].default):
                 raise ValueError(f"queries '{other}' use no {key}; take it out, or choose queries: mixed")
         return self
 

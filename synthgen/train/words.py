@@ -15,14 +15,12 @@ def checked(found: Checked) -> Iterator[str]:
     yield f"{manifest.name}, shards in {manifest.store}"
     learned = [row for row in found.rows if row.chance is not None]
     measured = [row for row in found.rows if row.chance is None]
+    filtered = any(row.kept for row in learned)
     if learned:
         yield ""
         yield from _table(
-            ["learned from", "task", *_COUNTS, "ratio", "draws", "excluded"],
-            [
-                [*_head(row), f"{getattr(row.source, 'ratio', 1):g}", f"{row.chance or 0:.1%}", f"{row.excluded:,}"]
-                for row in learned
-            ],
+            ["learned from", "task", *_COUNTS, "ratio", "draws", "excluded", *(["kept"] if filtered else [])],
+            [[*_head(row), *_tail(row), *([_kept(row)] if filtered else [])] for row in learned],
         )
     if measured:
         yield ""
@@ -31,14 +29,24 @@ def checked(found: Checked) -> Iterator[str]:
         yield ""
         yield from (f"note: {warning}" for warning in found.warnings)
     yield ""
-    images = sum(row.held.count("images") - row.excluded for row in learned)
-    yield f"ok: {_many(len(learned), 'source')} of {images:,} images to learn from, {len(measured):,} to evaluate on"
+    images = {row.source.shards: row.held.count("images") - row.excluded for row in learned}
+    what = f"{_many(len(learned), 'source')} of {sum(images.values()):,} images to learn from" if learned else ""
+    yield f"ok: {', '.join(filter(None, [what, f'{len(measured):,} to evaluate on' if measured else '']))}"
 
 
 def _head(row: Row) -> list[str]:
     share = getattr(row.source, "share", 1.0)
     name = row.source.shards + (f" ({share:.0%})" if share < 1 else "")
     return [name, row.source.task, *(f"{row.held.count(what):,}" for what in _COUNTS)]
+
+
+def _tail(row: Row) -> list[str]:
+    return [f"{getattr(row.source, 'ratio', 1):g}", f"{row.chance or 0:.1%}", f"{row.excluded:,}"]
+
+
+def _kept(row: Row) -> str:
+    """What passes the filters, about: a few images were looked at."""
+    return ", ".join(f"~{share:.0%} of {kind}s" for kind, share in row.kept.items()) or "all"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -1,0 +1,74 @@
+"""Layers made by hand for the readers of the train wing: any number of rows, all of them one small photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from synthgen.records.geometry import encode_mask
+from synthgen.records.sample import Annotation, Caption, Rle, Sample
+from synthgen.records.store import Shard, ShardStore
+from synthgen.train.augment import Augment
+from synthgen.train.manifest import Manifest, Source
+from synthgen.train.settings import Readers
+
+HEIGHT, WIDTH = 12, 16
+PHOTO = "photo.png"
+CATEGORIES = ("cat", "dog", "cup")
+
+
+def mask(x1: int, y1: int, x2: int, y2: int) -> Rle:
+    """A rectangle's pixels."""
+    drawn = np.zeros((HEIGHT, WIDTH), np.bool_)
+    drawn[y1:y2, x1:x2] = True
+    return encode_mask(drawn)
+
+
+def annotation(number: int, category: str = "cat", **more: Any) -> Annotation:
+    """A human mask of 6 x 4 pixels, in the box (2, 3, 6, 4)."""
+    human: dict[str, Any] = {"segmentation": mask(2, 3, 8, 7), "mask_source": "human"}
+    return Annotation(number, (2.0, 3.0, 6.0, 4.0), category, **{**human, **more})
+
+
+def phrase(text: str, **more: Any) -> Caption:
+    return Caption(text, **{"source": "human", **more})
+
+
+def row(number: int, *annotations: Annotation, dataset: str = "toy", **more: Any) -> Sample:
+    """A row with the key "toy/7"."""
+    sample = Sample(number, f"{dataset}/{number}", PHOTO, HEIGHT, WIDTH, annotations or (annotation(number),))
+    return replace(sample, **more)
+
+
+def commit(
+    root: Path, rows: int | Sequence[Sample], *, name: str = "toy/train/human", shards: int = 1, made: Callable = row
+) -> str:
+    """Write a layer of some rows, cut in shards of about one length, and its photograph; returns its name."""
+    dataset, split, layer = name.split("/")
+    samples = [made(i, dataset=dataset) for i in range(rows)] if isinstance(rows, int) else list(rows)
+    store = ShardStore(root / "store")
+    for i in range(shards):
+        part = samples[i * len(samples) // shards : (i + 1) * len(samples) // shards]
+        store.commit(Shard(dataset, split, layer, i, shards), part, {"categories": list(CATEGORIES)})
+    (root / "photos").mkdir(exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "photos" / PHOTO)
+    return name
+
+
+def source(root: Path, name: str = "toy/train/human", task: str = "instance", **more: Any) -> Source:
+    return Source(shards=name, task=task, **{"images": root / "photos", **more})
+
+
+def manifest(root: Path, *sources: Source, seed: int = 0, cache_mib: int = 0, **more: Any) -> Manifest:
+    """A manifest with views of 32 x 32 pixels."""
+    augment = Augment(size=32, scale=(0.5, 1.5), crop_semantic=32, foreground_size=32)
+    readers = Readers(cache_mib=cache_mib)
+    return Manifest(
+        name="toy", seed=seed, store=root / "store", mixture=sources, augment=augment, readers=readers, **more
+    )
