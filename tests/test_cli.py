@@ -240,7 +240,7 @@ def bad_file(folder: Path, text: str) -> None:
         (("masks", "--dataset", "objcts365"), r"no dataset named 'objcts365'; did you mean 'objects365'\?"),
         (("masks", "--dataset", "coco-json"), r"coco-json needs --annotations"),
         (("masks", "--dataset", "coco-json", "--annotations", "nope.json"), r"no file nope.json"),
-        (("masks", "--dataset", "coco", "--split", "train"), r"coco has no split 'train' \(have: train2017, val2017\)"),
+        (("masks", "--dataset", "coco", "--split", "train"), r"coco has no split 'train' \(have: train2017, val2017, "),
         (("masks", "--dataset", "coco"), r"no instances_train2017.json in data/coco"),
         (("masks", *OWN, "--segmenter", "grabcutt"), r"no segmenter named 'grabcutt'; did you mean 'grabcut'\?"),
         (("masks", *OWN, "--segmenter", "no.such.module"), r"no module 'no.such.module'"),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from synthgen.records.file_names import tails
 from synthgen.records.sample import Sample
 
 #: Larger images are a row with an error, not an array: 178 M pixels are half a GiB in RGB.
@@ -32,9 +33,6 @@ FORMATS = tuple(
 
 #: Those of them that keep every number as it is: a label map in another one has lost its labels.
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
-
-#: Objects365 names its images `images/v1/patch8/x.jpg`; its archives unpack to `patch8/x.jpg`.
-_NOT_UNPACKED = (("images", "v1"), ("images", "v2"))
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -61,9 +59,10 @@ def find(root: Path, file_name: str) -> Path:
     """The file of an image below `root`. Tried in this order, and nothing else is:
 
     1. the whole name;
-    2. without the folders that a release names and its archives do not have (`_NOT_UNPACKED`);
+    2. without the folders that a release names and its archives do not have (Objects365's `images/v1`);
     3. without leading folders that are the last ones of `root` itself: `val2017/x.jpg` below `.../val2017`, where the
-       user pointed one level too deep.
+       user pointed one level too deep;
+    4. a photograph of COCO's under its name of 2017 or of 2014, which are other folders and other names, by 1 and 3.
 
     A bare last part would be another image: the frames of two videos share their names and their sizes. Links are
     followed: who may lay one into the folder may lay the file there too. Pipes and devices are no files.
@@ -74,7 +73,7 @@ def find(root: Path, file_name: str) -> Path:
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
         raise ImageError(f"file name '{_encodable(file_name)}' is not a path below the image folder")
-    for tail in _tails(root, parts):
+    for tail in tails(root, parts):
         path = root.joinpath(*tail)
         try:
             if path.is_file():
@@ -179,17 +178,6 @@ def load_ahead(
 
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         yield from _ahead(samples, lambda s: pool.submit(load, s), cost, at_most=2 * threads)
-
-
-def _tails(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The paths below `root` that an image's name may stand for; see `find`."""
-    yield parts
-    if parts[:2] in _NOT_UNPACKED and len(parts) > 2:
-        yield parts[2:]
-    above = root.absolute().parts  # as the user spells it: no links resolved
-    for depth in range(1, min(len(parts), len(above))):
-        if above[-depth:] == parts[:depth]:
-            yield parts[depth:]
 
 
 def _ahead(

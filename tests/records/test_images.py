@@ -497,6 +497,50 @@ def test_names_below_the_folder_and_what_else_they_may_stand_for(tmp_path, monke
         assert find(root, name) == root / expected
 
 
+A, B = "000000000009.jpg", "000000000010.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "expected"),
+    [
+        (f"train2014/COCO_train2014_{A}", ["train2017"], f"train2017/{A}"),
+        (f"train2014/COCO_train2014_{A}", ["val2017"], None),  # no photograph went from there to there
+        (f"train2014/COCO_train2014_{A}", ["train2017", "train2014"], f"train2014/COCO_train2014_{A}"),
+        (f"val2014/COCO_val2014_{A}", ["train2017"], f"train2017/{A}"),
+        (f"val2014/COCO_val2014_{A}", ["val2017"], f"val2017/{A}"),
+        (f"val2014/COCO_val2014_{A}", ["train2014"], None),
+        (f"train2017/{A}", ["train2014"], f"train2014/COCO_train2014_{A}"),
+        (f"train2017/{A}", ["val2014"], f"val2014/COCO_val2014_{A}"),
+        (f"val2017/{A}", ["val2014"], f"val2014/COCO_val2014_{A}"),
+        (f"val2017/{A}", ["train2014"], None),
+        (f"coco/train2017/{A}", ["coco/train2014"], f"coco/train2014/COCO_train2014_{A}"),
+        (f"COCO_train2014_{A}", ["train2014"], f"train2014/COCO_train2014_{A}"),
+        (f"COCO_val2014_{A}", ["val2017"], f"val2017/{A}"),
+        (f"train2014/{A}", ["train2017"], None),
+        (f"train2014/COCO_val2014_{A}", ["val2014"], None),
+        (f"train2017/COCO_train2014_{A}", ["train2014"], None),
+        (A, ["train2014"], None),
+        (f"train2014/COCO_train2014_{B}", ["train2017"], None),  # the number is the photograph
+        ("train2014/COCO_train2014_9.jpg", ["train2017"], None),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_photograph_of_cocos_is_found_by_its_name_of_either_year(tmp_path, name, folders, expected, inside):
+    """`inside`: the user pointed one level too deep, where there is one folder only."""
+    for folder in folders:
+        year = folder.rsplit("/", 1)[-1]
+        file = tmp_path / folder / (f"COCO_{year}_{A}" if year.endswith("2014") else A)
+        file.parent.mkdir(parents=True)
+        file.touch()
+    root = tmp_path / folders[0] if inside and len(folders) == 1 else tmp_path
+    if expected is None:
+        with pytest.raises(ImageError, match="no file") as why:
+            find(root, name)
+        assert name in str(why.value)
+    else:
+        assert find(root, name) == tmp_path / expected
+
+
 def test_the_frame_of_another_video_is_not_found(tmp_path):
     """Same name, same size, another photograph: nothing would notice."""
     for video in ("one", "two"):

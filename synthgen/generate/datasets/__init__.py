@@ -35,12 +35,14 @@ class Files:
             the files in it.
         images: folder below which `Sample.file_name` is found.
         roles: by layer, the sources that it is made from; a layer that is not named here is made from all.
+        split: the part that is to be read, where the sources hold several.
         on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.
     """
 
     sources: dict[str, Path]
     images: Path
     roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    split: str = ""
     on_bytes: Callable[[int], None] | None = None
 
     def of(self, layer: str) -> Files:

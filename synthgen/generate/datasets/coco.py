@@ -1,4 +1,8 @@
-"""COCO instances: boxes, and human masks as a layer of their own."""
+"""COCO instances: boxes, and human masks as a layer of their own.
+
+The splits of 2014 and 2017 are the same photographs, divided in two ways: never train on one and evaluate on the other.
+Their keys are the same, so that the trainer sees it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
+from synthgen.generate.datasets._coco_photographs import coco_key
 from synthgen.generate.datasets._instances import Image, complete, find_images, find_json
 from synthgen.generate.datasets._instances import read as read_instances
 
-SPLITS = ("train2017", "val2017")
+SPLITS = ("train2017", "val2017", "train2014", "val2014")
 LAYERS = ("annotations", "human")
 
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
@@ -30,4 +35,4 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
 
 
 def _name(image: Image) -> tuple[str, str]:
-    return image.file_name or f"{image.id:012d}.jpg", f"coco/{image.id:012d}"
+    return image.file_name or f"{image.id:012d}.jpg", coco_key(image.id)

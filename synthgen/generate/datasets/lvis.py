@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
+from synthgen.generate.datasets._coco_photographs import coco_key, find_folder, with_folder
 from synthgen.generate.datasets._instances import Image, LookedOver, complete, find_json
 from synthgen.generate.datasets._instances import read as read_instances
 
@@ -23,14 +24,13 @@ __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 
 def files(root: Path, split: str, annotations: Path | None) -> Files:
-    """lvis_v1_<split>.json, else lvis_v0.5_<split>.json, below root or root/annotations; images are below root.
+    """lvis_v1_<split>.json, else lvis_v0.5_<split>.json, below root or root/annotations; images are COCO's.
 
     Raises:
         SynthgenError: there is no such JSON.
     """
-    return Files(
-        {"instances": find_json(root, (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json"), annotations)}, root
-    )
+    source = find_json(root, (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json"), annotations)
+    return Files({"instances": source}, find_folder(root))
 
 
 def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
@@ -40,4 +40,4 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
 
 def _name(image: Image) -> tuple[str, str]:
     tail = image.coco_url.split("/")[-2:]
-    return "/".join(tail) if len(tail) == 2 else image.file_name, f"coco/{image.id:012d}"
+    return "/".join(tail) if len(tail) == 2 else with_folder(image.file_name), coco_key(image.id)

@@ -19,6 +19,7 @@ import numpy as np
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
+from synthgen.generate.datasets._coco_photographs import coco_key
 from synthgen.generate.datasets._loose import integer, numbers, pixels
 from synthgen.records.sample import Caption, Sample
 
@@ -198,7 +199,7 @@ def _image_arrays(found: list[_Image]) -> Images:
     return Images(
         image_id=np.asarray(ids, np.int64),
         file_name=[_file_name(i, image.url) for i, image in zip(ids, found, strict=True)],
-        image_key=[f"visual_genome/{i}" if c is None else f"coco/{c:012d}" for i, c in zip(ids, coco, strict=True)],
+        image_key=[f"visual_genome/{i}" if c is None else coco_key(c) for i, c in zip(ids, coco, strict=True)],
         height=np.asarray([pixels(image.height) for image in found], np.int32),
         width=np.asarray([pixels(image.width) for image in found], np.int32),
     )

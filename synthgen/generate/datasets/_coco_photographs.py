@@ -1,0 +1,36 @@
+"""COCO's photographs, which several datasets annotate: their key, their folders, their names.
+
+A number is one photograph in every release, so it is the key. The releases of 2014 and 2017 lay the same photographs
+into other folders under other names; `records.images.find` finds either by the other, so that what stands in a shard
+does not depend on which of them lies on this disk.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+FOLDERS = ("train2017", "val2017", "train2014", "val2014")
+
+_NAME_OF_2014 = re.compile(r"COCO_(train2014|val2014)_\d{12}\.jpg")
+
+
+def coco_key(number: int) -> str:
+    """The `image_key` of a photograph, in whichever dataset it is."""
+    return f"coco/{number:012d}"
+
+
+def with_folder(file_name: str) -> str:
+    """A photograph's path below COCO's own folder, where its bare name tells it (that of 2014)."""
+    match = _NAME_OF_2014.fullmatch(file_name)
+    return f"{match[1]}/{file_name}" if match else file_name
+
+
+def find_folder(root: Path) -> Path:
+    """The folder that holds train2017/ or another of COCO's, for a dataset without photographs of its own.
+
+    That is root, root/images, the `coco` beside root or, as RefCOCO's authors have it, the images/mscoco/images beside
+    root; else root.
+    """
+    places = (root, root / "images", root.parent / "coco", root.parent / "images" / "mscoco" / "images")
+    return next((place for place in places for name in FOLDERS if (place / name).is_dir()), root)

@@ -1,0 +1,263 @@
+"""Pickles of strangers as plain data: this machine knows the opcodes of lists, dicts, texts and numbers, and no others.
+
+Nothing is imported or called, as there is no code here that could. Memory is bounded by the file's own size and by the
+number of its opcodes, of which each makes one small object at most; no length that it claims is believed. A small file
+may still hold its own parts many times over, or hold itself: whoever walks the result should count.
+"""
+
+from __future__ import annotations
+
+import codecs
+import pickletools
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from struct import Struct
+from struct import error as StructError  # noqa: N812
+from typing import Any
+
+from synthgen.errors import SynthgenError
+
+#: Bytes; the refs of RefCOCOg, the largest, are some 40 MB.
+MAX_BYTES = 2**27
+
+#: Those of RefCOCOg are some 6 million.
+MAX_OPCODES = 2**24
+
+_MAX_PROTOCOL = 5
+_LONGEST_NUMBER = 40  # in bytes
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+
+
+def load(path: Path) -> Any:
+    """What a pickle of protocol 0 to 5 holds: lists, tuples, dicts, str, int, float, bool and None, nested in any way.
+
+    Texts that Python 2 wrote as bytes are read as UTF-8, or as Latin-1 where they are not.
+
+    Raises:
+        SynthgenError: it cannot be read, is damaged or truncated or larger than the limits, or builds anything else.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise SynthgenError(
+                f"{path} has {size / 1e6:,.0f} MB, more than the limit of {MAX_BYTES / 1e6:,.0f} MB for refs; "
+                "is it the right file?"
+            )
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES)
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+    machine = _Machine(data)
+    try:
+        return machine.run()
+    except _Refused as why:
+        what = str(why)
+    except (IndexError, StructError):
+        what = "it ends too early or takes what is not there"
+    except (KeyError, ValueError, TypeError, OverflowError):
+        what = "it is damaged, or no pickle"
+    raise SynthgenError(f"{path}: {what}, at byte {machine.opcode_at:,}; take the file from the dataset's release")
+
+
+class _Refused(Exception):  # noqa: N818
+    """What the pickle should not hold."""
+
+
+class _Machine:
+    """The machine of `pickletools`, as far as data needs it.
+
+    Attributes:
+        at: the next byte; opcode_at: where the opcode begins that is being done.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at, self.opcode_at = data, 0, 0
+        self.stack: list[Any] = []
+        self.marks: list[int] = []  # heights of the stack
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Do what the pickle says, and return what is on top of the stack in the end."""
+        data, table = self.data, self._table()
+        for _ in range(MAX_OPCODES):
+            self.opcode_at = self.at
+            opcode = data[self.at]
+            self.at += 1
+            if opcode in table:
+                table[opcode]()
+            elif opcode == ord("."):
+                return self.stack[-1]
+            else:
+                raise _Refused(self._foreign(opcode))
+        raise _Refused(f"it has more than {MAX_OPCODES:,} opcodes, several times as many as the largest release")
+
+    def _table(self) -> dict[int, Callable[[], object]]:
+        """What each opcode does; `sized` are those with a number before them, in bytes of one kind or another."""
+        push, since_mark, line = self._push, self._since_mark, self._line
+        table: dict[str, Callable[[], object]] = {
+            "\x80": self._protocol,
+            "(": lambda: self.marks.append(len(self.stack)),
+            "0": self._pop,
+            "1": since_mark,
+            "2": lambda: push(self.stack[-1]),
+            "N": lambda: push(None),
+            "\x88": lambda: push(True),
+            "\x89": lambda: push(False),
+            "]": lambda: push([]),
+            "}": lambda: push({}),
+            ")": lambda: push(()),
+            "l": lambda: push(since_mark()),
+            "t": lambda: push(tuple(since_mark())),
+            "d": lambda: push(_filled({}, since_mark())),
+            "\x85": lambda: push(tuple(self._last(1))),
+            "\x86": lambda: push(tuple(self._last(2))),
+            "\x87": lambda: push(tuple(self._last(3))),
+            "a": lambda: self._extend(self._last(1)),
+            "e": lambda: self._extend(since_mark()),
+            "s": lambda: self._fill(self._last(2)),
+            "u": lambda: self._fill(since_mark()),
+            "I": lambda: push(_whole(line(_LONGEST_NUMBER))),
+            "L": lambda: push(int(line(_LONGEST_NUMBER).rstrip(b"L"))),
+            "F": lambda: push(float(line(_LONGEST_NUMBER))),
+            "S": lambda: push(_old(_unquoted(line()))),
+            "V": lambda: push(codecs.raw_unicode_escape_decode(line())[0]),
+            "p": lambda: self._put(int(line(_LONGEST_NUMBER))),
+            "g": lambda: push(self.memo[int(line(_LONGEST_NUMBER))]),
+            "\x94": lambda: self._put(len(self.memo)),
+        }
+        sized: dict[str, tuple[Callable[[Struct], object], str]] = {
+            "\x95": (self._number, "<Q"),  # a frame: its length
+            "J": (self._push_number, "<i"),
+            "K": (self._push_number, "<B"),
+            "M": (self._push_number, "<H"),
+            "G": (self._push_number, ">d"),
+            "\x8a": (self._push_long, "<B"),
+            "\x8b": (self._push_long, "<I"),
+            "X": (self._push_text, "<I"),
+            "\x8c": (self._push_text, "<B"),
+            "\x8d": (self._push_text, "<Q"),
+            "T": (self._push_old, "<I"),
+            "U": (self._push_old, "<B"),
+            "q": (lambda size: self._put(self._number(size)), "<B"),
+            "r": (lambda size: self._put(self._number(size)), "<I"),
+            "h": (lambda size: push(self.memo[self._number(size)]), "<B"),
+            "j": (lambda size: push(self.memo[self._number(size)]), "<I"),
+        }
+        table |= {opcode: partial(do, Struct(size)) for opcode, (do, size) in sized.items()}
+        return {ord(opcode): do for opcode, do in table.items()}
+
+    def _push(self, value: object) -> None:
+        self.stack.append(value)
+
+    def _number(self, size: Struct) -> Any:
+        (value,) = size.unpack_from(self.data, self.at)
+        self.at += size.size
+        return value
+
+    def _push_number(self, size: Struct) -> None:
+        self.stack.append(self._number(size))
+
+    def _push_text(self, size: Struct) -> None:
+        self.stack.append(str(self._bytes(self._number(size)), "utf-8", "surrogatepass"))
+
+    def _push_old(self, size: Struct) -> None:
+        self.stack.append(_old(self._bytes(self._number(size))))
+
+    def _push_long(self, size: Struct) -> None:
+        if (count := self._number(size)) > _LONGEST_NUMBER:
+            raise _Refused(f"it holds a number of {count:,} bytes")
+        self.stack.append(int.from_bytes(self._bytes(count), "little", signed=True))
+
+    def _bytes(self, count: int) -> bytes:
+        found = self.data[self.at : self.at + count]
+        if len(found) < count:
+            raise IndexError
+        self.at += count
+        return found
+
+    def _line(self, longest: int = MAX_BYTES) -> bytes:
+        end = self.data.find(b"\n", self.at)
+        if end < 0:
+            raise IndexError
+        found = self._bytes(end - self.at)
+        self.at += 1
+        if len(found) > longest:
+            raise _Refused(f"it holds a number of {len(found):,} digits")
+        return found
+
+    def _last(self, count: int) -> list[Any]:
+        """Take that many from the stack."""
+        if len(self.stack) < count:
+            raise IndexError
+        found = self.stack[-count:]
+        del self.stack[-count:]
+        return found
+
+    def _since_mark(self) -> list[Any]:
+        """Take what came on the stack since the last mark."""
+        start = self.marks.pop()
+        found = self.stack[start:]
+        del self.stack[start:]
+        return found
+
+    def _pop(self) -> None:
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
+
+    def _put(self, place: int) -> None:
+        self.memo[place] = self.stack[-1]
+
+    def _extend(self, values: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise TypeError
+        self.stack[-1].extend(values)
+
+    def _fill(self, values: list[Any]) -> None:
+        _filled(self.stack[-1], values)
+
+    def _protocol(self) -> None:
+        if (version := self._number(Struct("<B"))) > _MAX_PROTOCOL:
+            raise _Refused(f"it is a pickle of protocol {version}, and the latest that is known is {_MAX_PROTOCOL}")
+
+    def _foreign(self, opcode: int) -> str:
+        """What an opcode builds that is no data."""
+        name = _NAMES.get(opcode)
+        if name is None:
+            return "it is damaged, or no pickle"
+        told: list[object] = []
+        if name in ("GLOBAL", "INST"):
+            told = [str(self._line(), "utf-8", "replace") for _ in range(2)]
+        elif name == "STACK_GLOBAL":
+            told = self._last(2)
+        what = ascii(".".join(one for one in told if isinstance(one, str))[:80])[1:-1] if told else f"a {name}"
+        return f"it holds {what}, and only lists, dicts, texts and numbers are read here: nothing was executed"
+
+
+def _filled(target: object, values: list[Any]) -> dict[Any, Any]:
+    """A dict with further keys and values, in turn. Keys are texts or numbers: a deep tuple's hash breaks the stack."""
+    if type(target) is not dict or len(values) % 2:
+        raise TypeError
+    if not {type(key) for key in values[::2]} <= {str, int, float, bool, type(None)}:
+        raise _Refused("it holds a dict with keys that are neither texts nor numbers")
+    target.update(zip(values[::2], values[1::2], strict=True))
+    return target
+
+
+def _whole(line: bytes) -> int:
+    """A number, or by its leading zero what protocol 0 says for True and False."""
+    return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line)
+
+
+def _unquoted(line: bytes) -> bytes:
+    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+        raise ValueError
+    return bytes(codecs.escape_decode(line[1:-1])[0])
+
+
+def _old(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
