@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ def ingest(
     ),
     shard_size: Annotated[int, typer.Option(min=0, help="Images a shard; 0 = by the dataset's size, at most 1000")] = 0,
 ) -> None:
-    r"""Read a dataset's own files into shards.
+    """Read a dataset's own files into shards.
 
     Every box arrives: what is wrong with one stands beside it as a flag, and is counted. `masks` does this by itself
     where it has not been done; do it alone to look at the data first, or for a layer of human masks.
@@ -115,31 +116,51 @@ def status(
 
 @app.command()
 def show(
-    layer: opt.LayerArgument,
+    context: typer.Context,
+    what: opt.Shown,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images")] = 16,
     images: opt.Images = None,
     store: opt.Store = STORE,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures (default: show/ in the layer's _log)")
+        Path | None,
+        typer.Option(help="Folder for the pictures (default: _log/show/ in the layer, _show/NAME/ in the store)"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed shows other images")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Another seed shows other images (default: 0, or the manifest's)")
+    ] = None,
     image: Annotated[
         list[str] | None, typer.Option(help="Show this file name (or image id) instead; repeatable")
     ] = None,
 ) -> None:
     """Draw images with their boxes, masks, scores and captions as PNG: look at the data.
 
+    Of a manifest, draw what a model would be trained on first: images as they are augmented, masks and texts. An object
+    without a mask has a dashed box; hatched is what is ignored, chequered is padding.
+
     \b
-    Example:
+    Examples:
       synthgen show objects365/train/masks --n 16
+      synthgen show manifests/toy.yaml --n 16
     """
+    if what.lower().endswith((".yaml", ".yml")) or os.path.isfile(what):  # noqa: PTH113 - where others raise, it does not
+        from synthgen.train import pictures
+
+        if images or image:
+            raise SynthgenError("--images and --image are for layers; a manifest says images: in each of its sources")
+        # A manifest may name its store, which the command line overrules, and the environment does not.
+        said = context.get_parameter_source("store")
+        own = store if said is not None and said.name == "COMMANDLINE" else None
+        with bar("drawing", n, "images") as drawn:
+            found = pictures.show(Path(what), store=own, out=out, n=n, seed=seed, on_images=drawn.advance)
+        say(*map(str, found.pictures), f"all on one sheet: {found.sheet}", "", *found.seen)
+        return
     from synthgen.review import show as review
 
-    with bar("drawing", n, "images") as shown:
-        sheet, pictures = review.show(
-            layer, store, images=images, out=out, n=n, seed=seed, only=image or (), on_images=shown.advance
+    with bar("drawing", n, "images") as drawn:
+        sheet, paths = review.show(
+            what, store, images=images, out=out, n=n, seed=seed or 0, only=image or (), on_images=drawn.advance
         )
-    say(*(str(path) for path in pictures), f"all on one sheet: {sheet}")
+    say(*map(str, paths), f"all on one sheet: {sheet}")
 
 
 @app.command()
@@ -147,7 +168,7 @@ def check(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", readable=False, help="A YAML file, see manifests/")],
     store: opt.ManifestStore = None,
 ) -> None:
-    r"""Find everything that is wrong with a manifest, at once, without training.
+    """Find everything that is wrong with a manifest, at once, without training.
 
     Its layers, tasks, thresholds, images and lists, and images that would be both learned from and evaluated on. Prints
     what will be read; exit code 2, and every mistake with its remedy, where it cannot be.
@@ -159,7 +180,7 @@ def check(
     from synthgen.train import words
     from synthgen.train.check import check as examine
 
-    say(*words.checked(examine(manifest, store=store)))
+    say(*words.checked(examine(manifest, store=store, bar=bar)))
 
 
 @app.command()
@@ -168,7 +189,7 @@ def exclude(
     out: Annotated[Path, typer.Option(help="The list to write, one that `exclude:` of a manifest names")],
     store: opt.Store = STORE,
 ) -> None:
-    r"""List the images of layers, so that a manifest can leave them out: their keys, one a line.
+    """List the images of layers, so that a manifest can leave them out: their keys, one a line.
 
     The same photograph has the same key in every dataset, so a list of COCO's val2017 also speaks for Visual Genome.
 
@@ -187,11 +208,11 @@ def exclude(
 def demo(
     folder: Annotated[Path, typer.Option(help="Where to put photographs, shards and pictures")] = Path("demo"),
 ) -> None:
-    """The whole way on a few real photographs: ingest, doctor, masks, captions, pictures. Downloads nothing."""
+    """The whole way on a few real photographs: masks, captions, what a model is trained on. Downloads nothing."""
     from synthgen import words
     from synthgen.demo import photographs
 
-    annotations, images = photographs.lay_out(folder)
+    annotations, images, manifest = photographs.lay_out(folder)
     store, where = folder / "shards", ["--annotations", str(annotations), "--images", str(images)]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
     for command in (
@@ -201,6 +222,8 @@ def demo(
         ["captions", *own, "--store", str(store)],
         ["status", "--store", str(store)],
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],
+        ["check", str(manifest)],
+        ["show", str(manifest), "--n", "12", "--out", str(folder / "training")],
     ):
         say("", f"$ synthgen {' '.join(command)}")
         if (code := app(command, standalone_mode=False)) and (code != 1 or command[0] != "doctor"):

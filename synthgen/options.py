@@ -47,7 +47,13 @@ ManifestStore = Annotated[
 Part = Annotated[
     str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
 ]
-LayerArgument = Annotated[str, typer.Argument(metavar="LAYER", help="DATASET/SPLIT/LAYER, as `synthgen status` lists")]
+Shown = Annotated[
+    str,
+    typer.Argument(
+        metavar="LAYER|MANIFEST",
+        help="DATASET/SPLIT/LAYER, as `synthgen status` lists; or a manifest, which ends with .yaml",
+    ),
+]
 
 Segmenter = Annotated[
     str,

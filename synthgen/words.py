@@ -90,6 +90,11 @@ def what_next(folder: Path) -> Iterator[str]:
     """The end of the demo: where to look, and what to type for one's own data."""
     yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box, its mask, its captions; no weights."
     yield f"Masks and captions are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'captions'}."
+    yield f"Look at {folder / 'training' / 'sheet.png'}: the same as what a model is trained on, mirrored, scaled, cut;"
+    yield "dashed boxes have no mask to learn from, hatched regions are ignored, chequers are padding."
+    yield f"What is drawn there is said in {folder / 'toy.yaml'}: change it, and type"
+    yield f"  synthgen check {folder / 'toy.yaml'}"
+    yield f"  synthgen show  {folder / 'toy.yaml'}"
     yield ""
     yield "Your own data, a COCO-style JSON with boxes and a folder of images:"
     if sys.prefix != sys.base_prefix:  # in a virtual environment, as `make demo` is

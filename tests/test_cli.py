@@ -328,6 +328,7 @@ def test_version_and_help(synthgen) -> None:
         told = synthgen(command, "--help")
         assert told.code == 0
         assert len(told.out) > 200
+        assert r"\b" not in told.out  # click's mark is the character, not its spelling
 
 
 def test_names_from_a_file_do_not_steer_the_terminal(synthgen, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_captioner_that_fails_on_an_image_flags_its_boxes_and_may_be_retried(s
     assert all(a.captions and not a.flags for s in samples(tmp_path, "captions") for a in s.annotations)
 
 
-def test_the_demo_ends_with_captions(synthgen, tmp_path):
+def test_the_demo_ends_with_captions_and_what_they_teach(synthgen, tmp_path):
     code, told = synthgen("demo", "--folder", "demo")
     assert code == 0, told
     store = ShardStore(tmp_path / "demo/shards")
@@ -150,3 +150,9 @@ def test_the_demo_ends_with_captions(synthgen, tmp_path):
     assert coins
     assert not any(text.startswith("the ") for text in coins)  # there are more of them than are boxed
     assert (tmp_path / "demo/pictures/sheet.png").exists()
+    assert len(list((tmp_path / "demo/training").glob("*.png"))) == 13
+    for task in ("instance", "referring", "detection", "foreground"):  # what the model saw
+        assert re.search(rf"demo/train/\w+ {task} +\d+\.\d\d %", told), told
+    assert re.search(r"masks refused: \d+ stability_score", told)
+    assert "Look at demo/training/sheet.png" in told
+    assert "\n  synthgen show  demo/toy.yaml\n" in told

@@ -70,7 +70,9 @@ def committed(layer: str, store: Path) -> list[Shard]:
     shards = house.layer(*parts) if len(parts) == 3 else []
     if not shards:
         have = ", ".join("/".join(found) for found in house.layers()) or "none"
-        raise SynthgenError(f"no layer '{layer}' in {store}; name one as DATASET/SPLIT/LAYER (have: {have})")
+        raise SynthgenError(
+            f"no layer '{layer}' in {store}; name one as DATASET/SPLIT/LAYER (have: {have}), or a manifest as FILE.yaml"
+        )
     return shards
 
 

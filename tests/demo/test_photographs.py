@@ -13,11 +13,12 @@ from PIL import Image
 
 from synthgen.demo import photographs
 from synthgen.errors import SynthgenError
+from synthgen.train.manifest import load
 
 
 @pytest.fixture(scope="module")
 def laid_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
-    annotations, images = photographs.lay_out(tmp_path_factory.mktemp("demo") / "new" / "folder")
+    annotations, images, _ = photographs.lay_out(tmp_path_factory.mktemp("demo") / "new" / "folder")
     return json.loads(annotations.read_text()), images
 
 
@@ -55,6 +56,22 @@ def test_exactly_one_crowd_and_one_box_over_the_border(laid_out):
 def test_twice_is_once(tmp_path):
     first = photographs.lay_out(tmp_path)
     assert photographs.lay_out(tmp_path) == first
+
+
+def test_a_manifest_that_somebody_has_changed_stays(tmp_path):
+    *_, manifest = photographs.lay_out(tmp_path)
+    assert manifest.read_bytes() == photographs.MANIFEST.read_bytes()
+    manifest.write_text("name: mine\n")
+    photographs.lay_out(tmp_path)
+    assert manifest.read_text() == "name: mine\n"
+
+
+def test_the_manifest_is_sound_and_speaks_of_what_the_demo_makes(tmp_path):
+    *_, path = photographs.lay_out(tmp_path)
+    manifest = load(path)
+    assert manifest.store == tmp_path / "shards"
+    assert {source.parts[:2] for source in manifest.mixture} == {("demo", "train")}
+    assert {source.task for source in manifest.mixture} == {"instance", "referring", "detection", "foreground"}
 
 
 def test_skimage_is_found_but_not_imported():
