@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -392,6 +394,48 @@ def test_every_file_counts(folder, own, name, tmp_path):
     assert settle(own)["weights"] != settle(folder)["weights"]
 
 
+def test_files_that_do_not_count_are_not_opened(folder, own):
+    """Whatever else transformers would read, be it named by a configuration or by its own habits."""
+    with (own / "chat_template.jinja").open("wb") as file:
+        file.truncate(3 * 2**30)
+    (own / "additional_chat_templates").mkdir()
+    (own / "additional_chat_templates" / "x.jinja").write_text("{{ x }}")
+    (own / "tokenizer.4.0.0.json").write_text("damaged")
+    (own / "vocab.json").write_text("incomplete without merges.txt")
+    weights = settle(own)["weights"]
+    assert weights == settle(folder)["weights"]
+    # Named there it stays unread, too; but where it is named counts.
+    change(own / "tokenizer_config.json", fast_tokenizer_files=["tokenizer.4.0.0.json"], chat_template="x" * 1000)
+    change(own / "tokenizer_config.json", tokenizer_file="../tiny/config.json", init_inputs=[1], auto_map={})
+    assert settle(own)["weights"] != weights
+    assert told(make(own)) == told(make(folder))
+
+
+def test_words_of_a_tokenizer_count(folder, own):
+    """What is read is what was hashed: two letters that change places are another checkpoint."""
+    path = own / "tokenizer.json"
+    says = json.loads(path.read_text())
+    words = says["model"]["vocab"]
+    words["x"], words["y"] = words["y"], words["x"]
+    path.write_text(json.dumps(says))
+    assert settle(own)["weights"] != settle(folder)["weights"]
+    tokenizer = make(own).processor.tokenizer
+    assert tokenizer.convert_tokens_to_ids(["x", "y"]) == [words["x"], words["y"]]
+
+
+def test_settings_of_images_may_be_nested(folder, own):
+    says = json.loads((own / "preprocessor_config.json").read_text())
+    (own / "preprocessor_config.json").unlink()
+    (own / "processor_config.json").write_text(json.dumps({"image_processor": says}))
+    assert told(make(own)) == told(make(folder))
+    (own / "preprocessor_config.json").write_text(json.dumps({**says, "do_resize": False}))
+    assert told(make(own)) == told(make(folder)), "what is nested goes first, as in transformers"
+    (own / "processor_config.json").write_text("{}")
+    assert "not resized to one size" in sentence_of(own)
+    (own / "preprocessor_config.json").unlink()
+    assert "its processor_config.json says nothing of images" in sentence_of(own)
+
+
 def test_a_checkpoint_other_than_the_jobs_is_refused(folder, tmp_path):
     weights = settle(folder)["weights"]
     with pytest.raises(SynthgenError, match="asks for another checkpoint than"):
@@ -484,6 +528,7 @@ def change(path: Path, **changes) -> None:
         ({"text_config__d_model": "many"}, "its config.json cannot be read"),
         ({"text_config__encoder_layers": 10**9}, "layers"),
         ({"vision_config__depths": [10**9, 1, 1, 1]}, "layers"),
+        ({"vision_config__window_size": 10**6}, "its config.json says windows of 1000000"),
         ({"text_config__encoder_layers": 3}, "they lack model.language_model.encoder.layers.2"),
         ({"text_config__encoder_layers": 1}, "they have model.language_model.encoder.layers.1"),
         ({"text_config__decoder_ffn_dim": 10**9}, "instead of [1000000000"),
@@ -522,6 +567,71 @@ def test_files_that_are_not_what_they_are_called(own, name, content):
     if (name, content) in {("tokenizer_config.json", b'{"a": 1}'), ("preprocessor_config.json", b'{"a": 1}')}:
         content = b"{}"
     assert str(own) in sentence_of(own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"extra_special_tokens": {f"a{i}": f"<z{i}>" for i in range(100_000)}},
+            "larger than any model's|100000 words",
+        ),
+        ({"extra_special_tokens": {f"a{i}": f"<z{i}>" for i in range(3000)}}, "lists 3000 words, more than any"),
+        ({"additional_special_tokens": [f"<z{i}>" for i in range(3000)]}, "lists 3000 words, more than any"),
+        ({"added_tokens_decoder": {str(i): {"content": f"<z{i}>"} for i in range(3000)}}, "lists 3000 words"),
+        ({"extra_special_tokens": 7}, "has a int for a list of words"),
+        ({"bos_token": "x" * 300}, "has 'xxxx.* for a token"),
+        ({"eos_token": {"content": None}}, "for a token"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_what_a_tokenizer_is_told_is_bounded(own, changes, sentence):
+    change(own / "tokenizer_config.json", **changes)
+    started = time.monotonic()
+    assert re.search(sentence, sentence_of(own))
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("key", "count", "sentence"),
+    [
+        ("vocab", 70_000, "lists 7\\d+ words, more than any Florence-2's"),
+        ("merges", 140_000, "lists 14\\d+ words"),
+        ("added_tokens", 3000, "lists 4\\d+ words"),
+    ],
+)
+def test_the_words_of_a_tokenizer_are_bounded(own, key, count, sentence):
+    says = json.loads((own / "tokenizer.json").read_text())
+    if key == "vocab":
+        says["model"][key] |= {f"w{i}": len(says["model"][key]) + i for i in range(count)}
+    elif key == "merges":
+        says["model"][key] += ["a b"] * count
+    else:
+        says[key] += [{**says[key][0], "content": f"<w{i}>"} for i in range(count)]
+    (own / "tokenizer.json").write_text(json.dumps(says))
+    assert re.search(sentence, sentence_of(own))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"]
+)
+def test_files_larger_than_any_models_are_not_read(own, name):
+    with (own / name).open("ab") as file:
+        file.truncate(2**32)
+    assert f"its {name} is larger than any model's" in sentence_of(own)
+
+
+@pytest.mark.parametrize("numbers", [[0, 0, 0], [1, 1], [1, 1, "1"], "111", [1, 1, float("inf")], [1, -1, 1]], ids=str)
+def test_images_are_normalised_by_three_numbers(own, numbers):
+    change(own / "preprocessor_config.json", image_std=numbers)
+    assert "its preprocessor_config.json says image_std" in sentence_of(own)
+
+
+def test_labels_of_a_configuration_are_left_alone(folder, own):
+    """`num_labels` would have a name made for each."""
+    change(own / "config.json", num_labels=10**12, id2label={"0": "x"}, torch_dtype="float16", use_cache=False)
+    change(own / "config.json", text_config__num_labels=10**12, vision_config__num_labels=10**12)
+    assert told(make(own)) == told(make(folder))
 
 
 def test_a_tokenizer_of_another_model(own):

@@ -5,17 +5,14 @@ All is read by classes that are named here, never by those that a configuration 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
-    BartTokenizer,
     CLIPImageProcessor,
     Florence2Config,
     Florence2ForConditionalGeneration,
@@ -23,17 +20,36 @@ from transformers import (
 )
 
 from synthgen.errors import SynthgenError, printable
+from synthgen.generate.captioners._florence2_words import (
+    IMAGES,
+    WORDS,
+    files_in,
+    first_line,
+    images_of,
+    read_json,
+    tokenizer_of,
+)
 from synthgen.networks.ofa.weights import read_weights
 from synthgen.weights import sha256_of
 
 #: What to type for the published weights.
 FETCH = "`hf download florence-community/Florence-2-base --local-dir weights/florence-2-base`"
 
-#: Files that decide what is said, beside *.safetensors.
+#: With those of `files_in` and *.safetensors all files that decide what is said: no other is opened.
 CONFIG = "config.json"
-IMAGES = ("preprocessor_config.json", "processor_config.json")  # one of them is enough
-WORDS = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of the two sets is enough
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+#: All that is taken of it: what a network is made of. The rest (labels, code, ways to generate) is left alone.
+_NETWORK = frozenset({"model_type", "image_token_id", "tie_word_embeddings", "is_encoder_decoder"})
+_TEXT = frozenset(
+    "model_type vocab_size max_position_embeddings d_model encoder_layers encoder_ffn_dim encoder_attention_heads "
+    "decoder_layers decoder_ffn_dim decoder_attention_heads activation_function scale_embedding init_std "
+    "pad_token_id bos_token_id eos_token_id decoder_start_token_id is_encoder_decoder tie_word_embeddings".split()
+)
+_VISION = frozenset(
+    "model_type in_channels depths patch_size patch_stride patch_padding patch_prenorm embed_dim num_heads num_groups "
+    "window_size mlp_ratio qkv_bias activation_function projection_dim max_temporal_embeddings "
+    "max_position_embeddings".split()
+)
 
 #: Published sizes by channels and layers of the language model.
 SIZES = {(768, 6, 6): "base", (1024, 12, 12): "large"}
@@ -50,9 +66,9 @@ TIED = (
 _DERIVED = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
 
 #: What a folder of strangers may make us read, build and allocate.
-_MOST_BYTES = 2**26
 _MOST_LAYERS = 256
 _MOST_PIXELS = 4096
+_MOST_WINDOW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +120,7 @@ def folder_of(checkpoint: str) -> Path:
 
 def digest_of(folder: Path) -> str:
     """SHA-256 of the names and digests of all files that decide what is said, wherever the folder lies."""
-    names = {CONFIG, *IMAGES, *(name for line in WORDS for name in line), *BESIDE}
-    paths = sorted({*(folder / name for name in names if (folder / name).is_file()), *folder.glob("*.safetensors")})
+    paths = sorted({folder / CONFIG, *(folder / name for name in files_in(folder)), *folder.glob("*.safetensors")})
     return sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in paths).encode()).hexdigest()
 
 
@@ -134,21 +149,27 @@ def load(folder: Path, *, only_look: bool = False) -> Florence2:
 
 
 def _config(folder: Path) -> Florence2Config:
-    says = _json(folder / CONFIG)
+    says = read_json(folder / CONFIG)
     text, vision = says.get("text_config"), says.get("vision_config")
     if says.get("model_type") != "florence2" or not isinstance(text, dict) or not isinstance(vision, dict):
         raise ValueError(f"its {CONFIG} is of another model ({printable(str(says.get('model_type')))[:40]})")
     if "auto_map" in says or (text.get("model_type"), vision.get("model_type")) != ("bart", "florence_vision"):
         raise ValueError("it is in Microsoft's own form, which is run by code that comes with it")
     try:
-        config = Florence2Config.from_dict(says)
+        config = Florence2Config(
+            **{key: value for key, value in says.items() if key in _NETWORK - {"model_type"}},
+            text_config={key: value for key, value in text.items() if key in _TEXT},
+            vision_config={key: value for key, value in vision.items() if key in _VISION},
+        )
         layers = (
             sum(config.vision_config.depths) + config.text_config.encoder_layers + config.text_config.decoder_layers
         )
     except Exception as why:  # whatever a value of the wrong kind brings about
-        raise ValueError(f"its {CONFIG} cannot be read ({_first_line(why)})") from None
+        raise ValueError(f"its {CONFIG} cannot be read ({first_line(why)})") from None
     if layers > _MOST_LAYERS:
         raise ValueError(f"its {CONFIG} says {layers} layers")
+    if config.vision_config.window_size > _MOST_WINDOW:  # of no weight's shape, and what small maps are padded to
+        raise ValueError(f"its {CONFIG} says windows of {config.vision_config.window_size}")
     # A configuration may name an implementation of attention that would be downloaded.
     config._attn_implementation = "sdpa"
     return config
@@ -160,7 +181,7 @@ def _network(config: Florence2Config) -> Florence2ForConditionalGeneration:
         with torch.device("meta"):
             return Florence2ForConditionalGeneration(config).eval()
     except Exception as why:  # whatever numbers that do not go together bring about
-        raise ValueError(f"its {CONFIG} describes no network ({_first_line(why)})") from None
+        raise ValueError(f"its {CONFIG} describes no network ({first_line(why)})") from None
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
@@ -212,16 +233,13 @@ def _fill(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) 
 
 def _processor(folder: Path, network: Florence2ForConditionalGeneration) -> Florence2Processor:
     """The processor, once it is seen to be this network's."""
-    for path in folder.iterdir():
-        if path.suffix in (".json", ".txt") and path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"its {printable(path.name)} is larger than any model's")
     try:
-        images = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+        images = images_of(folder)
         height, width = _size(images)
         images.image_seq_length = _image_tokens(network, height, width)
-        processor = Florence2Processor(images, BartTokenizer.from_pretrained(folder, local_files_only=True))
+        processor = Florence2Processor(images, tokenizer_of(folder))
     except Exception as why:  # whatever a value of the wrong kind brings about
-        raise ValueError(f"its tokenizer or its processor cannot be read ({_first_line(why)})") from None
+        raise ValueError(f"its tokenizer or its processor cannot be read ({first_line(why)})") from None
     tokenizer, config = processor.tokenizer, network.config
     places = tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)])
     rows = config.text_config.vocab_size
@@ -253,14 +271,6 @@ def _image_tokens(network: Florence2ForConditionalGeneration, height: int, width
     return int(features.shape[1])
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        says = json.loads(path.read_bytes()[:_MOST_BYTES])
-    except (OSError, ValueError, RecursionError) as why:
-        raise ValueError(f"its {path.name} cannot be read ({_first_line(why)})") from None
-    return says if isinstance(says, dict) else {}
-
-
 def _kind(tensor: Tensor) -> str:
     return f"{list(tensor.shape)}" if tensor.is_floating_point() else f"{list(tensor.shape)} of {tensor.dtype}"
 
@@ -270,7 +280,3 @@ def _listed(verb: str, names: list[str], tail: str = "", most: int = 3) -> str:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{verb} {', '.join(names[:most])}{more}{tail}"
-
-
-def _first_line(why: Exception) -> str:
-    return printable(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:160])
