@@ -12,9 +12,9 @@ DATA, STORE = Path("data"), Path("shards")
 Dataset = Annotated[
     str,
     typer.Option(
-        help="coco, coco-panoptic, lvis, objects365, dataseg-objects365, visual-genome, ade20k, ade20k-full, "
-        "foreground, semantic-folder; or, for your own, coco-json with --annotations FILE, and foreground or "
-        "semantic-folder with --annotations FOLDER"
+        help="coco, coco-panoptic, lvis, refcoco, refcoco-plus, refcocog, objects365, dataseg-objects365, "
+        "visual-genome, ade20k, ade20k-full, foreground, semantic-folder; or, for your own, coco-json with "
+        "--annotations FILE, and foreground or semantic-folder with --annotations FOLDER"
     ),
 ]
 Name = Annotated[

@@ -121,7 +121,7 @@ def test_coco_photographs_carry_cocos_key_and_the_url_names_the_folder(tmp_path:
     }
 
 
-def test_odd_objects_are_all_there(tmp_path: Path) -> None:
+def test_odd_objects_are_all_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     objects = [
         {
             "image_id": 5,
@@ -152,6 +152,7 @@ def test_odd_objects_are_all_there(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert rows[0]["bbox"] == (1, 2, 3, 4) and rows[1]["bbox"] == (1.5, -2, 3.25, 4)
     assert [("no_box" in r["flags"]) for r in rows] == [False, False, True, True, False, False]
+    assert "1 objects have several names; the first is the category" in caplog.text
 
 
 def test_regions_of_the_first_release_nest_their_image(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 The release is one JSON array per kind, one element per image, some 108,000 of them in no particular order; the
 photographs unpack to `VG_100K/` and `VG_100K_2/`. Half of them are COCO's: those carry COCO's image key.
+
+A phrase belongs to its region, whose box it came with. `region_graphs.json` names objects for some regions, but
+not which of them a phrase is about ("a sign on the facade of the building"), so none is given to an object.
 """
 
 from __future__ import annotations
@@ -123,11 +126,13 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
     names: dict[str, int] = {}
     boxes: list[_Box] = []
     owners: list[int] = []
+    named_twice = 0
     strange = False  # there are elements, and all of them of another kind
     for place, element in enumerate(_elements(files, role)):
         strange = (strange or place == 0) and getattr(element, role) is None
         some, owner = getattr(element, role) or [], _image_id(element)
         boxes += some
+        named_twice += sum(isinstance(box.names, list) and len(box.names) > 1 for box in some)
         # An image that no list has is told of by an ingest; a box without one would be lost.
         owners += (
             [_NO_IMAGE if (i := _image_id(box)) is None else i for box in some]
@@ -141,6 +146,8 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
         yield _regions(boxes, owners) if role == "regions" else _objects(boxes, owners, names)
     if strange:
         raise SynthgenError(f"{files.sources[role]} has no '{role}' in any of its elements; is it the right file?")
+    if named_twice:
+        log.warning("%s: %d objects have several names; the first is the category", files.sources[role], named_twice)
     names.pop("", None)  # an object that nobody named keeps a category id without a name, and is flagged for it
     yield Categories({_REGION: ""} if role == "regions" else {key: name for name, key in sorted(names.items())})
 
