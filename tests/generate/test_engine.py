@@ -53,7 +53,8 @@ def sample(number: int) -> Sample:
         Annotation(number * 10 + 2, (0.0, 0.0, 90.0, 70.0), "coin", iscrowd=True, flags=("crowd",)),
         Annotation(number * 10 + 3, (9.0, 9.0, 0.0, 5.0), "coin", flags=("degenerate",)),
     )
-    return Sample(number, f"world/{number}", f"{number:04d}.png", *SIZE, boxes)
+    lists = ((), ("cat", "dog"), None)[number % 3], ("coin",) * (number % 2)
+    return Sample(number, f"world/{number}", f"{number:04d}.png", *SIZE, boxes, None, *lists)
 
 
 def do(job: Job, **more: object) -> object:
@@ -350,3 +351,15 @@ def test_a_recipe_holds_no_place(tmp_path: Path) -> None:
     assert "batch_size" not in text
     assert job.fingerprint("x") == fingerprint({**job.recipe(), "parent": "x"})
     assert job.fingerprint("x") != job.fingerprint("y")
+
+
+def test_a_stage_changes_nothing_of_an_image_but_its_annotations(tmp_path: Path) -> None:
+    """Also of one that cannot be read: there, the error."""
+    job = make_job(tmp_path)
+    (tmp_path / "photos" / "0005.png").unlink()
+    do(replace(job, max_error_share=0.5))
+    done = rows(job)
+    assert [replace(one, annotations=(), error=None) for one in done] == [
+        replace(sample(number), annotations=()) for number in range(1, 13)
+    ]
+    assert [one.image_id for one in done if one.error] == [5]
