@@ -5,6 +5,7 @@ The trainer begins with it, and `synthgen check` is nothing else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -200,7 +201,7 @@ def _images(house: ShardStore, source: EvalSource, held: Holding) -> tuple[Path,
     folder = source.images or images_folder(house, dataset, split, layer)
     if folder is None:
         raise SynthgenError(f"where are the images of {dataset}/{split}? Add images: FOLDER")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib's raises where a name is too long
         raise SynthgenError(f"no folder {folder}; name that of the images of {dataset}/{split}")
     batches = (batch for shard in held.shards for batch in house.columns(shard, ["file_name"]))
     names = islice((name for batch in batches for name in batch.column("file_name").to_pylist()), _FIRST + _MORE)

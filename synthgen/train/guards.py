@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def read_lists(given: Draft) -> tuple[Lists, list[Mistake]]:
     wrong: list[Mistake] = []
     for i, path in given.exclude.items():
         at = ("exclude", i)
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110 - pathlib's raises where a name is too long
             command = f"synthgen exclude {' '.join(_meant(path, given))} --out {path}"
             wrong.append(Mistake(at, f"no file {path}; make it: `{command}`"))
             continue
@@ -83,8 +84,12 @@ def judge(given: Draft, lists: Lists, scanned: Mapping[Place, Scanned]) -> Itera
 
 
 def _meant(path: Path, given: Draft) -> list[str]:
-    """The evaluated layers that a list is named after: `coco_val2017.txt`, coco/val2017/human; else a word for them."""
-    named = {s.shards for s in given.eval.values() if path.stem in ("_".join(s.parts[:2]), "_".join(s.parts))}
+    """The layers that a list is named after: `refcoco_val_test`, those evaluated of refcoco..., val... and test..."""
+    dataset, _, splits = path.stem.partition("_")
+    some = tuple(filter(None, splits.split("_")))
+    named = {s.shards for s in given.eval.values() if s.parts[0].startswith(dataset) and s.parts[1].startswith(some)}
+    if not named and len(some) == 1:
+        named = {f"{dataset}/{splits}/human"}
     return sorted(named) or ["LAYER..."]
 
 

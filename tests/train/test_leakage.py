@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import layers
+from toys import kinds_of_layers as layers
 
 from synthgen.cli import app
 from synthgen.errors import SynthgenError

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import layers
+from toys import kinds_of_layers as layers
 
 from synthgen.errors import SeveralErrors, SynthgenError
+from synthgen.records.store import Shard
 from synthgen.train import document
 from synthgen.train.check import Checked, check
 from synthgen.train.manifest import Manifest, Source, load
@@ -443,7 +444,7 @@ def test_who_says_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_first_share_of_a_layer_is_by_its_plan() -> None:
-    shards = [layers.Shard("a", "b", "c", i, 10) for i in range(10)]
+    shards = [Shard("a", "b", "c", i, 10) for i in range(10)]
     third = Source(shards="a/b/c", task="instance", share=0.3)
     assert third.taken(shards) == shards[:3]
     assert third.taken(shards[2:]) == shards[2:3]  # what is not there yet leaves the others as they are
