@@ -33,6 +33,7 @@ _DASH = 8
 #: Pixels from one stripe of a hatched region to the next, each white and black.
 _HATCH, _STRIPE = 18, 3
 
+_Box = tuple[float, float, float, float]
 _Colour = tuple[int, int, int]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -92,9 +93,15 @@ def picture(
     page = Image.fromarray(canvas.astype(np.uint8))
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=max(13, round(max(size) / 52)))
-    taken: list[tuple[float, float, float, float]] = []
-    for i in order:
-        _label(pen, marks[i], _colour(i), scale, font, taken, size)
+    taken: list[_Box] = []
+    boxes = [(i, corners) for i in order if (corners := _corners(marks[i].box_xyxy, scale)) is not None]
+    for i, corners in boxes:
+        if marks[i].mask is None:
+            _dashed(pen, corners, _colour(i), size)
+        else:
+            pen.rectangle(corners, outline=_colour(i), width=3)
+    for i, corners in boxes:  # over all boxes, so that none strikes out a word
+        _label(pen, corners, marks[i].words, _colour(i), font, taken, size)
     if blocks:
         page = _with_column(page, blocks, marks, font)
     return _with_footer(page, footer, font)
@@ -129,7 +136,7 @@ def save(path: Path, picture: NDArray[np.uint8]) -> None:
         raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --out") from None
 
 
-def _area(box_xyxy: tuple[float, float, float, float]) -> float:
+def _area(box_xyxy: _Box) -> float:
     area = (box_xyxy[2] - box_xyxy[0]) * (box_xyxy[3] - box_xyxy[1])
     return area if math.isfinite(area) else 0.0
 
@@ -138,6 +145,18 @@ def _colour(index: int) -> _Colour:
     """Colours that neighbours in the list do not share: hues a golden angle apart."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.85, 1.0)
     return (round(red * 255), round(green * 255), round(blue * 255))
+
+
+def _luma(colour: _Colour) -> float:
+    """How bright it looks (ITU-R BT.601), of 255."""
+    return float(np.dot(colour, (0.299, 0.587, 0.114)))
+
+
+def _light(colour: _Colour) -> _Colour:
+    """The colour, or one like it that can be read on black."""
+    share = min(1.0, 155 / (255 - _luma(colour)))  # of it; the rest is white, for a luma of 100
+    red, green, blue = (round(share * part + (1 - share) * 255) for part in colour)
+    return red, green, blue
 
 
 def _tint(
@@ -170,29 +189,28 @@ def _enlarged(mask: NDArray[np.bool_], canvas: NDArray[np.float32]) -> NDArray[n
     return np.asarray(small.resize((canvas.shape[1], canvas.shape[0]), Image.Resampling.BILINEAR)) > 127
 
 
+def _corners(box_xyxy: _Box, scale: float) -> _Box | None:
+    """The box on the canvas, a pixel wide and high at least; None = it cannot be drawn."""
+    x1, y1, x2, y2 = (value * scale for value in box_xyxy)
+    drawable = all(math.isfinite(value) and abs(value) < 1e6 for value in (x1, y1, x2, y2))
+    return (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)) if drawable else None
+
+
 def _label(
     pen: ImageDraw.ImageDraw,
-    mark: Mark,
+    corners: _Box,
+    words: str,
     colour: _Colour,
-    scale: float,
     font: _Font,
-    taken: list[tuple[float, float, float, float]],
+    taken: list[_Box],
     size: tuple[int, int],
 ) -> None:
-    """The box, and above it the words, where no other words are."""
-    x, y, right, bottom = (value * scale for value in mark.box_xyxy)
-    if not all(math.isfinite(v) and abs(v) < 1e6 for v in (x, y, right, bottom)):
-        return
-    corners = (x, y, max(right, x + 1), max(bottom, y + 1))
-    if mark.mask is None:
-        _dashed(pen, corners, colour, size)
-    else:
-        pen.rectangle(corners, outline=colour, width=3)
-    words = printable(mark.words[:_MOST_LETTERS])
+    """Words above a box, where no other words are."""
+    words = printable(words[:_MOST_LETTERS])
     left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
     wide, high = right - left + 6, bottom - top + 6
-    place_x = min(max(x, 0), max(size[0] - wide, 0))
-    place_y = min(max(y - high, 0), max(size[1] - high, 0))
+    place_x = min(max(corners[0], 0), max(size[0] - wide, 0))
+    place_y = min(max(corners[1] - high, 0), max(size[1] - high, 0))
     for _ in range(12):  # move below labels that are there already
         over = [
             t for t in taken if place_x < t[2] and t[0] < place_x + wide and place_y < t[3] and t[1] < place_y + high
@@ -201,15 +219,12 @@ def _label(
             break
         place_y = over[0][3]
     taken.append((place_x, place_y, place_x + wide, place_y + high))
-    # Black or white, whichever stands out (ITU-R BT.601 luma).
-    ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+    ink = (0, 0, 0) if _luma(colour) > 110 else (255, 255, 255)
     pen.rectangle((place_x, place_y, place_x + wide, place_y + high), fill=colour)
     pen.text((place_x + 3 - left, place_y + 3 - top), words, fill=ink, font=font)
 
 
-def _dashed(
-    pen: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], colour: _Colour, size: tuple[int, int]
-) -> None:
+def _dashed(pen: ImageDraw.ImageDraw, corners: _Box, colour: _Colour, size: tuple[int, int]) -> None:
     """A rectangle of dashes, as far as it lies within `size`, (width, height)."""
     x1, y1, x2, y2 = corners
     for y in (y1, y2):
@@ -229,7 +244,7 @@ def _with_column(page: Image.Image, blocks: Sequence[Block], marks: Sequence[Mar
     pen = ImageDraw.Draw(wider)
     left, y = page.width + step // 2, step // 2
     for done, block in enumerate(blocks):
-        title = list(_wrapped(block.title, font, wide - 2 * step - min(len(block.marks), _MOST_MARKS) * step // 2))
+        title = list(_wrapped(block.title, font, wide - 2 * step - min(len(block.marks), _MOST_MARKS) * step * 3 // 4))
         lines = [line for one in block.lines for line in _wrapped(one, font, wide - 2 * step)]
         if y + step * (len(title) + len(lines) + 1) > high and done:
             pen.text((left, y), f"... and {len(blocks) - done} more", fill=(200, 200, 200), font=font)
@@ -239,7 +254,7 @@ def _with_column(page: Image.Image, blocks: Sequence[Block], marks: Sequence[Mar
             corners = (x, y + step // 4, x + step // 2, y + 3 * step // 4)
             pen.rectangle(corners, fill=None if marks[i].mask is None else _colour(i), outline=_colour(i), width=3)
             x += step * 3 // 4
-        colour = _colour(block.marks[0]) if len(block.marks) == 1 else (255, 255, 255)
+        colour = _light(_colour(block.marks[0])) if len(block.marks) == 1 else (255, 255, 255)
         for line in title:
             pen.text((max(x, left + step), y), line, fill=colour, font=font)
             y += step

@@ -76,6 +76,15 @@ def test_long_lines_go_on_below_and_within_the_column() -> None:
     assert not (long[:, -8:] > 128).any()
 
 
+def test_every_title_can_be_read_on_black_and_stays_within_the_column() -> None:
+    marks = [Mark((0.0, 0.0, 9.0, 9.0), "")] * 30
+    for i in range(30):
+        column = picture(IMAGE, marks, [Block("title", marks=[i])])[:, LONG_SIDE + 40 : -8]
+        assert (column @ (0.299, 0.587, 0.114)).max() > 95, i
+    many = picture(IMAGE, marks, [Block("word " * 60, marks=range(30))])
+    assert not (many[:, -8:] > 128).any()
+
+
 def test_blocks_that_find_no_room_are_counted_and_change_no_size() -> None:
     few, many = (picture(IMAGE, [], [Block(f"title {i}") for i in range(n)]) for n in (5, 300))
     assert few.shape == many.shape

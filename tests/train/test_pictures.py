@@ -93,6 +93,20 @@ def test_an_object_without_mask_is_a_dashed_box_and_says_so() -> None:
     assert _words("dog", False, 1.0) == "dog  [box only]"
 
 
+def test_masks_are_of_the_objects_that_have_one_whatever_their_order() -> None:
+    mask = region(100, 100, 140, 140)
+    swapped = replace(
+        example([mask], [(10, 10, 90, 90)]),
+        boxes_xyxy=np.array([[10, 10, 90, 90], [100, 100, 140, 140]], np.float32),
+        has_mask=np.array([False, True]),
+    )
+    alone = view(example(boxes=[(10, 10, 90, 90)]))
+    picture = view(swapped)
+    assert np.array_equal(picture[: 90 * SCALE, : 90 * SCALE], alone[: 90 * SCALE, : 90 * SCALE])
+    assert pixel(picture, 120, 120) != (100, 100, 100)
+    assert (picture[140 * SCALE, 100 * SCALE : 140 * SCALE] != 100).any(axis=1).all()  # a solid box
+
+
 def test_words_at_a_box() -> None:
     assert _words("dog", True, 1.0) == "dog"
     assert _words("dog", True, 0.85) == "dog  x.85"
