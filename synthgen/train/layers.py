@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from synthgen import plugins
 from synthgen.errors import did_you_mean
 from synthgen.records.store import Column, Shard, ShardStore
 from synthgen.train.manifest import EvalSource, Source
@@ -124,11 +125,18 @@ def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
     """A sentence for a layer that the store does not have."""
     dataset, split, layer = source.parts
     command = next((word for word in ("masks", "captions") if layer.startswith(word)), "ingest")
+    own = (
+        f"--dataset {dataset}"
+        if dataset in plugins.names("generate.datasets")
+        else f"--dataset coco-json --name {dataset}"
+    )
     option = "" if layer == command else f" --layer {layer}"
-    alike = [name for name in known if sum(a == b for a, b in zip(name.split("/"), source.parts, strict=True)) > 1]
-    close = did_you_mean(source.shards, alike)
-    remedy = f"make it: `synthgen {command} --dataset {dataset} --split {split}{option}`"
-    return f"no layer {source.shards} in {store.root}{close or f'; {remedy}'}"
+    remedy = f"; make it: `synthgen {command} {own} --split {split}{option}`"
+    for name in known:
+        differ = [pair for pair in zip(source.parts, name.split("/"), strict=True) if pair[0] != pair[1]]
+        if len(differ) == 1 and did_you_mean(differ[0][0], [differ[0][1]]):
+            remedy = f"; did you mean '{name}'?"
+    return f"no layer {source.shards} in {store.root}{remedy}"
 
 
 def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:

@@ -113,6 +113,18 @@ WRONG: list[tuple[str, str, list[str]]] = [
         source("shards: objects365/train/masks, task: instance"),
         ["mixture.0.shards: no layer objects365/train/masks in ... `synthgen masks --dataset objects365 --split tr"],
     ),
+    (
+        "another dataset's layer",
+        source("shards: lvis/train2017/human, task: instance"),
+        [
+            "mixture.0.shards: no layer lvis/train2017/human in ... `synthgen ingest --dataset lvis --split train2017 --l"
+        ],
+    ),
+    (
+        "a layer of one's own data",
+        source("shards: own/train/masks-2, task: instance"),
+        ["no layer own/train/masks-2 in ... masks --dataset coco-json --name own --split train --layer masks-2`"],
+    ),
     ("a negative ratio", source(f"{GOOD[1:-1]}, ratio: -1"), ["mixture.0.ratio: should be greater than 0, got -1"]),
     ("a ratio in quotes", source(f"{GOOD[1:-1]}, ratio: '2'"), ["mixture.0.ratio: should be a number, got '2'"]),
     ("a ratio of yes", source(f"{GOOD[1:-1]}, ratio: true"), ["mixture.0.ratio: should be a number, got true"]),
