@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from synthgen.train.mixture import Drawn
 from synthgen.train.transforms import Example
@@ -80,9 +82,9 @@ def pack(drawn: Sequence[Drawn], more: Sequence[Mapping[str, Any]] = ()) -> Pack
     height, width = (
         -(-max((e.image.shape[axis] for e in examples), default=0) // DIVISOR) * DIVISOR for axis in (0, 1)
     )
-    images = torch.zeros((len(examples), height, width, 3), dtype=torch.uint8)
-    masks = torch.zeros((sum(len(e.masks) for e in examples), height, width), dtype=torch.bool)
-    ignore = torch.zeros((len(examples), height, width), dtype=torch.bool)
+    images = _zeros(len(examples), height, width, 3, dtype=torch.uint8)
+    masks = _zeros(sum(len(e.masks) for e in examples), height, width, dtype=torch.bool)
+    ignore = _zeros(len(examples), height, width, dtype=torch.bool)
     to_images, to_masks, to_ignore = images.numpy(), masks.numpy(), ignore.numpy()
     first = 0
     for i, example in enumerate(examples):
@@ -121,6 +123,16 @@ def unpack(packed: Packed, *, pin: bool = False) -> Batch:
         targets.append({**tensors, "masks": masks[first:end], "ignore": ignore[i]})
         first = end
     return Batch(images, padding, targets, packed.sources)
+
+
+def _zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Zeros; in a reader process they lie at once in memory that its host sees, as torch's own collation has it."""
+    size = math.prod(shape) * dtype.itemsize
+    if not size or get_worker_info() is None:
+        return torch.zeros(shape, dtype=dtype)
+    shared: Any = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+    flat: Tensor = torch.empty(0, dtype=dtype).set_(shared)
+    return flat.view(shape)
 
 
 def _small(example: Example) -> dict[str, Any]:

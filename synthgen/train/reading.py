@@ -1,7 +1,7 @@
 """One source's rows, in an order of each reader's own: all readers together see every row once an epoch.
 
 A layer is read by units, which are its row groups, or slices of them where it has few. Each epoch shuffles the units
-anew; reader r of R takes every R-th from the r-th on, and the rows of each in an order drawn anew. So where a reader
+anew; each of R readers takes every R-th of them, and the rows of each in an order drawn anew. So where a reader
 is, is three whole numbers, and no reader holds more than one row group. Every number drawn follows from the manifest's
 seed and from what it is drawn for, and nothing from what was drawn before it: a stream goes on where it stopped.
 """
@@ -104,6 +104,19 @@ def units(taken: Taken, readers: int) -> NDArray[np.int32]:
     return np.stack([place[of], group[of], first, end], axis=1).astype(np.int32)
 
 
+def own(cut: NDArray[np.int32], key: str, reader: int, readers: int) -> NDArray[np.int32]:
+    """A reader's units of an epoch, in order: int32 [u, 4]; those of all readers are disjoint, their union is `cut`.
+
+    Args:
+        key: what the order follows from: the epoch, and whose it is.
+    """
+    order = list(range(len(cut)))
+    rng = random.Random(key)  # noqa: S311 - which image comes next is no secret
+    rng.shuffle(order)
+    first = (reader + rng.randrange(readers)) % readers  # whose share is smaller changes with the epoch
+    return cut[order[first::readers]]
+
+
 class Rows:
     """The rows of a source that one reader sees, endlessly, each with the random generator that is its own.
 
@@ -119,9 +132,9 @@ class Rows:
         self._reader, self._readers = reader, readers
         self._units = units(taken, readers)
         self._epoch, self._unit, self._row = at
-        self._own = self._shuffled()
+        self._mine = self._shuffled()
         self._held: list[tuple[Sample, str]] = []
-        if self._unit < len(self._own) and self._row:
+        if self._unit < len(self._mine) and self._row:
             self._held = self._unit_rows()
 
     @property
@@ -137,24 +150,21 @@ class Rows:
             if self._row:
                 self._unit += 1
                 self._row = 0
-            while self._unit >= len(self._own):  # with more readers than rows, some epochs have nothing for this one
+            while self._unit >= len(self._mine):  # with more readers than rows, some epochs have nothing for this one
                 self._epoch += 1
                 self._unit = 0
-                self._own = self._shuffled()
+                self._mine = self._shuffled()
             self._held = self._unit_rows()
         sample, key = self._held[self._row]
         self._row += 1
-        return sample, random.Random(key)  # noqa: S311 - which image comes next is no secret
+        return sample, random.Random(key)  # noqa: S311
 
     def _shuffled(self) -> NDArray[np.int32]:
-        """This reader's units of the epoch, int32 [u, 4]."""
-        order = list(range(len(self._units)))
-        random.Random(f"{self._key}/{self._epoch}").shuffle(order)  # noqa: S311
-        return self._units[order[self._reader :: self._readers]]
+        return own(self._units, f"{self._key}/{self._epoch}", self._reader, self._readers)
 
     def _unit_rows(self) -> list[tuple[Sample, str]]:
         """The rows of the present unit in the order of this epoch, and what their generators are seeded with."""
-        place, group, first, end = self._own[self._unit].tolist()
+        place, group, first, end = self._mine[self._unit].tolist()
         shard = self._taken.shards[place]
         key = f"{self._key}/{self._epoch}/{shard.index}/{group}"
         samples = list(self._store.read(shard, [group]))
