@@ -116,9 +116,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "another dataset's layer",
         source("shards: lvis/train2017/human, task: instance"),
-        [
-            "mixture.0.shards: no layer lvis/train2017/human in ... `synthgen ingest --dataset lvis --split train2017 --l"
-        ],
+        ["mixture.0.shards: no layer lvis/train2017/human in ... `synthgen ingest --dataset lvis --split train2017"],
     ),
     (
         "a layer of one's own data",
