@@ -29,26 +29,42 @@ _NAMES = re.compile(
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
 )
 
+#: What training frameworks keep beside the weights, and does no harm where it is executed: settings and numbers.
+_SETTINGS = re.compile(
+    r"argparse Namespace|(omegaconf|fairseq)(\.\w+)* \w+|numpy(\.\w+)* (dtype|scalar|ndarray|_reconstruct)|"
+    r"_codecs encode|collections (defaultdict|Counter)|torch (Size|device)|typing Any|"
+    r"__builtin__ (dict|set|int|long|float|list)"
+)
+
+#: Takes the weights out of what is trusted.
+SAVE_ALONE = (
+    """`python -c "import torch; torch.save(torch.load('OLD.pt', weights_only=False)['model'], 'pytorch_model.bin')"`"""
+)
+
 #: The last records of an archive, in 32 and in 64 bits (PKWARE's APPNOTE, 4.3.14 and 4.3.16).
 _END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 
 _BEFORE_1_6 = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
 
-def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` as `torch.save` writes it: names and tensors, or these alone in "model" or "state_dict".
+class MoreThanWeightsError(ValueError):
+    """It holds settings of a training framework, too. The sentence says how to take the weights out."""
 
-    The tensors lie in the mapped file, and cost memory when they are used.
+
+def load_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pth` as `torch.save` writes it: names and tensors, or these in "model" or "state_dict".
+
+    What lies beside these, of a training that may go on, is left behind where it is tensors and plain values. The
+    tensors lie in the mapped file, and cost memory when they are used.
 
     Raises:
+        MoreThanWeightsError: of other values beside; one sentence without the path, with the remedy.
         ValueError: it cannot be read, or is no such file; one sentence without the path.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong is told once, by an error
         _look_into(path)
-        content = _load(path)
-    if isinstance(content, dict) and list(content) in (["model"], ["state_dict"]):
-        (content,) = content.values()  # nothing lay beside it, so nothing is dropped
+        content = _weights_in(_load(path))
     if not isinstance(content, dict) or not content:
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict of names and tensors")
     claimed, most = 0, MOST_TIED * path.stat().st_size
@@ -60,6 +76,14 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         if value.nbytes > value.untyped_storage().nbytes() or claimed > most:
             raise ValueError(f"its tensor '{name[:60]}' of {list(value.shape)} claims more numbers than it has")
     return {name: value.detach() for name, value in content.items()}
+
+
+def _weights_in(content: object) -> object:
+    """What lies under a usual name, alone or beside what a training left there; all of it where two have such names."""
+    if not isinstance(content, dict):
+        return content
+    named = [content[name] for name in ("model", "state_dict") if name in content]
+    return named[0] if len(named) == 1 and (isinstance(named[0], dict) or len(content) == 1) else content
 
 
 def _look_into(path: Path) -> None:
@@ -111,9 +135,12 @@ def _load(path: Path) -> object:
         # Read as `torch.load` will: another reader of archives might find another pickle in a file made for that.
         pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
         names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
-    for name in names:
-        if not _NAMES.fullmatch(name):
-            raise ValueError(f"it holds more than tensors, which is not executed here: {name.replace(' ', '.')[:80]}")
+    if others := [name for name in names if not _NAMES.fullmatch(name)]:
+        harmless = all(_SETTINGS.fullmatch(name) for name in others)
+        told = f"it holds more than tensors, which is not executed here: {others[0].replace(' ', '.')[:80]}"
+        if not harmless:
+            raise ValueError(told)
+        raise MoreThanWeightsError(f"{told}; if you trust who made it, {SAVE_ALONE} keeps its weights alone")
     with _damage_told():
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 

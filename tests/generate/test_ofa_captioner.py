@@ -7,6 +7,7 @@ import logging
 import pickle
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -303,10 +304,13 @@ def test_a_checkpoint_that_changed_since_the_job_began_is_told(folder, tmp_path)
 def test_names_of_fairseq_and_safetensors_are_read_as_well(folder, tmp_path):
     from safetensors.torch import save_file
 
-    tiny_ofa.checkpoint(tmp_path / "fairseq", tiny_ofa.fairseq_names(tiny_ofa.speaking_weights()))
+    theirs = tiny_ofa.fairseq_names(tiny_ofa.speaking_weights())
+    tiny_ofa.checkpoint(tmp_path / "fairseq", theirs)
+    tiny_ofa.checkpoint(tmp_path / "training", {"args": None, "model": theirs, "extra_state": {"epoch": 1}})
     save_file(tiny_ofa.speaking_weights(), tiny_ofa.write_vocabulary(tmp_path / "safe") / "model.safetensors")
     expected = told(make(folder), IMAGES[:1], BOXES[:1])
     assert told(make(tmp_path / "fairseq"), IMAGES[:1], BOXES[:1]) == expected
+    assert told(make(tmp_path / "training"), IMAGES[:1], BOXES[:1]) == expected
     assert told(make(tmp_path / "safe"), IMAGES[:1], BOXES[:1]) == expected
 
 
@@ -421,6 +425,8 @@ def _spoiled(kind: str, folder: Path) -> Path:
         path.write_bytes(pickle.dumps(Evil()))
     elif kind == "pickle in a checkpoint":
         torch.save({**tiny_ofa.speaking_weights(), "encoder.extra": Evil()}, path)
+    elif kind == "fairseq's own":
+        torch.save({"cfg": Namespace(arch="ofa_tiny"), "model": tiny_ofa.speaking_weights()}, path)
     elif kind == "another model":
         torch.save({"vision_tower.weight": torch.ones(3)}, path)
     elif kind == "keys are missing":
@@ -438,8 +444,12 @@ def _spoiled(kind: str, folder: Path) -> Path:
     ("kind", "sentence"),
     [
         ("no folder", r"no folder .*ofa; --checkpoint should name the folder of an OFA"),
-        ("no weights", r"has no weights \(model.safetensors, pytorch_model.bin, .*fetch the whole folder"),
-        ("no vocabulary", r"lacks vocab.json and merges.txt; --checkpoint should"),
+        ("no weights", r"has no weights by the name of model.safetensors or .*fetch the whole folder .*these names$"),
+        (
+            "no vocabulary",
+            r"lacks vocab.json and merges.txt; .*`hf download OFA-Sys/ofa-base vocab.json merges.txt --l",
+        ),
+        ("fairseq's own", r"executed here: argparse.Namespace; if you trust who made it, `python -c .*weights alone$"),
         ("truncated", r"pytorch_model.bin: it is no PyTorch checkpoint.*; name the folder"),
         ("text", r"pytorch_model.bin: it is no PyTorch checkpoint.*; name the folder"),
         ("pickle", r"pytorch_model.bin: it .*; name the folder"),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
+import subprocess
+import sys
 import warnings
 import zipfile
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.storage import TypedStorage, UntypedStorage
 from toys import tiny_sam
 
-from synthgen.networks.checkpoint import load_state_dict
+from synthgen.networks.checkpoint import MoreThanWeightsError, load_state_dict
 
 
 @pytest.fixture
@@ -33,6 +38,41 @@ def test_a_checkpoint_is_read(good):
 def test_what_lies_alone_under_a_usual_name_is_read(tmp_path, name):
     torch.save({name: {"weight": torch.arange(3.0)}}, tmp_path / "x.pth")
     assert load_state_dict(tmp_path / "x.pth")["weight"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"epoch": torch.ones(1)},
+        {"extra_state": {"epoch": 1, "best": 0.5, "iterator": [1, (2, None)], "done": True}, "args": None},
+        {"optimizer_history": [{"name": "adam", "momentum": torch.ones(9)}], "huge": torch.ones(1).expand(2**40)},
+    ],
+)
+def test_what_a_training_leaves_beside_the_weights_is_left_behind(tmp_path, beside):
+    torch.save({**beside, "model": {"weight": torch.arange(3.0)}}, tmp_path / "x.pth")
+    found = load_state_dict(tmp_path / "x.pth")
+    assert found.keys() == {"weight"}
+    assert found["weight"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("setting", [Namespace(lr=0.1), np.float64(0.5), np.arange(3), defaultdict(int)], ids=repr)
+def test_settings_beside_the_weights_are_told_with_a_line_that_takes_these_out(tmp_path, monkeypatch, setting):
+    monkeypatch.chdir(tmp_path)
+    weights = {"weight": torch.arange(3.0)}
+    torch.save({"cfg": {"model": setting}, "model": weights}, "OLD.pt")
+    with pytest.raises(MoreThanWeightsError, match=r"which is not executed here: .*; if you trust who made it") as told:
+        load_state_dict(Path("OLD.pt"))
+    code = re.search(r'`python -c "(.*)"`', str(told.value))[1]
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert load_state_dict(Path("pytorch_model.bin"))["weight"].tolist() == [0, 1, 2]
+
+
+def test_nobody_is_told_how_to_execute_what_is_no_setting(tmp_path):
+    torch.save({"cfg": Namespace(evil=Evil(tmp_path / "mark")), "model": {"weight": torch.ones(1)}}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="more than tensors") as told:
+        load_state_dict(tmp_path / "x.pt")
+    assert not isinstance(told.value, MoreThanWeightsError)
+    assert "python -c" not in str(told.value)
 
 
 def test_what_modules_and_optimisers_leave_in_tensors_is_left_behind(tmp_path):
@@ -167,7 +207,8 @@ def test_what_is_no_file_is_told(tmp_path):
     [
         ([torch.ones(1)], "holds a list, not a state dict"),
         ({}, "holds a dict, not a state dict"),
-        ({"model": {"weight": torch.ones(1)}, "epoch": torch.ones(1)}, "'model' is a dict, not a tensor"),
+        ({"model": {"weight": torch.ones(1)}, "state_dict": {"weight": torch.ones(1)}}, "'model' is a dict"),
+        ({"model": [torch.ones(1)], "epoch": 3}, "'model' is a list, not a tensor"),
         ({"model": {"model": {"weight": torch.ones(1)}}}, "'model' is a dict, not a tensor"),
         ({"model": torch.ones(1)}, "holds a Tensor, not a state dict"),
         ({"epoch": 3}, "'epoch' is a int, not a tensor"),

@@ -145,6 +145,11 @@ def changed(**ids) -> dict:
         (changed(a=vocabulary()["b"]), MERGES, "are not 0 to that"),
         (changed(**{"<bin_0>": len(vocabulary())}), MERGES, r"says 266 for <bin_0>, and OFA 8458"),
         (changed(**{"<code_9999>": 3}), MERGES, "for <code_9999>, and OFA"),
+        (
+            {{"x": "\ud800"}.get(token, token): number for token, number in vocabulary().items()},
+            MERGES,
+            r"^the vocabulary has a token that is no text \(half a pair of surrogates\)$",
+        ),
         (vocabulary(), [("c", "o")], "the merges do not go with the vocabulary"),
         (vocabulary(), [("nothing", "a")], "the merges do not go with the vocabulary"),
     ],

@@ -24,6 +24,7 @@ from torch import Tensor
 from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
+from synthgen.networks.checkpoint import MoreThanWeightsError
 from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
 from synthgen.networks.ofa.model import Ofa, Places, set_precision
 from synthgen.networks.ofa.positions import LONGEST
@@ -37,6 +38,7 @@ from synthgen.weights import sha256_of
 #: What a checkpoint's folder may call its weights, the first that is there counts.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 TOKENIZER = ("vocab.json", "merges.txt")
+FETCH_WORDS = "hf download OFA-Sys/ofa-base vocab.json merges.txt"
 
 #: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
 _AUTO = ((40, 32, 256), (14, 16, 96), (0, 4, 24))
@@ -202,6 +204,8 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
         numbers = numbers_of(read)
         blamed = folder
         tokenizer = load_tokenizer(folder)
+    except MoreThanWeightsError as why:
+        raise SynthgenError(f"{blamed}: {why}") from None
     except ValueError as why:
         raise SynthgenError(f"{blamed}: {why}; name the folder of an OFA with --checkpoint") from None
     if tokenizer.size != numbers.vocabulary:
@@ -252,12 +256,18 @@ def _folder(checkpoint: str) -> Path:
         raise SynthgenError(f"no folder {folder}; --checkpoint should name the folder of an OFA")
     lacking = [name for name in TOKENIZER if not (folder / name).is_file()]
     if lacking:
-        raise SynthgenError(f"{folder} lacks {' and '.join(lacking)}; --checkpoint should name the folder of an OFA")
+        raise SynthgenError(
+            f"{folder} lacks {' and '.join(lacking)}; --checkpoint should name the folder of an OFA, and all have the "
+            f"same words: `{FETCH_WORDS} --local-dir {folder}` fetches them"
+        )
     return folder
 
 
 def _weights_in(folder: Path) -> Path:
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
-        raise SynthgenError(f"{folder} has no weights ({', '.join(WEIGHTS)}); fetch the whole folder of an OFA")
+        raise SynthgenError(
+            f"{folder} has no weights by the name of {' or '.join(WEIGHTS)}; fetch the whole folder of an OFA, or give "
+            "yours one of these names"
+        )
     return path

@@ -47,6 +47,8 @@ class OfaTokenizer:
             raise ValueError(f"the vocabulary does not begin with {', '.join(SPECIAL)}, as OFA's")
         if sorted(text.values()) != list(range(self.text_size)):
             raise ValueError(f"the ids of the vocabulary's {self.text_size} tokens of text are not 0 to that")
+        if any("\ud800" <= letter <= "\udfff" for token in text for letter in token):
+            raise ValueError("the vocabulary has a token that is no text (half a pair of surrogates)")
         for token, number in vocabulary.items():
             extra = _EXTRA.fullmatch(token)
             first = self.text_size if extra and extra[1] == "code" else self.first_bin
@@ -55,7 +57,7 @@ class OfaTokenizer:
         try:
             self._model = Tokenizer(models.BPE(text, list(merges)))
         except Exception as why:  # the library raises this very class
-            raise ValueError(f"the merges do not go with the vocabulary ({str(why)[:120]})") from None
+            raise ValueError(f"the merges do not go with the vocabulary ({str(why).splitlines()[0][:120]})") from None
         # Nothing is added to it: a caption that says "</s>" is text, and does not end one.
         self._model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._model.decoder = decoders.ByteLevel()
