@@ -27,8 +27,9 @@ from synthgen.train.tasks._weighted import weighted
 from synthgen.train.thresholds import accepted
 from synthgen.train.transforms import Example, train_view
 
-#: So many samples in a row may hold nothing to learn.
-TRIES = 100
+#: So many samples may hold nothing to learn before a reader has found anything in their source. Fewer would stop a
+#: source in which one image of a hundred is described, by the bad luck of one of many readers.
+TRIES = 1_000
 
 #: So many images in a row may be unreadable.
 UNREADABLE = 50
@@ -151,7 +152,7 @@ class _Feed:
         self._taken, self._excluded, self._pixels, self._seen = taken, excluded, pixels, seen
         self._idle = 0  # rows passed over in a row, for whatever reason
         self._failed = 0  # images in a row that could not be used
-        self._nothing: Counter[str] = Counter()  # samples in a row that taught nothing, and what they held
+        self._nothing: Counter[str] | None = Counter()  # samples that taught nothing, and what they held; until one did
 
     def example(self) -> tuple[Example, str]:
         """The next example, and the key of its image."""
@@ -169,7 +170,7 @@ class _Feed:
                     continue
                 if example is not None:
                     self._idle = self._failed = 0
-                    self._nothing.clear()
+                    self._nothing = None
                     return example, sample.image_key
                 self._pass_over("nothing")
 
@@ -187,8 +188,9 @@ class _Feed:
         kept, refused = accepted(sample, self._source)
         target = self._task.target(kept, self._taken.categories, rng, max_texts=self._source.max_texts)
         if target is None:
-            captions = sum(n for why, n in refused.items() if why.startswith("caption/"))
-            self._nothing.update(samples=1, annotations=len(sample.annotations), captions=captions)
+            if self._nothing is not None:
+                captions = sum(n for why, n in refused.items() if why.startswith("caption/"))
+                self._nothing.update(samples=1, annotations=len(sample.annotations), captions=captions)
             return None
         if self._source.mask_weight is not None:
             target = weighted(target, kept, self._source.mask_weight)
@@ -207,8 +209,9 @@ class _Feed:
         self._seen.count(self._index, {f"skipped/{why}": 1})
         self._idle += 1
         name = self._taken.name
-        if self._nothing["samples"] == TRIES:
-            raise SynthgenError(f"{self._source.task} found nothing in {TRIES} samples of {name}; {self._remedy()}")
+        if self._nothing is not None and self._nothing["samples"] == TRIES:
+            remedy = self._remedy(self._nothing)
+            raise SynthgenError(f"{self._source.task} found nothing in {TRIES:,} samples of {name}; {remedy}")
         if self._idle >= max(TRIES, 2 * self._taken.rows):
             raise SynthgenError(
                 f"no image of {name} can be learned from: all are on a list of exclude: or have an error; take it out"
@@ -233,9 +236,8 @@ class _Feed:
             )
         self._pass_over("unreadable" if unreadable else "broken")
 
-    def _remedy(self) -> str:
-        """What may be wrong where nothing is learned from many samples in a row."""
-        held = self._nothing
+    def _remedy(self, held: Counter[str]) -> str:
+        """What may be wrong where nothing is learned from many samples, which held so many annotations and so on."""
         if not held["annotations"]:
             return "they have no annotations; name another layer"
         if self._task.METRIC != "ciou":
