@@ -85,7 +85,7 @@ GATES: dict[str, list[str]] = {
     "skimage": ["synthgen/demo/*.py"],
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/networks/*.py"],
     "transformers": _TORCH[:4],
-    "tokenizers": ["synthgen/networks/ofa/tokenizer.py"],
+    "tokenizers": ["synthgen/networks/ofa/tokenizer.py", "synthgen/networks/mqformer/text_folder.py"],
     "torch": _TORCH,
     "torchvision": _TORCH,
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],  # rooms, not the roof

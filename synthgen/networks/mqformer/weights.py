@@ -51,6 +51,7 @@ def fitted(
     *,
     beside: str = "",
     may_lack: str = "",
+    **options: Any,
 ) -> Any:
     """A network with these weights, in float32 on the CPU, in evaluation mode.
 
@@ -58,6 +59,7 @@ def fitted(
         kind: its class; it knows the names of older versions of transformers, and the prefix of a larger model.
         beside: a pattern of names that may be there and are not for this network.
         may_lack: a pattern of the network's names that keep their first values.
+        options: of its class.
 
     Raises:
         ValueError: names are missing or unknown, shapes differ, or a value is no finite float; one sentence.
@@ -75,10 +77,10 @@ def fitted(
     # Copied: what lies in a mapped file would die with the file.
     own = {name: tensor.to(torch.float32, copy=True) for name, tensor in kept.items()}
     try:
-        with _quiet():
+        with quiet():
             network, info = kind.from_pretrained(
                 None, config=config, state_dict=own, dtype=torch.float32,
-                ignore_mismatched_sizes=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
     except Exception as why:  # whatever tensors that do not go together bring about
         raise ValueError(f"the weights do not fit: {first_line(why)}") from None
@@ -114,7 +116,7 @@ def _listed(verb: str, names: Iterable[str], tail: str = "", most: int = 3) -> s
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own report and progress bar: what is wrong is told once, by an error."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
