@@ -96,8 +96,8 @@ class Portions:
         """Where memory runs out, half as many images at a time, then half as many boxes, from then on."""
         try:
             return run(items)
-        except torch.OutOfMemoryError:
-            if len(items) <= 1 and self.boxes == 1:
+        except RuntimeError as why:  # a CPU's allocator raises this very class
+            if not _is_of_memory(why) or (len(items) <= 1 and self.boxes == 1):
                 raise
         torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
         if len(items) <= 1:
@@ -108,6 +108,10 @@ class Portions:
         self.images = max(1, min(self.images, half))
         log.warning("out of memory: going on with %d images at once", self.images)
         return self._served(run, items[:half]) + self._served(run, items[half:])
+
+
+def _is_of_memory(why: RuntimeError) -> bool:
+    return isinstance(why, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(why)
 
 
 @contextmanager

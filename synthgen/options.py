@@ -75,7 +75,11 @@ Captioner = Annotated[
 ]
 TopK = Annotated[int, typer.Option(min=1, help="Captions of a box, beside those by people")]
 MinScore = Annotated[
-    float | None, typer.Option(help="Captions below it get the reason low_score (mean token log-probability)")
+    float | None,
+    typer.Option(
+        help="Captions below it get the reason low_score, those without a score no_score (mean token log-probability, "
+        "at most 0)"
+    ),
 ]
 Forbidden = Annotated[
     str,
@@ -112,6 +116,10 @@ Checkpoint = Annotated[
     typer.Option(
         help="Weights (default: the official ones, downloaded once to $SYNTHGEN_WEIGHTS or ./weights)",
     ),
+]
+CaptionerCheckpoint = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the weights, which ofa and florence2 need; the README has a line that fetches each"),
 ]
 Device = Annotated[
     str | None,

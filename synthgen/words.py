@@ -9,6 +9,7 @@ from pathlib import Path
 from synthgen.generate.ingest import IngestReport
 from synthgen.generate.job import Job
 from synthgen.generate.run import Tally
+from synthgen.generate.worker import VARIED
 from synthgen.records.recipe import in_words
 from synthgen.records.sample import FLAGS
 from synthgen.records.store import Shard, ShardStore
@@ -61,8 +62,10 @@ def result(job: Job, tally: Tally) -> Iterator[str]:
         f"{layer}: {made} on {many(tally.images, 'image')} "
         f"in {many(tally.committed, 'shard')}, {tally.rate:.1f} images/s"
     )
-    if job.stage == "captions" and tally.captioned:
-        yield f"  {tally.varied / tally.captioned:.0%} of them have five that differ, or more"
+    if job.stage == "captions" and tally.described:
+        asked = job.stage_options.get("top_k", VARIED)
+        said = f"have {asked} that differ" if asked > 1 else "have one"
+        yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {said}"
     yield from flags(tally.flags)
     if tally.failed_images:
         failed = many(tally.failed_images, "image")

@@ -50,13 +50,13 @@ def test_from_boxes_to_captions_and_pictures(synthgen, tmp_path):
     code, told = synthgen("captions", *OWN)
     assert code == 0, told
     assert re.search(r"\d+ captions for 24 of 24 boxes on 8 images in 1 shard", told)
-    assert re.search(r"\d+% of them have five that differ", told)
+    assert re.search(r"^  \d+% of those that the captioner described have 5 that differ$", told, re.MULTILINE)
     assert parent(tmp_path, "captions") == "annotations"
     assert all(0 < len(a.captions) <= 5 for s in samples(tmp_path, "captions") for a in s.annotations)
     assert "nothing to do" in synthgen("captions", *OWN)[1]
     status = synthgen("status")[1]
     assert "made by  attributes top_k=5" in status
-    assert re.search(r"captions \d+ for 24 boxes, \d+% of them with five that differ", status)
+    assert re.search(r"captions \d+ for 24 boxes, \d+% of those described with as many as were asked for", status)
     code, told = synthgen("show", "boxes/train/captions", "--n", "2", "--out", "pictures")
     assert code == 0, told
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
@@ -82,6 +82,7 @@ def test_options_of_the_stage_are_of_the_recipe(synthgen, tmp_path):
     flags = ("--top-k", "2", "--min-score", "-1.5", "--forbidden", "words.txt")
     assert synthgen("captions", *OWN, *flags)[0] == 0
     made = [c for s in samples(tmp_path, "captions") for a in s.annotations for c in a.captions]
+    assert all("no_score" in c.reasons for c in made), "the minimum is not met, nor missed, and that is told"
     assert all(("forbidden_word" in c.reasons) == bool(re.search(r"\b(ball|coin)\b", c.text)) for c in made)
     assert any("forbidden_word" in c.reasons for c in made)
     (tmp_path / "words.txt").unlink()
@@ -100,6 +101,8 @@ def test_options_of_the_stage_are_of_the_recipe(synthgen, tmp_path):
         (("--checkpoint", "x"), r"'attributes' takes batch_size; got 'checkpoint'"),
         (("--forbidden", "none.txt"), r"no file none.txt; --forbidden takes"),
         (("--min-score", "nan"), r"--min-score nan should be a number"),
+        (("--min-score", "0.5"), r"--min-score 0.5 is what no caption reaches"),
+        (("--compile",), r"No such option.*--compile"),
         (("--reads", "masks"), r"boxes/train/masks has no shards"),
         (("--reads", "captions"), r"'captions' is what the job reads; .*such as captions-2"),
         (("--layer", "annotations"), r"'annotations' is what the job reads; .*such as captions"),

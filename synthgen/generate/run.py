@@ -36,7 +36,7 @@ class Tally:
 
     Attributes:
         shards: how many the run was to make; committed, failed: how many it did and did not.
-        images, annotations, masks, captions, captioned, varied: in committed shards; see `ShardReport`.
+        images, annotations, masks, captions, captioned, described, varied: in committed shards; see `ShardReport`.
         errors: the sentences of failed shards.
         flags: annotations by flag, in committed shards.
     """
@@ -48,6 +48,7 @@ class Tally:
     masks: int = 0
     captions: int = 0
     captioned: int = 0
+    described: int = 0
     varied: int = 0
     failed_images: int = 0
     errors: list[str] = field(default_factory=list)
@@ -65,6 +66,7 @@ class Tally:
         self.masks += report.masks
         self.captions += report.captions
         self.captioned += report.captioned
+        self.described += report.described
         self.varied += report.varied
         self.failed_images += len(report.failed)
         self.flags.update(report.flags)
@@ -142,6 +144,7 @@ def _status(job: Job, tally: Tally) -> dict[str, Any]:
         "masks": tally.masks,
         "captions": tally.captions,
         "captioned": tally.captioned,
+        "described": tally.described,
         "varied": tally.varied,
         "failed_images": tally.failed_images,
         "images_per_second": round(tally.rate, 3),

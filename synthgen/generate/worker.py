@@ -35,7 +35,7 @@ BATCH_BYTES = 512 * 2**20
 #: Batches that a stage has at once: while one is on the device, the other's images are made ready, or its masks packed.
 IN_FLIGHT = 2
 
-#: An object of so many captions (of a stage, no two say the same) has what training likes to draw from.
+#: Captions that an object is asked for where a job does not say; no two of a stage say the same.
 VARIED = 5
 
 #: (row in the shard, sample, pixels) each.
@@ -53,7 +53,8 @@ class ShardReport:
         too_many_errors: it was refused by the job's `max_error_share`.
         seconds: wall time.
         images, annotations, masks, captions: how many.
-        captioned, varied: objects that have captions, and those that have at least `VARIED` of them.
+        captioned: objects that have captions; described: that have some by a captioner; varied: as many by it as it was
+            asked for.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: how many annotations carry each flag.
     """
@@ -68,6 +69,7 @@ class ShardReport:
     masks: int = 0
     captions: int = 0
     captioned: int = 0
+    described: int = 0
     varied: int = 0
     failed: tuple[dict[str, Any], ...] = ()
     flags: dict[str, int] = field(default_factory=dict)
@@ -124,6 +126,9 @@ class Worker:
         if isinstance(done, ShardReport):
             return done
         flat = [annotation for sample in done.samples for annotation in sample.annotations]
+        # By a captioner: those of people are nobody's to ask for. A later stage keeps what an earlier one was asked.
+        made = [sum(caption.source != "human" for caption in a.captions) for a in flat]
+        asked = self.job.stage_options.get("top_k", done.parent.get("top_k", VARIED))
         report = ShardReport(
             done.shard,
             images=len(done.samples),
@@ -131,7 +136,8 @@ class Worker:
             masks=sum(a.segmentation is not None for a in flat),
             captions=sum(len(a.captions) for a in flat),
             captioned=sum(bool(a.captions) for a in flat),
-            varied=sum(len(a.captions) >= VARIED for a in flat),
+            described=sum(count > 0 for count in made),
+            varied=sum(count >= asked for count in made),
             failed=done.failed,
             flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
         )
@@ -147,11 +153,13 @@ class Worker:
                 "masks": report.masks,
                 "captions": report.captions,
                 "captioned": report.captioned,
+                "described": report.described,
                 "varied": report.varied,
                 "errors": sum(sample.error is not None for sample in done.samples),
                 "flags": report.flags,
             },
             "failed": list(done.failed),
+            **({"top_k": asked} if report.described else {}),
         }
         try:
             self.store.commit(done.shard, done.samples, footer)

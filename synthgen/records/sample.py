@@ -28,6 +28,7 @@ REASONS: dict[str, str] = {
     "only_category": "it says no more than the category",
     "forbidden_word": "it holds a word of the list that the run was given",
     "low_score": "its score is below the run's minimum",
+    "no_score": "the run was given a minimum, and the captioner gives no score",
     "repeats": "it says the same words again and again",
 }
 

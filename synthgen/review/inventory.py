@@ -84,9 +84,9 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
         yield f"  images   {counts['images']:,}, {counts['errors']:,} with an error"
         yield f"  boxes    {counts['annotations']:,}" + (f", {counts['masks']:,} masks" if "masks" in counts else "")
         if counts["captions"]:
-            share = counts["varied"] / max(counts["captioned"], 1)
-            words = f"{counts['captions']:,} for {counts['captioned']:,} boxes"
-            yield f"  captions {words}, {share:.0%} of them with five that differ"
+            share = f"{counts['varied'] / max(counts['described'], 1):.0%}"
+            more = f", {share} of those described with as many as were asked for" if counts["described"] else ""
+            yield f"  captions {counts['captions']:,} for {counts['captioned']:,} boxes{more}"
         if layer.flags:
             yield f"  flags    {', '.join(f'{flag} {n:,}' for flag, n in sorted(layer.flags.items()))}"
         yield from _runs(store / layer.name / "_log")

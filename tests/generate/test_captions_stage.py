@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import attributes
@@ -21,7 +23,7 @@ from synthgen.language.phrases import gist
 from synthgen.records.geometry import encode_mask
 from synthgen.records.recipe import in_words
 from synthgen.records.sample import FLAGS, NOT_PROMPTED, REASONS, Annotation, Caption, Sample
-from synthgen.records.store import ShardStore
+from synthgen.records.store import Shard, ShardStore
 
 HEIGHT, WIDTH = 20, 30
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -222,8 +224,9 @@ def test_forbidden_words_are_a_reason_and_drop_nothing():
     assert judged("a snuglyish dog", forbidden=forbidden).reasons == ()
 
 
-def test_low_scores_are_a_reason_and_no_score_is_none():
-    scores = {-0.123456: (), -1.5: (), -1.50006: ("low_score",), -9.0: ("low_score",), None: ()}
+def test_low_scores_are_a_reason_and_no_score_is_another():
+    """What gives no scores neither reaches a minimum nor fails it."""
+    scores = {-0.123456: (), -1.5: (), -1.50006: ("low_score",), -9.0: ("low_score",), None: ("no_score",)}
     for score, reasons in scores.items():
         found = judged(Caption("a big dog", "toy", score), min_score=-1.5)
         assert found.reasons == reasons, score
@@ -234,7 +237,7 @@ def test_low_scores_are_a_reason_and_no_score_is_none():
 def test_stutter_is_a_reason_and_reasons_are_sorted():
     found = judged(Caption("dog dog dog", "toy", -9), min_score=0, forbidden=frozenset({"dog"}))
     assert found.reasons == ("forbidden_word", "low_score", "only_category", "repeats")
-    assert set(found.reasons) == set(REASONS)
+    assert {*found.reasons, "no_score"} == set(REASONS)
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -283,6 +286,7 @@ def test_options_that_make_no_sense(tmp_path):
     for options, sentence in (
         ({"top_k": 0}, "--top-k 0 should be at least 1"),
         ({"min_score": float("nan")}, "--min-score nan should be a number"),
+        ({"min_score": 0.5}, "--min-score 0.5 is what no caption reaches"),
         ({"forbidden": "lists/none.txt"}, "no file lists/none.txt"),
         ({"forbidden": str(tmp_path / "latin.txt")}, "takes a text file in UTF-8"),
         ({"forbidden": str(tmp_path / "large.txt")}, "is larger than"),
@@ -394,6 +398,40 @@ def test_the_footer_counts_captions(real):
     assert sum(c["captions"] for c in counts) == sum(len(a.captions) for a in flat)
     assert sum(c["captioned"] for c in counts) == sum(bool(a.captions) for a in flat)
     assert sum(c["varied"] for c in counts) == sum(len(a.captions) == 5 for a in flat)
+    assert sum(c["described"] for c in counts) == sum(bool(a.captions) for a in flat)
+
+
+def test_what_varies_has_as_many_captions_as_were_asked_for_and_not_by_people(real):
+    def counted(**fields):
+        given = replace(real, **fields)
+        made_by(given)
+        store = ShardStore(given.store)
+        footers = [store.footer(shard) for shard in store.layer("real", "train", given.layer)]
+        assert {footer["top_k"] for footer in footers} == {given.stage_options.get("top_k", 2)}
+        return [sum(footer["counts"][key] for footer in footers) for key in ("captioned", "described", "varied")]
+
+    counts = Counter(len(a.captions) for s in made_by(replace(real, layer="all")) for a in s.annotations)
+    total = counts.total() - counts[0]
+    two = counted(layer="two", stage_options={"top_k": 2})
+    assert two == [total, total, total - counts[1]]
+    assert two[2] > counts[5]
+    # Masks over these captions were asked for none; what is said of the captions stays true.
+    assert counted(layer="masks", reads="two", stage="masks", plugin="box_fill", stage_options={}) == two
+
+
+def test_captions_by_people_are_not_what_a_captioner_varies(tmp_path):
+    people = tuple(Caption(f"mine {i}", "human") for i in range(7))
+    before = [sample(box(1, captions=people), box(2, flags=("crowd",), captions=people), box(3))]
+    store = ShardStore(tmp_path)
+    given = job(tmp_path, tmp_path, plugin="toys.mute", stage_options={"top_k": 2})
+    shard = Shard("real", "train", "annotations", 0, 1)
+    footer = {"fingerprint": "f", "counts": {}, "failed": []}
+    store.commit(shard, before, footer)
+    Image.fromarray(IMAGE).save(tmp_path / "1.png")
+    (report,) = in_process(given, [shard.of("captions")])
+    assert report.error is None, report.error
+    assert (report.captioned, report.described, report.varied) == (3, 2, 0)
+    assert report.captions == 7 + 7 + 2
 
 
 def test_masks_and_captions_in_either_order(real):

@@ -299,6 +299,8 @@ def test_images_and_boxes_of_any_size(folder, shape):
 
 
 def test_bf16(folder):
+    assert make(folder).network.dtype == torch.float32
+    assert make(folder, precision="bf16").network.dtype == torch.bfloat16
     found = told(make(folder, precision="bf16"))
     assert all(captions and all(np.isfinite(c.score) for c in captions) for own in found for captions in own)
 

@@ -20,7 +20,10 @@ from synthgen.cli import main
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import ofa
 from synthgen.generate.stages.captions import Captions
+from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
 from synthgen.networks.ofa.model import Encoder, Ofa
+from synthgen.networks.ofa.preprocess import to_pixels
+from synthgen.networks.ofa.tokenizer import clean
 from synthgen.records.sample import NOT_PROMPTED, Annotation, Sample
 from synthgen.records.store import ShardStore
 
@@ -139,6 +142,49 @@ def test_groups_find_at_least_as_many_captions_as_plain_beams_and_other_beginnin
     assert five[1] >= five[0]
     beginnings = [sum(len({c.text[:1] for c in captions[:5]}) for captions in found) for found in (plain, diverse)]
     assert beginnings[1] > beginnings[0]
+
+
+@pytest.mark.parametrize("own", [{"length_penalty": 2.0, "no_repeat_ngram": 0}, {"no_repeat_ngram": 2, "groups": 2}])
+def test_what_the_search_is_told_is_what_it_does_and_scores_are_means(folder, own):
+    """Against the search itself, which the reference's goldens hold to; with other settings than these it says else."""
+    captioner = make(folder, **own)
+    settings = BeamSettings(beams=10, max_length=8, **{"diversity": 0.5, **own})
+    network, (first,) = captioner.network, [view(captioner, 0)]
+    image = network.stem(to_pixels([first.resized], network.device))
+    prompts = torch.tensor([captioner.tokenizer.region_prompt(corners) for corners in first.bins.tolist()])
+    expected = list(describe(network, image, [0] * len(prompts), prompts, settings, chunk=8))
+    assert [h for own in captioner._run([first]) for h in own] == expected
+    assert expected != [h for own in make(folder)._run([first]) for h in own]
+    for captions, hypotheses in zip(told(captioner, IMAGES[:1], BOXES[:1])[0], expected, strict=True):
+        means = {clean(captioner.tokenizer.decode(h.tokens)): h.mean_log_probability for h in reversed(hypotheses)}
+        assert {c.text: c.score for c in captions} == {text: mean for text, mean in means.items() if text}
+        if "length_penalty" in own:
+            assert {c.score for c in captions}.isdisjoint(h.score for h in hypotheses)
+
+
+def test_of_beams_that_say_the_same_the_stage_keeps_five_that_differ(folder, monkeypatch):
+    """More beams than captions are of use only if none is cut before those that say the same are merged."""
+    captioner = make(folder)
+    said = [" cat", " a cat", " the cat", " a dog", " dog", " hen", " the dog", " cow", " pig", " ox"]
+    hypotheses = [
+        Hypothesis([*captioner.tokenizer.encode(text), 2], -0.1 * i, -0.1 * i) for i, text in enumerate(said, 1)
+    ]
+    monkeypatch.setattr(captioner, "_run", lambda views: [[hypotheses] for _ in views])
+    given = Sample(1, "toy/1", "1.png", 100, 150, (Annotation(1, (2, 2, 50, 50), "cat"),))
+    (done,) = Captions(captioner).process([given], IMAGES[:1])
+    assert [c.text for c in done.annotations[0].captions] == ["cat", "a dog", "hen", "cow", "pig"]
+
+
+def test_precision_is_that_of_the_network(folder):
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        network = make(folder, precision=precision).network
+        assert network.encoder.embed_tokens.weight.dtype == network.decoder.layers[0].fc1.weight.dtype == dtype
+
+
+@pytest.mark.parametrize(("options", "boxes"), [({}, 8), ({"num_beams": 5}, 8), ({"num_beams": 40}, 2)])
+def test_more_beams_are_fewer_boxes_at_once(folder, options, boxes):
+    assert make(folder, **options).portions.boxes == boxes
+    assert make(folder, **options, box_chunk=7).portions.boxes == 7
 
 
 def test_bfloat16_says_nearly_what_float32_says(folder):
@@ -330,7 +376,7 @@ def test_more_captions_than_beams_are_refused(folder):
         ({"side": 128}, r"^-O side=128 is more than this OFA's 112 pixels$"),
         ({"groups": 3}, r"^10 beams in 3 groups.*; see --num-beams"),
         ({"num_beams": 0}, r"^0 beams in 1 groups"),
-        ({"num_beams": 5000}, r"^--num-beams 5000 should be below half the 9458 words$"),
+        ({"num_beams": 129}, r"^--num-beams 129 should be at most 128$"),
         ({"max_length": 0}, r"of at most 0 tokens, are no search"),
         ({"max_length": 64}, r"^--max-length 64 should be below 64$"),
         ({"no_repeat_ngram": -1}, r"no_repeat_ngram -1 do not go together"),
@@ -383,6 +429,7 @@ def test_the_command_makes_the_same_bytes_again_and_keeps_the_digest_not_the_pat
     footer = store.footer(store.layer("boxes", "train", "captions")[0])
     assert footer["recipe"]["options"]["weights"] == settled(folder)["weights"]
     assert footer["recipe"]["options"]["num_beams"] == 10
+    assert footer["recipe"]["options"]["max_length"] == 8
     assert str(folder) not in json.dumps(footer)
     assert "nothing to do" in synthgen("captions", *WORLD, *OFA, "--checkpoint", str(folder))[1]
 

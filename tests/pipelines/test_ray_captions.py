@@ -18,7 +18,8 @@ OWN = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "pho
 
 def run(folder: Path, *words: str) -> str:
     own = {key: value for key, value in os.environ.items() if not key.startswith(("SYNTHGEN_", "RAY_"))}
-    # Ray gives a worker as many threads as CPUs; over how many a sum is parted decides the last bits of a score.
+    # Over how many threads a sum is parted decides the last bits of a score. Alone, PyTorch takes as many as there are
+    # cores; Ray gives a worker as many as CPUs, one by default. With as many here as there the bytes are the same.
     own |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", *words], cwd=folder, env=own, check=True, text=True, capture_output=True, timeout=180

@@ -40,8 +40,12 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 TOKENIZER = ("vocab.json", "merges.txt")
 FETCH_WORDS = "hf download OFA-Sys/ofa-base vocab.json merges.txt"
 
-#: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
+#: On CUDA: from so many GiB of free memory on, so many images at once, and boxes of `_BEAMS` beams; of more, fewer.
 _AUTO = ((40, 32, 256), (14, 16, 96), (0, 4, 24))
+_BEAMS = 10
+
+#: More find nothing better, and cost memory for each box.
+MOST_BEAMS = 128
 
 
 def settle(**options: Any) -> dict[str, Any]:
@@ -94,7 +98,8 @@ def build(
     images, boxes = 1, 8
     if place.type == "cuda":
         images, boxes = next((i, b) for least, i, b in _AUTO if free_gib(place) >= least)
-    portions = Portions(images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes)
+    boxes = box_chunk if box_chunk > 0 else max(1, boxes * _BEAMS // max(_BEAMS, num_beams))
+    portions = Portions(images if batch_size == "auto" else int(batch_size), boxes)
     source = f"ofa {name_of(network.numbers)}"
     return OfaCaptioner(network, tokenizer, _settings(options), source=source, side=side, portions=portions)
 
@@ -195,6 +200,8 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
     """The options made definite, tokenizer and weights, once all are seen to go together; see `settle`."""
     check_options(options["device"], options["precision"], options["batch_size"])
     settings, side = _settings(options), options["side"]
+    if settings.beams > MOST_BEAMS:
+        raise SynthgenError(f"--num-beams {settings.beams} should be at most {MOST_BEAMS}")
     if side < STRIDE or side % STRIDE:
         raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
     folder = _folder(options["checkpoint"])
@@ -217,8 +224,6 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
         raise SynthgenError(f"-O side={side} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
     if settings.max_length >= min(numbers.positions, LONGEST):
         raise SynthgenError(f"--max-length {settings.max_length} should be below {min(numbers.positions, LONGEST)}")
-    if 2 * settings.beams >= numbers.vocabulary:
-        raise SynthgenError(f"--num-beams {settings.beams} should be below half the {numbers.vocabulary} words")
     digests = "\n".join(f"{file.name} {sha256_of(file)}" for file in (*(folder / name for name in TOKENIZER), path))
     weights = sha256(digests.encode()).hexdigest()
     if options["weights"] not in ("", weights):

@@ -46,7 +46,7 @@ def settle(
     Args:
         options: the captioner's own, settled.
         top_k: captions of a box, beside those by people.
-        min_score: captions below it get the reason "low_score"; None = none does.
+        min_score: captions below it get the reason "low_score", and those without a score "no_score"; None = none does.
         forbidden: words or phrases with commas between them, or a file with one a line.
 
     Raises:
@@ -61,6 +61,11 @@ def settle(
         )
     if min_score is not None and not np.isfinite(min_score):
         raise SynthgenError(f"--min-score {min_score} should be a number, such as --min-score -1.5")
+    if min_score is not None and min_score > 0:
+        raise SynthgenError(
+            f"--min-score {min_score} is what no caption reaches: scores are mean log-probabilities of tokens, at most "
+            "0; -1.5 is a start"
+        )
     definite = {"top_k": top_k, "min_score": min_score, "forbidden": ",".join(sorted(_phrases(forbidden))) or None}
     return {key: value for key, value in definite.items() if value is not None}
 
@@ -143,6 +148,7 @@ class Captions:
             "only_category": _lemmas(caption.text) <= {lemma for name in names(category) for lemma in _lemmas(name)},
             "forbidden_word": holds(caption.text, self.forbidden),
             "low_score": score is not None and self.min_score is not None and score < self.min_score,
+            "no_score": score is None and self.min_score is not None,
             "repeats": repeats(caption.text),
         }
         reasons = tuple(sorted(reason for reason, given in found.items() if given))
