@@ -119,6 +119,23 @@ def test_each_mistake_has_its_sentence(synthgen, tmp_path, words, sentence):
     assert not list(tmp_path.rglob("captions/*.parquet"))
 
 
+def test_help_promises_no_more_than_captioners_take(synthgen):
+    code, told = synthgen("captions", "--help")
+    told = " ".join(told.split())
+    assert code == 0
+    assert "--checkpoint <path> Folder of the weights, which ofa and florence2 need" in told
+    assert "--compile" not in told
+    assert "downloaded once" not in told
+    assert "--compile" in synthgen("masks", "--help")[1]
+
+
+def test_the_share_is_of_what_was_asked_for(synthgen):
+    code, told = synthgen("captions", *OWN, "--top-k", "1")
+    assert code == 0, told
+    assert "  100% of those that the captioner described have one\n" in told
+    assert "100% of those described with as many as were asked for" in synthgen("status")[1]
+
+
 def test_a_captioner_that_fails_on_an_image_flags_its_boxes_and_may_be_retried(synthgen, tmp_path):
     from PIL import Image
 
