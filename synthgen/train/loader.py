@@ -114,7 +114,7 @@ class Loader:
         self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if isinstance(why, RuntimeError) and (sentence := killed(why)) is not None:
+        if (sentence := killed(why)) is not None:
             raise SynthgenError(sentence) from None
 
     def _identity(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,9 @@ class Readers:
         """
         try:
             packed: Packed | _Refused = next(self._batches)
-        except RuntimeError as why:
-            if (sentence := killed(why)) is None:
+        except (RuntimeError, EOFError, OSError) as why:  # the last two where it died between two parts of a batch
+            sentence = killed(why) or self._dead()
+            if sentence is None:
                 raise
             self.close()
             raise SynthgenError(sentence) from None
@@ -91,24 +93,48 @@ class Readers:
 
     def close(self) -> None:
         """End the processes, and wait for that."""
-        if hasattr(self._batches, "_shutdown_workers"):  # its own end comes with the last reference to it: too late
-            self._batches._shutdown_workers()
-        self._batches = iter(())
+        batches, self._batches = self._batches, iter(())
+        if not hasattr(batches, "_shutdown_workers"):
+            return
+        try:
+            batches._shutdown_workers()  # its own end comes with the last reference to it: too late
+        except RuntimeError as why:
+            if killed(why) is None:
+                raise
+            for worker in batches._workers:  # word of one that was killed came between
+                worker.kill()
+                worker.join()
+
+    def _dead(self) -> str | None:
+        """The sentence for a reader that was killed; None = none was. That may be known a moment later than felt."""
+        try:
+            for _ in range(20):
+                for worker in getattr(self._batches, "_workers", ()):
+                    if (worker.exitcode or 0) < 0:
+                        return _sentence(str(worker.pid), signal.strsignal(-worker.exitcode) or "")
+                time.sleep(0.05)
+        except RuntimeError as why:
+            return killed(why)
+        return None
 
 
-def killed(why: RuntimeError) -> str | None:
+def killed(why: BaseException | None) -> str | None:
     """The sentence for the death of a reader, as torch tells it; None = it tells something else.
 
     Torch notices such a death wherever its host stands in its work, not only where a batch is asked for.
     """
-    found = _DIED.search(str(why))
-    if found is None:
-        return None
-    who, by = f"the reader process {found[1]}", found[2]
-    if by and by.startswith("Bus"):
+    found = _DIED.search(str(why)) if isinstance(why, RuntimeError) else None
+    return _sentence(found[1], (found[2] or "").strip()) if found else None
+
+
+def _sentence(pid: str, by: str) -> str:
+    who = f"the reader process {pid}"
+    if by.startswith("Bus"):
         return f"{who} ran out of shared memory; enlarge /dev/shm (docker run --shm-size 16g), or lower readers.workers"
-    how = f"was killed ({by.strip()})" if by else "ended by itself"
-    return f"{who} {how}, most likely for want of memory; lower readers.workers, readers.cache_mib or the batch size"
+    how = f" ({by})" if by else ""
+    return (
+        f"{who} died{how}, most likely for want of memory; lower readers.workers, readers.cache_mib or the batch size"
+    )
 
 
 def _begin(worker: int) -> None:  # noqa: ARG001 - so torch calls it

@@ -133,6 +133,8 @@ class Rows:
         self._units = units(taken, readers)
         self._epoch, self._unit, self._row = at
         self._mine = self._shuffled()
+        self._group = (-1, -1)
+        self._samples: list[Sample] = []
         self._held: list[tuple[Sample, str]] = []
         if self._unit < len(self._mine) and self._row:
             self._held = self._unit_rows()
@@ -167,10 +169,13 @@ class Rows:
         place, group, first, end = self._mine[self._unit].tolist()
         shard = self._taken.shards[place]
         key = f"{self._key}/{self._epoch}/{shard.index}/{group}"
-        samples = list(self._store.read(shard, [group]))
-        order = list(range(first, min(end, len(samples))))
+        if self._group != (place, group):  # in a layer of one row group, units follow each other in it
+            self._samples, self._held = [], []  # no two at a time
+            self._samples = list(self._store.read(shard, [group]))
+            self._group = place, group
+        order = list(range(first, end))
         random.Random(f"{key}/{first}").shuffle(order)  # noqa: S311
-        return [(samples[row], f"{key}/{row}") for row in order]
+        return [(self._samples[row], f"{key}/{row}") for row in order]
 
 
 class InOrder:
