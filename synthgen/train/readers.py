@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -139,6 +140,13 @@ def _sentence(pid: str, by: str) -> str:
 
 def _begin(worker: int) -> None:  # noqa: ARG001 - so torch calls it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _told
+
+
+def _told(kind: type[BaseException], why: BaseException, trace: TracebackType | None) -> None:
+    """A host that left in the middle of a batch is no news to it."""
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, why, trace)
 
 
 def _as_it_is(sent: Any) -> Any:
