@@ -1,0 +1,74 @@
+"""MQ-Former: images and the texts that may name what is in them -> labels, boxes and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from synthgen.networks.mqformer.backbone import ResNet, Swin
+from synthgen.networks.mqformer.decoder import Decoded, Decoder
+from synthgen.networks.mqformer.pixel_decoder import PixelDecoder
+from synthgen.networks.mqformer.text_encoder import TextEncoder
+
+
+class MQFormer(nn.Module):
+    """The four parts, one after another."""
+
+    def __init__(
+        self, backbone: Swin | ResNet, pixel_decoder: PixelDecoder, decoder: Decoder, text_encoder: TextEncoder
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pixel_decoder = pixel_decoder
+        self.decoder = decoder
+        self.text_encoder = text_encoder
+
+    def forward(
+        self, images: Tensor, padding: Tensor, texts: Sequence[Sequence[str]], names: Sequence[bool]
+    ) -> Decoded:
+        """Find what the texts name.
+
+        Args:
+            images: float32 [B, 3, H, W], normalised; zero on padding.
+            padding: bool [B, H, W], True on padding, which is right and bottom.
+            texts: the label space of each image, of one text or more.
+            names: for each image, whether its texts are names of categories rather than phrases.
+        """
+        pyramid = self.pixel_decoder(self.backbone(images), padding)
+        return self.decoder(pyramid, self._embedded(texts, names))  # type: ignore[no-any-return]
+
+    def _embedded(self, texts: Sequence[Sequence[str]], names: Sequence[bool]) -> list[Tensor]:
+        """For each image [its texts, text_dim]; a text that several images have is encoded once."""
+        wanted = [[(text, name) for text in own] for own, name in zip(texts, names, strict=True)]
+        place = {asked: i for i, asked in enumerate(dict.fromkeys(asked for own in wanted for asked in own))}
+        found = self.text_encoder([text for text, _ in place], [name for _, name in place])
+        return [found[[place[asked] for asked in own]] for own in wanted]
+
+
+def build(
+    backbone: Swin | ResNet,
+    text_encoder: TextEncoder,
+    *,
+    conditional: int = 300,
+    learnable: int = 100,
+    dim: int = 256,
+    encoder_layers: int = 6,
+    decoder_layers: int = 9,
+    heads: int = 8,
+    checkpointing: bool = False,
+) -> MQFormer:
+    """Put a network together around a backbone and a text encoder; the numbers are Mask DINO's and the paper's."""
+    levels = 4
+    return MQFormer(
+        backbone,
+        PixelDecoder(
+            backbone.channels, dim=dim, mask_dim=dim, levels=levels, layers=encoder_layers, heads=heads,
+            feedforward=4 * dim, checkpointing=checkpointing,
+        ),
+        Decoder(
+            dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional=conditional, learnable=learnable,
+            levels=levels, layers=decoder_layers, heads=heads, feedforward=8 * dim, checkpointing=checkpointing,
+        ),
+        text_encoder,
+    )  # fmt: skip
