@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from synthgen.errors import SynthgenError
 from synthgen.train.batch import Packed
+from synthgen.train.transforms import use_one_thread
 
 _DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited)")
 
@@ -140,6 +141,7 @@ def _sentence(pid: str, by: str) -> str:
 
 def _begin(worker: int) -> None:  # noqa: ARG001 - so torch calls it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_one_thread()
     sys.excepthook = _told
 
 

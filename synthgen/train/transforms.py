@@ -129,6 +129,11 @@ def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
     )
 
 
+def use_one_thread() -> None:
+    """Let OpenCV use no threads in this process: for readers, which are as many as there are cores for them."""
+    cv2.setNumThreads(0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Places:
     """Which pixel of the original each pixel of a view, [h, w], shows.

@@ -13,11 +13,13 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,12 +27,12 @@ from toys import layers
 from toys.layers import annotation, phrase, row
 
 from synthgen.errors import SynthgenError
-from synthgen.train.batch import PIXEL_MEAN, PIXEL_STD, Batch, pack, unpack
+from synthgen.train.batch import PIXEL_MEAN, PIXEL_STD, Batch, Packed, pack, unpack
 from synthgen.train.loader import Loader, joined
 from synthgen.train.manifest import EvalSource, Manifest
 from synthgen.train.mixture import Drawn, Mixture
 from synthgen.train.once import Once
-from synthgen.train.readers import killed
+from synthgen.train.readers import Readers, Stream, killed
 from synthgen.train.transforms import Example
 
 TESTS = Path(__file__).parents[1]
@@ -345,6 +347,26 @@ def test_a_reader_that_dies_while_its_host_does_something_else_is_a_sentence(tmp
 def test_what_torch_says_of_a_dead_reader(said: str, told: str | None) -> None:
     sentence = killed(RuntimeError(said))
     assert (sentence is None) == (told is None) and (told or "") in (sentence or "")
+
+
+def test_a_reader_is_one_thread_deaf_to_ctrl_c_and_unpacks_nothing() -> None:
+    class Telling(Stream):
+        def batches(self, worker: int) -> Iterator[Packed]:
+            packed = pack([Drawn(example((3, 4), (3, 4), [True]), 0, "k")])
+            deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            packed.position = {
+                "worker": worker, "opencv": cv2.getNumThreads(), "torch": torch.get_num_threads(), "deaf": deaf,
+                "shared": packed.images.is_shared() and packed.masks.is_shared(),
+            }  # fmt: skip
+            yield packed
+
+    readers = Readers(Telling(), workers=2)
+    sent = list(readers)
+    readers.close()
+    assert [p.position for p in sent] == [
+        {"worker": i, "opencv": 1, "torch": 1, "deaf": True, "shared": True} for i in (0, 1)
+    ]
+    assert all(p.batch is None for p in sent)
 
 
 CTRL_C = """
