@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-IMAGES, BOXES, CATEGORIES = 1_742_289, 25_407_598, 365
+IMAGES, BOXES, CATEGORIES, PATCHES = 1_742_289, 25_407_598, 365, 51
 
 
 def main() -> None:
@@ -95,16 +96,23 @@ def run(way: str, file: Path, store: Path) -> None:
     print(json.dumps({"seconds": seconds, "peak": peak, "found": found, "of which": parts}))
 
 
-def write(file: Path, scale: float) -> tuple[int, int]:
-    """Write the file: keys, order and digits as in the release, boxes of arbitrary images one after the other."""
+def write(file: Path, scale: float, photographs: Sequence[tuple[str, int, int]] = ()) -> tuple[int, int]:
+    """Write the file: keys, order and digits as in the release, boxes of arbitrary images one after the other.
+
+    Args:
+        photographs: (name, height, width), which the images are then, over and over; default: made-up ones.
+    """
     rng = random.Random(0)
     images, boxes = int(IMAGES * scale), int(BOXES * scale)
     with file.open("w") as out:
         out.write('{"images": [')
         for i in range(images):
-            name = f"images/v1/patch{i % 51}/objects365_v1_{i:08d}.jpg"
+            name = f"images/v1/patch{i % PATCHES}/objects365_v1_{i:08d}.jpg"
             out.write(", " if i else "")
             height, width = rng.randrange(350, 1400), rng.randrange(350, 1400)
+            if photographs:
+                photograph, height, width = photographs[i % len(photographs)]
+                name = f"images/v1/patch{i % PATCHES}/{photograph}"
             out.write(
                 f'{{"height": {height}, "id": {i}, "license": 5, "width": {width}, "file_name": "{name}", "url": ""}}'
             )
