@@ -112,18 +112,19 @@ def unpack(packed: Packed, *, pin: bool = False) -> Batch:
         pin: into page-locked memory.
     """
     count, height, width, _ = packed.images.shape
-    shape = (count, 3, height, width)
-    # Numpy asks the system for large pages, torch does not: half the time would go into small ones.
-    images = torch.empty(shape, pin_memory=True) if pin else torch.from_numpy(np.empty(shape, np.float32))
-    padding = torch.ones((count, height, width), dtype=torch.bool, pin_memory=pin)
+    images = _empty((count, 3, height, width), np.float32, pin)
+    padding = _empty((count, height, width), np.bool_, pin)
     masks, ignore = (t.pin_memory() if pin else t for t in (packed.masks, packed.ignore))
-    from_images, to_images = packed.images.numpy(), images.numpy()
+    from_images, to_images, to_padding = packed.images.numpy(), images.numpy(), padding.numpy()
+    to_padding[:] = (
+        True  # by numpy, as all that follows: threads of torch wait for each other where readers are at work
+    )
     targets = []
     first = 0
     for i, small in enumerate(packed.targets):
         h, w = small["size"]
         _normalise(from_images[i, :h, :w], to_images[i])
-        padding[i, :h, :w] = False
+        to_padding[i, :h, :w] = False
         end = first + int(small["has_mask"].sum())
         tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in small.items()}
         targets.append({**tensors, "masks": masks[first:end], "ignore": ignore[i]})
@@ -131,12 +132,15 @@ def unpack(packed: Packed, *, pin: bool = False) -> Batch:
     return Batch(images, padding, targets, packed.sources)
 
 
-def _normalise(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
-    """Fill a canvas, [3, H, W], with an image, [h, w, 3], and padding.
+def _empty(shape: tuple[int, ...], dtype: type[np.generic], pin: bool) -> Tensor:
+    """Memory for a batch. Numpy asks the system for large pages, torch does not, and pages are half of the time."""
+    if pin:
+        return torch.empty(shape, dtype=torch.bool if dtype is np.bool_ else torch.float32, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, dtype))
 
-    By strips that stay in the processor's cache, and by numpy: threads of torch would wait for each other where readers
-    use all cores.
-    """
+
+def _normalise(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
+    """Fill a canvas, [3, H, W], with an image, [h, w, 3], and zeros; by strips, which stay in the processor's cache."""
     height, width, _ = image.shape
     canvas[:, height:] = 0
     canvas[:, :height, width:] = 0
