@@ -116,9 +116,8 @@ def unpack(packed: Packed, *, pin: bool = False) -> Batch:
     padding = _empty((count, height, width), np.bool_, pin)
     masks, ignore = (t.pin_memory() if pin else t for t in (packed.masks, packed.ignore))
     from_images, to_images, to_padding = packed.images.numpy(), images.numpy(), padding.numpy()
-    to_padding[:] = (
-        True  # by numpy, as all that follows: threads of torch wait for each other where readers are at work
-    )
+    # All by numpy: torch's threads wait for each other, many times as long, where readers are at work on all cores.
+    to_padding[:] = True
     targets = []
     first = 0
     for i, small in enumerate(packed.targets):
@@ -156,7 +155,7 @@ def _zeros(*shape: int, dtype: torch.dtype) -> Tensor:
     """Zeros; in a reader process they lie at once in memory that its host sees, as torch's own collation has it."""
     size = math.prod(shape) * dtype.itemsize
     if not size or get_worker_info() is None:
-        return torch.zeros(shape, dtype=dtype)
+        return torch.from_numpy(np.zeros(shape, np.uint8)).view(dtype)
     shared: Any = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
     flat: Tensor = torch.empty(0, dtype=dtype).set_(shared)
     return flat.view(shape)
