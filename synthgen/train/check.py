@@ -165,7 +165,10 @@ def _look(house: ShardStore, at: Place, source: EvalSource, known: list[str], fo
     if held.missing:
         total = held.missing + len(held.shards)
         what = f"{held.missing:,} of {total:,} shards of {source.shards} are missing, and so are their images"
-        found.warnings.append(Mistake((*at, "shards"), what))
+        if isinstance(source, Source):
+            found.warnings.append(Mistake((*at, "shards"), what))
+        else:  # nobody can say then that none of them is learned from
+            found.mistakes.append(Mistake((*at, "shards"), f"{what}; let its job go on"))
     if errors := held.count("errors"):
         what = f"{errors:,} of {held.count('images'):,} images of {source.shards} have an error, and are passed over"
         found.warnings.append(Mistake((*at, "shards"), what))

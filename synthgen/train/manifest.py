@@ -107,7 +107,7 @@ class Source(EvalSource):
         max_texts: names and phrases that an image is asked for, at most.
     """
 
-    ratio: Annotated[float, Field(gt=0)] = 1.0
+    ratio: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     min_predicted_iou: _Score = None
     min_stability_score: _Score = None

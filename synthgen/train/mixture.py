@@ -31,8 +31,9 @@ from synthgen.train.transforms import Example, train_view
 #: source in which one image of a hundred is described, by the bad luck of one of many readers.
 TRIES = 1_000
 
-#: So many images in a row may be unreadable.
-UNREADABLE = 50
+#: So many images in a row may be unreadable, of several row groups: a part of a dataset that was not unpacked is passed
+#: over. More of them are no part any more.
+UNREADABLE, UNREADABLE_PART = 200, 4000
 
 #: 2**64 divided by the golden ratio. Its multiples, modulo 2**64, fill every interval as evenly as can be: after n
 #: draws a source has its part of them but for a few, where independent draws would miss by the root of n.
@@ -152,6 +153,7 @@ class _Feed:
         self._taken, self._excluded, self._pixels, self._seen = taken, excluded, pixels, seen
         self._idle = 0  # rows passed over in a row, for whatever reason
         self._failed = 0  # images in a row that could not be used
+        self._used = False  # whether one could
         self._nothing: Counter[str] | None = Counter()  # samples that taught nothing, and what they held; until one did
 
     def example(self) -> tuple[Example, str]:
@@ -170,6 +172,7 @@ class _Feed:
                     continue
                 if example is not None:
                     self._idle = self._failed = 0
+                    self._used = True
                     self._nothing = None
                     return example, sample.image_key
                 self._pass_over("nothing")
@@ -226,8 +229,8 @@ class _Feed:
         unreadable = isinstance(why, ImageError)
         self._seen.name(self._index, f"{sample.file_name}: {why}")
         self._failed += 1
-        if self._failed == UNREADABLE:
-            first = f"{UNREADABLE} images of {self._taken.name} in a row"
+        if self._failed == (UNREADABLE_PART if self._used else UNREADABLE):
+            first = f"{self._failed:,} images of {self._taken.name} in a row"
             if not unreadable:
                 raise SynthgenError(f"{first} have annotations that cannot be learned from; the last: {why}")
             raise SynthgenError(

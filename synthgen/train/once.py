@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
@@ -132,6 +134,10 @@ class _InOrder(Stream):
         if sample.error is not None:
             seen.count(0, {"skipped/error": 1})
             return None
+        image: NDArray[np.uint8] | None = None
+        if not (sample.height and sample.width):  # the source does not say, and boxes need a frame
+            image = pixels.load(self._taken.images, sample)
+            sample = replace(sample, height=image.shape[0], width=image.shape[1])
         task, names = cast(Task, plugins.load(SHELF, self._task)), self._taken.categories
         rng = random.Random(f"{sample.image_key}/{sample.image_id}")  # noqa: S311 - the same in every evaluation
         target = task.target(sample, names, rng, max_texts=max(1, len(names), len(sample.annotations)))
@@ -141,7 +147,9 @@ class _InOrder(Stream):
             seen.count(0, {"skipped/nothing": 1})
             return None
         short, long = self._sides
-        example = eval_view(pixels.load(self._taken.images, sample), target, short=short, long=long)
+        if image is None:
+            image = pixels.load(self._taken.images, sample)
+        example = eval_view(image, target, short=short, long=long)
         seen.count(0, counted(sample, target, example))
         return Drawn(example, 0, sample.image_key), {"sample": sample, "original": target}
 

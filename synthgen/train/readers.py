@@ -112,8 +112,8 @@ class Readers:
         try:
             for _ in range(20):
                 for worker in getattr(self._batches, "_workers", ()):
-                    if (worker.exitcode or 0) < 0:
-                        return _sentence(str(worker.pid), signal.strsignal(-worker.exitcode) or "")
+                    if worker.exitcode not in (None, 0):
+                        return _sentence(str(worker.pid), signal.strsignal(max(0, -worker.exitcode)) or "")
                 time.sleep(0.05)
         except RuntimeError as why:
             return killed(why)

@@ -174,6 +174,15 @@ def test_a_wrong_folder_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_a_part_of_a_dataset_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
+    """An archive that was not unpacked: its rows stand side by side, and are many row groups."""
+    rows = [replace(row(i), file_name=f"lost/{i}.png") if i >= 300 else row(i) for i in range(1500)]
+    layers.commit(tmp_path, rows)
+    mixture = one(tmp_path, layers.source(tmp_path))
+    assert len({next(mixture).image_key for _ in range(300)}) >= 150
+    assert mixture.seen.counts[0]["skipped/unreadable"] > 500
+
+
 def test_annotations_that_contradict_themselves_are_passed_over_unless_all_do(tmp_path: Path) -> None:
     lie = annotation(1, segmentation=Rle((layers.HEIGHT, layers.WIDTH), b"1000"))
     layers.commit(tmp_path, [row(i, lie) if i % 2 else row(i) for i in range(20)])
@@ -181,7 +190,9 @@ def test_annotations_that_contradict_themselves_are_passed_over_unless_all_do(tm
     assert len({drawn.image_key for drawn in islice(mixture, 20)}) == 10
     assert mixture.seen.counts[0]["skipped/broken"] >= 9 and "annotation 1" in mixture.seen.names[0][0]
     layers.commit(tmp_path, [row(i, lie) for i in range(20)], name="toy/lies/human")
-    with pytest.raises(SynthgenError, match=r"50 images of toy/lies/human in a row have annotations that cannot be le"):
+    with pytest.raises(
+        SynthgenError, match=r"200 images of toy/lies/human in a row have annotations that cannot be le"
+    ):
         next(one(tmp_path, layers.source(tmp_path, "toy/lies/human")))
 
 

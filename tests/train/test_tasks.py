@@ -13,7 +13,7 @@ from toys.scenes import boxed, drawing, masked, pixels, said, scene, shown
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.records.geometry import decode_mask, encode_mask
-from synthgen.records.sample import Rle, Sample
+from synthgen.records.sample import Caption, Rle, Sample
 from synthgen.train.tasks import Target, Task, detection, foreground, instance, panoptic, referring, semantic
 from synthgen.train.tasks._texts import MAX_TEXTS
 from synthgen.train.tasks._weighted import weighted
@@ -350,6 +350,16 @@ def test_objects_of_one_phrase_share_it_whatever_its_case_and_blanks():
         first, second, sky = named(target)
         assert first == second and first in ("A dog", "a dog") and sky == "the sky"
         assert len(target.texts) == 2
+
+
+def test_what_a_machine_left_undescribed_may_fit_its_neighbours_phrase():
+    machine = (Caption("a man", "ofa base", -0.4),)
+    sample = park(p={"captions": machine}, d={"captions": ()})
+    target = learn(referring, sample)
+    assert target.annotation_ids == ((1,),)
+    assert (decode_mask(target.ignore) >= (pixels(PARK, "d") | pixels(PARK, "s"))).all()
+    by_people = learn(referring, park(p={"captions": said("the man")}, d={"captions": ()}))
+    assert not (decode_mask(by_people.ignore) & pixels(PARK, "d")).any(), "people mean one object"
 
 
 def test_no_object_gets_a_phrase_of_its_own_as_a_negative():

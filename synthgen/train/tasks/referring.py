@@ -27,11 +27,13 @@ def target(
     phrases as a negative: in a drawn order, an object takes the phrase of an earlier one if it is its own as well, else
     it draws among those that are no earlier one's. Where it has no such phrase nothing tells it apart, and it is
     ignored. Case and blanks make no difference, as no text encoder sees them. Phrases stand in a drawn order; of more
-    than `max_texts` the first are taken, and objects of the others are ignored. Objects without a phrase are
-    background, crowds are ignored.
+    than `max_texts` the first are taken, and objects of the others are ignored. Crowds are ignored. Objects without a
+    phrase are background where people wrote the phrases, who mean one object each; a machine's may fit its neighbour,
+    of which it wrote nothing or nothing that was wanted, so there they are ignored.
     """
     found = places(sample)
-    described = [(place, own) for place in distinct(p for p in found if not p.is_crowd) if (own := _phrases(place))]
+    objects = [(place, _phrases(place)) for place in distinct(p for p in found if not p.is_crowd)]
+    described = [(place, own) for place, own in objects if own]
     if not described:
         return None
     spelling: dict[str, str] = {}  # of the phrases drawn, by what is compared
@@ -50,6 +52,8 @@ def target(
     wanted = set(texts)
     taken = [(place, drawn[i]) for i, (place, _) in enumerate(described) if drawn.get(i) in wanted]
     left = [place for i, (place, _) in enumerate(described) if drawn.get(i) not in wanted]
+    if any(c.source != "human" for place, _ in described for a in place.annotations for c in a.captions):
+        left += [place for place, own in objects if not own]
     ignored = [region(place, sample) for place in (*left, *(p for p in found if p.is_crowd))]
     return target_of([place for place, _ in taken], [text for _, text in taken], tuple(texts), ignored)
 
