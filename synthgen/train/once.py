@@ -22,6 +22,8 @@ from synthgen.train.readers import Readers, Stream
 from synthgen.train.reading import InOrder, Pixels, Taken, take
 from synthgen.train.seen import Seen
 from synthgen.train.tasks import Target, Task
+from synthgen.train.tasks._places import places, region, target_of
+from synthgen.train.tasks._texts import label_space
 from synthgen.train.transforms import eval_view
 
 #: Metrics by which a prediction counts as wrong also where an image holds nothing of what is asked for.
@@ -142,7 +144,7 @@ class _InOrder(Stream):
         rng = random.Random(f"{sample.image_key}/{sample.image_id}")  # noqa: S311 - the same in every evaluation
         target = task.target(sample, names, rng, max_texts=max(1, len(names), len(sample.annotations)))
         if target is None and task.METRIC in _ABSENCE_COUNTS:
-            target = _nothing(names)
+            target = _nothing(sample, names, rng)
         if target is None:
             seen.count(0, {"skipped/nothing": 1})
             return None
@@ -154,14 +156,8 @@ class _InOrder(Stream):
         return Drawn(example, 0, sample.image_key), {"sample": sample, "original": target}
 
 
-def _nothing(names: tuple[str, ...]) -> Target:
-    """All names, and no object."""
-    return Target(
-        texts=names,
-        labels=np.zeros(0, np.int64),
-        boxes_xyxy=np.zeros((0, 4), np.float32),
-        masks=(),
-        mask_weights=np.zeros(0, np.float32),
-        ignore=None,
-        annotation_ids=(),
-    )
+def _nothing(sample: Sample, names: tuple[str, ...], rng: random.Random) -> Target | None:
+    """No object, and all names that somebody looked for; crowds are ignored. None: nobody looked for any."""
+    left = [place for place in places(sample) if place.is_crowd or not place.category]
+    texts = label_space(set(), {place.category for place in left}, sample, names, rng, max(1, len(names)))
+    return target_of([], [], texts, [region(place, sample) for place in left]) if texts else None

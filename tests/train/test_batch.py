@@ -461,6 +461,27 @@ def test_an_evaluation_sees_whole_images_all_names_and_what_it_is_measured_by(tm
     assert torch.equal(target["masks"][0], expected) and target["image_key"] == "toy/1"
 
 
+def test_an_evaluation_finds_the_size_where_the_source_says_none(tmp_path: Path) -> None:
+    layers.commit(tmp_path, [row(i, height=0, width=0) for i in range(3)])
+    entry = EvalSource(shards="toy/train/human", task="detection", images=tmp_path / "photos")
+    once = Once(layers.manifest(tmp_path, eval=(entry,)), 0, short=24, long=64)
+    found = [target for batch in once for target in batch.targets]
+    assert [target["orig_size"] for target in found] == [(layers.HEIGHT, layers.WIDTH)] * 3
+
+
+def test_where_there_is_no_object_crowds_are_ignored_and_only_what_was_looked_for_is_asked(tmp_path: Path) -> None:
+    crowd = row(0, annotation(0, iscrowd=True))
+    federated = row(1, annotations=(), neg_categories=("cup",))
+    nobody = row(2, annotations=(), neg_categories=())
+    layers.commit(tmp_path, [crowd, federated, nobody])
+    entry = EvalSource(shards="toy/train/human", task="instance", images=tmp_path / "photos")
+    once = Once(layers.manifest(tmp_path, eval=(entry,)), 0, short=24, long=64)
+    first, second = (target for batch in once for target in batch.targets)
+    assert first["ignore"].any() and len(first["labels"]) == 0
+    assert second["texts"] == ("cup",) and not second["ignore"].any()
+    assert once.seen.counts[0]["skipped/nothing"] == 1
+
+
 def test_where_nothing_can_be_measured_an_image_is_passed_over(tmp_path: Path) -> None:
     once = Once(evaluated(tmp_path, "referring"), 0, short=24, long=64)
     assert [b.targets[0]["sample"].image_id for b in once] == [i for i in range(70) if i % 5 and i not in (7, 8)]

@@ -216,6 +216,21 @@ def test_a_missing_list_does_not_tell_everything_twice(tmp_path: Path) -> None:
     assert f"`synthgen exclude coco/val2017/human --out {tmp_path}/coco_val2017.txt`" in line
 
 
+def test_an_evaluated_layer_with_a_hole_may_hide_anything(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path / "shards")
+    layers.layer(store, "a/train/human", layers.coco(*range(10)), layers.human, images=tmp_path / "images")
+    layers.layer(store, "a/val/human", layers.coco(*range(20, 30)), layers.human, shards=5, images=tmp_path / "images")
+    text = (
+        "name: x\nmixture: [{shards: a/train/human, task: instance}]\neval: [{shards: a/val/human, task: instance}]\n"
+    )
+    check(manifest(tmp_path, text), store=tmp_path / "shards")
+    (tmp_path / "shards" / Shard("a", "val", "human", 3, 5).path).unlink()
+    with pytest.raises(
+        SynthgenError, match=r"eval.0.shards: 1 of 5 shards of a/val/human are missing, .* its job go on"
+    ):
+        check(manifest(tmp_path, text), store=tmp_path / "shards")
+
+
 def test_only_the_share_that_is_taken_counts(tmp_path: Path) -> None:
     store = ShardStore(tmp_path / "shards")
     images = tmp_path / "images"
