@@ -198,6 +198,9 @@ class _Mixed(Stream):
             self._manifest, reader=reader, readers=self._readers, state=self._positions[reader], plan=self._plan
         )
         while True:
-            packed = pack([next(mixture) for _ in range(self._batch_size)])
-            packed.reader, packed.position, packed.seen = reader, mixture.state(), mixture.seen.take()
-            yield packed
+            yield self._batch(mixture, reader)  # and no name keeps it in memory while the next one is made
+
+    def _batch(self, mixture: Mixture, reader: int) -> Packed:
+        packed = pack([next(mixture) for _ in range(self._batch_size)])
+        packed.reader, packed.position, packed.seen = reader, mixture.state(), mixture.seen.take()
+        return packed
