@@ -61,8 +61,9 @@ class Content:
 def ours(content: Content, seed: int) -> Iterator[int]:
     """A manifest, read and looked up."""
     manifest = load(Path(content.folder, "manifest.yaml")).model_copy(update={"seed": seed})
-    for batch in Loader(manifest, batch_size=content.batch_size, workers=content.workers, prefetch=AHEAD):
-        yield len(batch.targets)
+    batches = Loader(manifest, batch_size=content.batch_size, workers=content.workers, prefetch=AHEAD)
+    while True:
+        yield len(next(batches).targets)  # no way keeps a batch while the next is made
 
 
 class Coco(Dataset[Drawn]):
@@ -118,9 +119,10 @@ def webdataset(content: Content, seed: int) -> Iterator[int]:
     stream = wds.WebDataset(urls, resampled=True, shardshuffle=False, seed=seed).shuffle(1000).map(made)
     stream = stream.batched(content.batch_size, collation_fn=pack)
     ahead = AHEAD if content.workers else None
-    yield from counted(
-        wds.WebLoader(stream, batch_size=None, num_workers=content.workers, prefetch_factor=ahead, collate_fn=same)
+    batches = wds.WebLoader(
+        stream, batch_size=None, num_workers=content.workers, prefetch_factor=ahead, collate_fn=same
     )
+    yield from counted(iter(batches))
 
 
 class Pixels(IterableDataset[int]):
@@ -182,10 +184,9 @@ def same(sent: Any) -> Any:
     return sent
 
 
-def counted(batches: Any) -> Iterator[int]:
-    packed: Packed
-    for packed in batches:
-        yield len(unpack(packed).targets)
+def counted(batches: Iterator[Packed]) -> Iterator[int]:
+    while True:
+        yield len(unpack(next(batches)).targets)
 
 
 def compare(content: Content) -> None:
