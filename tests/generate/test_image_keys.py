@@ -21,6 +21,7 @@ from synthgen.generate.datasets import (
     refcocog,
     visual_genome,
 )
+from synthgen.generate.datasets._coco_photographs import key_by_name
 
 Shared = Callable[[str], Path]
 
@@ -92,3 +93,19 @@ def test_cocos_splits_of_two_years_are_seen_to_be_the_same_photographs(tmp_path:
     (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
     earlier = keys(coco, coco.files(tmp_path, "val2014", None))
     assert earlier == keys(coco, coco.files(shared("data/coco_tiny"), "val2017", None)) and len(earlier) == 80
+
+
+@pytest.mark.parametrize(
+    ("file_name", "key"),
+    [
+        ("000000391895.jpg", "coco/000000391895"),
+        ("COCO_val2014_000000391895.jpg", "coco/000000391895"),
+        ("train2017/000000391895.png", "coco/000000391895"),
+        ("", "coco/000000391895"),
+        ("000000391896.jpg", ""),
+        ("street_391895.jpg", ""),
+        ("391895.jpg", ""),
+    ],
+)
+def test_a_file_in_cocos_format_may_be_of_other_photographs(file_name, key):
+    assert key_by_name(391895, file_name) == key

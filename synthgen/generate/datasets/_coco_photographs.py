@@ -12,12 +12,20 @@ from pathlib import Path
 
 FOLDERS = ("train2017", "val2017", "train2014", "val2014")
 
+_NUMBERED = re.compile(r"(?:^|[/_])(\d{12})\.(?:jpg|png)$")
 _NAME_OF_2014 = re.compile(r"COCO_(train2014|val2014)_\d{12}\.jpg")
 
 
 def coco_key(number: int) -> str:
     """The `image_key` of a photograph, in whichever dataset it is."""
     return f"coco/{number:012d}"
+
+
+def key_by_name(number: int, file_name: str) -> str:
+    """The same, for a file in COCO's format that may be anybody's: "" where its photographs are not named as COCO's."""
+    found = _NUMBERED.search(file_name)
+    own = not file_name or (found is not None and int(found[1]) == number)
+    return coco_key(number) if own else ""
 
 
 def with_folder(file_name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
-from synthgen.generate.datasets._coco_photographs import coco_key
+from synthgen.generate.datasets._coco_photographs import key_by_name
 from synthgen.generate.datasets._instances import Image, complete, find_images, find_json
 from synthgen.generate.datasets._instances import read as read_instances
 
@@ -35,4 +35,4 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
 
 
 def _name(image: Image) -> tuple[str, str]:
-    return image.file_name or f"{image.id:012d}.jpg", coco_key(image.id)
+    return image.file_name or f"{image.id:012d}.jpg", key_by_name(image.id, image.file_name)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
-from synthgen.generate.datasets._coco_photographs import coco_key
+from synthgen.generate.datasets._coco_photographs import key_by_name
 from synthgen.generate.datasets._loose import integer, number, pixels
 from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.images import ImageError, find, image_header, load_rgb
@@ -217,7 +217,7 @@ def _images(found: list[_Image]) -> Images:
     return Images(
         image_id=np.array(ids, np.int64),
         file_name=[image.file_name or f"{image.id:012d}.jpg" for image in found],
-        image_key=[coco_key(i) for i in ids],
+        image_key=[key_by_name(image.id, image.file_name) for image in found],
         height=np.array([pixels(image.height) for image in found], np.int32),
         width=np.array([pixels(image.width) for image in found], np.int32),
     )
