@@ -62,13 +62,18 @@ SHELVES = {
 PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
+_TORCH_IN_TRAIN = (
+    *("batch", "readers", "truths", "optimiser", "learner", "loop", "checkpoint", "captioner"),
+    *("outputs", "evaluate", "predict"),
+)
 _TORCH = [
     "synthgen/generate/segmenters/*.py",
     "synthgen/generate/captioners/*.py",
     "synthgen/networks/*.py",
     "synthgen/networks/*/*.py",
     "synthgen/devices.py",
-    *(f"synthgen/train/{name}.py" for name in ("batch", "readers", "loop", "evaluate", "checkpoint")),
+    *(f"synthgen/train/{name}.py" for name in _TORCH_IN_TRAIN),
+    "synthgen/train/metrics/*.py",
 ]
 GATES: dict[str, list[str]] = {
     "ray": ["pipelines/*.py"],
@@ -78,7 +83,7 @@ GATES: dict[str, list[str]] = {
     "pydantic": ["synthgen/train/manifest.py", "synthgen/train/settings.py"],
     "yaml": ["synthgen/train/document.py"],
     "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "resample")],
-    "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/evaluate.py"],
+    "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],
     "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "options", "terminal")],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],
     "msgspec": ["synthgen/generate/datasets/*.py"],

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from synthgen.errors import did_you_mean
 from synthgen.train.mistakes import have, short
 
-#: Text encoders by name; anything with a slash is a folder.
-TEXT_ENCODERS = ("clip_b", "clip_l")
+#: Text encoders by name; anything with a slash is a folder. "tiny" knows no language: for tests and toys.
+TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
+
+#: Where a backbone's weights come from, if from no file.
+ORIGINS = ("pretrained", "random")
 
 _Count = Annotated[int, Field(ge=0)]
+_Size = Annotated[int, Field(ge=1)]
 
 
 def _milestones(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -21,11 +26,22 @@ def _milestones(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
-def _text_encoder(value: str) -> str:
-    if "/" not in value and value not in TEXT_ENCODERS:
+def _text_encoder(value: str, info: ValidationInfo) -> str:
+    return _named_or_path(value, TEXT_ENCODERS, "text encoder", "a folder", info)
+
+
+def _weights(value: str, info: ValidationInfo) -> str:
+    return _named_or_path(value, ORIGINS, "weights", "a file or a folder", info)
+
+
+def _named_or_path(value: str, names: tuple[str, ...], what: str, else_what: str, info: ValidationInfo) -> str:
+    """One of the names, or a path, which becomes one from here."""
+    if "/" in value:
+        return str(Path((info.context or {}).get("folder", ".")) / value)
+    if value not in names:
         raise ValueError(
-            f"no text encoder named '{short(value)}'{did_you_mean(value, list(TEXT_ENCODERS)) or have(TEXT_ENCODERS)}, "
-            "or a folder, with a slash in its name"
+            f"no {what} named '{short(value)}'{did_you_mean(value, list(names)) or have(names)}, "
+            f"or {else_what}, with a slash in its name"
         )
     return value
 
@@ -40,15 +56,27 @@ class Model(Section):
     """The network; the defaults are the paper's ablation setting, with the smallest Swin.
 
     Attributes:
+        backbone: of `tiny`, for tests and toys, there are no weights: it begins with random ones.
+        backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights.
         queries: mixed, or one of the two kinds alone.
-        text_encoder: one of `TEXT_ENCODERS`, or a folder.
+        exchange: whether the two kinds attend to each other in every layer.
+        denoising: groups of noised objects that are learned from beside the queries (DN-DETR); 0 = none.
+        dim: of queries and memory; encoder_layers, decoder_layers: of the pixel decoder and of the decoder.
+        text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it learns with the rest.
     """
 
-    backbone: Literal["resnet50", "swin_t", "swin_s", "swin_b", "swin_l"] = "swin_t"
+    backbone: Literal["resnet50", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"] = "swin_t"
+    backbone_weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
     queries: Literal["mixed", "learnable", "conditional"] = "mixed"
     learnable_queries: _Count = 100
     conditional_queries: _Count = 300
+    exchange: bool = True
+    denoising: Annotated[int, Field(ge=0, le=1000)] = 0
+    dim: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
+    encoder_layers: Annotated[int, Field(ge=1, le=100)] = 6
+    decoder_layers: Annotated[int, Field(ge=1, le=100)] = 9
     text_encoder: Annotated[str, AfterValidator(_text_encoder)] = "clip_b"
+    train_text_encoder: bool = False
 
     @model_validator(mode="after")
     def _some_queries(self) -> Model:
@@ -67,22 +95,33 @@ class Schedule(Section):
     Attributes:
         steps: in all; the default is 50 epochs of COCO.
         batch_size: images a step, over all processes.
+        accumulate: a process takes its part of a step's images in so many portions, which saves memory.
+        lr: of what is new; backbone_lr, text_encoder_lr: of what comes with weights.
         milestones: after these shares of the steps, the learning rate is a tenth of what it was.
         clip: the largest norm of all gradients together; None = any.
         ema: decay of a moving average of the weights; None = none is kept.
-        checkpoint_every: steps.
+        precision: bf16 = of activations; weights and losses stay float32.
+        checkpointing: compute activations a second time instead of keeping them, which saves memory.
+        checkpoint_every: steps. keep: so many of the last checkpoints, and the best.
+        evaluate_every: steps; None = at the end only.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 184_375
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    steps: _Size = 184_375
+    batch_size: _Size = 32
+    accumulate: _Size = 1
     lr: Annotated[float, Field(gt=0)] = 2e-4
     backbone_lr: Annotated[float, Field(ge=0)] = 2e-5
+    text_encoder_lr: Annotated[float, Field(ge=0)] = 2e-5
     warmup_steps: _Count = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     milestones: Annotated[tuple[float, ...], AfterValidator(_milestones)] = (0.9, 0.95)
     clip: Annotated[float | None, Field(gt=0)] = 0.01
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
-    checkpoint_every: Annotated[int, Field(ge=1)] = 5_000
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpointing: bool = False
+    checkpoint_every: _Size = 5_000
+    keep: _Size = 3
+    evaluate_every: _Size | None = None
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> Schedule:

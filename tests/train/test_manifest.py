@@ -285,7 +285,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "an unknown backbone",
         source(GOOD[1:-1], "model: {backbone: resnet}"),
-        ["model.backbone: should be resnet50, swin_t, swin_s, swin_b or swin_l ... ; did you mean 'resnet50'?"],
+        ["model.backbone: should be resnet50, swin_t, swin_s, swin_b, swin_l or tiny ... ; did you mean 'resnet50'?"],
     ),
     (
         "queries of the other kind",

