@@ -1,0 +1,40 @@
+"""All layers of a network are told what they should have said: the weighted losses of a batch (deep supervision)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from synthgen.networks.mqformer.criterion import Sampling, losses
+from synthgen.networks.mqformer.decoder import Decoded
+from synthgen.networks.mqformer.matcher import Truth, Weights
+
+
+def total_losses(
+    decoded: Decoded,
+    truths: Sequence[Truth],
+    *,
+    objects: float,
+    weights: Weights,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """The weighted losses, summed over layers; what is minimised is their sum.
+
+    Args:
+        objects: how many there are in the batch, averaged over processes; at least 1.
+        generator: of the points at which masks are compared; on the device of the predictions.
+
+    Returns:
+        "label", "box", "giou", "mask", "dice": float32, of no dimension.
+    """
+    totals: dict[str, Tensor] = {}
+    # In float32 also where the network ran in half precision: masks are compared by products of thousands of points.
+    with torch.autocast(decoded.layers[-1].boxes.device.type, enabled=False):
+        for layer in decoded.layers:
+            found = losses(layer, truths, objects=objects, weights=weights, sampling=sampling, generator=generator)
+            for name, loss in found.items():
+                totals[name] = totals.get(name, 0.0) + getattr(weights, name) * loss
+    return totals
