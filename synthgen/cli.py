@@ -17,6 +17,7 @@ from synthgen.errors import SeveralErrors, SynthgenError, printable, refused
 from synthgen.jobs import captions, masks
 from synthgen.options import DATA, STORE
 from synthgen.terminal import bar, say
+from synthgen.training import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,7 +100,7 @@ def doctor(
     raise typer.Exit(0 if found.ready else 1)
 
 
-for job in (masks, captions):
+for job in (masks, captions, train):
     app.command()(job)
 
 

@@ -26,6 +26,7 @@ class Bar:
         self.what, self.total, self.unit = what, total, unit
         self.done = 0
         self.started = self.told = time.monotonic()
+        self.note = ""
         self.rich: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -39,11 +40,12 @@ class Bar:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
             self.rich.start()
-            self.task = self.rich.add_task(self.what, total=self.total, rate="")
+            self.task = self.rich.add_task(self.what, total=self.total, rate="", note="")
         return self
 
     def __exit__(
@@ -52,18 +54,19 @@ class Bar:
         if self.rich is not None:
             self.rich.stop()
 
-    def advance(self, count: int) -> None:
-        """Count `count` more as done."""
+    def advance(self, count: int, note: str | None = None) -> None:
+        """Count `count` more as done; `note` stands behind it until there is another."""
         self.done += count
+        self.note = self.note if note is None else printable(note)
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
         if self.rich is not None:
-            self.rich.update(self.task, advance=count, rate=f"{rate:,.1f}/s")
+            self.rich.update(self.task, advance=count, rate=f"{rate:,.1f}/s", note=self.note)
         elif time.monotonic() - self.told >= EVERY:
             self.told = time.monotonic()
             left = (self.total - self.done) / rate if rate else 0.0
             line = (
                 f"{self.what}: {self.done:,} of {self.total:,} {self.unit} ({self.done / max(self.total, 1):.0%}), "
-                f"{rate:,.1f}/s, {_span(left)} left"
+                f"{rate:,.1f}/s, {_span(left)} left{f'; {self.note}' if self.note else ''}"
             )
             sys.stderr.write(line + "\n")
             sys.stderr.flush()

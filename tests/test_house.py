@@ -63,7 +63,7 @@ PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
 _TORCH_IN_TRAIN = (
-    *("batch", "readers", "truths", "optimiser", "learner", "loop", "checkpoint", "captioner"),
+    *("batch", "readers", "ranks", "network", "truths", "optimiser", "learner", "journal", "loop", "checkpoint", "captioner"),
     *("outputs", "evaluate", "predict"),
 )
 _TORCH = [
@@ -80,7 +80,7 @@ GATES: dict[str, list[str]] = {
     "cv2": ["synthgen/generate/segmenters/grabcut.py", "synthgen/train/transforms.py", "synthgen/train/colour.py"],
     "scipy": ["synthgen/networks/mqformer/matcher.py"],
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
-    "pydantic": ["synthgen/train/manifest.py", "synthgen/train/settings.py"],
+    "pydantic": ["synthgen/train/manifest.py", "synthgen/train/settings.py", "synthgen/train/checkpoint.py"],
     "yaml": ["synthgen/train/document.py"],
     "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],
@@ -91,6 +91,7 @@ GATES: dict[str, list[str]] = {
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/networks/*.py"],
     "transformers": _TORCH[:4],
     "tokenizers": ["synthgen/networks/ofa/tokenizer.py", "synthgen/networks/mqformer/text_folder.py"],
+    "tensorboard": ["synthgen/train/journal.py"],
     "torch": _TORCH,
     "torchvision": _TORCH,
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],  # rooms, not the roof

@@ -61,10 +61,27 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         MoreThanWeightsError: of other values beside; one sentence without the path, with the remedy.
         ValueError: it cannot be read, or is no such file; one sentence without the path.
     """
+    return tensors(_weights_in(load(path)), path)
+
+
+def load(path: Path) -> object:
+    """All that such a file holds: tensors and plain values.
+
+    Raises:
+        MoreThanWeightsError, ValueError: see `load_state_dict`.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong is told once, by an error
         _look_into(path)
-        content = _weights_in(_load(path))
+        return _load(path)
+
+
+def tensors(content: object, path: Path) -> dict[str, Tensor]:
+    """A part of what a file holds as a state dict, if it is one.
+
+    Raises:
+        ValueError: it is none; one sentence without the path.
+    """
     if not isinstance(content, dict) or not content:
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict of names and tensors")
     claimed, most = 0, MOST_TIED * path.stat().st_size

@@ -29,7 +29,7 @@ from synthgen.train.mistakes import Mistake, Place
 _FIRST, _MORE = 8, 2_000
 
 
-class _NoBar:
+class NoBar:
     """Counts nothing."""
 
     def __init__(self, what: str, total: int, unit: str) -> None: ...
@@ -39,7 +39,7 @@ class _NoBar:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, note: str | None = None) -> None:
         """See `synthgen.progress.Bar`."""
 
 
@@ -94,7 +94,7 @@ class _Found:
     folders: dict[Place, Path] = field(default_factory=dict)
 
 
-def check(path: Path, *, store: Path | None = None, bar: NewBar = _NoBar) -> Checked:
+def check(path: Path, *, store: Path | None = None, bar: NewBar = NoBar) -> Checked:
     """Find everything that is wrong with a manifest, without training.
 
     Args:

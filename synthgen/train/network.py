@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from synthgen import plugins, weights
 from synthgen.errors import SynthgenError
 from synthgen.networks.mqformer import backbone, text_encoder
@@ -29,27 +31,29 @@ _PUBLISHED = {
 }
 
 
-def build(model: Model, *, checkpointing: bool = False, trained: bool = False) -> MQFormer:
+def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> MQFormer:
     """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
 
     Args:
         checkpointing: compute activations a second time in the backward pass instead of keeping them.
-        trained: weights of the backbone will be loaded over these, so that none need lie here.
+        device: "meta" makes all but the text encoder without memory.
 
     Raises:
         SynthgenError: weights are not where they should be, or are others.
     """
-    return put_together(
-        _backbone(model, checkpointing, trained),
-        _text_encoder(model),
-        conditional=model.conditional_queries if model.queries != "learnable" else 0,
-        learnable=model.learnable_queries if model.queries != "conditional" else 0,
-        dim=model.dim,
-        encoder_layers=model.encoder_layers,
-        decoder_layers=model.decoder_layers,
-        exchange=model.exchange,
-        checkpointing=checkpointing,
-    )
+    encoder = _text_encoder(model)
+    with torch.device(device):
+        return put_together(
+            _backbone(model, checkpointing),
+            encoder,
+            conditional=model.conditional_queries if model.queries != "learnable" else 0,
+            learnable=model.learnable_queries if model.queries != "conditional" else 0,
+            dim=model.dim,
+            encoder_layers=model.encoder_layers,
+            decoder_layers=model.decoder_layers,
+            exchange=model.exchange,
+            checkpointing=checkpointing,
+        )
 
 
 def is_names(task: str) -> bool:
@@ -57,9 +61,9 @@ def is_names(task: str) -> bool:
     return str(plugins.load(SHELF, task).METRIC) != "ciou"
 
 
-def _backbone(model: Model, checkpointing: bool, trained: bool) -> Swin | ResNet:
+def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:
     path = None
-    if model.backbone != "tiny" and model.backbone_weights != "random" and not trained:
+    if model.backbone != "tiny" and model.backbone_weights != "random":
         said = model.backbone_weights
         path = _here(model.backbone, "backbone_weights") if said == "pretrained" else _there(said, "backbone_weights")
     drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0

@@ -99,6 +99,7 @@ class Schedule(Section):
         lr: of what is new; backbone_lr, text_encoder_lr: of what comes with weights.
         milestones: after these shares of the steps, the learning rate is a tenth of what it was.
         clip: the largest norm of all gradients together; None = any.
+        mask_points: masks are compared at so many.
         ema: decay of a moving average of the weights; None = none is kept.
         precision: bf16 = of activations; weights and losses stay float32.
         checkpointing: compute activations a second time instead of keeping them, which saves memory.
@@ -116,6 +117,7 @@ class Schedule(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     milestones: Annotated[tuple[float, ...], AfterValidator(_milestones)] = (0.9, 0.95)
     clip: Annotated[float | None, Field(gt=0)] = 0.01
+    mask_points: Annotated[int, Field(ge=16, le=2**20)] = 112 * 112
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = False

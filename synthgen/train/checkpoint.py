@@ -1,0 +1,130 @@
+"""Checkpoints: one file with the weights that predict, what they are of, and all that the training needs to go on.
+
+A checkpoint is read as any stranger's file is: nothing in it is executed (`synthgen.networks.checkpoint`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from synthgen.errors import SynthgenError
+from synthgen.networks import checkpoint as files
+from synthgen.networks.mqformer.model import MQFormer
+from synthgen.records.files import new_file
+from synthgen.train import network
+from synthgen.train.settings import Model
+
+VERSION = 1
+
+#: Names of categories that are kept for who predicts without saying what.
+MOST_NAMES = 5000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        kind: "mqformer" or "captioner".
+        step: how many steps it has learned.
+        model: the manifest's section of that kind, as JSON has it.
+        names: of the categories that it learned from, the first `MOST_NAMES`.
+        weights: those that predict: the moving average, where there is one. What does not learn and lies elsewhere, as
+            a text encoder may, is not among them.
+        training: what only the training needs: tensors and plain values.
+    """
+
+    kind: str
+    step: int
+    model: Mapping[str, Any]
+    names: tuple[str, ...]
+    weights: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Put it in place, whole or not at all; the same checkpoint has the same bytes.
+
+    Raises:
+        SynthgenError: it cannot be written.
+    """
+    about = {
+        "version": VERSION,
+        "kind": checkpoint.kind,
+        "step": checkpoint.step,
+        "model": dict(checkpoint.model),
+        "names": list(checkpoint.names[:MOST_NAMES]),
+    }
+    content = {"about": json.dumps(about), "model": dict(checkpoint.weights), "training": dict(checkpoint.training)}
+    # To a file, not a path: torch writes the name of a path into the archive, and this one is drawn.
+    with new_file(path, remedy="choose another --out") as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint; its tensors lie in the mapped file, and cost memory when they are used.
+
+    Raises:
+        SynthgenError: it cannot be read, or is none of ours.
+    """
+    try:
+        content = files.load(path)
+        if not isinstance(content, dict) or not isinstance(content.get("about"), str):
+            raise ValueError("it is no checkpoint of `synthgen train`")
+        about, training = json.loads(content["about"]), content.get("training")
+        if about["version"] > VERSION:
+            raise ValueError(f"it is of version {about['version']}, this synthgen reads {VERSION}; install a newer one")
+        return Checkpoint(
+            str(about["kind"]), int(about["step"]), dict(about["model"]), tuple(map(str, about["names"])),
+            files.tensors(content.get("model"), path), training if isinstance(training, dict) else {},
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as why:
+        told = why if type(why) is ValueError or isinstance(why, files.MoreThanWeightsError) else "it is damaged"
+        raise SynthgenError(f"{path} cannot be used as a checkpoint: {told}") from None
+
+
+def learned(module: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps of a module: all but the parts that never learn (`TextEncoder`)."""
+    frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "trainable", True) is False)
+    return {
+        name: value.detach() for name, value in module.state_dict().items() if not (frozen and name.startswith(frozen))
+    }
+
+
+def load_network(path: Path, *, device: torch.device, text_encoder: str | None = None) -> tuple[MQFormer, Checkpoint]:
+    """The network of a checkpoint, ready to predict.
+
+    Args:
+        text_encoder: instead of the one that the checkpoint names, which may lie elsewhere on this machine.
+
+    Raises:
+        SynthgenError: the file is not what it should be, or the text encoder is not there.
+    """
+    found = read(path)
+    if found.kind != "mqformer":
+        raise SynthgenError(f"{path} is a checkpoint of a {found.kind[:40]}, not of MQ-Former; name another")
+    try:
+        model = Model.model_validate_json(json.dumps({**found.model, "backbone_weights": "random"}))
+    except ValidationError:
+        raise SynthgenError(f"{path} describes no network that this synthgen knows; it is damaged or newer") from None
+    if text_encoder is not None:
+        model = model.model_copy(update={"text_encoder": text_encoder})
+    # A file may claim any size: a network without memory is made first, and must be what the file has numbers for.
+    claimed = learned(network.build(model, device="meta"))
+    theirs = {name: tuple(value.shape) for name, value in found.weights.items()}
+    if {name: tuple(value.shape) for name, value in claimed.items()} != theirs:
+        other = next(iter(sorted(claimed.keys() ^ theirs.keys())), "") or next(
+            name for name, value in claimed.items() if tuple(value.shape) != theirs[name]
+        )
+        raise SynthgenError(f"{path} does not hold the network that it describes: {other[:80]} differs")
+    built = network.build(model)
+    built.load_state_dict(dict(found.weights), strict=False)
+    return built.to(device).eval(), found

@@ -1,0 +1,133 @@
+"""The folder of a run, which explains itself: the manifest, with what it was run, what was learned, and how far it is.
+
+manifest.yaml        as it was given          run.json     versions, commit, command, devices
+checked.txt          what was to be read      seen.txt     what the network saw
+log.jsonl            a line a step            tensorboard/
+step-00005000.pt     the last checkpoints     best.pt      the best evaluated one
+results-00005000.json                         what an evaluation measured
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from synthgen import __version__
+from synthgen.errors import SynthgenError
+from synthgen.records.files import new_file, write_text
+from synthgen.train.manifest import Manifest
+
+_CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
+
+#: What of a manifest does not decide what is learned.
+_FREE = {"readers", "store", "eval"}
+_FREE_IN_SCHEDULE = {"checkpoint_every", "keep", "evaluate_every"}
+
+
+def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int, device: str) -> None:
+    """Make the folder, or see that it is of the same run; `run.json` gets a paragraph for every start.
+
+    Raises:
+        SynthgenError: something else lies there, or another run's.
+    """
+    about = folder / "run.json"
+    recipe = _recipe(manifest, kind)
+    starts = []
+    if about.exists():
+        try:
+            earlier = json.loads(about.read_text())
+            differs, starts = _differing(earlier["recipe"], recipe), list(earlier["starts"])
+        except (ValueError, KeyError, TypeError):
+            raise SynthgenError(f"{about} is damaged; choose another --out") from None
+        if differs:
+            raise SynthgenError(
+                f"{folder} was trained with another {', '.join(differs)}; choose another --out, or take it back"
+            )
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
+    starts.append(
+        {
+            "command": sys.argv,
+            "synthgen": __version__,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "numpy")},
+            "machine": platform.platform(),
+            "device": device,
+            "processes": world,
+        }
+    )
+    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"))
+    write_text(about, json.dumps({"recipe": recipe, "starts": starts}, indent=1) + "\n")
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """What the checkpoint of a step is called."""
+    return folder / f"step-{step:08}.pt"
+
+
+def newest(folder: Path) -> Path | None:
+    """The last checkpoint, if there is one."""
+    found = _checkpoints(folder)
+    return found[-1] if found else None
+
+
+def best(folder: Path, path: Path) -> None:
+    """Give a checkpoint the name `best.pt` as well."""
+    with new_file(folder / "best.pt", remedy="choose another --out") as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # file systems of clouds have no such
+            shutil.copyfile(path, temporary)
+
+
+def tidy(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints; the best has a name of its own."""
+    for path in _checkpoints(folder)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := _CHECKPOINT.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
+    said: dict[str, Any] = manifest.model_dump(mode="json", exclude=_FREE)
+    for source in said["mixture"]:
+        source.pop("images")
+    said["exclude"] = [Path(name).name for name in said["exclude"]]
+    said["schedule"] = {key: value for key, value in said["schedule"].items() if key not in _FREE_IN_SCHEDULE}
+    return {"kind": kind, **said}
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    found = []
+    for key in sorted(then.keys() | now.keys()):
+        one, other = then.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += [f"{key}.{inner}" for inner in sorted(one | other) if one.get(inner) != other.get(inner)]
+        elif one != other:
+            found.append(key)
+    return found
+
+
+def _commit() -> str | None:
+    """Of synthgen's own repository, where it runs from one; "+" = with changes."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],  # noqa: S607
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

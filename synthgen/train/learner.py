@@ -1,0 +1,111 @@
+"""What the loop trains: a module, and what of a batch is its loss. This is MQ-Former's; the captioner has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from synthgen.networks.mqformer.criterion import Sampling
+from synthgen.networks.mqformer.matcher import Weights
+from synthgen.networks.mqformer.supervision import total_losses
+from synthgen.train import network
+from synthgen.train.batch import Batch
+from synthgen.train.manifest import Manifest
+from synthgen.train.optimiser import parameter_groups
+from synthgen.train.ranks import Ranks
+from synthgen.train.settings import Schedule
+from synthgen.train.truths import truths
+
+#: What of `model` may be a path.
+_PATHS = ("backbone_weights", "text_encoder")
+
+
+class Learner(Protocol):
+    """What can be trained.
+
+    Attributes:
+        kind: what its checkpoints say they are of.
+        module: its weights.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def section(self) -> dict[str, Any]:
+        """What of the manifest says what the module is, as JSON has it, with absolute paths."""
+
+    def groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """AdamW's groups; see `optimiser.parameter_groups`."""
+
+    def objects(self, batch: Batch) -> int:
+        """What its losses are divided by: objects, or words."""
+
+    def losses(self, batch: Batch, *, objects: float) -> dict[str, Tensor]:
+        """Losses by name, weighted; their sum is made smaller. Draws are the global generator's.
+
+        Args:
+            objects: how many there are in a step, averaged over the processes; at least 1.
+        """
+
+    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> Sequence[Any]:
+        """Evaluate on the manifest's `eval`; see `evaluate.Measured`."""
+
+
+class Segmentation:
+    """MQ-Former as a manifest describes it; see `Learner`."""
+
+    kind = "mqformer"
+
+    def __init__(self, manifest: Manifest, device: torch.device) -> None:
+        schedule, self._model = manifest.schedule, manifest.model
+        self.module = network.build(manifest.model, checkpointing=schedule.checkpointing).to(device).train()
+        self._names = [network.is_names(source.task) for source in manifest.mixture]
+        self._half = schedule.precision == "bf16"
+        self._weights, self._sampling = Weights(), Sampling(points=schedule.mask_points)
+
+    def section(self) -> dict[str, Any]:
+        """The manifest's `model`."""
+        return {
+            key: str(Path(said).absolute()) if key in _PATHS and "/" in said else said
+            for key, said in self._model.model_dump(mode="json").items()
+        }
+
+    def groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+        """The backbone and the text encoder came with weights: they have rates of their own."""
+        rates = {"backbone.": schedule.backbone_lr, "text_encoder.": schedule.text_encoder_lr}
+        return parameter_groups(self.module, schedule, rates)
+
+    def objects(self, batch: Batch) -> int:
+        """All that are to be found."""
+        return sum(len(target["labels"]) for target in batch.targets)
+
+    def losses(self, batch: Batch, *, objects: float) -> dict[str, Tensor]:
+        """Of all layers together: "label", "box", "giou", "mask", "dice"."""
+        device = next(self.module.parameters()).device
+        asked = [target["texts"] for target in batch.targets]
+        names = [self._names[source] for source in batch.sources]
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
+            found = self.module(
+                batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True),
+                asked, names,
+            )  # fmt: skip
+        return total_losses(
+            found, truths(batch.targets, device), objects=objects, weights=self._weights, sampling=self._sampling
+        )
+
+    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> Sequence[Any]:
+        """See `evaluate`."""
+        from synthgen.train.evaluate import evaluate
+
+        found: Sequence[Any] = evaluate(
+            self.module, manifest, device=here.device, workers=workers, rank=here.rank, world=here.world,
+            precision=manifest.schedule.precision, bar=bar,
+        )  # fmt: skip
+        return found

@@ -1,0 +1,337 @@
+"""The training loop: batches in, checkpoints out; killed anywhere, the same command goes on where it was.
+
+All that a step draws at random follows from the manifest's seed, the step and the process, so that nothing but
+weights, the optimiser's state and the place in the data need be kept to go on bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from synthgen.errors import SynthgenError
+from synthgen.records.files import write_text
+from synthgen.train import checkpoint, folder, words
+from synthgen.train.batch import Batch
+from synthgen.train.check import NewBar, NoBar, check
+from synthgen.train.journal import Journal
+from synthgen.train.learner import Learner, Segmentation
+from synthgen.train.loader import Loader, joined
+from synthgen.train.manifest import Manifest, load
+from synthgen.train.mixture import planned
+from synthgen.train.network import is_names
+from synthgen.train.optimiser import Average, set_rates, share_of_rate
+from synthgen.train.ranks import Ranks, together
+from synthgen.train.seen import Seen
+
+#: Seconds between two changes of what the progress line says.
+_EVERY = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        folder: of the run. checkpoint: the last one. best: the best evaluated one; None = nothing was evaluated.
+        steps: learned in this call.
+        measured: of the last evaluation; see `evaluate.Measured`.
+        seen: lines on what the network saw, since its first step.
+        is_first: whether this is the process that speaks.
+    """
+
+    folder: Path
+    checkpoint: Path
+    best: Path | None
+    steps: int
+    measured: tuple[Any, ...]
+    seen: tuple[str, ...]
+    is_first: bool
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        told = f"{self.steps:,} steps learned" if self.steps else "nothing was left to learn"
+        lines = [f"{told}; the network is {self.best or self.checkpoint}", ""]
+        return lines + [*map(str, self.measured), ""] * bool(self.measured) + list(self.seen)
+
+
+def train(
+    path: Path,
+    *,
+    out: Path | None = None,
+    store: Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    bar: NewBar = NoBar,
+) -> Trained:
+    """Train what a manifest describes; or go on, where `out` holds a run of the same manifest.
+
+    Args:
+        out: the run's folder; None = runs/ and the manifest's name.
+        store: the shards' root, instead of the manifest's.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        workers: reader processes of each training process, instead of the manifest's.
+        bar: makes what counts progress for a person.
+
+    Raises:
+        SynthgenError: the manifest has mistakes; the folder is another run's; a loss is no number; a reader died.
+    """
+    with together(device) as here:
+        checked = here.by_the_first(lambda: check(path, store=store, bar=bar))
+        manifest = load(path, store=store)
+        if not manifest.mixture:
+            raise SynthgenError(f"{path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
+        run = out or Path("runs") / manifest.name
+        learner = _learner(manifest, here)
+        here.by_the_first(
+            lambda: folder.begin(
+                run, path, manifest, kind=learner.kind, world=here.world, device=_device_words(here.device)
+            )
+        )
+        if here.rank == 0:
+            write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n")
+        own = manifest.readers.workers if workers is None else workers
+        return _Run(manifest, run, learner, here, own, bar).go()
+
+
+def _learner(manifest: Manifest, here: Ranks) -> Learner:
+    torch.manual_seed(_seed(manifest.seed, "weights"))  # those that come from nowhere
+    return Segmentation(manifest, here.device)
+
+
+class _Run:
+    """The state of a run between two steps, and how to come from one to the next."""
+
+    def __init__(self, manifest: Manifest, run: Path, learner: Learner, here: Ranks, workers: int, bar: NewBar) -> None:
+        schedule = manifest.schedule
+        portion, rest = divmod(schedule.batch_size, here.world * schedule.accumulate)
+        if rest or not portion:
+            raise SynthgenError(
+                f"schedule.batch_size {schedule.batch_size} is not divisible by {here.world} processes times "
+                f"accumulate {schedule.accumulate}; change one of them"
+            )
+        self._manifest, self._schedule, self._folder = manifest, schedule, run
+        self._learner, self._here = learner, here
+        self._bar = bar if here.rank == 0 else NoBar
+        self._portion, self._workers = portion, workers
+        self._optimiser = torch.optim.AdamW(learner.groups(schedule))
+        self._average = Average(learner.module, schedule.ema) if schedule.ema else None
+        self._step, self._best = 0, -math.inf
+        self._place: Mapping[str, Any] | None = None
+        if (last := folder.newest(run)) is not None:
+            self._resume(last)
+        self._forward = _in_ranks(learner, here)
+        self._plan = planned(manifest)
+
+    def go(self) -> Trained:
+        """All steps that are left, and an evaluation after the last."""
+        first, schedule = self._step, self._schedule
+        measured: tuple[Any, ...] = ()
+        with ExitStack() as stack:
+            loader = stack.enter_context(self._loader())
+            journal = stack.enter_context(Journal(self._folder, first)) if self._here.rank == 0 else None
+            left = (schedule.steps - first) * schedule.batch_size
+            progress = stack.enter_context(self._bar("training", left, "images"))
+            told = 0.0
+            for step in range(first, schedule.steps):
+                began = time.monotonic()
+                portions = [next(loader) for _ in range(schedule.accumulate)]
+                waited = time.monotonic() - began
+                values = self._learn(step, portions)
+                self._step = step + 1
+                seconds = time.monotonic() - began
+                values |= {"images_per_s": schedule.batch_size / seconds, "data_share": waited / seconds}
+                values["memory_mib"] = _memory(self._here.device)
+                if journal is not None:
+                    journal.write(step, values)
+                note = _note(values) if time.monotonic() - told > _EVERY else None
+                told = time.monotonic() if note else told
+                progress.advance(schedule.batch_size, note)
+                last = self._step == schedule.steps
+                if last or (schedule.evaluate_every and self._step % schedule.evaluate_every == 0):
+                    measured = self._evaluate(journal)
+                if last or self._step % schedule.checkpoint_every == 0 or measured:
+                    self._save(loader, measured)
+                if not last:
+                    measured = ()
+            seen = joined(self._here.gathered(loader.state()))["seen"]
+        lines = _seen_lines(self._manifest, seen)
+        if self._here.rank == 0:
+            write_text(self._folder / "seen.txt", "\n".join(lines) + "\n")
+        best = self._folder / "best.pt"
+        return Trained(
+            self._folder, folder.checkpoint(self._folder, self._step), best if best.exists() else None,
+            self._step - first, measured, tuple(lines), self._here.rank == 0,
+        )  # fmt: skip
+
+    def _loader(self) -> Loader:
+        return Loader(
+            self._manifest, rank=self._here.rank, world=self._here.world, batch_size=self._portion,
+            workers=self._workers, state=self._place, plan=self._plan, pin_memory=self._here.device.type == "cuda",
+        )  # fmt: skip
+
+    def _learn(self, step: int, portions: Sequence[Batch]) -> dict[str, float]:
+        """One step; returns its losses by name, "loss", "gradient" (its norm before clipping) and "lr"."""
+        torch.manual_seed(_seed(self._manifest.seed, f"{step}/{self._here.rank}"))
+        set_rates(self._optimiser, self._schedule, step)
+        self._optimiser.zero_grad(set_to_none=True)
+        objects = self._here.summed(sum(self._learner.objects(batch) for batch in portions)) / self._here.world
+        totals: dict[str, Tensor] = {}
+        for i, batch in enumerate(portions):
+            later = self._here.world > 1 and i + 1 < len(portions)
+            with self._forward.no_sync() if later else nullcontext():  # type: ignore[operator]
+                losses = self._forward(batch, max(objects, 1.0))
+                torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0.0) + loss.detach()
+        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
+        parts = {name: float(loss) for name, loss in totals.items()}
+        values = {"loss": sum(parts.values()), **parts, "gradient": float(norm)}
+        if not all(map(math.isfinite, values.values())):
+            raise SynthgenError(_not_finite(step, values, portions, self._manifest, self._folder))
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.update()
+        return {**values, "lr": self._schedule.lr * share_of_rate(self._schedule, step)}
+
+    def _evaluate(self, journal: Journal | None) -> tuple[Any, ...]:
+        if not self._manifest.eval:
+            return ()
+        self._learner.module.eval()
+        with self._average.swapped() if self._average is not None else nullcontext():
+            found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
+        self._learner.module.train()
+        if journal is not None:
+            for one in found:
+                journal.write(self._step - 1, one.values, under=one.source)
+            text = json.dumps([asdict(one) for one in found], indent=1, default=str)
+            write_text(self._folder / f"results-{self._step:08}.json", text + "\n")
+        return found
+
+    def _save(self, loader: Loader, measured: Sequence[Any]) -> None:
+        """Write a checkpoint; with what was measured, it may be the best."""
+        place = joined(self._here.gathered(loader.state()))
+        if self._here.rank:
+            return
+        score = sum(one.values[one.metric] for one in measured) / len(measured) if measured else -math.inf
+        is_best = score > self._best
+        self._best = max(score, self._best)
+        module = self._learner.module
+        weights = checkpoint.learned(module)
+        training: dict[str, Any] = {
+            "optimiser": self._optimiser.state_dict(), "place": json.dumps(place), "best": self._best
+        }  # fmt: skip
+        if self._average is not None:
+            training["weights"] = {name: weights[name] for name in self._average.weights}
+            weights = {**weights, **self._average.weights}
+        names = [
+            name
+            for source, taken in zip(self._manifest.mixture, self._plan.taken, strict=True)
+            if is_names(source.task)
+            for name in taken.categories
+        ]
+        path = folder.checkpoint(self._folder, self._step)
+        section = self._learner.section()
+        checkpoint.save(
+            path,
+            checkpoint.Checkpoint(
+                self._learner.kind, self._step, section, tuple(dict.fromkeys(names)), weights, training
+            ),
+        )
+        if is_best:
+            folder.best(self._folder, path)
+        folder.tidy(self._folder, self._schedule.keep)
+
+    def _resume(self, path: Path) -> None:
+        found = checkpoint.read(path)
+        weights = dict(found.weights)
+        try:
+            if self._average is not None:
+                self._average.load(weights)
+                weights |= found.training["weights"]
+            if weights.keys() != checkpoint.learned(self._learner.module).keys():
+                raise ValueError("other parts")
+            self._learner.module.load_state_dict(weights, strict=False)
+            self._optimiser.load_state_dict(found.training["optimiser"])
+            self._place, self._best = json.loads(found.training["place"]), float(found.training["best"])
+        except (KeyError, ValueError, RuntimeError):
+            raise SynthgenError(
+                f"{path} does not fit its run; delete it, and the checkpoint before it is taken"
+            ) from None
+        self._step = found.step
+
+
+class _Forward(nn.Module):
+    """Losses as a forward pass: what DistributedDataParallel wraps."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.module, self._learner = learner.module, learner
+
+    def forward(self, batch: Batch, objects: float) -> dict[str, Tensor]:
+        return self._learner.losses(batch, objects=objects)
+
+
+def _in_ranks(learner: Learner, here: Ranks) -> nn.Module:
+    forward = _Forward(learner)
+    return DistributedDataParallel(forward, broadcast_buffers=False) if here.world > 1 else forward
+
+
+def _seed(seed: int, what: str) -> int:
+    """64 bits for what is drawn at one place."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{what}".encode()).digest()[:8], "big") >> 1
+
+
+def _not_finite(
+    step: int, values: Mapping[str, float], portions: Sequence[Batch], manifest: Manifest, run: Path
+) -> str:
+    parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    keys = [target["image_key"] for batch in portions for target in batch.targets][:8]
+    half = " or precision: bf16" if manifest.schedule.precision == "bf16" else ""
+    return (
+        f"step {step} gave what is no number ({parts}; images {', '.join(keys)}); lower schedule.lr "
+        f"({manifest.schedule.lr:g}) or schedule.clip{half}; {run} has the last sound checkpoint"
+    )
+
+
+def _note(values: Mapping[str, float]) -> str:
+    parts = " ".join(
+        f"{name} {value:.3g}" for name, value in values.items()
+        if name not in ("images_per_s", "data_share", "memory_mib", "lr", "gradient")
+    )  # fmt: skip
+    return f"{parts}, waiting {values['data_share']:.0%}, {values['memory_mib'] / 1024:.1f} GiB"
+
+
+def _memory(device: torch.device) -> float:
+    """MiB: the most that tensors took of a GPU; of a CPU, the most that the process had."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _device_words(device: torch.device) -> str:
+    return (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({torch.get_num_threads()} threads)"
+    )
+
+
+def _seen_lines(manifest: Manifest, seen: Mapping[str, Any]) -> list[str]:
+    whole = Seen([f"{source.shards} {source.task}" for source in manifest.mixture])
+    for own in seen.values():
+        whole.add(own)
+    return whole.lines()

@@ -1,0 +1,108 @@
+"""The processes that train one network: alone, under torchrun, or under Ray Train; who is the first of them speaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from synthgen.devices import device_of
+from synthgen.errors import SynthgenError
+
+T = TypeVar("T")
+
+#: Seconds that processes wait for each other, as when the first of them evaluates.
+_PATIENCE = timedelta(hours=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which of `world` processes this is, and where it computes."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def gathered(self, value: T) -> list[T]:
+        """What every process says, by rank; picklable, and the same moment in all of them."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        distributed.all_gather_object(found, value)
+        return found
+
+    def summed(self, number: float) -> float:
+        """The sum over all processes."""
+        if self.world == 1:
+            return number
+        total = torch.tensor(number, dtype=torch.float64, device=self._for_collectives())
+        distributed.all_reduce(total)
+        return float(total)
+
+    def by_the_first(self, do: Callable[[], T]) -> T:
+        """What the first process finds, in all of them.
+
+        Raises:
+            SynthgenError: what it was refused with; in the others SystemExit, as it has been said.
+        """
+        if self.world == 1:
+            return do()
+        found: list[Any] = [None, None]
+        why: SynthgenError | None = None
+        if self.rank == 0:
+            try:
+                found = [do(), None]
+            except SynthgenError as refused:
+                why, found = refused, [None, True]
+        distributed.broadcast_object_list(found, src=0)
+        if why is not None:
+            raise why
+        if found[1]:
+            raise SystemExit(2)
+        value: T = found[0]
+        return value
+
+    def _for_collectives(self) -> torch.device:
+        return self.device if distributed.get_backend() == "nccl" else torch.device("cpu")
+
+
+@contextmanager
+def together(device: str) -> Iterator[Ranks]:
+    """Join the others, if there are any: those of torchrun by its environment, those of Ray Train as it joined them.
+
+    Args:
+        device: as `devices.device_of` takes it; under torchrun "auto" and "cuda" are each process's own GPU.
+
+    Raises:
+        SynthgenError: there is no such device here.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), _own(device))
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks(0, 1, device_of(device))
+        return
+    own = _own(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), own)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _own(device: str) -> torch.device:
+    """The device of this process among those of its machine."""
+    found = device_of(device)
+    if found.type != "cuda" or ":" in device:
+        return found
+    # Ray shows each of its processes one GPU, torchrun shows all of them to each.
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", local if local < torch.cuda.device_count() else 0)
