@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-FILES = ("ms_deform_attn", "embeddings_proposals", "matcher_losses", "layers")
+FILES = ("ms_deform_attn", "embeddings_proposals", "matcher_losses", "layers", "denoising")
 
 
 def main(folder: Path) -> None:

@@ -35,6 +35,10 @@ class Predictions:
     boxes: Tensor
     mask_logits: Tensor
 
+    def of(self, queries: slice) -> Predictions:
+        """What is said of some of the queries."""
+        return Predictions([own[queries] for own in self.logits], self.boxes[:, queries], self.mask_logits[:, queries])
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -53,18 +57,22 @@ def losses(
     weights: Weights,
     sampling: Sampling,
     generator: torch.Generator | None = None,
+    known: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """The losses of one layer, unweighted: "label", "box", "giou", "mask", "dice".
 
     Args:
         objects: how many there are in the batch, averaged over processes; at least 1.
+        known: the matches as `match` gives them, where they need not be found; other queries are then told nothing.
     """
-    matches = match(
-        predictions.logits, predictions.boxes, predictions.mask_logits, truths,
-        weights=weights, points=sampling.points, generator=generator,
-    )  # fmt: skip
+    matches = known
+    if matches is None:
+        matches = match(
+            predictions.logits, predictions.boxes, predictions.mask_logits, truths,
+            weights=weights, points=sampling.points, generator=generator,
+        )  # fmt: skip
     return {
-        "label": _label_loss(predictions, truths, matches) / objects,
+        "label": _label_loss(predictions, truths, matches, only_matched=known is not None) / objects,
         **{name: loss / objects for name, loss in _box_losses(predictions.boxes, truths, matches).items()},
         **{
             name: loss / objects
@@ -81,14 +89,16 @@ def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return (ALPHA * truth + (1 - ALPHA) * (1 - truth)) * wrong**2 * cross_entropy
 
 
-def _label_loss(predictions: Predictions, truths: Sequence[Truth], matches: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def _label_loss(
+    predictions: Predictions, truths: Sequence[Truth], matches: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
+) -> Tensor:
     total = predictions.boxes.sum() * 0.0
     every = zip(predictions.logits, predictions.mask_logits, truths, matches, strict=True)
     for logits, mask_logits, truth, (queries, chosen) in every:
         wanted = torch.zeros_like(logits, dtype=torch.float32)
         wanted[queries, truth["labels"][chosen]] = 1.0
         loss = focal_loss(logits.float(), wanted)
-        unknown = _in_ignored_region(mask_logits.detach(), truth["ignore"])
+        unknown = _in_ignored_region(mask_logits.detach(), truth["ignore"]) | only_matched
         unknown[queries] = False
         total = total + loss[~unknown].sum()
     return total

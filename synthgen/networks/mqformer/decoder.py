@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from synthgen.networks.mqformer.criterion import Predictions
 from synthgen.networks.mqformer.decoder_layer import DecoderLayer, Image
 from synthgen.networks.mqformer.deformable import DeformableAttention
+from synthgen.networks.mqformer.denoising import Denoised, noised
+from synthgen.networks.mqformer.matcher import Truth
 from synthgen.networks.mqformer.pixel_decoder import Pyramid
 from synthgen.networks.mqformer.places import box_positions, inverse_sigmoid, proposals, valid_ratios
 
@@ -32,10 +34,12 @@ class Decoded:
     Attributes:
         layers: predictions from the proposals, before the first layer, and after each layer; the last are the result.
         conditional: how many of the queries, from the first on, are conditional.
+        denoised: what was made of noised objects, if any were given.
     """
 
     layers: tuple[Predictions, ...]
     conditional: int
+    denoised: Denoised | None = None
 
 
 class Mlp(nn.Module):
@@ -60,6 +64,7 @@ class Decoder(nn.Module):
         dim: of queries and memory; mask_dim: of mask features; text_dim: of text embeddings.
         conditional, learnable: how many queries of each kind; one of them may be 0.
         exchange: see `DecoderLayer`; only where there are both kinds.
+        denoising: most groups of noised objects in training; see `denoising.noised`.
     """
 
     def __init__(
@@ -77,18 +82,22 @@ class Decoder(nn.Module):
         feedforward: int = 2048,
         exchange: bool = True,
         union: bool = False,
+        denoising: int = 0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if conditional + learnable < 1:
             raise ValueError("a decoder needs queries")
-        self.dim, self.conditional, self.checkpointing = dim, conditional, checkpointing
+        self.dim, self.heads, self.conditional = dim, heads, conditional
+        self.denoising, self.checkpointing = denoising, checkpointing
         if conditional:
             self.enc_output = nn.Linear(dim, dim)
             self.enc_output_norm = nn.LayerNorm(dim)
         if learnable:
             self.query_feat = nn.Parameter(torch.randn(learnable, dim))
             self.query_embed = nn.Parameter(torch.randn(learnable, 4))  # boxes, as logits
+        if denoising:
+            self.label_enc = nn.Linear(text_dim, dim, bias=False)
         both = conditional > 0 and learnable > 0
         self.layers = nn.ModuleList(
             DecoderLayer(
@@ -115,20 +124,31 @@ class Decoder(nn.Module):
             if isinstance(module, DeformableAttention):
                 module.reset()
         nn.init.normal_(self.class_embed, std=self.dim**-0.5)
+        if self.denoising:
+            nn.init.normal_(self.label_enc.weight)  # of a text of length 1, what other queries are like
         for parameter in self.bbox_embed.layers[-1].parameters():  # a box begins where its proposal is
             nn.init.zeros_(parameter)
 
-    def forward(self, pyramid: Pyramid, texts: Sequence[Tensor]) -> Decoded:
+    def forward(self, pyramid: Pyramid, texts: Sequence[Tensor], denoise: Sequence[Truth] | None = None) -> Decoded:
         """Find in each image what its texts name.
 
         Args:
             texts: for each image [its texts, text_dim], of length 1.
+            denoise: the objects of each image, to be noised; heeded in training only, and where `denoising` is not 0.
         """
         content, boxes, count = self._queries(pyramid, texts)
         predictions = [self._heads(content, boxes.sigmoid(), pyramid, texts)]
         # Proposals are judged by the line above; what the layers make of them should not move the encoder's choice.
         content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
         references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
+        extra, blocked = 0, None  # noised objects, before all others
+        if denoise is not None and self.denoising and self.training:
+            noise = noised(denoise, [len(own) for own in texts], self.denoising)
+            named = torch.stack([own[labels] for own, labels in zip(texts, noise.labels, strict=True)])
+            content = torch.cat([self.label_enc(named), content], dim=1)
+            references = torch.cat([noise.boxes, references], dim=1)
+            extra = noise.labels.shape[1]
+            blocked = noise.hidden(content.shape[1] - extra).repeat_interleave(self.heads, dim=0)
         predictions.append(self._heads(content, references, pyramid, texts))
         image = Image(pyramid.memory, pyramid.shapes, torch.cat([p.flatten(1) for p in pyramid.paddings], dim=1))
         ratios = valid_ratios(pyramid.paddings).to(references.dtype).repeat(1, 1, 2)[:, None]  # [B, 1, levels, 4]
@@ -137,16 +157,20 @@ class Decoder(nn.Module):
             around = references[:, :, None] * ratios
             place = self.ref_point_head(box_positions(around[:, :, 0], self.dim).to(content.dtype))
             if self.checkpointing and self.training:
-                content = checkpoint(layer, content, place, around, image, count, use_reentrant=False)
+                content = checkpoint(layer, content, place, around, image, count, extra, blocked, use_reentrant=False)
             else:
-                content = layer(content, place, around, image, count)
+                content = layer(content, place, around, image, count, extra, blocked)
             after = (self.bbox_embed(content) + inverse_sigmoid(references)).sigmoid()
             normed = self.norm(content)
             # "Look forward twice" (DINO): a box is judged with the gradient of the layer before, which is cut after it.
             judged = (self.bbox_embed(normed) + inverse_sigmoid(before)).sigmoid()
             predictions.append(self._heads(normed, judged, pyramid, texts))
             before, references = after, after.detach()
-        return Decoded(tuple(predictions), count)
+        if not extra:
+            return Decoded(tuple(predictions), count)
+        own = (predictions[0], *(layer.of(slice(extra, None)) for layer in predictions[1:]))
+        others = tuple(layer.of(slice(extra)) for layer in predictions[1:])
+        return Decoded(own, count, Denoised(others, noise.matches, noise.groups))
 
     def _queries(self, pyramid: Pyramid, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
         """(content [B, Q, dim], logits of boxes [B, Q, 4], how many of them are conditional)."""

@@ -36,12 +36,19 @@ class Exchange(nn.Module):
         self.norm_conditional = nn.LayerNorm(dim)
         self.norm_learnable = nn.LayerNorm(dim)
 
-    def forward(self, conditional: Tensor, learnable: Tensor, places: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """[B, C, dim] and [B, L, dim] -> the same; `places` are added where they ask and are asked, not to values."""
+    def forward(
+        self, conditional: Tensor, learnable: Tensor, places: tuple[Tensor, Tensor], noised: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """[B, C, dim] and [B, L, dim] -> the same; `places` are added where they ask and are asked, not to values.
+
+        The first `noised` of the conditional ones ask and are not asked.
+        """
         place_c, place_l = places
         asked_c, asked_l = conditional + place_c, learnable + place_l
         from_learnable = self.to_learnable(asked_c, asked_l, learnable, need_weights=False)[0]
-        from_conditional = self.to_conditional(asked_l, asked_c, conditional, need_weights=False)[0]
+        from_conditional = self.to_conditional(
+            asked_l, asked_c[:, noised:], conditional[:, noised:], need_weights=False
+        )[0]
         return (
             self.norm_conditional(conditional + from_learnable),
             self.norm_learnable(learnable + from_conditional),
@@ -49,7 +56,7 @@ class Exchange(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """See this module. Conditional queries stand first, learnable ones behind them.
+    """See this module. Conditional queries stand before learnable ones, noised objects of training before both.
 
     Args:
         exchange: whether the two kinds see each other by `Exchange`; not where there is one kind only.
@@ -70,26 +77,35 @@ class DecoderLayer(nn.Module):
         self.linear2 = nn.Linear(feedforward, dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, content: Tensor, place: Tensor, references: Tensor, image: Image, conditional: int) -> Tensor:
+    def forward(
+        self,
+        content: Tensor,
+        place: Tensor,
+        references: Tensor,
+        image: Image,
+        conditional: int,
+        noised: int = 0,
+        blocked: Tensor | None = None,
+    ) -> Tensor:
         """Refine queries.
 
         Args:
             content: [B, Q, dim]; place: [B, Q, dim], added to queries where they ask.
             references: [B, Q, levels, 4] CXCYWH, in parts of each level with its padding.
-            conditional: how many of the queries, from the first on, are of that kind.
+            conditional: how many of the queries are of that kind; they stand before the learnable ones.
+            noised: how many noised objects stand before these; they go the way of conditional queries.
+            blocked: bool [B * heads, Q, Q], where a query (a row) must not see another; None = nowhere.
         """
-        kinds = [content.shape[1]] if self.union else [conditional, content.shape[1] - conditional]
-        seen = [
-            self.self_attn(own + at, own + at, own, need_weights=False)[0]
-            for own, at in zip(torch.split(content, kinds, dim=1), torch.split(place, kinds, dim=1), strict=True)
-            if own.shape[1]
-        ]
+        first, seen = noised + conditional, []
+        for kind in [slice(None)] if self.union else [slice(first), slice(first, None)]:
+            own, at = content[:, kind], place[:, kind]
+            if own.shape[1]:
+                hidden = None if blocked is None else blocked[:, kind, kind]
+                seen.append(self.self_attn(own + at, own + at, own, attn_mask=hidden, need_weights=False)[0])
         content = self.norm2(content + torch.cat(seen, dim=1))
         if self.exchange is not None:
-            parts = [conditional, content.shape[1] - conditional]
-            first, second = torch.split(content, parts, dim=1)
-            where, there = torch.split(place, parts, dim=1)
-            content = torch.cat(self.exchange(first, second, (where, there)), dim=1)
+            places = place[:, :first], place[:, first:]
+            content = torch.cat(self.exchange(content[:, :first], content[:, first:], places, noised), dim=1)
         looked = self.cross_attn(content + place, references, image.memory, image.shapes, image.padding)
         content = self.norm1(content + looked)
         thought: Tensor = self.norm3(content + self.linear2(functional.relu(self.linear1(content))))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from synthgen.networks.mqformer.backbone import ResNet, Swin
 from synthgen.networks.mqformer.decoder import Decoded, Decoder
+from synthgen.networks.mqformer.matcher import Truth
 from synthgen.networks.mqformer.pixel_decoder import PixelDecoder
 from synthgen.networks.mqformer.text_encoder import TextEncoder
 
@@ -25,7 +26,12 @@ class MQFormer(nn.Module):
         self.text_encoder = text_encoder
 
     def forward(
-        self, images: Tensor, padding: Tensor, texts: Sequence[Sequence[str]], names: Sequence[bool]
+        self,
+        images: Tensor,
+        padding: Tensor,
+        texts: Sequence[Sequence[str]],
+        names: Sequence[bool],
+        denoise: Sequence[Truth] | None = None,
     ) -> Decoded:
         """Find what the texts name.
 
@@ -34,9 +40,10 @@ class MQFormer(nn.Module):
             padding: bool [B, H, W], True on padding, which is right and bottom.
             texts: the label space of each image, of one text or more.
             names: for each image, whether its texts are names of categories rather than phrases.
+            denoise: see `Decoder.forward`.
         """
         pyramid = self.pixel_decoder(self.backbone(images), padding)
-        return self.decoder(pyramid, self._embedded(texts, names))  # type: ignore[no-any-return]
+        return self.decoder(pyramid, self._embedded(texts, names), denoise)  # type: ignore[no-any-return]
 
     def _embedded(self, texts: Sequence[Sequence[str]], names: Sequence[bool]) -> list[Tensor]:
         """For each image [its texts, text_dim]; a text that several images have is encoded once."""
@@ -57,6 +64,7 @@ def build(
     decoder_layers: int = 9,
     heads: int = 8,
     exchange: bool = True,
+    denoising: int = 0,
     checkpointing: bool = False,
 ) -> MQFormer:
     """Put a network together around a backbone and a text encoder; the numbers are Mask DINO's and the paper's."""
@@ -70,7 +78,7 @@ def build(
         Decoder(
             dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional=conditional, learnable=learnable,
             levels=levels, layers=decoder_layers, heads=heads, feedforward=8 * dim, exchange=exchange,
-            checkpointing=checkpointing,
+            denoising=denoising, checkpointing=checkpointing,
         ),
         text_encoder,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +29,20 @@ def total_losses(
         generator: of the points at which masks are compared; on the device of the predictions.
 
     Returns:
-        "label", "box", "giou", "mask", "dice": float32, of no dimension.
+        "label", "box", "giou", "mask", "dice", and with denoising these after "dn_": float32, of no dimension.
     """
+    options: dict[str, Any] = {"weights": weights, "sampling": sampling, "generator": generator}
     totals: dict[str, Tensor] = {}
     # In float32 also where the network ran in half precision: masks are compared by products of thousands of points.
     with torch.autocast(decoded.layers[-1].boxes.device.type, enabled=False):
-        for layer in decoded.layers:
-            found = losses(layer, truths, objects=objects, weights=weights, sampling=sampling, generator=generator)
-            for name, loss in found.items():
-                totals[name] = totals.get(name, 0.0) + getattr(weights, name) * loss
+        found = [("", losses(layer, truths, objects=objects, **options)) for layer in decoded.layers]
+        if (denoised := decoded.denoised) is not None:
+            copies = objects * denoised.groups
+            found += [
+                ("dn_", losses(layer, truths, objects=copies, known=denoised.matches, **options))
+                for layer in denoised.layers
+            ]
+        for prefix, parts in found:
+            for name, loss in parts.items():
+                totals[prefix + name] = totals.get(prefix + name, 0.0) + getattr(weights, name) * loss
     return totals
