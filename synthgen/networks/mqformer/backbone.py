@@ -59,7 +59,13 @@ def build(
             embed_dim=numbers.dim, depths=list(numbers.depths), num_heads=list(numbers.heads),
             window_size=numbers.window, drop_path_rate=drop_path, out_features=_STAGES,
         )  # fmt: skip
-        swin = SwinBackbone(config) if weights is None else swin_of(config, read(weights))
+        if weights is None:
+            swin = SwinBackbone(config)
+            # transformers begins with biases of 0, so padding is 0 throughout, and every norm multiplies its gradient
+            # by 300: after six of them nothing else is left of the gradient as a whole.
+            swin.swin.embeddings.patch_embeddings.projection.reset_parameters()
+        else:
+            swin = swin_of(config, read(weights))
         return Swin(swin, checkpointing=checkpointing)
     if name not in RESNETS:
         raise ValueError(f"there is no backbone {name[:40]!r}; there are {', '.join(NAMES)}")
