@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 from synthgen.networks.ofa.positions import (
     LONGEST,
@@ -109,14 +110,14 @@ class Cache:
     """What decoding n boxes with some beams each has computed so far, and need not compute again.
 
     Attributes:
-        own: keys and values of the texts, [layers, 2, n * beams, heads, steps, head_dim]; filled up to `length`.
+        own: of each layer keys and values of the texts, [2, n * beams, heads, steps, head_dim]; filled up to `length`.
         cross: of each layer keys and values of the encoder's states, [n, heads, L, head_dim]; the beams share them.
         own_bias: of each layer [1, heads, steps, steps], -inf where a token would look ahead.
         cross_bias: [heads, steps, L].
         padding: 0, and -inf at padding, [n, 1, 1, L]; None if there is none.
     """
 
-    own: Tensor
+    own: list[Tensor]
     cross: list[tuple[Tensor, Tensor]]
     own_bias: list[Tensor]
     cross_bias: Tensor
@@ -127,20 +128,20 @@ class Cache:
     @property
     def steps(self) -> int:
         """Tokens that there is room for."""
-        return self.own.shape[4]
+        return self.own[0].shape[3]
 
     def reorder(self, parents: Tensor) -> None:
         """Go on with other beams: int64 [n, new beams], for each the beam of its box that it continues."""
         boxes, beams = parents.shape
         first = torch.arange(boxes, device=parents.device)[:, None] * self.beams
-        self.own = self.own.index_select(2, (first + parents).flatten())
+        rows = (first + parents).flatten()
+        self.own = [own.index_select(1, rows) for own in self.own]
         self.beams = beams
 
     def keep(self, boxes: Tensor) -> None:
         """Go on with some boxes only: int64 [m], ascending."""
-        layers, pair, rows, *rest = self.own.shape
-        own = self.own.view(layers, pair, rows // self.beams, self.beams, *rest)
-        self.own = own.index_select(2, boxes).flatten(2, 3)
+        apart = (own.view(2, -1, self.beams, *own.shape[2:]) for own in self.own)
+        self.own = [own.index_select(1, boxes).flatten(1, 2) for own in apart]
         self.cross = [(k.index_select(0, boxes), v.index_select(0, boxes)) for k, v in self.cross]
         self.padding = None if self.padding is None else self.padding.index_select(0, boxes)
 
@@ -236,6 +237,7 @@ class Encoder(nn.Module):
     def __init__(self, n: OfaNumbers) -> None:
         super().__init__()
         self.numbers = n
+        self.checkpointing = False  # in training: layers are computed a second time, for the gradients
         self.embed_tokens = _embedding(n.vocabulary, n.dim)
         self.layernorm_embedding = nn.LayerNorm(n.dim)
         self.type_embedding = _embedding(2, n.dim)  # of text, of image
@@ -284,7 +286,8 @@ class Encoder(nn.Module):
             padding = torch.cat([padding.new_zeros(image.shape[:2]), padding], dim=1)
             hidden = _minus_infinity(padding, x.dtype)
         for layer, bias in zip(self.layers, places.bias, strict=True):
-            x = layer(x, bias if hidden is None else bias + hidden)
+            bias = bias if hidden is None else bias + hidden
+            x = checkpoint(layer, x, bias, use_reentrant=False) if self.checkpointing else layer(x, bias)
         return Encoded(self.layer_norm(x), places.embedding, padding)
 
 
@@ -321,7 +324,7 @@ class Decoder(nn.Module):
         buckets = token_buckets(n.token_bucket, steps, alike.device)
         crossed = similarity(self.cross_pos_q_linear(places), self.cross_pos_k_linear(encoded.places), n.heads)
         return Cache(
-            own=states.new_zeros(len(self.layers), 2, len(states), n.heads, steps, n.dim // n.heads),
+            own=[states.new_zeros(2, len(states), n.heads, steps, n.dim // n.heads) for _ in self.layers],
             cross=[cast(DecoderLayer, layer).cross_attn.keys_and_values(states) for layer in self.layers],
             own_bias=[
                 aligned((alike + looked_up(table, buckets)).masked_fill(ahead, -torch.inf), states.dtype)
@@ -333,20 +336,28 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, cache: Cache) -> Tensor:
         """See `Ofa.decode`."""
+        return self.logits(self.states(tokens, cache))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Of `states` [..., dim], or some of them, those of each word: float32 [..., vocabulary]."""
+        return _projected(self.layer_norm(states), self.output_projection.weight)
+
+    def states(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """What the layers make of tokens [n, beams, t]: [n, beams, t, dim]."""
         beams, length = tokens.shape[1:]
         new = slice(cache.length, cache.length + length)
-        x = self.layernorm_embedding(self.embed_tokens(tokens))
+        x: Tensor = self.layernorm_embedding(self.embed_tokens(tokens))
         cross_bias = aligned(cache.cross_bias[:, new].repeat(1, beams, 1), x.dtype)
         if cache.padding is not None:
             cross_bias = cross_bias + cache.padding
         for layer, own, own_bias, cross in zip(self.layers, cache.own, cache.own_bias, cache.cross, strict=True):
             x = layer(x, own, new, own_bias[:, :, new, : new.stop], cross, cross_bias)
         cache.length = new.stop
-        return _projected(self.layer_norm(x), self.output_projection.weight)
+        return x
 
 
 class Ofa(nn.Module):
-    """An OFA for inference; `weights.load_weights` gives it the published weights."""
+    """An OFA for inference; `weights.load_weights` gives it the published weights, `training.teach` what it learns."""
 
     def __init__(self, numbers: OfaNumbers) -> None:
         super().__init__()
@@ -440,10 +451,10 @@ class Ofa(nn.Module):
             ValueError: other boxes or beams than the cache has, or more tokens than it has room for.
         """
         boxes, beams, length = tokens.shape
-        if boxes * beams != cache.own.shape[2] or beams != cache.beams or cache.length + length > cache.steps:
+        if boxes * beams != cache.own[0].shape[1] or beams != cache.beams or cache.length + length > cache.steps:
             raise ValueError(
                 f"tokens of {list(tokens.shape)} do not go on from {cache.length} of {cache.steps} steps of "
-                f"{cache.own.shape[2]} texts in beams of {cache.beams}"
+                f"{cache.own[0].shape[1]} texts in beams of {cache.beams}"
             )
         logits: Tensor = self.decoder(tokens, cache)
         return logits
