@@ -87,18 +87,17 @@ class Segmentation:
         return sum(len(target["labels"]) for target in batch.targets)
 
     def losses(self, batch: Batch, *, objects: float) -> dict[str, Tensor]:
-        """Of all layers together: "label", "box", "giou", "mask", "dice"."""
+        """Of all layers together: "label", "box", "giou", "mask", "dice"; with denoising these after "dn_", too."""
         device = next(self.module.parameters()).device
         asked = [target["texts"] for target in batch.targets]
         names = [self._names[source] for source in batch.sources]
+        right = truths(batch.targets, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
             found = self.module(
                 batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True),
-                asked, names,
+                asked, names, right,
             )  # fmt: skip
-        return total_losses(
-            found, truths(batch.targets, device), objects=objects, weights=self._weights, sampling=self._sampling
-        )
+        return total_losses(found, right, objects=objects, weights=self._weights, sampling=self._sampling)
 
     def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> Sequence[Any]:
         """See `evaluate`."""

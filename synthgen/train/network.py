@@ -52,6 +52,7 @@ def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> 
             encoder_layers=model.encoder_layers,
             decoder_layers=model.decoder_layers,
             exchange=model.exchange,
+            denoising=model.denoising,
             checkpointing=checkpointing,
         )
 

@@ -60,7 +60,8 @@ class Model(Section):
         backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights.
         queries: mixed, or one of the two kinds alone.
         exchange: whether the two kinds attend to each other in every layer.
-        denoising: groups of noised objects that are learned from beside the queries (DN-DETR); 0 = none.
+        denoising: most groups of noised objects that are learned from beside the queries (DN-DETR; fewer where an image
+            has many objects: 100 noised ones is the most); 0 = none.
         dim: of queries and memory; encoder_layers, decoder_layers: of the pixel decoder and of the decoder.
         text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it learns with the rest.
     """
