@@ -26,19 +26,16 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.networks.checkpoint import MoreThanWeightsError
 from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
+from synthgen.networks.ofa.folder import FETCH_WORDS, WEIGHTS, WORDS, lacking_words, weights_in
+from synthgen.networks.ofa.folder import read as read_checkpoint
 from synthgen.networks.ofa.model import Ofa, Places, set_precision
 from synthgen.networks.ofa.positions import LONGEST
 from synthgen.networks.ofa.preprocess import box_bins, resize, to_pixels
 from synthgen.networks.ofa.resnet import STRIDE
-from synthgen.networks.ofa.tokenizer import OfaTokenizer, clean, load_tokenizer
-from synthgen.networks.ofa.weights import from_weights, name_of, numbers_of, read_weights
+from synthgen.networks.ofa.tokenizer import OfaTokenizer, clean
+from synthgen.networks.ofa.weights import from_weights, name_of, numbers_of
 from synthgen.records.sample import Caption
 from synthgen.weights import sha256_of
-
-#: What a checkpoint's folder may call its weights, the first that is there counts.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
-TOKENIZER = ("vocab.json", "merges.txt")
-FETCH_WORDS = "hf download OFA-Sys/ofa-base vocab.json merges.txt"
 
 #: On CUDA: from so many GiB of free memory on, so many images at once, and boxes of `_BEAMS` beams; of more, fewer.
 _AUTO = ((40, 32, 256), (14, 16, 96), (0, 4, 24))
@@ -77,7 +74,8 @@ def build(
 
     Args:
         checkpoint: a folder with the weights (`model.safetensors` or `pytorch_model.bin`; names of Hugging Face or of
-            fairseq), `vocab.json` and `merges.txt`, as of `OFA-Sys/ofa-base`.
+            fairseq), `vocab.json` and `merges.txt`, as of `OFA-Sys/ofa-base`; or a file of weights beside these two, as
+            `synthgen train` writes them.
         weights: what `settle` says of it; "" = any.
         precision: fp32 or bf16.
         side: the image is resized to a square of this side; 384 in pre-training, 512 in RefCOCO's fine-tuning.
@@ -204,31 +202,23 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
         raise SynthgenError(f"--num-beams {settings.beams} should be at most {MOST_BEAMS}")
     if side < STRIDE or side % STRIDE:
         raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
-    folder = _folder(options["checkpoint"])
-    path = blamed = _weights_in(folder)
+    place, path = _place_of(options["checkpoint"])
     try:
-        read = read_weights(path)
-        numbers = numbers_of(read)
-        blamed = folder
-        tokenizer = load_tokenizer(folder)
+        read, tokenizer = read_checkpoint(path, path.parent)
     except MoreThanWeightsError as why:
-        raise SynthgenError(f"{blamed}: {why}") from None
+        raise SynthgenError(str(why)) from None
     except ValueError as why:
-        raise SynthgenError(f"{blamed}: {why}; name the folder of an OFA with --checkpoint") from None
-    if tokenizer.size != numbers.vocabulary:
-        raise SynthgenError(
-            f"{folder}: its vocabulary has {tokenizer.size} words, its network {numbers.vocabulary}; the files are of "
-            "two models, fetch the whole folder of one"
-        )
+        raise SynthgenError(f"{why}; name the folder of an OFA with --checkpoint") from None
+    numbers = numbers_of(read)
     if side > STRIDE * numbers.image_bucket:
         raise SynthgenError(f"-O side={side} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
     if settings.max_length >= min(numbers.positions, LONGEST):
         raise SynthgenError(f"--max-length {settings.max_length} should be below {min(numbers.positions, LONGEST)}")
-    digests = "\n".join(f"{file.name} {sha256_of(file)}" for file in (*(folder / name for name in TOKENIZER), path))
+    digests = "\n".join(f"{file.name} {sha256_of(file)}" for file in (*(path.parent / name for name in WORDS), path))
     weights = sha256(digests.encode()).hexdigest()
     if options["weights"] not in ("", weights):
-        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
-    return {**options, "checkpoint": str(folder), "weights": weights}, tokenizer, read
+        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {place} ({weights})")
+    return {**options, "checkpoint": str(place), "weights": weights}, tokenizer, read
 
 
 def _settings(options: dict[str, Any]) -> BeamSettings:
@@ -250,29 +240,26 @@ def _settings(options: dict[str, Any]) -> BeamSettings:
         raise SynthgenError(f"{why}; see --num-beams, --max-length, -O groups, -O no_repeat_ngram") from None
 
 
-def _folder(checkpoint: str) -> Path:
+def _place_of(checkpoint: str) -> tuple[Path, Path]:
+    """What was named, as an absolute path, and the file of weights that it is or holds; words lie beside that."""
     if not checkpoint:
         raise SynthgenError(
             "the captioner ofa needs --checkpoint FOLDER; `hf download OFA-Sys/ofa-base --local-dir weights/ofa-base` "
             "fetches one"
         )
-    folder = Path(checkpoint).absolute()
+    place = Path(checkpoint).absolute()
+    folder = place.parent if place.is_file() else place
     if not folder.is_dir():
         raise SynthgenError(f"no folder {folder}; --checkpoint should name the folder of an OFA")
-    lacking = [name for name in TOKENIZER if not (folder / name).is_file()]
-    if lacking:
+    if lacking := lacking_words(folder):
         raise SynthgenError(
             f"{folder} lacks {' and '.join(lacking)}; --checkpoint should name the folder of an OFA, and all have the "
             f"same words: `{FETCH_WORDS} --local-dir {folder}` fetches them"
         )
-    return folder
-
-
-def _weights_in(folder: Path) -> Path:
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    path = place if place.is_file() else weights_in(folder)
     if path is None:
         raise SynthgenError(
             f"{folder} has no weights by the name of {' or '.join(WEIGHTS)}; fetch the whole folder of an OFA, or give "
             "yours one of these names"
         )
-    return path
+    return place, path
