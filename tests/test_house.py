@@ -57,6 +57,7 @@ SHELVES = {
     "synthgen.generate.captioners",
     "synthgen.generate.stages",
     "synthgen.train.tasks",
+    "synthgen.train.metrics",
     "synthgen.review.exports",
 }
 PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}

@@ -1,0 +1,215 @@
+"""A network on the layers that a manifest evaluates: image by image, by each task's own metric."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from synthgen import plugins
+from synthgen.errors import SynthgenError
+from synthgen.networks.mqformer.model import MQFormer
+from synthgen.records.regions import is_empty
+from synthgen.records.sample import Sample
+from synthgen.records.store import ShardStore
+from synthgen.train import measured, outputs
+from synthgen.train.batch import Batch
+from synthgen.train.check import NewBar, NoBar
+from synthgen.train.checkpoint import load_network
+from synthgen.train.manifest import SHELF, EvalSource, Manifest, load
+from synthgen.train.measured import Measured
+from synthgen.train.metrics import Asked, Compared, Metric
+from synthgen.train.network import is_names
+from synthgen.train.once import Once
+from synthgen.train.ranks import Ranks, together
+from synthgen.train.reading import Taken, take
+from synthgen.train.seen import Seen
+from synthgen.train.tasks import Target
+
+METRICS = "train.metrics"
+
+_ANNOTATION = "annotations.list.element"
+
+
+def evaluate(
+    network: MQFormer,
+    manifest: Manifest,
+    *,
+    device: torch.device,
+    workers: int = 0,
+    batch_size: int = 1,
+    short: int = 800,
+    long: int = 1333,
+    rank: int = 0,
+    world: int = 1,
+    precision: str = "fp32",
+    bar: NewBar = NoBar,
+) -> list[Measured]:
+    """Measure a network on each layer of the manifest's `eval`.
+
+    Args:
+        short, long: sides of what the network sees; predictions are measured in the frame of the image's file.
+        rank, world: which process this is, of how many: each measures a part, and all of them return the whole.
+        precision: fp32 or bf16, of activations.
+
+    Raises:
+        SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
+    """
+    here, was_training = Ranks(rank, world, device), network.training
+    network.eval()
+    try:
+        return [
+            _measured(
+                network, source, here, precision,
+                Once(
+                    manifest, index, rank=rank, world=world, batch_size=batch_size, workers=workers, short=short,
+                    long=long, pin_memory=device.type == "cuda",
+                ),
+                take(ShardStore(manifest.store), source), ShardStore(manifest.store), bar,
+            )
+            for index, source in enumerate(manifest.eval)
+        ]  # fmt: skip
+    finally:
+        network.train(was_training)
+
+
+def run(
+    checkpoint: Path,
+    manifest: Path,
+    *,
+    out: Path | None = None,
+    store: Path | None = None,
+    text_encoder: str | None = None,
+    device: str = "auto",
+    bar: NewBar = NoBar,
+    **options: Any,
+) -> tuple[list[Measured], Path | None]:
+    """Measure a checkpoint, and write what came of it as JSON.
+
+    Args:
+        out: the file; None = beside the checkpoint, named after both.
+        text_encoder: instead of the one that the checkpoint names.
+        device: as `ranks.together` takes it.
+        options: of `evaluate`.
+
+    Returns:
+        What was measured, and the file; None in all processes but the first.
+
+    Raises:
+        SynthgenError: the manifest has mistakes or nothing to evaluate on, or the checkpoint is none of ours.
+    """
+    said = load(manifest, store=store)
+    if not said.eval:
+        raise SynthgenError(f"{manifest} names nothing to evaluate on; add eval: to it, as manifests/ show")
+    with together(device) as here:
+        network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
+        found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
+    if here.rank:
+        return found, None
+    path = out or checkpoint.with_name(f"{checkpoint.stem}.{said.name}.json")
+    measured.save(path, found, checkpoint=checkpoint.name, step=held.step, manifest=said.name)
+    return found, path
+
+
+def _measured(
+    network: MQFormer, source: EvalSource, here: Ranks, precision: str, once: Once, taken: Taken, store: ShardStore,
+    bar: NewBar,
+) -> Measured:  # fmt: skip
+    metric = cast(Metric, plugins.load(METRICS, plugins.load(SHELF, source.task).METRIC))
+    names, stuff = is_names(source.task), _stuff(store, taken)
+    rows: list[tuple[str, int, Compared]] = []
+    kinds: Counter[tuple[bool, bool]] = Counter()  # whether it is a thing, whether a conditional query found it
+    total = (here.rank + 1) * taken.rows // here.world - here.rank * taken.rows // here.world
+    with closing(once), bar(f"evaluating {source.shards} {source.task}", total, "images") as done:
+        for batch in once:
+            asked = [_asked(target, metric, stuff) for target in batch.targets]
+            for one, seen in zip(asked, _predicted(network, batch, asked, names, here, precision), strict=True):
+                compared = metric.compare(one, getattr(outputs, metric.TAKES)(seen))
+                rows.append((one.sample.image_key, one.sample.image_id, compared))
+                kinds.update((is_thing, query < seen.conditional) for is_thing, query in compared.right)
+            done.advance(len(batch.targets))
+    seen_by_all = Seen(once.seen.sources)
+    parts = here.gathered((rows, kinds, once.seen.state()))
+    for _, _, state in parts:
+        seen_by_all.add(state)
+    # In one order, whoever measured what: sums of floats are the same then.
+    every = [row for part, _, _ in parts for row in part]
+    every.sort(key=lambda row: row[:2])
+    scores = metric.scores([compared for _, _, compared in every])
+    return Measured(
+        source.shards, source.task, metric.MAIN, {metric.MAIN: 0.0, **scores.values}, len(every), scores.by_name,
+        _by_kind(sum((kinds for _, kinds, _ in parts), Counter())), seen_by_all.state(),
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def _predicted(
+    network: MQFormer, batch: Batch, asked: list[Asked], names: bool, here: Ranks, precision: str
+) -> Iterator[outputs.Prediction]:
+    texts = [one.target.texts for one in asked]
+    device = here.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        decoded = network(
+            batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True),
+            texts, [names] * len(texts),
+        )  # fmt: skip
+    yield from outputs.predictions(decoded, batch, texts, asked[0].stuff)
+
+
+def _asked(target: dict[str, Any], metric: Metric, stuff: frozenset[str]) -> Asked:
+    original = target["original"]
+    if metric.TAKES == "referring":
+        original = _every_phrase(target["sample"], original)
+    return Asked(target["sample"], original, stuff)
+
+
+def _every_phrase(sample: Sample, target: Target) -> Target:
+    """All phrases of all objects, as REFER measures, where training draws one for each object."""
+    pairs = [
+        (" ".join(caption.text.split()), annotation)
+        for annotation in sorted(sample.annotations, key=lambda a: a.id)
+        if not annotation.iscrowd and annotation.segmentation is not None and not is_empty(annotation.segmentation)
+        for caption in annotation.captions
+        if caption.text.strip()
+    ]
+    if not pairs:
+        return target
+    texts = tuple(dict.fromkeys(text for text, _ in pairs))
+    return replace(
+        target,
+        texts=texts,
+        labels=np.array([texts.index(text) for text, _ in pairs], np.int64),
+        boxes_xyxy=np.zeros((len(pairs), 4), np.float32),
+        masks=tuple(annotation.segmentation for _, annotation in pairs),
+        mask_weights=np.ones(len(pairs), np.float32),
+        annotation_ids=tuple((annotation.id,) for _, annotation in pairs),
+    )
+
+
+def _stuff(store: ShardStore, taken: Taken) -> frozenset[str]:
+    """The names of a layer that are never a thing's."""
+    kinds: dict[bool, set[str]] = {True: set(), False: set()}
+    for shard in taken.shards:
+        column = f"{_ANNOTATION}.isthing"
+        if store.summary(shard, [column])[1][column].least is False:
+            for batch in store.columns(shard, [f"{_ANNOTATION}.category", column]):
+                for row in batch.column("annotations").to_pylist():
+                    for annotation in row:
+                        kinds[annotation["isthing"]].add(annotation["category"])
+    return frozenset(kinds[False] - kinds[True])
+
+
+def _by_kind(kinds: Counter[tuple[bool, bool]]) -> dict[str, dict[str, float]]:
+    found = {}
+    for kind, is_thing in (("things", True), ("stuff", False)):
+        conditional, learnable = kinds[is_thing, True], kinds[is_thing, False]
+        if count := conditional + learnable:
+            shares = {"conditional": 100 * conditional / count, "learnable": 100 * learnable / count}
+            found[kind] = {**shares, "found": float(count)}
+    return found

@@ -1,0 +1,253 @@
+"""What the network says -> objects, regions and labels in the frame of the image file.
+
+The rules are the field's: Mask2Former's, with Mask DINO's changes for scores that are sigmoids. A mask is enlarged to
+the padded batch, cut to the image, and resized to the original. Both steps are linear, so along each axis they are one
+matrix; so an image is made by strips of its columns, in the order of run lengths, and however large it is and however
+many masks it has, no more than `_NUMBERS` numbers are there at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from synthgen.networks.mqformer.boxes import cxcywh_to_xyxy
+from synthgen.networks.mqformer.decoder import Decoded
+from synthgen.records.geometry import clip_xyxy, encode_edges
+from synthgen.records.sample import Rle
+from synthgen.train.batch import Batch
+from synthgen.train.metrics import Foreground, Found, Panoptic, Segment, Semantic
+
+#: Objects of an image, at most (COCO).
+MOST = 100
+
+#: A query of a panoptic map is sure of its label from this probability on (Mask DINO; Mask2Former, of softmax, 0.8) ...
+SURE = 0.25
+#: ... and its region stays if the part of its mask that no other query covers is this share of it (both).
+VISIBLE = 0.8
+
+#: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
+TEMPERATURE = 0.06
+
+#: Of a strip of masks, at once: 128 MiB.
+_NUMBERS = 2**25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What the last layer says of one image with Q queries.
+
+    Attributes:
+        logits: [Q, T], of its texts; boxes: [Q, 4] CXCYWH in parts of the image; mask_logits: [Q, h, w], of the batch.
+        padded, size, original: (height, width) of the batch, of the image in it, of the image file.
+        conditional: how many queries, the first ones, are conditional.
+        stuff: which texts are no countable things: of each there is one region.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    mask_logits: Tensor
+    padded: tuple[int, int]
+    size: tuple[int, int]
+    original: tuple[int, int]
+    conditional: int
+    stuff: frozenset[int] = frozenset()
+
+
+def predictions(
+    decoded: Decoded, batch: Batch, texts: Sequence[Sequence[str]], stuff: frozenset[str] = frozenset()
+) -> list[Prediction]:
+    """One for each image; values that are no numbers say that there is nothing.
+
+    Args:
+        texts: what each image was asked for.
+        stuff: names that are no countable things.
+    """
+    last, (height, width) = decoded.layers[-1], batch.images.shape[-2:]
+    return [
+        Prediction(
+            logits.float().nan_to_num(-torch.inf), boxes.float().nan_to_num(0), masks.float().nan_to_num(-1e4),
+            (height, width), target["size"], target["orig_size"], decoded.conditional,
+            frozenset(i for i, text in enumerate(asked) if text in stuff),
+        )
+        for logits, boxes, masks, target, asked in zip(
+            last.logits, last.boxes, last.mask_logits, batch.targets, texts, strict=True
+        )
+    ]  # fmt: skip
+
+
+def boxes(seen: Prediction) -> list[Found]:
+    """The `MOST` likeliest pairs of query and text, best first; without masks."""
+    places = _boxes(seen)
+    return [Found(label, score, places[query], None, query) for score, query, label in _best(seen)]
+
+
+def instances(seen: Prediction) -> list[Found]:
+    """The `MOST` likeliest pairs of query and text with their masks, as far as these have a pixel, best first.
+
+    A score is the pair's probability times the mean of those of the mask's pixels.
+    """
+    pairs, places = _best(seen), _boxes(seen)
+    masks = _masks(seen, sorted({query for _, query, _ in pairs}))
+    found = [
+        Found(label, score * masks[query][1], places[query], masks[query][0], query)
+        for score, query, label in pairs
+        if masks[query][1]
+    ]
+    return sorted(found, key=lambda one: -one.score)
+
+
+def referring(seen: Prediction) -> list[Found]:
+    """For each text the query that fits it best; none where its mask has no pixel."""
+    likely, queries = seen.logits.sigmoid().max(0)
+    places = _boxes(seen)
+    masks = _masks(seen, sorted(set(queries.tolist())))
+    return [
+        Found(label, score, places[query], masks[query][0], query)
+        for label, (score, query) in enumerate(zip(likely.tolist(), queries.tolist(), strict=True))
+        if masks[query][1]
+    ]
+
+
+def foreground(seen: Prediction) -> Foreground:
+    """The mask of the query that fits the first text best, as probabilities."""
+    query = int(seen.logits[:, 0].argmax())
+    likely = np.empty(seen.original, np.float32)
+    for first, strip in _strips(seen, [query]):
+        likely[:, first : first + strip.shape[1]] = strip[0].sigmoid().T.cpu().numpy()
+    return Foreground(likely)
+
+
+def semantic(seen: Prediction) -> Semantic:
+    """For each pixel the text of the largest sum over queries: share of the text times probability of the mask."""
+    share = _shares(seen)
+    labels = np.empty(seen.original, np.int32)
+    for first, strip in _strips(seen, range(len(share)), beside=share.shape[1]):
+        said = torch.einsum("qt,qch->tch", share, strip.sigmoid()).argmax(0)
+        labels[:, first : first + strip.shape[1]] = said.T.cpu().numpy()
+    # Who says most of a label is seen well enough where the masks are coarse.
+    ends = [
+        -(-n * size // whole) for n, size, whole in zip(seen.mask_logits.shape[1:], seen.size, seen.padded, strict=True)
+    ]
+    masks = seen.mask_logits[:, : ends[0], : ends[1]].sigmoid()
+    coarse = torch.einsum("qt,qhw->thw", share, masks).argmax(0).flatten()
+    given = functional.one_hot(coarse, share.shape[1]).to(share.dtype)  # [h * w, T]
+    most = (share * (masks.flatten(1) @ given)).argmax(0).tolist()
+    return Semantic(labels, {label: most[label] for label in np.unique(labels).tolist()})
+
+
+def panoptic(seen: Prediction) -> Panoptic:
+    """Queries that are sure of a text share the pixels; what is mostly hidden goes; stuff of a name is one region."""
+    likely = seen.logits.sigmoid()
+    kept = (likely.max(1).values > SURE).nonzero().flatten()
+    shares, labels = _shares(seen)[kept].max(1)
+    count, regions = len(kept), np.zeros(seen.original, np.int32)
+    visible, whole, solid = (np.zeros(count, np.int64) for _ in range(3))
+    for first, strip in _strips(seen, kept.tolist()) if count else ():
+        masks = strip.sigmoid()
+        winner = (shares[:, None, None] * masks).argmax(0)  # [c, H]
+        inside = masks.gather(0, winner[None])[0] >= 0.5
+        visible += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
+        solid += torch.bincount(winner[inside], minlength=count).cpu().numpy()
+        whole += (masks >= 0.5).sum((1, 2)).cpu().numpy()
+        regions[:, first : first + strip.shape[1]] = torch.where(inside, winner + 1, 0).T.cpu().numpy()
+    stays = (solid > 0) & (visible >= VISIBLE * whole)
+    places = np.zeros(count + 1, np.int32)
+    segments: list[Segment] = []
+    of_stuff: dict[int, int] = {}
+    for i in np.flatnonzero(stays).tolist():
+        label, query = int(labels[i]), int(kept[i])
+        score = float(likely[query, label])
+        if label in of_stuff:
+            place = of_stuff[label]
+            earlier = segments[place - 1]
+            segments[place - 1] = Segment(label, max(score, earlier.score), (*earlier.queries, query))
+        else:
+            segments.append(Segment(label, score, (query,)))
+            place = len(segments)
+            if label in seen.stuff:
+                of_stuff[label] = place
+        places[i + 1] = place
+    return Panoptic(places[regions], tuple(segments))
+
+
+def _best(seen: Prediction) -> list[tuple[float, int, int]]:
+    """(probability, query, text) of the likeliest pairs, best first."""
+    likely = seen.logits.sigmoid().flatten()
+    scores, pairs = likely.topk(min(MOST, len(likely)))
+    texts = seen.logits.shape[1]
+    return [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
+
+
+def _shares(seen: Prediction) -> Tensor:
+    """How much of each query speaks for each text: [Q, T]."""
+    return functional.softmax(seen.logits.sigmoid() / TEMPERATURE, dim=-1)
+
+
+def _boxes(seen: Prediction) -> list[tuple[float, float, float, float]]:
+    """Of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, within it."""
+    height, width = seen.original
+    scale = np.array([width, height, width, height])
+    found = clip_xyxy(cxcywh_to_xyxy(seen.boxes).double().cpu().numpy() * scale, height, width)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in found.tolist()]
+
+
+def _masks(seen: Prediction, queries: Sequence[int]) -> dict[int, tuple[Rle, float]]:
+    """The masks of queries, and the mean probability of their pixels; 0.0 where there is none."""
+    height, width = seen.original
+    found = {}
+    at_once = max(1, _NUMBERS // (height * width))
+    for start in range(0, len(queries), at_once):
+        some = queries[start : start + at_once]
+        edges: list[list[NDArray[np.int64]]] = [[] for _ in some]
+        total = torch.zeros(len(some), dtype=torch.float64, device=seen.mask_logits.device)
+        area = total.clone()
+        for first, strip in _strips(seen, some):
+            mask = strip > 0
+            total += (strip.sigmoid() * mask).sum((1, 2), dtype=torch.float64)
+            area += mask.sum((1, 2))
+            for own, more in zip(edges, _edges(mask.flatten(1)), strict=True):
+                own.append(more + first * height)
+        scores = (total / area.clamp(min=1)).tolist()
+        for query, own, score in zip(some, edges, scores, strict=True):
+            found[query] = encode_edges(np.concatenate(own), height, width), score
+    return found
+
+
+def _edges(masks: Tensor) -> list[NDArray[np.int64]]:
+    """For each of k masks, bool [k, n], the places where its runs begin, and behind their ends, by turns."""
+    padded = functional.pad(masks, (1, 1))
+    row, place = (padded[:, 1:] != padded[:, :-1]).nonzero(as_tuple=True)
+    ends = torch.bincount(row, minlength=len(masks)).cumsum(0).tolist()
+    places = place.cpu().numpy()
+    return [places[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """The mask logits of queries in the original frame, by strips: (the first column, [queries, columns, H]).
+
+    Args:
+        beside: so many numbers for each pixel are needed beside those of the queries.
+    """
+    height, width = seen.original
+    device = seen.mask_logits.device
+    coarse = seen.mask_logits[list(queries)]
+    down = _resizing(seen.mask_logits.shape[1], seen.padded[0], seen.size[0], height).to(device)
+    across = _resizing(seen.mask_logits.shape[2], seen.padded[1], seen.size[1], width).to(device)
+    step = max(1, _NUMBERS // ((len(coarse) + beside) * height))
+    with torch.autocast(device.type, enabled=False):
+        for first in range(0, width, step):
+            yield first, across[first : first + step] @ coarse.mT @ down.T
+
+
+def _resizing(coarse: int, padded: int, size: int, original: int) -> Tensor:
+    """[original, coarse]: along one axis, enlarge to the padded batch, cut to the image, resize to the original."""
+    enlarged = functional.interpolate(torch.eye(coarse)[None], padded, mode="linear", align_corners=False)
+    return functional.interpolate(enlarged[..., :size], original, mode="linear", align_corners=False)[0].T
