@@ -71,8 +71,36 @@ def test_one_layer_is_the_reference():
     assert torch.allclose(out, golden["enc.out"], atol=1e-5)
 
 
-def test_what_lies_in_the_padding_changes_nothing_behind_the_projections():
-    """The projections' group norms see padding, as the reference's do; what attends does not."""
+@pytest.mark.parametrize("larger", [(128, 128), (192, 256)])
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (60, 90), (33, 70)])
+def test_an_image_is_the_same_in_a_batch_of_larger_ones(height, width, larger):
+    """Whatever the backbone makes of padding; canvases are multiples of 64, so that all levels have whole pixels."""
+    torch.manual_seed(0)
+    decoder = small().eval()
+    found = []
+    for size, filler in (((64, 128), 0.0), ((max(64, larger[0]), max(128, larger[1])), 9.0)):
+        padding = torch.ones(2, *size, dtype=torch.bool)
+        padding[:, :height, :width] = False
+        features = []
+        for own in pyramid(64, 128):
+            stride = 64 // own.shape[2]
+            canvas = torch.full((2, own.shape[1], size[0] // stride, size[1] // stride), filler)
+            there = torch.zeros(canvas.shape[2:], dtype=torch.bool)
+            there[: round(height / stride), : round(width / stride)] = True
+            canvas[:, :, there] = own[:, :, there[: own.shape[2], : own.shape[3]]]
+            features.append(canvas)
+        out = decoder(features, padding)
+        memory = [
+            level.unflatten(1, p.shape[1:])[~p]
+            for level, p in zip(
+                out.memory.split([p[0].numel() for p in out.paddings], dim=1), out.paddings, strict=True
+            )
+        ]
+        found.append([*memory, out.mask_features[:, :, : round(height / 4), : round(width / 4)]])
+    assert all(torch.allclose(alone, within, atol=1e-5) for alone, within in zip(*found, strict=True))
+
+
+def test_what_lies_in_the_padding_changes_nothing_of_attention():
     torch.manual_seed(0)
     layer = EncoderLayer(32, heads=4, levels=1, points=4, feedforward=48).eval()
     padding = torch.zeros(1, 6, 8, dtype=torch.bool)

@@ -40,6 +40,34 @@ class Pyramid:
         return [(padding.shape[1], padding.shape[2]) for padding in self.paddings]
 
 
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm by what is no padding, and zero there: an image is the same in a batch of larger ones."""
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, dim, h, w] and bool [B, h, w] -> float32 [B, dim, h, w]."""
+        hidden = padding[:, None]
+        groups = x.float().masked_fill(hidden, 0.0).unflatten(1, (self.num_groups, -1))
+        count = (~hidden).sum((1, 2, 3)).view(-1, 1, 1, 1, 1) * groups.shape[2]
+        mean = groups.sum((2, 3, 4), keepdim=True) / count
+        deviation = (groups - mean).masked_fill(hidden[:, None], 0.0)
+        scale = (deviation.square().sum((2, 3, 4), keepdim=True) / count + self.eps).rsqrt()
+        scale = scale * self.weight.view(self.num_groups, -1, 1, 1)  # of each channel: one pass less over the image
+        return ((deviation * scale).flatten(1, 2) + self.bias[:, None, None]).masked_fill(hidden, 0.0)
+
+
+class Projection(nn.Sequential):
+    """A convolution and a group norm."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, bias: bool = True) -> None:
+        conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=bias)
+        super().__init__(conv, MaskedGroupNorm(_GROUPS, outputs))
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, inputs, H, W] and bool [B, h, w] -> [B, outputs, h, w], zero on padding."""
+        normed: Tensor = self[1](self[0](x), padding)
+        return normed
+
+
 class EncoderLayer(nn.Module):
     """Pixels look at the pyramid, then each thinks for itself; normalised after each step."""
 
@@ -92,20 +120,14 @@ class PixelDecoder(nn.Module):
         self.finest, self.checkpointing = finest, checkpointing
         further = [(own[-1] if i == 0 else dim) for i in range(levels - len(own))]
         self.input_proj = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(count, dim, 1), nn.GroupNorm(_GROUPS, dim)) for count in own]
-            + [
-                nn.Sequential(nn.Conv2d(count, dim, 3, stride=2, padding=1), nn.GroupNorm(_GROUPS, dim))
-                for count in further
-            ]
+            [Projection(count, dim, 1) for count in own] + [Projection(count, dim, 3, stride=2) for count in further]
         )
         self.level_embed = nn.Parameter(torch.randn(levels, dim))
         self.layers = nn.ModuleList(
             EncoderLayer(dim, heads=heads, levels=levels, points=points, feedforward=feedforward) for _ in range(layers)
         )
-        self.lateral = nn.Sequential(nn.Conv2d(channels[0], dim, 1, bias=False), nn.GroupNorm(_GROUPS, dim))
-        self.output = nn.Sequential(
-            nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.GroupNorm(_GROUPS, dim), nn.ReLU()
-        )
+        self.lateral = Projection(channels[0], dim, 1, bias=False)
+        self.output = Projection(dim, dim, 3, bias=False)
         self.mask_features = nn.Conv2d(dim, mask_dim, 1)
         for module in self.input_proj.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -123,11 +145,17 @@ class PixelDecoder(nn.Module):
             padding: bool [B, H, W] of the images, True on padding.
         """
         own = features[self.finest :]
-        levels = [project(feature) for project, feature in zip(self.input_proj, own, strict=False)]
-        for project in list(self.input_proj)[len(own) :]:
-            levels.append(project(own[-1] if len(levels) == len(own) else levels[-1]))
-        paddings = tuple(_shrunk(padding, level.shape[2], level.shape[3]) for level in levels)
-        shapes = [(level.shape[2], level.shape[3]) for level in levels]
+        shapes = [(feature.shape[2], feature.shape[3]) for feature in own]
+        while len(shapes) < len(self.input_proj):
+            shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+        paddings = tuple(_shrunk(padding, height, width) for height, width in shapes)
+        levels: list[Tensor] = []
+        for i, project in enumerate(self.input_proj):
+            # The first further level is made of the backbone's last, where what lies on padding would be seen.
+            below = own[i] if i < len(own) else levels[-1]
+            if i == len(own):
+                below = own[-1].masked_fill(paddings[i - 1][:, None], 0.0)
+            levels.append(project(below, paddings[i]))
         positions = torch.cat(
             [
                 (pixel_positions(hidden, level.shape[1]).to(level.dtype) + embed[:, None, None]).flatten(2)
@@ -143,11 +171,25 @@ class PixelDecoder(nn.Module):
                 memory = checkpoint(layer, memory, positions, references, shapes, hidden, use_reentrant=False)
             else:
                 memory = layer(memory, positions, references, shapes, hidden)
-        height, width = shapes[0]
-        finest = memory[:, : height * width].transpose(1, 2).reshape(len(memory), -1, height, width)
-        beside = self.lateral(features[0])
-        enlarged = functional.interpolate(finest, size=beside.shape[-2:], mode="bilinear", align_corners=False)
-        return Pyramid(memory, paddings, self.mask_features(self.output(beside + enlarged)))
+        height, width = features[0].shape[-2:]
+        outside = _shrunk(padding, height, width)
+        beside = self.lateral(features[0], outside)
+        finest = _without_padding(memory[:, : shapes[0][0] * shapes[0][1]], paddings[0])
+        enlarged = functional.interpolate(finest, size=(height, width), mode="bilinear", align_corners=False)
+        fine = self.output((beside + enlarged).masked_fill(outside[:, None], 0.0), outside)
+        return Pyramid(memory, paddings, self.mask_features(functional.relu(fine)))
+
+
+def _without_padding(level: Tensor, padding: Tensor) -> Tensor:
+    """[B, h * w, dim] -> [B, dim, h, w], with the image's border repeated where padding was."""
+    height, width = padding.shape[1:]
+    last_row, last_column = (~padding).sum(1).amax(1) - 1, (~padding).sum(2).amax(1) - 1
+    y = torch.minimum(torch.arange(height, device=padding.device), last_row[:, None])
+    x = torch.minimum(torch.arange(width, device=padding.device), last_column[:, None])
+    place = (y[:, :, None] * width + x[:, None]).flatten(1)
+    return (
+        level.gather(1, place[..., None].expand(-1, -1, level.shape[2])).transpose(1, 2).unflatten(2, (height, width))
+    )
 
 
 def _shrunk(padding: Tensor, height: int, width: int) -> Tensor:
