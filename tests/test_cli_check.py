@@ -72,7 +72,7 @@ def test_from_mistakes_to_ok(synthgen, tmp_path: Path) -> None:
 
 note: mixture.1.task: without masks in this layer, 'referring' learns where, not which pixels
 
-ok: 2 sources of 14 images to learn from, 1 to evaluate on
+ok: 2 sources of 13 images to learn from, 1 to evaluate on
 """
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,39 @@ def test_fewer_pictures_are_the_first_of_more(synthgen, manifest, tmp_path):
         assert synthgen("show", "manifests/shapes.yaml", "--n", n, "--out", n)[0] == 0
     few, more = pictures(tmp_path / "2"), pictures(tmp_path / "5")
     assert all(np.array_equal(few[name], more[name]) for name in few if name != "sheet.png")
+
+
+def test_pictures_of_an_earlier_call_are_taken_away_and_nothing_else(synthgen, manifest, tmp_path):
+    out = tmp_path / "out"
+    for name in ("mine.png", "2024-holiday-x.png", "001-instance-x.jpg", "01-instance-x.png"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    (out / "007-referring-folder.png").mkdir()
+    mine = set(out.iterdir())
+    for n in (5, 2):
+        assert synthgen("show", "manifests/shapes.yaml", "--n", str(n), "--out", "out")[0] == 0
+        assert len(set(out.iterdir()) - mine) == n + 1 and mine < set(out.iterdir())
+
+
+def test_pictures_are_not_kept_until_the_sheet(synthgen, manifest, monkeypatch):
+    from synthgen.train import pictures as module
+
+    drawings, most = [], 0
+    draw = module.draw
+
+    class Drawn(np.ndarray):
+        """An array that can be watched."""
+
+    def watched(*given, **more):
+        nonlocal most
+        drawn = draw(*given, **more).view(Drawn)
+        drawings.append(weakref.ref(drawn))
+        most = max(most, sum(one() is not None for one in drawings))
+        return drawn
+
+    monkeypatch.setattr(module, "draw", watched)
+    assert synthgen("show", "manifests/shapes.yaml", "--n", "8")[0] == 0
+    assert most <= 2
 
 
 def test_the_stream_is_that_of_the_trainers_only_reader(synthgen, manifest, tmp_path):

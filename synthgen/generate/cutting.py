@@ -124,7 +124,8 @@ def _columns(
     category, known, isthing = codes.of(records["category"])
     iscrowd = (bits & 1).astype(np.bool_)
     file_name = images.file_name.take(rows)
-    image_key = [key or f"{name}/{file}" for key, file in zip(images.image_key.take(rows), file_name, strict=True)]
+    keys = zip(images.image_key.take(rows), file_name, strict=True)
+    image_key = [key if key and key[0] != "/" else f"{name}{key or '/' + file}" for key, file in keys]
     return BoxColumns(
         image_id=image_id,
         image_key=image_key,

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
 from synthgen.records.diary import images_folder
-from synthgen.records.drawing import save, sheet
+from synthgen.records.drawing import save, sheet, shrunk
 from synthgen.records.images import ImageError, find, load_rgb
 from synthgen.records.overlay import draw
 from synthgen.records.sample import Sample
@@ -50,10 +50,11 @@ def show(
             pixels = load_rgb(find(folder, sample.file_name), sample.height, sample.width)
         except ImageError as why:
             pixels, sample = None, replace(sample, error=sample.error or str(why))
-        pictures.append(draw(sample, pixels))
+        drawn = draw(sample, pixels)
+        pictures.append(shrunk(drawn, of=len(chosen)))
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", PurePosixPath(sample.file_name).stem)[-80:]
         paths.append(out / f"{sample.image_id}-{stem}.png")
-        save(paths[-1], pictures[-1])
+        save(paths[-1], drawn)
         on_images(1)
     save(out / "sheet.png", sheet(pictures))
     return out / "sheet.png", paths

@@ -14,13 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.records.diary import images_folder
 from synthgen.records.images import ImageError, find
 from synthgen.records.store import ShardStore
 from synthgen.train import guards
-from synthgen.train.layers import Holding, absent, kept, learning, look, measuring
+from synthgen.train.layers import Holding, absent, kept, learning, look, measuring, unmirrored
 from synthgen.train.leakage import Scanned
 from synthgen.train.manifest import SHELF, EvalSource, Manifest, Source, draft
 from synthgen.train.mistakes import Mistake, Place
@@ -75,12 +77,14 @@ class Checked:
         rows: first what is learned from, then what is evaluated on, each in the manifest's order.
         warnings: what is worth to know, in one sentence each.
         excluded: every key that a list names: no reader may show it.
+        photographs: how many there are to learn from, each counted once, in however many sources it is.
     """
 
     manifest: Manifest
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
     excluded: frozenset[str]
+    photographs: int
 
 
 @dataclass(slots=True)
@@ -132,6 +136,10 @@ def check(path: Path, *, store: Path | None = None, bar: NewBar = NoBar) -> Chec
             (found.mistakes if is_mistake else found.warnings).append(remark)
     if found.mistakes or given.manifest is None:
         raise given.error(found.mistakes)
+    if given.manifest.augment.flip:
+        for at, source in sources.items():
+            remarks = unmirrored(source, found.held[at], plugins.load(SHELF, source.task).METRIC)
+            found.warnings += [Mistake((*at, remark.key), remark.what) for remark in remarks]
     ratios = sum(source.ratio for source in sources.values())
     rows = [
         Row(
@@ -145,7 +153,10 @@ def check(path: Path, *, store: Path | None = None, bar: NewBar = NoBar) -> Chec
         for at, source in {**sources, **evaluated}.items()
     ]
     excluded = frozenset().union(*lists.values())
-    return Checked(given.manifest, tuple(rows), tuple(map(str, found.warnings)), excluded)
+    photographs = np.concatenate([np.zeros(0, np.int64), *(np.array(one.photographs) for one in scanned.values())])
+    return Checked(
+        given.manifest, tuple(rows), tuple(map(str, found.warnings)), excluded, photographs=len(np.unique(photographs))
+    )
 
 
 def _look(house: ShardStore, at: Place, source: EvalSource, known: list[str], found: _Found) -> None:

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from synthgen import plugins
 from synthgen.errors import did_you_mean
+from synthgen.language.sides import mirrored
 from synthgen.records.store import Column, Shard, ShardStore
 from synthgen.train.manifest import EvalSource, Source
+from synthgen.train.mistakes import short
 from synthgen.train.thresholds import SCORES, accepted
 
 _ANNOTATION = "annotations.list.element"
@@ -40,7 +42,8 @@ _FILTERS = {"mask": tuple(f"min_{score}" for score in SCORES), "caption": _CAPTI
 _A_FEW = 64
 
 #: What tasks learn from, by their metric: without it there is nothing to learn.
-_LEARN_MASKS, _LEARN_PHRASES, _LEARN_NAMES = {"pq", "miou", "maxf"}, {"ciou"}, {"ap", "box_ap", "pq", "miou"}
+_LEARN_MASKS, _LEARN_PHRASES = {"pq", "miou", "maxf"}, {"ciou", "cider"}
+_LEARN_NAMES, _READ_NO_MASKS = {"ap", "box_ap", "pq", "miou"}, {"box_ap", "cider"}
 
 
 class Remark(NamedTuple):
@@ -58,11 +61,13 @@ class Holding:
     Attributes:
         shards: those of them that are committed; missing: how many are not.
         columns: by the names of `_COLUMNS`.
+        names: of categories, without repetition.
     """
 
     shards: tuple[Shard, ...]
     missing: int
     columns: dict[str, Column]
+    names: tuple[str, ...]
 
     def count(self, name: str) -> int:
         """How many values a column has."""
@@ -96,11 +101,13 @@ def look(store: ShardStore, source: EvalSource) -> Holding:
         whole = [Shard(*source.parts, index, present[0].count) for index in range(present[0].count)]
         planned = len(source.taken(whole) if isinstance(source, Source) else whole)
     columns = dict.fromkeys(_COLUMNS, Column())
+    names: dict[str, None] = {}
     for shard in taken:
-        _, found = store.summary(shard, list(_COLUMNS.values()))
+        footer, found = store.summary(shard, list(_COLUMNS.values()))
+        names.update(dict.fromkeys(footer.get("categories", ())))
         for name, path in _COLUMNS.items():
             columns[name] += found[path]
-    return Holding(tuple(taken), planned - len(taken), columns)
+    return Holding(tuple(taken), planned - len(taken), columns, tuple(names))
 
 
 def kept(store: ShardStore, source: Source, held: Holding) -> dict[str, float]:
@@ -156,7 +163,7 @@ def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]
                 f"'{source.task}' learns from masks, and this layer has none; name one that has{others}, or draw them: "
                 f"`synthgen masks {make}`",
             )
-        elif metric != "box_ap":
+        elif metric not in _READ_NO_MASKS:
             yield Remark("task", f"without masks in this layer, '{source.task}' learns where, not which pixels", False)
     if metric in _LEARN_PHRASES and not held.count("captions"):
         yield Remark(
@@ -170,12 +177,30 @@ def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]
     yield from _caption_filters(source, held, metric)
 
 
+def unmirrored(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
+    """Names that keep every image that is asked for them from being mirrored."""
+    names = [name for name in held.names if metric in _LEARN_NAMES and mirrored([name]) is None]
+    if names:
+        others = f" and {len(names) - 1:,} other name{'s' * (len(names) > 2)}" if len(names) > 1 else ""
+        which = (
+            "no image is mirrored"
+            if len(held.names) <= source.max_texts
+            else "no image that is asked for it is mirrored"
+        )
+        yield Remark(
+            "shards",
+            f"{which}, as nobody can tell what '{short(names[0])}'{others} would mean there; rename it in the dataset, "
+            "or say augment: {flip: 0}",
+            False,
+        )
+
+
 def measuring(source: EvalSource, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
     """Why a layer is no ground truth for its task."""
     yield from _names(source, held, metric)
     others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
     for what, column, wanted in (
-        ("masks", "mask_source", metric != "box_ap"),
+        ("masks", "mask_source", metric not in _READ_NO_MASKS),
         ("captions", "caption_source", metric in _LEARN_PHRASES),
     ):
         if wanted and not held.count(what):
@@ -203,8 +228,8 @@ def _mask_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark
     for key in keys:
         score = str(source.mask_weight) if key == "mask_weight" else key.removeprefix("min_")
         column, least = held.columns[score], getattr(source, key)
-        if metric == "box_ap" or not held.count("masks"):
-            why = f"'{source.task}' reads no masks" if metric == "box_ap" else "there are no masks here"
+        if metric in _READ_NO_MASKS or not held.count("masks"):
+            why = f"'{source.task}' reads no masks" if metric in _READ_NO_MASKS else "there are no masks here"
             yield Remark(key, f"changes nothing, as {why}; take it out", False)
         elif held.all_by_people("mask_source"):
             yield Remark(key, "changes nothing, as all masks here are by people; take it out", False)

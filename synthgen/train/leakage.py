@@ -6,10 +6,12 @@ Keys are compared, not pixels: the same photograph under two keys (a copy under 
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from synthgen.errors import SynthgenError, did_you_mean
@@ -33,6 +35,7 @@ class Scanned:
 
     Attributes:
         images: rows; excluded: those that a list names.
+        photographs: int64, a number for the key of each of the others, by which the same one of another source is told.
         by_list: by list, how many it names.
         shared: by evaluated layer, how many of its images would be learned from; examples: one key of them.
     """
@@ -42,6 +45,7 @@ class Scanned:
     by_list: Counter[Place] = field(default_factory=Counter)
     shared: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    photographs: array[int] = field(default_factory=partial(array, "q"))
 
 
 def image_keys(store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int) -> Iterator[list[str]]:
@@ -60,7 +64,8 @@ def scan(
     evaluated: Mapping[str, AbstractSet[str]],
     on_shard: Callable[[], object] = int,
 ) -> Scanned:
-    """Hold the keys of a source against lists and evaluated layers. Memory is theirs, and one row group's keys.
+    """Hold the keys of a source against lists and evaluated layers. Memory is theirs, one row group's keys, and
+    eight bytes an image.
 
     Args:
         lists: keys by the place of their list in the manifest.
@@ -78,6 +83,7 @@ def scan(
         if out:
             found.excluded += sum(key in out for key in batch)
             keys -= out
+        found.photographs.extend(map(hash, keys))  # 8 bytes each, where keys of millions of images would be 150
         for name, measured in evaluated.items():
             if both := keys & measured:
                 found.shared[name] += len(both)

@@ -225,7 +225,7 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
         *_repeated("eval", evals, bad),
         *_repeated("exclude", exclude, bad),
     ]
-    if not text.get("mixture") and not text.get("eval"):
+    if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
         mistakes.append(Mistake((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
     root = store
     if root is None and ("store",) not in bad:

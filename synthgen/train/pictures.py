@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet
-from synthgen.train.manifest import load
+from synthgen import plugins
+from synthgen.errors import SynthgenError
+from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet, shrunk
+from synthgen.train.manifest import SHELF, load
 from synthgen.train.mixture import Mixture
 from synthgen.train.transforms import Example
 
@@ -71,13 +73,28 @@ def show(
     pictures, paths = [], []
     for number, (example, place, key) in enumerate(islice(mixture, n)):
         source = manifest.mixture[place]
-        pictures.append(draw(example, task=source.task, source=source.shards, image_key=key))
+        drawn = draw(example, task=source.task, source=source.shards, image_key=key)
+        pictures.append(shrunk(drawn, of=n, width=_ON_SHEET))  # the others are not kept
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", key)[-80:]
         paths.append(out / f"{number:03d}-{source.task}-{stem}.png")
-        save(paths[-1], pictures[-1])
+        save(paths[-1], drawn)
         on_images(1)
-    save(out / "sheet.png", sheet(pictures, width=_ON_SHEET))
+    save(out / "sheet.png", sheet(pictures))
+    _take_away_others(out, {path.name for path in paths})
     return Shown(out / "sheet.png", tuple(paths), tuple(mixture.seen.lines()))
+
+
+def _take_away_others(folder: Path, mine: set[str]) -> None:
+    """Remove pictures of an earlier call, by the names that only `show` gives."""
+    own = re.compile(rf"[0-9]{{3,}}-({'|'.join(plugins.names(SHELF))})-[A-Za-z0-9_-]{{1,80}}\.png")
+    for path in folder.iterdir():
+        if own.fullmatch(path.name) and path.name not in mine and path.is_file():
+            try:
+                path.unlink()
+            except OSError as why:
+                raise SynthgenError(
+                    f"cannot take away the older {path} ({why.strerror}); choose another --out"
+                ) from None
 
 
 def draw(example: Example, *, task: str, source: str, image_key: str) -> NDArray[np.uint8]:

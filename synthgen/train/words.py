@@ -29,11 +29,7 @@ def checked(found: Checked) -> Iterator[str]:
         yield ""
         yield from (f"note: {warning}" for warning in found.warnings)
     yield ""
-    images: dict[str, int] = {}  # by layer: what two sources read is no more than what one does
-    for row in learned:
-        name = row.source.shards
-        images[name] = max(images.get(name, 0), row.held.count("images") - row.excluded)
-    what = f"{_many(len(learned), 'source')} of {sum(images.values()):,} images to learn from" if learned else ""
+    what = f"{_many(len(learned), 'source')} of {_many(found.photographs, 'image')} to learn from" if learned else ""
     yield f"ok: {', '.join(filter(None, [what, f'{len(measured):,} to evaluate on' if measured else '']))}"
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -317,6 +318,43 @@ def test_several_releases_are_one_dataset(tmp_path: Path) -> None:
         list(foreground.read(files.elsewhere(tmp_path / "other"), "human"))
 
 
+def test_a_key_has_the_folder_in_it_whatever_lies_beside(tmp_path: Path) -> None:
+    """Releases number their files alike: a photograph is another one's by its folder, and by nothing else."""
+
+    def lay(images: str, masks: str) -> None:
+        photograph(tmp_path / "data" / images / "1.jpg")
+        label_map(tmp_path / "data" / masks / "1.png", filled(255))
+
+    def keys(split: str, **named: Path) -> list[str]:
+        given = source.resolve("foreground", "given", split, tmp_path, named.get("masks"), named.get("images"))
+        files = foreground.files(tmp_path / "data", split, given.annotations).elsewhere(given.images)
+        samples = both(tmp_path / f"store{len(list(tmp_path.glob('store*')))}", foreground, files)
+        return sorted(s.image_key for s in samples)
+
+    lay("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask")
+    lay("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask")
+    train, test = "given/DUTS-TR/DUTS-TR-Image/1.jpg", "given/DUTS-TE/DUTS-TE-Image/1.jpg"
+    assert keys("train") == [train] and keys("test") == [test]
+    lay("DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt")
+    assert keys("train") == ["given/DIS5K/DIS-TR/im/1.jpg", train]
+    assert keys("train", masks=tmp_path / "data" / "DUTS-TR" / "DUTS-TR-Mask") == [train]
+    for owner in ("a", "b"):
+        lay(f"../{owner}/im", f"../{owner}/drawn")
+        found = keys("train", masks=tmp_path / owner / "drawn", images=tmp_path / owner / "im")
+        assert found == [f"given/{owner}/drawn/1.jpg"], "no photographs are known beside masks of this name"
+        lay(f"../{owner}/im", f"../{owner}/gt")
+        assert keys("train", masks=tmp_path / owner / "gt") == [f"given/{owner}/im/1.jpg"]
+
+
+def test_keys_of_label_maps_have_the_folder_in_them(tmp_path: Path) -> None:
+    (tmp_path / "class_names.txt").write_text("void\nroad\n")
+    for split in ("train", "val"):
+        photograph(tmp_path / "images" / split / "1.jpg")
+        label_map(tmp_path / "labels" / split / "1.png", filled(255))
+        [sample] = both(tmp_path / split, semantic_folder, semantic_folder.files(tmp_path, split, None))
+        assert (sample.image_key, sample.file_name) == (f"given/images/{split}/1.jpg", "1.jpg")
+
+
 @pytest.mark.parametrize(("module", "labels"), [(foreground, "masks"), (semantic_folder, "labels")])
 def test_no_split_is_another_ones_images(tmp_path: Path, module: Any, labels: str) -> None:
     """Or a model would be judged by what it was trained on."""
@@ -558,7 +596,8 @@ def test_camvid(tmp_path: Path, shared: Shared) -> None:
 def test_voc_sample(tmp_path: Path, shared: Shared) -> None:
     root = shared("data/voc_labelme_sample")
     files = semantic_folder.files(root, "train", None)
-    assert semantic_folder.files(tmp_path, "train", root / "SegmentationClass") == files
+    elsewhere = semantic_folder.files(tmp_path, "train", root / "SegmentationClass")
+    assert elsewhere == replace(files, place=f"{root.name}/{files.place}")
     samples = both(tmp_path, semantic_folder, files)
     assert [sorted(a.category for a in s.annotations) for s in samples] == [
         ["bottle", "person"], ["chair", "person", "sofa"], ["bus", "car"]

@@ -379,13 +379,19 @@ def _shared_text(refs: list[Any]) -> None:
     refs[0]["sentences"] = [{"sent": text} for _ in range(1000)]
 
 
+def _shared_blanks(refs: list[Any]) -> None:
+    """As many of the same long blank: nothing is kept of them, and yet they are read."""
+    blank = " " * 100_000
+    refs[:] = [{**refs[0], "sentences": [{"sent": blank, "raw": blank} for _ in range(1000)]}]
+
+
 def _itself(refs: list[Any]) -> None:
     refs[0]["sentences"] = refs[0]["sentences"] * 1000
     refs[0]["sentences"].append(refs[0]["sentences"])
     refs[:] = [refs[0]] * 1000
 
 
-@pytest.mark.parametrize("bomb", [_shared_sentences, _shared_text, _itself])
+@pytest.mark.parametrize("bomb", [_shared_sentences, _shared_text, _shared_blanks, _itself])
 def test_refs_that_are_small_in_the_file_and_large_to_walk(tmp_path: Path, bomb: Callable[[list[Any]], None]) -> None:
     refs, content = toy(tmp_path)
     bomb(refs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet
+from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet, shrunk
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
 SCALE = LONG_SIDE // 256
@@ -98,10 +99,19 @@ def test_a_long_footer_goes_on_below() -> None:
 
 def test_a_sheet_holds_all_pictures_in_order() -> None:
     pictures = [np.full((50, 100, 3), value, np.uint8) for value in (10, 90, 170)]
-    page = sheet(pictures, width=100)
+    page = sheet([shrunk(one, of=3, width=100) for one in pictures])
     assert page.shape == (100, 200, 3)
     assert [int(page[y, x, 0]) for y, x in ((25, 50), (25, 150), (75, 50))] == [10, 90, 170]
     assert sheet([]).shape[2] == 3
+
+
+@pytest.mark.parametrize("count", [1, 16, 120, 5000])
+def test_a_sheet_of_many_pictures_is_no_larger(count: int) -> None:
+    """Those of 120 images in the sizes of a few would be half a gigabyte."""
+    one = shrunk(np.zeros((1100, 1536, 3), np.uint8), of=count, width=800)
+    columns = math.ceil(count**0.5)
+    assert one.shape[1] == min(800, 4800 // columns)
+    assert one.nbytes * columns**2 < 64 * 2**20
 
 
 def test_saving_where_nothing_can_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -46,15 +46,16 @@ def row(number: int, *annotations: Annotation, dataset: str = "toy", **more: Any
 
 
 def commit(
-    root: Path, rows: int | Sequence[Sample], *, name: str = "toy/train/human", shards: int = 1, made: Callable = row
-) -> str:
+    root: Path, rows: int | Sequence[Sample], *, name: str = "toy/train/human", shards: int = 1, made: Callable = row,
+    categories: Sequence[str] = CATEGORIES,
+) -> str:  # fmt: skip
     """Write a layer of some rows, cut in shards of about one length, and its photograph; returns its name."""
     dataset, split, layer = name.split("/")
     samples = [made(i, dataset=dataset) for i in range(rows)] if isinstance(rows, int) else list(rows)
     store = ShardStore(root / "store")
     for i in range(shards):
         part = samples[i * len(samples) // shards : (i + 1) * len(samples) // shards]
-        store.commit(Shard(dataset, split, layer, i, shards), part, {"categories": list(CATEGORIES)})
+        store.commit(Shard(dataset, split, layer, i, shards), part, {"categories": list(categories)})
     (root / "photos").mkdir(exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / "photos" / PHOTO)

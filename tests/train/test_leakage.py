@@ -272,7 +272,7 @@ def test_real_excerpts_that_overlap_are_refused(shared: Callable[[str], Path], t
 
 
 def test_memory_is_that_of_the_evaluated_layers(tmp_path: Path) -> None:
-    """A layer of 200,000 keys is held against 1,000 in the memory of a row group of keys."""
+    """A layer of 200,000 keys is held against 1,000 in the memory of a row group of keys, and eight bytes a key."""
     store = ShardStore(tmp_path)
     count, size = 20, 10_000
     for index in range(count):
@@ -285,7 +285,7 @@ def test_memory_is_that_of_the_evaluated_layers(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (found.images, found.shared["few"]) == (200_000, 1_000)
-    assert peak < 2 * 2**20
+    assert peak < 5 * 2**20, "all keys are 13 MiB"
 
 
 def _boxes(store: ShardStore, index: int, count: int, size: int) -> None:

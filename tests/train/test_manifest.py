@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import kinds_of_layers as layers
+from toys import layers as toy
 
 from synthgen.errors import SeveralErrors, SynthgenError
 from synthgen.records.store import Shard
@@ -57,6 +58,11 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ("no name", f"mixture: [{GOOD}]", ["name: is missing; add it"]),
     ("a name that is no name", f"name: ../x\nmixture: [{GOOD}]", ["name: should be 1 to 100 letters, digits,"]),
     ("nothing in it", "name: x", ["manifest: nothing to learn from, nothing to evaluate on; add mixture: or eval:"]),
+    (
+        "a mixture said twice",
+        f"name: x\nmixture: [{GOOD}]\nmixture: [{GOOD}]",
+        ["mixture: said 2 times, in lines 2 and 3; leave one of them"],
+    ),
     ("an empty mixture", "name: x\nmixture: []", ["manifest: nothing to learn from"]),
     (
         "a mixture without value",
@@ -524,6 +530,35 @@ def test_what_will_be_read_is_counted(folder: Path) -> None:
     assert first.folder == folder / "images"
     assert found.excluded == frozenset(layers.coco(*range(100, 104)))
     assert found.manifest.store == folder / "shards"
+
+
+def test_a_photograph_is_counted_once_in_however_many_layers_it_is(folder: Path) -> None:
+    """Eight of COCO in two layers, one of them in Visual Genome too; and those of a list in none."""
+    more = ("coco/train2017/scored, task: referring", "vg/train/regions, task: referring")
+    found = examined(folder, source(GOOD[1:-1], *(f"  - {{shards: {entry}}}" for entry in more), "exclude: [val.txt]"))
+    assert isinstance(found, Checked), found
+    assert [(row.held.count("images"), row.excluded) for row in found.rows] == [(8, 0), (8, 0), (8, 2)]
+    assert found.photographs == 8 + 8 - 1 - 2
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "note"),
+    [
+        (("dog", "right whale"), "", "no image is mirrored, as nobody can tell what 'right whale' would mean there;"),
+        (("dog", "right whale", "left behind"), "", "what 'right whale' and 1 other name would mean there;"),
+        (("right whale", *map(str, range(365))), "", "no image that is asked for it is mirrored, as"),
+        (("right whale",), "augment: {flip: 0}", None),
+        (("left hand", "dog"), "", None),
+    ],
+)
+def test_a_name_that_keeps_images_from_being_mirrored_is_told(
+    tmp_path: Path, names: tuple[str, ...], more: str, note: str | None
+) -> None:
+    toy.commit(tmp_path, 3, name="toy/train/human", categories=names)
+    (tmp_path / "m.yaml").write_text(source("shards: toy/train/human, task: instance, images: photos", more))
+    found = check(tmp_path / "m.yaml", store=tmp_path / "store")
+    assert len(found.warnings) == (note is not None)
+    assert note is None or note in found.warnings[0]
 
 
 def test_a_store_that_is_none_is_one_mistake(folder: Path) -> None:

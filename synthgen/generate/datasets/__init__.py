@@ -36,6 +36,8 @@ class Files:
         images: folder below which `Sample.file_name` is found.
         roles: by layer, the sources that it is made from; a layer that is not named here is made from all.
         split: the part that is to be read, where the sources hold several.
+        place: what tells the photographs' folder from others of the same dataset, in keys of what is known by its name
+            alone; wherever `images` is.
         on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.
     """
 
@@ -43,6 +45,7 @@ class Files:
     images: Path
     roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     split: str = ""
+    place: str = ""
     on_bytes: Callable[[int], None] | None = None
 
     def of(self, layer: str) -> Files:
@@ -76,7 +79,8 @@ class Images:
     Attributes:
         image_id: int64 [N].
         file_name: below the image folder.
-        image_key: the photograph's identity (`Sample.image_key`); "" = nobody else's, `ingest` makes one of its name.
+        image_key: the photograph's identity (`Sample.image_key`); "" = nobody else's, `ingest` makes one of the
+            dataset's name and the file's; what begins with a slash goes behind the dataset's name instead.
         height, width: int32 [N], pixels; 0 where the file does not say.
         error: why an image's annotations cannot be had, for `Sample.error`, or None; None throughout where not given.
         neg_categories, not_exhaustive_categories: N lists of category ids, for `Sample`'s fields of these names; given

@@ -51,6 +51,16 @@ class Pair:
     image_key: str = ""
 
 
+def place_of(folder: Path, root: Path) -> str:
+    """What a folder of photographs is called in their keys: its path below `root`, else its parent's name and its own.
+
+    It says nothing of what else lies there, so a photograph keeps its key whatever is unpacked beside it.
+    """
+    path, above = (Path(os.path.abspath(one)) for one in (folder, root))  # noqa: PTH100 - links keep their names
+    names = path.relative_to(above).parts if path.is_relative_to(above) else path.parts[1:][-2:]
+    return "/".join(names)
+
+
 def listed(folder: Path, *, suffixes: frozenset[str] = SUFFIXES, without: Path | None = None) -> list[str]:
     """Names of the files of these suffixes below a folder, with forward slashes, sorted.
 
@@ -87,6 +97,7 @@ def paired(
     labels: Path,
     *,
     prefix: str = "",
+    place: str = "",
     image_stem: Callable[[str], str | None] = lambda stem: stem,
     labels_stem: Callable[[str], str | None] = lambda stem: stem,
 ) -> list[Pair]:
@@ -96,6 +107,7 @@ def paired(
 
     Args:
         prefix: goes before the names of photographs, with its slash: their folder below the image root.
+        place: goes before their names in keys: `place_of` their folder.
         image_stem, labels_stem: the path without suffix -> what both have in common; None = the file is neither.
 
     Raises:
@@ -114,20 +126,24 @@ def paired(
         stem = labels_stem(_stem(name))
         if stem is not None and of_stem.setdefault(stem, name) != name:
             lonely.append(name)
+
+    def key(name: str) -> str:
+        return "/" + "/".join(filter(None, (place, name)))
+
     found, used = [], set()
     for name in photographs:
         stem = image_stem(_stem(name))
         if stem is not None:
             its = of_stem.get(stem)
             used.add(stem)
-            found.append(Pair(prefix + name, images / name, labels / its if its else None))
+            found.append(Pair(prefix + name, images / name, labels / its if its else None, image_key=key(name)))
     if not any(pair.labels for pair in found):
         raise SynthgenError(
             f"no photograph below {images} has the name of a mask or label map below {labels} ({len(found):,} and "
             f"{len(of_stem):,} are there); name the two folders with --images and --annotations"
         )
     lonely += [name for stem, name in of_stem.items() if stem not in used]
-    found += [Pair(prefix + name, None, labels / name) for name in lonely]
+    found += [Pair(prefix + name, None, labels / name, image_key=key(name)) for name in lonely]
     return sorted(found, key=lambda pair: pair.name)
 
 
@@ -153,7 +169,7 @@ def read_pairs(
         yield Images(
             image_id=np.array([image_id for image_id, *_ in looks], np.int64),
             file_name=[_encodable(pair.name) for pair in some],
-            image_key=[pair.image_key for pair in some],
+            image_key=[_encodable(pair.image_key) for pair in some],
             height=np.array([size[0] for _, size, *_ in looks], np.int32),
             width=np.array([size[1] for _, size, *_ in looks], np.int32),
             error=[error for _, _, error, _ in looks],

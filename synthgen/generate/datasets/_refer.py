@@ -135,8 +135,8 @@ def read_refs(path: Path, split: str) -> Refs:
         before = len(mine)
         said = ref.get("sentences")
         for sentence in said if isinstance(said, list) else ():
-            text = _text(sentence)
-            left -= 1 + len(text)
+            text, letters = _text(sentence)
+            left -= 1 + letters
             if left < 0:
                 raise SynthgenError(
                     f"{path} holds the same sentences again and again, more than {_MOST_SHARED} times its own bytes; "
@@ -174,11 +174,15 @@ def _identity(ref: object, what: str) -> tuple[int, int, str]:
     return image_id, annotation_id, split
 
 
-def _text(sentence: object) -> str:
-    """The sentence, without outer blanks, as UTF-8 can hold it; "" where there is none."""
+def _text(sentence: object) -> tuple[str, int]:
+    """The sentence, without outer blanks, as UTF-8 can hold it, "" where there is none; how many letters were read."""
     forms = [sentence.get("sent"), sentence.get("raw")] if isinstance(sentence, dict) else []
-    texts = (form.encode("utf-8", "replace").decode().strip() for form in forms if isinstance(form, str))
-    return next((text for text in texts if text), "")
+    text, letters = "", 0
+    for form in forms:
+        if isinstance(form, str) and not text:
+            letters += len(form)
+            text = form.encode("utf-8", "replace").decode().strip()
+    return text, letters
 
 
 def _name(image: instances.Image) -> tuple[str, str]:

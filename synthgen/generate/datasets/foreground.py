@@ -3,6 +3,10 @@
 DUTS, DIS5K, HRSOD, UHRSD, ThinObject5K, COIFT, THUS10K (MSRA10K), DAVIS 2016 as they unpack, several of them beside
 each other, or any two folders that `--images` and `--annotations` name. One annotation an image, of the category
 "foreground": the pixels that are at least half white (128 of 255). A mask without such a pixel makes none.
+
+A photograph's key has the folder in it, as releases count their files alike: below the dataset's own folder
+("foreground/DUTS-TR/DUTS-TR-Image/1.jpg"), or of two folders that lie elsewhere with its parent: the photographs' where
+it is found beside the masks ("foreground/mine/im/1.jpg"), else the masks'. What else lies there changes no key.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
-from synthgen.generate.datasets._pairs import Pair, complete, paired, read_pairs
+from synthgen.generate.datasets._pairs import Pair, complete, paired, place_of, read_pairs
 from synthgen.records.images import ImageError, load_rgb
 
 SPLITS = ("train", "val", "test")
@@ -61,8 +65,9 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
         if not annotations.is_dir():
             raise SynthgenError(f"{annotations} is no folder; --annotations should name the folder of the masks")
         parent = annotations.absolute().parent
-        images = next((i for i, m in _sisters(parent) if m == annotations.absolute()), root)
-        return Files({"images": images, "masks": annotations}, images)
+        images = next((i for i, m in _sisters(parent) if m == annotations.absolute()), None)
+        place = place_of(images or annotations, root)
+        return Files({"images": images or root, "masks": annotations}, images or root, place=place)
     found = [(i, m) for i, m in _pairs_below(root) if _split(i.relative_to(root).as_posix()) == split]
     if not found:
         raise SynthgenError(
@@ -71,7 +76,7 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
         )
     if len(found) == 1:
         images, masks = found[0]
-        return Files({"images": images, "masks": masks}, images)
+        return Files({"images": images, "masks": masks}, images, place=place_of(images, root))
     sources: dict[str, Path] = {}
     for images, masks in found:
         name = images.relative_to(root).as_posix()
@@ -95,7 +100,7 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
                     f"--images {files.images} names one folder, and masks were found in several; name one of them "
                     "with --annotations"
                 )
-            pairs += paired(images, masks, prefix=f"{name}/" if name else "")
+            pairs += paired(images, masks, prefix=f"{name}/" if name else "", place=name or files.place)
     yield from read_pairs(pairs, files, _foreground, unlabelled={0}, masks=layer == "human")
     yield _CATEGORIES
 

@@ -4,7 +4,7 @@ Cityscapes (`leftImg8bit/`, `gtFine/`), PASCAL VOC (`JPEGImages/`, `Segmentation
 (`train/`, `trainannot/`), `images/` with `labels/`, and any two folders that `--images` and `--annotations` name. A
 file of names beside the maps says what their numbers mean (`_label_names`); Cityscapes' and VOC's are known. Pixels
 that mean "no label" (255, or a name such as void or background) make no annotation. A region is all that an image has
-of a category.
+of a category. A photograph's key has the folder in it, as in `foreground`: "semantic_folder/leftImg8bit/val/...".
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._label_names import FILES, Labels, cityscapes, find_names, read_names, voc
-from synthgen.generate.datasets._pairs import Pair, complete, paired, read_pairs
+from synthgen.generate.datasets._pairs import Pair, complete, paired, place_of, read_pairs
 from synthgen.records.images import load_labels
 
 SPLITS = ("train", "val", "test")
@@ -60,7 +60,7 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
     """
     if annotations is None:
         for images, labels, listing in _folders(root, split):
-            return _files(images, labels, listing)
+            return _files(images, labels, listing, place_of(images, root))
         raise SynthgenError(
             f"no photographs with label maps of '{split}' in {root} (such as leftImg8bit/{split} and gtFine/{split}, "
             f"images/{split} and labels/{split}, or {split} and {split}annot); name the two folders with --images and "
@@ -73,8 +73,8 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
         for any_split in (split, *SPLITS):
             for images, labels, _ in _folders(place, any_split):
                 if labels.absolute() == own:
-                    return _files(images, annotations, None)
-    return _files(root, annotations, None)
+                    return _files(images, annotations, None, place_of(images, root))
+    return _files(root, annotations, None, place_of(annotations, root))
 
 
 def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
@@ -90,10 +90,10 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
     yield labels.categories
 
 
-def _files(images: Path, labels: Path, listing: Path | None) -> Files:
+def _files(images: Path, labels: Path, listing: Path | None, place: str) -> Files:
     names = find_names(labels)
     sources = {"images": images, "labels": labels, "names": names, "list": listing}
-    return Files({role: path for role, path in sources.items() if path is not None}, images)
+    return Files({role: path for role, path in sources.items() if path is not None}, images, place=place)
 
 
 def _folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]:
@@ -141,8 +141,11 @@ def _pairs(files: Files, cityscapes_kind: str | None) -> list[Pair]:
             match = _CITYSCAPES_MAP.fullmatch(stem)
             return match[1] if match and match[2] == cityscapes_kind else None
 
-        return paired(images, labels, image_stem=lambda s: s.removesuffix(_CITYSCAPES_IMAGE), labels_stem=of_kind)
-    pairs = paired(images, labels)
+        def without_suffix(stem: str) -> str:
+            return stem.removesuffix(_CITYSCAPES_IMAGE)
+
+        return paired(images, labels, place=files.place, image_stem=without_suffix, labels_stem=of_kind)
+    pairs = paired(images, labels, place=files.place)
     if "list" not in files.sources:
         return pairs
     by_stem = {PurePosixPath(pair.name).stem: pair for pair in pairs}
