@@ -17,7 +17,7 @@ from synthgen.errors import SeveralErrors, SynthgenError, printable, refused
 from synthgen.jobs import captions, masks
 from synthgen.options import DATA, STORE
 from synthgen.terminal import bar, say
-from synthgen.training import train
+from synthgen.training import evaluate, predict, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,7 +100,7 @@ def doctor(
     raise typer.Exit(0 if found.ready else 1)
 
 
-for job in (masks, captions, train):
+for job in (masks, captions, train, evaluate, predict):
     app.command()(job)
 
 

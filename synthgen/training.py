@@ -1,4 +1,4 @@
-"""The commands around a network: train."""
+"""The commands around a network: train, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ Readers = Annotated[
     int | None,
     typer.Option(min=0, help="Processes that read images, of each training process (default: the manifest's)"),
 ]
+Checkpoint = Annotated[Path, typer.Option(readable=False, help="A file that training wrote, such as runs/NAME/best.pt")]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FOLDER", help="Where the text encoder lies, if not where it lay in training"),
+]
+Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="bf16 is several times as fast on a GPU")]
+Short = Annotated[int, typer.Option(min=32, help="The network sees images with their shorter side at so many pixels")]
+Long = Annotated[int, typer.Option(min=32, help="... and their longer side at so many at most")]
 
 
 def train(
@@ -43,3 +51,72 @@ def train(
     done = loop.train(manifest, out=out, store=store, device=device, workers=workers, bar=bar)
     if done.is_first:
         say(*done.lines())
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    out: Annotated[
+        Path | None, typer.Option(readable=False, help="The JSON to write (default: beside the checkpoint)")
+    ] = None,
+    store: opt.ManifestStore = None,
+    text_encoder: TextEncoder = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
+    short: Short = 800,
+    long: Long = 1333,
+) -> None:
+    """Measure a checkpoint on the layers of a manifest's `eval:`.
+
+    Mask and box AP, PQ, mIoU, cIoU, maxF, each as its task has it and as its reference implementation reckons it, in
+    percent; and by which kind of query things and stuff were found. Under torchrun each process measures a part.
+
+    \b
+    Example:
+      synthgen evaluate --checkpoint runs/toy/best.pt --manifest manifests/toy.yaml
+    """
+    from synthgen.devices import PRECISIONS, one_of
+    from synthgen.train import measured
+    from synthgen.train.evaluate import run
+
+    one_of("--precision", precision, PRECISIONS)
+    found, path = run(
+        checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
+        batch_size=batch_size, workers=workers, short=short, long=long, bar=bar,
+    )  # fmt: skip
+    if path is not None:
+        say(*measured.lines(found), "", f"in full: {path}")
+    raise typer.Exit(0 if all(one.images for one in found) else 1)
+
+
+def predict(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", readable=False, help="A photograph")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to find (default: all names that it learned)")
+    ] = None,
+    *,
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(readable=False, help="Folder of the picture and the JSON")] = Path("predictions"),
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Scores below it are left out")] = 0.25,
+    text_encoder: TextEncoder = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    short: Short = 800,
+    long: Long = 1333,
+) -> None:
+    """Find what prompts name in a photograph: drawn into it, and as JSON with masks, boxes and scores.
+
+    \b
+    Examples:
+      synthgen predict photo.jpg "left horse" --checkpoint runs/toy/best.pt
+      synthgen predict photo.jpg --checkpoint runs/toy/best.pt
+    """
+    from synthgen.train import predict as network
+
+    done = network.predict(
+        image, prompts or (), checkpoint, out=out, threshold=threshold, text_encoder=text_encoder, device=device,
+        precision=precision, short=short, long=long,
+    )  # fmt: skip
+    say(*done.lines(threshold))
