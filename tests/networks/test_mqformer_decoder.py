@@ -102,9 +102,9 @@ def scene(images: int = 2, seed: int = 0) -> Pyramid:
     )
 
 
-def words(*counts: int, seed: int = 0) -> list[Tensor]:
+def words(*counts: int, seed: int = 0, dim: int = 24) -> list[Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    return [torch.nn.functional.normalize(torch.randn(n, 24, generator=rng), dim=-1) for n in counts]
+    return [torch.nn.functional.normalize(torch.randn(n, dim, generator=rng), dim=-1) for n in counts]
 
 
 def one(pyramid: Pyramid, i: int) -> Pyramid:
@@ -199,10 +199,15 @@ def test_fewer_proposals_than_queries_are_still_numbers():
 
 
 def test_training_starts_calm():
-    decoder = Decoder(dim=32, mask_dim=16, text_dim=24, conditional=6, learnable=4, levels=2, layers=1, heads=4)
-    probability = decoder(scene(), words(3, 3)).layers[-1].logits[0].sigmoid().detach()
+    decoder = Decoder(dim=32, mask_dim=16, text_dim=512, conditional=6, learnable=4, levels=2, layers=1, heads=4)
+    probability = decoder(scene(), words(30, 30, dim=512)).layers[-1].logits[0].sigmoid().detach()
     assert PRIOR / 3 < probability.median() < 3 * PRIOR
     assert probability.max() < 0.2
+
+
+def test_every_probability_can_be_reached_from_the_first_step():
+    decoder = Decoder(dim=32, mask_dim=16, text_dim=24, conditional=6, learnable=4, levels=2, layers=1, heads=4)
+    assert torch.sigmoid(decoder.logit_scale.exp() + decoder.prior) > 0.99
 
 
 def test_without_queries_there_is_no_decoder():

@@ -26,6 +26,10 @@ from synthgen.networks.mqformer.places import box_positions, inverse_sigmoid, pr
 #: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
 PRIOR = 0.01
 
+#: What likeness of queries and texts, in [-1, 1], is multiplied by at first (CLIP's). OpenSeeD's e, beside this prior,
+#: would let no label be likelier than 0.13 until thousands of steps have raised it.
+SCALE = 1 / 0.07
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
@@ -112,7 +116,7 @@ class Decoder(nn.Module):
         self.bbox_embed = Mlp(dim, dim, dim, 4)
         self.mask_embed = Mlp(dim, dim, dim, mask_dim)
         self.class_embed = nn.Parameter(torch.empty(dim, text_dim))
-        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.prior = nn.Parameter(torch.tensor(-math.log((1 - PRIOR) / PRIOR)))
         self._reset()
 
