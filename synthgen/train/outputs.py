@@ -129,17 +129,15 @@ def semantic(seen: Prediction) -> Semantic:
     """For each pixel the text of the largest sum over queries: share of the text times probability of the mask."""
     share = _shares(seen)
     labels = np.empty(seen.original, np.int32)
-    for first, strip in _strips(seen, range(len(share)), beside=share.shape[1]):
-        said = torch.einsum("qt,qch->tch", share, strip.sigmoid()).argmax(0)
+    weight = torch.zeros_like(share)  # what each query says of each label, where that was found
+    for first, strip in _strips(seen, range(len(share)), beside=2 * share.shape[1]):
+        masks = strip.sigmoid()
+        said = torch.einsum("qt,qch->tch", share, masks).argmax(0)
         labels[:, first : first + strip.shape[1]] = said.T.cpu().numpy()
-    # Who says most of a label is seen well enough where the masks are coarse.
-    ends = [
-        -(-n * size // whole) for n, size, whole in zip(seen.mask_logits.shape[1:], seen.size, seen.padded, strict=True)
-    ]
-    masks = seen.mask_logits[:, : ends[0], : ends[1]].sigmoid()
-    coarse = torch.einsum("qt,qhw->thw", share, masks).argmax(0).flatten()
-    given = functional.one_hot(coarse, share.shape[1]).to(share.dtype)  # [h * w, T]
-    most = (share * (masks.flatten(1) @ given)).argmax(0).tolist()
+        there, which = said.flatten().unique(return_inverse=True)
+        pixels = masks.flatten(1) @ functional.one_hot(which, len(there)).to(masks.dtype)  # [Q, labels there]
+        weight[:, there] += share[:, there] * pixels
+    most = weight.argmax(0).tolist()
     return Semantic(labels, {label: most[label] for label in np.unique(labels).tolist()})
 
 
