@@ -71,32 +71,27 @@ def test_one_layer_is_the_reference():
     assert torch.allclose(out, golden["enc.out"], atol=1e-5)
 
 
-@pytest.mark.parametrize("larger", [(128, 128), (192, 256)])
-@pytest.mark.parametrize(("height", "width"), [(64, 128), (60, 90), (33, 70)])
+@pytest.mark.parametrize("larger", [(128, 128), (160, 288)])
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (60, 90), (33, 70), (96, 96)])
 def test_an_image_is_the_same_in_a_batch_of_larger_ones(height, width, larger):
-    """Whatever the backbone makes of padding; canvases are multiples of 64, so that all levels have whole pixels."""
+    """Whatever the backbone makes of padding; sides are multiples of 32, which the coarsest level halves or not."""
     torch.manual_seed(0)
     decoder = small().eval()
-    found = []
-    for size, filler in (((64, 128), 0.0), ((max(64, larger[0]), max(128, larger[1])), 9.0)):
+    least = tuple(-(-side // 32) * 32 for side in (height, width))
+    image, found = pyramid(*least), []
+    for size, filler in ((least, 0.0), (tuple(max(sides) for sides in zip(least, larger, strict=True)), 9.0)):
         padding = torch.ones(2, *size, dtype=torch.bool)
         padding[:, :height, :width] = False
         features = []
-        for own in pyramid(64, 128):
-            stride = 64 // own.shape[2]
+        for stride, own in zip((4, 8, 16, 32), image, strict=True):
             canvas = torch.full((2, own.shape[1], size[0] // stride, size[1] // stride), filler)
-            there = torch.zeros(canvas.shape[2:], dtype=torch.bool)
-            there[: round(height / stride), : round(width / stride)] = True
-            canvas[:, :, there] = own[:, :, there[: own.shape[2], : own.shape[3]]]
+            h, w = -(-height // stride), -(-width // stride)
+            canvas[:, :, :h, :w] = own[:, :, :h, :w]
             features.append(canvas)
         out = decoder(features, padding)
-        memory = [
-            level.unflatten(1, p.shape[1:])[~p]
-            for level, p in zip(
-                out.memory.split([p[0].numel() for p in out.paddings], dim=1), out.paddings, strict=True
-            )
-        ]
-        found.append([*memory, out.mask_features[:, :, : round(height / 4), : round(width / 4)]])
+        levels = out.memory.split([p[0].numel() for p in out.paddings], dim=1)
+        memory = [level[~p.flatten(1)] for level, p in zip(levels, out.paddings, strict=True)]
+        found.append([*memory, out.mask_features[:, :, : height // 4, : width // 4]])
     assert all(torch.allclose(alone, within, atol=1e-5) for alone, within in zip(*found, strict=True))
 
 
@@ -124,6 +119,13 @@ def test_any_size_of_image_and_every_parameter_learns(height, width):
     (out.memory.square().mean() + out.mask_features.square().mean()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in decoder.parameters())
     assert [one[1].any().item() for one in out.paddings[:2]] == [True, True]
+
+
+def test_a_thin_image_keeps_its_length():
+    padding = torch.ones(1, 96, 64, dtype=torch.bool)
+    padding[:, :90, :1] = False
+    out = small()(pyramid(96, 64), padding.expand(2, -1, -1))
+    assert [(~p[0]).nonzero().max(0).values.tolist() for p in out.paddings] == [[10, 0], [5, 0], [2, 0], [1, 0]]
 
 
 def test_fewer_levels_than_the_backbone_has_are_refused():

@@ -46,7 +46,7 @@ class MaskedGroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
         """[B, dim, h, w] and bool [B, h, w] -> float32 [B, dim, h, w]."""
         hidden = padding[:, None]
-        groups = x.float().masked_fill(hidden, 0.0).unflatten(1, (self.num_groups, -1))
+        groups = x.float().masked_fill(hidden, 0.0).reshape(len(x), self.num_groups, -1, *x.shape[2:])
         count = (~hidden).sum((1, 2, 3)).view(-1, 1, 1, 1, 1) * groups.shape[2]
         mean = groups.sum((2, 3, 4), keepdim=True) / count
         deviation = (groups - mean).masked_fill(hidden[:, None], 0.0)
@@ -145,10 +145,10 @@ class PixelDecoder(nn.Module):
             padding: bool [B, H, W] of the images, True on padding.
         """
         own = features[self.finest :]
-        shapes = [(feature.shape[2], feature.shape[3]) for feature in own]
-        while len(shapes) < len(self.input_proj):
-            shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
-        paddings = tuple(_shrunk(padding, height, width) for height, width in shapes)
+        paddings = [_shrunk(padding, feature.shape[2], feature.shape[3]) for feature in own]
+        while len(paddings) < len(self.input_proj):
+            paddings.append(paddings[-1][:, ::2, ::2])  # the middles of what its convolution sees
+        shapes = [(hidden.shape[1], hidden.shape[2]) for hidden in paddings]
         levels: list[Tensor] = []
         for i, project in enumerate(self.input_proj):
             # The first further level is made of the backbone's last, where what lies on padding would be seen.
@@ -174,10 +174,10 @@ class PixelDecoder(nn.Module):
         height, width = features[0].shape[-2:]
         outside = _shrunk(padding, height, width)
         beside = self.lateral(features[0], outside)
-        finest = _without_padding(memory[:, : shapes[0][0] * shapes[0][1]], paddings[0])
+        finest = _without_padding(memory[:, : paddings[0][0].numel()], paddings[0])
         enlarged = functional.interpolate(finest, size=(height, width), mode="bilinear", align_corners=False)
         fine = self.output((beside + enlarged).masked_fill(outside[:, None], 0.0), outside)
-        return Pyramid(memory, paddings, self.mask_features(functional.relu(fine)))
+        return Pyramid(memory, tuple(paddings), self.mask_features(functional.relu(fine)))
 
 
 def _without_padding(level: Tensor, padding: Tensor) -> Tensor:
@@ -187,16 +187,18 @@ def _without_padding(level: Tensor, padding: Tensor) -> Tensor:
     y = torch.minimum(torch.arange(height, device=padding.device), last_row[:, None])
     x = torch.minimum(torch.arange(width, device=padding.device), last_column[:, None])
     place = (y[:, :, None] * width + x[:, None]).flatten(1)
-    return (
-        level.gather(1, place[..., None].expand(-1, -1, level.shape[2])).transpose(1, 2).unflatten(2, (height, width))
-    )
+    whole = level.gather(1, place[..., None].expand(-1, -1, level.shape[2]))
+    return whole.transpose(1, 2).reshape(len(level), -1, height, width)
 
 
 def _shrunk(padding: Tensor, height: int, width: int) -> Tensor:
-    """bool [B, H, W] -> [B, height, width]; of a pixel that is partly padding its middle decides.
+    """bool [B, H, W] -> [B, height, width]; of a row or a column that is partly padding its middle decides.
 
-    The first pixel is the image's, however little of it: a level without a place would have no references.
+    The first of them are the image's, however little of it: a level without a place would have no references.
     """
-    shrunk = functional.interpolate(padding[:, None].float(), size=(height, width), mode="nearest-exact")[:, 0] > 0.5
-    shrunk[:, 0, 0] = False
-    return shrunk
+    rows, columns = (
+        functional.interpolate(side[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
+        for side, size in ((padding[:, :, 0], height), (padding[:, 0], width))
+    )
+    rows[:, 0] = columns[:, 0] = False
+    return rows[:, :, None] | columns[:, None]
