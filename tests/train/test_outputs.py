@@ -1,4 +1,4 @@
-"""From the last layer to the original frame: against Mask2Former's and Mask DINO's own code, written as they have it."""
+"""From the last layer to the original frame: against Mask2Former's and Mask DINO's code, as they have it."""
 
 from __future__ import annotations
 
