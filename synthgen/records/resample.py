@@ -1,5 +1,5 @@
-"""Images in another size, pixel for pixel as Pillow and so detectron2 make them: bilinear, antialiased, and no more
-of it than is seen."""
+"""Images in another size, pixel for pixel as Pillow and so detectron2 make them: antialiased, and no more of it than is
+seen."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from PIL import Image
 
 
 def resize(
-    image: NDArray[np.uint8], size: tuple[int, int], window: tuple[int, int, int, int] | None = None
+    image: NDArray[np.uint8],
+    size: tuple[int, int],
+    window: tuple[int, int, int, int] | None = None,
+    *,
+    bicubic: bool = False,
 ) -> NDArray[np.uint8]:
     """A window of the image as it would be after resizing, at the cost of the window.
 
-    The whole image as one window is Pillow's `resize(..., BILINEAR)` to the bit. A smaller window is the same but where
+    The whole image as one window is Pillow's `resize(..., BILINEAR)`, or BICUBIC, to the bit. A smaller window is the same but where
     the exact value lies halfway between two levels: Pillow keeps the place of a window in 32 bits, and such a value may
     be rounded the other way.
 
@@ -28,20 +32,22 @@ def resize(
         uint8 [height, width, 3] of the window; to be read only, it may be the image itself.
     """
     top, left, height, width = window or (0, 0, *size)
-    rows, y1, y2 = _reach(top, height, size[0], image.shape[0])
-    columns, x1, x2 = _reach(left, width, size[1], image.shape[1])
+    pixels = 2 if bicubic else 1
+    rows, y1, y2 = _reach(top, height, size[0], image.shape[0], pixels)
+    columns, x1, x2 = _reach(left, width, size[1], image.shape[1], pixels)
     if size == image.shape[:2]:
         return np.ascontiguousarray(image[top : top + height, left : left + width])
     seen = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
-    return np.asarray(seen.resize((width, height), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2)))
+    how = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    return np.asarray(seen.resize((width, height), how, box=(x1, y1, x2, y2)))
 
 
-def _reach(start: int, length: int, new: int, old: int) -> tuple[slice, float, float]:
+def _reach(start: int, length: int, new: int, old: int, pixels: int) -> tuple[slice, float, float]:
     """What a window looks at along one axis: the slice of the image, and the window's ends as places in that slice.
 
-    The filter reaches one new pixel, but at least one old one, beyond the window's ends.
+    The filter reaches `pixels` new pixels, but at least as many old ones, beyond the window's ends.
     """
     begin, end = start * old / new, (start + length) * old / new
-    reach = max(old / new, 1) + 1
+    reach = pixels * max(old / new, 1) + 1
     first, last = max(0, math.floor(begin - reach)), min(old, math.ceil(end + reach))
     return slice(first, last), begin - first, min(end - first, last - first)

@@ -111,6 +111,7 @@ class View:
         flip: mirrored, left and right exchanged.
         degrees: counter-clockwise about the window's middle; the window stays.
         colours: steps of `synthgen.train.colour`, in order: (name, amount).
+        bicubic: resized by that filter instead of the bilinear one.
     """
 
     resized: tuple[int, int]
@@ -121,6 +122,7 @@ class View:
     flip: bool = False
     degrees: float = 0.0
     colours: tuple[tuple[str, float], ...] = ()
+    bicubic: bool = False
 
 
 def draw(
@@ -161,6 +163,11 @@ def whole_view(size: tuple[int, int], *, short: int, long: int) -> View:
     """The whole image with its shorter side at `short` pixels and the longer at most at `long`; no padding."""
     resized = _shortest_edge(size, short, long)
     return View(resized, top=0, left=0, size=resized, canvas=resized)
+
+
+def square_view(side: int) -> View:
+    """The whole image stretched to a square, as OFA is shown it."""
+    return View((side, side), top=0, left=0, size=(side, side), canvas=(side, side), bicubic=True)
 
 
 def _fitted(size: tuple[int, int], side: float) -> tuple[int, int]:

@@ -7,12 +7,14 @@ of Python's, and no anchors, so none becomes larger than it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
 from synthgen.errors import SynthgenError, printable
+from synthgen.train.mistakes import Mistake, Place
 
 #: Manifests are a few kB; what is larger is something else.
 MOST_BYTES = 256 * 1024
@@ -62,6 +64,19 @@ def read(path: Path) -> dict[str, Any]:
         what = "empty" if found is None else "a list" if isinstance(found, list) else "a single value"
         raise SynthgenError(f"{path} is {what}, and a manifest is a mapping of keys such as name: and mixture:")
     return found
+
+
+def take_twice(value: Any, at: Place) -> Iterator[Mistake]:
+    """Take out, and tell, every key that is said more than once."""
+    places = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    for key, inner in places:
+        if isinstance(inner, Twice):
+            del value[key]
+            lines = sorted(set(inner.lines))
+            where = f"line{'s' * (len(lines) > 1)} {' and '.join(map(str, lines))}"
+            yield Mistake((*at, key), f"said {len(inner.lines)} times, in {where}; leave one of them")
+        else:
+            yield from take_twice(inner, (*at, key))
 
 
 def _text(path: Path) -> str:

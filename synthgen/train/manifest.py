@@ -19,12 +19,12 @@ from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.records.sample import REASONS
 from synthgen.records.store import Shard, check_word
 from synthgen.train.augment import Augment
-from synthgen.train.document import Twice, read
+from synthgen.train.document import read, take_twice
 from synthgen.train.mistakes import Mistake, Place, have, short, told, worded
-from synthgen.train.settings import Model, Readers, Schedule, Section
+from synthgen.train.settings import Captioner, Model, Readers, Schedule, Section
 
-#: Where the tasks stand.
-SHELF = "train.tasks"
+#: Where the tasks stand, and which of them a captioner learns.
+SHELF, CAPTIONING = "train.tasks", "captioning"
 
 
 def _layer(value: str) -> str:
@@ -131,6 +131,7 @@ class Manifest(Section):
         seed: decides every draw; up to 2**63 - 1.
         store: root of the shards.
         exclude: files of image keys, one a line, that no source may show.
+        captioner: what is trained instead of `model`; None = nothing is.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -141,6 +142,7 @@ class Manifest(Section):
     eval: tuple[EvalSource, ...] = ()
     augment: Augment = Augment()
     model: Model = Model()
+    captioner: Captioner | None = None
     schedule: Schedule = Schedule()
     readers: Readers = Readers()
 
@@ -152,6 +154,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "eval": EvalSource,
     "augment": Augment,
     "model": Model,
+    "captioner": Captioner,
     "schedule": Schedule,
     "readers": Readers,
 }
@@ -206,7 +209,7 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
     """
     text = read(path)
     context = {"folder": path.parent}
-    mistakes = list(_take_twice(text, ()))
+    mistakes = list(take_twice(text, ()))
     said = {mistake.at for mistake in mistakes}
     manifest, errors = _validated(Manifest, text, context)
     mistakes += [mistake for error in errors if tuple(error["loc"]) not in said for mistake in _worded(error)]
@@ -224,6 +227,7 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
         *_repeated("mixture", mixture, bad),
         *_repeated("eval", evals, bad),
         *_repeated("exclude", exclude, bad),
+        *_of_one_kind(text, mixture=mixture, eval=evals),
     ]
     if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
         mistakes.append(Mistake((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
@@ -246,17 +250,17 @@ def _validated(kind: type[_T], content: Mapping[str, Any], context: Mapping[str,
         return None, list(why.errors(include_url=False))
 
 
-def _take_twice(value: Any, at: Place) -> Iterator[Mistake]:
-    """Take out, and tell, every key that is said more than once."""
-    places = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
-    for key, inner in places:
-        if isinstance(inner, Twice):
-            del value[key]
-            lines = sorted(set(inner.lines))
-            where = f"line{'s' * (len(lines) > 1)} {' and '.join(map(str, lines))}"
-            yield Mistake((*at, key), f"said {len(inner.lines)} times, in {where}; leave one of them")
-        else:
-            yield from _take_twice(inner, (*at, key))
+def _of_one_kind(text: Mapping[str, Any], **entries: Mapping[int, EvalSource]) -> Iterator[Mistake]:
+    """A captioner is trained, or a network; all that is said goes with the one of them."""
+    captions = text.get("captioner") is not None
+    for at, task in (((key, i), source.task) for key, sources in entries.items() for i, source in sources.items()):
+        if captions != (plugins.stem(task) == CAPTIONING):
+            remedy = f"name '{CAPTIONING}'" if captions else "say captioner: {}, or more of it"
+            yield Mistake((*at, "task"), f"'{task}' trains {'no' if captions else 'a'} captioner; {remedy}")
+    if captions and "model" in text:
+        yield Mistake(("model",), "and captioner: are two networks, and one is trained; take the other out")
+    if captions and "augment" in text:
+        yield Mistake(("augment",), "changes nothing, as a captioner sees whole images as they are; take it out")
 
 
 def _worded(error: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -25,7 +25,7 @@ from synthgen.train.seen import Seen
 from synthgen.train.tasks import Target, Task
 from synthgen.train.tasks._weighted import weighted
 from synthgen.train.thresholds import accepted
-from synthgen.train.transforms import Example, train_view
+from synthgen.train.transforms import Example, captioner_view, train_view
 
 #: So many samples may hold nothing to learn before a reader has found anything in their source. Fewer would stop a
 #: source in which one image of a hundred is described, by the bad luck of one of many readers.
@@ -150,6 +150,9 @@ class _Feed:
         self.rows = rows
         self._index, self._source, self._augment = index, manifest.mixture[index], manifest.augment
         self._task = cast(Task, plugins.load(SHELF, self._source.task))
+        self._captioner, self._max_texts = manifest.captioner, self._source.max_texts
+        if self._captioner is not None:
+            self._max_texts = min(self._max_texts, self._captioner.regions)
         self._taken, self._excluded, self._pixels, self._seen = taken, excluded, pixels, seen
         self._idle = 0  # rows passed over in a row, for whatever reason
         self._failed = 0  # images in a row that could not be used
@@ -189,7 +192,7 @@ class _Feed:
             image = self._pixels.load(self._taken.images, sample)
             sample = replace(sample, height=image.shape[0], width=image.shape[1])
         kept, refused = accepted(sample, self._source)
-        target = self._task.target(kept, self._taken.categories, rng, max_texts=self._source.max_texts)
+        target = self._task.target(kept, self._taken.categories, rng, max_texts=self._max_texts)
         if target is None:
             if self._nothing is not None:
                 captions = sum(n for why, n in refused.items() if why.startswith("caption/"))
@@ -199,7 +202,10 @@ class _Feed:
             target = weighted(target, kept, self._source.mask_weight)
         if image is None:
             image = self._pixels.load(self._taken.images, sample)
-        example = train_view(image, target, self._task.AUGMENTATION, self._augment, rng)
+        if self._captioner is not None:
+            example = captioner_view(image, target, side=self._captioner.image_size)
+        else:
+            example = train_view(image, target, self._task.AUGMENTATION, self._augment, rng)
         self._seen.count(self._index, {**refused, **counted(kept, target, example)})
         return example
 
@@ -243,7 +249,7 @@ class _Feed:
         """What may be wrong where nothing is learned from many samples, which held so many annotations and so on."""
         if not held["annotations"]:
             return "they have no annotations; name another layer"
-        if self._task.METRIC != "ciou":
+        if self._task.METRIC not in ("ciou", "cider"):
             return f"does it fit their {held['annotations']:,} annotations?"
         if held["captions"]:
             return f"{held['captions']:,} captions were refused; lower the thresholds of mixture.{self._index}"

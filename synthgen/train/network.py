@@ -59,7 +59,7 @@ def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> 
 
 def is_names(task: str) -> bool:
     """Whether the texts of a task are names of categories, rather than phrases."""
-    return str(plugins.load(SHELF, task).METRIC) != "ciou"
+    return str(plugins.load(SHELF, task).METRIC) not in ("ciou", "cider")
 
 
 def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:

@@ -24,7 +24,7 @@ from synthgen.train.seen import Seen
 from synthgen.train.tasks import Target, Task
 from synthgen.train.tasks._places import places, region, target_of
 from synthgen.train.tasks._texts import label_space
-from synthgen.train.transforms import eval_view
+from synthgen.train.transforms import captioner_view, eval_view
 
 #: Metrics by which a prediction counts as wrong also where an image holds nothing of what is asked for.
 _ABSENCE_COUNTS = ("ap", "box_ap", "pq")
@@ -41,7 +41,7 @@ class Once:
     Args:
         index: which of the manifest's `eval`.
         rank, world: which process this is, of how many.
-        short, long: sides of the view; see `eval_view`.
+        short, long: sides of the view; see `eval_view`. A captioner sees its own.
 
     Attributes:
         seen: what was in the batches so far.
@@ -69,8 +69,9 @@ class Once:
         self.seen = Seen([f"{source.shards} {source.task}"])
         rows = range(rank * taken.rows // world, (rank + 1) * taken.rows // world)
         stream = _InOrder(
-            store, taken, source.task, rows=rows, batch_size=batch_size, readers=max(1, workers), sides=(short, long)
-        )
+            store, taken, source.task, rows=rows, batch_size=batch_size, readers=max(1, workers), sides=(short, long),
+            square=manifest.captioner.image_size if manifest.captioner else None,
+        )  # fmt: skip
         self._readers = Readers(stream, workers=workers, pin_memory=pin_memory)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -107,9 +108,11 @@ class _InOrder(Stream):
         batch_size: int,
         readers: int,
         sides: tuple[int, int],
+        square: int | None,
     ) -> None:
         self._store, self._taken, self._task = store, taken, task
-        self._rows, self._batch_size, self._readers, self._sides = rows, batch_size, readers, sides
+        self._rows, self._batch_size, self._readers = rows, batch_size, readers
+        self._sides, self._square = sides, square
 
     def batches(self, worker: int) -> Iterator[Packed]:
         samples, pixels = InOrder(self._store, self._taken), Pixels()
@@ -151,7 +154,10 @@ class _InOrder(Stream):
         short, long = self._sides
         if image is None:
             image = pixels.load(self._taken.images, sample)
-        example = eval_view(image, target, short=short, long=long)
+        if self._square is not None:
+            example = captioner_view(image, target, side=self._square)
+        else:
+            example = eval_view(image, target, short=short, long=long)
         seen.count(0, counted(sample, target, example))
         return Drawn(example, 0, sample.image_key), {"sample": sample, "original": target}
 

@@ -34,6 +34,10 @@ def _weights(value: str, info: ValidationInfo) -> str:
     return _named_or_path(value, ORIGINS, "weights", "a file or a folder", info)
 
 
+def _words(value: str, info: ValidationInfo) -> str:
+    return _named_or_path(value, (), "words", "a folder", info)
+
+
 def _named_or_path(value: str, names: tuple[str, ...], what: str, else_what: str, info: ValidationInfo) -> str:
     """One of the names, or a path, which becomes one from here."""
     if "/" in value:
@@ -87,6 +91,38 @@ class Model(Section):
                 raise ValueError(f"queries '{self.queries}' need {key} above 0; raise it, or choose queries: {other}")
             if self.queries == other and getattr(self, key) not in (0, type(self).model_fields[key].default):
                 raise ValueError(f"queries '{other}' use no {key}; take it out, or choose queries: mixed")
+        return self
+
+
+class Captioner(Section):
+    """What describes objects: an OFA, which is trained instead of the network of `Model`. Defaults are OFA's own.
+
+    Attributes:
+        size: of the published five; weights in a file say their own.
+        weights: pretrained, random, or a file or folder of such weights.
+        words: folder of vocab.json and merges.txt; None = they lie where the weights do.
+        train_words: whether the table of words learns with the rest; OFA's fine-tuning leaves it as it came.
+        image_size: side of the square that images are stretched to, in pixels.
+        regions: so many objects of an image are learned from at a time; which, and which phrase of each, is drawn anew.
+        max_words: longer phrases are cut.
+    """
+
+    size: Literal["tiny", "medium", "base", "large", "huge"] = "base"
+    weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
+    words: Annotated[str | None, AfterValidator(lambda value, info: value and _words(value, info))] = None
+    train_words: bool = False
+    image_size: Annotated[int, Field(ge=32, le=672, multiple_of=32)] = 384
+    regions: Annotated[int, Field(ge=1, le=365)] = 8
+    max_words: Annotated[int, Field(ge=1, le=200)] = 30
+
+    @model_validator(mode="after")
+    def _weights_and_words(self) -> Captioner:
+        if "/" in self.weights and "size" in self.model_fields_set:
+            raise ValueError(f"weights of {short(self.weights)} say their own size; take size out")
+        if self.weights == "random" and self.words is None:
+            raise ValueError("weights 'random' come without words; say words: FOLDER, of vocab.json and merges.txt")
+        if self.weights == "random" and not self.train_words:
+            raise ValueError("weights 'random' know no words; say train_words: true")
         return self
 
 

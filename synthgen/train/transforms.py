@@ -21,7 +21,7 @@ from synthgen.language.sides import mirrored
 from synthgen.records.geometry import checked_runs, clip_xyxy, decode_mask
 from synthgen.records.resample import resize
 from synthgen.records.sample import Rle
-from synthgen.train.augment import Augment, View, draw, whole_view
+from synthgen.train.augment import Augment, View, draw, square_view, whole_view
 from synthgen.train.colour import recolour
 from synthgen.train.tasks import Target
 
@@ -85,6 +85,11 @@ def eval_view(image: NDArray[np.uint8], target: Target, *, short: int = 800, lon
     to be measured in the original frame, against the original masks.
     """
     return look(image, target, whole_view(image.shape[:2], short=short, long=long))
+
+
+def captioner_view(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
+    """The whole image stretched to a square of `side` pixels, for training and evaluation alike; no chance."""
+    return look(image, target, square_view(side))
 
 
 def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
@@ -180,7 +185,7 @@ def _pixels(image: NDArray[np.uint8], view: View, places: _Places) -> NDArray[np
     """uint8 [H, W, 3] of the canvas."""
     source = image[:, ::-1] if view.flip else image
     if places.outside is None:
-        seen = resize(source, view.resized, (view.top, view.left, *view.size))
+        seen = resize(source, view.resized, (view.top, view.left, *view.size), bicubic=view.bicubic)
     else:
         centre = np.array(
             [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]

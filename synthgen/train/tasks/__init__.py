@@ -1,7 +1,8 @@
 """Shelf of training tasks: one file each, its name is the manifest's `task`. This is what such a file offers.
 
-    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf": how `evaluate` measures it
-    AUGMENTATION: str      "jitter" | "semantic" | "whole" | "foreground": how `transforms` varies images of this task
+    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf" | "cider": how `evaluate` measures it
+    AUGMENTATION: str      "jitter" | "semantic" | "whole" | "foreground": how `transforms` varies images of this task;
+                           "square": not at all, a captioner sees them stretched to its size
     def target(sample, categories, rng, *, max_texts=365) -> Target | None
         what the image teaches; None = nothing, and the reader takes the next image
         `categories`: the source's own names, without repetition, to take negatives from

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from synthgen.records.sample import Sample
 from synthgen.train.tasks import Target
-from synthgen.train.tasks._places import Place, distinct, places, region, target_of
+from synthgen.train.tasks._phrases import compared, phrases
+from synthgen.train.tasks._places import distinct, places, region, target_of
 from synthgen.train.tasks._texts import MAX_TEXTS
 
 METRIC = "ciou"
@@ -32,7 +33,7 @@ def target(
     of which it wrote nothing or nothing that was wanted, so there they are ignored.
     """
     found = places(sample)
-    objects = [(place, _phrases(place)) for place in distinct(p for p in found if not p.is_crowd)]
+    objects = [(place, phrases(place)) for place in distinct(p for p in found if not p.is_crowd)]
     described = [(place, own) for place, own in objects if own]
     if not described:
         return None
@@ -46,7 +47,7 @@ def target(
             drawn[i] = rng.choice(shared)
         elif free:
             drawn[i] = rng.choice(free)
-            spelling[_compared(drawn[i])] = drawn[i]
+            spelling[compared(drawn[i])] = drawn[i]
         held |= own.keys()
     texts = rng.sample(list(spelling.values()), min(len(spelling), max_texts))
     wanted = set(texts)
@@ -56,13 +57,3 @@ def target(
         left += [place for place, own in objects if not own]
     ignored = [region(place, sample) for place in (*left, *(p for p in found if p.is_crowd))]
     return target_of([place for place, _ in taken], [text for _, text in taken], tuple(texts), ignored)
-
-
-def _phrases(place: Place) -> dict[str, str]:
-    """An object's phrases, by what is compared."""
-    found = (" ".join(caption.text.split()) for a in place.annotations for caption in a.captions)
-    return {_compared(phrase): phrase for phrase in found if phrase}
-
-
-def _compared(phrase: str) -> str:
-    return phrase.lower()
