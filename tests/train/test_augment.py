@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -104,6 +104,21 @@ def test_foreground_is_inspyrenets():
     assert min(factors) >= 1
     assert 1.099 < max(factors) <= 1.1
     assert {view.colours[0][0] for view in views if view.colours} == {"contrast", "sharpen", "multiply"}
+
+
+def test_of_an_enlarged_foreground_view_the_middle_is_seen():
+    enlarged = [view for view in drawn("foreground") if view.resized[0] > 384]
+    assert {(view.top, view.left) for view in enlarged} == {((view.resized[0] - 384) // 2,) * 2 for view in enlarged}
+    assert max(view.top for view in enlarged) == 48
+    assert not any(view.top or view.left for view in drawn("foreground") if view.resized[0] <= 384)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_forbids_mirroring_changes_no_other_draw(kind):
+    """A text that is changed leaves the views of its image as they were."""
+    free, bound = drawn(kind, n=50), drawn(kind, n=50, may_flip=False)
+    assert any(view.flip for view in free)
+    assert [replace(view, flip=False) for view in free] == bound
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -183,6 +183,16 @@ def test_a_part_of_a_dataset_that_is_not_there_is_passed_over(tmp_path: Path) ->
     assert mixture.seen.counts[0]["skipped/unreadable"] > 500
 
 
+def test_unreadable_images_among_others_never_stop_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by being many, but by being many in a row."""
+    monkeypatch.setattr("synthgen.train.mixture.UNREADABLE", 20)
+    monkeypatch.setattr("synthgen.train.mixture.UNREADABLE_PART", 20)
+    layers.commit(tmp_path, [row(i, file_name="gone.png" if i % 3 == 0 else layers.PHOTO) for i in range(60)])
+    mixture = one(tmp_path, layers.source(tmp_path))
+    assert len(list(islice(mixture, 200))) == 200
+    assert mixture.seen.counts[0]["skipped/unreadable"] > 4 * 20
+
+
 def test_annotations_that_contradict_themselves_are_passed_over_unless_all_do(tmp_path: Path) -> None:
     lie = annotation(1, segmentation=Rle((layers.HEIGHT, layers.WIDTH), b"1000"))
     layers.commit(tmp_path, [row(i, lie) if i % 2 else row(i) for i in range(20)])
@@ -238,6 +248,30 @@ def test_the_same_seed_gives_the_same_stream_and_another_another(root: Path) -> 
     first = stream(0)
     assert all(map(same, first, stream(0)))
     assert [d.image_key for d in first] != [d.image_key for d in stream(1)]
+
+
+def test_two_sources_of_one_layer_have_orders_of_their_own(root: Path) -> None:
+    """Or every photograph would come twice in a row, and be seen twice with the same draws."""
+    mixture = one(root, layers.source(root), layers.source(root, task="detection"))
+    drawn = list(islice(mixture, 80))
+    first, second = ([d.image_key for d in drawn if d.source == i][:35] for i in (0, 1))
+    assert len(first) == len(second) == 35
+    assert sum(a == b for a, b in zip(first, second, strict=True)) < 10
+
+
+def test_readers_begin_with_different_sources(root: Path) -> None:
+    """Or the first images of all of them together would be of one source."""
+    manifest = layers.manifest(root, *(layers.source(root, max_texts=i) for i in range(1, 9)))
+    plan = planned(manifest)
+    readers = [Mixture(manifest, reader=reader, readers=32, plan=plan) for reader in range(32)]
+    assert {mixture._source(0) for mixture in readers} == set(range(8))
+    assert readers[3]._source(0) == Mixture(manifest, reader=3, readers=64, plan=plan)._source(0)
+
+
+def test_a_source_says_how_many_texts_an_image_is_asked_for(root: Path) -> None:
+    for most in (1, 2, 3, 365):
+        drawn = next(one(root, layers.source(root, max_texts=most)))
+        assert len(drawn.example.texts) == min(most, len(layers.CATEGORIES))
 
 
 def test_two_readers_see_different_rows(root: Path) -> None:

@@ -21,9 +21,9 @@ from synthgen.train.tasks._weighted import weighted
 CATEGORIES = ("person", "dog", "sky", "sky-other")
 TASKS = {
     name: plugins.load("train.tasks", name)
-    for name in ("detection", "foreground", "instance", "panoptic", "referring", "semantic")
+    for name in ("captioning", "detection", "foreground", "instance", "panoptic", "referring", "semantic")
 }
-METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf"}
+METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf", "cider"}
 
 #: A person (p), a dog (d), a crowd of persons (c), sky (s) and void (.).
 PARK = """
@@ -67,7 +67,7 @@ def test_the_shelf_has_these_tasks():
 def test_a_task_offers_what_the_shelf_says(name):
     task = TASKS[name]
     assert task.METRIC in METRICS
-    assert task.AUGMENTATION in {"jitter", "semantic", "whole", "foreground"}
+    assert task.AUGMENTATION in {"jitter", "semantic", "whole", "foreground", "square"}
     parameters = inspect.signature(task.target).parameters
     assert list(parameters) == ["sample", "categories", "rng", "max_texts"]
     assert parameters["max_texts"].default == MAX_TEXTS == 365
@@ -362,9 +362,11 @@ def test_what_a_machine_left_undescribed_may_fit_its_neighbours_phrase():
     assert not (decode_mask(by_people.ignore) & pixels(PARK, "d")).any(), "people mean one object"
 
 
-def test_no_object_gets_a_phrase_of_its_own_as_a_negative():
+@pytest.mark.parametrize("order", [1, -1])
+def test_no_object_gets_a_phrase_of_its_own_as_a_negative(order):
     """A captioner says "a man" of every man: either all of them are meant, or each is told by another phrase."""
     own = {"p": ("a man", "a man in a hat"), "d": ("A man", "a man in red"), "s": ("a man",)}
+    own = {letter: phrases[::order] for letter, phrases in own.items()}
     sample = park(**{letter: {"captions": said(*phrases)} for letter, phrases in own.items()})
     seen = set()
     for seed in range(60):
