@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from synthgen.networks.ofa.weights import read_weights
+from synthgen.networks.checkpoint import read_weights
 
 #: Follow from the sizes of a network; files have them or not.
 _DERIVED = re.compile(r".*(position_ids|relative_position_index|attn_mask|num_batches_tracked)")

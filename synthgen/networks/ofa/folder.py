@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from synthgen.networks.checkpoint import MoreThanWeightsError
+from synthgen.networks.checkpoint import MoreThanWeightsError, read_weights
 from synthgen.networks.ofa.tokenizer import OfaTokenizer, load_tokenizer
-from synthgen.networks.ofa.weights import numbers_of, read_weights
+from synthgen.networks.ofa.weights import numbers_of
 
 #: What a folder may call its weights, the first that is there counts; and its words, which all published OFAs share.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from synthgen.networks.checkpoint import load_state_dict
 from synthgen.networks.ofa.model import SIZES, Ofa, OfaNumbers, build_ofa
 
 #: No side of OFA's tensors but its vocabulary's is longer, and no vocabulary: what a file may make us allocate.
@@ -38,20 +35,6 @@ _FAIRSEQ = {
     "cross_attn_ln": "cross_attn_mid_layer_norm",
     "ffn_layernorm": "ffn_layer_norm",
 }
-
-_MAX_HEADER = 8 * 2**20
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, or of a `.bin`, `.pt` or `.pth` as `torch.save` writes it; nothing is executed.
-
-    They lie in the mapped file, and cost memory when they are used.
-
-    Raises:
-        ValueError: it cannot be read, or is no such file; one sentence without the path.
-    """
-    return _read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
 
 
 def numbers_of(weights: Mapping[str, object]) -> OfaNumbers:
@@ -184,37 +167,3 @@ def _listed(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{verb} {', '.join(names[:most])}{more}{tail}"
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """A length, a JSON object of that length, and numbers; so little that it needs no library."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 0 < length <= min(_MAX_HEADER, size) else None
-    except OSError as why:
-        raise ValueError(f"it cannot be read ({why.strerror or why})") from None
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise ValueError("it is no safetensors file, or a truncated one")
-    header.pop("__metadata__", None)
-    start, end, found = 8 + length, 8 + length, {}
-    try:
-        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        # In the order that they lie in, without gap or overlap, as the format demands.
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            dtype, shape, (first, last) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-            if start + first != end or not all(type(side) is int and side >= 0 for side in shape):
-                raise ValueError
-            if math.prod(shape) * dtype.itemsize != last - first or start + last > size:
-                raise ValueError
-            end = start + last
-            part = content[start + first : end]
-            found[name] = (part if (start + first) % dtype.itemsize == 0 else part.clone()).view(dtype).view(shape)
-        if end != size:
-            raise ValueError
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, IndexError):
-        raise ValueError("it is a damaged safetensors file, or holds other numbers than weights have") from None
-    return found
