@@ -20,7 +20,7 @@ from synthgen.networks import checkpoint as files
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.records.files import new_file
 from synthgen.train import network
-from synthgen.train.settings import Model
+from synthgen.train.settings import TEXT_ENCODERS, Model
 
 VERSION = 1
 
@@ -86,16 +86,20 @@ def read(path: Path) -> Checkpoint:
             str(about["kind"]), int(about["step"]), dict(about["model"]), tuple(map(str, about["names"])),
             files.tensors(content.get("model"), path), training if isinstance(training, dict) else {},
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError) as why:
+    except (ValueError, KeyError, TypeError, RecursionError) as why:
         told = why if type(why) is ValueError or isinstance(why, files.MoreThanWeightsError) else "it is damaged"
         raise SynthgenError(f"{path} cannot be used as a checkpoint: {told}") from None
 
 
 def learned(module: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint keeps of a module: all but the parts that never learn (`TextEncoder`)."""
+    """What a checkpoint keeps of a module: all but the parts that never learn (`TextEncoder`); what is tied, once."""
     frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "trainable", True) is False)
+    state = module.state_dict(keep_vars=True)
+    first = {id(value): name for name, value in reversed(list(state.items()))}
     return {
-        name: value.detach() for name, value in module.state_dict().items() if not (frozen and name.startswith(frozen))
+        name: value.detach()
+        for name, value in state.items()
+        if first[id(value)] == name and not (frozen and name.startswith(frozen))
     }
 
 
@@ -116,6 +120,10 @@ def load_network(path: Path, *, device: torch.device, text_encoder: str | None =
     except ValidationError:
         raise SynthgenError(f"{path} describes no network that this synthgen knows; it is damaged or newer") from None
     if text_encoder is not None:
+        if "/" not in text_encoder and text_encoder not in TEXT_ENCODERS:
+            raise SynthgenError(
+                f"no text encoder named '{text_encoder}' (have: {', '.join(TEXT_ENCODERS)}); a folder has a slash in it"
+            )
         model = model.model_copy(update={"text_encoder": text_encoder})
     # A file may claim any size: a network without memory is made first, and must be what the file has numbers for.
     claimed = learned(network.build(model, device="meta"))

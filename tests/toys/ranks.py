@@ -1,0 +1,51 @@
+"""One step of a training by one of several processes; in a module that processes can import."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+
+from synthgen.networks.mqformer import criterion, matcher
+from synthgen.train import loop
+from synthgen.train.loader import Loader
+from synthgen.train.manifest import load
+from synthgen.train.ranks import together
+
+
+def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are compared at the same points whoever draws them."""
+    grid = torch.cartesian_prod(torch.linspace(0.1, 0.9, 4), torch.linspace(0.1, 0.9, 4))[None]
+    real = torch.rand
+    monkeypatch.setattr(matcher.torch, "rand", lambda *size, **k: grid if size[-1:] == (2,) else real(*size, **k))
+    monkeypatch.setattr(criterion, "uncertain_points", lambda guess, *_, **__: grid.expand(len(guess), -1, -1))
+
+
+def step(rank: int, world: int, root: str, shares: list[list[int]]) -> None:
+    """Learn one step of some portions of a batch, as one of several processes; write the weights."""
+    torch.set_num_threads(1)
+    patch = pytest.MonkeyPatch()
+    _fixed(patch)
+    if world > 1:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29571")
+        distributed.init_process_group("gloo", rank=rank, world_size=world)
+    manifest = load(Path(root, "m.yaml"))
+    with together("cpu") as here, Loader(manifest, batch_size=1, workers=0) as loader:
+        batches = [next(loader) for _ in range(4)]
+        # No two have as many objects, so that means of means would show.
+        for i, batch in enumerate(batches):
+            target = batch.targets[0]
+            for key in ("labels", "boxes", "has_mask", "mask_weights", "masks"):
+                target[key] = target[key].repeat_interleave(i + 1, dim=0)
+        schedule = manifest.schedule.model_copy(update={"accumulate": len(shares[rank]), "batch_size": 4})
+        run = loop._Run(
+            manifest.model_copy(update={"schedule": schedule}), Path(root, "none"),
+            loop._learner(manifest, here), here, 0, loop.NoBar,
+        )  # fmt: skip
+        values = run._learn(0, [batches[i] for i in shares[rank]])
+        torch.save(run._learner.module.state_dict(), Path(root, f"after-{world}-{len(shares[rank])}-{rank}.pt"))
+        assert values["gradient"] > 0
+    patch.undo()

@@ -1,0 +1,318 @@
+"""The training loop: it goes on bit for bit, several processes are as one, and it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+from toys import layers, ranks
+
+from synthgen.cli import main
+from synthgen.errors import SynthgenError
+from synthgen.train import checkpoint, folder, journal, loop
+from synthgen.train.learner import Segmentation
+from synthgen.train.manifest import load
+from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
+from synthgen.train.ranks import together
+from synthgen.train.settings import Schedule
+
+TEXT = """
+name: toy
+store: store
+mixture:
+  - {{shards: toy/train/human, task: {task}, images: photos}}
+augment: {{size: 32, scale: [0.5, 1.5]}}
+model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
+  conditional_queries: 4{model}}}
+schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, {schedule}}}
+readers: {{workers: 0}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of other tests on the same cores make tiny networks many times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def written(
+    root: Path, schedule: str = "steps: 6, checkpoint_every: 2", *, task: str = "instance", model: str = "",
+    name: str = "m.yaml",
+) -> Path:  # fmt: skip
+    """A manifest beside its layer, of 12 rows."""
+    layers.commit(root, 12, shards=2)
+    path = root / name
+    path.write_text(TEXT.format(schedule=schedule, task=task, model=model))
+    return path
+
+
+def told(run: Path) -> list[dict[str, float]]:
+    """The log without what clocks say."""
+    clocks = ("images_per_s", "data_share", "memory_mib")
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("more", "model"), [("", ""), (", ema: 0.9, accumulate: 2", ""), (", precision: bf16", ", denoising: 2")]
+)
+def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model):
+    path = written(tmp_path, "steps: 6, checkpoint_every: 2" + more, model=model)
+    # In bf16 torch's convolution of a single pixel has gradients on the CPU that are no numbers, now and then.
+    path.write_text(path.read_text().replace("size: 32", "size: 64"))
+    whole = loop.train(path, out=tmp_path / "whole", workers=1)
+    assert whole.steps == 6 and whole.checkpoint.name == "step-00000006.pt"
+    write = journal.Journal.write
+
+    def killed(self, step, values, **kwargs):
+        write(self, step, values, **kwargs)
+        if step == 3:  # after its line, before its checkpoint
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(path, out=tmp_path / "again", workers=1)
+    assert folder.newest(tmp_path / "again").name == "step-00000002.pt"
+    again = loop.train(path, out=tmp_path / "again", workers=1)
+    assert again.steps == 4
+    assert again.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    assert told(tmp_path / "again") == told(tmp_path / "whole")
+    assert again.seen == whole.seen
+    nothing = loop.train(path, out=tmp_path / "again", workers=1)
+    assert nothing.steps == 0 and nothing.checkpoint == again.checkpoint and nothing.seen == again.seen
+
+
+def test_another_seed_learns_otherwise(tmp_path):
+    path = written(tmp_path, "steps: 1")
+    first = loop.train(path, out=tmp_path / "a").checkpoint.read_bytes()
+    assert loop.train(path, out=tmp_path / "b").checkpoint.read_bytes() == first
+    path.write_text(path.read_text() + "seed: 1\n")
+    assert loop.train(path, out=tmp_path / "c").checkpoint.read_bytes() != first
+
+
+def test_a_folder_is_of_one_run(tmp_path):
+    path = written(tmp_path, "steps: 1")
+    run = tmp_path / "run"
+    loop.train(path, out=run)
+    text = path.read_text()
+    path.write_text(text.replace("workers: 0", "workers: 1") + "eval: []\n")  # changes nothing that is learned
+    loop.train(path, out=run)
+    assert len(json.loads((run / "run.json").read_text())["starts"]) == 2
+    path.write_text(text.replace("lr: 1.0e-3", "lr: 2.0e-3").replace("size: 32", "size: 64"))
+    with pytest.raises(SynthgenError, match=r"was trained with another augment\.size, schedule\.lr; choose another"):
+        loop.train(path, out=run)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(SynthgenError, match="is no folder of a run, and not empty"):
+        loop.train(path, out=tmp_path / "other")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_explains_itself(tmp_path):
+    path = written(tmp_path, "steps: 5, checkpoint_every: 1, keep: 2")
+    run = loop.train(path, out=tmp_path / "run").folder
+    assert sorted(p.name for p in run.glob("*.pt")) == ["step-00000004.pt", "step-00000005.pt"]
+    assert (run / "manifest.yaml").read_text() == path.read_text()
+    about = json.loads((run / "run.json").read_text())
+    assert torch.__version__.startswith(about["starts"][0]["torch"]) and about["recipe"]["model"]["dim"] == 32
+    assert "toy/train/human instance" in (run / "seen.txt").read_text()
+    assert "toy/train/human" in (run / "checked.txt").read_text()
+    assert list((run / "tensorboard").glob("events.*"))
+    first = told(run)[0]
+    assert first["loss"] == pytest.approx(sum(first[name] for name in ("label", "box", "giou", "mask", "dice")))
+    assert first["lr"] == pytest.approx(1e-3) and first["gradient"] > 0
+
+
+def test_mistakes_are_found_before_the_first_step(tmp_path):
+    path = written(tmp_path, "steps: 1")
+    path.write_text(path.read_text().replace("toy/train/human", "toy/train/humans"))
+    with pytest.raises(SynthgenError, match="humans"):
+        loop.train(path, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    path = written(tmp_path, "steps: 1, accumulate: 3")
+    with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulate 3"):
+        loop.train(path, out=tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_with_its_parts(tmp_path, monkeypatch):
+    path = written(tmp_path, "steps: 9, checkpoint_every: 1")
+    real, calls = Segmentation.losses, []
+
+    def broken(self, batch, *, objects):
+        found = real(self, batch, objects=objects)
+        calls.append(1)
+        return found if len(calls) < 3 else {**found, "dice": found["dice"] * math.nan}
+
+    monkeypatch.setattr(Segmentation, "losses", broken)
+    with pytest.raises(SynthgenError, match=r"step 2 gave what is no number \(loss nan, .*dice nan.*images toy/\d+"):
+        loop.train(path, out=tmp_path / "run")
+    assert folder.newest(tmp_path / "run").name == "step-00000002.pt"
+
+
+def test_rates_of_steps():
+    schedule = Schedule(steps=100, warmup_steps=10, milestones=(0.9, 0.95))
+    shares = [share_of_rate(schedule, step) for step in (0, 4, 9, 50, 89, 90, 94, 95, 99)]
+    assert shares == pytest.approx([0.1, 0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert share_of_rate(Schedule(steps=100, warmup_steps=0, milestones=()), 0) == 1
+
+
+def test_groups_of_parameters(tmp_path):
+    manifest = load(written(tmp_path, "steps: 1, backbone_lr: 1.0e-5, weight_decay: 0.05"))
+    learner = Segmentation(manifest, torch.device("cpu"))
+    groups = learner.groups(manifest.schedule)
+    place = {id(p): group for group in groups for p in group["params"]}
+    names = dict(learner.module.named_parameters())
+    assert len(place) == sum(p.requires_grad for p in names.values())
+    for name, rate, decay in (
+        ("backbone.body.swin.embeddings.patch_embeddings.projection.weight", 1e-5, 0.05),
+        ("backbone.body.swin.embeddings.norm.weight", 1e-5, 0.0),
+        ("decoder.class_embed", 1e-3, 0.05),
+        ("decoder.query_feat", 1e-3, 0.0),
+        ("decoder.layers.0.norm1.bias", 1e-3, 0.0),
+        ("decoder.layers.0.linear1.bias", 1e-3, 0.05),
+        ("decoder.logit_scale", 1e-3, 0.0),
+        ("pixel_decoder.level_embed", 1e-3, 0.0),
+    ):
+        group = place[id(names[name])]
+        assert (group["lr"], group["weight_decay"]) == (rate, decay), name
+    table = next(name for name in names if name.endswith("relative_position_bias_table"))
+    assert place[id(names[table])]["weight_decay"] == 0.0
+    assert not parameter_groups(learner.module, manifest.schedule, {"": 0.0})
+
+
+def test_a_moving_average():
+    module = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    average = Average(module, 0.75)
+    with torch.no_grad():
+        module.weight.fill_(3.0)
+    average.update()
+    assert average.weights["weight"].item() == pytest.approx(1.5)
+    with average.swapped():
+        assert module.weight.item() == pytest.approx(1.5)
+    assert module.weight.item() == 3.0
+
+
+@pytest.mark.parametrize("task", ["instance", pytest.param("detection", marks=pytest.mark.slow)])
+def test_two_processes_are_one(tmp_path, task):
+    written(tmp_path, "steps: 4, clip: 0.1", task=task)
+    ranks.step(0, 1, str(tmp_path), [[0, 1, 2, 3]])
+    multiprocessing.spawn(ranks.step, (2, str(tmp_path), [[0, 1], [2, 3]]), nprocs=2)
+    alone = torch.load(tmp_path / "after-1-4-0.pt")
+    both = [torch.load(tmp_path / f"after-2-2-{rank}.pt") for rank in range(2)]
+    before = {k: v.clone() for k, v in both[0].items()}
+    moved = 0
+    start = loop._learner(load(tmp_path / "m.yaml"), next(_alone())).module.state_dict()
+    for name, value in alone.items():
+        assert torch.equal(both[0][name], both[1][name]), name
+        assert torch.allclose(before[name], value, atol=2e-5), name  # a step of AdamW is 5e-4 wherever it goes
+        moved += not torch.equal(value, start[name])
+    assert moved > 50
+
+
+def _alone() -> Iterator:
+    with together("cpu") as here:
+        yield here
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    path = written(tmp_path, "steps: 3, checkpoint_every: 1")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29573"),
+        *("-m", "synthgen", "train", "--manifest", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 steps learned") == 1
+    seen = (tmp_path / "run" / "seen.txt").read_text()
+    assert "100.00 %          12" in seen, seen
+    path.write_text(path.read_text().replace("instance", "instances"))
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode != 0
+    assert done.stderr.count("no task named 'instances'") == 1
+
+
+def test_a_checkpoint_is_a_network(tmp_path):
+    path = written(tmp_path, "steps: 2, ema: 0.5", model=", denoising: 1")
+    done = loop.train(path, out=tmp_path / "run")
+    network, found = checkpoint.load_network(done.checkpoint, device=torch.device("cpu"))
+    assert found.step == 2 and found.names == layers.CATEGORIES and found.kind == "mqformer"
+    assert not network.training
+    learned = dict(found.weights)
+    assert not any(name.startswith("text_encoder.") for name in learned)
+    state = network.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in learned.items())
+    raw = found.training["weights"]
+    assert any(not torch.equal(raw[name], learned[name]) for name in raw)
+    image = torch.zeros(1, 3, 32, 32)
+    out = network(image, torch.zeros(1, 32, 32, dtype=torch.bool), [["cat", "dog"]], [True])
+    assert out.layers[-1].logits[0].shape == (7, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: replace(c, kind="captioner"), "is a checkpoint of a captioner, not of MQ-Former"),
+        (lambda c: replace(c, model={**c.model, "dim": 4096}), "does not hold the network that it describes"),
+        (lambda c: replace(c, model={**c.model, "encoder_layers": 100}), "does not hold the network that it describes"),
+        (lambda c: replace(c, model={**c.model, "dim": 33}), "describes no network that this synthgen knows"),
+        (lambda c: replace(c, model={**c.model, "text_encoder": "/nowhere/clip"}), "/nowhere/clip is not there"),
+        (lambda c: replace(c, weights=dict(list(c.weights.items())[1:])), "differs"),
+    ],
+)
+def test_checkpoints_that_lie_are_refused(tmp_path, change, sentence):
+    done = loop.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
+    path = tmp_path / "other.pt"
+    checkpoint.save(path, change(checkpoint.read(done.checkpoint)))
+    with pytest.raises(SynthgenError, match=sentence):
+        checkpoint.load_network(path, device=torch.device("cpu"))
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "weights.pt")
+    with pytest.raises(SynthgenError, match=r"weights\.pt cannot be used as a checkpoint: it is no checkpoint of"):
+        checkpoint.read(tmp_path / "weights.pt")
+    torch.save({"about": '{"version": 99}', "model": {"a": torch.zeros(1)}}, tmp_path / "new.pt")
+    with pytest.raises(SynthgenError, match="it is of version 99, this synthgen reads 1; install a newer one"):
+        checkpoint.read(tmp_path / "new.pt")
+    torch.save({"about": "[" * 100_000, "model": {"a": torch.zeros(1)}}, tmp_path / "deep.pt")
+    with pytest.raises(SynthgenError, match="cannot be used as a checkpoint"):
+        checkpoint.read(tmp_path / "deep.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(SynthgenError, match="it is no PyTorch checkpoint"):
+        checkpoint.read(tmp_path / "text.pt")
+
+
+def test_a_checkpoint_that_does_not_fit_is_told(tmp_path):
+    path = written(tmp_path, "steps: 1")
+    done = loop.train(path, out=tmp_path / "run")
+    found = checkpoint.read(done.checkpoint)
+    checkpoint.save(folder.checkpoint(tmp_path / "run", 2), replace(found, training={}, step=2))
+    with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
+        loop.train(path, out=tmp_path / "run")
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    path = written(tmp_path, "steps: 1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["synthgen", "train", "--manifest", str(path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out = capsys.readouterr().out
+    assert not end.value.code
+    assert "1 steps learned; the network is runs/toy/step-00000001.pt" in out and "what the model saw" in out
