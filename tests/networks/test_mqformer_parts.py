@@ -88,6 +88,19 @@ def test_the_layer_of_deformable_attention(golden):
     )
 
 
+def test_in_half_precision_attention_still_looks_where_it_should():
+    """At noise of 168 pixels a row, of which half a pixel beside is something else."""
+    torch.manual_seed(0)
+    layer = DeformableAttention(64, heads=4, levels=1, points=4)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    query, references, memory = torch.randn(1, 200, 64), torch.rand(1, 200, 1, 2), torch.randn(1, 100 * 168, 64)
+    whole = layer(query, references, memory, [(100, 168)])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(query, references, memory, [(100, 168)])
+    assert (whole - half).square().mean().sqrt() / whole.std() < 0.03
+
+
 def test_places(golden):
     g = part(golden, "embeddings_proposals")
     nothing = torch.zeros(1, 5, 7, dtype=torch.bool)

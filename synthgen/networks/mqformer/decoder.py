@@ -159,7 +159,8 @@ class Decoder(nn.Module):
         before = references
         for layer in self.layers:
             around = references[:, :, None] * ratios
-            place = self.ref_point_head(box_positions(around[:, :, 0], self.dim).to(content.dtype))
+            # In parts of the image; the reference's are of the finest level with its padding, which is nobody's place.
+            place = self.ref_point_head(box_positions(references, self.dim).to(content.dtype))
             if self.checkpointing and self.training:
                 content = checkpoint(layer, content, place, around, image, count, extra, blocked, use_reentrant=False)
             else:
@@ -200,10 +201,12 @@ class Decoder(nn.Module):
         return Predictions(self._logits(normed, texts), boxes, masks)
 
     def _logits(self, content: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
-        """For each image [Q, its texts]: the likeness of queries and texts as directions, scaled."""
-        seen = content @ self.class_embed
-        seen = seen / (seen.norm(dim=-1, keepdim=True) + 1e-7)
-        return [
-            self.logit_scale.exp() * own @ text.T.to(own.dtype) + self.prior
-            for own, text in zip(seen, texts, strict=True)
-        ]
+        """For each image float32 [Q, its texts]: the likeness of queries and texts as directions, scaled.
+
+        Never in half precision: proposals and results are ranked by it, and the scale magnifies what was rounded.
+        """
+        with torch.autocast(content.device.type, enabled=False):
+            seen = content.float() @ self.class_embed
+            seen = seen / (seen.norm(dim=-1, keepdim=True) + 1e-7)
+            scale = self.logit_scale.exp()
+            return [scale * own @ text.T.float() + self.prior for own, text in zip(seen, texts, strict=True)]
