@@ -9,7 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from synthgen import weights
@@ -26,6 +28,7 @@ from synthgen.networks.ofa.weights import from_weights
 from synthgen.records.store import ShardStore
 from synthgen.train.batch import PIXEL_MEAN, PIXEL_STD, Batch
 from synthgen.train.check import NewBar, NoBar
+from synthgen.train.checkpoint import Checkpoint, read
 from synthgen.train.manifest import Manifest
 from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, cider
@@ -77,7 +80,7 @@ class Captioning:
         if manifest.eval:
             cider.need_package()
         network, self.tokenizer, words = build(self._settings)
-        self.beside = tuple(words / name for name in folder.WORDS)
+        self.beside: tuple[Path, ...] = tuple(words / name for name in folder.WORDS)
         schedule = manifest.schedule
         prepare(network, words=self._settings.train_words, checkpointing=schedule.checkpointing)
         self.module = network.to(device)
@@ -107,6 +110,10 @@ class Captioning:
         with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
             logits = teach(self.module, pixels(images), regions.owner, prompts, texts)
         return {"words": smoothed_loss(logits, texts[texts != PAD]) / objects}
+
+    def pictures(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:  # noqa: ARG002
+        """None: what it says of an image is measured, not drawn."""
+        return iter(())
 
     def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> list[Measured]:
         """See `measure`."""
@@ -169,19 +176,20 @@ def build(settings: Captioner) -> tuple[Ofa, OfaTokenizer, Path]:
     return network, tokenizer, words
 
 
-def load(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer]:
+def load(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer, Checkpoint]:
     """The captioner of a checkpoint, ready to describe; its words lie beside it.
 
     Raises:
         SynthgenError: it is none, or its words are not there.
     """
+    found = read(path)
+    if found.kind != Captioning.kind:
+        raise SynthgenError(f"{path} is a checkpoint of a {found.kind[:40]}, not of a captioner; name another")
     try:
         state, tokenizer = folder.read(path, path.parent)
-        return from_weights(state).to(device).eval(), tokenizer
+        return from_weights(state).to(device).eval(), tokenizer, found
     except ValueError as why:
-        raise SynthgenError(
-            f"{why}; name a checkpoint of a captioner, with {' and '.join(folder.WORDS)} beside"
-        ) from None
+        raise SynthgenError(f"{why}; training writes {' and '.join(folder.WORDS)} beside its checkpoints") from None
 
 
 def measure(
@@ -198,6 +206,7 @@ def measure(
 
     Args:
         network: on the device of `here`; each process describes its part of the images, and all return the whole.
+        precision: fp32 or bf16, of activations.
 
     Raises:
         SynthgenError: see `Once`; what counts CIDEr is not installed.

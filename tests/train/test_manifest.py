@@ -96,7 +96,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "a task that is code",
         source("shards: coco/train2017/human, task: os.path"),
-        ["mixture.0.task: no task named 'os.path' (have: detection, foreground, instance,"],
+        ["mixture.0.task: no task named 'os.path' (have: captioning, detection, foreground,"],
     ),
     ("no task", source("shards: coco/train2017/human"), ["mixture.0.task: is missing; add it"]),
     (
