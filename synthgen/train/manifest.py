@@ -21,10 +21,10 @@ from synthgen.records.store import Shard, check_word
 from synthgen.train.augment import Augment
 from synthgen.train.document import read, take_twice
 from synthgen.train.mistakes import Mistake, Place, have, short, told, worded
-from synthgen.train.settings import Captioner, Model, Readers, Schedule, Section
+from synthgen.train.settings import Captioner, Model, Readers, Schedule, Section, of_one_kind
 
-#: Where the tasks stand, and which of them a captioner learns.
-SHELF, CAPTIONING = "train.tasks", "captioning"
+#: Where the tasks stand.
+SHELF = "train.tasks"
 
 
 def _layer(value: str) -> str:
@@ -66,6 +66,13 @@ def default_store() -> Path:
     return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
 
 
+def _sides(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise ValueError(f"should be two numbers of pixels, the smaller first, got {list(value)}")
+    return value
+
+
+_Side = Annotated[int, Field(ge=32, le=8192)]
 _Layer = Annotated[str, AfterValidator(_layer)]
 _Task = Annotated[str, AfterValidator(_task)]
 _Path = Annotated[Path, AfterValidator(_below)]
@@ -131,6 +138,7 @@ class Manifest(Section):
         seed: decides every draw; up to 2**63 - 1.
         store: root of the shards.
         exclude: files of image keys, one a line, that no source may show.
+        eval_size: sides of what the network sees when it is evaluated, in pixels: the shorter, and the longer at most.
         captioner: what is trained instead of `model`; None = nothing is.
     """
 
@@ -142,6 +150,7 @@ class Manifest(Section):
     eval: tuple[EvalSource, ...] = ()
     augment: Augment = Augment()
     model: Model = Model()
+    eval_size: Annotated[tuple[_Side, _Side], AfterValidator(_sides)] = (800, 1333)
     captioner: Captioner | None = None
     schedule: Schedule = Schedule()
     readers: Readers = Readers()
@@ -227,7 +236,8 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
         *_repeated("mixture", mixture, bad),
         *_repeated("eval", evals, bad),
         *_repeated("exclude", exclude, bad),
-        *_of_one_kind(text, mixture=mixture, eval=evals),
+        *of_one_kind(text, {("mixture", i): source.task for i, source in mixture.items()}),
+        *of_one_kind(text, {("eval", i): source.task for i, source in evals.items()}),
     ]
     if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
         mistakes.append(Mistake((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
@@ -248,19 +258,6 @@ def _validated(kind: type[_T], content: Mapping[str, Any], context: Mapping[str,
         return kind.model_validate_json(json.dumps(content), context=dict(context)), []
     except ValidationError as why:
         return None, list(why.errors(include_url=False))
-
-
-def _of_one_kind(text: Mapping[str, Any], **entries: Mapping[int, EvalSource]) -> Iterator[Mistake]:
-    """A captioner is trained, or a network; all that is said goes with the one of them."""
-    captions = text.get("captioner") is not None
-    for at, task in (((key, i), source.task) for key, sources in entries.items() for i, source in sources.items()):
-        if captions != (plugins.stem(task) == CAPTIONING):
-            remedy = f"name '{CAPTIONING}'" if captions else "say captioner: {}, or more of it"
-            yield Mistake((*at, "task"), f"'{task}' trains {'no' if captions else 'a'} captioner; {remedy}")
-    if captions and "model" in text:
-        yield Mistake(("model",), "and captioner: are two networks, and one is trained; take the other out")
-    if captions and "augment" in text:
-        yield Mistake(("augment",), "changes nothing, as a captioner sees whole images as they are; take it out")
 
 
 def _worded(error: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from synthgen.errors import did_you_mean
-from synthgen.train.mistakes import have, short
+from synthgen.train.mistakes import Mistake, Place, have, short
 
 #: Text encoders by name; anything with a slash is a folder. "tiny" knows no language: for tests and toys.
 TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
 
 #: Where a backbone's weights come from, if from no file.
 ORIGINS = ("pretrained", "random")
+
+#: The task that a captioner learns, and what a manifest says of other networks alone.
+CAPTIONING = "captioning"
+_SQUARE = "changes nothing, as a captioner sees whole images, stretched to its image_size; take it out"
+_NOT_A_CAPTIONERS = {
+    "model": "is one network and captioner: another, and one is trained; take the other out",
+    "augment": _SQUARE,
+    "eval_size": _SQUARE,
+}
 
 _Count = Annotated[int, Field(ge=0)]
 _Size = Annotated[int, Field(ge=1)]
@@ -179,3 +189,20 @@ class Readers(Section):
 
     workers: Annotated[int, Field(ge=0, le=256)] = 4
     cache_mib: _Count = 0
+
+
+def of_one_kind(text: Mapping[str, Any], tasks: Mapping[Place, str]) -> Iterator[Mistake]:
+    """A captioner is trained, or a network, and all that a manifest says goes with the one of them.
+
+    Args:
+        tasks: of its sources, by their places.
+    """
+    captions = text.get("captioner") is not None
+    for at, task in tasks.items():
+        if captions != (task.replace("-", "_") == CAPTIONING):
+            remedy = f"name '{CAPTIONING}'" if captions else "say captioner: {}, or more of it"
+            yield Mistake((*at, "task"), f"'{task}' trains {'no' if captions else 'a'} captioner; {remedy}")
+    if captions:
+        for key, what in _NOT_A_CAPTIONERS.items():
+            if key in text:
+                yield Mistake((key,), what)
