@@ -260,14 +260,20 @@ def test_half_precision_trains_every_kind(kind):
     assert all(grad.isfinite().all() for grad in found.values())
 
 
+COMPILER = pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None, reason="there is no C++ compiler"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="there is no C++ compiler")
-@pytest.mark.parametrize("part", ["backbone", "pixel_decoder"])
-def test_compiled_parts_say_the_same(part):
+@pytest.mark.parametrize(
+    ("part", "by"), [("backbone", "aot_eager"), pytest.param("pixel_decoder", "inductor", marks=COMPILER)]
+)
+def test_compiled_parts_say_the_same(part, by):
     network, images = small().eval(), pictures()
     with torch.no_grad():
         plain = seen(network, images).layers[-1]
-        network.get_submodule(part).compile()
+        network.get_submodule(part).compile(backend=by)
         found = seen(network, images).layers[-1]
     assert torch.allclose(plain.boxes, found.boxes, atol=1e-4)
     assert torch.allclose(plain.mask_logits, found.mask_logits, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,7 @@
-"""The image encoder: Swin or ResNet, images to features of strides 4, 8, 16 and 32."""
+"""The image encoder: Swin or ResNet, images to features of strides 4, 8, 16 and 32.
+
+Near the border they see padding, as the reference's do: windows and kernels reach over it. Behind them nothing does.
+"""
 
 from __future__ import annotations
 
