@@ -2,8 +2,8 @@
 
 The rules are the field's: Mask2Former's, with Mask DINO's changes for scores that are sigmoids. A mask is enlarged to
 the padded batch, cut to the image, and resized to the original. Both steps are linear, so along each axis they are one
-matrix; so an image is made by strips of its columns, in the order of run lengths, and however large it is and however
-many masks it has, no more than `_NUMBERS` numbers are there at once.
+matrix; so an image is made by strips of its columns, and the memory for masks is that of a few strips, however large
+the image is and however many masks it has.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ VISIBLE = 0.8
 #: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
 TEMPERATURE = 0.06
 
-#: Of a strip of masks, at once: 128 MiB.
-_NUMBERS = 2**25
+#: Numbers of a strip of masks, at most: 128 MiB; and its columns. Of narrow strips less is multiplied by nothing.
+_NUMBERS, _COLUMNS = 2**25, 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,8 +120,8 @@ def foreground(seen: Prediction) -> Foreground:
     """The mask of the query that fits the first text best, as probabilities."""
     query = int(seen.logits[:, 0].argmax())
     likely = np.empty(seen.original, np.float32)
-    for first, strip in _strips(seen, [query]):
-        likely[:, first : first + strip.shape[1]] = strip[0].sigmoid().T.cpu().numpy()
+    for columns, strip in _strips(seen, [query]):
+        likely[:, columns] = strip[0].sigmoid().cpu().numpy()
     return Foreground(likely)
 
 
@@ -130,10 +130,10 @@ def semantic(seen: Prediction) -> Semantic:
     share = _shares(seen)
     labels = np.empty(seen.original, np.int32)
     weight = torch.zeros_like(share)  # what each query says of each label, where that was found
-    for first, strip in _strips(seen, range(len(share)), beside=2 * share.shape[1]):
+    for columns, strip in _strips(seen, range(len(share)), beside=2 * share.shape[1]):
         masks = strip.sigmoid()
-        said = torch.einsum("qt,qch->tch", share, masks).argmax(0)
-        labels[:, first : first + strip.shape[1]] = said.T.cpu().numpy()
+        said = torch.einsum("qt,qhc->thc", share, masks).argmax(0)
+        labels[:, columns] = said.cpu().numpy()
         there, which = said.flatten().unique(return_inverse=True)
         pixels = masks.flatten(1) @ functional.one_hot(which, len(there)).to(masks.dtype)  # [Q, labels there]
         weight[:, there] += share[:, there] * pixels
@@ -148,14 +148,14 @@ def panoptic(seen: Prediction) -> Panoptic:
     shares, labels = _shares(seen)[kept].max(1)
     count, regions = len(kept), np.zeros(seen.original, np.int32)
     visible, whole, solid = (np.zeros(count, np.int64) for _ in range(3))
-    for first, strip in _strips(seen, kept.tolist()) if count else ():
+    for columns, strip in _strips(seen, kept.tolist()) if count else ():
         masks = strip.sigmoid()
-        winner = (shares[:, None, None] * masks).argmax(0)  # [c, H]
+        winner = (shares[:, None, None] * masks).argmax(0)  # [H, columns]
         inside = masks.gather(0, winner[None])[0] >= 0.5
         visible += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
         solid += torch.bincount(winner[inside], minlength=count).cpu().numpy()
         whole += (masks >= 0.5).sum((1, 2)).cpu().numpy()
-        regions[:, first : first + strip.shape[1]] = torch.where(inside, winner + 1, 0).T.cpu().numpy()
+        regions[:, columns] = torch.where(inside, winner + 1, 0).cpu().numpy()
     stays = (solid > 0) & (visible >= VISIBLE * whole)
     places = np.zeros(count + 1, np.int32)
     segments: list[Segment] = []
@@ -201,18 +201,18 @@ def _masks(seen: Prediction, queries: Sequence[int]) -> dict[int, tuple[Rle, flo
     """The masks of queries, and the mean probability of their pixels; 0.0 where there is none."""
     height, width = seen.original
     found = {}
-    at_once = max(1, _NUMBERS // (height * width))
+    at_once = max(1, _NUMBERS // (height * _COLUMNS))
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         edges: list[list[NDArray[np.int64]]] = [[] for _ in some]
         total = torch.zeros(len(some), dtype=torch.float64, device=seen.mask_logits.device)
         area = total.clone()
-        for first, strip in _strips(seen, some):
+        for columns, strip in _strips(seen, some):
             mask = strip > 0
             total += (strip.sigmoid() * mask).sum((1, 2), dtype=torch.float64)
             area += mask.sum((1, 2))
-            for own, more in zip(edges, _edges(mask.flatten(1)), strict=True):
-                own.append(more + first * height)
+            for own, more in zip(edges, _edges(mask.mT.flatten(1)), strict=True):  # run lengths go down columns
+                own.append(more + columns.start * height)
         scores = (total / area.clamp(min=1)).tolist()
         for query, own, score in zip(some, edges, scores, strict=True):
             found[query] = encode_edges(np.concatenate(own), height, width), score
@@ -228,8 +228,8 @@ def _edges(masks: Tensor) -> list[NDArray[np.int64]]:
     return [places[start:end] for start, end in pairwise([0, *ends])]
 
 
-def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterator[tuple[int, Tensor]]:
-    """The mask logits of queries in the original frame, by strips: (the first column, [queries, columns, H]).
+def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+    """The mask logits of queries in the original frame, by strips: (which columns, [queries, H, columns]).
 
     Args:
         beside: so many numbers for each pixel are needed beside those of the queries.
@@ -237,12 +237,15 @@ def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterat
     height, width = seen.original
     device = seen.mask_logits.device
     coarse = seen.mask_logits[list(queries)]
-    down = _resizing(seen.mask_logits.shape[1], seen.padded[0], seen.size[0], height).to(device)
-    across = _resizing(seen.mask_logits.shape[2], seen.padded[1], seen.size[1], width).to(device)
-    step = max(1, _NUMBERS // ((len(coarse) + beside) * height))
+    down = _resizing(coarse.shape[1], seen.padded[0], seen.size[0], height).to(device)
+    across = _resizing(coarse.shape[2], seen.padded[1], seen.size[1], width)
+    step = min(_COLUMNS, max(1, _NUMBERS // ((len(coarse) + beside) * height)))
     with torch.autocast(device.type, enabled=False):
         for first in range(0, width, step):
-            yield first, across[first : first + step] @ coarse.mT @ down.T
+            own = across[first : first + step]
+            used = own.any(0).nonzero().flatten()  # a few columns of the coarse masks
+            begin, end = int(used[0]), int(used[-1]) + 1
+            yield slice(first, first + len(own)), down @ coarse[:, :, begin:end] @ own[:, begin:end].T.to(device)
 
 
 def _resizing(coarse: int, padded: int, size: int, original: int) -> Tensor:

@@ -42,7 +42,7 @@ def test_masks_are_enlarged_cut_and_resized(frame):
     seen = random(original=frame)
     wanted = enlarged(seen)
     strips = [strip for _, strip in outputs._strips(seen, range(12))]
-    found = torch.cat(strips, dim=1).mT
+    found = torch.cat(strips, dim=2)
     assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-4)
 
 

@@ -1,0 +1,209 @@
+"""An evaluation from the store to the table: frames, batches, processes, what was passed over; and as it is typed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toys import gallery
+
+from synthgen.cli import main
+from synthgen.records.store import Shard, ShardStore
+from synthgen.train import evaluate as module
+from synthgen.train import measured
+from synthgen.train.evaluate import evaluate
+from synthgen.train.manifest import EvalSource, Manifest
+from synthgen.train.measured import Measured
+from synthgen.train.outputs import Prediction
+from synthgen.train.ranks import Ranks
+
+CPU = torch.device("cpu")
+TASKS = ("instance", "detection", "panoptic", "semantic", "referring", "foreground")
+MAIN = {"instance": "AP", "detection": "AP", "panoptic": "PQ", "semantic": "mIoU", "referring": "mIoU",
+        "foreground": "maxF"}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    gallery.hang(tmp_path)
+    sources = [EvalSource(shards=gallery.NAME, task=task, images=tmp_path / "photos") for task in TASKS]
+    return Manifest(name="toy", store=tmp_path / "store", eval=tuple(sources))
+
+
+def small(manifest: Manifest, network=None, **options) -> list[Measured]:
+    return evaluate(network or gallery.untrained(), manifest, device=CPU, short=64, long=96, **options)
+
+
+def oracle(network, batch, asked, names, here, precision):
+    """What a network would say that knows the targets of the batch, in its frame."""
+    for one, target in zip(asked, batch.targets, strict=True):
+        texts, wanted = one.target.texts, target["masks"]
+        padded = tuple(batch.images.shape[-2:])
+        logits, masks = torch.full((8, len(texts)), -12.0), torch.full((8, *padded), -9.0)
+        boxes = torch.zeros(8, 4)
+        for query, (label, box) in enumerate(zip(target["labels"].tolist(), target["boxes"], strict=True)):
+            for i, text in enumerate(texts):
+                if text == target["texts"][label]:
+                    logits[query, i] = 12.0
+            boxes[query] = box
+            if len(wanted):
+                masks[query][wanted[query]] = 9.0
+        stuff = frozenset(i for i, text in enumerate(texts) if text in one.stuff)
+        # Conditional queries are the first three, which are those of things.
+        yield Prediction(logits, boxes, masks, padded, target["size"], target["orig_size"], 3, stuff)
+
+
+def test_who_knows_the_targets_of_the_batch_is_right_in_the_frame_of_the_file(manifest, monkeypatch):
+    """Masks are drawn at another size, in a batch with padding: what is lost there is a pixel at the edges."""
+    monkeypatch.setattr(module, "_predicted", oracle)
+    for one in evaluate(gallery.untrained(), manifest, device=CPU, short=150, long=400, batch_size=3):
+        assert one.metric == MAIN[one.task] and one.images == 4 and one.source == gallery.NAME
+        assert one.values[one.metric] > 93, one
+        if one.task == "instance":
+            assert one.values["AP50"] == pytest.approx(100) and set(one.by_name) == {"ball", "plate"}
+        if one.task in ("panoptic", "semantic"):
+            assert set(one.by_name) == set(gallery.NAMES)
+        things = 8 if one.task == "semantic" else 12  # balls of an image are one region
+        if one.task not in ("foreground", "semantic"):
+            assert one.by_kind["things"] == {"conditional": 100, "learnable": 0, "found": things}
+        if one.task == "panoptic":
+            assert one.by_kind["stuff"] == {"conditional": 0, "learnable": 100, "found": 8}
+            assert one.values["RQ_stuff"] == one.values["RQ_things"] == pytest.approx(100)
+
+
+def test_batches_change_nothing(manifest):
+    alone, together = small(manifest), small(manifest, batch_size=3)
+    assert [one.task for one in alone] == list(TASKS)
+    for one, other in zip(alone, together, strict=True):
+        assert other.values == pytest.approx(one.values, abs=1.0) and other.images == one.images
+    assert any(one.values[one.metric] > 0 for one in alone), "random weights find something of six tasks"
+
+
+def test_it_is_the_same_each_time_and_leaves_the_network_as_it_was(manifest):
+    network = gallery.untrained().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = small(manifest, network)
+    assert network.training and found == small(manifest, network.eval()) and not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_processes_share_the_images_and_all_know_the_whole(manifest, monkeypatch):
+    whole = small(manifest)
+    parts: list[list[object]] = [[], []]
+    monkeypatch.setattr(Ranks, "gathered", lambda here, value: parts[here.rank].append(value) or [value])
+    shares = [small(manifest, rank=rank, world=2) for rank in (0, 1)]
+    assert [one.images for share in shares for one in share] == [2] * 12
+    for rank in (0, 1):
+        places = iter(zip(*parts, strict=True))
+        monkeypatch.setattr(Ranks, "gathered", lambda here, value: list(next(places)))  # noqa: B023
+        assert small(manifest, rank=rank, world=2) == whole
+
+
+def test_what_was_passed_over_is_told(manifest, tmp_path):
+    store = ShardStore(manifest.store)
+    shard = store.layer(*gallery.NAME.split("/"))[0]
+    samples = list(store.read(shard))
+    samples[1] = replace(samples[1], error="it was broken")
+    samples[3] = replace(samples[3], annotations=())
+    store.commit(Shard("gallery", "val", "human", 0, 1), samples, {"categories": list(gallery.NAMES)})
+    (tmp_path / "photos" / "1.png").write_bytes(b"no photograph")
+    found = {one.task: one for one in small(manifest)}
+    text = "\n".join(measured.lines(list(found.values())))
+    assert found["semantic"].images == 1 and found["semantic"].seen["counts"][0]["skipped/nothing"] == 1
+    assert found["instance"].images == 2, "where an image holds nothing, what is found is wrong"
+    assert "1 could not be read" in text and "1 have an error" in text and "1.png" in text
+
+
+def test_of_no_image_there_is_a_zero_and_a_word(manifest, tmp_path):
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    for one in small(manifest):
+        assert one.images == 0 and one.values[one.metric] == 0
+        assert "nothing could be measured" in "\n".join(measured.lines([one]))
+
+
+def test_several_layers_have_a_mean_and_a_median():
+    each = [Measured(f"a/b/c{i}", "instance", "AP", {"AP": value}, 5) for i, value in enumerate((10.0, 20.0, 60.0))]
+    none = Measured("a/b/d", "instance", "AP", {"AP": 0.0}, 0)
+    other = Measured("a/b/e", "panoptic", "PQ", {"PQ": 50.0}, 5)
+    assert measured.averages([*each, none, other]) == {"instance AP": {"mean": 30, "median": 20, "layers": 3}}
+    assert "instance AP of 3 layers: mean 30.00, median 20.00" in list(measured.lines([*each, none, other]))
+
+
+@pytest.fixture
+def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return run
+
+
+TOY = """\
+name: toy
+store: store
+eval:
+  - {shards: gallery/val/human, task: instance, images: photos}
+  - {shards: gallery/val/human, task: panoptic, images: photos}
+"""
+
+
+def test_a_checkpoint_is_measured_as_typed(synthgen, tmp_path):
+    gallery.hang(tmp_path)
+    gallery.kept(tmp_path / "runs" / "best.pt")
+    (tmp_path / "toy.yaml").write_text(TOY)
+    words = ("evaluate", "--checkpoint", "runs/best.pt", "--manifest", "toy.yaml", "--device", "cpu",
+             "--short", "64", "--workers", "0")  # fmt: skip
+    code, told = synthgen(*words)
+    assert code == 0, told
+    assert "gallery/val/human panoptic, 4 images" in told and "runs/best.toy.json" in told and "PQ_stuff" in told
+    written = (tmp_path / "runs" / "best.toy.json").read_bytes()
+    content = json.loads(written)
+    assert content["checkpoint"] == "best.pt" and content["step"] == 7 and content["manifest"] == "toy"
+    assert [one["metric"] for one in content["measured"]] == ["AP", "PQ"]
+    assert str(tmp_path) not in written.decode()
+    assert synthgen(*words, "--out", "other.json")[0] == 0
+    assert (tmp_path / "other.json").read_bytes() == written, "same weights, same images, same bytes"
+
+
+def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path):
+    gallery.hang(tmp_path)
+    gallery.kept(tmp_path / "best.pt")
+    (tmp_path / "toy.yaml").write_text(TOY)
+    (tmp_path / "blind.yaml").write_text("name: blind\nmixture:\n  - {shards: a/b/c, task: instance}\n")
+    own = ("evaluate", "--checkpoint", "best.pt", "--manifest", "toy.yaml", "--device", "cpu", "--workers", "0")
+    for words, sentence in (
+        (("--manifest", "blind.yaml"), "names nothing to evaluate on"),
+        (("--manifest", "none.yaml"), "none.yaml"),
+        (("--checkpoint", "none.pt"), "none.pt"),
+        (("--checkpoint", "photos/1.png"), "photos/1.png cannot be used as a checkpoint"),
+        (("--text-encoder", "clib_b"), "no text encoder named 'clib_b'"),
+        (("--precision", "fp8"), "--precision fp8"),
+        (("--store", "nowhere"), "gallery/val/human"),
+        (("--out", "photos/1.png/x.json", "--short", "32"), "choose another --out"),
+    ):
+        code, told = synthgen(*own, *words)
+        assert code == 2 and sentence in told and "Traceback" not in told, told
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    code, told = synthgen(*own)
+    assert code == 1 and "nothing could be measured" in told and "4 could not be read" in told

@@ -1,0 +1,177 @@
+"""`synthgen predict`: what is written, in whose frame; images and checkpoints of strangers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toys import gallery
+
+from synthgen.cli import main
+from synthgen.records.geometry import decode_mask
+from synthgen.records.sample import Rle
+
+OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--threshold", "0.3")
+
+
+@pytest.fixture
+def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    gallery.hang(tmp_path, images=1)
+    gallery.kept(tmp_path / "best.pt")
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return run
+
+
+def said(name: str) -> dict:
+    return json.loads(Path("predictions", f"{name}.found.json").read_text())
+
+
+def test_prompts_are_found_drawn_and_written(synthgen):
+    code, told = synthgen("predict", "photos/1.png", "a red ball", "  grass ", "a red ball", *OPTIONS)
+    assert code == 0, told
+    content = said("1")
+    assert (content["image"], content["height"], content["width"]) == ("1.png", 72, 120)
+    assert [one["text"] for one in content["asked"]] == ["a red ball", "grass"]
+    assert len(content["found"]) > 3 and "best.pt" in content["checkpoint"] and content["step"] == 7
+    scores = [one["score"] for one in content["found"]]
+    assert scores == sorted(scores, reverse=True) and scores[-1] >= 0.3
+    for one in content["found"]:
+        mask = decode_mask(Rle(tuple(one["segmentation"]["size"]), one["segmentation"]["counts"].encode()))
+        x, y, w, h = one["bbox"]
+        assert mask.shape == (72, 120) and mask.any() and 0 <= x <= x + w <= 120 and 0 <= y <= y + h <= 72
+    for asked in content["asked"]:
+        own = [one["score"] for one in content["found"] if one["text"] == asked["text"]]
+        assert asked["best"] == max(own)
+    picture = np.asarray(Image.open("predictions/1.found.png"))
+    assert max(picture.shape[:2]) >= 1024 and "predictions/1.found.png" in told and "grass" in told
+    before = {path.name: path.read_bytes() for path in Path("predictions").iterdir()}
+    assert synthgen("predict", "photos/1.png", "a red ball", "grass", *OPTIONS)[0] == 0
+    assert {path.name: path.read_bytes() for path in Path("predictions").iterdir()} == before, "the same each time"
+    assert "/" not in json.dumps(content), "no paths of this machine"
+
+
+def test_without_prompts_it_looks_for_what_it_learned(synthgen):
+    assert synthgen("predict", "photos/1.png", *OPTIONS)[0] == 0
+    assert [one["text"] for one in said("1")["asked"]] == list(gallery.NAMES)
+    gallery.kept(Path("best.pt"), names=())
+    code, told = synthgen("predict", "photos/1.png", *OPTIONS)
+    assert code == 2 and "say what to look for" in told
+
+
+def test_where_nothing_is_sure_that_is_said(synthgen):
+    code, told = synthgen("predict", "photos/1.png", "horse", *OPTIONS[:-1], "1.0")
+    assert code == 0 and "nothing reaches 1; the best is 0." in told and said("1")["found"] == []
+    assert 0 < said("1")["asked"][0]["best"] < 1
+
+
+def test_a_turned_photograph_is_seen_as_a_viewer_shows_it(synthgen):
+    photo = Image.open("photos/1.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save("photos/turned.png", exif=exif)
+    for name in ("1", "turned"):
+        assert synthgen("predict", f"photos/{name}.png", "ball", *OPTIONS)[0] == 0
+    assert {**said("turned"), "image": "1.png"} == said("1")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2), (33, 31)], ids=str)
+def test_images_of_any_shape(synthgen, size):
+    Image.new("RGB", size, (200, 30, 30)).save("odd.png")
+    code, told = synthgen("predict", "odd.png", "ball", *OPTIONS)
+    assert code == 0, told
+    assert (said("odd")["width"], said("odd")["height"]) == size
+
+
+def test_a_large_photograph_is_drawn_smaller_and_told_in_its_own_frame(synthgen, monkeypatch):
+    monkeypatch.setattr("synthgen.train.predict._LONGEST", 60)
+    code, told = synthgen("predict", "photos/1.png", "ball", *OPTIONS)
+    assert code == 0, told
+    assert said("1")["found"][0]["segmentation"]["size"] == [72, 120]
+
+
+@pytest.mark.parametrize("prompt", ["x" * 100_000, "\x1b[31mred", "日本の犬", "\ud800", "-1.5", "<|endoftext|>"])
+def test_any_text_is_a_prompt(synthgen, prompt):
+    code, told = synthgen("predict", "photos/1.png", *OPTIONS, "--", prompt)
+    assert code == 0 and "\x1b" not in told, told[:300]
+    assert said("1")["asked"][0]["text"] == prompt
+
+
+def test_what_cannot_be_used_is_told_in_a_sentence(synthgen):
+    Path("broken.png").write_bytes(Path("photos/1.png").read_bytes()[:300])
+    Path("text.png").write_text("no image")
+    Path("empty.pt").write_bytes(b"")
+    os.mkfifo("pipe.png")
+    for words, sentence in (
+        (("broken.png", "x"), "image broken.png: cannot be decoded"),
+        (("text.png", "x"), "image text.png"),
+        (("none.png", "x"), "image none.png: no such file; name another"),
+        (("photos", "x"), "image photos: no such file"),
+        (("pipe.png", "x"), "image pipe.png: no such file"),
+        (("photos/1.png", " "), "a prompt is empty"),
+        (("photos/1.png", "x", "--checkpoint", "empty.pt"), "empty.pt cannot be used as a checkpoint"),
+        (("photos/1.png", "x", "--checkpoint", "photos"), "photos"),
+        (("photos/1.png", "x", "--device", "tpu"), "tpu"),
+        (("photos/1.png", "x", "--out", "photos/1.png"), "choose another --out"),
+    ):
+        code, told = synthgen("predict", words[0], *OPTIONS, *words[1:])
+        assert code == 2 and sentence in told and "Traceback" not in told, told
+        assert len(told.strip().splitlines()) == 1
+
+
+class _Harm:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_nothing_of_a_strangers_checkpoint_is_executed(synthgen):
+    torch.save({"about": "{}", "model": _Harm()}, "best.pt")
+    code, told = synthgen("predict", "photos/1.png", "x", *OPTIONS)
+    assert code == 2 and "best.pt" in told
+    Path("best.pt").write_bytes(pickle.dumps(_Harm()))
+    assert synthgen("predict", "photos/1.png", "x", *OPTIONS)[0] == 2
+    assert not Path("harmed").exists()
+
+
+_LARGE = """
+import resource, torch
+from synthgen.train import outputs
+torch.set_num_threads(1)
+rng = torch.Generator().manual_seed(0)
+logits = torch.randn(400, 150, generator=rng)
+logits[15:] -= 5
+outputs.MOST = 25
+seen = outputs.Prediction(logits, torch.rand(400, 4, generator=rng), torch.randn(400, 200, 268, generator=rng) * 3,
+                          (800, 1072), (800, 1067), (3000, 4000), 300)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len({one.query for one in outputs.instances(seen)}) > 10
+assert outputs.panoptic(seen).regions.shape == outputs.foreground(seen).likely.shape == (3000, 4000)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_large_photograph_needs_bounded_memory():
+    """4,000 x 3,000 pixels under masks of noise, their worst case: the logits of fifteen alone would be 700 MB."""
+    done = subprocess.run([sys.executable, "-c", _LARGE], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 500, "MiB"
