@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from synthgen import options as opt
+from synthgen.errors import SynthgenError
 from synthgen.terminal import bar, say
 
 Manifest = Annotated[Path, typer.Option(readable=False, help="A YAML file, see manifests/")]
@@ -22,18 +23,31 @@ TextEncoder = Annotated[
     typer.Option(metavar="NAME|FOLDER", help="Where the text encoder lies, if not where it lay in training"),
 ]
 Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="bf16 is several times as fast on a GPU")]
-Short = Annotated[int, typer.Option(min=32, help="The network sees images with their shorter side at so many pixels")]
-Long = Annotated[int, typer.Option(min=32, help="... and their longer side at so many at most")]
+Short = Annotated[
+    int | None,
+    typer.Option(
+        min=32, help="The network sees images with their shorter side at so many pixels (default: the manifest's)"
+    ),
+]
+Long = Annotated[int | None, typer.Option(min=32, help="... and their longer side at so many at most")]
 
 
 def train(
+    context: typer.Context,
     manifest: Manifest,
     out: Annotated[
         Path | None, typer.Option(readable=False, help="Folder of the run (default: runs/ and the manifest's name)")
     ] = None,
     store: opt.ManifestStore = None,
     device: Device = "auto",
-    workers: Readers = None,
+    readers: Readers = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="On a cluster: so many processes train (default: as many as find a GPU, else a CPU)"),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="On a cluster: 0 or 1 (default: 1, if there are any)")
+    ] = None,
 ) -> None:
     """Train what a manifest describes, and evaluate it.
 
@@ -46,9 +60,19 @@ def train(
       synthgen train --manifest manifests/toy.yaml
       torchrun --nproc-per-node 8 -m synthgen train --manifest manifests/mqformer_full.yaml
     """
-    from synthgen.train import loop
+    own: dict[str, Any] = {"out": out, "store": store, "device": device, "bar": bar}
+    if context.obj is not None:
+        done = context.obj(manifest, readers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own)
+    elif workers is not None or gpus_per_worker is not None:
+        flag = "--workers" if workers is not None else "--gpus-per-worker"
+        raise SynthgenError(
+            f"{flag} needs Ray (`python -m pipelines.train`); without it start as many processes as there are GPUs: "
+            "`torchrun --nproc-per-node N -m synthgen train`"
+        )
+    else:
+        from synthgen.train import loop
 
-    done = loop.train(manifest, out=out, store=store, device=device, workers=workers, bar=bar)
+        done = loop.train(manifest, workers=readers, **own)
     if done.is_first:
         say(*done.lines())
 
@@ -65,8 +89,8 @@ def evaluate(
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
-    short: Short = 800,
-    long: Long = 1333,
+    short: Short = None,
+    long: Long = None,
 ) -> None:
     """Measure a checkpoint on the layers of a manifest's `eval:`.
 
@@ -77,11 +101,11 @@ def evaluate(
     Example:
       synthgen evaluate --checkpoint runs/toy/best.pt --manifest manifests/toy.yaml
     """
-    from synthgen.devices import PRECISIONS, one_of
+    from synthgen.devices import check_options
     from synthgen.train import measured
     from synthgen.train.evaluate import run
 
-    one_of("--precision", precision, PRECISIONS)
+    check_options(device, precision, batch_size)
     found, path = run(
         checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
         batch_size=batch_size, workers=workers, short=short, long=long, bar=bar,
@@ -103,8 +127,8 @@ def predict(
     text_encoder: TextEncoder = None,
     device: Device = "auto",
     precision: Precision = "fp32",
-    short: Short = 800,
-    long: Long = 1333,
+    short: Short = None,
+    long: Long = None,
 ) -> None:
     """Find what prompts name in a photograph: drawn into it, and as JSON with masks, boxes and scores.
 

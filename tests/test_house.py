@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.train": {"synthgen.train", *_WING},
     "synthgen.review": {"synthgen.review", "synthgen.records", "synthgen.plugins", "synthgen.errors"},
     "pipelines": {
-        *("pipelines", "synthgen.cli", "synthgen.generate", "synthgen.records", "synthgen.weights", "synthgen.errors"),
+        *("pipelines", "synthgen.cli", "synthgen.generate", "synthgen.train", "synthgen.records"),
+        *("synthgen.weights", "synthgen.errors"),
     },
 }
 
@@ -65,8 +66,8 @@ PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
 _TORCH_IN_TRAIN = (
-    *("batch", "readers", "ranks", "network", "truths", "optimiser", "learner", "journal", "loop", "checkpoint", "captioner"),
-    *("outputs", "evaluate", "predict"),
+    *("batch", "readers", "ranks", "network", "truths", "optimiser", "learner", "beside", "journal", "telling"),
+    *("loop", "checkpoint", "captioner", "outputs", "evaluate", "predict"),
 )
 _TORCH = [
     "synthgen/generate/segmenters/*.py",

@@ -121,15 +121,16 @@ class Captioning:
         return measure(self.module, self.tokenizer, manifest, here, workers=workers, precision=precision, bar=bar)
 
     def regions(self, batch: Batch) -> Regions:
-        """What of a batch is learned: all regions whose phrase is more than marks."""
-        found = list(self._said(batch))
-        longest = max((len(tokens) for _, _, tokens in found), default=1)
-        texts = torch.full((len(found), longest), PAD)
-        for row, (_, _, tokens) in enumerate(found):
-            texts[row, : len(tokens)] = torch.tensor(tokens)
-        asked = [self.tokenizer.region_prompt(corners) for _, corners, _ in found]
-        length = len(self.tokenizer.region_prompt([0] * 4))
-        return Regions([owner for owner, _, _ in found], torch.tensor(asked).view(-1, length).long(), texts)
+        """What of a batch is learned: all regions whose phrase is more than marks.
+
+        Where there is none, one of which nothing is to be said: all weights have a gradient then, of 0, for which other
+        processes wait.
+        """
+        found = list(self._said(batch)) or [(0, [0] * 4, ())]
+        longest = max(1, *(len(tokens) for _, _, tokens in found))
+        texts = torch.tensor([[*tokens, *[PAD] * (longest - len(tokens))] for _, _, tokens in found])
+        prompts = torch.tensor([self.tokenizer.region_prompt(corners) for _, corners, _ in found])
+        return Regions([owner for owner, _, _ in found], prompts, texts)
 
     def _said(self, batch: Batch) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
         """Of each region its image, the bins of its corners, and the tokens of its phrase."""
@@ -267,7 +268,7 @@ def bins(target: Mapping[str, Any]) -> Tensor:
 def _weights_of(settings: Captioner) -> Path:
     """The file that `weights` means."""
     if settings.weights == "pretrained":
-        place = weights.folder() / f"ofa_{settings.size}"
+        place = weights.folder() / f"ofa-{settings.size}"
         remedy = f"run: hf download OFA-Sys/ofa-{settings.size} --local-dir {place}, or say captioner.weights"
     else:
         place, remedy = Path(settings.weights), "mend captioner.weights"

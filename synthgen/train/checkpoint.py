@@ -24,6 +24,9 @@ from synthgen.train.settings import TEXT_ENCODERS, Model
 
 VERSION = 1
 
+#: Pixels that a side of what a network sees may have at most.
+_LONGEST = 8192
+
 #: Names of categories that are kept for who predicts without saying what.
 MOST_NAMES = 5000
 
@@ -37,6 +40,7 @@ class Checkpoint:
         step: how many steps it has learned.
         model: the manifest's section of that kind, as JSON has it.
         names: of the categories that it learned from, the first `MOST_NAMES`.
+        eval_size: sides of what it saw when it was evaluated; see `Manifest`.
         weights: those that predict: the moving average, where there is one. What does not learn and lies elsewhere, as
             a text encoder may, is not among them.
         training: what only the training needs: tensors and plain values.
@@ -47,6 +51,7 @@ class Checkpoint:
     model: Mapping[str, Any]
     names: tuple[str, ...]
     weights: Mapping[str, Tensor]
+    eval_size: tuple[int, int] = (800, 1333)
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +67,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "model": dict(checkpoint.model),
         "names": list(checkpoint.names[:MOST_NAMES]),
+        "eval_size": list(checkpoint.eval_size),
     }
     content = {"about": json.dumps(about), "model": dict(checkpoint.weights), "training": dict(checkpoint.training)}
     # To a file, not a path: torch writes the name of a path into the archive, and this one is drawn.
@@ -83,12 +89,24 @@ def read(path: Path) -> Checkpoint:
         if about["version"] > VERSION:
             raise ValueError(f"it is of version {about['version']}, this synthgen reads {VERSION}; install a newer one")
         return Checkpoint(
-            str(about["kind"]), int(about["step"]), dict(about["model"]), tuple(map(str, about["names"])),
-            files.tensors(content.get("model"), path), training if isinstance(training, dict) else {},
-        )  # fmt: skip
+            kind=str(about["kind"]),
+            step=int(about["step"]),
+            model=dict(about["model"]),
+            names=tuple(map(str, about["names"])),
+            weights=files.tensors(content.get("model"), path),
+            eval_size=_sides(about["eval_size"]),
+            training=training if isinstance(training, dict) else {},
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as why:
         told = why if type(why) is ValueError or isinstance(why, files.MoreThanWeightsError) else "it is damaged"
         raise SynthgenError(f"{path} cannot be used as a checkpoint: {told}") from None
+
+
+def _sides(said: Any) -> tuple[int, int]:
+    short, long = map(int, said)
+    if not 1 <= short <= long <= _LONGEST:
+        raise ValueError(f"it was evaluated at {short} by {long} pixels")
+    return short, long
 
 
 def learned(module: nn.Module) -> dict[str, Tensor]:

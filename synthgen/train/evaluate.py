@@ -18,7 +18,7 @@ from synthgen.networks.mqformer.model import MQFormer
 from synthgen.records.regions import is_empty
 from synthgen.records.sample import Sample
 from synthgen.records.store import ShardStore
-from synthgen.train import measured, outputs
+from synthgen.train import captioner, measured, outputs
 from synthgen.train.batch import Batch
 from synthgen.train.check import NewBar, NoBar
 from synthgen.train.checkpoint import load_network
@@ -44,8 +44,8 @@ def evaluate(
     device: torch.device,
     workers: int = 0,
     batch_size: int = 1,
-    short: int = 800,
-    long: int = 1333,
+    short: int | None = None,
+    long: int | None = None,
     rank: int = 0,
     world: int = 1,
     precision: str = "fp32",
@@ -54,7 +54,8 @@ def evaluate(
     """Measure a network on each layer of the manifest's `eval`.
 
     Args:
-        short, long: sides of what the network sees; predictions are measured in the frame of the image's file.
+        short, long: sides of what the network sees; None = the manifest's `eval_size`. Predictions are measured in the
+            frame of the image's file.
         rank, world: which process this is, of how many: each measures a part, and all of them return the whole.
         precision: fp32 or bf16, of activations.
 
@@ -62,6 +63,7 @@ def evaluate(
         SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
     """
     here, was_training = Ranks(rank, world, device), network.training
+    short, long = short or manifest.eval_size[0], long or manifest.eval_size[1]
     network.eval()
     try:
         return [
@@ -96,7 +98,7 @@ def run(
         out: the file; None = beside the checkpoint, named after both.
         text_encoder: instead of the one that the checkpoint names.
         device: as `ranks.together` takes it.
-        options: of `evaluate`.
+        options: of `evaluate`; of a captioner's, `workers` and `precision`.
 
     Returns:
         What was measured, and the file; None in all processes but the first.
@@ -108,8 +110,13 @@ def run(
     if not said.eval:
         raise SynthgenError(f"{manifest} names nothing to evaluate on; add eval: to it, as manifests/ show")
     with together(device) as here:
-        network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
-        found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
+        if said.captioner is None:
+            network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
+            found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
+        else:
+            speaker, words, held = captioner.load(checkpoint, device=here.device)
+            own = {key: options[key] for key in ("workers", "precision") if key in options}
+            found = captioner.measure(speaker, words, said, here, bar=bar, **own)
     if here.rank:
         return found, None
     path = out or checkpoint.with_name(f"{checkpoint.stem}.{said.name}.json")

@@ -28,7 +28,7 @@ from synthgen.train.manifest import Manifest
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 #: What of a manifest does not decide what is learned.
-_FREE = {"readers", "store", "eval"}
+_FREE = {"readers", "store", "eval", "eval_size"}
 _FREE_IN_SCHEDULE = {"checkpoint_every", "keep", "evaluate_every"}
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synthgen.networks.mqformer.criterion import Sampling
 from synthgen.networks.mqformer.matcher import Weights
 from synthgen.networks.mqformer.supervision import total_losses
-from synthgen.train import network
+from synthgen.train import beside, network
 from synthgen.train.batch import Batch
+from synthgen.train.check import NewBar
+from synthgen.train.evaluate import evaluate
 from synthgen.train.manifest import Manifest
+from synthgen.train.measured import Measured
 from synthgen.train.optimiser import parameter_groups
 from synthgen.train.ranks import Ranks
 from synthgen.train.settings import Schedule
@@ -30,6 +35,7 @@ class Learner(Protocol):
     Attributes:
         kind: what its checkpoints say they are of.
         module: its weights.
+        beside: files of text that are to lie beside its checkpoints.
     """
 
     @property
@@ -37,6 +43,9 @@ class Learner(Protocol):
 
     @property
     def module(self) -> nn.Module: ...
+
+    @property
+    def beside(self) -> tuple[Path, ...]: ...
 
     def section(self) -> dict[str, Any]:
         """What of the manifest says what the module is, as JSON has it, with absolute paths."""
@@ -54,14 +63,18 @@ class Learner(Protocol):
             objects: how many there are in a step, averaged over the processes; at least 1.
         """
 
-    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> Sequence[Any]:
-        """Evaluate on the manifest's `eval`; see `evaluate.Measured`."""
+    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: NewBar) -> Sequence[Measured]:
+        """Evaluate on the manifest's `eval`."""
+
+    def pictures(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
+        """What it finds in a batch, beside what is to be found: uint8 [H, W, 3] each; a few, or none."""
 
 
 class Segmentation:
     """MQ-Former as a manifest describes it; see `Learner`."""
 
     kind = "mqformer"
+    beside: tuple[Path, ...] = ()
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         schedule, self._model = manifest.schedule, manifest.model
@@ -99,12 +112,13 @@ class Segmentation:
             )  # fmt: skip
         return total_losses(found, right, objects=objects, weights=self._weights, sampling=self._sampling)
 
-    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> Sequence[Any]:
-        """See `evaluate`."""
-        from synthgen.train.evaluate import evaluate
+    def pictures(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
+        """See `beside`."""
+        return beside.pictures(self.module, batch, [self._names[source] for source in batch.sources])
 
-        found: Sequence[Any] = evaluate(
+    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: NewBar) -> Sequence[Measured]:
+        """See `evaluate`."""
+        return evaluate(
             self.module, manifest, device=here.device, workers=workers, rank=here.rank, world=here.world,
             precision=manifest.schedule.precision, bar=bar,
         )  # fmt: skip
-        return found

@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from synthgen.errors import SynthgenError
 from synthgen.records.files import write_text
-from synthgen.train import checkpoint, folder, words
+from synthgen.train import checkpoint, folder, measured, words
 from synthgen.train.batch import Batch
+from synthgen.train.captioner import Captioning
 from synthgen.train.check import NewBar, NoBar, check
 from synthgen.train.journal import Journal
 from synthgen.train.learner import Learner, Segmentation
 from synthgen.train.loader import Loader, joined
 from synthgen.train.manifest import Manifest, load
+from synthgen.train.measured import Measured
 from synthgen.train.mixture import planned
 from synthgen.train.network import is_names
 from synthgen.train.optimiser import Average, set_rates, share_of_rate
 from synthgen.train.ranks import Ranks, together
-from synthgen.train.seen import Seen
+from synthgen.train.telling import device_words, memory, not_finite, note, seen_lines
 
 #: Seconds between two changes of what the progress line says.
 _EVERY = 2.0
@@ -57,15 +57,15 @@ class Trained:
     checkpoint: Path
     best: Path | None
     steps: int
-    measured: tuple[Any, ...]
+    measured: tuple[Measured, ...]
     seen: tuple[str, ...]
     is_first: bool
 
     def lines(self) -> list[str]:
         """For a person."""
-        told = f"{self.steps:,} steps learned" if self.steps else "nothing was left to learn"
+        told = f"{self.steps:,} step{'s' * (self.steps != 1)} learned" if self.steps else "nothing was left to learn"
         lines = [f"{told}; the network is {self.best or self.checkpoint}", ""]
-        return lines + [*map(str, self.measured), ""] * bool(self.measured) + list(self.seen)
+        return lines + [*measured.lines(self.measured), ""] * bool(self.measured) + list(self.seen)
 
 
 def train(
@@ -98,18 +98,20 @@ def train(
         learner = _learner(manifest, here)
         here.by_the_first(
             lambda: folder.begin(
-                run, path, manifest, kind=learner.kind, world=here.world, device=_device_words(here.device)
+                run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device)
             )
         )
         if here.rank == 0:
             write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n")
+            for file in learner.beside:
+                write_text(run / file.name, file.read_text(encoding="utf-8"))
         own = manifest.readers.workers if workers is None else workers
         return _Run(manifest, run, learner, here, own, bar).go()
 
 
 def _learner(manifest: Manifest, here: Ranks) -> Learner:
     torch.manual_seed(_seed(manifest.seed, "weights"))  # those that come from nowhere
-    return Segmentation(manifest, here.device)
+    return Segmentation(manifest, here.device) if manifest.captioner is None else Captioning(manifest, here.device)
 
 
 class _Run:
@@ -139,7 +141,7 @@ class _Run:
     def go(self) -> Trained:
         """All steps that are left, and an evaluation after the last."""
         first, schedule = self._step, self._schedule
-        measured: tuple[Any, ...] = ()
+        results: tuple[Measured, ...] = ()
         with ExitStack() as stack:
             loader = stack.enter_context(self._loader())
             journal = stack.enter_context(Journal(self._folder, first)) if self._here.rank == 0 else None
@@ -154,27 +156,30 @@ class _Run:
                 self._step = step + 1
                 seconds = time.monotonic() - began
                 values |= {"images_per_s": schedule.batch_size / seconds, "data_share": waited / seconds}
-                values["memory_mib"] = _memory(self._here.device)
+                values["memory_mib"] = memory(self._here.device)
                 if journal is not None:
                     journal.write(step, values)
-                note = _note(values) if time.monotonic() - told > _EVERY else None
-                told = time.monotonic() if note else told
-                progress.advance(schedule.batch_size, note)
+                said = note(values) if time.monotonic() - told > _EVERY else None
+                told = time.monotonic() if said else told
+                progress.advance(schedule.batch_size, said)
                 last = self._step == schedule.steps
                 if last or (schedule.evaluate_every and self._step % schedule.evaluate_every == 0):
-                    measured = self._evaluate(journal)
-                if last or self._step % schedule.checkpoint_every == 0 or measured:
-                    self._save(loader, measured)
+                    results = self._evaluate(journal)
+                if last or self._step % schedule.checkpoint_every == 0 or results:
+                    self._save(loader, results)
+                    if journal is not None:
+                        for i, picture in enumerate(self._learner.pictures(portions[0])):
+                            journal.picture(step, f"target and prediction/{i}", picture)
                 if not last:
-                    measured = ()
+                    results = ()
             seen = joined(self._here.gathered(loader.state()))["seen"]
-        lines = _seen_lines(self._manifest, seen)
+        lines = seen_lines(self._manifest, seen)
         if self._here.rank == 0:
             write_text(self._folder / "seen.txt", "\n".join(lines) + "\n")
         best = self._folder / "best.pt"
         return Trained(
             self._folder, folder.checkpoint(self._folder, self._step), best if best.exists() else None,
-            self._step - first, measured, tuple(lines), self._here.rank == 0,
+            self._step - first, results, tuple(lines), self._here.rank == 0,
         )  # fmt: skip
 
     def _loader(self) -> Loader:
@@ -202,13 +207,13 @@ class _Run:
         parts = {name: float(loss) for name, loss in totals.items()}
         values = {"loss": sum(parts.values()), **parts, "gradient": float(norm)}
         if not all(map(math.isfinite, values.values())):
-            raise SynthgenError(_not_finite(step, values, portions, self._manifest, self._folder))
+            raise SynthgenError(not_finite(step, values, portions, self._manifest, self._folder))
         self._optimiser.step()
         if self._average is not None:
             self._average.update()
         return {**values, "lr": self._schedule.lr * share_of_rate(self._schedule, step)}
 
-    def _evaluate(self, journal: Journal | None) -> tuple[Any, ...]:
+    def _evaluate(self, journal: Journal | None) -> tuple[Measured, ...]:
         if not self._manifest.eval:
             return ()
         self._learner.module.eval()
@@ -218,20 +223,18 @@ class _Run:
         if journal is not None:
             for one in found:
                 journal.write(self._step - 1, one.values, under=one.source)
-            text = json.dumps([asdict(one) for one in found], indent=1, default=str)
-            write_text(self._folder / f"results-{self._step:08}.json", text + "\n")
+            measured.save(self._folder / f"results-{self._step:08}.json", found, step=self._step)
         return found
 
-    def _save(self, loader: Loader, measured: Sequence[Any]) -> None:
+    def _save(self, loader: Loader, results: Sequence[Measured]) -> None:
         """Write a checkpoint; with what was measured, it may be the best."""
         place = joined(self._here.gathered(loader.state()))
         if self._here.rank:
             return
-        score = sum(one.values[one.metric] for one in measured) / len(measured) if measured else -math.inf
+        score = sum(one.values[one.metric] for one in results) / len(results) if results else -math.inf
         is_best = score > self._best
         self._best = max(score, self._best)
-        module = self._learner.module
-        weights = checkpoint.learned(module)
+        weights = checkpoint.learned(self._learner.module)
         training: dict[str, Any] = {
             "optimiser": self._optimiser.state_dict(), "place": json.dumps(place), "best": self._best
         }  # fmt: skip
@@ -244,14 +247,12 @@ class _Run:
             if is_names(source.task)
             for name in taken.categories
         ]
-        path = folder.checkpoint(self._folder, self._step)
-        section = self._learner.section()
-        checkpoint.save(
-            path,
-            checkpoint.Checkpoint(
-                self._learner.kind, self._step, section, tuple(dict.fromkeys(names)), weights, training
-            ),
+        learner, known = self._learner, tuple(dict.fromkeys(names))
+        content = checkpoint.Checkpoint(
+            learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training
         )
+        path = folder.checkpoint(self._folder, self._step)
+        checkpoint.save(path, content)
         if is_best:
             folder.best(self._folder, path)
         folder.tidy(self._folder, self._schedule.keep)
@@ -294,44 +295,3 @@ def _in_ranks(learner: Learner, here: Ranks) -> nn.Module:
 def _seed(seed: int, what: str) -> int:
     """64 bits for what is drawn at one place."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{what}".encode()).digest()[:8], "big") >> 1
-
-
-def _not_finite(
-    step: int, values: Mapping[str, float], portions: Sequence[Batch], manifest: Manifest, run: Path
-) -> str:
-    parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    keys = [target["image_key"] for batch in portions for target in batch.targets][:8]
-    half = " or precision: bf16" if manifest.schedule.precision == "bf16" else ""
-    return (
-        f"step {step} gave what is no number ({parts}; images {', '.join(keys)}); lower schedule.lr "
-        f"({manifest.schedule.lr:g}) or schedule.clip{half}; {run} has the last sound checkpoint"
-    )
-
-
-def _note(values: Mapping[str, float]) -> str:
-    parts = " ".join(
-        f"{name} {value:.3g}" for name, value in values.items()
-        if name not in ("images_per_s", "data_share", "memory_mib", "lr", "gradient")
-    )  # fmt: skip
-    return f"{parts}, waiting {values['data_share']:.0%}, {values['memory_mib'] / 1024:.1f} GiB"
-
-
-def _memory(device: torch.device) -> float:
-    """MiB: the most that tensors took of a GPU; of a CPU, the most that the process had."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _device_words(device: torch.device) -> str:
-    return (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({torch.get_num_threads()} threads)"
-    )
-
-
-def _seen_lines(manifest: Manifest, seen: Mapping[str, Any]) -> list[str]:
-    whole = Seen([f"{source.shards} {source.task}" for source in manifest.mixture])
-    for own in seen.values():
-        whole.add(own)
-    return whole.lines()

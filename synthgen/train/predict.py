@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synthgen.devices import PRECISIONS, device_of, one_of
+from synthgen.devices import check_options, device_of
 from synthgen.errors import SynthgenError, printable
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.records.drawing import Block, Mark, picture, save
@@ -77,8 +77,8 @@ def predict(
     text_encoder: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
-    short: int = 800,
-    long: int = 1333,
+    short: int | None = None,
+    long: int | None = None,
 ) -> Predicted:
     """Find what is asked for in an image file, and write NAME.found.png and NAME.found.json.
 
@@ -88,12 +88,12 @@ def predict(
         threshold: scores below it are left out.
         text_encoder: instead of the one that the checkpoint names.
         device, precision: as `synthgen.devices` has them.
-        short, long: sides of what the network sees, in pixels.
+        short, long: sides of what the network sees, in pixels; None = as it was evaluated in training.
 
     Raises:
         SynthgenError: the image or the checkpoint cannot be read, or a file cannot be written; nothing was asked for.
     """
-    one_of("--precision", precision, PRECISIONS)
+    check_options(device, precision, 1)
     asked = tuple(dict.fromkeys(" ".join(prompt.split()) for prompt in prompts))
     if "" in asked:
         raise SynthgenError("a prompt is empty; say what to look for, or give none for all names that were learned")
@@ -103,8 +103,9 @@ def predict(
     if not texts:
         raise SynthgenError(f"{checkpoint} has learned no names of categories, only phrases; say what to look for")
     seen = look(
-        network, pixels, texts, names=set(texts) <= set(held.names), precision=precision, short=short, long=long
-    )
+        network, pixels, texts, names=set(texts) <= set(held.names), precision=precision,
+        short=short or held.eval_size[0], long=long or held.eval_size[1],
+    )  # fmt: skip
     every = outputs.instances(seen)
     best = [0.0] * len(texts)
     for one in every:

@@ -85,10 +85,10 @@ class Seen:
         """A table for people: a line a source, and below it what was refused and passed over, and why."""
         total = sum(count["images"] for count in self.counts)
         width = max(map(len, self.sources), default=0)
-        lines = [f"{'what the model saw':<{width}}   share" + "".join(f"{key:>12}" for key in COUNTED)]
+        lines = [f"{'what the model saw':<{width}}    share" + "".join(f"{key:>12}" for key in COUNTED)]
         for source, count, names in zip(self.sources, self.counts, self.names, strict=True):
             share = f"{100 * count['images'] / max(total, 1):6.2f} %"
-            lines.append(f"{source:<{width}}{share}" + "".join(f"{count[key]:>12,}" for key in COUNTED))
+            lines.append(f"{source:<{width}} {share}" + "".join(f"{count[key]:>12,}" for key in COUNTED))
             for kind, words in (("mask", "masks refused"), ("caption", "captions refused"), ("skipped", "passed over")):
                 reasons = {key.partition("/")[2]: n for key, n in sorted(count.items()) if key.startswith(f"{kind}/")}
                 if reasons:
