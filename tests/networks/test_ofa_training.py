@@ -80,15 +80,15 @@ def test_padding_and_company_change_nothing():
         assert apart(alone, part) < CLOSE
 
 
-def test_no_texts_at_all_cost_nothing_and_can_be_learned_from():
+@pytest.mark.parametrize(("owner", "said"), [([], texts()[:0]), ([0], torch.full((1, 2), PAD))])
+def test_where_nothing_is_to_be_said_it_costs_nothing(owner, said):
     net = prepare(network(), words=True)
-    none = teach(net, IMAGES, [], PROMPTS[:0], texts()[:0])
+    none = teach(net, IMAGES, owner, PROMPTS[: len(owner)], said)
     assert none.shape == (0, NUMBERS.vocabulary)
     loss = smoothed_loss(none, torch.zeros(0, dtype=torch.int64))
     loss.backward()
     assert loss.item() == 0
-    grads = [p.grad for p in net.parameters() if p.grad is not None]
-    assert grads and all(not g.any() for g in grads)
+    assert not any(p.grad is not None and p.grad.any() for p in net.parameters())
 
 
 @pytest.mark.parametrize("with_words", [True, False])

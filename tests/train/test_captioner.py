@@ -208,7 +208,7 @@ def test_each_mistake_has_its_place_and_its_remedy(tmp_path, change, sentences):
         (("./ofa", "./ofa, words: ./shards"), r"shards lacks vocab.json and merges.txt, which all OFAs have; run: hf"),
         (("./ofa", "./toy.yaml, words: ./ofa"), r"toy.yaml: it is no PyTorch checkpoint.*; see captioner.weights and"),
         (("image_size: 96", "image_size: 128"), r"captioner.image_size 128 is more than this OFA's 112 pixels"),
-        (("weights: ./ofa", "size: tiny"), r"no weights of an OFA in .*ofa_tiny; run: hf download OFA-Sys/ofa-tiny"),
+        (("weights: ./ofa", "size: tiny"), r"no weights of an OFA in .*ofa-tiny; run: hf download OFA-Sys/ofa-tiny"),
     ],
 )
 def test_weights_that_cannot_be_had_are_a_sentence(world, change, sentence, monkeypatch, tmp_path):
@@ -256,6 +256,8 @@ def test_a_batch_without_words_costs_nothing(world):
     loss = own.losses(found, objects=1.0)["words"]
     loss.backward()
     assert loss.item() == 0
+    learning = [p.grad for p in own.module.parameters() if p.requires_grad]
+    assert all(gradient is not None and not gradient.any() for gradient in learning), "processes wait for gradients"
 
 
 def test_long_phrases_are_cut_and_long_words_end_where_the_network_ends(world):
