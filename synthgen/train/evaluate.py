@@ -22,7 +22,7 @@ from synthgen.train import captioner, measured, outputs
 from synthgen.train.batch import Batch
 from synthgen.train.check import NewBar, NoBar
 from synthgen.train.checkpoint import load_network
-from synthgen.train.manifest import SHELF, EvalSource, Manifest, load
+from synthgen.train.manifest import SHELF, Manifest, load
 from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, Metric
 from synthgen.train.network import is_names
@@ -64,19 +64,13 @@ def evaluate(
     """
     here, was_training = Ranks(rank, world, device), network.training
     short, long = short or manifest.eval_size[0], long or manifest.eval_size[1]
+    reading = {"batch_size": batch_size, "workers": workers, "short": short, "long": long}
     network.eval()
     try:
         return [
-            _measured(
-                network, source, here, precision,
-                Once(
-                    manifest, index, rank=rank, world=world, batch_size=batch_size, workers=workers, short=short,
-                    long=long, pin_memory=device.type == "cuda",
-                ),
-                take(ShardStore(manifest.store), source), ShardStore(manifest.store), bar,
-            )
-            for index, source in enumerate(manifest.eval)
-        ]  # fmt: skip
+            _measured(network, manifest, index, here, reading, precision=precision, bar=bar)
+            for index in range(len(manifest.eval))
+        ]
     finally:
         network.train(was_training)
 
@@ -125,9 +119,18 @@ def run(
 
 
 def _measured(
-    network: MQFormer, source: EvalSource, here: Ranks, precision: str, once: Once, taken: Taken, store: ShardStore,
+    network: MQFormer,
+    manifest: Manifest,
+    index: int,
+    here: Ranks,
+    reading: dict[str, int],
+    *,
+    precision: str,
     bar: NewBar,
-) -> Measured:  # fmt: skip
+) -> Measured:
+    source, store = manifest.eval[index], ShardStore(manifest.store)
+    taken = take(store, source)
+    once = Once(manifest, index, rank=here.rank, world=here.world, pin_memory=here.device.type == "cuda", **reading)
     metric = cast(Metric, plugins.load(METRICS, plugins.load(SHELF, source.task).METRIC))
     names, stuff = is_names(source.task), _stuff(store, taken)
     rows: list[tuple[str, int, Compared]] = []

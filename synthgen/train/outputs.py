@@ -134,8 +134,8 @@ def semantic(seen: Prediction) -> Semantic:
         masks = strip.sigmoid()
         said = torch.einsum("qt,qhc->thc", share, masks).argmax(0)
         labels[:, columns] = said.cpu().numpy()
-        there, which = said.flatten().unique(return_inverse=True)
-        pixels = masks.flatten(1) @ functional.one_hot(which, len(there)).to(masks.dtype)  # [Q, labels there]
+        there, which = torch.unique(said, return_inverse=True)
+        pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels there]
         weight[:, there] += share[:, there] * pixels
     most = weight.argmax(0).tolist()
     return Semantic(labels, {label: most[label] for label in np.unique(labels).tolist()})
