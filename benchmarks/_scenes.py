@@ -1,9 +1,8 @@
 """Drawn scenes for `queries.py`: regions with textures and no shape, countable shapes that hide parts of each other.
 
-Stuff has wavy borders, is cut up by what stands before it, and may lie in several places; it is told by colour and
-texture together, as each colour has two textures. Things are told by shape and colour, are of all sizes, may touch or
-cover others of their kind, and of each a third or more is to be seen. Every pixel is of one segment. A scene is decided
-by its split, its number and its side.
+Stuff has wavy borders, is cut up by what stands before it, and may lie in several places; it is told by texture
+and colour. Things are told by shape and colour, are of all sizes, may touch or cover others of their kind, and of each
+a third or more is to be seen. Every pixel is of one segment. A scene is decided by its split, its number and its side.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from synthgen.records.store import ShardStore
 #: Colour (red, green, blue) and texture.
 STUFF = {
     "meadow": ((96, 150, 70), "grain"),
-    "crop": ((96, 150, 70), "stripes"),
-    "sky": ((110, 150, 200), "plain"),
-    "sea": ((110, 150, 200), "waves"),
-    "sand": ((205, 175, 120), "grain"),
-    "brick": ((205, 175, 120), "bricks"),
+    "sea": ((90, 130, 200), "waves"),
+    "sand": ((215, 190, 130), "grain"),
+    "brick": ((165, 95, 75), "bricks"),
+    "road": ((130, 130, 130), "plain"),
+    "field": ((90, 70, 50), "stripes"),
 }
 
 #: Colour.
@@ -167,5 +166,5 @@ def _painted(rng: np.random.Generator, colour: tuple[int, int, int], texture: st
         light = np.where((along % 6 < 1.2) | ((across + 6 * (row % 2)) % 12 < 1.2), -0.35, 0.05)
     else:
         light = np.zeros((side, side))
-    base = np.array(colour, np.float32) + rng.normal(0, 10, 3) + rng.normal(0, 8)
+    base = np.array(colour, np.float32) + rng.normal(0, 8, 3) + rng.normal(0, 12)
     return (base * (1 + light[..., None])).astype(np.float32)

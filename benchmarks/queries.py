@@ -66,7 +66,7 @@ class Budget:
 #: For nine runs: an hour of one core, and a quarter of an hour of a GPU.
 BUDGETS = {
     "cpu": Budget(
-        steps=900, batch_size=8, side=128, scenes=4000, held_out=200, queries=20, dim=64, encoder_layers=1,
+        steps=900, batch_size=8, side=96, scenes=3000, held_out=200, queries=20, dim=64, encoder_layers=1,
         decoder_layers=2, backbone="tiny", lr=1e-3, backbone_lr=1e-3, mask_points=256,
     ),
     "gpu": Budget(
@@ -74,6 +74,20 @@ BUDGETS = {
         decoder_layers=3, backbone="tiny", lr=5e-4, backbone_lr=5e-4, mask_points=512,
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is learned and measured.
+
+    Attributes:
+        mixture: as a manifest has it.
+        scale: of its augmentation: drawn scenes are of all sizes as they are.
+    """
+
+    mixture: Sequence[dict[str, Any]]
+    measured: tuple[EvalSource, ...]
+    scale: tuple[float, float]
 
 
 def main() -> None:
@@ -94,28 +108,37 @@ def main() -> None:
     budget = replace(BUDGETS[args.budget], **{key: value for key, value in said.items() if value is not None})
     if args.data != "scenes" and args.root is None:
         options.error("--root is needed: the folder that holds camvid, coco_tiny, coco_mini and coco128")
-    learned, measured = DATA[args.data](args.out, budget, args.root)
+    about, content = args.out / f"{args.data}.budget.json", json.dumps(asdict(budget), indent=1) + "\n"
+    if about.exists() and about.read_text() != content:
+        options.error(f"{args.out} holds what was made with another budget ({about.name}); choose another --out")
+    write_text(about, content)
+    problem = DATA[args.data](args.out, budget, args.root)
     results: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in args.strategies}
     for seed in args.seeds:  # all strategies of a seed, then the next, so that what is finished can be compared
         for strategy in args.strategies:
-            found = run(args.out, args.data, budget, strategy, seed, learned, measured, args.device, args.workers)
+            found = run(args.out, args.data, budget, strategy, seed, problem, args.device, args.workers)
             results[strategy].append(found)
             print(f"{strategy} {seed}: {shown(found)}", flush=True)
-    table(results)
-    summary = {"data": args.data, "budget": asdict(budget), "seeds": args.seeds, "results": results}
-    write_text(args.out / f"{args.data}.json", json.dumps(summary, indent=1) + "\n")
+        table(results)
+        summary = {
+            "data": args.data,
+            "torch": torch.__version__,
+            "budget": asdict(budget),
+            "seeds": args.seeds,
+            "results": results,
+        }
+        write_text(args.out / f"{args.data}.json", json.dumps(summary, indent=1) + "\n")
 
 
 def run(
-    out: Path, data: str, budget: Budget, strategy: str, seed: int, learned: Sequence[dict[str, Any]],
-    measured: Sequence[EvalSource], device: str, workers: int,
+    out: Path, data: str, budget: Budget, strategy: str, seed: int, problem: Problem, device: str, workers: int
 ) -> dict[str, Any]:  # fmt: skip
-    """What one strategy comes to from one seed; what is kept of an earlier call, if it was of the same budget."""
+    """What one strategy comes to from one seed; of an earlier call, if that came so far."""
     kept = out / f"{data}-{strategy}-{seed}.json"
-    if kept.exists() and (earlier := json.loads(kept.read_text()))["budget"] == asdict(budget):
-        return dict(earlier["found"])
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
     path, folder = kept.with_suffix(".yaml"), out / "runs" / kept.stem
-    write_text(path, json.dumps(manifest(budget, strategy, seed, learned), indent=1))  # JSON is YAML
+    write_text(path, json.dumps(manifest(budget, strategy, seed, problem), indent=1))  # JSON is YAML
     loop.train(path, out=folder, device=device, workers=workers)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     seconds = sum(budget.batch_size / line["images_per_s"] for line in log if line["of"] == "train")
@@ -123,15 +146,15 @@ def run(
     network, _ = checkpoint.load_network(folder / f"step-{budget.steps:08}.pt", device=at)
     began = time.monotonic()
     found = evaluate(
-        network, load(path).model_copy(update={"eval": tuple(measured)}), device=at, workers=workers,
+        network, load(path).model_copy(update={"eval": problem.measured}), device=at, workers=workers,
         batch_size=8, short=budget.side, long=2 * budget.side,
     )  # fmt: skip
     told = {**summed_up(found), "seconds": seconds, "evaluation_seconds": time.monotonic() - began}
-    write_text(kept, json.dumps({"budget": asdict(budget), "found": told, "torch": torch.__version__}, indent=1) + "\n")
+    write_text(kept, json.dumps(told, indent=1) + "\n")
     return told
 
 
-def manifest(budget: Budget, strategy: str, seed: int, learned: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def manifest(budget: Budget, strategy: str, seed: int, problem: Problem) -> dict[str, Any]:
     """A strategy has all queries of its kind; mixed ones are a quarter learnable."""
     own = {f"{strategy}_queries": budget.queries}
     if strategy == "mixed":
@@ -141,10 +164,9 @@ def manifest(budget: Budget, strategy: str, seed: int, learned: Sequence[dict[st
         "name": f"queries-{strategy}-{seed}",
         "seed": seed,
         "store": "shards",
-        "mixture": list(learned),
+        "mixture": list(problem.mixture),
         "augment": {
-            "size": budget.side, "scale": [1.0, 1.0], "crop_semantic": budget.side, "semantic_scale": [1.0, 1.0],
-            "semantic_colours": False,
+            "size": budget.side, "scale": problem.scale, "crop_semantic": budget.side, "semantic_scale": problem.scale,
         },
         "model": {
             "backbone": budget.backbone, "backbone_weights": "pretrained" if pretrained else "random",
@@ -153,30 +175,31 @@ def manifest(budget: Budget, strategy: str, seed: int, learned: Sequence[dict[st
         },
         "schedule": {
             "steps": budget.steps, "batch_size": budget.batch_size, "lr": budget.lr,
-            "backbone_lr": budget.lr / 10 if pretrained else budget.backbone_lr, "warmup_steps": 50, "clip": 1.0,
-            "mask_points": budget.mask_points, "checkpoint_every": 200, "keep": 1,
+            "backbone_lr": budget.lr / 10 if pretrained else budget.backbone_lr,
+            "warmup_steps": min(50, budget.steps // 10), "clip": 1.0, "mask_points": budget.mask_points,
+            "checkpoint_every": 200, "keep": 1,
         },
         "readers": {"cache_mib": 256},
     }  # fmt: skip
 
 
-def scenes(out: Path, budget: Budget, _: Path | None) -> tuple[list[dict[str, Any]], list[EvalSource]]:
-    """Drawn scenes, made once: (what is learned, what is measured)."""
+def scenes(out: Path, budget: Budget, _: Path | None) -> Problem:
+    """Drawn scenes, made once."""
     for split, count in (("train", budget.scenes), ("val", budget.held_out)):
         _scenes.write(out, split, count, side=budget.side)
-    learned = [{"shards": "scenes/train/human", "task": "panoptic"}]
     tasks = ("instance", "panoptic", "semantic")
-    return learned, [EvalSource(shards="scenes/val/human", task=task) for task in tasks]
+    measured = tuple(EvalSource(shards="scenes/val/human", task=task) for task in tasks)
+    return Problem([{"shards": "scenes/train/human", "task": "panoptic"}], measured, (1.0, 1.0))
 
 
 #: COCO's excerpts that are learned; they have no image in common with the one that is held out.
 _COCO = {"coco_tiny": "train2017", "coco_mini": "train2017", "coco128": "train2017"}
 
 
-def photographs(out: Path, _: Budget, root: Path | None) -> tuple[list[dict[str, Any]], list[EvalSource]]:
+def photographs(out: Path, _: Budget, root: Path | None) -> Problem:
     """CamVid and COCO, ingested once."""
     assert root is not None
-    store, learned = ShardStore(out / "shards"), []
+    store = ShardStore(out / "shards")
     for split, wanted in (("train", False), ("val", True)):
         for kind in ("", "annot"):
             into = out / "camvid" / f"{split}{kind}"
@@ -191,10 +214,12 @@ def photographs(out: Path, _: Budget, root: Path | None) -> tuple[list[dict[str,
         found = coco.files(root / ("coco_tiny" if name == "held_out" else name), split, None)
         ingest.ingest(store, coco, found, name=name, split=split, layer="human")
     learned = [{"shards": f"{name}/{split}/human", "task": "instance"} for name, split in _COCO.items()]
-    return [{"shards": "camvid/train/human", "task": "semantic", "ratio": len(_COCO)}, *learned], [
+    measured = (
         EvalSource(shards="held_out/val2017/human", task="instance"),
         EvalSource(shards="camvid/val/human", task="semantic"),
-    ]
+    )
+    mixture = [{"shards": "camvid/train/human", "task": "semantic", "ratio": len(_COCO)}, *learned]
+    return Problem(mixture, measured, (0.75, 1.5))
 
 
 DATA = {"scenes": scenes, "camvid+coco": photographs}
@@ -215,13 +240,17 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Mean and spread over seeds, a row a strategy; then who found what, by the task with the most in it."""
+    """Mean and spread over seeds, a row a strategy; how mixed ones differ, seed by seed; who found what."""
     names = [name for name in METRICS if all(name in one for found in results.values() for one in found)]
     print(f"\n{'queries':12}" + "".join(f"{name:>16}" for name in names) + f"{'seconds':>10}")
     for strategy, found in results.items():
         cells = [spread([one[name] for one in found]) for name in names]
         print(f"{strategy:12}" + "".join(f"{cell:>16}" for cell in cells), end="")
         print(f"{statistics.fmean(one['seconds'] for one in found):>10.0f}")
+    for other in [name for name in results if name != "mixed" and "mixed" in results]:
+        pairs = list(zip(results["mixed"], results[other], strict=True))
+        cells = [spread([own[name] - theirs[name] for own, theirs in pairs]) for name in names]
+        print(f"- {other:10}" + "".join(f"{cell:>16}" for cell in cells))
     for task in ("instance", "panoptic", "semantic"):
         for kind in ("things", "stuff"):
             shares = [one["shares"].get(task, {}).get(kind) for one in results.get("mixed", ())]
