@@ -17,7 +17,7 @@ from synthgen.errors import SeveralErrors, SynthgenError, printable, refused
 from synthgen.jobs import captions, masks
 from synthgen.options import DATA, STORE
 from synthgen.terminal import bar, say
-from synthgen.training import evaluate, predict, train
+from synthgen.training import ablate, evaluate, predict, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,7 +100,7 @@ def doctor(
     raise typer.Exit(0 if found.ready else 1)
 
 
-for job in (masks, captions, train, evaluate, predict):
+for job in (masks, captions, train, evaluate, predict, ablate):
     app.command()(job)
 
 
@@ -209,12 +209,14 @@ def exclude(
 def demo(
     folder: Annotated[Path, typer.Option(help="Where to put photographs, shards and pictures")] = Path("demo"),
 ) -> None:
-    """The whole way on a few real photographs: masks, captions, what a model is trained on. Downloads nothing."""
+    """The whole way on a few real photographs: masks, captions, and a network that learns them. Downloads nothing."""
     from synthgen import words
     from synthgen.demo import photographs
 
-    annotations, images, manifest = photographs.lay_out(folder)
-    store, where = folder / "shards", ["--annotations", str(annotations), "--images", str(images)]
+    laid = photographs.lay_out(folder)
+    store, where = folder / "shards", ["--annotations", str(laid.annotations), "--images", str(laid.images)]
+    run, photograph = folder / "run", laid.images / "coffee.png"
+    learned = ["--checkpoint", str(run / "step-00000150.pt")]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
     for command in (
         ["ingest", *own, "--store", str(store)],
@@ -223,8 +225,11 @@ def demo(
         ["captions", *own, "--store", str(store)],
         ["status", "--store", str(store)],
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],
-        ["check", str(manifest)],
-        ["show", str(manifest), "--n", "12", "--out", str(folder / "training")],
+        ["check", str(laid.toy)],
+        ["show", str(laid.toy), "--n", "12", "--out", str(folder / "training")],
+        ["train", "--manifest", str(laid.learn), "--out", str(run)],
+        ["evaluate", *learned, "--manifest", str(laid.measure)],
+        ["predict", str(photograph), "cup", "saucer", "spoon", *learned, "--out", str(folder / "predictions")],
     ):
         say("", f"$ synthgen {' '.join(command)}")
         if (code := app(command, standalone_mode=False)) and (code != 1 or command[0] != "doctor"):

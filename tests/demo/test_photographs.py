@@ -18,8 +18,8 @@ from synthgen.train.manifest import load
 
 @pytest.fixture(scope="module")
 def laid_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
-    annotations, images, _ = photographs.lay_out(tmp_path_factory.mktemp("demo") / "new" / "folder")
-    return json.loads(annotations.read_text()), images
+    laid = photographs.lay_out(tmp_path_factory.mktemp("demo") / "new" / "folder")
+    return json.loads(laid.annotations.read_text()), laid.images
 
 
 def test_every_image_is_there_and_of_the_stated_size(laid_out):
@@ -59,19 +59,30 @@ def test_twice_is_once(tmp_path):
 
 
 def test_a_manifest_that_somebody_has_changed_stays(tmp_path):
-    *_, manifest = photographs.lay_out(tmp_path)
-    assert manifest.read_bytes() == photographs.MANIFEST.read_bytes()
+    manifest = photographs.lay_out(tmp_path).toy
+    assert manifest.read_bytes() == photographs.TOY.read_bytes()
     manifest.write_text("name: mine\n")
     photographs.lay_out(tmp_path)
     assert manifest.read_text() == "name: mine\n"
 
 
 def test_the_manifest_is_sound_and_speaks_of_what_the_demo_makes(tmp_path):
-    *_, path = photographs.lay_out(tmp_path)
-    manifest = load(path)
+    laid = photographs.lay_out(tmp_path)
+    manifest = load(laid.toy)
     assert manifest.store == tmp_path / "shards"
     assert {source.parts[:2] for source in manifest.mixture} == {("demo", "train")}
     assert {source.task for source in manifest.mixture} == {"instance", "referring", "detection", "foreground"}
+    learned, measured = load(laid.learn), load(laid.measure)
+    assert learned.store == measured.store == manifest.store and learned.eval_size == measured.eval_size
+    assert [source.parts for source in learned.mixture] == [source.parts for source in measured.eval]
+
+
+@pytest.mark.parametrize(("found", "encoder"), [(None, "tiny"), (object(), "minilm")])
+def test_its_training_takes_the_words_that_are_installed(tmp_path, monkeypatch, found, encoder):
+    there = photographs._photographs()
+    monkeypatch.setattr(photographs, "_photographs", lambda: there)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    assert load(photographs.lay_out(tmp_path).learn).model.text_encoder == encoder
 
 
 def test_skimage_is_found_but_not_imported():
