@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -125,8 +126,13 @@ def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None =
     return np.asarray(coco_mask.iou([_coco(r) for r in a], [_coco(r) for r in b], crowd))
 
 
+#: Texts up to so many letters are kept as runs: whoever looks at all masks of an image, and then draws them, reads each
+#: once. In all these are 16 MiB at most.
+_KEPT, _KEPT_LETTERS = 512, 4096
+
+
 def rle_runs(counts: bytes) -> NDArray[np.int64]:
-    """Run lengths of COCO's text form, int64 [R], starting with background.
+    """Run lengths of COCO's text form, int64 [R], starting with background; to be read only.
 
     The inverse of `rleToString` in cocoapi's `maskApi.c`: base 32 with sign, and from the fourth run on the difference
     to the run two before.
@@ -134,6 +140,17 @@ def rle_runs(counts: bytes) -> NDArray[np.int64]:
     Raises:
         ValueError: not COCO's text form.
     """
+    return _kept_runs(counts) if len(counts) <= _KEPT_LETTERS else _runs(counts)
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept_runs(counts: bytes) -> NDArray[np.int64]:
+    runs = _runs(counts)
+    runs.flags.writeable = False
+    return runs
+
+
+def _runs(counts: bytes) -> NDArray[np.int64]:
     code = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     if code.size == 0:
         return np.zeros(0, np.int64)

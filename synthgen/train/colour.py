@@ -56,6 +56,12 @@ def _mapped(levels: NDArray[np.uint8], table: NDArray[np.floating]) -> NDArray[n
     return np.asarray(cv2.LUT(levels, np.clip(table, 0, 255).astype(np.uint8)), np.uint8)
 
 
+def map_planes(image: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Write to `out`, [3, H, W], what a table of each channel, [3, 256], says of the levels of an image, [H, W, 3]."""
+    for plane, table, to in zip(cv2.split(image), tables, out, strict=True):
+        cv2.LUT(plane, table, dst=to)
+
+
 def _sharpened(image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
     smooth = cv2.filter2D(image, -1, _SMOOTH)
     blend = smooth + (image.astype(np.float32) - smooth) * np.float32(amount)

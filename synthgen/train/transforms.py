@@ -183,7 +183,7 @@ def _turn(view: View) -> NDArray[np.float64]:
 
 def _pixels(image: NDArray[np.uint8], view: View, places: _Places) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of the canvas."""
-    source = image[:, ::-1] if view.flip else image
+    source = np.asarray(cv2.flip(image, 1), np.uint8) if view.flip else image
     if places.outside is None:
         seen = resize(source, view.resized, (view.top, view.left, *view.size), bicubic=view.bicubic)
     else:
@@ -203,8 +203,9 @@ def _pixels(image: NDArray[np.uint8], view: View, places: _Places) -> NDArray[np
         )
         seen[places.outside] = PADDING
     seen = recolour(seen, view.colours)
-    canvas = np.full((*view.canvas, 3), PADDING, np.uint8)
-    canvas[: view.size[0], : view.size[1]] = seen
+    (height, width), canvas = view.size, np.empty((*view.canvas, 3), np.uint8)
+    canvas[:height, :width] = seen
+    canvas[height:] = canvas[:height, width:] = PADDING
     return canvas
 
 

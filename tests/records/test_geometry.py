@@ -427,3 +427,13 @@ def test_human_masks_of_coco_are_pycocotools_own(shared):
         image = images[annotation["image_id"]]
         rle = rle_from_coco(annotation["segmentation"], image["height"], image["width"])
         assert np.array_equal(decode_mask(rle), theirs(annotation["segmentation"], image["height"], image["width"]))
+
+
+def test_runs_that_are_kept_for_the_next_who_asks_cannot_be_changed_by_the_first() -> None:
+    text = encode_mask(np.eye(8, dtype=bool)).counts
+    first = rle_runs(text)
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 9
+    assert np.array_equal(rle_runs(text), first)
+    long = b"11" * 4096
+    assert rle_runs(long) is not rle_runs(long), "so that what is kept is bounded"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from synthgen.train.colour import recolour
+from synthgen.train.colour import map_planes, recolour
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
 
@@ -58,3 +58,19 @@ def test_no_steps_no_change_and_the_image_is_left_alone():
     assert recolour(PICTURE[:1, :1], (("sharpen", 1.1),)).shape == (1, 1, 3)
     with pytest.raises(ValueError, match="no change of colour named 'sepia'"):
         recolour(PICTURE, (("sepia", 1.0),))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (256, 1), (64, 65), (300, 300)])
+def test_planes_are_what_their_tables_say_wherever_they_are_written(size):
+    """Into a part of a canvas, of whatever shape, and beside it nothing; to the bit what arithmetic gives."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (size[0] + 2, size[1] + 3, 3), dtype=np.uint8)[2:, 3:]
+    mean, std = (
+        np.array([[123.675], [116.28], [103.53]], np.float32),
+        np.array([[58.395], [57.12], [57.375]], np.float32),
+    )
+    canvas = np.full((3, size[0] + 5, size[1] + 4), np.nan, np.float32)
+    map_planes(image, (np.arange(256, dtype=np.float32) - mean) / std, canvas[:, 1 : 1 + size[0], : size[1]])
+    expected = (image.transpose(2, 0, 1).astype(np.float32) - mean[..., None]) / std[..., None]
+    assert np.array_equal(canvas[:, 1 : 1 + size[0], : size[1]], expected)
+    assert np.isnan(canvas).sum() == canvas.size - expected.size
