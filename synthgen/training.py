@@ -77,6 +77,41 @@ def train(
         say(*done.lines())
 
 
+def ablate(
+    manifest: Manifest,
+    seeds: Annotated[int, typer.Option(min=1, help="So many trainings of each arm")] = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder of all runs (default: ablations/ and the manifest's name)"),
+    ] = None,
+    store: opt.ManifestStore = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="Leave out this source instead of all synthetic ones; repeatable"),
+    ] = None,
+    device: Device = "auto",
+    readers: Readers = None,
+) -> None:
+    """Does synthetic data pay, here, for me? Train with and without it, from a few seeds, and compare.
+
+    Synthetic is a source that learns from masks or captions by machines. Both arms learn as many steps of as many
+    images. Kill it and type the same command again: trainings that have ended are not done again. Each is an ordinary
+    run below --out, beside its manifest, and may as well be trained elsewhere.
+
+    \b
+    Example:
+      synthgen ablate --manifest manifests/toy.yaml --seeds 5
+    """
+    from synthgen.train.ablate import ablate as compare
+
+    done = compare(
+        manifest, seeds=seeds, out=out, store=store, without=without or (), device=device, readers=readers, bar=bar,
+        tell=say,
+    )  # fmt: skip
+    if done.is_first:
+        say("", *done.lines())
+
+
 def evaluate(
     checkpoint: Checkpoint,
     manifest: Manifest,

@@ -74,6 +74,11 @@ def checkpoint(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08}.pt"
 
 
+def results(folder: Path, step: int) -> Path:
+    """What an evaluation after a step is called."""
+    return folder / f"results-{step:08}.json"
+
+
 def newest(folder: Path) -> Path | None:
     """The last checkpoint, if there is one."""
     found = _checkpoints(folder)

@@ -146,6 +146,25 @@ def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
     return f"no layer {source.shards} in {store.root}{remedy}"
 
 
+def machines(source: Source, held: Holding, metric: str) -> list[str]:
+    """What a source would learn from that machines made, wholly or in part: "masks by human and sam vit_h".
+
+    Headers tell who: the first and the last by name.
+
+    Args:
+        metric: the task's `METRIC`.
+    """
+    found = []
+    if metric not in _READ_NO_MASKS and held.count("masks") and not held.all_by_people("mask_source"):
+        found.append(f"masks by {_makers(held, 'mask_source')}")
+    if metric in _LEARN_PHRASES and held.count("captions"):
+        drawn = source.caption_sources
+        by_people = held.all_by_people("caption_source") if drawn is None else set(drawn) == {"human"}
+        if not by_people:
+            found.append(f"captions by {' and '.join(drawn or ()) or _makers(held, 'caption_source')}")
+    return found
+
+
 def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
     """What stands between a source and its task, and filters that nothing, or everything, would pass.
 
@@ -208,10 +227,13 @@ def measuring(source: EvalSource, held: Holding, metric: str, siblings: Sequence
                 "shards", f"has no {what}, and '{source.task}' is measured by them; name a layer that has{others}"
             )
         elif wanted and not held.all_by_people(column):
-            by = " and ".join(dict.fromkeys(map(str, (held.columns[column].least, held.columns[column].most))))
-            yield Remark(
-                "shards", f"its {what} are by {by}, and ground truth is by people; name a layer that is{others}"
-            )
+            by = _makers(held, column)
+            sentence = f"its {what} are by {by}, and ground truth is by people; name a layer that is{others}"
+            yield Remark("shards", sentence)
+
+
+def _makers(held: Holding, column: str) -> str:
+    return " and ".join(dict.fromkeys(map(str, (held.columns[column].least, held.columns[column].most))))
 
 
 def _names(source: EvalSource, held: Holding, metric: str) -> Iterator[Remark]:

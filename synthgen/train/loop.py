@@ -223,7 +223,7 @@ class _Run:
         if journal is not None:
             for one in found:
                 journal.write(self._step - 1, one.values, under=one.source)
-            measured.save(self._folder / f"results-{self._step:08}.json", found, step=self._step)
+            measured.save(folder.results(self._folder, self._step), found, step=self._step)
         return found
 
     def _save(self, loader: Loader, results: Sequence[Measured]) -> None:

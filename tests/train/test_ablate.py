@@ -1,0 +1,236 @@
+"""With and without synthetic data: what is synthetic, two arms that differ in nothing else, what is said of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import layers
+
+from synthgen.cli import main
+from synthgen.errors import SynthgenError
+from synthgen.records.sample import Sample
+from synthgen.train import ablate as module
+from synthgen.train import loop
+from synthgen.train.ablate import ablate, judge
+from synthgen.train.check import check
+from synthgen.train.differences import Difference, differences, told
+from synthgen.train.manifest import load
+from synthgen.train.measured import Measured
+
+TEXT = """
+name: toy
+seed: 5
+store: store
+mixture:
+  - {{shards: toy/train/human, task: instance, ratio: 1, images: photos}}
+  - {{shards: toy/train/masks, task: {task}, ratio: 3, images: photos, min_predicted_iou: 0.5}}
+  - {{shards: toy/train/masks, task: detection, ratio: 1, images: photos}}
+augment: {{size: 32, scale: [0.5, 1.5]}}
+eval_size: [32, 64]
+{eval}
+model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
+  conditional_queries: 4}}
+schedule: {{batch_size: 2, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, steps: 2}}
+readers: {{workers: 0}}
+"""
+EVAL = "eval: [{shards: held/val/human, task: instance, images: photos}]"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def by_machines(number: int, dataset: str = "toy") -> Sample:
+    """A mask by SAM, and a caption by a machine beside a person's."""
+    captions = (layers.phrase("a cat"), layers.phrase("a cat on a mat", source="ofa base", score=-0.1))
+    own = layers.annotation(number, mask_source="sam vit_b", predicted_iou=0.9, captions=captions)
+    return layers.row(number, own, dataset=dataset)
+
+
+def written(root: Path, task: str = "instance", *, evaluated: str = EVAL) -> Path:
+    layers.commit(root, 6)
+    layers.commit(root, 6, name="toy/train/masks", made=by_machines)
+    layers.commit(root, 3, name="held/val/human")
+    path = root / "m.yaml"
+    path.write_text(TEXT.format(task=task, eval=evaluated))
+    return path
+
+
+def left_out(path: Path, *without: str) -> list[str]:
+    return [f"{one.name}: {', '.join(one.made)}" for one in judge(check(path), without) if one.is_left_out]
+
+
+def test_synthetic_is_what_machines_made_of_what_is_learned(tmp_path):
+    """Boxes beside masks by SAM are people's."""
+    assert left_out(written(tmp_path)) == ["toy/train/masks instance: masks by sam vit_b"]
+    path = written(tmp_path, "referring")
+    named = "masks by sam vit_b, captions by human and ofa base"
+    assert left_out(path) == [f"toy/train/masks referring: {named}"]
+    path.write_text(path.read_text().replace("min_predicted_iou: 0.5", "caption_sources: [human]"))
+    assert left_out(path) == ["toy/train/masks referring: masks by sam vit_b"]
+    path.write_text(path.read_text().replace("caption_sources: [human]", "caption_sources: [ofa base]"))
+    assert left_out(path) == ["toy/train/masks referring: masks by sam vit_b, captions by ofa base"]
+
+
+def test_captions_by_machines_under_masks_by_people(tmp_path):
+    def described(number: int, dataset: str) -> Sample:
+        captions = (layers.phrase("a cat", source="ofa base"),)
+        return layers.row(number, layers.annotation(number, captions=captions), dataset=dataset)
+
+    path = written(tmp_path)
+    layers.commit(tmp_path, 6, name="toy/train/captions", made=described)
+    text = path.read_text().replace("toy/train/masks, task: instance", "toy/train/captions, task: referring")
+    path.write_text(text.replace(", min_predicted_iou: 0.5", ""))
+    assert left_out(path) == ["toy/train/captions referring: captions by ofa base"]
+    path.write_text(path.read_text().replace("task: referring", "task: foreground"))  # which reads masks alone
+    with pytest.raises(SynthgenError, match="no source of toy learns from masks or captions by machines"):
+        judge(check(path))
+
+
+def test_sources_can_be_chosen(tmp_path):
+    path = written(tmp_path)
+    assert left_out(path, "toy/train/human") == ["toy/train/human instance: "]
+    assert len(left_out(path, "toy/train/masks")) == 2
+    assert left_out(path, "toy/train/masks detection") == ["toy/train/masks detection: "]
+    with pytest.raises(SynthgenError, match=r"--without toy/train/mask is no .*; did you mean 'toy/train/masks'"):
+        judge(check(path), ["toy/train/mask"])
+    with pytest.raises(SynthgenError, match=r"no source of the mixture \(have: toy/train/human, toy/train/masks\)"):
+        judge(check(path), ["nothing"])
+    with pytest.raises(SynthgenError, match="nothing would be left to learn from"):
+        judge(check(path), ["toy/train/masks", "toy/train/human"])
+
+
+def test_nothing_to_compare_by(tmp_path):
+    with pytest.raises(SynthgenError, match="has no eval: and so nothing could be compared"):
+        ablate(written(tmp_path, evaluated=""), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_path, monkeypatch):
+    path, out = written(tmp_path), tmp_path / "out"
+    real, trained = loop.train, list[str]()
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        trained.append(kwargs["out"].name)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module.loop, "train", counted)
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        ablate(Path("m.yaml"), seeds=2, out=Path("out"), tell=lambda *more: lines.extend(more))
+    assert any("an image of the others is seen 2.5 times as often" in line for line in lines), lines
+    assert [line.split()[2:] for line in lines[1:4]] == [
+        ["20.0%", "50.0%", "-"], ["60.0%", "-", "masks", "by", "sam", "vit_b"], ["20.0%", "50.0%", "-"],
+    ]  # fmt: skip
+    done = ablate(Path("m.yaml"), seeds=2, out=Path("out"))
+    runs = ["with-seed-5", "without-seed-5", "with-seed-6", "without-seed-6"]
+    assert trained == [*runs[:3], *runs[2:]], "none that has ended is trained again"
+    assert done.seeds == (5, 6) and done.unmeasured == () and done.is_first
+
+    one, other = (load(out / f"{name}.yaml") for name in ("with-seed-6", "without-seed-6"))
+    assert len(one.mixture) == 3 and other.mixture == (one.mixture[0], one.mixture[2])
+    assert one.model_copy(update={"name": other.name, "mixture": other.mixture}) == other
+    assert one.seed == 6 and load(path.absolute()).schedule == one.schedule
+    begun = [json.loads((out / name / "log.jsonl").read_text().splitlines()[0]) for name in runs[:2]]
+    assert [len((out / name / "log.jsonl").read_text().splitlines()) for name in runs] == [3] * 4  # and an evaluation
+    assert begun[0]["lr"] == begun[1]["lr"] and begun[0]["loss"] != begun[1]["loss"]
+
+    said = json.loads((out / "ablation.json").read_text())
+    assert said["seeds"] == [5, 6] and [s["is_left_out"] for s in said["sources"]] == [False, True, False]
+    measured = json.loads((out / "with-seed-6" / "results-00000002.json").read_text())["measured"][0]
+    ap = next(d for d in said["differences"] if d["is_main"])
+    assert ap["name"] == "AP" and ap["with_it"][1] == measured["values"]["AP"]
+    assert ap["mean"] == pytest.approx(sum(ap["by_seed"]) / 2)
+    before = (out / "ablation.json").read_bytes()
+    ablate(Path("m.yaml"), seeds=2, out=Path("out"))
+    assert len(trained) == 5 and (out / "ablation.json").read_bytes() == before
+    text = "\n".join(done.lines())
+    assert "held/val/human instance" in text and "with synthetic data AP is" in text
+
+
+def test_another_recipe_is_refused_and_other_layers_are_measured(tmp_path):
+    path, out = written(tmp_path), tmp_path / "out"
+    first = ablate(path, seeds=1, out=out)
+    assert {one.task for one in first.differences} == {"instance"}
+    path.write_text(path.read_text().replace("task: instance, images: photos}]", "task: detection, images: photos}]"))
+    second = ablate(path, seeds=1, out=out)
+    assert {one.task for one in second.differences} == {"detection"}
+    results = out / "with-seed-5" / "results-00000002.json"
+    results.write_text("{")
+    with pytest.raises(SynthgenError, match=r"results-00000002\.json is damaged; delete it, and the same command"):
+        ablate(path, seeds=1, out=out)
+    results.unlink()
+    assert ablate(path, seeds=1, out=out).differences == second.differences
+    path.write_text(path.read_text().replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    with pytest.raises(SynthgenError, match=r"was trained with another schedule\.lr; choose another --out"):
+        ablate(path, seeds=1, out=out)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    written(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["synthgen", "ablate", "--manifest", "m.yaml", "--seeds", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out = capsys.readouterr().out
+    assert not end.value.code
+    assert "1 of 2: ablations/toy/with-seed-5" in out and "in full: ablations/toy/ablation.json" in out
+    assert "one seed: it may be chance" in out
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def measured(*, images: int = 3, **values: float) -> Measured:
+    return Measured("d/s/l", "instance", "AP", values, images)
+
+
+def difference(with_it: tuple[float, ...], without_it: tuple[float, ...]) -> Difference:
+    return Difference("d/s/l", "instance", "AP", True, with_it, without_it)
+
+
+@pytest.mark.parametrize(
+    ("with_it", "without_it", "sentence"),
+    [
+        ((31.0, 32.0, 33.0), (29.9, 30.9, 30.9), "AP is 1.4 higher (1.1 to 2.1 over 3 seeds)"),
+        ((29.9, 30.9, 30.9), (31.0, 32.0, 33.0), "AP is 1.4 lower (1.1 to 2.1 over 3 seeds)"),
+        ((31.0, 32.0), (30.0, 32.5), "AP is now higher, now lower (-0.5 to +1.0 over 2 seeds, +0.2 on average): no"),
+        ((31.0, 32.0), (31.0, 32.0), "AP is now higher, now lower (+0.0 to +0.0 over 2 seeds"),
+        ((31.0,), (30.0,), "AP is 1.0 higher (one seed: it may be chance)"),
+    ],
+)
+def test_differences_in_words(with_it, without_it, sentence):
+    assert str(difference(with_it, without_it)).startswith(f"with synthetic data {sentence}")
+
+
+def test_seeds_are_paired():
+    """Seeds that differ by ten and arms that differ by one: the one is seen."""
+    one = difference((10.0, 20.0, 31.0), (9.0, 19.0, 29.0))
+    assert one.by_seed == [1.0, 1.0, 2.0]
+    assert one.error == pytest.approx(((2 / 9 + 4 / 9) / 2) ** 0.5 / 3**0.5)
+    assert difference((1.0,), (0.0,)).error is None
+    assert set(one.reckoned()) >= {"with_mean", "without_mean", "standard_error", "least", "most"}
+
+
+def test_what_was_not_measured_everywhere_is_not_compared():
+    with_it = [[measured(AP=1.0, AP50=2.0), measured(AP=5.0)]] * 2
+    without_it = [[measured(AP=0.5), measured(AP=0.0, images=0)], [measured(AP=0.5, AP50=1.0), measured(AP=5.0)]]
+    (only,) = differences(with_it, without_it)
+    assert only.name == "AP" and only.with_it == (1.0, 1.0) and only.without_it == (0.5, 0.5)
+    lines = list(told([only], 2))
+    assert lines[0] == "d/s/l instance" and "+0.50 ± 0.00" in lines[2]
+    assert lines[-1] == "by chance alone 2 seeds would all fall on one side in 1 of 2 cases"
+    assert list(told([], 2)) == []
