@@ -7,7 +7,6 @@ as it is there; the other nodes go on. The run ends when no worker is left and n
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipelines.actor import Actor
-from synthgen import weights
+from pipelines.cluster import environment, line_of
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.records.store import Shard
@@ -30,9 +29,6 @@ MOST_DEATHS = 3
 
 #: Seconds between two looks at the cluster: nodes may have joined.
 LOOK = 5.0
-
-#: What the driver's environment says holds for its workers too.
-_PASSED_ON = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +62,7 @@ class Crew:
             job = replace(job, options={**job.options, "device": "cuda"})
         self.job, self.workers = job, workers
         self.need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
-        environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-        environment["SYNTHGEN_WEIGHTS"] = str(weights.folder())
-        own = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "runtime_env": {"env_vars": environment}}
+        own = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "runtime_env": {"env_vars": environment()}}
         self.options: dict[str, Any] = own
         self.calls: dict[Any, tuple[Hand, Shard | None]] = {}
         self.proven = False  # some worker has begun
@@ -207,8 +201,3 @@ def _mistake(why: RayError) -> Exception | None:
 def _raised(why: RayError) -> Exception | None:
     cause = why.cause if isinstance(why, RayTaskError) else None
     return cause if isinstance(cause, Exception) else None
-
-
-def line_of(why: BaseException) -> str:
-    """What it says first."""
-    return next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:200]

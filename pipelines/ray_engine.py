@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import ray
-from ray.exceptions import RayError
-
-from pipelines.crew import Crew, line_of
-from synthgen.errors import SynthgenError
+from pipelines import cluster
+from pipelines.crew import Crew
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.store import Shard
@@ -52,11 +47,12 @@ def ray_engine(
         SynthgenError: no cluster; or no worker can begin: weights that are not there, a store that no node sees.
     """
     job = replace(job, store=job.store.absolute(), images=job.images.absolute())
-    _refuse_passing_folder(job)
-    _join_cluster()
+    remedy = "--store or SYNTHGEN_STORE (env_vars in pipelines/runtime_env.yaml)"
+    cluster.refuse_passing(job.store, "the store", remedy)
+    cluster.join()
     crew = Crew(job, workers, gpus_per_worker)
     todo, deaths = deque(shards), Counter[Shard]()
-    with contextlib.closing(crew), _warnings_told():
+    with contextlib.closing(crew), cluster.warnings_told():
         while todo or crew.busy:
             crew.hire(len(todo))
             for hand, shard, outcome in crew.news():
@@ -77,50 +73,3 @@ def ray_engine(
                         )
                 if hand is not None:
                     crew.give(hand, todo.popleft() if todo else None)
-
-
-def _join_cluster() -> None:
-    """Join the cluster that `ray job submit`, RAY_ADDRESS or this machine says, else start one of this machine alone.
-
-    Raises:
-        SynthgenError: it is not there, or does not let us in.
-    """
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS") or "of this machine"
-    try:
-        host, _, port = address.rpartition(":")
-        if port.isdigit() and "/" not in host:  # Ray itself would try for many minutes
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(logging_level=logging.ERROR, include_dashboard=False)
-    except (OSError, ValueError, RuntimeError, RayError) as why:
-        raise SynthgenError(
-            f"cannot join the Ray cluster {address} ({line_of(why)}); mend RAY_ADDRESS, or unset it to use this "
-            "machine alone"
-        ) from why
-
-
-@contextlib.contextmanager
-def _warnings_told() -> Iterator[None]:
-    """Show the porch's own warnings at once, beside what the run's log keeps."""
-    terminal = logging.StreamHandler()
-    terminal.setLevel(logging.WARNING)
-    porch = logging.getLogger("synthgen.pipelines")
-    porch.addHandler(terminal)
-    try:
-        yield
-    finally:
-        porch.removeHandler(terminal)
-
-
-def _refuse_passing_folder(job: Job) -> None:
-    """`ray job submit --working-dir` unpacks the code into a folder that Ray deletes: no place for shards.
-
-    Raises:
-        SynthgenError: the store lies in it.
-    """
-    if "runtime_resources" in job.store.parts:
-        raise SynthgenError(
-            f"the store {job.store} lies in the job's working directory, which Ray deletes; give a folder that all "
-            "nodes share, by --store or SYNTHGEN_STORE (env_vars in pipelines/runtime_env.yaml)"
-        )

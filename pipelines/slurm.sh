@@ -5,7 +5,8 @@
 #
 # Yours to fill in: the lines with #SBATCH, how the environment is entered, and the folders, which all nodes must see.
 # After a time limit, submit the same line again: what is committed stays.
-# For captions name pipelines.captions in the last line, and submit it with the options of `synthgen captions`.
+# For captions name pipelines.captions in the last line, and submit it with the options of `synthgen captions`; for a
+# training pipelines.train, with those of `synthgen train`.
 #
 #SBATCH --job-name=synthgen
 #SBATCH --nodes=2

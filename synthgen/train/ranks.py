@@ -18,7 +18,7 @@ from synthgen.errors import SynthgenError
 T = TypeVar("T")
 
 #: Seconds that processes wait for each other, as when the first of them evaluates.
-_PATIENCE = timedelta(hours=2)
+PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def together(device: str) -> Iterator[Ranks]:
     own = _own(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), own)
     finally:
