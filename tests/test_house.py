@@ -85,7 +85,7 @@ GATES: dict[str, list[str]] = {
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
     "pydantic": ["synthgen/train/manifest.py", "synthgen/train/settings.py", "synthgen/train/checkpoint.py"],
     "yaml": ["synthgen/train/document.py"],
-    "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "resample")],
+    "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "sheet", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],
     "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "training", "options", "terminal")],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],

@@ -27,9 +27,6 @@ _COLUMN_SHARE, _COLUMN_LINES = 0.5, 12
 #: Of a longer text only so many letters are drawn; and in a block the colours of so many of its marks.
 _MOST_LETTERS, _MOST_MARKS = 1_000, 12
 
-#: A sheet is at most this wide, in pixels, and about as high.
-_SHEET = 4800
-
 #: Length of a dash, and of the gap after it, in pixels.
 _DASH = 8
 
@@ -108,34 +105,6 @@ def picture(
     if blocks:
         page = _with_column(page, blocks, marks, font)
     return _with_footer(page, footer, font)
-
-
-def shrunk(picture: NDArray[np.uint8], *, of: int, width: int = 640) -> NDArray[np.uint8]:
-    """A picture as it lies on a sheet of `of`: `width` pixels wide, or less where so many make a wider sheet than can be
-    looked at; whoever keeps only these needs no more memory for many pictures than for a few.
-    """
-    width = min(width, max(1, _SHEET // _columns(of)))
-    size = width, max(1, round(picture.shape[0] * width / picture.shape[1]))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-
-
-def sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures of one width, `shrunk`, on one contact sheet, row by row: uint8 [H, W, 3]."""
-    columns, width = _columns(len(pictures)), pictures[0].shape[1] if len(pictures) else 1
-    small = [Image.fromarray(p) for p in pictures]
-    rows = [small[i : i + columns] for i in range(0, len(small), columns)]
-    heights = [max(p.height for p in row) for row in rows]
-    page = Image.new("RGB", (width * min(columns, max(len(small), 1)), max(sum(heights), 1)), (24, 24, 24))
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for place, one in enumerate(row):
-            page.paste(one, (place * width, top))
-        top += height
-    return np.asarray(page)
-
-
-def _columns(count: int) -> int:
-    return max(1, math.ceil(math.sqrt(count)))
 
 
 def save(path: Path, picture: NDArray[np.uint8]) -> None:

@@ -19,9 +19,9 @@ def resize(
 ) -> NDArray[np.uint8]:
     """A window of the image as it would be after resizing, at the cost of the window.
 
-    The whole image as one window is Pillow's `resize(..., BILINEAR)`, or BICUBIC, to the bit. A smaller window is the same but where
-    the exact value lies halfway between two levels: Pillow keeps the place of a window in 32 bits, and such a value may
-    be rounded the other way.
+    The whole image as one window is Pillow's `resize(..., BILINEAR)`, or BICUBIC, to the bit. A smaller window is the
+    same but where the exact value lies halfway between two levels: Pillow keeps the place of a window in 32 bits, and
+    such a value may be rounded the other way.
 
     Args:
         image: uint8 [H, W, 3].

@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
 from synthgen.records.diary import images_folder
-from synthgen.records.drawing import save, sheet, shrunk
+from synthgen.records.drawing import save
 from synthgen.records.images import ImageError, find, load_rgb
 from synthgen.records.overlay import draw
 from synthgen.records.sample import Sample
+from synthgen.records.sheet import sheet, shrunk
 from synthgen.records.store import Shard, ShardStore
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet, shrunk
+from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save
+from synthgen.records.sheet import sheet, shrunk
 from synthgen.train.manifest import SHELF, load
 from synthgen.train.mixture import Mixture
 from synthgen.train.transforms import Example

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save, sheet, shrunk
+from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save
+from synthgen.records.sheet import sheet, shrunk
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
 SCALE = LONG_SIDE // 256

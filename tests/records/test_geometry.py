@@ -26,11 +26,10 @@ from synthgen.records.geometry import (
     rle_bbox_xyxy,
     rle_from_coco,
     rle_iou,
-    rle_runs,
-    rle_text,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
+from synthgen.records.run_text import rle_runs, rle_text
 from synthgen.records.sample import Rle
 
 # --- boxes -----------------------------------------------------------------------------------------------------------

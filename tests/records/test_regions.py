@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import MAX_MASK_PIXELS, decode_mask, encode_mask, rle_area, rle_text
+from synthgen.records.geometry import MAX_MASK_PIXELS, decode_mask, encode_mask, rle_area
 from synthgen.records.regions import is_empty, rectangle, subtract, union
+from synthgen.records.run_text import rle_text
 from synthgen.records.sample import Rle
 
 
