@@ -123,7 +123,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once")] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
+    readers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
     short: Short = None,
     long: Long = None,
 ) -> None:
@@ -143,7 +143,7 @@ def evaluate(
     check_options(device, precision, batch_size)
     found, path = run(
         checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
-        batch_size=batch_size, workers=workers, short=short, long=long, bar=bar,
+        batch_size=batch_size, workers=readers, short=short, long=long, bar=bar,
     )  # fmt: skip
     if path is not None:
         say(*measured.lines(found), "", f"in full: {path}")
