@@ -75,11 +75,8 @@ def test_every_kind_of_query_learns_an_image(conditional, learnable):
     padding, texts, history = torch.zeros(1, 64, 64, dtype=torch.bool), [["disc", "square", "star"]], []
     for _ in range(60):
         out = network(image, padding, texts, [True])
-        parts = [
-            losses(p, [truth], objects=2, weights=weights, sampling=Sampling(points=512), generator=rng)
-            for p in out.layers
-        ]
-        total = sum(getattr(weights, name) * loss for part in parts for name, loss in part.items())
+        parts = losses(out.layers, [truth], objects=2, weights=weights, sampling=Sampling(points=512), generator=rng)
+        total = sum(getattr(weights, name) * loss for name, loss in parts.items())
         optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -247,11 +247,11 @@ def test_places_without_an_object_are_told_nothing():
     denoised = decoded.denoised
     assert denoised is not None
     last = denoised.layers[-1]
-    for part in (*last.logits, last.boxes, last.mask_logits):
+    for part in (*last.logits, last.boxes, last.mask_embeddings):
         part.retain_grad()
     sum(
         losses(
-            last, truths, objects=6, weights=Weights(), sampling=Sampling(points=64), known=denoised.matches
+            [last], truths, objects=6, weights=Weights(), sampling=Sampling(points=64), known=denoised.matches
         ).values()
     ).backward()
     empty = torch.ones(12, dtype=torch.bool)
@@ -260,7 +260,8 @@ def test_places_without_an_object_are_told_nothing():
     assert not last.logits[1].grad[empty].any()
     assert last.logits[1].grad[~empty].any(1).all()
     assert not last.boxes.grad[1, empty].any()
-    assert not last.mask_logits.grad[1, empty].any()
+    assert not last.mask_embeddings.grad[1, empty].any()
+    assert last.mask_embeddings.grad[1, ~empty].any(1).all()
 
 
 def test_without_masks_there_are_boxes_and_without_objects_nothing():

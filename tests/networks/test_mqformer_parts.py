@@ -14,10 +14,11 @@ from torch import Tensor
 
 from synthgen.networks.mqformer import criterion, places
 from synthgen.networks.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalised_iou, xyxy_to_cxcywh
-from synthgen.networks.mqformer.criterion import Predictions, Sampling, losses
+from synthgen.networks.mqformer.criterion import Sampling, losses
 from synthgen.networks.mqformer.deformable import DeformableAttention, deformable_attention
 from synthgen.networks.mqformer.matcher import Truth, Weights, costs, match
-from synthgen.networks.mqformer.points import sample_points, uncertain_points
+from synthgen.networks.mqformer.points import sample_bits, sample_points, uncertain_points
+from synthgen.networks.mqformer.predictions import Predictions
 
 #: As the reference's facts say: matches and unweighted losses, with 128 points for the losses and 200 for matching.
 MATCHES = [([2, 8, 10, 11], [0, 3, 2, 1]), ([1, 2, 3], [0, 1, 2])]
@@ -159,12 +160,14 @@ def test_costs_and_assignments(golden, monkeypatch):
     g = part(golden, "matcher_losses")
     for i, (queries, objects) in enumerate(MATCHES):
         logits, boxes, masks = (g[name][i] for name in ("pred_logits", "pred_boxes", "pred_masks"))
-        found = costs(logits, boxes, masks, truth_of(g, i), g[f"points{i}"])
+        points = g[f"points{i}"]
+        found = costs(logits[None], boxes[None], [sample_points(masks, points)], truth_of(g, i), points)
         for name, theirs in (("label", "class"), ("mask", "mask"), ("dice", "dice"), ("box", "box"), ("giou", "giou")):
-            assert near(getattr(found, name), g[f"cost_{theirs}{i}"]), name
-        assert near(found.total(Weights()), g[f"total_cost{i}"], 1e-4)
+            assert near(getattr(found, name)[0], g[f"cost_{theirs}{i}"]), name
+        assert near(found.total(Weights())[0], g[f"total_cost{i}"], 1e-4)
         monkeypatch.setattr(torch, "rand", Draws(g[f"points{i}"]))
-        ((own, theirs),) = match([logits], boxes[None], masks[None], [truth_of(g, i)], weights=Weights(), points=200)
+        layer = Predictions([logits], boxes[None], masks[None])
+        (((own, theirs),),) = match([layer], [truth_of(g, i)], weights=Weights(), points=200)
         assert (own.tolist(), theirs.tolist()) == (queries, objects)
         monkeypatch.undo()
 
@@ -180,6 +183,15 @@ def test_points_of_the_losses(golden, monkeypatch):
     assert near(sample_points(masks, points), g["loss.point_labels"])
 
 
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))
+def test_bits_are_sampled_as_numbers_are(seed, height, width):
+    rng = torch.Generator().manual_seed(seed)
+    maps, which = torch.rand(3, height, width, generator=rng) > 0.5, torch.randint(3, (5,), generator=rng)
+    points = torch.rand(5, 40, 2, generator=rng) * 1.5 - 0.25  # some beyond the border
+    points[:, :5] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.5]])
+    assert near(sample_bits(maps, which, points), sample_points(maps[which].float(), points))
+
+
 def test_losses_and_their_gradients(golden, monkeypatch):
     g = part(golden, "matcher_losses")
     logits, boxes, masks = (g[name].clone().requires_grad_() for name in ("pred_logits", "pred_boxes", "pred_masks"))
@@ -189,7 +201,7 @@ def test_losses_and_their_gradients(golden, monkeypatch):
     monkeypatch.setattr(criterion, "match", lambda *a, **k: match(*a, **{**k, "points": 200}))
     predictions = Predictions(list(logits), boxes, masks)
     found = losses(
-        predictions, [truth_of(g, 0), truth_of(g, 1)], objects=7, weights=Weights(), sampling=Sampling(points=128)
+        [predictions], [truth_of(g, 0), truth_of(g, 1)], objects=7, weights=Weights(), sampling=Sampling(points=128)
     )
     assert {name: float(loss.detach()) for name, loss in found.items()} == pytest.approx(LOSSES, rel=1e-5)
     total = sum(getattr(Weights(), name) * loss for name, loss in found.items())
@@ -229,8 +241,45 @@ def objects_of(seed: int, count: int, *, masked: list[bool] | None = None) -> Tr
 
 def lost(predictions: Predictions, truths: list[Truth], seed: int = 0) -> dict[str, float]:
     rng = torch.Generator().manual_seed(seed)
-    found = losses(predictions, truths, objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+    found = losses([predictions], truths, objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
     return {name: float(loss) for name, loss in found.items()}
+
+
+def factored(seed: int, images: int = 2, queries: int = 6, texts: int = 4) -> Predictions:
+    rng = torch.Generator().manual_seed(seed)
+    plain = guesses(seed, images, queries, texts)
+    embeddings = torch.randn(images, queries, 5, generator=rng)
+    return Predictions(plain.logits, plain.boxes, torch.randn(images, 5, 8, 12, generator=rng), embeddings)
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(2, 5)])
+def test_masks_as_factors_are_masks(part):
+    """Of all that is lost and learned, ignored regions and images without objects or masks included."""
+    truths = [objects_of(0, 3, masked=[True, False, True]), objects_of(1, 2), objects_of(2, 2, masked=[False] * 2)]
+    truths[1]["ignore"][:, 24:] = True
+    found = []
+    for whole in (False, True):
+        given = factored(3, images=3)
+        given.mask_features.requires_grad_()
+        given.mask_embeddings.requires_grad_()
+        layer = Predictions(given.logits, given.boxes, given.mask_logits) if whole else given
+        rng = torch.Generator().manual_seed(0)
+        parts = losses([layer.of(part)], truths, objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+        sum(parts.values()).backward()
+        found.append([*parts.values(), given.mask_features.grad, given.mask_embeddings.grad])
+    assert all(near(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_several_layers_are_matched_each_for_itself():
+    truths = [objects_of(0, 3), objects_of(1, 0), objects_of(2, 2)]
+    layers = [factored(seed, images=3) for seed in range(3)]
+    layers[1] = Predictions(layers[1].logits, layers[1].boxes, layers[0].mask_features, layers[1].mask_embeddings)
+    how = {"weights": Weights(), "points": 64}
+    together = match(layers, truths, **how, generator=torch.Generator().manual_seed(0))
+    alone = [match([layer], truths, **how, generator=torch.Generator().manual_seed(0))[0] for layer in layers]
+    assert [[torch.cat(pair).tolist() for pair in layer] for layer in together] == [
+        [torch.cat(pair).tolist() for pair in layer] for layer in alone
+    ]
 
 
 @given(st.integers(0, 10_000), st.permutations([0, 1, 2]))
@@ -247,7 +296,7 @@ def test_images_without_objects_still_teach_absence():
     guess.mask_logits.requires_grad_()
     for logits in guess.logits:
         logits.requires_grad_()
-    found = losses(guess, [objects_of(0, 0), objects_of(1, 0)], objects=1, weights=Weights(), sampling=SMALL)
+    found = losses([guess], [objects_of(0, 0), objects_of(1, 0)], objects=1, weights=Weights(), sampling=SMALL)
     assert float(found["label"].detach()) > 0
     assert all(float(found[name].detach()) == 0 for name in ("box", "giou", "mask", "dice"))
     sum(found.values()).backward()
@@ -292,9 +341,7 @@ def test_a_query_in_an_ignored_region_is_not_told_that_it_is_wrong():
     guess.mask_logits[0, :3, :, 6:] = 5.0  # three queries see the crowd
     guess.mask_logits[0, 3:, :, :6] = 5.0
     rng = torch.Generator().manual_seed(0)
-    ((queries, _),) = match(
-        guess.logits, guess.boxes, guess.mask_logits, [truth], weights=Weights(), points=64, generator=rng
-    )
+    (((queries, _),),) = match([guess], [truth], weights=Weights(), points=64, generator=rng)
     (taken,) = queries.tolist()
     before = lost(guess, [truth])["label"]
     for query in range(6):
@@ -308,9 +355,7 @@ def test_predictions_that_are_no_numbers_still_come_to_an_assignment():
     guess = guesses(0, images=1)
     guess.logits[0][:] = float("nan")
     guess.boxes[0, 0] = float("inf")
-    ((queries, objects),) = match(
-        guess.logits, guess.boxes, guess.mask_logits, [objects_of(0, 3)], weights=Weights(), points=64
-    )
+    (((queries, objects),),) = match([guess], [objects_of(0, 3)], weights=Weights(), points=64)
     assert sorted(objects.tolist()) == [0, 1, 2]
     assert len(set(queries.tolist())) == 3
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,29 +16,11 @@ from torch.nn import functional
 
 from synthgen.networks.mqformer.boxes import cxcywh_to_xyxy, generalised_iou
 from synthgen.networks.mqformer.matcher import ALPHA, Truth, Weights, match
-from synthgen.networks.mqformer.points import sample_points, uncertain_points
+from synthgen.networks.mqformer.points import sample_bits, sample_points, uncertain_points
+from synthgen.networks.mqformer.predictions import Predictions
 
 #: A query lies in the ignored region if more than this share of its mask does.
 _INSIDE = 0.5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """What one layer says of B images with Q queries each.
-
-    Attributes:
-        logits: for each image [Q, its texts]; how well each query fits each text.
-        boxes: [B, Q, 4] CXCYWH in [0, 1], in parts of the unpadded image.
-        mask_logits: [B, Q, h, w], of the padded image.
-    """
-
-    logits: Sequence[Tensor]
-    boxes: Tensor
-    mask_logits: Tensor
-
-    def of(self, queries: slice) -> Predictions:
-        """What is said of some of the queries."""
-        return Predictions([own[queries] for own in self.logits], self.boxes[:, queries], self.mask_logits[:, queries])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +32,50 @@ class Sampling:
     importance: float = 0.75
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    """All objects of a batch, N, those of an image behind those of the one before; made once for all layers.
+
+    Attributes:
+        first: for each image, its first object.
+        labels: int64 [N]; boxes: float32 [N, 4] CXCYWH.
+        masks: bool [M, H, W]; place: int64 [N], whose mask is where; weights: float32 [N], 0 of an object without one.
+        image: int64 [N], whose image is which; ignore: bool [B, H, W].
+        some_masks, some_ignored: for each image, whether it has any masks, and whether any of it is ignored.
+    """
+
+    first: list[int]
+    labels: Tensor
+    boxes: Tensor
+    masks: Tensor
+    place: Tensor
+    weights: Tensor
+    image: Tensor
+    ignore: Tensor
+    some_masks: list[bool]
+    some_ignored: list[bool]
+
+
+def _wanted(truths: Sequence[Truth]) -> _Wanted:
+    counts = [len(truth["labels"]) for truth in truths]
+    has_mask = torch.cat([truth["has_mask"] for truth in truths])
+    ignore = torch.stack([truth["ignore"] for truth in truths])
+    return _Wanted(
+        first=[0, *accumulate(counts[:-1])],
+        labels=torch.cat([truth["labels"] for truth in truths]),
+        boxes=torch.cat([truth["boxes"] for truth in truths]).float(),
+        masks=torch.cat([truth["masks"] for truth in truths]),
+        place=(has_mask.cumsum(0) - 1).clamp(min=0),
+        weights=torch.cat([truth["mask_weights"] for truth in truths]) * has_mask,
+        image=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(truths)]),
+        some_masks=[len(truth["masks"]) > 0 for truth in truths],
+        ignore=ignore,
+        some_ignored=ignore.flatten(1).any(1).tolist(),
+    )
+
+
 def losses(
-    predictions: Predictions,
+    layers: Sequence[Predictions],
     truths: Sequence[Truth],
     *,
     objects: float,
@@ -59,26 +84,30 @@ def losses(
     generator: torch.Generator | None = None,
     known: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of one layer, unweighted: "label", "box", "giou", "mask", "dice".
+    """The losses of layers, summed over them, unweighted: "label", "box", "giou", "mask", "dice".
 
     Args:
         objects: how many there are in the batch, averaged over processes; at least 1.
-        known: the matches as `match` gives them, where they need not be found; other queries are then told nothing.
+        known: the matches of any layer, for each image (queries, objects), where they need not be found; other queries
+            are then told nothing.
     """
-    matches = known
-    if matches is None:
-        matches = match(
-            predictions.logits, predictions.boxes, predictions.mask_logits, truths,
-            weights=weights, points=sampling.points, generator=generator,
-        )  # fmt: skip
-    return {
-        "label": _label_loss(predictions, truths, matches, only_matched=known is not None) / objects,
-        **{name: loss / objects for name, loss in _box_losses(predictions.boxes, truths, matches).items()},
-        **{
-            name: loss / objects
-            for name, loss in _mask_losses(predictions.mask_logits, truths, matches, sampling, generator).items()
-        },
-    }
+    wanted = _wanted(truths)
+    matches: Sequence[Sequence[tuple[Tensor, Tensor]]]
+    if known is None:
+        matches = match(layers, truths, weights=weights, points=sampling.points, generator=generator)
+    else:
+        matches = [known] * len(layers)
+    parts = []
+    for layer, of_images in zip(layers, matches, strict=True):
+        pairs = [(queries, own + first) for (queries, own), first in zip(of_images, wanted.first, strict=True)]
+        parts.append(
+            {
+                "label": _label_loss(layer, wanted, pairs, only_matched=known is not None),
+                **_box_losses(layer.boxes, wanted, pairs),
+                **_mask_losses(layer, wanted, pairs, sampling, generator),
+            }
+        )
+    return {name: torch.stack([part[name] for part in parts]).sum() / objects for name in parts[0]}
 
 
 def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -90,68 +119,79 @@ def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def _label_loss(
-    predictions: Predictions, truths: Sequence[Truth], matches: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
+    predictions: Predictions, wanted: _Wanted, pairs: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
 ) -> Tensor:
-    total = predictions.boxes.sum() * 0.0
-    every = zip(predictions.logits, predictions.mask_logits, truths, matches, strict=True)
-    for logits, mask_logits, truth, (queries, chosen) in every:
-        wanted = torch.zeros_like(logits, dtype=torch.float32)
-        wanted[queries, truth["labels"][chosen]] = 1.0
-        loss = focal_loss(logits.float(), wanted)
-        unknown = _in_ignored_region(mask_logits.detach(), truth["ignore"]) | only_matched
-        unknown[queries] = False
-        total = total + loss[~unknown].sum()
+    every = list(predictions.logits)
+    if only_matched:
+        every = [own[queries] for own, (queries, _) in zip(every, pairs, strict=True)]
+        rows = [torch.arange(len(own), device=own.device) for own in every]
+    else:
+        rows = [queries for queries, _ in pairs]
+    flat, sizes = torch.cat([own.flatten() for own in every]).float(), [own.numel() for own in every]
+    begin = [0, *accumulate(sizes[:-1])]
+    of_label = [first + own * logits.shape[1] for first, own, logits in zip(begin, rows, every, strict=True)]
+    present = torch.zeros_like(flat)
+    present[torch.cat(of_label) + wanted.labels[torch.cat([objects for _, objects in pairs])]] = 1.0
+    loss = focal_loss(flat, present)
+    if only_matched or not any(wanted.some_ignored):
+        return loss.sum()
+    total = flat.new_zeros(())
+    for i, own in enumerate(torch.split(loss, sizes)):
+        if wanted.some_ignored[i]:
+            unknown = _in_ignored_region(predictions, i, wanted.ignore[i])
+            unknown[rows[i]] = False
+            own = own.view(every[i].shape).masked_fill(unknown[:, None], 0.0)
+        total = total + own.sum()
     return total
 
 
-def _in_ignored_region(mask_logits: Tensor, ignore: Tensor) -> Tensor:
+@torch.no_grad()
+def _in_ignored_region(predictions: Predictions, image: int, ignore: Tensor) -> Tensor:
     """bool [Q]: the queries of an image whose mask lies in the ignored region for the most part."""
-    if not ignore.any():
-        return torch.zeros(len(mask_logits), dtype=torch.bool, device=mask_logits.device)
-    height, width = mask_logits.shape[-2:]
+    features = predictions.mask_features[image]
+    height, width = features.shape[1:]
     share = functional.adaptive_avg_pool2d(ignore[None].float(), (height, width))[0]
-    mask = (mask_logits > 0).float()
+    mask = (predictions.masks_of(image, slice(None), features) > 0).float()
     return (mask * share).sum((1, 2)) > _INSIDE * mask.sum((1, 2))
 
 
-def _box_losses(boxes: Tensor, truths: Sequence[Truth], matches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    own = torch.cat([of_image[queries] for of_image, (queries, _) in zip(boxes, matches, strict=True)]).float()
-    theirs = torch.cat([truth["boxes"][chosen] for truth, (_, chosen) in zip(truths, matches, strict=True)]).float()
+def _box_losses(boxes: Tensor, wanted: _Wanted, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    own = torch.cat([of_image[queries] for of_image, (queries, _) in zip(boxes.unbind(), pairs, strict=True)]).float()
+    theirs = wanted.boxes[torch.cat([objects for _, objects in pairs])]
     giou = generalised_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs))
     return {"box": (own - theirs).abs().sum(), "giou": (1 - giou).sum()}
 
 
 def _mask_losses(
-    mask_logits: Tensor,
-    truths: Sequence[Truth],
-    matches: Sequence[tuple[Tensor, Tensor]],
+    predictions: Predictions,
+    wanted: _Wanted,
+    pairs: Sequence[tuple[Tensor, Tensor]],
     sampling: Sampling,
     generator: torch.Generator | None,
 ) -> dict[str, Tensor]:
-    logits, masks, weights, ignored = [], [], [], []
-    for own, truth, (queries, chosen) in zip(mask_logits, truths, matches, strict=True):
-        known = truth["has_mask"][chosen]
-        place = truth["has_mask"].cumsum(0)[chosen[known]] - 1  # among those that have one
-        logits.append(own[queries[known]])
-        masks.append(truth["masks"][place])
-        weights.append(truth["mask_weights"][chosen[known]])
-        ignored.append(truth["ignore"].expand(len(place), -1, -1))
-    guess, there, unknown = torch.cat(logits).float(), torch.cat(masks).float(), torch.cat(ignored).float()
+    guesses, objects = [], []
+    for i, (features, (queries, own)) in enumerate(zip(predictions.mask_features.unbind(), pairs, strict=True)):
+        some = slice(None) if wanted.some_masks[i] else slice(0)
+        guesses.append(predictions.masks_of(i, queries[some], features))
+        objects.append(own[some])
+    guess, chosen = torch.cat(guesses).float(), torch.cat(objects)
     if not len(guess):
-        nothing = mask_logits.sum() * 0.0
+        nothing = guess.sum() * 0.0
         return {"mask": nothing, "dice": nothing}
     with torch.no_grad():
         points = uncertain_points(
             guess, sampling.points, oversample=sampling.oversample, importance=sampling.importance,
             generator=generator,
         )  # fmt: skip
-        truth_there = sample_points(there, points)
-        counts = (sample_points(unknown, points) == 0).float()  # no neighbour of the point is ignored
-    guess_there = sample_points(guess, points)
-    weight = torch.cat(weights)
-    entropy = functional.binary_cross_entropy_with_logits(guess_there, truth_there, reduction="none") * counts
-    share = guess_there.sigmoid() * counts
-    both, sums = 2 * (share * truth_there).sum(1), share.sum(1) + (truth_there * counts).sum(1)
+        there = sample_bits(wanted.masks, wanted.place[chosen], points)
+        counts = torch.ones_like(there)
+        if any(wanted.some_ignored):  # where no neighbour of the point is
+            counts = (sample_bits(wanted.ignore, wanted.image[chosen], points) == 0).float()
+    at = sample_points(guess, points)
+    weight = wanted.weights[chosen]
+    entropy = functional.binary_cross_entropy_with_logits(at, there, reduction="none") * counts
+    share = at.sigmoid() * counts
+    both, sums = 2 * (share * there).sum(1), share.sum(1) + (there * counts).sum(1)
     return {
         "mask": (weight * entropy.sum(1) / counts.sum(1).clamp(min=1)).sum(),
         "dice": (weight * (1 - (both + 1) / (sums + 1))).sum(),

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from synthgen.networks.mqformer.criterion import Predictions
 from synthgen.networks.mqformer.decoder_layer import DecoderLayer, Image
 from synthgen.networks.mqformer.deformable import DeformableAttention
 from synthgen.networks.mqformer.denoising import Denoised, noised
 from synthgen.networks.mqformer.matcher import Truth
 from synthgen.networks.mqformer.pixel_decoder import Pyramid
 from synthgen.networks.mqformer.places import box_positions, inverse_sigmoid, proposals, valid_ratios
+from synthgen.networks.mqformer.predictions import Predictions
 
 #: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
 PRIOR = 0.01
@@ -197,8 +197,7 @@ class Decoder(nn.Module):
 
     def _heads(self, content: Tensor, boxes: Tensor, pyramid: Pyramid, texts: Sequence[Tensor]) -> Predictions:
         normed = self.decoder_norm(content)
-        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(normed), pyramid.mask_features)
-        return Predictions(self._logits(normed, texts), boxes, masks)
+        return Predictions(self._logits(normed, texts), boxes, pyramid.mask_features, self.mask_embed(normed))
 
     def _logits(self, content: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
         """For each image float32 [Q, its texts]: the likeness of queries and texts as directions, scaled.

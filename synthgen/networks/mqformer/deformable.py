@@ -32,16 +32,16 @@ def deformable_attention(
     batch, _, heads, dim = value.shape
     queries = locations.shape[1]
     grids = (2 * locations.float() - 1).transpose(1, 2).flatten(0, 1)  # [B * heads, Q, levels, points, 2]
-    sampled = []
+    shares = weights.transpose(1, 2).flatten(0, 1)[:, None]  # [B * heads, 1, Q, levels, points]
+    total = value.new_zeros(batch * heads, dim, queries)
+    # Weighed level by level: side by side, what is found on all levels would be copied, and it is large.
     for level, part in enumerate(torch.split(value, [h * w for h, w in shapes], dim=1)):
         image = part.permute(0, 2, 3, 1).reshape(batch * heads, dim, *shapes[level])
         # align_corners=False: -1 and 1 are the edges of the border pixels, as 0 and 1 are here. Places are never of
         # half precision: of 200 pixels in a row bfloat16 tells hardly every second one.
-        found = functional.grid_sample(image.float(), grids[:, :, level], align_corners=False)
-        sampled.append(found.to(value.dtype))
-    points = torch.stack(sampled, dim=-2).flatten(-2)  # [B * heads, dim, Q, levels * points]
-    shares = weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    return (points * shares).sum(-1).reshape(batch, heads * dim, queries).transpose(1, 2)
+        found = functional.grid_sample(image.float(), grids[:, :, level], align_corners=False).to(value.dtype)
+        total = total + (found * shares[..., level, :]).sum(-1)
+    return total.reshape(batch, heads * dim, queries).transpose(1, 2)
 
 
 class DeformableAttention(nn.Module):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synthgen.networks.mqformer.criterion import Predictions
 from synthgen.networks.mqformer.matcher import Truth
+from synthgen.networks.mqformer.predictions import Predictions
 
 #: How far a box's centre moves in halves of its sides, and its sides change; half of it is how often a label does.
 NOISE = 0.4

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from synthgen.networks.mqformer.boxes import cxcywh_to_xyxy, generalised_iou
 from synthgen.networks.mqformer.points import sample_points
+from synthgen.networks.mqformer.predictions import Predictions
 
 ALPHA = 0.25  # focal loss: the share of positives
 
@@ -49,7 +51,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costs:
-    """What each query of an image would cost for each of its objects: float32 [Q, n] each, unweighted.
+    """What each query of an image would cost for each of its objects, by layer: float32 [L, Q, n] each, unweighted.
 
     An object without a mask costs nothing in `mask` and `dice`, whoever gets it.
     """
@@ -61,7 +63,7 @@ class Costs:
     giou: Tensor
 
     def total(self, weights: Weights) -> Tensor:
-        """Their weighted sum, float32 [Q, n]."""
+        """Their weighted sum, float32 [L, Q, n]."""
         return (
             weights.label * self.label
             + weights.mask * self.mask
@@ -71,33 +73,29 @@ class Costs:
         )
 
 
-def costs(logits: Tensor, boxes: Tensor, mask_logits: Tensor, truth: Truth, points: Tensor) -> Costs:
-    """Compare the queries of one image with its objects.
+def costs(logits: Tensor, boxes: Tensor, guesses: Iterable[Tensor], truth: Truth, points: Tensor) -> Costs:
+    """Compare what L layers say of an image with its objects.
 
     Args:
-        logits: [Q, T], of each query for each text.
-        boxes: [Q, 4] CXCYWH in [0, 1].
-        mask_logits: [Q, h, w], of the padded image.
+        logits: [L, Q, T], of each query for each text.
+        boxes: [L, Q, 4] CXCYWH in [0, 1].
+        guesses: for each layer [Q, P], logits of masks at the points; taken one after another.
         points: [1, P, 2], where masks are compared; see `sample_points`. Those in `truth["ignore"]` do not count.
     """
-    probability = logits.float().sigmoid()
+    probability = logits[..., truth["labels"]].float().sigmoid()
     absent = (1 - ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
     present = ALPHA * (1 - probability) ** 2 * -(probability + 1e-8).log()
-    own, theirs = boxes.float()[:, None], truth["boxes"].float()
-    mask = logits.new_zeros(len(logits), len(theirs), dtype=torch.float32)
-    dice = mask.clone()
+    own, theirs = boxes.float()[..., None, :], truth["boxes"].float()
+    mask = dice = torch.zeros_like(probability)
     if len(truth["masks"]):
+        has_mask = truth["has_mask"]
+        place = (has_mask.cumsum(0) - 1).clamp(min=0)  # among those that have one
         counts = (sample_points(truth["ignore"][None].float(), points) == 0).float()  # [1, P]
-        there = sample_points(truth["masks"].float(), points)  # [m, P]
-        guess = sample_points(mask_logits.float(), points)  # [Q, P]
-        total = counts.sum().clamp(min=1)
-        right, wrong = functional.softplus(-guess) * counts, functional.softplus(guess) * counts
-        mask[:, truth["has_mask"]] = (right @ there.T + wrong @ (1 - there).T) / total
-        share = guess.sigmoid() * counts
-        both, sums = 2 * share @ there.T, share.sum(1, keepdim=True) + (there * counts).sum(1)
-        dice[:, truth["has_mask"]] = 1 - (both + 1) / (sums + 1)
+        there = sample_points(truth["masks"].float(), points) * counts  # [m, P]
+        pairs = [_mask_costs(guess.float(), there, counts) for guess in guesses]
+        mask, dice = (torch.stack(each)[..., place] * has_mask for each in zip(*pairs, strict=True))
     return Costs(
-        label=(present - absent)[:, truth["labels"]],
+        label=present - absent,
         mask=mask,
         dice=dice,
         box=(own - theirs).abs().sum(-1),
@@ -105,31 +103,59 @@ def costs(logits: Tensor, boxes: Tensor, mask_logits: Tensor, truth: Truth, poin
     )
 
 
+def _mask_costs(guess: Tensor, there: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and dice of [Q, P] and [m, P], where [1, P] counts: [Q, m] each."""
+    # Of a logit x and a truth t: t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x.
+    entropy = functional.softplus(guess) @ counts.T - guess @ there.T
+    share = guess.sigmoid()
+    both, sums = 2 * share @ there.T, share @ counts.T + there.sum(1)
+    return entropy / counts.sum().clamp(min=1), 1 - (both + 1) / (sums + 1)
+
+
 @torch.no_grad()
 def match(
-    logits: Sequence[Tensor],
-    boxes: Tensor,
-    mask_logits: Tensor,
+    layers: Sequence[Predictions],
     truths: Sequence[Truth],
     *,
     weights: Weights,
     points: int,
     generator: torch.Generator | None = None,
-) -> list[tuple[Tensor, Tensor]]:
-    """The cheapest assignment of each image.
+) -> list[list[tuple[Tensor, Tensor]]]:
+    """The cheapest assignment of each image in each layer. A GPU is waited for once.
 
     Args:
-        logits: for each image [Q, its texts]; boxes: [B, Q, 4]; mask_logits: [B, Q, h, w].
-        points: how many to compare masks at; they are drawn anew for each image.
+        points: how many to compare masks at; they are drawn anew for each image, for all layers together.
 
     Returns:
-        For each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
+        For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
     """
+    device = layers[0].boxes.device
     found = []
-    for own_logits, own_boxes, own_masks, truth in zip(logits, boxes, mask_logits, truths, strict=True):
-        drawn = torch.rand(1, points, 2, generator=generator, device=boxes.device)
-        cost = costs(own_logits, own_boxes, own_masks, truth, drawn).total(weights)
-        cost = cost.nan_to_num(_NEVER, _NEVER, -_NEVER)
-        queries, objects = linear_sum_assignment(cost.cpu().numpy())
-        found.append((torch.as_tensor(queries, device=boxes.device), torch.as_tensor(objects, device=boxes.device)))
-    return found
+    for i, truth in enumerate(truths):
+        drawn = torch.rand(1, points, 2, generator=generator, device=device)
+        cost = costs(
+            torch.stack([layer.logits[i] for layer in layers]),
+            torch.stack([layer.boxes[i] for layer in layers]),
+            _at(layers, i, drawn),
+            truth,
+            drawn,
+        ).total(weights)
+        found.append(cost.nan_to_num(_NEVER, _NEVER, -_NEVER))  # [L, Q, n]
+    flat = torch.cat([cost.flatten() for cost in found]).cpu()
+    parts = torch.split(flat, [cost.numel() for cost in found])
+    tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, found, strict=True)]
+    pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
+    whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
+    split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
+    each = [(queries, objects) for queries, objects in split]
+    return [each[i : i + len(truths)] for i in range(0, len(each), len(truths))]
+
+
+def _at(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
+    """For each layer [Q, P]: its masks of an image at points; features that layers share are sampled once."""
+    features = None
+    for layer in layers:
+        if layer.mask_features is not features:
+            features = layer.mask_features
+            there = sample_points(features[image].float(), points).to(features.dtype)  # [C, P]
+        yield layer.masks_of(image, slice(None), there)

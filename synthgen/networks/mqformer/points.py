@@ -17,8 +17,36 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         [N, P].
     """
-    grid = (2 * points - 1).expand(len(maps), -1, -1)[:, :, None]
-    return functional.grid_sample(maps[:, None], grid.to(maps.dtype), align_corners=False)[:, 0, :, 0]
+    grid = (2 * points - 1)[:, :, None].to(maps.dtype)
+    if len(grid) == 1:  # the maps as channels of one: places are worked out once
+        return functional.grid_sample(maps[None], grid, align_corners=False)[0, :, :, 0]
+    return functional.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
+
+
+def sample_bits(maps: Tensor, which: Tensor, points: Tensor) -> Tensor:
+    """As `sample_points(maps[which].float(), points)`, of masks that need not become numbers pixel by pixel for it.
+
+    Args:
+        maps: bool [M, H, W].
+        which: int64 [N], indices of maps.
+        points: [N, P, 2].
+
+    Returns:
+        float32 [N, P].
+    """
+    height, width = maps.shape[1:]
+    x, y = (points * points.new_tensor([width, height]) - 0.5).unbind(-1)
+    left, top = x.floor(), y.floor()
+    right_share, lower_share = x - left, y - top
+    bits, begin = maps.flatten(), which[:, None] * (height * width)
+    found = torch.zeros_like(x)
+    for down, in_y in ((0, 1 - lower_share), (1, lower_share)):
+        for right, in_x in ((0, 1 - right_share), (1, right_share)):
+            row, column = top.long() + down, left.long() + right
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            place = begin + row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            found += in_x * in_y * (bits[place] & inside)
+    return found
 
 
 def uncertain_points(

@@ -32,17 +32,10 @@ def total_losses(
         "label", "box", "giou", "mask", "dice", and with denoising these after "dn_": float32, of no dimension.
     """
     options: dict[str, Any] = {"weights": weights, "sampling": sampling, "generator": generator}
-    totals: dict[str, Tensor] = {}
     # In float32 also where the network ran in half precision: masks are compared by products of thousands of points.
     with torch.autocast(decoded.layers[-1].boxes.device.type, enabled=False):
-        found = [("", losses(layer, truths, objects=objects, **options)) for layer in decoded.layers]
+        found = [("", losses(decoded.layers, truths, objects=objects, **options))]
         if (denoised := decoded.denoised) is not None:
             copies = objects * denoised.groups
-            found += [
-                ("dn_", losses(layer, truths, objects=copies, known=denoised.matches, **options))
-                for layer in denoised.layers
-            ]
-        for prefix, parts in found:
-            for name, loss in parts.items():
-                totals[prefix + name] = totals.get(prefix + name, 0.0) + getattr(weights, name) * loss
-    return totals
+            found.append(("dn_", losses(denoised.layers, truths, objects=copies, known=denoised.matches, **options)))
+        return {prefix + name: getattr(weights, name) * loss for prefix, parts in found for name, loss in parts.items()}
