@@ -107,7 +107,8 @@ class DeformableAttention(nn.Module):
         weights = weights.softmax(-1).view(batch, queries, self.heads, self.levels, self.points)
         around = references[:, :, None, :, None]
         if references.shape[-1] == 2:
-            sizes = torch.tensor([[w, h] for h, w in shapes], dtype=offsets.dtype, device=offsets.device)
+            sizes = torch.tensor([[w, h] for h, w in shapes], dtype=offsets.dtype)
+            sizes = sizes.to(offsets.device, non_blocking=True)  # a GPU is not waited for
             locations = around + offsets / sizes[:, None]
         else:
             locations = around[..., :2] + offsets / self.points * around[..., 2:] * 0.5

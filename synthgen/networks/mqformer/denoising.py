@@ -87,7 +87,8 @@ def noised(truths: Sequence[Truth], texts: Sequence[int], groups: int) -> Noised
         boxes[i, :, : len(own)] = truth["boxes"][own]
         there[i, :, : len(own)] = True
         others[i] = count
-        matches.append((there[i].flatten().nonzero()[:, 0], own.repeat(groups)))
+        queries = torch.arange(groups * places, device=device).view(groups, places)[:, : len(own)].flatten()
+        matches.append((queries, own.repeat(groups)))
     wrong = torch.rand(labels.shape, device=device) < NOISE / 2
     other = (torch.rand(labels.shape, device=device) * others).long()  # which may be the right one, as in the reference
     shift = (2 * torch.rand(boxes.shape, device=device) - 1) * NOISE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from synthgen.networks.mqformer.backbone import ResNet, Swin
@@ -50,7 +51,8 @@ class MQFormer(nn.Module):
         wanted = [[(text, name) for text in own] for own, name in zip(texts, names, strict=True)]
         place = {asked: i for i, asked in enumerate(dict.fromkeys(asked for own in wanted for asked in own))}
         found = self.text_encoder([text for text, _ in place], [name for _, name in place])
-        return [found[[place[asked] for asked in own]] for own in wanted]
+        every = found[[place[asked] for own in wanted for asked in own]]
+        return list(torch.split(every, [len(own) for own in wanted]))
 
 
 def build(

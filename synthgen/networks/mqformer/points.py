@@ -35,7 +35,7 @@ def sample_bits(maps: Tensor, which: Tensor, points: Tensor) -> Tensor:
         float32 [N, P].
     """
     height, width = maps.shape[1:]
-    x, y = (points * points.new_tensor([width, height]) - 0.5).unbind(-1)
+    x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
     left, top = x.floor(), y.floor()
     right_share, lower_share = x - left, y - top
     bits, begin = maps.flatten(), which[:, None] * (height * width)
