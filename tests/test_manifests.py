@@ -10,7 +10,7 @@ from toys import kinds_of_layers as layers
 
 from synthgen import plugins
 from synthgen.cli import app
-from synthgen.demo.photographs import MANIFEST
+from synthgen.demo.photographs import TOY
 from synthgen.errors import SynthgenError
 from synthgen.records.store import ShardStore
 from synthgen.train.check import check
@@ -159,7 +159,7 @@ def test_segmentation_in_the_wild_has_its_25_sets() -> None:
 
 
 def test_the_toy_is_the_demos() -> None:
-    ours, demos = load(ROOT / "toy.yaml"), load(MANIFEST)
+    ours, demos = load(ROOT / "toy.yaml"), load(TOY)
     assert ours.model_copy(update={"store": None}) == demos.model_copy(update={"store": None})
     assert ours.store.resolve() == ROOT.parent / "demo/shards"
 
