@@ -1,4 +1,4 @@
-"""`synthgen train` on a Ray cluster: python -m pipelines.train --manifest manifests/toy.yaml ..."""
+"""`synthgen train` on a Ray cluster: python -m pipelines.train --manifest manifests/mqformer_full.yaml ..."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def train(
 
     \b
     Examples:
-      synthgen train --manifest manifests/toy.yaml
+      synthgen train --manifest demo/learn.yaml
       torchrun --nproc-per-node 8 -m synthgen train --manifest manifests/mqformer_full.yaml
     """
     own: dict[str, Any] = {"out": out, "store": store, "device": device, "bar": bar}
@@ -100,7 +100,7 @@ def ablate(
 
     \b
     Example:
-      synthgen ablate --manifest manifests/toy.yaml --seeds 5
+      synthgen ablate --manifest manifests/mqformer_full.yaml --seeds 5
     """
     from synthgen.train.ablate import ablate as compare
 
@@ -134,7 +134,7 @@ def evaluate(
 
     \b
     Example:
-      synthgen evaluate --checkpoint runs/toy/best.pt --manifest manifests/toy.yaml
+      synthgen evaluate --checkpoint runs/mqformer_full/best.pt --manifest manifests/seginw.yaml
     """
     from synthgen.devices import check_options
     from synthgen.train import measured
@@ -169,8 +169,8 @@ def predict(
 
     \b
     Examples:
-      synthgen predict photo.jpg "left horse" --checkpoint runs/toy/best.pt
-      synthgen predict photo.jpg --checkpoint runs/toy/best.pt
+      synthgen predict photo.jpg "left horse" --checkpoint runs/mqformer_full/best.pt
+      synthgen predict photo.jpg --checkpoint runs/mqformer_full/best.pt
     """
     from synthgen.train import predict as network
 

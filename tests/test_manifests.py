@@ -106,6 +106,22 @@ def test_the_commands_that_they_name_are_commands() -> None:
     assert seen > 40
 
 
+def test_examples_name_manifests_that_have_what_the_command_needs() -> None:
+    """Of `--help` and of the README: a best checkpoint is there only where something was evaluated."""
+    texts = [c.callback.__doc__ or "" for c in app.registered_commands if c.callback is not None]
+    texts.append((ROOT.parent / "README.md").read_text())
+    needs = {"train": {"mixture"}, "ablate": {"mixture", "eval"}, "evaluate": {"eval"}}
+    found = []
+    for command, rest in re.findall(r"synthgen (\w+) ([^\n`]*)", "\n".join(texts)):
+        wanted = [(name, needs.get(command, set())) for name in re.findall(r"--manifest manifests/(\S+)\.yaml", rest)]
+        wanted += [(name, {"mixture", "eval"}) for name in re.findall(r"runs/(\w+)/best\.pt", rest)]
+        for name, keys in wanted:
+            manifest = load(ROOT / f"{name}.yaml")
+            found.append(name)
+            assert all(getattr(manifest, key) for key in keys), f"synthgen {command} {rest}"
+    assert len(found) > 12
+
+
 def test_the_full_mixture_is_the_papers_table() -> None:
     ratios: dict[str, float] = {}
     for source in load(ROOT / "mqformer_full.yaml").mixture:
