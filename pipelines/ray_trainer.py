@@ -57,6 +57,11 @@ def ray_trainer(
     """
     manifest = load(path, store=store)
     run = (out or Path("runs") / manifest.name).absolute()
+    # Paths from here, before a cluster is joined: Ray may unpack the working directory anew, and this one is gone then.
+    config: dict[str, Any] = {
+        "path": path.absolute(), "out": run, "store": manifest.store.absolute(), "readers": readers,
+        "environment": cluster.environment(),
+    }  # fmt: skip
     cluster.refuse_passing(run, "the run's folder", "--out")
     if device not in ("auto", "cpu", "cuda"):
         raise SynthgenError(f"--device {device} is for Ray to choose on a cluster; say cuda, cpu or auto")
@@ -70,9 +75,7 @@ def ray_trainer(
     if bool(gpus) != (device == "cuda") and device != "auto":
         raise SynthgenError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other; take one out")
     need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
-    config = {
-        "path": path.absolute(), "out": run, "store": manifest.store.absolute(), "gpus": gpus, "readers": readers
-    }  # fmt: skip
+    config["gpus"] = gpus
     before, deaths = folder.newest(run), 0
     with cluster.warnings_told():
         while True:
@@ -113,7 +116,7 @@ def _start(config: Mapping[str, Any], workers: int, need: dict[str, float], bar:
     run.parent.mkdir(parents=True, exist_ok=True)
     # Ray's own results go here, of which there are none: what matters is whether every node sees it.
     with tempfile.TemporaryDirectory(prefix=f".{run.name}-", dir=run.parent) as shared, letters.Box(bar) as box:
-        options: dict[str, Any] = {"worker_runtime_env": {"env_vars": cluster.environment()}}
+        options: dict[str, Any] = {"worker_runtime_env": {"env_vars": config["environment"]}}
         trainer = TorchTrainer(
             _work,
             train_loop_config={**config, "shared": shared, "address": box.address},

@@ -50,22 +50,32 @@ def written(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ray_cluster.Cluster]:
     made = ray_cluster.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "num_gpus": 0,
+            "include_dashboard": True,
+            # Free ones, as another cluster may run on this machine.
+            "dashboard_port": 0,
+            "dashboard_agent_listen_port": 0,
+        },
     )
     made.add_node(num_cpus=1, num_gpus=0)
     yield made
     made.shutdown()
 
 
-def start(place: Path, cluster: ray_cluster.Cluster, *words: str) -> subprocess.Popen[str]:
+def environment() -> dict[str, str]:
     own = {key: value for key, value in os.environ.items() if not key.startswith(("SYNTHGEN_", "RAY_"))}
-    own |= {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1",
-        "RAY_ADDRESS": cluster.address,
-    }  # fmt: skip
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    return own | {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+def start(place: Path, cluster: ray_cluster.Cluster, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.train", "--manifest", "m.yaml", *words],
-        cwd=place, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=place, env=environment() | {"RAY_ADDRESS": cluster.address},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         # Whoever runs in the background passes on that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
@@ -171,6 +181,29 @@ def test_a_workers_mistake_is_one_sentence(cluster, tmp_path):
     assert "no layer toy/train/humans in" in told
     assert told.count("humans") <= 3 and "Traceback" not in told and "died" not in told
     assert not (tmp_path / "runs/toy").exists()
+
+
+@pytest.mark.slow
+def test_ray_job_submit_of_a_folder_with_its_manifest(cluster, tmp_path):
+    """Manifest and shards go along; the run may not lie with them, as Ray deletes the folder."""
+    place = tmp_path / "project"
+    place.mkdir()
+    written(place).write_text(TEXT.replace(f"steps: {STEPS}", "steps: 2"))
+    for out, code in (("runs/toy", 2), (str(tmp_path / "run"), 0)):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", "."),
+                *("--address", f"http://{cluster.webui_url}", "--"),
+                *(sys.executable, "-m", "pipelines.train", "--manifest", "m.yaml", "--out", out, "--workers", "2"),
+            ],
+            cwd=place, env=environment(), capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        if code:
+            assert "lies in the job's working directory, which Ray deletes; give a folder that all nodes" in said, said
+        else:
+            assert done.returncode == 0, said
+            assert f"2 steps learned; the network is {out}/step-00000002.pt" in said
 
 
 # --- without a cluster ------------------------------------------------------------------------------------------------
