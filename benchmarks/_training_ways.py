@@ -130,8 +130,6 @@ def mask2former(
             encoder_feedforward_dim=4 * model.dim, dim_feedforward=8 * model.dim, output_auxiliary_logits=True,
         )
     ).to(device).train()  # fmt: skip
-    if manifest.schedule.checkpointing:
-        network.gradient_checkpointing_enable()
     whole = network.model
     parts.watch(whole.pixel_level_module.encoder, "backbone")
     parts.watch(whole.pixel_level_module.decoder, "pixel decoder")

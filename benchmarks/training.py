@@ -48,7 +48,7 @@ def main() -> None:
     options.add_argument("--denoising", type=int, default=0, help="groups of noised objects, of ours")
     options.add_argument("--device", default="auto")
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    options.add_argument("--checkpointing", action="store_true", help="compute activations twice, keep none")
+    options.add_argument("--checkpointing", action="store_true", help="of ours, train and backbone")
     options.add_argument("--steps", type=int, help="timed, each way in each round; default: 20, on a CPU 2")
     options.add_argument("--batches", type=int, default=2, help="different ones, which are taken by turns")
     options.add_argument("--workers", type=int, default=4, help="reader processes of `train`")
