@@ -115,6 +115,21 @@ def _is_of_memory(why: RuntimeError) -> bool:
 
 
 @contextmanager
+def memory_told(remedy: str) -> Iterator[None]:
+    """Turn a device's want of memory into a sentence.
+
+    Raises:
+        SynthgenError: with the remedy.
+    """
+    try:
+        yield
+    except RuntimeError as why:
+        if not _is_of_memory(why):
+            raise
+        raise SynthgenError(f"the device's memory is too small ({str(why).splitlines()[0][:200]}); {remedy}") from None
+
+
+@contextmanager
 def _lost_device_told() -> Iterator[None]:
     try:
         yield

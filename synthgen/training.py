@@ -53,7 +53,7 @@ def train(
 
     The manifest is checked first, as `synthgen check` does. Kill it at any moment and type the same command again: it
     goes on from its last checkpoint, and learns what it would have learned undisturbed; bit for bit in one process on
-    the same kind of device.
+    a CPU.
 
     \b
     Examples:
@@ -70,9 +70,11 @@ def train(
             "`torchrun --nproc-per-node N -m synthgen train`"
         )
     else:
+        from synthgen.devices import memory_told
         from synthgen.train import loop
 
-        done = loop.train(manifest, workers=readers, **own)
+        with memory_told("raise schedule.accumulate, say schedule.checkpointing: true, or lower augment.size"):
+            done = loop.train(manifest, workers=readers, **own)
     if done.is_first:
         say(*done.lines())
 

@@ -46,15 +46,15 @@ def new_file(final: Path, *, remedy: str = "choose another --store") -> Iterator
         _fsync(final.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Put a small file in place, whole or not at all, as a shard is put."""
-    with new_file(path) as temporary:
+def write_text(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
+    """Put a small file in place, whole or not at all, as a shard is put; see `new_file`."""
+    with new_file(path, remedy=remedy) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def append_line(path: Path, text: str) -> None:
+def append_line(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
     """Add a line to a log with one write: the lines of two writers may interleave, their letters may not."""
-    with _in_words(path):
+    with _in_words(path, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             # A path need not be UTF-8. Its odd bytes become what JSON reads back as the same: \udcff.

@@ -27,6 +27,9 @@ VERSION = 1
 #: Pixels that a side of what a network sees may have at most.
 _LONGEST = 8192
 
+#: What only some networks of one kind have, by the beginning of its name.
+_NOISED, _TEXTS = "decoder.label_enc.", "text_encoder."
+
 #: Names of categories that are kept for who predicts without saying what.
 MOST_NAMES = 5000
 
@@ -72,7 +75,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     content = {"about": json.dumps(about), "model": dict(checkpoint.weights), "training": dict(checkpoint.training)}
     # To a file, not a path: torch writes the name of a path into the archive, and this one is drawn.
     with new_file(path, remedy="choose another --out") as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as why:  # its archive is not whole; what the system said, as of a full disk, lies beneath
+            raise (why.__context__ if isinstance(why.__context__, OSError) else why) from None
 
 
 def read(path: Path) -> Checkpoint:
@@ -92,12 +98,12 @@ def read(path: Path) -> Checkpoint:
             kind=str(about["kind"]),
             step=int(about["step"]),
             model=dict(about["model"]),
-            names=tuple(map(str, about["names"])),
+            names=tuple(map(str, about["names"]))[:MOST_NAMES],
             weights=files.tensors(content.get("model"), path),
             eval_size=_sides(about["eval_size"]),
             training=training if isinstance(training, dict) else {},
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as why:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as why:
         told = why if type(why) is ValueError or isinstance(why, files.MoreThanWeightsError) else "it is damaged"
         raise SynthgenError(f"{path} cannot be used as a checkpoint: {told}") from None
 
@@ -119,6 +125,31 @@ def learned(module: nn.Module) -> dict[str, Tensor]:
         for name, value in state.items()
         if first[id(value)] == name and not (frozen and name.startswith(frozen))
     }
+
+
+def begin_with(network: MQFormer, path: Path) -> None:
+    """Put the weights of a checkpoint into a network that is to learn on from them.
+
+    What is of training alone, the noised objects' table, may be in one of the two only; so may a text encoder that
+    learns from now on.
+
+    Raises:
+        SynthgenError: the file is not what it should be, or is of another network.
+    """
+    found, own = read(path), learned(network)
+    if found.kind != "mqformer":
+        raise SynthgenError(f"{path} is a checkpoint of a {found.kind[:40]}, not of MQ-Former; mend model.weights")
+    theirs = {name: value for name, value in found.weights.items() if name in own or not name.startswith(_NOISED)}
+    if not network.text_encoder.trainable and any(name.startswith(_TEXTS) for name in theirs):
+        raise SynthgenError(f"the text encoder of {path} has learned with the rest; say model.train_text_encoder: true")
+    for name in sorted(own.keys() | theirs.keys()):
+        here, there = (list(state[name].shape) if name in state else "not" for state in (own, theirs))
+        if here != there and not (there == "not" and name.startswith((_NOISED, _TEXTS))):
+            raise SynthgenError(
+                f"{path} is of another network than model: describes ({name[:80]} is {there} there and {here} here); "
+                "say of it what the manifest.yaml beside that file says, or take model.weights out"
+            )
+    network.load_state_dict(theirs, strict=False)
 
 
 def load_network(path: Path, *, device: torch.device, text_encoder: str | None = None) -> tuple[MQFormer, Checkpoint]:

@@ -22,18 +22,23 @@ from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError
-from synthgen.records.files import new_file, write_text
+from synthgen.records.files import new_file, remove_leftovers, write_text
 from synthgen.train.manifest import Manifest
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 #: What of a manifest does not decide what is learned.
 _FREE = {"readers", "store", "eval", "eval_size"}
-_FREE_IN_SCHEDULE = {"checkpoint_every", "keep", "evaluate_every"}
+_FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "checkpoint_every", "keep", "evaluate_every"}
+
+#: Where the folder cannot be written.
+REMEDY = "choose another --out"
 
 
 def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int, device: str) -> None:
     """Make the folder, or see that it is of the same run; `run.json` gets a paragraph for every start.
+
+    A run without a checkpoint has learned nothing that counts: it begins anew, whatever it was to be.
 
     Raises:
         SynthgenError: something else lies there, or another run's.
@@ -43,16 +48,17 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
     starts = []
     if about.exists():
         try:
-            earlier = json.loads(about.read_text())
+            earlier = json.loads(about.read_text(encoding="utf-8"))
             differs, starts = _differing(earlier["recipe"], recipe), list(earlier["starts"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{about} is damaged; choose another --out") from None
-        if differs:
+        if differs and (newest(folder) or (folder / "best.pt").exists()):
             raise SynthgenError(
                 f"{folder} was trained with another {', '.join(differs)}; choose another --out, or take it back"
             )
     elif folder.is_dir() and any(folder.iterdir()):
         raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
+    remove_leftovers(folder)  # of a checkpoint as of a log: what a killed process was writing
     starts.append(
         {
             "command": sys.argv,
@@ -65,8 +71,8 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
             "processes": world,
         }
     )
-    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"))
-    write_text(about, json.dumps({"recipe": recipe, "starts": starts}, indent=1) + "\n")
+    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
+    write_text(about, json.dumps({"recipe": recipe, "starts": starts}, indent=1) + "\n", remedy=REMEDY)
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -87,7 +93,7 @@ def newest(folder: Path) -> Path | None:
 
 def best(folder: Path, path: Path) -> None:
     """Give a checkpoint the name `best.pt` as well."""
-    with new_file(folder / "best.pt", remedy="choose another --out") as temporary:
+    with new_file(folder / "best.pt", remedy=REMEDY) as temporary:
         try:
             os.link(path, temporary)
         except OSError:  # file systems of clouds have no such
@@ -110,6 +116,10 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
     for source in said["mixture"]:
         source.pop("images")
     said["exclude"] = [Path(name).name for name in said["exclude"]]
+    for section in ("model", "captioner"):  # wherever the command is given from
+        for key, one in (said[section] or {}).items():
+            if isinstance(one, str) and "/" in one:
+                said[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
     said["schedule"] = {key: value for key, value in said["schedule"].items() if key not in _FREE_IN_SCHEDULE}
     return {"kind": kind, **said}
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from synthgen.errors import SynthgenError
 from synthgen.records.files import append_line, write_text
+from synthgen.train.folder import REMEDY
 
 
 class Journal:
@@ -20,22 +22,34 @@ class Journal:
 
     Args:
         step: the first step that will be written.
+
+    Raises:
+        SynthgenError: what lies there is no log, or cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self._log = folder / "log.jsonl"
         if self._log.exists():
-            lines = self._log.read_text().splitlines(keepends=True)
-            before = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            lines = self._log.read_bytes().splitlines(keepends=True)
+            before = [line for i, line in enumerate(lines, 1) if line.endswith(b"\n") and self._step(line, i) < step]
             if len(before) < len(lines):
-                write_text(self._log, "".join(before))
+                write_text(self._log, b"".join(before).decode(), remedy=REMEDY)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, step: int, values: Mapping[str, float], *, under: str = "train") -> None:
         """Numbers by name."""
-        append_line(self._log, json.dumps({"step": step, "of": under, **values}))
+        append_line(self._log, json.dumps({"step": step, "of": under, **values}), remedy=REMEDY)
         for name, value in values.items():
             self._board.add_scalar(f"{under}/{name}", value, step)
+
+    def _step(self, line: bytes, number: int) -> int:
+        """Of a line that was written."""
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            raise SynthgenError(
+                f"line {number} of {self._log} is damaged; take it out, or move the file away: a new one is begun"
+            ) from None
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         """uint8 [H, W, 3], RGB."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from synthgen.networks.mqformer.criterion import Sampling
 from synthgen.networks.mqformer.matcher import Weights
@@ -70,6 +72,30 @@ class Learner(Protocol):
         """What it finds in a batch, beside what is to be found: uint8 [H, W, 3] each; a few, or none."""
 
 
+class Losses(nn.Module):
+    """Losses as a forward pass: what DistributedDataParallel wraps."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.module, self._learner = learner.module, learner
+
+    def forward(self, batch: Batch, objects: float) -> dict[str, Tensor]:
+        """See `Learner.losses`."""
+        return self._learner.losses(batch, objects=objects)
+
+
+def in_ranks(learner: Learner, here: Ranks) -> nn.Module:
+    """The losses of a learner, whose gradients are averaged over the processes."""
+    losses = Losses(learner)
+    if here.world == 1:
+        return losses
+    # Buffers never change; newer versions of torch have another name for it, and warn of the old one.
+    known = signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(losses, **options)
+
+
 class Segmentation:
     """MQ-Former as a manifest describes it; see `Learner`."""
 
@@ -84,10 +110,10 @@ class Segmentation:
         self._weights, self._sampling = Weights(), Sampling(points=schedule.mask_points)
 
     def section(self) -> dict[str, Any]:
-        """The manifest's `model`."""
+        """The manifest's `model`, without what it began with."""
         return {
             key: str(Path(said).absolute()) if key in _PATHS and "/" in said else said
-            for key, said in self._model.model_dump(mode="json").items()
+            for key, said in self._model.model_dump(mode="json", exclude={"weights"}).items()
         }
 
     def groups(self, schedule: Schedule) -> list[dict[str, Any]]:

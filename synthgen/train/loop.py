@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from synthgen.errors import SynthgenError
 from synthgen.records.files import write_text
@@ -27,7 +26,7 @@ from synthgen.train.batch import Batch
 from synthgen.train.captioner import Captioning
 from synthgen.train.check import NewBar, NoBar, check
 from synthgen.train.journal import Journal
-from synthgen.train.learner import Learner, Segmentation
+from synthgen.train.learner import Learner, Segmentation, in_ranks
 from synthgen.train.loader import Loader, joined
 from synthgen.train.manifest import Manifest, load
 from synthgen.train.measured import Measured
@@ -87,7 +86,8 @@ def train(
         bar: makes what counts progress for a person.
 
     Raises:
-        SynthgenError: the manifest has mistakes; the folder is another run's; a loss is no number; a reader died.
+        SynthgenError: the manifest has mistakes; the folder is another run's or cannot be written; a loss is no number;
+            a reader died.
     """
     with together(device) as here:
         checked = here.by_the_first(lambda: check(path, store=store, bar=bar))
@@ -95,23 +95,28 @@ def train(
         if not manifest.mixture:
             raise SynthgenError(f"{path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        learner = _learner(manifest, here)
+        learner = _learner(manifest, here, begins=folder.newest(run) is None)
         here.by_the_first(
             lambda: folder.begin(
                 run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device)
             )
         )
         if here.rank == 0:
-            write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n")
+            write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n", remedy=folder.REMEDY)
             for file in learner.beside:
-                write_text(run / file.name, file.read_text(encoding="utf-8"))
+                write_text(run / file.name, file.read_text(encoding="utf-8"), remedy=folder.REMEDY)
         own = manifest.readers.workers if workers is None else workers
         return _Run(manifest, run, learner, here, own, bar).go()
 
 
-def _learner(manifest: Manifest, here: Ranks) -> Learner:
+def _learner(manifest: Manifest, here: Ranks, *, begins: bool = True) -> Learner:
     torch.manual_seed(_seed(manifest.seed, "weights"))  # those that come from nowhere
-    return Segmentation(manifest, here.device) if manifest.captioner is None else Captioning(manifest, here.device)
+    if manifest.captioner is not None:
+        return Captioning(manifest, here.device)
+    learner = Segmentation(manifest, here.device)
+    if begins and manifest.model.weights is not None:
+        checkpoint.begin_with(learner.module, Path(manifest.model.weights))
+    return learner
 
 
 class _Run:
@@ -135,7 +140,7 @@ class _Run:
         self._place: Mapping[str, Any] | None = None
         if (last := folder.newest(run)) is not None:
             self._resume(last)
-        self._forward = _in_ranks(learner, here)
+        self._forward = in_ranks(learner, here)
         self._plan = planned(manifest)
 
     def go(self) -> Trained:
@@ -148,6 +153,9 @@ class _Run:
             left = (schedule.steps - first) * schedule.batch_size
             progress = stack.enter_context(self._bar("training", left, "images"))
             told = 0.0
+            measured_as = folder.results(self._folder, first)
+            if first and self._is_due() and not self._here.by_the_first(measured_as.exists):
+                results = self._evaluate(loader, journal)  # where it was broken off
             for step in range(first, schedule.steps):
                 began = time.monotonic()
                 portions = [next(loader) for _ in range(schedule.accumulate)]
@@ -162,16 +170,14 @@ class _Run:
                 said = note(values) if time.monotonic() - told > _EVERY else None
                 told = time.monotonic() if said else told
                 progress.advance(schedule.batch_size, said)
-                last = self._step == schedule.steps
-                if last or (schedule.evaluate_every and self._step % schedule.evaluate_every == 0):
-                    results = self._evaluate(journal)
-                if last or self._step % schedule.checkpoint_every == 0 or results:
-                    self._save(loader, results)
+                due = self._is_due()
+                if due or self._step == schedule.steps or self._step % schedule.checkpoint_every == 0:
+                    self._save(loader)  # before it is measured, which may fail where learning does not
                     if journal is not None:
                         for i, picture in enumerate(self._learner.pictures(portions[0])):
                             journal.picture(step, f"target and prediction/{i}", picture)
-                if not last:
-                    results = ()
+                if due:
+                    results = self._evaluate(loader, journal)
             seen = joined(self._here.gathered(loader.state()))["seen"]
         lines = seen_lines(self._manifest, seen)
         if self._here.rank == 0:
@@ -213,27 +219,32 @@ class _Run:
             self._average.update()
         return {**values, "lr": self._schedule.lr * share_of_rate(self._schedule, step)}
 
-    def _evaluate(self, journal: Journal | None) -> tuple[Measured, ...]:
-        if not self._manifest.eval:
-            return ()
+    def _is_due(self) -> bool:
+        """Whether what was learned so far is to be measured."""
+        every = self._schedule.evaluate_every or self._schedule.steps
+        return bool(self._manifest.eval) and (self._step % every == 0 or self._step == self._schedule.steps)
+
+    def _evaluate(self, loader: Loader, journal: Journal | None) -> tuple[Measured, ...]:
+        """Measure it, and keep it as the best, where it is; the results are written last: then it is done."""
         self._learner.module.eval()
         with self._average.swapped() if self._average is not None else nullcontext():
             found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
         self._learner.module.train()
+        score = sum(one.values[one.metric] for one in found) / len(found)
+        if self._here.by_the_first(lambda: score > self._best):
+            self._best = score
+            self._save(loader, is_best=True)
         if journal is not None:
             for one in found:
                 journal.write(self._step - 1, one.values, under=one.source)
             measured.save(folder.results(self._folder, self._step), found, step=self._step)
         return found
 
-    def _save(self, loader: Loader, results: Sequence[Measured]) -> None:
-        """Write a checkpoint; with what was measured, it may be the best."""
+    def _save(self, loader: Loader, *, is_best: bool = False) -> None:
+        """Write a checkpoint."""
         place = joined(self._here.gathered(loader.state()))
         if self._here.rank:
             return
-        score = sum(one.values[one.metric] for one in results) / len(results) if results else -math.inf
-        is_best = score > self._best
-        self._best = max(score, self._best)
         weights = checkpoint.learned(self._learner.module)
         training: dict[str, Any] = {
             "optimiser": self._optimiser.state_dict(), "place": json.dumps(place), "best": self._best
@@ -269,27 +280,11 @@ class _Run:
             self._learner.module.load_state_dict(weights, strict=False)
             self._optimiser.load_state_dict(found.training["optimiser"])
             self._place, self._best = json.loads(found.training["place"]), float(found.training["best"])
-        except (KeyError, ValueError, RuntimeError):
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
             raise SynthgenError(
                 f"{path} does not fit its run; delete it, and the checkpoint before it is taken"
             ) from None
         self._step = found.step
-
-
-class _Forward(nn.Module):
-    """Losses as a forward pass: what DistributedDataParallel wraps."""
-
-    def __init__(self, learner: Learner) -> None:
-        super().__init__()
-        self.module, self._learner = learner.module, learner
-
-    def forward(self, batch: Batch, objects: float) -> dict[str, Tensor]:
-        return self._learner.losses(batch, objects=objects)
-
-
-def _in_ranks(learner: Learner, here: Ranks) -> nn.Module:
-    forward = _Forward(learner)
-    return DistributedDataParallel(forward, broadcast_buffers=False) if here.world > 1 else forward
 
 
 def _seed(seed: int, what: str) -> int:

@@ -34,6 +34,8 @@ _PUBLISHED = {
 def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> MQFormer:
     """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
 
+    Those of `model.weights` are for `checkpoint.begin_with` to put in.
+
     Args:
         checkpointing: compute activations a second time in the backward pass instead of keeping them.
         device: "meta" makes all but the text encoder without memory.
@@ -64,7 +66,7 @@ def is_names(task: str) -> bool:
 
 def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:
     path = None
-    if model.backbone != "tiny" and model.backbone_weights != "random":
+    if model.backbone != "tiny" and model.backbone_weights != "random" and model.weights is None:
         said = model.backbone_weights
         path = _here(model.backbone, "backbone_weights") if said == "pretrained" else _there(said, "backbone_weights")
     drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0

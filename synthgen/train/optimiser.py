@@ -20,7 +20,7 @@ def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, 
 
     Args:
         rates: the learning rate of parts, by the beginning of their parameters' names; others have `schedule.lr`.
-            What has rate 0 is no part of a group.
+            What has rate 0 is no part of a group, and needs no gradients from now on.
 
     Returns:
         AdamW's groups; "initial_lr" is the rate that `set_rates` goes by.
@@ -37,7 +37,9 @@ def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, 
             continue
         rate = next((rate for start, rate in rates.items() if name.startswith(start)), schedule.lr)
         free = name in norms or parameter.dim() == 0 or name.endswith(_TABLES)
-        if rate:
+        if not rate:
+            parameter.requires_grad_(False)
+        else:
             groups.setdefault((rate, 0.0 if free else schedule.weight_decay), []).append(parameter)
     return [
         {"params": own, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()

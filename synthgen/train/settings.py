@@ -44,6 +44,10 @@ def _weights(value: str, info: ValidationInfo) -> str:
     return _named_or_path(value, ORIGINS, "weights", "a file or a folder", info)
 
 
+def _file(value: str, info: ValidationInfo) -> str:
+    return str(Path((info.context or {}).get("folder", ".")) / value)
+
+
 def _words(value: str, info: ValidationInfo) -> str:
     return _named_or_path(value, (), "words", "a folder", info)
 
@@ -72,6 +76,7 @@ class Model(Section):
     Attributes:
         backbone: of `tiny`, for tests and toys, there are no weights: it begins with random ones.
         backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights.
+        weights: a checkpoint of such a network, to begin with; None = the backbone's and the text encoder's alone.
         queries: mixed, or one of the two kinds alone.
         exchange: whether the two kinds attend to each other in every layer.
         denoising: most groups of noised objects that are learned from beside the queries (DN-DETR; fewer where an image
@@ -82,6 +87,7 @@ class Model(Section):
 
     backbone: Literal["resnet50", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"] = "swin_t"
     backbone_weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
+    weights: Annotated[str | None, AfterValidator(lambda value, info: value and _file(value, info))] = None
     queries: Literal["mixed", "learnable", "conditional"] = "mixed"
     learnable_queries: _Count = 100
     conditional_queries: _Count = 300
@@ -95,6 +101,8 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _some_queries(self) -> Model:
+        if self.weights is not None and "backbone_weights" in self.model_fields_set:
+            raise ValueError("weights hold the backbone's as well; take backbone_weights out")
         for kind, other in (("learnable", "conditional"), ("conditional", "learnable")):
             key = f"{kind}_queries"
             if self.queries in ("mixed", kind) and not getattr(self, key):

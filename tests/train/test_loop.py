@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from synthgen.errors import SynthgenError
 from synthgen.train import checkpoint, folder, journal, loop
 from synthgen.train.learner import Segmentation
 from synthgen.train.manifest import load
+from synthgen.train.measured import Measured
 from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
 from synthgen.train.ranks import together
 from synthgen.train.settings import Schedule
@@ -315,4 +317,195 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         main()
     out = capsys.readouterr().out
     assert not end.value.code
-    assert "1 steps learned; the network is runs/toy/step-00000001.pt" in out and "what the model saw" in out
+    assert "1 step learned; the network is runs/toy/step-00000001.pt" in out and "what the model saw" in out
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path):
+    first = loop.train(written(tmp_path, "steps: 2, ema: 0.5"), out=tmp_path / "first")
+    path = written(tmp_path, "steps: 2, checkpoint_every: 1", model=", denoising: 1, weights: first/best.pt")
+    path.write_text(path.read_text() + "seed: 5\n")
+    with pytest.raises(SynthgenError, match=r"first/best\.pt cannot be used as a checkpoint: it cannot be read"):
+        loop.train(path, out=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    weights = tmp_path / "first" / "best.pt"
+    weights.write_bytes(first.checkpoint.read_bytes())
+    learned = checkpoint.read(first.checkpoint).weights
+    begun = loop._learner(load(path), next(_alone())).module.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in learned.items())
+    assert "decoder.label_enc.weight" in begun and "decoder.label_enc.weight" not in learned
+    second = loop.train(path, out=tmp_path / "second")
+    about = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert about["recipe"]["model"]["weights"] == str(weights)
+    checkpoint.load_network(second.checkpoint, device=torch.device("cpu"))
+    # Once there is a checkpoint, what it began with is no longer asked for.
+    second.checkpoint.unlink()
+    weights.unlink()
+    again = loop.train(path, out=tmp_path / "second")
+    assert again.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "other", "sentence"),
+    [
+        ("dim: 32", "dim: 64", r"another network than model: describes \(.* is \[.*32.*\] there and \[.*64.*\] here\)"),
+        ("decoder_layers: 1", "decoder_layers: 2", r"\(decoder\.layers\.1\..* is not there and \["),
+        (
+            ", weights",
+            ", exchange: false, weights",
+            r"exchange\..* is \[.*\] there and not here\)",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, said, other, sentence):
+    done = loop.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
+    path = written(tmp_path, "steps: 1", model=f", weights: {done.checkpoint}")
+    path.write_text(path.read_text().replace(said, other))
+    with pytest.raises(SynthgenError, match=sentence):
+        loop.train(path, out=tmp_path / "other")
+
+
+def test_a_text_encoder_that_learned_goes_on_learning(tmp_path):
+    done = loop.train(written(tmp_path, "steps: 1", model=", train_text_encoder: true"), out=tmp_path / "run")
+    path = written(tmp_path, "steps: 1", model=f", weights: {done.checkpoint}")
+    with pytest.raises(SynthgenError, match=r"has learned with the rest; say model\.train_text_encoder: true"):
+        loop.train(path, out=tmp_path / "other")
+
+
+def test_what_has_learned_nothing_begins_anew_and_what_saves_memory_changes(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(SynthgenError, match="is not divisible"):
+        loop.train(written(tmp_path, "steps: 2, accumulate: 3"), out=run)
+    (run / f".step-00000001.pt.{os.uname().nodename}.999999999.deadbeef.tmp").write_bytes(b"half")
+    loop.train(written(tmp_path, "steps: 1, accumulate: 1"), out=run)
+    assert not list(run.glob(".step*"))
+    done = loop.train(written(tmp_path, "steps: 1, accumulate: 2, checkpointing: true"), out=run)
+    assert done.steps == 0
+    with pytest.raises(SynthgenError, match=r"was trained with another schedule\.steps"):
+        loop.train(written(tmp_path, "steps: 2"), out=run)
+
+
+def test_a_run_is_the_same_from_wherever_it_is_called(tmp_path, monkeypatch):
+    path = written(tmp_path, "steps: 1")
+    first = loop.train(path, out=tmp_path / "first").checkpoint
+    path = written(tmp_path, "steps: 1", model=f", weights: first/{first.name}")
+    loop.train(path, out=tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "photos")
+    assert loop.train(Path("..", path.name), out=tmp_path / "run").steps == 0
+
+
+def test_files_of_a_run_that_are_damaged_are_told(tmp_path):
+    path = written(tmp_path, "steps: 2, checkpoint_every: 1")
+    run = tmp_path / "run"
+    done = loop.train(path, out=run)
+    done.checkpoint.unlink()
+    log = (run / "log.jsonl").read_bytes()
+    for wrong in (b"\0\0\n", b"\xff{\n", b"[]\n", b'{"step": Infinity}\n'):
+        (run / "log.jsonl").write_bytes(log.splitlines(keepends=True)[0] + wrong)
+        with pytest.raises(SynthgenError, match=r"line 2 of .*log\.jsonl is damaged"):
+            loop.train(path, out=run)
+    (run / "log.jsonl").write_bytes(log[:-9])  # a line that was never ended is no damage
+    assert loop.train(path, out=run).steps == 1
+    for wrong in ("[]", '{"recipe": "", "starts": []}', "[" * 100_000, "\0"):
+        (run / "run.json").write_text(wrong)
+        with pytest.raises(SynthgenError, match=r"run\.json is damaged; choose another --out"):
+            loop.train(path, out=run)
+    with pytest.raises(SynthgenError, match="choose another --out"):
+        loop.train(path, out=path / "run")  # below a file
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    class Full:
+        left = 1000
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def write(self, data):
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(Path, "open", lambda *_: Full())
+    about = checkpoint.Checkpoint("mqformer", 1, {}, (), {"a": torch.zeros(100_000)})
+    with pytest.raises(SynthgenError, match=r"no space left to write .*x\.pt; make room and run the same"):
+        checkpoint.save(tmp_path / "x.pt", about)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_that_are_none_make_no_checkpoint(tmp_path):
+    done = loop.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
+    content = torch.load(done.checkpoint)
+    for key, wrong in (("step", "Infinity"), ("eval_size", "[1, Infinity]")):
+        about = {**json.loads(content["about"]), key: "HERE"}
+        torch.save({**content, "about": json.dumps(about).replace('"HERE"', wrong)}, tmp_path / "x.pt")
+        with pytest.raises(SynthgenError, match="cannot be used as a checkpoint: it is damaged"):
+            checkpoint.read(tmp_path / "x.pt")
+
+
+def test_what_is_measured_may_fail_and_is_measured_again(tmp_path, monkeypatch):
+    path = written(tmp_path, "steps: 4, checkpoint_every: 3, evaluate_every: 2")
+    layers.commit(tmp_path, [layers.row(100)], name="toy/val/human")
+    path.write_text(path.read_text().replace("augment:", EVAL))
+    whole = loop.train(path, out=tmp_path / "whole")
+    scores = {2: 5.0, 4: 7.0}
+    real, calls = Segmentation.measured, list[int]()
+
+    def measured(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) in (1, 3):
+            raise SynthgenError("no images")
+        (found,) = real(self, *args, **kwargs)
+        return [replace(found, values={found.metric: scores[2 if len(calls) == 2 else 4]})]
+
+    monkeypatch.setattr(Segmentation, "measured", measured)
+    run = tmp_path / "run"
+    steps = []
+    for _ in range(2):
+        with pytest.raises(SynthgenError, match="no images"):
+            loop.train(path, out=run)
+        steps.append(folder.newest(run).name)
+    assert steps == ["step-00000002.pt", "step-00000004.pt"]  # what was learned is not learned again
+    assert checkpoint.read(run / "best.pt").step == 2
+    done = loop.train(path, out=run)
+    assert done.steps == 0 and isinstance(done.measured[0], Measured) and done.measured[0].values == {"AP": 7.0}
+    assert checkpoint.read(run / "best.pt").step == 4 and folder.results(run, 4).exists()
+    assert done.checkpoint.name == whole.checkpoint.name
+    ours, theirs = (checkpoint.read(one).weights for one in (done.checkpoint, whole.checkpoint))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    loop.train(path, out=run)
+    assert len(calls) == 4  # and not once more
+
+
+EVAL = """eval:
+  - {shards: toy/val/human, task: instance, images: photos}
+augment:"""
+
+
+def test_what_does_not_learn_has_no_gradients(tmp_path):
+    manifest = load(written(tmp_path, "steps: 1, backbone_lr: 0"))
+    learner = Segmentation(manifest, torch.device("cpu"))
+    learner.groups(manifest.schedule)
+    learns = {name.split(".")[0] for name, p in learner.module.named_parameters() if p.requires_grad}
+    assert learns == {"pixel_decoder", "decoder"}
+    done = loop.train(tmp_path / "m.yaml", out=tmp_path / "run")
+    assert "backbone.body.swin.embeddings.norm.weight" in checkpoint.read(done.checkpoint).weights
+
+
+def test_want_of_memory_is_a_sentence(tmp_path, monkeypatch, capsys):
+    def train(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(sys, "argv", ["synthgen", "train", "--manifest", str(tmp_path / "m.yaml")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert "is too small (CUDA out of memory. Tried to allocate 9 GiB.); raise schedule.accumulate" in told
