@@ -195,7 +195,7 @@ class _Run:
         )  # fmt: skip
 
     def _learn(self, step: int, portions: Sequence[Batch]) -> dict[str, float]:
-        """One step; returns its losses by name, "loss", "gradient" (its norm before clipping) and "lr"."""
+        """One step; returns the losses of all processes by name, "loss", "gradient" (before clipping) and "lr"."""
         torch.manual_seed(_seed(self._manifest.seed, f"{step}/{self._here.rank}"))
         set_rates(self._optimiser, self._schedule, step)
         self._optimiser.zero_grad(set_to_none=True)
@@ -210,8 +210,8 @@ class _Run:
                 totals[name] = totals.get(name, 0.0) + loss.detach()
         parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
-        parts = {name: float(loss) for name, loss in totals.items()}
-        values = {"loss": sum(parts.values()), **parts, "gradient": float(norm)}
+        *found, gradient = self._here.averaged(torch.stack([*totals.values(), norm]))
+        values = {"loss": sum(found), **dict(zip(totals, found, strict=True)), "gradient": gradient}
         if not all(map(math.isfinite, values.values())):
             raise SynthgenError(not_finite(step, values, portions, self._manifest, self._folder))
         self._optimiser.step()

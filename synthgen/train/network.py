@@ -90,7 +90,9 @@ def _text_encoder(model: Model) -> TextEncoder:
     else:
         path = _there(name, "text_encoder") if "/" in name else _here(name, "text_encoder")
     try:
-        return text_encoder.from_folder(path, trainable=model.train_text_encoder)
+        # Of one that learns nothing can be remembered: 80 sentences for each name of each step are more than a GPU has.
+        learns = model.train_text_encoder
+        return text_encoder.from_folder(path, trainable=learns, one_in_training=learns)
     except ValueError as why:
         raise SynthgenError(f"{path} is no text encoder: {why}; see model.text_encoder") from None
 

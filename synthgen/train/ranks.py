@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from synthgen.devices import device_of
 from synthgen.errors import SynthgenError
@@ -44,6 +44,14 @@ class Ranks:
         total = torch.tensor(number, dtype=torch.float64, device=self._for_collectives())
         distributed.all_reduce(total)
         return float(total)
+
+    def averaged(self, numbers: Tensor) -> list[float]:
+        """The means over all processes of some numbers, [n]; their device is waited for once."""
+        if self.world > 1:
+            numbers = numbers.to(self._for_collectives(), copy=True)
+            distributed.all_reduce(numbers)
+            numbers /= self.world
+        return [float(number) for number in numbers.tolist()]
 
     def by_the_first(self, do: Callable[[], T]) -> T:
         """What the first process finds, in all of them.

@@ -47,5 +47,6 @@ def step(rank: int, world: int, root: str, shares: list[list[int]]) -> None:
         )  # fmt: skip
         values = run._learn(0, [batches[i] for i in shares[rank]])
         torch.save(run._learner.module.state_dict(), Path(root, f"after-{world}-{len(shares[rank])}-{rank}.pt"))
+        torch.save(values, Path(root, f"values-{world}-{rank}.pt"))
         assert values["gradient"] > 0
     patch.undo()

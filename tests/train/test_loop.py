@@ -19,13 +19,13 @@ from toys import layers, ranks
 
 from synthgen.cli import main
 from synthgen.errors import SynthgenError
-from synthgen.train import checkpoint, folder, journal, loop
+from synthgen.train import checkpoint, folder, journal, loop, network
 from synthgen.train.learner import Segmentation
 from synthgen.train.manifest import load
 from synthgen.train.measured import Measured
 from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
 from synthgen.train.ranks import together
-from synthgen.train.settings import Schedule
+from synthgen.train.settings import Model, Schedule
 
 TEXT = """
 name: toy
@@ -224,6 +224,19 @@ def test_two_processes_are_one(tmp_path, task):
         assert torch.allclose(before[name], value, atol=2e-5), name  # a step of AdamW is 5e-4 wherever it goes
         moved += not torch.equal(value, start[name])
     assert moved > 50
+    first, *others = (torch.load(tmp_path / f"values-{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    for told in others:  # a log is of all processes, whoever writes it
+        assert told == pytest.approx(first, rel=1e-3)
+
+
+def test_a_text_encoder_that_learns_puts_a_name_into_one_sentence_at_a_time(tmp_path, monkeypatch):
+    real, options = network.text_encoder, list[dict]()
+    monkeypatch.setattr(real, "from_folder", lambda _, **said: options.append(said) or real.tiny())
+    for learns in (False, True):
+        model = Model(backbone="tiny", dim=32, text_encoder=f"{tmp_path}/clip", train_text_encoder=learns)
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        network.build(model)
+    assert options == [{"trainable": learns, "one_in_training": learns} for learns in (False, True)]
 
 
 def _alone() -> Iterator:
@@ -252,17 +265,17 @@ def test_torchrun(tmp_path):
 def test_a_checkpoint_is_a_network(tmp_path):
     path = written(tmp_path, "steps: 2, ema: 0.5", model=", denoising: 1")
     done = loop.train(path, out=tmp_path / "run")
-    network, found = checkpoint.load_network(done.checkpoint, device=torch.device("cpu"))
+    loaded, found = checkpoint.load_network(done.checkpoint, device=torch.device("cpu"))
     assert found.step == 2 and found.names == layers.CATEGORIES and found.kind == "mqformer"
-    assert not network.training
+    assert not loaded.training
     learned = dict(found.weights)
     assert not any(name.startswith("text_encoder.") for name in learned)
-    state = network.state_dict()
+    state = loaded.state_dict()
     assert all(torch.equal(state[name], value) for name, value in learned.items())
     raw = found.training["weights"]
     assert any(not torch.equal(raw[name], learned[name]) for name in raw)
     image = torch.zeros(1, 3, 32, 32)
-    out = network(image, torch.zeros(1, 32, 32, dtype=torch.bool), [["cat", "dog"]], [True])
+    out = loaded(image, torch.zeros(1, 32, 32, dtype=torch.bool), [["cat", "dog"]], [True])
     assert out.layers[-1].logits[0].shape == (7, 2)
 
 
