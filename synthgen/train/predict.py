@@ -151,7 +151,7 @@ def draw(
     marks = [
         Mark(
             (x1 * size[1] / width, y1 * size[0] / height, x2 * size[1] / width, y2 * size[0] / height),
-            f"{texts[one.label]} {one.score:.2f}".replace("0.", "."),
+            f"{texts[one.label]} {f'{one.score:.2f}'.removeprefix('0')}",
             None if one.mask is None else _shrunk(one.mask, size),
         )
         for one in found

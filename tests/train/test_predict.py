@@ -18,6 +18,8 @@ from toys import gallery
 from synthgen.cli import main
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
+from synthgen.train.metrics import Found
+from synthgen.train.predict import draw
 
 OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--threshold", "0.3")
 
@@ -101,6 +103,14 @@ def test_images_of_any_shape(synthgen, size):
     code, told = synthgen("predict", "odd.png", "ball", *OPTIONS)
     assert code == 0, told
     assert (said("odd")["width"], said("odd")["height"]) == size
+
+
+def test_words_stand_in_the_picture_as_they_were_asked_for(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("synthgen.train.predict.picture", lambda image, marks, *_: drawn.extend(marks))
+    found = [Found(0, score, (0.0, 0.0, 4.0, 4.0), None, 0) for score in (0.254, 1.0)]
+    draw(np.zeros((8, 8, 3), np.uint8), found, ["a 10.5 cm ruler"])
+    assert [mark.words for mark in drawn] == ["a 10.5 cm ruler .25", "a 10.5 cm ruler 1.00"]
 
 
 def test_a_large_photograph_is_drawn_smaller_and_told_in_its_own_frame(synthgen, monkeypatch):
