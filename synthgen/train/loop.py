@@ -96,15 +96,14 @@ def train(
             raise SynthgenError(f"{path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
         learner = _learner(manifest, here, begins=folder.newest(run) is None)
-        here.by_the_first(
-            lambda: folder.begin(
-                run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device)
-            )
-        )
-        if here.rank == 0:
+
+        def begin() -> None:
+            folder.begin(run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device))
             write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n", remedy=folder.REMEDY)
             for file in learner.beside:
                 write_text(run / file.name, file.read_text(encoding="utf-8"), remedy=folder.REMEDY)
+
+        here.by_the_first(begin)
         own = manifest.readers.workers if workers is None else workers
         return _Run(manifest, run, learner, here, own, bar).go()
 

@@ -28,6 +28,7 @@ _NOT_A_CAPTIONERS = {
 
 _Count = Annotated[int, Field(ge=0)]
 _Size = Annotated[int, Field(ge=1)]
+_Queries = Annotated[int, Field(ge=0, le=10_000)]
 
 
 def _milestones(value: tuple[float, ...]) -> tuple[float, ...]:
@@ -89,8 +90,8 @@ class Model(Section):
     backbone_weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
     weights: Annotated[str | None, AfterValidator(lambda value, info: value and _file(value, info))] = None
     queries: Literal["mixed", "learnable", "conditional"] = "mixed"
-    learnable_queries: _Count = 100
-    conditional_queries: _Count = 300
+    learnable_queries: _Queries = 100
+    conditional_queries: _Queries = 300
     exchange: bool = True
     denoising: Annotated[int, Field(ge=0, le=1000)] = 0
     dim: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256

@@ -286,6 +286,7 @@ def test_a_checkpoint_is_a_network(tmp_path):
         (lambda c: replace(c, model={**c.model, "dim": 4096}), "does not hold the network that it describes"),
         (lambda c: replace(c, model={**c.model, "encoder_layers": 100}), "does not hold the network that it describes"),
         (lambda c: replace(c, model={**c.model, "dim": 33}), "describes no network that this synthgen knows"),
+        (lambda c: replace(c, model={**c.model, "conditional_queries": 10**9}), "describes no network that"),
         (lambda c: replace(c, model={**c.model, "text_encoder": "/nowhere/clip"}), "/nowhere/clip is not there"),
         (lambda c: replace(c, weights=dict(list(c.weights.items())[1:])), "differs"),
     ],
