@@ -26,10 +26,12 @@ Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="bf16 is sever
 Short = Annotated[
     int | None,
     typer.Option(
-        min=32, help="The network sees images with their shorter side at so many pixels (default: the manifest's)"
+        min=32,
+        max=8192,
+        help="The network sees images with their shorter side at so many pixels (default: the manifest's)",
     ),
 ]
-Long = Annotated[int | None, typer.Option(min=32, help="... and their longer side at so many at most")]
+Long = Annotated[int | None, typer.Option(min=32, max=8192, help="... and their longer side at so many at most")]
 
 
 def train(

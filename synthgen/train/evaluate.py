@@ -152,8 +152,9 @@ def _measured(
     every = [row for part, _, _ in parts for row in part]
     every.sort(key=lambda row: row[:2])
     scores = metric.scores([compared for _, _, compared in every])
+    images = len(every) if metric.MAIN in scores.values else 0  # there was nothing to be right about
     return Measured(
-        source.shards, source.task, metric.MAIN, {metric.MAIN: 0.0, **scores.values}, len(every), scores.by_name,
+        source.shards, source.task, metric.MAIN, {metric.MAIN: 0.0, **scores.values}, images, scores.by_name,
         _by_kind(sum((kinds for _, kinds, _ in parts), Counter())), seen_by_all.state(),
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ class Measured:
         task: whose metric it is.
         metric: which of the values stands for all; it is always among them, and 0 where no image could be measured.
         values: in percent, by name (AP, AP50, PQ, PQ_things, mIoU, cIoU, maxF, MAE, ...).
-        images: how many were measured.
+        images: how many were measured; 0 where none holds anything to measure by, such as a mask.
         by_name: the main value by category, in percent, where the metric has one.
         by_kind: of the "things" and of the "stuff" that were found rightly, the share in percent that "conditional"
             and that "learnable" queries found, and how many there were ("found"); without a kind that was not found.

@@ -131,6 +131,19 @@ def test_of_no_image_there_is_a_zero_and_a_word(manifest, tmp_path):
         assert "nothing could be measured" in "\n".join(measured.lines([one]))
 
 
+def test_where_no_object_has_a_mask_there_is_no_ap_of_masks(manifest):
+    """It would be a 0 that says nothing of the network, and counts in the mean of all layers."""
+    store = ShardStore(manifest.store)
+    samples = [
+        replace(sample, annotations=tuple(replace(a, segmentation=None, mask_source=None) for a in sample.annotations))
+        for sample in store.read(store.layer(*gallery.NAME.split("/"))[0])
+    ]
+    store.commit(Shard("gallery", "val", "human", 0, 1), samples, {"categories": list(gallery.NAMES)})
+    found = {one.task: one for one in small(manifest.model_copy(update={"eval": manifest.eval[:2]}))}
+    assert found["instance"].images == 0 and found["detection"].images == 4
+    assert "nothing could be measured" in "\n".join(measured.lines([found["instance"]]))
+
+
 def test_several_layers_have_a_mean_and_a_median():
     each = [Measured(f"a/b/c{i}", "instance", "AP", {"AP": value}, 5) for i, value in enumerate((10.0, 20.0, 60.0))]
     none = Measured("a/b/d", "instance", "AP", {"AP": 0.0}, 0)

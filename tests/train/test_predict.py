@@ -149,6 +149,13 @@ def test_what_cannot_be_used_is_told_in_a_sentence(synthgen):
         assert len(told.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("side", ["--short", "--long"])
+def test_a_side_that_no_memory_is_enough_for_is_refused(synthgen, side):
+    """As in manifests, and in checkpoints."""
+    code, told = synthgen("predict", "photos/1.png", "x", *OPTIONS, side, "100000")
+    assert code == 2 and side in told and "8192" in told
+
+
 class _Harm:
     def __reduce__(self):
         return os.system, ("touch harmed",)
