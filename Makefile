@@ -16,7 +16,7 @@ help:  ## list the targets
 
 install: $(STAMP)  ## make the environment in .venv, if it is not there or pyproject.toml has changed
 
-demo: $(STAMP)  ## the main job on real photographs: boxes in, masks and captions out; downloads no weights
+demo: $(STAMP)  ## the whole way on real photographs: masks, captions, a network that learns them; downloads no weights
 	$(BIN)/synthgen demo
 
 test: lint  ## lint, types and the quick tests
