@@ -16,7 +16,7 @@ from synthgen import weights
 from synthgen.errors import SynthgenError
 
 #: What the driver's environment says holds for its workers too.
-_PASSED_ON = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE")
+_PASSED_ON = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE", "OMP_WAIT_POLICY")
 
 
 def join(*, log_to_driver: bool = True) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it; before anything imports torch
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 # Examples are made anew at a developer's desk, where a find can be kept, and are the same each time in CI.

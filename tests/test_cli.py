@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import socket
+import os
 import sys
 import urllib.error
 from pathlib import Path
@@ -413,3 +414,13 @@ def test_without_a_network_it_is_said_what_to_fetch(synthgen, tmp_path: Path, mo
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_h.pth" in done.err
     assert f"put it into {tmp_path / 'weights'} as sam_hq_vit_h.pth, or name the file with --checkpoint" in done.err
+
+
+@pytest.mark.parametrize(("said", "waits"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_wait_busily(synthgen, monkeypatch, said, waits) -> None:
+    """Beside any other process a step takes twenty times as long where they do."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if said:
+        monkeypatch.setenv("OMP_WAIT_POLICY", said)
+    synthgen("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == waits
