@@ -89,12 +89,19 @@ def boxes(seen: Prediction) -> list[Found]:
     return [Found(label, score, places[query], None, query) for score, query, label in _best(seen)]
 
 
-def instances(seen: Prediction) -> list[Found]:
+def instances(seen: Prediction, *, every_text: bool = False) -> list[Found]:
     """The `MOST` likeliest pairs of query and text with their masks, as far as these have a pixel, best first.
 
     A score is the pair's probability times the mean of those of the mask's pixels.
+
+    Args:
+        every_text: also the likeliest query of each text that is not among them.
     """
     pairs, places = _best(seen), _boxes(seen)
+    if every_text:
+        among, (likely, queries) = {label for _, _, label in pairs}, seen.logits.sigmoid().max(0)
+        theirs = enumerate(zip(likely.tolist(), queries.tolist(), strict=True))
+        pairs += [(score, query, label) for label, (score, query) in theirs if label not in among]
     masks = _masks(seen, sorted({query for _, query, _ in pairs}))
     found = [
         Found(label, score * masks[query][1], places[query], masks[query][0], query)

@@ -106,7 +106,7 @@ def predict(
         network, pixels, texts, names=set(texts) <= set(held.names), precision=precision,
         short=short or held.eval_size[0], long=long or held.eval_size[1],
     )  # fmt: skip
-    every = outputs.instances(seen)
+    every = outputs.instances(seen, every_text=True)
     best = [0.0] * len(texts)
     for one in every:
         best[one.label] = max(best[one.label], one.score)

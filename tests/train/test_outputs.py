@@ -66,6 +66,15 @@ def test_instances_are_those_of_mask_dino():
         assert (decode_mask(one.mask) != mask).sum() <= 1, "but for a pixel at the very edge"
 
 
+def test_a_text_that_others_leave_no_place_for_has_one_if_that_is_asked():
+    seen = random(queries=120, texts=2)
+    seen.logits[:, 0], seen.logits[:, 1] = 2.0, torch.linspace(-2, 1, 120)
+    seen.mask_logits[119, 0, 0] = 9.0
+    assert {one.label for one in outputs.instances(seen)} == {0}
+    (weak,) = (one for one in outputs.instances(seen, every_text=True) if one.label == 1)
+    assert weak.query == 119 and 0.5 < weak.score < 0.74
+
+
 def test_boxes_are_in_pixels_of_the_original_and_within_it():
     seen = random(size=(60, 90), original=(120, 45))
     seen.boxes[0] = torch.tensor([0.5, 0.25, 0.5, 0.25])
