@@ -239,8 +239,8 @@ def demo(
 
 def main(engine: Any = None, *, command: str | None = None) -> None:
     """Run the command line; the porch gives the cluster's `engine`, and the command that its file is for."""
-    # Threads of one step that wait for each other busily take the cores that others need to come on: where anything else
-    # runs, a reader process will do, a step takes many times as long.
+    # Threads of one step that wait for each other busily take the cores that others need to come on: where anything
+    # else runs, a reader process will do, a step takes many times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         # File and category names come from anywhere; a terminal of another encoding must not end a job.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
-import os
 import sys
 import urllib.error
 from pathlib import Path
