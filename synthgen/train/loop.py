@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ from synthgen.train.loader import Loader, joined
 from synthgen.train.manifest import Manifest, load
 from synthgen.train.measured import Measured
 from synthgen.train.mixture import planned
-from synthgen.train.network import is_names
+from synthgen.train.network import learned_names
+from synthgen.train.notice import EXIT, Notice
 from synthgen.train.optimiser import Average, set_rates, share_of_rate
 from synthgen.train.ranks import Ranks, together
 from synthgen.train.telling import device_words, memory, not_finite, note, seen_lines
@@ -136,6 +138,7 @@ class _Run:
         self._optimiser = torch.optim.AdamW(learner.groups(schedule))
         self._average = Average(learner.module, schedule.ema) if schedule.ema else None
         self._step, self._best = 0, -math.inf
+        self._notice, self._quits = Notice(), False
         self._place: Mapping[str, Any] | None = None
         if (last := folder.newest(run)) is not None:
             self._resume(last)
@@ -147,6 +150,7 @@ class _Run:
         first, schedule = self._step, self._schedule
         results: tuple[Measured, ...] = ()
         with ExitStack() as stack:
+            stack.enter_context(self._notice)
             loader = stack.enter_context(self._loader())
             journal = stack.enter_context(Journal(self._folder, first)) if self._here.rank == 0 else None
             left = (schedule.steps - first) * schedule.batch_size
@@ -175,17 +179,17 @@ class _Run:
                     if journal is not None:
                         for i, picture in enumerate(self._learner.pictures(portions[0])):
                             journal.picture(step, f"target and prediction/{i}", picture)
+                if self._quits and self._step < schedule.steps:
+                    self._quit(loader)
                 if due:
                     results = self._evaluate(loader, journal)
             seen = joined(self._here.gathered(loader.state()))["seen"]
         lines = seen_lines(self._manifest, seen)
         if self._here.rank == 0:
             write_text(self._folder / "seen.txt", "\n".join(lines) + "\n")
-        best = self._folder / "best.pt"
-        return Trained(
-            self._folder, folder.checkpoint(self._folder, self._step), best if best.exists() else None,
-            self._step - first, results, tuple(lines), self._here.rank == 0,
-        )  # fmt: skip
+        best, last = self._folder / "best.pt", folder.checkpoint(self._folder, self._step)
+        kept = best if best.exists() else None
+        return Trained(self._folder, last, kept, self._step - first, results, tuple(lines), self._here.rank == 0)
 
     def _loader(self) -> Loader:
         return Loader(
@@ -209,7 +213,9 @@ class _Run:
                 totals[name] = totals.get(name, 0.0) + loss.detach()
         parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
-        *found, gradient = self._here.averaged(torch.stack([*totals.values(), norm]))
+        quits = torch.full_like(norm, float(self._notice.given))  # of one process, and all of them end
+        *found, gradient, quitting = self._here.averaged(torch.stack([*totals.values(), norm, quits]))
+        self._quits = quitting > 0
         values = {"loss": sum(found), **dict(zip(totals, found, strict=True)), "gradient": gradient}
         if not all(map(math.isfinite, values.values())):
             raise SynthgenError(not_finite(step, values, portions, self._manifest, self._folder))
@@ -217,6 +223,14 @@ class _Run:
         if self._average is not None:
             self._average.update()
         return {**values, "lr": self._schedule.lr * share_of_rate(self._schedule, step)}
+
+    def _quit(self, loader: Loader) -> NoReturn:
+        self._save(loader)
+        if self._here.rank == 0:
+            logging.getLogger(__name__).warning(
+                "told to end (SIGTERM) after step %d, which is kept; the same command continues", self._step
+            )
+        raise SystemExit(EXIT)
 
     def _is_due(self) -> bool:
         """Whether what was learned so far is to be measured."""
@@ -251,13 +265,7 @@ class _Run:
         if self._average is not None:
             training["weights"] = {name: weights[name] for name in self._average.weights}
             weights = {**weights, **self._average.weights}
-        names = [
-            name
-            for source, taken in zip(self._manifest.mixture, self._plan.taken, strict=True)
-            if is_names(source.task)
-            for name in taken.categories
-        ]
-        learner, known = self._learner, tuple(dict.fromkeys(names))
+        learner, known = self._learner, learned_names(self._manifest.mixture, self._plan.taken)
         content = checkpoint.Checkpoint(
             learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training
         )

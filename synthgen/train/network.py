@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from synthgen.networks.mqformer.backbone import ResNet, Swin
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.networks.mqformer.model import build as put_together
 from synthgen.networks.mqformer.text_encoder import TextEncoder
-from synthgen.train.manifest import SHELF
+from synthgen.train.manifest import SHELF, Source
+from synthgen.train.reading import Taken
 from synthgen.train.settings import Model
 
 #: As Mask2Former trains its Swins.
@@ -62,6 +64,14 @@ def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> 
 def is_names(task: str) -> bool:
     """Whether the texts of a task are names of categories, rather than phrases."""
     return str(plugins.load(SHELF, task).METRIC) not in ("ciou", "cider")
+
+
+def learned_names(sources: Sequence[Source], taken: Sequence[Taken]) -> tuple[str, ...]:
+    """The names of categories that a mixture teaches, each once, of one source after another."""
+    every = [
+        name for source, own in zip(sources, taken, strict=True) if is_names(source.task) for name in own.categories
+    ]
+    return tuple(dict.fromkeys(every))
 
 
 def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,26 @@ def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model)
     assert again.seen == whole.seen
     nothing = loop.train(path, out=tmp_path / "again", workers=1)
     assert nothing.steps == 0 and nothing.checkpoint == again.checkpoint and nothing.seen == again.seen
+
+
+def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, caplog):
+    path = written(tmp_path, "steps: 6, checkpoint_every: 100")
+    whole = loop.train(path, out=tmp_path / "whole").checkpoint.read_bytes()
+    write, before = journal.Journal.write, signal.getsignal(signal.SIGTERM)
+
+    def told_to_end(self, step, values, **kwargs):
+        write(self, step, values, **kwargs)
+        if step == 2:  # it is heard with the next step, which all processes take together
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "write", told_to_end)
+        with pytest.raises(SystemExit) as end:
+            loop.train(path, out=tmp_path / "run")
+    assert end.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert "told to end (SIGTERM) after step 4, which is kept; the same command continues" in caplog.text
+    assert [p.name for p in (tmp_path / "run").glob("*.pt")] == ["step-00000004.pt"]
+    assert loop.train(path, out=tmp_path / "run").checkpoint.read_bytes() == whole
 
 
 def test_another_seed_learns_otherwise(tmp_path):
