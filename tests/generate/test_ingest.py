@@ -311,7 +311,7 @@ ingest(ShardStore(sys.argv[2]), coco_json, Files({"instances": file}, file.paren
 
 
 def test_killed_at_random_moments(tmp_path):
-    """Two competing ingests, killed four times or more: no half file, and in the end the bytes of an undisturbed one."""
+    """Two competing ingests, killed four times or more: no half file, and in the end an undisturbed one's bytes."""
     files = write(tmp_path / "boxes.json", images=300, boxes=6000)
     started = time.monotonic()
     run(tmp_path / "calm", files, "human", shard_size=5)
