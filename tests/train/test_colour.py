@@ -23,7 +23,7 @@ def test_as_pillow_enhances(name, enhance, amount):
     ours, theirs = recolour(PICTURE, ((name, amount),)), np.asarray(enhance(Image.fromarray(PICTURE)).enhance(amount))
     difference = np.abs(ours.astype(int) - theirs)
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.1
+    assert (difference > 0).mean() < 0.15
 
 
 @given(st.floats(-32, 32), st.floats(0.5, 1.5))
