@@ -158,7 +158,8 @@ def test_a_captioner_that_fails_on_an_image_flags_its_boxes_and_may_be_retried(s
     assert all(a.captions and not a.flags for s in samples(tmp_path, "captions") for a in s.annotations)
 
 
-def test_the_demo_ends_with_captions_and_what_they_teach(synthgen, tmp_path):
+@pytest.mark.slow
+def test_the_demo_ends_with_captions_and_a_network_that_learned_them(synthgen, tmp_path):
     code, told = synthgen("demo", "--folder", "demo")
     assert code == 0, told
     store = ShardStore(tmp_path / "demo/shards")
@@ -174,5 +175,8 @@ def test_the_demo_ends_with_captions_and_what_they_teach(synthgen, tmp_path):
     for task in ("instance", "referring", "detection", "foreground"):  # what the model saw
         assert re.search(rf"demo/train/\w+ {task} +\d+\.\d\d %", told), told
     assert re.search(r"masks refused: \d+ stability_score", told)
+    assert "150 steps learned; the network is demo/run/step-00000150.pt" in told
+    assert float(re.search(r"AP50 +(\d+\.\d+)", told)[1]) > 30  # of what it learned by heart
+    assert (tmp_path / "demo/predictions/coffee.found.png").exists()
     assert "Look at demo/training/sheet.png" in told
     assert "\n  synthgen show  demo/toy.yaml\n" in told
