@@ -18,7 +18,6 @@ from synthgen.train.batch import PIXEL_MEAN, PIXEL_STD, Batch
 _MOST, _SURE = 20, 0.25
 
 
-@torch.no_grad()
 def pictures(network: MQFormer, batch: Batch, names: Sequence[bool], *, count: int = 4) -> Iterator[NDArray[np.uint8]]:
     """Of the first images of a batch: uint8 [H, W, 3], the target on the left, the prediction on the right.
 
@@ -31,14 +30,13 @@ def pictures(network: MQFormer, batch: Batch, names: Sequence[bool], *, count: i
         # In the frame of the view: nobody asks here how large the file was.
         targets=[{**target, "orig_size": target["size"]} for target in batch.targets[:count]],
     )
-    device, was_training = next(network.parameters()).device, network.training
-    texts = [target["texts"] for target in few.targets]
+    was_training, texts = network.training, [target["texts"] for target in few.targets]
     network.eval()
     try:
-        decoded = network(few.images.to(device), few.padding_mask.to(device), texts, names[:count])
+        found = outputs.look(network, few, texts, names[:count])
     finally:
         network.train(was_training)
-    for image, target, seen in zip(few.images, few.targets, outputs.predictions(decoded, few, texts), strict=True):
+    for image, target, seen in zip(few.images, few.targets, found, strict=True):
         height, width = target["size"]
         pixels = _pixels(image[:, :height, :width])
         guess = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +138,7 @@ def _measured(
     with closing(once), bar(f"evaluating {source.shards} {source.task}", total, "images") as done:
         for batch in once:
             asked = [_asked(target, metric, stuff) for target in batch.targets]
-            for one, seen in zip(asked, _predicted(network, batch, asked, names, here, precision), strict=True):
+            for one, seen in zip(asked, _predicted(network, batch, asked, names, precision), strict=True):
                 compared = metric.compare(one, getattr(outputs, metric.TAKES)(seen))
                 rows.append((one.sample.image_key, one.sample.image_id, compared))
                 kinds.update((is_thing, query < seen.conditional) for is_thing, query in compared.right)
@@ -159,18 +158,11 @@ def _measured(
     )  # fmt: skip
 
 
-@torch.inference_mode()
 def _predicted(
-    network: MQFormer, batch: Batch, asked: list[Asked], names: bool, here: Ranks, precision: str
-) -> Iterator[outputs.Prediction]:
+    network: MQFormer, batch: Batch, asked: list[Asked], names: bool, precision: str
+) -> list[outputs.Prediction]:
     texts = [one.target.texts for one in asked]
-    device = here.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        decoded = network(
-            batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True),
-            texts, [names] * len(texts),
-        )  # fmt: skip
-    yield from outputs.predictions(decoded, batch, texts, asked[0].stuff)
+    return outputs.look(network, batch, texts, [names] * len(texts), precision=precision, stuff=asked[0].stuff)
 
 
 def _asked(target: dict[str, Any], metric: Metric, stuff: frozenset[str]) -> Asked:

@@ -174,13 +174,14 @@ class _Run:
                 told = time.monotonic() if said else told
                 progress.advance(schedule.batch_size, said)
                 due = self._is_due()
-                if due or self._step == schedule.steps or self._step % schedule.checkpoint_every == 0:
+                ends = self._step == schedule.steps
+                if due or ends or self._quits or self._step % schedule.checkpoint_every == 0:
                     self._save(loader)  # before it is measured, which may fail where learning does not
-                    if journal is not None:
+                    if journal is not None and not self._quits:
                         for i, picture in enumerate(self._learner.pictures(portions[0])):
                             journal.picture(step, f"target and prediction/{i}", picture)
-                if self._quits and self._step < schedule.steps:
-                    self._quit(loader)
+                if self._quits and not ends:
+                    self._quit()
                 if due:
                     results = self._evaluate(loader, journal)
             seen = joined(self._here.gathered(loader.state()))["seen"]
@@ -224,8 +225,7 @@ class _Run:
             self._average.update()
         return {**values, "lr": self._schedule.lr * share_of_rate(self._schedule, step)}
 
-    def _quit(self, loader: Loader) -> NoReturn:
-        self._save(loader)
+    def _quit(self) -> NoReturn:
         if self._here.rank == 0:
             logging.getLogger(__name__).warning(
                 "told to end (SIGTERM) after step %d, which is kept; the same command continues", self._step

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from synthgen.networks.mqformer.boxes import cxcywh_to_xyxy
 from synthgen.networks.mqformer.decoder import Decoded
+from synthgen.networks.mqformer.model import MQFormer
 from synthgen.records.geometry import clip_xyxy, encode_edges
 from synthgen.records.sample import Rle
 from synthgen.train.batch import Batch
@@ -81,6 +82,29 @@ def predictions(
             last.logits, last.boxes, last.mask_logits, batch.targets, texts, strict=True
         )
     ]  # fmt: skip
+
+
+@torch.inference_mode()
+def look(
+    network: MQFormer,
+    batch: Batch,
+    texts: Sequence[Sequence[str]],
+    names: Sequence[bool],
+    *,
+    precision: str = "fp32",
+    stuff: frozenset[str] = frozenset(),
+) -> list[Prediction]:
+    """What a network says of the images of a batch, on its own device; see `predictions` and `MQFormer.forward`.
+
+    Args:
+        precision: fp32 or bf16, of activations.
+    """
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        decoded = network(
+            batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True), texts, names
+        )
+    return predictions(decoded, batch, texts, stuff)
 
 
 def boxes(seen: Prediction) -> list[Found]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from synthgen.devices import check_options, device_of
@@ -119,7 +118,6 @@ def predict(
     return done
 
 
-@torch.inference_mode()
 def look(
     network: MQFormer,
     pixels: NDArray[np.uint8],
@@ -131,14 +129,11 @@ def look(
     long: int = 1333,
 ) -> outputs.Prediction:
     """What the network says of an image, uint8 [H, W, 3]; `names` = the texts are names of categories."""
-    device = next(network.parameters()).device
     nothing = Target(
         tuple(texts), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), None, ()
     )
     batch = unpack(pack([Drawn(eval_view(pixels, nothing, short=short, long=long), 0, "")]))
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        decoded = network(batch.images.to(device), batch.padding_mask.to(device), [texts], [names])
-    return outputs.predictions(decoded, batch, [texts])[0]
+    return outputs.look(network, batch, [texts], [names], precision=precision)[0]
 
 
 def draw(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from toys import gallery
 
-from synthgen.cli import main
 from synthgen.records.store import Shard, ShardStore
 from synthgen.train import evaluate as module
 from synthgen.train import measured
@@ -43,7 +41,7 @@ def small(manifest: Manifest, network=None, **options) -> list[Measured]:
     return evaluate(network or gallery.untrained(), manifest, device=CPU, short=64, long=96, **options)
 
 
-def oracle(network, batch, asked, names, here, precision):
+def oracle(network, batch, asked, names, precision):
     """What a network would say that knows the targets of the batch, in its frame."""
     for one, target in zip(asked, batch.targets, strict=True):
         texts, wanted = one.target.texts, target["masks"]
@@ -150,25 +148,6 @@ def test_several_layers_have_a_mean_and_a_median():
     other = Measured("a/b/e", "panoptic", "PQ", {"PQ": 50.0}, 5)
     assert measured.averages([*each, none, other]) == {"instance AP": {"mean": 30, "median": 20, "layers": 3}}
     assert "instance AP of 3 layers: mean 30.00, median 20.00" in list(measured.lines([*each, none, other]))
-
-
-@pytest.fixture
-def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out + told.err
-
-    return run
 
 
 TOY = """\
