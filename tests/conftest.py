@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from synthgen.cli import main
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it; before anything imports torch
 
@@ -30,3 +33,37 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`typed("status")`: a command in a folder of its own -> exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNTHGEN_DATA", raising=False)
+    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+    """`synthgen("status")`: the same -> exit code, and all that was said."""
+
+    def run(*words: str) -> tuple[int, str]:
+        code, out, err = typed(*words)
+        return code, out + err
+
+    return run

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import socket
-import sys
 import urllib.error
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from PIL import Image
 from toys import tiny_sam, world
 
 from synthgen import weights
-from synthgen.cli import main
 from synthgen.records.store import ShardStore
 
 
@@ -28,23 +26,8 @@ class Told:
 
 
 @pytest.fixture
-def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SYNTHGEN_DATA", raising=False)
-    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
-
-    def run(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return Told(code, told.out, told.err)
-
-    return run
+def synthgen(typed):
+    return lambda *words: Told(*typed(*words))
 
 
 OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")

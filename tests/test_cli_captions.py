@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from toys import world
 
-from synthgen.cli import main
 from synthgen.records.sample import Sample
 from synthgen.records.store import ShardStore
 
@@ -17,23 +15,9 @@ OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "pho
 
 
 @pytest.fixture
-def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+def synthgen(synthgen, tmp_path: Path):
     world.draw(tmp_path, images=8)
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out + told.err
-
-    return run
+    return synthgen
 
 
 def samples(folder: Path, layer: str) -> list[Sample]:

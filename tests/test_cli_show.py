@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import weakref
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 from toys import world
 
-from synthgen.cli import main
 from synthgen.records.store import ShardStore
 
 OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
@@ -24,25 +22,6 @@ mixture:
   - {shards: boxes/train/captions, task: referring}
 augment: {size: 64}
 """
-
-
-@pytest.fixture
-def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out + told.err
-
-    return run
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import logging
 import pickle
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ import torch
 from toys import tiny_ofa, world
 
 from synthgen import plugins
-from synthgen.cli import main
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import ofa
 from synthgen.generate.stages.captions import Captions
@@ -391,25 +389,6 @@ def test_options_that_cannot_be_are_told(folder, options, sentence):
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def synthgen(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out + told.err
-
-    return run
 
 
 WORLD = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")

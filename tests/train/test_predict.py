@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from toys import gallery
 
-from synthgen.cli import main
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
 from synthgen.train.metrics import Found
@@ -25,24 +24,11 @@ OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--thr
 
 
 @pytest.fixture
-def synthgen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def synthgen(synthgen, tmp_path: Path):
     torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
     gallery.hang(tmp_path, images=1)
     gallery.kept(tmp_path / "best.pt")
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["synthgen", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out + told.err
-
-    return run
+    return synthgen
 
 
 def said(name: str) -> dict:
