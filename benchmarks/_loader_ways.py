@@ -18,19 +18,19 @@ from pycocotools.coco import COCO
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from synthgen import plugins
+from synthgen.reading import rows
+from synthgen.reading.augment import Augment
+from synthgen.reading.batch import Packed, pack, unpack
+from synthgen.reading.loader import Loader
+from synthgen.reading.manifest import load
+from synthgen.reading.mixture import Drawn
+from synthgen.reading.tasks import Target
+from synthgen.reading.transforms import train_view
 from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
 from synthgen.records.images import load_rgb
 from synthgen.records.regions import rectangle, subtract, union
 from synthgen.records.sample import Rle
 from synthgen.records.store import ShardStore
-from synthgen.train import reading
-from synthgen.train.augment import Augment
-from synthgen.train.batch import Packed, pack, unpack
-from synthgen.train.loader import Loader
-from synthgen.train.manifest import load
-from synthgen.train.mixture import Drawn
-from synthgen.train.tasks import Target
-from synthgen.train.transforms import train_view
 
 #: Batches that each process makes ahead.
 AHEAD = 2
@@ -192,9 +192,13 @@ def counted(batches: Iterator[Packed]) -> Iterator[int]:
 def compare(content: Content) -> None:
     """Ours and pycocotools must teach the same of each photograph, or there is nothing to compare."""
     manifest = load(Path(content.folder, "manifest.yaml"))
-    task, coco, store = plugins.load("train.tasks", manifest.mixture[0].task), Coco(content), ShardStore(manifest.store)
-    taken = reading.take(store, manifest.mixture[0])
-    samples = reading.InOrder(store, taken)
+    task, coco, store = (
+        plugins.load("reading.tasks", manifest.mixture[0].task),
+        Coco(content),
+        ShardStore(manifest.store),
+    )
+    taken = rows.take(store, manifest.mixture[0])
+    samples = rows.InOrder(store, taken)
     for row in range(len(content.photographs)):
         sample = samples[row]
         theirs = coco.target(coco.coco.imgs[sample.image_id])

@@ -20,10 +20,10 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from synthgen.devices import device_of
 from synthgen.networks.mqformer import backbone, criterion
+from synthgen.reading.batch import Batch
+from synthgen.reading.loader import Loader
+from synthgen.reading.manifest import Manifest, load
 from synthgen.train import learner, loop
-from synthgen.train.batch import Batch
-from synthgen.train.loader import Loader
-from synthgen.train.manifest import Manifest, load
 from synthgen.train.optimiser import parameter_groups
 
 #: Steps of `train` that are not counted: the first readers start, memory is asked for.

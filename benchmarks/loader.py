@@ -41,8 +41,8 @@ from _loader_content import prepare
 from _loader_ways import AHEAD, WAYS, Content, compare
 
 from synthgen import plugins
-from synthgen.train import loader, reading, transforms
-from synthgen.train.manifest import load
+from synthgen.reading import loader, rows, transforms
+from synthgen.reading.manifest import load
 
 
 def main() -> None:
@@ -167,8 +167,8 @@ def tell(found: dict[str, list[dict[str, float]]]) -> None:
 
 #: Where time goes: (whose, function) -> what it is.
 PARTS: list[tuple[Any, str, str]] = [
-    (reading.Rows, "__next__", "rows"),
-    (reading, "load_rgb", "decoding"),
+    (rows.Rows, "__next__", "rows"),
+    (rows, "load_rgb", "decoding"),
     (transforms, "_pixels", "resizing"),
     (transforms, "_drawn", "masks"),
     (loader, "pack", "packing"),
@@ -191,7 +191,7 @@ def profile(content: Content) -> dict[str, float]:
         return wrapped
 
     manifest = load(Path(content.folder, "manifest.yaml"))
-    task = plugins.load("train.tasks", manifest.mixture[0].task)
+    task = plugins.load("reading.tasks", manifest.mixture[0].task)
     for whose, name, part in [*PARTS, (task, "target", "targets")]:
         setattr(whose, name, timed(getattr(whose, name), part))
     batches = iter(loader.Loader(manifest, batch_size=content.batch_size, workers=0))

@@ -34,11 +34,11 @@ import torch
 from synthgen.devices import device_of
 from synthgen.generate import ingest
 from synthgen.generate.datasets import coco, semantic_folder
+from synthgen.reading.manifest import EvalSource, load
 from synthgen.records.files import write_text
 from synthgen.records.store import ShardStore
 from synthgen.train import checkpoint, loop
 from synthgen.train.evaluate import Measured, evaluate
-from synthgen.train.manifest import EvalSource, load
 
 STRATEGIES = ("mixed", "learnable", "conditional")
 METRICS = ("AP", "PQ", "PQ_things", "PQ_stuff", "mIoU")

@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synthgen.errors import SynthgenError
-from synthgen.train.check import NewBar
+from synthgen.reading.check import NewBar
 from synthgen.train.loop import Trained
 
 log = logging.getLogger(f"synthgen.{__name__}")

@@ -21,10 +21,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from pipelines import cluster, letters
 from pipelines.crew import room_on_nodes
 from synthgen.errors import SynthgenError
+from synthgen.reading.check import NewBar, NoBar
+from synthgen.reading.manifest import Manifest, load
 from synthgen.train import folder, loop
-from synthgen.train.check import NewBar, NoBar
 from synthgen.train.loop import Trained
-from synthgen.train.manifest import Manifest, load
 from synthgen.train.ranks import PATIENCE
 
 #: One of the house's loggers.

@@ -144,7 +144,7 @@ def show(
       synthgen show manifests/toy.yaml --n 16
     """
     if what.lower().endswith((".yaml", ".yml")) or os.path.isfile(what):  # noqa: PTH113 - where others raise, it does not
-        from synthgen.train import pictures
+        from synthgen.reading import pictures
 
         if images or image:
             raise SynthgenError("--images and --image are for layers; a manifest says images: in each of its sources")
@@ -178,8 +178,8 @@ def check(
     Example:
       synthgen check manifests/toy.yaml --store demo/shards
     """
-    from synthgen.train import words
-    from synthgen.train.check import check as examine
+    from synthgen.reading import words
+    from synthgen.reading.check import check as examine
 
     say(*words.checked(examine(manifest, store=store, bar=bar)))
 
@@ -198,8 +198,8 @@ def exclude(
     Example:
       synthgen exclude coco/val2017/human --out manifests/exclude/coco_val2017.txt
     """
+    from synthgen.reading import leakage
     from synthgen.records.store import ShardStore
-    from synthgen.train import leakage
 
     count = leakage.write_list(ShardStore(store), layers, out)
     say(f"{count:,} image keys in {out}")

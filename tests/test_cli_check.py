@@ -9,7 +9,7 @@ import pytest
 from toys import kinds_of_layers as layers
 from toys import world
 
-from synthgen.train import leakage
+from synthgen.reading import leakage
 
 
 @pytest.fixture

@@ -44,11 +44,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.networks": {"synthgen.networks"},
     "synthgen.language": {"synthgen.language"},
     "synthgen.generate": {"synthgen.generate", *_WING},
-    "synthgen.train": {"synthgen.train", *_WING},
+    "synthgen.reading": {
+        *("synthgen.reading", "synthgen.records", "synthgen.language", "synthgen.plugins", "synthgen.errors"),
+    },
+    "synthgen.train": {"synthgen.train", "synthgen.reading", *_WING},
     "synthgen.review": {"synthgen.review", "synthgen.records", "synthgen.plugins", "synthgen.errors"},
     "pipelines": {
-        *("pipelines", "synthgen.cli", "synthgen.generate", "synthgen.train", "synthgen.records"),
-        *("synthgen.weights", "synthgen.errors"),
+        *("pipelines", "synthgen.cli", "synthgen.generate", "synthgen.reading", "synthgen.train"),
+        *("synthgen.records", "synthgen.weights", "synthgen.errors"),
     },
 }
 
@@ -58,7 +61,7 @@ SHELVES = {
     "synthgen.generate.segmenters",
     "synthgen.generate.captioners",
     "synthgen.generate.stages",
-    "synthgen.train.tasks",
+    "synthgen.reading.tasks",
     "synthgen.train.metrics",
     "synthgen.review.exports",
 }
@@ -66,7 +69,7 @@ PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
 _TORCH_IN_TRAIN = (
-    *("batch", "readers", "ranks", "network", "truths", "optimiser", "learner", "beside", "journal", "telling"),
+    *("ranks", "network", "truths", "optimiser", "learner", "beside", "journal", "telling"),
     *("loop", "checkpoint", "captioner", "outputs", "evaluate", "predict"),
 )
 _TORCH = [
@@ -75,16 +78,17 @@ _TORCH = [
     "synthgen/networks/*.py",
     "synthgen/networks/*/*.py",
     "synthgen/devices.py",
+    *(f"synthgen/reading/{name}.py" for name in ("batch", "readers")),
     *(f"synthgen/train/{name}.py" for name in _TORCH_IN_TRAIN),
     "synthgen/train/metrics/*.py",
 ]
 GATES: dict[str, list[str]] = {
     "ray": ["pipelines/*.py"],
-    "cv2": ["synthgen/generate/segmenters/grabcut.py", "synthgen/train/transforms.py", "synthgen/train/colour.py"],
+    "cv2": ["synthgen/generate/segmenters/grabcut.py", "synthgen/reading/transforms.py", "synthgen/reading/colour.py"],
     "scipy": ["synthgen/networks/mqformer/matcher.py"],
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
-    "pydantic": ["synthgen/train/manifest.py", "synthgen/train/settings.py", "synthgen/train/checkpoint.py"],
-    "yaml": ["synthgen/train/document.py"],
+    "pydantic": ["synthgen/reading/manifest.py", "synthgen/reading/settings.py", "synthgen/train/checkpoint.py"],
+    "yaml": ["synthgen/reading/document.py"],
     "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "sheet", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],
     "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "training", "options", "terminal")],

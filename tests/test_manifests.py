@@ -12,9 +12,9 @@ from synthgen import plugins
 from synthgen.cli import app
 from synthgen.demo.photographs import TOY
 from synthgen.errors import SynthgenError
+from synthgen.reading.check import check
+from synthgen.reading.manifest import Manifest, load
 from synthgen.records.store import ShardStore
-from synthgen.train.check import check
-from synthgen.train.manifest import Manifest, load
 
 ROOT = Path(__file__).parents[1] / "manifests"
 SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml"))

@@ -1,1 +1,1 @@
-"""Reads shards and trains on them. Knows nothing of how they were made."""
+"""Learns from what is read, measures what was learned, and predicts. Knows nothing of how shards were made."""

@@ -14,12 +14,12 @@ from typing import Any, cast
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError, did_you_mean, printable
+from synthgen.reading.check import Checked, NewBar, NoBar, check
+from synthgen.reading.layers import machines
+from synthgen.reading.manifest import SHELF, Manifest, Source, load
 from synthgen.records.files import new_file, write_text
 from synthgen.train import evaluate, folder, loop
-from synthgen.train.check import Checked, NewBar, NoBar, check
 from synthgen.train.differences import Difference, differences, told
-from synthgen.train.layers import machines
-from synthgen.train.manifest import SHELF, Manifest, Source, load
 from synthgen.train.measured import Measured, printable_json
 from synthgen.train.ranks import Ranks, together
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from synthgen.networks.mqformer.model import MQFormer
+from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch
 from synthgen.records.drawing import Mark, picture
 from synthgen.train import outputs
-from synthgen.train.batch import PIXEL_MEAN, PIXEL_STD, Batch
 
 #: Of what is found so much is drawn, if its score is as high.
 _MOST, _SURE = 20, 0.25

@@ -25,19 +25,19 @@ from synthgen.networks.ofa.resnet import STRIDE
 from synthgen.networks.ofa.tokenizer import EOS, PAD, OfaTokenizer, clean, load_tokenizer
 from synthgen.networks.ofa.training import prepare, smoothed_loss, teach
 from synthgen.networks.ofa.weights import from_weights
+from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch
+from synthgen.reading.check import NewBar, NoBar
+from synthgen.reading.manifest import Manifest
+from synthgen.reading.once import Once
+from synthgen.reading.rows import take
+from synthgen.reading.seen import Seen
+from synthgen.reading.settings import Captioner, Schedule
 from synthgen.records.store import ShardStore
-from synthgen.train.batch import PIXEL_MEAN, PIXEL_STD, Batch
-from synthgen.train.check import NewBar, NoBar
 from synthgen.train.checkpoint import Checkpoint, read
-from synthgen.train.manifest import Manifest
 from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, cider
-from synthgen.train.once import Once
 from synthgen.train.optimiser import parameter_groups
 from synthgen.train.ranks import Ranks
-from synthgen.train.reading import take
-from synthgen.train.seen import Seen
-from synthgen.train.settings import Captioner, Schedule
 
 #: How OFA's own evaluation of captions searches.
 SEARCH = BeamSettings(beams=5, max_length=16, no_repeat_ngram=3)

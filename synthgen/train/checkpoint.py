@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from synthgen.errors import SynthgenError
 from synthgen.networks import checkpoint as files
 from synthgen.networks.mqformer.model import MQFormer
+from synthgen.reading.settings import TEXT_ENCODERS, Model
 from synthgen.records.files import new_file
 from synthgen.train import network
-from synthgen.train.settings import TEXT_ENCODERS, Model
 
 VERSION = 1
 

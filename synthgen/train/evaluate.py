@@ -14,22 +14,22 @@ import torch
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.networks.mqformer.model import MQFormer
+from synthgen.reading.batch import Batch
+from synthgen.reading.check import NewBar, NoBar
+from synthgen.reading.manifest import SHELF, Manifest, load
+from synthgen.reading.once import Once
+from synthgen.reading.rows import Taken, take
+from synthgen.reading.seen import Seen
+from synthgen.reading.tasks import Target
 from synthgen.records.regions import is_empty
 from synthgen.records.sample import Sample
 from synthgen.records.store import ShardStore
 from synthgen.train import captioner, measured, outputs
-from synthgen.train.batch import Batch
-from synthgen.train.check import NewBar, NoBar
 from synthgen.train.checkpoint import load_network
-from synthgen.train.manifest import SHELF, Manifest, load
 from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, Metric
 from synthgen.train.network import is_names
-from synthgen.train.once import Once
 from synthgen.train.ranks import Ranks, together
-from synthgen.train.reading import Taken, take
-from synthgen.train.seen import Seen
-from synthgen.train.tasks import Target
 
 METRICS = "train.metrics"
 

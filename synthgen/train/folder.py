@@ -22,8 +22,8 @@ from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError
+from synthgen.reading.manifest import Manifest
 from synthgen.records.files import new_file, remove_leftovers, write_text
-from synthgen.train.manifest import Manifest
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 

@@ -16,15 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from synthgen.networks.mqformer.criterion import Sampling
 from synthgen.networks.mqformer.matcher import Weights
 from synthgen.networks.mqformer.supervision import total_losses
+from synthgen.reading.batch import Batch
+from synthgen.reading.check import NewBar
+from synthgen.reading.manifest import Manifest
+from synthgen.reading.settings import Schedule
 from synthgen.train import beside, network
-from synthgen.train.batch import Batch
-from synthgen.train.check import NewBar
 from synthgen.train.evaluate import evaluate
-from synthgen.train.manifest import Manifest
 from synthgen.train.measured import Measured
 from synthgen.train.optimiser import parameter_groups
 from synthgen.train.ranks import Ranks
-from synthgen.train.settings import Schedule
 from synthgen.train.truths import truths
 
 #: What of `model` may be a path.

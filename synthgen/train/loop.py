@@ -21,17 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from synthgen.errors import SynthgenError
+from synthgen.reading import words
+from synthgen.reading.batch import Batch
+from synthgen.reading.check import NewBar, NoBar, check
+from synthgen.reading.loader import Loader, joined
+from synthgen.reading.manifest import Manifest, load
+from synthgen.reading.mixture import planned
 from synthgen.records.files import write_text
-from synthgen.train import checkpoint, folder, measured, words
-from synthgen.train.batch import Batch
+from synthgen.train import checkpoint, folder, measured
 from synthgen.train.captioner import Captioning
-from synthgen.train.check import NewBar, NoBar, check
 from synthgen.train.journal import Journal
 from synthgen.train.learner import Learner, Segmentation, in_ranks
-from synthgen.train.loader import Loader, joined
-from synthgen.train.manifest import Manifest, load
 from synthgen.train.measured import Measured
-from synthgen.train.mixture import planned
 from synthgen.train.network import learned_names
 from synthgen.train.notice import EXIT, Notice
 from synthgen.train.optimiser import Average, set_rates, share_of_rate

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthgen.reading.seen import SKIPPED
 from synthgen.records.files import new_file
-from synthgen.train.seen import SKIPPED
 
 
 @dataclass(frozen=True, slots=True)

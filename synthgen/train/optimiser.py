@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synthgen.train.settings import Schedule
+from synthgen.reading.settings import Schedule
 
 #: Tables that are looked up, and are not pulled to zero; as are norms and single numbers.
 _TABLES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")

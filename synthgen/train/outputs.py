@@ -21,9 +21,9 @@ from torch.nn import functional
 from synthgen.networks.mqformer.boxes import cxcywh_to_xyxy
 from synthgen.networks.mqformer.decoder import Decoded
 from synthgen.networks.mqformer.model import MQFormer
+from synthgen.reading.batch import Batch
 from synthgen.records.geometry import clip_xyxy, encode_edges
 from synthgen.records.sample import Rle
-from synthgen.train.batch import Batch
 from synthgen.train.metrics import Foreground, Found, Panoptic, Segment, Semantic
 
 #: Objects of an image, at most (COCO).

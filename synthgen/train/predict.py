@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from synthgen.devices import check_options, device_of
 from synthgen.errors import SynthgenError, printable
 from synthgen.networks.mqformer.model import MQFormer
+from synthgen.reading.batch import pack, unpack
+from synthgen.reading.mixture import Drawn
+from synthgen.reading.tasks import Target
+from synthgen.reading.transforms import eval_view
 from synthgen.records.drawing import Block, Mark, picture, save
 from synthgen.records.files import new_file
 from synthgen.records.geometry import decode_mask, encode_mask, xyxy_to_xywh
@@ -20,13 +24,9 @@ from synthgen.records.images import ImageError, load_rgb
 from synthgen.records.resample import resize
 from synthgen.records.sample import Rle
 from synthgen.train import outputs
-from synthgen.train.batch import pack, unpack
 from synthgen.train.checkpoint import load_network
 from synthgen.train.measured import printable_json
 from synthgen.train.metrics import Found
-from synthgen.train.mixture import Drawn
-from synthgen.train.tasks import Target
-from synthgen.train.transforms import eval_view
 
 #: What a score has to reach to be drawn, if nobody says what.
 SURE = 0.25

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from synthgen.train.batch import Batch
-from synthgen.train.manifest import Manifest
-from synthgen.train.seen import Seen
+from synthgen.reading.batch import Batch
+from synthgen.reading.manifest import Manifest
+from synthgen.reading.seen import Seen
 
 
 def not_finite(step: int, values: Mapping[str, float], portions: Sequence[Batch], manifest: Manifest, run: Path) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from synthgen.demo import photographs
 from synthgen.errors import SynthgenError
-from synthgen.train.manifest import load
+from synthgen.reading.manifest import load
 
 
 @pytest.fixture(scope="module")

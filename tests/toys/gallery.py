@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from synthgen.networks.mqformer.model import MQFormer
+from synthgen.reading.settings import Model
 from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.records.store import Shard, ShardStore
 from synthgen.train import network
 from synthgen.train.checkpoint import Checkpoint, learned, save
-from synthgen.train.settings import Model
 
 NAME = "gallery/val/human"
 NAMES = ("ball", "plate", "sky", "grass")

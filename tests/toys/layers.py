@@ -1,4 +1,4 @@
-"""Layers made by hand for the readers of the train wing: any number of rows, all of them one small photograph."""
+"""Layers made by hand for the readers of `synthgen.reading`: any number of rows, all of them one small photograph."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from synthgen.reading.augment import Augment
+from synthgen.reading.manifest import Manifest, Source
+from synthgen.reading.settings import Readers
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.records.store import Shard, ShardStore
-from synthgen.train.augment import Augment
-from synthgen.train.manifest import Manifest, Source
-from synthgen.train.settings import Readers
 
 HEIGHT, WIDTH = 12, 16
 PHOTO = "photo.png"

@@ -10,9 +10,9 @@ import torch
 from torch import distributed
 
 from synthgen.networks.mqformer import criterion, matcher
+from synthgen.reading.loader import Loader
+from synthgen.reading.manifest import load
 from synthgen.train import loop
-from synthgen.train.loader import Loader
-from synthgen.train.manifest import load
 from synthgen.train.ranks import together
 
 

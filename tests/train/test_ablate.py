@@ -14,13 +14,13 @@ from toys import layers
 
 from synthgen.cli import main
 from synthgen.errors import SynthgenError
+from synthgen.reading.check import check
+from synthgen.reading.manifest import load
 from synthgen.records.sample import Sample
 from synthgen.train import ablate as module
 from synthgen.train import loop
 from synthgen.train.ablate import ablate, judge
-from synthgen.train.check import check
 from synthgen.train.differences import Difference, differences, told
-from synthgen.train.manifest import load
 from synthgen.train.measured import Measured
 
 TEXT = """

@@ -17,19 +17,20 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.networks.ofa import preprocess
 from synthgen.networks.ofa.training import smoothed_loss, teach
+from synthgen.reading import pictures
+from synthgen.reading.check import check
+from synthgen.reading.loader import Loader
+from synthgen.reading.manifest import Manifest, load
+from synthgen.reading.mixture import Mixture
+from synthgen.reading.once import Once
+from synthgen.reading.settings import Captioner
+from synthgen.reading.tasks import Target, captioning
 from synthgen.records.images import load_rgb
 from synthgen.records.sample import Annotation, Sample
-from synthgen.train import captioner, checkpoint, evaluate, loop, pictures
+from synthgen.train import captioner, checkpoint, evaluate, loop
 from synthgen.train.captioner import Captioning, bins, pixels
-from synthgen.train.check import check
-from synthgen.train.loader import Loader
-from synthgen.train.manifest import Manifest, load
 from synthgen.train.metrics import Asked, cider
-from synthgen.train.mixture import Mixture
-from synthgen.train.once import Once
 from synthgen.train.ranks import Ranks
-from synthgen.train.settings import Captioner
-from synthgen.train.tasks import Target, captioning
 
 CPU = torch.device("cpu")
 CAPTIONER = "captioner: {weights: ./ofa, train_words: true, image_size: 96, regions: 4}"

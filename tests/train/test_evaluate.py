@@ -10,11 +10,11 @@ import pytest
 import torch
 from toys import gallery
 
+from synthgen.reading.manifest import EvalSource, Manifest
 from synthgen.records.store import Shard, ShardStore
 from synthgen.train import evaluate as module
 from synthgen.train import measured
 from synthgen.train.evaluate import evaluate
-from synthgen.train.manifest import EvalSource, Manifest
 from synthgen.train.measured import Measured
 from synthgen.train.outputs import Prediction
 from synthgen.train.ranks import Ranks

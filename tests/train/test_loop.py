@@ -20,13 +20,13 @@ from toys import layers, ranks
 
 from synthgen.cli import main
 from synthgen.errors import SynthgenError
+from synthgen.reading.manifest import load
+from synthgen.reading.settings import Model, Schedule
 from synthgen.train import checkpoint, folder, journal, loop, network
 from synthgen.train.learner import Segmentation
-from synthgen.train.manifest import load
 from synthgen.train.measured import Measured
 from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
 from synthgen.train.ranks import together
-from synthgen.train.settings import Model, Schedule
 
 TEXT = """
 name: toy

@@ -41,13 +41,13 @@ def samples():
 
 
 def metric_of(task):
-    return plugins.load(METRICS, plugins.load("train.tasks", task).METRIC)
+    return plugins.load(METRICS, plugins.load("reading.tasks", task).METRIC)
 
 
 def asked(task, sample, names=("cat", "dog", "sky", "grass", "cow")):
     if task == "foreground":
         sample = replace(sample, annotations=tuple(a for a in sample.annotations if a.isthing))
-    target = plugins.load("train.tasks", task).target(sample, names, random.Random(0))
+    target = plugins.load("reading.tasks", task).target(sample, names, random.Random(0))
     target = _every_phrase(sample, target) if task == "referring" else target
     return Asked(sample, target, frozenset({"sky", "grass"}))
 

@@ -24,7 +24,7 @@ def read(name):
 
 def asked(task: str, number: int, size, annotations, names, stuff=()) -> Asked:
     sample = Sample(number, f"golden/{number}", f"{number}.png", *size, tuple(annotations))
-    target = plugins.load("train.tasks", task).target(sample, names, random.Random(0))
+    target = plugins.load("reading.tasks", task).target(sample, names, random.Random(0))
     return Asked(sample, target, frozenset(stuff))
 
 

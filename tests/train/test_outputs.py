@@ -182,7 +182,7 @@ def test_run_lengths_are_those_of_the_pixels(shape):
 def test_what_is_no_number_is_nothing(strips):
     from synthgen.networks.mqformer.criterion import Predictions
     from synthgen.networks.mqformer.decoder import Decoded
-    from synthgen.train.batch import Batch
+    from synthgen.reading.batch import Batch
 
     nan = torch.full((1, 6, 4), torch.nan)
     decoded = Decoded((Predictions([nan[0, :, :2]], nan, torch.full((1, 6, 8, 8), torch.nan)),), 3)

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.reading.tasks import Target
 from synthgen.records.sample import Rle, Sample
-from synthgen.train.tasks import Target
 
 
 @dataclass(frozen=True, slots=True, eq=False)
