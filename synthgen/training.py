@@ -75,7 +75,9 @@ def train(
         from synthgen.devices import memory_told
         from synthgen.train import loop
 
-        with memory_told("raise schedule.accumulate, say schedule.checkpointing: true, or lower augment.size"):
+        with memory_told(
+            "raise schedule.accumulate or say schedule.checkpointing: true, or lower augment.size (another --out)"
+        ):
             done = loop.train(manifest, workers=readers, **own)
     if done.is_first:
         say(*done.lines())

@@ -161,6 +161,6 @@ def test_the_demo_ends_with_captions_and_a_network_that_learned_them(synthgen, t
     assert re.search(r"masks refused: \d+ stability_score", told)
     assert "150 steps learned; the network is demo/run/step-00000150.pt" in told
     assert float(re.search(r"AP50 +(\d+\.\d+)", told)[1]) > 30  # of what it learned by heart
-    assert (tmp_path / "demo/predictions/coffee.found.png").exists()
+    assert (tmp_path / "demo/predictions/coffee.png.found.png").exists()
     assert "Look at demo/training/sheet.png" in told
     assert "\n  synthgen show  demo/toy.yaml\n" in told

@@ -88,6 +88,7 @@ GATES: dict[str, list[str]] = {
     "scipy": ["synthgen/networks/mqformer/matcher.py"],
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
     "pydantic": ["synthgen/reading/manifest.py", "synthgen/reading/settings.py", "synthgen/train/checkpoint.py"],
+    "filelock": ["synthgen/records/files.py"],
     "yaml": ["synthgen/reading/document.py"],
     "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "sheet", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],

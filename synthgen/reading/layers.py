@@ -146,8 +146,8 @@ def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
     return f"no layer {source.shards} in {store.root}{remedy}"
 
 
-def machines(source: Source, held: Holding, metric: str) -> list[str]:
-    """What a source would learn from that machines made, wholly or in part: "masks by human and sam vit_h".
+def machines(source: EvalSource, held: Holding, metric: str) -> list[str]:
+    """What a source learns from, or measures by, that machines made, wholly or in part: "masks by human and sam vit_h".
 
     Headers tell who: the first and the last by name.
 
@@ -158,7 +158,7 @@ def machines(source: Source, held: Holding, metric: str) -> list[str]:
     if metric not in _READ_NO_MASKS and held.count("masks") and not held.all_by_people("mask_source"):
         found.append(f"masks by {_makers(held, 'mask_source')}")
     if metric in _LEARN_PHRASES and held.count("captions"):
-        drawn = source.caption_sources
+        drawn = source.caption_sources if isinstance(source, Source) else None
         by_people = held.all_by_people("caption_source") if drawn is None else set(drawn) == {"human"}
         if not by_people:
             found.append(f"captions by {' and '.join(drawn or ()) or _makers(held, 'caption_source')}")

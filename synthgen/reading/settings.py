@@ -149,7 +149,8 @@ class Schedule(Section):
     """How long and how fast; the defaults are the paper's and Mask DINO's.
 
     Attributes:
-        steps: in all; the default is 50 epochs of COCO.
+        steps: in all; the default is 50 epochs of COCO. A run that has learned them learns on if they
+            become more, from then on at the learning rates of the new length.
         batch_size: images a step, over all processes.
         accumulate: a process takes its part of a step's images in so many portions, which saves memory.
         lr: of what is new; backbone_lr, text_encoder_lr: of what comes with weights.

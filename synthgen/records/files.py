@@ -12,6 +12,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from synthgen.errors import SynthgenError
 
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d{1,9})\.[0-9a-f]{8}\.tmp")  # of which host and process
@@ -59,6 +61,32 @@ def append_line(path: Path, text: str, *, remedy: str = "choose another --store"
         with path.open("ab", buffering=0) as file:
             # A path need not be UTF-8. Its odd bytes become what JSON reads back as the same: \udcff.
             file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, patience: float, otherwise: str, remedy: str) -> Iterator[None]:
+    """Hold a lock file until the block ends, or the process does, in whatever way.
+
+    Args:
+        path: the file, which is made where there is none, and stays.
+        patience: seconds that another process which holds it is waited for.
+        otherwise: what is said if it holds it longer.
+        remedy: what is said where the file cannot be written.
+
+    Raises:
+        SynthgenError: another process holds it; it cannot be written.
+    """
+    lock = FileLock(path)
+    with _in_words(path, remedy=remedy):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            raise SynthgenError(otherwise) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from synthgen.networks.ofa.training import prepare, smoothed_loss, teach
 from synthgen.networks.ofa.weights import from_weights
 from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch
 from synthgen.reading.check import NewBar, NoBar
+from synthgen.reading.layers import look, machines
 from synthgen.reading.manifest import Manifest
 from synthgen.reading.once import Once
 from synthgen.reading.rows import take
@@ -213,11 +214,11 @@ def measure(
         SynthgenError: see `Once`; what counts CIDEr is not installed.
     """
     cider.need_package()
-    found = []
+    found, store = [], ShardStore(manifest.store)
     for index, source in enumerate(manifest.eval):
         once = Once(manifest, index, rank=here.rank, world=here.world, batch_size=_IMAGES, workers=workers)
         rows: list[tuple[str, int, Compared]] = []
-        total = take(ShardStore(manifest.store), source).rows // here.world
+        total = take(store, source).rows // here.world
         with closing(once), bar(f"describing {source.shards}", total, "images") as done:
             for batch in once:
                 with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -229,8 +230,13 @@ def measure(
             every += part
             seen.add(state)
         every.sort(key=lambda row: row[:2])  # whoever described what, sums of floats are the same
+        by_machines = machines(source, look(store, source), "cider")
         values = {cider.MAIN: 0.0, **cider.scores([compared for _, _, compared in every]).values}
-        found.append(Measured(source.shards, source.task, cider.MAIN, values, len(every), seen=seen.state()))
+        found.append(
+            Measured(
+                source.shards, source.task, cider.MAIN, values, len(every), seen=seen.state(), by_machines=by_machines
+            )
+        )  # fmt: skip
     return found
 
 

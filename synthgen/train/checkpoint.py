@@ -175,7 +175,7 @@ def load_network(path: Path, *, device: torch.device, text_encoder: str | None =
             )
         model = model.model_copy(update={"text_encoder": text_encoder})
     # A file may claim any size: a network without memory is made first, and must be what the file has numbers for.
-    claimed = learned(network.build(model, device="meta"))
+    claimed = learned(network.build(model, device="meta", text_encoder_key="--text-encoder"))
     theirs = {name: tuple(value.shape) for name, value in found.weights.items()}
     if {name: tuple(value.shape) for name, value in claimed.items()} != theirs:
         other = next(iter(sorted(claimed.keys() ^ theirs.keys())), "") or next(

@@ -16,6 +16,7 @@ from synthgen.errors import SynthgenError
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.reading.batch import Batch
 from synthgen.reading.check import NewBar, NoBar
+from synthgen.reading.layers import look, machines
 from synthgen.reading.manifest import SHELF, Manifest, load
 from synthgen.reading.once import Once
 from synthgen.reading.rows import Taken, take
@@ -155,6 +156,7 @@ def _measured(
     return Measured(
         source.shards, source.task, metric.MAIN, {metric.MAIN: 0.0, **scores.values}, images, scores.by_name,
         _by_kind(sum((kinds for _, kinds, _ in parts), Counter())), seen_by_all.state(),
+        machines(source, look(store, source), plugins.load(SHELF, source.task).METRIC),
     )  # fmt: skip
 
 

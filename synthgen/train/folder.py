@@ -5,6 +5,7 @@ checked.txt          what was to be read      seen.txt     what the network saw
 log.jsonl            a line a step            tensorboard/
 step-00005000.pt     the last checkpoints     best.pt      the best evaluated one
 results-00005000.json                         what an evaluation measured
+lock                                          held by the process that trains in it
 """
 
 from __future__ import annotations
@@ -16,23 +17,44 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import Manifest
-from synthgen.records.files import new_file, remove_leftovers, write_text
+from synthgen.reading.manifest import Manifest, Source
+from synthgen.reading.settings import Captioner
+from synthgen.records.files import locked, new_file, remove_leftovers, write_text
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 #: What of a manifest does not decide what is learned.
 _FREE = {"readers", "store", "eval", "eval_size"}
-_FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "checkpoint_every", "keep", "evaluate_every"}
+_FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "checkpoint_every", "keep", "evaluate_every", "steps"}
+
+#: Seconds that the folder is waited for: readers of a process that was killed hold it until they see that.
+_PATIENCE = 15
 
 #: Where the folder cannot be written.
 REMEDY = "choose another --out"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made if it is not there: nobody else trains in it until the process ends.
+
+    Raises:
+        SynthgenError: another process trains in it; something else lies there; it cannot be written.
+    """
+    lock = folder / "lock"
+    if not (folder / "run.json").exists() and folder.is_dir() and any(path != lock for path in folder.iterdir()):
+        raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
+    otherwise = f"another process trains in {folder}; wait for it, or choose another --out"
+    with locked(lock, patience=_PATIENCE, otherwise=f"{otherwise} (if there is none, delete {lock})", remedy=REMEDY):
+        yield
 
 
 def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int, device: str) -> None:
@@ -52,12 +74,16 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
             differs, starts = _differing(earlier["recipe"], recipe), list(earlier["starts"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{about} is damaged; choose another --out") from None
-        if differs and (newest(folder) or (folder / "best.pt").exists()):
+        last = newest(folder)
+        if differs and (last or (folder / "best.pt").exists()):
             raise SynthgenError(
                 f"{folder} was trained with another {', '.join(differs)}; choose another --out, or take it back"
             )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
+        if last and (learned := _step(last)) > manifest.schedule.steps:
+            raise SynthgenError(
+                f"{folder} has learned {learned:,} steps, and schedule.steps is {manifest.schedule.steps:,}; raise it, "
+                "or choose another --out"
+            )
     remove_leftovers(folder)  # of a checkpoint as of a log: what a killed process was writing
     starts.append(
         {
@@ -69,6 +95,7 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
             "machine": platform.platform(),
             "device": device,
             "processes": world,
+            "steps": manifest.schedule.steps,
         }
     )
     write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
@@ -107,8 +134,11 @@ def tidy(folder: Path, keep: int) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    found = [(int(match[1]), path) for path in folder.glob("step-*.pt") if (match := _CHECKPOINT.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in folder.glob("step-*.pt") if _CHECKPOINT.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
 
 
 def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
@@ -125,14 +155,27 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
 
 
 def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The keys in which two recipes differ; one that is not there, as it came later, is what it is by default."""
+    usual = Manifest.model_construct().model_dump(mode="json")
     found = []
     for key in sorted(then.keys() | now.keys()):
-        one, other = then.get(key), now.get(key)
+        one, other = (side.get(key, usual.get(key)) for side in (then, now))
         if isinstance(one, dict) and isinstance(other, dict):
-            found += [f"{key}.{inner}" for inner in sorted(one | other) if one.get(inner) != other.get(inner)]
+            section = usual[key] or Captioner.model_construct().model_dump(mode="json")
+            free = _FREE_IN_SCHEDULE if key == "schedule" else set()
+            found += [f"{key}.{inner}" for inner in _unlike(one, other, section) if inner not in free]
+        elif isinstance(one, list) and isinstance(other, list) and key == "mixture" and len(one) == len(other):
+            source = Source.model_construct().model_dump(mode="json")
+            found += [key] * any(_unlike(*pair, source) for pair in zip(one, other, strict=True))
         elif one != other:
             found.append(key)
     return found
+
+
+def _unlike(one: dict[str, Any], other: dict[str, Any], usual: dict[str, Any]) -> list[str]:
+    return [
+        key for key in sorted(one | other) if one.get(key, usual.get(key)) != other.get(key, usual.get(key))
+    ]  # fmt: skip
 
 
 def _commit() -> str | None:

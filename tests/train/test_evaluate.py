@@ -142,6 +142,20 @@ def test_where_no_object_has_a_mask_there_is_no_ap_of_masks(manifest):
     assert "nothing could be measured" in "\n".join(measured.lines([found["instance"]]))
 
 
+def test_of_a_truth_by_machines_that_is_told(manifest):
+    store = ShardStore(manifest.store)
+    (shard,) = store.layer(*gallery.NAME.split("/"))
+    samples = [
+        replace(sample, annotations=tuple(replace(a, mask_source="sam vit_h") for a in sample.annotations))
+        for sample in store.read(shard)
+    ]
+    assert not any(one.by_machines for one in small(manifest))
+    store.commit(shard, samples, {"categories": list(gallery.NAMES)})
+    told = {one.task: "\n".join(measured.lines([one])) for one in small(manifest)}
+    assert "  the truth is masks by sam vit_h: this is agreement with machines" in told["instance"]
+    assert "machines" not in told["detection"], "its boxes are people's"
+
+
 def test_several_layers_have_a_mean_and_a_median():
     each = [Measured(f"a/b/c{i}", "instance", "AP", {"AP": value}, 5) for i, value in enumerate((10.0, 20.0, 60.0))]
     none = Measured("a/b/d", "instance", "AP", {"AP": 0.0}, 0)

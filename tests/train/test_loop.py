@@ -144,6 +144,57 @@ def test_a_folder_is_of_one_run(tmp_path):
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
+def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path, monkeypatch):
+    path, run = written(tmp_path, "steps: 1"), tmp_path / "run"
+    monkeypatch.setattr(folder, "_PATIENCE", 0.1)
+    code = (
+        "import sys, pathlib; from synthgen.train import folder\n"
+        "with folder.alone(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            SynthgenError, match=r"another process trains in .*run; wait for it, or choose another --out"
+        ):
+            loop.train(path, out=run)
+        assert [p.name for p in run.iterdir()] == ["lock"]
+        other.kill()
+    assert loop.train(path, out=run).steps == 1, "what held it is gone, however it went"
+
+
+def test_a_run_that_is_to_be_longer_goes_on(tmp_path):
+    path, run = written(tmp_path, "steps: 2"), tmp_path / "run"
+    loop.train(path, out=run)
+    text = path.read_text()
+    path.write_text(text.replace("steps: 2", "steps: 3"))
+    assert loop.train(path, out=run).steps == 1
+    assert [start["steps"] for start in json.loads((run / "run.json").read_text())["starts"]] == [2, 3]
+    path.write_text(text)
+    with pytest.raises(SynthgenError, match=r"has learned 3 steps, and schedule\.steps is 2; raise it"):
+        loop.train(path, out=run)
+
+
+def test_a_run_of_before_a_key_was_there_is_the_same_run(tmp_path):
+    path, run = written(tmp_path, "steps: 1"), tmp_path / "run"
+    loop.train(path, out=run)
+    about = json.loads((run / "run.json").read_text())
+    recipe = about["recipe"]
+    for gone in (recipe["model"], "denoising"), (recipe["mixture"][0], "share"), (recipe, "captioner"):
+        del gone[0][gone[1]]
+    recipe["schedule"]["steps"] = 1
+    (run / "run.json").write_text(json.dumps(about))
+    assert loop.train(path, out=run).steps == 0
+    path.write_text(path.read_text().replace("model: {", "model: {denoising: 3, "))
+    del about["recipe"]["augment"]["size"]  # which is not what it would be by default
+    (run / "run.json").write_text(json.dumps(about))
+    with pytest.raises(
+        SynthgenError, match=r"was trained with another augment\.size, model\.denoising; choose another"
+    ):
+        loop.train(path, out=run)
+
+
 def test_a_run_explains_itself(tmp_path):
     path = written(tmp_path, "steps: 5, checkpoint_every: 1, keep: 2")
     run = loop.train(path, out=tmp_path / "run").folder
@@ -308,7 +359,10 @@ def test_a_checkpoint_is_a_network(tmp_path):
         (lambda c: replace(c, model={**c.model, "encoder_layers": 100}), "does not hold the network that it describes"),
         (lambda c: replace(c, model={**c.model, "dim": 33}), "describes no network that this synthgen knows"),
         (lambda c: replace(c, model={**c.model, "conditional_queries": 10**9}), "describes no network that"),
-        (lambda c: replace(c, model={**c.model, "text_encoder": "/nowhere/clip"}), "/nowhere/clip is not there"),
+        (
+            lambda c: replace(c, model={**c.model, "text_encoder": "/nowhere/clip"}),
+            "not there; say where it is: --text-encoder",
+        ),
         (lambda c: replace(c, weights=dict(list(c.weights.items())[1:])), "differs"),
     ],
 )
@@ -338,6 +392,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
 def test_a_checkpoint_that_does_not_fit_is_told(tmp_path):
     path = written(tmp_path, "steps: 1")
     done = loop.train(path, out=tmp_path / "run")
+    path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     found = checkpoint.read(done.checkpoint)
     checkpoint.save(folder.checkpoint(tmp_path / "run", 2), replace(found, training={}, step=2))
     with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
@@ -415,8 +470,8 @@ def test_what_has_learned_nothing_begins_anew_and_what_saves_memory_changes(tmp_
     assert not list(run.glob(".step*"))
     done = loop.train(written(tmp_path, "steps: 1, accumulate: 2, checkpointing: true"), out=run)
     assert done.steps == 0
-    with pytest.raises(SynthgenError, match=r"was trained with another schedule\.steps"):
-        loop.train(written(tmp_path, "steps: 2"), out=run)
+    with pytest.raises(SynthgenError, match=r"was trained with another schedule\.weight_decay"):
+        loop.train(written(tmp_path, "steps: 1, weight_decay: 0.5"), out=run)
 
 
 def test_a_run_is_the_same_from_wherever_it_is_called(tmp_path, monkeypatch):

@@ -84,16 +84,21 @@ def test_boxes_are_in_pixels_of_the_original_and_within_it():
     assert found[1].box_xyxy == pytest.approx((0.65 * 45, 0.65 * 120, 45, 120))
 
 
-def test_labels_are_those_of_mask_dino():
+def test_labels_are_those_of_mask2former_and_queries_that_are_unsure_say_little():
     seen = random(queries=20)
-    shares = F.softmax(seen.logits.sigmoid() / TEMPERATURE, dim=-1)
-    wanted = torch.einsum("qt,qhw->thw", shares, enlarged(seen).sigmoid()).argmax(0).numpy()
+    likely = seen.logits.sigmoid()
+    wanted = torch.einsum("qt,qhw->thw", likely, enlarged(seen).sigmoid()).argmax(0).numpy()
     found = outputs.semantic(seen)
     assert (found.labels != wanted).mean() < 1e-3 and len(np.unique(wanted)) > 2
     assert found.queries.keys() == set(np.unique(found.labels).tolist())
     for label, query in found.queries.items():  # who says most of it, by all pixels of the original
-        said = (shares[:, label, None] * enlarged(seen).sigmoid()[:, wanted == label]).sum(1)
+        said = (likely[:, label, None] * enlarged(seen).sigmoid()[:, wanted == label]).sum(1)
         assert said[query] >= 0.999 * said.max()
+
+    seen = random(queries=9, texts=2)  # one is sure of the first text, eight take it for the second, if for any
+    seen.mask_logits[:] = 9.0
+    seen.logits[0], seen.logits[1:] = torch.tensor([3.0, -6.0]), torch.tensor([-6.0, -2.5])
+    assert (outputs.semantic(seen).labels == 0).all()
 
 
 @pytest.mark.parametrize("stuff", [frozenset(), frozenset({0, 2})], ids=["things", "stuff"])

@@ -32,7 +32,7 @@ def synthgen(synthgen, tmp_path: Path):
 
 
 def said(name: str) -> dict:
-    return json.loads(Path("predictions", f"{name}.found.json").read_text())
+    return json.loads(Path("predictions", f"{name}.png.found.json").read_text())
 
 
 def test_prompts_are_found_drawn_and_written(synthgen):
@@ -51,8 +51,8 @@ def test_prompts_are_found_drawn_and_written(synthgen):
     for asked in content["asked"]:
         own = [one["score"] for one in content["found"] if one["text"] == asked["text"]]
         assert asked["best"] == max(own)
-    picture = np.asarray(Image.open("predictions/1.found.png"))
-    assert max(picture.shape[:2]) >= 1024 and "predictions/1.found.png" in told and "grass" in told
+    picture = np.asarray(Image.open("predictions/1.png.found.png"))
+    assert max(picture.shape[:2]) >= 1024 and "predictions/1.png.found.png" in told and "grass" in told
     before = {path.name: path.read_bytes() for path in Path("predictions").iterdir()}
     assert synthgen("predict", "photos/1.png", "a red ball", "grass", *OPTIONS)[0] == 0
     assert {path.name: path.read_bytes() for path in Path("predictions").iterdir()} == before, "the same each time"
