@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from toys import layers
 from toys.pretend_cuda import MixedDevicesError, Pretended, pretended
+
+from synthgen.reading.batch import Batch
+from synthgen.reading.loader import Loader
+from synthgen.reading.manifest import Manifest
+from synthgen.reading.settings import Model, Schedule
+from synthgen.train.learner import Learner, Losses, Segmentation
+from synthgen.train.truths import truths
 
 CUDA = torch.device("cuda", 0)
 
@@ -132,9 +144,86 @@ def test_what_is_tied_stays_tied(gpu):
     assert both[0].weight.grad.device == CUDA
 
 
+def test_autocast_is_cudas(gpu):
+    x, layer = torch.ones(2, 4, device=gpu), nn.Linear(4, 4).to(gpu)
+    with torch.autocast("cuda", torch.bfloat16):
+        y = layer(x)
+        assert y.dtype == (y @ x.T).dtype == (y + 1).dtype == torch.bfloat16
+        assert {one.dtype for one in (y.exp(), y.sum(), functional.layer_norm(y, (4,)), y.softmax(-1))} == {x.dtype}
+        assert nn.Linear(4, 4)(torch.ones(2, 4)).dtype == torch.float32, "of the CPU's tensors this is not said"
+        with torch.autocast("cuda", enabled=False):
+            assert layer(x).dtype == torch.float32
+    assert layer(x).dtype == torch.float32
+    y.sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+
+
 def test_the_gpu_is_gone_behind_it():
     with pretended():
+        assert torch.cuda.is_available()
         x = torch.ones(3, device="cuda")
-    assert not torch.is_tensor(None) and torch.zeros(1).device.type == "cpu"
+    assert type(torch.zeros(1).to(torch.bfloat16)) is torch.Tensor
     with pytest.raises(MixedDevicesError):
         x + torch.ones(3)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def small(root: Path, *, schedule: dict[str, Any] | None = None, **model: Any) -> Manifest:
+    said = {"captions": (layers.phrase("the cat"),)}
+    layers.commit(root, [layers.row(i, layers.annotation(i, **said)) for i in range(4)])
+    kinds = {"mixed": ("learnable", "conditional"), "learnable": ("learnable",), "conditional": ("conditional",)}
+    counts = {f"{kind}_queries": 4 for kind in kinds[model.get("queries", "mixed")]}
+    return layers.manifest(
+        root, layers.source(root, task="panoptic"), layers.source(root, task="referring"),
+        model=Model(backbone="tiny", text_encoder="tiny", dim=32, encoder_layers=1, decoder_layers=1, **counts, **model),
+        schedule=Schedule(batch_size=2, mask_points=16, **(schedule or {})),
+    )  # fmt: skip
+
+
+def step(learner: Learner, batch: Batch, schedule: Schedule) -> dict[str, float]:
+    """What the loop does of one step; the losses, and the sum of all weights after it."""
+    optimiser = torch.optim.AdamW(learner.groups(schedule), eps=1e-2)
+    torch.manual_seed(1)
+    losses = Losses(learner)(batch, max(1, learner.objects(batch)))
+    torch.stack(list(losses.values())).sum().backward()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, 0.1)
+    optimiser.step()
+    left = sum(p.detach().abs().sum() for p in parameters)
+    return {name: float(loss.detach()) for name, loss in {**losses, "norm": norm, "weights": left}.items()}
+
+
+def loaded(manifest: Manifest, device: torch.device) -> Batch:
+    """A batch; for a GPU by way of page-locked memory."""
+    with Loader(manifest, batch_size=2, workers=0, pin_memory=device.type == "cuda") as loader:
+        return next(loader)
+
+
+@pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
+@pytest.mark.parametrize("denoising", [0, 2])
+def test_a_segmenter_learns_there_what_it_learns_here(tmp_path, queries, denoising):
+    manifest = small(tmp_path, queries=queries, denoising=denoising)
+    found = []
+    for place in (nullcontext(torch.device("cpu")), pretended()):
+        torch.manual_seed(0)
+        with place as device:
+            learner = Segmentation(manifest, device)
+            assert {p.device.type for p in learner.module.parameters()} == {device.type}
+            found.append(step(learner, loaded(manifest, device), manifest.schedule))
+    assert found[1] == pytest.approx(found[0], rel=1e-3) and all(map(math.isfinite, found[1].values()))
+
+
+def test_in_half_precision_and_with_activations_made_twice(tmp_path, gpu):
+    manifest = small(tmp_path, denoising=2, schedule={"precision": "bf16", "checkpointing": True})
+    learner = Segmentation(manifest, gpu)
+    assert all(map(math.isfinite, step(learner, loaded(manifest, gpu), manifest.schedule).values()))
+
+
+def test_a_target_that_stays_behind_is_seen(tmp_path, gpu, monkeypatch):
+    manifest = small(tmp_path)
+    learner, batch = Segmentation(manifest, gpu), loaded(manifest, gpu)
+    monkeypatch.setattr("synthgen.train.learner.truths", lambda targets, _: truths(targets, torch.device("cpu")))
+    with pytest.raises(RuntimeError, match="same device"):
+        learner.losses(batch, objects=1.0)

@@ -2,12 +2,12 @@
 
 A wrapper holds a tensor of the CPU. To Python it is on "cuda:0"; to PyTorch's own C++ it is on "meta", which needs no
 driver, no streams and no guards, so that autograd works. Every operation is looked at: tensors of the two sides may
-meet where PyTorch lets them, and nowhere else. `torch.autocast` finds nothing to do with them: all is of its own dtype.
+meet where PyTorch lets them, and nowhere else. What kernels of a GPU do otherwise, it does not show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from toys.pretend_autocast import KEYS, autocast
 
 DEVICE = torch.device("cuda", 0)
 _CPU, _SEEN_BY_TORCH = torch.device("cpu"), torch.device("meta")
@@ -48,10 +49,11 @@ class Pretended(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> Pretended:
-        return Tensor._make_wrapper_subclass(
-            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-            layout=held.layout, device=_SEEN_BY_TORCH,
-        )  # fmt: skip
+        with torch.inference_mode(False):  # of what is no inference tensor, a view must be none
+            return Tensor._make_wrapper_subclass(
+                cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+                layout=held.layout, device=_SEEN_BY_TORCH, _extra_dispatch_keys=KEYS,
+            )  # fmt: skip
 
     def __init__(self, held: Tensor) -> None:
         self.held = held
@@ -89,7 +91,7 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any], *, is_plain: bo
     Args:
         is_plain: whether "meta" means it.
     """
-    tensors = [one for one in _pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs.values())]
     is_pretended = any(isinstance(one, Pretended) for one in tensors)
     asked = kwargs.get("device")
     if asked == _SEEN_BY_TORCH and not is_plain and (is_pretended or not any(one.is_meta for one in tensors)):
@@ -99,16 +101,37 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any], *, is_plain: bo
     elif asked is not None:
         is_pretended = False
     _check(func, args, tensors)
+    if func is torch.ops.aten.mm.dtype:  # of GPUs alone
+        return Pretended(args[0].held.to(args[2]) @ args[1].held.to(args[2]))
     if is_pretended and kwargs.get("generator") is not None:
         raise MixedDevicesError(f"{func}: expected a 'cuda' device type for generator but found 'cpu'")
-    held, named = _pytree.tree_map_only(Pretended, lambda one: one.held, (args, kwargs))
-    found = func(*held, **named)
+    held = _each(args, Pretended, _held)
+    found = func(*held, **{key: _each(one, Pretended, _held) for key, one in kwargs.items()})
     name = func._schema.name
     if name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor):
         if args[0].shape != held[0].shape or args[0].stride() != held[0].stride():
             raise NotImplementedError(f"{func} changes a shape in place")
         return args[0]
-    return _pytree.tree_map_only(Tensor, Pretended, found) if is_pretended else found
+    return _each(found, Tensor, Pretended) if is_pretended else found
+
+
+def _held(one: Pretended) -> Tensor:
+    return one.held
+
+
+def _tensors(given: Iterable[Any]) -> Iterator[Tensor]:
+    for one in given:
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, tuple | list):
+            yield from _tensors(one)
+
+
+def _each(given: Any, kind: type, do: Callable[[Any], Any]) -> Any:
+    """What is of a kind becomes something else, in lists as well."""
+    if isinstance(given, kind):
+        return do(given)
+    return type(given)(_each(one, kind, do) for one in given) if isinstance(given, tuple | list) else given
 
 
 def _check(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
@@ -143,11 +166,8 @@ class _Calls(TorchFunctionMode):
         self._operations = operations
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is Tensor.pin_memory:
-            return args[0]
-        if "pin_memory" in kwargs:  # without a driver there are no such pages
-            kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
+        kwargs = dict(kwargs or {})
+        kwargs.pop("pin_memory", None)  # without a driver there are no such pages
         if func is Tensor.cuda:
             func, args = Tensor.to, (args[0], DEVICE)
         devices = [kwargs.get("device"), *(one for one in args[1:] if _is_device(func, one))]
@@ -198,6 +218,16 @@ def _index(index: Any) -> Any:
     return index
 
 
+def _within(calls: _Calls) -> Callable[..., Any]:
+    run = torch.autograd._engine_run_backward
+
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        with calls:
+            return run(*args, **kwargs)
+
+    return backward
+
+
 @contextmanager
 def pretended() -> Iterator[torch.device]:
     """Within it there is a GPU, and `.to("cuda")` is a way to it; of this thread alone."""
@@ -210,11 +240,17 @@ def pretended() -> Iterator[torch.device]:
     with ExitStack() as stack:
         for name, value in said.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, value=value, **__: value))
-        # Optimisers ask it whether a graph is captured.
+        stack.enter_context(mock.patch.object(Tensor, "pin_memory", lambda self: self))  # of any thread
+        # Loaders ask this one whether to pin what they load ...
+        stack.enter_context(mock.patch.object(torch.accelerator, "is_available", lambda: True))
+        # ... and optimisers this one whether a graph is captured.
         stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", lambda **_: None))
         # Else `Module.to` makes a parameter anew for each module that has it, and what was tied is so no more.
         torch.__future__.set_swap_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swaps)
         operations = stack.enter_context(_Operations())
-        stack.enter_context(_Calls(operations))
+        calls = stack.enter_context(_Calls(operations))
+        # PyTorch puts a mode aside while it serves a call, and this one makes activations a second time.
+        stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", _within(calls)))
+        stack.enter_context(autocast(Pretended))
         yield DEVICE
