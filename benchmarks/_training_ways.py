@@ -131,6 +131,8 @@ def mask2former(
         )
     ).to(device).train()  # fmt: skip
     whole = network.model
+    # As in `backbone.build`: from biases of 0, padding is 0 throughout, and now and then a gradient of it is no number.
+    whole.pixel_level_module.encoder.swin.embeddings.patch_embeddings.projection.reset_parameters()
     parts.watch(whole.pixel_level_module.encoder, "backbone")
     parts.watch(whole.pixel_level_module.decoder, "pixel decoder")
     parts.watch(whole.transformer_module, "decoder")

@@ -160,6 +160,8 @@ class Schedule(Section):
         ema: decay of a moving average of the weights; None = none is kept.
         precision: bf16 = of activations; weights and losses stay float32.
         checkpointing: compute activations a second time instead of keeping them, which saves memory.
+        compile: the layers of pixel decoder and decoder, by torch.compile, which needs a C compiler and minutes; for
+            batches that are nearly all of one shape.
         checkpoint_every: steps. keep: so many of the last checkpoints, and the best.
         evaluate_every: steps; None = at the end only.
     """
@@ -178,6 +180,7 @@ class Schedule(Section):
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpointing: bool = False
+    compile: bool = False
     checkpoint_every: _Size = 5_000
     keep: _Size = 3
     evaluate_every: _Size | None = None
@@ -216,3 +219,6 @@ def of_one_kind(text: Mapping[str, Any], tasks: Mapping[Place, str]) -> Iterator
         for key, what in _NOT_A_CAPTIONERS.items():
             if key in text:
                 yield Mistake((key,), what)
+        schedule = text.get("schedule")
+        if isinstance(schedule, Mapping) and schedule.get("compile"):
+            yield Mistake(("schedule", "compile"), "compiles layers that a captioner does not have; take it out")

@@ -33,7 +33,7 @@ _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 #: What of a manifest does not decide what is learned.
 _FREE = {"readers", "store", "eval", "eval_size"}
-_FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "checkpoint_every", "keep", "evaluate_every", "steps"}
+_FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "compile", "checkpoint_every", "keep", "evaluate_every", "steps"}
 
 #: Seconds that the folder is waited for: readers of a process that was killed hold it until they see that.
 _PATIENCE = 15

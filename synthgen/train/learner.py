@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,6 +107,10 @@ class Segmentation:
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         schedule, self._model = manifest.schedule, manifest.model
         self.module = network.build(manifest.model, checkpointing=schedule.checkpointing).to(device).train()
+        if schedule.compile:
+            network.compile_layers(self.module)
+        # Images that are looked at are of any shape, and each would be compiled anew.
+        self._as_it_is = partial(torch.compiler.set_stance, "force_eager") if schedule.compile else nullcontext
         self._names = [network.is_names(source.task) for source in manifest.mixture]
         self._half = schedule.precision == "bf16"
         self._weights, self._sampling = Weights(), Sampling(points=schedule.mask_points)
@@ -140,11 +146,13 @@ class Segmentation:
 
     def pictures(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
         """See `beside`."""
-        return beside.pictures(self.module, batch, [self._names[source] for source in batch.sources])
+        with self._as_it_is():
+            return iter([*beside.pictures(self.module, batch, [self._names[source] for source in batch.sources])])
 
     def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: NewBar) -> Sequence[Measured]:
         """See `evaluate`."""
-        return evaluate(
-            self.module, manifest, device=here.device, workers=workers, rank=here.rank, world=here.world,
-            precision=manifest.schedule.precision, bar=bar,
-        )  # fmt: skip
+        with self._as_it_is():
+            return evaluate(
+                self.module, manifest, device=here.device, workers=workers, rank=here.rank, world=here.world,
+                precision=manifest.schedule.precision, bar=bar,
+            )  # fmt: skip

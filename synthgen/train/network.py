@@ -64,6 +64,12 @@ def build(
         )
 
 
+def compile_layers(built: MQFormer) -> None:
+    """Compile, in place, what compiles: the layers, each kind once. Of a Swin's blocks there are too many kinds."""
+    for layer in (*built.pixel_decoder.layers, *built.decoder.layers):
+        layer.compile()
+
+
 def is_names(task: str) -> bool:
     """Whether the texts of a task are names of categories, rather than phrases."""
     return str(plugins.load(SHELF, task).METRIC) not in ("ciou", "cider")

@@ -317,6 +317,20 @@ def _alone() -> Iterator:
 
 
 @pytest.mark.slow
+def test_compiled_layers_learn_the_same(tmp_path):
+    text = written(tmp_path, "steps: 2", model=", denoising: 1").read_text().replace("[0.5, 1.5]", "[2.0, 2.0]")
+    losses = {}
+    for compiled in ("false", "true"):
+        path = tmp_path / f"{compiled}.yaml"
+        path.write_text(text.replace("schedule: {", f"schedule: {{compile: {compiled}, "))
+        run = loop.train(path, out=tmp_path / compiled).folder
+        losses[compiled] = [line["loss"] for line in told(run) if line["of"] == "train"]
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+    named = checkpoint.read(folder.checkpoint(tmp_path / "true", 2)).weights.keys()
+    assert named == checkpoint.read(folder.checkpoint(tmp_path / "false", 2)).weights.keys()
+
+
+@pytest.mark.slow
 def test_torchrun(tmp_path):
     path = written(tmp_path, "steps: 3, checkpoint_every: 1")
     command = [
