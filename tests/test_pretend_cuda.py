@@ -13,16 +13,24 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from toys import layers
+from toys import coloured, gallery, layers, tiny_ofa, tiny_sam
 from toys.pretend_cuda import MixedDevicesError, Pretended, pretended
 
+from synthgen import plugins
 from synthgen.reading.batch import Batch
 from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.settings import Model, Schedule
+from synthgen.reading.manifest import EvalSource, Manifest, Source
+from synthgen.reading.once import Once
+from synthgen.reading.settings import Captioner, Model, Schedule
+from synthgen.records.geometry import decode_mask
+from synthgen.train import checkpoint, evaluate, loop, predict
+from synthgen.train.captioner import Captioning, _compared, measure
 from synthgen.train.learner import Learner, Losses, Segmentation
+from synthgen.train.metrics import Scores
+from synthgen.train.ranks import Ranks
 from synthgen.train.truths import truths
 
+CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
 
 
@@ -227,3 +235,145 @@ def test_a_target_that_stays_behind_is_seen(tmp_path, gpu, monkeypatch):
     monkeypatch.setattr("synthgen.train.learner.truths", lambda targets, _: truths(targets, torch.device("cpu")))
     with pytest.raises(RuntimeError, match="same device"):
         learner.losses(batch, objects=1.0)
+
+
+# --- evaluation and prediction ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hung(tmp_path) -> Manifest:
+    gallery.hang(tmp_path, images=1)
+    tasks = ("instance", "detection", "panoptic", "semantic", "referring", "foreground")
+    sources = [EvalSource(shards=gallery.NAME, task=task, images=tmp_path / "photos") for task in tasks]
+    return Manifest(name="toy", store=tmp_path / "store", eval=tuple(sources))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_measured_there_is_what_is_measured_here(hung, gpu, precision):
+    here = evaluate.evaluate(gallery.untrained(), hung, device=CPU, short=64, long=96)
+    there = evaluate.evaluate(
+        gallery.untrained().to(gpu), hung, device=gpu, short=64, long=96, precision=precision, workers=0
+    )
+    assert [(one.task, one.images) for one in there] == [(one.task, 1) for one in here]
+    if precision == "fp32":
+        for own, other in zip(there, here, strict=True):
+            assert own.values == pytest.approx(other.values, abs=1)
+
+
+def test_a_command_predicts_there_what_it_predicts_here(hung, gpu, tmp_path):
+    path = gallery.kept(tmp_path / "best.pt")
+    found = [
+        predict.predict(tmp_path / "photos" / "1.png", ("a red ball", "grass"), path, out=tmp_path / device,
+                        device=device, short=64, threshold=0.3)
+        for device in ("cpu", "auto")
+    ]  # fmt: skip
+    assert len(found[0].found) == len(found[1].found) > 3
+    for own, other in zip(found[1].found, found[0].found, strict=True):
+        assert own.score == pytest.approx(other.score, abs=1e-4)
+        assert own.box_xyxy == pytest.approx(other.box_xyxy, abs=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_is_kept_and_taken_up_again(tmp_path, gpu, precision):
+    """The command itself: losses, an average of the weights, pictures, checkpoints, what goes on from them."""
+    small(tmp_path)
+    text = f"""
+        name: toy
+        store: store
+        mixture: [{{shards: toy/train/human, task: instance, images: photos}}]
+        augment: {{size: 32, scale: [0.5, 1.5]}}
+        model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1,
+                learnable_queries: 3, conditional_queries: 4}}
+        schedule: {{batch_size: 2, accumulate: 2, mask_points: 16, ema: 0.9, checkpoint_every: 1, keep: 2, steps: 2,
+                   precision: {precision}}}
+        readers: {{workers: 0}}
+    """
+    (tmp_path / "m.yaml").write_text(text)
+    run = tmp_path / "run"
+    done = loop.train(tmp_path / "m.yaml", out=run, device="cuda")
+    whole = checkpoint.read(done.checkpoint).weights
+    assert done.steps == 2 and all(type(one) is torch.Tensor and one.isfinite().all() for one in whole.values())
+    done.checkpoint.unlink()
+    again = loop.train(tmp_path / "m.yaml", out=run, device="cuda")
+    assert again.steps == 1
+    kept = checkpoint.read(again.checkpoint).weights
+    assert all(torch.equal(kept[name], value) for name, value in whole.items())
+
+
+# --- captions and masks -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Photographs and what was said of them, OFAs and SAMs of random weights."""
+    folder = coloured.make(tmp_path_factory.mktemp("pretended") / "world", images=2)
+    tiny_ofa.checkpoint(folder / "ofa")
+    for name in ("sam_tiny", "hq_sam_tiny"):
+        tiny_sam.checkpoint(folder, name)
+    return folder
+
+
+@pytest.mark.parametrize("more", [{}, {"precision": "bf16", "checkpointing": True}], ids=str)
+def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkeypatch, more):
+    monkeypatch.setattr("synthgen.train.metrics.cider.need_package", lambda: None)
+    monkeypatch.setattr("synthgen.train.metrics.cider.scores", lambda compared: Scores({"said": len(compared)}))
+    source = {"shards": coloured.LAYER, "images": world / "photos", "task": "captioning"}
+    manifest = Manifest(
+        name="toy", store=world / "shards", mixture=(Source(**source),),
+        captioner=Captioner(weights=str(world / "ofa"), train_words=True, image_size=96, regions=4),
+        schedule=Schedule(batch_size=2, **more),
+    )  # fmt: skip
+    asked = manifest.model_copy(update={"mixture": (), "eval": (EvalSource(**source),)})
+    found = []
+    for place in (nullcontext(CPU), pretended()):
+        with place as device:
+            learner = Captioning(manifest, device)
+            images = list(Once(asked, 0, batch_size=2))
+            learner.module.eval()
+            said = [one for batch in images for one in _compared(learner.module, learner.tokenizer, batch)]
+            measure(learner.module, learner.tokenizer, asked, Ranks(0, 1, device), precision=manifest.schedule.precision)
+            learner.module.train()
+            found.append((step(learner, loaded(manifest, device), manifest.schedule), [one.kept for _, _, one in said]))
+    (here, said_here), (there, said_there) = found
+    assert said_here == said_there and len(said_here) == 2
+    assert there == pytest.approx(here, rel=0.1 if more else 1e-3)
+
+
+def drawn(height: int, width: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+IMAGES = [drawn(100, 150, 1), drawn(60, 60, 3)]
+BOXES = [np.array([[10, 10, 60, 70], [3, 5, 20, 25]], np.float32), np.array([[0, 0, 50, 40]], np.float32)]
+
+
+@pytest.mark.parametrize("name", ["sam", "hq_sam"])
+@pytest.mark.parametrize(
+    "options", [{"self_test": True}, {"multimask": True, "box_chunk": 2}, {"zoom": True}, {"precision": "bf16"}], ids=str
+)
+def test_masks_are_drawn_there_as_here(world, gpu, name, options):
+    own = {"checkpoint": str(world / f"{name}_tiny.pth"), "self_test": False, **options}
+    here, there = (
+        [p for one in plugins.build("generate.segmenters", name, {**own, "device": d}).segment(IMAGES, BOXES) for p in one]
+        for d in ("cpu", "cuda")
+    )
+    assert len(here) == len(there) == 3
+    if "precision" not in options:
+        for some, other in zip(there, here, strict=True):
+            assert (decode_mask(some.rle) != decode_mask(other.rle)).mean() < 0.01
+            assert some[1:] == pytest.approx(other[1:], abs=0.01)
+
+
+@pytest.mark.parametrize("options", [{}, {"groups": 5}, {"precision": "bf16"}], ids=str)
+def test_captions_are_said_there_as_here(world, gpu, options):
+    own = {"checkpoint": str(world / "ofa"), "side": tiny_ofa.SIDE, "max_length": 8, **options}
+    here, there = (
+        list(plugins.build("generate.captioners", "ofa", {**own, "device": device})
+             .caption(IMAGES, BOXES, [["a"] * len(b) for b in BOXES], [[], []], 5))
+        for device in ("cpu", "cuda")
+    )  # fmt: skip
+    assert [len(one) for one in there] == [2, 1]
+    if "precision" not in options:
+        assert [[[c.text for c in box] for box in one] for one in there] == [
+            [[c.text for c in box] for box in one] for one in here
+        ]
