@@ -183,11 +183,14 @@ def small(root: Path, *, schedule: dict[str, Any] | None = None, **model: Any) -
     layers.commit(root, [layers.row(i, layers.annotation(i, **said)) for i in range(4)])
     kinds = {"mixed": ("learnable", "conditional"), "learnable": ("learnable",), "conditional": ("conditional",)}
     counts = {f"{kind}_queries": 4 for kind in kinds[model.get("queries", "mixed")]}
+    tiny = {"backbone": "tiny", "text_encoder": "tiny", "dim": 32, "encoder_layers": 1, "decoder_layers": 1}
     return layers.manifest(
-        root, layers.source(root, task="panoptic"), layers.source(root, task="referring"),
-        model=Model(backbone="tiny", text_encoder="tiny", dim=32, encoder_layers=1, decoder_layers=1, **counts, **model),
+        root,
+        layers.source(root, task="panoptic"),
+        layers.source(root, task="referring"),
+        model=Model(**tiny, **counts, **model),
         schedule=Schedule(batch_size=2, mask_points=16, **(schedule or {})),
-    )  # fmt: skip
+    )
 
 
 def step(learner: Learner, batch: Batch, schedule: Schedule) -> dict[str, float]:
@@ -284,7 +287,7 @@ def test_a_run_is_kept_and_taken_up_again(tmp_path, gpu, precision):
         augment: {{size: 32, scale: [0.5, 1.5]}}
         model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1,
                 learnable_queries: 3, conditional_queries: 4}}
-        schedule: {{batch_size: 2, accumulate: 2, mask_points: 16, ema: 0.9, checkpoint_every: 1, keep: 2, steps: 2,
+        schedule: {{batch_size: 2, accumulate: 2, mask_points: 16, ema: 0.9, checkpoint_every: 1, keep: 2, steps: 2, warmup_steps: 0,
                    precision: {precision}}}
         readers: {{workers: 0}}
     """
@@ -316,7 +319,7 @@ def world(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("more", [{}, {"precision": "bf16", "checkpointing": True}], ids=str)
 def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkeypatch, more):
     monkeypatch.setattr("synthgen.train.metrics.cider.need_package", lambda: None)
-    monkeypatch.setattr("synthgen.train.metrics.cider.scores", lambda compared: Scores({"said": len(compared)}))
+    monkeypatch.setattr("synthgen.train.metrics.cider.scores", lambda compared: Scores({"said": len(compared)}, {}))
     source = {"shards": coloured.LAYER, "images": world / "photos", "task": "captioning"}
     manifest = Manifest(
         name="toy", store=world / "shards", mixture=(Source(**source),),
@@ -331,7 +334,9 @@ def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkey
             images = list(Once(asked, 0, batch_size=2))
             learner.module.eval()
             said = [one for batch in images for one in _compared(learner.module, learner.tokenizer, batch)]
-            measure(learner.module, learner.tokenizer, asked, Ranks(0, 1, device), precision=manifest.schedule.precision)
+            measure(
+                learner.module, learner.tokenizer, asked, Ranks(0, 1, device), precision=manifest.schedule.precision
+            )
             learner.module.train()
             found.append((step(learner, loaded(manifest, device), manifest.schedule), [one.kept for _, _, one in said]))
     (here, said_here), (there, said_there) = found
@@ -349,12 +354,18 @@ BOXES = [np.array([[10, 10, 60, 70], [3, 5, 20, 25]], np.float32), np.array([[0,
 
 @pytest.mark.parametrize("name", ["sam", "hq_sam"])
 @pytest.mark.parametrize(
-    "options", [{"self_test": True}, {"multimask": True, "box_chunk": 2}, {"zoom": True}, {"precision": "bf16"}], ids=str
+    "options",
+    [{"self_test": True}, {"multimask": True, "box_chunk": 2}, {"zoom": True}, {"precision": "bf16"}],
+    ids=str,
 )
 def test_masks_are_drawn_there_as_here(world, gpu, name, options):
     own = {"checkpoint": str(world / f"{name}_tiny.pth"), "self_test": False, **options}
     here, there = (
-        [p for one in plugins.build("generate.segmenters", name, {**own, "device": d}).segment(IMAGES, BOXES) for p in one]
+        [
+            p
+            for one in plugins.build("generate.segmenters", name, {**own, "device": d}).segment(IMAGES, BOXES)
+            for p in one
+        ]
         for d in ("cpu", "cuda")
     )
     assert len(here) == len(there) == 3
