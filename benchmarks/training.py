@@ -49,6 +49,7 @@ def main() -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     options.add_argument("--checkpointing", action="store_true", help="of ours, train and backbone")
+    options.add_argument("--compile", action="store_true", help="of ours and train: schedule.compile")
     options.add_argument("--steps", type=int, help="timed, each way in each round; default: 20, on a CPU 2")
     options.add_argument("--batches", type=int, default=2, help="different ones, which are taken by turns")
     options.add_argument("--workers", type=int, default=4, help="reader processes of `train`")
@@ -86,17 +87,17 @@ def compare(args: argparse.Namespace, folder: Path, size: int, cuda: bool) -> No
         },
         "schedule": {
             "steps": steps + WARM, "batch_size": batch_size, "precision": args.precision, "warmup_steps": 0,
-            "checkpointing": args.checkpointing,
+            "checkpointing": args.checkpointing, "compile": args.compile,
         },
     }  # fmt: skip
     (folder / "training.yaml").write_text(json.dumps(manifest))  # which is YAML, too
     content = Content(str(folder), size, args.device, args.batches, steps, args.workers)
     (folder / "content.json").write_text(json.dumps(asdict(content)))
     chip = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    more = "".join(f", {word}" for word in ("checkpointing", "compile") if getattr(args, word))
     print(
-        f"{args.backbone}, {size} pixels, batches of {batch_size}, {args.precision}"
-        f"{', checkpointing' if args.checkpointing else ''}, {chip}, torch {torch.__version__}; "
-        f"{args.rounds} rounds of {steps} steps; load before {os.getloadavg()[0]:.1f}"
+        f"{args.backbone}, {size} pixels, batches of {batch_size}, {args.precision}{more}, {chip}, "
+        f"torch {torch.__version__}; {args.rounds} rounds of {steps} steps; load before {os.getloadavg()[0]:.1f}"
     )
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in args.ways}
     for one in range(args.rounds):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from toys import world
+from toys import clusters, world
 
 ray_cluster = pytest.importorskip("ray.cluster_utils")
 
@@ -32,20 +32,8 @@ SHARDS = 12
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ray_cluster.Cluster]:
-    made = ray_cluster.Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 2,
-            "num_gpus": 0,
-            "include_dashboard": True,
-            # Free ones, as another cluster may run on this machine.
-            "dashboard_port": 0,
-            "dashboard_agent_listen_port": 0,
-        },
-    )
-    made.add_node(num_cpus=2, num_gpus=0)
-    yield made
-    made.shutdown()
+    with clusters.two_nodes(2) as made:
+        yield made
 
 
 def environment(address: str | None) -> dict[str, str]:

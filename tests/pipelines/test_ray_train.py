@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toys import layers
+from toys import clusters, layers
 
 ray_cluster = pytest.importorskip("ray.cluster_utils")
 ray_trainer = pytest.importorskip("pipelines.ray_trainer")  # Ray without its extra "train" has no ray.train
@@ -49,20 +49,8 @@ def written(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ray_cluster.Cluster]:
-    made = ray_cluster.Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "num_gpus": 0,
-            "include_dashboard": True,
-            # Free ones, as another cluster may run on this machine.
-            "dashboard_port": 0,
-            "dashboard_agent_listen_port": 0,
-        },
-    )
-    made.add_node(num_cpus=1, num_gpus=0)
-    yield made
-    made.shutdown()
+    with clusters.two_nodes(1) as made:
+        yield made
 
 
 def environment() -> dict[str, str]:
