@@ -25,7 +25,7 @@ DEVICE = torch.device("cuda", 0)
 _CPU, _SEEN_BY_TORCH = torch.device("cpu"), torch.device("meta")
 
 #: The borders: numbers may go from one side to the other.
-_BORDERS = ("aten::copy_", "aten::_to_copy", "aten::copy", "aten::_foreach_copy_")
+_BORDERS = ("aten::copy_", "aten::to", "aten::_to_copy", "aten::copy", "aten::_foreach_copy_")
 #: The index may be of the CPU.
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
 #: Beside what is reckoned element by element, these take a single number of the CPU.
@@ -56,6 +56,7 @@ class Pretended(Tensor):
             )  # fmt: skip
 
     def __init__(self, held: Tensor) -> None:
+        assert held.device == _CPU, held.device
         self.held = held
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -93,9 +94,12 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any], *, is_plain: bo
     """
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
     is_pretended = any(isinstance(one, Pretended) for one in tensors)
-    asked = kwargs.get("device")
-    if asked == _SEEN_BY_TORCH and not is_plain and (is_pretended or not any(one.is_meta for one in tensors)):
-        is_pretended, kwargs = True, {**kwargs, "device": _CPU}
+    asked = next((one for one in (*args, *kwargs.values()) if isinstance(one, torch.device)), None)
+    is_asked = asked is not None and asked.type == _SEEN_BY_TORCH.type
+    if is_asked and not is_plain and (is_pretended or not any(one.is_meta for one in tensors)):
+        is_pretended = True
+        args = [_CPU if isinstance(one, torch.device) else one for one in args]
+        kwargs = {key: _CPU if isinstance(one, torch.device) else one for key, one in kwargs.items()}
     elif not is_pretended:
         return func(*args, **kwargs)
     elif asked is not None:
