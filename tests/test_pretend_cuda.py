@@ -57,6 +57,7 @@ def gpu() -> Iterator[torch.device]:
         lambda x: x @ torch.ones(3),
         lambda x: x.add_(torch.ones(3)),
         lambda x: torch.ones(3).add_(x),
+        lambda x: torch.tensor(1.0).add_(x.sum()),
         lambda x: torch.cat([x, torch.ones(3)]),
         lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
         lambda x: x.gather(0, torch.tensor([1])),

@@ -146,7 +146,8 @@ def _check(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
     takes_numbers = torch.Tag.pointwise in func.tags or name in _TAKE_NUMBERS or name.startswith("aten::_foreach_")
     if name in _INDEXING and isinstance(args[0], Pretended):
         others, takes_numbers = [one for one in args[2:3] if not isinstance(one, Pretended)], True
-    if any(one.dim() or not takes_numbers for one in others):
+    writes_here = name.endswith("_") and isinstance(args[0], Tensor) and not isinstance(args[0], Pretended)
+    if writes_here or any(one.dim() or not takes_numbers for one in others):
         sides = ", ".join(f"{tuple(one.shape)} on {one.device}" for one in tensors)
         raise MixedDevicesError(f"{func}: expected all tensors to be on the same device, but found {sides}")
 
