@@ -30,6 +30,9 @@ from synthgen.train.ranks import PATIENCE
 #: One of the house's loggers.
 log = logging.getLogger(f"synthgen.{__name__}")
 
+#: Seconds that the run's folder is waited for: a file system may hold it for a node that died (NFS: 90 s).
+_PATIENCE = 180.0
+
 #: A training is given up once so many of its starts in a row came to no new checkpoint.
 MOST_DEATHS = 3
 
@@ -167,7 +170,7 @@ def _work(config: dict[str, Any]) -> None:
         writer.done(
             loop.train(
                 config["path"], out=out, store=config["store"], device=_device(config["gpus"]),
-                workers=config["readers"], bar=writer.bar,
+                workers=config["readers"], patience=_PATIENCE, bar=writer.bar,
             )
         )  # fmt: skip
 

@@ -70,7 +70,7 @@ PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 #: Dependency -> the only files that may import it, at the top of the file, where a reader looks for it.
 _TORCH_IN_TRAIN = (
     *("ranks", "network", "truths", "optimiser", "learner", "beside", "journal", "telling"),
-    *("loop", "checkpoint", "captioner", "outputs", "evaluate", "predict"),
+    *("loop", "checkpoint", "resume", "captioner", "outputs", "evaluate", "predict"),
 )
 _TORCH = [
     "synthgen/generate/segmenters/*.py",
@@ -88,7 +88,6 @@ GATES: dict[str, list[str]] = {
     "scipy": ["synthgen/networks/mqformer/matcher.py"],
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
     "pydantic": ["synthgen/reading/manifest.py", "synthgen/reading/settings.py", "synthgen/train/checkpoint.py"],
-    "filelock": ["synthgen/records/files.py"],
     "yaml": ["synthgen/reading/document.py"],
     "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "sheet", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],

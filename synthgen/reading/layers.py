@@ -233,7 +233,9 @@ def measuring(source: EvalSource, held: Holding, metric: str, siblings: Sequence
 
 
 def _makers(held: Holding, column: str) -> str:
-    return " and ".join(dict.fromkeys(map(str, (held.columns[column].least, held.columns[column].most))))
+    """The first and the last by name; "unknown makers", where nobody is named."""
+    known = [name for name in (held.columns[column].least, held.columns[column].most) if name is not None]
+    return " and ".join(dict.fromkeys(known)) or "unknown makers"
 
 
 def _names(source: EvalSource, held: Holding, metric: str) -> Iterator[Remark]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from operator import index
 from types import TracebackType
 from typing import Any, Self
 
@@ -127,28 +128,36 @@ class Loader:
         }
 
     def _resume(self, state: Mapping[str, Any]) -> None:
-        now = self._identity()
         if state.get("version") != STATE_VERSION:
             raise SynthgenError(
                 f"the checkpoint's place in the data is of version {state.get('version')}, this synthgen reads "
                 f"{STATE_VERSION}; resume with the version that wrote it"
             )
+        try:
+            count = len(state["sources"])
+            self._go_on(state, {key: _place(place, count) for key, place in state["positions"].items()})
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise SynthgenError(
+                "the checkpoint's place in the data is damaged; delete that checkpoint, and the one before it is taken"
+            ) from None
+
+    def _go_on(self, state: Mapping[str, Any], positions: dict[str, dict[str, Any]]) -> None:
+        now = self._identity()
         if [name for name, _ in state["sources"]] == list(self.seen.sources):
             for rank, seen in state["seen"].items():
                 if int(rank) == self._rank or (self._rank == 0 and int(rank) >= self._world):
                     self.seen.add(seen)
         different = [name for name in ("seed", "sources", "readers") if state[name] != now[name]]
         if not different:
-            if missing := [reader for reader in self._own if str(reader) not in state["positions"]]:
+            if missing := [reader for reader in self._own if str(reader) not in positions]:
                 raise SynthgenError(
                     f"the state has no place for reader {missing[0]}; join the states of all training processes"
                 )
-            self._batches = state["batches"]
-            self._positions = {reader: state["positions"][str(reader)] for reader in self._own}
+            self._batches = index(state["batches"])
+            self._positions = {reader: positions[str(reader)] for reader in self._own}
             return
-        places = state["positions"].values()
-        epoch = 1 + max(epoch for place in places for epoch, *_ in place["sources"])
-        draws = max(place["draws"] for place in places)
+        epoch = 1 + max(epoch for place in positions.values() for epoch, *_ in place["sources"])
+        draws = max(place["draws"] for place in positions.values())
         start = {"draws": draws, "sources": [[epoch, 0, 0] for _ in self._manifest.mixture]}
         self._positions = dict.fromkeys(self._own, start)
         changes = ", ".join(
@@ -167,6 +176,18 @@ def joined(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "positions": {reader: place for state in states for reader, place in state["positions"].items()},
         "seen": {rank: seen for state in states for rank, seen in state["seen"].items()},
     }
+
+
+def _place(said: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Where a reader of so many sources was: `mixture.Mixture.state`.
+
+    Raises:
+        KeyError, TypeError, ValueError: that is no such place.
+    """
+    sources = [[index(number) for number in at] for at in said["sources"]]
+    if [len(at) for at in sources] != [3] * count:
+        raise ValueError("a place has three numbers")
+    return {"draws": index(said["draws"]), "sources": sources}
 
 
 class _Mixed(Stream):

@@ -1,28 +1,34 @@
-"""Files that are there whole or not at all, and the sentences for places where none can be written."""
+"""Files that are there whole or not at all, a lock, and the sentences for places where nothing can be written."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import logging
 import os
 import re
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from synthgen.errors import SynthgenError
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d{1,9})\.[0-9a-f]{8}\.tmp")  # of which host and process
 
 #: What a file system says to a place where nothing can be written.
 _REFUSED = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-    *(errno.EINVAL, errno.ENAMETOOLONG),
+    *(errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP),
 }
+
+#: ... and one that has no locks.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
@@ -76,17 +82,22 @@ def locked(path: Path, *, patience: float, otherwise: str, remedy: str) -> Itera
     Raises:
         SynthgenError: another process holds it; it cannot be written.
     """
-    lock = FileLock(path)
     with _in_words(path, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=patience)
-        except Timeout:
-            raise SynthgenError(otherwise) from None
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        yield
+        until = time.monotonic() + patience
+        while not _flock(handle, path):
+            if time.monotonic() >= until:
+                raise SynthgenError(otherwise)
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # for processes that were forked meanwhile as well
     finally:
-        lock.release()
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -121,6 +132,11 @@ def remove_leftovers(folder: Path) -> int:
     return removed
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder is what a writer is at, or left, on whatever machine."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
 def _temporary(final: Path) -> Path:
     """A name beside `final` that says whose it is: `remove_leftovers` reads it."""
     return final.with_name(f".{final.name}.{_host()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -139,6 +155,19 @@ def _in_words(path: Path, refused: set[int] = _REFUSED, *, remedy: str = "choose
         if why.errno in refused:
             raise SynthgenError(f"cannot write {path} ({why.strerror}); {remedy}") from None
         raise
+
+
+def _flock(handle: int, path: Path) -> bool:
+    """Whether the file is ours now; a file system without locks gives it to anyone, which is told."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as why:
+        if why.errno not in _NO_LOCKS:
+            raise
+        log.warning("%s is on a file system without locks: see to it that nobody else writes there", path)
+    return True
 
 
 def _fsync(path: Path) -> None:

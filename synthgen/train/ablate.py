@@ -211,8 +211,8 @@ def _measured(
 
     def read() -> list[Measured]:
         try:
-            return [Measured(**one) for one in json.loads(results.read_text(encoding="utf-8"))["measured"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            return [Measured.of(one) for one in json.loads(results.read_text(encoding="utf-8"))["measured"]]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{results} is damaged; delete it, and the same command measures again") from None
 
     return here.by_the_first(read)

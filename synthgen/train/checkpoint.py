@@ -175,13 +175,14 @@ def load_network(path: Path, *, device: torch.device, text_encoder: str | None =
             )
         model = model.model_copy(update={"text_encoder": text_encoder})
     # A file may claim any size: a network without memory is made first, and must be what the file has numbers for.
-    claimed = learned(network.build(model, device="meta", text_encoder_key="--text-encoder"))
+    encoder = network.text_encoder_of(model, "--text-encoder")
+    claimed = learned(network.build(model, device="meta", encoder=encoder))
     theirs = {name: tuple(value.shape) for name, value in found.weights.items()}
     if {name: tuple(value.shape) for name, value in claimed.items()} != theirs:
         other = next(iter(sorted(claimed.keys() ^ theirs.keys())), "") or next(
             name for name, value in claimed.items() if tuple(value.shape) != theirs[name]
         )
         raise SynthgenError(f"{path} does not hold the network that it describes: {other[:80]} differs")
-    built = network.build(model)
+    built = network.build(model, encoder=encoder)
     built.load_state_dict(dict(found.weights), strict=False)
     return built.to(device).eval(), found

@@ -27,7 +27,7 @@ from synthgen import __version__
 from synthgen.errors import SynthgenError
 from synthgen.reading.manifest import Manifest, Source
 from synthgen.reading.settings import Captioner
-from synthgen.records.files import locked, new_file, remove_leftovers, write_text
+from synthgen.records.files import is_temporary, locked, new_file, remove_leftovers, write_text
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
@@ -35,25 +35,26 @@ _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 _FREE = {"readers", "store", "eval", "eval_size"}
 _FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "compile", "checkpoint_every", "keep", "evaluate_every", "steps"}
 
-#: Seconds that the folder is waited for: readers of a process that was killed hold it until they see that.
-_PATIENCE = 15
-
 #: Where the folder cannot be written.
 REMEDY = "choose another --out"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, *, patience: float) -> Iterator[None]:
     """Hold a run's folder, which is made if it is not there: nobody else trains in it until the process ends.
+
+    Args:
+        patience: seconds that another process is waited for.
 
     Raises:
         SynthgenError: another process trains in it; something else lies there; it cannot be written.
     """
     lock = folder / "lock"
-    if not (folder / "run.json").exists() and folder.is_dir() and any(path != lock for path in folder.iterdir()):
+    begun = (folder / "run.json").exists() or not folder.is_dir()  # it is the first file of all
+    if not begun and any(path != lock and not is_temporary(path) for path in folder.iterdir()):
         raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
     otherwise = f"another process trains in {folder}; wait for it, or choose another --out"
-    with locked(lock, patience=_PATIENCE, otherwise=f"{otherwise} (if there is none, delete {lock})", remedy=REMEDY):
+    with locked(lock, patience=patience, otherwise=f"{otherwise} (if there is none, delete {lock})", remedy=REMEDY):
         yield
 
 
@@ -98,8 +99,8 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
             "steps": manifest.schedule.steps,
         }
     )
-    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
     write_text(about, json.dumps({"recipe": recipe, "starts": starts}, indent=1) + "\n", remedy=REMEDY)
+    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
 
 
 def checkpoint(folder: Path, step: int) -> Path:

@@ -7,7 +7,6 @@ weights, the optimiser's state and the place in the data need be kept to go on b
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import time
@@ -28,7 +27,7 @@ from synthgen.reading.loader import Loader, joined
 from synthgen.reading.manifest import Manifest, load
 from synthgen.reading.mixture import planned
 from synthgen.records.files import write_text
-from synthgen.train import checkpoint, folder, measured
+from synthgen.train import checkpoint, folder, measured, resume
 from synthgen.train.captioner import Captioning
 from synthgen.train.journal import Journal
 from synthgen.train.learner import Learner, Segmentation, in_ranks
@@ -77,6 +76,7 @@ def train(
     store: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    patience: float = 15.0,
     bar: NewBar = NoBar,
 ) -> Trained:
     """Train what a manifest describes; or go on, where `out` holds a run of the same manifest.
@@ -86,6 +86,8 @@ def train(
         store: the shards' root, instead of the manifest's.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         workers: reader processes of each training process, instead of the manifest's.
+        patience: seconds that another process which trains in the folder is waited for: readers of one that was killed
+            hold it until they see that.
         bar: makes what counts progress for a person.
 
     Raises:
@@ -98,18 +100,24 @@ def train(
         if not manifest.mixture:
             raise SynthgenError(f"{path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        learner = _learner(manifest, here, begins=folder.newest(run) is None)
+        kind = Captioning.kind if manifest.captioner is not None else Segmentation.kind
 
-        def begin() -> None:
-            held.enter_context(folder.alone(run))
-            folder.begin(run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device))
+        def begin() -> Path | None:
+            held.enter_context(folder.alone(run, patience=patience))
+            folder.begin(run, path, manifest, kind=kind, world=here.world, device=device_words(here.device))
             write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n", remedy=folder.REMEDY)
+            return folder.newest(run)
+
+        last = here.by_the_first(begin)  # others may see an older one, where folders are remembered for a while
+        learner = _learner(manifest, here, begins=last is None)
+
+        def put_beside() -> None:
             for file in learner.beside:
                 write_text(run / file.name, file.read_text(encoding="utf-8"), remedy=folder.REMEDY)
 
-        here.by_the_first(begin)
+        here.by_the_first(put_beside)
         own = manifest.readers.workers if workers is None else workers
-        return _Run(manifest, run, learner, here, own, bar).go()
+        return _Run(manifest, run, learner, here, own, bar, last).go()
 
 
 def _learner(manifest: Manifest, here: Ranks, *, begins: bool = True) -> Learner:
@@ -125,7 +133,9 @@ def _learner(manifest: Manifest, here: Ranks, *, begins: bool = True) -> Learner
 class _Run:
     """The state of a run between two steps, and how to come from one to the next."""
 
-    def __init__(self, manifest: Manifest, run: Path, learner: Learner, here: Ranks, workers: int, bar: NewBar) -> None:
+    def __init__(
+        self, manifest: Manifest, run: Path, learner: Learner, here: Ranks, workers: int, bar: NewBar, last: Path | None
+    ) -> None:
         schedule = manifest.schedule
         portion, rest = divmod(schedule.batch_size, here.world * schedule.accumulate)
         if rest or not portion:
@@ -142,14 +152,18 @@ class _Run:
         self._step, self._best = 0, -math.inf
         self._notice, self._quits = Notice(), False
         self._place: Mapping[str, Any] | None = None
-        if (last := folder.newest(run)) is not None:
-            self._resume(last)
+        if last is not None:
+            found = resume.resume(last, learner, self._optimiser, self._average)
+            self._step, self._place, self._best = found.step, found.place, found.best
+            if len(set(here.gathered(self._step))) > 1:
+                raise RuntimeError("processes go on from different steps")
         self._forward = in_ranks(learner, here)
         self._plan = planned(manifest)
 
     def go(self) -> Trained:
         """All steps that are left, and an evaluation after the last."""
-        first, schedule, results = self._step, self._schedule, tuple[Measured, ...]()
+        first, schedule = self._step, self._schedule
+        results: tuple[Measured, ...] = ()
         with ExitStack() as stack:
             stack.enter_context(self._notice)
             loader = stack.enter_context(self._loader())
@@ -259,13 +273,7 @@ class _Run:
         place = joined(self._here.gathered(loader.state()))
         if self._here.rank:
             return
-        weights = checkpoint.learned(self._learner.module)
-        training: dict[str, Any] = {
-            "optimiser": self._optimiser.state_dict(), "place": json.dumps(place), "best": self._best
-        }  # fmt: skip
-        if self._average is not None:
-            training["weights"] = {name: weights[name] for name in self._average.weights}
-            weights = {**weights, **self._average.weights}
+        weights, training = resume.training(self._learner, self._optimiser, self._average, place, self._best)
         learner, known = self._learner, learned_names(self._manifest.mixture, self._plan.taken)
         content = checkpoint.Checkpoint(
             learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training
@@ -275,24 +283,6 @@ class _Run:
         if is_best:
             folder.best(self._folder, path)
         folder.tidy(self._folder, self._schedule.keep)
-
-    def _resume(self, path: Path) -> None:
-        found = checkpoint.read(path)
-        weights = dict(found.weights)
-        try:
-            if self._average is not None:
-                self._average.load(weights)
-                weights |= found.training["weights"]
-            if weights.keys() != checkpoint.learned(self._learner.module).keys():
-                raise ValueError("other parts")
-            self._learner.module.load_state_dict(weights, strict=False)
-            self._optimiser.load_state_dict(found.training["optimiser"])
-            self._place, self._best = json.loads(found.training["place"]), float(found.training["best"])
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
-            raise SynthgenError(
-                f"{path} does not fit its run; delete it, and the checkpoint before it is taken"
-            ) from None
-        self._step = found.step
 
 
 def _seed(seed: int, what: str) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from synthgen.errors import printable
 from synthgen.reading.seen import SKIPPED
@@ -41,6 +42,21 @@ class Measured:
     by_kind: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seen: Mapping[str, Any] = field(default_factory=dict)
     by_machines: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Self:
+        """What `save` wrote of a layer.
+
+        Raises:
+            ValueError, TypeError, KeyError: it did not write that.
+        """
+        found = cls(**said)
+        if not all(isinstance(text, str) for text in (found.source, found.task, found.metric)):
+            raise ValueError("no layer's")
+        numbers = [*found.values.values(), *found.by_name.values(), found.values[found.metric], found.images]
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            raise ValueError("no numbers")
+        return found
 
     def __str__(self) -> str:
         told = "  ".join(f"{name} {value:.1f}" for name, value in self.values.items())

@@ -34,7 +34,7 @@ _PUBLISHED = {
 
 
 def build(
-    model: Model, *, checkpointing: bool = False, device: str = "cpu", text_encoder_key: str = "model.text_encoder"
+    model: Model, *, checkpointing: bool = False, device: str = "cpu", encoder: TextEncoder | None = None
 ) -> MQFormer:
     """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
 
@@ -43,12 +43,12 @@ def build(
     Args:
         checkpointing: compute activations a second time in the backward pass instead of keeping them.
         device: "meta" makes all but the text encoder without memory.
-        text_encoder_key: where a person says another text encoder.
+        encoder: of texts, if it has been read; see `text_encoder_of`.
 
     Raises:
         SynthgenError: weights are not where they should be, or are others.
     """
-    encoder = _text_encoder(model, text_encoder_key)
+    encoder = encoder or text_encoder_of(model)
     with torch.device(device):
         return put_together(
             _backbone(model, checkpointing),
@@ -96,7 +96,15 @@ def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:
         raise SynthgenError(f"{path} is no {model.backbone}: {why}; see model.backbone_weights") from None
 
 
-def _text_encoder(model: Model, key: str) -> TextEncoder:
+def text_encoder_of(model: Model, key: str = "model.text_encoder") -> TextEncoder:
+    """The text encoder of a manifest.
+
+    Args:
+        key: where a person says another.
+
+    Raises:
+        SynthgenError: it is not there, or is none.
+    """
     name = model.text_encoder
     if name == "tiny":
         return text_encoder.tiny(trainable=model.train_text_encoder)

@@ -223,7 +223,7 @@ def _boxes(seen: Prediction) -> list[tuple[float, float, float, float]]:
     """Of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, within it."""
     height, width = seen.original
     scale = np.array([width, height, width, height])
-    found = clip_xyxy(cxcywh_to_xyxy(seen.boxes).double().cpu().numpy() * scale, height, width)
+    found = clip_xyxy(cxcywh_to_xyxy(seen.boxes).cpu().double().numpy() * scale, height, width)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in found.tolist()]
 
 
@@ -235,12 +235,12 @@ def _masks(seen: Prediction, queries: Sequence[int]) -> dict[int, tuple[Rle, flo
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         edges: list[list[NDArray[np.int64]]] = [[] for _ in some]
-        total = torch.zeros(len(some), dtype=torch.float64, device=seen.mask_logits.device)
+        total = torch.zeros(len(some), dtype=torch.float64)  # on the CPU: not every device has such numbers
         area = total.clone()
         for columns, strip in _strips(seen, some):
             mask = strip > 0
-            total += (strip.sigmoid() * mask).sum((1, 2), dtype=torch.float64)
-            area += mask.sum((1, 2))
+            total += (strip.sigmoid() * mask).sum((1, 2)).cpu()
+            area += mask.sum((1, 2)).cpu()
             for own, more in zip(edges, _edges(mask.mT.flatten(1)), strict=True):  # run lengths go down columns
                 own.append(more + columns.start * height)
         scores = (total / area.clamp(min=1)).tolist()

@@ -91,14 +91,21 @@ def together(device: str) -> Iterator[Ranks]:
         SynthgenError: there is no such device here.
     """
     if distributed.is_available() and distributed.is_initialized():
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), _own(device))
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), _taken(_own(device)))
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Ranks(0, 1, device_of(device))
+        yield Ranks(0, 1, _taken(device_of(device)))
         return
     own = _own(device)
     if own.type == "cuda":
-        torch.cuda.set_device(own)
+        count, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+        if ":" in device:
+            raise SynthgenError(f"--device {device} is one GPU, and several processes have one each; say cuda")
+        if local >= count:
+            raise SynthgenError(
+                f"process {local + 1} of this machine has no GPU, as it has {count}; say --nproc-per-node {count}"
+            )
+    _taken(own)
     distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), own)
@@ -106,11 +113,18 @@ def together(device: str) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
+def _taken(device: torch.device) -> torch.device:
+    """The device, which is what "cuda" means from now on: else the first GPU would be asked for memory, too."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
 def _own(device: str) -> torch.device:
     """The device of this process among those of its machine."""
     found = device_of(device)
     if found.type != "cuda" or ":" in device:
         return found
-    # Ray shows each of its processes one GPU, torchrun shows all of them to each.
+    # torchrun shows all GPUs to each process; whoever shows it one means that one.
     local = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local if local < torch.cuda.device_count() else 0)

@@ -43,7 +43,7 @@ def step(rank: int, world: int, root: str, shares: list[list[int]]) -> None:
         schedule = manifest.schedule.model_copy(update={"accumulate": len(shares[rank]), "batch_size": 4})
         run = loop._Run(
             manifest.model_copy(update={"schedule": schedule}), Path(root, "none"),
-            loop._learner(manifest, here), here, 0, loop.NoBar,
+            loop._learner(manifest, here), here, 0, loop.NoBar, None,
         )  # fmt: skip
         values = run._learn(0, [batches[i] for i in shares[rank]])
         torch.save(run._learner.module.state_dict(), Path(root, f"after-{world}-{len(shares[rank])}-{rank}.pt"))

@@ -26,7 +26,7 @@ from synthgen.train import checkpoint, folder, journal, loop, network
 from synthgen.train.learner import Segmentation
 from synthgen.train.measured import Measured
 from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
-from synthgen.train.ranks import together
+from synthgen.train.ranks import Ranks, together
 
 TEXT = """
 name: toy
@@ -144,12 +144,11 @@ def test_a_folder_is_of_one_run(tmp_path):
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
-def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path, monkeypatch):
+def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path):
     path, run = written(tmp_path, "steps: 1"), tmp_path / "run"
-    monkeypatch.setattr(folder, "_PATIENCE", 0.1)
     code = (
         "import sys, pathlib; from synthgen.train import folder\n"
-        "with folder.alone(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "with folder.alone(pathlib.Path(sys.argv[1]), patience=0): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -158,10 +157,40 @@ def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path, monkeypatch):
         with pytest.raises(
             SynthgenError, match=r"another process trains in .*run; wait for it, or choose another --out"
         ):
-            loop.train(path, out=run)
+            loop.train(path, out=run, patience=0.1)
         assert [p.name for p in run.iterdir()] == ["lock"]
         other.kill()
     assert loop.train(path, out=run).steps == 1, "what held it is gone, however it went"
+
+
+@pytest.mark.parametrize("which", ["run.json", "manifest.yaml", "checked.txt"])
+def test_a_start_that_was_broken_off_is_no_obstacle(tmp_path, monkeypatch, which):
+    path, run = written(tmp_path, "steps: 1"), tmp_path / "run"
+    replace_file, full = os.replace, []
+
+    def broken(temporary, final):
+        if Path(final).name == which:
+            full.append(final)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_file(temporary, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", broken)
+        with pytest.raises(SynthgenError, match="no space left"):
+            loop.train(path, out=run)
+    assert full
+    (run / f".{which}.elsewhere.4711.deadbeef.tmp").write_text("half")  # of a node that is gone
+    assert loop.train(path, out=run).steps == 1
+
+
+def test_all_processes_go_on_from_what_the_first_one_sees(tmp_path, monkeypatch):
+    """A node may see a folder as it was a while ago; weights are copied to all, places and moments are not."""
+    path, run = written(tmp_path, "steps: 2, checkpoint_every: 1"), tmp_path / "run"
+    loop.train(path, out=run)
+    asked = []
+    monkeypatch.setattr(Ranks, "by_the_first", lambda self, do: asked.append(do()) or asked[-1])
+    assert loop.train(path, out=run).steps == 0
+    assert run / "step-00000002.pt" in asked, "which goes to all"
 
 
 def test_a_run_that_is_to_be_longer_goes_on(tmp_path):
@@ -411,6 +440,53 @@ def test_a_checkpoint_that_does_not_fit_is_told(tmp_path):
     checkpoint.save(folder.checkpoint(tmp_path / "run", 2), replace(found, training={}, step=2))
     with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
         loop.train(path, out=tmp_path / "run")
+
+
+def moments(training: dict, **other) -> dict:
+    """With other moments of the first parameter."""
+    state = training["optimiser"]["state"]
+    return {**training, "optimiser": {**training["optimiser"], "state": {**state, 0: {**state[0], **other}}}}
+
+
+def at(training: dict, **other) -> dict:
+    """At another place in the data."""
+    return {**training, "place": json.dumps(json.loads(training["place"]) | other)}
+
+
+DAMAGES = [
+    lambda c: replace(c, step=3),
+    lambda c: replace(c, kind="captioner"),
+    lambda c: replace(c, training={**c.training, "best": math.nan}),
+    lambda c: replace(c, training={**c.training, "place": "[]"}),
+    lambda c: replace(c, training={**c.training, "weights": dict(list(c.training["weights"].items())[1:])}),
+    lambda c: replace(c, training=moments(c.training, exp_avg=torch.zeros(1))),
+    lambda c: replace(c, training=moments(c.training, step=torch.zeros(2))),
+    lambda c: replace(c, training={**c.training, "optimiser": {**c.training["optimiser"], "state": {}}}),
+    lambda c: replace(c, training={**c.training, "optimiser": {"state": {}, "param_groups": []}}),
+    lambda c: replace(c, training=at(c.training, positions=[])),
+    lambda c: replace(c, training=at(c.training, batches="2")),
+    lambda c: replace(c, training=at(c.training, sources=3)),
+    lambda c: replace(c, training=at(c.training, seen={"0": {"counts": []}})),
+    lambda c: replace(c, training=at(c.training, positions={"0": {"draws": "8", "sources": [[0, 0, 0]]}})),
+    lambda c: replace(c, training=at(c.training, positions={"0": {"draws": 8, "sources": [[0, 0]]}})),
+]
+
+
+def test_a_checkpoint_that_is_damaged_is_told(tmp_path):
+    path = written(tmp_path, "steps: 2, ema: 0.5")
+    done = loop.train(path, out=tmp_path / "run")
+    path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
+    whole = checkpoint.read(done.checkpoint)
+    kept = done.checkpoint.read_bytes()
+    for i, damage in enumerate(DAMAGES):
+        checkpoint.save(done.checkpoint, damage(whole))
+        with pytest.raises(SynthgenError) as why:
+            loop.train(path, out=tmp_path / "run")
+        assert "does not fit its run; delete it" in str(why.value) or "place in the data is damaged" in str(
+            why.value
+        ), i
+    done.checkpoint.write_bytes(kept)
+    assert loop.train(path, out=tmp_path / "run").steps == 2
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

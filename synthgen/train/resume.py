@@ -1,0 +1,98 @@
+"""What of a run goes into a checkpoint beside the weights that predict, and how it goes on from there."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthgen.errors import SynthgenError
+from synthgen.train import checkpoint, folder
+from synthgen.train.learner import Learner
+from synthgen.train.optimiser import Average
+
+#: Seconds in which a checkpoint that the first process sees is to be seen by all: file systems remember folders.
+_SEEN_BY_ALL = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where a run goes on.
+
+    Attributes:
+        step: so many are learned.
+        place: in the data; see `loader.Loader.state`.
+        best: the best score of an evaluation; -inf where there was none.
+    """
+
+    step: int
+    place: Mapping[str, Any]
+    best: float
+
+
+def training(
+    learner: Learner, optimiser: torch.optim.Optimizer, average: Average | None, place: Mapping[str, Any], best: float
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(the weights that predict, what it takes to learn on)."""
+    weights = checkpoint.learned(learner.module)
+    kept: dict[str, Any] = {"optimiser": optimiser.state_dict(), "place": json.dumps(place), "best": best}
+    if average is not None:
+        kept["weights"] = {name: weights[name] for name in average.weights}
+        weights = {**weights, **average.weights}
+    return weights, kept
+
+
+def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, average: Average | None) -> Resumed:
+    """Put all that a checkpoint of the same run kept back where it was.
+
+    Raises:
+        SynthgenError: it cannot be read, or is not of this run.
+    """
+    until = time.monotonic() + _SEEN_BY_ALL
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(1)
+    found = checkpoint.read(path)
+    weights = dict(found.weights)
+    try:
+        if found.kind != learner.kind or folder.checkpoint(path.parent, found.step) != path:
+            raise ValueError("another run's")
+        if average is not None:
+            average.load(weights)
+            learning = found.training["weights"]
+            if learning.keys() != average.weights.keys():
+                raise ValueError("other parts are averaged")
+            weights |= learning
+        if weights.keys() != checkpoint.learned(learner.module).keys():
+            raise ValueError("other parts")
+        learner.module.load_state_dict(weights, strict=False)
+        _moments(optimiser, found.training["optimiser"])
+        place, best = json.loads(found.training["place"]), float(found.training["best"])
+        if math.isnan(best) or not isinstance(place, dict):
+            raise ValueError("no score, or no place")
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError):
+        raise SynthgenError(f"{path} does not fit its run; delete it, and the checkpoint before it is taken") from None
+    return Resumed(found.step, place, best)
+
+
+def _moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
+    """Put back what AdamW remembers of each parameter; its rates follow from the manifest."""
+    own = optimiser.state_dict()["param_groups"]
+    if [group["params"] for group in own] != [group["params"] for group in kept["param_groups"]]:
+        raise ValueError("other groups")
+    optimiser.load_state_dict({"state": kept["state"], "param_groups": own})
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for parameter in parameters:
+        state = optimiser.state.get(parameter, {})
+        if state and not (
+            state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape and state["step"].dim() == 0
+        ):
+            raise ValueError("moments of other parameters")
+    if not optimiser.state:
+        raise ValueError("no moments")
