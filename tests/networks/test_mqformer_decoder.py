@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthgen.networks.mqformer.decoder import PRIOR, Decoded, Decoder
 from synthgen.networks.mqformer.decoder_layer import DecoderLayer, Image
 from synthgen.networks.mqformer.pixel_decoder import Pyramid
+from synthgen.networks.mqformer.predictions import Predictions
 
 #: Beginnings of the reference's names of weights -> ours; the others are the same.
 NAMES = {"decoder.": "", "_bbox_embed.": "bbox_embed."}
@@ -145,6 +146,45 @@ def test_gradients_reach_every_parameter(kind, checkpointing):
     without = [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # A bias added to all keys of an attention changes no weight of it.
     assert without == []
+
+
+def test_what_layers_make_of_proposals_does_not_move_their_choice():
+    """The choice is judged by what is said of proposals as such; losses of all the layers would pull it elsewhere."""
+    decoder = small(layers=3).train()
+    chosen, *others = decoder(scene(), words(3, 3)).layers
+
+    def moved(layers: list[Predictions]) -> set[str]:
+        loss = sum(torch.stack(list(p.logits)).sum() + p.boxes.sum() + p.mask_logits.sum() for p in layers)
+        names = ["enc_output.weight", "enc_output_norm.weight", "query_feat", "query_embed"]
+        own = [decoder.get_parameter(name) for name in names]
+        found = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
+        return {name for name, grad in zip(names, found, strict=True) if grad is not None and grad.any()}
+
+    assert moved(others) == {"query_feat", "query_embed"}
+    assert "enc_output.weight" in moved([chosen])
+
+
+class Given(nn.Module):
+    """A layer that makes the same of all it sees: a gradient that reaches another's came by boxes."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.content = nn.Parameter(torch.randn(shape))
+
+    def forward(self, *_: object) -> Tensor:
+        return self.content
+
+
+def test_a_box_teaches_its_layer_and_the_one_before():
+    """DINO's look forward twice: a layer learns to leave a box that the next can mend, and no gradient goes further."""
+    decoder = small(layers=3)
+    decoder.layers = nn.ModuleList(Given(2, 10, 32) for _ in range(3))
+    contents = [layer.content for layer in decoder.layers]
+    reached = []
+    for after in decoder(scene(), words(3, 3)).layers[2:]:
+        found = torch.autograd.grad(after.boxes.sum(), contents, retain_graph=True, allow_unused=True)
+        reached.append([grad is not None and bool(grad.any()) for grad in found])
+    assert reached == [[True, False, False], [True, True, False], [False, True, True]]
 
 
 def reach(*, exchange: bool) -> tuple[bool, bool]:

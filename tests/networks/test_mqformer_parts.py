@@ -316,6 +316,27 @@ def test_what_has_no_mask_has_no_mask_loss():
     assert 0 < lost(guess, [half])["mask"] < lost(guess, [known])["mask"] + 10
 
 
+@pytest.mark.parametrize("masked", [[True, False, True, False], [False, True, True], [True, False]], ids=str)
+def test_an_object_costs_what_it_would_cost_alone(masked):
+    """Of several, those without a mask are matched by label and box, not by the mask of another."""
+    guess, truth = guesses(0, images=1), objects_of(0, len(masked), masked=masked)
+    points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(1))
+    place = [sum(masked[:i]) for i in range(len(masked))]
+
+    def of(truth: Truth) -> list[Tensor]:
+        at = [sample_points(guess.mask_logits[0], points)]
+        found = costs(guess.logits[0][None], guess.boxes, at, truth, points)
+        return [found.label, found.mask, found.dice, found.box, found.giou]
+
+    together = of(truth)
+    for i, has_mask in enumerate(masked):
+        own = {name: truth[name][[i]] for name in ("labels", "boxes", "has_mask", "mask_weights")}
+        mask = truth["masks"][place[i] : place[i] + has_mask]
+        alone = of(Truth(**{**truth, **own, "masks": mask}))
+        assert all(near(a[..., [i]], b) for a, b in zip(together, alone, strict=True)), i
+        assert alone[1].any() == alone[2].any() == has_mask
+
+
 def test_weights_of_masks_scale_their_losses():
     guess, truth = guesses(3, images=1), objects_of(3, 3)
     light = Truth(**{**truth, "mask_weights": truth["mask_weights"] * 0.25})
@@ -331,6 +352,44 @@ def test_masks_in_ignored_regions_change_nothing(seed):
     truth["ignore"][:, 24:] = True
     flipped = Truth(**{**truth, "masks": torch.where(truth["ignore"], ~truth["masks"], truth["masks"])})
     assert lost(guess, [truth]) == lost(guess, [flipped])
+
+
+@pytest.mark.parametrize("columns", [0, 12, 44])
+def test_a_mask_is_judged_by_the_points_that_count(columns):
+    """A mean over them, not over all: a mask of 0 costs log 2, however much of the image is ignored."""
+    guess, truth = guesses(0, images=1), objects_of(0, 1)
+    guess.mask_logits[:], truth["mask_weights"][:], truth["ignore"][:, :columns] = 0.0, 1.0, True
+    assert 3.0 * lost(guess, [truth])["mask"] == pytest.approx(np.log(2), rel=1e-5)
+    points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(0))
+    found = costs(guess.logits[0][None], guess.boxes, [torch.zeros(6, 64)], truth, points)
+    assert near(found.mask, torch.full((1, 6, 1), float(np.log(2))))
+
+
+def told(guess: Predictions, truth: Truth) -> list[int]:
+    """The queries whose labels cost something."""
+    logits = guess.logits[0].requires_grad_()
+    rng = torch.Generator().manual_seed(0)
+    found = losses([guess], [truth], objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+    return torch.autograd.grad(found["label"], logits)[0].any(1).nonzero().flatten().tolist()
+
+
+def test_who_finds_an_object_is_told_so_wherever_it_lies():
+    """An object that crowds surround still has a name to be learned; only absence is unknown there."""
+    guess, truth = guesses(4, images=1), objects_of(0, 2)
+    guess.mask_logits[:], truth["ignore"][:] = 5.0, True
+    rng = torch.Generator().manual_seed(0)
+    (((queries, _),),) = match([guess], [truth], weights=Weights(), points=64, generator=rng)
+    assert told(guess, truth) == sorted(queries.tolist())
+
+
+def test_a_query_is_in_the_ignored_region_if_more_than_half_of_it_is():
+    """With less, what it says of the rest is right or wrong; the halves are counted in its own pixels."""
+    guess, truth = guesses(4, images=1), objects_of(0, 0)
+    truth["ignore"][:, 24:] = True  # the right half: columns 6 to 11 of the guesses' masks
+    guess.mask_logits[:] = -5.0
+    for query, (first, last) in enumerate([(0, 12), (0, 11), (1, 12), (4, 8), (5, 8), (6, 7)]):
+        guess.mask_logits[0, query, :, first:last] = 5.0
+    assert told(guess, truth) == [0, 1, 3], "a half, 5 of 11, 2 of 4; not 6 of 11, 2 of 3, all"
 
 
 def test_a_query_in_an_ignored_region_is_not_told_that_it_is_wrong():
