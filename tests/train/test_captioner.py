@@ -25,8 +25,10 @@ from synthgen.reading.mixture import Mixture
 from synthgen.reading.once import Once
 from synthgen.reading.settings import Captioner
 from synthgen.reading.tasks import Target, captioning
+from synthgen.records.diary import note_images
 from synthgen.records.images import load_rgb
-from synthgen.records.sample import Annotation, Sample
+from synthgen.records.sample import Annotation, Caption, Sample
+from synthgen.records.store import ShardStore
 from synthgen.train import captioner, checkpoint, evaluate, loop
 from synthgen.train.captioner import Captioning, bins, pixels
 from synthgen.train.metrics import Asked, cider
@@ -440,6 +442,25 @@ def test_processes_share_the_images_and_what_they_measure_is_the_same(world):
     captioner.measure(own.module, own.tokenizer, manifest, First(0, 2, CPU))
     (together,) = captioner.measure(own.module, own.tokenizer, manifest, Second(1, 2, CPU))
     assert together == alone and alone.images == 6
+
+
+def test_of_phrases_by_machines_that_is_told(world, monkeypatch, tmp_path):
+    """Who agrees with what a machine said of objects has not been measured against people."""
+    pytest.importorskip("pycocoevalcap")
+    monkeypatch.setattr(captioner, "_compared", lambda *_: [])  # whatever it says
+    own, manifest = learner(world), load(world / "eval.yaml")
+    people, store = ShardStore(manifest.store), ShardStore(tmp_path / "shards")
+    (shard,) = people.layer(*coloured.LAYER.split("/"))
+    machine = (Caption("a cat", "ofa large"),)
+    samples = [
+        replace(s, annotations=tuple(replace(a, captions=machine) for a in s.annotations)) for s in people.read(shard)
+    ]
+    store.commit(shard, samples, {"categories": []})
+    note_images(store, *coloured.LAYER.split("/"), world / "photos")
+    for place, by in ((people, []), (store, ["captions by ofa large"])):
+        at = manifest.model_copy(update={"store": place.root})
+        (found,) = captioner.measure(own.module, own.tokenizer, at, Ranks(0, 1, CPU))
+        assert found.by_machines == by
 
 
 def test_a_manifest_without_a_captioner_has_none(world):

@@ -16,6 +16,7 @@ from synthgen.train import evaluate as module
 from synthgen.train import measured
 from synthgen.train.evaluate import evaluate
 from synthgen.train.measured import Measured
+from synthgen.train.metrics import Compared, Scores, miou
 from synthgen.train.outputs import Prediction
 from synthgen.train.ranks import Ranks
 
@@ -104,6 +105,31 @@ def test_processes_share_the_images_and_all_know_the_whole(manifest, monkeypatch
         places = iter(zip(*parts, strict=True))
         monkeypatch.setattr(Ranks, "gathered", lambda here, value: list(next(places)))  # noqa: B023
         assert small(manifest, rank=rank, world=2) == whole
+
+
+def test_sums_are_in_one_order_whoever_measured_what(manifest, monkeypatch):
+    """Floats do not add up to the same in another: what is measured would depend on how many processes there were."""
+    share = {1: 1e16, 2: 1.0, 3: -1e16, 4: 1.0}
+    monkeypatch.setattr(miou, "compare", lambda asked, _: Compared(share[asked.sample.image_id]))
+    monkeypatch.setattr(miou, "scores", lambda all_: Scores({"mIoU": sum(one.kept for one in all_)}, {}))
+    one_task = manifest.model_copy(update={"eval": tuple(s for s in manifest.eval if s.task == "semantic")})
+    (whole,) = small(one_task)
+    monkeypatch.setattr(Ranks, "gathered", lambda _, value: [(value[0][::-1], *value[1:])])
+    assert small(one_task) == [whole]
+
+
+def test_a_name_of_things_and_of_stuff_is_a_things(manifest, monkeypatch):
+    """As of two datasets in one layer: if it were stuff, its things would be one region, and none of them found."""
+    store = ShardStore(manifest.store)
+    (shard,) = store.layer(*gallery.NAME.split("/"))
+    first, *others = store.read(shard)
+    mixed = tuple(replace(a, category="ball") if a.category == "grass" else a for a in first.annotations)
+    store.commit(shard, [replace(first, annotations=mixed), *others], {"categories": list(gallery.NAMES)})
+    monkeypatch.setattr(module, "_predicted", oracle)
+    panoptic = manifest.model_copy(update={"eval": tuple(s for s in manifest.eval if s.task == "panoptic")})
+    (found,) = evaluate(gallery.untrained(), panoptic, device=CPU, short=150, long=400)
+    assert found.by_name["ball"] > 90 and found.by_name["sky"] > 90
+    assert {kind: row["found"] for kind, row in found.by_kind.items()} == {"things": 13, "stuff": 7}
 
 
 def test_what_was_passed_over_is_told(manifest, tmp_path):

@@ -117,6 +117,18 @@ def test_a_panoptic_map_is_that_of_mask_dino(stuff, seed):
     assert all(len(segment.queries) == 1 for segment in found.segments if segment.label not in stuff)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]], ids=str)
+def test_a_region_of_several_queries_is_as_likely_as_the_surest_of_them(order):
+    """Whichever comes last: thresholds of predictions keep the sky for the part of it that is surely sky."""
+    seen = random(queries=3, texts=2, stuff=frozenset({0}))
+    seen.mask_logits[:] = -9.0
+    for query, rank in enumerate(order):
+        seen.mask_logits[query, :, 8 * query : 8 * query + 8] = 9.0
+        seen.logits[query] = torch.tensor([float(rank), -9.0])
+    (one,) = outputs.panoptic(seen).segments
+    assert one.queries == (0, 1, 2) and one.score == pytest.approx(float(torch.tensor(2.0).sigmoid()))
+
+
 def tiles(seed: int) -> torch.Tensor:
     """Twenty regions that lie side by side, and of every fourth another one under it."""
     rng = np.random.default_rng(seed)
