@@ -149,8 +149,6 @@ def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
 def machines(source: EvalSource, held: Holding, metric: str) -> list[str]:
     """What a source learns from, or measures by, that machines made, wholly or in part: "masks by human and sam vit_h".
 
-    Headers tell who: the first and the last by name.
-
     Args:
         metric: the task's `METRIC`.
     """

@@ -100,22 +100,18 @@ def train(
         if not manifest.mixture:
             raise SynthgenError(f"{path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        kind = Captioning.kind if manifest.captioner is not None else Segmentation.kind
+        begins = here.by_the_first(lambda: folder.newest(run)) is None
+        learner = _learner(manifest, here, begins=begins)  # before the folder is: what it needs may not be there
 
         def begin() -> Path | None:
             held.enter_context(folder.alone(run, patience=patience))
-            folder.begin(run, path, manifest, kind=kind, world=here.world, device=device_words(here.device))
+            folder.begin(run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device))
             write_text(run / "checked.txt", "\n".join(words.checked(checked)) + "\n", remedy=folder.REMEDY)
+            for file in learner.beside:
+                write_text(run / file.name, file.read_text(encoding="utf-8"), remedy=folder.REMEDY)
             return folder.newest(run)
 
         last = here.by_the_first(begin)  # others may see an older one, where folders are remembered for a while
-        learner = _learner(manifest, here, begins=last is None)
-
-        def put_beside() -> None:
-            for file in learner.beside:
-                write_text(run / file.name, file.read_text(encoding="utf-8"), remedy=folder.REMEDY)
-
-        here.by_the_first(put_beside)
         own = manifest.readers.workers if workers is None else workers
         return _Run(manifest, run, learner, here, own, bar, last).go()
 
@@ -255,7 +251,7 @@ class _Run:
     def _evaluate(self, loader: Loader, journal: Journal | None) -> tuple[Measured, ...]:
         """Measure it, and keep it as the best, where it is; the results are written last: then it is done."""
         self._learner.module.eval()
-        with self._average.swapped() if self._average is not None else nullcontext():
+        with self._notice.obeyed(), self._average.swapped() if self._average is not None else nullcontext():
             found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
         self._learner.module.train()
         score = sum(one.values[one.metric] for one in found) / len(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -20,6 +22,7 @@ class Notice:
 
     def __init__(self) -> None:
         self.given = False
+        self._at_once = False
         self._before: Any = None
         self._hears = threading.current_thread() is threading.main_thread()
 
@@ -34,5 +37,18 @@ class Notice:
         if self._hears:
             signal.signal(signal.SIGTERM, self._before)
 
+    @contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """In the block it is obeyed at once, by SystemExit: what is done there can be done again."""
+        self._at_once = True
+        try:
+            if self.given:
+                raise SystemExit(EXIT)
+            yield
+        finally:
+            self._at_once = False
+
     def _heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.given = True
+        if self._at_once:
+            raise SystemExit(EXIT)

@@ -69,6 +69,16 @@ def test_the_loss_is_what_speaking_step_by_step_would_cost():
     assert apart(ours, cost) < CLOSE * float(cost)
 
 
+def test_words_are_told_apart_in_half_precision_too():
+    """bfloat16 has 8 bits: of a thousand words whose logits are alike it tells a few."""
+    net = network()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net.decoder.logits(net.decoder.embed_tokens(words(1, 3)))
+        loss = smoothed_loss(teach(net, IMAGES, OWNER, PROMPTS, texts()), texts()[texts() != PAD])
+    assert logits.dtype == loss.dtype == torch.float32
+    assert all(len(row.unique()) > 0.9 * NUMBERS.vocabulary for row in logits[0])
+
+
 def test_padding_and_company_change_nothing():
     net, said = network(), texts()
     together = teach(net, IMAGES, OWNER, PROMPTS, said)

@@ -118,6 +118,20 @@ def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, 
     assert loop.train(path, out=tmp_path / "run").checkpoint.read_bytes() == whole
 
 
+def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch):
+    path = written(tmp_path, "steps: 1")
+    layers.commit(tmp_path, 3, name="other/val/human")
+    measured = "eval: [{shards: other/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
+    path.write_text(path.read_text() + measured)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Segmentation, "measured", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as end:
+            loop.train(path, out=tmp_path / "run")
+    assert end.value.code == 143
+    done = loop.train(path, out=tmp_path / "run")
+    assert done.steps == 0 and [one.source for one in done.measured] == ["other/val/human"]
+
+
 def test_another_seed_learns_otherwise(tmp_path):
     path = written(tmp_path, "steps: 1")
     first = loop.train(path, out=tmp_path / "a").checkpoint.read_bytes()

@@ -104,7 +104,7 @@ class DeformableAttention(nn.Module):
         value = value.view(batch, -1, self.heads, dim // self.heads)
         offsets = self.sampling_offsets(query).view(batch, queries, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).view(batch, queries, self.heads, self.levels * self.points)
-        weights = weights.softmax(-1).view(batch, queries, self.heads, self.levels, self.points)
+        weights = weights.softmax(-1).to(value.dtype).view(batch, queries, self.heads, self.levels, self.points)
         around = references[:, :, None, :, None]
         if references.shape[-1] == 2:
             sizes = torch.tensor([[w, h] for h, w in shapes], dtype=offsets.dtype)

@@ -493,11 +493,13 @@ def _tables(buckets: int, heads: int, layers: int) -> nn.ModuleList:
 
 
 def _projected(states: Tensor, words: Tensor) -> Tensor:
-    """The logits of states [..., dim] in float32: in bfloat16 the likeliest words of a step would often be equal."""
-    if states.is_cuda and states.dtype != torch.float32:
-        rows: Tensor = torch.mm(states.flatten(0, -2), words.T, out_dtype=torch.float32)
-        return rows.view(*states.shape[:-1], len(words))
-    return (states @ words.T).float()
+    """The logits of states [..., dim], always in float32: in bfloat16 the likeliest words would often be equal."""
+    with torch.autocast(states.device.type, enabled=False):
+        states = states.to(words.dtype)
+        if states.is_cuda and states.dtype != torch.float32:
+            rows: Tensor = torch.mm(states.flatten(0, -2), words.T, out_dtype=torch.float32)
+            return rows.view(*states.shape[:-1], len(words))
+        return (states @ words.T).float()
 
 
 def _minus_infinity(padding: Tensor, dtype: torch.dtype) -> Tensor:
