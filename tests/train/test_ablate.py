@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +202,26 @@ def measured(*, images: int = 3, **values: float) -> Measured:
 
 def difference(with_it: tuple[float, ...], without_it: tuple[float, ...]) -> Difference:
     return Difference("d/s/l", "instance", "AP", True, with_it, without_it)
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    """Processes train and measure together, and one of them speaks; the same command finds all of it done."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"),
+        *("-m", "synthgen", "ablate", "--manifest", str(written(tmp_path)), "--out", str(tmp_path / "both")),
+        *("--seeds", "1", "--device", "cpu"),
+    ]
+    own = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=own)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("in full: ") == 1 and done.stdout.count("1 of 2: ") == 1
+    content = (tmp_path / "both" / "ablation.json").read_bytes()
+    assert {one["name"] for one in json.loads(content)["differences"]} >= {"AP", "AP50"}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "both").glob("*/step-*.pt")}
+    assert subprocess.run(command, capture_output=True, text=True, env=own).returncode == 0
+    assert len(before) == 2 and before == {path: path.stat().st_mtime_ns for path in before}
+    assert (tmp_path / "both" / "ablation.json").read_bytes() == content
 
 
 @pytest.mark.parametrize(
