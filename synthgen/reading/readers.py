@@ -100,6 +100,9 @@ class Readers:
             return
         try:
             batches._shutdown_workers()  # its own end comes with the last reference to it: too late
+            for worker in batches._workers:  # which did not heed it
+                if worker.is_alive():
+                    worker.kill()
         except RuntimeError as why:
             if killed(why) is None:
                 raise
@@ -140,7 +143,9 @@ def _sentence(pid: str, by: str) -> str:
 
 
 def _begin(worker: int) -> None:  # noqa: ARG001 - so torch calls it
+    # Both come to all processes of a terminal or of a job: the host decides, and ends its readers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     use_one_thread()
     sys.excepthook = _told
 

@@ -41,7 +41,7 @@ REMEDY = "choose another --out"
 
 @contextmanager
 def alone(folder: Path, *, patience: float) -> Iterator[None]:
-    """Hold a run's folder, which is made if it is not there: nobody else trains in it until the process ends.
+    """Hold a run's folder, which is made if it is not there: nobody else trains in it until the block ends.
 
     Args:
         patience: seconds that another process is waited for.

@@ -250,12 +250,17 @@ class _Run:
 
     def _evaluate(self, loader: Loader, journal: Journal | None) -> tuple[Measured, ...]:
         """Measure it, and keep it as the best, where it is; the results are written last: then it is done."""
+        if any(self._here.gathered(self._notice.given)):  # all end, or some would wait for the others
+            self._quit()
         self._learner.module.eval()
-        with self._notice.obeyed(), self._average.swapped() if self._average is not None else nullcontext():
-            found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
+        try:
+            with self._notice.obeyed(), self._average.swapped() if self._average is not None else nullcontext():
+                found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
+        except SystemExit:
+            self._quit()
         self._learner.module.train()
         score = sum(one.values[one.metric] for one in found) / len(found)
-        if self._here.by_the_first(lambda: score > self._best):
+        if self._here.by_the_first(lambda: score >= self._best):  # as good: it was killed before it had the name
             self._best = score
             self._save(loader, is_best=True)
         if journal is not None:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +119,42 @@ def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, 
     assert loop.train(path, out=tmp_path / "run").checkpoint.read_bytes() == whole
 
 
-def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_job_that_is_told_to_end_keeps_what_it_learned(tmp_path):
+    """Schedulers tell all of its processes, readers as well."""
+    path, run = written(tmp_path, "steps: 5000, checkpoint_every: 5000"), tmp_path / "run"
+    words = ("train", "--manifest", str(path), "--out", str(run), "--device", "cpu", "--readers", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "synthgen", *words], start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as job:  # fmt: skip
+        until = time.monotonic() + 120
+        while not (run / "log.jsonl").exists() or not (run / "log.jsonl").read_text():
+            assert job.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+        os.killpg(job.pid, signal.SIGTERM)
+        said = job.communicate(timeout=120)[0]
+    assert job.returncode == 143 and "which is kept; the same command continues" in said, said
+    assert len(list(run.glob("step-*.pt"))) == 1
+
+
+def test_a_best_that_was_not_named_is_named(tmp_path, monkeypatch):
+    path = written(tmp_path, "steps: 1")
+    layers.commit(tmp_path, 3, name="other/val/human")
+    measured = "eval: [{shards: other/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
+    path.write_text(path.read_text() + measured)
+
+    def killed(run, checkpoint):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "best", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(path, out=tmp_path / "run")
+    assert loop.train(path, out=tmp_path / "run").best == tmp_path / "run" / "best.pt"
+
+
+def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch, caplog):
     path = written(tmp_path, "steps: 1")
     layers.commit(tmp_path, 3, name="other/val/human")
     measured = "eval: [{shards: other/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
@@ -128,6 +164,7 @@ def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch):
         with pytest.raises(SystemExit) as end:
             loop.train(path, out=tmp_path / "run")
     assert end.value.code == 143
+    assert "told to end (SIGTERM) after step 1, which is kept; the same command continues" in caplog.text
     done = loop.train(path, out=tmp_path / "run")
     assert done.steps == 0 and [one.source for one in done.measured] == ["other/val/human"]
 
