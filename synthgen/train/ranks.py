@@ -101,9 +101,8 @@ def together(device: str) -> Iterator[Ranks]:
         count, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
         if ":" in device:
             raise SynthgenError(f"--device {device} is one GPU, and several processes have one each; say cuda")
-        if local >= count and not (
-            count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
-        ):  # some launchers show each its own
+        shown_one = count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # its own, as some launchers do
+        if local >= count and not shown_one:
             raise SynthgenError(
                 f"process {local + 1} of this machine has no GPU, as it has {count}; say --nproc-per-node {count}"
             )

@@ -410,6 +410,36 @@ def test_compiled_layers_learn_the_same(tmp_path):
     assert named == checkpoint.read(folder.checkpoint(tmp_path / "false", 2)).weights.keys()
 
 
+@pytest.mark.parametrize(
+    ("device", "count", "shown", "found"),
+    [
+        ("auto", 4, None, "process 6 of this machine has no GPU, as it has 4; say --nproc-per-node 4"),
+        ("cuda", 1, None, "process 6 of this machine has no GPU, as it has 1; say --nproc-per-node 1"),
+        ("cuda:1", 8, None, "--device cuda:1 is one GPU, and several processes have one each; say cuda"),
+        ("cuda", 8, None, "cuda:5"),
+        ("auto", 1, "3", "cuda:0"),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, device, count, shown, found):
+    """Two on one are slower than one, and NCCL ends them with a traceback."""
+    taken = []
+
+    def joined(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr("synthgen.train.ranks.device_of", lambda said: torch.device(said.replace("auto", "cuda")))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda own: taken.append(str(own)))
+    monkeypatch.setattr(torch.distributed, "init_process_group", joined)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in {"WORLD_SIZE": "8", "LOCAL_RANK": "5", "CUDA_VISIBLE_DEVICES": shown}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises((SynthgenError, InterruptedError)) as why, together(device):
+        pass
+    assert taken == [found] if why.type is InterruptedError else str(why.value) == found
+
+
 @pytest.mark.slow
 def test_torchrun(tmp_path):
     path = written(tmp_path, "steps: 3, checkpoint_every: 1")
