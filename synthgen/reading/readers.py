@@ -1,14 +1,16 @@
 """Reader processes: torch's DataLoader, kept behind one wall. They end with their host, and what stops one is told.
 
 They are forked where that can be: a reader is there at once, and shares what was looked up. They use neither threads of
-OpenCV nor of Arrow, so nothing of the host's can be locked in them. Ctrl-C is the host's to hear.
+OpenCV nor of Arrow, so nothing of the host's can be locked in them. Ctrl-C and SIGTERM are the host's to hear.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,9 +102,6 @@ class Readers:
             return
         try:
             batches._shutdown_workers()  # its own end comes with the last reference to it: too late
-            for worker in batches._workers:  # which did not heed it
-                if worker.is_alive():
-                    worker.kill()
         except RuntimeError as why:
             if killed(why) is None:
                 raise
@@ -143,11 +142,20 @@ def _sentence(pid: str, by: str) -> str:
 
 
 def _begin(worker: int) -> None:  # noqa: ARG001 - so torch calls it
-    # Both come to all processes of a terminal or of a job: the host decides, and ends its readers.
+    # Both come to all processes of a terminal, or of a job: the host decides, and ends its readers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on a Mac
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_heed_the_host, daemon=True).start()
     use_one_thread()
     sys.excepthook = _told
+
+
+def _heed_the_host() -> None:
+    """End the process at a SIGTERM that the host sent."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _told(kind: type[BaseException], why: BaseException, trace: TracebackType | None) -> None:
