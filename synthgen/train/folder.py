@@ -151,7 +151,6 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
         for key, one in (said[section] or {}).items():
             if isinstance(one, str) and "/" in one:
                 said[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
-    said["schedule"] = {key: value for key, value in said["schedule"].items() if key not in _FREE_IN_SCHEDULE}
     return {"kind": kind, **said}
 
 
@@ -174,9 +173,8 @@ def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _unlike(one: dict[str, Any], other: dict[str, Any], usual: dict[str, Any]) -> list[str]:
-    return [
-        key for key in sorted(one | other) if one.get(key, usual.get(key)) != other.get(key, usual.get(key))
-    ]  # fmt: skip
+    one, other = {**usual, **one}, {**usual, **other}
+    return [key for key in sorted(one | other) if one.get(key) != other.get(key)]
 
 
 def _commit() -> str | None:
