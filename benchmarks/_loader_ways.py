@@ -192,11 +192,8 @@ def counted(batches: Iterator[Packed]) -> Iterator[int]:
 def compare(content: Content) -> None:
     """Ours and pycocotools must teach the same of each photograph, or there is nothing to compare."""
     manifest = load(Path(content.folder, "manifest.yaml"))
-    task, coco, store = (
-        plugins.load("reading.tasks", manifest.mixture[0].task),
-        Coco(content),
-        ShardStore(manifest.store),
-    )
+    task = plugins.load("reading.tasks", manifest.mixture[0].task)
+    coco, store = Coco(content), ShardStore(manifest.store)
     taken = rows.take(store, manifest.mixture[0])
     samples = rows.InOrder(store, taken)
     for row in range(len(content.photographs)):

@@ -131,7 +131,8 @@ def _measured(
     source, store = manifest.eval[index], ShardStore(manifest.store)
     taken = take(store, source)
     once = Once(manifest, index, rank=here.rank, world=here.world, pin_memory=here.device.type == "cuda", **reading)
-    metric = cast(Metric, plugins.load(METRICS, plugins.load(SHELF, source.task).METRIC))
+    kind: str = plugins.load(SHELF, source.task).METRIC
+    metric = cast(Metric, plugins.load(METRICS, kind))
     names, stuff = is_names(source.task), _stuff(store, taken)
     rows: list[tuple[str, int, Compared]] = []
     kinds: Counter[tuple[bool, bool]] = Counter()  # whether it is a thing, whether a conditional query found it
@@ -156,7 +157,7 @@ def _measured(
     return Measured(
         source.shards, source.task, metric.MAIN, {metric.MAIN: 0.0, **scores.values}, images, scores.by_name,
         _by_kind(sum((kinds for _, kinds, _ in parts), Counter())), seen_by_all.state(),
-        machines(source, look(store, source), plugins.load(SHELF, source.task).METRIC),
+        machines(source, look(store, source), kind),
     )  # fmt: skip
 
 

@@ -87,12 +87,9 @@ def _moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
     if [group["params"] for group in own] != [group["params"] for group in kept["param_groups"]]:
         raise ValueError("other groups")
     optimiser.load_state_dict({"state": kept["state"], "param_groups": own})
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for parameter in parameters:
-        state = optimiser.state.get(parameter, {})
-        if state and not (
-            state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape and state["step"].dim() == 0
-        ):
-            raise ValueError("moments of other parameters")
     if not optimiser.state:
         raise ValueError("no moments")
+    for parameter, state in optimiser.state.items():
+        fits = state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape and state["step"].dim() == 0
+        if not fits:
+            raise ValueError("moments of other parameters")

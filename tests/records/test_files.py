@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from toys.holder import holding
 
 from synthgen.errors import SynthgenError
 from synthgen.records.files import locked
@@ -20,18 +19,8 @@ SAID = {"patience": 0.0, "otherwise": "it is taken; wait", "remedy": "choose ano
 
 def test_it_is_one_processs_and_free_when_that_ends(tmp_path):
     path = tmp_path / "deep" / "lock"
-    code = (
-        "import sys, pathlib; from synthgen.records.files import locked\n"
-        "with locked(pathlib.Path(sys.argv[1]), patience=0, otherwise='', remedy=''): print('mine', flush=True); "
-        "sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "mine\n"
-        with pytest.raises(SynthgenError, match="it is taken; wait"), locked(path, **SAID):
-            pass
-        other.kill()
+    with holding(path), pytest.raises(SynthgenError, match="it is taken; wait"), locked(path, **SAID):
+        pass
     with locked(path, **SAID):
         with pytest.raises(SynthgenError, match="it is taken"), locked(path, **SAID):
             pass

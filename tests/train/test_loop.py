@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import multiprocessing
 from toys import layers, ranks
+from toys.holder import holding
 
 from synthgen.cli import main
 from synthgen.errors import SynthgenError
@@ -59,6 +60,16 @@ def written(
     layers.commit(root, 12, shards=2)
     path = root / name
     path.write_text(TEXT.format(schedule=schedule, task=task, model=model))
+    return path
+
+
+def measured_too(root: Path, schedule: str) -> Path:
+    """The same, which is evaluated on a layer of one row."""
+    path = written(root, schedule)
+    layers.commit(root, [layers.row(100)], name="toy/val/human")
+    path.write_text(
+        path.read_text() + "eval: [{shards: toy/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
+    )
     return path
 
 
@@ -139,10 +150,7 @@ def test_a_job_that_is_told_to_end_keeps_what_it_learned(tmp_path):
 
 
 def test_a_best_that_was_not_named_is_named(tmp_path, monkeypatch):
-    path = written(tmp_path, "steps: 1")
-    layers.commit(tmp_path, 3, name="other/val/human")
-    measured = "eval: [{shards: other/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
-    path.write_text(path.read_text() + measured)
+    path = measured_too(tmp_path, "steps: 1")
 
     def killed(run, checkpoint):
         raise KeyboardInterrupt
@@ -155,10 +163,7 @@ def test_a_best_that_was_not_named_is_named(tmp_path, monkeypatch):
 
 
 def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch, caplog):
-    path = written(tmp_path, "steps: 1")
-    layers.commit(tmp_path, 3, name="other/val/human")
-    measured = "eval: [{shards: other/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
-    path.write_text(path.read_text() + measured)
+    path = measured_too(tmp_path, "steps: 1")
     with monkeypatch.context() as patch:
         patch.setattr(loop.Segmentation, "measured", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as end:
@@ -166,7 +171,7 @@ def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch, caplog):
     assert end.value.code == 143
     assert "told to end (SIGTERM) after step 1, which is kept; the same command continues" in caplog.text
     done = loop.train(path, out=tmp_path / "run")
-    assert done.steps == 0 and [one.source for one in done.measured] == ["other/val/human"]
+    assert done.steps == 0 and [one.source for one in done.measured] == ["toy/val/human"]
 
 
 def test_another_seed_learns_otherwise(tmp_path):
@@ -197,20 +202,12 @@ def test_a_folder_is_of_one_run(tmp_path):
 
 def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path):
     path, run = written(tmp_path, "steps: 1"), tmp_path / "run"
-    code = (
-        "import sys, pathlib; from synthgen.train import folder\n"
-        "with folder.alone(pathlib.Path(sys.argv[1]), patience=0): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
+    with holding(run / "lock"):
         with pytest.raises(
             SynthgenError, match=r"another process trains in .*run; wait for it, or choose another --out"
         ):
             loop.train(path, out=run, patience=0.1)
         assert [p.name for p in run.iterdir()] == ["lock"]
-        other.kill()
     assert loop.train(path, out=run).steps == 1, "what held it is gone, however it went"
 
 
@@ -711,9 +708,7 @@ def test_numbers_that_are_none_make_no_checkpoint(tmp_path):
 
 
 def test_what_is_measured_may_fail_and_is_measured_again(tmp_path, monkeypatch):
-    path = written(tmp_path, "steps: 4, checkpoint_every: 3, evaluate_every: 2")
-    layers.commit(tmp_path, [layers.row(100)], name="toy/val/human")
-    path.write_text(path.read_text().replace("augment:", EVAL))
+    path = measured_too(tmp_path, "steps: 4, checkpoint_every: 3, evaluate_every: 2")
     whole = loop.train(path, out=tmp_path / "whole")
     scores = {2: 5.0, 4: 7.0}
     real, calls = Segmentation.measured, list[int]()
@@ -742,11 +737,6 @@ def test_what_is_measured_may_fail_and_is_measured_again(tmp_path, monkeypatch):
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     loop.train(path, out=run)
     assert len(calls) == 4  # and not once more
-
-
-EVAL = """eval:
-  - {shards: toy/val/human, task: instance, images: photos}
-augment:"""
 
 
 def test_what_does_not_learn_has_no_gradients(tmp_path):

@@ -1,0 +1,30 @@
+"""Another process, which holds a lock file until it is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAM = """
+import pathlib, sys
+from synthgen.records.files import locked
+with locked(pathlib.Path(sys.argv[1]), patience=0, otherwise="", remedy=""):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """It is held in the block; behind it, the process has been killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            other.kill()
