@@ -44,6 +44,7 @@ class Once:
         short, long: sides of the view; see `eval_view`. A captioner sees its own.
 
     Attributes:
+        rows: of the layer, how many this process reads.
         seen: what was in the batches so far.
 
     Raises:
@@ -68,6 +69,7 @@ class Once:
         taken = take(store, source)
         self.seen = Seen([f"{source.shards} {source.task}"])
         rows = range(rank * taken.rows // world, (rank + 1) * taken.rows // world)
+        self.rows = len(rows)
         stream = _InOrder(
             store, taken, source.task, rows=rows, batch_size=batch_size, readers=max(1, workers), sides=(short, long),
             square=manifest.captioner.image_size if manifest.captioner else None,

@@ -20,7 +20,7 @@ from synthgen.reading.manifest import SHELF, Manifest, Source, load
 from synthgen.records.files import new_file, write_text
 from synthgen.train import evaluate, folder, loop
 from synthgen.train.differences import Difference, differences, told
-from synthgen.train.measured import Measured, printable_json
+from synthgen.train.measured import Measured, printable_json, read
 from synthgen.train.ranks import Ranks, together
 
 ARMS = ("with", "without")
@@ -198,24 +198,19 @@ def _measured(
     def ended() -> bool:
         begun = run / "manifest.yaml"
         same = begun.is_file() and begun.read_text(encoding="utf-8") == text
-        return same and results.is_file() and folder.checkpoint(run, steps).is_file()
+        there = same and results.is_file() and folder.checkpoint(run, steps).is_file()
+        return there and read(results)[1]
 
     if not here.by_the_first(ended):
         done = loop.train(path, out=run, device=device, workers=readers, bar=bar)
-        if not done.measured:  # it had learned all, and was measured on other layers then
+        if not done.measured:  # it had learned all, and was measured on other layers then, or by other rules
             own = manifest.readers.workers if readers is None else readers
             evaluate.run(
                 done.checkpoint, path, out=results, device=device, workers=own, bar=bar,
                 precision=manifest.schedule.precision,
             )  # fmt: skip
 
-    def read() -> list[Measured]:
-        try:
-            return [Measured.of(one) for one in json.loads(results.read_text(encoding="utf-8"))["measured"]]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise SynthgenError(f"{results} is damaged; delete it, and the same command measures again") from None
-
-    return here.by_the_first(read)
+    return here.by_the_first(lambda: read(results)[0])
 
 
 def _save(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,13 +26,9 @@ from synthgen.networks.ofa.training import prepare, smoothed_loss, teach
 from synthgen.networks.ofa.weights import from_weights
 from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch
 from synthgen.reading.check import NewBar, NoBar
-from synthgen.reading.layers import look, machines
 from synthgen.reading.manifest import Manifest
-from synthgen.reading.once import Once
-from synthgen.reading.rows import take
-from synthgen.reading.seen import Seen
 from synthgen.reading.settings import Captioner, Schedule
-from synthgen.records.store import ShardStore
+from synthgen.train import measuring
 from synthgen.train.checkpoint import Checkpoint, read
 from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, cider
@@ -214,34 +209,21 @@ def measure(
         SynthgenError: see `Once`; what counts CIDEr is not installed.
     """
     cider.need_package()
-    found, store = [], ShardStore(manifest.store)
-    for index, source in enumerate(manifest.eval):
-        once = Once(manifest, index, rank=here.rank, world=here.world, batch_size=_IMAGES, workers=workers)
-        rows: list[tuple[str, int, Compared]] = []
-        total = take(store, source).rows // here.world
-        with closing(once), bar(f"describing {source.shards}", total, "images") as done:
-            for batch in once:
-                with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    rows += _compared(network, tokenizer, batch)
-                done.advance(len(batch.targets))
-        seen = Seen(once.seen.sources)
-        every: list[tuple[str, int, Compared]] = []
-        for part, state in here.gathered((rows, once.seen.state())):
-            every += part
-            seen.add(state)
-        every.sort(key=lambda row: row[:2])  # whoever described what, sums of floats are the same
-        by_machines = machines(source, look(store, source), "cider")
-        values = {cider.MAIN: 0.0, **cider.scores([compared for _, _, compared in every]).values}
-        found.append(
-            Measured(
-                source.shards, source.task, cider.MAIN, values, len(every), seen=seen.state(), by_machines=by_machines
-            )
-        )  # fmt: skip
-    return found
+
+    def compare(batch: Batch) -> list[tuple[Asked, Compared]]:
+        with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return list(_compared(network, tokenizer, batch))
+
+    return [
+        measuring.measure(
+            manifest, index, here, "cider", compare, doing="describing", bar=bar, batch_size=_IMAGES, workers=workers
+        )
+        for index in range(len(manifest.eval))
+    ]
 
 
-def _compared(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Iterator[tuple[str, int, Compared]]:
-    """Of each image of a batch its key and id, and what the network says of its regions, compared."""
+def _compared(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Iterator[tuple[Asked, Compared]]:
+    """Of each image of a batch what is true of it, and what the network says of its regions, compared."""
     ids = [tokenizer.region_prompt(corners) for target in batch.targets for corners in bins(target).tolist()]
     owner = [i for i, target in enumerate(batch.targets) for _ in target["labels"]]
     image = network.stem(pixels(batch.images.to(network.device)))
@@ -250,11 +232,7 @@ def _compared(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Iterator[t
     for target in batch.targets:
         asked = Asked(target["sample"], target["original"])
         said = dict(zip(target["annotation_ids"], texts, strict=False))  # the next texts, as many as it has regions
-        yield (
-            asked.sample.image_key,
-            asked.sample.image_id,
-            cider.compare(asked, [said.get(region, "") for region in asked.target.annotation_ids]),
-        )
+        yield asked, cider.compare(asked, [said.get(region, "") for region in asked.target.annotation_ids])
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +16,8 @@ from synthgen.errors import SynthgenError
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.reading.batch import Batch
 from synthgen.reading.check import NewBar, NoBar
-from synthgen.reading.layers import look, machines
 from synthgen.reading.manifest import SHELF, Manifest, load
-from synthgen.reading.once import Once
 from synthgen.reading.rows import Taken, take
-from synthgen.reading.seen import Seen
 from synthgen.reading.tasks import Target
 from synthgen.records.regions import is_empty
 from synthgen.records.sample import Sample
@@ -28,11 +25,10 @@ from synthgen.records.store import ShardStore
 from synthgen.train import captioner, measured, outputs
 from synthgen.train.checkpoint import load_network
 from synthgen.train.measured import Measured
+from synthgen.train.measuring import METRICS, measure
 from synthgen.train.metrics import Asked, Compared, Metric
 from synthgen.train.network import is_names
 from synthgen.train.ranks import Ranks, together
-
-METRICS = "train.metrics"
 
 _ANNOTATION = "annotations.list.element"
 
@@ -129,36 +125,20 @@ def _measured(
     bar: NewBar,
 ) -> Measured:
     source, store = manifest.eval[index], ShardStore(manifest.store)
-    taken = take(store, source)
-    once = Once(manifest, index, rank=here.rank, world=here.world, pin_memory=here.device.type == "cuda", **reading)
     kind: str = plugins.load(SHELF, source.task).METRIC
     metric = cast(Metric, plugins.load(METRICS, kind))
-    names, stuff = is_names(source.task), _stuff(store, taken)
-    rows: list[tuple[str, int, Compared]] = []
+    names, stuff = is_names(source.task), here.by_the_first(lambda: _stuff(store, take(store, source)))
     kinds: Counter[tuple[bool, bool]] = Counter()  # whether it is a thing, whether a conditional query found it
-    total = (here.rank + 1) * taken.rows // here.world - here.rank * taken.rows // here.world
-    with closing(once), bar(f"evaluating {source.shards} {source.task}", total, "images") as done:
-        for batch in once:
-            asked = [_asked(target, metric, stuff) for target in batch.targets]
-            for one, seen in zip(asked, _predicted(network, batch, asked, names, precision), strict=True):
-                compared = metric.compare(one, getattr(outputs, metric.TAKES)(seen))
-                rows.append((one.sample.image_key, one.sample.image_id, compared))
-                kinds.update((is_thing, query < seen.conditional) for is_thing, query in compared.right)
-            done.advance(len(batch.targets))
-    seen_by_all = Seen(once.seen.sources)
-    parts = here.gathered((rows, kinds, once.seen.state()))
-    for _, _, state in parts:
-        seen_by_all.add(state)
-    # In one order, whoever measured what: sums of floats are the same then.
-    every = [row for part, _, _ in parts for row in part]
-    every.sort(key=lambda row: row[:2])
-    scores = metric.scores([compared for _, _, compared in every])
-    images = len(every) if metric.MAIN in scores.values else 0  # there was nothing to be right about
-    return Measured(
-        source.shards, source.task, metric.MAIN, {metric.MAIN: 0.0, **scores.values}, images, scores.by_name,
-        _by_kind(sum((kinds for _, kinds, _ in parts), Counter())), seen_by_all.state(),
-        machines(source, look(store, source), kind),
-    )  # fmt: skip
+
+    def compare(batch: Batch) -> Iterator[tuple[Asked, Compared]]:
+        asked = [_asked(target, metric, stuff) for target in batch.targets]
+        for one, seen in zip(asked, _predicted(network, batch, asked, names, precision), strict=True):
+            compared = metric.compare(one, getattr(outputs, metric.TAKES)(seen))
+            kinds.update((is_thing, query < seen.conditional) for is_thing, query in compared.right)
+            yield one, compared
+
+    found = measure(manifest, index, here, kind, compare, doing=f"evaluating {source.task}", bar=bar, **reading)
+    return replace(found, by_kind=_by_kind(sum(here.gathered(kinds), Counter())))
 
 
 def _predicted(

@@ -256,7 +256,9 @@ class _Run:
         try:
             with self._notice.obeyed(), self._average.swapped() if self._average is not None else nullcontext():
                 found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
-        except SystemExit:
+        except SystemExit as why:
+            if why.code != EXIT:  # the first process has said why
+                raise
             self._quit()
         self._learner.module.train()
         score = sum(one.values[one.metric] for one in found) / len(found)

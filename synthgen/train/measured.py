@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from synthgen.errors import printable
+from synthgen.errors import SynthgenError, printable
 from synthgen.reading.seen import SKIPPED
 from synthgen.records.files import new_file
+
+#: Of the rules by which predictions are made and compared: raised where the same network would be given other numbers.
+RULES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,22 @@ def save(path: Path, found: Sequence[Measured], **about: Any) -> None:
     Raises:
         SynthgenError: it cannot be written.
     """
-    content = {**about, "measured": [asdict(one) for one in found], "averages": averages(found)}
+    content = {**about, "rules": RULES, "measured": [asdict(one) for one in found], "averages": averages(found)}
     with new_file(path, remedy="choose another --out") as temporary:
         temporary.write_text(printable_json(content), encoding="utf-8")
+
+
+def read(path: Path) -> tuple[list[Measured], bool]:
+    """What `save` wrote, and whether it is by today's rules.
+
+    Raises:
+        SynthgenError: the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [Measured.of(one) for one in content["measured"]], content.get("rules") == RULES
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SynthgenError(f"{path} is damaged; delete it, and the same command measures again") from None
 
 
 def printable_json(content: Any) -> str:

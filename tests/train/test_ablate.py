@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -176,6 +177,12 @@ def test_another_recipe_is_refused_and_other_layers_are_measured(tmp_path):
         ablate(path, seeds=1, out=out)
     results.unlink()
     assert ablate(path, seeds=1, out=out).differences == second.differences
+    ours = json.loads(results.read_text())
+    old = copy.deepcopy(ours) | {"rules": 0}
+    old["measured"][0]["values"]["AP"] = 99.0
+    results.write_text(json.dumps(old))  # of an earlier version, whose rules were others
+    assert ablate(path, seeds=1, out=out).differences == second.differences
+    assert json.loads(results.read_text()).items() >= ours.items()
     path.write_text(path.read_text().replace("lr: 1.0e-3", "lr: 2.0e-3"))
     with pytest.raises(SynthgenError, match=r"was trained with another schedule\.lr; choose another --out"):
         ablate(path, seeds=1, out=out)

@@ -431,11 +431,14 @@ def test_processes_share_the_images_and_what_they_measure_is_the_same(world):
     parts: list[object] = []
 
     class First(Ranks):
+        def by_the_first(self, do):
+            return do()
+
         def gathered(self, value):
             parts.append(value)
             return [value]
 
-    class Second(Ranks):
+    class Second(First):
         def gathered(self, value):
             return [parts[0], value]
 

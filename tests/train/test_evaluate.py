@@ -98,6 +98,7 @@ def test_it_is_the_same_each_time_and_leaves_the_network_as_it_was(manifest):
 def test_processes_share_the_images_and_all_know_the_whole(manifest, monkeypatch):
     whole = small(manifest)
     parts: list[list[object]] = [[], []]
+    monkeypatch.setattr(Ranks, "by_the_first", lambda _, do: do())
     monkeypatch.setattr(Ranks, "gathered", lambda here, value: parts[here.rank].append(value) or [value])
     shares = [small(manifest, rank=rank, world=2) for rank in (0, 1)]
     assert [one.images for share in shares for one in share] == [2] * 12
@@ -114,7 +115,9 @@ def test_sums_are_in_one_order_whoever_measured_what(manifest, monkeypatch):
     monkeypatch.setattr(miou, "scores", lambda all_: Scores({"mIoU": sum(one.kept for one in all_)}, {}))
     one_task = manifest.model_copy(update={"eval": tuple(s for s in manifest.eval if s.task == "semantic")})
     (whole,) = small(one_task)
-    monkeypatch.setattr(Ranks, "gathered", lambda _, value: [(value[0][::-1], *value[1:])])
+    monkeypatch.setattr(
+        Ranks, "gathered", lambda _, value: [(value[0][::-1], *value[1:]) if isinstance(value, tuple) else value]
+    )
     assert small(one_task) == [whole]
 
 

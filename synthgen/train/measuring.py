@@ -1,0 +1,71 @@
+"""One layer of a manifest's `eval`, image by image, by all the processes that there are; what compares is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import cast
+
+from synthgen import plugins
+from synthgen.reading.batch import Batch
+from synthgen.reading.check import NewBar
+from synthgen.reading.layers import look, machines
+from synthgen.reading.manifest import Manifest
+from synthgen.reading.once import Once
+from synthgen.reading.seen import Seen
+from synthgen.records.store import ShardStore
+from synthgen.train.measured import Measured
+from synthgen.train.metrics import Asked, Compared, Metric
+from synthgen.train.ranks import Ranks
+
+METRICS = "train.metrics"
+
+
+def measure(
+    manifest: Manifest,
+    index: int,
+    here: Ranks,
+    metric: str,
+    compare: Callable[[Batch], Iterable[tuple[Asked, Compared]]],
+    *,
+    doing: str,
+    bar: NewBar,
+    **reading: int,
+) -> Measured:
+    """Measure a layer: each process compares its part of the images, and all of them return the whole.
+
+    Args:
+        index: which of the manifest's `eval`.
+        metric: file on the shelf `train.metrics`.
+        compare: what is kept of each image of a batch.
+        doing: what the bar says beside the layer's name.
+        reading: `batch_size`, `workers` and sides, as `Once` takes them.
+
+    Raises:
+        SynthgenError: see `Once`.
+    """
+    source = manifest.eval[index]
+    once = Once(manifest, index, rank=here.rank, world=here.world, pin_memory=here.device.type == "cuda", **reading)
+    rows: list[tuple[str, int, Compared]] = []
+    with closing(once), bar(f"{doing} {source.shards}", once.rows, "images") as done:
+        for batch in once:
+            rows += ((asked.sample.image_key, asked.sample.image_id, found) for asked, found in compare(batch))
+            done.advance(len(batch.targets))
+    seen = Seen(once.seen.sources)
+    every: list[tuple[str, int, Compared]] = []
+    for part, state in here.gathered((rows, once.seen.state())):
+        every += part
+        seen.add(state)
+    every.sort(key=lambda row: row[:2])  # in one order, whoever compared what: sums of floats are the same then
+    judge = cast(Metric, plugins.load(METRICS, metric))
+    scores = judge.scores([compared for *_, compared in every])
+    return Measured(
+        source=source.shards,
+        task=source.task,
+        metric=judge.MAIN,
+        values={judge.MAIN: 0.0, **scores.values},
+        images=len(every) if judge.MAIN in scores.values else 0,  # there was nothing to be right about
+        by_name=scores.by_name,
+        seen=seen.state(),
+        by_machines=here.by_the_first(lambda: machines(source, look(ShardStore(manifest.store), source), metric)),
+    )
