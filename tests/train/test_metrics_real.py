@@ -70,6 +70,7 @@ def test_coco_is_measured_as_pycocotools_measures_it(shared, tmp_path, metric, t
     values = metric.scores([one for _, one in sorted(compared, key=lambda pair: pair[0])]).values
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(path)
+        truth.dataset.setdefault("info", {})  # older versions copy it
         judge = COCOeval(truth, truth.loadRes(results), kind)
         judge.evaluate()
         judge.accumulate()
