@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synthgen.errors import SynthgenError
 from synthgen.reading.check import NewBar
-from synthgen.train.loop import Trained
+from synthgen.train.telling import Trained
 
 log = logging.getLogger(f"synthgen.{__name__}")
 

@@ -24,8 +24,8 @@ from synthgen.errors import SynthgenError
 from synthgen.reading.check import NewBar, NoBar
 from synthgen.reading.manifest import Manifest, load
 from synthgen.train import folder, loop
-from synthgen.train.loop import Trained
 from synthgen.train.ranks import PATIENCE
+from synthgen.train.telling import Trained
 
 #: One of the house's loggers.
 log = logging.getLogger(f"synthgen.{__name__}")

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 from toys import coloured, gallery, layers, tiny_ofa, tiny_sam
 from toys.pretend_cuda import MixedDevicesError, Pretended, pretended
+from toys.waits import waits
 
 from synthgen import plugins
 from synthgen.networks.mqformer.text_encoder import bundled
@@ -238,6 +239,21 @@ def test_in_half_precision_and_with_activations_made_twice(tmp_path, gpu):
     manifest = small(tmp_path, denoising=2, precision="bf16", checkpointing=True)
     learner = Segmentation(manifest, gpu)
     assert all(map(math.isfinite, step(learner, loaded(manifest, gpu), manifest.schedule).values()))
+
+
+@pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
+def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path, gpu, queries):
+    """Wherever it waits, what was asked of the GPU runs out; the loop waits once more, for the losses."""
+    manifest = small(tmp_path, queries=queries, denoising=2, precision="bf16")
+    learner, batch = Segmentation(manifest, gpu), loaded(manifest, gpu)
+    learner.losses(batch, objects=1.0)  # texts are known from now on
+    with waits() as found:
+        torch.stack(list(learner.losses(batch, objects=1.0).values())).sum().backward()
+    assert found == ["matcher.match aten::_to_copy"] * 2, "the costs come here, and the matches go there"
+    with waits() as found:
+        learner.losses(batch, objects=1.0)["label"].item()
+        found[:] = [one for one in found if "match" not in one]
+    assert len(found) == 1, "who listens hears nothing"
 
 
 def test_a_target_that_stays_behind_is_seen(tmp_path, gpu, monkeypatch):

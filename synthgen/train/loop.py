@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,37 +35,15 @@ from synthgen.train.network import learned_names
 from synthgen.train.notice import EXIT, Notice
 from synthgen.train.optimiser import Average, set_rates, share_of_rate
 from synthgen.train.ranks import Ranks, together
-from synthgen.train.telling import device_words, memory, not_finite, note, seen_lines
+from synthgen.train.telling import Trained, device_words, memory, not_finite, note, seen_lines
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two changes of what the progress line says.
 _EVERY = 2.0
 
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What came of a run.
-
-    Attributes:
-        folder: of the run. checkpoint: the last one. best: the best evaluated one; None = nothing was evaluated.
-        steps: learned in this call.
-        measured: of the last evaluation; see `evaluate.Measured`.
-        seen: lines on what the network saw, since its first step.
-        is_first: whether this is the process that speaks.
-    """
-
-    folder: Path
-    checkpoint: Path
-    best: Path | None
-    steps: int
-    measured: tuple[Measured, ...]
-    seen: tuple[str, ...]
-    is_first: bool
-
-    def lines(self) -> list[str]:
-        """For a person."""
-        told = f"{self.steps:,} step{'s' * (self.steps != 1)} learned" if self.steps else "nothing was left to learn"
-        lines = [f"{told}; the network is {self.best or self.checkpoint}", ""]
-        return lines + [*measured.lines(self.measured), ""] * bool(self.measured) + list(self.seen)
+#: Steps in a row whose gradients may be no numbers.
+_UNSOUND = 10
 
 
 def train(
@@ -147,6 +124,7 @@ class _Run:
         self._average = Average(learner.module, schedule.ema) if schedule.ema else None
         self._step, self._best = 0, -math.inf
         self._notice, self._quits = Notice(), False
+        self._unsound = 0  # steps in a row
         self._place: Mapping[str, Any] | None = None
         if last is not None:
             found = resume.resume(last, learner, self._optimiser, self._average)
@@ -210,7 +188,11 @@ class _Run:
         )  # fmt: skip
 
     def _learn(self, step: int, portions: Sequence[Batch]) -> dict[str, float]:
-        """One step; returns the losses of all processes by name, "loss", "gradient" (before clipping) and "lr"."""
+        """One step; returns the losses of all processes by name, "loss", "gradient" (before clipping) and "lr".
+
+        A gradient that is no number where the losses are numbers, as half precision has it now and then, changes
+        nothing, as with torch's GradScaler: instead of "gradient" there is "unsound" then.
+        """
         torch.manual_seed(_seed(self._manifest.seed, f"{step}/{self._here.rank}"))
         set_rates(self._optimiser, self._schedule, step)
         self._optimiser.zero_grad(set_to_none=True)
@@ -228,19 +210,25 @@ class _Run:
         quits = torch.full_like(norm, float(self._notice.given))  # of one process, and all of them end
         *found, gradient, quitting = self._here.averaged(torch.stack([*totals.values(), norm, quits]))
         self._quits = quitting > 0
-        values = {"loss": sum(found), **dict(zip(totals, found, strict=True)), "gradient": gradient}
-        if not all(map(math.isfinite, values.values())):
-            raise SynthgenError(not_finite(step, values, portions, self._manifest, self._folder))
+        values = {"loss": sum(found), **dict(zip(totals, found, strict=True))}
+        self._unsound = 0 if math.isfinite(gradient) else self._unsound + 1
+        if self._unsound > _UNSOUND or not all(map(math.isfinite, values.values())):
+            keys = self._here.gathered([target["image_key"] for batch in portions for target in batch.targets])
+            values["gradient"] = gradient
+            raise self._here.once(SynthgenError(not_finite(step, values, keys, self._manifest, self._folder)))
+        values["lr"] = self._schedule.lr * share_of_rate(self._schedule, step)
+        if self._unsound:  # in all processes, as it is one number
+            if self._unsound == 1 and self._here.rank == 0:
+                log.warning("step %d: the gradient is no number, though its losses are; it changes nothing", step)
+            return {**values, "unsound": 1.0}
         self._optimiser.step()
         if self._average is not None:
             self._average.update()
-        return {**values, "lr": self._schedule.lr * share_of_rate(self._schedule, step)}
+        return {**values, "gradient": gradient}
 
     def _quit(self) -> NoReturn:
         if self._here.rank == 0:
-            logging.getLogger(__name__).warning(
-                "told to end (SIGTERM) after step %d, which is kept; the same command continues", self._step
-            )
+            log.warning("told to end (SIGTERM) after step %d, which is kept; the same command continues", self._step)
         raise SystemExit(EXIT)
 
     def _is_due(self) -> bool:

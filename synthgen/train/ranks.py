@@ -76,6 +76,10 @@ class Ranks:
         value: T = found[0]
         return value
 
+    def once(self, why: SynthgenError) -> BaseException:
+        """What to raise where all processes have come upon the same: the first says it."""
+        return why if self.rank == 0 else SystemExit(2)
+
     def _for_collectives(self) -> torch.device:
         return self.device if distributed.get_backend() == "nccl" else torch.device("cpu")
 
@@ -108,10 +112,10 @@ def together(device: str) -> Iterator[Ranks]:
             )
     _taken(own)
     distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), own)
-    finally:
-        distributed.destroy_process_group()
+    yield Ranks(distributed.get_rank(), distributed.get_world_size(), own)
+    # Not after an error: NCCL takes leave of a group together, and the others may wait elsewhere for this one. If it
+    # ends as it is, its sentence is said, and the launcher ends the others.
+    distributed.destroy_process_group()
 
 
 def _taken(device: torch.device) -> torch.device:

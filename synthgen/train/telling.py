@@ -5,23 +5,63 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from synthgen.reading.batch import Batch
 from synthgen.reading.manifest import Manifest
 from synthgen.reading.seen import Seen
+from synthgen.train import folder, measured
+from synthgen.train.measured import Measured
 
 
-def not_finite(step: int, values: Mapping[str, float], portions: Sequence[Batch], manifest: Manifest, run: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        folder: of the run. checkpoint: the last one. best: the best evaluated one; None = nothing was evaluated.
+        steps: learned in this call.
+        measured: of the last evaluation; see `evaluate.Measured`.
+        seen: lines on what the network saw, since its first step.
+        is_first: whether this is the process that speaks.
+    """
+
+    folder: Path
+    checkpoint: Path
+    best: Path | None
+    steps: int
+    measured: tuple[Measured, ...]
+    seen: tuple[str, ...]
+    is_first: bool
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        told = f"{self.steps:,} step{'s' * (self.steps != 1)} learned" if self.steps else "nothing was left to learn"
+        lines = [f"{told}; the network is {self.best or self.checkpoint}", ""]
+        return lines + [*measured.lines(self.measured), ""] * bool(self.measured) + list(self.seen)
+
+
+def not_finite(
+    step: int, values: Mapping[str, float], keys: Sequence[Sequence[str]], manifest: Manifest, run: Path
+) -> str:
+    """A sentence.
+
+    Args:
+        values: what the step gave, by name.
+        keys: of the images of each process.
+    """
     parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    keys = [target["image_key"] for batch in portions for target in batch.targets][:8]
-    half = " or precision: bf16" if manifest.schedule.precision == "bf16" else ""
+    images = [key for own in keys for key in own]
+    more = f" and {len(images) - 8:,} more" if len(images) > 8 else ""
+    half = ", or with precision: fp32" if manifest.schedule.precision == "bf16" else ""
+    last, section = folder.newest(run), "model" if manifest.captioner is None else "captioner"
+    begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
     return (
-        f"step {step} gave what is no number ({parts}; images {', '.join(keys)}); lower schedule.lr "
-        f"({manifest.schedule.lr:g}) or schedule.clip{half}; {run} has the last sound checkpoint"
+        f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with a "
+        f"lower schedule.lr (now {manifest.schedule.lr:g}) or schedule.clip{half}, in another --out{begins}"
     )
 
 

@@ -20,6 +20,7 @@ def truths(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[T
             masks=target["masks"].to(device, non_blocking=True),
             mask_weights=target["mask_weights"].to(device, non_blocking=True),
             ignore=target["ignore"].to(device, non_blocking=True),
+            ignores=bool(target["ignore"].any()),
         )
         for target in targets
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,18 @@ def test_what_was_computed_is_remembered_up_to_a_bound():
     assert len(encoder(list("abcdefgh"))) == 8
     assert len(encoder._known) == 3
     assert all(row.untyped_storage().nbytes() == 16 * 4 for row in encoder._known.values())
+
+
+def test_all_names_of_visual_genome_are_remembered():
+    """Of some 80,000 an image draws hundreds: what is forgotten between two draws is encoded again all the time."""
+    encoder, passes = tiny(1), []
+    encoder.network.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    names = [f"name {i}" for i in range(80_000)]
+    for start in range(0, len(names), 8_000):
+        encoder(names[start : start + 8_000], True)
+    passes.clear()
+    encoder(random.Random(0).sample(names, 5_000), True)
+    assert not passes
 
 
 def test_remembered_embeddings_do_not_outlive_their_weights():

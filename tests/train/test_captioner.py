@@ -29,7 +29,7 @@ from synthgen.records.diary import note_images
 from synthgen.records.images import load_rgb
 from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.records.store import ShardStore
-from synthgen.train import captioner, checkpoint, evaluate, loop
+from synthgen.train import captioner, checkpoint, evaluate, loop, telling
 from synthgen.train.captioner import Captioning, bins, pixels
 from synthgen.train.metrics import Asked, cider
 from synthgen.train.ranks import Ranks
@@ -350,7 +350,7 @@ schedule: {{steps: {steps}, batch_size: 6, lr: 2.0e-3, backbone_lr: 2.0e-3, clip
 """
 
 
-def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = "") -> loop.Trained:
+def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = "") -> telling.Trained:
     path = world / f"{out.name}.yaml"
     path.write_text(MANIFEST + SCHEDULE.format(steps=steps, warmup=warmup, more=more))
     return loop.train(path, out=out, device="cpu")

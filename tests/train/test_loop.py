@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -311,6 +312,56 @@ def test_a_loss_that_is_no_number_stops_with_its_parts(tmp_path, monkeypatch):
     with pytest.raises(SynthgenError, match=r"step 2 gave what is no number \(loss nan, .*dice nan.*images toy/\d+"):
         loop.train(path, out=tmp_path / "run")
     assert folder.newest(tmp_path / "run").name == "step-00000002.pt"
+
+
+@pytest.mark.parametrize("often", [1, 99])
+def test_a_gradient_that_is_no_number_changes_nothing_and_some_in_a_row_stop(tmp_path, monkeypatch, caplog, often):
+    path, run = written(tmp_path, "steps: 6, checkpoint_every: 1, keep: 9"), tmp_path / "run"
+    monkeypatch.setattr(loop, "_UNSOUND", 2)
+    real, calls = Segmentation.losses, []
+
+    def broken(self, batch, *, objects):
+        found = real(self, batch, objects=objects)
+        calls.append(1)
+        edge = (
+            next(p for p in self.module.parameters() if p.requires_grad).sum() * 0
+        ).sqrt()  # of 0 as many as you like
+        return {**found, "dice": found["dice"] + edge} if 2 < len(calls) <= 2 + often else found
+
+    monkeypatch.setattr(Segmentation, "losses", broken)
+    if often == 1:
+        assert loop.train(path, out=run).steps == 6
+        assert [line["step"] for line in told(run) if "unsound" in line] == [2]
+        assert [line["step"] for line in told(run) if "gradient" not in line] == [2]
+    else:
+        with pytest.raises(
+            SynthgenError,
+            match=r"step 4 gave what is no number \(loss [\d.]+, .*gradient nan; images toy/.*\); begin another run, "
+            r"with a lower schedule\.lr \(now 0\.001\) or schedule\.clip, in another --out, from this one's last sound "
+            r"checkpoint \(model\.weights: .*step-00000004\.pt\)$",
+        ):
+            loop.train(path, out=run)
+    before, after = (checkpoint.read(folder.checkpoint(run, step)).weights for step in (2, 3))
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert [record.message for record in caplog.records if "gradient" in record.message] == [
+        "step 2: the gradient is no number, though its losses are; it changes nothing"
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_fails_does_not_wait_for_the_others_to_take_leave(monkeypatch, fails):
+    """NCCL takes leave of a group together: the sentence of the one that failed would not be said for hours."""
+    left = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(1))
+    with pytest.raises(SynthgenError) if fails else nullcontext(), together("cpu") as here:
+        assert (here.rank, here.world) == (1, 2)
+        if fails:
+            raise SynthgenError("of this process alone")
+    assert left == [1] * (not fails)
 
 
 def test_rates_of_steps():

@@ -59,7 +59,6 @@ class _Wanted:
 def _wanted(truths: Sequence[Truth]) -> _Wanted:
     counts = [len(truth["labels"]) for truth in truths]
     has_mask = torch.cat([truth["has_mask"] for truth in truths])
-    ignore = torch.stack([truth["ignore"] for truth in truths])
     return _Wanted(
         first=[0, *accumulate(counts[:-1])],
         labels=torch.cat([truth["labels"] for truth in truths]),
@@ -69,8 +68,8 @@ def _wanted(truths: Sequence[Truth]) -> _Wanted:
         weights=torch.cat([truth["mask_weights"] for truth in truths]) * has_mask,
         image=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(truths)]),
         some_masks=[len(truth["masks"]) > 0 for truth in truths],
-        ignore=ignore,
-        some_ignored=ignore.flatten(1).any(1).tolist(),
+        ignore=torch.stack([truth["ignore"] for truth in truths]),
+        some_ignored=[truth["ignores"] if "ignores" in truth else bool(truth["ignore"].any()) for truth in truths],
     )
 
 

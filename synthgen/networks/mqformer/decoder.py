@@ -184,7 +184,8 @@ class Decoder(nn.Module):
         if self.conditional:
             memory, places, valid = proposals(pyramid.memory, pyramid.paddings)
             found = self.enc_output_norm(self.enc_output(memory))
-            best = torch.stack([own.amax(-1) for own in self._logits(found, texts)])  # [B, S]
+            with torch.no_grad():  # a choice has no gradient
+                best = torch.stack([own.amax(-1) for own in self._logits(found, texts)])  # [B, S]
             count = min(self.conditional, best.shape[1])
             chosen = best.masked_fill(~valid, -math.inf).topk(count, dim=1).indices[..., None]
             picked = found.gather(1, chosen.expand(-1, -1, self.dim))

