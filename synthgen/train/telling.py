@@ -60,8 +60,8 @@ def not_finite(
     last, section = folder.newest(run), "model" if manifest.captioner is None else "captioner"
     begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
     return (
-        f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with a "
-        f"lower schedule.lr (now {manifest.schedule.lr:g}) or schedule.clip{half}, in another --out{begins}"
+        f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with "
+        f"a lower schedule.lr (now {manifest.schedule.lr:g}) or schedule.clip{half}, in another --out{begins}"
     )
 
 
