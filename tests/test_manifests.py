@@ -186,7 +186,7 @@ def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: 
     (tmp_path / "manifests").mkdir()
     path = tmp_path / "manifests" / "full.yaml"
     path.write_text((ROOT / "mqformer_full.yaml").read_text())
-    store, images = ShardStore("shards"), tmp_path / "images"
+    store = ShardStore("shards")
     val = {
         **{"refcoco/val": [0, 1], "refcoco/testA": [2], "refcoco/testB": [3]},
         **{"refcoco_plus/val": [0], "refcoco_plus/testA": [2], "refcoco_plus/testB": [3]},
@@ -203,7 +203,7 @@ def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: 
         place, _, layer = source.shards.rpartition("/")
         own = keys.get(place, [f"{place}/{i}" for i in range(5)])
         kind = {"masks": layers.drawn, "captions": layers.captioned}.get(layer, kinds.get(source.task, layers.human))
-        layers.layer(store, source.shards, own, kind, images=images)
+        layers.layer(store, source.shards, own, kind, images=tmp_path / "images" / place)
 
     with pytest.raises(SynthgenError) as why:
         check(path)

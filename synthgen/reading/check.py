@@ -19,9 +19,10 @@ import numpy as np
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.reading import guards
-from synthgen.reading.layers import Holding, absent, kept, learning, look, measuring, unmirrored
+from synthgen.reading.hints import absent
+from synthgen.reading.layers import Holding, kept, learning, look, measuring, unmirrored
 from synthgen.reading.leakage import Scanned
-from synthgen.reading.manifest import SHELF, EvalSource, Manifest, Source, draft
+from synthgen.reading.manifest import SHELF, UNKNOWN, EvalSource, Manifest, Source, draft
 from synthgen.reading.mistakes import Mistake, Place
 from synthgen.records.diary import images_folder
 from synthgen.records.images import ImageError, find
@@ -129,7 +130,7 @@ def check(path: Path, *, store: Path | None = None, bar: NewBar = NoBar) -> Chec
         shards = {at: held.shards for at, held in found.held.items()}
         with bar("comparing keys", sum(map(len, set(shards.values()))), "shards") as done:
             try:
-                scanned = guards.scan(house, given, shards, lists, partial(done.advance, 1))
+                scanned = guards.scan(house, given, shards, found.folders, lists, partial(done.advance, 1))
             except SynthgenError as why:  # a shard of which the header can be read, and the keys cannot
                 found.mistakes.append(Mistake(("store",), str(why)))
         for remark, is_mistake in guards.judge(given, lists, scanned):
@@ -186,14 +187,15 @@ def _look(house: ShardStore, at: Place, source: EvalSource, known: list[str], fo
     found.held[at] = held
     inside = f"{source.parts[0]}/{source.parts[1]}/"
     siblings = [name for name in known if name.startswith(inside) and name != source.shards]
-    metric = plugins.load(SHELF, source.task).METRIC
-    judge = (
-        learning(source, held, metric, siblings)
-        if isinstance(source, Source)
-        else measuring(source, held, metric, siblings)
-    )
-    for remark in judge:
-        (found.mistakes if remark.is_mistake else found.warnings).append(Mistake((*at, remark.key), remark.what))
+    if source.task != UNKNOWN:
+        metric = plugins.load(SHELF, source.task).METRIC
+        judge = (
+            learning(house, source, held, metric, siblings)
+            if isinstance(source, Source)
+            else measuring(source, held, metric, siblings)
+        )
+        for remark in judge:
+            (found.mistakes if remark.is_mistake else found.warnings).append(Mistake((*at, remark.key), remark.what))
     try:
         if isinstance(source, Source):
             found.kept[at] = kept(house, source, held)

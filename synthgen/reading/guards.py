@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
-from synthgen.reading import leakage
-from synthgen.reading.leakage import Scanned
+from synthgen.reading import hints, leakage
+from synthgen.reading.leakage import Scanned, Twins
 from synthgen.reading.manifest import Draft
 from synthgen.reading.mistakes import Mistake, Place, dotted
+from synthgen.reading.same_files import Files
 from synthgen.records.store import Shard, ShardStore
 
 Lists = Mapping[Place, frozenset[str]]
@@ -23,7 +25,7 @@ def read_lists(given: Draft) -> tuple[Lists, list[Mistake]]:
     for i, path in given.exclude.items():
         at = ("exclude", i)
         if not os.path.exists(path):  # noqa: PTH110 - pathlib's raises where a name is too long
-            command = f"synthgen exclude {' '.join(_meant(path, given))} --out {path}"
+            command = f"synthgen exclude {' '.join(_meant(path, given))} --out {shlex.quote(str(path))}{_store(given)}"
             wrong.append(Mistake(at, f"no file {path}; make it: `{command}`"))
             continue
         try:
@@ -37,30 +39,50 @@ def scan(
     store: ShardStore,
     given: Draft,
     shards: Mapping[Place, Sequence[Shard]],
+    folders: Mapping[Place, Path],
     lists: Lists,
     on_shard: Callable[[], object],
 ) -> dict[Place, Scanned]:
-    """Hold the keys of every source against lists and evaluated layers; those of one layer are read once.
+    """Hold the images of every source against lists and evaluated layers; those of one layer are read once.
 
     Args:
         shards: of each source and evaluated layer, by its place; one that is not there is passed over.
+        folders: of their images, likewise; of those that nobody knows, keys alone are compared.
 
     Raises:
         SynthgenError: a shard is damaged.
     """
-    evaluated = {source.shards: shards["eval", i] for i, source in given.eval.items() if ("eval", i) in shards}
-    if not given.mixture:
-        evaluated = {}
-    measured = {
-        name: frozenset(key for batch in leakage.image_keys(store, own, on_shard) for key in batch)
-        for name, own in evaluated.items()
-    }
-    known: dict[tuple[Shard, ...], Scanned] = {}
-    for at in [("mixture", i) for i in given.mixture if ("mixture", i) in shards]:
-        own = tuple(shards[at])
+    measured = sorted((at for at in shards if at[0] == "eval"), key=lambda at: at in folders)
+    evaluated = {given.eval[int(at[1])].shards: at for at in measured} if given.mixture else {}
+    files = {at: Files(folder) for at, folder in folders.items()}
+    sources = [at for at in shards if at[0] == "mixture"]
+    near = {at: _near(given, at, files, evaluated) for at in sources}
+    keys: dict[str, frozenset[str]] = {}
+    there: dict[str, dict[str, str]] = {}
+    for name, at in evaluated.items():
+        if any(name in names for names in near.values()):
+            keys[name], there[name] = leakage.placed(store, shards[at], files[at], on_shard)
+        else:
+            keys[name] = frozenset(key for batch in leakage.image_keys(store, shards[at], on_shard) for key in batch)
+    known: dict[tuple[object, ...], Scanned] = {}
+    scanned: dict[Place, Scanned] = {}
+    for at in sources:
+        twins = Twins(files[at], {name: there[name] for name in near[at]}) if near[at] else None
+        own = (files[at].root if twins else "", *shards[at])
         if own not in known:
-            known[own] = leakage.scan(store, own, lists=lists, evaluated=measured, on_shard=on_shard)
-    return {at: known[tuple(own)] for at, own in shards.items() if at[0] == "mixture"}
+            known[own] = leakage.scan(store, shards[at], lists=lists, evaluated=keys, twins=twins, on_shard=on_shard)
+        scanned[at] = known[own]
+    return scanned
+
+
+def _near(given: Draft, at: Place, files: Mapping[Place, Files], evaluated: Mapping[str, Place]) -> list[str]:
+    """The evaluated layers whose images may be files of a source under other keys."""
+    own = given.mixture[int(at[1])].shards
+    return [
+        name
+        for name, other in evaluated.items()
+        if at in files and other in files and leakage.may_hide(own, files[at], name, files[other])
+    ]
 
 
 def judge(given: Draft, lists: Lists, scanned: Mapping[Place, Scanned]) -> Iterator[tuple[Mistake, bool]]:
@@ -74,8 +96,11 @@ def judge(given: Draft, lists: Lists, scanned: Mapping[Place, Scanned]) -> Itera
         if len(lists) < len(given.exclude):
             continue  # they would be found for want of a list, which is told already
         for other, count in one.shared.items():
-            what = f"{count:,} images of {name} are also in {places[other]} {other}, e.g. {one.examples[other]}"
-            remedy = "take one of the two out" if count == one.images else _leave_out(other, given.path.parent)
+            example = one.examples.get(other) or "{}, which is the file of {}".format(*one.twins[other])
+            what = f"{count:,} images of {name} are also in {places[other]} {other}, e.g. {example}"
+            remedy = "take one of the two out" if count == one.images else _leave_out(other, given)
+            if other in one.twins and count < one.images and _by_hand(name, other, given):
+                remedy = "take one of the two out, or ingest both under one --name, so that their keys are one"
             yield Mistake(at, f"{what}; {remedy}"), True
     if scanned and len(scanned) == len(given.mixture):
         for at, keys in lists.items():
@@ -93,6 +118,17 @@ def _meant(path: Path, given: Draft) -> list[str]:
     return sorted(named) or ["LAYER..."]
 
 
-def _leave_out(layer: str, folder: Path) -> str:
+def _by_hand(name: str, other: str, given: Draft) -> bool:
+    """Whether the manifest says where images of the two layers are, so that `synthgen exclude` does not know it."""
+    sources = [*given.mixture.values(), *given.eval.values()]
+    return any(source.images is not None and source.shards in (name, other) for source in sources)
+
+
+def _leave_out(layer: str, given: Draft) -> str:
     path = Path("exclude", "_".join(layer.split("/")[:2]) + ".txt")
-    return f"run `synthgen exclude {layer} --out {folder / path}`, and add {path} to exclude:"
+    out = shlex.quote(str(given.path.parent / path))
+    return f"run `synthgen exclude {layer} --out {out}{_store(given)}`, and add {path} to exclude:"
+
+
+def _store(given: Draft) -> str:
+    return "" if given.store is None else hints.of_store(given.store)

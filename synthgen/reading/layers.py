@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from synthgen import plugins
-from synthgen.errors import did_you_mean
 from synthgen.language.sides import mirrored
+from synthgen.reading.hints import richer
 from synthgen.reading.manifest import EvalSource, Source
 from synthgen.reading.mistakes import short
 from synthgen.reading.thresholds import SCORES, accepted
@@ -128,24 +127,6 @@ def kept(store: ShardStore, source: Source, held: Holding) -> dict[str, float]:
     return {kind: 1 - refused[kind] / count for kind, count in every.items() if count and kind in kinds}
 
 
-def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
-    """A sentence for a layer that the store does not have."""
-    dataset, split, layer = source.parts
-    command = next((word for word in ("masks", "captions") if layer.startswith(word)), "ingest")
-    own = (
-        f"--dataset {dataset}"
-        if dataset in plugins.names("generate.datasets")
-        else f"--dataset coco-json --name {dataset}"
-    )
-    option = "" if layer == command else f" --layer {layer}"
-    remedy = f"; make it: `synthgen {command} {own} --split {split}{option}`"
-    for name in known:
-        differ = [pair for pair in zip(source.parts, name.split("/"), strict=True) if pair[0] != pair[1]]
-        if len(differ) == 1 and did_you_mean(differ[0][0], [differ[0][1]]):
-            remedy = f"; did you mean '{name}'?"
-    return f"no layer {source.shards} in {store.root}{remedy}"
-
-
 def machines(source: EvalSource, held: Holding, metric: str) -> list[str]:
     """What a source learns from, or measures by, that machines made, wholly or in part: "masks by human and sam vit_h".
 
@@ -163,22 +144,24 @@ def machines(source: EvalSource, held: Holding, metric: str) -> list[str]:
     return found
 
 
-def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
+def learning(
+    store: ShardStore, source: Source, held: Holding, metric: str, siblings: Sequence[str]
+) -> Iterator[Remark]:
     """What stands between a source and its task, and filters that nothing, or everything, would pass.
 
     Args:
+        store: where the layer is.
         metric: the task's `METRIC`.
         siblings: layers of the same images.
     """
     yield from _names(source, held, metric)
     others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
-    make = f"--dataset {source.parts[0]} --split {source.parts[1]} --reads {source.parts[2]}"
     if not held.count("masks"):
         if metric in _LEARN_MASKS:
             yield Remark(
                 "task",
                 f"'{source.task}' learns from masks, and this layer has none; name one that has{others}, or draw them: "
-                f"`synthgen masks {make}`",
+                f"{richer(store, source, 'masks')}",
             )
         elif metric not in _READ_NO_MASKS:
             yield Remark("task", f"without masks in this layer, '{source.task}' learns where, not which pixels", False)
@@ -186,7 +169,7 @@ def learning(source: Source, held: Holding, metric: str, siblings: Sequence[str]
         yield Remark(
             "task",
             f"'{source.task}' learns from captions, and this layer has none; name one that has{others}, or write them: "
-            f"`synthgen captions {make}`",
+            f"{richer(store, source, 'captions')}",
         )
     if metric == "pq" and held.columns["isthing"].least is not False:
         yield Remark("task", f"no stuff in this layer: '{source.task}' learns things only", False)

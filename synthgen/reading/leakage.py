@@ -1,13 +1,13 @@
 """Guards against learning from what is measured on: lists of image keys to leave out, and a look at all keys before.
 
-Keys are compared, not pixels: the same photograph under two keys (a copy under another name) is not seen.
+Keys are compared, and the places of the files; not pixels: a copy under another name is not seen.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.reading.mistakes import Place, short
+from synthgen.reading.same_files import Files, shared
+from synthgen.records.diary import images_folder
 from synthgen.records.files import new_file
 from synthgen.records.store import Shard, ShardStore
 
@@ -38,6 +40,7 @@ class Scanned:
         photographs: int64, a number for the key of each of the others, by which the same one of another source is told.
         by_list: by list, how many it names.
         shared: by evaluated layer, how many of its images would be learned from; examples: one key of them.
+        twins: by evaluated layer, one of those that it has under another key: (key here, key there).
     """
 
     images: int = 0
@@ -45,15 +48,56 @@ class Scanned:
     by_list: Counter[Place] = field(default_factory=Counter)
     shared: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    twins: dict[str, tuple[str, str]] = field(default_factory=dict)
     photographs: array[int] = field(default_factory=partial(array, "q"))
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Where a source's images are, and those of evaluated layers that may be the same files under other keys.
+
+    Attributes:
+        theirs: by the name of an evaluated layer, its keys by the places of its files.
+    """
+
+    files: Files
+    theirs: Mapping[str, Mapping[str, str]]
+
+
+def may_hide(layer: str, files: Files, other: str, others: Files) -> bool:
+    """Whether images of two layers may be the same files under other keys: within a dataset and a folder they are not.
+
+    Args:
+        layer, other: as DATASET/SPLIT/LAYER.
+    """
+    of_one = layer.split("/")[0] == other.split("/")[0] and files.root == others.root
+    return not of_one and files.overlap(others)
 
 
 def image_keys(store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int) -> Iterator[list[str]]:
     """The keys of shards, a few at a time: no other column is read."""
-    for shard in shards:
-        for batch in store.columns(shard, ["image_key"]):
-            yield batch.column("image_key").to_pylist()
-        on_shard()
+    return (keys for keys, _ in _columns(store, shards, on_shard, names=False))
+
+
+def image_rows(
+    store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int
+) -> Iterator[tuple[str, str]]:
+    """(image key, file name) of the rows of shards: no other column is read."""
+    for keys, names in _columns(store, shards, on_shard, names=True):
+        yield from zip(keys, names, strict=True)
+
+
+def placed(
+    store: ShardStore, shards: Iterable[Shard], files: Files, on_shard: Callable[[], object] = int
+) -> tuple[frozenset[str], dict[str, str]]:
+    """All keys of shards, and those of images that are somewhere by the places of their files."""
+    keys: set[str] = set()
+    there: dict[str, str] = {}
+    for key, name in image_rows(store, shards, on_shard):
+        keys.add(key)
+        if (place := files.place(name)) is not None:
+            there[place] = key
+    return frozenset(keys), there
 
 
 def scan(
@@ -62,6 +106,7 @@ def scan(
     *,
     lists: Mapping[Place, AbstractSet[str]],
     evaluated: Mapping[str, AbstractSet[str]],
+    twins: Twins | None = None,
     on_shard: Callable[[], object] = int,
 ) -> Scanned:
     """Hold the keys of a source against lists and evaluated layers. Memory is theirs, one row group's keys, and
@@ -70,9 +115,10 @@ def scan(
     Args:
         lists: keys by the place of their list in the manifest.
         evaluated: keys by the name of their layer.
+        twins: for layers of which the keys do not tell all; None = there are none.
     """
     found = Scanned()
-    for batch in image_keys(store, shards, on_shard):
+    for batch, names in _columns(store, shards, on_shard, names=twins is not None):
         found.images += len(batch)
         keys = set(batch)
         out: set[str] = set()
@@ -88,6 +134,14 @@ def scan(
             if both := keys & measured:
                 found.shared[name] += len(both)
                 found.examples[name] = min(both | {found.examples.get(name, min(both))})
+        if twins is None:
+            continue
+        rows = [row for row in zip(batch, names, strict=True) if row[0] in keys]
+        for name, there in twins.theirs.items():
+            left = (row for row in rows if row[0] not in evaluated[name])
+            if others := dict(shared(twins.files, left, there)):
+                found.shared[name] += len(others)
+                found.twins[name] = min([*others.items(), *filter(None, [found.twins.get(name)])])
     return found
 
 
@@ -123,6 +177,8 @@ def read_list(path: Path) -> frozenset[str]:
 def write_list(store: ShardStore, layers: Sequence[str], out: Path) -> int:
     """Write the image keys of layers, sorted, one a line, whole or not at all; returns how many.
 
+    Where other layers of the store have the same files under other keys, these are written as well.
+
     Args:
         layers: as DATASET/SPLIT/LAYER.
 
@@ -138,6 +194,9 @@ def write_list(store: ShardStore, layers: Sequence[str], out: Path) -> int:
         prints = sorted({str((store.footer(shard) or {}).get("fingerprint", "unknown")) for shard in shards})
         header.append(f"#   synthgen exclude {name}: {len(own):,} images, fingerprint {' '.join(prints[:3])}")
         keys |= own
+    for name, others in _others(store, found):
+        header.append(f"#   the same files in {name}: {len(others):,} images")
+        keys |= others
     if odd := next((key for key in sorted(keys) if not _is_key(key)), None):
         raise SynthgenError(f"the image key {odd!r} cannot stand in a list; rename the image, and ingest again")
     try:
@@ -149,6 +208,32 @@ def write_list(store: ShardStore, layers: Sequence[str], out: Path) -> int:
     except UnicodeEncodeError:
         raise SynthgenError("an image key is no Unicode and cannot stand in a list; rename the image") from None
     return len(keys)
+
+
+def _others(store: ShardStore, listed: Mapping[str, Sequence[Shard]]) -> Iterator[tuple[str, set[str]]]:
+    """Layers that are not listed, and their keys of images whose files are those of listed ones under other keys."""
+    folders = {"/".join(parts): images_folder(store, *parts) for parts in store.layers()}
+    files = {name: Files(folder) for name, folder in folders.items() if folder is not None}
+    known: dict[str, dict[str, str]] = {}
+    for name in sorted(files.keys() - listed.keys()):
+        near = [one for one in listed if one in files and may_hide(name, files[name], one, files[one])]
+        for one in near:
+            if one not in known:
+                known[one] = placed(store, listed[one], files[one])[1]
+        there = ChainMap(*(known[one] for one in near))
+        rows = image_rows(store, store.layer(*name.split("/"))) if near else ()
+        if others := {key for key, _ in shared(files[name], rows, there)}:
+            yield name, others
+
+
+def _columns(
+    store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object], *, names: bool
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Image keys and, where they are asked for, file names, a few at a time."""
+    for shard in shards:
+        for batch in store.columns(shard, ["image_key", "file_name"] if names else ["image_key"]):
+            yield batch.column("image_key").to_pylist(), batch.column("file_name").to_pylist() if names else []
+        on_shard()
 
 
 def _whole(store: ShardStore, name: str) -> list[Shard]:

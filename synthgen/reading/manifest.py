@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,12 +20,15 @@ from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.reading.augment import Augment
 from synthgen.reading.document import read, take_twice
 from synthgen.reading.mistakes import Mistake, Place, have, short, told, worded
-from synthgen.reading.settings import Captioner, Model, Readers, Schedule, Section, of_one_kind
+from synthgen.reading.settings import Captioner, Model, Readers, Schedule, Section, Sides, of_one_kind
 from synthgen.records.sample import REASONS
 from synthgen.records.store import Shard, check_word
 
 #: Where the tasks stand.
 SHELF = "reading.tasks"
+
+#: Stands for a task that is one of the mistakes: the rest of its source can be looked at all the same.
+UNKNOWN = ""
 
 
 def _layer(value: str) -> str:
@@ -66,13 +70,6 @@ def default_store() -> Path:
     return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
 
 
-def _sides(value: tuple[int, int]) -> tuple[int, int]:
-    if value[0] > value[1]:
-        raise ValueError(f"should be two numbers of pixels, the smaller first, got {list(value)}")
-    return value
-
-
-_Side = Annotated[int, Field(ge=32, le=8192)]
 _Layer = Annotated[str, AfterValidator(_layer)]
 _Task = Annotated[str, AfterValidator(_task)]
 _Path = Annotated[Path, AfterValidator(_below)]
@@ -150,7 +147,7 @@ class Manifest(Section):
     eval: tuple[EvalSource, ...] = ()
     augment: Augment = Augment()
     model: Model = Model()
-    eval_size: Annotated[tuple[_Side, _Side], AfterValidator(_sides)] = (800, 1333)
+    eval_size: Sides = (800, 1333)
     captioner: Captioner | None = None
     schedule: Schedule = Schedule()
     readers: Readers = Readers()
@@ -227,7 +224,9 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
         if isinstance(text[key], dict):  # what its keys say of each other, without those that are mistakes
             rest = {k: v for k, v in text[key].items() if not any(at[:2] == (key, k) for at in bad)}
             _, errors = _validated(Manifest, {"name": "rest", key: rest}, context)
-            mistakes += [mistake for error in errors for mistake in _worded(error)]
+            wrong = [str(at[1]) for at in bad if at[0] == key and len(at) > 1]  # nobody knows what these were to be
+            more = [mistake for error in errors for mistake in _worded(error)]
+            mistakes += [m for m in more if not any(re.search(rf"\b{re.escape(k)}\b", m.what) for k in wrong)]
     mixture = dict(_sound("mixture", Source, text, bad, context))
     evals = dict(_sound("eval", EvalSource, text, bad, context))
     lists = text["exclude"] if isinstance(text.get("exclude"), list) else []
@@ -236,8 +235,8 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
         *_repeated("mixture", mixture, bad),
         *_repeated("eval", evals, bad),
         *_repeated("exclude", exclude, bad),
-        *of_one_kind(text, {("mixture", i): source.task for i, source in mixture.items()}),
-        *of_one_kind(text, {("eval", i): source.task for i, source in evals.items()}),
+        *of_one_kind(text, {("mixture", i): s.task for i, s in mixture.items() if s.task != UNKNOWN}),
+        *of_one_kind(text, {("eval", i): s.task for i, s in evals.items() if s.task != UNKNOWN}),
     ]
     if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
         mistakes.append(Mistake((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
@@ -278,9 +277,10 @@ def _sound(
     for i, entry in enumerate(entries if isinstance(entries, list) else ()):
         if isinstance(entry, dict):
             rest = {k: v for k, v in entry.items() if not any(at[:3] == (key, i, k) for at in bad)}
-            source, _ = _validated(kind, rest, context)
+            lacks_task = "task" not in rest
+            source, _ = _validated(kind, {**rest, "task": plugins.names(SHELF)[0]} if lacks_task else rest, context)
             if source is not None:
-                yield i, source
+                yield i, source.model_copy(update={"task": UNKNOWN}) if lacks_task else source
 
 
 def _repeated(key: str, entries: Mapping[int, Any], bad: set[Place]) -> Iterator[Mistake]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from synthgen.errors import did_you_mean
-from synthgen.reading.mistakes import Mistake, Place, have, short
+from synthgen.reading.mistakes import Mistake, Place, got, short
 
 #: Text encoders by name; anything with a slash is a folder. "tiny" knows no language: for tests and toys.
 TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
@@ -49,20 +50,40 @@ def _file(value: str, info: ValidationInfo) -> str:
     return str(Path((info.context or {}).get("folder", ".")) / value)
 
 
-def _words(value: str, info: ValidationInfo) -> str:
-    return _named_or_path(value, (), "words", "a folder", info)
+def _folder(value: str, info: ValidationInfo) -> str:
+    """As `_file`, with a slash even where there is but a name."""
+    return os.path.join((info.context or {}).get("folder", "."), value)  # noqa: PTH118 - pathlib's drops "./"
 
 
 def _named_or_path(value: str, names: tuple[str, ...], what: str, else_what: str, info: ValidationInfo) -> str:
     """One of the names, or a path, which becomes one from here."""
     if "/" in value:
-        return str(Path((info.context or {}).get("folder", ".")) / value)
+        return _file(value, info)
     if value not in names:
         raise ValueError(
-            f"no {what} named '{short(value)}'{did_you_mean(value, list(names)) or have(names)}, "
-            f"or {else_what}, with a slash in its name"
+            f"no {what} named '{short(value)}' (have: {', '.join(names)}; {else_what} has a slash in its name)"
+            f"{did_you_mean(value, list(names))}"
         )
     return value
+
+
+def _two(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        said = list(value) if isinstance(value, list | tuple) else got(value)
+        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {said}")
+    return tuple(value)
+
+
+def _sides(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise ValueError(f"should be two numbers of pixels, the smaller first, got {list(value)}")
+    return value
+
+
+_Side = Annotated[int, Field(ge=32, le=8192)]
+
+#: The shorter side, and the longer at most, in pixels.
+Sides = Annotated[tuple[_Side, _Side], BeforeValidator(_two), AfterValidator(_sides)]
 
 
 class Section(BaseModel):
@@ -128,7 +149,7 @@ class Captioner(Section):
 
     size: Literal["tiny", "medium", "base", "large", "huge"] = "base"
     weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
-    words: Annotated[str | None, AfterValidator(lambda value, info: value and _words(value, info))] = None
+    words: Annotated[str | None, AfterValidator(lambda value, info: value and _folder(value, info))] = None
     train_words: bool = False
     image_size: Annotated[int, Field(ge=32, le=672, multiple_of=32)] = 384
     regions: Annotated[int, Field(ge=1, le=365)] = 8

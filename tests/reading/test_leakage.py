@@ -213,7 +213,7 @@ def test_a_missing_list_does_not_tell_everything_twice(tmp_path: Path) -> None:
         check(manifest(tmp_path, text), store=tmp_path / "shards")
     (line,) = str(why.value).splitlines()[1:]
     assert "exclude.0: no file" in line
-    assert f"`synthgen exclude coco/val2017/human --out {tmp_path}/coco_val2017.txt`" in line
+    assert f"`synthgen exclude coco/val2017/human --out {tmp_path}/coco_val2017.txt --store {tmp_path}/shards`" in line
 
 
 def test_an_evaluated_layer_with_a_hole_may_hide_anything(tmp_path: Path) -> None:

@@ -127,7 +127,10 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "a layer of one's own data",
         source("shards: own/train/masks-2, task: instance"),
-        ["no layer own/train/masks-2 in ... masks --dataset coco-json --name own --split train --layer masks-2`"],
+        [
+            "no layer own/train/masks-2 in ... `synthgen masks --dataset coco-json --name own --split train "
+            "--annotations FILE --images FOLDER --layer masks-2 --store "
+        ],
     ),
     ("a negative ratio", source(f"{GOOD[1:-1]}, ratio: -1"), ["mixture.0.ratio: should be greater than 0, got -1"]),
     ("a ratio in quotes", source(f"{GOOD[1:-1]}, ratio: '2'"), ["mixture.0.ratio: should be a number, got '2'"]),
@@ -306,7 +309,10 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "an unknown text encoder",
         source(GOOD[1:-1], "model: {text_encoder: clip}"),
-        ["model.text_encoder: no text encoder named 'clip'; did you mean 'clip_"],
+        [
+            "model.text_encoder: no text encoder named 'clip' (have: clip_b, clip_l, minilm, tiny; a folder has a "
+            "slash in its name); did you mean 'clip_"
+        ],
     ),
     (
         "half a step",
