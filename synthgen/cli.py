@@ -193,6 +193,7 @@ def exclude(
     """List the images of layers, so that a manifest can leave them out: their keys, one a line.
 
     The same photograph has the same key in every dataset, so a list of COCO's val2017 also speaks for Visual Genome.
+    Where another layer of the store has the same files under keys of its own, these are listed as well.
 
     \b
     Example:

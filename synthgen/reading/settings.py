@@ -159,6 +159,9 @@ class Captioner(Section):
     def _weights_and_words(self) -> Captioner:
         if "/" in self.weights and "size" in self.model_fields_set:
             raise ValueError(f"weights of {short(self.weights)} say their own size; take size out")
+        if self.weights == "random" and self.words is None and not self.train_words:
+            said = "words: FOLDER, of vocab.json and merges.txt, and train_words: true"
+            raise ValueError(f"weights 'random' come without words, and know none; say {said}")
         if self.weights == "random" and self.words is None:
             raise ValueError("weights 'random' come without words; say words: FOLDER, of vocab.json and merges.txt")
         if self.weights == "random" and not self.train_words:

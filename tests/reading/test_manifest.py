@@ -337,6 +337,52 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["augment.flip: should be 0 to 1, got 3", "augment.scal: no such key; did you mean 'scale'?"],
     ),
     ("text for a number", source(GOOD[1:-1], "augment: {flip: '1'}"), ["augment.flip: should be a number, got '1'"]),
+    (
+        "a wrong task of a wrong dataset",
+        source("shards: cocoo/train2017/masks, task: instanc"),
+        ["mixture.0.shards: no layer cocoo/train2017/masks in ", "mixture.0.task: no task named 'instanc'; did you"],
+    ),
+    (
+        "no task, and no layer",
+        "name: x\neval: [{shards: cocoo/val2017/human}]",
+        ["eval.0.shards: no layer cocoo/val2017/human ... did you mean", "eval.0.task: is missing; add it"],
+    ),
+    (
+        "a wrong task of images that are measured on",
+        source("shards: coco/val2017/human, task: instanc", "eval: [{shards: coco/val2017/human, task: instance}]"),
+        ["mixture.0: 4 images of coco/val2017/human are also in eval.0", "mixture.0.task: no task named 'instanc'"],
+    ),
+    (
+        "evaluated at one size",
+        source(GOOD[1:-1], "eval_size: 800"),
+        ["eval_size: should be two numbers of pixels, the smaller first, such as [800, 1333], got 800"],
+    ),
+    (
+        "evaluated at three sizes",
+        source(GOOD[1:-1], "eval_size: [1, 2, 3]"),
+        ["eval_size: should be two numbers of pixels, the smaller first, such as [800, 1333], got [1, 2, 3]"],
+    ),
+    (
+        "a captioner's words that are no text",
+        source("shards: coco/train2017/captions, task: captioning", "captioner: {weights: random, words: 3}"),
+        ["captioner.words: should be a text, got 3"],
+    ),
+    (
+        "a captioner of nothing",
+        source("shards: coco/train2017/captions, task: captioning", "captioner: {weights: random}"),
+        [
+            "captioner: weights 'random' come without words, and know none; say words: FOLDER, of vocab.json and "
+            "merges.txt, and train_words: true"
+        ],
+    ),
+    (
+        "weights by a name that is none",
+        source(GOOD[1:-1], "model: {backbone_weights: pretraned}"),
+        [
+            "model.backbone_weights: no weights named 'pretraned' (have: pretrained, random; a file or a folder has a "
+            "slash in its name); did you mean 'pretrained'?"
+        ],
+    ),
 ]
 
 
@@ -407,6 +453,15 @@ def test_thousands_of_mistakes_are_counted(tmp_path: Path) -> None:
 
 
 # --- what is right ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", ["words", "./words", "sub/../words"])
+def test_a_captioners_words_are_a_folder_whatever_it_is_called(folder: Path, words: str) -> None:
+    more = f"captioner: {{weights: random, train_words: true, words: {words}}}"
+    found = examined(folder, source("shards: coco/train2017/captions, task: captioning", more))
+    assert isinstance(found, Checked), found
+    assert found.manifest.captioner is not None
+    assert found.manifest.captioner.words == f"{folder}/{words}"
 
 
 def test_a_manifest_is_read_as_it_is_written(tmp_path: Path) -> None:

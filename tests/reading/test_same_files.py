@@ -67,7 +67,7 @@ def test_an_image_is_where_it_is_found(tree: Path, folder: str, above: str, name
         assert place is None or not Path(place).is_file()
         return
     assert place is not None
-    assert os.path.samefile(place, found)
+    assert found.samefile(place)
     if most:
         assert place == os.path.realpath(found)
 

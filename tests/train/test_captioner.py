@@ -187,7 +187,7 @@ def test_check_and_show_know_captioning(world, tmp_path):
         (("name: toy", "name: toy\neval_size: [96, 96]"), ["eval_size: changes nothing, as a captioner sees whole"]),
         (("image_size: 96", "image_size: 100"), ["captioner.image_size: "]),
         (("image_size: 96", "imagesize: 96"), ["captioner.imagesize: no such key; did you mean 'image_size'?"]),
-        (("weights: ./ofa", "weights: ofa"), ["captioner.weights: no weights named 'ofa' (have: pretrained, random)"]),
+        (("weights: ./ofa", "weights: ofa"), ["captioner.weights: no weights named 'ofa' (have: pretrained, random; "]),
         (("weights: ./ofa", "weights: ./ofa, size: tiny"), ["captioner: weights", "say their own size; take size out"]),
         (("weights: ./ofa", "weights: random"), ["captioner: weights", "come without words; say words: FOLDER"]),
         (
