@@ -17,6 +17,7 @@ from synthgen.cli import app
 from synthgen.errors import SynthgenError
 from synthgen.reading import leakage
 from synthgen.reading.check import check
+from synthgen.reading.same_files import Files
 from synthgen.records.columns import BoxColumns
 from synthgen.records.store import Shard, ShardStore
 
@@ -286,6 +287,29 @@ def test_memory_is_that_of_the_evaluated_layers(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (found.images, found.shared["few"]) == (200_000, 1_000)
     assert peak < 5 * 2**20, "all keys are 13 MiB"
+
+
+def test_so_it_is_where_files_are_compared(tmp_path: Path) -> None:
+    """And the 1,000 are found by their places, though no key is shared."""
+    store = ShardStore(tmp_path)
+    for index in range(20):
+        _boxes(store, index, 20, 10_000)
+    shards = store.layer("many", "train", "annotations")
+    theirs = {f"{tmp_path.resolve()}/many/{i:012d}": f"few/{i:012d}" for i in range(0, 200_000, 200)}
+    list(leakage.image_rows(store, shards[:1]))
+    tracemalloc.start()
+    found = leakage.scan(
+        store,
+        shards,
+        lists={},
+        evaluated={"few": frozenset(theirs.values())},
+        twins=leakage.Twins(Files(tmp_path), {"few": theirs}),
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.images, found.shared["few"], found.examples) == (200_000, 1_000, {})
+    assert found.twins == {"few": ("many/000000000000", "few/000000000000")}
+    assert peak < 5 * 2**20, "all keys and names are 26 MiB"
 
 
 def _boxes(store: ShardStore, index: int, count: int, size: int) -> None:
