@@ -16,11 +16,8 @@ from synthgen.errors import SynthgenError
 from synthgen.reading.manifest import SHELF, load
 from synthgen.reading.mixture import Mixture
 from synthgen.reading.transforms import Example
-from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save
+from synthgen.records.drawing import LONG_SIDE, Block, Mark, beginning, picture, save
 from synthgen.records.sheet import sheet, shrunk
-
-#: Longer words at a box are cut; beside the picture they stand in full.
-_MOST_LETTERS = 28
 
 #: So many negatives are named.
 _NEGATIVES = 20
@@ -130,18 +127,12 @@ def draw(example: Example, *, task: str, source: str, image_key: str) -> NDArray
 
 def _words(text: str, has_mask: bool, weight: float) -> str:
     """What stands at a box: "dog", "the larger brown dog on the ...", "dog  [box only]", "dog  x.85"."""
-    words = [text if len(text) <= _MOST_LETTERS else f"{_begin(text)} ..."]
+    words = [beginning(text)]
     if not has_mask:
         words.append("[box only]")
     elif weight != 1:
         words.append(f"x{weight:.2f}".replace("x0.", "x."))
     return "  ".join(words)
-
-
-def _begin(text: str) -> str:
-    """Its first words, or letters, as far as they find room."""
-    letters = text[: _MOST_LETTERS - 3]
-    return letters.rpartition(" ")[0] or letters
 
 
 def _blocks(texts: Sequence[str], labels: Sequence[int]) -> list[Block]:

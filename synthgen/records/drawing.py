@@ -24,6 +24,9 @@ _MASK_OPACITY = 0.45
 #: Width of the column beside the photograph, as a share of the long side; and the least of its lines there is room for.
 _COLUMN_SHARE, _COLUMN_LINES = 0.5, 12
 
+#: Longer words at a box are cut (`beginning`); beside the picture they stand in full.
+AT_A_BOX = 28
+
 #: Of a longer text only so many letters are drawn; and in a block the colours of so many of its marks.
 _MOST_LETTERS, _MOST_MARKS = 1_000, 12
 
@@ -105,6 +108,14 @@ def picture(
     if blocks:
         page = _with_column(page, blocks, marks, font)
     return _with_footer(page, footer, font)
+
+
+def beginning(text: str, letters: int = AT_A_BOX) -> str:
+    """A text of at most so many letters; of a longer one, the first words, or letters, and three dots."""
+    if len(text) <= letters:
+        return text
+    cut = text[: letters - 4]
+    return f"{cut.rpartition(' ')[0] or cut} ..."
 
 
 def save(path: Path, picture: NDArray[np.uint8]) -> None:

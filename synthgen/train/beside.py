@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch
-from synthgen.records.drawing import Mark, picture
+from synthgen.records.drawing import Mark, beginning, picture
 from synthgen.train import outputs
 
 #: Of what is found so much is drawn, if its score is as high.
@@ -40,7 +40,7 @@ def pictures(network: MQFormer, batch: Batch, names: Sequence[bool], *, count: i
         height, width = target["size"]
         pixels = _pixels(image[:, :height, :width])
         guess = [
-            Mark(one.box_xyxy, f"{target['texts'][one.label]} {one.score:.2f}", one.mask)
+            Mark(one.box_xyxy, f"{beginning(target['texts'][one.label])} {one.score:.2f}", one.mask)
             for one in outputs.instances(seen)[:_MOST]
             if one.score >= _SURE
         ]
@@ -64,4 +64,4 @@ def _marks(target: dict[str, Any]) -> Iterator[Mark]:
     ):
         x, y, w, h = box[0] * width, box[1] * height, box[2] * width, box[3] * height
         mask = next(masks)[:height, :width].cpu().numpy() if has_mask else None
-        yield Mark((x - w / 2, y - h / 2, x + w / 2, y + h / 2), target["texts"][label], mask)
+        yield Mark((x - w / 2, y - h / 2, x + w / 2, y + h / 2), beginning(target["texts"][label]), mask)

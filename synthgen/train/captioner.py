@@ -70,6 +70,7 @@ class Captioning:
     """
 
     kind = "captioner"
+    masks = False
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         self._settings = manifest.captioner or Captioner()

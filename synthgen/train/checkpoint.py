@@ -30,6 +30,12 @@ _LONGEST = 8192
 #: What only some networks of one kind have, by the beginning of its name.
 _NOISED, _TEXTS = "decoder.label_enc.", "text_encoder."
 
+#: What is said of a network whose `Checkpoint.masks` is False, where masks are asked of it.
+NO_MASKS = (
+    "this network has never learned a mask, only boxes: masks of it are noise; a source with masks in `mixture:` "
+    "(task: instance, say) teaches it some"
+)
+
 #: Names of categories that are kept for who predicts without saying what.
 MOST_NAMES = 5000
 
@@ -47,6 +53,8 @@ class Checkpoint:
         weights: those that predict: the moving average, where there is one. What does not learn and lies elsewhere, as
             a text encoder may, is not among them.
         training: what only the training needs: tensors and plain values.
+        masks: whether the network ever learned a mask, in this run or before; of boxes alone its masks stay random.
+            True of files from before this was written.
     """
 
     kind: str
@@ -56,6 +64,7 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     eval_size: tuple[int, int] = (800, 1333)
     training: Mapping[str, Any] = field(default_factory=dict)
+    masks: bool = True
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -71,6 +80,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "model": dict(checkpoint.model),
         "names": list(checkpoint.names[:MOST_NAMES]),
         "eval_size": list(checkpoint.eval_size),
+        "masks": checkpoint.masks,
     }
     content = {"about": json.dumps(about), "model": dict(checkpoint.weights), "training": dict(checkpoint.training)}
     # To a file, not a path: torch writes the name of a path into the archive, and this one is drawn.
@@ -94,6 +104,8 @@ def read(path: Path) -> Checkpoint:
         about, training = json.loads(content["about"]), content.get("training")
         if about["version"] > VERSION:
             raise ValueError(f"it is of version {about['version']}, this synthgen reads {VERSION}; install a newer one")
+        if type(masks := about.get("masks", True)) is not bool:
+            raise TypeError("neither true nor false")
         return Checkpoint(
             kind=str(about["kind"]),
             step=int(about["step"]),
@@ -102,6 +114,7 @@ def read(path: Path) -> Checkpoint:
             weights=files.tensors(content.get("model"), path),
             eval_size=_sides(about["eval_size"]),
             training=training if isinstance(training, dict) else {},
+            masks=masks,
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as why:
         told = why if type(why) is ValueError or isinstance(why, files.MoreThanWeightsError) else "it is damaged"
@@ -113,6 +126,22 @@ def _sides(said: Any) -> tuple[int, int]:
     if not 1 <= short <= long <= _LONGEST:
         raise ValueError(f"it was evaluated at {short} by {long} pixels")
     return short, long
+
+
+def sides(short: int | None, long: int | None, usual: tuple[int, int]) -> tuple[int, int]:
+    """(shorter, longer at most) of what a network is to see, in pixels.
+
+    Args:
+        short, long: as a person said them; None = the `usual` ones.
+
+    Raises:
+        SynthgenError: the shorter one is longer than the longer one.
+    """
+    found = short or usual[0], long or usual[1]
+    if found[0] > found[1]:
+        words = [f"{side}{'' if own else ' (the default)'}" for side, own in zip(found, (short, long), strict=True)]
+        raise SynthgenError(f"--short {words[0]} is more than --long {words[1]}; say both, the smaller one as --short")
+    return found
 
 
 def learned(module: nn.Module) -> dict[str, Tensor]:
@@ -127,8 +156,8 @@ def learned(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def begin_with(network: MQFormer, path: Path) -> None:
-    """Put the weights of a checkpoint into a network that is to learn on from them.
+def begin_with(network: MQFormer, path: Path) -> bool:
+    """Put the weights of a checkpoint into a network that is to learn on from them; returns its `Checkpoint.masks`.
 
     What is of training alone, the noised objects' table, may be in one of the two only; so may a text encoder that
     learns from now on.
@@ -150,6 +179,7 @@ def begin_with(network: MQFormer, path: Path) -> None:
                 "say of it what the manifest.yaml beside that file says, or take model.weights out"
             )
     network.load_state_dict(theirs, strict=False)
+    return found.masks
 
 
 def load_network(path: Path, *, device: torch.device, text_encoder: str | None = None) -> tuple[MQFormer, Checkpoint]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,12 +24,14 @@ from synthgen.records.regions import is_empty
 from synthgen.records.sample import Sample
 from synthgen.records.store import ShardStore
 from synthgen.train import captioner, measured, outputs
-from synthgen.train.checkpoint import load_network
+from synthgen.train.checkpoint import NO_MASKS, load_network, sides
 from synthgen.train.measured import Measured
 from synthgen.train.measuring import METRICS, measure
 from synthgen.train.metrics import Asked, Compared, Metric
 from synthgen.train.network import is_names
 from synthgen.train.ranks import Ranks, together
+
+log = logging.getLogger(__name__)
 
 _ANNOTATION = "annotations.list.element"
 
@@ -59,7 +62,7 @@ def evaluate(
         SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
     """
     here, was_training = Ranks(rank, world, device), network.training
-    short, long = short or manifest.eval_size[0], long or manifest.eval_size[1]
+    short, long = sides(short, long, manifest.eval_size)
     reading = {"batch_size": batch_size, "workers": workers, "short": short, "long": long}
     network.eval()
     try:
@@ -102,6 +105,8 @@ def run(
     with together(device) as here:
         if said.captioner is None:
             network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
+            if here.rank == 0 and not held.masks and any(_takes(source.task) != "boxes" for source in said.eval):
+                log.warning(NO_MASKS)
             found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
         else:
             speaker, words, held = captioner.load(checkpoint, device=here.device)
@@ -139,6 +144,11 @@ def _measured(
 
     found = measure(manifest, index, here, kind, compare, doing=f"evaluating {source.task}", bar=bar, **reading)
     return replace(found, by_kind=_by_kind(sum(here.gathered(kinds), Counter())))
+
+
+def _takes(task: str) -> str:
+    """What of `outputs` the metric of a task is about."""
+    return cast(Metric, plugins.load(METRICS, plugins.load(SHELF, task).METRIC)).TAKES
 
 
 def _predicted(

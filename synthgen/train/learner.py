@@ -39,8 +39,11 @@ class Learner(Protocol):
     Attributes:
         kind: what its checkpoints say they are of.
         module: its weights.
+        masks: whether these had learned a mask when this process began with them; see `checkpoint.Checkpoint`.
         beside: files of text that are to lie beside its checkpoints.
     """
+
+    masks: bool
 
     @property
     def kind(self) -> str: ...
@@ -102,6 +105,7 @@ class Segmentation:
     """MQ-Former as a manifest describes it; see `Learner`."""
 
     kind = "mqformer"
+    masks = False
     beside: tuple[Path, ...] = ()
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:

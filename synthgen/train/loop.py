@@ -99,7 +99,7 @@ def _learner(manifest: Manifest, here: Ranks, *, begins: bool = True) -> Learner
         return Captioning(manifest, here.device)
     learner = Segmentation(manifest, here.device)
     if begins and manifest.model.weights is not None:
-        checkpoint.begin_with(learner.module, Path(manifest.model.weights))
+        learner.masks = checkpoint.begin_with(learner.module, Path(manifest.model.weights))
     return learner
 
 
@@ -267,8 +267,9 @@ class _Run:
         weights, training = resume.training(self._learner, self._optimiser, self._average, place, self._best)
         learner, known = self._learner, learned_names(self._manifest.mixture, self._plan.taken)
         content = checkpoint.Checkpoint(
-            learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training
-        )
+            learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training,
+            masks=learner.masks or resume.saw_masks(place),
+        )  # fmt: skip
         path = folder.checkpoint(self._folder, self._step)
         checkpoint.save(path, content)
         if is_best:

@@ -107,10 +107,14 @@ def look(
     return predictions(decoded, batch, texts, stuff)
 
 
-def boxes(seen: Prediction) -> list[Found]:
-    """The `MOST` likeliest pairs of query and text, best first; without masks."""
-    places = _boxes(seen)
-    return [Found(label, score, places[query], None, query) for score, query, label in _best(seen)]
+def boxes(seen: Prediction, *, every_text: bool = False) -> list[Found]:
+    """The `MOST` likeliest pairs of query and text, best first; without masks.
+
+    Args:
+        every_text: also the likeliest query of each text that is not among them.
+    """
+    pairs, places = _best(seen, every_text=every_text), _boxes(seen)
+    return [Found(label, score, places[query], None, query) for score, query, label in pairs]
 
 
 def instances(seen: Prediction, *, every_text: bool = False) -> list[Found]:
@@ -119,13 +123,9 @@ def instances(seen: Prediction, *, every_text: bool = False) -> list[Found]:
     A score is the pair's probability times the mean of those of the mask's pixels.
 
     Args:
-        every_text: also the likeliest query of each text that is not among them.
+        every_text: see `boxes`.
     """
-    pairs, places = _best(seen), _boxes(seen)
-    if every_text:
-        among, (likely, queries) = {label for _, _, label in pairs}, seen.logits.sigmoid().max(0)
-        theirs = enumerate(zip(likely.tolist(), queries.tolist(), strict=True))
-        pairs += [(score, query, label) for label, (score, query) in theirs if label not in among]
+    pairs, places = _best(seen, every_text=every_text), _boxes(seen)
     masks = _masks(seen, sorted({query for _, query, _ in pairs}))
     found = [
         Found(label, score * masks[query][1], places[query], masks[query][0], query)
@@ -211,12 +211,16 @@ def panoptic(seen: Prediction) -> Panoptic:
     return Panoptic(places[regions], tuple(segments))
 
 
-def _best(seen: Prediction) -> list[tuple[float, int, int]]:
-    """(probability, query, text) of the likeliest pairs, best first."""
-    likely = seen.logits.sigmoid().flatten()
-    scores, pairs = likely.topk(min(MOST, len(likely)))
-    texts = seen.logits.shape[1]
-    return [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
+def _best(seen: Prediction, *, every_text: bool) -> list[tuple[float, int, int]]:
+    """(probability, query, text) of the likeliest pairs, best first; see `boxes`."""
+    likely, texts = seen.logits.sigmoid(), seen.logits.shape[1]
+    scores, pairs = likely.flatten().topk(min(MOST, likely.numel()))
+    best = [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
+    if every_text:
+        among, (highest, queries) = {text for _, _, text in best}, likely.max(0)
+        others = [(*pair, text) for text, pair in enumerate(zip(highest.tolist(), queries.tolist(), strict=True))]
+        best += sorted((pair for pair in others if pair[2] not in among), reverse=True)
+    return best
 
 
 def _boxes(seen: Prediction) -> list[tuple[float, float, float, float]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,14 @@ from synthgen.reading.batch import pack, unpack
 from synthgen.reading.mixture import Drawn
 from synthgen.reading.tasks import Target
 from synthgen.reading.transforms import eval_view
-from synthgen.records.drawing import Block, Mark, picture, save
+from synthgen.records.drawing import Block, Mark, beginning, picture, save
 from synthgen.records.files import new_file
 from synthgen.records.geometry import decode_mask, encode_mask, xyxy_to_xywh
 from synthgen.records.images import ImageError, load_rgb
 from synthgen.records.resample import resize
 from synthgen.records.sample import Rle
 from synthgen.train import outputs
-from synthgen.train.checkpoint import load_network
+from synthgen.train.checkpoint import NO_MASKS, load_network, sides
 from synthgen.train.measured import printable_json
 from synthgen.train.metrics import Found
 
@@ -34,8 +37,11 @@ SURE = 0.25
 #: Larger photographs are drawn smaller; the JSON keeps their frame.
 _LONGEST = 2048
 
-#: So many objects are told one by one.
-_TOLD = 20
+#: "https://..." as it is left of a path.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+
+#: So many objects are told one by one, with so many letters of what they are; beside the picture with so many.
+_TOLD, _LETTERS, _BESIDE = 20, 80, 240
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,25 +51,51 @@ class Predicted:
     Attributes:
         texts: what was asked for.
         found: what was found of it, best first; labels are indices into `texts`.
-        best: for each text the best score, of what was found or not.
+        best: for each text the best score, of what was found or not; of an empty one that of its label.
+        empty: for each text whether no mask of what may be it has a pixel, so that no threshold finds it.
+        masks: whether the network ever learned a mask; if not, boxes were found, and scores are their labels'.
         picture, json: what was written.
+        replaced: whether another prediction lay in their place.
     """
 
     texts: tuple[str, ...]
     found: tuple[Found, ...]
     best: tuple[float, ...]
+    empty: tuple[bool, ...]
+    masks: bool
     picture: Path
     json: Path
+    replaced: bool = False
 
     def lines(self, threshold: float) -> list[str]:
         """For a person."""
-        lines = [f"{one.score:.2f}  {self.texts[one.label]}" for one in self.found[:_TOLD]]
+        lines = [f"{one.score:.2f}  {beginning(self.texts[one.label], _LETTERS)}" for one in self.found[:_TOLD]]
         if len(self.found) > _TOLD:
             lines.append(f"... and {len(self.found) - _TOLD:,} more")
         if not self.found:
-            score, text = max(zip(self.best, self.texts, strict=True))
-            lines.append(f"nothing reaches {threshold:g}; the best is {score:.2f}, {text}: lower --threshold to see it")
+            lines.append(self._nothing(threshold))
+        if not self.masks:
+            lines.append(NO_MASKS)
+        if self.replaced:
+            lines.append(
+                "replaced an earlier one that was different (another image of that name, say); --out FOLDER keeps both"
+            )
         return [*lines, str(self.picture), str(self.json)]
+
+    def _nothing(self, threshold: float) -> str:
+        """Why nothing was found, in a sentence."""
+        all_empty = all(self.empty)
+        score, text = max(
+            (score, text)
+            for score, text, empty in zip(self.best, self.texts, self.empty, strict=True)
+            if empty == all_empty
+        )
+        what = f"{score:.2g}, {beginning(text, _LETTERS)}"
+        if all_empty:
+            return (
+                f"no mask has a pixel, whatever --threshold; the likeliest label is {what}: the network is to learn on"
+            )
+        return f"nothing reaches {threshold:g}; the best is {what}: lower --threshold to see it"
 
 
 def predict(
@@ -90,31 +122,42 @@ def predict(
         short, long: sides of what the network sees, in pixels; None = as it was evaluated in training.
 
     Raises:
-        SynthgenError: the image or the checkpoint cannot be read, or a file cannot be written; nothing was asked for.
+        SynthgenError: the image or the checkpoint cannot be read, or a file cannot be written; nothing was asked for,
+            or a file was; `short` is more than `long`.
     """
     check_options(device, precision, 1)
     asked = tuple(dict.fromkeys(" ".join(prompt.split()) for prompt in prompts))
     if "" in asked:
         raise SynthgenError("a prompt is empty; say what to look for, or give none for all names that were learned")
+    if (file := next((prompt for prompt in prompts if os.path.isfile(prompt)), None)) is not None:  # noqa: PTH113 - where others raise, it does not
+        raise SynthgenError(_one_by_one(image, file, checkpoint))
     pixels = _pixels(image)
     network, held = load_network(checkpoint, device=device_of(device), text_encoder=text_encoder)
     texts = asked or held.names
     if not texts:
         raise SynthgenError(f"{checkpoint} has learned no names of categories, only phrases; say what to look for")
-    seen = look(
-        network, pixels, texts, names=set(texts) <= set(held.names), precision=precision,
-        short=short or held.eval_size[0], long=long or held.eval_size[1],
-    )  # fmt: skip
-    every = outputs.instances(seen, every_text=True)
-    best = [0.0] * len(texts)
-    for one in every:
-        best[one.label] = max(best[one.label], one.score)
-    found = tuple(one for one in every if one.score >= threshold)
-    written = (out / f"{image.name}.found.{kind}" for kind in ("png", "json"))
-    done = Predicted(texts, found, tuple(best), *written)
-    save(done.picture, draw(pixels, found, texts, footer=_footer(image, done, held.step)))
+    shorter, longer = sides(short, long, held.eval_size)
+    names = set(texts) <= set(held.names)
+    seen = look(network, pixels, texts, names=names, precision=precision, short=shorter, long=longer)
+    likely = outputs.boxes(seen, every_text=True)
+    every = outputs.instances(seen, every_text=True) if held.masks else likely
+    best = {one.label: one.score for one in (*reversed(likely), *reversed(every))}  # of each text the last one stays
+    there = {one.label for one in every}
+    done = Predicted(
+        texts=texts,
+        found=tuple(one for one in every if one.score >= threshold),
+        best=tuple(best[label] for label in range(len(texts))),
+        empty=tuple(label not in there for label in range(len(texts))),
+        masks=held.masks,
+        picture=out / f"{image.name}.found.png",
+        json=out / f"{image.name}.found.json",
+    )
+    drawn = draw(pixels, done.found, texts, footer=_footer(image, done, held.step))
+    content = printable_json(_as_json(image, pixels, done, checkpoint, held.step))
+    done = replace(done, replaced=_is_another(done.json, content))
+    save(done.picture, drawn)
     with new_file(done.json, remedy="choose another --out") as temporary:
-        temporary.write_text(printable_json(_as_json(image, pixels, done, checkpoint, held.step)), encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8")
     return done
 
 
@@ -146,14 +189,14 @@ def draw(
     marks = [
         Mark(
             (x1 * size[1] / width, y1 * size[0] / height, x2 * size[1] / width, y2 * size[0] / height),
-            f"{texts[one.label]} {f'{one.score:.2f}'.removeprefix('0')}",
+            f"{beginning(texts[one.label])} {f'{one.score:.2f}'.removeprefix('0')}",
             None if one.mask is None else _shrunk(one.mask, size),
         )
         for one in found
         for x1, y1, x2, y2 in [one.box_xyxy]
     ]
     blocks = [
-        Block(text, (), tuple(own))
+        Block(beginning(text, _BESIDE), (), tuple(own))
         for i, text in enumerate(texts)
         if (own := [place for place, one in enumerate(found) if one.label == i])
     ]
@@ -162,12 +205,34 @@ def draw(
 
 def _pixels(image: Path) -> NDArray[np.uint8]:
     try:
-        if not image.is_file():  # a pipe would be waited for
-            raise ImageError("no such file")
-        return load_rgb(image)
+        if image.is_dir():
+            raise SynthgenError(f"image {image} is a folder; name one of the images in it")
+        if image.is_file():
+            return load_rgb(image)
+        told = "no regular file, but a device or a pipe" if image.exists() else "no such file"
     except (ImageError, OSError, ValueError) as why:  # ValueError: a null in its name
-        told = why if isinstance(why, ImageError) else "its name cannot be used"
-        raise SynthgenError(f"image {image}: {told}; name another") from None
+        told = str(why) if isinstance(why, ImageError) else "its name cannot be used"
+    if address := _ADDRESS.fullmatch(str(image)):
+        raise SynthgenError(f"{address[1]}://{address[2]} is an address, and predict reads files; download it first")
+    raise SynthgenError(f"image {image}: {told}; name another")
+
+
+def _one_by_one(image: Path, prompt: str, checkpoint: Path) -> str:
+    """What is said to who gave several images: a sentence with a line for a shell."""
+    images = f"{shlex.quote(str(image.parent))}/*{shlex.quote(image.suffix)}"
+    return (
+        f"prompt {beginning(prompt, _LETTERS)} is a file, and predict looks at one image at a time; for all of them: "
+        f'for f in {images}; do synthgen predict "$f" --checkpoint {shlex.quote(str(checkpoint))}; done '
+        "(or begin it with a blank, if it is a prompt)"
+    )
+
+
+def _is_another(path: Path, content: str) -> bool:
+    """Whether a file is there that says something else."""
+    try:
+        return path.is_file() and path.read_bytes() != content.encode()
+    except OSError:
+        return True
 
 
 def _shrunk(mask: Rle, size: tuple[int, int]) -> Rle:
@@ -181,25 +246,33 @@ def _shrunk(mask: Rle, size: tuple[int, int]) -> Rle:
 
 
 def _footer(image: Path, done: Predicted, step: int) -> str:
-    return f"{printable(image.name)}   {len(done.found)} found   after {step:,} steps"
+    boxes = "" if done.masks else "   boxes alone: it has never learned a mask"
+    return f"{printable(image.name)}   {len(done.found)} found   after {step:,} steps{boxes}"
 
 
 def _as_json(image: Path, pixels: NDArray[np.uint8], done: Predicted, checkpoint: Path, step: int) -> dict[str, Any]:
-    """As COCO's results have it, with names instead of numbers."""
+    """As COCO's results have it, with names instead of numbers; without masks where the network learned none."""
     return {
         "image": image.name,
         "height": pixels.shape[0],
         "width": pixels.shape[1],
         "checkpoint": checkpoint.name,
         "step": step,
-        "asked": [{"text": text, "best": best} for text, best in zip(done.texts, done.best, strict=True)],
+        "asked": [
+            {"text": text, "best": best, "empty": empty}
+            for text, best, empty in zip(done.texts, done.best, done.empty, strict=True)
+        ],
         "found": [
             {
                 "text": done.texts[one.label],
                 "score": one.score,
                 "bbox": xyxy_to_xywh(one.box_xyxy).tolist(),
-                "segmentation": one.mask and {"size": list(one.mask.size), "counts": one.mask.counts.decode("ascii")},
+                **_segmentation(one.mask),
             }
             for one in done.found
         ],
     }
+
+
+def _segmentation(mask: Rle | None) -> dict[str, Any]:
+    return {} if mask is None else {"segmentation": {"size": list(mask.size), "counts": mask.counts.decode("ascii")}}

@@ -49,6 +49,11 @@ def training(
     return weights, kept
 
 
+def saw_masks(place: Mapping[str, Any]) -> bool:
+    """Whether there was a mask to learn from in what a run saw before it came to a place in the data."""
+    return any(count.get("masks", 0) > 0 for seen in place["seen"].values() for count in seen["counts"])
+
+
 def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, average: Average | None) -> Resumed:
     """Put all that a checkpoint of the same run kept back where it was.
 
@@ -72,6 +77,7 @@ def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, avera
         if weights.keys() != checkpoint.learned(learner.module).keys():
             raise ValueError("other parts")
         learner.module.load_state_dict(weights, strict=False)
+        learner.masks = found.masks
         _moments(optimiser, found.training["optimiser"])
         place, best = json.loads(found.training["place"]), float(found.training["best"])
         if math.isnan(best) or not isinstance(place, dict):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.records.drawing import LONG_SIDE, Block, Mark, picture, save
+from synthgen.records.drawing import AT_A_BOX, LONG_SIDE, Block, Mark, beginning, picture, save
 from synthgen.records.sheet import sheet, shrunk
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
@@ -90,6 +90,13 @@ def test_every_title_can_be_read_on_black_and_stays_within_the_column() -> None:
 def test_blocks_that_find_no_room_are_counted_and_change_no_size() -> None:
     few, many = (picture(IMAGE, [], [Block(f"title {i}") for i in range(n)]) for n in (5, 300))
     assert few.shape == many.shape
+
+
+@pytest.mark.parametrize("text", [*ODD, "x" * AT_A_BOX, "x" * (AT_A_BOX + 1)])
+def test_a_beginning_is_no_longer_than_it_may_be_and_says_that_it_is_one(text: str) -> None:
+    found = beginning(text)
+    assert len(found) <= AT_A_BOX and found.isspace() == text.isspace()
+    assert found == text if len(text) <= AT_A_BOX else text.startswith(found.removesuffix(" ..."))
 
 
 def test_a_long_footer_goes_on_below() -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from toys import gallery
 
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
+from synthgen.train.checkpoint import read, save
 from synthgen.train.metrics import Found
-from synthgen.train.predict import draw
+from synthgen.train.predict import Predicted, draw
 
 OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--threshold", "0.3")
 
@@ -122,8 +124,11 @@ def test_what_cannot_be_used_is_told_in_a_sentence(synthgen):
         (("broken.png", "x"), "image broken.png: cannot be decoded"),
         (("text.png", "x"), "image text.png"),
         (("none.png", "x"), "image none.png: no such file; name another"),
-        (("photos", "x"), "image photos: no such file"),
-        (("pipe.png", "x"), "image pipe.png: no such file"),
+        (("photos", "x"), "image photos is a folder; name one of the images in it"),
+        (("pipe.png", "x"), "image pipe.png: no regular file, but a device or a pipe"),
+        (("/dev/null", "x"), "image /dev/null: no regular file, but a device or a pipe"),
+        (("https://a.org/b.jpg?c=1", "x"), "https://a.org/b.jpg?c=1 is an address, and predict reads files; download"),
+        (("x" * 300, "x"), "its name cannot be used"),
         (("photos/1.png", " "), "a prompt is empty"),
         (("photos/1.png", "x", "--checkpoint", "empty.pt"), "empty.pt cannot be used as a checkpoint"),
         (("photos/1.png", "x", "--checkpoint", "photos"), "photos"),
@@ -133,6 +138,94 @@ def test_what_cannot_be_used_is_told_in_a_sentence(synthgen):
         code, told = synthgen("predict", words[0], *OPTIONS, *words[1:])
         assert code == 2 and sentence in told and "Traceback" not in told, told
         assert len(told.strip().splitlines()) == 1
+
+
+def test_other_images_are_no_prompts(synthgen):
+    """As a shell makes of `photos/*.png`; the sentence has a line that looks at all of them."""
+    for name in ("2", "a b"):
+        Path(f"photos/{name}.png").write_bytes(Path("photos/1.png").read_bytes())
+    code, told = synthgen("predict", "photos/1.png", "photos/2.png", "photos/a b.png", *OPTIONS)
+    assert code == 2 and "prompt photos/2.png is a file" in told and "one image at a time" in told
+    assert not Path("predictions").exists()
+    line = told[told.index("for f in") : told.index("done") + 4]
+    assert line == 'for f in photos/*.png; do synthgen predict "$f" --checkpoint best.pt; done'
+    echoed = subprocess.run(["sh", "-c", line.replace("synthgen", "echo")], capture_output=True, text=True, check=True)
+    assert echoed.stdout.count("photos/") == 3
+    Path("ball").write_text("a note of mine")
+    assert synthgen("predict", "photos/1.png", "ball", *OPTIONS)[0] == 2
+    assert synthgen("predict", "photos/1.png", " ball", *OPTIONS)[0] == 0, "as the sentence has it"
+    assert said("1")["asked"][0]["text"] == "ball"
+
+
+def test_where_no_mask_has_a_pixel_no_threshold_is_blamed(synthgen):
+    """As of a network that has begun to learn; `best` says of each text how likely it is, found or not."""
+    found = read(Path("best.pt"))
+    last = {"pixel_decoder.mask_features": -1.0, "decoder.mask_embed.layers.2": 1.0}  # their product is negative
+    empty = {
+        name: torch.full_like(value, last[part] * kind.startswith("b")) if part in last else value
+        for name, value in found.weights.items()
+        for part, _, kind in [name.rpartition(".")]
+    }
+    save(Path("best.pt"), replace(found, weights=empty))
+    for threshold in ("0.3", "0"):
+        code, told = synthgen("predict", "photos/1.png", "a red ball", "grass", *OPTIONS[:-1], threshold)
+        assert code == 0 and "no mask has a pixel, whatever --threshold" in told and "lower" not in told, told
+        asked = said("1")["asked"]
+        assert said("1")["found"] == [] and all(one["empty"] and 0 < one["best"] < 1 for one in asked)
+        best = max(asked, key=lambda one: one["best"])
+        assert f"the likeliest label is {best['best']:.2g}, {best['text']}" in told
+
+
+def test_what_has_no_mask_is_not_what_a_lower_threshold_shows():
+    """The likeliest text may be the one whose masks are empty."""
+    done = Predicted(("a", "b"), (), (0.9, 0.1234), (True, False), True, Path("p"), Path("j"))
+    assert done.lines(0.5)[0] == "nothing reaches 0.5; the best is 0.12, b: lower --threshold to see it"
+
+
+def test_long_prompts_are_cut_where_people_read_and_nowhere_else(synthgen, monkeypatch):
+    prompt = "the dog that " + "barked " * 700
+    drawn = []
+    monkeypatch.setattr("synthgen.train.predict.picture", lambda image, marks, *_: drawn.extend(marks) or image)
+    code, told = synthgen("predict", "photos/1.png", prompt, *OPTIONS)
+    assert code == 0 and len(said("1")["found"]) > 3 and said("1")["found"][0]["text"] == prompt.strip()
+    assert max(map(len, told.splitlines())) < 100 and "  the dog that barked barked " in told
+    assert {len(mark.words) for mark in drawn} == {len("the dog that barked ... .90")}
+    code, told = synthgen("predict", "photos/1.png", prompt, *OPTIONS[:-1], "1")
+    assert code == 0 and max(map(len, told.splitlines())) < 200
+
+
+def test_another_prediction_is_not_replaced_without_a_word(synthgen):
+    told = "replaced an earlier one that was different (another image of that name, say); --out FOLDER keeps both"
+    Path("others").mkdir()
+    Image.new("RGB", (120, 72), (200, 30, 30)).save("others/1.png")
+    for image, prompt, out, is_told in (
+        ("photos/1.png", "ball", "predictions", False),
+        ("photos/1.png", "ball", "predictions", False),
+        ("photos/1.png", "grass", "predictions", True),
+        ("others/1.png", "grass", "predictions", True),
+        ("others/1.png", "ball", "elsewhere", False),
+    ):
+        code, lines = synthgen("predict", image, prompt, *OPTIONS, "--out", out)
+        assert code == 0 and (told in lines) == is_told, (image, prompt)
+
+
+@pytest.mark.parametrize(
+    ("sides", "sentence"),
+    [
+        (("--short", "800", "--long", "100"), "--short 800 is more than --long 100;"),
+        (("--short", "64", "--long", "63"), "--short 64 is more than --long 63;"),
+        (("--short", "4000"), "--short 4000 is more than --long 1333 (the default);"),
+        (("--long", "100"), "--short 800 (the default) is more than --long 100;"),
+    ],
+    ids=str,
+)
+def test_a_shorter_side_is_not_the_longer_one(synthgen, sides, sentence):
+    """As `eval_size` of manifests has it."""
+    manifest = "name: m\nstore: store\neval: [{shards: gallery/val/human, task: instance, images: photos}]\n"
+    Path("m.yaml").write_text(manifest)
+    for words in (("predict", "photos/1.png", "x"), ("evaluate", "--manifest", "m.yaml", "--readers", "0")):
+        code, told = synthgen(*words, "--checkpoint", "best.pt", "--device", "cpu", *sides)
+        assert code == 2 and sentence in told and len(told.strip().splitlines()) == 1, told
 
 
 @pytest.mark.parametrize("side", ["--short", "--long"])
