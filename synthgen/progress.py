@@ -9,6 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from synthgen.errors import printable
 
@@ -31,17 +32,21 @@ class Bar:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
+            console = Console(stderr=True)
             self.rich = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(max(8, min(40, (console.width - 64) // 3))),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + self.unit),
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
+                TextColumn(
+                    "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)
+                ),  # what is left of the line
+                console=console,
+                expand=True,
                 transient=True,
             )
             self.rich.start()

@@ -67,6 +67,9 @@ def result(job: Job, tally: Tally) -> Iterator[str]:
         said = f"have {asked} that differ" if asked > 1 else "have one"
         yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {said}"
     yield from flags(tally.flags)
+    if tally.passed_over:
+        some = many(tally.passed_over, "image")
+        yield f"  passed over: {some} that came with an error; `synthgen show {layer}` draws such with it"
     if tally.failed_images:
         failed = many(tally.failed_images, "image")
         yield f"  {failed} failed: `synthgen status --failures` lists them, --retry-failed tries again"

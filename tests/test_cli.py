@@ -59,6 +59,16 @@ def test_the_main_job_from_boxes_to_pictures(synthgen, tmp_path: Path) -> None:
         assert min(Image.open(path).size) > 200
 
 
+def test_an_image_that_the_source_could_not_give_is_told_of_where_its_boxes_get_no_masks(synthgen, tmp_path) -> None:
+    world.draw(tmp_path, images=8)
+    content = json.loads((tmp_path / "boxes.json").read_text())
+    content["annotations"].append({**content["annotations"][0], "id": 99_999, "image_id": 555_555})  # of no image
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    told = synthgen("masks", *OWN, "--segmenter", "box_fill")
+    assert told.code == 0 and "24 masks for 25 boxes on 9 images" in told.out
+    assert "passed over: 1 image that came with an error; `synthgen show boxes/train/masks` draws" in told.out
+
+
 def test_an_overlay_shows_its_mask(synthgen, tmp_path: Path) -> None:
     world.draw(tmp_path, images=1, objects=1)
     synthgen("masks", *OWN, "--segmenter", "box_fill")

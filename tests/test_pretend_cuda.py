@@ -346,7 +346,9 @@ def world(tmp_path_factory) -> Path:
 def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkeypatch, more):
     said: list[list[Any]] = []
     monkeypatch.setattr(cider, "need_package", lambda: None)
-    monkeypatch.setattr(cider, "scores", lambda every: said.append([one.kept for one in every]) or Scores({}, {}))
+    monkeypatch.setattr(
+        cider, "scores", lambda every: said.append([one.kept for one in every]) or Scores({"CIDEr": 0.0}, {})
+    )
     source = {"shards": coloured.LAYER, "images": world / "photos", "task": "captioning"}
     manifest = Manifest(
         name="toy", store=world / "shards", mixture=(Source(**source),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -29,10 +30,13 @@ def test_one_line_a_minute_without_a_terminal(
 
 def test_a_bar_on_a_terminal() -> None:
     code = (
-        "from synthgen.progress import Bar\nwith Bar('masks', 4, 'images') as b:\n  b.advance(3); b.tell('[odd] words')"
+        "from synthgen.progress import Bar\nwith Bar('masks', 4, 'images') as b:\n  b.advance(3, 'loss 1.234 ' * 20); "
+        "b.tell('[odd] words')"
     )
     head, tail = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=tail, env={**os.environ, "TERM": "xterm"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stderr=tail, env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    )
     os.close(tail)
     seen = b""
     while True:
@@ -47,6 +51,8 @@ def test_a_bar_on_a_terminal() -> None:
     assert process.wait() == 0
     assert b"3/4 images" in seen
     assert b"[odd] words" in seen  # said as it is, not read as markup
+    plain = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen)
+    assert re.search(rb"left [-0]:[-0-9]{2}:[-0-9]{2} loss 1\.2", plain), "a long note leaves no room for the time"
 
 
 def test_a_total_of_nothing_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:

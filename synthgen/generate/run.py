@@ -36,7 +36,8 @@ class Tally:
 
     Attributes:
         shards: how many the run was to make; committed, failed: how many it did and did not.
-        images, annotations, masks, captions, captioned, described, varied: in committed shards; see `ShardReport`.
+        images, annotations, masks, captions, captioned, described, varied, passed_over: in committed shards; see
+            `ShardReport`.
         errors: the sentences of failed shards.
         flags: annotations by flag, in committed shards.
     """
@@ -50,6 +51,7 @@ class Tally:
     captioned: int = 0
     described: int = 0
     varied: int = 0
+    passed_over: int = 0
     failed_images: int = 0
     errors: list[str] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
@@ -68,6 +70,7 @@ class Tally:
         self.captioned += report.captioned
         self.described += report.described
         self.varied += report.varied
+        self.passed_over += report.passed_over
         self.failed_images += len(report.failed)
         self.flags.update(report.flags)
 

@@ -55,6 +55,7 @@ class ShardReport:
         images, annotations, masks, captions: how many.
         captioned: objects that have captions; described: that have some by a captioner; varied: as many by it as it was
             asked for.
+        passed_over: images that came with an error: there was nothing to process.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: how many annotations carry each flag.
     """
@@ -71,6 +72,7 @@ class ShardReport:
     captioned: int = 0
     described: int = 0
     varied: int = 0
+    passed_over: int = 0
     failed: tuple[dict[str, Any], ...] = ()
     flags: dict[str, int] = field(default_factory=dict)
 
@@ -82,6 +84,7 @@ class _Processed:
     shard: Shard
     samples: list[Sample]
     parent: dict[str, Any]
+    given: int
     failed: tuple[dict[str, Any], ...]
     started: float
 
@@ -119,7 +122,7 @@ class Worker:
             raise
         except Exception as why:  # a shard's failure is a value: the other shards go on
             return _as_report(shard, why, started)
-        return _Processed(shard, samples, parent, failed, started)
+        return _Processed(shard, samples, parent, given, failed, started)
 
     def finish(self, done: _Processed | ShardReport) -> ShardReport:
         """All of `run` that does not need the model: encode, write, rename."""
@@ -138,6 +141,7 @@ class Worker:
             captioned=sum(bool(a.captions) for a in flat),
             described=sum(count > 0 for count in made),
             varied=sum(count >= asked for count in made),
+            passed_over=len(done.samples) - done.given,
             failed=done.failed,
             flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
         )

@@ -54,6 +54,21 @@ def new_file(final: Path, *, remedy: str = "choose another --store") -> Iterator
         _fsync(final.parent)
 
 
+def try_to_write(path: Path, *, remedy: str) -> None:
+    """See, before the work that it is for, that a file can be put in place, or in the place of the one that is there.
+
+    Raises:
+        SynthgenError: it cannot.
+    """
+    with _in_words(path, remedy=remedy):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+
+
 def write_text(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
     """Put a small file in place, whole or not at all, as a shard is put; see `new_file`."""
     with new_file(path, remedy=remedy) as temporary:
@@ -86,10 +101,14 @@ def locked(path: Path, *, patience: float, otherwise: str, remedy: str) -> Itera
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        until = time.monotonic() + patience
+        began, is_told = time.monotonic(), False
         while not _flock(handle, path):
-            if time.monotonic() >= until:
+            waited = time.monotonic() - began
+            if waited >= patience:
                 raise SynthgenError(otherwise)
+            if waited > 1 and not is_told:
+                log.warning("another process holds %s: waiting for it, %.0f s at most", path, patience)
+                is_told = True
             time.sleep(0.1)
         try:
             yield

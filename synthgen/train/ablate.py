@@ -59,7 +59,9 @@ class Ablation:
 
     def lines(self) -> Iterator[str]:
         """For a person."""
-        yield from told(self.differences, len(self.seeds))
+        left_out = [one for one in self.judged if one.is_left_out]
+        what = "synthetic data" if all(one.made for one in left_out) else _listed([one.name for one in left_out])
+        yield from told(self.differences, len(self.seeds), what)
         for name in self.unmeasured:
             yield f"no image of {name} could be measured in some of the runs, and so it is not compared"
         yield f"in full: {self.folder / 'ablation.json'}"
@@ -106,12 +108,18 @@ def ablate(
             tell(*_plan(manifest, judged, seeds), "")
         place = out or Path("ablations") / manifest.name
         own = tuple((manifest.seed + i) % 2**63 for i in range(seeds))
-        texts = {
-            place / f"{arm}-seed-{seed}": _text(manifest, judged, arm, seed) for seed in own for arm in ARMS
+        runs = {
+            place / f"{arm}-seed-{seed}": _recipe(manifest, judged, arm, seed) for seed in own for arm in ARMS
         }  # fmt: skip
-        if here.rank == 0:
+        texts = {run: _text(recipe) for run, recipe in runs.items()}
+
+        def plan() -> None:
+            for run, recipe in runs.items():  # all of them, before the first plan is another
+                folder.earlier(run, recipe, kind=loop.kind(recipe))
             for run, text in texts.items():
                 write_text(_beside(run), text)
+
+        here.by_the_first(plan)
         results = []
         for number, (run, text) in enumerate(texts.items(), 1):
             if here.rank == 0:
@@ -150,11 +158,18 @@ def judge(checked: Checked, without: Sequence[str] = ()) -> tuple[Judged, ...]:
             "leave out; name the sources to do without: --without DATASET/SPLIT/LAYER"
         )
     if not left:
+        every = f"every source of {checked.manifest.name}"
+        if without:
+            raise SynthgenError(f"--without names {every}, so nothing would be left to learn from; name fewer")
         raise SynthgenError(
-            f"every source of {checked.manifest.name} learns from masks or captions by machines, so nothing would be "
-            "left to learn from; add one by people, or name fewer: --without DATASET/SPLIT/LAYER"
+            f"{every} learns from masks or captions by machines, so nothing would be left to learn from; "
+            "add one by people, or name what to do without: --without DATASET/SPLIT/LAYER"
         )
     return tuple(judged)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} other sources"
 
 
 def _plan(manifest: Manifest, judged: Sequence[Judged], seeds: int) -> Iterator[str]:
@@ -175,12 +190,16 @@ def _plan(manifest: Manifest, judged: Sequence[Judged], seeds: int) -> Iterator[
     )
 
 
-def _text(manifest: Manifest, judged: Sequence[Judged], arm: str, seed: int) -> str:
-    """The manifest of a run: JSON, which is YAML."""
+def _recipe(manifest: Manifest, judged: Sequence[Judged], arm: str, seed: int) -> Manifest:
+    """The manifest of a run."""
     mixture = tuple(one.source for one in judged if arm == "with" or not one.is_left_out)
     name = f"{manifest.name[:70]}-{arm}-seed-{seed}"
-    own = manifest.model_copy(update={"name": name, "seed": seed, "mixture": mixture})
-    return json.dumps(own.model_dump(mode="json", exclude_unset=True), indent=1, ensure_ascii=False) + "\n"
+    return manifest.model_copy(update={"name": name, "seed": seed, "mixture": mixture})
+
+
+def _text(recipe: Manifest) -> str:
+    """As JSON, which is YAML."""
+    return json.dumps(recipe.model_dump(mode="json", exclude_unset=True), indent=1, ensure_ascii=False) + "\n"
 
 
 def _beside(run: Path) -> Path:

@@ -51,16 +51,20 @@ class Difference:
             "least": min(self.by_seed), "most": max(self.by_seed),
         }  # fmt: skip
 
-    def __str__(self) -> str:
-        """In one plain sentence."""
+    def sentence(self, what: str) -> str:
+        """In plain words.
+
+        Args:
+            what: one arm has, and the other has not.
+        """
         least, most, seeds = min(self.by_seed), max(self.by_seed), len(self.by_seed)
         if least <= 0 <= most and seeds > 1:
             ends = f"{least:+.1f} to {most:+.1f} over {seeds} seeds, {self.mean:+.1f} on average"
-            return f"with synthetic data {self.name} is now higher, now lower ({ends}): no difference to speak of"
+            return f"with {what} {self.name} is now higher, now lower ({ends}): no difference to speak of"
         word = "higher" if self.mean > 0 else "lower" if self.mean < 0 else "higher or lower"
         nearest, farthest = sorted((abs(least), abs(most)))
         ends = f"{nearest:.1f} to {farthest:.1f} over {seeds} seeds" if seeds > 1 else "one seed: it may be chance"
-        return f"with synthetic data {self.name} is {abs(self.mean):.1f} {word} ({ends})"
+        return f"with {what} {self.name} is {abs(self.mean):.1f} {word} ({ends})"
 
 
 def differences(
@@ -76,8 +80,8 @@ def differences(
                     yield Difference(one.source, one.task, name, name == one.metric, values[0], values[1])
 
 
-def told(found: Sequence[Difference], seeds: int) -> Iterator[str]:
-    """A table for each layer, with its main number in a sentence, and how far to trust it all."""
+def told(found: Sequence[Difference], seeds: int, what: str) -> Iterator[str]:
+    """A table for each layer, with its main number in a sentence, and how far to trust it all; see `sentence`."""
     for (source, task), group in groupby(found, key=lambda one: (one.source, one.task)):
         rows = list(group)
         width = max(len(one.name) for one in rows)
@@ -88,7 +92,7 @@ def told(found: Sequence[Difference], seeds: int) -> Iterator[str]:
             cells = (_spread(one.with_it), _spread(one.without_it), f"{one.mean:+.2f}{error}")
             by_seed = "  ".join(f"{value:+.2f}" for value in one.by_seed)
             yield f"  {one.name:<{width}}  {'  '.join(f'{cell:>14}' for cell in cells)}  {by_seed}"
-        yield from (f"  {one}" for one in rows if one.is_main)
+        yield from (f"  {one.sentence(what)}" for one in rows if one.is_main)
         yield ""
     if found and seeds > 1:
         yield "± is the standard deviation over seeds, of the difference its standard error"

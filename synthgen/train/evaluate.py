@@ -20,6 +20,7 @@ from synthgen.reading.check import NewBar, NoBar
 from synthgen.reading.manifest import SHELF, Manifest, load
 from synthgen.reading.rows import Taken, take
 from synthgen.reading.tasks import Target
+from synthgen.records.files import try_to_write
 from synthgen.records.regions import is_empty
 from synthgen.records.sample import Sample
 from synthgen.records.store import ShardStore
@@ -102,7 +103,9 @@ def run(
     said = load(manifest, store=store)
     if not said.eval:
         raise SynthgenError(f"{manifest} names nothing to evaluate on; add eval: to it, as manifests/ show")
+    path = out or checkpoint.with_name(f"{checkpoint.stem}.{said.name}.json")
     with together(device) as here:
+        here.by_the_first(lambda: try_to_write(path, remedy=measured.REMEDY))
         if said.captioner is None:
             network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
             if here.rank == 0 and not held.masks and any(_takes(source.task) != "boxes" for source in said.eval):
@@ -114,7 +117,6 @@ def run(
             found = captioner.measure(speaker, words, said, here, bar=bar, **own)
     if here.rank:
         return found, None
-    path = out or checkpoint.with_name(f"{checkpoint.stem}.{said.name}.json")
     measured.save(path, found, checkpoint=checkpoint.name, step=held.step, manifest=said.name)
     return found, path
 

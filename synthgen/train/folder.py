@@ -31,6 +31,9 @@ from synthgen.records.files import is_temporary, locked, new_file, remove_leftov
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
+#: The first file of a run.
+_ABOUT = "run.json"
+
 #: What of a manifest does not decide what is learned.
 _FREE = {"readers", "store", "eval", "eval_size"}
 _FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "compile", "checkpoint_every", "keep", "evaluate_every", "steps"}
@@ -50,7 +53,7 @@ def alone(folder: Path, *, patience: float) -> Iterator[None]:
         SynthgenError: another process trains in it; something else lies there; it cannot be written.
     """
     lock = folder / "lock"
-    begun = (folder / "run.json").exists() or not folder.is_dir()  # it is the first file of all
+    begun = (folder / _ABOUT).exists() or not folder.is_dir()
     if not begun and any(path != lock and not is_temporary(path) for path in folder.iterdir()):
         raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
     otherwise = f"another process trains in {folder}; wait for it, or choose another --out"
@@ -66,9 +69,34 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
     Raises:
         SynthgenError: something else lies there, or another run's.
     """
-    about = folder / "run.json"
-    recipe = _recipe(manifest, kind)
-    starts = []
+    starts = earlier(folder, manifest, kind=kind)
+    remove_leftovers(folder)  # of a checkpoint as of a log: what a killed process was writing
+    starts.append(
+        {
+            "command": sys.argv,
+            "synthgen": __version__,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "numpy")},
+            "machine": platform.platform(),
+            "device": device,
+            "processes": world,
+            "steps": manifest.schedule.steps,
+        }
+    )
+    content = {"recipe": _recipe(manifest, kind), "starts": starts}
+    write_text(folder / _ABOUT, json.dumps(content, indent=1) + "\n", remedy=REMEDY)
+    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
+
+
+def earlier(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, Any]]:
+    """The starts of the run in a folder, which is of that manifest; none = there is no run yet. Nothing is written.
+
+    Raises:
+        SynthgenError: it is of another manifest, or damaged.
+    """
+    about, recipe = folder / _ABOUT, _recipe(manifest, kind)
+    starts: list[dict[str, Any]] = []
     if about.exists():
         try:
             earlier = json.loads(about.read_text(encoding="utf-8"))
@@ -85,22 +113,7 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
                 f"{folder} has learned {learned:,} steps, and schedule.steps is {manifest.schedule.steps:,}; raise it, "
                 "or choose another --out"
             )
-    remove_leftovers(folder)  # of a checkpoint as of a log: what a killed process was writing
-    starts.append(
-        {
-            "command": sys.argv,
-            "synthgen": __version__,
-            "commit": _commit(),
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "numpy")},
-            "machine": platform.platform(),
-            "device": device,
-            "processes": world,
-            "steps": manifest.schedule.steps,
-        }
-    )
-    write_text(about, json.dumps({"recipe": recipe, "starts": starts}, indent=1) + "\n", remedy=REMEDY)
-    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
+    return starts
 
 
 def checkpoint(folder: Path, step: int) -> Path:

@@ -93,6 +93,11 @@ def train(
         return _Run(manifest, run, learner, here, own, bar, last).go()
 
 
+def kind(manifest: Manifest) -> str:
+    """Of what the checkpoints of a manifest's runs are."""
+    return Segmentation.kind if manifest.captioner is None else Captioning.kind
+
+
 def _learner(manifest: Manifest, here: Ranks, *, begins: bool = True) -> Learner:
     torch.manual_seed(_seed(manifest.seed, "weights"))  # those that come from nowhere
     if manifest.captioner is not None:

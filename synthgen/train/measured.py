@@ -15,6 +15,9 @@ from synthgen.errors import SynthgenError, printable
 from synthgen.reading.seen import SKIPPED
 from synthgen.records.files import new_file
 
+#: Where results cannot be written.
+REMEDY = "choose another --out"
+
 #: Of the rules by which predictions are made and compared: raised where the same network would be given other numbers.
 RULES = 1
 
@@ -115,7 +118,7 @@ def save(path: Path, found: Sequence[Measured], **about: Any) -> None:
         SynthgenError: it cannot be written.
     """
     content = {**about, "rules": RULES, "measured": [asdict(one) for one in found], "averages": averages(found)}
-    with new_file(path, remedy="choose another --out") as temporary:
+    with new_file(path, remedy=REMEDY) as temporary:
         temporary.write_text(printable_json(content), encoding="utf-8")
 
 

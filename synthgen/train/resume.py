@@ -63,7 +63,10 @@ def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, avera
     until = time.monotonic() + _SEEN_BY_ALL
     while not path.exists() and time.monotonic() < until:
         time.sleep(1)
-    found = checkpoint.read(path)
+    try:
+        found = checkpoint.read(path)
+    except SynthgenError as why:
+        raise SynthgenError(f"{why}; if that is so, delete it, and the checkpoint before it is taken") from None
     weights = dict(found.weights)
     try:
         if found.kind != learner.kind or folder.checkpoint(path.parent, found.step) != path:

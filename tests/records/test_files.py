@@ -36,6 +36,15 @@ def test_it_is_one_processs_and_free_when_that_ends(tmp_path):
         os.waitpid(child, 0)
 
 
+def test_who_waits_says_so(tmp_path, caplog):
+    path = tmp_path / "lock"
+    with holding(path), pytest.raises(SynthgenError, match="taken"), locked(path, **{**SAID, "patience": 1.5}):
+        pass
+    assert [record.message for record in caplog.records] == [
+        f"another process holds {path}: waiting for it, 2 s at most"
+    ]
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, caplog, code):
     def refused(handle: int, how: int) -> None:

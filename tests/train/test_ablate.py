@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from synthgen.reading.manifest import load
 from synthgen.records.sample import Sample
 from synthgen.train import ablate as module
 from synthgen.train import loop
-from synthgen.train.ablate import ablate, judge
+from synthgen.train.ablate import Ablation, ablate, judge
 from synthgen.train.differences import Difference, differences, told
 from synthgen.train.measured import Measured
 
@@ -42,7 +43,7 @@ model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder
 schedule: {{batch_size: 2, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, steps: 2}}
 readers: {{workers: 0}}
 """
-EVAL = "eval: [{shards: held/val/human, task: instance, images: photos}]"
+EVAL = "eval: [{shards: held/val/human, task: instance, images: held}]"
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,7 @@ def written(root: Path, task: str = "instance", *, evaluated: str = EVAL) -> Pat
     layers.commit(root, 6)
     layers.commit(root, 6, name="toy/train/masks", made=by_machines)
     layers.commit(root, 3, name="held/val/human")
+    shutil.copytree(root / "photos", root / "held", dirs_exist_ok=True)  # others, to who looks at where they are
     path = root / "m.yaml"
     path.write_text(TEXT.format(task=task, eval=evaluated))
     return path
@@ -109,8 +111,22 @@ def test_sources_can_be_chosen(tmp_path):
         judge(check(path), ["toy/train/mask"])
     with pytest.raises(SynthgenError, match=r"no source of the mixture \(have: toy/train/human, toy/train/masks\)"):
         judge(check(path), ["nothing"])
-    with pytest.raises(SynthgenError, match="nothing would be left to learn from"):
+    with pytest.raises(
+        SynthgenError, match=r"^--without names every source of toy, so nothing would be left to learn from"
+    ):
         judge(check(path), ["toy/train/masks", "toy/train/human"])
+
+
+def test_what_is_left_out_has_its_name_where_it_is_not_synthetic(tmp_path):
+    checked = check(written(tmp_path))
+    for without, what in (
+        ([], "synthetic data"),
+        (["toy/train/human"], "toy/train/human instance"),
+        (["toy/train/masks"], "toy/train/masks instance and toy/train/masks detection"),
+    ):
+        judged = judge(checked, without)
+        told = list(Ablation(tmp_path, (5,), judged, (difference((2.0,), (1.0,)),), (), True).lines())
+        assert f"  with {what} AP is 1.0 higher (one seed: it may be chance)" in told
 
 
 def test_nothing_to_compare_by(tmp_path):
@@ -168,7 +184,7 @@ def test_another_recipe_is_refused_and_other_layers_are_measured(tmp_path):
     path, out = written(tmp_path), tmp_path / "out"
     first = ablate(path, seeds=1, out=out)
     assert {one.task for one in first.differences} == {"instance"}
-    path.write_text(path.read_text().replace("task: instance, images: photos}]", "task: detection, images: photos}]"))
+    path.write_text(path.read_text().replace("task: instance, images: held}]", "task: detection, images: held}]"))
     second = ablate(path, seeds=1, out=out)
     assert {one.task for one in second.differences} == {"detection"}
     results = out / "with-seed-5" / "results-00000002.json"
@@ -184,8 +200,10 @@ def test_another_recipe_is_refused_and_other_layers_are_measured(tmp_path):
     assert ablate(path, seeds=1, out=out).differences == second.differences
     assert json.loads(results.read_text()).items() >= ours.items()
     path.write_text(path.read_text().replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    plans = {plan: plan.read_bytes() for plan in out.glob("*.yaml")}
     with pytest.raises(SynthgenError, match=r"was trained with another schedule\.lr; choose another --out"):
         ablate(path, seeds=1, out=out)
+    assert len(plans) == 2 and {plan: plan.read_bytes() for plan in out.glob("*.yaml")} == plans
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -242,7 +260,7 @@ def test_torchrun(tmp_path):
     ],
 )
 def test_differences_in_words(with_it, without_it, sentence):
-    assert str(difference(with_it, without_it)).startswith(f"with synthetic data {sentence}")
+    assert difference(with_it, without_it).sentence("it").startswith(f"with it {sentence}")
 
 
 def test_seeds_are_paired():
@@ -259,7 +277,7 @@ def test_what_was_not_measured_everywhere_is_not_compared():
     without_it = [[measured(AP=0.5), measured(AP=0.0, images=0)], [measured(AP=0.5, AP50=1.0), measured(AP=5.0)]]
     (only,) = differences(with_it, without_it)
     assert only.name == "AP" and only.with_it == (1.0, 1.0) and only.without_it == (0.5, 0.5)
-    lines = list(told([only], 2))
+    lines = list(told([only], 2, "it"))
     assert lines[0] == "d/s/l instance" and "+0.50 ± 0.00" in lines[2]
     assert lines[-1] == "by chance alone 2 seeds would all fall on one side in 1 of 2 cases"
-    assert list(told([], 2)) == []
+    assert list(told([], 2, "it")) == []

@@ -220,7 +220,7 @@ def test_a_checkpoint_is_measured_as_typed(synthgen, tmp_path):
     assert (tmp_path / "other.json").read_bytes() == written, "same weights, same images, same bytes"
 
 
-def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path):
+def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path, monkeypatch):
     gallery.hang(tmp_path)
     gallery.kept(tmp_path / "best.pt")
     (tmp_path / "toy.yaml").write_text(TOY)
@@ -238,6 +238,11 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path):
     ):
         code, told = synthgen(*own, *words)
         assert code == 2 and sentence in told and "Traceback" not in told, told
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: pytest.fail("it is found after the work"))
+    code, told = synthgen(*own, "--out", "photos")
+    assert code == 2 and "cannot write photos (Is a directory); choose another --out" in told
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     for photo in (tmp_path / "photos").iterdir():
         photo.unlink()
     code, told = synthgen(*own)

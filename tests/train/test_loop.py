@@ -614,6 +614,11 @@ def test_a_checkpoint_that_is_damaged_is_told(tmp_path):
         assert "does not fit its run; delete it" in str(why.value) or "place in the data is damaged" in str(
             why.value
         ), i
+    done.checkpoint.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(
+        SynthgenError, match=r"or a truncated one; if that is so, delete it, and the checkpoint before it"
+    ):
+        loop.train(path, out=tmp_path / "run")
     done.checkpoint.write_bytes(kept)
     assert loop.train(path, out=tmp_path / "run").steps == 2
 
