@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,10 +111,8 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("names", [(), ("--name", "own")])
 def test_the_same_files_by_other_ways(typed: Typed, way: str, names: tuple[str, ...]) -> None:
-    """Folders in each other, links, spellings; in one dataset as well where its splits have other folders."""
+    """Folders in each other, links, spellings; in one dataset as well."""
     train, val, of_train, of_val = WAYS[way]
-    if names and of_train == of_val:
-        pytest.skip("within a dataset and a folder, the name is who an image is")
     two_files(train, val)
     Path("link").symlink_to("photos")
     for split, images in (("train", of_train), ("val", of_val)):
@@ -170,10 +169,11 @@ def test_where_the_manifest_alone_knows_the_folder_no_list_is_promised(typed: Ty
 
 
 def test_names_are_read_only_where_keys_may_hide_something(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A column less of millions of images, where they are of one dataset and folder, or of folders apart."""
+    """A column less of millions of images, where they are of folders apart."""
     two_files()
-    for split in ("train", "val"):
-        ingest(typed, split, "--name", "own", "--split", split)
+    shutil.copytree("photos", "held")
+    for split, images in (("train", "photos"), ("val", "held")):
+        ingest(typed, split, "--name", "own", "--split", split, images=images)
     Path("m.yaml").write_text(LEAKS % ("own/train/human", "own/val/human"))
     real, read = ShardStore.columns, []
 
@@ -196,6 +196,18 @@ def command(text: str) -> list[str]:
     found = re.search("`synthgen (.*?)`", text)
     assert found is not None, text
     return shlex.split(found[1])
+
+
+def test_a_damaged_layer_hides_no_mistakes(typed: Typed) -> None:
+    """What is hinted at is read off other layers of the dataset, whatever they are like."""
+    two_files()
+    ingest(typed, "train", "--name", "own", "--split", "train")
+    for path in Path("shards/own/train/human").glob("*.parquet"):
+        path.write_bytes(b"PAR1 no more")
+    Path("m.yaml").write_text(LEAKS % ("own/train/masks", "own/val/human"))
+    code, _, err = typed("check", "m.yaml")
+    assert code == 2
+    assert "mixture.0" in err and "eval.0" in err and "`synthgen masks --dataset coco-json --name own" in err
 
 
 @pytest.mark.parametrize("store", ["shards", "elsewhere/my shards"])

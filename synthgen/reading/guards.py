@@ -81,7 +81,7 @@ def _near(given: Draft, at: Place, files: Mapping[Place, Files], evaluated: Mapp
     return [
         name
         for name, other in evaluated.items()
-        if at in files and other in files and leakage.may_hide(own, files[at], name, files[other])
+        if name != own and at in files and other in files and files[at].overlap(files[other])
     ]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synthgen import plugins
-from synthgen.errors import did_you_mean
+from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.reading.manifest import EvalSource, default_store
 from synthgen.records.diary import images_folder
 from synthgen.records.store import ShardStore
@@ -85,8 +85,11 @@ def _reader(store: ShardStore, dataset: str, split: str) -> str:
     """The file on the shelf of datasets, or a stranger's, that read a dataset: by the footers of its layers."""
     layers = [layer for layer in store.layers() if layer[0] == dataset]
     for layer in sorted(layers, key=lambda layer: layer[1] != split):
-        footer = store.footer(store.layer(*layer)[0]) or {}
-        recipe = footer.get("recipe")
+        try:
+            footer = next((store.footer(shard) for shard in store.layer(*layer)), None)
+        except SynthgenError:  # it is damaged, which is no matter of whoever is hinted at
+            continue
+        recipe = (footer or {}).get("recipe")
         reader = recipe.get("reader") if isinstance(recipe, dict) and recipe.get("stage") == "ingest" else None
         if isinstance(reader, str) and reader.isidentifier():
             return reader

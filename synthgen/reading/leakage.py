@@ -64,16 +64,6 @@ class Twins:
     theirs: Mapping[str, Mapping[str, str]]
 
 
-def may_hide(layer: str, files: Files, other: str, others: Files) -> bool:
-    """Whether images of two layers may be the same files under other keys: within a dataset and a folder they are not.
-
-    Args:
-        layer, other: as DATASET/SPLIT/LAYER.
-    """
-    of_one = layer.split("/")[0] == other.split("/")[0] and files.root == others.root
-    return not of_one and files.overlap(others)
-
-
 def image_keys(store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int) -> Iterator[list[str]]:
     """The keys of shards, a few at a time: no other column is read."""
     return (keys for keys, _ in _columns(store, shards, on_shard, names=False))
@@ -216,14 +206,17 @@ def _others(store: ShardStore, listed: Mapping[str, Sequence[Shard]]) -> Iterato
     files = {name: Files(folder) for name, folder in folders.items() if folder is not None}
     known: dict[str, dict[str, str]] = {}
     for name in sorted(files.keys() - listed.keys()):
-        near = [one for one in listed if one in files and may_hide(name, files[name], one, files[one])]
+        near = [one for one in listed if one in files and files[name].overlap(files[one])]
         for one in near:
             if one not in known:
                 known[one] = placed(store, listed[one], files[one])[1]
         there = ChainMap(*(known[one] for one in near))
-        rows = image_rows(store, store.layer(*name.split("/"))) if near else ()
-        if others := {key for key, _ in shared(files[name], rows, there)}:
-            yield name, others
+        try:
+            rows = image_rows(store, store.layer(*name.split("/"))) if near else ()
+            if others := {key for key, _ in shared(files[name], rows, there)}:
+                yield name, others
+        except SynthgenError as why:
+            raise SynthgenError(f"{why} ({name} may have the same files under other keys)") from None
 
 
 def _columns(

@@ -103,6 +103,8 @@ def run(
     said = load(manifest, store=store)
     if not said.eval:
         raise SynthgenError(f"{manifest} names nothing to evaluate on; add eval: to it, as manifests/ show")
+    if not checkpoint.is_file():
+        raise SynthgenError(f"no file {checkpoint}; name a checkpoint of `synthgen train`")
     path = out or checkpoint.with_name(f"{checkpoint.stem}.{said.name}.json")
     with together(device) as here:
         here.by_the_first(lambda: try_to_write(path, remedy=measured.REMEDY))

@@ -99,9 +99,9 @@ def earlier(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, An
     starts: list[dict[str, Any]] = []
     if about.exists():
         try:
-            earlier = json.loads(about.read_text(encoding="utf-8"))
-            differs, starts = _differing(earlier["recipe"], recipe), list(earlier["starts"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            begun = json.loads(about.read_text(encoding="utf-8"))
+            differs, starts = _differing(begun["recipe"], recipe), list(begun["starts"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{about} is damaged; choose another --out") from None
         last = newest(folder)
         if differs and (last or (folder / "best.pt").exists()):

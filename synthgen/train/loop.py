@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two changes of what the progress line says.
 _EVERY = 2.0
 
-#: Steps in a row whose gradients may be no numbers.
+#: The run ends with so many steps in a row whose gradients are no numbers.
 _UNSOUND = 10
 
 
@@ -133,7 +133,7 @@ class _Run:
         self._place: Mapping[str, Any] | None = None
         if last is not None:
             found = resume.resume(last, learner, self._optimiser, self._average)
-            self._step, self._place, self._best = found.step, found.place, found.best
+            self._step, self._place, self._best, self._unsound = found.step, found.place, found.best, found.unsound
             if len(set(here.gathered(self._step))) > 1:
                 raise RuntimeError("processes go on from different steps")
         self._forward = in_ranks(learner, here)
@@ -217,7 +217,7 @@ class _Run:
         self._quits = quitting > 0
         values = {"loss": sum(found), **dict(zip(totals, found, strict=True))}
         self._unsound = 0 if math.isfinite(gradient) else self._unsound + 1
-        if self._unsound > _UNSOUND or not all(map(math.isfinite, values.values())):
+        if self._unsound >= _UNSOUND or not all(map(math.isfinite, values.values())):
             keys = self._here.gathered([target["image_key"] for batch in portions for target in batch.targets])
             values["gradient"] = gradient
             raise self._here.once(SynthgenError(not_finite(step, values, keys, self._manifest, self._folder)))
@@ -269,7 +269,9 @@ class _Run:
         place = joined(self._here.gathered(loader.state()))
         if self._here.rank:
             return
-        weights, training = resume.training(self._learner, self._optimiser, self._average, place, self._best)
+        weights, training = resume.training(
+            self._learner, self._optimiser, self._average, place, self._best, self._unsound
+        )
         learner, known = self._learner, learned_names(self._manifest.mixture, self._plan.taken)
         content = checkpoint.Checkpoint(
             learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training,

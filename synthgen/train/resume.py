@@ -30,19 +30,28 @@ class Resumed:
         step: so many are learned.
         place: in the data; see `loader.Loader.state`.
         best: the best score of an evaluation; -inf where there was none.
+        unsound: the last so many steps changed nothing, as their gradients were no numbers.
     """
 
     step: int
     place: Mapping[str, Any]
     best: float
+    unsound: int
 
 
 def training(
-    learner: Learner, optimiser: torch.optim.Optimizer, average: Average | None, place: Mapping[str, Any], best: float
+    learner: Learner,
+    optimiser: torch.optim.Optimizer,
+    average: Average | None,
+    place: Mapping[str, Any],
+    best: float,
+    unsound: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(the weights that predict, what it takes to learn on)."""
     weights = checkpoint.learned(learner.module)
-    kept: dict[str, Any] = {"optimiser": optimiser.state_dict(), "place": json.dumps(place), "best": best}
+    kept: dict[str, Any] = {
+        "optimiser": optimiser.state_dict(), "place": json.dumps(place), "best": best, "unsound": unsound,
+    }  # fmt: skip
     if average is not None:
         kept["weights"] = {name: weights[name] for name in average.weights}
         weights = {**weights, **average.weights}
@@ -66,7 +75,7 @@ def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, avera
     try:
         found = checkpoint.read(path)
     except SynthgenError as why:
-        raise SynthgenError(f"{why}; if that is so, delete it, and the checkpoint before it is taken") from None
+        raise SynthgenError(f"{why}; if it cannot be mended, delete it, and the one before it is taken") from None
     weights = dict(found.weights)
     try:
         if found.kind != learner.kind or folder.checkpoint(path.parent, found.step) != path:
@@ -81,13 +90,15 @@ def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, avera
             raise ValueError("other parts")
         learner.module.load_state_dict(weights, strict=False)
         learner.masks = found.masks
-        _moments(optimiser, found.training["optimiser"])
+        unsound = int(found.training.get("unsound", 0))
+        if unsound < found.step:  # else nothing has moved yet
+            _moments(optimiser, found.training["optimiser"])
         place, best = json.loads(found.training["place"]), float(found.training["best"])
         if math.isnan(best) or not isinstance(place, dict):
             raise ValueError("no score, or no place")
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError):
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError, OverflowError):
         raise SynthgenError(f"{path} does not fit its run; delete it, and the checkpoint before it is taken") from None
-    return Resumed(found.step, place, best)
+    return Resumed(found.step, place, best, unsound)
 
 
 def _moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:

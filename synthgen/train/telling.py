@@ -57,7 +57,7 @@ def not_finite(
     images = [key for own in keys for key in own]
     more = f" and {len(images) - 8:,} more" if len(images) > 8 else ""
     half = ", or with precision: fp32" if manifest.schedule.precision == "bf16" else ""
-    last, section = folder.newest(run), "model" if manifest.captioner is None else "captioner"
+    last, section = folder.newest(run.absolute()), "model" if manifest.captioner is None else "captioner"
     begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
     return (
         f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with "

@@ -38,10 +38,10 @@ def test_it_is_one_processs_and_free_when_that_ends(tmp_path):
 
 def test_who_waits_says_so(tmp_path, caplog):
     path = tmp_path / "lock"
-    with holding(path), pytest.raises(SynthgenError, match="taken"), locked(path, **{**SAID, "patience": 1.5}):
+    with holding(path), pytest.raises(SynthgenError, match="taken"), locked(path, **{**SAID, "patience": 4.0}):
         pass
     assert [record.message for record in caplog.records] == [
-        f"another process holds {path}: waiting for it, 2 s at most"
+        f"another process holds {path}: waiting for it, 4 s at most"
     ]
 
 

@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+import synthgen
 from toys import pretend_cuda
 from toys.pretend_cuda import Pretended
 
@@ -63,5 +64,6 @@ def _is_waited_for(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bo
 
 
 def _whose() -> str:
-    ours = [frame for frame in traceback.extract_stack() if "synthgen" in Path(frame.filename).parts]
+    home = Path(synthgen.__file__).parent
+    ours = [frame for frame in traceback.extract_stack() if home in Path(frame.filename).parents]
     return f"{Path(ours[-1].filename).stem}.{ours[-1].name}" if ours else "?"

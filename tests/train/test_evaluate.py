@@ -230,6 +230,8 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path, monke
         (("--manifest", "blind.yaml"), "names nothing to evaluate on"),
         (("--manifest", "none.yaml"), "none.yaml"),
         (("--checkpoint", "none.pt"), "none.pt"),
+        (("--checkpoint", "rnus/best.pt"), "no file rnus/best.pt; name a checkpoint"),
+        (("--checkpoint", "."), "no file .; name a checkpoint"),
         (("--checkpoint", "photos/1.png"), "photos/1.png cannot be used as a checkpoint"),
         (("--text-encoder", "clib_b"), "no text encoder named 'clib_b'"),
         (("--precision", "fp8"), "--precision fp8"),
@@ -238,6 +240,7 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path, monke
     ):
         code, told = synthgen(*own, *words)
         assert code == 2 and sentence in told and "Traceback" not in told, told
+    assert not (tmp_path / "rnus").exists()
     monkeypatch.setattr(module, "evaluate", lambda *_, **__: pytest.fail("it is found after the work"))
     code, told = synthgen(*own, "--out", "photos")
     assert code == 2 and "cannot write photos (Is a directory); choose another --out" in told

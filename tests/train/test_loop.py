@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -314,38 +315,61 @@ def test_a_loss_that_is_no_number_stops_with_its_parts(tmp_path, monkeypatch):
     assert folder.newest(tmp_path / "run").name == "step-00000002.pt"
 
 
-@pytest.mark.parametrize("often", [1, 99])
-def test_a_gradient_that_is_no_number_changes_nothing_and_some_in_a_row_stop(tmp_path, monkeypatch, caplog, often):
-    path, run = written(tmp_path, "steps: 6, checkpoint_every: 1, keep: 9"), tmp_path / "run"
-    monkeypatch.setattr(loop, "_UNSOUND", 2)
+def edgy(monkeypatch, unsound: range) -> None:
+    """Steps, counted over all runs, have losses that are numbers, and gradients that are none."""
     real, calls = Segmentation.losses, []
 
-    def broken(self, batch, *, objects):
+    def losses(self, batch, *, objects):
         found = real(self, batch, objects=objects)
         calls.append(1)
-        edge = (
-            next(p for p in self.module.parameters() if p.requires_grad).sum() * 0
-        ).sqrt()  # of 0 as many as you like
-        return {**found, "dice": found["dice"] + edge} if 2 < len(calls) <= 2 + often else found
+        weight = next(p for p in self.module.parameters() if p.requires_grad)
+        edge = (weight.sum() * 0).sqrt()  # 0, and infinitely steep there
+        return {**found, "dice": found["dice"] + edge} if len(calls) - 1 in unsound else found
 
-    monkeypatch.setattr(Segmentation, "losses", broken)
-    if often == 1:
-        assert loop.train(path, out=run).steps == 6
-        assert [line["step"] for line in told(run) if "unsound" in line] == [2]
-        assert [line["step"] for line in told(run) if "gradient" not in line] == [2]
-    else:
-        with pytest.raises(
-            SynthgenError,
-            match=r"step 4 gave what is no number \(loss [\d.]+, .*gradient nan; images toy/.*\); begin another run, "
-            r"with a lower schedule\.lr \(now 0\.001\) or schedule\.clip, in another --out, from this one's last sound "
-            r"checkpoint \(model\.weights: .*step-00000004\.pt\)$",
-        ):
-            loop.train(path, out=run)
-    before, after = (checkpoint.read(folder.checkpoint(run, step)).weights for step in (2, 3))
+    monkeypatch.setattr(Segmentation, "losses", losses)
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(tmp_path, monkeypatch, caplog):
+    path, run = written(tmp_path, "steps: 4, checkpoint_every: 1, keep: 9"), tmp_path / "run"
+    edgy(monkeypatch, range(1, 2))
+    assert loop.train(path, out=run).steps == 4
+    assert [line["step"] for line in told(run) if "unsound" in line] == [1]
+    assert [line["step"] for line in told(run) if "gradient" not in line] == [1]
+    before, after = (checkpoint.read(folder.checkpoint(run, step)).weights for step in (1, 2))
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert [record.message for record in caplog.records if "gradient" in record.message] == [
-        "step 2: the gradient is no number, though its losses are; it changes nothing"
+        "step 1: the gradient is no number, though its losses are; it changes nothing"
     ]
+
+
+def test_several_in_a_row_stop_however_often_it_is_killed(tmp_path, monkeypatch):
+    path, run = written(tmp_path, "steps: 2"), tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loop, "_UNSOUND", 3)
+    edgy(monkeypatch, range(1, 99))
+    loop.train(path, out=run)
+    path.write_text(path.read_text().replace("steps: 2", "steps: 9"))
+    with pytest.raises(
+        SynthgenError,
+        match=r"step 3 gave what is no number \(loss [\d.]+, .*gradient nan; images toy/.*\); begin another run, "
+        r"with a lower schedule\.lr \(now 0\.001\) or schedule\.clip, in another --out, from this one's last sound "
+        rf"checkpoint \(model\.weights: {re.escape(str(run))}/step-00000002\.pt\)$",
+    ):
+        loop.train(path, out=Path("run"))  # a manifest's own paths are relative to where it lies
+
+
+def test_a_run_of_which_no_step_was_sound_goes_on(tmp_path, monkeypatch):
+    """Nothing has moved, so there is nothing that an optimiser remembers."""
+    weights = []
+    for first in (2, 4):
+        path = written(tmp_path, f"steps: {first}")
+        with monkeypatch.context() as patch:
+            edgy(patch, range(2))
+            done = loop.train(path, out=tmp_path / f"{first}")
+            path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
+            done = loop.train(path, out=tmp_path / f"{first}")
+        weights.append(checkpoint.read(done.checkpoint).weights)
+    assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -615,9 +639,7 @@ def test_a_checkpoint_that_is_damaged_is_told(tmp_path):
             why.value
         ), i
     done.checkpoint.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(
-        SynthgenError, match=r"or a truncated one; if that is so, delete it, and the checkpoint before it"
-    ):
+    with pytest.raises(SynthgenError, match=r"or a truncated one; if it cannot be mended, delete it"):
         loop.train(path, out=tmp_path / "run")
     done.checkpoint.write_bytes(kept)
     assert loop.train(path, out=tmp_path / "run").steps == 2
