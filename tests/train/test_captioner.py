@@ -378,7 +378,8 @@ def test_it_learns_what_only_the_box_tells_and_the_generating_wing_says_the_same
     speaker = describer(done.checkpoint)
     ours = {}
     for seen in Once(manifest, 0, batch_size=6):
-        for target, (key, _, compared) in zip(seen.targets, captioner._compared(network, tokenizer, seen), strict=True):
+        for target, (asked, compared) in zip(seen.targets, captioner._compared(network, tokenizer, seen), strict=True):
+            key = asked.sample.image_key
             ours[key] = [text for text, _ in compared.kept]
             photo = load_rgb(world / "photos" / target["sample"].file_name, 90, 120)
             boxes = target["original"].boxes_xyxy
