@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,20 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from toys import coloured, gallery, layers, tiny_ofa, tiny_sam
+from toys import coloured, gallery, tiny_ofa, tiny_sam
 from toys.pretend_cuda import MixedDevicesError, Pretended, pretended
+from toys.steps import loaded, small, step
 from toys.waits import waits
 
 from synthgen import plugins
 from synthgen.networks.mqformer.text_encoder import bundled
-from synthgen.reading.batch import Batch
 from synthgen.reading.check import NoBar
-from synthgen.reading.loader import Loader
 from synthgen.reading.manifest import EvalSource, Manifest, Source
-from synthgen.reading.settings import Captioner, Model, Schedule
+from synthgen.reading.settings import Captioner, Schedule
 from synthgen.records.geometry import decode_mask
 from synthgen.train import checkpoint, evaluate, loop, predict
 from synthgen.train.captioner import Captioning
-from synthgen.train.learner import Learner, Losses, Segmentation
+from synthgen.train.learner import Segmentation
 from synthgen.train.metrics import Scores, cider
 from synthgen.train.ranks import Ranks
 from synthgen.train.truths import truths
@@ -183,42 +181,6 @@ def test_the_gpu_is_gone_behind_it():
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
-
-
-def small(root: Path, *, precision: str = "fp32", checkpointing: bool = False, **model: Any) -> Manifest:
-    said = {"captions": (layers.phrase("the cat"),)}
-    layers.commit(root, [layers.row(i, layers.annotation(i, **said)) for i in range(4)])
-    kinds = {"mixed": ("learnable", "conditional"), "learnable": ("learnable",), "conditional": ("conditional",)}
-    counts = {f"{kind}_queries": 4 for kind in kinds[model.get("queries", "mixed")]}
-    tiny = {"backbone": "tiny", "text_encoder": "tiny", "dim": 32, "encoder_layers": 1, "decoder_layers": 1}
-    manifest = layers.manifest(
-        root,
-        layers.source(root, task="panoptic"),
-        layers.source(root, task="referring"),
-        model=Model(**{**tiny, **model}, **counts),
-        schedule=Schedule(batch_size=2, mask_points=16, precision=precision, checkpointing=checkpointing),
-    )
-    # In bf16 torch's convolution of a single pixel has gradients on the CPU that are no numbers, now and then.
-    return manifest.model_copy(update={"augment": replace(manifest.augment, size=64)})
-
-
-def step(learner: Learner, batch: Batch, schedule: Schedule) -> dict[str, float]:
-    """What the loop does of one step; the losses, and the sum of all weights after it."""
-    optimiser = torch.optim.AdamW(learner.groups(schedule), eps=1e-2)
-    torch.manual_seed(1)
-    losses = Losses(learner)(batch, max(1, learner.objects(batch)))
-    torch.stack(list(losses.values())).sum().backward()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, 0.1)
-    optimiser.step()
-    left = sum(p.detach().abs().sum() for p in parameters)
-    return {name: float(loss.detach()) for name, loss in {**losses, "norm": norm, "weights": left}.items()}
-
-
-def loaded(manifest: Manifest, device: torch.device) -> Batch:
-    """A batch; for a GPU by way of page-locked memory."""
-    with Loader(manifest, batch_size=2, workers=0, pin_memory=device.type == "cuda") as loader:
-        return next(loader)
 
 
 @pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
