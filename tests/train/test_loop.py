@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,8 +70,9 @@ def measured_too(root: Path, schedule: str) -> Path:
     """The same, which is evaluated on a layer of one row."""
     path = written(root, schedule)
     layers.commit(root, [layers.row(100)], name="toy/val/human")
+    shutil.copytree(root / "photos", root / "held", dirs_exist_ok=True)  # another photograph, by where it is
     path.write_text(
-        path.read_text() + "eval: [{shards: toy/val/human, task: instance, images: photos}]\neval_size: [32, 48]\n"
+        path.read_text() + "eval: [{shards: toy/val/human, task: instance, images: held}]\neval_size: [32, 48]\n"
     )
     return path
 
