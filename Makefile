@@ -9,7 +9,7 @@ QUICK  := not slow and not gpu
 CODE   := synthgen pipelines
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all slow lint format lowest clean
+.PHONY: help install demo test test-all slow gpu lint format lowest clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test-all: lint  ## lint, types and all tests that need no GPU
 
 slow: $(STAMP)  ## only the slow tests: kills, disks that fill up, large files
 	$(BIN)/pytest -m "slow and not gpu"
+
+gpu: $(STAMP)  ## the tests that need a GPU, on a machine that has one
+	$(BIN)/pytest -m gpu
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check
