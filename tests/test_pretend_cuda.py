@@ -36,12 +36,9 @@ CUDA = torch.device("cuda", 0)
 
 
 @pytest.fixture
-def gpu() -> Iterator[torch.device]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def gpu(one_thread: None) -> Iterator[torch.device]:
     with pretended() as device:
         yield device
-    torch.set_num_threads(before)
 
 
 # --- the GPU that is none ---------------------------------------------------------------------------------------------

@@ -85,10 +85,12 @@ def shards_to_do(
 ) -> list[Shard]:
     """What this run has to make: `pending`, cut after `limit` shards.
 
-    Leftovers of killed runs are removed, but in a dry run, which touches nothing.
+    Leftovers of killed runs are removed, but in a dry run, which touches nothing; of the input as well: one run may
+    have made it whole while another was killed with gigabytes of scratch.
     """
     if not dry_run:
-        ShardStore(job.store).remove_leftovers(job.dataset, job.split, job.layer)
+        for layer in (job.reads, job.layer):
+            ShardStore(job.store).remove_leftovers(job.dataset, job.split, layer)
     return pending(job, part=part)[:limit]
 
 

@@ -193,14 +193,12 @@ def ready(source: Source, job: Job, *, bar: NewBar) -> None:
     """See to it that the job's input layer is there and was made from the present annotation files.
 
     A layer that the dataset's own files give is made from them. Where they are not on this machine, and the layer is
-    whole, it is taken as it is: shards travel without them. What killed runs left in it is removed either way: one of
-    two runs may have made the layer whole while the other was killed with gigabytes of scratch.
+    whole, it is taken as it is: shards travel without them.
 
     Raises:
         SynthgenError: the layer was made from other files, or cannot be made.
     """
     house = ShardStore(job.store)
-    house.remove_leftovers(job.dataset, job.split, job.reads)
     present = house.layer(job.dataset, job.split, job.reads)
     if job.reads not in source.module.LAYERS:
         return

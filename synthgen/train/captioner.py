@@ -217,7 +217,7 @@ def measure(
 
     return [
         measuring.measure(
-            manifest, index, here, "cider", compare, doing="describing", bar=bar, batch_size=_IMAGES, workers=workers
+            manifest, index, here, compare, doing="describing", bar=bar, batch_size=_IMAGES, workers=workers
         )
         for index in range(len(manifest.eval))
     ]

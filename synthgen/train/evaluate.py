@@ -7,17 +7,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
-from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.reading.batch import Batch
 from synthgen.reading.check import NewBar, NoBar
-from synthgen.reading.manifest import SHELF, Manifest, load
+from synthgen.reading.manifest import Manifest, load
 from synthgen.reading.rows import Taken, take
 from synthgen.reading.tasks import Target
 from synthgen.records.files import try_to_write
@@ -27,7 +26,7 @@ from synthgen.records.store import ShardStore
 from synthgen.train import captioner, measured, outputs
 from synthgen.train.checkpoint import NO_MASKS, load_network, sides
 from synthgen.train.measured import Measured
-from synthgen.train.measuring import METRICS, measure
+from synthgen.train.measuring import measure, metric_of
 from synthgen.train.metrics import Asked, Compared, Metric
 from synthgen.train.network import is_names
 from synthgen.train.ranks import Ranks, together
@@ -110,7 +109,7 @@ def run(
         here.by_the_first(lambda: try_to_write(path, remedy=measured.REMEDY))
         if said.captioner is None:
             network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
-            if here.rank == 0 and not held.masks and any(_takes(source.task) != "boxes" for source in said.eval):
+            if here.rank == 0 and not held.masks and any(metric_of(one.task).TAKES != "boxes" for one in said.eval):
                 log.warning(NO_MASKS)
             found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
         else:
@@ -134,8 +133,7 @@ def _measured(
     bar: NewBar,
 ) -> Measured:
     source, store = manifest.eval[index], ShardStore(manifest.store)
-    kind: str = plugins.load(SHELF, source.task).METRIC
-    metric = cast(Metric, plugins.load(METRICS, kind))
+    metric = metric_of(source.task)
     names, stuff = is_names(source.task), here.by_the_first(lambda: _stuff(store, take(store, source)))
     kinds: Counter[tuple[bool, bool]] = Counter()  # whether it is a thing, whether a conditional query found it
 
@@ -146,13 +144,8 @@ def _measured(
             kinds.update((is_thing, query < seen.conditional) for is_thing, query in compared.right)
             yield one, compared
 
-    found = measure(manifest, index, here, kind, compare, doing=f"evaluating {source.task}", bar=bar, **reading)
+    found = measure(manifest, index, here, compare, doing=f"evaluating {source.task}", bar=bar, **reading)
     return replace(found, by_kind=_by_kind(sum(here.gathered(kinds), Counter())))
-
-
-def _takes(task: str) -> str:
-    """What of `outputs` the metric of a task is about."""
-    return cast(Metric, plugins.load(METRICS, plugins.load(SHELF, task).METRIC)).TAKES
 
 
 def _predicted(

@@ -10,7 +10,7 @@ from synthgen import plugins
 from synthgen.reading.batch import Batch
 from synthgen.reading.check import NewBar
 from synthgen.reading.layers import look, machines
-from synthgen.reading.manifest import Manifest
+from synthgen.reading.manifest import SHELF, Manifest
 from synthgen.reading.once import Once
 from synthgen.reading.seen import Seen
 from synthgen.records.store import ShardStore
@@ -18,14 +18,16 @@ from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, Metric
 from synthgen.train.ranks import Ranks
 
-METRICS = "train.metrics"
+
+def metric_of(task: str) -> Metric:
+    """What a task is measured by."""
+    return cast(Metric, plugins.load("train.metrics", plugins.load(SHELF, task).METRIC))
 
 
 def measure(
     manifest: Manifest,
     index: int,
     here: Ranks,
-    metric: str,
     compare: Callable[[Batch], Iterable[tuple[Asked, Compared]]],
     *,
     doing: str,
@@ -36,7 +38,6 @@ def measure(
 
     Args:
         index: which of the manifest's `eval`.
-        metric: file on the shelf `train.metrics`.
         compare: what is kept of each image of a batch.
         doing: what the bar says beside the layer's name.
         reading: `batch_size`, `workers` and sides, as `Once` takes them.
@@ -44,7 +45,8 @@ def measure(
     Raises:
         SynthgenError: see `Once`.
     """
-    source = manifest.eval[index]
+    source, store = manifest.eval[index], ShardStore(manifest.store)
+    kind: str = plugins.load(SHELF, source.task).METRIC
     once = Once(manifest, index, rank=here.rank, world=here.world, pin_memory=here.device.type == "cuda", **reading)
     rows: list[tuple[str, int, Compared]] = []
     with closing(once), bar(f"{doing} {source.shards}", once.rows, "images") as done:
@@ -57,15 +59,15 @@ def measure(
         every += part
         seen.add(state)
     every.sort(key=lambda row: row[:2])  # in one order, whoever compared what: sums of floats are the same then
-    judge = cast(Metric, plugins.load(METRICS, metric))
-    scores = judge.scores([compared for *_, compared in every])
+    metric = metric_of(source.task)
+    scores = metric.scores([compared for *_, compared in every])
     return Measured(
         source=source.shards,
         task=source.task,
-        metric=judge.MAIN,
-        values={judge.MAIN: 0.0, **scores.values},
-        images=len(every) if judge.MAIN in scores.values else 0,  # there was nothing to be right about
+        metric=metric.MAIN,
+        values={metric.MAIN: 0.0, **scores.values},
+        images=len(every) if metric.MAIN in scores.values else 0,  # there was nothing to be right about
         by_name=scores.by_name,
         seen=seen.state(),
-        by_machines=here.by_the_first(lambda: machines(source, look(ShardStore(manifest.store), source), metric)),
+        by_machines=here.by_the_first(lambda: machines(source, look(store, source), kind)),
     )

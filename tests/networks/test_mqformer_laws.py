@@ -15,17 +15,11 @@ from synthgen.networks.mqformer.matcher import Truth, Weights
 from synthgen.networks.mqformer.model import MQFormer, build
 from synthgen.networks.mqformer.supervision import total_losses
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = {"mixed": (8, 5), "conditional": (13, 0), "learnable": (0, 13)}
 SIZE = (64, 96)
 TEXTS = ["dog", "cat", "sky"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(

@@ -8,12 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from toys import layers
 
 from synthgen.cli import main
@@ -26,6 +24,8 @@ from synthgen.train import loop
 from synthgen.train.ablate import Ablation, ablate, judge
 from synthgen.train.differences import Difference, differences, told
 from synthgen.train.measured import Measured
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXT = """
 name: toy
@@ -44,14 +44,6 @@ schedule: {{batch_size: 2, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, steps: 
 readers: {{workers: 0}}
 """
 EVAL = "eval: [{shards: held/val/human, task: instance, images: held}]"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def by_machines(number: int, dataset: str = "toy") -> Sample:

@@ -15,6 +15,8 @@ from toys import gallery
 from synthgen.errors import SynthgenError
 from synthgen.train import checkpoint, loop, outputs
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SENTENCE = "this network has never learned a mask, only boxes"
 TEXT = """
 name: {name}
@@ -27,14 +29,6 @@ eval_size: [64, 96]
 schedule: {{batch_size: 2, mask_points: 16, warmup_steps: 0, steps: {steps}, checkpoint_every: 1}}
 readers: {{workers: 0}}
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ from synthgen.train.captioner import Captioning, bins, pixels
 from synthgen.train.metrics import Asked, cider
 from synthgen.train.ranks import Ranks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 CAPTIONER = "captioner: {weights: ./ofa, train_words: true, image_size: 96, regions: 4}"
 MANIFEST = f"""
@@ -54,14 +56,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "toy.yaml").write_text(MANIFEST)
     (folder / "eval.yaml").write_text(MANIFEST.replace("mixture:", "eval:"))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def learner(world: Path) -> Captioning:

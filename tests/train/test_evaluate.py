@@ -20,15 +20,12 @@ from synthgen.train.metrics import Compared, Scores, miou
 from synthgen.train.outputs import Prediction
 from synthgen.train.ranks import Ranks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 TASKS = ("instance", "detection", "panoptic", "semantic", "referring", "foreground")
 MAIN = {"instance": "AP", "detection": "AP", "panoptic": "PQ", "semantic": "mIoU", "referring": "mIoU",
         "foreground": "maxF"}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

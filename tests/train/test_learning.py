@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from synthgen.generate import ingest
@@ -19,6 +18,8 @@ from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.records.store import Shard, ShardStore
 from synthgen.train import evaluate, loop
 from synthgen.train.measured import Measured
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAIN = """
 name: learn
@@ -39,14 +40,6 @@ store: store
 eval: [{{shards: {layer}, task: {task}, images: {images}}}]
 eval_size: [{size}, {size}]
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def learned(root: Path, *, learn: str, measure: str, **said: object) -> Measured:

@@ -33,6 +33,8 @@ from synthgen.train.measured import Measured
 from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
 from synthgen.train.ranks import Ranks, together
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = """
 name: toy
 store: store
@@ -44,15 +46,6 @@ model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder
 schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, {schedule}}}
 readers: {{workers: 0}}
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads of other tests on the same cores make tiny networks many times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def written(

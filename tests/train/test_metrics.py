@@ -14,7 +14,8 @@ from toys.scenes import boxed, masked, said, scene
 from synthgen import plugins
 from synthgen.records.geometry import decode_mask, encode_mask
 from synthgen.train import outputs
-from synthgen.train.evaluate import METRICS, _every_phrase
+from synthgen.train.evaluate import _every_phrase
+from synthgen.train.measuring import metric_of
 from synthgen.train.metrics import Asked, Found
 from synthgen.train.outputs import Prediction
 
@@ -38,10 +39,6 @@ def samples():
         ], image_id=i, image_key=f"toys/{i}")
         for i, drawing in enumerate(DRAWINGS)
     ]  # fmt: skip
-
-
-def metric_of(task):
-    return plugins.load(METRICS, plugins.load("reading.tasks", task).METRIC)
 
 
 def asked(task, sample, names=("cat", "dog", "sky", "grass", "cow")):
