@@ -95,7 +95,7 @@ def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("masks/*"))
 
 
-@pytest.mark.parametrize("layer", ["masks", "annotations"])
+@pytest.mark.parametrize("layer", ["masks", "annotations", "annotations/_log"])
 def test_leftovers_go_with_the_next_run_but_not_with_a_dry_one(synthgen, tmp_path: Path, layer: str) -> None:
     """Also in an input that is whole: another run may have finished it while the one that died was at it."""
     world.draw(tmp_path, images=8)

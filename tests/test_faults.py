@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from toys import world
+from toys import fatal, world
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 IMAGES = 48
@@ -77,6 +77,25 @@ def test_two_competing_runs_killed_ten_times(tmp_path: Path) -> None:
         for annotation in row
     ]
     assert sorted(ids) == [a["id"] for a in json.loads((tmp_path / "boxes.json").read_text())["annotations"]]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_each_change_of_the_store_is_whole_after_the_next(tmp_path: Path) -> None:
+    """Nothing half under a final name, and after one more run the same files as if nothing had happened, no others."""
+    world.draw(tmp_path, images=24)
+    calm, store = tmp_path / "calm", tmp_path / "store"
+    subprocess.run(command(tmp_path, calm, seconds=0), env=ENVIRONMENT, check=True, capture_output=True)
+    arguments = command(tmp_path, store, seconds=0)[3:]  # without python -m synthgen
+    told = subprocess.run(
+        [sys.executable, fatal.__file__, str(store), str(calm), *arguments],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    *rounds, last = told.stdout.splitlines()
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert last == f"undisturbed with code 0 after {len(rounds)} kills"
+    renamed = [line for line in rounds if " os.rename " in line]
+    for what in ("/annotations/.0000", "/annotations/_log/.images.json", "/masks/.0000", "/masks/_log/.status.json"):
+        assert any(what in line for line in renamed), f"no run was killed as it put {what} in place"
 
 
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:

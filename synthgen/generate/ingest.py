@@ -122,8 +122,8 @@ def ingest(
                 raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
             write_text(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
             complete = dataset.complete(files, layer) if layer != dataset.LAYERS[0] else None
+            note_images(store, name, split, layer, files.images)  # before the last shard: none comes after it
             committed = _write(store, chain([first], cuts), recipe, complete, set(present), tell)
-    note_images(store, name, split, layer, files.images)
     return _report(store, store.layer(name, split, layer), committed)
 
 

@@ -242,8 +242,9 @@ class ShardStore:
         return scratch_folder(self.folder(dataset, split, layer))
 
     def remove_leftovers(self, dataset: str, split: str, layer: str) -> int:
-        """Delete what writers killed on this machine left in a layer; returns how many files and folders it was."""
-        return remove_leftovers(self.folder(dataset, split, layer))
+        """Delete what writers killed on this machine left in a layer, and in its diary; returns how many it was."""
+        folder = self.folder(dataset, split, layer)
+        return remove_leftovers(folder) + remove_leftovers(folder / "_log")
 
     @contextlib.contextmanager
     def _open(self, shard: Shard) -> Iterator[pq.ParquetFile]:

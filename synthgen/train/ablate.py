@@ -17,7 +17,7 @@ from synthgen.errors import SynthgenError, did_you_mean, printable
 from synthgen.reading.check import Checked, NewBar, NoBar, check
 from synthgen.reading.layers import machines
 from synthgen.reading.manifest import SHELF, Manifest, Source, load
-from synthgen.records.files import new_file, write_text
+from synthgen.records.files import new_file, remove_leftovers, write_text
 from synthgen.train import evaluate, folder, loop
 from synthgen.train.differences import Difference, differences, told
 from synthgen.train.measured import Measured, printable_json, read
@@ -116,6 +116,7 @@ def ablate(
         def plan() -> None:
             for run, recipe in runs.items():  # all of them, before the first plan is another
                 folder.earlier(run, recipe, kind=loop.kind(recipe))
+            remove_leftovers(place)
             for run, text in texts.items():
                 write_text(_beside(run), text)
 
