@@ -19,6 +19,7 @@ from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import ofa
 from synthgen.generate.stages.captions import Captions
 from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
+from synthgen.networks.ofa.folder import side_of
 from synthgen.networks.ofa.model import Encoder, Ofa
 from synthgen.networks.ofa.preprocess import to_pixels
 from synthgen.networks.ofa.tokenizer import clean
@@ -338,6 +339,30 @@ def test_settled_options_say_which_weights_wherever_they_lie(folder, tmp_path):
     assert settled(elsewhere)["weights"] != found["weights"], "the tokenizer decides what is said"
 
 
+@pytest.mark.parametrize(
+    ("said", "side"),
+    [
+        ({"model": {"image_size": 96}}, 96),
+        ({"model": {"image_size": 96.0}}, None),
+        ({"model": {}}, None),  # the default, which is OFA's own
+        ({"model": []}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_side_is_what_a_checkpoint_learned_from_unless_it_is_said(folder, tmp_path, said, side):
+    """A stranger's file may say anything, and nothing."""
+    about = {} if said is None else {"about": json.dumps(said)}
+    own = tiny_ofa.checkpoint(tmp_path / "own", {**about, "model": tiny_ofa.speaking_weights(), "training": {}})
+    assert side_of(own / "pytorch_model.bin") == side
+    if side is None:
+        with pytest.raises(SynthgenError, match=r"^-O side=384 is more than this OFA's 112 pixels$"):
+            settled(own, side=0)
+    else:
+        assert settled(own, side=0)["side"] == side
+        assert settled(own, side=64)["side"] == 64
+
+
 def test_a_checkpoint_that_changed_since_the_job_began_is_told(folder, tmp_path):
     options = settled(folder)
     other = tiny_ofa.checkpoint(tmp_path / "other", {k: v + 0.01 for k, v in tiny_ofa.speaking_weights().items()})
@@ -370,7 +395,7 @@ def test_more_captions_than_beams_are_refused(folder):
         ({"batch_size": "0"}, r"^--batch-size 0 should be a number of images, or auto"),
         ({"device": "gpu"}, r"^--device gpu should be auto, cpu, cuda"),
         ({"side": 100}, r"^-O side=100 should be a multiple of 16, such as 384 or 512$"),
-        ({"side": 0}, r"^-O side=0 should be a multiple of 16"),
+        ({"side": -16}, r"^-O side=-16 should be a multiple of 16"),
         ({"side": 128}, r"^-O side=128 is more than this OFA's 112 pixels$"),
         ({"groups": 3}, r"^10 beams in 3 groups.*; see --num-beams"),
         ({"num_beams": 0}, r"^0 beams in 1 groups"),

@@ -352,7 +352,7 @@ def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = 
 
 def describer(path: Path):
     """The captioner of the generating wing."""
-    options = {"checkpoint": str(path), "device": "cpu", "side": 96, "num_beams": 5, "max_length": 16}
+    options = {"checkpoint": str(path), "device": "cpu", "num_beams": 5, "max_length": 16}
     return plugins.build("generate.captioners", "ofa", options)
 
 
@@ -387,6 +387,7 @@ def test_a_checkpoint_is_one_that_the_generating_wing_reads_also_of_an_average(w
     """Weights by the published names, the words beside them, tied tables once and alike."""
     done = trained(world, tmp_path / "averaged", steps=2, more=", ema: 0.9")
     speaker = describer(done.checkpoint)
+    assert speaker.side == 96, "it sees images as large as it learned from"
     network, _, held = captioner.load(done.checkpoint, device=CPU)
     assert held.kind == "captioner" and held.model["weights"] == str(world / "ofa")
     theirs = dict(speaker.network.named_parameters())

@@ -26,7 +26,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.networks.checkpoint import MoreThanWeightsError
 from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
-from synthgen.networks.ofa.folder import FETCH_WORDS, WEIGHTS, WORDS, lacking_words, weights_in
+from synthgen.networks.ofa.folder import FETCH_WORDS, WEIGHTS, WORDS, lacking_words, side_of, weights_in
 from synthgen.networks.ofa.folder import read as read_checkpoint
 from synthgen.networks.ofa.model import Ofa, Places, set_precision
 from synthgen.networks.ofa.positions import LONGEST
@@ -40,6 +40,9 @@ from synthgen.weights import sha256_of
 #: On CUDA: from so many GiB of free memory on, so many images at once, and boxes of `_BEAMS` beams; of more, fewer.
 _AUTO = ((40, 32, 256), (14, 16, 96), (0, 4, 24))
 _BEAMS = 10
+
+#: OFA's own, in pre-training.
+_SIDE = 384
 
 #: More find nothing better, and cost memory for each box.
 MOST_BEAMS = 128
@@ -59,7 +62,7 @@ def build(
     checkpoint: str = "",
     weights: str = "",
     precision: str = "fp32",
-    side: int = 384,
+    side: int = 0,
     num_beams: int = 10,
     groups: int = 1,
     diversity: float = 0.5,
@@ -78,7 +81,8 @@ def build(
             `synthgen train` writes them.
         weights: what `settle` says of it; "" = any.
         precision: fp32 or bf16.
-        side: the image is resized to a square of this side; 384 in pre-training, 512 in RefCOCO's fine-tuning.
+        side: the image is resized to a square of this side; 384 in pre-training, 512 in RefCOCO's fine-tuning. 0 = as
+            the checkpoint says, if `synthgen train` wrote it, else 384.
         num_beams: hypotheses that are followed; at least as many as captions are wanted.
         groups, diversity: diverse beam search, see `BeamSettings`.
         max_length: tokens of a caption.
@@ -99,7 +103,7 @@ def build(
     boxes = box_chunk if box_chunk > 0 else max(1, boxes * _BEAMS // max(_BEAMS, num_beams))
     portions = Portions(images if batch_size == "auto" else int(batch_size), boxes)
     source = f"ofa {name_of(network.numbers)}"
-    return OfaCaptioner(network, tokenizer, _settings(options), source=source, side=side, portions=portions)
+    return OfaCaptioner(network, tokenizer, _settings(options), source=source, side=options["side"], portions=portions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +201,13 @@ class OfaCaptioner:
 def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, dict[str, Tensor]]:
     """The options made definite, tokenizer and weights, once all are seen to go together; see `settle`."""
     check_options(options["device"], options["precision"], options["batch_size"])
-    settings, side = _settings(options), options["side"]
+    settings = _settings(options)
     if settings.beams > MOST_BEAMS:
         raise SynthgenError(f"--num-beams {settings.beams} should be at most {MOST_BEAMS}")
+    place, path = _place_of(options["checkpoint"])
+    side = options["side"] or side_of(path) or _SIDE
     if side < STRIDE or side % STRIDE:
         raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
-    place, path = _place_of(options["checkpoint"])
     try:
         read, tokenizer = read_checkpoint(path, path.parent)
     except MoreThanWeightsError as why:
@@ -218,7 +223,7 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
     weights = sha256(digests.encode()).hexdigest()
     if options["weights"] not in ("", weights):
         raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {place} ({weights})")
-    return {**options, "checkpoint": str(place), "weights": weights}, tokenizer, read
+    return {**options, "checkpoint": str(place), "weights": weights, "side": side}, tokenizer, read
 
 
 def _settings(options: dict[str, Any]) -> BeamSettings:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from torch import Tensor
 
-from synthgen.networks.checkpoint import MoreThanWeightsError, read_weights
+from synthgen.networks.checkpoint import MoreThanWeightsError, load, read_weights
 from synthgen.networks.ofa.tokenizer import OfaTokenizer, load_tokenizer
 from synthgen.networks.ofa.weights import numbers_of
 
@@ -53,3 +54,18 @@ def read(weights: Path, words: Path) -> tuple[dict[str, Tensor], OfaTokenizer]:
         kind = MoreThanWeightsError if isinstance(why, MoreThanWeightsError) else ValueError
         raise kind(f"{blamed}: {why}") from None
     return found, tokenizer
+
+
+def side_of(weights: Path) -> int | None:
+    """The side of the squares that a checkpoint of `synthgen train` has learned from, in pixels; None of other files.
+
+    It matters: the corners of boxes are told in bins of it.
+    """
+    if weights.suffix == ".safetensors":
+        return None
+    try:
+        content = load(weights)
+        side = json.loads(content["about"])["model"]["image_size"] if isinstance(content, dict) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return side if type(side) is int else None
