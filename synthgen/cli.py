@@ -19,12 +19,14 @@ from synthgen.options import DATA, STORE
 from synthgen.terminal import bar, say
 from synthgen.training import ablate, evaluate, predict, train
 
+_HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_HELP,
     help="Turn box-annotated image datasets into segmentation datasets with captions. Begin with `synthgen demo`.",
 )
 
@@ -248,7 +250,11 @@ def main(engine: Any = None, *, command: str | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app([command, *sys.argv[1:]] if command else None, obj=engine)
+        if command is None:
+            app()
+        else:  # alone, so that its help and its sentences speak of what was typed
+            own = typer.main.get_group(app).commands[command]
+            own.main(prog_name=f"python -m pipelines.{command}", obj=engine, **_HELP)
     except (SynthgenError, OSError) as why:
         sentence = refused(why) if isinstance(why, OSError) else str(why)
         if sentence is None:

@@ -69,7 +69,7 @@ Options = Annotated[
 Captioner = Annotated[
     str,
     typer.Option(
-        help="ofa, florence2 (both with --checkpoint FOLDER, best on a GPU); attributes (no weights: category, colour, "
+        help="ofa, florence2 (both with --checkpoint, best on a GPU); attributes (no weights: category, colour, "
         "size, place); or package.module of your own"
     ),
 ]
@@ -119,11 +119,14 @@ Checkpoint = Annotated[
 ]
 CaptionerCheckpoint = Annotated[
     Path | None,
-    typer.Option(help="Folder of the weights, which ofa and florence2 need; the README has a line that fetches each"),
+    typer.Option(
+        help="Folder of the weights, which ofa and florence2 need (the README has a line that fetches each); or, of ofa, "
+        "a file as `synthgen train` writes it"
+    ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Where to compute (default: auto)"),
+    typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute (default: auto)"),
 ]
 Precision = Annotated[
     str | None,

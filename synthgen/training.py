@@ -135,8 +135,9 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on the layers of a manifest's `eval:`.
 
-    Mask and box AP, PQ, mIoU, cIoU, maxF, each as its task has it and as its reference implementation reckons it, in
-    percent; and by which kind of query things and stuff were found. Under torchrun each process measures a part.
+    Mask and box AP, PQ, mIoU, cIoU, maxF, and of a captioner CIDEr and token F1, each as its task has it and as its
+    reference implementation reckons it, in percent; and by which kind of query things and stuff were found. Under
+    torchrun each process measures a part. The exit code is 1 if a layer has no image that could be measured.
 
     \b
     Example:

@@ -8,6 +8,7 @@ does not depend on which of them lies on this disk.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDERS = ("train2017", "val2017", "train2014", "val2014")
@@ -34,11 +35,11 @@ def with_folder(file_name: str) -> str:
     return f"{match[1]}/{file_name}" if match else file_name
 
 
-def find_folder(root: Path) -> Path:
+def find_folder(root: Path, names: Sequence[str] = FOLDERS) -> Path:
     """The folder that holds train2017/ or another of COCO's, for a dataset without photographs of its own.
 
     That is root, root/images, the `coco` beside root or, as RefCOCO's authors have it, the images/mscoco/images beside
     root; else root.
     """
     places = (root, root / "images", root.parent / "coco", root.parent / "images" / "mscoco" / "images")
-    return next((place for place in places for name in FOLDERS if (place / name).is_dir()), root)
+    return next((place for place in places for name in names if (place / name).is_dir()), root)

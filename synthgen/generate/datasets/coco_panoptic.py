@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.generate.datasets import Annotations, Categories, Files, Images
 from synthgen.generate.datasets._coco_json import stream
-from synthgen.generate.datasets._coco_photographs import key_by_name
+from synthgen.generate.datasets._coco_photographs import find_folder, key_by_name
 from synthgen.generate.datasets._loose import integer, number, pixels
 from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.images import ImageError, find, image_header, load_rgb
@@ -70,13 +70,15 @@ class _Category(msgspec.Struct):
 def files(root: Path, split: str, annotations: Path | None) -> Files:
     """The release's layout below `root`, or the JSON that `annotations` names with the PNG folder beside it.
 
+    Images are COCO's: root/<split>, or that of the `coco` beside root.
+
     Raises:
         SynthgenError: there is no such JSON.
     """
     json = annotations or root / "annotations" / f"panoptic_{split}.json"
     if not json.is_file():
         raise SynthgenError(f"no file {json}; put the release's JSON there, or name it with --annotations")
-    images, folder = root / split, json.with_suffix("")
+    images, folder = find_folder(root, (split,)) / split, json.with_suffix("")
     return Files(
         sources={"panoptic": json, **({"segments": folder} if folder.is_dir() else {})},
         images=images if images.is_dir() else root,

@@ -21,7 +21,7 @@ TAKES = "captions"
 MAIN = "CIDEr"
 
 #: The package that counts, and what installs it.
-_PACKAGE, _INSTALL = "pycocoevalcap", "pip install 'synthgen[captioner]'"
+_PACKAGE, _INSTALL = "pycocoevalcap", "pip install pycocoevalcap"
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
