@@ -63,7 +63,6 @@ SHELVES = {
     "synthgen.generate.stages",
     "synthgen.reading.tasks",
     "synthgen.train.metrics",
-    "synthgen.review.exports",
 }
 PLUGIN_MAY_IMPORT = _WING - {"synthgen.plugins"}
 

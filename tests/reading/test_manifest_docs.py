@@ -54,7 +54,7 @@ def choices(section: str, key: str) -> tuple[str, ...]:
     while hints:
         hint = hints.pop()
         if get_origin(hint) is Literal:
-            found += get_args(hint)
+            found += map(str, get_args(hint))
         else:
             hints += get_args(hint)
     return tuple(found)
