@@ -2,9 +2,9 @@
 
     python benchmarks/ingest.py [--scale 0.1] [--folder DIR] [--no-baselines]
 
-Writes such a file (at scale 1: 1.74 M images, 25.4 M boxes in arbitrary order, 5.6 GB) into a temporary folder, reads it
-in each way in a process of its own, one after the other, and prints seconds, peak memory and their ratios. Ours is the
-whole ingest: digest, audit, sorted and synced Parquet shards; the others only parse, pycocotools also indexes.
+Writes such a file (at scale 1: 1.74 M images, 25.4 M boxes in arbitrary order, 5.6 GB) into a temporary folder, reads
+it in each way in a process of its own, one after the other, and prints seconds, peak memory and their ratios. Ours is
+the whole ingest: digest, audit, sorted and synced Parquet shards; the others only parse, pycocotools also indexes.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ Checkpoint = Annotated[
 CaptionerCheckpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the weights, which ofa and florence2 need (the README has a line that fetches each); or, of ofa, "
-        "a file as `synthgen train` writes it"
+        help="Folder of the weights, which ofa and florence2 need (the README has a line that fetches each); or, of "
+        "ofa, a file as `synthgen train` writes it"
     ),
 ]
 Device = Annotated[

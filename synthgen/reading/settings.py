@@ -104,6 +104,9 @@ class Model(Section):
         denoising: most groups of noised objects that are learned from beside the queries (DN-DETR; fewer where an image
             has many objects: 100 noised ones is the most); 0 = none.
         dim: of queries and memory; encoder_layers, decoder_layers: of the pixel decoder and of the decoder.
+        levels: of the features that both attend to: 3 of strides 8 to 32, 4 and one of 64, 5 and one of 4, as Mask
+            DINO's Swin-L has them, for four times the places. encoder_feedforward: None = 4 dim; Mask DINO's larger
+            ones have 2048.
         text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it learns with the rest.
     """
 
@@ -118,6 +121,8 @@ class Model(Section):
     dim: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
     encoder_layers: Annotated[int, Field(ge=1, le=100)] = 6
     decoder_layers: Annotated[int, Field(ge=1, le=100)] = 9
+    levels: Literal[3, 4, 5] = 4
+    encoder_feedforward: Annotated[int | None, Field(ge=32, le=65_536)] = None
     text_encoder: Annotated[str, AfterValidator(_text_encoder)] = "clip_b"
     train_text_encoder: bool = False
 

@@ -25,6 +25,9 @@ from synthgen.records.geometry import checked_runs, clip_xyxy, decode_mask
 from synthgen.records.resample import resize
 from synthgen.records.sample import Rle
 
+#: A view takes so little of a box, in pixels, that all of it is seen.
+_CUT = 0.5
+
 #: What padding is painted with, and what a turn brings in from outside the image; near the mean that is subtracted.
 PADDING = 128
 
@@ -38,7 +41,7 @@ class Example:
         texts: the label space; left and right exchanged where the image is mirrored.
         labels: int64 [n], indices into `texts`.
         boxes_xyxy: float32 [n, 4], absolute pixels, within `size`; read off the mask (exclusive ends) where there is
-            one, else the source's box moved.
+            one, else the source's box moved; that as well where a machine drew the mask into it and all of it is seen.
         has_mask: bool [n].
         masks: bool [m, H, W], of the objects that have one, in their order; nothing on padding.
         mask_weights: float32 [n] in [0, 1].
@@ -62,7 +65,7 @@ class Example:
 
 
 def train_view(image: NDArray[np.uint8], target: Target, kind: str, augment: Augment, rng: random.Random) -> Example:
-    """A view for training, drawn as `synthgen.reading.augment` says; it is mirrored only where all texts allow it.
+    """A view for training, drawn as `synthgen.reading.augment` says; mirrored only where the texts of objects allow it.
 
     Args:
         image: uint8 [H, W, 3], RGB, the original.
@@ -73,7 +76,7 @@ def train_view(image: NDArray[np.uint8], target: Target, kind: str, augment: Aug
         ValueError: there is no such kind.
     """
     categories = _categories(image.shape[:2], target) if kind == "semantic" and augment.max_category_area < 1 else None
-    may_flip = mirrored(target.texts) is not None
+    may_flip = mirrored([target.texts[label] for label in set(target.labels.tolist())]) is not None
     view = draw(kind, image.shape[:2], augment, rng, may_flip=may_flip, categories=categories)
     return look(image, target, view)
 
@@ -100,18 +103,21 @@ def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
         SynthgenError: a mask is not of the image's size, or its runs are not.
         ValueError: the view is mirrored, and a text forbids that.
     """
-    texts = mirrored(target.texts) if view.flip else target.texts
-    if texts is None:
-        raise ValueError("a mirrored view of texts whose sides cannot be exchanged")
+    texts = _mirrored(target) if view.flip else target.texts
     places = _places(image.shape[:2], view)
     masks = np.zeros((sum(rle is not None for rle in target.masks), *view.canvas), np.bool_)  # untouched, not in memory
-    boxes = _moved(target.boxes_xyxy, image.shape[:2], view).astype(np.float32)
+    moved = _moved(target.boxes_xyxy, image.shape[:2], view)
+    boxes = clip_xyxy(moved, *view.size).astype(np.float32)
+    whole = np.zeros(len(boxes), np.bool_)
+    if not view.degrees:  # a turned box is around its object no more
+        whole[list(target.prompts)] = np.abs(moved - boxes).max(axis=1)[list(target.prompts)] < _CUT
     kept, drawn = [], 0
     for i, rle in enumerate(target.masks):
         box = boxes[i] if rle is None else _drawn(rle, places, masks[drawn])
         if box is None or (rle is None and min(box[2] - box[0], box[3] - box[1]) < 1):
             continue
-        boxes[i] = box
+        if not whole[i]:
+            boxes[i] = box
         kept.append(i)
         drawn += rle is not None
     ignore = np.zeros(view.canvas, np.bool_)
@@ -253,7 +259,7 @@ def _part(rle: Rle, places: _Places) -> tuple[NDArray[np.bool_], int, int] | Non
 
 
 def _moved(boxes_xyxy: NDArray[np.float32], size: tuple[int, int], view: View) -> NDArray[np.float64]:
-    """The boxes in the view, clipped to it: float64 [n, 4]; of a turned view, the boxes around the turned boxes."""
+    """The boxes in the view's frame, beyond it too: float64 [n, 4]; of a turned view, those around the turned boxes."""
     boxes = boxes_xyxy.astype(np.float64)
     if view.flip:
         boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
@@ -264,7 +270,19 @@ def _moved(boxes_xyxy: NDArray[np.float32], size: tuple[int, int], view: View) -
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     else:
         boxes -= np.array([view.left, view.top] * 2)
-    return clip_xyxy(boxes, *view.size)
+    return boxes
+
+
+def _mirrored(target: Target) -> tuple[str, ...]:
+    """The texts of the mirror image; what is not there, and cannot be told, is not there in it either.
+
+    Raises:
+        ValueError: that of an object cannot be told.
+    """
+    found = [mirrored([text]) for text in target.texts]
+    if any(found[label] is None for label in target.labels.tolist()):
+        raise ValueError("a mirrored view of texts whose sides cannot be exchanged")
+    return tuple(text if new is None else new[0] for text, new in zip(target.texts, found, strict=True))
 
 
 def _categories(size: tuple[int, int], target: Target) -> NDArray[np.int32]:

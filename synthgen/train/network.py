@@ -56,6 +56,8 @@ def build(
             conditional=model.conditional_queries if model.queries != "learnable" else 0,
             learnable=model.learnable_queries if model.queries != "conditional" else 0,
             dim=model.dim,
+            levels=model.levels,
+            encoder_feedforward=model.encoder_feedforward,
             encoder_layers=model.encoder_layers,
             decoder_layers=model.decoder_layers,
             exchange=model.exchange,

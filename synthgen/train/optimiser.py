@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from synthgen.reading.settings import Schedule
 
-#: Tables that are looked up, and are not pulled to zero; as are norms and single numbers.
+#: Tables that are looked up and are no `nn.Embedding`. None is pulled to zero, nor are norms and single numbers: of a
+#: row that no image asks for nothing else would be left in time.
 _TABLES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")
 
 
@@ -25,10 +26,10 @@ def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, 
     Returns:
         AdamW's groups; "initial_lr" is the rate that `set_rates` goes by.
     """
-    norms = {
+    undecayed = {
         f"{name}.{own}" if name else own
         for name, part in module.named_modules()
-        if "norm" in type(part).__name__.lower()
+        if isinstance(part, nn.Embedding) or "norm" in type(part).__name__.lower()
         for own, _ in part.named_parameters(recurse=False)
     }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -36,7 +37,7 @@ def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, 
         if not parameter.requires_grad:
             continue
         rate = next((rate for start, rate in rates.items() if name.startswith(start)), schedule.lr)
-        free = name in norms or parameter.dim() == 0 or name.endswith(_TABLES)
+        free = name in undecayed or parameter.dim() == 0 or name.endswith(_TABLES)
         if not rate:
             parameter.requires_grad_(False)
         else:

@@ -89,7 +89,7 @@ def look(
     network: MQFormer,
     batch: Batch,
     texts: Sequence[Sequence[str]],
-    names: Sequence[bool],
+    names: Sequence[bool | Sequence[bool]],
     *,
     precision: str = "fp32",
     stuff: frozenset[str] = frozenset(),

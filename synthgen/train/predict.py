@@ -137,7 +137,8 @@ def predict(
     if not texts:
         raise SynthgenError(f"{checkpoint} has learned no names of categories, only phrases; say what to look for")
     shorter, longer = sides(short, long, held.eval_size)
-    names = set(texts) <= set(held.names)
+    learned = set(held.names)
+    names = [text in learned for text in texts]  # each as it was learned, whatever else is asked for
     seen = look(network, pixels, texts, names=names, precision=precision, short=shorter, long=longer)
     likely = outputs.boxes(seen, every_text=True)
     every = outputs.instances(seen, every_text=True) if held.masks else likely
@@ -166,12 +167,12 @@ def look(
     pixels: NDArray[np.uint8],
     texts: Sequence[str],
     *,
-    names: bool,
+    names: bool | Sequence[bool],
     precision: str = "fp32",
     short: int = 800,
     long: int = 1333,
 ) -> outputs.Prediction:
-    """What the network says of an image, uint8 [H, W, 3]; `names` = the texts are names of categories."""
+    """What the network says of an image, uint8 [H, W, 3]; `names`: see `MQFormer.forward`."""
     nothing = Target(
         tuple(texts), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), None, ()
     )

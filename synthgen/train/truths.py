@@ -21,6 +21,11 @@ def truths(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[T
             mask_weights=target["mask_weights"].to(device, non_blocking=True),
             ignore=target["ignore"].to(device, non_blocking=True),
             ignores=bool(target["ignore"].any()),
+            extent=_extent(*target["size"], *target["ignore"].shape[-2:]).to(device, non_blocking=True),
         )
         for target in targets
     ]
+
+
+def _extent(height: int, width: int, padded_height: int, padded_width: int) -> torch.Tensor:
+    return torch.tensor([width / padded_width, height / padded_height])

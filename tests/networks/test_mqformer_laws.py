@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from synthgen.networks.mqformer import backbone, text_encoder
 from synthgen.networks.mqformer.criterion import Sampling
@@ -109,10 +110,11 @@ class Patches(nn.Module):
         return [patches(images) for patches in self.each]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "levels"), [*((kind, 4) for kind in KINDS), ("mixed", 3), ("mixed", 5)])
 @pytest.mark.parametrize(("size", "least"), [((64, 96), (64, 96)), ((50, 90), (64, 96)), ((20, 64), (32, 64))])
-def test_behind_the_backbone_padding_changes_nothing(kind, size, least):
-    network = small(kind, body=Patches()).eval()
+def test_behind_the_backbone_padding_changes_nothing(kind, levels, size, least):
+    network = small(kind, body=Patches(), levels=levels).eval()
+    assert len(network.pixel_decoder.input_proj) == levels
     image = pictures(1, size)
     height, width = size[0] // 4, size[1] // 4
     with torch.no_grad():
@@ -154,6 +156,22 @@ def test_a_batch_is_its_images_one_by_one(kind):
                 assert torch.allclose(a.logits[i], b.logits[0], atol=1e-4)
                 assert torch.allclose(a.boxes[i], b.boxes[0], atol=1e-4)
                 assert torch.allclose(a.mask_logits[i], b.mask_logits[0], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_behind_the_backbone_padding_changes_no_loss(kind):
+    """Masks are compared where the image is, as many points as without padding; but for the last pixel before it."""
+    network, image, truth = small(kind, body=Patches(), denoising=2).eval(), pictures(1), objects(4)
+    found = []
+    for size in (SIZE, (160, 256)):
+        whole, padding = canvas(image, size)
+        pads = (0, size[1] - SIZE[1], 0, size[0] - SIZE[0])
+        laid = {name: functional.pad(truth[name], pads) for name in ("masks", "ignore")}
+        extent = torch.tensor([SIZE[1] / size[1], SIZE[0] / size[0]])
+        one = Truth(**{**truth, **laid, "extent": extent})
+        with torch.no_grad():
+            found.append({n: v.item() for n, v in totals(network, whole, [one], padding=padding).items()})
+    assert found[0] == pytest.approx(found[1], rel=0.02)
 
 
 def test_the_order_of_objects_changes_nothing():

@@ -177,10 +177,20 @@ def test_points_of_the_losses(golden, monkeypatch):
     logits = torch.cat([g["pred_masks"][i][g[f"match{i}.query"]] for i in (0, 1)])
     masks = torch.cat([g[f"target{i}.masks"][g[f"match{i}.target"]] for i in (0, 1)]).float()
     monkeypatch.setattr(torch, "rand", Draws(g["loss.rand_oversampled"], g["loss.rand_random"]))
-    points = uncertain_points(logits, 128, oversample=3.0, importance=0.75)
+    points = uncertain_points(logits, torch.ones(len(logits), 2), 128, oversample=3.0, importance=0.75)
     assert near(points, g["loss.point_coords"])
     assert near(sample_points(logits, points), g["loss.point_logits"])
     assert near(sample_points(masks, points), g["loss.point_labels"])
+
+
+def test_points_of_the_losses_lie_in_the_image_and_not_in_its_padding():
+    """All of them, however sure of itself the network is where the image is, and unsure where it pads."""
+    logits = torch.full((2, 32, 32), 9.0)
+    logits[0, :, 8:], logits[1, 4:] = 0.0, 0.0
+    extent = torch.tensor([[0.25, 1.0], [1.0, 0.125]])
+    points = uncertain_points(logits, extent, 400, oversample=3.0, importance=0.75)
+    assert points.shape == (2, 400, 2) and bool((points <= extent[:, None]).all())
+    assert near(points.amax(1), extent, 0.02), "and everywhere in it"
 
 
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))

@@ -183,6 +183,24 @@ def test_what_has_no_name_is_neither_positive_nor_negative():
     assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c") | pixels(PARK, "d")))
 
 
+def test_boxes_into_which_a_machine_drew_are_told_apart():
+    """The people's own box serves then, whatever became of the mask; not where the box was read off a mask."""
+    drawn = {"mask_source": "sam vit_h"}
+    sample = park(p=drawn, d={"mask_source": "human"}, c=drawn, s=drawn)
+    target = learn(instance, sample)
+    assert named(target) == ["person", "dog"] and target.prompts == (0,)
+    assert learn(panoptic, sample).prompts == (0,), "stuff is united"
+    assert learn(referring, sample).prompts == tuple(
+        i for i, ids in enumerate(learn(referring, sample).annotation_ids) if ids == (1,)
+    )
+    assert learn(instance, park(p={**drawn, "flags": ("degenerate",)})).prompts == ()
+    assert learn(instance, park(p={**drawn, "segmentation": None})).prompts == ()
+    assert learn(instance, park(p={"mask_source": None})).prompts == (), "nobody knows who drew it"
+    person = sample.annotations[0]
+    twice = scene(PARK, [person, replace(person, id=9, segmentation=None, mask_source=None)])
+    assert learn(instance, twice).prompts == (0,)
+
+
 def test_two_of_one_box_category_and_mask_are_one_object():
     first = park().annotations[0]
     twice = replace(first, id=9, flags=("duplicate",), captions=())

@@ -414,6 +414,13 @@ def test_groups_of_parameters(tmp_path):
     assert not parameter_groups(learner.module, manifest.schedule, {"": 0.0})
 
 
+def test_words_that_no_image_names_do_not_fade():
+    """Weight decay would take a table's rows to zero that have no gradient."""
+    tables = torch.nn.ModuleDict({"words": torch.nn.Embedding(4, 2), "linear": torch.nn.Linear(2, 2)})
+    groups = parameter_groups(tables, Schedule(weight_decay=0.1), {})
+    assert {len(own["params"]): own["weight_decay"] for own in groups} == {1: 0.0, 2: 0.1}
+
+
 def test_a_moving_average():
     module = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from toys import gallery
 
+from synthgen.networks.mqformer.text_encoder import TextEncoder
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
 from synthgen.train.checkpoint import read, save
@@ -35,6 +36,22 @@ def synthgen(synthgen, tmp_path: Path):
 
 def said(name: str) -> dict:
     return json.loads(Path("predictions", f"{name}.png.found.json").read_text())
+
+
+def test_a_name_is_asked_for_as_it_was_learned_whatever_else_is(synthgen, monkeypatch):
+    """A name goes into templates, a phrase does not; a phrase beside it changes nothing of it."""
+    asked = []
+    embed = TextEncoder.forward
+
+    def noted(self, texts, names=False):
+        asked.append(dict(zip(texts, names, strict=True)))
+        return embed(self, texts, names)
+
+    monkeypatch.setattr(TextEncoder, "forward", noted)
+    for prompts in (gallery.NAMES[:2], (*gallery.NAMES[:2], "the left one"), ()):
+        assert synthgen("predict", "photos/1.png", *prompts, *OPTIONS)[0] == 0
+    known = dict.fromkeys(gallery.NAMES[:2], True)
+    assert asked == [known, {**known, "the left one": False}, dict.fromkeys(gallery.NAMES, True)]
 
 
 def test_prompts_are_found_drawn_and_written(synthgen):

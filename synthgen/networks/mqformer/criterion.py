@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from synthgen.networks.mqformer.boxes import cxcywh_to_xyxy, generalised_iou
-from synthgen.networks.mqformer.matcher import ALPHA, Truth, Weights, match
+from synthgen.networks.mqformer.matcher import ALPHA, Truth, Weights, extent_of, match
 from synthgen.networks.mqformer.points import sample_bits, sample_points, uncertain_points
 from synthgen.networks.mqformer.predictions import Predictions
 
@@ -40,7 +40,7 @@ class _Wanted:
         first: for each image, its first object.
         labels: int64 [N]; boxes: float32 [N, 4] CXCYWH.
         masks: bool [M, H, W]; place: int64 [N], whose mask is where; weights: float32 [N], 0 of an object without one.
-        image: int64 [N], whose image is which; ignore: bool [B, H, W].
+        image: int64 [N], whose image is which; ignore: bool [B, H, W]; extent: float32 [B, 2].
         some_masks, some_ignored: for each image, whether it has any masks, and whether any of it is ignored.
     """
 
@@ -52,6 +52,7 @@ class _Wanted:
     weights: Tensor
     image: Tensor
     ignore: Tensor
+    extent: Tensor
     some_masks: list[bool]
     some_ignored: list[bool]
 
@@ -69,6 +70,7 @@ def _wanted(truths: Sequence[Truth]) -> _Wanted:
         image=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(truths)]),
         some_masks=[len(truth["masks"]) > 0 for truth in truths],
         ignore=torch.stack([truth["ignore"] for truth in truths]),
+        extent=torch.stack([extent_of(truth) for truth in truths]),
         some_ignored=[truth["ignores"] if "ignores" in truth else bool(truth["ignore"].any()) for truth in truths],
     )
 
@@ -179,8 +181,8 @@ def _mask_losses(
         return {"mask": nothing, "dice": nothing}
     with torch.no_grad():
         points = uncertain_points(
-            guess, sampling.points, oversample=sampling.oversample, importance=sampling.importance,
-            generator=generator,
+            guess, wanted.extent[wanted.image[chosen]], sampling.points, oversample=sampling.oversample,
+            importance=sampling.importance, generator=generator,
         )  # fmt: skip
         there = sample_bits(wanted.masks, wanted.place[chosen], points)
         counts = torch.ones_like(there)

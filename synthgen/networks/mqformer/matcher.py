@@ -28,7 +28,8 @@ class Truth(TypedDict):
     labels: int64 [n], indices into the image's texts. boxes: float32 [n, 4] CXCYWH, in parts of the unpadded image.
     has_mask: bool [n]. masks: bool [m, H, W], in order, with the batch's padding. mask_weights: float32 [n].
     ignore: bool [H, W], where no mask is right or wrong. ignores: whether that is anywhere, by those who know: a GPU
-    would be waited for to find out.
+    would be waited for to find out. extent: float32 [2], the part of the padded width and height that is image, where
+    masks are compared; all of it, if it is not said.
     """
 
     labels: Tensor
@@ -38,6 +39,7 @@ class Truth(TypedDict):
     mask_weights: Tensor
     ignore: Tensor
     ignores: NotRequired[bool]
+    extent: NotRequired[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def match(
     device = layers[0].boxes.device
     found = []
     for i, truth in enumerate(truths):
-        drawn = torch.rand(1, points, 2, generator=generator, device=device)
+        drawn = torch.rand(1, points, 2, generator=generator, device=device) * extent_of(truth)
         cost = costs(
             torch.stack([layer.logits[i] for layer in layers]),
             torch.stack([layer.boxes[i] for layer in layers]),
@@ -151,6 +153,11 @@ def match(
     split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
     each = [(queries, objects) for queries, objects in split]
     return [each[i : i + len(truths)] for i in range(0, len(each), len(truths))]
+
+
+def extent_of(truth: Truth) -> Tensor:
+    """Its `extent`, or all of the canvas: float32 [2]."""
+    return truth["extent"] if "extent" in truth else truth["boxes"].new_ones(2)
 
 
 def _at(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:

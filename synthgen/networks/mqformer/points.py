@@ -50,12 +50,19 @@ def sample_bits(maps: Tensor, which: Tensor, points: Tensor) -> Tensor:
 
 
 def uncertain_points(
-    logits: Tensor, count: int, *, oversample: float, importance: float, generator: torch.Generator | None = None
+    logits: Tensor,
+    extent: Tensor,
+    count: int,
+    *,
+    oversample: float,
+    importance: float,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Points where a prediction is least sure of itself, and some anywhere.
 
     Args:
         logits: [N, h, w].
+        extent: float32 [N, 2], the part of the width and of the height in which points are drawn: what is beyond pads.
         count: points a mask; oversample: how many times as many are drawn to choose from; importance: the share of
             `count` that is chosen by its small |logit|. The others are drawn anew, anywhere.
 
@@ -63,9 +70,9 @@ def uncertain_points(
         [N, count, 2]; see `sample_points`.
     """
     number, chosen = len(logits), int(importance * count)
-    drawn = torch.rand(number, int(count * oversample), 2, generator=generator, device=logits.device)
+    drawn = torch.rand(number, int(count * oversample), 2, generator=generator, device=logits.device) * extent[:, None]
     doubt = -sample_points(logits, drawn).abs()
     best = doubt.topk(chosen, dim=1).indices
     least_sure = drawn.gather(1, best[..., None].expand(-1, -1, 2))
-    anywhere = torch.rand(number, count - chosen, 2, generator=generator, device=logits.device)
+    anywhere = torch.rand(number, count - chosen, 2, generator=generator, device=logits.device) * extent[:, None]
     return torch.cat([least_sure, anywhere], dim=1)

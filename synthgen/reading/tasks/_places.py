@@ -15,7 +15,7 @@ Rules that hold for every task:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -42,12 +42,14 @@ class Place:
         box_xyxy: inside the image, with an area in float32; absolute pixels.
         mask: with one pixel or more; None = only the box is known.
         gaps: boxes of those of `annotations` that have no mask, where others have: there the mask may be short.
+        has_own_box: `box_xyxy` is an annotation's, clipped; else it was read off the mask, or is around several.
     """
 
     annotations: tuple[Annotation, ...]
     box_xyxy: Box
     mask: Rle | None
     gaps: tuple[Box, ...] = field(default=())
+    has_own_box: bool = False
 
     @property
     def category(self) -> str:
@@ -60,6 +62,12 @@ class Place:
     @property
     def is_thing(self) -> bool:
         return self.annotations[0].isthing
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a machine drew the mask into the box, which people gave; not of several places as one."""
+        own = {a.mask_source for a in self.annotations if a.segmentation is not None}
+        return self.mask is not None and self.has_own_box and own.isdisjoint(("human", None))
 
     @property
     def is_part(self) -> bool:
@@ -82,10 +90,9 @@ def places(sample: Sample) -> list[Place]:
     found = []
     for annotation, box in zip(annotations, _boxes(annotations, height, width), strict=True):
         mask = _mask(sample, annotation)
-        if box is None and mask is not None:
-            box = rle_bbox_xyxy(mask)
-        if box is not None:
-            found.append(Place((annotation,), box, mask))
+        place = rle_bbox_xyxy(mask) if box is None and mask is not None else box
+        if place is not None:
+            found.append(Place((annotation,), place, mask, has_own_box=box is not None))
     return found
 
 
@@ -101,7 +108,7 @@ def distinct(found: Iterable[Place]) -> list[Place]:
         for group in of_box.values():
             members = [a for place in (*group, *bare) for a in place.annotations]
             bare = []
-            joined.append(Place(tuple(sorted(members, key=_id)), group[0].box_xyxy, group[0].mask))
+            joined.append(replace(group[0], annotations=tuple(sorted(members, key=_id))))
     return sorted(joined, key=lambda place: place.annotations[0].id)
 
 
@@ -148,6 +155,7 @@ def target_of(objects: Sequence[Place], names: Sequence[str], texts: tuple[str, 
         mask_weights=np.ones(len(objects), np.float32),
         ignore=None if ignore is None or is_empty(ignore) else ignore,
         annotation_ids=tuple(tuple(a.id for a in place.annotations) for place in objects),
+        prompts=tuple(i for i, place in enumerate(objects) if place.is_prompt),
     )
 
 
