@@ -34,7 +34,8 @@ import torch
 from synthgen.devices import device_of
 from synthgen.generate import ingest
 from synthgen.generate.datasets import coco, semantic_folder
-from synthgen.reading.manifest import EvalSource, load
+from synthgen.reading.manifest import load
+from synthgen.reading.sources import EvalSource
 from synthgen.records.files import write_text
 from synthgen.records.store import ShardStore
 from synthgen.train import checkpoint, loop

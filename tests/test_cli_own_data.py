@@ -16,7 +16,7 @@ from toys import world
 from synthgen.errors import SynthgenError
 from synthgen.reading import hints, leakage
 from synthgen.reading.check import check
-from synthgen.reading.manifest import EvalSource
+from synthgen.reading.sources import EvalSource
 from synthgen.records.store import ShardStore
 
 Typed = Callable[..., tuple[int, str, str]]

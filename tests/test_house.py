@@ -86,7 +86,10 @@ GATES: dict[str, list[str]] = {
     "cv2": ["synthgen/generate/segmenters/grabcut.py", "synthgen/reading/transforms.py", "synthgen/reading/colour.py"],
     "scipy": ["synthgen/networks/mqformer/matcher.py"],
     "pyarrow": [f"synthgen/records/{name}.py" for name in ("schema", "columns", "store")],
-    "pydantic": ["synthgen/reading/manifest.py", "synthgen/reading/settings.py", "synthgen/train/checkpoint.py"],
+    "pydantic": [
+        *(f"synthgen/reading/{name}.py" for name in ("manifest", "sources", "settings")),
+        "synthgen/train/checkpoint.py",
+    ],
     "yaml": ["synthgen/reading/document.py"],
     "PIL": [f"synthgen/records/{name}.py" for name in ("images", "drawing", "sheet", "resample")],
     "pycocotools": ["synthgen/records/geometry.py", "synthgen/train/metrics/*.py"],

@@ -21,8 +21,9 @@ from toys.waits import waits
 from synthgen import plugins
 from synthgen.networks.mqformer.text_encoder import bundled
 from synthgen.reading.check import NoBar
-from synthgen.reading.manifest import EvalSource, Manifest, Source
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.settings import Captioner, Schedule
+from synthgen.reading.sources import EvalSource, Source
 from synthgen.records.geometry import decode_mask
 from synthgen.train import checkpoint, evaluate, loop, predict
 from synthgen.train.captioner import Captioning

@@ -38,7 +38,7 @@ class Augment:
     """What a manifest's `augment:` may set; the defaults are the reference's, or said to be ours.
 
     Attributes:
-        flip: the chance of a mirrored view, where no text forbids it; all kinds.
+        flip: the chance of a mirrored view, where no text of an object forbids it; all kinds.
         size: side of the square that a jittered or whole view lies in, in pixels.
         scale: of the jitter: the longer side, in units of `size`.
         whole_scale: the same of whole views; at most 1, or a part would be lost.

@@ -22,8 +22,9 @@ from synthgen.reading import guards
 from synthgen.reading.hints import absent
 from synthgen.reading.layers import Holding, kept, learning, look, measuring, unmirrored
 from synthgen.reading.leakage import Scanned
-from synthgen.reading.manifest import SHELF, UNKNOWN, EvalSource, Manifest, Source, draft
+from synthgen.reading.manifest import Manifest, draft
 from synthgen.reading.mistakes import Mistake, Place
+from synthgen.reading.sources import SHELF, UNKNOWN, EvalSource, Reading, Source
 from synthgen.records.diary import images_folder
 from synthgen.records.images import ImageError, find
 from synthgen.records.store import ShardStore
@@ -62,7 +63,7 @@ class Row:
         folder: where its images are.
     """
 
-    source: EvalSource
+    source: Reading
     chance: float | None
     held: Holding
     excluded: int
@@ -139,7 +140,7 @@ def check(path: Path, *, store: Path | None = None, bar: NewBar = NoBar) -> Chec
         raise given.error(found.mistakes)
     if given.manifest.augment.flip:
         for at, source in sources.items():
-            remarks = unmirrored(source, found.held[at], plugins.load(SHELF, source.task).METRIC)
+            remarks = unmirrored(found.held[at], plugins.load(SHELF, source.task).METRIC)
             found.warnings += [Mistake((*at, remark.key), remark.what) for remark in remarks]
     ratios = sum(source.ratio for source in sources.values())
     rows = [
@@ -160,7 +161,7 @@ def check(path: Path, *, store: Path | None = None, bar: NewBar = NoBar) -> Chec
     )
 
 
-def _look(house: ShardStore, at: Place, source: EvalSource, known: list[str], found: _Found) -> None:
+def _look(house: ShardStore, at: Place, source: Reading, known: list[str], found: _Found) -> None:
     """Read the headers of a source's shards, find its images, and hold both against its task."""
     if source.shards not in known:
         found.mistakes.append(Mistake((*at, "shards"), absent(house, source, known)))
@@ -207,7 +208,7 @@ def _look(house: ShardStore, at: Place, source: EvalSource, known: list[str], fo
         found.mistakes.append(Mistake((*at, "images"), str(why)))
 
 
-def _images(house: ShardStore, source: EvalSource, held: Holding) -> tuple[Path, list[str]]:
+def _images(house: ShardStore, source: Reading, held: Holding) -> tuple[Path, list[str]]:
     """The folder of a source's images, and which of the first are not in it.
 
     Raises:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError, did_you_mean
-from synthgen.reading.manifest import EvalSource, default_store
+from synthgen.reading.manifest import default_store
+from synthgen.reading.sources import Reading
 from synthgen.records.diary import images_folder
 from synthgen.records.store import ShardStore
 
@@ -28,7 +29,7 @@ def of_store(root: Path) -> str:
     return "" if os.path.abspath(root) == os.path.abspath(default_store()) else f" --store {shlex.quote(str(root))}"  # noqa: PTH100
 
 
-def richer(store: ShardStore, source: EvalSource, stage: str) -> str:
+def richer(store: ShardStore, source: Reading, stage: str) -> str:
     """The command that adds masks, or captions, to the layer of a source.
 
     Args:
@@ -40,7 +41,7 @@ def richer(store: ShardStore, source: EvalSource, stage: str) -> str:
     return f"`synthgen {stage} {options} --reads {layer}{another}{of_store(store.root)}`"
 
 
-def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
+def absent(store: ShardStore, source: Reading, known: Sequence[str]) -> str:
     """A sentence for a layer that the store does not have.
 
     Args:
@@ -61,7 +62,7 @@ def absent(store: ShardStore, source: EvalSource, known: Sequence[str]) -> str:
     return f"{what}; make it: `synthgen {stage or 'ingest'} {options}{option}{of_store(store.root)}`"
 
 
-def _dataset(store: ShardStore, source: EvalSource, *, ingests: bool) -> str:
+def _dataset(store: ShardStore, source: Reading, *, ingests: bool) -> str:
     """The options that name a source's dataset.
 
     Args:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from synthgen.language.sides import mirrored
 from synthgen.reading.hints import richer
-from synthgen.reading.manifest import EvalSource, Source
 from synthgen.reading.mistakes import short
+from synthgen.reading.sources import Reading, Source
 from synthgen.reading.thresholds import SCORES, accepted
 from synthgen.records.store import Column, Shard, ShardStore
 
@@ -87,7 +87,7 @@ class Holding:
         return between
 
 
-def look(store: ShardStore, source: EvalSource) -> Holding:
+def look(store: ShardStore, source: Reading) -> Holding:
     """Read the headers of the shards that a source takes.
 
     Raises:
@@ -127,7 +127,7 @@ def kept(store: ShardStore, source: Source, held: Holding) -> dict[str, float]:
     return {kind: 1 - refused[kind] / count for kind, count in every.items() if count and kind in kinds}
 
 
-def machines(source: EvalSource, held: Holding, metric: str) -> list[str]:
+def machines(source: Reading, held: Holding, metric: str) -> list[str]:
     """What a source learns from, or measures by, that machines made, wholly or in part: "masks by human and sam vit_h".
 
     Args:
@@ -177,25 +177,20 @@ def learning(
     yield from _caption_filters(source, held, metric)
 
 
-def unmirrored(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
-    """Names that keep every image that is asked for them from being mirrored."""
+def unmirrored(held: Holding, metric: str) -> Iterator[Remark]:
+    """Names that keep every image in which they are from being mirrored."""
     names = [name for name in held.names if metric in _LEARN_NAMES and mirrored([name]) is None]
     if names:
         others = f" and {len(names) - 1:,} other name{'s' * (len(names) > 2)}" if len(names) > 1 else ""
-        which = (
-            "no image is mirrored"
-            if len(held.names) <= source.max_texts
-            else "no image that is asked for it is mirrored"
-        )
         yield Remark(
             "shards",
-            f"{which}, as nobody can tell what '{short(names[0])}'{others} would mean there; rename it in the dataset, "
-            "or say augment: {flip: 0}",
+            f"no image of '{short(names[0])}'{others} is mirrored, as nobody can tell what that would mean there; "
+            "rename it in the dataset, or say augment: {flip: 0}",
             False,
         )
 
 
-def measuring(source: EvalSource, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
+def measuring(source: Reading, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
     """Why a layer is no ground truth for its task."""
     yield from _names(source, held, metric)
     others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
@@ -219,7 +214,7 @@ def _makers(held: Holding, column: str) -> str:
     return " and ".join(dict.fromkeys(known)) or "unknown makers"
 
 
-def _names(source: EvalSource, held: Holding, metric: str) -> Iterator[Remark]:
+def _names(source: Reading, held: Holding, metric: str) -> Iterator[Remark]:
     if not held.count("objects"):
         yield Remark("shards", "holds images without a single annotation; name another layer")
     elif metric in _LEARN_NAMES and not held.columns["category"].most:

@@ -11,121 +11,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
+from pydantic import Field, ValidationError
 
 from synthgen import plugins
-from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.errors import SynthgenError
 from synthgen.reading.augment import Augment
 from synthgen.reading.document import read, take_twice
-from synthgen.reading.mistakes import Mistake, Place, have, short, told, worded
+from synthgen.reading.mistakes import Mistake, Place, told, worded
 from synthgen.reading.settings import Captioner, Model, Readers, Schedule, Section, Sides, of_one_kind
-from synthgen.records.sample import REASONS
-from synthgen.records.store import Shard, check_word
-
-#: Where the tasks stand.
-SHELF = "reading.tasks"
-
-#: Stands for a task that is one of the mistakes: the rest of its source can be looked at all the same.
-UNKNOWN = ""
-
-
-def _layer(value: str) -> str:
-    words = value.split("/")
-    if len(words) != 3:
-        raise ValueError(f"'{short(value)}' names no layer; write DATASET/SPLIT/LAYER, as `synthgen status` lists them")
-    for word in words:
-        try:
-            check_word(word)
-        except SynthgenError as why:
-            raise ValueError(str(why)) from None
-    return value
-
-
-def _task(value: str) -> str:
-    known = plugins.names(SHELF)  # no module of one's own: a stranger's manifest must not say what is imported
-    name = plugins.stem(value)
-    if name not in known:
-        raise ValueError(f"no task named '{short(value)}'{did_you_mean(name, known) or have(known)}")
-    return name
-
-
-def _reason(value: str) -> str:
-    if value not in REASONS:
-        known = list(REASONS)
-        raise ValueError(f"no reason named '{short(value)}'{did_you_mean(value, known) or have(known)}")
-    return value
-
-
-def _below(value: Path, info: ValidationInfo) -> Path:
-    """A path as the manifest gives it, from where this process is."""
-    if value == Path():
-        raise ValueError("should name a file or a folder, got nothing")
-    return Path((info.context or {}).get("folder", ".")) / value
+from synthgen.reading.sources import SHELF, UNKNOWN, EvalSource, FromHere, Reading, Source
 
 
 def default_store() -> Path:
     """Where shards lie, if nobody says where."""
     return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
-
-
-_Layer = Annotated[str, AfterValidator(_layer)]
-_Task = Annotated[str, AfterValidator(_task)]
-_Path = Annotated[Path, AfterValidator(_below)]
-_Score = Annotated[float | None, Field(ge=0, le=1)]
-
-
-class EvalSource(Section):
-    """A layer to evaluate on; people drew what it holds.
-
-    Attributes:
-        shards: "dataset/split/layer".
-        task: file on the shelf `reading.tasks`, whose `METRIC` is measured.
-        images: folder of its images; None = where the runs that made the layer found them.
-    """
-
-    shards: _Layer
-    task: _Task
-    images: _Path | None = None
-
-    @property
-    def parts(self) -> tuple[str, str, str]:
-        """(dataset, split, layer)."""
-        dataset, split, layer = self.shards.split("/")
-        return dataset, split, layer
-
-
-class Source(EvalSource):
-    """A layer to learn from. Thresholds act at reading: what fails one keeps its class and its box.
-
-    Attributes:
-        ratio: the relative chance that the next image is one of this source.
-        share: only this share of the layer's shards, the first ones: 0.3 = "30 % of Objects365".
-        min_predicted_iou, min_stability_score, min_box_iou: masks by machines below it are not learned from.
-        min_caption_score: captions by machines below it are not drawn (mean token log-probability).
-        require_category_match: only captions whose noun agrees with the box's category are drawn.
-        drop_reasons: captions with one of these reasons (`REASONS`) are not drawn.
-        caption_sources: only captions by these writers are drawn ("human", "ofa base"); None = by all.
-        mask_weight: mask losses count by this score; None = all the same.
-        max_texts: names and phrases that an image is asked for, at most.
-    """
-
-    ratio: Annotated[float, Field(gt=0, le=1e9)] = 1.0
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    min_predicted_iou: _Score = None
-    min_stability_score: _Score = None
-    min_box_iou: _Score = None
-    min_caption_score: float | None = None
-    require_category_match: bool = False
-    drop_reasons: tuple[Annotated[str, AfterValidator(_reason)], ...] = ()
-    caption_sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    mask_weight: Literal["predicted_iou", "box_iou"] | None = None
-    max_texts: Annotated[int, Field(ge=1)] = 365
-
-    def taken(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Those of a layer's shards that are in the first `share` of its plan, which is one shard at least."""
-        return [shard for shard in shards if shard.index < max(1, round(self.share * shard.count))]
 
 
 class Manifest(Section):
@@ -141,9 +42,9 @@ class Manifest(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    store: Annotated[_Path, Field(default_factory=default_store)]
+    store: Annotated[FromHere, Field(default_factory=default_store)]
     mixture: tuple[Source, ...] = ()
-    exclude: tuple[_Path, ...] = ()
+    exclude: tuple[FromHere, ...] = ()
     eval: tuple[EvalSource, ...] = ()
     augment: Augment = Augment()
     model: Model = Model()
@@ -231,12 +132,12 @@ def draft(path: Path, *, store: Path | None = None) -> Draft:
     evals = dict(_sound("eval", EvalSource, text, bad, context))
     lists = text["exclude"] if isinstance(text.get("exclude"), list) else []
     exclude = {i: path.parent / one for i, one in enumerate(lists) if isinstance(one, str) and one}
+    tasks = {(key, i): one.task for key, own in (("mixture", mixture), ("eval", evals)) for i, one in own.items()}
     mistakes += [
         *_repeated("mixture", mixture, bad),
         *_repeated("eval", evals, bad),
         *_repeated("exclude", exclude, bad),
-        *of_one_kind(text, {("mixture", i): s.task for i, s in mixture.items() if s.task != UNKNOWN}),
-        *of_one_kind(text, {("eval", i): s.task for i, s in evals.items() if s.task != UNKNOWN}),
+        *of_one_kind(text, {at: task for at, task in tasks.items() if task != UNKNOWN}),
     ]
     if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
         mistakes.append(Mistake((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
@@ -289,7 +190,7 @@ def _repeated(key: str, entries: Mapping[int, Any], bad: set[Place]) -> Iterator
     for i, entry in entries.items():
         if any(at[:2] == (key, i) for at in bad):
             continue
-        if isinstance(entry, EvalSource):
+        if isinstance(entry, Reading):
             same = {"images": None, "ratio": 1.0} if isinstance(entry, Source) else {"images": None}
             entry = entry.model_copy(update=same)
         if (other := first.setdefault(entry, i)) != i:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.reading.leakage import read_list
-from synthgen.reading.manifest import SHELF, Manifest
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.rows import Pixels, Place, Rows, Taken, take
 from synthgen.reading.seen import Seen
+from synthgen.reading.sources import SHELF
 from synthgen.reading.tasks import Target, Task
 from synthgen.reading.tasks._weighted import weighted
 from synthgen.reading.thresholds import accepted

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.reading.batch import Batch, Packed, pack, unpack
-from synthgen.reading.manifest import SHELF, Manifest
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.mixture import Drawn, counted
 from synthgen.reading.readers import Readers, Stream
 from synthgen.reading.rows import InOrder, Pixels, Taken, take
 from synthgen.reading.seen import Seen
+from synthgen.reading.sources import SHELF
 from synthgen.reading.tasks import Target, Task
 from synthgen.reading.tasks._places import places, region, target_of
 from synthgen.reading.tasks._texts import label_space

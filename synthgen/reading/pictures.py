@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import SHELF, load
+from synthgen.reading.manifest import load
 from synthgen.reading.mixture import Mixture
+from synthgen.reading.sources import SHELF
 from synthgen.reading.transforms import Example
 from synthgen.records.drawing import LONG_SIDE, Block, Mark, beginning, picture, save
 from synthgen.records.sheet import sheet, shrunk

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import EvalSource, Source
+from synthgen.reading.sources import Reading, Source
 from synthgen.records.diary import images_folder
 from synthgen.records.images import find, load_rgb
 from synthgen.records.sample import Sample
@@ -63,7 +63,7 @@ class Place(NamedTuple):
 START = Place()
 
 
-def take(store: ShardStore, source: EvalSource) -> Taken:
+def take(store: ShardStore, source: Reading) -> Taken:
     """Look up what a source takes, from the headers of its shards: about a millisecond each.
 
     Raises:

@@ -248,6 +248,10 @@ def of_one_kind(text: Mapping[str, Any], tasks: Mapping[Place, str]) -> Iterator
         for key, what in _NOT_A_CAPTIONERS.items():
             if key in text:
                 yield Mistake((key,), what)
+        entries = text["eval"] if isinstance(text.get("eval"), list) else []
+        for i, entry in enumerate(entries):
+            if isinstance(entry, Mapping) and entry.get("size") is not None:
+                yield Mistake(("eval", i, "size"), _SQUARE)
         schedule = text.get("schedule")
         if isinstance(schedule, Mapping) and schedule.get("compile"):
             yield Mistake(("schedule", "compile"), "compiles layers that a captioner does not have; take it out")

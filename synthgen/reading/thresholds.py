@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from synthgen.reading.manifest import Source
+from synthgen.reading.sources import Source
 from synthgen.records.sample import Annotation, Caption, Sample
 
 #: The scores of a mask that a source may ask for, in the order in which they are looked at.

@@ -16,7 +16,8 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError, did_you_mean, printable
 from synthgen.reading.check import Checked, NewBar, NoBar, check
 from synthgen.reading.layers import machines
-from synthgen.reading.manifest import SHELF, Manifest, Source, load
+from synthgen.reading.manifest import Manifest, load
+from synthgen.reading.sources import SHELF, Source
 from synthgen.records.files import new_file, remove_leftovers, write_text
 from synthgen.train import evaluate, folder, loop
 from synthgen.train.differences import Difference, differences, told

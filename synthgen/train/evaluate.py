@@ -53,8 +53,8 @@ def evaluate(
     """Measure a network on each layer of the manifest's `eval`.
 
     Args:
-        short, long: sides of what the network sees; None = the manifest's `eval_size`. Predictions are measured in the
-            frame of the image's file.
+        short, long: sides of what the network sees; None = the layer's `size`, else the manifest's `eval_size`.
+            Predictions are measured in the frame of the image's file.
         rank, world: which process this is, of how many: each measures a part, and all of them return the whole.
         precision: fp32 or bf16, of activations.
 
@@ -62,13 +62,13 @@ def evaluate(
         SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
     """
     here, was_training = Ranks(rank, world, device), network.training
-    short, long = sides(short, long, manifest.eval_size)
-    reading = {"batch_size": batch_size, "workers": workers, "short": short, "long": long}
+    sizes = [sides(short, long, one.size or manifest.eval_size) for one in manifest.eval]
+    reading = {"batch_size": batch_size, "workers": workers}
     network.eval()
     try:
         return [
-            _measured(network, manifest, index, here, reading, precision=precision, bar=bar)
-            for index in range(len(manifest.eval))
+            _measured(network, manifest, i, here, {**reading, "short": s, "long": g}, precision=precision, bar=bar)
+            for i, (s, g) in enumerate(sizes)
         ]
     finally:
         network.train(was_training)

@@ -25,8 +25,9 @@ from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import Manifest, Source
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.settings import Captioner
+from synthgen.reading.sources import Source
 from synthgen.records.files import is_temporary, locked, new_file, remove_leftovers, write_text
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")

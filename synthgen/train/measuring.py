@@ -10,9 +10,10 @@ from synthgen import plugins
 from synthgen.reading.batch import Batch
 from synthgen.reading.check import NewBar
 from synthgen.reading.layers import look, machines
-from synthgen.reading.manifest import SHELF, Manifest
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.once import Once
 from synthgen.reading.seen import Seen
+from synthgen.reading.sources import SHELF
 from synthgen.records.store import ShardStore
 from synthgen.train.measured import Measured
 from synthgen.train.metrics import Asked, Compared, Metric

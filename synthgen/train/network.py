@@ -14,9 +14,9 @@ from synthgen.networks.mqformer.backbone import ResNet, Swin
 from synthgen.networks.mqformer.model import MQFormer
 from synthgen.networks.mqformer.model import build as put_together
 from synthgen.networks.mqformer.text_encoder import TextEncoder
-from synthgen.reading.manifest import SHELF, Source
 from synthgen.reading.rows import Taken
 from synthgen.reading.settings import Model
+from synthgen.reading.sources import SHELF, Source
 
 #: As Mask2Former trains its Swins.
 _DROP_PATH = 0.3

@@ -29,10 +29,11 @@ from toys.layers import annotation, phrase, row
 from synthgen.errors import SynthgenError
 from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch, Packed, pack, unpack
 from synthgen.reading.loader import Loader, joined
-from synthgen.reading.manifest import EvalSource, Manifest
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.mixture import Drawn, Mixture
 from synthgen.reading.once import Once
 from synthgen.reading.readers import Readers, Stream, killed
+from synthgen.reading.sources import EvalSource
 from synthgen.reading.transforms import Example
 
 TESTS = Path(__file__).parents[1]

@@ -15,8 +15,9 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.reading import document
-from synthgen.reading.manifest import _SECTIONS, SHELF, load
+from synthgen.reading.manifest import _SECTIONS, load
 from synthgen.reading.settings import TEXT_ENCODERS
+from synthgen.reading.sources import SHELF
 from synthgen.records.sample import REASONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "manifests.md"

@@ -21,8 +21,8 @@ from toys import layers
 from toys.layers import annotation, phrase, row
 
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import EvalSource
 from synthgen.reading.rows import UNITS_A_READER, InOrder, Pixels, Place, Rows, Taken, own, take, units
+from synthgen.reading.sources import EvalSource
 from synthgen.reading.thresholds import accepted
 from synthgen.records.diary import note_images
 from synthgen.records.images import ImageError

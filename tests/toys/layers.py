@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from synthgen.reading.augment import Augment
-from synthgen.reading.manifest import Manifest, Source
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.settings import Readers
+from synthgen.reading.sources import Source
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.records.store import Shard, ShardStore

@@ -179,6 +179,10 @@ def test_check_and_show_know_captioning(world, tmp_path):
         (("name: toy", "name: toy\naugment: {flip: 0}"), ["augment: changes nothing, as a captioner sees whole"]),
         (("name: toy", "name: toy\nschedule: {compile: true}"), ["schedule.compile: compiles layers that a captioner"]),
         (("name: toy", "name: toy\neval_size: [96, 96]"), ["eval_size: changes nothing, as a captioner sees whole"]),
+        (
+            ("name: toy", "name: toy\neval: [{shards: a/b/c, task: captioning, size: [96, 96]}]"),
+            ["eval.0.size: changes nothing, as a captioner sees whole"],
+        ),
         (("image_size: 96", "image_size: 100"), ["captioner.image_size: "]),
         (("image_size: 96", "imagesize: 96"), ["captioner.imagesize: no such key; did you mean 'image_size'?"]),
         (("weights: ./ofa", "weights: ofa"), ["captioner.weights: no weights named 'ofa' (have: pretrained, random; "]),
@@ -331,7 +335,7 @@ def test_objects_of_which_nothing_was_said_count_as_wrong_and_those_without_phra
 
 def test_without_the_package_it_is_a_sentence_before_the_training(world, monkeypatch):
     monkeypatch.setattr(cider, "find_spec", lambda name: None)
-    with pytest.raises(SynthgenError, match=r"pycocoevalcap, which is not installed; run: pip install 'synthgen\["):
+    with pytest.raises(SynthgenError, match=r"pycocoevalcap, which is not installed; run: pip install pycocoevalcap$"):
         Captioning(load(world / "eval.yaml"), CPU)
     Captioning(load(world / "toy.yaml"), CPU)  # what is not evaluated needs it not
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from toys import gallery
 
-from synthgen.reading.manifest import EvalSource, Manifest
+from synthgen.reading.manifest import Manifest
+from synthgen.reading.sources import EvalSource
 from synthgen.records.store import Shard, ShardStore
 from synthgen.train import evaluate as module
 from synthgen.train import measured
@@ -74,6 +75,25 @@ def test_who_knows_the_targets_of_the_batch_is_right_in_the_frame_of_the_file(ma
         if one.task == "panoptic":
             assert one.by_kind["stuff"] == {"conditional": 0, "learnable": 100, "found": 8}
             assert one.values["RQ_stuff"] == one.values["RQ_things"] == pytest.approx(100)
+
+
+def test_a_layer_is_seen_at_its_own_size_and_at_the_one_that_is_said(manifest, monkeypatch):
+    seen = []
+
+    def noted(network, batch, *_):
+        seen.append(min(batch.targets[0]["size"]))
+        return oracle(network, batch, *_)
+
+    monkeypatch.setattr(module, "_predicted", noted)
+    own = tuple(
+        one.model_copy(update={"size": (90, 150)} if one.task == "foreground" else {}) for one in manifest.eval[-2:]
+    )
+    given = manifest.model_copy(update={"eval": own, "eval_size": (60, 100)})
+    evaluate(gallery.untrained(), given, device=CPU)
+    assert seen == [60] * 4 + [90] * 4
+    seen.clear()
+    evaluate(gallery.untrained(), given, device=CPU, short=30, long=50)
+    assert seen == [30] * 8
 
 
 def test_batches_change_nothing(manifest):

@@ -17,8 +17,9 @@ from toys.steps import loaded, small, step
 
 from synthgen.devices import memory_told
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import EvalSource, Manifest, Source
+from synthgen.reading.manifest import Manifest
 from synthgen.reading.settings import Captioner, Schedule
+from synthgen.reading.sources import EvalSource, Source
 from synthgen.train import checkpoint, evaluate, folder, loop
 from synthgen.train.captioner import Captioning
 from synthgen.train.learner import Segmentation
