@@ -191,8 +191,8 @@ def _repeated(key: str, entries: Mapping[int, Any], bad: set[Place]) -> Iterator
         if any(at[:2] == (key, i) for at in bad):
             continue
         if isinstance(entry, Reading):
-            same = {"images": None, "ratio": 1.0} if isinstance(entry, Source) else {"images": None}
-            entry = entry.model_copy(update=same)
+            same = {"ratio": 1.0} if isinstance(entry, Source) else {"size": None}
+            entry = entry.model_copy(update={"images": None, **same})
         if (other := first.setdefault(entry, i)) != i:
             remedy = "raise the ratio there instead" if key == "mixture" else "take it out"
             yield Mistake((key, i), f"the same as {key}.{other}; {remedy}")

@@ -110,7 +110,8 @@ def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
     boxes = clip_xyxy(moved, *view.size).astype(np.float32)
     whole = np.zeros(len(boxes), np.bool_)
     if not view.degrees:  # a turned box is around its object no more
-        whole[list(target.prompts)] = np.abs(moved - boxes).max(axis=1)[list(target.prompts)] < _CUT
+        seen, large = np.abs(moved - boxes).max(axis=1) < _CUT, (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1
+        whole[list(target.prompts)] = (seen & large)[list(target.prompts)]
     kept, drawn = [], 0
     for i, rle in enumerate(target.masks):
         box = boxes[i] if rle is None else _drawn(rle, places, masks[drawn])

@@ -190,6 +190,22 @@ def load(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer, Checkp
         raise SynthgenError(f"{why}; training writes {' and '.join(folder.WORDS)} beside its checkpoints") from None
 
 
+def as_learned(manifest: Manifest, held: Checkpoint) -> Manifest:
+    """The manifest, by which images are as large as the captioner of a checkpoint learned from, if it says no other.
+
+    Raises:
+        SynthgenError: the checkpoint says what none can have learned from.
+    """
+    own = manifest.captioner or Captioner()
+    if "image_size" in own.model_fields_set or "image_size" not in held.model:
+        return manifest
+    try:
+        side = Captioner.model_validate({"image_size": held.model["image_size"]}).image_size
+    except ValueError:
+        raise SynthgenError("the checkpoint is damaged: its image_size is none; say captioner.image_size") from None
+    return manifest.model_copy(update={"captioner": own.model_copy(update={"image_size": side})})
+
+
 def measure(
     network: Ofa,
     tokenizer: OfaTokenizer,

@@ -53,8 +53,8 @@ def evaluate(
     """Measure a network on each layer of the manifest's `eval`.
 
     Args:
-        short, long: sides of what the network sees; None = the layer's `size`, else the manifest's `eval_size`.
-            Predictions are measured in the frame of the image's file.
+        short, long: sides of what the network sees; None = the manifest's `eval_size`, and if both are, what a layer
+            says of itself by `size`. Predictions are measured in the frame of the image's file.
         rank, world: which process this is, of how many: each measures a part, and all of them return the whole.
         precision: fp32 or bf16, of activations.
 
@@ -62,7 +62,8 @@ def evaluate(
         SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
     """
     here, was_training = Ranks(rank, world, device), network.training
-    sizes = [sides(short, long, one.size or manifest.eval_size) for one in manifest.eval]
+    said = None if short is None and long is None else sides(short, long, manifest.eval_size)
+    sizes = [said or one.size or manifest.eval_size for one in manifest.eval]
     reading = {"batch_size": batch_size, "workers": workers}
     network.eval()
     try:
@@ -114,6 +115,7 @@ def run(
             found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
         else:
             speaker, words, held = captioner.load(checkpoint, device=here.device)
+            said = captioner.as_learned(said, held)
             own = {key: options[key] for key in ("workers", "precision") if key in options}
             found = captioner.measure(speaker, words, said, here, bar=bar, **own)
     if here.rank:
@@ -182,6 +184,7 @@ def _every_phrase(sample: Sample, target: Target) -> Target:
         masks=tuple(annotation.segmentation for _, annotation in pairs),
         mask_weights=np.ones(len(pairs), np.float32),
         annotation_ids=tuple((annotation.id,) for _, annotation in pairs),
+        prompts=(),
     )
 
 

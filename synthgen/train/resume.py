@@ -92,7 +92,7 @@ def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, avera
         learner.masks = found.masks
         unsound = int(found.training.get("unsound", 0))
         if unsound < found.step:  # else nothing has moved yet
-            _moments(optimiser, found.training["optimiser"])
+            _moments(path, optimiser, found.training["optimiser"])
         place, best = json.loads(found.training["place"]), float(found.training["best"])
         if math.isnan(best) or not isinstance(place, dict):
             raise ValueError("no score, or no place")
@@ -101,10 +101,20 @@ def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, avera
     return Resumed(found.step, place, best, unsound)
 
 
-def _moments(optimiser: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
-    """Put back what AdamW remembers of each parameter; its rates follow from the manifest."""
+def _moments(path: Path, optimiser: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
+    """Put back what AdamW remembers of each parameter; its rates follow from the manifest.
+
+    Raises:
+        SynthgenError: the parameters are the same, and were grouped by other rules, so that nobody knows whose is what.
+    """
     own = optimiser.state_dict()["param_groups"]
-    if [group["params"] for group in own] != [group["params"] for group in kept["param_groups"]]:
+    mine, theirs = ([list(group["params"]) for group in groups] for groups in (own, kept["param_groups"]))
+    if mine != theirs and sum(map(len, mine)) == sum(map(len, theirs)):
+        raise SynthgenError(
+            f"{path} is of a synthgen that grouped parameters otherwise (weight decay), and its training cannot go on "
+            "here; end it with that version, or begin another --out with its weights (model.weights, captioner.weights)"
+        )
+    if mine != theirs:
         raise ValueError("other groups")
     optimiser.load_state_dict({"state": kept["state"], "param_groups": own})
     if not optimiser.state:

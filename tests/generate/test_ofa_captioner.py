@@ -356,7 +356,9 @@ def test_the_side_is_what_a_checkpoint_learned_from_unless_it_is_said(folder, tm
     own = tiny_ofa.checkpoint(tmp_path / "own", {**about, "model": tiny_ofa.speaking_weights(), "training": {}})
     assert side_of(own / "pytorch_model.bin") == side
     if side is None:
-        with pytest.raises(SynthgenError, match=r"^-O side=384 is more than this OFA's 112 pixels$"):
+        with pytest.raises(
+            SynthgenError, match=r"is 384 unless -O side= is said; it is more than this OFA's 112 pixels$"
+        ):
             settled(own, side=0)
     else:
         assert settled(own, side=0)["side"] == side

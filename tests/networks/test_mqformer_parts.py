@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from synthgen.networks.mqformer import criterion, places
+from synthgen.networks.mqformer import criterion, matcher, places
 from synthgen.networks.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalised_iou, xyxy_to_cxcywh
 from synthgen.networks.mqformer.criterion import Sampling, losses
 from synthgen.networks.mqformer.deformable import DeformableAttention, deformable_attention
@@ -247,6 +247,28 @@ def objects_of(seed: int, count: int, *, masked: list[bool] | None = None) -> Tr
         mask_weights=torch.rand(count, generator=rng),
         ignore=torch.zeros(32, 48, dtype=torch.bool),
     )
+
+
+def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
+    """In matching and in the losses, of a batch of a wide and a tall one."""
+    extents = torch.tensor([[1.0, 0.25], [0.5, 1.0]])
+    both = [Truth(**{**objects_of(i, 2 + i), "extent": extents[i]}) for i in (0, 1)]
+    matched, learned = [], []
+    cost, draw = matcher.costs, criterion.uncertain_points
+
+    def noted_costs(logits, boxes, guesses, truth, points):
+        matched.append(points.amax((0, 1)))
+        return cost(logits, boxes, guesses, truth, points)
+
+    def noted_points(guess, extent, *more, **options):
+        learned.append(extent)
+        return draw(guess, extent, *more, **options)
+
+    monkeypatch.setattr(matcher, "costs", noted_costs)
+    monkeypatch.setattr(criterion, "uncertain_points", noted_points)
+    losses([guesses(0)], both, objects=1, weights=Weights(), sampling=Sampling(points=400))
+    assert near(torch.stack(matched), extents, 0.02)
+    assert torch.equal(learned[0], extents.repeat_interleave(torch.tensor([2, 3]), 0))
 
 
 def lost(predictions: Predictions, truths: list[Truth], seed: int = 0) -> dict[str, float]:

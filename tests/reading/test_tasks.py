@@ -189,7 +189,10 @@ def test_boxes_into_which_a_machine_drew_are_told_apart():
     sample = park(p=drawn, d={"mask_source": "human"}, c=drawn, s=drawn)
     target = learn(instance, sample)
     assert named(target) == ["person", "dog"] and target.prompts == (0,)
-    assert learn(panoptic, sample).prompts == (0,), "stuff is united"
+    assert learn(panoptic, sample).prompts == (0, 2), "the sky is of one annotation"
+    two = scene(PARK, [*sample.annotations, replace(sample.annotations[3], id=9)])
+    assert learn(panoptic, two).prompts == (0,), "and now of two"
+    assert learn(detection, sample).prompts == (), "no mask is learned"
     assert learn(referring, sample).prompts == tuple(
         i for i, ids in enumerate(learn(referring, sample).annotation_ids) if ids == (1,)
     )

@@ -387,6 +387,20 @@ def test_it_learns_what_only_the_box_tells_and_the_generating_wing_says_the_same
     assert all(len(set(texts)) == 4 for texts in ours.values()), "of each shape of an image something else is said"
 
 
+def test_a_captioner_is_measured_at_the_side_that_it_learned_from(world, tmp_path):
+    """Unless the manifest says another."""
+    given = load(world / "eval.yaml")
+    free = given.model_copy(update={"captioner": Captioner.model_validate({"regions": 4})})
+    held = checkpoint.Checkpoint("captioner", 1, {"image_size": 96}, (), {})
+    assert captioner.as_learned(free, held).captioner == Captioner.model_validate({"regions": 4, "image_size": 96})
+    said = given.model_copy(update={"captioner": Captioner(image_size=64)})
+    assert captioner.as_learned(said, held) is said
+    assert captioner.as_learned(free, replace(held, model={})) is free
+    for hostile in (10**9, "96", None, 97):
+        with pytest.raises(SynthgenError, match=r"its image_size is none; say captioner\.image_size"):
+            captioner.as_learned(free, replace(held, model={"image_size": hostile}))
+
+
 def test_a_checkpoint_is_one_that_the_generating_wing_reads_also_of_an_average(world, tmp_path):
     """Weights by the published names, the words beside them, tied tables once and alike."""
     done = trained(world, tmp_path / "averaged", steps=2, more=", ema: 0.9")

@@ -32,6 +32,7 @@ from synthgen.train.learner import Segmentation
 from synthgen.train.measured import Measured
 from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
 from synthgen.train.ranks import Ranks, together
+from synthgen.train.truths import truths
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -595,6 +596,47 @@ def test_a_checkpoint_that_does_not_fit_is_told(tmp_path):
     checkpoint.save(folder.checkpoint(tmp_path / "run", 2), replace(found, training={}, step=2))
     with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
         loop.train(path, out=tmp_path / "run")
+
+
+def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):
+    path = written(tmp_path, "steps: 1")
+    done = loop.train(path, out=tmp_path / "run")
+    path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
+    found = checkpoint.read(done.checkpoint)
+    first, second, *others = found.training["optimiser"]["param_groups"]
+    moved = [
+        {**first, "params": first["params"][:-1]},
+        {**second, "params": [*first["params"][-1:], *second["params"]]},
+    ]
+    kept = {**found.training["optimiser"], "param_groups": [*moved, *others]}
+    checkpoint.save(done.checkpoint, replace(found, training={**found.training, "optimiser": kept}))
+    with pytest.raises(
+        SynthgenError, match=r"grouped parameters otherwise.*or begin another --out with its weights"
+    ) as why:
+        loop.train(path, out=tmp_path / "run")
+    assert "delete" not in str(why.value)
+
+
+def test_the_truth_of_each_image_knows_which_part_of_the_canvas_it_is():
+    def target(height: int, width: int) -> dict:
+        empty = {"labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
+        masks = {"masks": torch.zeros(0, 64, 128, dtype=torch.bool), "ignore": torch.zeros(64, 128, dtype=torch.bool)}
+        kinds = {"has_mask": torch.zeros(0, dtype=torch.bool), "mask_weights": torch.zeros(0)}
+        return {**empty, **masks, **kinds, "size": (height, width)}
+
+    wide, tall = truths([target(16, 128), target(64, 32)], torch.device("cpu"))
+    assert wide["extent"].tolist() == [1.0, 0.25]  # of the width, of the height
+    assert tall["extent"].tolist() == [0.25, 1.0]
+
+
+def test_the_network_is_as_large_as_the_manifest_says():
+    tiny = {"backbone": "tiny", "backbone_weights": "random", "text_encoder": "tiny", "dim": 32}
+    built = network.build(Model(**tiny, levels=5, encoder_feedforward=96, encoder_layers=1, decoder_layers=1))
+    assert len(built.pixel_decoder.input_proj) == len(built.pixel_decoder.level_embed) == 5
+    assert [layer.linear1.out_features for layer in built.pixel_decoder.layers] == [96]
+    usual = network.build(Model(**tiny, encoder_layers=1, decoder_layers=1))
+    assert len(usual.pixel_decoder.input_proj) == 4
+    assert [layer.linear1.out_features for layer in usual.pixel_decoder.layers] == [128]
 
 
 def moments(training: dict, **other) -> dict:

@@ -206,8 +206,11 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
         raise SynthgenError(f"--num-beams {settings.beams} should be at most {MOST_BEAMS}")
     place, path = _place_of(options["checkpoint"])
     side = options["side"] or side_of(path) or _SIDE
+    told = (
+        f"-O side={side}" if options["side"] else f"the side of images for {path} is {side} unless -O side= is said; it"
+    )
     if side < STRIDE or side % STRIDE:
-        raise SynthgenError(f"-O side={side} should be a multiple of {STRIDE}, such as 384 or 512")
+        raise SynthgenError(f"{told} should be a multiple of {STRIDE}, such as 384 or 512")
     try:
         read, tokenizer = read_checkpoint(path, path.parent)
     except MoreThanWeightsError as why:
@@ -216,7 +219,7 @@ def _examined(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, di
         raise SynthgenError(f"{why}; name the folder of an OFA with --checkpoint") from None
     numbers = numbers_of(read)
     if side > STRIDE * numbers.image_bucket:
-        raise SynthgenError(f"-O side={side} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
+        raise SynthgenError(f"{told} is more than this OFA's {STRIDE * numbers.image_bucket} pixels")
     if settings.max_length >= min(numbers.positions, LONGEST):
         raise SynthgenError(f"--max-length {settings.max_length} should be below {min(numbers.positions, LONGEST)}")
     digests = "\n".join(f"{file.name} {sha256_of(file)}" for file in (*(path.parent / name for name in WORDS), path))

@@ -39,7 +39,7 @@ def find_folder(root: Path, names: Sequence[str] = FOLDERS) -> Path:
     """The folder that holds train2017/ or another of COCO's, for a dataset without photographs of its own.
 
     That is root, root/images, the `coco` beside root or, as RefCOCO's authors have it, the images/mscoco/images beside
-    root; else root.
+    root; else root. Any of `names` makes it such a folder.
     """
     places = (root, root / "images", root.parent / "coco", root.parent / "images" / "mscoco" / "images")
     return next((place for place in places for name in names if (place / name).is_dir()), root)

@@ -90,9 +90,9 @@ def places(sample: Sample) -> list[Place]:
     found = []
     for annotation, box in zip(annotations, _boxes(annotations, height, width), strict=True):
         mask = _mask(sample, annotation)
-        place = rle_bbox_xyxy(mask) if box is None and mask is not None else box
-        if place is not None:
-            found.append(Place((annotation,), place, mask, has_own_box=box is not None))
+        around = rle_bbox_xyxy(mask) if box is None and mask is not None else box
+        if around is not None:
+            found.append(Place((annotation,), around, mask, has_own_box=box is not None))
     return found
 
 
@@ -114,6 +114,8 @@ def distinct(found: Iterable[Place]) -> list[Place]:
 
 def united(members: Sequence[Place]) -> Place:
     """Several places, one or more, as one: the union of their masks, in the box around all of them."""
+    if len(members) == 1:
+        return members[0]
     masks = [place.mask for place in members if place.mask is not None]
     x1, y1, x2, y2 = zip(*(place.box_xyxy for place in members), strict=True)
     return Place(

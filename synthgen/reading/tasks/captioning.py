@@ -35,4 +35,4 @@ def target(
     drawn = rng.sample(described, min(len(described), max_texts))
     said = [rng.choice(list(own.values())) for _, own in drawn]
     made = target_of([place for place, _ in drawn], said, tuple(dict.fromkeys(said)), [])
-    return replace(made, masks=(None,) * len(drawn))
+    return replace(made, masks=(None,) * len(drawn), prompts=())

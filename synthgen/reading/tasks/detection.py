@@ -20,4 +20,4 @@ def target(
 ) -> Target | None:
     """What `instance` learns, of boxes alone: the source's own, also where there are masks. None: it has no thing."""
     found = things(sample, categories, rng, max_texts)
-    return found and replace(found, masks=(None,) * len(found.masks))
+    return found and replace(found, masks=(None,) * len(found.masks), prompts=())
