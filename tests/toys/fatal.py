@@ -92,7 +92,7 @@ def main() -> int:
             where = pipe.read()
         if not where:
             print(f"undisturbed with code {code} after {change - 1} kills")
-            return code
+            return code or int(content(folder) != reference)
         half = [name for name, value in content(folder).items() if value and reference.get(name) != value]
         again = run(command)
         found = content(folder)
