@@ -76,7 +76,7 @@ def train_view(image: NDArray[np.uint8], target: Target, kind: str, augment: Aug
         ValueError: there is no such kind.
     """
     categories = _categories(image.shape[:2], target) if kind == "semantic" and augment.max_category_area < 1 else None
-    may_flip = mirrored([target.texts[label] for label in set(target.labels.tolist())]) is not None
+    may_flip = _mirrored(target) is not None
     view = draw(kind, image.shape[:2], augment, rng, may_flip=may_flip, categories=categories)
     return look(image, target, view)
 
@@ -104,14 +104,15 @@ def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
         ValueError: the view is mirrored, and a text forbids that.
     """
     texts = _mirrored(target) if view.flip else target.texts
+    if texts is None:
+        raise ValueError("a mirrored view of texts whose sides cannot be exchanged")
     places = _places(image.shape[:2], view)
     masks = np.zeros((sum(rle is not None for rle in target.masks), *view.canvas), np.bool_)  # untouched, not in memory
     moved = _moved(target.boxes_xyxy, image.shape[:2], view)
     boxes = clip_xyxy(moved, *view.size).astype(np.float32)
     whole = np.zeros(len(boxes), np.bool_)
-    if not view.degrees:  # a turned box is around its object no more
-        seen, large = np.abs(moved - boxes).max(axis=1) < _CUT, (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1
-        whole[list(target.prompts)] = (seen & large)[list(target.prompts)]
+    whole[list(target.prompts)] = not view.degrees  # a turned box is around its object no more
+    whole &= (np.abs(moved - boxes).max(axis=1) < _CUT) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1)
     kept, drawn = [], 0
     for i, rle in enumerate(target.masks):
         box = boxes[i] if rle is None else _drawn(rle, places, masks[drawn])
@@ -274,15 +275,14 @@ def _moved(boxes_xyxy: NDArray[np.float32], size: tuple[int, int], view: View) -
     return boxes
 
 
-def _mirrored(target: Target) -> tuple[str, ...]:
-    """The texts of the mirror image; what is not there, and cannot be told, is not there in it either.
+def _mirrored(target: Target) -> tuple[str, ...] | None:
+    """The texts of the mirror image, None = that of an object cannot be told.
 
-    Raises:
-        ValueError: that of an object cannot be told.
+    What is not there, and cannot be told, is not there in the mirror either.
     """
     found = [mirrored([text]) for text in target.texts]
     if any(found[label] is None for label in target.labels.tolist()):
-        raise ValueError("a mirrored view of texts whose sides cannot be exchanged")
+        return None
     return tuple(text if new is None else new[0] for text, new in zip(target.texts, found, strict=True))
 
 

@@ -68,8 +68,10 @@ def evaluate(
     network.eval()
     try:
         return [
-            _measured(network, manifest, i, here, {**reading, "short": s, "long": g}, precision=precision, bar=bar)
-            for i, (s, g) in enumerate(sizes)
+            _measured(
+                network, manifest, i, here, {**reading, "short": size[0], "long": size[1]}, precision=precision, bar=bar
+            )
+            for i, size in enumerate(sizes)
         ]
     finally:
         network.train(was_training)

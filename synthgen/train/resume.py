@@ -109,13 +109,13 @@ def _moments(path: Path, optimiser: torch.optim.Optimizer, kept: Mapping[str, An
     """
     own = optimiser.state_dict()["param_groups"]
     mine, theirs = ([list(group["params"]) for group in groups] for groups in (own, kept["param_groups"]))
-    if mine != theirs and sum(map(len, mine)) == sum(map(len, theirs)):
+    if sum(map(len, mine)) != sum(map(len, theirs)):
+        raise ValueError("other groups")
+    if mine != theirs:
         raise SynthgenError(
             f"{path} is of a synthgen that grouped parameters otherwise (weight decay), and its training cannot go on "
             "here; end it with that version, or begin another --out with its weights (model.weights, captioner.weights)"
         )
-    if mine != theirs:
-        raise ValueError("other groups")
     optimiser.load_state_dict({"state": kept["state"], "param_groups": own})
     if not optimiser.state:
         raise ValueError("no moments")

@@ -55,6 +55,16 @@ def same(a: Example, b: Example) -> bool:
 
 
 side = st.integers(1, 24)
+
+
+@st.composite
+def boxed_images(draw):
+    """(height, width, box xyxy) of an image and a box in it."""
+    height, width = draw(side), draw(side)
+    x1, y1 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    return height, width, (x1, y1, draw(st.integers(x1 + 1, width)), draw(st.integers(y1 + 1, height)))
+
+
 worlds = st.tuples(side, side, st.integers(0, 999)).map(
     lambda v: np.random.default_rng(v[2]).integers(0, 4, (v[0], v[1])).repeat(3, axis=0).repeat(2, axis=1)
 )
@@ -144,11 +154,9 @@ def test_boxes_are_those_of_the_masks(labels, view):
         assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
-@given(st.data(), views())
-def test_a_box_without_a_mask_moves_as_its_rectangle(data, view):
-    height, width = data.draw(side), data.draw(side)
-    x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
-    x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
+@given(boxed_images(), views())
+def test_a_box_without_a_mask_moves_as_its_rectangle(boxed, view):
+    height, width, (x1, y1, x2, y2) = boxed
     mask = np.zeros((height, width), bool)
     mask[y1:y2, x1:x2] = True
     image = np.zeros((height, width, 3), np.uint8)
@@ -163,12 +171,10 @@ def test_a_box_without_a_mask_moves_as_its_rectangle(data, view):
         assert (a[2:] <= b[2:] + 1).all()
 
 
-@given(st.data(), views())
-def test_a_box_into_which_a_machine_drew_is_kept_where_all_of_it_is_seen(data, view):
+@given(boxed_images(), views())
+def test_a_box_into_which_a_machine_drew_is_kept_where_all_of_it_is_seen(boxed, view):
     """It says better where the object is than a mask of a part of it; where it is cut or turned, the mask does."""
-    height, width = data.draw(side), data.draw(side)
-    x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
-    x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
+    height, width, (x1, y1, x2, y2) = boxed
     part = np.zeros((height, width), bool)
     part[y1, x1] = True
     image, box = np.zeros((height, width, 3), np.uint8), [x1, y1, x2, y2]
