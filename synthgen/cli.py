@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from synthgen import __version__
 from synthgen import options as opt
-from synthgen.errors import SeveralErrors, SynthgenError, printable, refused
+from synthgen.errors import EXTRAS, SeveralErrors, SynthgenError, install_line, needs_extra, printable, refused
 from synthgen.jobs import captions, masks
 from synthgen.options import DATA, STORE
 from synthgen.terminal import bar, say
@@ -208,6 +209,38 @@ def exclude(
     say(f"{count:,} image keys in {out}")
 
 
+manifests = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, context_settings=_HELP, help="Training recipes that come with synthgen."
+)
+app.add_typer(manifests, name="manifests")
+
+
+@manifests.command("list")
+def list_manifests() -> None:
+    """List the recipes. `synthgen manifests copy` writes copies to edit."""
+    from synthgen import shipped
+
+    say(*shipped.names())
+
+
+@manifests.command("copy")
+def copy_manifests(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", readable=False, help="Where to write them")],
+) -> None:
+    """Write copies of the recipes to DIR, and of the files for Ray, Kubernetes and Slurm to DIR/cluster.
+
+    Existing files are never overwritten: if one differs, nothing is written.
+
+    \b
+    Example:
+      synthgen manifests copy manifests
+    """
+    from synthgen import shipped
+
+    written = shipped.copy(folder)
+    say(*map(str, written), f"files written to {folder}: {len(written)}")
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where to put photographs, shards and pictures")] = Path("demo"),
@@ -221,23 +254,38 @@ def demo(
     run, photograph = folder / "run", laid.images / "coffee.png"
     learned = ["--checkpoint", str(run / "step-00000150.pt")]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
-    for command in (
+    annotate = (
         ["ingest", *own, "--store", str(store)],
         ["doctor", *own],
         ["masks", *own, "--store", str(store)],
         ["captions", *own, "--store", str(store)],
         ["status", "--store", str(store)],
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],
+    )
+    learn = (
         ["check", str(laid.toy)],
         ["show", str(laid.toy), "--n", "12", "--out", str(folder / "training")],
         ["train", "--manifest", str(laid.learn), "--out", str(run)],
         ["evaluate", *learned, "--manifest", str(laid.measure)],
         ["predict", str(photograph), "cup", "saucer", "spoon", *learned, "--out", str(folder / "predictions")],
-    ):
+    )
+    missing = [package for package, extra in EXTRAS.items() if extra == "train" and find_spec(package) is None]
+    for command in annotate if missing else (*annotate, *learn):
         say("", f"$ synthgen {' '.join(command)}")
         if (code := app(command, standalone_mode=False)) and (code != 1 or command[0] != "doctor"):
             raise typer.Exit(code)
-    say("", *words.what_next(folder))
+    if missing:
+        say("", f"The second half of the demo trains a network. It needs {', '.join(missing)}; install them:")
+        say(f"  {install_line('train')}")
+    say("", *words.what_next(folder, trained=not missing))
+
+
+def _sentence(why: Exception, command: str) -> str | None:
+    """What to print instead of a traceback; None where the traceback is wanted."""
+    if isinstance(why, ModuleNotFoundError):
+        package = (why.name or "").partition(".")[0]
+        return str(needs_extra(package, f"`synthgen {command}`")) if package in EXTRAS else None
+    return refused(why) if isinstance(why, OSError) else str(why)
 
 
 def main(engine: Any = None, *, command: str | None = None) -> None:
@@ -255,8 +303,8 @@ def main(engine: Any = None, *, command: str | None = None) -> None:
         else:  # alone, so that its help and its sentences speak of what was typed
             own = typer.main.get_group(app).commands[command]
             own.main(prog_name=f"python -m pipelines.{command}", obj=engine, **_HELP)
-    except (SynthgenError, OSError) as why:
-        sentence = refused(why) if isinstance(why, OSError) else str(why)
+    except (SynthgenError, OSError, ModuleNotFoundError) as why:
+        sentence = _sentence(why, command or " ".join(sys.argv[1:2]))
         if sentence is None:
             raise
         lines = why.lines if isinstance(why, SeveralErrors) else [printable(sentence)]

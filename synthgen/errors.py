@@ -28,6 +28,31 @@ class SeveralErrors(SynthgenError):  # noqa: N818
         return "\n".join(self.lines)
 
 
+#: The name of the distribution, which is not the name of the package.
+DISTRIBUTION = "synthgen-masks"
+
+#: Packages that come with an extra, by the name that Python imports, and the extra.
+EXTRAS = {
+    **dict.fromkeys(("scipy", "pydantic", "yaml", "tensorboard"), "train"),
+    "ray": "ray",
+    "pycocoevalcap": "eval",
+}
+
+
+def needs_extra(package: str, what: str) -> SynthgenError:
+    """The error for a package of `EXTRAS` that is not installed.
+
+    Args:
+        what: what needs it, such as "`synthgen train`".
+    """
+    return SynthgenError(f"{what} needs the package {package}; install it: {install_line(EXTRAS[package])}")
+
+
+def install_line(extra: str) -> str:
+    """The command that installs synthgen with an extra."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 class BrokenWorkerError(SynthgenError):
     """This process can work no more (its GPU is lost), another one may: the shard is to be done again elsewhere."""
 

@@ -92,18 +92,19 @@ def flags(counts: Mapping[str, int]) -> Iterator[str]:
         yield f"  {count:>9,}  {flag}: {FLAGS.get(flag, 'unknown to this version')}"
 
 
-def what_next(folder: Path) -> Iterator[str]:
+def what_next(folder: Path, *, trained: bool) -> Iterator[str]:
     """The end of the demo: where to look, and what to type for one's own data."""
     yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box, its mask, its captions; no weights."
     yield f"Masks and captions are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'captions'}."
-    yield f"Look at {folder / 'training' / 'sheet.png'}: the same as what a model is trained on, mirrored, scaled, cut;"
-    yield "dashed boxes have no mask to learn from, hatched regions are ignored, chequers are padding."
-    yield f"Look at {folder / 'predictions' / 'coffee.png.found.png'}: what a network found that had learned these"
-    yield "photographs for a minute or two. It is a demonstration: it knows nothing else."
-    yield f"What it learned is said in {folder / 'learn.yaml'}, what is drawn in {folder / 'toy.yaml'}:"
-    yield "change it, and type"
-    yield f"  synthgen check {folder / 'toy.yaml'}"
-    yield f"  synthgen show  {folder / 'toy.yaml'}"
+    if trained:
+        yield f"Look at {folder / 'training' / 'sheet.png'}: the same as what a model is trained on, mirrored, scaled, cut;"
+        yield "dashed boxes have no mask to learn from, hatched regions are ignored, chequers are padding."
+        yield f"Look at {folder / 'predictions' / 'coffee.png.found.png'}: what a network found that had learned these"
+        yield "photographs for a minute or two. It is a demonstration: it knows nothing else."
+        yield f"What it learned is said in {folder / 'learn.yaml'}, what is drawn in {folder / 'toy.yaml'}:"
+        yield "change it, and type"
+        yield f"  synthgen check {folder / 'toy.yaml'}"
+        yield f"  synthgen show  {folder / 'toy.yaml'}"
     yield ""
     yield "Your own data, a COCO-style JSON with boxes and a folder of images:"
     if sys.prefix != sys.base_prefix:  # in a virtual environment, as `make demo` is

@@ -335,7 +335,7 @@ def test_objects_of_which_nothing_was_said_count_as_wrong_and_those_without_phra
 
 def test_without_the_package_it_is_a_sentence_before_the_training(world, monkeypatch):
     monkeypatch.setattr(cider, "find_spec", lambda name: None)
-    with pytest.raises(SynthgenError, match=r"pycocoevalcap, which is not installed; run: pip install pycocoevalcap$"):
+    with pytest.raises(SynthgenError, match=r"pycocoevalcap; install it: pip install 'synthgen-masks\[eval\]'$"):
         Captioning(load(world / "eval.yaml"), CPU)
     Captioning(load(world / "toy.yaml"), CPU)  # what is not evaluated needs it not
 

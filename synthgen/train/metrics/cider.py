@@ -14,14 +14,14 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import needs_extra
 from synthgen.train.metrics import Asked, Compared, Scores
 
 TAKES = "captions"
 MAIN = "CIDEr"
 
-#: The package that counts, and what installs it.
-_PACKAGE, _INSTALL = "pycocoevalcap", "pip install pycocoevalcap"
+#: The package that computes CIDEr.
+_PACKAGE = "pycocoevalcap"
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -33,7 +33,7 @@ def need_package() -> None:
         SynthgenError: it is not installed.
     """
     if find_spec(_PACKAGE) is None:
-        raise SynthgenError(f"CIDEr is counted by {_PACKAGE}, which is not installed; run: {_INSTALL}")
+        raise needs_extra(_PACKAGE, "The metric CIDEr")
 
 
 def compare(asked: Asked, found: Sequence[str]) -> Compared:
