@@ -251,7 +251,7 @@ def demo(
 
     laid = photographs.lay_out(folder)
     store, where = folder / "shards", ["--annotations", str(laid.annotations), "--images", str(laid.images)]
-    run, photograph = folder / "run", laid.images / "coffee.png"
+    run, photograph = folder / "run", laid.images / "coffee.jpg"
     learned = ["--checkpoint", str(run / "step-00000150.pt")]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
     annotate = (

@@ -99,7 +99,7 @@ def what_next(folder: Path, *, trained: bool) -> Iterator[str]:
     if trained:
         yield f"Look at {folder / 'training' / 'sheet.png'}: the same as what a model is trained on, mirrored, scaled, cut;"
         yield "dashed boxes have no mask to learn from, hatched regions are ignored, chequers are padding."
-        yield f"Look at {folder / 'predictions' / 'coffee.png.found.png'}: what a network found that had learned these"
+        yield f"Look at {folder / 'predictions' / 'coffee.jpg.found.png'}: what a network found that had learned these"
         yield "photographs for a minute or two. It is a demonstration: it knows nothing else."
         yield f"What it learned is said in {folder / 'learn.yaml'}, what is drawn in {folder / 'toy.yaml'}:"
         yield "change it, and type"

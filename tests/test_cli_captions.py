@@ -151,9 +151,9 @@ def test_the_demo_ends_with_captions_and_a_network_that_learned_them(synthgen, t
     (shard,) = store.layer("demo", "train", "captions")
     flat = [a for s in store.read(shard) for a in s.annotations]
     assert sum(bool(a.captions and a.segmentation) for a in flat) == len(flat) - 1  # a crowd
-    coins = [c.text for a in flat if a.category == "coin" for c in a.captions]
-    assert coins
-    assert not any(text.startswith("the ") for text in coins)  # there are more of them than are boxed
+    galaxies = [c.text for a in flat if a.category == "galaxy" for c in a.captions]
+    assert galaxies
+    assert not any(text.startswith("the ") for text in galaxies)  # there are more of them than are boxed
     assert (tmp_path / "demo/pictures/sheet.png").exists()
     assert len(list((tmp_path / "demo/training").glob("*.png"))) == 13
     for task in ("instance", "referring", "detection", "foreground"):  # what the model saw
@@ -161,6 +161,6 @@ def test_the_demo_ends_with_captions_and_a_network_that_learned_them(synthgen, t
     assert re.search(r"masks refused: \d+ stability_score", told)
     assert "150 steps learned; the network is demo/run/step-00000150.pt" in told
     assert float(re.search(r"AP50 +(\d+\.\d+)", told)[1]) > 30  # of what it learned by heart
-    assert (tmp_path / "demo/predictions/coffee.png.found.png").exists()
+    assert (tmp_path / "demo/predictions/coffee.jpg.found.png").exists()
     assert "Look at demo/training/sheet.png" in told
     assert "\n  synthgen show  demo/toy.yaml\n" in told

@@ -97,7 +97,6 @@ GATES: dict[str, list[str]] = {
     "typer": [f"synthgen/{name}.py" for name in ("cli", "jobs", "training", "options", "terminal")],
     "rich": ["synthgen/cli.py", "synthgen/progress.py"],
     "msgspec": ["synthgen/generate/datasets/*.py"],
-    "skimage": ["synthgen/demo/*.py"],
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/networks/*.py"],
     "transformers": _TORCH[:4],
     "tokenizers": ["synthgen/networks/ofa/tokenizer.py", "synthgen/networks/mqformer/text_folder.py"],
@@ -108,7 +107,7 @@ GATES: dict[str, list[str]] = {
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],  # rooms, not the roof
 }
 #: Distributions whose import name is another.
-IMPORT_NAME = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml", "scikit-image": "skimage"}
+IMPORT_NAME = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 
 NO_ROOMS = {"utils", "util", "common", "base", "helpers", "helper", "misc", "manager", "managers", "tools"}
 LINES = 300
@@ -118,7 +117,7 @@ BY_NAME = {"import_module", "__import__"}
 
 #: What neither `synthgen --help` nor `import synthgen.cli` may load.
 HEAVY = {
-    "torch", "torchvision", "ray", "transformers", "segment_anything", "cv2", "scipy", "skimage", "pyarrow",
+    "torch", "torchvision", "ray", "transformers", "segment_anything", "cv2", "scipy", "pyarrow",
     "pycocotools", "PIL", "numpy", "pydantic", "msgspec", "yaml",
 }  # fmt: skip
 HELP_SECONDS = 0.5
