@@ -210,7 +210,10 @@ def exclude(
 
 
 manifests = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, context_settings=_HELP, help="Training recipes that come with synthgen."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=_HELP,
+    help="Training recipes that come with synthgen.",
 )
 app.add_typer(manifests, name="manifests")
 

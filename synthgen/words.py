@@ -97,7 +97,7 @@ def what_next(folder: Path, *, trained: bool) -> Iterator[str]:
     yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box, its mask, its captions; no weights."
     yield f"Masks and captions are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'captions'}."
     if trained:
-        yield f"Look at {folder / 'training' / 'sheet.png'}: the same as what a model is trained on, mirrored, scaled, cut;"
+        yield f"Look at {folder / 'training' / 'sheet.png'}: what training sees of them, mirrored, scaled, cut;"
         yield "dashed boxes have no mask to learn from, hatched regions are ignored, chequers are padding."
         yield f"Look at {folder / 'predictions' / 'coffee.jpg.found.png'}: what a network found that had learned these"
         yield "photographs for a minute or two. It is a demonstration: it knows nothing else."
