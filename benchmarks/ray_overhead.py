@@ -79,7 +79,7 @@ def main() -> None:
     # A Ray of this run alone, though there may be others here; its workers import this file by its name.
     os.environ.update(RAY_ADDRESS="local", PYTHONPATH=str(ROOT))
     sys.path.insert(0, str(ROOT))
-    from pipelines.ray_engine import ray_engine
+    from synthgen.cluster.engine import ray_engine
 
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.ray_engine import ray_engine
 from synthgen.cli import main
+from synthgen.cluster.engine import ray_engine
 
 if __name__ == "__main__":
     main(ray_engine, command="masks")

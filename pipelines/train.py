@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.ray_trainer import ray_trainer
 from synthgen.cli import main
+from synthgen.cluster.trainer import ray_trainer
 
 if __name__ == "__main__":
     main(ray_trainer, command="train")

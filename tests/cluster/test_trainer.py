@@ -19,7 +19,7 @@ import pytest
 from toys import clusters, layers
 
 ray_cluster = pytest.importorskip("ray.cluster_utils")
-ray_trainer = pytest.importorskip("pipelines.ray_trainer")  # Ray without its extra "train" has no ray.train
+ray_trainer = pytest.importorskip("synthgen.cluster.trainer")  # Ray without its extra "train" has no ray.train
 
 from synthgen.errors import SynthgenError  # noqa: E402
 from synthgen.train import folder  # noqa: E402

@@ -18,8 +18,9 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from pipelines import cluster, letters
-from pipelines.crew import room_on_nodes
+from synthgen.cluster import connection as cluster
+from synthgen.cluster import progress_channel as letters
+from synthgen.cluster.worker_pool import room_on_nodes
 from synthgen.errors import SynthgenError
 from synthgen.reading.check import NewBar, NoBar
 from synthgen.reading.manifest import Manifest, load
@@ -28,7 +29,7 @@ from synthgen.train.ranks import PATIENCE
 from synthgen.train.telling import Trained
 
 #: One of the house's loggers.
-log = logging.getLogger(f"synthgen.{__name__}")
+log = logging.getLogger(__name__)
 
 #: Seconds that the run's folder is waited for: a file system may hold it for a node that died (NFS: 90 s).
 _PATIENCE = 180.0

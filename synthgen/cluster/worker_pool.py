@@ -15,14 +15,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipelines.actor import Actor
-from pipelines.cluster import environment, line_of
+from synthgen.cluster.actor import Actor
+from synthgen.cluster.connection import environment, line_of
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.records.store import Shard
 
 #: One of the house's loggers, so that the run's log has what it says.
-log = logging.getLogger(f"synthgen.{__name__}")
+log = logging.getLogger(__name__)
 
 #: A node gets no more workers once so many in a row died there before they could begin.
 MOST_DEATHS = 3

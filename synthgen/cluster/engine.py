@@ -12,14 +12,14 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipelines import cluster
-from pipelines.crew import Crew
+from synthgen.cluster import connection as cluster
+from synthgen.cluster.worker_pool import Crew
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.store import Shard
 
 #: One of the house's loggers, so that the run's log has what it says.
-log = logging.getLogger(f"synthgen.{__name__}")
+log = logging.getLogger(__name__)
 
 #: A shard is given up once so many workers died over it.
 MOST_DEATHS = 3

@@ -15,7 +15,7 @@ from synthgen.errors import SynthgenError
 from synthgen.reading.check import NewBar
 from synthgen.train.telling import Trained
 
-log = logging.getLogger(f"synthgen.{__name__}")
+log = logging.getLogger(__name__)
 
 #: Seconds between two letters of a bar.
 _EVERY = 1.0

@@ -13,7 +13,7 @@ from synthgen.generate.run import diary, logged_to
 from synthgen.generate.worker import ShardReport, Worker
 from synthgen.records.store import Shard
 
-log = logging.getLogger(f"synthgen.{__name__}")
+log = logging.getLogger(__name__)
 
 
 class Actor:

@@ -13,8 +13,8 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.records.store import Shard
 
-ray_engine = pytest.importorskip("pipelines.ray_engine", reason="no Ray here")
-crew = pytest.importorskip("pipelines.crew", reason="no Ray here")
+ray_engine = pytest.importorskip("synthgen.cluster.engine", reason="no Ray here")
+crew = pytest.importorskip("synthgen.cluster.worker_pool", reason="no Ray here")
 
 GONE = "gone"
 

@@ -48,7 +48,7 @@ def warnings_told() -> Iterator[None]:
     """Show the porch's own warnings at once, beside what the run's log keeps."""
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)
-    porch = logging.getLogger("synthgen.pipelines")
+    porch = logging.getLogger("synthgen.cluster")
     porch.addHandler(terminal)
     try:
         yield
