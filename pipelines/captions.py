@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synthgen.cli import main
-from synthgen.cluster.engine import ray_engine
+from synthgen.cluster.engine import on_cluster
 
 if __name__ == "__main__":
-    main(ray_engine, command="captions")
+    main(on_cluster, command="captions")

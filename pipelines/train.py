@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synthgen.cli import main
-from synthgen.cluster.trainer import ray_trainer
+from synthgen.cluster.trainer import train_on_cluster
 
 if __name__ == "__main__":
-    main(ray_trainer, command="train")
+    main(train_on_cluster, command="train")

@@ -1,7 +1,7 @@
-"""The engine of a cluster: the same `Worker` as on one machine, in Ray actors.
+"""The engine that runs a job's shards on a Ray cluster, with the same `Worker` as on one machine, in Ray actors.
 
-Each actor has one shard at a time; a shard whose worker died is done again by another; one that kills its worker every
-time is reported, and the others go on. `crew.py` has who works.
+Each actor has one shard at a time. If a worker dies, another worker does its shard again. A shard over which
+`MAX_DEATHS` workers died is reported as failed, and the others continue. `worker_pool` decides where workers start.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from synthgen.cluster import connection as cluster
-from synthgen.cluster.worker_pool import Crew
+from synthgen.cluster import connection
+from synthgen.cluster.worker_pool import WorkerPool
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.store import Shard
 
-#: One of the house's loggers, so that the run's log has what it says.
+#: Below the logger "synthgen", so that the run's log has these messages.
 log = logging.getLogger(__name__)
 
-#: A shard is given up once so many workers died over it.
-MOST_DEATHS = 3
+#: A shard is reported as failed after this many workers died over it.
+MAX_DEATHS = 3
 
 
-def ray_engine(
+def on_cluster(
     job: Job,
     shards: Sequence[Shard],
     *,
@@ -33,29 +33,31 @@ def ray_engine(
     gpus_per_worker: float | None = None,
     on_images: OnImages | None = None,
 ) -> Iterator[ShardReport]:
-    """Make the shards with workers all over the cluster; a report for each as soon as it is there, in any order.
+    """Process the shards with workers on all nodes of the cluster; yield a report for each, in the order they end.
 
-    Joins the cluster that `ray job submit`, RAY_ADDRESS or this machine says, else starts one of this machine alone.
+    Connects to the cluster of `ray job submit`, of RAY_ADDRESS or of this machine, else starts one on this machine.
 
     Args:
-        workers: at most so many, also where the cluster has no room for all of them yet (an autoscaler makes it);
-            None = as many as there is room for, at each time.
-        gpus_per_worker: 0.5 puts two on a GPU; None = 1 where the cluster has GPUs, else 0, and a CPU each.
-        on_images: called with the images of each shard that is done.
+        workers: at most this many, also where the cluster has no room for all of them yet (an autoscaler adds nodes);
+            None = as many as there is room for at any time.
+        gpus_per_worker: 0.5 puts two workers on a GPU; None = 1 where the cluster has GPUs and the model can use one,
+            else 0. Each worker also gets one CPU.
+        on_images: called with the number of images of each shard that is done.
 
     Raises:
-        SynthgenError: no cluster; or no worker can begin: weights that are not there, a store that no node sees.
+        SynthgenError: there is no cluster; or no worker can start, e.g. because weights are missing or because no node
+            sees the store.
     """
     job = replace(job, store=job.store.absolute(), images=job.images.absolute())
     remedy = "--store or SYNTHGEN_STORE (env_vars in pipelines/runtime_env.yaml)"
-    cluster.refuse_passing(job.store, "the store", remedy)
-    cluster.join()
-    crew = Crew(job, workers, gpus_per_worker)
+    connection.refuse_temporary(job.store, "the store", remedy)
+    connection.connect()
+    pool = WorkerPool(job, workers, gpus_per_worker)
     todo, deaths = deque(shards), Counter[Shard]()
-    with contextlib.closing(crew), cluster.warnings_told():
-        while todo or crew.busy:
-            crew.hire(len(todo))
-            for hand, shard, outcome in crew.news():
+    with contextlib.closing(pool), connection.warnings_shown():
+        while todo or pool.busy:
+            pool.scale_up(len(todo))
+            for worker, shard, outcome in pool.poll():
                 if isinstance(outcome, ShardReport):
                     if on_images:
                         on_images(outcome.images)
@@ -63,13 +65,13 @@ def ray_engine(
                 elif shard is not None:  # its worker died over it
                     deaths[shard] += 1
                     log.warning("a worker died over %s (%s)", shard, outcome)
-                    if deaths[shard] < MOST_DEATHS:
+                    if deaths[shard] < MAX_DEATHS:
                         todo.append(shard)
                     else:
                         yield ShardReport(
                             shard,
-                            error=f"{shard}: its worker died {MOST_DEATHS} times ({outcome}); if the memory is too "
+                            error=f"{shard}: its worker died {MAX_DEATHS} times ({outcome}); if the memory is too "
                             "small, lower --batch-size or the number of workers on a node",
                         )
-                if hand is not None:
-                    crew.give(hand, todo.popleft() if todo else None)
+                if worker is not None:
+                    pool.assign(worker, todo.popleft() if todo else None)

@@ -1,4 +1,8 @@
-"""What the workers of a training tell its driver: how far they are, what they warn of, how it ended."""
+"""Progress messages from the workers of a training to its driver: progress bars, warnings, and how the training ended.
+
+The driver holds a `ProgressChannel`, and each worker a `ProgressWriter`. Between them is an actor on the driver's node
+that keeps messages, (kind, content), until the driver fetches them.
+"""
 
 from __future__ import annotations
 
@@ -17,44 +21,44 @@ from synthgen.train.telling import Trained
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two letters of a bar.
-_EVERY = 1.0
+#: Seconds between two messages of one progress bar.
+_INTERVAL = 1.0
 
 
-class _Post:
-    """Keeps letters until they are fetched; an actor beside the driver."""
+class _Mailbox:
+    """An actor on the driver's node that keeps messages until they are fetched."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[str, Any]] = []
+        self.messages: list[tuple[str, Any]] = []
 
     def put(self, kind: str, content: Any = None) -> None:
-        self.waiting.append((kind, content))
+        self.messages.append((kind, content))
 
     def fetch(self) -> list[tuple[str, Any]]:
-        fetched, self.waiting = self.waiting, []
+        fetched, self.messages = self.messages, []
         return fetched
 
 
-class Box:
-    """The driver's end; `open` it now and then.
+class ProgressChannel:
+    """The driver's end: call `receive` regularly.
 
     Attributes:
-        address: what the workers write to.
-        refused: the first mistake that one of them told.
-        done: what the training came to.
+        mailbox: the actor that workers write to.
+        error: the first error that a worker reported.
+        result: the result of the training, once it is there.
     """
 
     def __init__(self, bar: NewBar) -> None:
-        beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        post: Any = ray.remote(_Post)
-        self.address = post.options(num_cpus=0, scheduling_strategy=beside).remote()
-        self.refused: SynthgenError | None = None
-        self.done: Trained | None = None
+        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(_Mailbox)
+        self.mailbox = actor.options(num_cpus=0, scheduling_strategy=driver_node).remote()
+        self.error: SynthgenError | None = None
+        self.result: Trained | None = None
         self._bar, self._bars = bar, list[Any]()
 
-    def open(self) -> None:
-        """Read what has come."""
-        for kind, content in ray.get(self.address.fetch.remote()):
+    def receive(self) -> None:
+        """Process the messages that have arrived."""
+        for kind, content in ray.get(self.mailbox.fetch.remote()):
             match kind:
                 case "begin":
                     self._bars.append(self._bar(*content).__enter__())
@@ -64,10 +68,10 @@ class Box:
                     self._bars.pop().__exit__(None, None, None)
                 case "warning":
                     log.warning("%s", content)
-                case "refused":
-                    self.refused = self.refused or content
-                case "done":
-                    self.done = content
+                case "error":
+                    self.error = self.error or content
+                case "result":
+                    self.result = content
 
     def __enter__(self) -> Self:
         return self
@@ -76,77 +80,77 @@ class Box:
         while self._bars:
             self._bars.pop().__exit__(None, None, None)
         with contextlib.suppress(ray.exceptions.RayError):
-            ray.kill(self.address)
+            ray.kill(self.mailbox)
 
 
-class Writer(logging.Handler):
-    """A worker's end; those that do not speak tell of mistakes alone."""
+class ProgressWriter(logging.Handler):
+    """A worker's end. A worker that is not the reporter sends its error and nothing else."""
 
-    def __init__(self, address: Any, speaks: bool) -> None:
+    def __init__(self, mailbox: Any, is_reporter: bool) -> None:
         super().__init__(logging.WARNING)
-        self._address, self._speaks = address, speaks
+        self._mailbox, self._is_reporter = mailbox, is_reporter
 
-    def tell(self, kind: str, content: Any = None) -> None:
-        """Without waiting: letters of one worker come in order."""
-        if self._speaks:
-            self._address.put.remote(kind, content)
+    def send(self, kind: str, content: Any = None) -> None:
+        """Send a message without waiting; the messages of one worker arrive in order."""
+        if self._is_reporter:
+            self._mailbox.put.remote(kind, content)
 
-    def refused(self, why: SynthgenError) -> None:
-        """Surely told once this returns, whoever speaks."""
-        ray.get(self._address.put.remote("refused", why))
+    def send_error(self, why: SynthgenError) -> None:
+        """Send an error, from any worker, and wait until it has arrived."""
+        ray.get(self._mailbox.put.remote("error", why))
 
-    def done(self, trained: Trained) -> None:
-        """Surely told once this returns."""
-        if self._speaks:
-            ray.get(self._address.put.remote("done", trained))
+    def send_result(self, trained: Trained) -> None:
+        """Send the result, from the reporter, and wait until it has arrived."""
+        if self._is_reporter:
+            ray.get(self._mailbox.put.remote("result", trained))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A warning of the house."""
-        self.tell("warning", record.getMessage())
+        """Send a warning."""
+        self.send("warning", record.getMessage())
 
-    def bar(self, what: str, total: int, unit: str) -> _Bar:
-        """Counts for the driver's bar."""
-        return _Bar(self, what, total, unit)
+    def bar(self, what: str, total: int, unit: str) -> _RemoteBar:
+        """Return a progress bar that the driver draws."""
+        return _RemoteBar(self, what, total, unit)
 
 
-class _Bar:
-    """A `synthgen.progress.Bar` that the driver draws."""
+class _RemoteBar:
+    """A `synthgen.progress.Bar` that sends its counts to the driver, which draws it."""
 
-    def __init__(self, writer: Writer, what: str, total: int, unit: str) -> None:
-        self._writer, self._about = writer, (what, total, unit)
-        self._count, self._told = 0, 0.0
+    def __init__(self, writer: ProgressWriter, what: str, total: int, unit: str) -> None:
+        self._writer, self._header = writer, (what, total, unit)
+        self._count, self._sent_at = 0, 0.0
         self._note: str | None = None
 
     def __enter__(self) -> Self:
-        self._writer.tell("begin", self._about)
+        self._writer.send("begin", self._header)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._send()
-        self._writer.tell("end")
+        self._writer.send("end")
 
     def advance(self, count: int, note: str | None = None) -> None:
         """Count `count` more as done."""
         self._count += count
         self._note = note or self._note
-        if time.monotonic() - self._told >= _EVERY:
+        if time.monotonic() - self._sent_at >= _INTERVAL:
             self._send()
 
     def _send(self) -> None:
-        self._told = time.monotonic()
-        self._writer.tell("advance", (self._count, self._note))
+        self._sent_at = time.monotonic()
+        self._writer.send("advance", (self._count, self._note))
         self._count = 0
 
 
 @contextlib.contextmanager
-def written(address: Any, *, speaks: bool) -> Iterator[Writer]:
-    """A worker's end of the box; what the house warns of meanwhile, and a mistake that ends it, are told."""
-    writer, house = Writer(address, speaks), logging.getLogger("synthgen")
-    house.addHandler(writer)
+def progress_writer(mailbox: Any, *, is_reporter: bool) -> Iterator[ProgressWriter]:
+    """Open a worker's end; warnings of synthgen while the block runs, and a `SynthgenError` that ends it, are sent."""
+    writer, logger = ProgressWriter(mailbox, is_reporter), logging.getLogger("synthgen")
+    logger.addHandler(writer)
     try:
         yield writer
     except SynthgenError as why:
-        writer.refused(why)
+        writer.send_error(why)
         raise
     finally:
-        house.removeHandler(writer)
+        logger.removeHandler(writer)

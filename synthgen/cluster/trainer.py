@@ -1,7 +1,8 @@
-"""`synthgen train` on a cluster: the same loop, in processes that Ray Train places and joins.
+"""`synthgen train` on a Ray cluster: the same training loop, in processes that Ray Train places and connects.
 
-Where one of them dies, all are started again and go on from the run's last checkpoint, as the same command would.
-Ray's own `FailureConfig` would repeat a user's mistake as well, and count the deaths of a whole month together.
+If a worker dies, the driver starts all workers again, and they continue from the run's last checkpoint. Ray's own
+`FailureConfig` is not used: it would also retry after an error of the user, and it counts all deaths of a run together,
+however many checkpoints lie between them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from synthgen.cluster import connection as cluster
-from synthgen.cluster import progress_channel as letters
+from synthgen.cluster import connection
+from synthgen.cluster.progress_channel import ProgressChannel, progress_writer
 from synthgen.cluster.worker_pool import room_on_nodes
 from synthgen.errors import SynthgenError
 from synthgen.reading.check import NewBar, NoBar
@@ -28,17 +29,16 @@ from synthgen.train import folder, loop
 from synthgen.train.ranks import PATIENCE
 from synthgen.train.telling import Trained
 
-#: One of the house's loggers.
 log = logging.getLogger(__name__)
 
-#: Seconds that the run's folder is waited for: a file system may hold it for a node that died (NFS: 90 s).
-_PATIENCE = 180.0
+#: Seconds to wait for the lock of the run's folder: a file system may keep it for a node that died (NFS: 90 s).
+_LOCK_SECONDS = 180.0
 
-#: A training is given up once so many of its starts in a row came to no new checkpoint.
-MOST_DEATHS = 3
+#: The training ends with an error after this many starts in a row without a new checkpoint.
+MAX_DEATHS = 3
 
 
-def ray_trainer(
+def train_on_cluster(
     path: Path,
     *,
     out: Path | None = None,
@@ -49,83 +49,87 @@ def ray_trainer(
     gpus_per_worker: float | None = None,
     bar: NewBar = NoBar,
 ) -> Trained:
-    """Train what a manifest describes with processes all over the cluster; see `loop.train`.
+    """Train what a manifest describes with processes on all nodes of the cluster; see `loop.train`.
 
     Args:
-        readers: processes that read images, of each worker.
-        workers: processes that train; None = as many as there is room for and a step's images can be dealt to.
+        readers: how many processes read images for each worker.
+        workers: how many processes train; None = as many as there is room for and divide the images of a step evenly.
         gpus_per_worker: 0 or 1; None = 1 where the cluster has GPUs.
 
     Raises:
-        SynthgenError: no cluster; what `loop.train` raises; a node does not see a folder; workers die again and again.
+        SynthgenError: there is no cluster; what `loop.train` raises; a node does not see a folder; workers died
+            `MAX_DEATHS` times without a new checkpoint.
     """
     manifest = load(path, store=store)
     run = (out or Path("runs") / manifest.name).absolute()
-    # Paths from here, before a cluster is joined: Ray may unpack the working directory anew, and this one is gone then.
+    # Paths are made absolute before the driver connects: Ray may then move it to another working directory.
     config: dict[str, Any] = {
         "path": path.absolute(), "out": run, "store": manifest.store.absolute(), "readers": readers,
-        "environment": cluster.environment(),
+        "environment": connection.worker_environment(),
     }  # fmt: skip
-    cluster.refuse_passing(run, "the run's folder", "--out")
+    connection.refuse_temporary(run, "the run's folder", "--out")
     if device not in ("auto", "cpu", "cuda"):
         raise SynthgenError(f"--device {device} is for Ray to choose on a cluster; say cuda, cpu or auto")
     if gpus_per_worker not in (None, 0, 1):
         raise SynthgenError(f"--gpus-per-worker {gpus_per_worker:g} should be 0 or 1: a process trains on one GPU")
-    cluster.join(log_to_driver=False)  # it tells by letters
+    connection.connect(log_to_driver=False)  # workers send progress messages
     gpus = gpus_per_worker
     if gpus is None:
-        there_are = ray.cluster_resources().get("GPU", 0) >= 1  # type: ignore[no-untyped-call]
-        gpus = float(there_are and device != "cpu")
+        cluster_has_gpus = ray.cluster_resources().get("GPU", 0) >= 1  # type: ignore[no-untyped-call]
+        gpus = float(cluster_has_gpus and device != "cpu")
     if bool(gpus) != (device == "cuda") and device != "auto":
         raise SynthgenError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other; take one out")
-    need = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
+    resources = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
     config["gpus"] = gpus
     before, deaths = folder.newest(run), 0
-    with cluster.warnings_told():
+    with connection.warnings_shown():
         while True:
             try:
-                return _start(config, _how_many(workers, need, manifest), need, bar)
+                return _start(config, _worker_count(workers, resources, manifest), resources, bar)
             except (TrainingFailedError, RayError) as why:
-                reached = folder.newest(run)
-                deaths = deaths + 1 if reached == before else 1
-                before = reached
-                if deaths == MOST_DEATHS:
-                    raise _hopeless(why, run) from why
-                where = f"goes on from {reached}" if reached else "begins anew, as there is no checkpoint yet"
-                log.warning("a worker died (%s); the training %s", _told(why), where)
+                checkpoint = folder.newest(run)
+                deaths = deaths + 1 if checkpoint == before else 1
+                before = checkpoint
+                if deaths == MAX_DEATHS:
+                    raise _final_error(why, run) from why
+                where = f"goes on from {checkpoint}" if checkpoint else "begins anew, as there is no checkpoint yet"
+                log.warning("a worker died (%s); the training %s", _describe(why), where)
 
 
-def _how_many(workers: int | None, need: dict[str, float], manifest: Manifest) -> int:
-    """So many processes train; says so where they must wait for nodes."""
-    room = sum(room_on_nodes(need).values())
+def _worker_count(workers: int | None, resources: dict[str, float], manifest: Manifest) -> int:
+    """Return how many processes train; warn where they must wait for nodes."""
+    room = sum(room_on_nodes(resources).values())
     if workers is None:
         schedule = manifest.schedule
         portions = schedule.batch_size // schedule.accumulate
         return next((n for n in range(min(room, portions), 1, -1) if portions % n == 0), 1)
     if room < workers:
         log.warning(
-            "%d workers need %s each of a node, and there is room for %d; waiting for nodes", workers, need, room
+            "%d workers need %s each of a node, and there is room for %d; waiting for nodes", workers, resources, room
         )
     return workers
 
 
-def _start(config: Mapping[str, Any], workers: int, need: dict[str, float], bar: NewBar) -> Trained:
-    """Start all workers, and pass on what they tell until they have ended.
+def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float], bar: NewBar) -> Trained:
+    """Start all workers, process their progress messages until they have ended, and return the result.
 
     Raises:
-        SynthgenError: as one of them was refused.
+        SynthgenError: the error that one of them reported.
         TrainingFailedError, RayError: one of them died.
     """
     run: Path = config["out"]
     run.parent.mkdir(parents=True, exist_ok=True)
-    # Ray's own results go here, of which there are none: what matters is whether every node sees it.
-    with tempfile.TemporaryDirectory(prefix=f".{run.name}-", dir=run.parent) as shared, letters.Box(bar) as box:
+    # Ray wants a folder for results of its own, and there are none; workers check that every node sees this folder.
+    prefix = f".{run.name}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=run.parent) as shared, ProgressChannel(bar) as channel:
         options: dict[str, Any] = {"worker_runtime_env": {"env_vars": config["environment"]}}
         trainer = TorchTrainer(
-            _work,
-            train_loop_config={**config, "shared": shared, "address": box.address},
+            _train_on_worker,
+            train_loop_config={**config, "shared": shared, "mailbox": channel.mailbox},
             torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in need, resources_per_worker=need),
+            scaling_config=ScalingConfig(
+                num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
+            ),
             run_config=RunConfig(storage_path=shared, failure_config=FailureConfig(max_failures=0), **options),
         )
         ended: list[BaseException | None] = []
@@ -134,44 +138,44 @@ def _start(config: Mapping[str, Any], workers: int, need: dict[str, float], bar:
             try:
                 trainer.fit()
                 ended.append(None)
-            except BaseException as why:  # it is raised where others wait for it
+            except BaseException as why:  # raised below, in the thread that waits
                 ended.append(why)
 
-        # In a thread of its own Ray leaves Ctrl-C to us.
+        # In the main thread Ray would handle Ctrl-C itself.
         thread = threading.Thread(target=fit, daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(1.0)
-            box.open()
-        box.open()
-        if box.refused is not None:
-            raise box.refused
+            channel.receive()
+        channel.receive()
+        if channel.error is not None:
+            raise channel.error
         if ended[0] is not None:
             raise ended[0]
-        if box.done is None:
-            raise RuntimeError("the workers ended, and the first of them did not tell what came of it")
-        return box.done
+        if channel.result is None:
+            raise RuntimeError("the workers ended, and the first of them sent no result")
+        return channel.result
 
 
-def _work(config: dict[str, Any]) -> None:
-    """What each worker does, once Ray Train has joined them."""
+def _train_on_worker(config: dict[str, Any]) -> None:
+    """Run the training loop; Ray Train calls this in each worker, once it has connected them."""
     context = ray.train.get_context()
     out: Path = config["out"]
-    with letters.written(config["address"], speaks=context.get_world_rank() == 0) as writer:
+    with progress_writer(config["mailbox"], is_reporter=context.get_world_rank() == 0) as writer:
         node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        for there, what, flag in (
+        for exists, path, flag in (
             (Path(config["shared"]).is_dir(), out, "--out"),
             (config["store"].is_dir(), config["store"], "--store"),
             (config["path"].is_file(), config["path"], "--manifest"),
         ):
-            if not there:
+            if not exists:
                 raise SynthgenError(
-                    f"node {node} does not see {what}; all nodes must reach the same {flag} by the same path"
+                    f"node {node} does not see {path}; all nodes must reach the same {flag} by the same path"
                 )
-        writer.done(
+        writer.send_result(
             loop.train(
                 config["path"], out=out, store=config["store"], device=_device(config["gpus"]),
-                workers=config["readers"], patience=_PATIENCE, bar=writer.bar,
+                workers=config["readers"], patience=_LOCK_SECONDS, bar=writer.bar,
             )
         )  # fmt: skip
 
@@ -184,25 +188,25 @@ def _device(gpus: float) -> str:
 
 
 def _causes(why: BaseException) -> list[BaseException]:
-    """What happened in each worker that failed, those that died first: the others may only have lost them."""
+    """Return the error of each worker that failed, deaths first: the others may have failed only because of them."""
     causes = list(getattr(why, "worker_failures", {}).values()) or [why]
     causes = [getattr(cause, "health_check_failure", cause) for cause in causes]
     return sorted(causes, key=lambda cause: not isinstance(cause, RayError))
 
 
-def _told(why: BaseException) -> str:
+def _describe(why: BaseException) -> str:
     first = _causes(why)[0]
-    return f"{type(first).__name__}: {cluster.line_of(first)}"
+    return f"{type(first).__name__}: {connection.first_line(first)}"
 
 
-def _hopeless(why: BaseException, run: Path) -> BaseException:
-    """What to raise where workers die again and again."""
+def _final_error(why: BaseException, run: Path) -> BaseException:
+    """Return what to raise after `MAX_DEATHS` starts without a new checkpoint."""
     first = _causes(why)[0]
-    # The device's, by name: torch is not ours to know.
+    # The device's error by its name: this package does not import torch.
     if not isinstance(first, RayError | MemoryError) and type(first).__name__ != "OutOfMemoryError":
-        return why  # our mistake, with the tracebacks of the workers
+        return why  # an error in the program: keep the tracebacks of the workers
     return SynthgenError(
-        f"{MOST_DEATHS} times in a row a worker died before the next checkpoint ({_told(why)}); if the memory is too "
-        "small, raise schedule.accumulate or say schedule.checkpointing: true, else lower schedule.checkpoint_every; "
-        f"the same command goes on with {run}"
+        f"{MAX_DEATHS} times in a row a worker died before the next checkpoint ({_describe(why)}); if the memory is "
+        "too small, raise schedule.accumulate or say schedule.checkpointing: true, else lower "
+        f"schedule.checkpoint_every; the same command goes on with {run}"
     )
