@@ -1,9 +1,8 @@
-"""`synthgen captions` on a Ray cluster: python -m pipelines.captions --dataset objects365 ..."""
+"""`synthgen captions --engine ray`, from a checkout: python -m pipelines.captions ..."""
 
 from __future__ import annotations
 
 from synthgen.cli import main
-from synthgen.cluster.engine import on_cluster
 
 if __name__ == "__main__":
-    main(on_cluster, command="captions")
+    main(command="captions", engine="ray")

@@ -1,9 +1,8 @@
-"""`synthgen masks` on a Ray cluster: python -m pipelines.masks --dataset objects365 ..."""
+"""`synthgen masks --engine ray`, from a checkout: python -m pipelines.masks ..."""
 
 from __future__ import annotations
 
 from synthgen.cli import main
-from synthgen.cluster.engine import on_cluster
 
 if __name__ == "__main__":
-    main(on_cluster, command="masks")
+    main(command="masks", engine="ray")

@@ -240,8 +240,13 @@ def demo(
     say("", *words.what_next(folder))
 
 
-def main(engine: Any = None, *, command: str | None = None) -> None:
-    """Run the command line; the porch gives the cluster's `engine`, and the command that its file is for."""
+def main(*, command: str | None = None, engine: str = "local") -> None:
+    """Run the command line.
+
+    Args:
+        command: run only this command, as the entry points in `pipelines/` do; None = the first argument names it.
+        engine: the default of its option `--engine`.
+    """
     # Threads of one step that wait for each other busily take the cores that others need to come on: where anything
     # else runs, a reader process will do, a step takes many times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -254,7 +259,7 @@ def main(engine: Any = None, *, command: str | None = None) -> None:
             app()
         else:  # alone, so that its help and its sentences speak of what was typed
             own = typer.main.get_group(app).commands[command]
-            own.main(prog_name=f"python -m pipelines.{command}", obj=engine, **_HELP)
+            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_HELP)
     except (SynthgenError, OSError) as why:
         sentence = refused(why) if isinstance(why, OSError) else str(why)
         if sentence is None:
