@@ -79,19 +79,19 @@ def main() -> None:
     # A Ray of this run alone, though there may be others here; its workers import this file by its name.
     os.environ.update(RAY_ADDRESS="local", PYTHONPATH=str(ROOT))
     sys.path.insert(0, str(ROOT))
-    from pipelines.ray_engine import ray_engine
+    from synthgen.cluster.engine import on_cluster
 
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         Image.fromarray(rng.integers(0, 255, (*SIZE, 3), np.uint8)).save(Path(folder) / PHOTO)
         pause = {
             name: measure(Path(folder), name, engine, args, workers)
-            for name, engine, workers in (("in_process", in_process, 1), ("ray_engine", ray_engine, args.workers))
+            for name, engine, workers in (("in_process", in_process, 1), ("on_cluster", on_cluster, args.workers))
         }
         stores = [sorted((Path(folder) / name).rglob("masks/*.parquet")) for name in pause]
         assert len(stores[0]) == args.shards
         assert [p.read_bytes() for p in stores[0]] == [p.read_bytes() for p in stores[1]], "the engines' bytes differ"
-    added = pause["ray_engine"] - pause["in_process"]
+    added = pause["on_cluster"] - pause["in_process"]
     print(f"Ray adds {1000 * added:.1f} ms a shard: {added / args.seconds:.2%}")
 
 

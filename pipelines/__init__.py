@@ -1,1 +1,1 @@
-"""The porch: where a cluster meets the front door. Nothing in the house imports it."""
+"""Entry points for `ray job submit` from a checkout: each is a command of synthgen with `--engine ray`."""

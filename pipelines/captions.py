@@ -1,9 +1,8 @@
-"""`synthgen captions` on a Ray cluster: python -m pipelines.captions --dataset objects365 ..."""
+"""`synthgen captions --engine ray`, from a checkout: python -m pipelines.captions ..."""
 
 from __future__ import annotations
 
-from pipelines.ray_engine import ray_engine
 from synthgen.cli import main
 
 if __name__ == "__main__":
-    main(ray_engine, command="captions")
+    main(command="captions", engine="ray")

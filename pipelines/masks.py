@@ -1,9 +1,8 @@
-"""`synthgen masks` on a Ray cluster: python -m pipelines.masks --dataset objects365 ..."""
+"""`synthgen masks --engine ray`, from a checkout: python -m pipelines.masks ..."""
 
 from __future__ import annotations
 
-from pipelines.ray_engine import ray_engine
 from synthgen.cli import main
 
 if __name__ == "__main__":
-    main(ray_engine, command="masks")
+    main(command="masks", engine="ray")

@@ -5,8 +5,8 @@
 #
 # Yours to fill in: the lines with #SBATCH, how the environment is entered, and the folders, which all nodes must see.
 # After a time limit, submit the same line again: what is committed stays.
-# For captions name pipelines.captions in the last line, and submit it with the options of `synthgen captions`; for a
-# training pipelines.train, with those of `synthgen train`.
+# For captions write `synthgen captions --engine ray` into the last line, for a training `synthgen train --engine ray`;
+# then submit it with the options of that command.
 #
 #SBATCH --job-name=synthgen
 #SBATCH --nodes=2
@@ -51,4 +51,4 @@ if ((${#nodes[@]} > 1)); then
     ray start --address "$RAY_ADDRESS" --block &
 fi
 
-python -m pipelines.masks "$@"
+synthgen masks --engine ray "$@"

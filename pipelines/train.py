@@ -1,9 +1,8 @@
-"""`synthgen train` on a Ray cluster: python -m pipelines.train --manifest manifests/mqformer_full.yaml ..."""
+"""`synthgen train --engine ray`, from a checkout: python -m pipelines.train ..."""
 
 from __future__ import annotations
 
-from pipelines.ray_trainer import ray_trainer
 from synthgen.cli import main
 
 if __name__ == "__main__":
-    main(ray_trainer, command="train")
+    main(command="train", engine="ray")

@@ -291,8 +291,13 @@ def _sentence(why: Exception, command: str) -> str | None:
     return refused(why) if isinstance(why, OSError) else str(why)
 
 
-def main(engine: Any = None, *, command: str | None = None) -> None:
-    """Run the command line; the porch gives the cluster's `engine`, and the command that its file is for."""
+def main(*, command: str | None = None, engine: str = "local") -> None:
+    """Run the command line.
+
+    Args:
+        command: run only this command, as the entry points in `pipelines/` do; None = the first argument names it.
+        engine: the default of its option `--engine`.
+    """
     # Threads of one step that wait for each other busily take the cores that others need to come on: where anything
     # else runs, a reader process will do, a step takes many times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -305,9 +310,15 @@ def main(engine: Any = None, *, command: str | None = None) -> None:
             app()
         else:  # alone, so that its help and its sentences speak of what was typed
             own = typer.main.get_group(app).commands[command]
+<<<<<<< HEAD
             own.main(prog_name=f"python -m pipelines.{command}", obj=engine, **_HELP)
     except (SynthgenError, OSError, ModuleNotFoundError) as why:
         sentence = _sentence(why, command or " ".join(sys.argv[1:2]))
+=======
+            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_HELP)
+    except (SynthgenError, OSError) as why:
+        sentence = refused(why) if isinstance(why, OSError) else str(why)
+>>>>>>> cluster-move
         if sentence is None:
             raise
         lines = why.lines if isinstance(why, SeveralErrors) else [printable(sentence)]

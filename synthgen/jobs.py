@@ -11,7 +11,6 @@ from synthgen.terminal import bar, say
 
 
 def masks(
-    context: typer.Context,
     dataset: opt.Dataset,
     segmenter: opt.Segmenter = "grabcut",
     name: opt.Name = None,
@@ -33,6 +32,7 @@ def masks(
     option: opt.Options = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
+    engine: opt.Engine = opt.EngineName.LOCAL,
     workers: opt.Workers = None,
     gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: opt.MaxErrorShare = 0.05,
@@ -76,12 +76,11 @@ def masks(
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
-    crew = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _do(context.obj, given, job, part=part, limit=limit, crew=crew, dry_run=dry_run)
+    placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    _do(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 def captions(
-    context: typer.Context,
     dataset: opt.Dataset,
     captioner: opt.Captioner = "attributes",
     name: opt.Name = None,
@@ -107,6 +106,7 @@ def captions(
     option: opt.Options = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
+    engine: opt.Engine = opt.EngineName.LOCAL,
     workers: opt.Workers = None,
     gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: opt.MaxErrorShare = 0.05,
@@ -149,17 +149,37 @@ def captions(
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
-    crew = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _do(context.obj, given, job, part=part, limit=limit, crew=crew, dry_run=dry_run)
+    placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    _do(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
-def _do(engine: Any, given: Any, job: Any, *, part: str, limit: int | None, crew: Any, dry_run: bool) -> None:
+def _engine(name: opt.EngineName) -> Any:
+    """Return the function that makes shards; see `synthgen.generate.engine`."""
+    if name == opt.EngineName.RAY:
+        from synthgen.cluster.engine import on_cluster
+
+        return on_cluster
+    from synthgen.generate.engine import in_process
+
+    return in_process
+
+
+def _do(
+    engine: opt.EngineName,
+    given: Any,
+    job: Any,
+    *,
+    part: str,
+    limit: int | None,
+    placement: dict[str, Any],
+    dry_run: bool,
+) -> None:
     """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
     from synthgen import words
     from synthgen.generate import source
-    from synthgen.generate.engine import in_process
     from synthgen.generate.run import run, shards_to_do
 
+    make = _engine(engine)  # first: where Ray is not installed, nothing is done
     if not dry_run:
         source.ready(given, job, bar=bar)
     elif first := source.missing(given, job):
@@ -177,6 +197,6 @@ def _do(engine: Any, given: Any, job: Any, *, part: str, limit: int | None, crew
             if report.error is not None and next(chances, None) is not None:
                 done.tell(f"failed: {report.error}")
 
-        tally = run(job, shards, engine or in_process, part=some, crew=crew, on_images=done.advance, on_report=told)
+        tally = run(job, shards, make, part=some, placement=placement, on_images=done.advance, on_report=told)
     say(*words.result(job, tally))
     raise typer.Exit(1 if tally.errors else 0)

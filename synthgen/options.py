@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -93,14 +94,30 @@ MaxErrorShare = Annotated[
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed images of finished shards again")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing")]
 
+
+class EngineName(StrEnum):
+    """Where a command does its work."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        help="local: in this process; ray: on the Ray cluster of RAY_ADDRESS, of `ray job submit` or of this machine, "
+        "else on one that is started here"
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1, help="On a cluster: at most so many (default: as many as it has GPUs, else CPUs); here there is one"
+        min=1, help="With --engine ray: at most so many (default: as many as the cluster has GPUs, else CPUs)"
     ),
 ]
 GpusPerWorker = Annotated[
-    float | None, typer.Option(min=0, help="On a cluster: 0.5 puts two workers on a GPU (default: 1, if there are any)")
+    float | None,
+    typer.Option(min=0, help="With --engine ray: 0.5 puts two workers on a GPU (default: 1, if there are any)"),
 ]
 
 # The options of a plugin that have a flag of their own. Each is the plugin's to take or to refuse; None = not given.

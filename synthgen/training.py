@@ -35,7 +35,6 @@ Long = Annotated[int | None, typer.Option(min=32, max=8192, help="... and their 
 
 
 def train(
-    context: typer.Context,
     manifest: Manifest,
     out: Annotated[
         Path | None, typer.Option(readable=False, help="Folder of the run (default: runs/ and the manifest's name)")
@@ -43,12 +42,15 @@ def train(
     store: opt.ManifestStore = None,
     device: Device = "auto",
     readers: Readers = None,
+    engine: opt.Engine = opt.EngineName.LOCAL,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="On a cluster: so many processes train (default: as many as find a GPU, else a CPU)"),
+        typer.Option(
+            min=1, help="With --engine ray: so many processes train (default: as many as find a GPU, else a CPU)"
+        ),
     ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="On a cluster: 0 or 1 (default: 1, if there are any)")
+        float | None, typer.Option(min=0, help="With --engine ray: 0 or 1 (default: 1, if there are any)")
     ] = None,
 ) -> None:
     """Train what a manifest describes, and evaluate it.
@@ -63,12 +65,14 @@ def train(
       torchrun --nproc-per-node 8 -m synthgen train --manifest manifests/mqformer_full.yaml
     """
     own: dict[str, Any] = {"out": out, "store": store, "device": device, "bar": bar}
-    if context.obj is not None:
-        done = context.obj(manifest, readers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own)
+    if engine == opt.EngineName.RAY:
+        from synthgen.cluster.trainer import train_on_cluster
+
+        done = train_on_cluster(manifest, readers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own)
     elif workers is not None or gpus_per_worker is not None:
         flag = "--workers" if workers is not None else "--gpus-per-worker"
         raise SynthgenError(
-            f"{flag} needs Ray (`python -m pipelines.train`); without it start as many processes as there are GPUs: "
+            f"{flag} needs Ray; add `--engine ray`, or without it start as many processes as there are GPUs: "
             "`torchrun --nproc-per-node N -m synthgen train`"
         )
     else:

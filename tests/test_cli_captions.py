@@ -91,8 +91,8 @@ def test_options_of_the_stage_are_of_the_recipe(synthgen, tmp_path):
         (("--reads", "captions"), r"'captions' is what the job reads; .*such as captions-2"),
         (("--layer", "annotations"), r"'annotations' is what the job reads; .*such as captions"),
         (("--layer", "human"), r"made from boxes's own files; .*such as captions"),
-        (("--workers", "2"), r"--workers 2 needs Ray \(`python -m pipelines.captions`\)"),
-        (("--gpus-per-worker", "1"), r"type `python -m pipelines.captions` in place of `synthgen captions`"),
+        (("--workers", "2"), r"--workers 2 needs Ray; add `--engine ray`, or without it start 2 commands"),
+        (("--gpus-per-worker", "1"), r"--gpus-per-worker needs Ray; add `--engine ray`"),
     ],
 )
 def test_each_mistake_has_its_sentence(synthgen, tmp_path, words, sentence):

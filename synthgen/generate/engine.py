@@ -1,7 +1,7 @@
 """Engines: (job, shards) -> reports. `in_process` is this machine's.
 
-An engine is a function. A cluster's has the same signature and lives on the porch (`pipelines/`); both run the same
-`Worker`.
+An engine is a function. That of a Ray cluster, `synthgen.cluster.engine.on_cluster`, has the same signature; both run
+the same `Worker`.
 """
 
 from __future__ import annotations
@@ -67,12 +67,10 @@ def in_process(
         SynthgenError: more than one worker is asked for, or a part of a GPU.
     """
     if gpus_per_worker is not None:
-        raise SynthgenError(
-            f"--gpus-per-worker needs Ray; type `python -m pipelines.{job.stage}` in place of `synthgen {job.stage}`"
-        )
+        raise SynthgenError("--gpus-per-worker needs Ray; add `--engine ray`")
     if workers not in (None, 1):
         raise SynthgenError(
-            f"--workers {workers} needs Ray (`python -m pipelines.{job.stage}`); without it start {workers} commands "
+            f"--workers {workers} needs Ray; add `--engine ray`, or without it start {workers} commands "
             f"with --part 0/{workers} to --part {workers - 1}/{workers}"
         )
     worker = Worker(job)

@@ -26,7 +26,7 @@ from synthgen.records.files import append_line, write_text
 from synthgen.records.recipe import in_words
 from synthgen.records.store import Shard, ShardStore
 
-#: (job, shards, on_images=, **crew) -> reports
+#: (job, shards, on_images=, **placement) -> reports
 Engine = Callable[..., Iterator[ShardReport]]
 
 
@@ -100,14 +100,14 @@ def run(
     engine: Engine,
     *,
     part: tuple[int, int] = (0, 1),
-    crew: Mapping[str, Any] | None = None,
+    placement: Mapping[str, Any] | None = None,
     on_images: OnImages | None = None,
     on_report: Callable[[ShardReport], None] | None = None,
 ) -> Tally:
     """Let an engine make the shards, and write the diary.
 
     Args:
-        crew: what only the engine understands: `workers`, `gpus_per_worker`.
+        placement: options that only the engine uses: `workers`, `gpus_per_worker`.
 
     Raises:
         SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
@@ -119,7 +119,7 @@ def run(
     with logged_to(folder / f"run{suffix}.log"):
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), in_words(job.recipe()))
         refused = 0
-        for report in engine(job, shards, on_images=on_images, **(crew or {})):
+        for report in engine(job, shards, on_images=on_images, **(placement or {})):
             tally.add(report)
             refused += report.too_many_errors
             append_line(folder / f"metrics{suffix}.jsonl", _line_of(report))

@@ -19,7 +19,7 @@ import pytest
 from toys import clusters, layers
 
 ray_cluster = pytest.importorskip("ray.cluster_utils")
-ray_trainer = pytest.importorskip("pipelines.ray_trainer")  # Ray without its extra "train" has no ray.train
+trainer = pytest.importorskip("synthgen.cluster.trainer")  # Ray without its extra "train" has no ray.train
 
 from synthgen.errors import SynthgenError  # noqa: E402
 from synthgen.train import folder  # noqa: E402
@@ -200,9 +200,9 @@ def test_ray_job_submit_of_a_folder_with_its_manifest(cluster, tmp_path):
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of three CPUs that is not there."""
-    monkeypatch.setattr(ray_trainer.cluster, "join", lambda **_: None)
-    monkeypatch.setattr(ray_trainer, "room_on_nodes", lambda need: {"a": 1, "b": 2} if len(need) == 1 else {})
-    monkeypatch.setattr(ray_trainer.ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(trainer.connection, "connect", lambda **_: None)
+    monkeypatch.setattr(trainer, "room_on_nodes", lambda need: {"a": 1, "b": 2} if len(need) == 1 else {})
+    monkeypatch.setattr(trainer.ray, "cluster_resources", lambda: {"CPU": 3.0})
 
 
 @pytest.mark.parametrize(
@@ -220,14 +220,14 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_options_that_cannot_be(tmp_path, elsewhere, options, sentence):
     with pytest.raises(SynthgenError, match=sentence):
-        ray_trainer.ray_trainer(written(tmp_path), **options)
+        trainer.train_on_cluster(written(tmp_path), **options)
 
 
 def test_a_mistaken_manifest_needs_no_cluster(tmp_path):
     path = written(tmp_path)
     path.write_text(TEXT.replace("task: instance", "task: instances"))
     with pytest.raises(SynthgenError, match="no task named 'instances'"):
-        ray_trainer.ray_trainer(path)
+        trainer.train_on_cluster(path)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_how_many_workers(tmp_path, elsewhere, monkeypatch, caplog, asked, more,
     path = written(tmp_path)
     path.write_text(TEXT.replace("batch_size: 4", f"batch_size: 4{more}"))
     started = []
-    monkeypatch.setattr(ray_trainer, "_start", lambda config, count, need, bar: started.append((config, count, need)))
-    ray_trainer.ray_trainer(path, out=tmp_path / "run", workers=asked)
-    ((config, count, need),) = started
-    assert count == workers and need == {"CPU": 1.0}
+    monkeypatch.setattr(trainer, "_start", lambda *given: started.append(given[:3]))
+    trainer.train_on_cluster(path, out=tmp_path / "run", workers=asked)
+    ((config, count, resources),) = started
+    assert count == workers and resources == {"CPU": 1.0}
     assert config["store"] == tmp_path / "store"
     assert ("there is room for 3; waiting for nodes" in caplog.text) == (workers == 7)
 
@@ -258,7 +258,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch, run: Path, *outcomes: BaseException 
     """Starts that die, or reach a checkpoint and die; or come to an end."""
     left, starts = list(outcomes), [0]
 
-    def start(config, count, need, bar):
+    def start(config, count, resources, bar):
         starts[0] += 1
         outcome = left.pop(0)
         if isinstance(outcome, BaseException):
@@ -267,25 +267,25 @@ def deadly(monkeypatch: pytest.MonkeyPatch, run: Path, *outcomes: BaseException 
             return outcome
         run.mkdir(exist_ok=True)
         (run / outcome).write_text("")
-        raise Died(one=ray_trainer.RayError("it ran out of memory\nand died"))
+        raise Died(one=trainer.RayError("it ran out of memory\nand died"))
 
-    monkeypatch.setattr(ray_trainer, "TrainingFailedError", Died)
-    monkeypatch.setattr(ray_trainer, "_start", start)
+    monkeypatch.setattr(trainer, "TrainingFailedError", Died)
+    monkeypatch.setattr(trainer, "_start", start)
     return starts
 
 
 def test_deaths_in_a_row_end_a_training(tmp_path, elsewhere, monkeypatch, caplog):
     path, run = written(tmp_path), tmp_path / "run"
-    death = Died(one=RuntimeError("lost the other"), two=ray_trainer.RayError("it ran out of memory\nand died"))
+    death = Died(one=RuntimeError("lost the other"), two=trainer.RayError("it ran out of memory\nand died"))
     starts = deadly(monkeypatch, run, death, death, "step-00000004.pt", death, death, "done")
     with pytest.raises(SynthgenError, match=r"3 times in a row a worker died before the next .* \(RayError: it"):
-        ray_trainer.ray_trainer(path, out=run)
+        trainer.train_on_cluster(path, out=run)
     assert starts == [5]
     assert "begins anew, as there is no checkpoint yet" in caplog.text
     assert f"goes on from {run}/step-00000004.pt" in caplog.text
     starts = deadly(monkeypatch, run, *[f"step-{n:08}.pt" for n in range(5, 15)], death, death, "done")
     with pytest.raises(SynthgenError, match="3 times in a row"):
-        ray_trainer.ray_trainer(path, out=run)
+        trainer.train_on_cluster(path, out=run)
     assert starts == [12], "each of ten deaths came after a new checkpoint, the last of which was one of three"
 
 
@@ -294,29 +294,29 @@ def test_our_own_mistake_keeps_its_traceback(tmp_path, elsewhere, monkeypatch):
     mistake = Died(one=TypeError("one and one are not fish"))
     deadly(monkeypatch, tmp_path / "run", mistake, mistake, mistake)
     with pytest.raises(Died):
-        ray_trainer.ray_trainer(path, out=tmp_path / "run")
+        trainer.train_on_cluster(path, out=tmp_path / "run")
 
 
 @pytest.mark.parametrize("flag", ["--out", "--store", "--manifest"])
 def test_a_node_says_what_it_does_not_see(tmp_path, monkeypatch, flag):
     told = []
 
-    class Address:
+    class Mailbox:
         class put:
             @staticmethod
-            def remote(*letter):
-                told.append(letter)
+            def remote(*message):
+                told.append(message)
 
-    monkeypatch.setattr(ray_trainer.ray, "get", lambda call: call)
-    monkeypatch.setattr(ray_trainer.ray.train, "get_context", type("C", (), {"get_world_rank": lambda _: 1}))
+    monkeypatch.setattr(trainer.ray, "get", lambda call: call)
+    monkeypatch.setattr(trainer.ray.train, "get_context", type("C", (), {"get_world_rank": lambda _: 1}))
     places = {"--out": tmp_path, "--store": tmp_path, "--manifest": written(tmp_path)} | {flag: tmp_path / "elsewhere"}
     config = {
         "path": places["--manifest"], "store": places["--store"], "shared": str(places["--out"]),
-        "out": tmp_path / "elsewhere", "address": Address, "gpus": 0.0, "readers": None,
+        "out": tmp_path / "elsewhere", "mailbox": Mailbox, "gpus": 0.0, "readers": None,
     }  # fmt: skip
     with pytest.raises(
         SynthgenError, match=f"does not see {tmp_path / 'elsewhere'}; all nodes must reach the same {flag}"
     ):
-        ray_trainer._work(config)
+        trainer._train_on_worker(config)
     ((kind, why),) = told
-    assert kind == "refused" and str(why).startswith("node ")
+    assert kind == "error" and str(why).startswith("node ")

@@ -1,4 +1,4 @@
-"""What every driver does with a Ray cluster: join it, tell what is amiss, name folders that last."""
+"""What every driver does with a Ray cluster: connect, show warnings, refuse temporary folders, name errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ray.exceptions import RayError
 from synthgen import weights
 from synthgen.errors import SynthgenError
 
-#: What the driver's environment says holds for its workers too.
+#: Environment variables of the driver that its workers get as well.
 _PASSED_ON = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE", "OMP_WAIT_POLICY")
 
 
-def join(*, log_to_driver: bool = True) -> None:
-    """Join the cluster that `ray job submit`, RAY_ADDRESS or this machine says, else start one of this machine alone.
+def connect(*, log_to_driver: bool = True) -> None:
+    """Connect to the cluster of `ray job submit`, of RAY_ADDRESS or of this machine, else start one on this machine.
 
     Args:
-        log_to_driver: whether what workers write is shown here.
+        log_to_driver: whether the driver shows what workers write to their standard output and error.
 
     Raises:
-        SynthgenError: it is not there, or does not let us in.
+        SynthgenError: the cluster does not answer, or refuses the connection.
     """
     if ray.is_initialized():
         return
@@ -38,26 +38,30 @@ def join(*, log_to_driver: bool = True) -> None:
         ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
     except (OSError, ValueError, RuntimeError, RayError) as why:
         raise SynthgenError(
-            f"cannot join the Ray cluster {address} ({line_of(why)}); mend RAY_ADDRESS, or unset it to use this "
+            f"cannot join the Ray cluster {address} ({first_line(why)}); mend RAY_ADDRESS, or unset it to use this "
             "machine alone"
         ) from why
 
 
 @contextlib.contextmanager
-def warnings_told() -> Iterator[None]:
-    """Show the porch's own warnings at once, beside what the run's log keeps."""
+def warnings_shown() -> Iterator[None]:
+    """Show warnings of this package on the terminal while the block runs; the run's log has them in any case."""
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)
-    porch = logging.getLogger("synthgen.pipelines")
-    porch.addHandler(terminal)
+    package = logging.getLogger("synthgen.cluster")
+    package.addHandler(terminal)
     try:
         yield
     finally:
-        porch.removeHandler(terminal)
+        package.removeHandler(terminal)
 
 
-def refuse_passing(folder: Path, what: str, remedy: str) -> None:
-    """`ray job submit --working-dir` unpacks the code into a folder that Ray deletes: no place for results.
+def refuse_temporary(folder: Path, what: str, remedy: str) -> None:
+    """Refuse results in the folder into which `ray job submit --working-dir` unpacks the code: Ray deletes it.
+
+    Args:
+        what: what the folder is, for the error.
+        remedy: the option that names another folder.
 
     Raises:
         SynthgenError: `folder` lies in it.
@@ -69,12 +73,12 @@ def refuse_passing(folder: Path, what: str, remedy: str) -> None:
         )
 
 
-def environment() -> dict[str, str]:
-    """Variables that workers need."""
+def worker_environment() -> dict[str, str]:
+    """Return the environment variables that workers need."""
     own = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     return own | {"SYNTHGEN_WEIGHTS": str(weights.folder())}
 
 
-def line_of(why: BaseException) -> str:
-    """What it says first."""
+def first_line(why: BaseException) -> str:
+    """Return the first line of an exception's message, shortened; its type's name where it has no message."""
     return next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:200]

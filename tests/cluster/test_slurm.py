@@ -25,7 +25,7 @@ echo "srun $*" >> calls
 while [[ $1 == --* ]]; do shift; done
 exec "$@"
 """
-#: Ray and Python as the script sees them. `masks` waits for the nodes and ends with 3, so that the script must.
+#: The programs that the script starts. `masks` waits for the nodes and ends with 3, so that the script must.
 RAY = """
 echo "ray $* $RAY_AUTH_MODE ${#RAY_AUTH_TOKEN}" >> calls
 [[ $1 == start ]] || exit 0
@@ -37,18 +37,20 @@ echo "python $*" >> calls
 case "$*" in
   *get_node_ip*) echo 10.0.0.7 ;;
   *secrets*) echo abcd ;;
-  *)
-    for _ in {1..200}; do [[ $(wc -l < pids) == "$STARTS" ]] && exit 3; sleep 0.05; done
-    exit 4
-    ;;
+  *) exit 5 ;;
 esac
+"""
+SYNTHGEN = """
+echo "synthgen $*" >> calls
+for _ in {1..200}; do [[ $(wc -l < pids) == "$STARTS" ]] && exit 3; sleep 0.05; done
+exit 4
 """
 
 
 def submit(folder: Path, words: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """What sbatch does, for nodes that are all this machine; each program of `environment` stands for a real one."""
     programs = {"scontrol": SCONTROL, "srun": SRUN}
-    programs |= {name: environment.pop(name) for name in ("ray", "python") if name in environment}
+    programs |= {name: environment.pop(name) for name in ("ray", "python", "synthgen") if name in environment}
     binaries = folder / ".venv/bin"
     binaries.mkdir(parents=True)
     for name, code in programs.items():
@@ -91,14 +93,15 @@ def test_slurm_script_is_sound_bash():
 def test_slurm_starts_a_head_and_a_worker_on_each_other_node(tmp_path, nodes):
     first, *others = nodes.split()
     starts = "2" if others else "1"
-    done = submit(tmp_path, "--dataset coco --zoom", NODES=nodes, STARTS=starts, ray=RAY, python=PYTHON)
+    stubs = {"ray": RAY, "python": PYTHON, "synthgen": SYNTHGEN}
+    done = submit(tmp_path, "--dataset coco --zoom", NODES=nodes, STARTS=starts, **stubs)
     assert done.returncode == 3, done.stdout
     head = f"--nodes=1 --ntasks=1 --nodelist={first}"
     wanted = {
         f"srun {head} ray start --head --node-ip-address=10.0.0.7 --port=20004 --include-dashboard=false --block",
         "ray start --head --node-ip-address=10.0.0.7 --port=20004 --include-dashboard=false --block token 4",
         "ray status --address 10.0.0.7:20004 token 4",
-        "python -m pipelines.masks --dataset coco --zoom",
+        "synthgen masks --engine ray --dataset coco --zoom",
     }
     if others:
         wanted |= {
@@ -114,10 +117,10 @@ def test_slurm_starts_a_head_and_a_worker_on_each_other_node(tmp_path, nodes):
 
 def test_slurm_says_which_node_has_no_head(tmp_path):
     never = 'echo "it cannot"\nexit 1\n'
-    done = submit(tmp_path, NODES="a b", ray=never, python=PYTHON)
+    done = submit(tmp_path, NODES="a b", ray=never, python=PYTHON, synthgen=SYNTHGEN)
     assert done.returncode == 1
     assert done.stdout.splitlines() == ["it cannot", "no Ray head on a; what it said stands above"]
-    assert "pipelines.masks" not in (tmp_path / "calls").read_text()
+    assert "masks" not in (tmp_path / "calls").read_text()
 
 
 def test_slurm_script_wants_to_be_submitted(tmp_path):
@@ -138,7 +141,9 @@ def test_slurm_makes_the_masks_of_one_machine(tmp_path):
     # Ray's sockets have short names only; a folder of its own keeps other clusters of this machine out of sight.
     temporary = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     try:
-        done = submit(tmp_path, own, NODES="a b", SLURM_JOB_ID=str(free_port()), RAY_TMPDIR=str(temporary), **path)
+        own_code = f'exec {sys.executable} -m synthgen "$@"\n'  # this checkout, whatever is installed
+        more = {"NODES": "a b", "SLURM_JOB_ID": str(free_port()), "RAY_TMPDIR": str(temporary), "synthgen": own_code}
+        done = submit(tmp_path, own, **more, **path)
         assert done.returncode == 0, done.stdout
         assert "72 masks for 72 boxes on 24 images" in done.stdout
         assert wait_for(lambda: not processes_about(str(temporary)), 60), "Ray goes on after the job"

@@ -153,7 +153,7 @@ def names_in(path: Path) -> set[str]:
     ("file", "before"),
     [
         ("Dockerfile", "synthgen:gpu masks"),
-        ("pipelines/kuberay.yaml", "python -m pipelines.masks"),
+        ("pipelines/kuberay.yaml", "synthgen masks"),
         ("pipelines/slurm.sh", "sbatch pipelines/slurm.sh"),
     ],
 )

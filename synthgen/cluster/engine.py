@@ -1,0 +1,77 @@
+"""The engine that runs a job's shards on a Ray cluster, with the same `Worker` as on one machine, in Ray actors.
+
+Each actor has one shard at a time. If a worker dies, another worker does its shard again. A shard over which
+`MAX_DEATHS` workers died is reported as failed, and the others continue. `worker_pool` decides where workers start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from synthgen.cluster import connection
+from synthgen.cluster.worker_pool import WorkerPool
+from synthgen.generate.job import Job
+from synthgen.generate.worker import OnImages, ShardReport
+from synthgen.records.store import Shard
+
+#: Below the logger "synthgen", so that the run's log has these messages.
+log = logging.getLogger(__name__)
+
+#: A shard is reported as failed after this many workers died over it.
+MAX_DEATHS = 3
+
+
+def on_cluster(
+    job: Job,
+    shards: Sequence[Shard],
+    *,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    on_images: OnImages | None = None,
+) -> Iterator[ShardReport]:
+    """Process the shards with workers on all nodes of the cluster; yield a report for each, in the order they end.
+
+    Connects to the cluster of `ray job submit`, of RAY_ADDRESS or of this machine, else starts one on this machine.
+
+    Args:
+        workers: at most this many, also where the cluster has no room for all of them yet (an autoscaler adds nodes);
+            None = as many as there is room for at any time.
+        gpus_per_worker: 0.5 puts two workers on a GPU; None = 1 where the cluster has GPUs and the model can use one,
+            else 0. Each worker also gets one CPU.
+        on_images: called with the number of images of each shard that is done.
+
+    Raises:
+        SynthgenError: there is no cluster; or no worker can start, e.g. because weights are missing or because no node
+            sees the store.
+    """
+    job = replace(job, store=job.store.absolute(), images=job.images.absolute())
+    remedy = "--store or SYNTHGEN_STORE (env_vars in pipelines/runtime_env.yaml)"
+    connection.refuse_temporary(job.store, "the store", remedy)
+    connection.connect()
+    pool = WorkerPool(job, workers, gpus_per_worker)
+    todo, deaths = deque(shards), Counter[Shard]()
+    with contextlib.closing(pool), connection.warnings_shown():
+        while todo or pool.busy:
+            pool.scale_up(len(todo))
+            for worker, shard, outcome in pool.poll():
+                if isinstance(outcome, ShardReport):
+                    if on_images:
+                        on_images(outcome.images)
+                    yield outcome
+                elif shard is not None:  # its worker died over it
+                    deaths[shard] += 1
+                    log.warning("a worker died over %s (%s)", shard, outcome)
+                    if deaths[shard] < MAX_DEATHS:
+                        todo.append(shard)
+                    else:
+                        yield ShardReport(
+                            shard,
+                            error=f"{shard}: its worker died {MAX_DEATHS} times ({outcome}); if the memory is too "
+                            "small, lower --batch-size or the number of workers on a node",
+                        )
+                if worker is not None:
+                    pool.assign(worker, todo.popleft() if todo else None)

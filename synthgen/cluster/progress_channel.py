@@ -1,0 +1,156 @@
+"""Progress messages from the workers of a training to its driver: progress bars, warnings, and how the training ended.
+
+The driver holds a `ProgressChannel`, and each worker a `ProgressWriter`. Between them is an actor on the driver's node
+that keeps messages, (kind, content), until the driver fetches them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from synthgen.errors import SynthgenError
+from synthgen.reading.check import NewBar
+from synthgen.train.telling import Trained
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two messages of one progress bar.
+_INTERVAL = 1.0
+
+
+class _Mailbox:
+    """An actor on the driver's node that keeps messages until they are fetched."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Any]] = []
+
+    def put(self, kind: str, content: Any = None) -> None:
+        self.messages.append((kind, content))
+
+    def fetch(self) -> list[tuple[str, Any]]:
+        fetched, self.messages = self.messages, []
+        return fetched
+
+
+class ProgressChannel:
+    """The driver's end: call `receive` regularly.
+
+    Attributes:
+        mailbox: the actor that workers write to.
+        error: the first error that a worker reported.
+        result: the result of the training, once it is there.
+    """
+
+    def __init__(self, bar: NewBar) -> None:
+        driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(_Mailbox)
+        self.mailbox = actor.options(num_cpus=0, scheduling_strategy=driver_node).remote()
+        self.error: SynthgenError | None = None
+        self.result: Trained | None = None
+        self._bar, self._bars = bar, list[Any]()
+
+    def receive(self) -> None:
+        """Process the messages that have arrived."""
+        for kind, content in ray.get(self.mailbox.fetch.remote()):
+            match kind:
+                case "begin":
+                    self._bars.append(self._bar(*content).__enter__())
+                case "advance":
+                    self._bars[-1].advance(*content)
+                case "end":
+                    self._bars.pop().__exit__(None, None, None)
+                case "warning":
+                    log.warning("%s", content)
+                case "error":
+                    self.error = self.error or content
+                case "result":
+                    self.result = content
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._bars:
+            self._bars.pop().__exit__(None, None, None)
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(self.mailbox)
+
+
+class ProgressWriter(logging.Handler):
+    """A worker's end. A worker that is not the reporter sends its error and nothing else."""
+
+    def __init__(self, mailbox: Any, is_reporter: bool) -> None:
+        super().__init__(logging.WARNING)
+        self._mailbox, self._is_reporter = mailbox, is_reporter
+
+    def send(self, kind: str, content: Any = None) -> None:
+        """Send a message without waiting; the messages of one worker arrive in order."""
+        if self._is_reporter:
+            self._mailbox.put.remote(kind, content)
+
+    def send_error(self, why: SynthgenError) -> None:
+        """Send an error, from any worker, and wait until it has arrived."""
+        ray.get(self._mailbox.put.remote("error", why))
+
+    def send_result(self, trained: Trained) -> None:
+        """Send the result, from the reporter, and wait until it has arrived."""
+        if self._is_reporter:
+            ray.get(self._mailbox.put.remote("result", trained))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a warning."""
+        self.send("warning", record.getMessage())
+
+    def bar(self, what: str, total: int, unit: str) -> _RemoteBar:
+        """Return a progress bar that the driver draws."""
+        return _RemoteBar(self, what, total, unit)
+
+
+class _RemoteBar:
+    """A `synthgen.progress.Bar` that sends its counts to the driver, which draws it."""
+
+    def __init__(self, writer: ProgressWriter, what: str, total: int, unit: str) -> None:
+        self._writer, self._header = writer, (what, total, unit)
+        self._count, self._sent_at = 0, 0.0
+        self._note: str | None = None
+
+    def __enter__(self) -> Self:
+        self._writer.send("begin", self._header)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._send()
+        self._writer.send("end")
+
+    def advance(self, count: int, note: str | None = None) -> None:
+        """Count `count` more as done."""
+        self._count += count
+        self._note = note or self._note
+        if time.monotonic() - self._sent_at >= _INTERVAL:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent_at = time.monotonic()
+        self._writer.send("advance", (self._count, self._note))
+        self._count = 0
+
+
+@contextlib.contextmanager
+def progress_writer(mailbox: Any, *, is_reporter: bool) -> Iterator[ProgressWriter]:
+    """Open a worker's end; warnings of synthgen while the block runs, and a `SynthgenError` that ends it, are sent."""
+    writer, logger = ProgressWriter(mailbox, is_reporter), logging.getLogger("synthgen")
+    logger.addHandler(writer)
+    try:
+        yield writer
+    except SynthgenError as why:
+        writer.send_error(why)
+        raise
+    finally:
+        logger.removeHandler(writer)

@@ -1,0 +1,47 @@
+"""What a driver refuses before it connects, what its workers inherit, and how it names an error."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from synthgen.errors import SynthgenError
+from synthgen.generate.job import Job
+
+connection = pytest.importorskip("synthgen.cluster.connection", reason="no Ray here")
+engine = pytest.importorskip("synthgen.cluster.engine", reason="no Ray here")
+
+
+def test_a_store_that_ray_would_delete_is_refused(tmp_path):
+    store = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0/shards"
+    job = Job("masks", "d", "train", "annotations", "masks", "box_fill", store, tmp_path, {})
+    with pytest.raises(SynthgenError, match="which Ray deletes; give a folder that all nodes share, by --store"):
+        next(engine.on_cluster(job, []))
+
+
+def test_workers_inherit_the_folders_of_the_driver(monkeypatch, tmp_path):
+    monkeypatch.setenv("SYNTHGEN_STORE", "/mnt/shards")
+    monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path))
+    monkeypatch.delenv("SYNTHGEN_DATA", raising=False)
+    monkeypatch.setenv("OTHER", "is not passed on")
+    inherited = connection.worker_environment()
+    assert inherited["SYNTHGEN_STORE"] == "/mnt/shards"
+    assert Path(inherited["SYNTHGEN_WEIGHTS"]) == tmp_path
+    assert not {"SYNTHGEN_DATA", "OTHER"} & set(inherited)
+
+
+def test_an_error_is_named_by_its_first_line():
+    assert connection.first_line(ValueError("\n  out of memory \nTraceback ...")) == "out of memory"
+    assert connection.first_line(ValueError()) == "ValueError"
+    assert len(connection.first_line(ValueError("x" * 1000))) == 200
+
+
+def test_warnings_of_the_package_are_shown(capsys):
+    with connection.warnings_shown():
+        logging.getLogger("synthgen.cluster.worker_pool").warning("a worker cannot begin")
+        logging.getLogger("synthgen.cluster.worker_pool").info("a detail")
+        logging.getLogger("synthgen.generate").warning("of another package")
+    logging.getLogger("synthgen.cluster.worker_pool").warning("afterwards")
+    assert capsys.readouterr().err == "a worker cannot begin\n"

@@ -1,0 +1,79 @@
+"""Progress messages of a worker as the driver gets them, through a mailbox that is not an actor."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from synthgen.errors import SynthgenError
+
+progress_channel = pytest.importorskip("synthgen.cluster.progress_channel", reason="no Ray here")
+
+
+class Bar:
+    """A bar that notes what is done with it."""
+
+    def __init__(self, log: list[Any], *header: Any) -> None:
+        self.log = log
+        log.append(header)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("end")
+
+    def advance(self, count: int, note: str | None = None) -> None:
+        self.log.append((count, note))
+
+
+@pytest.fixture
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Calls of it are made at once."""
+    own = progress_channel._Mailbox()
+    made = SimpleNamespace(put=SimpleNamespace(remote=own.put), fetch=SimpleNamespace(remote=own.fetch))
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: made))
+    context = SimpleNamespace(get_node_id=lambda: "0" * 56)
+    ray = SimpleNamespace(
+        get=lambda outcome: outcome, kill=lambda _: None, remote=lambda _: remote, get_runtime_context=lambda: context,
+        exceptions=progress_channel.ray.exceptions,
+    )  # fmt: skip
+    monkeypatch.setattr(progress_channel, "ray", ray)
+    return made
+
+
+@pytest.mark.parametrize("is_reporter", [True, False])
+def test_bars_warnings_and_the_result_come_from_the_reporter_alone(mailbox, caplog, is_reporter):
+    drawn: list[Any] = []
+    with progress_channel.ProgressChannel(lambda *header: Bar(drawn, *header)) as channel:
+        with progress_channel.progress_writer(mailbox, is_reporter=is_reporter) as writer:
+            with writer.bar("learning", 9, "steps") as bar:
+                bar.advance(2)  # is sent at once, the next only after an interval
+                bar.advance(3, "loss 1.0")
+                bar.advance(4)
+            writer.emit(logging.LogRecord("synthgen.train", logging.WARNING, "", 0, "slow %s", ("disk",), None))
+            writer.send_result("trained")
+        channel.receive()
+        channel.receive()  # nothing is left
+    assert drawn == ([("learning", 9, "steps"), (2, None), (7, "loss 1.0"), "end"] if is_reporter else [])
+    assert channel.result == ("trained" if is_reporter else None)
+    assert channel.error is None
+    assert ("slow disk" in caplog.text) == is_reporter
+
+
+def test_the_first_error_of_any_worker_is_kept_and_a_bar_is_closed(mailbox):
+    drawn: list[Any] = []
+    with progress_channel.ProgressChannel(lambda *header: Bar(drawn, *header)) as channel:
+        mailbox.put.remote("begin", ("learning", 9, "steps"))
+        for sentence in ("no store", "no photo"):
+            with (
+                pytest.raises(SynthgenError, match=sentence),
+                progress_channel.progress_writer(mailbox, is_reporter=False),
+            ):
+                raise SynthgenError(sentence)
+        channel.receive()
+    assert str(channel.error) == "no store"
+    assert drawn == [("learning", 9, "steps"), "end"]
