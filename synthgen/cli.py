@@ -310,15 +310,9 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
             app()
         else:  # alone, so that its help and its sentences speak of what was typed
             own = typer.main.get_group(app).commands[command]
-<<<<<<< HEAD
-            own.main(prog_name=f"python -m pipelines.{command}", obj=engine, **_HELP)
+            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_HELP)
     except (SynthgenError, OSError, ModuleNotFoundError) as why:
         sentence = _sentence(why, command or " ".join(sys.argv[1:2]))
-=======
-            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_HELP)
-    except (SynthgenError, OSError) as why:
-        sentence = refused(why) if isinstance(why, OSError) else str(why)
->>>>>>> cluster-move
         if sentence is None:
             raise
         lines = why.lines if isinstance(why, SeveralErrors) else [printable(sentence)]

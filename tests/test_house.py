@@ -423,7 +423,7 @@ BROKEN: list[tuple[Callable[[House], Iterator[str]], str, str, str]] = [
     (packages_hold_a_docstring, "synthgen/generate/stages/__init__.py", D + "def f(): ...", "its protocol"),
     (packages_hold_a_docstring, "synthgen/generate/lost/x.py", D, "has no __init__.py"),
     (modules_open_with_a_docstring, "synthgen/records/x.py", "x = 1\n", "does not say what it is"),
-    (files_are_short, "synthgen/records/x.py", D + "\n" * LINES, "301 lines"),
+    (files_are_short, "synthgen/records/x.py", D + "\n" * LINES, f"{LINES + 1} lines"),
     (only_the_front_door_prints, "synthgen/records/x.py", D + "def f():\n    print(1)", "x.py:3 prints"),
 ]
 
