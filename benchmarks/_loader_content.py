@@ -9,10 +9,10 @@ from typing import Any
 
 from ingest import PATCHES, write
 
-from synthgen.generate import ingest
-from synthgen.generate.datasets import Files, coco_json, objects365
-from synthgen.records.images import find
-from synthgen.records.store import ShardStore
+from synthgen.formats.readers import Files, coco_json, objects365
+from synthgen.images.decode import find
+from synthgen.ingest import ingest
+from synthgen.storage.shard_store import ShardStore
 
 #: Images in a tar; tars that are written of Objects365's shape, whose pixels would be 250 GB.
 TAR, TARS = 1000, 2

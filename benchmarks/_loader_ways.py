@@ -18,19 +18,19 @@ from pycocotools.coco import COCO
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from synthgen import plugins
-from synthgen.reading import rows
-from synthgen.reading.augment import Augment
-from synthgen.reading.batch import Packed, pack, unpack
-from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import load
-from synthgen.reading.mixture import Drawn
-from synthgen.reading.tasks import Target
-from synthgen.reading.transforms import train_view
+from synthgen.dataloading import row_stream
+from synthgen.dataloading.augment import Augment
+from synthgen.dataloading.collate import Packed, pack, unpack
+from synthgen.dataloading.manifest import load
+from synthgen.dataloading.mixture import Drawn
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.train_loader import Loader
+from synthgen.dataloading.transforms import train_view
+from synthgen.images.decode import load_rgb
 from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
-from synthgen.records.images import load_rgb
-from synthgen.records.regions import rectangle, subtract, union
+from synthgen.records.rle_ops import rectangle, subtract, union
 from synthgen.records.sample import Rle
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 #: Batches that each process makes ahead.
 AHEAD = 2
@@ -192,10 +192,10 @@ def counted(batches: Iterator[Packed]) -> Iterator[int]:
 def compare(content: Content) -> None:
     """Ours and pycocotools must teach the same of each photograph, or there is nothing to compare."""
     manifest = load(Path(content.folder, "manifest.yaml"))
-    task = plugins.load("reading.tasks", manifest.mixture[0].task)
+    task = plugins.load("dataloading.tasks", manifest.mixture[0].task)
     coco, store = Coco(content), ShardStore(manifest.store)
-    taken = rows.take(store, manifest.mixture[0])
-    samples = rows.InOrder(store, taken)
+    taken = row_stream.take(store, manifest.mixture[0])
+    samples = row_stream.InOrder(store, taken)
     for row in range(len(content.photographs)):
         sample = samples[row]
         theirs = coco.target(coco.coco.imgs[sample.image_id])

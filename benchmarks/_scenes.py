@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen.generate import ingest
-from synthgen.generate.datasets import coco_panoptic
-from synthgen.records.files import write_text
-from synthgen.records.store import ShardStore
+from synthgen.formats.readers import coco_panoptic
+from synthgen.ingest import ingest
+from synthgen.storage.atomic import write_text
+from synthgen.storage.shard_store import ShardStore
 
 #: Colour (red, green, blue) and texture.
 STUFF = {

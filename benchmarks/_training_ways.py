@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
+from synthgen.dataloading.collate import Batch
+from synthgen.dataloading.manifest import Manifest, load
+from synthgen.dataloading.train_loader import Loader
 from synthgen.devices import device_of
-from synthgen.networks.mqformer import backbone, criterion
-from synthgen.reading.batch import Batch
-from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import Manifest, load
-from synthgen.train import learner, loop
-from synthgen.train.optimiser import parameter_groups
+from synthgen.models.mqformer import backbone, losses
+from synthgen.training import learner, trainer
+from synthgen.training.optimizer import parameter_groups
 
 #: Steps of `train` that are not counted: the first readers start, memory is asked for.
 WARM = 2
@@ -103,7 +103,7 @@ def ours(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Mod
     own = learner.Segmentation(manifest, device)
     for name in ("backbone", "text_encoder", "pixel_decoder", "decoder"):
         parts.watch(own.module.get_submodule(name), name.replace("_", " "))
-    criterion.match = parts.wrapped(criterion.match, "matching")
+    losses.match = parts.wrapped(losses.match, "matching")
     learner.total_losses = parts.wrapped(learner.total_losses, "criterion")
 
     def forward(batch: Batch) -> Tensor:
@@ -238,7 +238,7 @@ def train(content: Content, seed: int) -> dict[str, Any]:
     """The product's own loop with its readers, views as they come: the rate, and the share of waiting for batches."""
     path, out = Path(content.folder, f"training-{seed}.yaml"), Path(content.folder, f"run-{seed}")
     path.write_text(json.dumps({**json.loads(Path(content.folder, "training.yaml").read_text()), "seed": seed}))
-    loop.train(path, out=out, device=content.device, workers=content.workers)
+    trainer.train(path, out=out, device=content.device, workers=content.workers)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     lines = [line for line in lines if line["of"] == "train"][WARM:]
     shutil.rmtree(out)

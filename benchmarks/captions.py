@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
 
 from synthgen import plugins
-from synthgen.networks.ofa.beam import BOS, EOS, PAD, Hypothesis
-from synthgen.networks.ofa.model import Encoded, Ofa, build_ofa
-from synthgen.networks.ofa.preprocess import box_bins, resize, to_pixels
-from synthgen.networks.ofa.tokenizer import REGION_PROMPT, SPECIAL
-from synthgen.records.images import load_rgb
+from synthgen.images.decode import load_rgb
+from synthgen.models.ofa.beam import BOS, EOS, PAD, Hypothesis
+from synthgen.models.ofa.model import Encoded, Ofa, build_ofa
+from synthgen.models.ofa.preprocess import box_bins, resize, to_pixels
+from synthgen.models.ofa.tokenizer import REGION_PROMPT, SPECIAL
 
 #: Tokens of text in every published OFA.
 TEXT = 50265

@@ -57,9 +57,9 @@ def run(way: str, file: Path, store: Path) -> None:
     """Read the file in one way and print what it took, as JSON."""
     parts: dict[str, float] = {}
     if way == "ours":
-        from synthgen.generate import ingest
-        from synthgen.generate.datasets import Files, objects365
-        from synthgen.records.store import ShardStore
+        from synthgen.formats.readers import Files, objects365
+        from synthgen.ingest import ingest
+        from synthgen.storage.shard_store import ShardStore
 
         start = time.perf_counter()
 

@@ -41,8 +41,8 @@ from _loader_content import prepare
 from _loader_ways import AHEAD, WAYS, Content, compare
 
 from synthgen import plugins
-from synthgen.reading import loader, rows, transforms
-from synthgen.reading.manifest import load
+from synthgen.dataloading import row_stream, train_loader, transforms
+from synthgen.dataloading.manifest import load
 
 
 def main() -> None:
@@ -167,12 +167,12 @@ def tell(found: dict[str, list[dict[str, float]]]) -> None:
 
 #: Where time goes: (whose, function) -> what it is.
 PARTS: list[tuple[Any, str, str]] = [
-    (rows.Rows, "__next__", "rows"),
-    (rows, "load_rgb", "decoding"),
+    (row_stream.Rows, "__next__", "rows"),
+    (row_stream, "load_rgb", "decoding"),
     (transforms, "_pixels", "resizing"),
     (transforms, "_drawn", "masks"),
-    (loader, "pack", "packing"),
-    (loader, "unpack", "normalising"),
+    (train_loader, "pack", "packing"),
+    (train_loader, "unpack", "normalising"),
 ]
 
 
@@ -191,10 +191,10 @@ def profile(content: Content) -> dict[str, float]:
         return wrapped
 
     manifest = load(Path(content.folder, "manifest.yaml"))
-    task = plugins.load("reading.tasks", manifest.mixture[0].task)
+    task = plugins.load("dataloading.tasks", manifest.mixture[0].task)
     for whose, name, part in [*PARTS, (task, "target", "targets")]:
         setattr(whose, name, timed(getattr(whose, name), part))
-    batches = iter(loader.Loader(manifest, batch_size=content.batch_size, workers=0))
+    batches = iter(train_loader.Loader(manifest, batch_size=content.batch_size, workers=0))
     next(batches)
     spent.clear()
     began, done = time.process_time(), 0

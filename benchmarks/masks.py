@@ -30,12 +30,12 @@ from segment_anything import SamPredictor
 from synthgen import plugins
 from synthgen.generate.job import Job
 from synthgen.generate.worker import Worker
-from synthgen.networks.hq_sam import build_hq_sam
-from synthgen.networks.sam import build_sam, load_weights
-from synthgen.networks.sam_forward import decode, encode, resize, to_model_frame, to_pixels
-from synthgen.records.images import image_header, load_rgb
+from synthgen.images.decode import image_header, load_rgb
+from synthgen.models.hq_sam import build_hq_sam
+from synthgen.models.sam import build_sam, load_weights
+from synthgen.models.sam_forward import decode, encode, resize, to_model_frame, to_pixels
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from synthgen.generate.stages import masks
+from synthgen.images.decode import ImageError, load_ahead
 from synthgen.records.geometry import rle_iou
-from synthgen.records.images import ImageError, load_ahead
 from synthgen.records.sample import Annotation, Rle, Sample
 
 #: COCO's size classes: area of the human mask below, in square pixels.

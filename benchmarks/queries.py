@@ -31,15 +31,16 @@ from typing import Any
 import _scenes
 import torch
 
+from synthgen.checkpoints import checkpoint
+from synthgen.dataloading.manifest import load
+from synthgen.dataloading.source_config import EvalSource
 from synthgen.devices import device_of
-from synthgen.generate import ingest
-from synthgen.generate.datasets import coco, semantic_folder
-from synthgen.reading.manifest import load
-from synthgen.reading.sources import EvalSource
-from synthgen.records.files import write_text
-from synthgen.records.store import ShardStore
-from synthgen.train import checkpoint, loop
-from synthgen.train.evaluate import Measured, evaluate
+from synthgen.evaluation.evaluate import Measured, evaluate
+from synthgen.formats.readers import coco, semantic_folder
+from synthgen.ingest import ingest
+from synthgen.storage.atomic import write_text
+from synthgen.storage.shard_store import ShardStore
+from synthgen.training import trainer
 
 STRATEGIES = ("mixed", "learnable", "conditional")
 METRICS = ("AP", "PQ", "PQ_things", "PQ_stuff", "mIoU")
@@ -140,7 +141,7 @@ def run(
         return dict(json.loads(kept.read_text()))
     path, folder = kept.with_suffix(".yaml"), out / "runs" / kept.stem
     write_text(path, json.dumps(manifest(budget, strategy, seed, problem), indent=1))  # JSON is YAML
-    loop.train(path, out=folder, device=device, workers=workers)
+    trainer.train(path, out=folder, device=device, workers=workers)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     seconds = sum(budget.batch_size / line["images_per_s"] for line in log if line["of"] == "train")
     at = device_of(device)

@@ -34,7 +34,7 @@ from synthgen.generate.engine import in_process
 from synthgen.generate.job import Job
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 ROOT = Path(__file__).parents[1]
 SIZE = (480, 640)

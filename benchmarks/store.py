@@ -22,7 +22,7 @@ import numpy as np
 
 from synthgen.records.geometry import encode_window
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 HEIGHT, WIDTH = 480, 640
 SHARD = 1000

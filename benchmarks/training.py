@@ -35,8 +35,8 @@ from _loader_content import prepare
 from _training_ways import WARM, WAYS, Content, learn, train
 
 from synthgen.devices import device_of
-from synthgen.networks.mqformer import text_encoder
-from synthgen.networks.mqformer.backbone import SWINS
+from synthgen.models.mqformer import text_encoder
+from synthgen.models.mqformer.backbone import SWINS
 
 
 def main() -> None:

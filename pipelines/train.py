@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthgen.cli import main
+from synthgen.cli.main import main
 
 if __name__ == "__main__":
     main(command="train", engine="ray")

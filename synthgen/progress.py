@@ -1,26 +1,77 @@
-"""What a person sees while a job runs: a bar on a terminal, one line a minute otherwise. Always on standard error."""
+"""Progress of long work: the one protocol that all packages use, and what a terminal shows of it."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+from typing import TYPE_CHECKING, Protocol, Self
 
 from synthgen.errors import printable
 
-#: Seconds between two lines where standard error is no terminal.
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+#: Seconds between two lines where standard error is not a terminal.
 EVERY = 60.0
 
 
-class Bar:
-    """Counts towards a total.
+class ProgressBar(Protocol):
+    """Counts work towards a total."""
 
-    Use as a context manager; `advance(n)` from the thread that runs the job.
+    def advance(self, count: int, note: str | None = None) -> None:
+        """Count `count` more units as done. `note` is shown behind the count until there is another one."""
+
+
+#: (description, total, unit) -> a context manager around a `ProgressBar`.
+OpenProgress = Callable[[str, int, str], AbstractContextManager[ProgressBar]]
+
+
+class NoProgress:
+    """An `OpenProgress` that shows nothing."""
+
+    def __init__(self, description: str, total: int, unit: str) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def advance(self, count: int, note: str | None = None) -> None:
+        """See `ProgressBar`."""
+
+
+class PhaseProgress:
+    """One progress bar after another, for work that reports (phase, done, total)."""
+
+    def __init__(self, open_progress: OpenProgress, units: Mapping[str, str]) -> None:
+        self._open, self._units = open_progress, units
+        self._phase, self._done = "", 0
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def report(self, phase: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of a phase are done."""
+        if phase != self._phase:
+            self._stack.close()
+            self._phase, self._done = phase, 0
+            self._bar = self._stack.enter_context(self._open(phase, total, self._units.get(phase, "")))
+        self._bar.advance(done - self._done)
+        self._done = done
+
+
+class TerminalProgress:
+    """An `OpenProgress` on standard error: a bar on a terminal, one line a minute elsewhere.
+
+    Call `advance(n)` from the thread that runs the job.
     """
 
     def __init__(self, what: str, total: int, unit: str) -> None:
@@ -32,6 +83,17 @@ class Bar:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.table import Column
+
             console = Console(stderr=True)
             self.rich = Progress(
                 SpinnerColumn(),
@@ -60,7 +122,7 @@ class Bar:
             self.rich.stop()
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Count `count` more as done; `note` stands behind it until there is another."""
+        """See `ProgressBar`."""
         self.done += count
         self.note = self.note if note is None else printable(note)
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
@@ -77,7 +139,7 @@ class Bar:
             sys.stderr.flush()
 
     def tell(self, line: str) -> None:
-        """Say a line without disturbing the bar."""
+        """Print a line above the bar."""
         if self.rich is not None:
             self.rich.console.print(printable(line), markup=False, highlight=False)
         else:

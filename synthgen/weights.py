@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from synthgen.errors import SynthgenError, printable
-from synthgen.progress import Bar
-from synthgen.records.files import new_file, remove_leftovers
+from synthgen.progress import TerminalProgress
+from synthgen.storage.atomic import new_file, remove_leftovers
 
 #: Seconds without a byte after which a server is given up.
 STALL = 60.0
@@ -233,5 +233,5 @@ def _bar(what: str, size: int) -> Iterator[Callable[[int], None]]:
     if size < 200 * 2**20:
         yield lambda _: None
         return
-    with Bar(what, size, "bytes") as bar:
+    with TerminalProgress(what, size, "bytes") as bar:
         yield bar.advance

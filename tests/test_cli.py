@@ -15,7 +15,7 @@ from PIL import Image
 from toys import tiny_sam, world
 
 from synthgen import weights
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 
 class Told:

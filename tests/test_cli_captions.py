@@ -9,7 +9,7 @@ import pytest
 from toys import world
 
 from synthgen.records.sample import Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
 

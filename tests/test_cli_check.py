@@ -9,7 +9,7 @@ import pytest
 from toys import kinds_of_layers as layers
 from toys import world
 
-from synthgen.reading import leakage
+from synthgen.dataloading.leakage import image_keys
 
 
 @pytest.fixture
@@ -143,4 +143,4 @@ def test_both_show_an_example(synthgen) -> None:
 def test_a_list_is_what_the_manifest_reads(synthgen, tmp_path: Path) -> None:
     layers.make(tmp_path)
     synthgen("exclude", "vg/train/regions", "coco/val2017/human", "--out", "x.txt")
-    assert len(leakage.read_list(Path("x.txt"))) == 10
+    assert len(image_keys.read_list(Path("x.txt"))) == 10

@@ -13,11 +13,12 @@ import pytest
 from toys import kinds_of_layers as layers
 from toys import world
 
+from synthgen.dataloading import command_hints
+from synthgen.dataloading.leakage import image_keys
+from synthgen.dataloading.manifest_check import check
+from synthgen.dataloading.source_config import EvalSource
 from synthgen.errors import SynthgenError
-from synthgen.reading import hints, leakage
-from synthgen.reading.check import check
-from synthgen.reading.sources import EvalSource
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -154,7 +155,7 @@ def test_where_nobody_knows_the_folder_keys_alone_are_compared(typed: Typed) -> 
     assert err.count("where are the images of") == 2
     assert "also in" not in err
     assert typed("exclude", "val_split/train/human", "--out", "x.txt")[1] == "4 image keys in x.txt\n"
-    assert leakage.read_list(Path("x.txt")) == {f"val_split/000{i}.png" for i in range(5, 9)}
+    assert image_keys.read_list(Path("x.txt")) == {f"val_split/000{i}.png" for i in range(5, 9)}
 
 
 def test_where_the_manifest_alone_knows_the_folder_no_list_is_promised(typed: Typed) -> None:
@@ -260,7 +261,7 @@ def test_the_reader_is_the_one_that_made_the_layer(tmp_path: Path) -> None:
         recipe = {"stage": "ingest", **({"reader": reader} if reader else {})}
         store.commit(shard, list(store.read(shard)), {"recipe": recipe, "fingerprint": "f", "categories": []})
     told = {
-        name: hints.richer(store, EvalSource(shards=f"{name}/val/annotations", task="instance"), "masks")
+        name: command_hints.richer(store, EvalSource(shards=f"{name}/val/annotations", task="instance"), "masks")
         for name in made
     }
     beginnings = {
@@ -277,5 +278,5 @@ def test_the_reader_is_the_one_that_made_the_layer(tmp_path: Path) -> None:
 def test_a_layer_that_no_command_is_known_to_make_is_not_promised(tmp_path: Path) -> None:
     store = ShardStore(layers.make(tmp_path))
     known = ["/".join(layer) for layer in store.layers()]
-    line = hints.absent(store, EvalSource(shards="vg/train/boxes", task="instance"), known)
+    line = command_hints.absent(store, EvalSource(shards="vg/train/boxes", task="instance"), known)
     assert line.endswith("; name another (of these images there are vg/train/regions)")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from toys import world
 
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
 TOY = """\
@@ -90,7 +90,7 @@ def test_pictures_of_an_earlier_call_are_taken_away_and_nothing_else(synthgen, m
 
 
 def test_pictures_are_not_kept_until_the_sheet(synthgen, manifest, monkeypatch):
-    from synthgen.reading import pictures as module
+    from synthgen.visualize import training_samples as module
 
     drawings, most = [], 0
     draw = module.draw
@@ -111,9 +111,9 @@ def test_pictures_are_not_kept_until_the_sheet(synthgen, manifest, monkeypatch):
 
 
 def test_the_stream_is_that_of_the_trainers_only_reader(synthgen, manifest, tmp_path):
-    from synthgen.reading.manifest import load
-    from synthgen.reading.mixture import Mixture
-    from synthgen.reading.pictures import draw
+    from synthgen.dataloading.manifest import load
+    from synthgen.dataloading.mixture import Mixture
+    from synthgen.visualize.training_samples import draw
 
     assert synthgen("show", "manifests/shapes.yaml", "--n", "3", "--out", "a")[0] == 0
     given = load(manifest)

@@ -9,12 +9,12 @@ import pytest
 from toys import kinds_of_layers as layers
 
 from synthgen import plugins
-from synthgen.cli import app
+from synthgen.cli.main import app
+from synthgen.dataloading.manifest import Manifest, load
+from synthgen.dataloading.manifest_check import check
 from synthgen.demo.photographs import TOY
 from synthgen.errors import SynthgenError
-from synthgen.reading.check import check
-from synthgen.reading.manifest import Manifest, load
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 ROOT = Path(__file__).parents[1] / "manifests"
 SHIPPED = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.yaml"))
@@ -58,7 +58,7 @@ def test_a_shipped_manifest_loads_and_names_layers_that_synthgen_makes(name: str
         if dataset.startswith("seginw_") or dataset == "demo":
             assert split in ("valid", "train")
             continue
-        module = plugins.load("generate.datasets", dataset)
+        module = plugins.load("formats.readers", dataset)
         assert split in module.SPLITS, f"{dataset} has no split {split}"
         assert layer in module.LAYERS or layer in ("masks", "captions"), f"{dataset} has no layer {layer}"
 

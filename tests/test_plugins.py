@@ -10,7 +10,7 @@ import pytest
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate import source
+from synthgen.generate import dataset_spec
 
 SHELF = "generate.segmenters"
 OWN = '''"""A segmenter of the user's own."""
@@ -50,13 +50,13 @@ def test_a_shelf_lists_its_files(tmp_path, monkeypatch):
 
 def test_the_shelves_of_the_house_are_found():
     assert {"box_fill", "grabcut"} <= set(plugins.names(SHELF))
-    assert {"coco", "coco_json", "objects365"} <= set(plugins.names("generate.datasets"))
+    assert {"coco", "coco_json", "objects365"} <= set(plugins.names("formats.readers"))
 
 
 def test_listing_imports_nothing():
     code = (
         "import sys; from synthgen import plugins\n"
-        "assert plugins.names('generate.segmenters') and plugins.names('generate.datasets')\n"
+        "assert plugins.names('generate.segmenters') and plugins.names('formats.readers')\n"
         "print(*[m for m in sys.modules if m.startswith(('synthgen.generate', 'numpy', 'cv2'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -72,11 +72,11 @@ def test_a_dash_is_an_underscore(name):
 def test_both_spellings_are_one_recipe(tmp_path):
     """Or a run could not be resumed with the other one."""
     (tmp_path / "boxes.json").touch()
-    where = source.resolve("coco-json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
-    assert where == source.resolve("coco_json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
+    where = dataset_spec.resolve("coco-json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
+    assert where == dataset_spec.resolve("coco_json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
 
     def recipe(segmenter: str) -> str:
-        job = source.job(
+        job = dataset_spec.job(
             where,
             tmp_path / "store",
             stage="masks",

@@ -19,18 +19,20 @@ from toys.steps import loaded, small, step
 from toys.waits import waits
 
 from synthgen import plugins
-from synthgen.networks.mqformer.text_encoder import bundled
-from synthgen.reading.check import NoBar
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.settings import Captioner, Schedule
-from synthgen.reading.sources import EvalSource, Source
+from synthgen.checkpoints import checkpoint
+from synthgen.dataloading.config import Captioner, Schedule
+from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.source_config import EvalSource, Source
+from synthgen.distributed import Ranks
+from synthgen.evaluation import evaluate, predictor
+from synthgen.evaluation.metrics import Scores, cider
+from synthgen.models.mqformer.text_encoder import bundled
+from synthgen.progress import NoProgress
 from synthgen.records.geometry import decode_mask
-from synthgen.train import checkpoint, evaluate, loop, predict
-from synthgen.train.captioner import Captioning
-from synthgen.train.learner import Segmentation
-from synthgen.train.metrics import Scores, cider
-from synthgen.train.ranks import Ranks
-from synthgen.train.truths import truths
+from synthgen.training import trainer
+from synthgen.training.captioner_learner import Captioning
+from synthgen.training.learner import Segmentation
+from synthgen.training.targets import truths
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
@@ -219,7 +221,7 @@ def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path, gp
 def test_a_target_that_stays_behind_is_seen(tmp_path, gpu, monkeypatch):
     manifest = small(tmp_path)
     learner, batch = Segmentation(manifest, gpu), loaded(manifest, gpu)
-    monkeypatch.setattr("synthgen.train.learner.truths", lambda targets, _: truths(targets, torch.device("cpu")))
+    monkeypatch.setattr("synthgen.training.learner.truths", lambda targets, _: truths(targets, torch.device("cpu")))
     with pytest.raises(RuntimeError, match="same device"):
         learner.losses(batch, objects=1.0)
 
@@ -250,7 +252,7 @@ def test_what_is_measured_there_is_what_is_measured_here(hung, gpu, precision):
 def test_a_command_predicts_there_what_it_predicts_here(hung, gpu, tmp_path):
     path = gallery.kept(tmp_path / "best.pt")
     found = [
-        predict.predict(tmp_path / "photos" / "1.png", ("a red ball", "grass"), path, out=tmp_path / device,
+        predictor.predict(tmp_path / "photos" / "1.png", ("a red ball", "grass"), path, out=tmp_path / device,
                         device=device, short=64, threshold=0.3)
         for device in ("cpu", "auto")
     ]  # fmt: skip
@@ -278,11 +280,11 @@ def test_a_run_is_kept_and_taken_up_again(tmp_path):
     """
     (tmp_path / "m.yaml").write_text(text)
     run = tmp_path / "run"
-    done = loop.train(tmp_path / "m.yaml", out=run, device="cuda")
+    done = trainer.train(tmp_path / "m.yaml", out=run, device="cuda")
     whole = checkpoint.read(done.checkpoint).weights
     assert done.steps == 2 and all(type(one) is torch.Tensor and one.isfinite().all() for one in whole.values())
     done.checkpoint.unlink()
-    again = loop.train(tmp_path / "m.yaml", out=run, device="cuda")
+    again = trainer.train(tmp_path / "m.yaml", out=run, device="cuda")
     assert again.steps == 1
     kept = checkpoint.read(again.checkpoint).weights
     assert all(torch.equal(kept[name], value) for name, value in whole.items())
@@ -320,7 +322,7 @@ def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkey
     for place in (nullcontext(CPU), pretended()):
         with place as device:
             learner = Captioning(manifest, device)
-            measured = learner.measured(asked, Ranks(0, 1, device), workers=0, bar=NoBar)
+            measured = learner.measured(asked, Ranks(0, 1, device), workers=0, bar=NoProgress)
             assert [one.images for one in measured] == [2]
             found.append(step(learner, loaded(manifest, device), manifest.schedule))
     here, there = found

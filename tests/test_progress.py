@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from synthgen import progress
-from synthgen.progress import Bar
+from synthgen.progress import TerminalProgress
 
 
 def test_one_line_a_minute_without_a_terminal(
@@ -19,7 +19,7 @@ def test_one_line_a_minute_without_a_terminal(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Bar("masks", 1000, "images") as bar:
+    with TerminalProgress("masks", 1000, "images") as bar:
         for _ in range(300):
             now[0] += 1.0
             bar.advance(2)
@@ -30,7 +30,9 @@ def test_one_line_a_minute_without_a_terminal(
 
 def test_a_bar_on_a_terminal() -> None:
     code = (
-        "from synthgen.progress import Bar\nwith Bar('masks', 4, 'images') as b:\n  b.advance(3, 'loss 1.234 ' * 20); "
+        "from synthgen.progress import TerminalProgress\n"
+        "with TerminalProgress('masks', 4, 'images') as b:\n"
+        "  b.advance(3, 'loss 1.234 ' * 20); "
         "b.tell('[odd] words')"
     )
     head, tail = pty.openpty()
@@ -56,6 +58,6 @@ def test_a_bar_on_a_terminal() -> None:
 
 
 def test_a_total_of_nothing_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:
-    with Bar("masks", 0, "images") as bar:
+    with TerminalProgress("masks", 0, "images") as bar:
         bar.tell("nothing to do")
     assert capsys.readouterr().err == "nothing to do\n"

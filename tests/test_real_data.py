@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from synthgen.records.geometry import rle_area, rle_iou
 from synthgen.records.sample import NOT_PROMPTED, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 SETS = [
     ("coco_tiny", "annotations/instances_val2017.json", "val2017", 80, 815, 11),

@@ -11,7 +11,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.generate.run import diary, logged_to
 from synthgen.generate.worker import ShardReport, Worker
-from synthgen.records.store import Shard
+from synthgen.storage.shard_store import Shard
 
 log = logging.getLogger(__name__)
 

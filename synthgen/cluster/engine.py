@@ -16,7 +16,7 @@ from synthgen.cluster import connection
 from synthgen.cluster.worker_pool import WorkerPool
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
-from synthgen.records.store import Shard
+from synthgen.storage.shard_store import Shard
 
 #: Below the logger "synthgen", so that the run's log has these messages.
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synthgen.errors import SynthgenError
-from synthgen.reading.check import NewBar
-from synthgen.train.telling import Trained
+from synthgen.progress import OpenProgress
+from synthgen.training.report import Trained
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class ProgressChannel:
         result: the result of the training, once it is there.
     """
 
-    def __init__(self, bar: NewBar) -> None:
+    def __init__(self, bar: OpenProgress) -> None:
         driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(_Mailbox)
         self.mailbox = actor.options(num_cpus=0, scheduling_strategy=driver_node).remote()
@@ -114,7 +114,7 @@ class ProgressWriter(logging.Handler):
 
 
 class _RemoteBar:
-    """A `synthgen.progress.Bar` that sends its counts to the driver, which draws it."""
+    """A `synthgen.progress.ProgressBar` that sends its counts to the driver, which draws it."""
 
     def __init__(self, writer: ProgressWriter, what: str, total: int, unit: str) -> None:
         self._writer, self._header = writer, (what, total, unit)

@@ -22,12 +22,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from synthgen.cluster import connection
 from synthgen.cluster.progress_channel import ProgressChannel, progress_writer
 from synthgen.cluster.worker_pool import room_on_nodes
+from synthgen.dataloading.manifest import Manifest, load
+from synthgen.distributed import PATIENCE
 from synthgen.errors import SynthgenError
-from synthgen.reading.check import NewBar, NoBar
-from synthgen.reading.manifest import Manifest, load
-from synthgen.train import folder, loop
-from synthgen.train.ranks import PATIENCE
-from synthgen.train.telling import Trained
+from synthgen.progress import NoProgress, OpenProgress
+from synthgen.training import run_dir, trainer
+from synthgen.training.report import Trained
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def train_on_cluster(
     readers: int | None = None,
     workers: int | None = None,
     gpus_per_worker: float | None = None,
-    bar: NewBar = NoBar,
+    bar: OpenProgress = NoProgress,
 ) -> Trained:
     """Train what a manifest describes with processes on all nodes of the cluster; see `loop.train`.
 
@@ -81,13 +81,13 @@ def train_on_cluster(
         raise SynthgenError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other; take one out")
     resources = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
     config["gpus"] = gpus
-    before, deaths = folder.newest(run), 0
+    before, deaths = run_dir.newest(run), 0
     with connection.warnings_shown():
         while True:
             try:
                 return _start(config, _worker_count(workers, resources, manifest), resources, bar)
             except (TrainingFailedError, RayError) as why:
-                checkpoint = folder.newest(run)
+                checkpoint = run_dir.newest(run)
                 deaths = deaths + 1 if checkpoint == before else 1
                 before = checkpoint
                 if deaths == MAX_DEATHS:
@@ -110,7 +110,7 @@ def _worker_count(workers: int | None, resources: dict[str, float], manifest: Ma
     return workers
 
 
-def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float], bar: NewBar) -> Trained:
+def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float], bar: OpenProgress) -> Trained:
     """Start all workers, process their progress messages until they have ended, and return the result.
 
     Raises:
@@ -123,7 +123,7 @@ def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float],
     prefix = f".{run.name}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=run.parent) as shared, ProgressChannel(bar) as channel:
         options: dict[str, Any] = {"worker_runtime_env": {"env_vars": config["environment"]}}
-        trainer = TorchTrainer(
+        ray_trainer = TorchTrainer(
             _train_on_worker,
             train_loop_config={**config, "shared": shared, "mailbox": channel.mailbox},
             torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
@@ -136,7 +136,7 @@ def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float],
 
         def fit() -> None:
             try:
-                trainer.fit()
+                ray_trainer.fit()
                 ended.append(None)
             except BaseException as why:  # raised below, in the thread that waits
                 ended.append(why)
@@ -173,7 +173,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
                     f"node {node} does not see {path}; all nodes must reach the same {flag} by the same path"
                 )
         writer.send_result(
-            loop.train(
+            trainer.train(
                 config["path"], out=out, store=config["store"], device=_device(config["gpus"]),
                 workers=config["readers"], patience=_LOCK_SECONDS, bar=writer.bar,
             )

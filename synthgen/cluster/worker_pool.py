@@ -20,7 +20,7 @@ from synthgen.cluster.actor import Actor
 from synthgen.cluster.connection import first_line, worker_environment
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
-from synthgen.records.store import Shard
+from synthgen.storage.shard_store import Shard
 
 #: Below the logger "synthgen", so that the run's log has these messages.
 log = logging.getLogger(__name__)

@@ -1,1 +1,1 @@
-"""What `synthgen demo` runs on: seven free photographs, and boxes drawn for them by hand."""
+"""What `synthgen demo` runs on: seven free photographs with boxes drawn by hand, and small manifests."""

@@ -1,1 +1,1 @@
-"""The wing that writes shards."""
+"""Jobs that write layers of shards: masks and captions."""

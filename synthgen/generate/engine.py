@@ -14,7 +14,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport, Worker
 from synthgen.records.recipe import in_words
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 
 def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:

@@ -22,9 +22,9 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.engine import pending
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
-from synthgen.records.files import append_line, write_text
 from synthgen.records.recipe import in_words
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.atomic import append_line, write_text
+from synthgen.storage.shard_store import Shard, ShardStore
 
 #: (job, shards, on_images=, **placement) -> reports
 Engine = Callable[..., Iterator[ShardReport]]

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from synthgen import __version__, plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
-from synthgen.generate.audit import audit_sample
 from synthgen.generate.job import Job
 from synthgen.generate.stages import Stage
-from synthgen.records.images import ImageError, load_ahead
+from synthgen.images.decode import ImageError, load_ahead
+from synthgen.records.box_checks import audit_sample
 from synthgen.records.sample import Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 log = logging.getLogger(__name__)
 

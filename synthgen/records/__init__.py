@@ -1,1 +1,1 @@
-"""The contract: what one annotated image is, how it lies on disk, and how it is looked at."""
+"""The data contract: the sample, its Parquet schema, run-length encodings and box checks. Imports no other package."""

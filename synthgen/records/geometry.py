@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from synthgen.errors import SynthgenError
-from synthgen.records.run_text import rle_runs, rle_text
+from synthgen.records.rle_codec import rle_runs, rle_text
 from synthgen.records.sample import Rle
 
 #: Images with more pixels have no masks: cocoapi counts runs in 32 bits and writes them with shifts of an `int`.

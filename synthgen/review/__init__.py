@@ -1,1 +1,1 @@
-"""The wing that looks at shards; it knows neither who writes them nor who trains on them."""
+"""Commands that look at shards: status and pictures."""

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
-from synthgen.records.diary import images_folder
-from synthgen.records.drawing import save
-from synthgen.records.images import ImageError, find, load_rgb
-from synthgen.records.overlay import draw
+from synthgen.images.decode import ImageError, find, load_rgb
 from synthgen.records.sample import Sample
-from synthgen.records.sheet import sheet, shrunk
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.run_log import images_folder
+from synthgen.storage.shard_store import Shard, ShardStore
+from synthgen.visualize.contact_sheet import sheet, shrunk
+from synthgen.visualize.drawing import save
+from synthgen.visualize.sample_view import draw
 
 
 def show(

@@ -54,7 +54,7 @@ def test_bars_warnings_and_the_result_come_from_the_reporter_alone(mailbox, capl
                 bar.advance(2)  # is sent at once, the next only after an interval
                 bar.advance(3, "loss 1.0")
                 bar.advance(4)
-            writer.emit(logging.LogRecord("synthgen.train", logging.WARNING, "", 0, "slow %s", ("disk",), None))
+            writer.emit(logging.LogRecord("synthgen.training", logging.WARNING, "", 0, "slow %s", ("disk",), None))
             writer.send_result("trained")
         channel.receive()
         channel.receive()  # nothing is left

@@ -22,7 +22,7 @@ ray_cluster = pytest.importorskip("ray.cluster_utils")
 trainer = pytest.importorskip("synthgen.cluster.trainer")  # Ray without its extra "train" has no ray.train
 
 from synthgen.errors import SynthgenError  # noqa: E402
-from synthgen.train import folder  # noqa: E402
+from synthgen.training import run_dir  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40
@@ -104,7 +104,7 @@ def log(run: Path) -> list[dict[str, float]]:
 
 
 def same(run: Path, other: Path) -> None:
-    assert folder.newest(run).read_bytes() == folder.newest(other).read_bytes()
+    assert run_dir.newest(run).read_bytes() == run_dir.newest(other).read_bytes()
     assert log(run) == log(other)
     assert len(log(run)) == STEPS
     assert (run / "seen.txt").read_text() == (other / "seen.txt").read_text()
@@ -129,7 +129,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path, undisturbed):
     written(tmp_path)
     run = tmp_path / "run"
     driver = start(tmp_path, cluster, "--workers", "2", "--out", "run")
-    assert wait_for(lambda: folder.newest(run) or driver.poll() is not None)
+    assert wait_for(lambda: run_dir.newest(run) or driver.poll() is not None)
     first = training_processes()
     assert len(first) == 2, driver.poll() is not None and driver.communicate()[0]
     os.kill(first[1], signal.SIGKILL)
@@ -147,7 +147,7 @@ def test_after_ctrl_c_the_same_command_goes_on(cluster, tmp_path, undisturbed):
     written(tmp_path)
     run = tmp_path / "run"
     driver = start(tmp_path, cluster, "--workers", "2", "--out", "run")
-    assert wait_for(lambda: folder.newest(run) or driver.poll() is not None)
+    assert wait_for(lambda: run_dir.newest(run) or driver.poll() is not None)
     driver.send_signal(signal.SIGINT)
     code, told = finish(driver)
     assert code == 130, told

@@ -12,7 +12,7 @@ import pytest
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.generate.worker import ShardReport
-from synthgen.records.store import Shard
+from synthgen.storage.shard_store import Shard
 
 worker_pool = pytest.importorskip("synthgen.cluster.worker_pool", reason="no Ray here")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from synthgen.dataloading.manifest import load
 from synthgen.demo import photographs
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import load
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.generate.audit import SLACK, audit, audit_sample
 from synthgen.generate.stages.masks import prompts_xyxy
+from synthgen.records.box_checks import SLACK, audit, audit_sample
 from synthgen.records.sample import FLAGS, Annotation, Sample
 
 OF_THE_BOX = ("degenerate", "outside", "clipped")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from synthgen import plugins
 from synthgen.generate.captioners import _colours, attributes
-from synthgen.language.phrases import clean
+from synthgen.images.decode import load_rgb
 from synthgen.records.geometry import box_iou
-from synthgen.records.images import load_rgb
+from synthgen.text.phrases import clean
 
 SHELF = "generate.captioners"
 #: Those with weights are tried in tests of their own, with few and random ones.

@@ -19,11 +19,11 @@ from synthgen.generate.engine import in_process
 from synthgen.generate.job import Job
 from synthgen.generate.stages import captions as stage
 from synthgen.generate.stages.captions import Captions
-from synthgen.language.phrases import gist
 from synthgen.records.geometry import encode_mask
 from synthgen.records.recipe import in_words
 from synthgen.records.sample import FLAGS, NOT_PROMPTED, REASONS, Annotation, Caption, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
+from synthgen.text.phrases import gist
 
 HEIGHT, WIDTH = 20, 30
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -352,8 +352,8 @@ def test_every_box_is_accounted_for(answers, objects, top_k):
 
 @pytest.fixture
 def real(shared, tmp_path) -> Job:
-    from synthgen.generate.datasets import coco_json
-    from synthgen.generate.ingest import ingest
+    from synthgen.formats.readers import coco_json
+    from synthgen.ingest.ingest import ingest
 
     root: Path = shared("data/coco_tiny")
     files = coco_json.files(root, "train", root / "annotations/instances_val2017.json")

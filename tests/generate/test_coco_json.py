@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.datasets import _coco_json, _json_window
-from synthgen.generate.datasets._coco_json import stream
+from synthgen.formats.readers import _coco_json, _json_window
+from synthgen.formats.readers._coco_json import stream
 
 
 class Loose(msgspec.Struct):

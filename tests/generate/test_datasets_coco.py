@@ -15,12 +15,12 @@ import pytest
 from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.datasets import Files, coco, coco_json, lvis, objects365
-from synthgen.generate.ingest import IngestReport, ingest
+from synthgen.formats.readers import Files, coco, coco_json, lvis, objects365
+from synthgen.images.decode import find
+from synthgen.ingest.ingest import IngestReport, ingest
 from synthgen.records.geometry import decode_mask, rle_area, rle_bbox_xyxy
-from synthgen.records.images import find
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 
 def ingested(

@@ -20,8 +20,7 @@ from PIL import Image
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate import source
-from synthgen.generate.datasets import (
+from synthgen.formats.readers import (
     Categories,
     Files,
     ade20k,
@@ -31,14 +30,15 @@ from synthgen.generate.datasets import (
     objects365,
     semantic_folder,
 )
-from synthgen.generate.datasets._ade20k import NAMES, STUFF
-from synthgen.generate.datasets._label_names import cityscapes, read_names
-from synthgen.generate.doctor.examine import examine
-from synthgen.generate.ingest import IngestReport, ingest, source_changed
+from synthgen.formats.readers._ade20k import NAMES, STUFF
+from synthgen.formats.readers._label_names import cityscapes, read_names
+from synthgen.generate import dataset_spec
+from synthgen.images.decode import find, load_rgb
+from synthgen.ingest.ingest import IngestReport, ingest, source_changed
+from synthgen.ingest.validation.validate import examine
 from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
-from synthgen.records.images import find, load_rgb
 from synthgen.records.sample import FLAGS, Annotation, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 Shared = Callable[[str], Path]
 
@@ -91,9 +91,9 @@ def flat(samples: list[Sample]) -> list[Annotation]:
 # ------------------------------------------------------------------------------------------------------- the shelf
 
 
-@pytest.mark.parametrize("name", plugins.names("generate.datasets"))
+@pytest.mark.parametrize("name", plugins.names("formats.readers"))
 def test_every_file_on_the_shelf_is_a_dataset(name: str, tmp_path: Path) -> None:
-    module: Any = plugins.load("generate.datasets", name)
+    module: Any = plugins.load("formats.readers", name)
     assert module.__doc__ and "\n" not in module.__doc__.splitlines()[0]
     assert module.SPLITS and module.LAYERS[0] == "annotations"
     assert callable(module.read) and (len(module.LAYERS) == 1 or callable(module.complete))
@@ -326,7 +326,7 @@ def test_a_key_has_the_folder_in_it_whatever_lies_beside(tmp_path: Path) -> None
         label_map(tmp_path / "data" / masks / "1.png", filled(255))
 
     def keys(split: str, **named: Path) -> list[str]:
-        given = source.resolve("foreground", "given", split, tmp_path, named.get("masks"), named.get("images"))
+        given = dataset_spec.resolve("foreground", "given", split, tmp_path, named.get("masks"), named.get("images"))
         files = foreground.files(tmp_path / "data", split, given.annotations).elsewhere(given.images)
         samples = both(tmp_path / f"store{len(list(tmp_path.glob('store*')))}", foreground, files)
         return sorted(s.image_key for s in samples)
@@ -383,17 +383,17 @@ def test_no_split_is_another_ones_images(tmp_path: Path, module: Any, labels: st
 def test_two_folders_of_ones_own(tmp_path: Path) -> None:
     photograph(tmp_path / "mine" / "deep" / "a.jpg")
     label_map(tmp_path / "drawn" / "deep" / "a.png", filled(255))
-    given = source.resolve("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", tmp_path / "mine")
+    given = dataset_spec.resolve("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", tmp_path / "mine")
     [sample] = both(tmp_path, foreground, given.files())
     assert (sample.file_name, len(sample.annotations)) == ("deep/a.jpg", 1)
     assert given.image_folder() == tmp_path / "mine"
     found = examine("foreground", tmp_path / "data", annotations=tmp_path / "drawn", images=tmp_path / "mine")
     assert found.ready
     with pytest.raises(SynthgenError, match=r"no folder .*data/foreground; name the right one with --images"):
-        other = source.resolve("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", None)
+        other = dataset_spec.resolve("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", None)
         list(foreground.read(other.files(), "human"))
     with pytest.raises(SynthgenError, match=r"no file .*nothing; --annotations"):
-        source.resolve("foreground", "own", None, tmp_path, tmp_path / "nothing", None)
+        dataset_spec.resolve("foreground", "own", None, tmp_path, tmp_path / "nothing", None)
 
 
 def own(folder: Path) -> Files:

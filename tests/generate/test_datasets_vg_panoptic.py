@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.datasets import Annotations, Categories, Files, Images, coco_panoptic, visual_genome
-from synthgen.generate.doctor.examine import examine
-from synthgen.generate.ingest import ingest, source_changed
+from synthgen.formats.readers import Annotations, Categories, Files, Images, coco_panoptic, visual_genome
+from synthgen.ingest.ingest import ingest, source_changed
+from synthgen.ingest.validation.validate import examine
 from synthgen.records.geometry import decode_mask, rle_area
 from synthgen.records.sample import FLAGS, Annotation, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 Shared = Callable[[str], Path]
 

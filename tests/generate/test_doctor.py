@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.doctor.diagnosis import CODES, NOTES, Diagnosis, Finding, as_json, as_text
-from synthgen.generate.doctor.examine import examine
+from synthgen.ingest.validation.diagnosis import CODES, NOTES, Diagnosis, Finding, as_json, as_text
+from synthgen.ingest.validation.validate import examine
 from synthgen.records.sample import FLAGS
 
 Shared = Callable[[str], Path]

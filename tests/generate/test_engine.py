@@ -17,7 +17,7 @@ from synthgen.generate.run import run, shards_to_do
 from synthgen.generate.worker import Worker
 from synthgen.records.recipe import fingerprint
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 SIZE = (72, 96)
 

@@ -25,8 +25,8 @@ from synthgen import plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import florence2
 from synthgen.generate.stages import captions as stage
-from synthgen.language.phrases import clean, gist
 from synthgen.records.sample import Annotation, Sample
+from synthgen.text.phrases import clean, gist
 
 SHELF = "generate.captioners"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from synthgen.generate.datasets import (
+from synthgen.formats.readers import (
     Files,
     Images,
     coco,
@@ -21,7 +21,7 @@ from synthgen.generate.datasets import (
     refcocog,
     visual_genome,
 )
-from synthgen.generate.datasets._coco_photographs import key_by_name
+from synthgen.formats.readers._coco_images import key_by_name
 
 Shared = Callable[[str], Path]
 

@@ -23,11 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.generate import image_table, ingest, spill
-from synthgen.generate.cutting import cut
-from synthgen.generate.datasets import Annotations, Categories, Files, Images, coco_json
+from synthgen.formats.readers import Annotations, Categories, Files, Images, coco_json
+from synthgen.ingest import external_sort, image_table, ingest
+from synthgen.ingest.sharding import cut
 from synthgen.records.recipe import fingerprint
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,9 +120,9 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
     listed = {i for i, _ in images}
     images += [(i, len(images) + k) for k, i in enumerate(sorted(set(owned) - listed))]
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spill, "BOUND", bound)
-        patch.setattr(spill, "_BLOCK", 7)
-        patch.setattr(spill, "_MOST", 5)
+        patch.setattr(external_sort, "BOUND", bound)
+        patch.setattr(external_sort, "_BLOCK", 7)
+        patch.setattr(external_sort, "_MOST", 5)
         patch.setattr(image_table, "_LARGEST_TABLE", bound)
         if not images:
             with pytest.raises(SynthgenError, match="list no images"):
@@ -175,7 +175,7 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
 @pytest.mark.parametrize("bound", [2**10, 2**25])
 @pytest.mark.parametrize("layer", coco_json.LAYERS)
 def test_the_order_of_the_file_does_not_matter(tmp_path, monkeypatch, order, bound, layer):
-    monkeypatch.setattr(spill, "BOUND", bound)
+    monkeypatch.setattr(external_sort, "BOUND", bound)
     run(tmp_path / "a", write(tmp_path / "a.json"), layer)
     run(tmp_path / "b", write(tmp_path / "b.json", order=order), layer)
     assert samples(tmp_path / "a", layer) == samples(tmp_path / "b", layer)
@@ -183,13 +183,13 @@ def test_the_order_of_the_file_does_not_matter(tmp_path, monkeypatch, order, bou
 
 def test_ranges_stay_within_the_bound(tmp_path, monkeypatch):
     """However the annotations lie: at most the bound is read back at once, or one image."""
-    monkeypatch.setattr(spill, "BOUND", 64 * 100)
+    monkeypatch.setattr(external_sort, "BOUND", 64 * 100)
     rng = np.random.default_rng(0)
     image_id = np.concatenate([np.full(5000, 7), rng.integers(0, 50, 4000), rng.integers(0, 100_000, 4000)])
     rng.shuffle(image_id)
     ids = np.unique(image_id)
     for known in (np.empty(0, np.int64), ids[:10], ids):
-        kept = spill.Spill(tmp_path, expect=10**6)
+        kept = external_sort.Spill(tmp_path, expect=10**6)
         for part in np.array_split(image_id, 20):
             none = np.zeros(len(part), np.int64)
             kept.add(Annotations(part, none, np.zeros((len(part), 4)), none, none == 1), known)
@@ -300,9 +300,9 @@ def test_only_missing_shards_are_made(tmp_path, layer):
 SCRIPT = """
 import sys
 from pathlib import Path
-from synthgen.generate.ingest import ingest
-from synthgen.generate.datasets import Files, coco_json
-from synthgen.records.store import ShardStore
+from synthgen.ingest.ingest import ingest
+from synthgen.formats.readers import Files, coco_json
+from synthgen.storage.shard_store import ShardStore
 file = Path(sys.argv[1])
 print("ready", flush=True)
 ingest(ShardStore(sys.argv[2]), coco_json, Files({"instances": file}, file.parent), name="d", split="train",
@@ -395,7 +395,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = write(tmp_path / "boxes.json")
-    monkeypatch.setattr(spill._Range, "write", full)
+    monkeypatch.setattr(external_sort._Range, "write", full)
     with pytest.raises(SynthgenError, match="no space left"):
         run(tmp_path / "s", files)
     assert contents(tmp_path / "s") == {}

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from synthgen.generate.datasets import _regions
-from synthgen.generate.datasets._regions import regions
+from synthgen.formats.readers import _label_regions
+from synthgen.formats.readers._label_regions import regions
+from synthgen.images.decode import ImageError, load_labels
 from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
-from synthgen.records.images import ImageError, load_labels
 
 LABELS = np.array([[0, 1, 1], [2, 2, 1]], np.uint8)
 
@@ -143,7 +143,7 @@ def test_a_label_map_that_is_not_there(tmp_path: Path) -> None:
 def test_one_pass_gives_what_a_look_for_each_label_gives(labels: np.ndarray, strip: int, fortran: bool) -> None:
     labels = np.asfortranarray(labels) if fortran else labels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_regions, "_STRIP", strip)
+        patch.setattr(_label_regions, "_STRIP", strip)
         found = regions(labels)
     assert [region.label for region in found] == np.unique(labels).tolist()
     for region in found:
@@ -174,6 +174,6 @@ def test_many_labels_do_not_take_a_mask_each() -> None:
 def test_a_photograph_and_noise_are_no_label_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match=r"has 4,900 labels, more than the limit of 4,096: is it a photograph\?"):
         regions(np.arange(4900, dtype=np.uint16).reshape(70, 70))
-    monkeypatch.setattr(_regions, "MAX_RUNS", 100)
+    monkeypatch.setattr(_label_regions, "MAX_RUNS", 100)
     with pytest.raises(ImageError, match=r"changes its label more than 100 times: is it noise\?"):
         regions(np.indices((20, 20)).sum(axis=0) % 2)

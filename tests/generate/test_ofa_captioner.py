@@ -18,13 +18,13 @@ from synthgen import plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import ofa
 from synthgen.generate.stages.captions import Captions
-from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
-from synthgen.networks.ofa.folder import side_of
-from synthgen.networks.ofa.model import Encoder, Ofa
-from synthgen.networks.ofa.preprocess import to_pixels
-from synthgen.networks.ofa.tokenizer import clean
+from synthgen.models.ofa.beam import BeamSettings, Hypothesis, describe
+from synthgen.models.ofa.checkpoint_folder import side_of
+from synthgen.models.ofa.model import Encoder, Ofa
+from synthgen.models.ofa.preprocess import to_pixels
+from synthgen.models.ofa.tokenizer import clean
 from synthgen.records.sample import NOT_PROMPTED, Annotation, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 SHELF = "generate.captioners"
 

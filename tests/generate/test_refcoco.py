@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.datasets import Files, coco_json, refcoco, refcoco_plus, refcocog
-from synthgen.generate.doctor.examine import examine
-from synthgen.generate.ingest import IngestReport, ingest
-from synthgen.generate.source import resolve
+from synthgen.formats.readers import Files, coco_json, refcoco, refcoco_plus, refcocog
+from synthgen.generate.dataset_spec import resolve
+from synthgen.images.decode import find
+from synthgen.ingest.ingest import IngestReport, ingest
+from synthgen.ingest.validation.validate import examine
 from synthgen.records.geometry import rle_area
-from synthgen.records.images import find
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 Shared = Callable[[str], Path]
 EXCERPT = "data/refcoco_excerpt"

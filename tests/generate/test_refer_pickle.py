@@ -25,8 +25,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.datasets import _refer_pickle as refer_pickle
-from synthgen.generate.datasets._refer_pickle import load
+from synthgen.formats.readers import _refer_pickle as refer_pickle
+from synthgen.formats.readers._refer_pickle import load
 
 PROTOCOLS = range(6)
 
@@ -60,7 +60,7 @@ scalars = (
     | st.floats(allow_nan=False)
     | st.text(st.characters())
 )
-keys = st.text() | st.integers() | st.none() | st.booleans() | st.floats(allow_nan=False)
+keys = st.text() | st.integers(-(2**100), 2**100) | st.none() | st.booleans() | st.floats(allow_nan=False)
 data = st.recursive(
     scalars,
     lambda inner: (
@@ -235,7 +235,7 @@ def test_it_imports_nothing(tmp_path):
     code = f"""
         import sys, pathlib
         from synthgen.errors import SynthgenError
-        from synthgen.generate.datasets._refer_pickle import load
+        from synthgen.formats.readers._refer_pickle import load
         files = sorted(pathlib.Path({str(tmp_path)!r}).glob("*.p"))
         seen = []
         sys.addaudithook(lambda event, args: seen.append((event, args)) if not event.startswith("object.") else None)
@@ -374,7 +374,7 @@ def test_memory_is_bounded_by_the_opcodes(file, before, again):
     code = f"""
         import pathlib
         from synthgen.errors import SynthgenError
-        from synthgen.generate.datasets._refer_pickle import load
+        from synthgen.formats.readers._refer_pickle import load
         try:
             load(pathlib.Path({str(file)!r}))
         except SynthgenError as why:

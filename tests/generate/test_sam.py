@@ -15,9 +15,9 @@ from synthgen import plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.segmenters import _sam, _sam_load, sam
 from synthgen.generate.segmenters._sam_zoom import LEAST, SMALL, Crop, crops_for, is_small
-from synthgen.networks.hq_sam import build_hq_sam
-from synthgen.networks.sam import build_sam, load_weights, numbers_of
-from synthgen.networks.sam_masks import settle
+from synthgen.models.hq_sam import build_hq_sam
+from synthgen.models.sam import build_sam, load_weights, numbers_of
+from synthgen.models.sam_masks import settle
 from synthgen.records.geometry import decode_mask
 from synthgen.weights import sha256_of
 

@@ -8,7 +8,7 @@ import torch
 from toys import tiny_sam
 
 from synthgen import plugins
-from synthgen.networks.sam import build_sam
+from synthgen.models.sam import build_sam
 from synthgen.records.geometry import decode_mask, rle_iou
 
 pytestmark = pytest.mark.gpu

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from segment_anything import SamPredictor
 
-from synthgen.cli import main
-from synthgen.networks.sam import build_sam
+from synthgen.cli.main import main
+from synthgen.models.sam import build_sam
 from synthgen.records.geometry import decode_mask
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 pytestmark = pytest.mark.slow
 

@@ -312,7 +312,7 @@ def test_a_large_box_costs_a_few_bytes_a_pixel():
 def test_beats_the_box_on_human_masks(shared):
     from pycocotools.coco import COCO
 
-    from synthgen.records.images import load_rgb
+    from synthgen.images.decode import load_rgb
     from synthgen.records.sample import Rle
 
     root: Path = shared("data/coco_tiny")

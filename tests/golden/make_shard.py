@@ -21,7 +21,7 @@ import numpy as np
 from synthgen.records.geometry import encode_mask, rle_from_coco
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.records.schema import SCHEMA_VERSION
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 HERE = Path(__file__).parent
 FOOTER = {

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.language.agreement import LONGEST_NAME, _kinds, agrees, names
-from synthgen.language.confusions import AMBIGUOUS, OPPOSITES, OVERLAPS
-from synthgen.language.kinds import KINDS
+from synthgen.text.agreement import LONGEST_NAME, _kinds, agrees, names
+from synthgen.text.confusions import AMBIGUOUS, OPPOSITES, OVERLAPS
+from synthgen.text.hypernyms import KINDS
 
 YES = """
 a man in a red jacket|person

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from synthgen.language.nouns import is_plural, singular, with_article
+from synthgen.text.plurals import is_plural, singular, with_article
 
 PAIRS = """
 dogs dog, buses bus, glasses glass, benches bench, brushes brush, boxes box, knives knife, leaves leaf, gloves

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.language.phrases import clean, gist, holds, repeats, words
+from synthgen.text.phrases import clean, gist, holds, repeats, words
 
 ANY = st.text(st.characters(), max_size=60)  # lone surrogates too: a tokenizer may make them
 

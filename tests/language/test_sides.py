@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.language.sides import mirrored
+from synthgen.text.left_right import mirrored
 
 EXCHANGED = [
     ("left vase", "right vase"),

@@ -20,7 +20,7 @@ import torch
 from torch.storage import TypedStorage, UntypedStorage
 from toys import tiny_sam
 
-from synthgen.networks.checkpoint import MoreThanWeightsError, load_state_dict
+from synthgen.models.checkpoint_reader import MoreThanWeightsError, load_state_dict
 
 
 @pytest.fixture

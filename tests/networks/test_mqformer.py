@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synthgen.networks.mqformer import backbone, text_encoder
-from synthgen.networks.mqformer.criterion import Sampling, losses
-from synthgen.networks.mqformer.matcher import Truth, Weights
-from synthgen.networks.mqformer.model import MQFormer, build
+from synthgen.models.mqformer import backbone, text_encoder
+from synthgen.models.mqformer.losses import Sampling, losses
+from synthgen.models.mqformer.matcher import Truth, Weights
+from synthgen.models.mqformer.model import MQFormer, build
 
 
 def small(conditional: int = 12, learnable: int = 4, seed: int = 0) -> MQFormer:

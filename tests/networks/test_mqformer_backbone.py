@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, SwinConfig, SwinForImageClassification
 
-from synthgen.networks.mqformer.backbone import NAMES, SWINS, build
+from synthgen.models.mqformer.backbone import NAMES, SWINS, build
 
 #: Of the networks without their classifiers, in millions: Swin's paper and code, torchvision's ResNet-50.
 MILLIONS = {"swin_t": 27.52, "swin_s": 48.84, "swin_b": 86.88, "swin_l": 195.20, "resnet50": 23.45}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synthgen.networks.mqformer.decoder import PRIOR, Decoded, Decoder
-from synthgen.networks.mqformer.decoder_layer import DecoderLayer, Image
-from synthgen.networks.mqformer.pixel_decoder import Pyramid
-from synthgen.networks.mqformer.predictions import Predictions
+from synthgen.models.mqformer.decoder import PRIOR, Decoded, Decoder
+from synthgen.models.mqformer.decoder_layer import DecoderLayer, Image
+from synthgen.models.mqformer.pixel_decoder import Pyramid
+from synthgen.models.mqformer.predictions import Predictions
 
 #: Beginnings of the reference's names of weights -> ours; the others are the same.
 NAMES = {"decoder.": "", "_bbox_embed.": "bbox_embed."}

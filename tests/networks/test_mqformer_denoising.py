@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from synthgen.networks.mqformer import decoder as decoder_module
-from synthgen.networks.mqformer.criterion import Sampling, losses
-from synthgen.networks.mqformer.decoder import Decoded, Decoder
-from synthgen.networks.mqformer.denoising import MOST, NOISE, Noised, noised
-from synthgen.networks.mqformer.matcher import Truth, Weights
-from synthgen.networks.mqformer.pixel_decoder import Pyramid
-from synthgen.networks.mqformer.places import inverse_sigmoid
-from synthgen.networks.mqformer.supervision import total_losses
+from synthgen.models.mqformer import decoder as decoder_module
+from synthgen.models.mqformer.criterion import total_losses
+from synthgen.models.mqformer.decoder import Decoded, Decoder
+from synthgen.models.mqformer.denoising import MOST, NOISE, Noised, noised
+from synthgen.models.mqformer.losses import Sampling, losses
+from synthgen.models.mqformer.matcher import Truth, Weights
+from synthgen.models.mqformer.pixel_decoder import Pyramid
+from synthgen.models.mqformer.position_encoding import inverse_sigmoid
 
 SHAPES = ((8, 12), (4, 6))
 KINDS = {"mixed": (6, 4), "conditional": (10, 0), "learnable": (0, 10)}

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synthgen.networks.mqformer import backbone, text_encoder
-from synthgen.networks.mqformer.criterion import Sampling
-from synthgen.networks.mqformer.decoder import Decoded
-from synthgen.networks.mqformer.matcher import Truth, Weights
-from synthgen.networks.mqformer.model import MQFormer, build
-from synthgen.networks.mqformer.supervision import total_losses
+from synthgen.models.mqformer import backbone, text_encoder
+from synthgen.models.mqformer.criterion import total_losses
+from synthgen.models.mqformer.decoder import Decoded
+from synthgen.models.mqformer.losses import Sampling
+from synthgen.models.mqformer.matcher import Truth, Weights
+from synthgen.models.mqformer.model import MQFormer, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

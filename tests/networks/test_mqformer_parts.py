@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from synthgen.networks.mqformer import criterion, matcher, places
-from synthgen.networks.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalised_iou, xyxy_to_cxcywh
-from synthgen.networks.mqformer.criterion import Sampling, losses
-from synthgen.networks.mqformer.deformable import DeformableAttention, deformable_attention
-from synthgen.networks.mqformer.matcher import Truth, Weights, costs, match
-from synthgen.networks.mqformer.points import sample_bits, sample_points, uncertain_points
-from synthgen.networks.mqformer.predictions import Predictions
+from synthgen.models.mqformer import losses as loss_module
+from synthgen.models.mqformer import matcher, position_encoding
+from synthgen.models.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalised_iou, xyxy_to_cxcywh
+from synthgen.models.mqformer.losses import Sampling, losses
+from synthgen.models.mqformer.matcher import Truth, Weights, costs, match
+from synthgen.models.mqformer.ms_deform_attn import DeformableAttention, deformable_attention
+from synthgen.models.mqformer.point_sampling import sample_bits, sample_points, uncertain_points
+from synthgen.models.mqformer.predictions import Predictions
 
 #: As the reference's facts say: matches and unweighted losses, with 128 points for the losses and 200 for matching.
 MATCHES = [([2, 8, 10, 11], [0, 3, 2, 1]), ([1, 2, 3], [0, 1, 2])]
@@ -105,13 +106,13 @@ def test_in_half_precision_attention_still_looks_where_it_should():
 def test_places(golden):
     g = part(golden, "embeddings_proposals")
     nothing = torch.zeros(1, 5, 7, dtype=torch.bool)
-    assert near(places.pixel_positions(nothing, 32), g["pe.out_nomask"])
-    assert near(places.pixel_positions(nothing, 256), g["pe.out_128_5x7"])
-    assert near(places.pixel_positions(g["pe.mask"].bool(), 32), g["pe.out_mask"])
-    assert near(places.inverse_sigmoid(g["inverse_sigmoid.in"]), g["inverse_sigmoid.out"])
-    assert near(places.box_positions(g["query_sine.in4"], 256), g["query_sine.out4"])
-    assert near(places.box_positions(g["query_sine.in4"][..., :2], 256), g["query_sine.out2"])
-    refined = (g["refine.delta"] + places.inverse_sigmoid(g["refine.ref"])).sigmoid()
+    assert near(position_encoding.pixel_positions(nothing, 32), g["pe.out_nomask"])
+    assert near(position_encoding.pixel_positions(nothing, 256), g["pe.out_128_5x7"])
+    assert near(position_encoding.pixel_positions(g["pe.mask"].bool(), 32), g["pe.out_mask"])
+    assert near(position_encoding.inverse_sigmoid(g["inverse_sigmoid.in"]), g["inverse_sigmoid.out"])
+    assert near(position_encoding.box_positions(g["query_sine.in4"], 256), g["query_sine.out4"])
+    assert near(position_encoding.box_positions(g["query_sine.in4"][..., :2], 256), g["query_sine.out2"])
+    refined = (g["refine.delta"] + position_encoding.inverse_sigmoid(g["refine.ref"])).sigmoid()
     assert near(refined, g["refine.out"])
 
 
@@ -120,10 +121,10 @@ def test_proposals_of_a_pyramid(golden):
     shapes = shapes_of(g["proposals.spatial_shapes"])
     flat = g["proposals.padding_mask"].bool().split([h * w for h, w in shapes], dim=1)
     paddings = [one.reshape(2, h, w) for one, (h, w) in zip(flat, shapes, strict=True)]
-    ratios = places.valid_ratios(paddings)
+    ratios = position_encoding.valid_ratios(paddings)
     assert near(ratios, g["encoder_ref.valid_ratios"])
-    assert near(places.pixel_references(shapes, ratios), g["encoder_ref.out"])
-    memory, logits, valid = places.proposals(g["proposals.memory"], paddings)
+    assert near(position_encoding.pixel_references(shapes, ratios), g["encoder_ref.out"])
+    memory, logits, valid = position_encoding.proposals(g["proposals.memory"], paddings)
     assert near(memory, g["proposals.out_memory"])
     expected = g["proposals.out_proposals"]
     assert torch.equal(valid, expected.isfinite().all(-1))
@@ -208,7 +209,7 @@ def test_losses_and_their_gradients(golden, monkeypatch):
     drawn = Draws(g["points0"], g["points1"], g["loss.rand_oversampled"], g["loss.rand_random"])
     monkeypatch.setattr(torch, "rand", drawn)
     # The reference matches with 200 points and counts with 128: matching takes what is drawn for it.
-    monkeypatch.setattr(criterion, "match", lambda *a, **k: match(*a, **{**k, "points": 200}))
+    monkeypatch.setattr(loss_module, "match", lambda *a, **k: match(*a, **{**k, "points": 200}))
     predictions = Predictions(list(logits), boxes, masks)
     found = losses(
         [predictions], [truth_of(g, 0), truth_of(g, 1)], objects=7, weights=Weights(), sampling=Sampling(points=128)
@@ -254,7 +255,7 @@ def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
     extents = torch.tensor([[1.0, 0.25], [0.5, 1.0]])
     both = [Truth(**{**objects_of(i, 2 + i), "extent": extents[i]}) for i in (0, 1)]
     matched, learned = [], []
-    cost, draw = matcher.costs, criterion.uncertain_points
+    cost, draw = matcher.costs, loss_module.uncertain_points
 
     def noted_costs(logits, boxes, guesses, truth, points):
         matched.append(points.amax((0, 1)))
@@ -265,7 +266,7 @@ def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
         return draw(guess, extent, *more, **options)
 
     monkeypatch.setattr(matcher, "costs", noted_costs)
-    monkeypatch.setattr(criterion, "uncertain_points", noted_points)
+    monkeypatch.setattr(loss_module, "uncertain_points", noted_points)
     losses([guesses(0)], both, objects=1, weights=Weights(), sampling=Sampling(points=400))
     assert near(torch.stack(matched), extents, 0.02)
     assert torch.equal(learned[0], extents.repeat_interleave(torch.tensor([2, 3]), 0))

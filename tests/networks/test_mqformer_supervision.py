@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from synthgen.networks.mqformer.criterion import Sampling, losses
-from synthgen.networks.mqformer.decoder import Decoded
-from synthgen.networks.mqformer.matcher import Truth, Weights
-from synthgen.networks.mqformer.predictions import Predictions
-from synthgen.networks.mqformer.supervision import total_losses
+from synthgen.models.mqformer.criterion import total_losses
+from synthgen.models.mqformer.decoder import Decoded
+from synthgen.models.mqformer.losses import Sampling, losses
+from synthgen.models.mqformer.matcher import Truth, Weights
+from synthgen.models.mqformer.predictions import Predictions
 
 SAMPLING = Sampling(points=32)
 WEIGHTS = Weights(label=2.0, mask=3.0, dice=5.0, box=7.0, giou=11.0)

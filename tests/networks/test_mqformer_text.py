@@ -14,9 +14,9 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from synthgen.networks.mqformer import text_encoder
-from synthgen.networks.mqformer.text_encoder import CLIP_TEMPLATES, bundled, clean_name, from_folder, tiny
-from synthgen.networks.mqformer.text_folder import Words
+from synthgen.models.mqformer import text_encoder
+from synthgen.models.mqformer.text_encoder import CLIP_TEMPLATES, bundled, clean_name, from_folder, tiny
+from synthgen.models.mqformer.text_encoder_files import Words
 
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] a the of left right big horse zebra stop sign photo red car two many video game".split()

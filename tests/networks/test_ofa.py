@@ -9,9 +9,9 @@ import pytest
 import torch
 from toys.tiny_ofa import ABSENT, NUMBERS, encoded, golden, network, network_that_has_seen, whole_golden, whole_weights
 
-from synthgen.networks.ofa.model import SIZES, Ofa, build_ofa, set_precision
-from synthgen.networks.ofa.positions import image_buckets, image_positions, token_buckets, token_offset_buckets
-from synthgen.networks.ofa.resnet import ResNet
+from synthgen.models.ofa.model import SIZES, Ofa, build_ofa, set_precision
+from synthgen.models.ofa.position_bias import image_buckets, image_positions, token_buckets, token_offset_buckets
+from synthgen.models.ofa.resnet import ResNet
 
 CLOSE = 1e-4
 

@@ -20,8 +20,8 @@ from toys.tiny_ofa import (
     whole_weights,
 )
 
-from synthgen.networks.ofa.beam import EOS, PAD, BeamSettings, describe, search
-from synthgen.networks.ofa.model import Encoded, Ofa, set_precision
+from synthgen.models.ofa.beam import EOS, PAD, BeamSettings, describe, search
+from synthgen.models.ofa.model import Encoded, Ofa, set_precision
 
 CLOSE = 1e-4
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from toys.tiny_ofa import ABSENT, FOLDER, MERGES, REFERENCE, vocabulary, write_vocabulary
 
-from synthgen.networks.ofa import tokenizer as words
-from synthgen.networks.ofa.preprocess import box_bins, resize, to_pixels
-from synthgen.networks.ofa.tokenizer import REGION_PROMPT, OfaTokenizer, clean, load_tokenizer
+from synthgen.models.ofa import tokenizer as words
+from synthgen.models.ofa.preprocess import box_bins, resize, to_pixels
+from synthgen.models.ofa.tokenizer import REGION_PROMPT, OfaTokenizer, clean, load_tokenizer
 
 needs_vocabulary = pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from toys.tiny_ofa import NUMBERS, golden, network, network_that_has_seen
 
-from synthgen.networks.ofa.beam import PAD
-from synthgen.networks.ofa.model import Ofa
-from synthgen.networks.ofa.training import SMOOTHING, prepare, smoothed_loss, teach
+from synthgen.models.ofa.beam import PAD
+from synthgen.models.ofa.model import Ofa
+from synthgen.models.ofa.training import SMOOTHING, prepare, smoothed_loss, teach
 
 CLOSE = 1e-4
 IMAGES = torch.rand(2, 3, 64, 80, generator=torch.Generator().manual_seed(1)) * 2 - 1

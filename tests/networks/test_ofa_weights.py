@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from toys.tiny_ofa import ABSENT, NUMBERS, REFERENCE, TIED, fairseq_names, network, random_weights, weights
 
-from synthgen.networks.checkpoint import read_weights
-from synthgen.networks.ofa.model import SIZES, build_ofa
-from synthgen.networks.ofa.weights import from_weights, load_weights, name_of, numbers_of
+from synthgen.models.checkpoint_reader import read_weights
+from synthgen.models.ofa.model import SIZES, build_ofa
+from synthgen.models.ofa.weights import from_weights, load_weights, name_of, numbers_of
 
 BUCKETS = {
     *(f"{half}.{name}" for half in ("encoder", "decoder") for name in ("token_rp_bucket", "image_rp_bucket")),

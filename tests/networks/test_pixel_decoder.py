@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthgen.networks.mqformer.pixel_decoder import EncoderLayer, PixelDecoder
+from synthgen.models.mqformer.pixel_decoder import EncoderLayer, PixelDecoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHANNELS = (8, 16, 24, 32)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from synthgen.networks.checkpoint import read_weights
+from synthgen.models.checkpoint_reader import read_weights
 
 
 def test_safetensors_of_all_precisions_are_read(tmp_path):

@@ -9,19 +9,10 @@ from segment_anything import SamPredictor
 from toys import tiny_sam
 from toys.tiny_sam import golden, network, weights
 
-from synthgen.networks.hq_sam import build_hq_sam
-from synthgen.networks.sam import (
-    VARIANTS,
-    SamNumbers,
-    build_sam,
-    is_hq,
-    load_weights,
-    name_of,
-    numbers_of,
-    set_precision,
-)
-from synthgen.networks.sam_attention import use_sdpa
-from synthgen.networks.sam_forward import (
+from synthgen.models.hq_sam import build_hq_sam
+from synthgen.models.sam import VARIANTS, SamNumbers, build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
+from synthgen.models.sam_attention import use_sdpa
+from synthgen.models.sam_forward import (
     decode,
     encode,
     encode_image,

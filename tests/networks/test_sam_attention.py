@@ -9,8 +9,8 @@ import torch
 from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
 from toys.tiny_sam import network
 
-from synthgen.networks import sam_attention
-from synthgen.networks.sam_attention import use_sdpa
+from synthgen.models import sam_attention
+from synthgen.models.sam_attention import use_sdpa
 
 WAYS = ["added", "folded"]
 

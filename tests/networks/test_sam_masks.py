@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from segment_anything.utils.amg import calculate_stability_score
 
-from synthgen.networks.sam_masks import evidence, run_edges, settle
+from synthgen.models.sam_masks import evidence, run_edges, settle
 from synthgen.records.geometry import encode_edges, encode_mask
 
 masks = npst.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)))

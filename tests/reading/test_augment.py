@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from synthgen.reading.augment import KINDS, Augment, View, draw, whole_view
+from synthgen.dataloading.augment import KINDS, Augment, View, draw, whole_view
 
 SIZE = (480, 640)
 DEFAULT = Augment()

@@ -26,15 +26,15 @@ import torch
 from toys import layers
 from toys.layers import annotation, phrase, row
 
+from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, Batch, Packed, pack, unpack
+from synthgen.dataloading.eval_loader import Once
+from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.mixture import Drawn, Mixture
+from synthgen.dataloading.source_config import EvalSource
+from synthgen.dataloading.train_loader import Loader, joined
+from synthgen.dataloading.transforms import Example
+from synthgen.dataloading.worker_processes import Readers, Stream, killed
 from synthgen.errors import SynthgenError
-from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD, Batch, Packed, pack, unpack
-from synthgen.reading.loader import Loader, joined
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.mixture import Drawn, Mixture
-from synthgen.reading.once import Once
-from synthgen.reading.readers import Readers, Stream, killed
-from synthgen.reading.sources import EvalSource
-from synthgen.reading.transforms import Example
 
 TESTS = Path(__file__).parents[1]
 
@@ -305,7 +305,7 @@ def test_our_own_mistakes_keep_their_traceback(tmp_path: Path, workers: int, mon
     def mistaken(*_: object) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("synthgen.reading.mixture.train_view", mistaken)
+    monkeypatch.setattr("synthgen.dataloading.mixture.train_view", mistaken)
     with Loader(small(tmp_path), batch_size=2, workers=workers) as loader, pytest.raises(RuntimeError) as why:
         next(loader)
     assert "a mistake of ours" in str(why.value)
@@ -376,7 +376,7 @@ CTRL_C = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from toys import layers
-    from synthgen.reading.loader import Loader
+    from synthgen.dataloading.train_loader import Loader
     root = Path({root!r})
     loader = Loader(layers.manifest(root, layers.source(root)), batch_size=2, workers=2)
     try:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from synthgen.reading.colour import map_planes, recolour
+from synthgen.dataloading.color_jitter import map_planes, recolour
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (23, 31, 3), dtype=np.uint8)
 

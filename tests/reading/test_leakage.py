@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import kinds_of_layers as layers
 
-from synthgen.cli import app
+from synthgen.cli.main import app
+from synthgen.dataloading.leakage import image_keys
+from synthgen.dataloading.leakage.same_files import Files
+from synthgen.dataloading.manifest_check import check
 from synthgen.errors import SynthgenError
-from synthgen.reading import leakage
-from synthgen.reading.check import check
-from synthgen.reading.same_files import Files
-from synthgen.records.columns import BoxColumns
-from synthgen.records.store import Shard, ShardStore
+from synthgen.records.box_table import BoxColumns
+from synthgen.storage.shard_store import Shard, ShardStore
 
 KEYS = st.from_regex(r"[a-z][a-z0-9_.-]{0,9}/[a-z0-9/._ ]{0,9}[a-z0-9]", fullmatch=True)
 
@@ -33,8 +33,8 @@ def test_a_list_holds_the_keys_of_its_layers(tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("list")
     store = ShardStore(folder / "shards")
     layers.layer(store, "a/b/c", sorted(keys, reverse=True), layers.boxed, shards=min(3, len(keys)))
-    assert leakage.write_list(store, ["a/b/c"], folder / "sub" / "x.txt") == len(keys)
-    assert leakage.read_list(folder / "sub" / "x.txt") == keys
+    assert image_keys.write_list(store, ["a/b/c"], folder / "sub" / "x.txt") == len(keys)
+    assert image_keys.read_list(folder / "sub" / "x.txt") == keys
     lines = (folder / "sub" / "x.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == sorted(keys)
 
@@ -42,8 +42,8 @@ def test_a_list_holds_the_keys_of_its_layers(tmp_path_factory: pytest.TempPathFa
 def test_a_list_says_where_it_is_from_and_is_the_same_each_time(tmp_path: Path) -> None:
     store = ShardStore(layers.make(tmp_path))
     names = ["vg/train/regions", "coco/val2017/human"]
-    assert leakage.write_list(store, names, tmp_path / "a.txt") == 10  # two of COCO's are in both
-    assert leakage.write_list(store, [*reversed(names), names[0]], tmp_path / "b.txt") == 10
+    assert image_keys.write_list(store, names, tmp_path / "a.txt") == 10  # two of COCO's are in both
+    assert image_keys.write_list(store, [*reversed(names), names[0]], tmp_path / "b.txt") == 10
     text = (tmp_path / "a.txt").read_text()
     assert text == (tmp_path / "b.txt").read_text()
     assert "#   synthgen exclude coco/val2017/human: 4 images, fingerprint print of coco/val2017/human\n" in text
@@ -55,11 +55,11 @@ def test_a_list_says_where_it_is_from_and_is_the_same_each_time(tmp_path: Path) 
 def test_a_list_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = ShardStore(layers.make(tmp_path))
     out = tmp_path / "x.txt"
-    leakage.write_list(store, ["coco/val2017/human"], out)
+    image_keys.write_list(store, ["coco/val2017/human"], out)
     before = out.read_text()
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        leakage.write_list(store, ["vg/train/regions"], out)
+        image_keys.write_list(store, ["vg/train/regions"], out)
     assert out.read_text() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "shards", "x.txt"]
 
@@ -77,7 +77,7 @@ WRONG_LAYERS = [
 def test_only_a_whole_layer_is_listed(tmp_path: Path, name: str, sentence: str) -> None:
     store = ShardStore(layers.make(tmp_path))
     with pytest.raises(SynthgenError, match=sentence):
-        leakage.write_list(store, ["coco/val2017/human", name], tmp_path / "x.txt")
+        image_keys.write_list(store, ["coco/val2017/human", name], tmp_path / "x.txt")
     assert not (tmp_path / "x.txt").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_key_that_no_line_can_hold_is_refused(tmp_path: Path, key: str) -> Non
     store = ShardStore(tmp_path / "shards")
     layers.layer(store, "a/b/c", [key], layers.boxed)
     with pytest.raises(SynthgenError, match="cannot stand in a list; rename the image") as why:
-        leakage.write_list(store, ["a/b/c"], tmp_path / "x.txt")
+        image_keys.write_list(store, ["a/b/c"], tmp_path / "x.txt")
     assert "\n" not in str(why.value)
     assert not (tmp_path / "x.txt").exists()
 
@@ -94,9 +94,9 @@ def test_a_key_that_no_line_can_hold_is_refused(tmp_path: Path, key: str) -> Non
 def test_lists_by_hand_are_read_with_their_blanks(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     path.write_bytes(b"\xef\xbb\xbf# words\r\n\r\n  coco/000000000001\t\r\n   # words\nmine/a b.jpg")
-    assert leakage.read_list(path) == {"coco/000000000001", "mine/a b.jpg"}
+    assert image_keys.read_list(path) == {"coco/000000000001", "mine/a b.jpg"}
     path.write_text("")
-    assert leakage.read_list(path) == frozenset()
+    assert image_keys.read_list(path) == frozenset()
 
 
 HOSTILE = [
@@ -114,7 +114,7 @@ HOSTILE = [
 def test_a_hostile_list_is_one_short_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(SynthgenError, match=r"line 1 .* is no image key.*`synthgen exclude LAYER") as why:
-        leakage.read_list(tmp_path / "x.txt")
+        image_keys.read_list(tmp_path / "x.txt")
     assert len(str(why.value)) < 500
 
 
@@ -128,7 +128,7 @@ def test_a_scan_counts_as_sets_do(keys: list[str], lists: list[list[str]], evalu
     """Against a definition that holds everything at once; keys may repeat, and lists may overlap."""
     names = {("exclude", i): frozenset(one) for i, one in enumerate(lists)}
     measured = {f"e{i}": frozenset(one) for i, one in enumerate(evaluated)}
-    found = leakage.scan(_Memory(keys), [_SHARD], lists=names, evaluated=measured)
+    found = image_keys.scan(_Memory(keys), [_SHARD], lists=names, evaluated=measured)
     out = frozenset().union(*names.values())
     assert (found.images, found.excluded) == (len(keys), sum(key in out for key in keys))
     for at, one in names.items():
@@ -280,9 +280,9 @@ def test_memory_is_that_of_the_evaluated_layers(tmp_path: Path) -> None:
         _boxes(store, index, count, size)
     shards = store.layer("many", "train", "annotations")
     measured = {"few": frozenset(f"many/{i:012d}" for i in range(0, 200_000, 200))}
-    list(leakage.image_keys(store, shards[:1]))  # what Arrow holds on to is not of this test
+    list(image_keys.image_keys(store, shards[:1]))  # what Arrow holds on to is not of this test
     tracemalloc.start()
-    found = leakage.scan(store, shards, lists={}, evaluated=measured)
+    found = image_keys.scan(store, shards, lists={}, evaluated=measured)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (found.images, found.shared["few"]) == (200_000, 1_000)
@@ -296,14 +296,14 @@ def test_so_it_is_where_files_are_compared(tmp_path: Path) -> None:
         _boxes(store, index, 20, 10_000)
     shards = store.layer("many", "train", "annotations")
     theirs = {f"{tmp_path.resolve()}/many/{i:012d}": f"few/{i:012d}" for i in range(0, 200_000, 200)}
-    list(leakage.image_rows(store, shards[:1]))
+    list(image_keys.image_rows(store, shards[:1]))
     tracemalloc.start()
-    found = leakage.scan(
+    found = image_keys.scan(
         store,
         shards,
         lists={},
         evaluated={"few": frozenset(theirs.values())},
-        twins=leakage.Twins(Files(tmp_path), {"few": theirs}),
+        twins=image_keys.Twins(Files(tmp_path), {"few": theirs}),
     )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

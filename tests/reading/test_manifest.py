@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from toys import kinds_of_layers as layers
 from toys import layers as toy
 
+from synthgen.dataloading import yaml_loader
+from synthgen.dataloading.manifest import Manifest, load
+from synthgen.dataloading.manifest_check import Checked, check
+from synthgen.dataloading.source_config import Source
 from synthgen.errors import SeveralErrors, SynthgenError
-from synthgen.reading import document
-from synthgen.reading.check import Checked, check
-from synthgen.reading.manifest import Manifest, load
-from synthgen.reading.sources import Source
-from synthgen.records.store import Shard
+from synthgen.storage.shard_store import Shard
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 
@@ -671,7 +671,7 @@ HOSTILE = [
     ('name: x\nseed: "a\\0b"', "holds a control character in line 2"),
     ('name: "\\e[2J"', "holds a control character in line 1"),
     ("%YAML 9.9\n--- x", "is no YAML at line 1"),
-    ("x" * (document.MOST_BYTES + 1), "is larger than 256 KiB and is no manifest"),
+    ("x" * (yaml_loader.MOST_BYTES + 1), "is larger than 256 KiB and is no manifest"),
 ]
 
 
@@ -683,7 +683,7 @@ def test_hostile_yaml_is_a_sentence_and_executes_nothing(
     monkeypatch.chdir(tmp_path)
     if not hasattr(yaml, loader):
         pytest.skip(f"PyYAML was built without {loader}")
-    monkeypatch.setattr(document, "_LOADER", getattr(yaml, loader))
+    monkeypatch.setattr(yaml_loader, "_LOADER", getattr(yaml, loader))
     path = tmp_path / "m.yaml"
     path.write_text(text)
     begun = time.process_time()
@@ -726,7 +726,7 @@ def test_yaml_is_of_its_later_version(tmp_path: Path) -> None:
         "a: no\nb: 1e-4\nc: 010\nd: 0o10\ne: 12:30\nf: 2020-01-01\ng: '1'\nh: ~\ni: .5\nj: -1_000\nk: +3.e2\nl: 1.2.3\n"
         "m: TRUE\nn: Yes\no: 0x1f\np: _1\nq: e5\nr: .\ns: '<<'\nt: =\nu: -.inf\n1: [2, {3: 4}]\n"
     )
-    assert document.read(path) == {
+    assert yaml_loader.read(path) == {
         **{"a": "no", "b": 1e-4, "c": 10, "d": "0o10", "e": "12:30", "f": "2020-01-01", "g": "1", "h": None, "i": 0.5},
         **{"j": -1000, "k": 300.0, "l": "1.2.3", "m": True, "n": "Yes", "o": "0x1f", "p": "_1", "q": "e5", "r": "."},
         **{"s": "<<", "t": "=", "u": float("-inf"), "1": [2, {"3": 4}]},
@@ -743,7 +743,7 @@ def test_what_pyyaml_writes_is_read_back(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.getbasetemp() / "tree.yaml"
     path.write_text(yaml.dump(tree, Dumper=_Plain, allow_unicode=True), encoding="utf-8")
     try:
-        found = document.read(path)
+        found = yaml_loader.read(path)
     except SynthgenError as why:
         assert "control character" in str(why) or "levels deep" in str(why)
         return

@@ -13,11 +13,11 @@ import pytest
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from synthgen import plugins
+from synthgen.dataloading import yaml_loader
+from synthgen.dataloading.config import TEXT_ENCODERS
+from synthgen.dataloading.manifest import _SECTIONS, load
+from synthgen.dataloading.source_config import SHELF
 from synthgen.errors import SynthgenError
-from synthgen.reading import document
-from synthgen.reading.manifest import _SECTIONS, load
-from synthgen.reading.settings import TEXT_ENCODERS
-from synthgen.reading.sources import SHELF
 from synthgen.records.sample import REASONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "manifests.md"
@@ -109,7 +109,7 @@ def _in_json(default: str, folder: Path) -> str:
         return REQUIRED
     path = folder / "default.yaml"
     path.write_text(f"value: {default}\n")
-    return json.dumps(document.read(path)["value"])
+    return json.dumps(yaml_loader.read(path)["value"])
 
 
 @pytest.fixture

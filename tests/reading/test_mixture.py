@@ -13,9 +13,9 @@ import pytest
 from toys import layers
 from toys.layers import annotation, phrase, row
 
+from synthgen.dataloading.mixture import TRIES, UNREADABLE, Drawn, Mixture, planned
+from synthgen.dataloading.sample_stats import NAMED, Seen
 from synthgen.errors import SynthgenError
-from synthgen.reading.mixture import TRIES, UNREADABLE, Drawn, Mixture, planned
-from synthgen.reading.seen import NAMED, Seen
 from synthgen.records.sample import Rle, Sample
 
 
@@ -54,7 +54,7 @@ def mixed(root: Path) -> list[object]:
 
 def test_ratios_hold(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 2 % over 10,000 draws; and in fact within a few draws, at any time, whichever source is redrawn."""
-    monkeypatch.setattr("synthgen.reading.mixture.train_view", lambda image, target, *_: blank())
+    monkeypatch.setattr("synthgen.dataloading.mixture.train_view", lambda image, target, *_: blank())
     mixture = one(root, *mixed(root), cache_mib=1)
     count: Counter[int] = Counter()
     for n, drawn in enumerate(islice(mixture, 10_000), start=1):
@@ -185,8 +185,8 @@ def test_a_part_of_a_dataset_that_is_not_there_is_passed_over(tmp_path: Path) ->
 
 def test_unreadable_images_among_others_never_stop_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by being many, but by being many in a row."""
-    monkeypatch.setattr("synthgen.reading.mixture.UNREADABLE", 20)
-    monkeypatch.setattr("synthgen.reading.mixture.UNREADABLE_PART", 20)
+    monkeypatch.setattr("synthgen.dataloading.mixture.UNREADABLE", 20)
+    monkeypatch.setattr("synthgen.dataloading.mixture.UNREADABLE_PART", 20)
     layers.commit(tmp_path, [row(i, file_name="gone.png" if i % 3 == 0 else layers.PHOTO) for i in range(60)])
     mixture = one(tmp_path, layers.source(tmp_path))
     assert len(list(islice(mixture, 200))) == 200
@@ -282,13 +282,13 @@ def test_two_readers_see_different_rows(root: Path) -> None:
 
 def test_a_cache_changes_nothing_but_what_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
-    from synthgen.records.images import load_rgb
+    from synthgen.images.decode import load_rgb
 
     def counting(path: Path, *size: int) -> object:
         loads.append(path.name)
         return load_rgb(path, *size)
 
-    monkeypatch.setattr("synthgen.reading.rows.load_rgb", counting)
+    monkeypatch.setattr("synthgen.dataloading.row_stream.load_rgb", counting)
     streams = [list(islice(one(root, layers.source(root), cache_mib=mib), 30)) for mib in (0, 1)]
     assert all(map(same, *streams)) and len(loads) == 31, "all rows show one photograph"
 

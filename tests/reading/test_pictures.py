@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthgen.reading.augment import KINDS, Augment
-from synthgen.reading.pictures import _blocks, _footer, _words, draw
-from synthgen.reading.tasks import Target
-from synthgen.reading.transforms import Example, eval_view, train_view
-from synthgen.records.drawing import LONG_SIDE
+from synthgen.dataloading.augment import KINDS, Augment
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.transforms import Example, eval_view, train_view
 from synthgen.records.geometry import encode_mask
+from synthgen.visualize.drawing import LONG_SIDE
+from synthgen.visualize.training_samples import _blocks, _footer, _words, draw
 
 SIDE = 256
 SCALE = LONG_SIDE // SIDE

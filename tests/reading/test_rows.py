@@ -20,13 +20,13 @@ from PIL import Image
 from toys import layers
 from toys.layers import annotation, phrase, row
 
+from synthgen.dataloading.filters import accepted
+from synthgen.dataloading.row_stream import UNITS_A_READER, InOrder, Pixels, Place, Rows, Taken, own, take, units
+from synthgen.dataloading.source_config import EvalSource
 from synthgen.errors import SynthgenError
-from synthgen.reading.rows import UNITS_A_READER, InOrder, Pixels, Place, Rows, Taken, own, take, units
-from synthgen.reading.sources import EvalSource
-from synthgen.reading.thresholds import accepted
-from synthgen.records.diary import note_images
-from synthgen.records.images import ImageError
-from synthgen.records.store import ROW_GROUP_SIZE, Shard, ShardStore
+from synthgen.images.decode import ImageError
+from synthgen.storage.run_log import note_images
+from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore
 
 ROWS, SHARDS = 300, 3  # row groups of 64 and of 36
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.reading import same_files
-from synthgen.reading.same_files import Files, shared
-from synthgen.records.images import ImageError, find
+from synthgen.dataloading.leakage import same_files
+from synthgen.dataloading.leakage.same_files import Files, shared
+from synthgen.images.decode import ImageError, find
 
 FOLDERS = [".", "a", "a/a", "a/val2017", "b", "link", "b/up", "a/./a", "b/../a"]
 NAMES = ["x.jpg", "000000000001.jpg", "COCO_val2014_000000000001.jpg"]

@@ -11,16 +11,16 @@ import pytest
 from toys.scenes import boxed, drawing, masked, pixels, said, scene, shown
 
 from synthgen import plugins
+from synthgen.dataloading.tasks import Target, Task, detection, foreground, instance, panoptic, referring, semantic
+from synthgen.dataloading.tasks._texts import MAX_TEXTS
+from synthgen.dataloading.tasks._weighted import weighted
 from synthgen.errors import SynthgenError
-from synthgen.reading.tasks import Target, Task, detection, foreground, instance, panoptic, referring, semantic
-from synthgen.reading.tasks._texts import MAX_TEXTS
-from synthgen.reading.tasks._weighted import weighted
 from synthgen.records.geometry import decode_mask, encode_mask
 from synthgen.records.sample import Caption, Rle, Sample
 
 CATEGORIES = ("person", "dog", "sky", "sky-other")
 TASKS = {
-    name: plugins.load("reading.tasks", name)
+    name: plugins.load("dataloading.tasks", name)
     for name in ("captioning", "detection", "foreground", "instance", "panoptic", "referring", "semantic")
 }
 METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf", "cider"}
@@ -60,7 +60,7 @@ def named(target: Target) -> list[str]:
 
 
 def test_the_shelf_has_these_tasks():
-    assert plugins.names("reading.tasks") == sorted(TASKS)
+    assert plugins.names("dataloading.tasks") == sorted(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)

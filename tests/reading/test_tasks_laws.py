@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from synthgen import plugins
-from synthgen.reading.tasks import Target
-from synthgen.reading.tasks._weighted import weighted
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.tasks._weighted import weighted
 from synthgen.records.geometry import decode_mask, encode_mask, rle_area
-from synthgen.records.regions import rectangle
+from synthgen.records.rle_ops import rectangle
 from synthgen.records.sample import Annotation, Caption, Sample
 
-TASKS = {name: plugins.load("reading.tasks", name) for name in plugins.names("reading.tasks")}
+TASKS = {name: plugins.load("dataloading.tasks", name) for name in plugins.names("dataloading.tasks")}
 NAMES = ("person", "dog", "sky", "sky-other", "wall")
 
 number = st.integers(-2, 14).map(float) | st.floats(-20, 30) | st.sampled_from([np.nan, np.inf, -np.inf, 1e308, 1e-300])

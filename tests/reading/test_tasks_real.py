@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthgen.generate.datasets import coco_json, coco_panoptic, lvis
-from synthgen.generate.ingest import ingest
-from synthgen.reading.tasks import Target, detection, foreground, instance, panoptic, semantic
+from synthgen.dataloading.tasks import Target, detection, foreground, instance, panoptic, semantic
+from synthgen.formats.readers import coco_json, coco_panoptic, lvis
+from synthgen.ingest.ingest import ingest
 from synthgen.records.geometry import decode_mask, encode_mask, rle_area
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import ShardStore
+from synthgen.storage.shard_store import ShardStore
 
 Shared = Callable[[str], Path]
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval"

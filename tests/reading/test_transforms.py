@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthgen.dataloading.augment import KINDS, Augment, View
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.transforms import PADDING, Example, eval_view, look, train_view
 from synthgen.errors import SynthgenError
-from synthgen.reading.augment import KINDS, Augment, View
-from synthgen.reading.tasks import Target
-from synthgen.reading.transforms import PADDING, Example, eval_view, look, train_view
 from synthgen.records.geometry import decode_mask, encode_mask
 from synthgen.records.sample import Rle
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from toys import world
 
-from synthgen.cli import main
-from synthgen.reading.batch import PIXEL_MEAN, PIXEL_STD
-from synthgen.reading.check import check
-from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import load
-from synthgen.reading.once import Once
-from synthgen.records.store import ShardStore
+from synthgen.cli.main import main
+from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD
+from synthgen.dataloading.eval_loader import Once
+from synthgen.dataloading.manifest import load
+from synthgen.dataloading.manifest_check import check
+from synthgen.dataloading.train_loader import Loader
+from synthgen.storage.shard_store import ShardStore
 
 IMAGES, OBJECTS = 8, 3
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.records.drawing import AT_A_BOX, LONG_SIDE, Block, Mark, beginning, picture, save
-from synthgen.records.sheet import sheet, shrunk
+from synthgen.visualize.contact_sheet import sheet, shrunk
+from synthgen.visualize.drawing import AT_A_BOX, LONG_SIDE, Block, Mark, beginning, picture, save
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
 SCALE = LONG_SIDE // 256

@@ -12,7 +12,7 @@ import pytest
 from toys.holder import holding
 
 from synthgen.errors import SynthgenError
-from synthgen.records.files import locked
+from synthgen.storage.atomic import locked
 
 SAID = {"patience": 0.0, "otherwise": "it is taken; wait", "remedy": "choose another --out"}
 

@@ -29,7 +29,7 @@ from synthgen.records.geometry import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
-from synthgen.records.run_text import rle_runs, rle_text
+from synthgen.records.rle_codec import rle_runs, rle_text
 from synthgen.records.sample import Rle
 
 # --- boxes -----------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from synthgen.records import images
-from synthgen.records.images import ImageError, find, image_header, load_ahead, load_rgb
+from synthgen.images import decode
+from synthgen.images.decode import ImageError, find, image_header, load_ahead, load_rgb
 from synthgen.records.sample import Sample
 
 RED = (250, 10, 20)
@@ -352,7 +352,7 @@ def test_postscript_is_not_run_whatever_its_name(tmp_path, monkeypatch):
 
 def test_every_format_named_is_known_to_pillow():
     Image.init()
-    assert set(images.FORMATS) <= set(Image.OPEN)
+    assert set(decode.FORMATS) <= set(Image.OPEN)
 
 
 # --- size ------------------------------------------------------------------------------------------------------------
@@ -380,7 +380,7 @@ def test_a_large_image_of_another_size_than_annotated_is_not_decoded(tmp_path, m
 def test_the_limit_is_ours_where_another_library_has_turned_pillows_off(tmp_path, monkeypatch):
     path = save(tmp_path / "x.png", noise(12, 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(images, "MAX_PIXELS", 239)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 239)
     for read in (load_rgb, image_header):
         with pytest.raises(ImageError, match="20 x 12 pixels, more than the limit of 239"):
             read(path)
@@ -394,7 +394,7 @@ def test_warnings_of_pillow_are_neither_shown_nor_an_outcome(tmp_path):
         import sys
         from pathlib import Path
         from PIL import Image
-        from synthgen.records.images import load_rgb
+        from synthgen.images.decode import load_rgb
         Image.MAX_IMAGE_PIXELS = 200  # Pillow would warn of 240 pixels
         print(load_rgb(Path(sys.argv[1]) / "x.png").shape)
         Image.MAX_IMAGE_PIXELS = None
@@ -630,7 +630,7 @@ class Decoder:
 
     def __init__(self, monkeypatch):
         self.begun, self.lock = 0, threading.Lock()
-        monkeypatch.setattr(images, "load_rgb", self)
+        monkeypatch.setattr(decode, "load_rgb", self)
 
     def __call__(self, path, height=0, width=0):
         with self.lock:
@@ -650,7 +650,7 @@ def test_no_more_than_two_images_a_thread_are_in_flight(folder, monkeypatch):
 
 def test_no_more_than_so_many_bytes_are_in_flight(folder, monkeypatch):
     decoder = Decoder(monkeypatch)
-    monkeypatch.setattr(images, "AHEAD_BYTES", 3 * 1000 * 1000)
+    monkeypatch.setattr(decode, "AHEAD_BYTES", 3 * 1000 * 1000)
     ahead = []
     samples = [sample(i, f"{i}.png", 1000, 500) for i in range(20)]  # two at a time
     for taken, _ in enumerate(load_ahead(samples, folder, threads=8)):
@@ -666,7 +666,7 @@ def test_an_image_of_unstated_size_is_weighed_by_its_header(tmp_path, monkeypatc
     for number in range(6):
         save(tmp_path / f"{number}.png", Image.new("1", (4000, 4000)))  # a few hundred bytes on disk, 48 MB as RGB
     decoder = Decoder(monkeypatch)
-    monkeypatch.setattr(images, "AHEAD_BYTES", 100 * 2**20)
+    monkeypatch.setattr(decode, "AHEAD_BYTES", 100 * 2**20)
     most = 0
     for taken, _ in enumerate(load_ahead([sample(i, f"{i}.png", 0, 0) for i in range(6)], tmp_path, threads=8)):
         time.sleep(0.002)
@@ -695,7 +695,7 @@ def test_closing_early_gives_up_what_has_not_begun(folder, monkeypatch):
         begun.append(path)
         time.sleep(0.001 if path.name == "0.png" else 0.3)
 
-    monkeypatch.setattr(images, "load_rgb", slow)
+    monkeypatch.setattr(decode, "load_rgb", slow)
     ahead = load_ahead([sample(i, f"{i}.png") for i in range(40)], folder, threads=2)
     next(ahead)  # 1 and 2 are being decoded, 3 waits
     ahead.close()

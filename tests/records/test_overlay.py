@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthgen.records.drawing import LONG_SIDE
 from synthgen.records.geometry import encode_mask
-from synthgen.records.overlay import caption, captions, draw
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
+from synthgen.visualize.drawing import LONG_SIDE
+from synthgen.visualize.sample_view import caption, captions, draw
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
 

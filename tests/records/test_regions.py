@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 
 from synthgen.errors import SynthgenError
 from synthgen.records.geometry import MAX_MASK_PIXELS, decode_mask, encode_mask, rle_area
-from synthgen.records.regions import is_empty, rectangle, subtract, union
-from synthgen.records.run_text import rle_text
+from synthgen.records.rle_codec import rle_text
+from synthgen.records.rle_ops import is_empty, rectangle, subtract, union
 from synthgen.records.sample import Rle
 
 

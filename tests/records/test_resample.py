@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from synthgen.records.resample import resize
+from synthgen.images.resize import resize
 
 side = st.integers(1, 40)
 

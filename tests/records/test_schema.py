@@ -21,10 +21,10 @@ from toys import strategies
 
 from synthgen.errors import SynthgenError
 from synthgen.records import schema
-from synthgen.records.columns import BoxColumns, table_from_columns
+from synthgen.records.box_table import BoxColumns, table_from_columns
 from synthgen.records.sample import FLAGS, Annotation, Caption, Rle, Sample
 from synthgen.records.schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHARD = Shard("golden", "train", "masks", 0, 1)

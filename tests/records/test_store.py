@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from toys import committer, strategies
 
 from synthgen.errors import SynthgenError
-from synthgen.records import files
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.store import ROW_GROUP_SIZE, Shard, ShardStore, check_word
+from synthgen.storage import atomic
+from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_word
 
 SHARD = Shard("d", "train", "masks", 3, 12)
 
@@ -143,7 +143,7 @@ def test_a_column_that_does_not_exist_is_not_passed_over(store):
 def test_same_samples_same_bytes_in_two_processes(tmp_path):
     """With hashes of texts seeded differently, which would show where an order came from a set."""
     code = (
-        "import sys; from toys import committer; from synthgen.records.store import *\n"
+        "import sys; from toys import committer; from synthgen.storage.shard_store import *\n"
         "footer = {'b': {'y': 1, 'x': 2}, 'a': 3}\n"
         "ShardStore(sys.argv[1]).commit(Shard('d', 't', 'm', 0, 1), committer.samples(0), footer)\n"
     )
@@ -416,18 +416,18 @@ def test_a_read_only_disk_is_a_sentence(small_disk):
 
 def test_small_files_are_put_whole(tmp_path, monkeypatch):
     path = tmp_path / "new" / "status.json"
-    files.write_text(path, "äöü")
+    atomic.write_text(path, "äöü")
     monkeypatch.setattr("os.replace", _fails(errno.ENOSPC))
     with pytest.raises(SynthgenError, match="no space left"):
-        files.write_text(path, "other")
+        atomic.write_text(path, "other")
     assert path.read_text(encoding="utf-8") == "äöü"
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_lines_are_added(tmp_path):
     path = tmp_path / "new" / "log.jsonl"
-    files.append_line(path, "ä")
-    files.append_line(path, "b")
+    atomic.append_line(path, "ä")
+    atomic.append_line(path, "b")
     assert path.read_text(encoding="utf-8") == "ä\nb\n"
 
 
@@ -455,7 +455,7 @@ def dead_process() -> int:
 def test_leftovers_of_dead_writers_are_removed_and_no_others(store):
     store.commit(SHARD, [], {})
     folder = store.folder("d", "train", "masks")
-    host, dead = files._host(), dead_process()
+    host, dead = atomic._host(), dead_process()
     name = ".00001-of-00012.parquet"
     gone = [f"{name}.{host}.{dead}.01234567.tmp", f".scratch.{host}.{dead}.89abcdef.tmp"]
     (folder / gone[1]).mkdir()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from synthgen.records.diary import note_images
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.run_log import note_images
+from synthgen.storage.shard_store import Shard, ShardStore
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 230), "white": (240, 240, 240)}
 SIZE = (120, 90)  # width, height

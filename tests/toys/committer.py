@@ -6,7 +6,7 @@ import itertools
 import sys
 
 from synthgen.records.sample import Annotation, Rle, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 IMAGES = 40
 

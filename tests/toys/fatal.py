@@ -58,7 +58,7 @@ def _forked(prepare: Callable[[], None], command: list[str]) -> int:
         os.dup2(quiet, 1)
         prepare()
         sys.argv = ["synthgen", *command]
-        from synthgen.cli import main
+        from synthgen.cli.main import main
 
         main()
         code = 0
@@ -79,8 +79,6 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def main() -> int:
     folder, reference, command = Path(sys.argv[1]), content(Path(sys.argv[2])), sys.argv[3:]
-    import synthgen.generate.run
-    import synthgen.generate.source  # noqa: F401
 
     for change in range(1, 10_000):
         with contextlib.suppress(FileNotFoundError):

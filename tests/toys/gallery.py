@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthgen.networks.mqformer.model import MQFormer
-from synthgen.reading.settings import Model
+from synthgen.checkpoints import build_network
+from synthgen.checkpoints.checkpoint import Checkpoint, learned, save
+from synthgen.dataloading.config import Model
+from synthgen.models.mqformer.model import MQFormer
 from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.records.store import Shard, ShardStore
-from synthgen.train import network
-from synthgen.train.checkpoint import Checkpoint, learned, save
+from synthgen.storage.shard_store import Shard, ShardStore
 
 NAME = "gallery/val/human"
 NAMES = ("ball", "plate", "sky", "grass")
@@ -61,7 +61,7 @@ def hang(root: Path, images: int = 4) -> str:
 def untrained() -> MQFormer:
     """The same random weights each time, loud enough that something is found."""
     torch.manual_seed(0)
-    built = network.build(MODEL)
+    built = build_network.build(MODEL)
     with torch.no_grad():
         built.decoder.prior.zero_()
     return built.eval()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROGRAM = """
 import pathlib, sys
-from synthgen.records.files import locked
+from synthgen.storage.atomic import locked
 with locked(pathlib.Path(sys.argv[1]), patience=0, otherwise="", remedy=""):
     print("held", flush=True)
     sys.stdin.read()

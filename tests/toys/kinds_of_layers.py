@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.records.diary import note_images
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.run_log import note_images
+from synthgen.storage.shard_store import Shard, ShardStore
 
 SIZE = (8, 10)
 BOX = (0.0, 0.0, 4.0, 8.0)

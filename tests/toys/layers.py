@@ -1,4 +1,4 @@
-"""Layers made by hand for the readers of `synthgen.reading`: any number of rows, all of them one small photograph."""
+"""Layers for the readers of `synthgen.dataloading`: any number of rows, all of one small photograph."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from synthgen.reading.augment import Augment
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.settings import Readers
-from synthgen.reading.sources import Source
+from synthgen.dataloading.augment import Augment
+from synthgen.dataloading.config import Readers
+from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.source_config import Source
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
-from synthgen.records.store import Shard, ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 HEIGHT, WIDTH = 12, 16
 PHOTO = "photo.png"

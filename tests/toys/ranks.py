@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import distributed
 
-from synthgen.networks.mqformer import criterion, matcher
-from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import load
-from synthgen.train import loop
-from synthgen.train.ranks import together
+from synthgen.dataloading.manifest import load
+from synthgen.dataloading.train_loader import Loader
+from synthgen.distributed import together
+from synthgen.models.mqformer import losses, matcher
+from synthgen.training import trainer
 
 
 def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = torch.cartesian_prod(torch.linspace(0.1, 0.9, 4), torch.linspace(0.1, 0.9, 4))[None]
     real = torch.rand
     monkeypatch.setattr(matcher.torch, "rand", lambda *size, **k: grid if size[-1:] == (2,) else real(*size, **k))
-    monkeypatch.setattr(criterion, "uncertain_points", lambda guess, *_, **__: grid.expand(len(guess), -1, -1))
+    monkeypatch.setattr(losses, "uncertain_points", lambda guess, *_, **__: grid.expand(len(guess), -1, -1))
 
 
 def step(rank: int, world: int, root: str, shares: list[list[int]]) -> None:
@@ -41,9 +41,9 @@ def step(rank: int, world: int, root: str, shares: list[list[int]]) -> None:
             for key in ("labels", "boxes", "has_mask", "mask_weights", "masks"):
                 target[key] = target[key].repeat_interleave(i + 1, dim=0)
         schedule = manifest.schedule.model_copy(update={"accumulate": len(shares[rank]), "batch_size": 4})
-        run = loop._Run(
+        run = trainer._Run(
             manifest.model_copy(update={"schedule": schedule}), Path(root, "none"),
-            loop._learner(manifest, here), here, 0, loop.NoBar, None,
+            trainer._learner(manifest, here), here, 0, trainer.NoProgress, None,
         )  # fmt: skip
         values = run._learn(0, [batches[i] for i in shares[rank]])
         torch.save(run._learner.module.state_dict(), Path(root, f"after-{world}-{len(shares[rank])}-{rank}.pt"))

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from synthgen.reading.batch import Batch
-from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.settings import Model, Schedule
-from synthgen.train.learner import Learner, Losses
+from synthgen.dataloading.collate import Batch
+from synthgen.dataloading.config import Model, Schedule
+from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.train_loader import Loader
+from synthgen.training.learner import Learner, Losses
 from toys import layers
 
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from synthgen.networks.ofa.beam import BeamSettings
-from synthgen.networks.ofa.model import Encoded, Ofa, OfaNumbers, build_ofa
-from synthgen.networks.ofa.tokenizer import BINS, CODES
-from synthgen.networks.ofa.weights import load_weights
+from synthgen.models.ofa.beam import BeamSettings
+from synthgen.models.ofa.model import Encoded, Ofa, OfaNumbers, build_ofa
+from synthgen.models.ofa.tokenizer import BINS, CODES
+from synthgen.models.ofa.weights import load_weights
 
 FOLDER = Path(__file__).parents[1] / "golden"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "ofa"

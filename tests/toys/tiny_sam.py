@@ -12,8 +12,8 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from synthgen.networks.hq_sam import build_hq_sam
-from synthgen.networks.sam import SamNumbers, build_sam, load_weights
+from synthgen.models.hq_sam import build_hq_sam
+from synthgen.models.sam import SamNumbers, build_sam, load_weights
 
 FOLDER = Path(__file__).parents[1] / "golden"
 

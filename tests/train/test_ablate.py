@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from toys import layers
 
-from synthgen.cli import main
+from synthgen.cli.main import main
+from synthgen.dataloading.manifest import load
+from synthgen.dataloading.manifest_check import check
 from synthgen.errors import SynthgenError
-from synthgen.reading.check import check
-from synthgen.reading.manifest import load
+from synthgen.evaluation.ablation_stats import Difference, differences, told
+from synthgen.evaluation.results import Measured
 from synthgen.records.sample import Sample
-from synthgen.train import ablate as module
-from synthgen.train import loop
-from synthgen.train.ablate import Ablation, ablate, judge
-from synthgen.train.differences import Difference, differences, told
-from synthgen.train.measured import Measured
+from synthgen.training import ablation as module
+from synthgen.training import trainer
+from synthgen.training.ablation import Ablation, ablate, judge
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -129,7 +129,7 @@ def test_nothing_to_compare_by(tmp_path):
 
 def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_path, monkeypatch):
     path, out = written(tmp_path), tmp_path / "out"
-    real, trained = loop.train, list[str]()
+    real, trained = trainer.train, list[str]()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         trained.append(kwargs["out"].name)

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from toys import gallery
 
+from synthgen.checkpoints import checkpoint
 from synthgen.errors import SynthgenError
-from synthgen.train import checkpoint, loop, outputs
+from synthgen.evaluation import postprocess
+from synthgen.training import trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 def trained(root: Path, name: str, task: str, *, steps: int = 1, model: str = "") -> Path:
     path = root / f"{name}.yaml"
     path.write_text(TEXT.format(name=name, task=task, steps=steps, model=model))
-    return loop.train(path, out=root / "runs" / name, device="cpu").checkpoint
+    return trainer.train(path, out=root / "runs" / name, device="cpu").checkpoint
 
 
 def knows_masks(path: Path) -> bool:
@@ -93,7 +95,7 @@ def test_of_boxes_alone_boxes_are_drawn_and_written(root, synthgen):
     assert len(content["found"]) == 16 * 2 and not any("segmentation" in one for one in content["found"])
     assert not any(one["empty"] for one in content["asked"])
     network, _ = checkpoint.load_network(Path("runs/boxes/step-00000001.pt"), device=torch.device("cpu"))
-    from synthgen.train.predict import look
+    from synthgen.evaluation.predictor import look
 
     pixels = np.asarray(Image.open("photos/1.png"))
     likely = look(network, pixels, ("ball", "sky"), names=True, short=64, long=96).logits.sigmoid()
@@ -106,8 +108,8 @@ def test_of_boxes_alone_boxes_are_drawn_and_written(root, synthgen):
 def test_of_boxes_alone_a_photograph_is_not_tinted(root, synthgen, monkeypatch):
     trained(root, "boxes", "detection")
     drawn = []
-    monkeypatch.setattr("synthgen.train.predict.picture", lambda image, marks, *_: drawn.extend(marks) or image)
-    monkeypatch.setattr(outputs, "instances", lambda *_, **__: pytest.fail("no mask is asked for"))
+    monkeypatch.setattr("synthgen.evaluation.predictor.picture", lambda image, marks, *_: drawn.extend(marks) or image)
+    monkeypatch.setattr(postprocess, "instances", lambda *_, **__: pytest.fail("no mask is asked for"))
     where = ("--checkpoint", "runs/boxes/step-00000001.pt", "--device", "cpu", "--threshold", "0")
     assert synthgen("predict", "photos/1.png", *where)[0] == 0
     assert drawn and all(mark.mask is None for mark in drawn)

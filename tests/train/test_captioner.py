@@ -14,25 +14,28 @@ from toys import coloured, tiny_ofa
 from toys.scenes import boxed, masked, said, scene
 
 from synthgen import plugins
+from synthgen.checkpoints import captioner, checkpoint
+from synthgen.dataloading.config import Captioner
+from synthgen.dataloading.eval_loader import Once
+from synthgen.dataloading.manifest import Manifest, load
+from synthgen.dataloading.manifest_check import check
+from synthgen.dataloading.mixture import Mixture
+from synthgen.dataloading.tasks import Target, captioning
+from synthgen.dataloading.train_loader import Loader
+from synthgen.distributed import Ranks
 from synthgen.errors import SynthgenError
-from synthgen.networks.ofa import preprocess
-from synthgen.networks.ofa.training import smoothed_loss, teach
-from synthgen.reading import pictures
-from synthgen.reading.check import check
-from synthgen.reading.loader import Loader
-from synthgen.reading.manifest import Manifest, load
-from synthgen.reading.mixture import Mixture
-from synthgen.reading.once import Once
-from synthgen.reading.settings import Captioner
-from synthgen.reading.tasks import Target, captioning
-from synthgen.records.diary import note_images
-from synthgen.records.images import load_rgb
+from synthgen.evaluation import captioner_evaluator, evaluate
+from synthgen.evaluation.captioner_evaluator import bins, pixels
+from synthgen.evaluation.metrics import Asked, cider
+from synthgen.images.decode import load_rgb
+from synthgen.models.ofa import preprocess
+from synthgen.models.ofa.training import smoothed_loss, teach
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.records.store import ShardStore
-from synthgen.train import captioner, checkpoint, evaluate, loop, telling
-from synthgen.train.captioner import Captioning, bins, pixels
-from synthgen.train.metrics import Asked, cider
-from synthgen.train.ranks import Ranks
+from synthgen.storage.run_log import note_images
+from synthgen.storage.shard_store import ShardStore
+from synthgen.training import report, trainer
+from synthgen.training.captioner_learner import Captioning
+from synthgen.visualize import training_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,7 +162,7 @@ def test_check_and_show_know_captioning(world, tmp_path):
     found = check(world / "toy.yaml")
     assert found.warnings == () and found.rows[0].source.task == "captioning"
     assert check(world / "eval.yaml").warnings == ()
-    shown = pictures.show(world / "toy.yaml", out=tmp_path, n=2)
+    shown = training_samples.show(world / "toy.yaml", out=tmp_path, n=2)
     assert all("captioning" in path.name and path.exists() for path in shown.pictures)
 
 
@@ -348,10 +351,10 @@ schedule: {{steps: {steps}, batch_size: 6, lr: 2.0e-3, backbone_lr: 2.0e-3, clip
 """
 
 
-def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = "") -> telling.Trained:
+def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = "") -> report.Trained:
     path = world / f"{out.name}.yaml"
     path.write_text(MANIFEST + SCHEDULE.format(steps=steps, warmup=warmup, more=more))
-    return loop.train(path, out=out, device="cpu")
+    return trainer.train(path, out=out, device="cpu")
 
 
 def describer(path: Path):
@@ -376,7 +379,9 @@ def test_it_learns_what_only_the_box_tells_and_the_generating_wing_says_the_same
     speaker = describer(done.checkpoint)
     ours = {}
     for seen in Once(manifest, 0, batch_size=6):
-        for target, (asked, compared) in zip(seen.targets, captioner._compared(network, tokenizer, seen), strict=True):
+        for target, (asked, compared) in zip(
+            seen.targets, captioner_evaluator._compared(network, tokenizer, seen), strict=True
+        ):
             key = asked.sample.image_key
             ours[key] = [text for text, _ in compared.kept]
             photo = load_rgb(world / "photos" / target["sample"].file_name, 90, 120)
@@ -431,7 +436,7 @@ def test_a_broken_off_training_goes_on_as_if_it_had_not_been(world, tmp_path, mo
     whole = trained(world, tmp_path / "run", steps=4, more=", checkpoint_every: 2")
     weights = checkpoint.read(whole.checkpoint).weights
     whole.checkpoint.unlink()
-    again = loop.train(world / "run.yaml", out=tmp_path / "run", device="cpu")
+    again = trainer.train(world / "run.yaml", out=tmp_path / "run", device="cpu")
     assert again.steps == 2
     resumed = checkpoint.read(again.checkpoint).weights
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
@@ -441,7 +446,7 @@ def test_processes_share_the_images_and_what_they_measure_is_the_same(world):
     pytest.importorskip("pycocoevalcap")
     manifest = load(world / "eval.yaml")
     own = learner(world)
-    (alone,) = captioner.measure(own.module, own.tokenizer, manifest, Ranks(0, 1, CPU))
+    (alone,) = captioner_evaluator.measure(own.module, own.tokenizer, manifest, Ranks(0, 1, CPU))
     parts: list[object] = []
 
     class First(Ranks):
@@ -456,15 +461,15 @@ def test_processes_share_the_images_and_what_they_measure_is_the_same(world):
         def gathered(self, value):
             return [parts[0], value]
 
-    captioner.measure(own.module, own.tokenizer, manifest, First(0, 2, CPU))
-    (together,) = captioner.measure(own.module, own.tokenizer, manifest, Second(1, 2, CPU))
+    captioner_evaluator.measure(own.module, own.tokenizer, manifest, First(0, 2, CPU))
+    (together,) = captioner_evaluator.measure(own.module, own.tokenizer, manifest, Second(1, 2, CPU))
     assert together == alone and alone.images == 6
 
 
 def test_of_phrases_by_machines_that_is_told(world, monkeypatch, tmp_path):
     """Who agrees with what a machine said of objects has not been measured against people."""
     pytest.importorskip("pycocoevalcap")
-    monkeypatch.setattr(captioner, "_compared", lambda *_: [])  # whatever it says
+    monkeypatch.setattr(captioner_evaluator, "_compared", lambda *_: [])  # whatever it says
     own, manifest = learner(world), load(world / "eval.yaml")
     people, store = ShardStore(manifest.store), ShardStore(tmp_path / "shards")
     (shard,) = people.layer(*coloured.LAYER.split("/"))
@@ -476,7 +481,7 @@ def test_of_phrases_by_machines_that_is_told(world, monkeypatch, tmp_path):
     note_images(store, *coloured.LAYER.split("/"), world / "photos")
     for place, by in ((people, []), (store, ["captions by ofa large"])):
         at = manifest.model_copy(update={"store": place.root})
-        (found,) = captioner.measure(own.module, own.tokenizer, at, Ranks(0, 1, CPU))
+        (found,) = captioner_evaluator.measure(own.module, own.tokenizer, at, Ranks(0, 1, CPU))
         assert found.by_machines == by
 
 

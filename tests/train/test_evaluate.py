@@ -10,16 +10,16 @@ import pytest
 import torch
 from toys import gallery
 
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.sources import EvalSource
-from synthgen.records.store import Shard, ShardStore
-from synthgen.train import evaluate as module
-from synthgen.train import measured
-from synthgen.train.evaluate import evaluate
-from synthgen.train.measured import Measured
-from synthgen.train.metrics import Compared, Scores, miou
-from synthgen.train.outputs import Prediction
-from synthgen.train.ranks import Ranks
+from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.source_config import EvalSource
+from synthgen.distributed import Ranks
+from synthgen.evaluation import evaluate as module
+from synthgen.evaluation import results
+from synthgen.evaluation.evaluate import evaluate
+from synthgen.evaluation.metrics import Compared, Scores, miou
+from synthgen.evaluation.postprocess import Prediction
+from synthgen.evaluation.results import Measured
+from synthgen.storage.shard_store import Shard, ShardStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -161,7 +161,7 @@ def test_what_was_passed_over_is_told(manifest, tmp_path):
     store.commit(Shard("gallery", "val", "human", 0, 1), samples, {"categories": list(gallery.NAMES)})
     (tmp_path / "photos" / "1.png").write_bytes(b"no photograph")
     found = {one.task: one for one in small(manifest)}
-    text = "\n".join(measured.lines(list(found.values())))
+    text = "\n".join(results.lines(list(found.values())))
     assert found["semantic"].images == 1 and found["semantic"].seen["counts"][0]["skipped/nothing"] == 1
     assert found["instance"].images == 2, "where an image holds nothing, what is found is wrong"
     assert "1 could not be read" in text and "1 have an error" in text and "1.png" in text
@@ -172,7 +172,7 @@ def test_of_no_image_there_is_a_zero_and_a_word(manifest, tmp_path):
         photo.unlink()
     for one in small(manifest):
         assert one.images == 0 and one.values[one.metric] == 0
-        assert "nothing could be measured" in "\n".join(measured.lines([one]))
+        assert "nothing could be measured" in "\n".join(results.lines([one]))
 
 
 def test_where_no_object_has_a_mask_there_is_no_ap_of_masks(manifest):
@@ -185,7 +185,7 @@ def test_where_no_object_has_a_mask_there_is_no_ap_of_masks(manifest):
     store.commit(Shard("gallery", "val", "human", 0, 1), samples, {"categories": list(gallery.NAMES)})
     found = {one.task: one for one in small(manifest.model_copy(update={"eval": manifest.eval[:2]}))}
     assert found["instance"].images == 0 and found["detection"].images == 4
-    assert "nothing could be measured" in "\n".join(measured.lines([found["instance"]]))
+    assert "nothing could be measured" in "\n".join(results.lines([found["instance"]]))
 
 
 def test_of_a_truth_by_machines_that_is_told(manifest):
@@ -197,7 +197,7 @@ def test_of_a_truth_by_machines_that_is_told(manifest):
     ]
     assert not any(one.by_machines for one in small(manifest))
     store.commit(shard, samples, {"categories": list(gallery.NAMES)})
-    told = {one.task: "\n".join(measured.lines([one])) for one in small(manifest)}
+    told = {one.task: "\n".join(results.lines([one])) for one in small(manifest)}
     assert "  the truth is masks by sam vit_h: this is agreement with machines" in told["instance"]
     assert "machines" not in told["detection"], "its boxes are people's"
 
@@ -206,8 +206,8 @@ def test_several_layers_have_a_mean_and_a_median():
     each = [Measured(f"a/b/c{i}", "instance", "AP", {"AP": value}, 5) for i, value in enumerate((10.0, 20.0, 60.0))]
     none = Measured("a/b/d", "instance", "AP", {"AP": 0.0}, 0)
     other = Measured("a/b/e", "panoptic", "PQ", {"PQ": 50.0}, 5)
-    assert measured.averages([*each, none, other]) == {"instance AP": {"mean": 30, "median": 20, "layers": 3}}
-    assert "instance AP of 3 layers: mean 30.00, median 20.00" in list(measured.lines([*each, none, other]))
+    assert results.averages([*each, none, other]) == {"instance AP": {"mean": 30, "median": 20, "layers": 3}}
+    assert "instance AP of 3 layers: mean 30.00, median 20.00" in list(results.lines([*each, none, other]))
 
 
 TOY = """\

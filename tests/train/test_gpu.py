@@ -15,14 +15,16 @@ import torch
 from toys import coloured, gallery, layers, tiny_ofa
 from toys.steps import loaded, small, step
 
+from synthgen.checkpoints import checkpoint
+from synthgen.dataloading.config import Captioner, Schedule
+from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.source_config import EvalSource, Source
 from synthgen.devices import memory_told
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import Manifest
-from synthgen.reading.settings import Captioner, Schedule
-from synthgen.reading.sources import EvalSource, Source
-from synthgen.train import checkpoint, evaluate, folder, loop
-from synthgen.train.captioner import Captioning
-from synthgen.train.learner import Segmentation
+from synthgen.evaluation import evaluate
+from synthgen.training import run_dir, trainer
+from synthgen.training.captioner_learner import Captioning
+from synthgen.training.learner import Segmentation
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 
@@ -90,14 +92,14 @@ def test_a_step_loses_there_what_it_loses_here(tmp_path, denoising):
 )  # fmt: skip
 def test_it_learns_and_a_killed_run_goes_on(tmp_path, more, denoising):
     path, run = written(tmp_path, "steps: 60, checkpoint_every: 20" + more, denoising=denoising), tmp_path / "run"
-    done = loop.train(path, out=run, device="cuda")
+    done = trainer.train(path, out=run, device="cuda")
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines]
     assert len(losses) == 60 and fmean(losses[-5:]) < 0.85 * fmean(losses[:5]), losses
     assert not any("unsound" in line for line in lines)
     assert lines[-1]["memory_mib"] > 0
     done.checkpoint.unlink()
-    again = loop.train(path, out=run, device="cuda")
+    again = trainer.train(path, out=run, device="cuda")
     assert again.steps == 20
     network, held = checkpoint.load_network(again.checkpoint, device=CPU)  # of a GPU, read where there may be none
     assert held.step == 60 and all(p.device == CPU and p.isfinite().all() for p in network.parameters())
@@ -170,5 +172,5 @@ def test_two_gpus_learn_together(tmp_path):
             capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        weights = checkpoint.read(folder.checkpoint(run, steps)).weights
+        weights = checkpoint.read(run_dir.checkpoint(run, steps)).weights
         assert all(one.isfinite().all() for one in weights.values())

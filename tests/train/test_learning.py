@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthgen.generate import ingest
-from synthgen.generate.datasets import Files, coco_json
+from synthgen.evaluation import evaluate
+from synthgen.evaluation.results import Measured
+from synthgen.formats.readers import Files, coco_json
+from synthgen.ingest import ingest
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.records.store import Shard, ShardStore
-from synthgen.train import evaluate, loop
-from synthgen.train.measured import Measured
+from synthgen.storage.shard_store import Shard, ShardStore
+from synthgen.training import trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,7 +47,7 @@ def learned(root: Path, *, learn: str, measure: str, **said: object) -> Measured
     """Train on a layer from random weights, and measure on another, or the same."""
     (root / "train.yaml").write_text(TRAIN.format(layer=learn, **said))
     (root / "measure.yaml").write_text(MEASURE.format(layer=measure, **said))
-    done = loop.train(root / "train.yaml", out=root / "run")
+    done = trainer.train(root / "train.yaml", out=root / "run")
     (found,), _ = evaluate.run(done.checkpoint, root / "measure.yaml", device="cpu")
     return found
 

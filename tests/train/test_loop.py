@@ -23,16 +23,17 @@ from torch import multiprocessing
 from toys import layers, ranks
 from toys.holder import holding
 
-from synthgen.cli import main
+from synthgen.checkpoints import build_network, checkpoint
+from synthgen.cli.main import main
+from synthgen.dataloading.config import Model, Schedule
+from synthgen.dataloading.manifest import load
+from synthgen.distributed import Ranks, together
 from synthgen.errors import SynthgenError
-from synthgen.reading.manifest import load
-from synthgen.reading.settings import Model, Schedule
-from synthgen.train import checkpoint, folder, journal, loop, network
-from synthgen.train.learner import Segmentation
-from synthgen.train.measured import Measured
-from synthgen.train.optimiser import Average, parameter_groups, share_of_rate
-from synthgen.train.ranks import Ranks, together
-from synthgen.train.truths import truths
+from synthgen.evaluation.results import Measured
+from synthgen.training import logger, run_dir, trainer
+from synthgen.training.learner import Segmentation
+from synthgen.training.optimizer import Average, parameter_groups, share_of_rate
+from synthgen.training.targets import truths
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,9 +86,9 @@ def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model)
     path = written(tmp_path, "steps: 6, checkpoint_every: 2" + more, model=model)
     # In bf16 torch's convolution of a single pixel has gradients on the CPU that are no numbers, now and then.
     path.write_text(path.read_text().replace("size: 32", "size: 64"))
-    whole = loop.train(path, out=tmp_path / "whole", workers=1)
+    whole = trainer.train(path, out=tmp_path / "whole", workers=1)
     assert whole.steps == 6 and whole.checkpoint.name == "step-00000006.pt"
-    write = journal.Journal.write
+    write = logger.Journal.write
 
     def killed(self, step, values, **kwargs):
         write(self, step, values, **kwargs)
@@ -95,23 +96,23 @@ def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model)
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.Journal, "write", killed)
+        patch.setattr(logger.Journal, "write", killed)
         with pytest.raises(KeyboardInterrupt):
-            loop.train(path, out=tmp_path / "again", workers=1)
-    assert folder.newest(tmp_path / "again").name == "step-00000002.pt"
-    again = loop.train(path, out=tmp_path / "again", workers=1)
+            trainer.train(path, out=tmp_path / "again", workers=1)
+    assert run_dir.newest(tmp_path / "again").name == "step-00000002.pt"
+    again = trainer.train(path, out=tmp_path / "again", workers=1)
     assert again.steps == 4
     assert again.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
     assert told(tmp_path / "again") == told(tmp_path / "whole")
     assert again.seen == whole.seen
-    nothing = loop.train(path, out=tmp_path / "again", workers=1)
+    nothing = trainer.train(path, out=tmp_path / "again", workers=1)
     assert nothing.steps == 0 and nothing.checkpoint == again.checkpoint and nothing.seen == again.seen
 
 
 def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, caplog):
     path = written(tmp_path, "steps: 6, checkpoint_every: 100")
-    whole = loop.train(path, out=tmp_path / "whole").checkpoint.read_bytes()
-    write, before = journal.Journal.write, signal.getsignal(signal.SIGTERM)
+    whole = trainer.train(path, out=tmp_path / "whole").checkpoint.read_bytes()
+    write, before = logger.Journal.write, signal.getsignal(signal.SIGTERM)
 
     def told_to_end(self, step, values, **kwargs):
         write(self, step, values, **kwargs)
@@ -119,13 +120,13 @@ def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, 
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.Journal, "write", told_to_end)
+        patch.setattr(logger.Journal, "write", told_to_end)
         with pytest.raises(SystemExit) as end:
-            loop.train(path, out=tmp_path / "run")
+            trainer.train(path, out=tmp_path / "run")
     assert end.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     assert "told to end (SIGTERM) after step 4, which is kept; the same command continues" in caplog.text
     assert [p.name for p in (tmp_path / "run").glob("*.pt")] == ["step-00000004.pt"]
-    assert loop.train(path, out=tmp_path / "run").checkpoint.read_bytes() == whole
+    assert trainer.train(path, out=tmp_path / "run").checkpoint.read_bytes() == whole
 
 
 @pytest.mark.slow
@@ -154,47 +155,47 @@ def test_a_best_that_was_not_named_is_named(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "best", killed)
+        patch.setattr(run_dir, "best", killed)
         with pytest.raises(KeyboardInterrupt):
-            loop.train(path, out=tmp_path / "run")
-    assert loop.train(path, out=tmp_path / "run").best == tmp_path / "run" / "best.pt"
+            trainer.train(path, out=tmp_path / "run")
+    assert trainer.train(path, out=tmp_path / "run").best == tmp_path / "run" / "best.pt"
 
 
 def test_while_it_is_measured_a_run_ends_at_once(tmp_path, monkeypatch, caplog):
     path = measured_too(tmp_path, "steps: 1")
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Segmentation, "measured", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(trainer.Segmentation, "measured", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit) as end:
-            loop.train(path, out=tmp_path / "run")
+            trainer.train(path, out=tmp_path / "run")
     assert end.value.code == 143
     assert "told to end (SIGTERM) after step 1, which is kept; the same command continues" in caplog.text
-    done = loop.train(path, out=tmp_path / "run")
+    done = trainer.train(path, out=tmp_path / "run")
     assert done.steps == 0 and [one.source for one in done.measured] == ["toy/val/human"]
 
 
 def test_another_seed_learns_otherwise(tmp_path):
     path = written(tmp_path, "steps: 1")
-    first = loop.train(path, out=tmp_path / "a").checkpoint.read_bytes()
-    assert loop.train(path, out=tmp_path / "b").checkpoint.read_bytes() == first
+    first = trainer.train(path, out=tmp_path / "a").checkpoint.read_bytes()
+    assert trainer.train(path, out=tmp_path / "b").checkpoint.read_bytes() == first
     path.write_text(path.read_text() + "seed: 1\n")
-    assert loop.train(path, out=tmp_path / "c").checkpoint.read_bytes() != first
+    assert trainer.train(path, out=tmp_path / "c").checkpoint.read_bytes() != first
 
 
 def test_a_folder_is_of_one_run(tmp_path):
     path = written(tmp_path, "steps: 1")
     run = tmp_path / "run"
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     text = path.read_text()
     path.write_text(text.replace("workers: 0", "workers: 1") + "eval: []\n")  # changes nothing that is learned
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     assert len(json.loads((run / "run.json").read_text())["starts"]) == 2
     path.write_text(text.replace("lr: 1.0e-3", "lr: 2.0e-3").replace("size: 32", "size: 64"))
     with pytest.raises(SynthgenError, match=r"was trained with another augment\.size, schedule\.lr; choose another"):
-        loop.train(path, out=run)
+        trainer.train(path, out=run)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(SynthgenError, match="is no folder of a run, and not empty"):
-        loop.train(path, out=tmp_path / "other")
+        trainer.train(path, out=tmp_path / "other")
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
 
@@ -204,9 +205,9 @@ def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path):
         with pytest.raises(
             SynthgenError, match=r"another process trains in .*run; wait for it, or choose another --out"
         ):
-            loop.train(path, out=run, patience=0.1)
+            trainer.train(path, out=run, patience=0.1)
         assert [p.name for p in run.iterdir()] == ["lock"]
-    assert loop.train(path, out=run).steps == 1, "what held it is gone, however it went"
+    assert trainer.train(path, out=run).steps == 1, "what held it is gone, however it went"
 
 
 @pytest.mark.parametrize("which", ["run.json", "manifest.yaml", "checked.txt"])
@@ -223,56 +224,56 @@ def test_a_start_that_was_broken_off_is_no_obstacle(tmp_path, monkeypatch, which
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", broken)
         with pytest.raises(SynthgenError, match="no space left"):
-            loop.train(path, out=run)
+            trainer.train(path, out=run)
     assert full
     (run / f".{which}.elsewhere.4711.deadbeef.tmp").write_text("half")  # of a node that is gone
-    assert loop.train(path, out=run).steps == 1
+    assert trainer.train(path, out=run).steps == 1
 
 
 def test_all_processes_go_on_from_what_the_first_one_sees(tmp_path, monkeypatch):
     """A node may see a folder as it was a while ago; weights are copied to all, places and moments are not."""
     path, run = written(tmp_path, "steps: 2, checkpoint_every: 1"), tmp_path / "run"
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     asked = []
     monkeypatch.setattr(Ranks, "by_the_first", lambda self, do: asked.append(do()) or asked[-1])
-    assert loop.train(path, out=run).steps == 0
+    assert trainer.train(path, out=run).steps == 0
     assert run / "step-00000002.pt" in asked, "which goes to all"
 
 
 def test_a_run_that_is_to_be_longer_goes_on(tmp_path):
     path, run = written(tmp_path, "steps: 2"), tmp_path / "run"
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     text = path.read_text()
     path.write_text(text.replace("steps: 2", "steps: 3"))
-    assert loop.train(path, out=run).steps == 1
+    assert trainer.train(path, out=run).steps == 1
     assert [start["steps"] for start in json.loads((run / "run.json").read_text())["starts"]] == [2, 3]
     path.write_text(text)
     with pytest.raises(SynthgenError, match=r"has learned 3 steps, and schedule\.steps is 2; raise it"):
-        loop.train(path, out=run)
+        trainer.train(path, out=run)
 
 
 def test_a_run_of_before_a_key_was_there_is_the_same_run(tmp_path):
     path, run = written(tmp_path, "steps: 1"), tmp_path / "run"
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     about = json.loads((run / "run.json").read_text())
     recipe = about["recipe"]
     for gone in (recipe["model"], "denoising"), (recipe["mixture"][0], "share"), (recipe, "captioner"):
         del gone[0][gone[1]]
     recipe["schedule"]["steps"] = 1
     (run / "run.json").write_text(json.dumps(about))
-    assert loop.train(path, out=run).steps == 0
+    assert trainer.train(path, out=run).steps == 0
     path.write_text(path.read_text().replace("model: {", "model: {denoising: 3, "))
     del about["recipe"]["augment"]["size"]  # which is not what it would be by default
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(
         SynthgenError, match=r"was trained with another augment\.size, model\.denoising; choose another"
     ):
-        loop.train(path, out=run)
+        trainer.train(path, out=run)
 
 
 def test_a_run_explains_itself(tmp_path):
     path = written(tmp_path, "steps: 5, checkpoint_every: 1, keep: 2")
-    run = loop.train(path, out=tmp_path / "run").folder
+    run = trainer.train(path, out=tmp_path / "run").folder
     assert sorted(p.name for p in run.glob("*.pt")) == ["step-00000004.pt", "step-00000005.pt"]
     assert (run / "manifest.yaml").read_text() == path.read_text()
     about = json.loads((run / "run.json").read_text())
@@ -289,11 +290,11 @@ def test_mistakes_are_found_before_the_first_step(tmp_path):
     path = written(tmp_path, "steps: 1")
     path.write_text(path.read_text().replace("toy/train/human", "toy/train/humans"))
     with pytest.raises(SynthgenError, match="humans"):
-        loop.train(path, out=tmp_path / "run")
+        trainer.train(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     path = written(tmp_path, "steps: 1, accumulate: 3")
     with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulate 3"):
-        loop.train(path, out=tmp_path / "run")
+        trainer.train(path, out=tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_stops_with_its_parts(tmp_path, monkeypatch):
@@ -307,8 +308,8 @@ def test_a_loss_that_is_no_number_stops_with_its_parts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Segmentation, "losses", broken)
     with pytest.raises(SynthgenError, match=r"step 2 gave what is no number \(loss nan, .*dice nan.*images toy/\d+"):
-        loop.train(path, out=tmp_path / "run")
-    assert folder.newest(tmp_path / "run").name == "step-00000002.pt"
+        trainer.train(path, out=tmp_path / "run")
+    assert run_dir.newest(tmp_path / "run").name == "step-00000002.pt"
 
 
 def edgy(monkeypatch, unsound: range) -> None:
@@ -328,10 +329,10 @@ def edgy(monkeypatch, unsound: range) -> None:
 def test_a_gradient_that_is_no_number_changes_nothing(tmp_path, monkeypatch, caplog):
     path, run = written(tmp_path, "steps: 4, checkpoint_every: 1, keep: 9"), tmp_path / "run"
     edgy(monkeypatch, range(1, 2))
-    assert loop.train(path, out=run).steps == 4
+    assert trainer.train(path, out=run).steps == 4
     assert [line["step"] for line in told(run) if "unsound" in line] == [1]
     assert [line["step"] for line in told(run) if "gradient" not in line] == [1]
-    before, after = (checkpoint.read(folder.checkpoint(run, step)).weights for step in (1, 2))
+    before, after = (checkpoint.read(run_dir.checkpoint(run, step)).weights for step in (1, 2))
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert [record.message for record in caplog.records if "gradient" in record.message] == [
         "step 1: the gradient is no number, though its losses are; it changes nothing"
@@ -341,9 +342,9 @@ def test_a_gradient_that_is_no_number_changes_nothing(tmp_path, monkeypatch, cap
 def test_several_in_a_row_stop_however_often_it_is_killed(tmp_path, monkeypatch):
     path, run = written(tmp_path, "steps: 2"), tmp_path / "run"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "_UNSOUND", 3)
+    monkeypatch.setattr(trainer, "_UNSOUND", 3)
     edgy(monkeypatch, range(1, 99))
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     path.write_text(path.read_text().replace("steps: 2", "steps: 9"))
     with pytest.raises(
         SynthgenError,
@@ -351,7 +352,7 @@ def test_several_in_a_row_stop_however_often_it_is_killed(tmp_path, monkeypatch)
         r"with a lower schedule\.lr \(now 0\.001\) or schedule\.clip, in another --out, from this one's last sound "
         rf"checkpoint \(model\.weights: {re.escape(str(run))}/step-00000002\.pt\)$",
     ):
-        loop.train(path, out=Path("run"))  # a manifest's own paths are relative to where it lies
+        trainer.train(path, out=Path("run"))  # a manifest's own paths are relative to where it lies
 
 
 def test_a_run_of_which_no_step_was_sound_goes_on(tmp_path, monkeypatch):
@@ -361,9 +362,9 @@ def test_a_run_of_which_no_step_was_sound_goes_on(tmp_path, monkeypatch):
         path = written(tmp_path, f"steps: {first}")
         with monkeypatch.context() as patch:
             edgy(patch, range(2))
-            done = loop.train(path, out=tmp_path / f"{first}")
+            done = trainer.train(path, out=tmp_path / f"{first}")
             path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
-            done = loop.train(path, out=tmp_path / f"{first}")
+            done = trainer.train(path, out=tmp_path / f"{first}")
         weights.append(checkpoint.read(done.checkpoint).weights)
     assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
 
@@ -445,7 +446,7 @@ def test_two_processes_are_one(tmp_path, task):
     both = [torch.load(tmp_path / f"after-2-2-{rank}.pt") for rank in range(2)]
     before = {k: v.clone() for k, v in both[0].items()}
     moved = 0
-    start = loop._learner(load(tmp_path / "m.yaml"), next(_alone())).module.state_dict()
+    start = trainer._learner(load(tmp_path / "m.yaml"), next(_alone())).module.state_dict()
     for name, value in alone.items():
         assert torch.equal(both[0][name], both[1][name]), name
         assert torch.allclose(before[name], value, atol=2e-5), name  # a step of AdamW is 5e-4 wherever it goes
@@ -457,12 +458,12 @@ def test_two_processes_are_one(tmp_path, task):
 
 
 def test_a_text_encoder_that_learns_puts_a_name_into_one_sentence_at_a_time(tmp_path, monkeypatch):
-    real, options = network.text_encoder, list[dict]()
+    real, options = build_network.text_encoder, list[dict]()
     monkeypatch.setattr(real, "from_folder", lambda _, **said: options.append(said) or real.tiny())
     for learns in (False, True):
         model = Model(backbone="tiny", dim=32, text_encoder=f"{tmp_path}/clip", train_text_encoder=learns)
         (tmp_path / "clip").mkdir(exist_ok=True)
-        network.build(model)
+        build_network.build(model)
     assert options == [{"trainable": learns, "one_in_training": learns} for learns in (False, True)]
 
 
@@ -478,11 +479,11 @@ def test_compiled_layers_learn_the_same(tmp_path):
     for compiled in ("false", "true"):
         path = tmp_path / f"{compiled}.yaml"
         path.write_text(text.replace("schedule: {", f"schedule: {{compile: {compiled}, "))
-        run = loop.train(path, out=tmp_path / compiled).folder
+        run = trainer.train(path, out=tmp_path / compiled).folder
         losses[compiled] = [line["loss"] for line in told(run) if line["of"] == "train"]
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
-    named = checkpoint.read(folder.checkpoint(tmp_path / "true", 2)).weights.keys()
-    assert named == checkpoint.read(folder.checkpoint(tmp_path / "false", 2)).weights.keys()
+    named = checkpoint.read(run_dir.checkpoint(tmp_path / "true", 2)).weights.keys()
+    assert named == checkpoint.read(run_dir.checkpoint(tmp_path / "false", 2)).weights.keys()
 
 
 @pytest.mark.parametrize(
@@ -502,7 +503,7 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch, device, count, shown, fo
     def joined(*_, **__):
         raise InterruptedError
 
-    monkeypatch.setattr("synthgen.train.ranks.device_of", lambda said: torch.device(said.replace("auto", "cuda")))
+    monkeypatch.setattr("synthgen.distributed.device_of", lambda said: torch.device(said.replace("auto", "cuda")))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda own: taken.append(str(own)))
     monkeypatch.setattr(torch.distributed, "init_process_group", joined)
@@ -535,7 +536,7 @@ def test_torchrun(tmp_path):
 
 def test_a_checkpoint_is_a_network(tmp_path):
     path = written(tmp_path, "steps: 2, ema: 0.5", model=", denoising: 1")
-    done = loop.train(path, out=tmp_path / "run")
+    done = trainer.train(path, out=tmp_path / "run")
     loaded, found = checkpoint.load_network(done.checkpoint, device=torch.device("cpu"))
     assert found.step == 2 and found.names == layers.CATEGORIES and found.kind == "mqformer"
     assert not loaded.training
@@ -566,7 +567,7 @@ def test_a_checkpoint_is_a_network(tmp_path):
     ],
 )
 def test_checkpoints_that_lie_are_refused(tmp_path, change, sentence):
-    done = loop.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
+    done = trainer.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
     path = tmp_path / "other.pt"
     checkpoint.save(path, change(checkpoint.read(done.checkpoint)))
     with pytest.raises(SynthgenError, match=sentence):
@@ -590,17 +591,17 @@ def test_files_that_are_no_checkpoints(tmp_path):
 
 def test_a_checkpoint_that_does_not_fit_is_told(tmp_path):
     path = written(tmp_path, "steps: 1")
-    done = loop.train(path, out=tmp_path / "run")
+    done = trainer.train(path, out=tmp_path / "run")
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     found = checkpoint.read(done.checkpoint)
-    checkpoint.save(folder.checkpoint(tmp_path / "run", 2), replace(found, training={}, step=2))
+    checkpoint.save(run_dir.checkpoint(tmp_path / "run", 2), replace(found, training={}, step=2))
     with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
-        loop.train(path, out=tmp_path / "run")
+        trainer.train(path, out=tmp_path / "run")
 
 
 def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):
     path = written(tmp_path, "steps: 1")
-    done = loop.train(path, out=tmp_path / "run")
+    done = trainer.train(path, out=tmp_path / "run")
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
     found = checkpoint.read(done.checkpoint)
     first, second, *others = found.training["optimiser"]["param_groups"]
@@ -613,7 +614,7 @@ def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):
     with pytest.raises(
         SynthgenError, match=r"grouped parameters otherwise.*or begin another --out with its weights"
     ) as why:
-        loop.train(path, out=tmp_path / "run")
+        trainer.train(path, out=tmp_path / "run")
     assert "delete" not in str(why.value)
 
 
@@ -631,10 +632,10 @@ def test_the_truth_of_each_image_knows_which_part_of_the_canvas_it_is():
 
 def test_the_network_is_as_large_as_the_manifest_says():
     tiny = {"backbone": "tiny", "backbone_weights": "random", "text_encoder": "tiny", "dim": 32}
-    built = network.build(Model(**tiny, levels=5, encoder_feedforward=96, encoder_layers=1, decoder_layers=1))
+    built = build_network.build(Model(**tiny, levels=5, encoder_feedforward=96, encoder_layers=1, decoder_layers=1))
     assert len(built.pixel_decoder.input_proj) == len(built.pixel_decoder.level_embed) == 5
     assert [layer.linear1.out_features for layer in built.pixel_decoder.layers] == [96]
-    usual = network.build(Model(**tiny, encoder_layers=1, decoder_layers=1))
+    usual = build_network.build(Model(**tiny, encoder_layers=1, decoder_layers=1))
     assert len(usual.pixel_decoder.input_proj) == 4
     assert [layer.linear1.out_features for layer in usual.pixel_decoder.layers] == [128]
 
@@ -671,22 +672,22 @@ DAMAGES = [
 
 def test_a_checkpoint_that_is_damaged_is_told(tmp_path):
     path = written(tmp_path, "steps: 2, ema: 0.5")
-    done = loop.train(path, out=tmp_path / "run")
+    done = trainer.train(path, out=tmp_path / "run")
     path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
     whole = checkpoint.read(done.checkpoint)
     kept = done.checkpoint.read_bytes()
     for i, damage in enumerate(DAMAGES):
         checkpoint.save(done.checkpoint, damage(whole))
         with pytest.raises(SynthgenError) as why:
-            loop.train(path, out=tmp_path / "run")
+            trainer.train(path, out=tmp_path / "run")
         assert "does not fit its run; delete it" in str(why.value) or "place in the data is damaged" in str(
             why.value
         ), i
     done.checkpoint.write_bytes(kept[: len(kept) // 2])
     with pytest.raises(SynthgenError, match=r"or a truncated one; if it cannot be mended, delete it"):
-        loop.train(path, out=tmp_path / "run")
+        trainer.train(path, out=tmp_path / "run")
     done.checkpoint.write_bytes(kept)
-    assert loop.train(path, out=tmp_path / "run").steps == 2
+    assert trainer.train(path, out=tmp_path / "run").steps == 2
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -701,26 +702,26 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_begins_with_the_weights_of_another(tmp_path):
-    first = loop.train(written(tmp_path, "steps: 2, ema: 0.5"), out=tmp_path / "first")
+    first = trainer.train(written(tmp_path, "steps: 2, ema: 0.5"), out=tmp_path / "first")
     path = written(tmp_path, "steps: 2, checkpoint_every: 1", model=", denoising: 1, weights: first/best.pt")
     path.write_text(path.read_text() + "seed: 5\n")
     with pytest.raises(SynthgenError, match=r"first/best\.pt cannot be used as a checkpoint: it cannot be read"):
-        loop.train(path, out=tmp_path / "second")
+        trainer.train(path, out=tmp_path / "second")
     assert not (tmp_path / "second").exists()
     weights = tmp_path / "first" / "best.pt"
     weights.write_bytes(first.checkpoint.read_bytes())
     learned = checkpoint.read(first.checkpoint).weights
-    begun = loop._learner(load(path), next(_alone())).module.state_dict()
+    begun = trainer._learner(load(path), next(_alone())).module.state_dict()
     assert all(torch.equal(begun[name], value) for name, value in learned.items())
     assert "decoder.label_enc.weight" in begun and "decoder.label_enc.weight" not in learned
-    second = loop.train(path, out=tmp_path / "second")
+    second = trainer.train(path, out=tmp_path / "second")
     about = json.loads((tmp_path / "second" / "run.json").read_text())
     assert about["recipe"]["model"]["weights"] == str(weights)
     checkpoint.load_network(second.checkpoint, device=torch.device("cpu"))
     # Once there is a checkpoint, what it began with is no longer asked for.
     second.checkpoint.unlink()
     weights.unlink()
-    again = loop.train(path, out=tmp_path / "second")
+    again = trainer.train(path, out=tmp_path / "second")
     assert again.steps == 1
 
 
@@ -737,60 +738,60 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, said, other, sentence):
-    done = loop.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
+    done = trainer.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
     path = written(tmp_path, "steps: 1", model=f", weights: {done.checkpoint}")
     path.write_text(path.read_text().replace(said, other))
     with pytest.raises(SynthgenError, match=sentence):
-        loop.train(path, out=tmp_path / "other")
+        trainer.train(path, out=tmp_path / "other")
 
 
 def test_a_text_encoder_that_learned_goes_on_learning(tmp_path):
-    done = loop.train(written(tmp_path, "steps: 1", model=", train_text_encoder: true"), out=tmp_path / "run")
+    done = trainer.train(written(tmp_path, "steps: 1", model=", train_text_encoder: true"), out=tmp_path / "run")
     path = written(tmp_path, "steps: 1", model=f", weights: {done.checkpoint}")
     with pytest.raises(SynthgenError, match=r"has learned with the rest; say model\.train_text_encoder: true"):
-        loop.train(path, out=tmp_path / "other")
+        trainer.train(path, out=tmp_path / "other")
 
 
 def test_what_has_learned_nothing_begins_anew_and_what_saves_memory_changes(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(SynthgenError, match="is not divisible"):
-        loop.train(written(tmp_path, "steps: 2, accumulate: 3"), out=run)
+        trainer.train(written(tmp_path, "steps: 2, accumulate: 3"), out=run)
     (run / f".step-00000001.pt.{os.uname().nodename}.999999999.deadbeef.tmp").write_bytes(b"half")
-    loop.train(written(tmp_path, "steps: 1, accumulate: 1"), out=run)
+    trainer.train(written(tmp_path, "steps: 1, accumulate: 1"), out=run)
     assert not list(run.glob(".step*"))
-    done = loop.train(written(tmp_path, "steps: 1, accumulate: 2, checkpointing: true"), out=run)
+    done = trainer.train(written(tmp_path, "steps: 1, accumulate: 2, checkpointing: true"), out=run)
     assert done.steps == 0
     with pytest.raises(SynthgenError, match=r"was trained with another schedule\.weight_decay"):
-        loop.train(written(tmp_path, "steps: 1, weight_decay: 0.5"), out=run)
+        trainer.train(written(tmp_path, "steps: 1, weight_decay: 0.5"), out=run)
 
 
 def test_a_run_is_the_same_from_wherever_it_is_called(tmp_path, monkeypatch):
     path = written(tmp_path, "steps: 1")
-    first = loop.train(path, out=tmp_path / "first").checkpoint
+    first = trainer.train(path, out=tmp_path / "first").checkpoint
     path = written(tmp_path, "steps: 1", model=f", weights: first/{first.name}")
-    loop.train(path, out=tmp_path / "run")
+    trainer.train(path, out=tmp_path / "run")
     monkeypatch.chdir(tmp_path / "photos")
-    assert loop.train(Path("..", path.name), out=tmp_path / "run").steps == 0
+    assert trainer.train(Path("..", path.name), out=tmp_path / "run").steps == 0
 
 
 def test_files_of_a_run_that_are_damaged_are_told(tmp_path):
     path = written(tmp_path, "steps: 2, checkpoint_every: 1")
     run = tmp_path / "run"
-    done = loop.train(path, out=run)
+    done = trainer.train(path, out=run)
     done.checkpoint.unlink()
     log = (run / "log.jsonl").read_bytes()
     for wrong in (b"\0\0\n", b"\xff{\n", b"[]\n", b'{"step": Infinity}\n'):
         (run / "log.jsonl").write_bytes(log.splitlines(keepends=True)[0] + wrong)
         with pytest.raises(SynthgenError, match=r"line 2 of .*log\.jsonl is damaged"):
-            loop.train(path, out=run)
+            trainer.train(path, out=run)
     (run / "log.jsonl").write_bytes(log[:-9])  # a line that was never ended is no damage
-    assert loop.train(path, out=run).steps == 1
+    assert trainer.train(path, out=run).steps == 1
     for wrong in ("[]", '{"recipe": "", "starts": []}', "[" * 100_000, "\0"):
         (run / "run.json").write_text(wrong)
         with pytest.raises(SynthgenError, match=r"run\.json is damaged; choose another --out"):
-            loop.train(path, out=run)
+            trainer.train(path, out=run)
     with pytest.raises(SynthgenError, match="choose another --out"):
-        loop.train(path, out=path / "run")  # below a file
+        trainer.train(path, out=path / "run")  # below a file
 
 
 def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
@@ -820,7 +821,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
 
 
 def test_numbers_that_are_none_make_no_checkpoint(tmp_path):
-    done = loop.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
+    done = trainer.train(written(tmp_path, "steps: 1"), out=tmp_path / "run")
     content = torch.load(done.checkpoint)
     for key, wrong in (("step", "Infinity"), ("eval_size", "[1, Infinity]")):
         about = {**json.loads(content["about"]), key: "HERE"}
@@ -831,7 +832,7 @@ def test_numbers_that_are_none_make_no_checkpoint(tmp_path):
 
 def test_what_is_measured_may_fail_and_is_measured_again(tmp_path, monkeypatch):
     path = measured_too(tmp_path, "steps: 4, checkpoint_every: 3, evaluate_every: 2")
-    whole = loop.train(path, out=tmp_path / "whole")
+    whole = trainer.train(path, out=tmp_path / "whole")
     scores = {2: 5.0, 4: 7.0}
     real, calls = Segmentation.measured, list[int]()
 
@@ -847,17 +848,17 @@ def test_what_is_measured_may_fail_and_is_measured_again(tmp_path, monkeypatch):
     steps = []
     for _ in range(2):
         with pytest.raises(SynthgenError, match="no images"):
-            loop.train(path, out=run)
-        steps.append(folder.newest(run).name)
+            trainer.train(path, out=run)
+        steps.append(run_dir.newest(run).name)
     assert steps == ["step-00000002.pt", "step-00000004.pt"]  # what was learned is not learned again
     assert checkpoint.read(run / "best.pt").step == 2
-    done = loop.train(path, out=run)
+    done = trainer.train(path, out=run)
     assert done.steps == 0 and isinstance(done.measured[0], Measured) and done.measured[0].values == {"AP": 7.0}
-    assert checkpoint.read(run / "best.pt").step == 4 and folder.results(run, 4).exists()
+    assert checkpoint.read(run / "best.pt").step == 4 and run_dir.results(run, 4).exists()
     assert done.checkpoint.name == whole.checkpoint.name
     ours, theirs = (checkpoint.read(one).weights for one in (done.checkpoint, whole.checkpoint))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    loop.train(path, out=run)
+    trainer.train(path, out=run)
     assert len(calls) == 4  # and not once more
 
 
@@ -867,7 +868,7 @@ def test_what_does_not_learn_has_no_gradients(tmp_path):
     learner.groups(manifest.schedule)
     learns = {name.split(".")[0] for name, p in learner.module.named_parameters() if p.requires_grad}
     assert learns == {"pixel_decoder", "decoder"}
-    done = loop.train(tmp_path / "m.yaml", out=tmp_path / "run")
+    done = trainer.train(tmp_path / "m.yaml", out=tmp_path / "run")
     assert "backbone.body.swin.embeddings.norm.weight" in checkpoint.read(done.checkpoint).weights
 
 
@@ -875,7 +876,7 @@ def test_want_of_memory_is_a_sentence(tmp_path, monkeypatch, capsys):
     def train(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
 
-    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     monkeypatch.setattr(sys, "argv", ["synthgen", "train", "--manifest", str(tmp_path / "m.yaml")])
     with pytest.raises(SystemExit) as end:
         main()

@@ -12,12 +12,12 @@ import torch
 from toys.scenes import boxed, masked, said, scene
 
 from synthgen import plugins
+from synthgen.evaluation import postprocess
+from synthgen.evaluation.evaluate import _every_phrase
+from synthgen.evaluation.evaluator import metric_of
+from synthgen.evaluation.metrics import Asked, Found
+from synthgen.evaluation.postprocess import Prediction
 from synthgen.records.geometry import decode_mask, encode_mask
-from synthgen.train import outputs
-from synthgen.train.evaluate import _every_phrase
-from synthgen.train.measuring import metric_of
-from synthgen.train.metrics import Asked, Found
-from synthgen.train.outputs import Prediction
 
 #: Letters are objects, capitals are stuff; dots are of nothing.
 DRAWINGS = (
@@ -44,7 +44,7 @@ def samples():
 def asked(task, sample, names=("cat", "dog", "sky", "grass", "cow")):
     if task == "foreground":
         sample = replace(sample, annotations=tuple(a for a in sample.annotations if a.isthing))
-    target = plugins.load("reading.tasks", task).target(sample, names, random.Random(0))
+    target = plugins.load("dataloading.tasks", task).target(sample, names, random.Random(0))
     target = _every_phrase(sample, target) if task == "referring" else target
     return Asked(sample, target, frozenset({"sky", "grass"}))
 
@@ -76,7 +76,7 @@ def blind(one: Asked, queries=8) -> Prediction:
 def measure(task, predict, given=None):
     metric = metric_of(task)
     images = [asked(task, sample) for sample in given or samples()]
-    compared = [metric.compare(one, getattr(outputs, metric.TAKES)(predict(one))) for one in images]
+    compared = [metric.compare(one, getattr(postprocess, metric.TAKES)(predict(one))) for one in images]
     return metric.scores(compared), compared
 
 
@@ -201,7 +201,7 @@ def test_a_region_that_was_found_in_void_or_in_a_crowd_is_not_wrong():
         free = next(q for q in range(8) if seen.logits[q].max() < 0)
         seen.logits[free, one.target.texts.index(name)] = 12.0
         seen.mask_logits[free][torch.from_numpy(decode_mask(other.segmentation))] = 20.0
-        compared = metric.compare(one, outputs.panoptic(seen))
+        compared = metric.compare(one, postprocess.panoptic(seen))
         assert sum(row[3] for row in compared.kept.values()) == wrong, (letter, name)
 
 
@@ -214,7 +214,7 @@ def test_masks_of_the_truth_that_overlap_lie_small_on_large():
         seen = perfect(one)
         cat = next(q for q in range(8) if seen.logits[q].max() > 0 and (seen.mask_logits[q] > 0).sum() > 2)
         seen.mask_logits[cat, 1, 2:4] = -20.0
-        compared = metric_of(task).compare(one, getattr(outputs, metric_of(task).TAKES)(seen))
+        compared = metric_of(task).compare(one, getattr(postprocess, metric_of(task).TAKES)(seen))
         assert metric_of(task).scores([compared]).values[metric_of(task).MAIN] == pytest.approx(100)
     _, (compared,) = measure("panoptic", blind, [covered])
     assert len(compared.kept) == 1, "what is covered wholly is not missed"
@@ -226,7 +226,7 @@ def test_pixels_without_a_label_are_ignored():
     seen = perfect(one)
     for query in range(8):
         seen.mask_logits[query, :, 4:8] = torch.randn(2, 4, generator=torch.Generator().manual_seed(query))
-    compared = metric_of("semantic").compare(one, outputs.semantic(seen))
+    compared = metric_of("semantic").compare(one, postprocess.semantic(seen))
     assert metric_of("semantic").scores([compared]).values["mIoU"] == pytest.approx(100)
 
 
@@ -276,7 +276,7 @@ def test_maxf_is_as_it_is_defined():
         likely = (0.5 * truth + 0.5 * rng.random(truth.shape)).astype(np.float32)
         curves.append(f_measure(likely, truth))
         errors.append(np.abs(likely - truth).mean())
-        compared.append(metric.compare(one, outputs.Foreground(likely)))
+        compared.append(metric.compare(one, postprocess.Foreground(likely)))
     mean = 100 * np.mean(curves, axis=0)
     values = metric.scores(compared).values
     assert values == pytest.approx({"maxF": mean.max(), "meanF": mean.mean(), "MAE": 100 * np.mean(errors)}, abs=1e-4)
@@ -286,8 +286,8 @@ def test_an_image_without_foreground_counts_by_its_error_alone():
     metric = metric_of("foreground")
     full = asked("foreground", samples()[0])
     empty = asked("foreground", scene("....", [masked("....", "a", 1, "x")]))
-    found = [metric.compare(full, outputs.foreground(perfect(full))),
-             metric.compare(empty, outputs.Foreground(np.full((1, 4), 0.5, np.float32)))]  # fmt: skip
+    found = [metric.compare(full, postprocess.foreground(perfect(full))),
+             metric.compare(empty, postprocess.Foreground(np.full((1, 4), 0.5, np.float32)))]  # fmt: skip
     values = metric.scores(found).values
     assert values["maxF"] == pytest.approx(100) and values["MAE"] == pytest.approx(25)
     assert metric.scores(found[1:]).values == {"MAE": 50}
@@ -299,5 +299,5 @@ def test_a_region_whose_foreground_is_unknown_counts_nowhere():
     one = asked("foreground", scene(drawing, [masked(drawing, "a", 1, "x"), boxed(2, (4.0, 0.0, 4.0, 2.0), "y")]))
     seen = perfect(one)
     seen.mask_logits[:, :, 4:] = 20.0
-    values = metric_of("foreground").scores([metric_of("foreground").compare(one, outputs.foreground(seen))]).values
+    values = metric_of("foreground").scores([metric_of("foreground").compare(one, postprocess.foreground(seen))]).values
     assert values["maxF"] == pytest.approx(100) and values["MAE"] == pytest.approx(0, abs=1e-4)

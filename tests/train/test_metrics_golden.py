@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from synthgen import plugins
+from synthgen.evaluation.metrics import Asked, Found, Panoptic, Segment, Semantic, ap, box_ap, miou, pq
+from synthgen.images.decode import load_labels
 from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
-from synthgen.records.images import load_labels
 from synthgen.records.sample import Annotation, Rle, Sample
-from synthgen.train.metrics import Asked, Found, Panoptic, Segment, Semantic, ap, box_ap, miou, pq
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval"
 
@@ -24,7 +24,7 @@ def read(name):
 
 def asked(task: str, number: int, size, annotations, names, stuff=()) -> Asked:
     sample = Sample(number, f"golden/{number}", f"{number}.png", *size, tuple(annotations))
-    target = plugins.load("reading.tasks", task).target(sample, names, random.Random(0))
+    target = plugins.load("dataloading.tasks", task).target(sample, names, random.Random(0))
     return Asked(sample, target, frozenset(stuff))
 
 

@@ -13,13 +13,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from synthgen import plugins
-from synthgen.generate.datasets import coco_json, coco_panoptic
-from synthgen.generate.ingest import ingest
-from synthgen.reading.once import _nothing
+from synthgen.dataloading.eval_loader import _nothing
+from synthgen.evaluation.metrics import Asked, Found, Panoptic, Segment, ap, box_ap, pq
+from synthgen.evaluation.metrics._coco import VALUES
+from synthgen.formats.readers import coco_json, coco_panoptic
+from synthgen.ingest.ingest import ingest
 from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
-from synthgen.records.store import ShardStore
-from synthgen.train.metrics import Asked, Found, Panoptic, Segment, ap, box_ap, pq
-from synthgen.train.metrics._coco import VALUES
+from synthgen.storage.shard_store import ShardStore
 
 
 def layer(folder, dataset, files):
@@ -55,7 +55,7 @@ def test_coco_is_measured_as_pycocotools_measures_it(shared, tmp_path, metric, t
     rng, compared, results = random.Random(0), [], []
     ids = {category["name"]: category["id"] for category in json.loads(path.read_text())["categories"]}
     for sample in samples:
-        target = plugins.load("reading.tasks", task).target(sample, names, random.Random(0))
+        target = plugins.load("dataloading.tasks", task).target(sample, names, random.Random(0))
         target = target or _nothing(sample, tuple(names), random.Random(0))
         found = []
         for name, score, mask in guesses(sample, names, rng):
@@ -88,7 +88,7 @@ def test_the_segments_of_coco_are_wholly_right(shared, tmp_path):
     stuff = frozenset(a.category for sample in samples for a in sample.annotations if not a.isthing)
     compared = []
     for sample in samples:
-        target = plugins.load("reading.tasks", "panoptic").target(sample, names, random.Random(0))
+        target = plugins.load("dataloading.tasks", "panoptic").target(sample, names, random.Random(0))
         regions, segments = np.zeros((sample.height, sample.width), np.int32), []
         for label, mask in zip(target.labels, target.masks, strict=True):
             segments.append(Segment(int(label), 1.0, (0,)))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from synthgen.evaluation import postprocess
+from synthgen.evaluation.postprocess import SURE, TEMPERATURE, VISIBLE, Prediction
 from synthgen.records.geometry import decode_mask, rle_bbox_xyxy
-from synthgen.train import outputs
-from synthgen.train.outputs import SURE, TEMPERATURE, VISIBLE, Prediction
 
 
 def random(seed=0, queries=12, texts=5, coarse=(16, 24), size=(60, 90), original=(75, 113), **more) -> Prediction:
@@ -34,14 +34,14 @@ def enlarged(seen: Prediction) -> torch.Tensor:
 
 @pytest.fixture(params=[2**25, 1000], ids=["one strip", "strips"], autouse=True)
 def strips(request, monkeypatch):
-    monkeypatch.setattr(outputs, "_NUMBERS", request.param)
+    monkeypatch.setattr(postprocess, "_NUMBERS", request.param)
 
 
 @pytest.mark.parametrize("frame", [(60, 90), (75, 113), (30, 41), (240, 3)], ids=str)
 def test_masks_are_enlarged_cut_and_resized(frame):
     seen = random(original=frame)
     wanted = enlarged(seen)
-    strips = [strip for _, strip in outputs._strips(seen, range(12))]
+    strips = [strip for _, strip in postprocess._strips(seen, range(12))]
     found = torch.cat(strips, dim=2)
     assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-4)
 
@@ -50,7 +50,7 @@ def test_instances_are_those_of_mask_dino():
     seen = random(queries=30)
     masks = enlarged(seen)
     scores, pairs = seen.logits.sigmoid().flatten().topk(100)
-    found = outputs.instances(seen)
+    found = postprocess.instances(seen)
     wanted = {}
     for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True):
         query, label = divmod(pair, 5)
@@ -70,8 +70,8 @@ def test_a_text_that_others_leave_no_place_for_has_one_if_that_is_asked():
     seen = random(queries=120, texts=2)
     seen.logits[:, 0], seen.logits[:, 1] = 2.0, torch.linspace(-2, 1, 120)
     seen.mask_logits[119, 0, 0] = 9.0
-    assert {one.label for one in outputs.instances(seen)} == {0}
-    (weak,) = (one for one in outputs.instances(seen, every_text=True) if one.label == 1)
+    assert {one.label for one in postprocess.instances(seen)} == {0}
+    (weak,) = (one for one in postprocess.instances(seen, every_text=True) if one.label == 1)
     assert weak.query == 119 and 0.5 < weak.score < 0.74
 
 
@@ -79,7 +79,7 @@ def test_boxes_are_in_pixels_of_the_original_and_within_it():
     seen = random(size=(60, 90), original=(120, 45))
     seen.boxes[0] = torch.tensor([0.5, 0.25, 0.5, 0.25])
     seen.boxes[1] = torch.tensor([0.9, 0.9, 0.5, 0.5])
-    found = {one.query: one for one in outputs.boxes(seen)}
+    found = {one.query: one for one in postprocess.boxes(seen)}
     assert found[0].box_xyxy == pytest.approx((11.25, 15, 33.75, 45)) and found[0].mask is None
     assert found[1].box_xyxy == pytest.approx((0.65 * 45, 0.65 * 120, 45, 120))
 
@@ -88,7 +88,7 @@ def test_labels_are_those_of_mask2former_and_queries_that_are_unsure_say_little(
     seen = random(queries=20)
     likely = seen.logits.sigmoid()
     wanted = torch.einsum("qt,qhw->thw", likely, enlarged(seen).sigmoid()).argmax(0).numpy()
-    found = outputs.semantic(seen)
+    found = postprocess.semantic(seen)
     assert (found.labels != wanted).mean() < 1e-3 and len(np.unique(wanted)) > 2
     assert found.queries.keys() == set(np.unique(found.labels).tolist())
     for label, query in found.queries.items():  # who says most of it, by all pixels of the original
@@ -98,7 +98,7 @@ def test_labels_are_those_of_mask2former_and_queries_that_are_unsure_say_little(
     seen = random(queries=9, texts=2)  # one is sure of the first text, eight take it for the second, if for any
     seen.mask_logits[:] = 9.0
     seen.logits[0], seen.logits[1:] = torch.tensor([3.0, -6.0]), torch.tensor([-6.0, -2.5])
-    assert (outputs.semantic(seen).labels == 0).all()
+    assert (postprocess.semantic(seen).labels == 0).all()
 
 
 @pytest.mark.parametrize("stuff", [frozenset(), frozenset({0, 2})], ids=["things", "stuff"])
@@ -108,7 +108,7 @@ def test_a_panoptic_map_is_that_of_mask_dino(stuff, seed):
     seen.mask_logits[:] = tiles(seed)
     seen.logits[:, 0] += 1
     wanted, segments = mask_dino(seen)
-    found = outputs.panoptic(seen)
+    found = postprocess.panoptic(seen)
     assert (found.regions != wanted).mean() < 1e-3 and len(segments) > (2 if stuff else 4)
     assert any(len(segment.queries) > 1 for segment in found.segments) == bool(stuff), "nothing was merged"
     assert [segment.label for segment in found.segments] == segments
@@ -125,7 +125,7 @@ def test_a_region_of_several_queries_is_as_likely_as_the_surest_of_them(order):
     for query, rank in enumerate(order):
         seen.mask_logits[query, :, 8 * query : 8 * query + 8] = 9.0
         seen.logits[query] = torch.tensor([float(rank), -9.0])
-    (one,) = outputs.panoptic(seen).segments
+    (one,) = postprocess.panoptic(seen).segments
     assert one.queries == (0, 1, 2) and one.score == pytest.approx(float(torch.tensor(2.0).sigmoid()))
 
 
@@ -169,7 +169,7 @@ def mask_dino(seen: Prediction):
 def test_each_phrase_gets_the_query_that_fits_it_best():
     seen = random()
     seen.mask_logits[int(seen.logits[:, 3].argmax())] = -5  # an empty mask is none
-    found = {one.label: one for one in outputs.referring(seen)}
+    found = {one.label: one for one in postprocess.referring(seen)}
     best = seen.logits.argmax(0).tolist()
     assert found.keys() == {label for label in range(5) if best[label] != best[3]}
     for label, one in found.items():
@@ -180,7 +180,7 @@ def test_each_phrase_gets_the_query_that_fits_it_best():
 def test_foreground_is_the_mask_of_the_likeliest_query():
     seen = random(texts=1)
     wanted = enlarged(seen)[int(seen.logits[:, 0].argmax())].sigmoid()
-    assert np.allclose(outputs.foreground(seen).likely, wanted.numpy(), atol=1e-4)
+    assert np.allclose(postprocess.foreground(seen).likely, wanted.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 9), (9, 1)], ids=str)
@@ -189,7 +189,7 @@ def test_run_lengths_are_those_of_the_pixels(shape):
     for share in (0, 0.1, 0.5, 1):
         pixels = torch.from_numpy(rng.random((4, *shape)) < share)
         one = Prediction(torch.zeros(4, 1), torch.zeros(4, 4), pixels * 2.0 - 1, shape, shape, shape, 0)
-        for query, (mask, score) in outputs._masks(one, range(4)).items():
+        for query, (mask, score) in postprocess._masks(one, range(4)).items():
             assert (decode_mask(mask) == pixels[query].numpy()).all()
             assert score == pytest.approx(float(pixels[query].any()) * float(torch.tensor(1.0).sigmoid()))
             x1, y1, x2, y2 = rle_bbox_xyxy(mask)
@@ -197,15 +197,15 @@ def test_run_lengths_are_those_of_the_pixels(shape):
 
 
 def test_what_is_no_number_is_nothing(strips):
-    from synthgen.networks.mqformer.criterion import Predictions
-    from synthgen.networks.mqformer.decoder import Decoded
-    from synthgen.reading.batch import Batch
+    from synthgen.dataloading.collate import Batch
+    from synthgen.models.mqformer.decoder import Decoded
+    from synthgen.models.mqformer.losses import Predictions
 
     nan = torch.full((1, 6, 4), torch.nan)
     decoded = Decoded((Predictions([nan[0, :, :2]], nan, torch.full((1, 6, 8, 8), torch.nan)),), 3)
     batch = Batch(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32), [{"size": (32, 32), "orig_size": (40, 40)}], [0])
-    (seen,) = outputs.predictions(decoded, batch, [["a", "b"]])
-    assert outputs.instances(seen) == [] and outputs.referring(seen) == []
-    assert not outputs.panoptic(seen).regions.any() and not outputs.foreground(seen).likely.any()
-    assert all(one.score == 0 and np.isfinite(one.box_xyxy).all() for one in outputs.boxes(seen))
-    assert outputs.semantic(seen).labels.shape == (40, 40)
+    (seen,) = postprocess.predictions(decoded, batch, [["a", "b"]])
+    assert postprocess.instances(seen) == [] and postprocess.referring(seen) == []
+    assert not postprocess.panoptic(seen).regions.any() and not postprocess.foreground(seen).likely.any()
+    assert all(one.score == 0 and np.isfinite(one.box_xyxy).all() for one in postprocess.boxes(seen))
+    assert postprocess.semantic(seen).labels.shape == (40, 40)

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from toys import gallery
 
-from synthgen.networks.mqformer.text_encoder import TextEncoder
+from synthgen.checkpoints.checkpoint import read, save
+from synthgen.evaluation.metrics import Found
+from synthgen.evaluation.predictor import Predicted, draw
+from synthgen.models.mqformer.text_encoder import TextEncoder
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
-from synthgen.train.checkpoint import read, save
-from synthgen.train.metrics import Found
-from synthgen.train.predict import Predicted, draw
 
 OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--threshold", "0.3")
 
@@ -112,14 +112,14 @@ def test_images_of_any_shape(synthgen, size):
 
 def test_words_stand_in_the_picture_as_they_were_asked_for(monkeypatch):
     drawn = []
-    monkeypatch.setattr("synthgen.train.predict.picture", lambda image, marks, *_: drawn.extend(marks))
+    monkeypatch.setattr("synthgen.evaluation.predictor.picture", lambda image, marks, *_: drawn.extend(marks))
     found = [Found(0, score, (0.0, 0.0, 4.0, 4.0), None, 0) for score in (0.254, 1.0)]
     draw(np.zeros((8, 8, 3), np.uint8), found, ["a 10.5 cm ruler"])
     assert [mark.words for mark in drawn] == ["a 10.5 cm ruler .25", "a 10.5 cm ruler 1.00"]
 
 
 def test_a_large_photograph_is_drawn_smaller_and_told_in_its_own_frame(synthgen, monkeypatch):
-    monkeypatch.setattr("synthgen.train.predict._LONGEST", 60)
+    monkeypatch.setattr("synthgen.evaluation.predictor._LONGEST", 60)
     code, told = synthgen("predict", "photos/1.png", "ball", *OPTIONS)
     assert code == 0, told
     assert said("1")["found"][0]["segmentation"]["size"] == [72, 120]
@@ -202,7 +202,7 @@ def test_what_has_no_mask_is_not_what_a_lower_threshold_shows():
 def test_long_prompts_are_cut_where_people_read_and_nowhere_else(synthgen, monkeypatch):
     prompt = "the dog that " + "barked " * 700
     drawn = []
-    monkeypatch.setattr("synthgen.train.predict.picture", lambda image, marks, *_: drawn.extend(marks) or image)
+    monkeypatch.setattr("synthgen.evaluation.predictor.picture", lambda image, marks, *_: drawn.extend(marks) or image)
     code, told = synthgen("predict", "photos/1.png", prompt, *OPTIONS)
     assert code == 0 and len(said("1")["found"]) > 3 and said("1")["found"][0]["text"] == prompt.strip()
     assert max(map(len, told.splitlines())) < 100 and "  the dog that barked barked " in told
@@ -268,7 +268,7 @@ def test_nothing_of_a_strangers_checkpoint_is_executed(synthgen):
 
 _LARGE = """
 import resource, torch
-from synthgen.train import outputs
+from synthgen.training import outputs
 torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
 logits = torch.randn(400, 150, generator=rng)

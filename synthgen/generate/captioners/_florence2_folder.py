@@ -29,7 +29,7 @@ from synthgen.generate.captioners._florence2_words import (
     read_json,
     tokenizer_of,
 )
-from synthgen.networks.checkpoint import read_weights
+from synthgen.models.checkpoint_reader import read_weights
 from synthgen.weights import sha256_of
 
 #: What to type for the published weights.

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._colours import colour_of
-from synthgen.language.agreement import agrees, is_a, names
-from synthgen.language.nouns import with_article
 from synthgen.records.geometry import box_iou
 from synthgen.records.sample import Caption
+from synthgen.text.agreement import agrees, is_a, names
+from synthgen.text.plurals import with_article
 
 #: Boxes of one category with at least this IoU are taken for one object.
 SAME = 0.7

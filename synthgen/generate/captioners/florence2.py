@@ -33,8 +33,8 @@ from synthgen.devices import PRECISIONS, Portions, check_options, device_of, fre
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._florence2_folder import digest_of, folder_of, load
-from synthgen.language.phrases import clean, gist
 from synthgen.records.sample import Caption
+from synthgen.text.phrases import clean, gist
 
 #: As in the authors' own examples.
 NO_REPEAT_NGRAM = 3

@@ -24,16 +24,16 @@ from torch import Tensor
 from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
-from synthgen.networks.checkpoint import MoreThanWeightsError
-from synthgen.networks.ofa.beam import BeamSettings, Hypothesis, describe
-from synthgen.networks.ofa.folder import FETCH_WORDS, WEIGHTS, WORDS, lacking_words, side_of, weights_in
-from synthgen.networks.ofa.folder import read as read_checkpoint
-from synthgen.networks.ofa.model import Ofa, Places, set_precision
-from synthgen.networks.ofa.positions import LONGEST
-from synthgen.networks.ofa.preprocess import box_bins, resize, to_pixels
-from synthgen.networks.ofa.resnet import STRIDE
-from synthgen.networks.ofa.tokenizer import OfaTokenizer, clean
-from synthgen.networks.ofa.weights import from_weights, name_of, numbers_of
+from synthgen.models.checkpoint_reader import MoreThanWeightsError
+from synthgen.models.ofa.beam import BeamSettings, Hypothesis, describe
+from synthgen.models.ofa.checkpoint_folder import FETCH_WORDS, WEIGHTS, WORDS, lacking_words, side_of, weights_in
+from synthgen.models.ofa.checkpoint_folder import read as read_checkpoint
+from synthgen.models.ofa.model import Ofa, Places, set_precision
+from synthgen.models.ofa.position_bias import LONGEST
+from synthgen.models.ofa.preprocess import box_bins, resize, to_pixels
+from synthgen.models.ofa.resnet import STRIDE
+from synthgen.models.ofa.tokenizer import OfaTokenizer, clean
+from synthgen.models.ofa.weights import from_weights, name_of, numbers_of
 from synthgen.records.sample import Caption
 from synthgen.weights import sha256_of
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from synthgen.devices import Portions
 from synthgen.generate.segmenters import MaskPrediction
 from synthgen.generate.segmenters._sam_zoom import Crop, crops_for
-from synthgen.networks.sam_forward import decode, encode, resize, to_model_frame, to_original_size, to_pixels
-from synthgen.networks.sam_masks import run_edges, settle
+from synthgen.models.sam_forward import decode, encode, resize, to_model_frame, to_original_size, to_pixels
+from synthgen.models.sam_masks import run_edges, settle
 from synthgen.records.geometry import encode_edges
 
 #: Logits at full resolution that exist at once, 4 bytes each. One mask of a huge photograph may be more.

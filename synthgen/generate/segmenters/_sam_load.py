@@ -15,10 +15,10 @@ from segment_anything.modeling import Sam
 from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib, one_of
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters._sam import SamSegmenter
-from synthgen.networks.checkpoint import load_state_dict
-from synthgen.networks.hq_sam import build_hq_sam
-from synthgen.networks.sam import build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
-from synthgen.networks.sam_attention import use_sdpa
+from synthgen.models.checkpoint_reader import load_state_dict
+from synthgen.models.hq_sam import build_hq_sam
+from synthgen.models.sam import build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
+from synthgen.models.sam_attention import use_sdpa
 from synthgen.records.geometry import rle_area, rle_iou
 from synthgen.weights import Published, fetch, sha256_of
 

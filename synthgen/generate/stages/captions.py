@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
-from synthgen.language.agreement import agrees, names
-from synthgen.language.nouns import singular
-from synthgen.language.phrases import clean, gist, holds, repeats, words
 from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
 from synthgen.records.sample import NOT_PROMPTED, Annotation, Caption, Sample
+from synthgen.text.agreement import agrees, names
+from synthgen.text.phrases import clean, gist, holds, repeats, words
+from synthgen.text.plurals import singular
 
 #: Where the stage's plugins stand.
 SHELF = "generate.captioners"

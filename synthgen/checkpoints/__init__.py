@@ -1,0 +1,1 @@
+"""Checkpoint files, and networks built from a manifest or a checkpoint."""

@@ -1,0 +1,202 @@
+"""The commands that run a job over a layer: masks, captions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from synthgen.cli import options as opt
+from synthgen.cli.terminal import bar, say
+
+
+def masks(
+    dataset: opt.Dataset,
+    segmenter: opt.Segmenter = "grabcut",
+    name: opt.Name = None,
+    split: opt.Split = None,
+    annotations: opt.Annotations = None,
+    images: opt.Images = None,
+    data: opt.Data = opt.DATA,
+    store: opt.Store = opt.STORE,
+    reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
+    layer: Annotated[str, typer.Option(help="Layer to write")] = "masks",
+    variant: opt.Variant = None,
+    checkpoint: opt.Checkpoint = None,
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    compile: opt.Compile = None,
+    batch_size: opt.BatchSize = None,
+    multimask: opt.Multimask = None,
+    zoom: opt.Zoom = None,
+    option: opt.Options = None,
+    part: opt.Part = "0/1",
+    limit: opt.Limit = None,
+    engine: opt.Engine = opt.EngineName.LOCAL,
+    workers: opt.Workers = None,
+    gpus_per_worker: opt.GpusPerWorker = None,
+    max_error_share: opt.MaxErrorShare = 0.05,
+    retry_failed: opt.RetryFailed = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Draw a mask for every box.
+
+    The options from --variant to --zoom are those of sam and hq_sam.
+
+    Kill it at any moment and type the same command again: what is committed stays, and the result is that of a run
+    undisturbed; byte for byte on the same kind of device, with the same batch size and threads. Exit code 0: all done;
+    1: some shards failed and are named; 2: something for you to mend, said in a sentence; 130: stopped by Ctrl-C.
+
+    \b
+    Examples:
+      synthgen masks --dataset coco-json --annotations boxes.json --images photos/
+      synthgen masks --dataset objects365 --segmenter sam --precision bf16
+    """
+    from synthgen.generate import dataset_spec
+
+    given = dataset_spec.resolve(dataset, name, split, data, annotations, images)
+    job = dataset_spec.job(
+        given,
+        store,
+        stage="masks",
+        plugin=segmenter,
+        options=dataset_spec.options(
+            option or [],
+            variant=variant,
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            compile=compile,
+            batch_size=batch_size,
+            multimask=multimask,
+            zoom=zoom,
+        ),
+        reads=reads,
+        layer=layer,
+        max_error_share=max_error_share,
+        retry_failed=retry_failed,
+    )
+    placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    _do(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+
+
+def captions(
+    dataset: opt.Dataset,
+    captioner: opt.Captioner = "attributes",
+    name: opt.Name = None,
+    split: opt.Split = None,
+    annotations: opt.Annotations = None,
+    images: opt.Images = None,
+    data: opt.Data = opt.DATA,
+    store: opt.Store = opt.STORE,
+    reads: Annotated[
+        str | None,
+        typer.Option(help="Layer whose boxes are captioned (default: masks if it is there, else annotations)"),
+    ] = None,
+    layer: Annotated[str, typer.Option(help="Layer to write")] = "captions",
+    top_k: opt.TopK = 5,
+    min_score: opt.MinScore = None,
+    forbidden: opt.Forbidden = "",
+    checkpoint: opt.CaptionerCheckpoint = None,
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    batch_size: opt.BatchSize = None,
+    num_beams: opt.NumBeams = None,
+    max_length: opt.MaxLength = None,
+    option: opt.Options = None,
+    part: opt.Part = "0/1",
+    limit: opt.Limit = None,
+    engine: opt.Engine = opt.EngineName.LOCAL,
+    workers: opt.Workers = None,
+    gpus_per_worker: opt.GpusPerWorker = None,
+    max_error_share: opt.MaxErrorShare = 0.05,
+    retry_failed: opt.RetryFailed = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Write captions for every box.
+
+    The options from --checkpoint to --max-length are those of captioners with weights. Captions by people that are
+    there already are kept, and stand first. Nothing is dropped for its score or its words: each caption carries the
+    reasons why a reader may not want it.
+
+    Kill it and type the same command again, as with `masks`; the exit codes are the same, too.
+
+    \b
+    Examples:
+      synthgen captions --dataset coco-json --annotations boxes.json --images photos/
+      synthgen captions --dataset objects365 --reads masks --forbidden words.txt
+    """
+    from synthgen.generate import dataset_spec
+
+    given = dataset_spec.resolve(dataset, name, split, data, annotations, images)
+    job = dataset_spec.job(
+        given,
+        store,
+        stage="captions",
+        plugin=captioner,
+        options=dataset_spec.options(
+            option or [],
+            checkpoint=checkpoint,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            num_beams=num_beams,
+            max_length=max_length,
+        ),
+        stage_options={"top_k": top_k, "min_score": min_score, "forbidden": forbidden},
+        reads=reads or dataset_spec.reads(given, store, layer, rather="masks"),
+        layer=layer,
+        max_error_share=max_error_share,
+        retry_failed=retry_failed,
+    )
+    placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    _do(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+
+
+def _engine(name: opt.EngineName) -> Any:
+    """Return the function that makes shards; see `synthgen.generate.engine`."""
+    if name == opt.EngineName.RAY:
+        from synthgen.cluster.engine import on_cluster
+
+        return on_cluster
+    from synthgen.generate.engine import in_process
+
+    return in_process
+
+
+def _do(
+    engine: opt.EngineName,
+    given: Any,
+    job: Any,
+    *,
+    part: str,
+    limit: int | None,
+    placement: dict[str, Any],
+    dry_run: bool,
+) -> None:
+    """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
+    from synthgen.cli import messages
+    from synthgen.generate import dataset_spec
+    from synthgen.generate.run import run, shards_to_do
+
+    make = _engine(engine)  # first: where Ray is not installed, nothing is done
+    if not dry_run:
+        dataset_spec.ready(given, job, bar=bar)
+    elif first := dataset_spec.missing(given, job):
+        say(first)
+        return
+    some = dataset_spec.part(part)
+    shards = shards_to_do(job, part=some, limit=limit, dry_run=dry_run)
+    say(*messages.plan(job, shards))
+    if dry_run or not shards:
+        return
+    with bar(job.layer, messages.images_in(job, shards), "images") as done:
+        chances = iter(range(messages.MOST_ERRORS))
+
+        def told(report: Any) -> None:
+            if report.error is not None and next(chances, None) is not None:
+                done.tell(f"failed: {report.error}")
+
+        tally = run(job, shards, make, part=some, placement=placement, on_images=done.advance, on_report=told)
+    say(*messages.result(job, tally))
+    raise typer.Exit(1 if tally.errors else 0)

@@ -1,0 +1,192 @@
+"""The commands around a network: train, evaluate, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from synthgen.cli import options as opt
+from synthgen.cli.terminal import bar, say
+from synthgen.errors import SynthgenError
+
+Manifest = Annotated[Path, typer.Option(readable=False, help="A YAML file, see manifests/")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps")]
+Readers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that read images, of each training process (default: the manifest's)"),
+]
+Checkpoint = Annotated[Path, typer.Option(readable=False, help="A file that training wrote, such as runs/NAME/best.pt")]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FOLDER", help="Where the text encoder lies, if not where it lay in training"),
+]
+Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="bf16 is several times as fast on a GPU")]
+Short = Annotated[
+    int | None,
+    typer.Option(
+        min=32,
+        max=8192,
+        help="The network sees images with their shorter side at so many pixels (default: the manifest's)",
+    ),
+]
+Long = Annotated[int | None, typer.Option(min=32, max=8192, help="... and their longer side at so many at most")]
+
+
+def train(
+    manifest: Manifest,
+    out: Annotated[
+        Path | None, typer.Option(readable=False, help="Folder of the run (default: runs/ and the manifest's name)")
+    ] = None,
+    store: opt.ManifestStore = None,
+    device: Device = "auto",
+    readers: Readers = None,
+    engine: opt.Engine = opt.EngineName.LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --engine ray: so many processes train (default: as many as find a GPU, else a CPU)"
+        ),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="With --engine ray: 0 or 1 (default: 1, if there are any)")
+    ] = None,
+) -> None:
+    """Train what a manifest describes, and evaluate it.
+
+    The manifest is checked first, as `synthgen check` does. Kill it at any moment and type the same command again: it
+    goes on from its last checkpoint, and learns what it would have learned undisturbed; bit for bit in one process on
+    a CPU.
+
+    \b
+    Examples:
+      synthgen train --manifest demo/learn.yaml
+      torchrun --nproc-per-node 8 -m synthgen train --manifest manifests/mqformer_full.yaml
+    """
+    own: dict[str, Any] = {"out": out, "store": store, "device": device, "bar": bar}
+    if engine == opt.EngineName.RAY:
+        from synthgen.cluster.trainer import train_on_cluster
+
+        done = train_on_cluster(manifest, readers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own)
+    elif workers is not None or gpus_per_worker is not None:
+        flag = "--workers" if workers is not None else "--gpus-per-worker"
+        raise SynthgenError(
+            f"{flag} needs Ray; add `--engine ray`, or without it start as many processes as there are GPUs: "
+            "`torchrun --nproc-per-node N -m synthgen train`"
+        )
+    else:
+        from synthgen.devices import memory_told
+        from synthgen.training import trainer
+
+        with memory_told(
+            "raise schedule.accumulate or say schedule.checkpointing: true, or lower augment.size (another --out)"
+        ):
+            done = trainer.train(manifest, workers=readers, **own)
+    if done.is_first:
+        say(*done.lines())
+
+
+def ablate(
+    manifest: Manifest,
+    seeds: Annotated[int, typer.Option(min=1, help="So many trainings of each arm")] = 3,
+    out: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Folder of all runs (default: ablations/ and the manifest's name)"),
+    ] = None,
+    store: opt.ManifestStore = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="Leave out this source instead of all synthetic ones; repeatable"),
+    ] = None,
+    device: Device = "auto",
+    readers: Readers = None,
+) -> None:
+    """Does synthetic data pay, here, for me? Train with and without it, from a few seeds, and compare.
+
+    Synthetic is a source that learns from masks or captions by machines. Both arms learn as many steps of as many
+    images. Kill it and type the same command again: trainings that have ended are not done again. Each is an ordinary
+    run below --out, beside its manifest, and may as well be trained elsewhere.
+
+    \b
+    Example:
+      synthgen ablate --manifest manifests/mqformer_full.yaml --seeds 5
+    """
+    from synthgen.training.ablation import ablate as compare
+
+    done = compare(
+        manifest, seeds=seeds, out=out, store=store, without=without or (), device=device, readers=readers, bar=bar,
+        tell=say,
+    )  # fmt: skip
+    if done.is_first:
+        say("", *done.lines())
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    out: Annotated[
+        Path | None, typer.Option(readable=False, help="The JSON to write (default: beside the checkpoint)")
+    ] = None,
+    store: opt.ManifestStore = None,
+    text_encoder: TextEncoder = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once")] = 1,
+    readers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
+    short: Short = None,
+    long: Long = None,
+) -> None:
+    """Measure a checkpoint on the layers of a manifest's `eval:`.
+
+    Mask and box AP, PQ, mIoU, cIoU, maxF, and of a captioner CIDEr and token F1, each as its task has it and as its
+    reference implementation reckons it, in percent; and by which kind of query things and stuff were found. Under
+    torchrun each process measures a part. The exit code is 1 if a layer has no image that could be measured.
+
+    \b
+    Example:
+      synthgen evaluate --checkpoint runs/mqformer_full/best.pt --manifest manifests/seginw.yaml
+    """
+    from synthgen.devices import check_options
+    from synthgen.evaluation import results
+    from synthgen.evaluation.evaluate import run
+
+    check_options(device, precision, batch_size)
+    found, path = run(
+        checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
+        batch_size=batch_size, workers=readers, short=short, long=long, bar=bar,
+    )  # fmt: skip
+    if path is not None:
+        say(*results.lines(found), "", f"in full: {path}")
+    raise typer.Exit(0 if all(one.images for one in found) else 1)
+
+
+def predict(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", readable=False, help="A photograph")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to find (default: all names that it learned)")
+    ] = None,
+    *,
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(readable=False, help="Folder of the picture and the JSON")] = Path("predictions"),
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Scores below it are left out")] = 0.25,
+    text_encoder: TextEncoder = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    short: Short = None,
+    long: Long = None,
+) -> None:
+    """Find what prompts name in a photograph: drawn into it, and as JSON with masks, boxes and scores.
+
+    \b
+    Examples:
+      synthgen predict photo.jpg "left horse" --checkpoint runs/mqformer_full/best.pt
+      synthgen predict photo.jpg --checkpoint runs/mqformer_full/best.pt
+    """
+    from synthgen.evaluation import predictor as network
+
+    done = network.predict(
+        image, prompts or (), checkpoint, out=out, threshold=threshold, text_encoder=text_encoder, device=device,
+        precision=precision, short=short, long=long,
+    )  # fmt: skip
+    say(*done.lines(threshold))

@@ -1,0 +1,1 @@
+"""Shards to training batches: manifest, mixture, tasks, transforms, collate, loaders."""

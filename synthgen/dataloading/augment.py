@@ -1,0 +1,241 @@
+"""How a view of an image is drawn: from a kind, the manifest's values and a random generator to plain data.
+
+Four kinds, named by the tasks:
+
+    jitter      large-scale jitter of Mask DINO and Mask2Former (detectron2's `ResizeScale` and `FixedSizeCrop`): the
+                longer side becomes 0.1 to 2.0 times 1024 pixels; of what is larger than 1024 x 1024 a random part is
+                seen. Ours: a part is drawn for each axis; detectron2 uses one number for both.
+    semantic    Mask2Former's and Mask DINO's ADE20K: the shorter side becomes 512 times 0.5, 0.6, ..., 2.0, the longer
+                at most 2048; a random part of 512 x 512; SSD's colours.
+    whole       referring: "as instance, without random crop" (MQ-Former). Nothing of the image is lost, so the scale
+                of the jitter ends at 1.0; it begins at 0.5 (ours), since a phrase about a person's shoe is not to be
+                learned from 100 pixels. A COCO image is seen with its shorter side at 384 to 768.
+    foreground  InSPyReNet's: stretched to 384 x 384; at even chances scaled by 0.75 to 1.25 about the middle, and
+                turned by up to 10 degrees; contrast, sharpness and brightness each at even chances raised by up to a
+                tenth, in any order. Ours: a view that was made smaller lies at the top left, as all padding here is
+                right and bottom (theirs: in the middle of black); what a turn brings in from outside the window is the
+                image where that goes on, and otherwise padding colour and ignored (theirs: black, and background);
+                angles are no whole numbers.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+KINDS = ("jitter", "semantic", "whole", "foreground")
+
+#: detectron2's `RandomCrop_CategoryAreaConstraint` gives up after so many parts.
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """What a manifest's `augment:` may set; the defaults are the reference's, or said to be ours.
+
+    Attributes:
+        flip: the chance of a mirrored view, where no text of an object forbids it; all kinds.
+        size: side of the square that a jittered or whole view lies in, in pixels.
+        scale: of the jitter: the longer side, in units of `size`.
+        whole_scale: the same of whole views; at most 1, or a part would be lost.
+        crop_semantic: side of the square that a semantic view lies in, in pixels.
+        semantic_scale: the shorter side, in units of `crop_semantic`; drawn in steps of a tenth.
+        semantic_long: what the longer side may be, in pixels.
+        max_category_area: no category is to cover more of a semantic view's labelled pixels, if ten tries find such a
+            part; 1 = never mind (the reference's value).
+        semantic_colours: SSD's colours for semantic views.
+        foreground_size: side of the square that a foreground view lies in, in pixels.
+        foreground_scale: what it is scaled by.
+        foreground_degrees: how far it is turned at most, either way.
+        foreground_enhance: how much contrast, sharpness and brightness are raised at most.
+    """
+
+    flip: float = 0.5
+    size: int = 1024
+    scale: tuple[float, float] = (0.1, 2.0)
+    whole_scale: tuple[float, float] = (0.5, 1.0)
+    crop_semantic: int = 512
+    semantic_scale: tuple[float, float] = (0.5, 2.0)
+    semantic_long: int = 2048
+    max_category_area: float = 1.0
+    semantic_colours: bool = True
+    foreground_size: int = 384
+    foreground_scale: tuple[float, float] = (0.75, 1.25)
+    foreground_degrees: float = 10.0
+    foreground_enhance: float = 0.1
+
+    #: Where a manifest is typed, an unknown key is a mistake and not a remark, and a text is no number.
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: what is out of its range, all of it."""
+        wrong = [
+            f"{name} should be {low} to {high}, got {value}"
+            for name, low, high in _RANGES
+            for value in [getattr(self, name)]
+            if not low <= value <= high
+        ]
+        for name, high in (("scale", 16.0), ("whole_scale", 1.0), ("semantic_scale", 16.0), ("foreground_scale", 16.0)):
+            least, most = getattr(self, name)
+            if not 0.01 <= least <= most <= high:
+                wrong.append(f"{name} should be two numbers, the smaller first, of 0.01 to {high}, got {least}, {most}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("flip", 0, 1),
+    ("size", 16, 8192),
+    ("crop_semantic", 16, 8192),
+    ("semantic_long", 16, 32768),
+    ("max_category_area", 0.01, 1),
+    ("foreground_size", 16, 8192),
+    ("foreground_degrees", 0, 180),
+    ("foreground_enhance", 0, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How an image is looked at. In this order: mirrored, resized, a window of it turned, coloured, padded.
+
+    Attributes:
+        resized: (height, width) of the whole image after resizing, in pixels; the frame of the window.
+        top, left: of the window.
+        size: (height, width) of the window: what is seen.
+        canvas: (height, width) with padding, which is right and bottom.
+        flip: mirrored, left and right exchanged.
+        degrees: counter-clockwise about the window's middle; the window stays.
+        colours: steps of `synthgen.dataloading.color_jitter`, in order: (name, amount).
+        bicubic: resized by that filter instead of the bilinear one.
+    """
+
+    resized: tuple[int, int]
+    top: int
+    left: int
+    size: tuple[int, int]
+    canvas: tuple[int, int]
+    flip: bool = False
+    degrees: float = 0.0
+    colours: tuple[tuple[str, float], ...] = ()
+    bicubic: bool = False
+
+
+def draw(
+    kind: str,
+    size: tuple[int, int],
+    augment: Augment,
+    rng: random.Random,
+    *,
+    may_flip: bool = True,
+    categories: NDArray[np.int32] | None = None,
+) -> View:
+    """Draw a view of an image.
+
+    Args:
+        kind: one of `KINDS`.
+        size: (height, width) of the image.
+        may_flip: False = its texts forbid mirroring.
+        categories: int32 [height, width], which category each pixel shows, 0 = none; for `max_category_area` only.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    flip = rng.random() < augment.flip and may_flip
+    if kind == "jitter":
+        resized = _fitted(size, augment.size * rng.uniform(*augment.scale))
+        return _part(resized, augment.size, rng, flip)
+    if kind == "whole":
+        resized = _fitted(size, augment.size * rng.uniform(*augment.whole_scale))
+        return _part(resized, augment.size, rng, flip)
+    if kind == "semantic":
+        return _semantic(size, augment, rng, flip, categories)
+    if kind == "foreground":
+        return _foreground(augment, rng, flip)
+    raise ValueError(f"no kind of augmentation named '{kind}' (have: {', '.join(KINDS)})")
+
+
+def whole_view(size: tuple[int, int], *, short: int, long: int) -> View:
+    """The whole image with its shorter side at `short` pixels and the longer at most at `long`; no padding."""
+    resized = _shortest_edge(size, short, long)
+    return View(resized, top=0, left=0, size=resized, canvas=resized)
+
+
+def square_view(side: int) -> View:
+    """The whole image stretched to a square, as OFA is shown it."""
+    return View((side, side), top=0, left=0, size=(side, side), canvas=(side, side), bicubic=True)
+
+
+def _fitted(size: tuple[int, int], side: float) -> tuple[int, int]:
+    """(height, width) that fits into a square of `side` pixels, aspect kept; as detectron2's `ResizeScale` rounds."""
+    scale = min(side / size[0], side / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _shortest_edge(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """(height, width) as detectron2's `ResizeShortestEdge` rounds it; a side is at least one pixel."""
+    height, width = size
+    scale = short / min(height, width)
+    new = (float(short), scale * width) if height < width else (scale * height, float(short))
+    shrink = long / max(new) if max(new) > long else 1.0
+    return max(1, int(new[0] * shrink + 0.5)), max(1, int(new[1] * shrink + 0.5))
+
+
+def _part(resized: tuple[int, int], side: int, rng: random.Random, flip: bool) -> View:
+    """A random part of at most `side` x `side` pixels, padded to that."""
+    seen = min(resized[0], side), min(resized[1], side)
+    top, left = rng.randint(0, resized[0] - seen[0]), rng.randint(0, resized[1] - seen[1])
+    return View(resized, top, left, seen, canvas=(side, side), flip=flip)
+
+
+def _semantic(
+    size: tuple[int, int], augment: Augment, rng: random.Random, flip: bool, categories: NDArray[np.int32] | None
+) -> View:
+    least, most = (round(10 * scale) for scale in augment.semantic_scale)
+    short = max(1, rng.randint(least, most) * augment.crop_semantic // 10)
+    resized = _shortest_edge(size, short, augment.semantic_long)
+    view = _part(resized, augment.crop_semantic, rng, flip)
+    if categories is not None and augment.max_category_area < 1:
+        for _ in range(_TRIES - 1):
+            if _varied(view, categories, augment.max_category_area):
+                break
+            view = _part(resized, augment.crop_semantic, rng, flip)
+    colours = _ssd_colours(rng) if augment.semantic_colours else ()
+    return View(resized, view.top, view.left, view.size, view.canvas, flip, colours=colours)
+
+
+def _varied(view: View, categories: NDArray[np.int32], most: float) -> bool:
+    """Whether more than one category is seen, and none covers more than `most` of what is labelled."""
+    across = categories[:, ::-1] if view.flip else categories
+    rows, columns = (
+        slice(start * old // new, -(-(start + seen) * old // new))
+        for start, seen, old, new in zip((view.top, view.left), view.size, categories.shape, view.resized, strict=True)
+    )
+    count = np.bincount(across[rows, columns].ravel())[1:]
+    return bool(np.count_nonzero(count) > 1 and count.max() < count.sum() * most)
+
+
+def _ssd_colours(rng: random.Random) -> tuple[tuple[str, float], ...]:
+    """SSD's distortion, as detectron2's PointRend draws it: each step at even chances."""
+    contrast_first = rng.random() < 0.5
+    add, multiply = ("add", rng.uniform(-32, 32)), ("multiply", rng.uniform(0.5, 1.5))
+    rest = [("saturate", rng.uniform(0.5, 1.5)), ("hue", float(rng.randint(-18, 18)))]
+    steps = [add, multiply, *rest] if contrast_first else [add, *rest, multiply]
+    return tuple(step for step in steps if rng.random() < 0.5)
+
+
+def _foreground(augment: Augment, rng: random.Random, flip: bool) -> View:
+    side = augment.foreground_size
+    scaled = max(1, round(side * rng.uniform(*augment.foreground_scale))) if rng.random() < 0.5 else side
+    seen = min(scaled, side)
+    inset = (scaled - seen) // 2
+    degrees = rng.uniform(-1, 1) * augment.foreground_degrees if rng.random() < 0.5 else 0.0
+    names = ["contrast", "sharpen", "multiply"]  # brightness is a factor
+    rng.shuffle(names)
+    steps = ((name, 1 + rng.random() * augment.foreground_enhance) for name in names)
+    colours = tuple(step for step in steps if rng.random() < 0.5)
+    return View((scaled, scaled), inset, inset, (seen, seen), (side, side), flip, degrees, colours)

@@ -1,0 +1,79 @@
+"""Thresholds at reading: "reject is not delete". What fails one keeps its class and its box, and is counted."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+
+from synthgen.dataloading.source_config import Source
+from synthgen.records.sample import Annotation, Caption, Sample
+
+#: The scores of a mask that a source may ask for, in the order in which they are looked at.
+SCORES = ("predicted_iou", "stability_score", "box_iou")
+
+
+def accepted(sample: Sample, source: Source) -> tuple[Sample, Counter[str]]:
+    """The sample without the masks and captions that its source does not want, and why they went.
+
+    A mask that is refused becomes None; its annotation stays. A refused caption is none. What a person drew or wrote
+    passes every score; a machine's that lacks the score asked for is refused, as nobody knows how good it is.
+
+    Returns:
+        The sample, and how many were refused by reason: "mask/no_score", "mask/" and one of `SCORES`; "caption/source",
+        "caption/no_score", "caption/score", "caption/category", "caption/category_unknown" (it was asked to agree, and
+        nobody can tell), and "caption/" with one of the reasons that the source drops.
+    """
+    limits = [(name, least) for name in SCORES if (least := getattr(source, f"min_{name}")) is not None]
+    of_captions = (
+        source.min_caption_score is not None
+        or source.require_category_match
+        or bool(source.drop_reasons)
+        or source.caption_sources is not None
+    )
+    refused: Counter[str] = Counter()
+    if not limits and not of_captions:
+        return sample, refused
+    annotations = []
+    for annotation in sample.annotations:
+        if limits and (reason := _against_mask(annotation, limits)):
+            refused[f"mask/{reason}"] += 1
+            annotation = replace(annotation, segmentation=None)
+        if of_captions and annotation.captions:
+            reasons = [_against_caption(caption, source) for caption in annotation.captions]
+            refused.update(f"caption/{reason}" for reason in reasons if reason)
+            kept = tuple(c for c, reason in zip(annotation.captions, reasons, strict=True) if not reason)
+            annotation = replace(annotation, captions=kept)
+        annotations.append(annotation)
+    return replace(sample, annotations=tuple(annotations)), refused
+
+
+def _against_mask(annotation: Annotation, limits: list[tuple[str, float]]) -> str | None:
+    """Why an annotation's mask is not wanted; None = it is, or there is none."""
+    if annotation.segmentation is None or annotation.mask_source == "human":
+        return None
+    for name, least in limits:
+        score = getattr(annotation, name)
+        if score is None or math.isnan(score):
+            return "no_score"
+        if score < least:
+            return name
+    return None
+
+
+def _against_caption(caption: Caption, source: Source) -> str | None:
+    """Why a caption is not wanted; None = it is."""
+    if source.caption_sources is not None and caption.source not in source.caption_sources:
+        return "source"
+    if reason := next((reason for reason in source.drop_reasons if reason in caption.reasons), None):
+        return reason
+    if caption.source == "human":
+        return None
+    if source.min_caption_score is not None:
+        if caption.score is None or math.isnan(caption.score):
+            return "no_score"
+        if caption.score < source.min_caption_score:
+            return "score"
+    if source.require_category_match and not caption.category_match:
+        return "category" if caption.category_match is False else "category_unknown"
+    return None

@@ -1,0 +1,1 @@
+"""Checks for images that are both trained on and evaluated on."""

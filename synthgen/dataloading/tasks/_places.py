@@ -1,0 +1,193 @@
+"""What all tasks begin and end with: a sample's annotations as places in its image, and places as a Target.
+
+Rules that hold for every task:
+
+- A mask without a pixel is no mask: "reject is not delete", so the box still teaches where and what. A box without
+  area inside the image is no box; the mask's own serves instead. What has neither has no place and teaches nothing,
+  yet its name is no negative: somewhere, somebody saw it.
+- Two annotations of one box, category and mask are one object, the one without a mask included: a segmenter gives both
+  the same. Masks that differ are objects of their own, as are two segments of a panoptic image that fill one box.
+- Crowds, and what has no category where names are learned, are neither positive nor negative: they are ignored, where
+  no target's mask says better.
+- Depictions and mirror images (`fake`, `reflected`) are objects as any other: so their dataset counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.dataloading.tasks import Target
+from synthgen.errors import SynthgenError
+from synthgen.records.geometry import clip_xyxy, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.rle_ops import is_empty, rectangle, subtract, union
+from synthgen.records.sample import Annotation, Rle, Sample
+
+Box = tuple[float, float, float, float]
+
+#: With one of these, a box is none.
+_NO_BOX = frozenset({"degenerate", "outside"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is: one annotation, or several that are one.
+
+    Attributes:
+        annotations: one or more, in the order of their ids.
+        box_xyxy: inside the image, with an area in float32; absolute pixels.
+        mask: with one pixel or more; None = only the box is known.
+        gaps: boxes of those of `annotations` that have no mask, where others have: there the mask may be short.
+        has_own_box: `box_xyxy` is an annotation's, clipped; else it was read off the mask, or is around several.
+    """
+
+    annotations: tuple[Annotation, ...]
+    box_xyxy: Box
+    mask: Rle | None
+    gaps: tuple[Box, ...] = field(default=())
+    has_own_box: bool = False
+
+    @property
+    def category(self) -> str:
+        return self.annotations[0].category
+
+    @property
+    def is_crowd(self) -> bool:
+        return self.annotations[0].iscrowd
+
+    @property
+    def is_thing(self) -> bool:
+        return self.annotations[0].isthing
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether a machine drew the mask into the box, which people gave; not of several places as one."""
+        own = {a.mask_source for a in self.annotations if a.segmentation is not None}
+        return self.mask is not None and self.has_own_box and own.isdisjoint(("human", None))
+
+    @property
+    def is_part(self) -> bool:
+        return "part" in self.annotations[0].flags
+
+
+def places(sample: Sample) -> list[Place]:
+    """A place for each annotation that has one, in the order of ids, whatever order the sample has them in.
+
+    Raises:
+        SynthgenError: the image has no size yet, or a mask is not of the image's size or lies about it.
+    """
+    height, width = sample.height, sample.width
+    if sample.annotations and (height <= 0 or width <= 0):
+        raise SynthgenError(
+            f"image {sample.image_id} ({sample.file_name}) has no size, so its boxes have no frame; "
+            "fill in the size of the image that was read, or train from a layer of masks or captions"
+        )
+    annotations = sorted(sample.annotations, key=lambda annotation: annotation.id)
+    found = []
+    for annotation, box in zip(annotations, _boxes(annotations, height, width), strict=True):
+        mask = _mask(sample, annotation)
+        around = rle_bbox_xyxy(mask) if box is None and mask is not None else box
+        if around is not None:
+            found.append(Place((annotation,), around, mask, has_own_box=box is not None))
+    return found
+
+
+def distinct(found: Iterable[Place]) -> list[Place]:
+    """Places with those that are the same twice joined, in the order of the first of each."""
+    same: dict[tuple[Box, Box, str], dict[Rle | None, list[Place]]] = {}
+    for place in found:
+        of_box = same.setdefault((place.annotations[0].bbox, place.box_xyxy, place.category), {})
+        of_box.setdefault(place.mask, []).append(place)
+    joined = []
+    for of_box in same.values():
+        bare = of_box.pop(None, []) if len(of_box) > 1 else []
+        for group in of_box.values():
+            members = [a for place in (*group, *bare) for a in place.annotations]
+            bare = []
+            joined.append(replace(group[0], annotations=tuple(sorted(members, key=_id))))
+    return sorted(joined, key=lambda place: place.annotations[0].id)
+
+
+def united(members: Sequence[Place]) -> Place:
+    """Several places, one or more, as one: the union of their masks, in the box around all of them."""
+    if len(members) == 1:
+        return members[0]
+    masks = [place.mask for place in members if place.mask is not None]
+    x1, y1, x2, y2 = zip(*(place.box_xyxy for place in members), strict=True)
+    return Place(
+        annotations=tuple(a for place in members for a in place.annotations),
+        box_xyxy=(min(x1), min(y1), max(x2), max(y2)),
+        mask=union(masks) if len(masks) > 1 else next(iter(masks), None),
+        gaps=tuple(place.box_xyxy for place in members if place.mask is None) if masks else (),
+    )
+
+
+def by_category(found: Iterable[Place]) -> list[Place]:
+    """The places of each category as one, in the order of the first of each."""
+    groups: dict[str, list[Place]] = {}
+    for place in found:
+        groups.setdefault(place.category, []).append(place)
+    return [united(group) for group in groups.values()]
+
+
+def region(place: Place, sample: Sample) -> Rle:
+    """The pixels of a place, as far as they are known: its mask, else its box's rectangle."""
+    return place.mask or rectangle(place.box_xyxy, sample.height, sample.width)
+
+
+def gaps(objects: Iterable[Place], sample: Sample) -> list[Rle]:
+    """Where masks of objects may be short, as rectangles."""
+    return [rectangle(box, sample.height, sample.width) for place in objects for box in place.gaps]
+
+
+def target_of(objects: Sequence[Place], names: Sequence[str], texts: tuple[str, ...], ignored: Sequence[Rle]) -> Target:
+    """The Target of places and their names, which are all in `texts`; what is ignored gives way to the masks."""
+    label = {text: index for index, text in enumerate(texts)}
+    masks = tuple(place.mask for place in objects)
+    ignore = subtract(union(ignored), [mask for mask in masks if mask is not None]) if ignored else None
+    return Target(
+        texts=texts,
+        labels=np.array([label[name] for name in names], np.int64),
+        boxes_xyxy=np.array([place.box_xyxy for place in objects], np.float32).reshape(-1, 4),
+        masks=masks,
+        mask_weights=np.ones(len(objects), np.float32),
+        ignore=None if ignore is None or is_empty(ignore) else ignore,
+        annotation_ids=tuple(tuple(a.id for a in place.annotations) for place in objects),
+        prompts=tuple(i for i, place in enumerate(objects) if place.is_prompt),
+    )
+
+
+def _id(annotation: Annotation) -> int:
+    return annotation.id
+
+
+def _boxes(annotations: Sequence[Annotation], height: int, width: int) -> list[Box | None]:
+    """Each annotation's box inside the image; None where it has none with an area."""
+    bbox = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes: NDArray[np.float32] = clip_xyxy(xywh_to_xyxy(bbox), height, width).astype(np.float32)
+    usable = np.isfinite(bbox).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    return [
+        cast(Box, tuple(box)) if there and _NO_BOX.isdisjoint(annotation.flags) else None
+        for annotation, box, there in zip(annotations, boxes.tolist(), usable.tolist(), strict=True)
+    ]
+
+
+def _mask(sample: Sample, annotation: Annotation) -> Rle | None:
+    """An annotation's mask, if it has one with a pixel."""
+    mask, size = annotation.segmentation, (sample.height, sample.width)
+    if mask is None:
+        return None
+    try:
+        if tuple(mask.size) == size:
+            return None if is_empty(mask) else mask
+        wrong = f"a mask of {mask.size[0]} x {mask.size[1]} in an image of {size[0]} x {size[1]}"
+    except SynthgenError as why:
+        wrong = str(why)
+    raise SynthgenError(
+        f"image {sample.image_id} ({sample.file_name}), annotation {annotation.id}: {wrong}; make its layer again"
+    )

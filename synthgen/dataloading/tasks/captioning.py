@@ -1,0 +1,38 @@
+"""Captioning: what somebody said of an object, from the image and the object's box."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.tasks._phrases import phrases
+from synthgen.dataloading.tasks._places import distinct, places, target_of
+from synthgen.dataloading.tasks._texts import MAX_TEXTS
+from synthgen.records.sample import Sample
+
+METRIC = "cider"
+AUGMENTATION = "square"
+
+
+def target(
+    sample: Sample,
+    categories: Sequence[str],  # noqa: ARG001 - a captioner is asked for no names
+    rng: random.Random,
+    *,
+    max_texts: int = MAX_TEXTS,
+) -> Target | None:
+    """One phrase drawn for each object that has some; None: the image has no such object.
+
+    Of more than `max_texts` objects some are drawn. Boxes are the source's own, also where there are masks, as boxes
+    are what a captioner will be asked about; crowds it is never asked about. Two objects may have the same phrase.
+    """
+    found = distinct(place for place in places(sample) if not place.is_crowd)
+    described = [(place, own) for place in found if (own := phrases(place))]
+    if not described:
+        return None
+    drawn = rng.sample(described, min(len(described), max_texts))
+    said = [rng.choice(list(own.values())) for _, own in drawn]
+    made = target_of([place for place, _ in drawn], said, tuple(dict.fromkeys(said)), [])
+    return replace(made, masks=(None,) * len(drawn), prompts=())

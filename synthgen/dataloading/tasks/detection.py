@@ -1,0 +1,23 @@
+"""Detection: every countable thing by itself, as a box, under the name of its category."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.tasks._texts import MAX_TEXTS
+from synthgen.dataloading.tasks._things import things
+from synthgen.records.sample import Sample
+
+METRIC = "box_ap"
+AUGMENTATION = "jitter"
+
+
+def target(
+    sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
+) -> Target | None:
+    """What `instance` learns, of boxes alone: the source's own, also where there are masks. None: it has no thing."""
+    found = things(sample, categories, rng, max_texts)
+    return found and replace(found, masks=(None,) * len(found.masks), prompts=())

@@ -1,0 +1,37 @@
+"""Foreground segmentation: all that stands out, as one object, whatever it is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.tasks._places import gaps, places, target_of, united
+from synthgen.dataloading.tasks._texts import MAX_TEXTS
+from synthgen.records.sample import Sample
+
+METRIC = "maxf"
+AUGMENTATION = "foreground"
+
+#: The one text of every image.
+TEXT = "foreground"
+
+
+def target(
+    sample: Sample,
+    categories: Sequence[str],  # noqa: ARG001 - there is one text, and what it does not name is background
+    rng: random.Random,  # noqa: ARG001 - nothing is drawn
+    *,
+    max_texts: int = MAX_TEXTS,  # noqa: ARG001
+) -> Target | None:
+    """The union of all annotations, crowds included, as one object; where one lacks its mask, its box is ignored.
+
+    An image whose mask is empty, or that has no annotation, teaches absence: no object, and the text. None: what stands
+    out is not known, as an annotation has neither mask nor box, or the sample says that it could not be read.
+    """
+    found = places(sample)
+    if found:
+        objects = [united(found)]
+        return target_of(objects, [TEXT], (TEXT,), gaps(objects, sample))
+    unknown = sample.error is not None or any(a.segmentation is None for a in sample.annotations)
+    return None if unknown else target_of([], [], (TEXT,), [])

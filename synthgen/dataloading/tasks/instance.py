@@ -1,0 +1,21 @@
+"""Instance segmentation: every countable thing by itself, under the name of its category."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.tasks._texts import MAX_TEXTS
+from synthgen.dataloading.tasks._things import things
+from synthgen.records.sample import Sample
+
+METRIC = "ap"
+AUGMENTATION = "jitter"
+
+
+def target(
+    sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
+) -> Target | None:
+    """Things with their masks; one without a usable mask teaches its class and box. None: the image has no thing."""
+    return things(sample, categories, rng, max_texts)

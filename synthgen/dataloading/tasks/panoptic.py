@@ -1,0 +1,34 @@
+"""Panoptic segmentation: things one by one, and all stuff of a category as one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from synthgen.dataloading.tasks import Target
+from synthgen.dataloading.tasks._places import by_category, distinct, gaps, places, region, target_of
+from synthgen.dataloading.tasks._texts import MAX_TEXTS, label_space
+from synthgen.records.sample import Sample
+
+METRIC = "pq"
+AUGMENTATION = "jitter"
+
+
+def target(
+    sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
+) -> Target | None:
+    """Things first, then stuff; None: the image has no segment.
+
+    Pixels of no segment are background for every text, as in Mask2Former's mapper: only crowds are ignored, segments
+    without a name, and where stuff lacks the mask of a part of it. Parts of objects belong to the objects. Masks that
+    overlap, as those of instances do, stay as they are.
+    """
+    found = [place for place in places(sample) if not place.is_part]
+    named = [place for place in found if place.category and not place.is_crowd]
+    objects = distinct(p for p in named if p.is_thing) + by_category(p for p in named if not p.is_thing)
+    if not objects:
+        return None
+    others = [place for place in found if place.is_crowd or not place.category]
+    names = [place.category for place in objects]
+    texts = label_space(set(names), {p.category for p in others}, sample, categories, rng, max_texts)
+    return target_of(objects, names, texts, [*(region(place, sample) for place in others), *gaps(objects, sample)])

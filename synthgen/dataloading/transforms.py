@@ -1,0 +1,295 @@
+"""An image and what it teaches, as the network sees them: pixels, masks, boxes and words moved together.
+
+One geometry for all of them, on pixel centres: pixel x of a view shows the place (x + left + 0.5) * W / w of the
+(mirrored) image, W pixels wide, w after resizing. The image is filtered there, a mask read off the nearest pixel, a box
+moved as two points. So masks are drawn from their run lengths, one after the other, into the view at once: neither
+all of them nor (but in turned views) one of them is ever there in the size of the original.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.dataloading.augment import Augment, View, draw, square_view, whole_view
+from synthgen.dataloading.color_jitter import recolour
+from synthgen.dataloading.tasks import Target
+from synthgen.errors import SynthgenError
+from synthgen.images.resize import resize
+from synthgen.records.geometry import checked_runs, clip_xyxy, decode_mask
+from synthgen.records.sample import Rle
+from synthgen.text.left_right import mirrored
+
+#: A view takes so little of a box, in pixels, that all of it is seen.
+_CUT = 0.5
+
+#: What padding is painted with, and what a turn brings in from outside the image; near the mean that is subtracted.
+PADDING = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One image as the network sees it, and what it teaches; n objects, m of them with a mask.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB; padding, right and bottom, is `PADDING`.
+        texts: the label space; left and right exchanged where the image is mirrored.
+        labels: int64 [n], indices into `texts`.
+        boxes_xyxy: float32 [n, 4], absolute pixels, within `size`; read off the mask (exclusive ends) where there is
+            one, else the source's box moved; that as well where a machine drew the mask into it and all of it is seen.
+        has_mask: bool [n].
+        masks: bool [m, H, W], of the objects that have one, in their order; nothing on padding.
+        mask_weights: float32 [n] in [0, 1].
+        ignore: bool [H, W], where nothing may be learned from the absence of an object; nothing on padding.
+        size: (height, width) without padding.
+        orig_size: (height, width) of the image file.
+        annotation_ids: for each of the n, the ids of its annotations.
+    """
+
+    image: NDArray[np.uint8]
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]
+    has_mask: NDArray[np.bool_]
+    masks: NDArray[np.bool_]
+    mask_weights: NDArray[np.float32]
+    ignore: NDArray[np.bool_]
+    size: tuple[int, int]
+    orig_size: tuple[int, int]
+    annotation_ids: tuple[tuple[int, ...], ...]
+
+
+def train_view(image: NDArray[np.uint8], target: Target, kind: str, augment: Augment, rng: random.Random) -> Example:
+    """A training view, drawn as in `synthgen.dataloading.augment`; mirrored only where the texts of objects allow it.
+
+    Args:
+        image: uint8 [H, W, 3], RGB, the original.
+        kind: the task's `AUGMENTATION`.
+
+    Raises:
+        SynthgenError: a mask is not of the image's size, or its runs are not.
+        ValueError: there is no such kind.
+    """
+    categories = _categories(image.shape[:2], target) if kind == "semantic" and augment.max_category_area < 1 else None
+    may_flip = _mirrored(target) is not None
+    view = draw(kind, image.shape[:2], augment, rng, may_flip=may_flip, categories=categories)
+    return look(image, target, view)
+
+
+def eval_view(image: NDArray[np.uint8], target: Target, *, short: int = 800, long: int = 1333) -> Example:
+    """The whole image with its shorter side at `short` pixels, the longer at most `long`; no padding, no chance.
+
+    What is left of nothing here (a mask of a few pixels in a very large image) is not in the example: predictions are
+    to be measured in the original frame, against the original masks.
+    """
+    return look(image, target, whole_view(image.shape[:2], short=short, long=long))
+
+
+def captioner_view(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
+    """The whole image stretched to a square of `side` pixels, for training and evaluation alike; no chance."""
+    return look(image, target, square_view(side))
+
+
+def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
+    """The view of an image. Objects that it leaves nothing of are dropped: an empty mask, or where there is no mask, a
+    box with a side below one pixel. Texts stay, and are negatives then.
+
+    Raises:
+        SynthgenError: a mask is not of the image's size, or its runs are not.
+        ValueError: the view is mirrored, and a text forbids that.
+    """
+    texts = _mirrored(target) if view.flip else target.texts
+    if texts is None:
+        raise ValueError("a mirrored view of texts whose sides cannot be exchanged")
+    places = _places(image.shape[:2], view)
+    masks = np.zeros((sum(rle is not None for rle in target.masks), *view.canvas), np.bool_)  # untouched, not in memory
+    moved = _moved(target.boxes_xyxy, image.shape[:2], view)
+    boxes = clip_xyxy(moved, *view.size).astype(np.float32)
+    whole = np.zeros(len(boxes), np.bool_)
+    whole[list(target.prompts)] = not view.degrees  # a turned box is around its object no more
+    whole &= (np.abs(moved - boxes).max(axis=1) < _CUT) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1)
+    kept, drawn = [], 0
+    for i, rle in enumerate(target.masks):
+        box = boxes[i] if rle is None else _drawn(rle, places, masks[drawn])
+        if box is None or (rle is None and min(box[2] - box[0], box[3] - box[1]) < 1):
+            continue
+        if not whole[i]:
+            boxes[i] = box
+        kept.append(i)
+        drawn += rle is not None
+    ignore = np.zeros(view.canvas, np.bool_)
+    if target.ignore is not None:
+        _drawn(target.ignore, places, ignore)
+    if places.outside is not None:
+        ignore[: view.size[0], : view.size[1]] |= places.outside
+    return Example(
+        image=_pixels(image, view, places),
+        texts=texts,
+        labels=target.labels[kept],
+        boxes_xyxy=boxes[kept].reshape(-1, 4),
+        has_mask=np.array([target.masks[i] is not None for i in kept], np.bool_),
+        masks=masks[:drawn],
+        mask_weights=target.mask_weights[kept],
+        ignore=ignore,
+        size=view.size,
+        orig_size=(image.shape[0], image.shape[1]),
+        annotation_ids=tuple(target.annotation_ids[i] for i in kept),
+    )
+
+
+def use_one_thread() -> None:
+    """Let OpenCV use no threads in this process: for readers, which are as many as there are cores for them."""
+    cv2.setNumThreads(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Which pixel of the original each pixel of a view, [h, w], shows.
+
+    Attributes:
+        of: (height, width) of the original.
+        rows, columns: int64 [h], [w]; of a turned view both [h, w].
+        outside: bool [h, w], what lies outside the image; None = nothing does, the view is not turned.
+    """
+
+    of: tuple[int, int]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    outside: NDArray[np.bool_] | None = None
+
+
+def _places(size: tuple[int, int], view: View) -> _Places:
+    if not view.degrees:
+        rows, columns = (  # floor((start + i + 0.5) * old / new), in whole numbers
+            (2 * np.arange(start, start + seen) + 1) * old // (2 * new)
+            for start, seen, old, new in zip((view.top, view.left), view.size, size, view.resized, strict=True)
+        )
+        return _Places(size, rows, size[1] - 1 - columns if view.flip else columns)
+    turn = _turn(view)
+    y, x = np.mgrid[: view.size[0], : view.size[1]] + 0.5
+    across, down = (turn[i, 0] * x + turn[i, 1] * y + turn[i, 2] for i in (0, 1))
+    row = np.floor(down * size[0] / view.resized[0]).astype(np.int64)
+    column = np.floor(across * size[1] / view.resized[1]).astype(np.int64)
+    outside = (row < 0) | (row >= size[0]) | (column < 0) | (column >= size[1])
+    row, column = row.clip(0, size[0] - 1), column.clip(0, size[1] - 1)
+    return _Places(size, row, size[1] - 1 - column if view.flip else column, outside)
+
+
+def _turn(view: View) -> NDArray[np.float64]:
+    """float64 [2, 3]: (x, y, 1) of the window, in pixels from its corner -> (x, y) of the mirrored, resized image."""
+    cos, sin = math.cos(math.radians(view.degrees)), math.sin(math.radians(view.degrees))
+    y, x = view.size[0] / 2, view.size[1] / 2
+    across = [cos, -sin, x + view.left - cos * x + sin * y]
+    down = [sin, cos, y + view.top - sin * x - cos * y]
+    return np.array([across, down])
+
+
+def _pixels(image: NDArray[np.uint8], view: View, places: _Places) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] of the canvas."""
+    source = np.asarray(cv2.flip(image, 1), np.uint8) if view.flip else image
+    if places.outside is None:
+        seen = resize(source, view.resized, (view.top, view.left, *view.size), bicubic=view.bicubic)
+    else:
+        centre = np.array(
+            [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
+        )  # OpenCV counts from a pixel's centre, we from its corner
+        turn = (np.linalg.inv(centre) @ np.vstack([_turn(view), [0, 0, 1]]) @ centre)[:2]
+        seen = np.asarray(
+            cv2.warpAffine(
+                resize(source, view.resized),
+                turn,
+                view.size[::-1],
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            ),
+            np.uint8,
+        )
+        seen[places.outside] = PADDING
+    seen = recolour(seen, view.colours)
+    (height, width), canvas = view.size, np.empty((*view.canvas, 3), np.uint8)
+    canvas[:height, :width] = seen
+    canvas[height:] = canvas[:height, width:] = PADDING
+    return canvas
+
+
+def _drawn(rle: Rle, places: _Places, canvas: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
+    """Draw a mask into an empty canvas, bool [H, W]: its tight box (x1, y1, x2, y2), or None where nothing is seen."""
+    if tuple(rle.size) != places.of:
+        raise SynthgenError(f"a mask of {rle.size[0]} x {rle.size[1]} in an image of {places.of[0]} x {places.of[1]}")
+    if places.outside is not None:
+        part = decode_mask(rle)[places.rows, places.columns] & ~places.outside
+        top = left = 0
+    else:
+        found = _part(rle, places)
+        if found is None:
+            return None
+        part, top, left = found
+    down, across = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+    if not down.size:
+        return None
+    canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return (left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1)
+
+
+def _part(rle: Rle, places: _Places) -> tuple[NDArray[np.bool_], int, int] | None:
+    """The part of a view that a mask may be seen in: its pixels, bool [h, w], and where its top left corner lies."""
+    height = rle.size[0]
+    edges = np.cumsum(checked_runs(rle))
+    runs = edges[: edges.size // 2 * 2].reshape(-1, 2)  # of mask: its first place, column * height + row, and its end
+    runs = runs[runs[:, 0] < runs[:, 1]]
+    if not len(runs):
+        return None
+    first, last = runs[:, 0], runs[:, 1] - 1
+    within = (first // height == last // height).all()  # no run goes on in the next column
+    top, bottom = ((first % height).min(), (last % height).max()) if within else (0, height - 1)
+    rows = np.flatnonzero((places.rows >= top) & (places.rows <= bottom))
+    columns = np.flatnonzero((places.columns >= first[0] // height) & (places.columns <= last[-1] // height))
+    if not rows.size or not columns.size:
+        return None
+    # Only the columns that are seen are decoded, and what is seen of a column is copied as a whole.
+    down, across = places.rows[rows], places.columns[columns]
+    start, stop = across.min(), across.max() + 1
+    lengths = np.diff(runs.clip(start * height, stop * height).ravel(), prepend=start * height, append=stop * height)
+    decoded = np.repeat(np.arange(lengths.size, dtype=np.uint8) & 1, lengths).reshape(-1, height)
+    part = cv2.transpose(decoded[across - start, down.min() : down.max() + 1])[down - down.min()]
+    return np.asarray(part).view(np.bool_), int(rows[0]), int(columns[0])
+
+
+def _moved(boxes_xyxy: NDArray[np.float32], size: tuple[int, int], view: View) -> NDArray[np.float64]:
+    """The boxes in the view's frame, beyond it too: float64 [n, 4]; of a turned view, those around the turned boxes."""
+    boxes = boxes_xyxy.astype(np.float64)
+    if view.flip:
+        boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
+    boxes *= np.array([view.resized[1] / size[1], view.resized[0] / size[0]] * 2)
+    if view.degrees:
+        back = np.linalg.inv(np.vstack([_turn(view), [0, 0, 1]]))
+        corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]] @ back[:2, :2].T + back[:2, 2]
+        boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    else:
+        boxes -= np.array([view.left, view.top] * 2)
+    return boxes
+
+
+def _mirrored(target: Target) -> tuple[str, ...] | None:
+    """The texts of the mirror image, None = that of an object cannot be told.
+
+    What is not there, and cannot be told, is not there in the mirror either.
+    """
+    found = [mirrored([text]) for text in target.texts]
+    if any(found[label] is None for label in target.labels.tolist()):
+        return None
+    return tuple(text if new is None else new[0] for text, new in zip(target.texts, found, strict=True))
+
+
+def _categories(size: tuple[int, int], target: Target) -> NDArray[np.int32]:
+    """int32 [H, W]: which label each pixel has, counted from 1; 0 = none."""
+    found = np.zeros(size, np.int32)
+    for label, rle in zip(target.labels, target.masks, strict=True):
+        if rle is not None:
+            found[decode_mask(rle)] = label + 1
+    return found

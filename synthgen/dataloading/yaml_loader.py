@@ -1,0 +1,182 @@
+"""The text of a manifest as plain lists and mappings; a file by a stranger is read as data and can be nothing else.
+
+The dialect is YAML 1.2's, in which `no` is a word and `1e-4` a number. There are no tags, so no text becomes an object
+of Python's, and no anchors, so none becomes larger than it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from synthgen.dataloading.manifest_errors import Mistake, Place
+from synthgen.errors import SynthgenError, printable
+
+#: Manifests are a few kB; what is larger is something else.
+MOST_BYTES = 256 * 1024
+
+#: A manifest has four levels.
+MOST_LEVELS = 16
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of its work only the splitting into events is used
+_ODD = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # is not in YAML's texts
+_WHOLE = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
+_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,4})?")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **{word: float(word.replace(".", "")) for word in (".inf", "+.inf", "-.inf", ".nan", ".NaN")},
+}
+
+
+class Twice:
+    """Stands where a key is said more than once in a mapping: neither of its values is the one that was meant."""
+
+    def __init__(self, lines: list[int]) -> None:
+        self.lines = lines
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds: of str, int, float, bool, None, lists and mappings; and `Twice`.
+
+    Raises:
+        SynthgenError: there is no such file, or it is no such YAML; nothing of it was executed.
+    """
+    text = _text(path)
+    try:
+        found = _build(yaml.parse(text, Loader=_LOADER), path)
+    except yaml.MarkedYAMLError as why:
+        mark = why.problem_mark
+        line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "some line"
+        problem = why.problem or why.context or "it makes no sense"
+        if "'\\t'" in problem or "tab character" in problem:
+            problem = "it is indented by a tab"
+        remedy = "use blanks" if problem.endswith("a tab") else "mend it there"
+        raise SynthgenError(f"{path} is no YAML at {line}: {problem}; {remedy}") from None
+    except yaml.YAMLError as why:
+        raise SynthgenError(f"{path} is no YAML ({printable(str(why).splitlines()[0])}); mend it") from None
+    if not isinstance(found, dict):
+        what = "empty" if found is None else "a list" if isinstance(found, list) else "a single value"
+        raise SynthgenError(f"{path} is {what}, and a manifest is a mapping of keys such as name: and mixture:")
+    return found
+
+
+def take_twice(value: Any, at: Place) -> Iterator[Mistake]:
+    """Take out, and tell, every key that is said more than once."""
+    places = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    for key, inner in places:
+        if isinstance(inner, Twice):
+            del value[key]
+            lines = sorted(set(inner.lines))
+            where = f"line{'s' * (len(lines) > 1)} {' and '.join(map(str, lines))}"
+            yield Mistake((*at, key), f"said {len(inner.lines)} times, in {where}; leave one of them")
+        else:
+            yield from take_twice(inner, (*at, key))
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else None
+        raise SynthgenError(f"{path} {what}; name a manifest" if what else f"no manifest {path}; check its name")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check its permissions") from None
+    if len(data) > MOST_BYTES:
+        raise SynthgenError(f"{path} is larger than {MOST_BYTES // 1024} KiB and is no manifest; name another file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as why:
+        raise SynthgenError(f"{path} is no text in UTF-8 (byte {why.start:,}); save it as such") from None
+    if odd := _ODD.search(text):
+        _refuse_odd(path, text.count("\n", 0, odd.start()) + 1)
+    return text
+
+
+def _refuse_odd(path: Path, line: int) -> NoReturn:
+    raise SynthgenError(f"{path} holds a control character in line {line}, as no name does; take it out")
+
+
+def _build(events: Any, path: Path) -> Any:
+    """Put events together without recursion. Each level is (a list, or a mapping with the lines of its keys; its key).
+
+    A mapping's next event is a key where the key kept is None, else that key's value.
+    """
+    levels: list[tuple[Any, dict[str, list[int]]]] = []
+    keys: list[str | None] = []
+    root: Any = None
+    documents = 0
+    for event in events:
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise SynthgenError(f"{path} holds a second document at line {line}; a manifest is one: take out '---'")
+            continue
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise SynthgenError(
+                f"{path} has an anchor or alias (&{event.anchor}) in line {line}, and a manifest has none; "
+                "write the value out"
+            )
+        if isinstance(event, yaml.NodeEvent) and (tag := getattr(event, "tag", None)) not in (None, "!"):
+            raise SynthgenError(
+                f"{path} has a tag ({printable(tag)[:100]}) in line {line}, and a manifest holds plain values only; "
+                "take it out"
+            )
+        if isinstance(event, yaml.CollectionEndEvent):
+            levels.pop()
+            keys.pop()
+            continue
+        if isinstance(event, yaml.ScalarEvent):
+            if _ODD.search(event.value):  # spelt "\0"
+                _refuse_odd(path, line)
+            value = _scalar(event.value, event.implicit[0])
+        elif isinstance(event, yaml.CollectionStartEvent):
+            value = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+        else:
+            continue
+        if levels and isinstance(levels[-1][0], dict) and keys[-1] is None:
+            if not isinstance(event, yaml.ScalarEvent):
+                raise SynthgenError(f"{path} has a list or a mapping as a key in line {line}; a key is a word")
+            keys[-1] = event.value
+            levels[-1][1].setdefault(event.value, []).append(line)
+            continue
+        if levels:
+            _put(levels[-1], keys, value)
+        else:
+            root = value
+        if isinstance(event, yaml.CollectionStartEvent):
+            levels.append((value, {}))
+            keys.append(None)
+            if len(levels) > MOST_LEVELS:
+                raise SynthgenError(f"{path} is nested {MOST_LEVELS} levels deep at line {line}; a manifest has four")
+    return root
+
+
+def _put(level: tuple[Any, dict[str, list[int]]], keys: list[str | None], value: Any) -> None:
+    """Add a value to a list, or to a mapping under the key that awaits it."""
+    holder, lines = level
+    if isinstance(holder, list):
+        holder.append(value)
+        return
+    key, keys[-1] = keys[-1], None
+    holder[key] = Twice(lines[str(key)]) if len(lines[str(key)]) > 1 else value
+
+
+def _scalar(text: str, plain: bool) -> Any:
+    """A value as YAML 1.2 reads it; unlike there, numbers may have underscores, and all that is quoted is text."""
+    if not plain:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _WHOLE.fullmatch(text):
+        return int(text.replace("_", ""))
+    if len(text) < 100 and _NUMBER.fullmatch(text):
+        return float(text.replace("_", ""))
+    return text

@@ -1,0 +1,56 @@
+"""Foreground: the best F of all thresholds, and the mean absolute error, as salient object detection tells them.
+
+F weighs precision more than recall (beta^2 = 0.3). It is reckoned for each image at each of 255 thresholds; curves are
+averaged over images before the best threshold is chosen (Achanta et al. 2009; PySODMetrics, which stretches each map
+to [0, 1] before: here maps stay as they are).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from synthgen.evaluation.metrics import Asked, Compared, Foreground, Scores
+from synthgen.records.geometry import decode_mask
+
+TAKES = "foreground"
+MAIN = "maxF"
+
+_BETA_SQUARED = 0.3
+
+
+def compare(asked: Asked, found: Foreground) -> Compared:
+    """One image; kept are F at each threshold from 1 to 255 of 255, float32 [255], and the mean error.
+
+    Where there is no foreground there is no F, and the error alone counts. What is ignored counts nowhere.
+    """
+    target = asked.target
+    truth = np.zeros(found.likely.shape, np.bool_)
+    for mask in target.masks:
+        if mask is not None:
+            truth |= decode_mask(mask)
+    known = ~decode_mask(target.ignore) if target.ignore is not None else np.ones_like(truth)
+    truth, likely = truth[known], found.likely[known]
+    error = float(np.abs(likely - truth).mean(dtype=np.float64)) if likely.size else None
+    if not truth.any():
+        return Compared((None, error))
+    levels = np.rint(likely * 255).astype(np.uint8)
+    # How many pixels are at a threshold or above, of the foreground and of all.
+    right, told = (np.bincount(some, minlength=256)[::-1].cumsum()[::-1][1:] for some in (levels[truth], levels))
+    precision, recall = right / np.maximum(told, 1), right / truth.sum()
+    weighted = np.maximum(_BETA_SQUARED * precision + recall, np.finfo(np.float64).tiny)
+    return Compared((((1 + _BETA_SQUARED) * precision * recall / weighted).astype(np.float32), error))
+
+
+def scores(compared: Sequence[Compared]) -> Scores:
+    """maxF, the mean of F over thresholds (meanF), and MAE; all in percent."""
+    curves = [one.kept[0] for one in compared if one.kept[0] is not None]
+    errors = [one.kept[1] for one in compared if one.kept[1] is not None]
+    values: dict[str, float] = {}
+    if curves:
+        mean = np.mean(curves, axis=0, dtype=np.float64)
+        values |= {"maxF": 100 * float(mean.max()), "meanF": 100 * float(mean.mean())}
+    if errors:
+        values["MAE"] = 100 * float(np.mean(errors))
+    return Scores(values, {})

@@ -1,0 +1,68 @@
+"""Mean intersection over union of a label map, where pixels are labelled (detectron2's SemSegEvaluator)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.evaluation.metrics import Asked, Compared, Scores, Semantic
+from synthgen.records.geometry import decode_mask, rle_area
+
+TAKES = "semantic"
+MAIN = "mIoU"
+
+#: An image's region of a name counts as found from this IoU on, for the shares of queries.
+_FOUND = 0.5
+
+
+def compare(asked: Asked, found: Semantic) -> Compared:
+    """One image; kept is for each name: the labelled pixels that are rightly so, that are of it, that are said to be.
+
+    Where masks of the truth overlap, the smaller one counts; what none covers is ignored.
+    """
+    target, texts = asked.target, asked.target.texts
+    truth = np.zeros(found.labels.shape, np.int32)  # counted from 1
+    masks = [(label, mask) for label, mask in zip(target.labels, target.masks, strict=True) if mask is not None]
+    for label, mask in sorted(masks, key=lambda one: -rle_area(one[1])):
+        truth[decode_mask(mask)] = label + 1
+    labelled = truth > 0
+    said, meant = found.labels[labelled], truth[labelled] - 1
+    pixels = [np.bincount(some, minlength=len(texts)) for some in (said[said == meant], meant, said)]
+    kept = {
+        texts[i]: (right, of_it, told)
+        for i, (right, of_it, told) in enumerate(zip(*(p.tolist() for p in pixels), strict=True))
+        if of_it or told
+    }
+    right = tuple(
+        (texts[i] not in asked.stuff, query)
+        for i, query in sorted(found.queries.items())
+        if texts[i] in kept and _iou(*kept[texts[i]]) > _FOUND
+    )
+    return Compared(kept, right)
+
+
+def scores(compared: Sequence[Compared]) -> Scores:
+    """mIoU, its mean by frequency (fwIoU), accuracy of names (mAcc) and of pixels (pAcc): of names that are there."""
+    total: dict[str, NDArray[np.int64]] = {}
+    for one in compared:
+        for name, row in one.kept.items():
+            total[name] = total.get(name, 0) + np.array(row, np.int64)
+    names = sorted(name for name, (_, of_it, _) in total.items() if of_it)
+    if not names:
+        return Scores({}, {})
+    right, of_it, told = np.array([total[name] for name in names], np.float64).T
+    iou = right / (of_it + told - right)
+    values = {
+        "mIoU": iou.mean(),
+        "fwIoU": (iou * of_it / of_it.sum()).sum(),
+        "mAcc": (right / of_it).mean(),
+        "pAcc": right.sum() / of_it.sum(),
+    }
+    by_name = dict(zip(names, (100 * iou).tolist(), strict=True))
+    return Scores({key: 100 * float(value) for key, value in values.items()}, by_name)
+
+
+def _iou(right: int, of_it: int, told: int) -> float:
+    return right / (of_it + told - right)

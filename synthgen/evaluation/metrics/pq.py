@@ -1,0 +1,99 @@
+"""Panoptic quality by panopticapi's rules: of things, of stuff, of all.
+
+A region is found if one of its name overlaps it by more than half, void apart. One of another name, or of none, is
+missed; one that is found and not there is wrong, unless more than half of it lies on void or on crowds of its name.
+Panopticapi looks at the last crowd of each name in an image, of which COCO has one; here all of them count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.evaluation.metrics import Asked, Compared, Panoptic, Scores
+from synthgen.records.geometry import decode_mask, rle_area
+from synthgen.records.sample import Rle
+
+TAKES = "panoptic"
+MAIN = "PQ"
+
+
+def compare(asked: Asked, found: Panoptic) -> Compared:
+    """One image; kept is for each name: whether it is a thing, the sum of IoUs, and how many were found, wrong, missed.
+
+    Masks of the truth that overlap, as those of instances do, are laid on each other, small ones on top; what is
+    covered wholly is not asked for. What has no name or no mask, and parts of objects, are void.
+    """
+    target, texts = asked.target, asked.target.texts
+    there = [
+        (texts[label], False, mask)
+        for label, mask in zip(target.labels, target.masks, strict=True) if mask is not None
+    ]  # fmt: skip
+    taken = {number for ids in target.annotation_ids for number in ids}
+    there += [
+        (a.category, True, a.segmentation)
+        for a in asked.sample.annotations
+        if a.iscrowd and a.category and a.id not in taken and a.segmentation is not None and "part" not in a.flags
+    ]
+    truth = _laid([mask for _, _, mask in there], found.regions.shape)
+    width = len(found.segments) + 1
+    common = np.bincount((truth * width + found.regions).ravel(), minlength=(len(there) + 1) * width)
+    common = common.reshape(-1, width)  # pixels of each region of the truth (0 = void) in each that was found
+    own, theirs = common.sum(axis=0), common.sum(axis=1)
+    counts: dict[str, list[float]] = {}
+    right: list[tuple[bool, int]] = []
+    matched = set()
+    for g, (name, is_crowd, _) in enumerate(there, 1):
+        if is_crowd or not theirs[g]:
+            continue
+        row = counts.setdefault(name, [0.0, 0, 0, 0])
+        for p, segment in enumerate(found.segments, 1):
+            union = own[p] + theirs[g] - common[g, p] - common[0, p]
+            if texts[segment.label] == name and common[g, p] > 0.5 * union:
+                row[0] += float(common[g, p] / union)
+                row[1] += 1
+                matched.add(p)
+                right += [(name not in asked.stuff, query) for query in segment.queries]
+                break
+        else:
+            row[3] += 1
+    crowds = [(g, name) for g, (name, is_crowd, _) in enumerate(there, 1) if is_crowd]
+    for p, segment in enumerate(found.segments, 1):
+        name = texts[segment.label]
+        free = common[0, p] + sum(common[g, p] for g, other in crowds if other == name)
+        if p not in matched and own[p] and free <= 0.5 * own[p]:
+            counts.setdefault(name, [0.0, 0, 0, 0])[2] += 1
+    return Compared({name: (name not in asked.stuff, *row) for name, row in counts.items()}, tuple(right))
+
+
+def scores(compared: Sequence[Compared]) -> Scores:
+    """PQ, SQ and RQ: means over the names that are there or were said to be."""
+    total: dict[str, NDArray[np.float64]] = {}
+    things: dict[str, bool] = {}
+    for one in compared:
+        for name, (is_thing, *row) in one.kept.items():
+            total[name] = total.get(name, 0) + np.array(row, np.float64)
+            things[name] = is_thing
+    quality = {name: _quality(*row) for name, row in total.items()}
+    values: dict[str, float] = {}
+    for ending, kinds in (("", (True, False)), ("_things", (True,)), ("_stuff", (False,))):
+        if own := [quality[name] for name in sorted(quality) if things[name] in kinds]:
+            means = 100 * np.mean(own, axis=0)
+            values |= {f"{key}{ending}": float(mean) for key, mean in zip(("PQ", "SQ", "RQ"), means, strict=True)}
+    return Scores(values, {name: 100 * quality[name][0] for name in sorted(quality)})
+
+
+def _quality(iou: float, found: float, wrong: float, missed: float) -> tuple[float, float, float]:
+    """(PQ, SQ, RQ) of one name."""
+    asked = found + 0.5 * wrong + 0.5 * missed
+    return float(iou / asked), float(iou / found) if found else 0.0, float(found / asked)
+
+
+def _laid(masks: Sequence[Rle], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """int32 [H, W]: which mask each pixel is of, counted from 1; 0 = none. Small ones lie on large ones."""
+    laid = np.zeros(shape, np.int32)
+    for i in sorted(range(len(masks)), key=lambda i: -rle_area(masks[i])):
+        laid[decode_mask(masks[i])] = i + 1
+    return laid

@@ -1,0 +1,288 @@
+"""What the network says -> objects, regions and labels in the frame of the image file.
+
+The rules are the field's: Mask2Former's, with Mask DINO's changes for scores that are sigmoids. A mask is enlarged to
+the padded batch, cut to the image, and resized to the original. Both steps are linear, so along each axis they are one
+matrix; so an image is made by strips of its columns, and the memory for masks is that of a few strips, however large
+the image is and however many masks it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from synthgen.dataloading.collate import Batch
+from synthgen.evaluation.metrics import Foreground, Found, Panoptic, Segment, Semantic
+from synthgen.models.mqformer.boxes import cxcywh_to_xyxy
+from synthgen.models.mqformer.decoder import Decoded
+from synthgen.models.mqformer.model import MQFormer
+from synthgen.records.geometry import clip_xyxy, encode_edges
+from synthgen.records.sample import Rle
+
+#: Objects of an image, at most (COCO).
+MOST = 100
+
+#: A query of a panoptic map is sure of its label from this probability on (Mask DINO; Mask2Former, of softmax, 0.8) ...
+SURE = 0.25
+#: ... and its region stays if the part of its mask that no other query covers is this share of it (both).
+VISIBLE = 0.8
+
+#: Regions: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
+TEMPERATURE = 0.06
+
+#: Numbers of a strip of masks, at most: 128 MiB; and its columns. Of narrow strips less is multiplied by nothing.
+_NUMBERS, _COLUMNS = 2**25, 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What the last layer says of one image with Q queries.
+
+    Attributes:
+        logits: [Q, T], of its texts; boxes: [Q, 4] CXCYWH in parts of the image; mask_logits: [Q, h, w], of the batch.
+        padded, size, original: (height, width) of the batch, of the image in it, of the image file.
+        conditional: how many queries, the first ones, are conditional.
+        stuff: which texts are no countable things: of each there is one region.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    mask_logits: Tensor
+    padded: tuple[int, int]
+    size: tuple[int, int]
+    original: tuple[int, int]
+    conditional: int
+    stuff: frozenset[int] = frozenset()
+
+
+def predictions(
+    decoded: Decoded, batch: Batch, texts: Sequence[Sequence[str]], stuff: frozenset[str] = frozenset()
+) -> list[Prediction]:
+    """One for each image; values that are no numbers say that there is nothing.
+
+    Args:
+        texts: what each image was asked for.
+        stuff: names that are no countable things.
+    """
+    last, (height, width) = decoded.layers[-1], batch.images.shape[-2:]
+    return [
+        Prediction(
+            logits.float().nan_to_num(-torch.inf), boxes.float().nan_to_num(0), masks.float().nan_to_num(-1e4),
+            (height, width), target["size"], target["orig_size"], decoded.conditional,
+            frozenset(i for i, text in enumerate(asked) if text in stuff),
+        )
+        for logits, boxes, masks, target, asked in zip(
+            last.logits, last.boxes, last.mask_logits, batch.targets, texts, strict=True
+        )
+    ]  # fmt: skip
+
+
+@torch.inference_mode()
+def look(
+    network: MQFormer,
+    batch: Batch,
+    texts: Sequence[Sequence[str]],
+    names: Sequence[bool | Sequence[bool]],
+    *,
+    precision: str = "fp32",
+    stuff: frozenset[str] = frozenset(),
+) -> list[Prediction]:
+    """What a network says of the images of a batch, on its own device; see `predictions` and `MQFormer.forward`.
+
+    Args:
+        precision: fp32 or bf16, of activations.
+    """
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        decoded = network(
+            batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True), texts, names
+        )
+    return predictions(decoded, batch, texts, stuff)
+
+
+def boxes(seen: Prediction, *, every_text: bool = False) -> list[Found]:
+    """The `MOST` likeliest pairs of query and text, best first; without masks.
+
+    Args:
+        every_text: also the likeliest query of each text that is not among them.
+    """
+    pairs, places = _best(seen, every_text=every_text), _boxes(seen)
+    return [Found(label, score, places[query], None, query) for score, query, label in pairs]
+
+
+def instances(seen: Prediction, *, every_text: bool = False) -> list[Found]:
+    """The `MOST` likeliest pairs of query and text with their masks, as far as these have a pixel, best first.
+
+    A score is the pair's probability times the mean of those of the mask's pixels.
+
+    Args:
+        every_text: see `boxes`.
+    """
+    pairs, places = _best(seen, every_text=every_text), _boxes(seen)
+    masks = _masks(seen, sorted({query for _, query, _ in pairs}))
+    found = [
+        Found(label, score * masks[query][1], places[query], masks[query][0], query)
+        for score, query, label in pairs
+        if masks[query][1]
+    ]
+    return sorted(found, key=lambda one: -one.score)
+
+
+def referring(seen: Prediction) -> list[Found]:
+    """For each text the query that fits it best; none where its mask has no pixel."""
+    likely, queries = seen.logits.sigmoid().max(0)
+    places = _boxes(seen)
+    masks = _masks(seen, sorted(set(queries.tolist())))
+    return [
+        Found(label, score, places[query], masks[query][0], query)
+        for label, (score, query) in enumerate(zip(likely.tolist(), queries.tolist(), strict=True))
+        if masks[query][1]
+    ]
+
+
+def foreground(seen: Prediction) -> Foreground:
+    """The mask of the query that fits the first text best, as probabilities."""
+    query = int(seen.logits[:, 0].argmax())
+    likely = np.empty(seen.original, np.float32)
+    for columns, strip in _strips(seen, [query]):
+        likely[:, columns] = strip[0].sigmoid().cpu().numpy()
+    return Foreground(likely)
+
+
+def semantic(seen: Prediction) -> Semantic:
+    """For each pixel the text of the largest sum over queries: probability of the text times that of the mask.
+
+    That is Mask2Former's rule. Mask DINO sharpens here as well, by which a query that is sure of no text speaks as loud
+    as one that is sure; docs/results.md has what that costs.
+    """
+    likely = seen.logits.sigmoid()
+    labels = np.empty(seen.original, np.int32)
+    weight = torch.zeros_like(likely)  # what each query says of each label, where that was found
+    for columns, strip in _strips(seen, range(len(likely)), beside=2 * likely.shape[1]):
+        masks = strip.sigmoid()
+        said = torch.einsum("qt,qhc->thc", likely, masks).argmax(0)
+        labels[:, columns] = said.cpu().numpy()
+        there, which = torch.unique(said, return_inverse=True)
+        pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels there]
+        weight[:, there] += likely[:, there] * pixels
+    most = weight.argmax(0).tolist()
+    return Semantic(labels, {label: most[label] for label in np.unique(labels).tolist()})
+
+
+def panoptic(seen: Prediction) -> Panoptic:
+    """Queries that are sure of a text share the pixels; what is mostly hidden goes; stuff of a name is one region."""
+    likely = seen.logits.sigmoid()
+    kept = (likely.max(1).values > SURE).nonzero().flatten()
+    shares, labels = functional.softmax(likely[kept] / TEMPERATURE, dim=-1).max(1)
+    count, regions = len(kept), np.zeros(seen.original, np.int32)
+    visible, whole, solid = (np.zeros(count, np.int64) for _ in range(3))
+    for columns, strip in _strips(seen, kept.tolist()) if count else ():
+        masks = strip.sigmoid()
+        winner = (shares[:, None, None] * masks).argmax(0)  # [H, columns]
+        inside = masks.gather(0, winner[None])[0] >= 0.5
+        visible += torch.bincount(winner.flatten(), minlength=count).cpu().numpy()
+        solid += torch.bincount(winner[inside], minlength=count).cpu().numpy()
+        whole += (masks >= 0.5).sum((1, 2)).cpu().numpy()
+        regions[:, columns] = torch.where(inside, winner + 1, 0).cpu().numpy()
+    stays = (solid > 0) & (visible >= VISIBLE * whole)
+    places = np.zeros(count + 1, np.int32)
+    segments: list[Segment] = []
+    of_stuff: dict[int, int] = {}
+    for i in np.flatnonzero(stays).tolist():
+        label, query = int(labels[i]), int(kept[i])
+        score = float(likely[query, label])
+        if label in of_stuff:
+            place = of_stuff[label]
+            earlier = segments[place - 1]
+            segments[place - 1] = Segment(label, max(score, earlier.score), (*earlier.queries, query))
+        else:
+            segments.append(Segment(label, score, (query,)))
+            place = len(segments)
+            if label in seen.stuff:
+                of_stuff[label] = place
+        places[i + 1] = place
+    return Panoptic(places[regions], tuple(segments))
+
+
+def _best(seen: Prediction, *, every_text: bool) -> list[tuple[float, int, int]]:
+    """(probability, query, text) of the likeliest pairs, best first; see `boxes`."""
+    likely, texts = seen.logits.sigmoid(), seen.logits.shape[1]
+    scores, pairs = likely.flatten().topk(min(MOST, likely.numel()))
+    best = [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
+    if every_text:
+        among, (highest, queries) = {text for _, _, text in best}, likely.max(0)
+        others = [(*pair, text) for text, pair in enumerate(zip(highest.tolist(), queries.tolist(), strict=True))]
+        best += sorted((pair for pair in others if pair[2] not in among), reverse=True)
+    return best
+
+
+def _boxes(seen: Prediction) -> list[tuple[float, float, float, float]]:
+    """Of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, within it."""
+    height, width = seen.original
+    scale = np.array([width, height, width, height])
+    found = clip_xyxy(cxcywh_to_xyxy(seen.boxes).cpu().double().numpy() * scale, height, width)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in found.tolist()]
+
+
+def _masks(seen: Prediction, queries: Sequence[int]) -> dict[int, tuple[Rle, float]]:
+    """The masks of queries, and the mean probability of their pixels; 0.0 where there is none."""
+    height, width = seen.original
+    found = {}
+    at_once = max(1, _NUMBERS // (height * _COLUMNS))
+    for start in range(0, len(queries), at_once):
+        some = queries[start : start + at_once]
+        edges: list[list[NDArray[np.int64]]] = [[] for _ in some]
+        total = torch.zeros(len(some), dtype=torch.float64)  # on the CPU: not every device has such numbers
+        area = total.clone()
+        for columns, strip in _strips(seen, some):
+            mask = strip > 0
+            total += (strip.sigmoid() * mask).sum((1, 2)).cpu()
+            area += mask.sum((1, 2)).cpu()
+            for own, more in zip(edges, _edges(mask.mT.flatten(1)), strict=True):  # run lengths go down columns
+                own.append(more + columns.start * height)
+        scores = (total / area.clamp(min=1)).tolist()
+        for query, own, score in zip(some, edges, scores, strict=True):
+            found[query] = encode_edges(np.concatenate(own), height, width), score
+    return found
+
+
+def _edges(masks: Tensor) -> list[NDArray[np.int64]]:
+    """For each of k masks, bool [k, n], the places where its runs begin, and behind their ends, by turns."""
+    padded = functional.pad(masks, (1, 1))
+    row, place = (padded[:, 1:] != padded[:, :-1]).nonzero(as_tuple=True)
+    ends = torch.bincount(row, minlength=len(masks)).cumsum(0).tolist()
+    places = place.cpu().numpy()
+    return [places[start:end] for start, end in pairwise([0, *ends])]
+
+
+def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+    """The mask logits of queries in the original frame, by strips: (which columns, [queries, H, columns]).
+
+    Args:
+        beside: so many numbers for each pixel are needed beside those of the queries.
+    """
+    height, width = seen.original
+    device = seen.mask_logits.device
+    coarse = seen.mask_logits[list(queries)]
+    down = _resizing(coarse.shape[1], seen.padded[0], seen.size[0], height).to(device)
+    across = _resizing(coarse.shape[2], seen.padded[1], seen.size[1], width)
+    step = min(_COLUMNS, max(1, _NUMBERS // ((len(coarse) + beside) * height)))
+    with torch.autocast(device.type, enabled=False):
+        for first in range(0, width, step):
+            own = across[first : first + step]
+            used = own.any(0).nonzero().flatten()  # a few columns of the coarse masks
+            begin, end = int(used[0]), int(used[-1]) + 1
+            yield slice(first, first + len(own)), down @ coarse[:, :, begin:end] @ own[:, begin:end].T.to(device)
+
+
+def _resizing(coarse: int, padded: int, size: int, original: int) -> Tensor:
+    """[original, coarse]: along one axis, enlarge to the padded batch, cut to the image, resize to the original."""
+    enlarged = functional.interpolate(torch.eye(coarse)[None], padded, mode="linear", align_corners=False)
+    return functional.interpolate(enlarged[..., :size], original, mode="linear", align_corners=False)[0].T

@@ -1,0 +1,1 @@
+"""Annotation formats: readers of other formats."""

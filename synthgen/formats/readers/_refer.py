@@ -1,0 +1,252 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg as their authors release them: COCO's objects, and sentences by people for some.
+
+A dataset is a folder with `instances.json`, COCO's annotations of its images, and one or more `refs(...).p`: pickled
+lists of the objects that were described, each with its sentences and its split. Images come with all their objects, so
+that the others are there too; those described in this split have its sentences as captions, and no others: the split of
+a Google file may have sentences about images of another one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import Annotations, Categories, Files, Images
+from synthgen.formats.readers import _instances as instances
+from synthgen.formats.readers._coco_images import coco_key, find_folder, with_folder
+from synthgen.formats.readers._numbers import integer
+from synthgen.formats.readers._refer_pickle import load
+from synthgen.records.sample import Caption, Sample
+
+#: Of a release's file, the sentences walked through are less than its bytes, and the letters in them too. One that
+#: holds its own parts again and again has more than so many times as much.
+_MOST_SHARED = 4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refs:
+    """What was said of the objects of one split.
+
+    Attributes:
+        sentences: by (image id, annotation id), in the order of the file.
+        category: the category id that the file of refs gives for each.
+        mute: where a ref has no sentence that can be read.
+    """
+
+    sentences: dict[tuple[int, int], list[str]]
+    category: dict[tuple[int, int], int]
+    mute: list[tuple[int, int]]
+
+
+def find(root: Path, split: str, annotations: Path | None, *, folder: str, by: str) -> Files:
+    """refs(<by>).p and instances.json in root, or in the folder that the release unpacks to, beside or below root.
+
+    Args:
+        annotations: another .p, such as refs(google).p, with instances.json beside it.
+
+    Raises:
+        SynthgenError: they are not there.
+    """
+    name = f"refs({by}).p"
+    if annotations is not None and not annotations.is_file():
+        raise SynthgenError(f"no file {annotations}; --annotations should name a file of refs, such as '{name}'")
+    places = (root, root.parent / folder, root / folder)
+    refs = annotations or next((place / name for place in places if (place / name).is_file()), None)
+    if refs is None:
+        raise SynthgenError(
+            f"no {name} in {root.parent / folder}; unpack {folder}.zip of the release there, or name it with "
+            "--annotations"
+        )
+    source = refs.with_name("instances.json")
+    if not source.is_file():
+        raise SynthgenError(f"no instances.json beside {refs}, where the release has it; put it there")
+    return Files({"refs": refs, "instances": source}, find_folder(root), split=split)
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """The images of the split with all their objects; the payload of layer "human" is a mask and sentences.
+
+    An object that has sentences and is not annotated is kept, without a box; so are its image if that is not there.
+
+    Raises:
+        SynthgenError: a file is none of its kind, has nothing of the split, or the two are not of one dataset.
+    """
+    path = files.sources["refs"]
+    refs = read_refs(path, files.split)
+    if files.on_bytes is not None:
+        files.on_bytes(path.stat().st_size)
+    wanted = np.unique(np.array([image_id for image_id, _ in refs.sentences], np.int64))
+    waiting = dict(refs.sentences)
+    for batch in instances.read(files, layer, name=_name):
+        if isinstance(batch, Categories):
+            yield batch
+            continue
+        rows = np.flatnonzero(np.isin(batch.image_id, wanted))
+        yield _images(batch, rows) if isinstance(batch, Images) else _annotations(batch, rows, waiting)
+    if waiting:
+        _tell_lost(files, refs, waiting)
+        yield _unannotated(refs, waiting, with_payload=layer != "annotations")
+
+
+def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:
+    """Layer "human": masks as in other COCO-style files, and sentences as captions."""
+    with_masks = instances.complete(files, layer)
+
+    def with_sentences(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        unpacked = [_unpacked(payload) for payload in payloads]
+        captioned = (
+            replace(a, captions=tuple(Caption(text, "human") for text in texts))
+            for a, (texts, _) in zip(sample.annotations, unpacked, strict=True)
+        )
+        return with_masks(replace(sample, annotations=tuple(captioned)), [mask for _, mask in unpacked])
+
+    return with_sentences
+
+
+def read_refs(path: Path, split: str) -> Refs:
+    """The sentences of one split: "sent" of each, the cleaned text that everybody trains on, or else "raw".
+
+    Raises:
+        SynthgenError: the file holds no list of refs, one that does not say of which image, object or split it is,
+            nothing of the split, or itself.
+    """
+    content = load(path)
+    if not isinstance(content, list):
+        raise SynthgenError(f"{path} holds a {type(content).__name__}, not a list of refs; is it the right file?")
+    refs = Refs({}, {}, [])
+    splits = set()
+    left = _MOST_SHARED * path.stat().st_size
+    for number, ref in enumerate(content, start=1):
+        *place, its_split = _identity(ref, f"{path}: ref {number:,}")
+        splits.add(its_split)
+        if its_split != split:
+            continue
+        image_id, annotation_id = place
+        mine = refs.sentences.setdefault((image_id, annotation_id), [])
+        before = len(mine)
+        said = ref.get("sentences")
+        for sentence in said if isinstance(said, list) else ():
+            text, letters = _text(sentence)
+            left -= 1 + letters
+            if left < 0:
+                raise SynthgenError(
+                    f"{path} holds the same sentences again and again, more than {_MOST_SHARED} times its own bytes; "
+                    "take the file from the dataset's release"
+                )
+            mine += [text] if text else []
+        if len(mine) == before:
+            refs.mute.append((image_id, annotation_id))
+        category = integer(ref.get("category_id"))
+        refs.category[image_id, annotation_id] = instances.NO_ID if category is None else category
+    if not refs.sentences:
+        there = ", ".join(name[:40] for name in sorted(splits)[:9]) or "none"
+        raise SynthgenError(f"{path} has no refs of split '{split}' (have: {there}); choose one of them with --split")
+    if refs.mute:
+        image_id, annotation_id = refs.mute[0]
+        log.warning(
+            "%s: %d refs of split %s have no sentence, e.g. that of annotation %d of image %d; their objects stay",
+            path,
+            len(refs.mute),
+            split,
+            annotation_id,
+            image_id,
+        )
+    return refs
+
+
+def _identity(ref: object, what: str) -> tuple[int, int, str]:
+    """(image id, annotation id, split): what a ref must say for its sentences to have a place."""
+    if not isinstance(ref, dict):
+        raise SynthgenError(f"{what} is a {type(ref).__name__}, not a dict; take the file from the dataset's release")
+    image_id, annotation_id, split = integer(ref.get("image_id")), integer(ref.get("ann_id")), ref.get("split")
+    if image_id is None or annotation_id is None or not isinstance(split, str):
+        lacks = "image_id" if image_id is None else "ann_id" if annotation_id is None else "split"
+        raise SynthgenError(f"{what} has no '{lacks}' that can be read; mend it in the file")
+    return image_id, annotation_id, split
+
+
+def _text(sentence: object) -> tuple[str, int]:
+    """The sentence, without outer blanks, as UTF-8 can hold it, "" where there is none; how many letters were read."""
+    forms = [sentence.get("sent"), sentence.get("raw")] if isinstance(sentence, dict) else []
+    text, letters = "", 0
+    for form in forms:
+        if isinstance(form, str) and not text:
+            letters += len(form)
+            text = form.encode("utf-8", "replace").decode().strip()
+    return text, letters
+
+
+def _name(image: instances.Image) -> tuple[str, str]:
+    return with_folder(image.file_name), coco_key(image.id)
+
+
+def _images(batch: Images, rows: NDArray[np.intp]) -> Images:
+    """Some rows of a batch."""
+    return Images(
+        image_id=batch.image_id[rows],
+        file_name=[batch.file_name[row] for row in rows],
+        image_key=[batch.image_key[row] for row in rows],
+        height=batch.height[rows],
+        width=batch.width[rows],
+    )
+
+
+def _annotations(batch: Annotations, rows: NDArray[np.intp], waiting: dict[tuple[int, int], list[str]]) -> Annotations:
+    """Some rows of a batch, with the sentences that are waiting for them."""
+    image_id, ids, payload = batch.image_id[rows], batch.id[rows], batch.payload
+    said = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
+    return Annotations(
+        image_id=image_id,
+        id=ids,
+        bbox=batch.bbox[rows],
+        category=batch.category[rows],
+        iscrowd=batch.iscrowd[rows],
+        flags={flag: there[rows] for flag, there in batch.flags.items()},
+        payload=payload and [_packed(texts, payload[row]) for row, texts in zip(rows.tolist(), said, strict=True)],
+    )
+
+
+def _unannotated(refs: Refs, waiting: dict[tuple[int, int], list[str]], *, with_payload: bool) -> Annotations:
+    """Objects that were described and are not annotated: nobody knows where they are."""
+    count = len(waiting)
+    return Annotations(
+        image_id=np.array([image_id for image_id, _ in waiting], np.int64),
+        id=np.array([annotation_id for _, annotation_id in waiting], np.int64),
+        bbox=np.full((count, 4), np.nan),
+        category=np.array([refs.category[place] for place in waiting], np.int64),
+        iscrowd=np.zeros(count, np.bool_),
+        flags={"no_box": np.ones(count, np.bool_)},
+        payload=[_packed(texts, None) for texts in waiting.values()] if with_payload else None,
+    )
+
+
+def _tell_lost(files: Files, refs: Refs, waiting: dict[tuple[int, int], list[str]]) -> None:
+    """Say which objects are not annotated; of more than half of them, the file of annotations is another dataset's."""
+    path, source = files.sources["refs"], files.sources["instances"]
+    image_id, annotation_id = next(iter(waiting))
+    example = f"e.g. annotation {annotation_id} of image {image_id}"
+    if 2 * len(waiting) > len(refs.sentences):
+        raise SynthgenError(
+            f"{len(waiting):,} of the {len(refs.sentences):,} objects that {path} describes are not in {source}, "
+            f"{example}; put the instances.json of the same dataset there"
+        )
+    log.warning("%d objects that %s describes are not in %s, %s: no box", len(waiting), path, source, example)
+
+
+def _packed(texts: list[str], segmentation: bytes | None) -> bytes | None:
+    """Sentences as a line of JSON, and the segmentation's JSON behind it."""
+    return msgspec.json.encode(texts) + b"\n" + (segmentation or b"") if texts or segmentation else None
+
+
+def _unpacked(payload: bytes | None) -> tuple[list[str], bytes | None]:
+    texts, _, segmentation = (payload or b"[]\n").partition(b"\n")
+    return msgspec.json.decode(texts, type=list[str]), segmentation or None

@@ -1,0 +1,66 @@
+"""ADE20K as the scene parsing benchmark has it (SceneParse150): a label map an image, 150 categories.
+
+The release unpacks to `ADEChallengeData2016/{images,annotations}/{training,validation}`. Label 0, "other objects",
+makes no annotation. A region is all that an image has of a category: of a thing, it may be several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import Annotations, Categories, Files, Images
+from synthgen.formats.readers._ade20k import NAMES, STUFF, numbers_and_keys
+from synthgen.formats.readers._image_mask_pairs import complete, paired, read_pairs
+from synthgen.images.decode import load_labels
+
+SPLITS = ("training", "validation")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+_UNLABELLED = frozenset({0})
+_SPLIT_OF = {"training": "ADE_train_", "validation": "ADE_val_"}
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """The release's folders below root, root/ADEChallengeData2016 or root/sceneparsing150.
+
+    Where images/ and annotations/ have no folder for each split, they are the split that their names say (`ADE_val_`).
+
+    Args:
+        annotations: a folder of label maps of one's own; its images are then below `root`, or where the user says.
+
+    Raises:
+        SynthgenError: there are no such folders, or nothing of the split is in them.
+    """
+    if annotations is not None:
+        if not annotations.is_dir():
+            raise SynthgenError(f"{annotations} is no folder; --annotations should name SceneParse150's label maps")
+        return Files({"images": root, "labels": annotations}, root)
+    for place in (root, root / "ADEChallengeData2016", root / "sceneparsing150"):
+        for below in (split, "."):
+            images, labels = place / "images" / below, place / "annotations" / below
+            if images.is_dir() and labels.is_dir() and (below == split or _is(labels, split)):
+                return Files({"images": images, "labels": labels}, images)
+    raise SynthgenError(
+        f"no folders images/{split} and annotations/{split} in {root}; unpack ADEChallengeData2016.zip there, or name "
+        "the two with --images and --annotations"
+    )
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """The content of the label maps; see `synthgen.formats.readers`. The boxes are the regions' own."""
+    pairs = paired(files.sources["images"], files.sources["labels"])
+    known = numbers_and_keys([pair.name for pair in pairs])
+    pairs = [replace(pair, image_id=i, image_key=key) for pair, (i, key) in zip(pairs, known, strict=True)]
+    yield from read_pairs(pairs, files, load_labels, unlabelled=_UNLABELLED, masks=layer == "human")
+    yield Categories(dict(enumerate(NAMES, start=1)), STUFF)
+
+
+def _is(labels: Path, split: str) -> bool:
+    """Whether all the files of a folder are named as those of a split are."""
+    names = [path.name for path in labels.iterdir()]
+    return bool(names) and all(name.startswith(_SPLIT_OF.get(split, "?")) for name in names)

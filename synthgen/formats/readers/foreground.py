@@ -1,0 +1,168 @@
+"""Photographs with one mask each of what stands out: salient objects, thin objects, cut-outs.
+
+DUTS, DIS5K, HRSOD, UHRSD, ThinObject5K, COIFT, THUS10K (MSRA10K), DAVIS 2016 as they unpack, several of them beside
+each other, or any two folders that `--images` and `--annotations` name. One annotation an image, of the category
+"foreground": the pixels that are at least half white (128 of 255). A mask without such a pixel makes none.
+
+A photograph's key has the folder in it, as releases count their files alike: below the dataset's own folder
+("foreground/DUTS-TR/DUTS-TR-Image/1.jpg"), or of two folders that lie elsewhere with its parent: the photographs' where
+it is found beside the masks ("foreground/mine/im/1.jpg"), else the masks'. What else lies there changes no key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import Annotations, Categories, Files, Images
+from synthgen.formats.readers._image_mask_pairs import Pair, complete, paired, place_of, read_pairs
+from synthgen.images.decode import ImageError, load_rgb
+
+SPLITS = ("train", "val", "test")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+#: Names of sister folders, in lower case: (photographs, masks). "*" is any text.
+_SISTERS = (
+    ("im", "gt"),  # DIS5K
+    ("*-image", "*-mask"),  # DUTS
+    ("image", "mask"),  # UHRSD
+    ("images", "masks"),  # COIFT, ThinObject5K
+    ("images_*", "masks_*"),
+    ("*", "*_mask"),  # HRSOD
+    ("jpegimages", "annotations"),  # DAVIS
+    *((images, "gt") for images in ("image", "images", "img", "imgs")),
+)
+_MIXED = ("imgs", "imgs_gt", "msra_10k", "thus10000")  # THUS10K: .jpg and .png in one folder
+_DEPTH = 3  # folders below the root that are looked through: root/DIS5K/DIS-TR/im
+_MOST_FOLDERS = 10_000
+_SPLIT_WORDS = {
+    "train": re.compile(r"(?<![a-z])(tr|train|training)(?![a-z])"),
+    "val": re.compile(r"(?<![a-z])(vd|val|valid|validation)(?![a-z])"),
+    "test": re.compile(r"(?<![a-z])(te\d*|test|testing)(?![a-z])"),
+}
+_SPLIT = re.compile("train(ing)?|val(id|idation)?|test(ing)?", re.IGNORECASE)  # as the name of a folder
+_HALF = 128
+_COLOURFUL = 64  # the largest difference between a grey pixel's red, green and blue that compression makes
+_CATEGORIES = Categories({1: "foreground"})
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """All pairs of sister folders of the split up to three folders below `root`, or the masks that `annotations` names.
+
+    The split is what a folder's name says (DUTS-TR, DIS-VD, DIS-TE1, ...); folders that say nothing are "train".
+
+    Raises:
+        SynthgenError: there are none.
+    """
+    if annotations is not None:
+        if not annotations.is_dir():
+            raise SynthgenError(f"{annotations} is no folder; --annotations should name the folder of the masks")
+        parent = annotations.absolute().parent
+        images = next((i for i, m in _sisters(parent) if m == annotations.absolute()), None)
+        place = place_of(images or annotations, root)
+        return Files({"images": images or root, "masks": annotations}, images or root, place=place)
+    found = [(i, m) for i, m in _pairs_below(root) if _split(i.relative_to(root).as_posix()) == split]
+    if not found:
+        raise SynthgenError(
+            f"no photographs with masks of '{split}' in {root}; unpack DUTS, DIS5K, HRSOD, UHRSD, ThinObject5K, COIFT "
+            "or THUS10K there, or name the two folders with --images and --annotations"
+        )
+    if len(found) == 1:
+        images, masks = found[0]
+        return Files({"images": images, "masks": masks}, images, place=place_of(images, root))
+    sources: dict[str, Path] = {}
+    for images, masks in found:
+        name = images.relative_to(root).as_posix()
+        sources |= {f"images {name}": images, f"masks {name}": masks}
+    return Files(sources, root)
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """The content of the masks; see `synthgen.formats.readers`. The boxes are the masks' own.
+
+    Raises:
+        SynthgenError: no photograph of a folder has a mask.
+    """
+    pairs: list[Pair] = []
+    for role, masks in files.sources.items():
+        kind, _, name = role.partition(" ")
+        if kind == "masks":
+            images = files.sources[f"images {name}" if name else "images"]
+            if name and not images.is_relative_to(files.images):
+                raise SynthgenError(
+                    f"--images {files.images} names one folder, and masks were found in several; name one of them "
+                    "with --annotations"
+                )
+            pairs += paired(images, masks, prefix=f"{name}/" if name else "", place=name or files.place)
+    yield from read_pairs(pairs, files, _foreground, unlabelled={0}, masks=layer == "human")
+    yield _CATEGORIES
+
+
+def _foreground(path: Path) -> NDArray[np.bool_]:
+    """The pixels that are at least half white, bool [H, W].
+
+    Raises:
+        ImageError: no image, one in colour, or one that counts objects (0 and 1) instead of showing them.
+    """
+    red, green, blue = np.moveaxis(load_rgb(path), 2, 0)
+    most = np.maximum(np.maximum(red, green), blue)
+    if (most - np.minimum(np.minimum(red, green), blue)).max() > _COLOURFUL:
+        raise ImageError("is in colour, and a mask of foreground is white on black")
+    if most.max() == 1:
+        raise ImageError("holds 0 and 1, and a mask of foreground holds 0 to 255; multiply it by 255")
+    return np.asarray(green >= _HALF, np.bool_)
+
+
+def _pairs_below(root: Path) -> Iterator[tuple[Path, Path]]:
+    """(photographs, masks), folder by folder in the order of their names; links to folders are followed, three deep."""
+    waiting, looked = [(root, 0)], 0
+    while waiting and looked < _MOST_FOLDERS:
+        folder, depth = waiting.pop(0)
+        looked += 1
+        pairs = list(_sisters(folder))
+        for images, masks in pairs:
+            splits = [p.name for p in _subfolders(images) if _SPLIT.fullmatch(p.name) and (masks / p.name).is_dir()]
+            yield from [(images / name, masks / name) for name in splits] or [(images, masks)]
+        taken = {path for pair in pairs for path in pair}
+        if depth < _DEPTH:
+            waiting += [(path, depth + 1) for path in _subfolders(folder) if path not in taken]
+
+
+def _sisters(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The pairs of folders right below one; the folder itself, twice, where it holds both."""
+    if folder.name.lower() in _MIXED and any(path.suffix.lower() == ".png" for path in folder.glob("*.*")):
+        yield folder, folder
+    below = {path.name.lower(): path for path in _subfolders(folder)}
+    used: set[Path] = set()
+    for images, masks in _SISTERS:
+        pattern = re.compile(re.escape(images).replace(r"\*", "(.*)"))
+        for name, path in below.items():
+            match = pattern.fullmatch(name)
+            sister = below.get(masks.replace("*", match[1] if match and match.groups() else "")) if match else None
+            if sister is not None and sister != path and not {path, sister} & used:
+                used |= {path, sister}
+                yield path, sister
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:  # not there, or not ours to read
+        return []
+
+
+def _split(name: str) -> str:
+    """The split that the last of a folder's words says; "train" where none does."""
+    last = {
+        split: max((m.start() for m in words.finditer(name.lower())), default=-1)
+        for split, words in _SPLIT_WORDS.items()
+    }
+    best = max(last, key=lambda split: last[split])
+    return best if last[best] >= 0 else "train"

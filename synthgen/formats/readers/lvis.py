@@ -1,0 +1,43 @@
+"""LVIS, v1 and v0.5: COCO's photographs with more than a thousand categories, boxes and human masks.
+
+Nobody looked for all categories in every image: each says which were looked for and not found, and of which it has more
+objects than annotations. A category that is neither of these nor annotated may be there or not.
+
+Its splits are not COCO's: LVIS val has photographs of both COCO folders, so the image root holds train2017/ and
+val2017/. Version 1 has no file names, version 0.5 has those of 2014; both have the URL, whose tail is the 2017 path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthgen.formats.readers import Annotations, Categories, Files, Images
+from synthgen.formats.readers._coco_images import coco_key, find_folder, with_folder
+from synthgen.formats.readers._instances import Image, LookedOver, complete, find_json
+from synthgen.formats.readers._instances import read as read_instances
+
+SPLITS = ("train", "val")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """lvis_v1_<split>.json, else lvis_v0.5_<split>.json, below root or root/annotations; images are COCO's.
+
+    Raises:
+        SynthgenError: there is no such JSON.
+    """
+    source = find_json(root, (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json"), annotations)
+    return Files({"instances": source}, find_folder(root))
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """The content of the file; see `synthgen.formats.readers`."""
+    return read_instances(files, layer, name=_name, image_kind=LookedOver)
+
+
+def _name(image: Image) -> tuple[str, str]:
+    tail = image.coco_url.split("/")[-2:]
+    return "/".join(tail) if len(tail) == 2 else with_folder(image.file_name), coco_key(image.id)

@@ -1,0 +1,25 @@
+"""RefCOCO: short phrases that tell an object from others of its kind, by people who play a game.
+
+The split is UNC's; Google's other one of the same refs is read with `--annotations "refs(google).p" --split ...`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synthgen.formats.readers import Files
+from synthgen.formats.readers._refer import complete, find, read
+
+SPLITS = ("train", "val", "testA", "testB")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """refcoco/refs(unc).p and instances.json as the release unpacks, beside or below root; images are COCO's.
+
+    Raises:
+        SynthgenError: they are not there.
+    """
+    return find(root, split, annotations, folder="refcoco", by="unc")

@@ -1,0 +1,26 @@
+"""RefCOCOg: whole sentences, written without a game.
+
+The split is UMD's, in which no image is in two parts; Google's, read with `--annotations "refs(google).p"`, has objects
+of one image in train and in val, and no test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synthgen.formats.readers import Files
+from synthgen.formats.readers._refer import complete, find, read
+
+SPLITS = ("train", "val", "test")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """refcocog/refs(umd).p and instances.json as the release unpacks, beside or below root; images are COCO's.
+
+    Raises:
+        SynthgenError: they are not there.
+    """
+    return find(root, split, annotations, folder="refcocog", by="umd")

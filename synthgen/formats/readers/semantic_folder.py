@@ -1,0 +1,158 @@
+"""A folder of photographs and one of label maps, as most datasets of semantic segmentation come.
+
+Cityscapes (`leftImg8bit/`, `gtFine/`), PASCAL VOC (`JPEGImages/`, `SegmentationClass/`), CamVid as SegNet has it
+(`train/`, `trainannot/`), `images/` with `labels/`, and any two folders that `--images` and `--annotations` name. A
+file of names beside the maps says what their numbers mean (`_label_names`); Cityscapes' and VOC's are known. Pixels
+that mean "no label" (255, or a name such as void or background) make no annotation. A region is all that an image has
+of a category. A photograph's key has the folder in it, as in `foreground`: "semantic_folder/leftImg8bit/val/...".
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import Annotations, Categories, Files, Images
+from synthgen.formats.readers._image_mask_pairs import Pair, complete, paired, place_of, read_pairs
+from synthgen.formats.readers._label_names import FILES, Labels, cityscapes, find_names, read_names, voc
+from synthgen.images.decode import load_labels
+
+SPLITS = ("train", "val", "test")
+LAYERS = ("annotations", "human")
+
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+
+_VOC = ("JPEGImages", "SegmentationClass")
+
+#: (photographs, label maps) below the dataset's folder; the first of which both are there.
+_LAYOUTS = (
+    ("leftImg8bit/{split}", "gtFine/{split}"),
+    ("leftImg8bit/{split}", "gtCoarse/{split}"),
+    ("{split}", "{split}annot"),
+    *(
+        (f"{images}/{{split}}", f"{labels}/{{split}}")
+        for images in ("images", "imgs", "image", "img")
+        for labels in ("labels", "annotations", "masks", "label", "annotation", "mask", "ann", "gt")
+    ),
+    ("{split}/images", "{split}/labels"),
+    ("{split}/images", "{split}/masks"),
+    _VOC,
+    *(("images", labels) for labels in ("labels", "annotations", "masks")),
+)
+_MOST = 2**26  # characters of such a list
+_LIST = "ImageSets/Segmentation/{split}.txt"  # of VOC: most of its photographs have no label map
+
+#: Cityscapes' maps lie beside others of the same photographs: in colour, and of instances.
+_CITYSCAPES_MAP = re.compile(r"(.*)_gt(?:Fine|Coarse)_(label(?:Train)?Ids)", re.DOTALL)
+_CITYSCAPES_IMAGE = "_leftImg8bit"
+
+
+def files(root: Path, split: str, annotations: Path | None) -> Files:
+    """The first of the usual pairs of folders below `root`, or the label maps that `annotations` names.
+
+    The photographs of label maps that the user names are looked for beside these in the usual places; else below root.
+
+    Raises:
+        SynthgenError: there are no such folders.
+    """
+    if annotations is None:
+        for images, labels, listing in _folders(root, split):
+            return _files(images, labels, listing, place_of(images, root))
+        raise SynthgenError(
+            f"no photographs with label maps of '{split}' in {root} (such as leftImg8bit/{split} and gtFine/{split}, "
+            f"images/{split} and labels/{split}, or {split} and {split}annot); name the two folders with --images and "
+            "--annotations"
+        )
+    if not annotations.is_dir():
+        raise SynthgenError(f"{annotations} is no folder; --annotations should name the folder of the label maps")
+    own = annotations.absolute()
+    for place in list(own.parents)[:2]:
+        for any_split in (split, *SPLITS):
+            for images, labels, _ in _folders(place, any_split):
+                if labels.absolute() == own:
+                    return _files(images, annotations, None, place_of(images, root))
+    return _files(root, annotations, None, place_of(annotations, root))
+
+
+def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+    """The content of the label maps; see `synthgen.formats.readers`. The boxes are the regions' own.
+
+    Raises:
+        SynthgenError: nothing says what the labels mean, or no photograph has a label map.
+    """
+    kind = _cityscapes(files.sources["labels"])
+    labels = _labels(files, kind)
+    load = functools.partial(load_labels, colours=labels.colours)
+    yield from read_pairs(_pairs(files, kind), files, load, unlabelled=labels.unlabelled, masks=layer == "human")
+    yield labels.categories
+
+
+def _files(images: Path, labels: Path, listing: Path | None, place: str) -> Files:
+    names = find_names(labels)
+    sources = {"images": images, "labels": labels, "names": names, "list": listing}
+    return Files({role: path for role, path in sources.items() if path is not None}, images, place=place)
+
+
+def _folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]:
+    """(photographs, label maps, list of the split's names or None) that are there; without splits, all is the first."""
+    for layout in _LAYOUTS:
+        images, labels = (root / part.format(split=split) for part in layout)
+        if images.is_dir() and labels.is_dir():
+            listing = root / _LIST.format(split=split)
+            if layout == _VOC and listing.is_file():
+                yield images, labels, listing
+            elif "{split}" in "".join(layout) or (split == SPLITS[0] and not _has_splits(root, images)):
+                yield images, labels, None
+
+
+def _has_splits(root: Path, images: Path) -> bool:
+    """Whether a dataset says which images are whose: then none of its folders is a split as a whole."""
+    return any((images / split).is_dir() or (root / _LIST.format(split=split)).is_file() for split in SPLITS)
+
+
+def _labels(files: Files, cityscapes_kind: str | None) -> Labels:
+    if "names" in files.sources:
+        return read_names(files.sources["names"])
+    if cityscapes_kind is not None:
+        return cityscapes(train_ids=cityscapes_kind == "labelTrainIds")
+    folder = files.sources["labels"]
+    if folder.name == _VOC[1]:
+        return voc()
+    raise SynthgenError(
+        f"nothing says what the labels in {folder} mean; lay a file {FILES[0]} there, a JSON list of names, the first "
+        "of label 0"
+    )
+
+
+def _cityscapes(folder: Path) -> str | None:
+    """Which of Cityscapes' maps a folder has: "labelIds", else "labelTrainIds", else None."""
+    found = {match[2] for path in folder.rglob("*.png") if (match := _CITYSCAPES_MAP.fullmatch(path.stem))}
+    return min(found, default=None)
+
+
+def _pairs(files: Files, cityscapes_kind: str | None) -> list[Pair]:
+    images, labels = files.sources["images"], files.sources["labels"]
+    if cityscapes_kind is not None:
+
+        def of_kind(stem: str) -> str | None:
+            match = _CITYSCAPES_MAP.fullmatch(stem)
+            return match[1] if match and match[2] == cityscapes_kind else None
+
+        def without_suffix(stem: str) -> str:
+            return stem.removesuffix(_CITYSCAPES_IMAGE)
+
+        return paired(images, labels, place=files.place, image_stem=without_suffix, labels_stem=of_kind)
+    pairs = paired(images, labels, place=files.place)
+    if "list" not in files.sources:
+        return pairs
+    by_stem = {PurePosixPath(pair.name).stem: pair for pair in pairs}
+    try:
+        with files.sources["list"].open(encoding="utf-8") as file:
+            names = file.read(_MOST).split()
+    except (OSError, UnicodeDecodeError):
+        where = files.sources["list"]
+        raise SynthgenError(f"cannot read {where} as a list of names, one a line; unpack it again") from None
+    return [by_stem.get(name, Pair(name, None, None)) for name in dict.fromkeys(names)]

@@ -1,0 +1,262 @@
+"""What a command means: which dataset, of what name in the store, with which files; and the job to do with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from synthgen import plugins
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import Dataset, Files
+from synthgen.generate.job import Job
+from synthgen.ingest.ingest import IngestReport, ingest, source_changed
+from synthgen.ingest.validation.diagnosis import Diagnosis
+from synthgen.ingest.validation.validate import examine
+from synthgen.progress import OpenProgress, PhaseProgress
+from synthgen.storage.shard_store import ShardStore, check_word
+
+SHELF = "formats.readers"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset as a command names it.
+
+    Attributes:
+        plugin: file on the shelf of datasets.
+        name: what the store calls it.
+        split: part of the dataset.
+        root: its own folder; annotations: its annotation file, where the user names one.
+        images: folder of its images, where the user names one.
+    """
+
+    plugin: str
+    name: str
+    split: str
+    root: Path
+    annotations: Path | None
+    images: Path | None
+
+    @property
+    def default_name(self) -> str:
+        """What the store calls it where the user does not say."""
+        return _default_name(self.plugin, self.annotations)
+
+    @property
+    def module(self) -> Dataset:
+        """The plugin itself."""
+        return cast(Dataset, plugins.load(SHELF, self.plugin))
+
+    def files(self) -> Files:
+        """Where the dataset lies.
+
+        Raises:
+            SynthgenError: it does not lie there.
+        """
+        return self.module.files(self.root, self.split, self.annotations).elsewhere(self.images)
+
+    def image_folder(self) -> Path:
+        """Folder of the images; asks for the annotation files only where the user names no folder.
+
+        Raises:
+            SynthgenError: there is no such folder.
+        """
+        folder = self.images if self.images is not None else self.files().images
+        if not folder.is_dir():
+            raise SynthgenError(f"no folder {folder} with the images of {self.name}; name it with --images")
+        return folder
+
+
+def resolve(
+    dataset: str,
+    name: str | None,
+    split: str | None,
+    data: Path,
+    annotations: Path | None,
+    images: Path | None,
+) -> Source:
+    """Understand what the user named, before anything is read.
+
+    Raises:
+        SynthgenError: no such dataset, split or file; a name that cannot be a folder.
+    """
+    module: Any = plugins.load(SHELF, dataset)
+    for part in ("SPLITS", "LAYERS", "files", "read"):
+        if not hasattr(module, part):
+            raise SynthgenError(f"module '{dataset}' has no {part} and is no dataset; see synthgen.{SHELF}")
+    plugin = plugins.stem(dataset)
+    if split is None:
+        split = module.SPLITS[0]
+    elif split not in module.SPLITS and annotations is None and name is None:
+        raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
+    if annotations is not None and not annotations.exists():
+        raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
+    if name is None and plugin == "coco_json" and annotations is None:
+        raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
+    name = name or _default_name(plugin, annotations)
+    root = data / plugin
+    if not root.is_dir() and "." not in plugin:  # the folder may be named as the option is spelt
+        root = data / plugin.replace("_", "-")
+    if plugin == "coco_json" and annotations is not None:
+        root = annotations.parent
+    return Source(plugin, check_word(name), check_word(split), root, annotations, images)
+
+
+def _default_name(plugin: str, annotations: Path | None) -> str:
+    if plugin == "coco_json" and annotations is not None:
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem)[:200].strip("-_") or "dataset"
+    return plugin.rsplit(".", 1)[-1]
+
+
+def make_layer(source: Source, store: Path, layer: str, *, shard_size: int = 0, bar: OpenProgress) -> IngestReport:
+    """Ingest one layer of the dataset, with a bar for reading and one for writing."""
+    with PhaseProgress(bar, {"reading": "bytes", "writing": "images"}) as bars:
+        return ingest(
+            ShardStore(store),
+            source.module,
+            source.files(),
+            name=source.name,
+            split=source.split,
+            layer=layer,
+            shard_size=shard_size,
+            on_progress=bars.report,
+        )
+
+
+def job(
+    source: Source,
+    store: Path,
+    *,
+    stage: str,
+    plugin: str,
+    options: dict[str, Any],
+    reads: str,
+    layer: str,
+    max_error_share: float,
+    retry_failed: bool,
+    stage_options: dict[str, Any] | None = None,
+) -> Job:
+    """The job of a stage over a dataset; nothing is read or written but what the options need.
+
+    Raises:
+        SynthgenError: no such plugin, option or image folder; a layer that cannot be written.
+    """
+    if check_word(layer) == check_word(reads) or layer in source.module.LAYERS:
+        wrong = "is what the job reads" if layer == reads else f"is made from {source.name}'s own files"
+        another = stage if stage not in (reads, layer) else f"{stage}-2"
+        raise SynthgenError(f"the layer '{layer}' {wrong}; choose another --layer to write, such as {another}")
+    work: Any = plugins.load("generate.stages", stage)
+    full = plugins.checked(work.SHELF, plugin, options)
+    settle = getattr(plugins.load(work.SHELF, plugin), "settle", None)
+    settled = settle(**full) if settle else full
+    return Job(
+        stage=stage,
+        dataset=source.name,
+        split=source.split,
+        reads=reads,
+        layer=layer,
+        plugin=plugins.stem(plugin),
+        options=settled,
+        stage_options=work.settle(settled, **stage_options) if stage_options else {},
+        store=store,
+        images=source.image_folder(),
+        max_error_share=max_error_share,
+        retry_failed=retry_failed,
+    )
+
+
+def reads(source: Source, store: Path, layer: str, *, rather: str) -> str:
+    """The input of a layer where the user does not say: what it was begun from, else `rather` if that is there."""
+    house = ShardStore(store)
+    for shard in house.layer(source.name, source.split, check_word(layer))[:1]:
+        begun = (house.footer(shard) or {}).get("parent", {}).get("layer")
+        if isinstance(begun, str):
+            return begun
+    return rather if house.layer(source.name, source.split, rather) else "annotations"
+
+
+def ready(source: Source, job: Job, *, bar: OpenProgress) -> None:
+    """See to it that the job's input layer is there and was made from the present annotation files.
+
+    A layer that the dataset's own files give is made from them. Where they are not on this machine, and the layer is
+    whole, it is taken as it is: shards travel without them.
+
+    Raises:
+        SynthgenError: the layer was made from other files, or cannot be made.
+    """
+    house = ShardStore(job.store)
+    present = house.layer(job.dataset, job.split, job.reads)
+    if job.reads not in source.module.LAYERS:
+        return
+    if not present or len(present) < present[0].count:
+        make_layer(source, job.store, job.reads, bar=bar)
+        return
+    try:
+        files = source.files()
+    except SynthgenError:
+        return
+    changed = source_changed(house, files, name=source.name, split=source.split, layer=job.reads)
+    if changed is not None:
+        raise SynthgenError(changed)
+
+
+def missing(source: Source, job: Job) -> str | None:
+    """What `ready` would have to make first, as a sentence; None if the job's input layer is whole."""
+    present = ShardStore(job.store).layer(job.dataset, job.split, job.reads)
+    if (present and len(present) == present[0].count) or job.reads not in source.module.LAYERS:
+        return None
+    sources = source.files().of(job.reads).sources.values()
+    sizes = {path: f" ({path.stat().st_size / 1e6:,.1f} MB)" if path.is_file() else "" for path in sources}
+    files = " and ".join(f"{path}{size}" for path, size in sizes.items())
+    return (
+        f"{job.dataset}/{job.split}/{job.reads} is not there yet and would be made first, from {files}; "
+        "`synthgen ingest` makes it alone and counts it"
+    )
+
+
+def diagnose(source: Source, *, every_split: bool, check_images: str, bar: OpenProgress) -> Diagnosis:
+    """Examine the dataset: the split that is named, or all whose files are there."""
+    own = source.plugin == "coco_json" or source.annotations is not None
+    with PhaseProgress(bar, {"reading": "bytes", "examining": "images"}) as bars:
+        return examine(
+            source.plugin,
+            source.root,
+            None if every_split and not own else [source.split],
+            annotations=source.annotations,
+            images=source.images,
+            check_images=check_images,
+            name=None if source.name == source.default_name else source.name,
+            on_progress=bars.report,
+        )
+
+
+def options(given: Sequence[str], **flags: Any) -> dict[str, Any]:
+    """["key=value", ...] as a dict, with the flags that were given (are not None) beside them.
+
+    Raises:
+        SynthgenError: one has no key or no value, or is said twice.
+    """
+    found: dict[str, Any] = {key: str(v) if isinstance(v, Path) else v for key, v in flags.items() if v is not None}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O batch_size=4")
+        if key in found:
+            raise SynthgenError(f"{key} is given twice, the second time as -O {text}; leave one out")
+        found[key] = value
+    return found
+
+
+def part(text: str) -> tuple[int, int]:
+    """ "3/8" as (3, 8).
+
+    Raises:
+        SynthgenError: it is not I/N with 0 <= I < N.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise SynthgenError(f"--part {text} should be I/N with I from 0 to N-1, such as --part 0/8")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,1 @@
+"""Image files: paths, decoding, EXIF orientation, prefetching, resizing."""

@@ -1,0 +1,1 @@
+"""Annotation files to shards: external sort, sharding, dataset validation."""

@@ -1,0 +1,136 @@
+"""All images of a dataset at once, in little memory: numbers in arrays, names in two long texts."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.formats.readers import Images
+
+_LARGEST_TABLE = 2**26  # image ids of the known releases are below 2**23
+
+_UNLISTED = "the annotation file lists no image of this id; only annotations have it"
+_SAME_ID = "another image of the file has the same id; the annotations are with the first"
+_NO_NAME = "the annotation file gives no file name for this image"
+
+#: Every error of a row that is not the reader's own (`Images.error`).
+ERRORS = frozenset({_UNLISTED, _SAME_ID, _NO_NAME})
+
+
+class ImageTable:
+    """All images of a dataset: 1.7 M of them take some 200 MB.
+
+    Attributes:
+        file_name, image_key: by row.
+        neg_categories, not_exhaustive_categories: by row, for datasets that tell them.
+    """
+
+    def __init__(self) -> None:
+        self.file_name, self.image_key = _Texts(), _Texts()
+        self.neg_categories, self.not_exhaustive_categories = _Lists(), _Lists()
+        self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
+        self._ids: NDArray[np.int64] | None = None
+        self._there: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
+        self._listed: int | None = None  # rows from here on are not the file's own
+        self._errors: dict[int, str] = {}  # what the reader says of a row
+        self._count = 0
+
+    def add(self, batch: Images) -> None:
+        """Take a batch: its images are the next rows."""
+        self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
+        self.file_name.extend(batch.file_name)
+        self.image_key.extend(batch.image_key)
+        self.neg_categories.extend(batch.neg_categories, self._count)
+        self.not_exhaustive_categories.extend(batch.not_exhaustive_categories, self._count)
+        self._errors |= {self._count + row: error for row, error in enumerate(batch.error or ()) if error}
+        self._count += len(batch.image_id)
+        self._ids = None
+
+    def add_unlisted(self, image_id: NDArray[np.int64], name: str) -> None:
+        """Take images that only annotations have, and nothing more after them."""
+        self._listed = len(self._table())
+        size = np.zeros(len(image_id), np.int32)
+        keys = [f"{name}/unlisted/{i}" for i in image_id.tolist()]
+        self.add(Images(image_id, [""] * len(keys), keys, size, size))
+
+    def ids(self) -> NDArray[np.int64]:
+        """The ids, sorted, each once."""
+        if self._ids is None:
+            ids = self._ids = np.unique(self._table()[:, 0])
+            self._there = None
+            if len(ids) and int(ids[-1]) - int(ids[0]) < _LARGEST_TABLE:
+                self._there = np.zeros(int(ids[-1]) - int(ids[0]) + 1, np.bool_)
+                self._there[ids - ids[0]] = True
+        return self._ids
+
+    def without(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `ids` that no image has, sorted, each once."""
+        listed = self.ids()
+        if not len(listed) or not len(ids):
+            return np.unique(ids)
+        if self._there is not None:  # nearly always, and it is a hundred times as fast as a search
+            inside = (ids >= listed[0]) & (ids <= listed[-1])
+            return np.unique(ids[~(inside & self._there[np.where(inside, ids - listed[0], 0)])])
+        ids = np.unique(ids)
+        found: NDArray[np.int64] = ids[listed[np.minimum(np.searchsorted(listed, ids), len(listed) - 1)] != ids]
+        return found
+
+    def order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows in the order of their ids, equal ones as they came; and the ids in that order."""
+        ids = self._table()[:, 0]
+        rows = np.argsort(ids, kind="stable")
+        return rows, ids[rows]
+
+    def numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """image_id, height, width of some rows."""
+        found = self._table()[rows]
+        return np.ascontiguousarray(found[:, 0]), found[:, 1].astype(np.int32), found[:, 2].astype(np.int32)
+
+    def errors(self, rows: NDArray[np.int64], again: NDArray[np.bool_], file_name: Sequence[str]) -> list[str | None]:
+        """What is wrong with some rows; `again`: whether an earlier one has the same id."""
+        listed = len(self._table()) if self._listed is None else self._listed
+        return [
+            _UNLISTED if row >= listed else _SAME_ID if second else self._errors.get(row) if file else _NO_NAME
+            for row, second, file in zip(rows.tolist(), again.tolist(), file_name, strict=True)
+        ]
+
+    def _table(self) -> NDArray[np.int64]:
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0]
+
+
+class _Texts:
+    """Many short texts: their bytes end to end, and where each begins."""
+
+    def __init__(self) -> None:
+        self._text, self._starts = bytearray(), array("q", [0])
+
+    def extend(self, texts: Sequence[str]) -> None:
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        self._starts.extend(list(accumulate(map(len, encoded), initial=len(self._text)))[1:])
+        self._text += b"".join(encoded)
+
+    def take(self, rows: NDArray[np.int64]) -> list[str]:
+        starts = self._starts
+        return [self._text[starts[row] : starts[row + 1]].decode() for row in rows.tolist()]
+
+
+class _Lists:
+    """A few integers for each of many rows, where any are told."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, array[int]] = {}
+
+    def extend(self, lists: Iterable[Sequence[int]] | None, start: int) -> None:
+        """Those of the rows from `start` on; None = these rows tell none."""
+        if lists is not None:
+            self._of.update((row, array("q", numbers)) for row, numbers in enumerate(lists, start))
+
+    def take(self, rows: NDArray[np.int64]) -> list[Sequence[int]] | None:
+        """Those of some rows, empty for one that tells none; None where no row of all tells any."""
+        return [self._of.get(row, ()) for row in rows.tolist()] if self._of else None

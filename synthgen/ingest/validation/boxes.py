@@ -1,0 +1,177 @@
+"""What is wrong with the boxes of one shard: flags in numbers, near-duplicates, sizes, and boxes in a wrong format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.ingest.validation.diagnosis import Example, Findings, Sizes
+from synthgen.records.box_checks import audit
+from synthgen.records.box_table import BoxColumns
+from synthgen.records.geometry import box_iou, xywh_to_xyxy
+
+#: Two boxes with at least this IoU, in one image and category, are near-duplicates.
+NEAR_IOU = 0.95
+
+#: A box is compared with at most this many others of its image and category, those nearest in area.
+_NEIGHBOURS = 64
+
+
+@dataclass
+class BoxSums:
+    """Sums over all boxes of a split, a shard at a time.
+
+    Attributes:
+        small, medium, large: as in `Sizes`.
+        usable: boxes of finite numbers in images of known size; of them
+        fit: within their image; fit_as_xyxy: within it if read as x1, y1, x2, y2; below_one: of no number above 1.
+        per_image: boxes of each image, int32 [N] a shard.
+    """
+
+    small: int = 0
+    medium: int = 0
+    large: int = 0
+    usable: int = 0
+    fit: int = 0
+    fit_as_xyxy: int = 0
+    below_one: int = 0
+    per_image: list[NDArray[np.int32]] = field(default_factory=list)
+
+    def sizes(self) -> Sizes:
+        """The sums as the diagnosis has them."""
+        per_image = np.concatenate(self.per_image) if self.per_image else np.zeros(1, np.int32)
+        return Sizes(self.small, self.medium, self.large, float(np.median(per_image)), int(per_image.max(initial=0)))
+
+
+def inspect_boxes(columns: BoxColumns, found: Findings, sums: BoxSums) -> None:
+    """Everything about the boxes of one shard."""
+    per_image = np.diff(columns.offsets)
+    image = np.repeat(np.arange(len(columns.image_id)), per_image)
+    sums.per_image.append(per_image)
+
+    def add(code: str, rows: NDArray[np.int64], what: Callable[[int], str]) -> None:
+        examples = (box_example(columns, int(row), what(int(row))) for row in rows)
+        found.add(code, "boxes", len(rows), examples, images=len(np.unique(image[rows])))
+
+    for flag, there in columns.flags.items():
+        add(flag, np.flatnonzero(there), partial(_what, flag, columns))
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers near the end of float64 are a hostile file's, not ours
+        twin, first, iou = _near_duplicates(columns, image)
+    near = dict(zip(twin.tolist(), zip(first.tolist(), iou.tolist(), strict=True), strict=True))
+    add("near_duplicate", twin, lambda row: f"IoU {near[row][1]:.3f} with annotation {columns.id[near[row][0]]}")
+    order = np.lexsort((columns.id, image))
+    same = (np.diff(columns.id[order]) == 0) & (np.diff(image[order]) == 0)
+    add("same_annotation_id", np.sort(order[1:][same]), lambda row: columns.categories[columns.category[row]])
+    empty = [i for i in np.flatnonzero(per_image == 0).tolist() if columns.error[i] is None]
+    found.add("no_boxes", "images", len(empty), (Example(columns.file_name[i], "no box") for i in empty))
+    _measure(columns, image, sums)
+
+
+def resized(columns: BoxColumns, height: NDArray[np.int32], width: NDArray[np.int32]) -> BoxColumns:
+    """The shard with its images' real sizes where the annotations gave none, and audited by them."""
+    if (height == columns.height).all() and (width == columns.width).all():
+        return columns
+    image = np.repeat(np.arange(len(height)), np.diff(columns.offsets))
+    again = audit(
+        columns.bbox,
+        height=height[image],
+        width=width[image],
+        image=image,
+        category=columns.category,
+        iscrowd=columns.iscrowd,
+        known=~columns.flags["unknown_category"],
+    )
+    flags = columns.flags | {flag: again[flag] for flag in ("degenerate", "outside", "clipped")}
+    return replace(columns, height=height, width=width, flags=flags)
+
+
+def _measure(columns: BoxColumns, image: NDArray[np.int64], sums: BoxSums) -> None:
+    """Sizes, and how the boxes would look in a wrong format."""
+    x, y, w, h = columns.bbox.T
+    height, width = columns.height[image], columns.width[image]
+    with np.errstate(invalid="ignore", over="ignore"):
+        area = np.where((w > 0) & (h > 0), w * h, 0.0)
+        usable = np.isfinite(columns.bbox).all(axis=1) & (height > 0) & (width > 0)
+        sums.small += int(((area > 0) & (area < 32**2)).sum())
+        sums.medium += int(((area >= 32**2) & (area < 96**2)).sum())
+        sums.large += int((area >= 96**2).sum())
+        sums.usable += int(usable.sum())
+        # A pixel of slack: annotators' boxes often end on the far side of the last pixel.
+        sums.fit += int((usable & (x >= -1) & (y >= -1) & (x + w <= width + 1) & (y + h <= height + 1)).sum())
+        sums.fit_as_xyxy += int((usable & (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)).sum())
+        sums.below_one += int((usable & (columns.bbox.max(axis=1, initial=0.0) <= 1)).sum())
+
+
+def _near_duplicates(
+    columns: BoxColumns, image: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """(later box, earlier box, IoU) of each box that nearly covers an earlier one of its image and category.
+
+    IoU >= 0.95 needs areas within 5 %: sorted by area, only neighbours can be twins. Exact duplicates and crowds are
+    left out; a box is named once, with the earliest of its twins among the neighbours.
+    """
+    count = len(columns.id)
+    left_out = columns.flags.get("duplicate", np.zeros(count, np.bool_)) | columns.iscrowd
+    area = columns.bbox[:, 2] * columns.bbox[:, 3]
+    sound = (columns.bbox[:, 2:] > 0).all(axis=1) & np.isfinite(columns.bbox).all(axis=1) & np.isfinite(area)
+    rows = np.flatnonzero(sound & ~left_out)
+    rows = rows[np.lexsort((area[rows], columns.category[rows], image[rows]))]
+    boxes, area, group = xywh_to_xyxy(columns.bbox[rows]), area[rows], _groups(image[rows], columns.category[rows])
+    first = np.full(count, count)  # the earliest twin of each box; `count` = it has none
+    here = np.arange(len(rows))
+    for step in range(1, _NEIGHBOURS + 1):
+        here = here[here + step < len(rows)]
+        here = here[(group[here] == group[here + step]) & (area[here] >= NEAR_IOU * area[here + step])]
+        twins = here[box_iou(boxes[here], boxes[here + step]) >= NEAR_IOU]
+        a, b = rows[twins], rows[twins + step]
+        np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
+    later = np.flatnonzero(first < count)
+    earlier = first[later]
+    return later, earlier, box_iou(xywh_to_xyxy(columns.bbox[later]), xywh_to_xyxy(columns.bbox[earlier]))
+
+
+def _groups(*keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Number of the run of equal keys that each place belongs to."""
+    if not len(keys[0]):
+        return np.zeros(0, np.int64)
+    changes = np.zeros(len(keys[0]) - 1, np.bool_)
+    for key in keys:
+        changes |= np.diff(key) != 0
+    return np.append(0, np.cumsum(changes))
+
+
+def box_example(columns: BoxColumns, row: int, what: str) -> Example:
+    """Row `row` of a shard as an example."""
+    x, y, w, h = (float(v) if np.isfinite(v) else None for v in columns.bbox[row])
+    return Example(columns.file_name[_image_of(columns, row)], what, int(columns.id[row]), (x, y, w, h))
+
+
+def _what(flag: str, columns: BoxColumns, row: int) -> str:
+    """What is wrong with one box, in numbers."""
+    image = _image_of(columns, row)
+    x, y, w, h = (float(v) for v in columns.bbox[row])
+    height, width = int(columns.height[image]), int(columns.width[image])
+    if flag == "clipped":
+        beyond = {"left": -x, "top": -y, "right": x + w - width, "bottom": y + h - height}
+        return (
+            f"beyond {', '.join(f'{side} by {by:.6g}' for side, by in beyond.items() if by > 0)} of {width} x {height}"
+        )
+    if flag == "outside":
+        return f"the image is {width} x {height}"
+    if flag == "degenerate":
+        return f"width {w:g}, height {h:g}"
+    if flag == "duplicate":
+        start = int(columns.offsets[image])
+        same = (columns.bbox[start:row] == columns.bbox[row]).all(axis=1)
+        same &= columns.category[start:row] == columns.category[row]
+        return f"as annotation {columns.id[start + int(np.argmax(same))]}" if same.any() else "as an earlier one"
+    return columns.categories[columns.category[row]] or "no name"
+
+
+def _image_of(columns: BoxColumns, row: int) -> int:
+    return int(np.searchsorted(columns.offsets, row, side="right")) - 1

@@ -1,0 +1,63 @@
+"""What is wrong with image files: missing, unreadable, of another size than annotated, turned, in another folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from synthgen.images.decode import ImageError, find, image_header, load_rgb
+
+#: An image with one of these is lost to a job.
+LOST = ("missing", "unreadable", "wrong_size")
+
+
+@dataclass(frozen=True, slots=True)
+class FileLook:
+    """What one look at an image file showed.
+
+    Attributes:
+        height, width: in pixels, as the annotations of the image are to be understood; 0 = not known.
+        troubles: (code of `diagnosis.CODES`, what it is here).
+    """
+
+    height: int
+    width: int
+    troubles: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def lost(self) -> bool:
+        """A job could not use the image."""
+        return any(code in LOST for code, _ in self.troubles)
+
+
+def look(root: Path, file_name: str, height: int, width: int, *, decode: bool) -> FileLook:
+    """Look at one file; never raises for the file's sake.
+
+    Args:
+        root, file_name: as in `records.images.find`.
+        height, width: what the annotations say, pixels; 0 = they do not.
+        decode: to the last pixel, as a job would; otherwise only its header is read.
+    """
+    try:
+        path = find(root, file_name)
+    except ImageError as why:
+        return FileLook(height, width, (("missing", str(why)),))
+    troubles = []
+    if path != root.joinpath(*PurePosixPath(file_name.replace("\\", "/")).parts):
+        troubles.append(("other_path", f"found as {path.relative_to(root).as_posix()}"))
+    try:
+        real_height, real_width, turned = image_header(path)
+        if turned:
+            troubles.append(
+                ("turned", f"is {real_width} x {real_height} as shown, {real_height} x {real_width} as stored")
+            )
+        known = height > 0 and width > 0
+        stored_too = turned and (height, width) == (real_width, real_height)
+        if known and (height, width) != (real_height, real_width) and not stored_too:
+            what = f"is {real_width} x {real_height} pixels, the annotations say {width} x {height}"
+            return FileLook(height, width, (*troubles, ("wrong_size", what)))
+        if decode:
+            load_rgb(path, height, width)
+    except ImageError as why:
+        return FileLook(height, width, (*troubles, ("unreadable", str(why))))
+    return FileLook(height if known else real_height, width if known else real_width, tuple(troubles))

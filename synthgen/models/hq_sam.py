@@ -1,0 +1,83 @@
+"""HQ-SAM: a fifth mask token and finer features on SAM's frozen decoder; the official checkpoints load as they are.
+
+Ke et al., "Segment Anything in High Quality", NeurIPS 2023. Building, loading, encoding and decoding are `sam`'s.
+
+A warning for those who filter: HQ-SAM was trained without a head for the quality of its own masks. The IoU that comes
+out scores SAM's mask, which is one summand of the mask returned (none with `hq_token_only`), and so says little of it.
+"""
+
+from __future__ import annotations
+
+from segment_anything.modeling import Sam
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.mask_decoder import MLP
+from torch import Tensor, nn
+
+from synthgen.models.sam import VARIANTS, Embeddings, MaskDecoder, SamNumbers, build_sam
+
+
+def build_hq_sam(variant: str | SamNumbers, *, hq_token_only: bool = False) -> Sam:
+    """Make an HQ-SAM with random weights; its names are those of `sam_hq_vit_{b,l,h}.pth`.
+
+    Args:
+        hq_token_only: return the HQ mask alone rather than added to SAM's; three candidates are then the same.
+
+    Raises:
+        ValueError: no such variant.
+    """
+    numbers = VARIANTS.get(variant) if isinstance(variant, str) else variant
+    vit_dim = numbers.vit_dim if numbers else 0
+    return build_sam(variant, HQMaskDecoder, vit_dim=vit_dim, hq_token_only=hq_token_only)
+
+
+class HQMaskDecoder(MaskDecoder):
+    """SAM's mask decoder, the HQ token and its features; `hf_*` are the checkpoints' names."""
+
+    def __init__(self, *, vit_dim: int, hq_token_only: bool, transformer_dim: int, **numbers: object) -> None:
+        super().__init__(transformer_dim=transformer_dim, **numbers)
+        self.hq_token_only = hq_token_only
+        dim = transformer_dim
+        self.hf_token = nn.Embedding(1, dim)
+        self.hf_mlp = MLP(dim, dim, dim // 8, 3)
+        self.compress_vit_feat = nn.Sequential(
+            nn.ConvTranspose2d(vit_dim, dim, kernel_size=2, stride=2),
+            LayerNorm2d(dim),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim, dim // 8, kernel_size=2, stride=2),
+        )
+        self.embedding_encoder = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim // 4, kernel_size=2, stride=2),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
+        )
+        self.embedding_maskfeature = nn.Sequential(
+            nn.Conv2d(dim // 8, dim // 4, kernel_size=3, padding=1),
+            LayerNorm2d(dim // 4),
+            nn.GELU(),
+            nn.Conv2d(dim // 4, dim // 8, kernel_size=3, padding=1),
+        )
+
+    def fine_features(self, image: Tensor, early: Tensor) -> Tensor:
+        """Fuse the final embedding [B, dim, g, g] with the early feature [B, g, g, vit_dim]: [B, dim / 8, 4g, 4g]."""
+        fused: Tensor = self.embedding_encoder(image) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
+        return fused
+
+    def decode(self, embeddings: Embeddings, image_pe: Tensor, prompts: Tensor, multimask: bool) -> tuple[Tensor, ...]:
+        """See `MaskDecoder.decode`: the HQ mask is added to each of SAM's.
+
+        With `multimask`, the reference adds it to the one of best predicted IoU, and returns that one alone.
+
+        Returns:
+            logits [n, 1 or 3, 4 * grid, 4 * grid], and the predicted IoU [n, 1 or 3] of SAM's masks, not of these.
+        """
+        own = [self.mask_tokens.weight, self.hf_token.weight]
+        tokens, upscaled, iou = self._attend(embeddings.image, image_pe, prompts, own)
+        wanted = range(1, self.num_mask_tokens) if multimask else range(1)
+        finer = self.embedding_maskfeature(upscaled) + embeddings.fine
+        masks = self._masks(self.hf_mlp(tokens[:, -1:]), finer)
+        if self.hq_token_only:
+            masks = masks.expand(-1, len(wanted), -1, -1)
+        else:
+            masks = masks + self._masks(self._kernels(tokens, wanted), upscaled)
+        return masks, iou[:, wanted.start : wanted.stop]

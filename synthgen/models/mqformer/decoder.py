@@ -1,0 +1,212 @@
+"""The decoder: queries, conditional and learnable, become labels, boxes and masks, layer by layer (MQ-Former).
+
+Conditional queries are proposals of the pyramid, chosen because they resemble one of the image's texts; learnable ones
+are parameters. Both go the same way, and one matching judges them. Names and order of computation follow Mask DINO.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from synthgen.models.mqformer.decoder_layer import DecoderLayer, Image
+from synthgen.models.mqformer.denoising import Denoised, noised
+from synthgen.models.mqformer.matcher import Truth
+from synthgen.models.mqformer.ms_deform_attn import DeformableAttention
+from synthgen.models.mqformer.pixel_decoder import Pyramid
+from synthgen.models.mqformer.position_encoding import box_positions, inverse_sigmoid, proposals, valid_ratios
+from synthgen.models.mqformer.predictions import Predictions
+
+#: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
+PRIOR = 0.01
+
+#: What likeness of queries and texts, in [-1, 1], is multiplied by at first (CLIP's). OpenSeeD's e, beside this prior,
+#: would let no label be likelier than 0.13 until thousands of steps have raised it.
+SCALE = 1 / 0.07
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """What the decoder says of B images.
+
+    Attributes:
+        layers: predictions from the proposals, before the first layer, and after each layer; the last are the result.
+        conditional: how many of the queries, from the first on, are conditional.
+        denoised: what was made of noised objects, if any were given.
+    """
+
+    layers: tuple[Predictions, ...]
+    conditional: int
+    denoised: Denoised | None = None
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., first size] -> [..., last size]."""
+        for layer in self.layers[:-1]:
+            x = functional.relu(layer(x))
+        out: Tensor = self.layers[-1](x)
+        return out
+
+
+class Decoder(nn.Module):
+    """See this module.
+
+    Args:
+        dim: of queries and memory; mask_dim: of mask features; text_dim: of text embeddings.
+        conditional, learnable: how many queries of each kind; one of them may be 0.
+        exchange: see `DecoderLayer`; only where there are both kinds.
+        denoising: most groups of noised objects in training; see `denoising.noised`.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 256,
+        mask_dim: int = 256,
+        text_dim: int = 512,
+        conditional: int = 300,
+        learnable: int = 100,
+        levels: int = 4,
+        layers: int = 9,
+        heads: int = 8,
+        points: int = 4,
+        feedforward: int = 2048,
+        exchange: bool = True,
+        union: bool = False,
+        denoising: int = 0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if conditional + learnable < 1:
+            raise ValueError("a decoder needs queries")
+        self.dim, self.heads, self.conditional = dim, heads, conditional
+        self.denoising, self.checkpointing = denoising, checkpointing
+        if conditional:
+            self.enc_output = nn.Linear(dim, dim)
+            self.enc_output_norm = nn.LayerNorm(dim)
+        if learnable:
+            self.query_feat = nn.Parameter(torch.randn(learnable, dim))
+            self.query_embed = nn.Parameter(torch.randn(learnable, 4))  # boxes, as logits
+        if denoising:
+            self.label_enc = nn.Linear(text_dim, dim, bias=False)
+        both = conditional > 0 and learnable > 0
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                dim, heads=heads, levels=levels, points=points, feedforward=feedforward,
+                exchange=exchange and both, union=union,
+            )
+            for _ in range(layers)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(dim)
+        self.decoder_norm = nn.LayerNorm(dim)
+        self.ref_point_head = Mlp(2 * dim, dim, dim)
+        self.bbox_embed = Mlp(dim, dim, dim, 4)
+        self.mask_embed = Mlp(dim, dim, dim, mask_dim)
+        self.class_embed = nn.Parameter(torch.empty(dim, text_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.prior = nn.Parameter(torch.tensor(-math.log((1 - PRIOR) / PRIOR)))
+        self._reset()
+
+    def _reset(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.dim() > 1 and not name.startswith("query_"):
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, DeformableAttention):
+                module.reset()
+        nn.init.normal_(self.class_embed, std=self.dim**-0.5)
+        if self.denoising:
+            nn.init.normal_(self.label_enc.weight)  # of a text of length 1, what other queries are like
+        for parameter in self.bbox_embed.layers[-1].parameters():  # a box begins where its proposal is
+            nn.init.zeros_(parameter)
+
+    def forward(self, pyramid: Pyramid, texts: Sequence[Tensor], denoise: Sequence[Truth] | None = None) -> Decoded:
+        """Find in each image what its texts name.
+
+        Args:
+            texts: for each image [its texts, text_dim], of length 1.
+            denoise: the objects of each image, to be noised; heeded in training only, and where `denoising` is not 0.
+        """
+        content, boxes, count = self._queries(pyramid, texts)
+        predictions = [self._heads(content, boxes.sigmoid(), pyramid, texts)]
+        # Proposals are judged by the line above; what the layers make of them should not move the encoder's choice.
+        content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
+        references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
+        extra, blocked = 0, None  # noised objects, before all others
+        if denoise is not None and self.denoising and self.training:
+            noise = noised(denoise, [len(own) for own in texts], self.denoising)
+            named = torch.stack([own[labels] for own, labels in zip(texts, noise.labels, strict=True)])
+            content = torch.cat([self.label_enc(named), content], dim=1)
+            references = torch.cat([noise.boxes, references], dim=1)
+            extra = noise.labels.shape[1]
+            blocked = noise.hidden(content.shape[1] - extra).repeat_interleave(self.heads, dim=0)
+        predictions.append(self._heads(content, references, pyramid, texts))
+        image = Image(pyramid.memory, pyramid.shapes, torch.cat([p.flatten(1) for p in pyramid.paddings], dim=1))
+        ratios = valid_ratios(pyramid.paddings).to(references.dtype).repeat(1, 1, 2)[:, None]  # [B, 1, levels, 4]
+        before = references
+        for layer in self.layers:
+            around = references[:, :, None] * ratios
+            # In parts of the image; the reference's are of the finest level with its padding, which is nobody's place.
+            place = self.ref_point_head(box_positions(references, self.dim).to(content.dtype))
+            if self.checkpointing and self.training:
+                content = checkpoint(layer, content, place, around, image, count, extra, blocked, use_reentrant=False)
+            else:
+                content = layer(content, place, around, image, count, extra, blocked)
+            after = (self.bbox_embed(content) + inverse_sigmoid(references)).sigmoid()
+            normed = self.norm(content)
+            # "Look forward twice" (DINO): a box is judged with the gradient of the layer before, which is cut after it.
+            judged = (self.bbox_embed(normed) + inverse_sigmoid(before)).sigmoid()
+            predictions.append(self._heads(normed, judged, pyramid, texts))
+            before, references = after, after.detach()
+        if not extra:
+            return Decoded(tuple(predictions), count)
+        own = (predictions[0], *(layer.of(slice(extra, None)) for layer in predictions[1:]))
+        others = tuple(layer.of(slice(extra)) for layer in predictions[1:])
+        return Decoded(own, count, Denoised(others, noise.matches, noise.groups))
+
+    def _queries(self, pyramid: Pyramid, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+        """(content [B, Q, dim], logits of boxes [B, Q, 4], how many of them are conditional)."""
+        batch = len(pyramid.memory)
+        contents, boxes, count = [], [], 0
+        if self.conditional:
+            memory, places, valid = proposals(pyramid.memory, pyramid.paddings)
+            found = self.enc_output_norm(self.enc_output(memory))
+            with torch.no_grad():  # a choice has no gradient
+                best = torch.stack([own.amax(-1) for own in self._logits(found, texts)])  # [B, S]
+            count = min(self.conditional, best.shape[1])
+            chosen = best.masked_fill(~valid, -math.inf).topk(count, dim=1).indices[..., None]
+            picked = found.gather(1, chosen.expand(-1, -1, self.dim))
+            contents.append(picked)
+            boxes.append(self.bbox_embed(picked) + places.to(found.dtype).gather(1, chosen.expand(-1, -1, 4)))
+        if hasattr(self, "query_feat"):
+            contents.append(self.query_feat.expand(batch, -1, -1))
+            boxes.append(self.query_embed.expand(batch, -1, -1))
+        return torch.cat(contents, dim=1), torch.cat(boxes, dim=1), count
+
+    def _heads(self, content: Tensor, boxes: Tensor, pyramid: Pyramid, texts: Sequence[Tensor]) -> Predictions:
+        normed = self.decoder_norm(content)
+        return Predictions(self._logits(normed, texts), boxes, pyramid.mask_features, self.mask_embed(normed))
+
+    def _logits(self, content: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
+        """For each image float32 [Q, its texts]: the likeness of queries and texts as directions, scaled.
+
+        Never in half precision: proposals and results are ranked by it, and the scale magnifies what was rounded.
+        """
+        with torch.autocast(content.device.type, enabled=False):
+            seen = content.float() @ self.class_embed
+            seen = seen / (seen.norm(dim=-1, keepdim=True) + 1e-7)
+            scale = self.logit_scale.exp()
+            return [scale * own @ text.T.float() + self.prior for own, text in zip(seen, texts, strict=True)]

@@ -1,0 +1,170 @@
+"""Which query answers for which object: one assignment over all queries, blind to their kind (Hungarian, DETR)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional
+
+from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalised_iou
+from synthgen.models.mqformer.point_sampling import sample_points
+from synthgen.models.mqformer.predictions import Predictions
+
+ALPHA = 0.25  # focal loss: the share of positives
+
+#: What stands for a cost that is no number: an assignment must come out, and the loss will say what is wrong.
+_NEVER = 1e6
+
+
+class Truth(TypedDict):
+    """The n objects of one image, of which m have a mask to learn from.
+
+    labels: int64 [n], indices into the image's texts. boxes: float32 [n, 4] CXCYWH, in parts of the unpadded image.
+    has_mask: bool [n]. masks: bool [m, H, W], in order, with the batch's padding. mask_weights: float32 [n].
+    ignore: bool [H, W], where no mask is right or wrong. ignores: whether that is anywhere, by those who know: a GPU
+    would be waited for to find out. extent: float32 [2], the part of the padded width and height that is image, where
+    masks are compared; all of it, if it is not said.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    has_mask: Tensor
+    masks: Tensor
+    mask_weights: Tensor
+    ignore: Tensor
+    ignores: NotRequired[bool]
+    extent: NotRequired[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each part counts, in matching as in the loss (Mask DINO's values)."""
+
+    label: float = 4.0
+    mask: float = 5.0
+    dice: float = 5.0
+    box: float = 5.0
+    giou: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Costs:
+    """What each query of an image would cost for each of its objects, by layer: float32 [L, Q, n] each, unweighted.
+
+    An object without a mask costs nothing in `mask` and `dice`, whoever gets it.
+    """
+
+    label: Tensor
+    mask: Tensor
+    dice: Tensor
+    box: Tensor
+    giou: Tensor
+
+    def total(self, weights: Weights) -> Tensor:
+        """Their weighted sum, float32 [L, Q, n]."""
+        return (
+            weights.label * self.label
+            + weights.mask * self.mask
+            + weights.dice * self.dice
+            + weights.box * self.box
+            + weights.giou * self.giou
+        )
+
+
+def costs(logits: Tensor, boxes: Tensor, guesses: Iterable[Tensor], truth: Truth, points: Tensor) -> Costs:
+    """Compare what L layers say of an image with its objects.
+
+    Args:
+        logits: [L, Q, T], of each query for each text.
+        boxes: [L, Q, 4] CXCYWH in [0, 1].
+        guesses: for each layer [Q, P], logits of masks at the points; taken one after another.
+        points: [1, P, 2], where masks are compared; see `sample_points`. Those in `truth["ignore"]` do not count.
+    """
+    probability = logits[..., truth["labels"]].float().sigmoid()
+    absent = (1 - ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
+    present = ALPHA * (1 - probability) ** 2 * -(probability + 1e-8).log()
+    own, theirs = boxes.float()[..., None, :], truth["boxes"].float()
+    mask = dice = torch.zeros_like(probability)
+    if len(truth["masks"]):
+        has_mask = truth["has_mask"]
+        place = (has_mask.cumsum(0) - 1).clamp(min=0)  # among those that have one
+        counts = (sample_points(truth["ignore"][None].float(), points) == 0).float()  # [1, P]
+        there = sample_points(truth["masks"].float(), points) * counts  # [m, P]
+        pairs = [_mask_costs(guess.float(), there, counts) for guess in guesses]
+        mask, dice = (torch.stack(each)[..., place] * has_mask for each in zip(*pairs, strict=True))
+    return Costs(
+        label=present - absent,
+        mask=mask,
+        dice=dice,
+        box=(own - theirs).abs().sum(-1),
+        giou=-generalised_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs)),
+    )
+
+
+def _mask_costs(guess: Tensor, there: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and dice of [Q, P] and [m, P], where [1, P] counts: [Q, m] each."""
+    # Of a logit x and a truth t: t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x.
+    entropy = functional.softplus(guess) @ counts.T - guess @ there.T
+    share = guess.sigmoid()
+    both, sums = 2 * share @ there.T, share @ counts.T + there.sum(1)
+    return entropy / counts.sum().clamp(min=1), 1 - (both + 1) / (sums + 1)
+
+
+@torch.no_grad()
+def match(
+    layers: Sequence[Predictions],
+    truths: Sequence[Truth],
+    *,
+    weights: Weights,
+    points: int,
+    generator: torch.Generator | None = None,
+) -> list[list[tuple[Tensor, Tensor]]]:
+    """The cheapest assignment of each image in each layer. A GPU is waited for once.
+
+    Args:
+        points: how many to compare masks at; they are drawn anew for each image, for all layers together.
+
+    Returns:
+        For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
+    """
+    device = layers[0].boxes.device
+    found = []
+    for i, truth in enumerate(truths):
+        drawn = torch.rand(1, points, 2, generator=generator, device=device) * extent_of(truth)
+        cost = costs(
+            torch.stack([layer.logits[i] for layer in layers]),
+            torch.stack([layer.boxes[i] for layer in layers]),
+            _at(layers, i, drawn),
+            truth,
+            drawn,
+        ).total(weights)
+        found.append(cost.nan_to_num(_NEVER, _NEVER, -_NEVER))  # [L, Q, n]
+    flat = torch.cat([cost.flatten() for cost in found]).cpu()
+    parts = torch.split(flat, [cost.numel() for cost in found])
+    tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, found, strict=True)]
+    pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
+    whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
+    split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
+    each = [(queries, objects) for queries, objects in split]
+    return [each[i : i + len(truths)] for i in range(0, len(each), len(truths))]
+
+
+def extent_of(truth: Truth) -> Tensor:
+    """Its `extent`, or all of the canvas: float32 [2]."""
+    return truth["extent"] if "extent" in truth else truth["boxes"].new_ones(2)
+
+
+def _at(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
+    """For each layer [Q, P]: its masks of an image at points; features that layers share are sampled once."""
+    features = None
+    for layer in layers:
+        if layer.mask_features is not features:
+            features = layer.mask_features
+            there = sample_points(features[image].float(), points).to(features.dtype)  # [C, P]
+        yield layer.masks_of(image, slice(None), there)

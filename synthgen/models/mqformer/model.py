@@ -1,0 +1,95 @@
+"""MQ-Former: images and the texts that may name what is in them -> labels, boxes and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from synthgen.models.mqformer.backbone import ResNet, Swin
+from synthgen.models.mqformer.decoder import Decoded, Decoder
+from synthgen.models.mqformer.matcher import Truth
+from synthgen.models.mqformer.pixel_decoder import PixelDecoder
+from synthgen.models.mqformer.text_encoder import TextEncoder
+
+
+class MQFormer(nn.Module):
+    """The four parts, one after another."""
+
+    def __init__(
+        self, backbone: Swin | ResNet, pixel_decoder: PixelDecoder, decoder: Decoder, text_encoder: TextEncoder
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pixel_decoder = pixel_decoder
+        self.decoder = decoder
+        self.text_encoder = text_encoder
+
+    def forward(
+        self,
+        images: Tensor,
+        padding: Tensor,
+        texts: Sequence[Sequence[str]],
+        names: Sequence[bool | Sequence[bool]],
+        denoise: Sequence[Truth] | None = None,
+    ) -> Decoded:
+        """Find what the texts name.
+
+        Args:
+            images: float32 [B, 3, H, W], normalised; zero on padding.
+            padding: bool [B, H, W], True on padding, which is right and bottom.
+            texts: the label space of each image, of one text or more.
+            names: for each image, whether its texts are names of categories rather than phrases, or that of each text.
+            denoise: see `Decoder.forward`.
+        """
+        pyramid = self.pixel_decoder(self.backbone(images), padding)
+        return self.decoder(pyramid, self._embedded(texts, names), denoise)  # type: ignore[no-any-return]
+
+    def _embedded(self, texts: Sequence[Sequence[str]], names: Sequence[bool | Sequence[bool]]) -> list[Tensor]:
+        """For each image [its texts, text_dim]; a text that several images have is encoded once."""
+        each = [[name] * len(own) if isinstance(name, bool) else name for own, name in zip(texts, names, strict=True)]
+        wanted = [list(zip(own, name, strict=True)) for own, name in zip(texts, each, strict=True)]
+        place = {asked: i for i, asked in enumerate(dict.fromkeys(asked for own in wanted for asked in own))}
+        found = self.text_encoder([text for text, _ in place], [name for _, name in place])
+        places = torch.tensor([place[asked] for own in wanted for asked in own])
+        every = found[places.to(found.device, non_blocking=True)]  # a list would have the device waited for
+        return list(torch.split(every, [len(own) for own in wanted]))
+
+
+def build(
+    backbone: Swin | ResNet,
+    text_encoder: TextEncoder,
+    *,
+    conditional: int = 300,
+    learnable: int = 100,
+    dim: int = 256,
+    levels: int = 4,
+    encoder_feedforward: int | None = None,
+    encoder_layers: int = 6,
+    decoder_layers: int = 9,
+    heads: int = 8,
+    exchange: bool = True,
+    denoising: int = 0,
+    checkpointing: bool = False,
+) -> MQFormer:
+    """Put a network together around a backbone and a text encoder; the numbers are Mask DINO's and the paper's.
+
+    Args:
+        levels: of the pyramid: 3 are the backbone's of strides 8 to 32, 4 and one of 64, 5 and that of stride 4 as well
+            (Mask DINO's Swin-L), which is three quarters of all places then.
+        encoder_feedforward: None = 4 dim.
+    """
+    return MQFormer(
+        backbone,
+        PixelDecoder(
+            backbone.channels, dim=dim, mask_dim=dim, levels=levels, layers=encoder_layers, heads=heads,
+            feedforward=encoder_feedforward or 4 * dim, finest=0 if levels == 5 else 1, checkpointing=checkpointing,
+        ),
+        Decoder(
+            dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional=conditional, learnable=learnable,
+            levels=levels, layers=decoder_layers, heads=heads, feedforward=8 * dim, exchange=exchange,
+            denoising=denoising, checkpointing=checkpointing,
+        ),
+        text_encoder,
+    )  # fmt: skip

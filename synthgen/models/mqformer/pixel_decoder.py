@@ -1,0 +1,204 @@
+"""The pixel decoder: a pyramid of backbone features that has looked at itself, and features for masks (Mask DINO).
+
+Levels stand from fine to coarse throughout. Each pixel of each level attends, by deformable attention, to a few places
+of all levels. Mask features come from the finest level, enlarged, beside the backbone's own of stride 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from synthgen.models.mqformer.ms_deform_attn import DeformableAttention
+from synthgen.models.mqformer.position_encoding import pixel_positions, pixel_references, valid_ratios
+
+_GROUPS = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pyramid:
+    """What the decoder looks at.
+
+    Attributes:
+        memory: [B, S, dim]; the levels one after another, from fine to coarse, each row by row.
+        paddings: bool [B, h, w] a level, True on padding; so its shapes.
+        mask_features: [B, mask_dim, H / 4, W / 4].
+    """
+
+    memory: Tensor
+    paddings: tuple[Tensor, ...]
+    mask_features: Tensor
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(height, width) of the levels."""
+        return [(padding.shape[1], padding.shape[2]) for padding in self.paddings]
+
+
+class MaskedGroupNorm(nn.GroupNorm):
+    """Group norm by what is no padding, and zero there: an image is the same in a batch of larger ones."""
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, dim, h, w] and bool [B, h, w] -> float32 [B, dim, h, w]."""
+        hidden = padding[:, None]
+        groups = x.float().masked_fill(hidden, 0.0).reshape(len(x), self.num_groups, -1, *x.shape[2:])
+        count = (~hidden).sum((1, 2, 3)).view(-1, 1, 1, 1, 1) * groups.shape[2]
+        mean = groups.sum((2, 3, 4), keepdim=True) / count
+        deviation = (groups - mean).masked_fill(hidden[:, None], 0.0)
+        scale = (deviation.square().sum((2, 3, 4), keepdim=True) / count + self.eps).rsqrt()
+        scale = scale * self.weight.view(self.num_groups, -1, 1, 1)  # of each channel: one pass less over the image
+        return ((deviation * scale).flatten(1, 2) + self.bias[:, None, None]).masked_fill(hidden, 0.0)
+
+
+class Projection(nn.Sequential):
+    """A convolution and a group norm."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, bias: bool = True) -> None:
+        conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=bias)
+        super().__init__(conv, MaskedGroupNorm(_GROUPS, outputs))
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, inputs, H, W] and bool [B, h, w] -> [B, outputs, h, w], zero on padding."""
+        normed: Tensor = self[1](self[0](x), padding)
+        return normed
+
+
+class EncoderLayer(nn.Module):
+    """Pixels look at the pyramid, then each thinks for itself; normalised after each step."""
+
+    def __init__(self, dim: int, *, heads: int, levels: int, points: int, feedforward: int) -> None:
+        super().__init__()
+        self.self_attn = DeformableAttention(dim, heads=heads, levels=levels, points=points)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(
+        self, memory: Tensor, positions: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]], padding: Tensor
+    ) -> Tensor:
+        """[B, S, dim] -> the same; see `DeformableAttention.forward`."""
+        looked = self.self_attn(memory + positions, references, memory, shapes, padding)
+        memory = self.norm1(memory + looked)
+        thought: Tensor = self.norm2(memory + self.linear2(functional.relu(self.linear1(memory))))
+        return thought
+
+
+class PixelDecoder(nn.Module):
+    """See this module.
+
+    Args:
+        channels: of the backbone's features, from fine to coarse; the first is that of stride 4.
+        dim: of the pyramid, a multiple of 32; mask_dim: of the mask features.
+        levels: of the pyramid: all of the backbone's but the first (or all of them, if there are so many more), and
+            further ones of half the size each.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        dim: int = 256,
+        mask_dim: int = 256,
+        levels: int = 4,
+        layers: int = 6,
+        heads: int = 8,
+        points: int = 4,
+        feedforward: int = 1024,
+        finest: int = 1,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        own = channels[finest:]
+        if levels < len(own):
+            raise ValueError(f"{levels} levels cannot hold the {len(own)} of the backbone")
+        self.finest, self.checkpointing = finest, checkpointing
+        further = [(own[-1] if i == 0 else dim) for i in range(levels - len(own))]
+        self.input_proj = nn.ModuleList(
+            [Projection(count, dim, 1) for count in own] + [Projection(count, dim, 3, stride=2) for count in further]
+        )
+        self.level_embed = nn.Parameter(torch.randn(levels, dim))
+        self.layers = nn.ModuleList(
+            EncoderLayer(dim, heads=heads, levels=levels, points=points, feedforward=feedforward) for _ in range(layers)
+        )
+        self.lateral = Projection(channels[0], dim, 1, bias=False)
+        self.output = Projection(dim, dim, 3, bias=False)
+        self.mask_features = nn.Conv2d(dim, mask_dim, 1)
+        for module in self.input_proj.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for module in (*self.lateral, *self.output, self.mask_features):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+
+    def forward(self, features: Sequence[Tensor], padding: Tensor) -> Pyramid:
+        """The pyramid of a batch.
+
+        Args:
+            features: [B, channels, h, w], from fine (stride 4) to coarse.
+            padding: bool [B, H, W] of the images, True on padding.
+        """
+        own = features[self.finest :]
+        paddings = [_shrunk(padding, feature.shape[2], feature.shape[3]) for feature in own]
+        while len(paddings) < len(self.input_proj):
+            paddings.append(paddings[-1][:, ::2, ::2])  # the middles of what its convolution sees
+        shapes = [(hidden.shape[1], hidden.shape[2]) for hidden in paddings]
+        levels: list[Tensor] = []
+        for i, project in enumerate(self.input_proj):
+            # The first further level is made of the backbone's last, where what lies on padding would be seen.
+            below = own[i] if i < len(own) else levels[-1]
+            if i == len(own):
+                below = own[-1].masked_fill(paddings[i - 1][:, None], 0.0)
+            levels.append(project(below, paddings[i]))
+        positions = torch.cat(
+            [
+                (pixel_positions(hidden, level.shape[1]).to(level.dtype) + embed[:, None, None]).flatten(2)
+                for level, hidden, embed in zip(levels, paddings, self.level_embed, strict=True)
+            ],
+            dim=2,
+        ).transpose(1, 2)
+        memory = torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
+        hidden = torch.cat([one.flatten(1) for one in paddings], dim=1)
+        references = pixel_references(shapes, valid_ratios(paddings)).to(memory.dtype)
+        for layer in self.layers:
+            if self.checkpointing and self.training:
+                memory = checkpoint(layer, memory, positions, references, shapes, hidden, use_reentrant=False)
+            else:
+                memory = layer(memory, positions, references, shapes, hidden)
+        height, width = features[0].shape[-2:]
+        outside = _shrunk(padding, height, width)
+        beside = self.lateral(features[0], outside)
+        finest = _without_padding(memory[:, : paddings[0][0].numel()], paddings[0])
+        enlarged = functional.interpolate(finest, size=(height, width), mode="bilinear", align_corners=False)
+        fine = self.output((beside + enlarged).masked_fill(outside[:, None], 0.0), outside)
+        return Pyramid(memory, tuple(paddings), self.mask_features(functional.relu(fine)))
+
+
+def _without_padding(level: Tensor, padding: Tensor) -> Tensor:
+    """[B, h * w, dim] -> [B, dim, h, w], with the image's border repeated where padding was."""
+    height, width = padding.shape[1:]
+    last_row, last_column = (~padding).sum(1).amax(1) - 1, (~padding).sum(2).amax(1) - 1
+    y = torch.minimum(torch.arange(height, device=padding.device), last_row[:, None])
+    x = torch.minimum(torch.arange(width, device=padding.device), last_column[:, None])
+    place = (y[:, :, None] * width + x[:, None]).flatten(1)
+    whole = level.gather(1, place[..., None].expand(-1, -1, level.shape[2]))
+    return whole.transpose(1, 2).reshape(len(level), -1, height, width)
+
+
+def _shrunk(padding: Tensor, height: int, width: int) -> Tensor:
+    """bool [B, H, W] -> [B, height, width]; of a row or a column that is partly padding its middle decides.
+
+    The first of them are the image's, however little of it: a level without a place would have no references.
+    """
+    rows, columns = (
+        functional.interpolate(side[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
+        for side, size in ((padding[:, :, 0], height), (padding[:, 0], width))
+    )
+    rows[:, 0] = columns[:, 0] = False
+    return rows[:, :, None] | columns[:, None]

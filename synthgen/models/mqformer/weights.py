@@ -1,0 +1,129 @@
+"""Weights of strangers -> networks of transformers: nothing is executed; all fits, or one sentence says what not."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from synthgen.models.checkpoint_reader import read_weights
+
+#: Follow from the sizes of a network; files have them or not.
+_DERIVED = re.compile(r".*(position_ids|relative_position_index|attn_mask|num_batches_tracked)")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, or of a folder in Hugging Face's form: its *.safetensors, or else its pytorch_model*.bin.
+
+    They lie in the mapped files, and cost memory when they are used.
+
+    Raises:
+        ValueError: there is none, or it cannot be read; one sentence without the path.
+    """
+    if not path.is_dir():
+        return read_weights(path)
+    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError("it has no model.safetensors and no pytorch_model.bin")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            own = read_weights(file)
+        except ValueError as why:
+            raise ValueError(f"{file.name}: {why}") from None
+        if twice := found.keys() & own.keys():
+            raise ValueError(f"its files have {_plain(min(twice))} twice")
+        found |= own
+    return found
+
+
+def fitted(
+    kind: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    beside: str = "",
+    may_lack: str = "",
+    **options: Any,
+) -> Any:
+    """A network with these weights, in float32 on the CPU, in evaluation mode.
+
+    Args:
+        kind: its class; it knows the names of older versions of transformers, and the prefix of a larger model.
+        beside: a pattern of names that may be there and are not for this network.
+        may_lack: a pattern of the network's names that keep their first values.
+        options: of its class.
+
+    Raises:
+        ValueError: names are missing or unknown, shapes differ, or a value is no finite float; one sentence.
+    """
+    kept = {
+        name: tensor
+        for name, tensor in weights.items()
+        if not _DERIVED.fullmatch(name) and not (beside and re.fullmatch(beside, name))
+    }
+    for name, tensor in kept.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"the weights do not fit: {_plain(name)} is of {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"the weights are damaged: {_plain(name)} holds what is no number")
+    # Copied: what lies in a mapped file would die with the file.
+    own = {name: tensor.to(torch.float32, copy=True) for name, tensor in kept.items()}
+    try:
+        with quiet():
+            network, info = kind.from_pretrained(
+                None, config=config, state_dict=own, dtype=torch.float32,
+                ignore_mismatched_sizes=True, output_loading_info=True, **options,
+            )  # fmt: skip
+    except Exception as why:  # whatever tensors that do not go together bring about
+        raise ValueError(f"the weights do not fit: {first_line(why)}") from None
+    lacking = [n for n in info["missing_keys"] if not _DERIVED.fullmatch(n) and not re.fullmatch(may_lack, n)]
+    wrong = [f"{_plain(n)} is {list(found)} instead of {list(own)}" for n, found, own in info["mismatched_keys"]]
+    faults = [
+        _listed("lack", lacking),
+        _listed("have", [_plain(name) for name in info["unexpected_keys"]], " that this network has no place for"),
+        _listed("differ:", wrong),
+        _listed("cannot be converted:", [first_line(why) for why in info["error_msgs"]]),
+    ]
+    if any(faults):
+        raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
+    return network
+
+
+def first_line(why: object) -> str:
+    """Of an error's words, the first line that says something."""
+    return _plain(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__), 160)
+
+
+def _plain(name: str, most: int = 80) -> str:
+    """Without what a terminal would take for a command."""
+    return (name if name.isprintable() else ascii(name))[:most]
+
+
+def _listed(verb: str, names: Iterable[str], tail: str = "", most: int = 3) -> str:
+    all_names = sorted(names)
+    if not all_names:
+        return ""
+    more = f" and {len(all_names) - most} more" if len(all_names) > most else ""
+    return f"{verb} {', '.join(all_names[:most])}{more}{tail}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own report and progress bar: what is wrong is told once, by an error."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

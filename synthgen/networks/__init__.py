@@ -1,1 +1,0 @@
-"""Networks: tensors in, tensors out; they carry published weights and know nothing of shards or datasets."""

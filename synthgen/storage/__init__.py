@@ -1,0 +1,1 @@
+"""Shards on disk: atomic commits, locks, and the log of each run."""

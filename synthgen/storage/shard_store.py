@@ -1,0 +1,290 @@
+"""Shards and their store. A shard is committed when its final name exists; nothing else says so.
+
+Below the store's root a layer is a folder: `<dataset>/<split>/<layer>/00042-of-01743.parquet`. A layer is complete in
+itself: it repeats what came before it, so no reader joins. Beside its shards lies `_log/`: what the runs told, for
+people to read; nothing in the store depends on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthgen.errors import SynthgenError
+from synthgen.records.box_table import BoxColumns, table_from_columns
+from synthgen.records.sample import Sample
+from synthgen.records.schema import DICTIONARIES, SCHEMA_VERSION, check_version, samples_from_batch, table_from_samples
+from synthgen.storage.atomic import new_file, remove_leftovers, scratch_folder
+
+#: Images in a row group: the grain in which readers stride and memory is counted.
+ROW_GROUP_SIZE = 64
+
+#: The same where there are boxes only: they are small, and with 64 half the time of writing them is overhead.
+BOX_ROW_GROUP_SIZE = 256
+
+_FOOTER_KEY = b"synthgen"
+_NAME = re.compile(r"(\d{5,})-of-(\d{5,})\.parquet")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Shard:
+    """The name of a slice of a dataset's images in one layer: a name, not a file handle."""
+
+    dataset: str
+    split: str
+    layer: str
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        for word in (self.dataset, self.split, self.layer):
+            check_word(word)
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.split}/{self.layer}/{self.index:05d}-of-{self.count:05d}"
+
+    @property
+    def path(self) -> str:
+        """Where it lies below the store's root."""
+        return f"{self}.parquet"
+
+    def of(self, layer: str) -> Shard:
+        """The same slice of images in another layer."""
+        return replace(self, layer=layer)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What a shard's header says of a column.
+
+    Attributes:
+        count: values that are not null.
+        least, most: of them, by the order of their kind; None = there are none.
+    """
+
+    count: int = 0
+    least: Any = None
+    most: Any = None
+
+    def __add__(self, other: Column) -> Column:
+        """The same of two shards together."""
+        some = [column for column in (self, other) if column.least is not None]
+        least, most = min((c.least for c in some), default=None), max((c.most for c in some), default=None)
+        return Column(self.count + other.count, least, most)
+
+
+def check_word(word: str) -> str:
+    """Return `word` if it can name a dataset, a split or a layer, and so a folder of the store.
+
+    Raises:
+        SynthgenError: it could not, or would climb out of the store.
+    """
+    if not _WORD.fullmatch(word):
+        raise SynthgenError(
+            f"'{word}' cannot name a dataset, split or layer; use at most 200 letters, digits, '.', '_' and '-'"
+        )
+    return word
+
+
+class ShardStore:
+    """A folder of layers. Only this class touches its paths."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        try:
+            str(root).encode()
+        except UnicodeEncodeError:
+            raise SynthgenError(f"the path {root} is not in UTF-8, as Arrow's are; choose another --store") from None
+
+    def commit(self, shard: Shard, samples: Sequence[Sample] | BoxColumns, footer: dict[str, Any]) -> Path:
+        """Write a shard under its final name, whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+        Two writers of one shard are harmless: the last rename wins, and the same job gives the same bytes.
+
+        Args:
+            footer: what made the shard (recipe, fingerprint, categories, counts, ...); plain JSON, no clock in it.
+
+        Returns:
+            The path of the committed file.
+
+        Raises:
+            SynthgenError: the disk is full, the folder cannot be written, or a value does not fit its column; no file
+                is left behind.
+        """
+        final = self.root / shard.path
+        try:
+            table = table_from_columns(samples) if isinstance(samples, BoxColumns) else table_from_samples(samples)
+        except (UnicodeEncodeError, OverflowError, pa.ArrowInvalid) as why:
+            raise SynthgenError(
+                f"{shard} cannot be written: a text in it is no Unicode, or a number too large for its column ({why})"
+            ) from None
+        text = json.dumps({**footer, "schema_version": SCHEMA_VERSION}, sort_keys=True, ensure_ascii=False)
+        table = table.replace_schema_metadata({_FOOTER_KEY: text.encode()})
+        with new_file(final) as temporary:
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=BOX_ROW_GROUP_SIZE if isinstance(samples, BoxColumns) else ROW_GROUP_SIZE,
+                compression="zstd",
+                use_dictionary=DICTIONARIES,
+                write_page_checksum=True,  # a bit that a disk loses is found when it is read, for 2 % of the time
+            )
+        return final
+
+    def read(self, shard: Shard, groups: Sequence[int] | None = None) -> Iterator[Sample]:
+        """The samples of a committed shard, in order, a row group in memory at a time.
+
+        Args:
+            groups: only of these row groups, in this order; None = of all.
+        """
+        with self._open(shard) as file:
+            if groups is not None and max(groups, default=-1) >= file.metadata.num_row_groups:
+                raise SynthgenError(f"{shard} is another one than a moment ago; run the same command again")
+            for batch in _batches(file, groups=groups):
+                yield from samples_from_batch(batch)
+
+    def row_groups(self, shard: Shard) -> tuple[dict[str, Any], list[int]]:
+        """What made a committed shard, and how many rows each of its row groups has; no data is read."""
+        with self._open(shard) as file:
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            return _footer_of(file) or {}, [group.num_rows for group in groups]
+
+    def columns(self, shard: Shard, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Chosen columns of a committed shard, a row group in memory at a time; the others are not read from disk.
+
+        Names are those of the schema, nested ones with dots: "image_key", "annotations.list.element.category".
+
+        Raises:
+            ValueError: the shard has no such column (pyarrow would give batches without it).
+        """
+        with self._open(shard) as file:
+            paths = [file.schema.column(i).path for i in range(len(file.schema))]
+            if unknown := [n for n in names if not any(p == n or p.startswith(f"{n}.") for p in paths)]:
+                raise ValueError(f"{shard} has no column {unknown[0]}")
+            yield from _batches(file, list(names))
+
+    def footer(self, shard: Shard) -> dict[str, Any] | None:
+        """What made the shard; None = not committed."""
+        path = self.root / shard.path
+        if not path.exists():
+            return None
+        with self._open(shard) as file:
+            return _footer_of(file)
+
+    def summary(self, shard: Shard, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Column]]:
+        """What made a committed shard, and what its header says of the columns `names`; no data is read.
+
+        Of a column that an older shard lacks, it says that there are no values.
+        """
+        with self._open(shard) as file:
+            schema = file.schema
+            places = {schema.column(i).path: i for i in range(len(schema))}
+            found = dict.fromkeys(names, Column())
+            for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+                for name in found.keys() & places.keys():
+                    if (values := group.column(places[name]).statistics) is not None:
+                        ends = (values.min, values.max) if values.has_min_max else (None, None)
+                        found[name] += Column(values.num_values, *ends)
+            return _footer_of(file) or {}, found
+
+    def layer(self, dataset: str, split: str, layer: str) -> list[Shard]:
+        """The committed shards of a layer, in order; [] if there are none.
+
+        Raises:
+            SynthgenError: shards of two different plans lie in the folder.
+        """
+        folder = self.folder(dataset, split, layer)
+        found = []
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+            if match := _NAME.fullmatch(name):
+                found.append(Shard(dataset, split, layer, int(match[1]), int(match[2])))
+        counts = {shard.count for shard in found}
+        if len(counts) > 1:
+            raise SynthgenError(
+                f"{folder} holds shards of two plans (of {' and of '.join(str(c) for c in sorted(counts))}); "
+                "move one of them away or choose another --layer"
+            )
+        return found
+
+    def layers(self) -> list[tuple[str, str, str]]:
+        """All (dataset, split, layer) of the store that hold at least one committed shard, sorted."""
+        return [
+            (dataset.name, split.name, layer.name)
+            for dataset in (_folders(self.root) if self.root.exists() else ())
+            for split in _folders(dataset)
+            for layer in _folders(split)
+            if any(_NAME.fullmatch(name) for name in os.listdir(layer))
+        ]
+
+    def folder(self, dataset: str, split: str, layer: str) -> Path:
+        """The folder of a layer, whether it exists or not."""
+        return self.root / check_word(dataset) / check_word(split) / check_word(layer)
+
+    def scratch(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:
+        """A folder for what is too large for memory, on the store's own disk; deleted when the block ends."""
+        return scratch_folder(self.folder(dataset, split, layer))
+
+    def remove_leftovers(self, dataset: str, split: str, layer: str) -> int:
+        """Delete what writers killed on this machine left in a layer, and in its diary; returns how many it was."""
+        folder = self.folder(dataset, split, layer)
+        return remove_leftovers(folder) + remove_leftovers(folder / "_log")
+
+    @contextlib.contextmanager
+    def _open(self, shard: Shard) -> Iterator[pq.ParquetFile]:
+        path = self.root / shard.path
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                footer = _footer_of(file)
+                if footer is None:
+                    raise SynthgenError(f"{path} is Parquet but no synthgen shard; move it out of the store")
+                check_version(footer["schema_version"], str(path))
+                yield file
+        except FileNotFoundError:
+            raise SynthgenError(f"no shard {shard} in {self.root}; `synthgen status` lists what is there") from None
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as why:
+            if isinstance(why, OSError) and why.errno is not None:  # else it is Arrow's word for unreadable content
+                raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
+            reason = str(why).splitlines()[0].rstrip(".")
+            raise SynthgenError(f"{path} is damaged ({reason}); delete it and run the job again") from None
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders that can be a dataset, a split or a layer. What may not be read is an OSError, not an empty folder."""
+    return sorted(path for path in folder.iterdir() if _WORD.fullmatch(path.name) and path.is_dir())
+
+
+def _batches(
+    file: pq.ParquetFile, columns: list[str] | None = None, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    whole, count = file.metadata, 0
+    rows = whole.num_rows if groups is None else sum(whole.row_group(group).num_rows for group in groups)
+    # Of single row groups so little is read at a time that threads cost more than they save.
+    for batch in file.iter_batches(ROW_GROUP_SIZE, groups, columns, use_threads=groups is None):
+        count += len(batch)
+        yield batch
+    if count != rows:  # Arrow passes over a page whose header is damaged
+        raise pa.ArrowInvalid(f"it has {count} rows of {rows}")
+
+
+def _footer_of(file: pq.ParquetFile) -> dict[str, Any] | None:
+    text = (file.metadata.metadata or {}).get(_FOOTER_KEY)
+    if text is None:
+        return None
+    try:
+        footer = json.loads(text)
+    except ValueError:
+        raise pa.ArrowInvalid("its synthgen footer is no JSON") from None
+    if not isinstance(footer, dict) or type(footer.get("schema_version")) is not int:
+        raise pa.ArrowInvalid("its synthgen footer has no schema version")
+    return footer

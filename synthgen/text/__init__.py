@@ -1,0 +1,1 @@
+"""English names and captions: plurals, articles, hypernyms, agreement of a caption with a category."""

@@ -1,1 +1,0 @@
-"""Learns from what is read, measures what was learned, and predicts. Knows nothing of how shards were made."""

@@ -1,0 +1,98 @@
+"""How weights move: AdamW's groups, the learning rate of each step, a moving average (Mask2Former, Mask DINO)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthgen.dataloading.config import Schedule
+
+#: Tables that are looked up and are no `nn.Embedding`. None is pulled to zero, nor are norms and single numbers: of a
+#: row that no image asks for nothing else would be left in time.
+_TABLES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")
+
+
+def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What learns, in groups of one rate and one decay.
+
+    Args:
+        rates: the learning rate of parts, by the beginning of their parameters' names; others have `schedule.lr`.
+            What has rate 0 is no part of a group, and needs no gradients from now on.
+
+    Returns:
+        AdamW's groups; "initial_lr" is the rate that `set_rates` goes by.
+    """
+    undecayed = {
+        f"{name}.{own}" if name else own
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) or "norm" in type(part).__name__.lower()
+        for own, _ in part.named_parameters(recurse=False)
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = next((rate for start, rate in rates.items() if name.startswith(start)), schedule.lr)
+        free = name in undecayed or parameter.dim() == 0 or name.endswith(_TABLES)
+        if not rate:
+            parameter.requires_grad_(False)
+        else:
+            groups.setdefault((rate, 0.0 if free else schedule.weight_decay), []).append(parameter)
+    return [
+        {"params": own, "lr": rate, "initial_lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()
+    ]
+
+
+def share_of_rate(schedule: Schedule, step: int) -> float:
+    """What a step's learning rate is of the full one: it rises over `warmup_steps`, and falls at each milestone."""
+    warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
+    return warm * 0.1 ** sum(step >= share * schedule.steps for share in schedule.milestones)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
+    """Set the learning rate of a step: it follows from the step alone, so that nothing of it need be kept."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * share_of_rate(schedule, step)
+
+
+class Average:
+    """A moving average of what learns (EMA); `swapped` evaluates it.
+
+    Attributes:
+        weights: by the names of the module's parameters.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach().clone() for name, p in self._learning.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the weights as they are."""
+        torch._foreach_lerp_(
+            list(self.weights.values()), [p.detach() for p in self._learning.values()], 1 - self._decay
+        )
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take up what an earlier one had."""
+        for name, own in self.weights.items():
+            own.copy_(weights[name])
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Put the average in the place of the weights, and these back."""
+        own = {name: p.detach().clone() for name, p in self._learning.items()}
+        with torch.no_grad():
+            for name, p in self._learning.items():
+                p.copy_(self.weights[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self._learning.items():
+                    p.copy_(own[name])

@@ -1,0 +1,31 @@
+"""Targets of a batch -> what the matcher and the losses compare predictions with, on the network's device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from synthgen.models.mqformer.matcher import Truth
+
+
+def truths(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[Truth]:
+    """The parts of `Batch.targets` that are learned from; copies from page-locked memory do not wait."""
+    return [
+        Truth(
+            labels=target["labels"].to(device, non_blocking=True),
+            boxes=target["boxes"].to(device, non_blocking=True),
+            has_mask=target["has_mask"].to(device, non_blocking=True),
+            masks=target["masks"].to(device, non_blocking=True),
+            mask_weights=target["mask_weights"].to(device, non_blocking=True),
+            ignore=target["ignore"].to(device, non_blocking=True),
+            ignores=bool(target["ignore"].any()),
+            extent=_extent(*target["size"], *target["ignore"].shape[-2:]).to(device, non_blocking=True),
+        )
+        for target in targets
+    ]
+
+
+def _extent(height: int, width: int, padded_height: int, padded_width: int) -> torch.Tensor:
+    return torch.tensor([width / padded_width, height / padded_height])

@@ -1,0 +1,1 @@
+"""Drawings of images, masks, boxes and texts, for people to look at."""

@@ -1,0 +1,63 @@
+"""A sample as a person would judge it: photograph, masks, boxes, names, scores, captions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.records.sample import Annotation, Sample
+from synthgen.visualize.drawing import Block, Mark, picture
+
+
+def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """The overlay of one sample.
+
+    Masks are tinted and outlined, boxes drawn as the source gives them, each with its category and scores; a box
+    without a mask is dashed, with the reason from its flags. Beside the photograph stand the captions, if there are
+    any, in the colours of their boxes; below it the file name and what went wrong.
+
+    Args:
+        image: uint8 [H, W, 3] RGB; None where it could not be read.
+
+    Returns:
+        uint8 [H', W', 3] RGB, its long side at least `drawing.LONG_SIDE`.
+    """
+    if image is None:
+        image = np.full((360, 640, 3), 40, np.uint8)
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in (a.bbox for a in sample.annotations)]
+    marks = [Mark(box, caption(a), a.segmentation) for a, box in zip(sample.annotations, boxes, strict=True)]
+    blocks = [Block(a.category or "?", captions(a), (i,)) for i, a in enumerate(sample.annotations) if a.captions]
+    masks = sum(a.segmentation is not None for a in sample.annotations)
+    words = f"{sample.file_name}   {len(sample.annotations)} boxes, {masks} masks"
+    if count := sum(len(a.captions) for a in sample.annotations):
+        words += f", {count} captions"
+    if sample.error:
+        words += f"   ERROR: {sample.error}"
+    return picture(image, marks, blocks, words)
+
+
+def caption(annotation: Annotation) -> str:
+    """One line about an annotation: "dog  iou .94  stab .97  box .91", or "dog  [crowd]"."""
+    words = [annotation.category or "?"]
+    scores = (
+        ("iou", annotation.predicted_iou),
+        ("stab", annotation.stability_score),
+        ("box", annotation.box_iou),
+    )
+    words += [f"{name} {score:.2f}".replace("0.", ".") for name, score in scores if score is not None]
+    if annotation.flags:
+        words.append(f"[{', '.join(annotation.flags)}]")
+    return "  ".join(words)
+
+
+def captions(annotation: Annotation) -> list[str]:
+    """A line a caption, best first: "a brown dog  -0.42  [low_score]", or "a dog  (human)"."""
+    lines = []
+    for own in annotation.captions:
+        marks = [own.text, f"({own.source})" if own.source == "human" else ""]
+        marks += [
+            f"{own.score:.2f}" if own.score is not None else "",
+            "[not it]" if own.category_match is False else "",
+        ]
+        lines.append("  ".join(filter(None, [*marks, f"[{', '.join(own.reasons)}]" if own.reasons else ""])))
+    return lines

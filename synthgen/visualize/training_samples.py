@@ -1,0 +1,178 @@
+"""What a manifest's mixture gives, drawn for a person: half of all mistakes in training data can be seen here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen import plugins
+from synthgen.dataloading.manifest import load
+from synthgen.dataloading.mixture import Mixture
+from synthgen.dataloading.source_config import SHELF
+from synthgen.dataloading.transforms import Example
+from synthgen.errors import SynthgenError
+from synthgen.visualize.contact_sheet import sheet, shrunk
+from synthgen.visualize.drawing import LONG_SIDE, Block, Mark, beginning, picture, save
+
+#: So many negatives are named.
+_NEGATIVES = 20
+
+#: Greys of the chequers that padding is drawn as, and their side on the picture in pixels.
+_CHEQUERS, _CHEQUER = (34, 58), 16
+
+#: Width of a picture on the sheet, in pixels.
+_ON_SHEET = 800
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What was drawn.
+
+    Attributes:
+        sheet: all pictures on one.
+        pictures: one by one, in the order of the stream.
+        seen: lines on what the stream gave and passed over.
+    """
+
+    sheet: Path
+    pictures: tuple[Path, ...]
+    seen: tuple[str, ...]
+
+
+def show(
+    path: Path,
+    *,
+    store: Path | None = None,
+    out: Path | None = None,
+    n: int = 16,
+    seed: int | None = None,
+    on_images: Callable[[int], None] = lambda _: None,
+) -> Shown:
+    """Draw the first `n` images of a manifest's stream, as its one reader would see them.
+
+    Args:
+        store: the shards' root, instead of the manifest's.
+        out: folder of the pictures; None = `_show/` and the manifest's name in the store.
+        seed: instead of the manifest's.
+
+    Raises:
+        SynthgenError: the manifest has mistakes, nothing to learn from is found, or a picture cannot be written.
+    """
+    manifest = load(path, store=store)
+    if seed is not None:
+        manifest = manifest.model_copy(update={"seed": seed})
+    out = out or manifest.store / "_show" / manifest.name
+    mixture = Mixture(manifest, reader=0, readers=1)
+    pictures, paths = [], []
+    for number, (example, place, key) in enumerate(islice(mixture, n)):
+        source = manifest.mixture[place]
+        drawn = draw(example, task=source.task, source=source.shards, image_key=key)
+        pictures.append(shrunk(drawn, of=n, width=_ON_SHEET))  # the others are not kept
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", key)[-80:]
+        paths.append(out / f"{number:03d}-{source.task}-{stem}.png")
+        save(paths[-1], drawn)
+        on_images(1)
+    save(out / "sheet.png", sheet(pictures))
+    _take_away_others(out, {path.name for path in paths})
+    return Shown(out / "sheet.png", tuple(paths), tuple(mixture.seen.lines()))
+
+
+def _take_away_others(folder: Path, mine: set[str]) -> None:
+    """Remove pictures of an earlier call, by the names that only `show` gives."""
+    own = re.compile(rf"[0-9]{{3,}}-({'|'.join(plugins.names(SHELF))})-[A-Za-z0-9_-]{{1,80}}\.png")
+    for path in folder.iterdir():
+        if own.fullmatch(path.name) and path.name not in mine and path.is_file():
+            try:
+                path.unlink()
+            except OSError as why:
+                raise SynthgenError(
+                    f"cannot take away the older {path} ({why.strerror}); choose another --out"
+                ) from None
+
+
+def draw(example: Example, *, task: str, source: str, image_key: str) -> NDArray[np.uint8]:
+    """One example: what the network sees, and what it is to learn of it.
+
+    Masks are tinted, each in a colour of its object; an object without one has a dashed box. Ignored regions are
+    hatched, padding is chequered. Beside the image stand the texts in the colours of their objects, below them a few
+    that are negatives; under it, which task, source and photograph it is, and how much of the view it fills.
+
+    Args:
+        source: "dataset/split/layer".
+
+    Returns:
+        uint8 [H, W, 3], RGB; the view is at its top left, enlarged to `drawing.LONG_SIDE` pixels if it is smaller.
+    """
+    masks = iter(example.masks)
+    marks = [
+        Mark(
+            (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+            _words(example.texts[label], bool(has_mask), float(weight)),
+            next(masks) if has_mask else None,
+        )
+        for box, label, has_mask, weight in zip(
+            example.boxes_xyxy, example.labels, example.has_mask, example.mask_weights, strict=True
+        )
+    ]
+    blocks = list(_blocks(example.texts, example.labels.tolist()))
+    return picture(
+        _chequered(example), marks, blocks, _footer(example, task, source, image_key), hatched=example.ignore
+    )
+
+
+def _words(text: str, has_mask: bool, weight: float) -> str:
+    """What stands at a box: "dog", "the larger brown dog on the ...", "dog  [box only]", "dog  x.85"."""
+    words = [beginning(text)]
+    if not has_mask:
+        words.append("[box only]")
+    elif weight != 1:
+        words.append(f"x{weight:.2f}".replace("x0.", "x."))
+    return "  ".join(words)
+
+
+def _blocks(texts: Sequence[str], labels: Sequence[int]) -> list[Block]:
+    """Texts that have objects, in order; then how many have none, and some of these."""
+    marks: dict[int, list[int]] = {}
+    for i, label in enumerate(labels):
+        marks.setdefault(label, []).append(i)
+    blocks = [
+        Block(texts[label] + (f"  x{len(own)}" if len(own) > 1 else ""), marks=own)
+        for label, own in sorted(marks.items())
+    ]
+    absent = [text for i, text in enumerate(texts) if i not in marks]
+    if absent:
+        some = ", ".join(absent[:_NEGATIVES]) + (", ..." if len(absent) > _NEGATIVES else "")
+        blocks.append(Block(f"negatives: {len(absent):,} of {len(texts):,} texts", [some]))
+    return blocks
+
+
+def _footer(example: Example, task: str, source: str, image_key: str) -> str:
+    """ "instance of coco/train2017/human   coco/000000391895   3 objects, 1 box only   ..."."""
+    (height, width), canvas = example.size, example.image.shape
+    boxes = int((~example.has_mask).sum())
+    n = len(example.labels)
+    objects = f"{n:,} object{'s' * (n != 1)}" + (f", {boxes:,} box only" if boxes else "")
+    seen = f"{width} x {height}" + (f" in {canvas[1]} x {canvas[0]}" if (height, width) != canvas[:2] else "")
+    words = [f"{task} of {source}", image_key, objects, f"{seen}, file {example.orig_size[1]} x {example.orig_size[0]}"]
+    if example.ignore.any():
+        words.append(f"ignored {100 * example.ignore[:height, :width].mean():.1f} %")
+    return "   ".join(words)
+
+
+def _chequered(example: Example) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3]: the image, with padding that nobody takes for a part of it."""
+    (height, width), canvas = example.size, example.image.copy()
+    side = (
+        max(1, round(_CHEQUER * max(canvas.shape[:2]) / LONG_SIDE)) if max(canvas.shape[:2]) < LONG_SIDE else _CHEQUER
+    )
+    dark = np.add.outer(np.arange(canvas.shape[0]) // side, np.arange(canvas.shape[1]) // side) % 2 == 0
+    padding = np.ones(canvas.shape[:2], np.bool_)
+    padding[:height, :width] = False
+    canvas[padding & dark], canvas[padding & ~dark] = _CHEQUERS
+    return canvas
