@@ -9,8 +9,8 @@ from typing import Any
 
 from ingest import PATCHES, write
 
-from synthgen.formats.readers import Files, coco_json, objects365
-from synthgen.images.decode import find
+from synthgen.formats.readers import DatasetFiles, coco_json, objects365
+from synthgen.images.decode import find_image
 from synthgen.ingest import ingest
 from synthgen.storage.shard_store import ShardStore
 
@@ -49,7 +49,7 @@ def prepare(folder: Path, data: Path, *, scale: float, repeat: int, tars: bool) 
         images, boxes = len(content["images"]), len(content["annotations"])
         root, masks, reader, layers, task = photographs, boxes, coco_json, ["annotations", "human"], "instance"
     for layer in layers:
-        files = Files({"instances": file}, root)
+        files = DatasetFiles({"instances": file}, root)
         ingest.ingest(ShardStore(folder / "shards"), reader, files, name="bench", split="train", layer=layer)
     (folder / "manifest.yaml").write_text(MANIFEST.format(layer=layers[-1], task=task))
     listed = -(-images // pack(folder, root, layers[-1], most=TAR * TARS if scale else images)) if tars else 0
@@ -81,9 +81,9 @@ def pack(folder: Path, root: Path, layer: str, *, most: int) -> int:
 
     tars, store = folder / "tars", ShardStore(folder / "shards")
     tars.mkdir()
-    shards = store.layer("bench", "train", layer)
-    (tars / "names.json").write_text(json.dumps((store.footer(shards[0]) or {})["categories"]))
-    chosen = itertools.islice((sample for shard in shards for sample in store.read(shard)), most)
+    shards = store.list_shards("bench", "train", layer)
+    (tars / "names.json").write_text(json.dumps((store.read_footer(shards[0]) or {})["categories"]))
+    chosen = itertools.islice((sample for shard in shards for sample in store.read_samples(shard)), most)
     with wds.ShardWriter(str(tars / "%05d.tar"), maxcount=TAR, verbose=0) as tar:
         for sample in chosen:
             found = [
@@ -94,7 +94,7 @@ def pack(folder: Path, root: Path, layer: str, *, most: int) -> int:
             tar.write(
                 {
                     "__key__": f"{sample.image_id:012d}",
-                    "jpg": find(root, sample.file_name).read_bytes(),
+                    "jpg": find_image(root, sample.file_name).read_bytes(),
                     "json": {"height": sample.height, "width": sample.width, "annotations": found},
                 }
             )

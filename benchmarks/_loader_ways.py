@@ -19,16 +19,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from synthgen import plugins
 from synthgen.dataloading import row_stream
-from synthgen.dataloading.augment import Augment
-from synthgen.dataloading.collate import Packed, pack, unpack
-from synthgen.dataloading.manifest import load
-from synthgen.dataloading.mixture import Drawn
+from synthgen.dataloading.augment import AugmentConfig
+from synthgen.dataloading.collate import PackedBatch, collate, unpack_batch
+from synthgen.dataloading.manifest import load_manifest
+from synthgen.dataloading.mixture import StreamItem
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.train_loader import Loader
-from synthgen.dataloading.transforms import train_view
+from synthgen.dataloading.train_loader import TrainLoader
+from synthgen.dataloading.transforms import make_train_example
 from synthgen.images.decode import load_rgb
 from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
-from synthgen.records.rle_ops import rectangle, subtract, union
+from synthgen.records.rle_ops import rle_difference, rle_from_box, rle_union
 from synthgen.records.sample import Rle
 from synthgen.storage.shard_store import ShardStore
 
@@ -60,26 +60,26 @@ class Content:
 
 def ours(content: Content, seed: int) -> Iterator[int]:
     """A manifest, read and looked up."""
-    manifest = load(Path(content.folder, "manifest.yaml")).model_copy(update={"seed": seed})
-    batches = Loader(manifest, batch_size=content.batch_size, workers=content.workers, prefetch=AHEAD)
+    manifest = load_manifest(Path(content.folder, "manifest.yaml")).model_copy(update={"seed": seed})
+    batches = TrainLoader(manifest, batch_size=content.batch_size, num_workers=content.workers, prefetch_factor=AHEAD)
     while True:
         yield len(next(batches).targets)  # no way keeps a batch while the next is made
 
 
-class Coco(Dataset[Drawn]):
+class Coco(Dataset[StreamItem]):
     """All annotations in memory."""
 
     def __init__(self, content: Content) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             self.coco = COCO(str(Path(content.folder, "annotations.json")))
-        self.images, self.ids, self.augment = content.images, sorted(self.coco.imgs), Augment()
+        self.images, self.ids, self.augment = content.images, sorted(self.coco.imgs), AugmentConfig()
         self.names = tuple(category["name"] for category in self.coco.cats.values())
         self.label = {category: i for i, category in enumerate(self.coco.cats)}
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Drawn:
+    def __getitem__(self, index: int) -> StreamItem:
         info = self.coco.imgs[self.ids[index]]
         file = Path(self.images, info["file_name"].removeprefix("images/v1/"))
         return drawn(file, self.target(info), self.augment, random.Random(), str(info["id"]))
@@ -94,7 +94,7 @@ class Coco(Dataset[Drawn]):
 def pycocotools(content: Content, seed: int) -> Iterator[int]:  # noqa: ARG001 - torch draws anew in each process
     """The Dataset, in an order drawn anew each epoch."""
     batches: DataLoader[Any] = DataLoader(
-        Coco(content), content.batch_size, shuffle=True, num_workers=content.workers, collate_fn=pack,
+        Coco(content), content.batch_size, shuffle=True, num_workers=content.workers, collate_fn=collate,
         prefetch_factor=AHEAD if content.workers else None, persistent_workers=content.workers > 0,
     )  # fmt: skip
     yield from counted(itertools.chain.from_iterable(itertools.repeat(batches)))
@@ -105,9 +105,9 @@ def webdataset(content: Content, seed: int) -> Iterator[int]:
     import webdataset as wds
 
     header = json.loads(Path(content.folder, "tars", "names.json").read_text())
-    names, label, augment = tuple(header), {name: i for i, name in enumerate(header)}, Augment()
+    names, label, augment = tuple(header), {name: i for i, name in enumerate(header)}, AugmentConfig()
 
-    def made(sample: dict[str, Any]) -> Drawn:
+    def made(sample: dict[str, Any]) -> StreamItem:
         told = json.loads(sample["json"])
         found = told["annotations"]
         labels = [label[one["category"]] for one in found]
@@ -117,7 +117,7 @@ def webdataset(content: Content, seed: int) -> Iterator[int]:
 
     urls = sorted(map(str, Path(content.folder, "tars").glob("*.tar"))) * content.tars
     stream = wds.WebDataset(urls, resampled=True, shardshuffle=False, seed=seed).shuffle(1000).map(made)
-    stream = stream.batched(content.batch_size, collation_fn=pack)
+    stream = stream.batched(content.batch_size, collation_fn=collate)
     ahead = AHEAD if content.workers else None
     batches = wds.WebLoader(
         stream, batch_size=None, num_workers=content.workers, prefetch_factor=ahead, collate_fn=same
@@ -158,14 +158,14 @@ def target_of(
     boxes = clip_xyxy(xywh_to_xyxy([one["bbox"] for one in found] or np.zeros((0, 4))), height, width)
     rles = [rle and Rle((rle["size"][0], rle["size"][1]), bytes_of(rle["counts"])) for rle in masks]
     kept = [i for i, one in enumerate(found) if not one["iscrowd"]]
-    crowds = [rles[i] or rectangle(tuple(boxes[i]), height, width) for i, one in enumerate(found) if one["iscrowd"]]
+    crowds = [rles[i] or rle_from_box(tuple(boxes[i]), height, width) for i, one in enumerate(found) if one["iscrowd"]]
     return Target(
         texts=names,
         labels=np.array([labels[i] for i in kept], np.int64),
         boxes_xyxy=boxes[kept].astype(np.float32).reshape(-1, 4),
         masks=tuple(rles[i] for i in kept),
         mask_weights=np.ones(len(kept), np.float32),
-        ignore=subtract(union(crowds), [rles[i] for i in kept if rles[i] is not None]) if crowds else None,
+        ignore=rle_difference(rle_union(crowds), [rles[i] for i in kept if rles[i] is not None]) if crowds else None,
         annotation_ids=tuple((found[i]["id"],) for i in kept),
     )
 
@@ -174,28 +174,28 @@ def bytes_of(counts: str | bytes) -> bytes:
     return counts.encode() if isinstance(counts, str) else counts
 
 
-def drawn(file: Any, target: Target, augment: Augment, draw: random.Random, key: str) -> Drawn:
+def drawn(file: Any, target: Target, augment: AugmentConfig, draw: random.Random, key: str) -> StreamItem:
     """One view of one image."""
     image = np.asarray(Image.open(file).convert("RGB"))
-    return Drawn(train_view(image, target, "jitter", augment, draw), 0, key)
+    return StreamItem(make_train_example(image, target, "jitter", augment, draw), 0, key)
 
 
 def same(sent: Any) -> Any:
     return sent
 
 
-def counted(batches: Iterator[Packed]) -> Iterator[int]:
+def counted(batches: Iterator[PackedBatch]) -> Iterator[int]:
     while True:
-        yield len(unpack(next(batches)).targets)
+        yield len(unpack_batch(next(batches)).targets)
 
 
 def compare(content: Content) -> None:
     """Ours and pycocotools must teach the same of each photograph, or there is nothing to compare."""
-    manifest = load(Path(content.folder, "manifest.yaml"))
-    task = plugins.load("dataloading.tasks", manifest.mixture[0].task)
+    manifest = load_manifest(Path(content.folder, "manifest.yaml"))
+    task = plugins.load_plugin("dataloading.tasks", manifest.mixture[0].task)
     coco, store = Coco(content), ShardStore(manifest.store)
-    taken = row_stream.take(store, manifest.mixture[0])
-    samples = row_stream.InOrder(store, taken)
+    taken = row_stream.build_source_index(store, manifest.mixture[0])
+    samples = row_stream.SequentialRows(store, taken)
     for row in range(len(content.photographs)):
         sample = samples[row]
         theirs = coco.target(coco.coco.imgs[sample.image_id])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from synthgen.formats.readers import coco_panoptic
 from synthgen.ingest import ingest
-from synthgen.storage.atomic import write_text
+from synthgen.storage.atomic import write_text_atomic
 from synthgen.storage.shard_store import ShardStore
 
 #: Colour (red, green, blue) and texture.
@@ -64,7 +64,7 @@ def write(folder: Path, split: str, count: int, *, side: int) -> None:
             info = [_segment(number, name, ids == number) for number, name in names.items()]
             annotated.append({"image_id": i, "file_name": name, "segments_info": info})
         categories = [{"id": i, "name": name, "isthing": int(name in THINGS)} for name, i in _CATEGORIES.items()]
-        write_text(path, json.dumps({"images": listed, "annotations": annotated, "categories": categories}))
+        write_text_atomic(path, json.dumps({"images": listed, "annotations": annotated, "categories": categories}))
     files = coco_panoptic.files(folder, split, path)
     ingest.ingest(ShardStore(folder / "shards"), coco_panoptic, files, name="scenes", split=split, layer="human")
 

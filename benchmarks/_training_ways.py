@@ -19,9 +19,9 @@ from torch.nn import functional
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from synthgen.dataloading.collate import Batch
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.dataloading.train_loader import Loader
-from synthgen.devices import device_of
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.train_loader import TrainLoader
+from synthgen.devices import resolve_device
 from synthgen.models.mqformer import backbone, losses
 from synthgen.training import learner, trainer
 from synthgen.training.optimizer import parameter_groups
@@ -100,16 +100,16 @@ Forward = Callable[[Batch], Tensor]
 
 def ours(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Module, list[dict[str, Any]], Forward]:
     """What `synthgen train` trains."""
-    own = learner.Segmentation(manifest, device)
+    own = learner.SegmentationLearner(manifest, device)
     for name in ("backbone", "text_encoder", "pixel_decoder", "decoder"):
         parts.watch(own.module.get_submodule(name), name.replace("_", " "))
-    losses.match = parts.wrapped(losses.match, "matching")
-    learner.total_losses = parts.wrapped(learner.total_losses, "criterion")
+    losses.hungarian_match = parts.wrapped(losses.hungarian_match, "matching")
+    learner.weighted_losses = parts.wrapped(learner.weighted_losses, "criterion")
 
     def forward(batch: Batch) -> Tensor:
-        return torch.stack(list(own.losses(batch, objects=max(own.objects(batch), 1)).values())).sum()
+        return torch.stack(list(own.compute_losses(batch, num_targets=max(own.count_targets(batch), 1)).values())).sum()
 
-    return own.module, own.groups(manifest.schedule), forward
+    return own.module, own.param_groups(manifest.schedule), forward
 
 
 def mask2former(
@@ -117,12 +117,12 @@ def mask2former(
 ) -> tuple[nn.Module, list[dict[str, Any]], Forward]:
     """transformers' Mask2Former with its own matching and losses, in float32 as ours are; its own other numbers."""
     model, half = manifest.model, manifest.schedule.precision == "bf16"
-    numbers = backbone.SWINS[model.backbone]
+    numbers = backbone.SWIN_VARIANTS[model.backbone]
     network = Mask2FormerForUniversalSegmentation(
         Mask2FormerConfig(
             backbone_config=SwinConfig(
-                embed_dim=numbers.dim, depths=list(numbers.depths), num_heads=list(numbers.heads),
-                window_size=numbers.window, drop_path_rate=0.3, out_features=[f"stage{i}" for i in (1, 2, 3, 4)],
+                embed_dim=numbers.embed_dim, depths=list(numbers.depths), num_heads=list(numbers.heads),
+                window_size=numbers.window_size, drop_path_rate=0.3, out_features=[f"stage{i}" for i in (1, 2, 3, 4)],
             ),
             num_labels=80, num_queries=queries, train_num_points=manifest.schedule.mask_points,
             hidden_dim=model.dim, feature_size=model.dim, mask_feature_size=model.dim,
@@ -131,7 +131,8 @@ def mask2former(
         )
     ).to(device).train()  # fmt: skip
     whole = network.model
-    # As in `backbone.build`: from biases of 0, padding is 0 throughout, and now and then a gradient of it is no number.
+    # As in `backbone.build_backbone`: from biases of 0, padding is 0 throughout, and now and then a gradient of it
+    # is no number.
     whole.pixel_level_module.encoder.swin.embeddings.patch_embeddings.projection.reset_parameters()
     parts.watch(whole.pixel_level_module.encoder, "backbone")
     parts.watch(whole.pixel_level_module.decoder, "pixel decoder")
@@ -167,7 +168,7 @@ def wide(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Mod
 
 def bare(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Module, list[dict[str, Any]], Forward]:
     """The backbone alone: the limit."""
-    network = backbone.build(
+    network = backbone.build_backbone(
         manifest.model.backbone, drop_path=0.3, checkpointing=manifest.schedule.checkpointing
     ).to(device).train()  # fmt: skip
     parts.watch(network, "backbone")
@@ -186,12 +187,12 @@ WAYS = {"ours": ours, "mask2former": mask2former, "wide": wide, "backbone": bare
 
 def learn(way: str, content: Content, seed: int) -> dict[str, Any]:
     """Train on batches that lie there: the rate, its CPU time, the most memory; then seconds by part."""
-    manifest = load(Path(content.folder, "training.yaml")).model_copy(update={"seed": seed})
-    device = device_of(content.device)
+    manifest = load_manifest(Path(content.folder, "training.yaml")).model_copy(update={"seed": seed})
+    device = resolve_device(content.device)
     cuda = device.type == "cuda"
     parts = Parts(device)
     torch.manual_seed(seed)
-    with Loader(manifest, batch_size=manifest.schedule.batch_size, workers=0) as loader:
+    with TrainLoader(manifest, batch_size=manifest.schedule.batch_size, num_workers=0) as loader:
         batches = [_padded(next(loader), content.size, pin=cuda) for _ in range(content.batches)]
     network, groups, forward = WAYS[way](manifest, device, parts)
     optimiser = torch.optim.AdamW(groups)
@@ -238,7 +239,7 @@ def train(content: Content, seed: int) -> dict[str, Any]:
     """The product's own loop with its readers, views as they come: the rate, and the share of waiting for batches."""
     path, out = Path(content.folder, f"training-{seed}.yaml"), Path(content.folder, f"run-{seed}")
     path.write_text(json.dumps({**json.loads(Path(content.folder, "training.yaml").read_text()), "seed": seed}))
-    trainer.train(path, out=out, device=content.device, workers=content.workers)
+    trainer.train(path, out=out, device=content.device, num_workers=content.workers)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     lines = [line for line in lines if line["of"] == "train"][WARM:]
     shutil.rmtree(out)
@@ -266,9 +267,9 @@ def _padded(batch: Batch, size: int, *, pin: bool) -> Batch:
     ]
     whole = Batch(
         functional.pad(batch.images, more), functional.pad(batch.padding_mask, more, value=True), list(targets),
-        batch.sources,
+        batch.source_ids,
     )  # fmt: skip
     if not pin:
         return whole
     pinned = [{name: v.pin_memory() if isinstance(v, Tensor) else v for name, v in t.items()} for t in whole.targets]
-    return Batch(whole.images.pin_memory(), whole.padding_mask.pin_memory(), pinned, whole.sources)
+    return Batch(whole.images.pin_memory(), whole.padding_mask.pin_memory(), pinned, whole.source_ids)

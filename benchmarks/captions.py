@@ -32,9 +32,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from synthgen import plugins
 from synthgen.images.decode import load_rgb
 from synthgen.models.ofa.beam import BOS, EOS, PAD, Hypothesis
-from synthgen.models.ofa.model import Encoded, Ofa, build_ofa
-from synthgen.models.ofa.preprocess import box_bins, resize, to_pixels
-from synthgen.models.ofa.tokenizer import REGION_PROMPT, SPECIAL
+from synthgen.models.ofa.model import EncoderOutput, Ofa, build_ofa
+from synthgen.models.ofa.preprocess import preprocess_images, quantize_boxes, resize_to_square
+from synthgen.models.ofa.tokenizer import REGION_PROMPT, SPECIAL_TOKENS
 
 #: Tokens of text in every published OFA.
 TEXT = 50265
@@ -90,7 +90,7 @@ class Benchmark:
         vocabulary, merges = words_of_the_prompt()
         (folder / "vocab.json").write_text(json.dumps(vocabulary))
         (folder / "merges.txt").write_text("".join(f"{first} {second}\n" for first, second in merges))
-        self.captioner = plugins.build(
+        self.captioner = plugins.build_plugin(
             "generate.captioners",
             "ofa",
             {
@@ -168,12 +168,12 @@ class Benchmark:
         """What one writes around a model that takes an image and a prompt."""
         network, tokenizer, found = self.captioner.network, self.captioner.tokenizer, []
         for case in cases:
-            small = resize(case.image, self.args.side)
+            small = resize_to_square(case.image, self.args.side)
             told = []
             height, width = case.image.shape[:2]
-            for bins in box_bins(torch.tensor(case.boxes), height, width, self.args.side).tolist():
+            for bins in quantize_boxes(torch.tensor(case.boxes), height, width, self.args.side).tolist():
                 prompt = torch.tensor([tokenizer.region_prompt(bins)], device=self.device)
-                image = network.stem(to_pixels([small], self.device))
+                image = network.stem(preprocess_images([small], self.device))
                 encoded = network.encode(image, [0], prompt, network.places(image, prompt.shape[1]))
                 texts = beam_search(network, encoded, self.args.beams, self.args.max_length)
                 told.append([caption.text for caption in self.captioner._captions(texts)])
@@ -181,14 +181,14 @@ class Benchmark:
         return found
 
 
-def beam_search(network: Ofa, encoded: Encoded, beams: int, most: int) -> list[Hypothesis]:
+def beam_search(network: Ofa, encoded: EncoderOutput, beams: int, most: int) -> list[Hypothesis]:
     """The texts of one box, best first: fairseq's rules, no three tokens twice, nothing kept from step to step."""
     tokens = torch.full((1, 1), BOS, device=network.device)
     total = torch.zeros(1, device=network.device)
     done: list[Hypothesis] = []
     for step in range(most + 1):
-        copied = Encoded(encoded.states.repeat(len(tokens), 1, 1), encoded.places, None)
-        logits = network.decode(tokens[:, None], network.start(copied, step + 1))[:, 0, -1]
+        copied = EncoderOutput(encoded.states.repeat(len(tokens), 1, 1), encoded.position_embedding, None)
+        logits = network.decode(tokens[:, None], network.init_cache(copied, step + 1))[:, 0, -1]
         logp = logits.log_softmax(1)
         logp[:, PAD] = -math.inf
         if step == 0:
@@ -223,7 +223,7 @@ def words_of_the_prompt() -> tuple[dict[str, int], list[tuple[str, str]]]:
             merges.append((left, letter))
             left += letter
     merges = list(dict.fromkeys(merges))
-    words = [*SPECIAL, *sorted(ByteLevel.alphabet()), *(first + second for first, second in merges)]
+    words = [*SPECIAL_TOKENS, *sorted(ByteLevel.alphabet()), *(first + second for first, second in merges)]
     words += [f"Ġw{number}" for number in range(TEXT - 1 - len(words))]
     return {word: number for number, word in enumerate([*words, "<mask>"])}, merges
 

@@ -57,7 +57,7 @@ def run(way: str, file: Path, store: Path) -> None:
     """Read the file in one way and print what it took, as JSON."""
     parts: dict[str, float] = {}
     if way == "ours":
-        from synthgen.formats.readers import Files, objects365
+        from synthgen.formats.readers import DatasetFiles, objects365
         from synthgen.ingest import ingest
         from synthgen.storage.shard_store import ShardStore
 
@@ -69,7 +69,7 @@ def run(way: str, file: Path, store: Path) -> None:
         report = ingest.ingest(
             ShardStore(store),
             objects365,
-            Files({"instances": file}, file.parent),
+            DatasetFiles({"instances": file}, file.parent),
             name="objects365",
             split="train",
             on_progress=tell,

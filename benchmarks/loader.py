@@ -42,7 +42,7 @@ from _loader_ways import AHEAD, WAYS, Content, compare
 
 from synthgen import plugins
 from synthgen.dataloading import row_stream, train_loader, transforms
-from synthgen.dataloading.manifest import load
+from synthgen.dataloading.manifest import load_manifest
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def tell(found: dict[str, list[dict[str, float]]]) -> None:
 
 #: Where time goes: (whose, function) -> what it is.
 PARTS: list[tuple[Any, str, str]] = [
-    (row_stream.Rows, "__next__", "rows"),
+    (row_stream.ShuffledRows, "__next__", "rows"),
     (row_stream, "load_rgb", "decoding"),
     (transforms, "_pixels", "resizing"),
     (transforms, "_drawn", "masks"),
@@ -190,11 +190,11 @@ def profile(content: Content) -> dict[str, float]:
 
         return wrapped
 
-    manifest = load(Path(content.folder, "manifest.yaml"))
-    task = plugins.load("dataloading.tasks", manifest.mixture[0].task)
+    manifest = load_manifest(Path(content.folder, "manifest.yaml"))
+    task = plugins.load_plugin("dataloading.tasks", manifest.mixture[0].task)
     for whose, name, part in [*PARTS, (task, "target", "targets")]:
         setattr(whose, name, timed(getattr(whose, name), part))
-    batches = iter(train_loader.Loader(manifest, batch_size=content.batch_size, workers=0))
+    batches = iter(train_loader.TrainLoader(manifest, batch_size=content.batch_size, num_workers=0))
     next(batches)
     spent.clear()
     began, done = time.process_time(), 0

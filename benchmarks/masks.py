@@ -30,10 +30,10 @@ from segment_anything import SamPredictor
 from synthgen import plugins
 from synthgen.generate.job import Job
 from synthgen.generate.worker import Worker
-from synthgen.images.decode import image_header, load_rgb
+from synthgen.images.decode import load_rgb, read_image_header
 from synthgen.models.hq_sam import build_hq_sam
 from synthgen.models.sam import build_sam, load_weights
-from synthgen.models.sam_forward import decode, encode, resize, to_model_frame, to_pixels
+from synthgen.models.sam_forward import decode_masks, encode_images, preprocess_images, resize_longest_side, scale_boxes
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -70,7 +70,7 @@ class Benchmark:
         rng = np.random.default_rng(0)
         self.samples = [self._sample(i, path, rng) for i, path in enumerate(paths)]
         self.shard = Shard("bench", "train", "masks", 0, 1)
-        ShardStore(folder / "shards").commit(self.shard.of("annotations"), self.samples, {"fingerprint": "bench"})
+        ShardStore(folder / "shards").commit(self.shard.in_layer("annotations"), self.samples, {"fingerprint": "bench"})
 
         torch.manual_seed(0)
         build = build_hq_sam if args.segmenter == "hq_sam" else build_sam
@@ -81,7 +81,7 @@ class Benchmark:
             "batch_size": args.batch_size, "compile": args.compile,
             "self_test": False,  # random weights draw noise, of which bfloat16 keeps less than of objects
         }  # fmt: skip
-        full = plugins.checked("generate.segmenters", args.segmenter, given)
+        full = plugins.complete_options("generate.segmenters", args.segmenter, given)
         job = Job(
             "masks", "bench", "train", "annotations", "masks", args.segmenter, folder / "shards", args.images, full
         )
@@ -93,7 +93,7 @@ class Benchmark:
         self.cuda = self.device.type == "cuda"
 
     def _sample(self, number: int, path: Path, rng: np.random.Generator) -> Sample:
-        height, width, _ = image_header(path)
+        height, width, _ = read_image_header(path)
         low = rng.uniform(0, 0.8, (self.args.boxes, 2)) * [width, height]
         size = rng.uniform(0.05, 0.5, (self.args.boxes, 2)) * [width, height]
         high = np.minimum(low + size, [width, height])
@@ -177,9 +177,9 @@ class Benchmark:
         """The model of the pipeline, on tensors that lie on the device."""
         network, size = self.segmenter.network, self.segmenter.batch_size
         images = [load_rgb(self.args.images / sample.file_name) for sample in self.samples]
-        small = [resize(image, 1024) for image in images]
+        small = [resize_longest_side(image, 1024) for image in images]
         boxes = [
-            to_model_frame(
+            scale_boxes(
                 torch.tensor([(x, y, x + w, y + h) for x, y, w, h in (a.bbox for a in sample.annotations)]),
                 (sample.height, sample.width),
                 (own.shape[0], own.shape[1]),
@@ -188,13 +188,16 @@ class Benchmark:
         ]
         with torch.inference_mode():
             batches = [
-                (to_pixels(network, small[i : i + size]), boxes[i : i + size]) for i in range(0, len(small), size)
+                (preprocess_images(network, small[i : i + size]), boxes[i : i + size])
+                for i in range(0, len(small), size)
             ]
 
         @torch.inference_mode()
         def way(_: Sequence[Sample]) -> None:
             for pixels, own in batches:
-                for _chunk in decode(network, encode(network, pixels), own, chunk=self.segmenter.portions.boxes):
+                for _chunk in decode_masks(
+                    network, encode_images(network, pixels), own, chunk_size=self.segmenter.portions.boxes
+                ):
                     pass
 
         return way

@@ -18,7 +18,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from synthgen.generate.stages import masks
-from synthgen.images.decode import ImageError, load_ahead
+from synthgen.images.decode import ImageError, prefetch_images
 from synthgen.records.geometry import rle_iou
 from synthgen.records.sample import Annotation, Rle, Sample
 
@@ -53,7 +53,7 @@ def main() -> None:
             show(name, "all of them", scores, sum(n for _, n, _ in rows), sum(s for _, _, s in rows))
 
 
-def measure(stage: masks.Masks, coco: COCO, folder: Path, limit: int | None) -> tuple[np.ndarray, int, float]:
+def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None) -> tuple[np.ndarray, int, float]:
     """Prompt with each human box that is no crowd.
 
     Returns:
@@ -67,7 +67,7 @@ def measure(stage: masks.Masks, coco: COCO, folder: Path, limit: int | None) -> 
         samples.append(Sample(key, str(key), row["file_name"], row["height"], row["width"], boxes))
         truths.append([(Rle((row["height"], row["width"]), coco.annToRLE(a)["counts"]), a["area"]) for a in human])
     images, seconds = 0, 0.0
-    pairs = zip(truths, load_ahead(samples, folder, threads=2), strict=True)
+    pairs = zip(truths, prefetch_images(samples, folder, num_threads=2), strict=True)
     while batch := list(islice(pairs, stage.batch_size)):
         for _, (sample, pixels) in batch:
             if isinstance(pixels, ImageError):

@@ -32,13 +32,13 @@ import _scenes
 import torch
 
 from synthgen.checkpoints import checkpoint
-from synthgen.dataloading.manifest import load
+from synthgen.dataloading.manifest import load_manifest
 from synthgen.dataloading.source_config import EvalSource
-from synthgen.devices import device_of
-from synthgen.evaluation.evaluate import Measured, evaluate
+from synthgen.devices import resolve_device
+from synthgen.evaluation.evaluate import EvalResult, evaluate_network
 from synthgen.formats.readers import coco, semantic_folder
 from synthgen.ingest import ingest
-from synthgen.storage.atomic import write_text
+from synthgen.storage.atomic import write_text_atomic
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import trainer
 
@@ -113,7 +113,7 @@ def main() -> None:
     about, content = args.out / f"{args.data}.budget.json", json.dumps(asdict(budget), indent=1) + "\n"
     if about.exists() and about.read_text() != content:
         options.error(f"{args.out} holds what was made with another budget ({about.name}); choose another --out")
-    write_text(about, content)
+    write_text_atomic(about, content)
     problem = DATA[args.data](args.out, budget, args.root)
     results: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in args.strategies}
     for seed in args.seeds:  # all strategies of a seed, then the next, so that what is finished can be compared
@@ -129,7 +129,7 @@ def main() -> None:
             "seeds": args.seeds,
             "results": results,
         }
-        write_text(args.out / f"{args.data}.json", json.dumps(summary, indent=1) + "\n")
+        write_text_atomic(args.out / f"{args.data}.json", json.dumps(summary, indent=1) + "\n")
 
 
 def run(
@@ -140,19 +140,19 @@ def run(
     if kept.exists():
         return dict(json.loads(kept.read_text()))
     path, folder = kept.with_suffix(".yaml"), out / "runs" / kept.stem
-    write_text(path, json.dumps(manifest(budget, strategy, seed, problem), indent=1))  # JSON is YAML
-    trainer.train(path, out=folder, device=device, workers=workers)
+    write_text_atomic(path, json.dumps(manifest(budget, strategy, seed, problem), indent=1))  # JSON is YAML
+    trainer.train(path, out=folder, device=device, num_workers=workers)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     seconds = sum(budget.batch_size / line["images_per_s"] for line in log if line["of"] == "train")
-    at = device_of(device)
+    at = resolve_device(device)
     network, _ = checkpoint.load_network(folder / f"step-{budget.steps:08}.pt", device=at)
     began = time.monotonic()
-    found = evaluate(
-        network, load(path).model_copy(update={"eval": problem.measured}), device=at, workers=workers,
+    found = evaluate_network(
+        network, load_manifest(path).model_copy(update={"eval": problem.measured}), device=at, num_workers=workers,
         batch_size=8, short=budget.side, long=2 * budget.side,
     )  # fmt: skip
     told = {**summed_up(found), "seconds": seconds, "evaluation_seconds": time.monotonic() - began}
-    write_text(kept, json.dumps(told, indent=1) + "\n")
+    write_text_atomic(kept, json.dumps(told, indent=1) + "\n")
     return told
 
 
@@ -227,7 +227,7 @@ def photographs(out: Path, _: Budget, root: Path | None) -> Problem:
 DATA = {"scenes": scenes, "camvid+coco": photographs}
 
 
-def summed_up(found: Sequence[Measured]) -> dict[str, Any]:
+def summed_up(found: Sequence[EvalResult]) -> dict[str, Any]:
     """Of what was measured the values that are told, and the shares of query kinds by task."""
     told: dict[str, Any] = {"shares": {}}
     for one in found:

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from synthgen import plugins
-from synthgen.generate.engine import in_process
+from synthgen.generate.engine import run_in_process
 from synthgen.generate.job import Job
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 from synthgen.records.sample import Annotation, Sample
@@ -79,14 +79,17 @@ def main() -> None:
     # A Ray of this run alone, though there may be others here; its workers import this file by its name.
     os.environ.update(RAY_ADDRESS="local", PYTHONPATH=str(ROOT))
     sys.path.insert(0, str(ROOT))
-    from synthgen.cluster.engine import on_cluster
+    from synthgen.cluster.engine import run_on_cluster
 
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
         Image.fromarray(rng.integers(0, 255, (*SIZE, 3), np.uint8)).save(Path(folder) / PHOTO)
         pause = {
             name: measure(Path(folder), name, engine, args, workers)
-            for name, engine, workers in (("in_process", in_process, 1), ("on_cluster", on_cluster, args.workers))
+            for name, engine, workers in (
+                ("in_process", run_in_process, 1),
+                ("on_cluster", run_on_cluster, args.workers),
+            )
         }
         stores = [sorted((Path(folder) / name).rglob("masks/*.parquet")) for name in pause]
         assert len(stores[0]) == args.shards
@@ -100,8 +103,8 @@ def measure(folder: Path, name: str, engine: Any, args: argparse.Namespace, work
     store = folder / name
     shards = [Shard("bench", "train", "masks", i, args.shards) for i in range(args.shards)]
     for shard in shards:
-        ShardStore(store).commit(shard.of("annotations"), samples(shard.index, args), {"fingerprint": "bench"})
-    given = plugins.checked(
+        ShardStore(store).commit(shard.in_layer("annotations"), samples(shard.index, args), {"fingerprint": "bench"})
+    given = plugins.complete_options(
         "generate.segmenters",
         "benchmarks.ray_overhead",
         {"seconds": args.seconds / args.images, "clock": str(folder / "clock")},

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from synthgen.records.geometry import encode_window
+from synthgen.records.geometry import encode_mask_window
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -52,7 +52,7 @@ def samples(images: int, masks: int) -> list[Sample]:
         annotations = []
         for place in range(masks):
             mask, top, left = blob(rng)
-            rle = encode_window(mask, top, left, HEIGHT, WIDTH)
+            rle = encode_mask_window(mask, top, left, HEIGHT, WIDTH)
             ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             tight = (left + xs[0], top + ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1)
             bbox = tuple(round(float(v + rng.uniform(-1, 1)), 2) for v in tight)
@@ -101,10 +101,10 @@ class Shards:
             self.store.commit(shard, made[shard.index * SHARD : (shard.index + 1) * SHARD], {"recipe": {}})
 
     def read(self) -> int:
-        return sum(len(s.annotations) for shard in self.shards for s in self.store.read(shard))
+        return sum(len(s.annotations) for shard in self.shards for s in self.store.read_samples(shard))
 
     def keys(self) -> int:
-        return sum(len(b) for shard in self.shards for b in self.store.columns(shard, ["image_key"]))
+        return sum(len(b) for shard in self.shards for b in self.store.read_columns(shard, ["image_key"]))
 
 
 class OneJson:

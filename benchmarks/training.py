@@ -34,9 +34,9 @@ import torch
 from _loader_content import prepare
 from _training_ways import WARM, WAYS, Content, learn, train
 
-from synthgen.devices import device_of
+from synthgen.devices import resolve_device
 from synthgen.models.mqformer import text_encoder
-from synthgen.models.mqformer.backbone import SWINS
+from synthgen.models.mqformer.backbone import SWIN_VARIANTS
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, help="a folder of annotations/instances_train2017.json and train2017/")
     options.add_argument("--size", type=int, nargs="+", help="pixels; default: 512 and 1024, on a CPU 256")
     options.add_argument("--batch-size", type=int, help="default: 8, on a CPU 1")
-    options.add_argument("--backbone", choices=sorted(SWINS), default="swin_t")
+    options.add_argument("--backbone", choices=sorted(SWIN_VARIANTS), default="swin_t")
     options.add_argument("--denoising", type=int, default=0, help="groups of noised objects, of ours")
     options.add_argument("--device", default="auto")
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
@@ -66,7 +66,7 @@ def main() -> None:
         return
     if args.data is None:
         options.error("--data is needed: COCO's layout, such as an excerpt of COCO")
-    cuda = device_of(args.device).type == "cuda"
+    cuda = resolve_device(args.device).type == "cuda"
     for size in args.size or ([512, 1024] if cuda else [256]):
         with tempfile.TemporaryDirectory(prefix="training-", dir=args.folder) as folder:
             compare(args, Path(folder).absolute(), size, cuda)
@@ -76,7 +76,7 @@ def compare(args: argparse.Namespace, folder: Path, size: int, cuda: bool) -> No
     """All ways at one size."""
     batch_size, steps = args.batch_size or (8 if cuda else 1), args.steps or (20 if cuda else 2)
     prepare(folder, args.data, scale=0, repeat=args.repeat, tars=False)
-    text = "minilm" if text_encoder.bundled() else "tiny"
+    text = "minilm" if text_encoder.find_minilm() else "tiny"
     manifest = {
         "name": "training",
         "store": "shards",

@@ -22,31 +22,31 @@ R = TypeVar("R")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def check_options(device: str, precision: str, batch_size: str | int) -> None:
+def check_device_options(device: str, precision: str, batch_size: str | int) -> None:
     """Refuse what can be seen to be wrong where a job is begun, which may have no such device.
 
     Raises:
         SynthgenError: with the flag and what it should be.
     """
-    one_of("--precision", precision, PRECISIONS)
+    check_choice("--precision", precision, PRECISIONS)
     if batch_size != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", str(batch_size)):
         raise SynthgenError(f"--batch-size {batch_size} should be a number of images, or auto")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
         raise SynthgenError(f"--device {device} should be auto, cpu, cuda, cuda:1, ... or mps")
 
 
-def one_of(flag: str, value: str, known: Iterable[str]) -> None:
+def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a value that is not one of those known.
 
     Raises:
         SynthgenError: with those known.
     """
-    names = list(known)
+    names = list(choices)
     if value not in names:
         raise SynthgenError(f"{flag} {value} should be {' or '.join(names)}{did_you_mean(value, names)}")
 
 
-def device_of(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of `--device`; "auto" = CUDA's first, else the CPU.
 
     Raises:
@@ -64,58 +64,58 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def free_gib(device: torch.device) -> float:
+def free_memory_gib(device: torch.device) -> float:
     """Free memory of a CUDA device in GiB; 0 for others, where nothing is reckoned by it."""
     return float(torch.cuda.mem_get_info(device)[0]) / 2**30 if device.type == "cuda" else 0.0
 
 
 @dataclass
-class Portions:
+class OomBatcher:
     """How much goes to a device at once, and turns at it; less from the moment that its memory does not do.
 
     Attributes:
-        images, boxes: at once.
+        max_images, max_boxes: at once.
     """
 
-    images: int
-    boxes: int
+    max_images: int
+    max_boxes: int
 
     def __post_init__(self) -> None:
-        self._turn = Lock()
+        self._lock = Lock()
 
-    def serve(self, run: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
-        """`run(items)`, an item an image, alone on the device; `run` looks up `boxes` each time.
+    def run(self, forward: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
+        """`forward(items)`, an item an image, alone on the device; `forward` looks up `max_boxes` each time.
 
         Raises:
             BrokenWorkerError: the device is lost; every later call would fail as well.
         """
-        with self._turn, _lost_device_told():
-            return self._served(run, items)
+        with self._lock, _explain_lost_device():
+            return self._run_halving(forward, items)
 
-    def _served(self, run: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
+    def _run_halving(self, forward: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
         """Where memory runs out, half as many images at a time, then half as many boxes, from then on."""
         try:
-            return run(items)
+            return forward(items)
         except RuntimeError as why:  # a CPU's allocator raises this very class
-            if not _is_of_memory(why) or (len(items) <= 1 and self.boxes == 1):
+            if not _is_oom(why) or (len(items) <= 1 and self.max_boxes == 1):
                 raise
         torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
         if len(items) <= 1:
-            self.boxes = max(1, self.boxes // 2)
-            log.warning("out of memory: going on with %d boxes at once", self.boxes)
-            return self._served(run, items)
+            self.max_boxes = max(1, self.max_boxes // 2)
+            log.warning("out of memory: going on with %d boxes at once", self.max_boxes)
+            return self._run_halving(forward, items)
         half = len(items) // 2
-        self.images = max(1, min(self.images, half))
-        log.warning("out of memory: going on with %d images at once", self.images)
-        return self._served(run, items[:half]) + self._served(run, items[half:])
+        self.max_images = max(1, min(self.max_images, half))
+        log.warning("out of memory: going on with %d images at once", self.max_images)
+        return self._run_halving(forward, items[:half]) + self._run_halving(forward, items[half:])
 
 
-def _is_of_memory(why: RuntimeError) -> bool:
+def _is_oom(why: RuntimeError) -> bool:
     return isinstance(why, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(why)
 
 
 @contextmanager
-def memory_told(remedy: str) -> Iterator[None]:
+def explain_oom(remedy: str) -> Iterator[None]:
     """Turn a device's want of memory into a sentence.
 
     Raises:
@@ -124,13 +124,13 @@ def memory_told(remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as why:
-        if not _is_of_memory(why):
+        if not _is_oom(why):
             raise
         raise SynthgenError(f"the device's memory is too small ({str(why).splitlines()[0][:200]}); {remedy}") from None
 
 
 @contextmanager
-def _lost_device_told() -> Iterator[None]:
+def _explain_lost_device() -> Iterator[None]:
     try:
         yield
     except torch.AcceleratorError as why:

@@ -13,16 +13,16 @@ class SynthgenError(Exception):
     """
 
 
-class SeveralErrors(SynthgenError):  # noqa: N818
+class MultipleErrors(SynthgenError):  # noqa: N818
     """Several things the user can mend, told at once: what they are wrong with, and a sentence each.
 
     Attributes:
         lines: the heading, and below it the sentences; none of them can steer a terminal.
     """
 
-    def __init__(self, heading: str, sentences: Sequence[str]) -> None:
-        super().__init__(heading, sentences)  # which is what it is pickled by
-        self.lines = [printable(heading), *(f"  {printable(sentence)}" for sentence in sentences)]
+    def __init__(self, heading: str, messages: Sequence[str]) -> None:
+        super().__init__(heading, messages)  # which is what it is pickled by
+        self.lines = [escape_control_chars(heading), *(f"  {escape_control_chars(sentence)}" for sentence in messages)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -39,16 +39,16 @@ EXTRAS = {
 }
 
 
-def needs_extra(package: str, what: str) -> SynthgenError:
+def missing_extra_error(package: str, feature: str) -> SynthgenError:
     """The error for a package of `EXTRAS` that is not installed.
 
     Args:
-        what: what needs it, such as "`synthgen train`".
+        feature: what needs it, such as "`synthgen train`".
     """
-    return SynthgenError(f"{what} needs the package {package}; install it: {install_line(EXTRAS[package])}")
+    return SynthgenError(f"{feature} needs the package {package}; install it: {install_command(EXTRAS[package])}")
 
 
-def install_line(extra: str) -> str:
+def install_command(extra: str) -> str:
     """The command that installs synthgen with an extra."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
@@ -57,7 +57,7 @@ class BrokenWorkerError(SynthgenError):
     """This process can work no more (its GPU is lost), another one may: the shard is to be done again elsewhere."""
 
 
-def refused(why: OSError) -> str | None:
+def describe_os_error(why: OSError) -> str | None:
     """A sentence for what the system refused, where no room of the house has a better one.
 
     None where it names no file: then it is our mistake, and its traceback is wanted.
@@ -76,14 +76,14 @@ def refused(why: OSError) -> str | None:
     return f"cannot use {what} ({why.strerror}); {remedy}"
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """Return "; did you mean 'x'?" where one of `known` is close to `word`, else an empty string."""
+def did_you_mean(word: str, choices: list[str]) -> str:
+    """Return "; did you mean 'x'?" where one of `choices` is close to `word`, else an empty string."""
     import difflib  # stdlib, but 6 ms that `--help` should not pay
 
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def printable(text: str) -> str:
+def escape_control_chars(text: str) -> str:
     """`text` with each control character spelt out: a name from a hostile file must not steer the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

@@ -12,43 +12,46 @@ from typing import Any
 
 from synthgen.errors import SynthgenError, did_you_mean
 
-PACKAGE = Path(__file__).parent
+PACKAGE_ROOT = Path(__file__).parent
+
+#: What messages call a plugin of a folder, where the folder's name without "s" would mislead.
+_KINDS = {"formats.readers": "dataset"}
 
 
-def names(shelf: str) -> list[str]:
+def list_plugins(package: str) -> list[str]:
     """Names of the plugins on a shelf such as "generate.segmenters": its file names. Imports nothing."""
-    folder = PACKAGE.joinpath(*shelf.split("."))
+    folder = PACKAGE_ROOT.joinpath(*package.split("."))
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def stem(name: str) -> str:
+def normalize_name(name: str) -> str:
     """The one spelling of a plugin's name, as recipes keep it: "coco-json" is `coco_json`; modules stay as they are."""
     return name if "." in name else name.replace("-", "_")
 
 
-def load(shelf: str, name: str) -> ModuleType:
+def load_plugin(package: str, name: str) -> ModuleType:
     """Import the plugin `name` of a shelf. A name with a dot is a module of the user's own, from anywhere.
 
     Raises:
         SynthgenError: the shelf has no such plugin, or the user's own module cannot be imported.
     """
-    kind = shelf.rsplit(".", 1)[-1].removesuffix("s")
+    kind = _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
     if "." in name:
-        return _own(name, kind)
-    known = names(shelf)
-    if stem(name) not in known:
-        close = did_you_mean(stem(name), known)
+        return _load_user_module(name, kind)
+    known = list_plugins(package)
+    if normalize_name(name) not in known:
+        close = did_you_mean(normalize_name(name), known)
         raise SynthgenError(f"no {kind} named '{name}'{close} (have: {', '.join(known) or 'none'})")
-    return importlib.import_module(f"synthgen.{shelf}.{stem(name)}")
+    return importlib.import_module(f"synthgen.{package}.{normalize_name(name)}")
 
 
-def _own(name: str, kind: str) -> ModuleType:
+def _load_user_module(name: str, kind: str) -> ModuleType:
     """A module of the user's own, which may fail in any way while it is imported."""
     try:
         if importlib.util.find_spec(name) is not None:
             return importlib.import_module(name)
     except Exception as why:
-        place = _place(why)
+        place = _import_error_location(why)
         if place or not isinstance(why, ImportError | ValueError):
             said = f"{type(why).__name__}: {(str(why).splitlines() or ['no reason given'])[0]}{place}"
             raise SynthgenError(
@@ -57,7 +60,7 @@ def _own(name: str, kind: str) -> ModuleType:
     raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
 
 
-def _place(why: Exception) -> str:
+def _import_error_location(why: Exception) -> str:
     """Where an import failed, as " at file:line"; "" where it failed in no file of anybody's."""
     if isinstance(why, SyntaxError):
         return f" at {why.filename}:{why.lineno}"
@@ -68,46 +71,48 @@ def _place(why: Exception) -> str:
     return ""
 
 
-def options(shelf: str, name: str) -> dict[str, inspect.Parameter]:
-    """The keyword options that a plugin's `build` takes, by name, with their defaults.
+def build_parameters(package: str, name: str) -> dict[str, inspect.Parameter]:
+    """The keyword options that a plugin's `build_plugin` takes, by name, with their defaults.
 
     Raises:
-        SynthgenError: no such plugin, or a module of the user's own that has no `build`.
+        SynthgenError: no such plugin, or a module of the user's own that has no `build_plugin`.
     """
-    build = getattr(load(shelf, name), "build", None)
+    build = getattr(load_plugin(package, name), "build", None)
     if not callable(build):
-        raise SynthgenError(f"module '{name}' has no function build(); see the docstring of synthgen.{shelf}")
+        raise SynthgenError(f"module '{name}' has no function build(); see the docstring of synthgen.{package}")
     return dict(inspect.signature(build).parameters)
 
 
-def build(shelf: str, name: str, given: dict[str, Any]) -> Any:
-    """Call the plugin's `build(**given)`.
+def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
+    """Call the plugin's `build_plugin(**given)`.
 
     Values that come as text (from `-O key=value`) are turned into the type of the option's default.
 
     Raises:
         SynthgenError: an option that the plugin does not take, or a value of the wrong kind.
     """
-    return load(shelf, name).build(**checked(shelf, name, given))
+    return load_plugin(package, name).build(**complete_options(package, name, option_values))
 
 
-def checked(shelf: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Check options against `build`'s signature and fill in the defaults: the complete set, as a recipe needs it."""
-    known = options(shelf, name)
+def complete_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
+    """Check options against `build_plugin`'s signature and fill in the defaults: the complete set, as a recipe needs
+    it.
+    """
+    known = build_parameters(package, name)
     full = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}
-    for key, value in given.items():
+    for key, value in option_values.items():
         if key not in known:
             raise SynthgenError(
                 f"'{name}' takes {', '.join(known) or 'no options'}; got '{key}'{did_you_mean(key, list(known))}"
             )
-        full[key] = _like(known[key].default, value, f"option '{key}' of '{name}'")
+        full[key] = _coerce(known[key].default, value, f"option '{key}' of '{name}'")
     missing = [key for key in known if key not in full]
     if missing:
         raise SynthgenError(f"'{name}' needs {', '.join(missing)}; give it as -O {missing[0]}=...")
     return full
 
 
-def _like(default: Any, value: Any, what: str) -> Any:
+def _coerce(default: Any, value: Any, what: str) -> Any:
     """Turn a text value into the type of `default`; leave everything else as it is."""
     if not isinstance(value, str) or not isinstance(default, int | float):  # a bool is an int
         return value

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from synthgen.errors import printable
+from synthgen.errors import escape_control_chars
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 #: Seconds between two lines where standard error is not a terminal.
-EVERY = 60.0
+LOG_INTERVAL_SECONDS = 60.0
 
 
 class ProgressBar(Protocol):
@@ -74,12 +74,12 @@ class TerminalProgress:
     Call `advance(n)` from the thread that runs the job.
     """
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
-        self.what, self.total, self.unit = what, total, unit
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
         self.done = 0
-        self.started = self.told = time.monotonic()
+        self.started_at = self.last_logged = time.monotonic()
         self.note = ""
-        self.rich: Progress | None = None
+        self.rich_progress: Progress | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -95,7 +95,7 @@ class TerminalProgress:
             from rich.table import Column
 
             console = Console(stderr=True)
-            self.rich = Progress(
+            self.rich_progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(max(8, min(40, (console.width - 64) // 3))),
@@ -111,43 +111,44 @@ class TerminalProgress:
                 expand=True,
                 transient=True,
             )
-            self.rich.start()
-            self.task = self.rich.add_task(self.what, total=self.total, rate="", note="")
+            self.rich_progress.start()
+            self.rich_task = self.rich_progress.add_task(self.description, total=self.total, rate="", note="")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.rich is not None:
-            self.rich.stop()
+        if self.rich_progress is not None:
+            self.rich_progress.stop()
 
     def advance(self, count: int, note: str | None = None) -> None:
         """See `ProgressBar`."""
         self.done += count
-        self.note = self.note if note is None else printable(note)
-        rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        if self.rich is not None:
-            self.rich.update(self.task, advance=count, rate=f"{rate:,.1f}/s", note=self.note)
-        elif time.monotonic() - self.told >= EVERY:
-            self.told = time.monotonic()
+        self.note = self.note if note is None else escape_control_chars(note)
+        rate = self.done / max(time.monotonic() - self.started_at, 1e-9)
+        if self.rich_progress is not None:
+            self.rich_progress.update(self.rich_task, advance=count, rate=f"{rate:,.1f}/s", note=self.note)
+        elif time.monotonic() - self.last_logged >= LOG_INTERVAL_SECONDS:
+            self.last_logged = time.monotonic()
             left = (self.total - self.done) / rate if rate else 0.0
             line = (
-                f"{self.what}: {self.done:,} of {self.total:,} {self.unit} ({self.done / max(self.total, 1):.0%}), "
-                f"{rate:,.1f}/s, {_span(left)} left{f'; {self.note}' if self.note else ''}"
+                f"{self.description}: {self.done:,} of {self.total:,} {self.unit} "
+                f"({self.done / max(self.total, 1):.0%}), "
+                f"{rate:,.1f}/s, {_format_duration(left)} left{f'; {self.note}' if self.note else ''}"
             )
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
-    def tell(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line above the bar."""
-        if self.rich is not None:
-            self.rich.console.print(printable(line), markup=False, highlight=False)
+        if self.rich_progress is not None:
+            self.rich_progress.console.print(escape_control_chars(line), markup=False, highlight=False)
         else:
-            sys.stderr.write(printable(line) + "\n")
+            sys.stderr.write(escape_control_chars(line) + "\n")
             sys.stderr.flush()
 
 
-def _span(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Seconds as "45 s", "12 min", "3.5 h", "2.1 d"."""
     if seconds < 90:
         return f"{seconds:.0f} s"

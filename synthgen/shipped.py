@@ -16,10 +16,10 @@ from synthgen.errors import SynthgenError
 _PACKAGE = Path(__file__).parent
 
 #: The cluster files of `pipelines/`; its Python files are entry points of a checkout.
-CLUSTER = ("runtime_env.yaml", "kuberay.yaml", "slurm.sh")
+CLUSTER_FILES = ("runtime_env.yaml", "kuberay.yaml", "slurm.sh")
 
 
-def folder(name: Literal["manifests", "pipelines"]) -> Path:
+def shipped_folder(name: Literal["manifests", "pipelines"]) -> Path:
     """The folder of shipped files.
 
     Raises:
@@ -34,13 +34,13 @@ def folder(name: Literal["manifests", "pipelines"]) -> Path:
     raise SynthgenError(f"{_PACKAGE} lacks its folder {name}; install synthgen again")
 
 
-def names() -> list[str]:
+def list_recipes() -> list[str]:
     """The training recipes, as paths relative to the folder of manifests."""
-    root = folder("manifests")
+    root = shipped_folder("manifests")
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.yaml"))
 
 
-def copy(target: Path) -> list[Path]:
+def copy_shipped_files(target: Path) -> list[Path]:
     """Copy the training recipes to `target` and the cluster files to `target/cluster`, for people to edit.
 
     Files that are there with the same content stay.
@@ -51,9 +51,9 @@ def copy(target: Path) -> list[Path]:
     Raises:
         SynthgenError: a file is there with another content (then nothing is written), or `target` is not writable.
     """
-    recipes, cluster = folder("manifests"), folder("pipelines")
+    recipes, cluster = shipped_folder("manifests"), shipped_folder("pipelines")
     sources = {target / path.relative_to(recipes): path for path in sorted(recipes.rglob("*")) if path.is_file()}
-    sources |= {target / "cluster" / name: cluster / name for name in CLUSTER}
+    sources |= {target / "cluster" / name: cluster / name for name in CLUSTER_FILES}
     try:
         wanted = {new: old for new, old in sources.items() if not (new.exists() and filecmp.cmp(old, new, False))}
         if edited := [new for new in wanted if new.exists()]:

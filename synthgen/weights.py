@@ -18,18 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from synthgen.errors import SynthgenError, printable
+from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.progress import TerminalProgress
-from synthgen.storage.atomic import new_file, remove_leftovers
+from synthgen.storage.atomic import atomic_write, remove_stale_files
 
 #: Seconds without a byte after which a server is given up.
-STALL = 60.0
+STALL_SECONDS = 60.0
 
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedFile:
     """A file as its authors published it.
 
     Attributes:
@@ -48,12 +48,12 @@ class Published:
         return self.url.rsplit("/", 1)[-1]
 
 
-def folder() -> Path:
+def weights_folder() -> Path:
     """Where weights lie: $SYNTHGEN_WEIGHTS, else ./weights."""
     return Path(os.environ.get("SYNTHGEN_WEIGHTS") or "weights").absolute()
 
 
-def fetch(published: Published) -> Path:
+def fetch_weights(published: PublishedFile) -> Path:
     """The file in the folder of weights; downloaded once if it is not there, whoever asks, and verified.
 
     A file that somebody laid there by hand is verified as well.
@@ -61,32 +61,32 @@ def fetch(published: Published) -> Path:
     Raises:
         SynthgenError: it cannot be had, or is not what was published.
     """
-    path = folder() / published.file_name
-    if _marked(path) == published.sha256:
+    path = weights_folder() / published.file_name
+    if _read_cached_digest(path) == published.sha256:
         return path
-    with _only_one(path):
-        if _marked(path) != published.sha256:  # else another process was faster
+    with _download_lock(path):
+        if _read_cached_digest(path) != published.sha256:  # else another process was faster
             if path.exists():
                 _verify(path, published)
             else:
                 _download(published, path)
-            _mark(path, published.sha256)
+            _write_cached_digest(path, published.sha256)
     return path
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; from the mark beside it, where `fetch` has laid one.
+def cached_file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits; from the mark beside it, where `fetch_weights` has laid one.
 
     Raises:
         SynthgenError: it cannot be read.
     """
-    if known := _marked(path):
+    if known := _read_cached_digest(path):
         return known
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size
-        with path.open("rb") as file, _bar(f"reading {path.name}", size) as advance:
-            while piece := file.read(_PIECE):
+        with path.open("rb") as file, _progress_if_large(f"reading {path.name}", size) as advance:
+            while piece := file.read(_CHUNK_BYTES):
                 digest.update(piece)
                 advance(len(piece))
     except OSError as why:
@@ -94,12 +94,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _verify(path: Path, published: Published) -> None:
+def _verify(path: Path, published: PublishedFile) -> None:
     """Refuse a file that is there but is not the published one."""
     size, wrong = path.stat().st_size, ""
     if size != published.size:
         wrong = f"{size:,} bytes instead of {published.size:,}"
-    elif sha256_of(path) != published.sha256:
+    elif cached_file_sha256(path) != published.sha256:
         wrong = "other content"
     if wrong:
         raise SynthgenError(
@@ -108,23 +108,23 @@ def _verify(path: Path, published: Published) -> None:
         )
 
 
-def _download(published: Published, path: Path) -> None:
+def _download(published: PublishedFile, path: Path) -> None:
     """Bring the file here, whole and verified, or not at all."""
-    remove_leftovers(path.parent)
+    remove_stale_files(path.parent)
     digest, got, size = hashlib.sha256(), 0, published.size
-    with new_file(path) as temporary:
-        with _network(published):
-            answer = _opened(published.url)
+    with atomic_write(path) as temporary:
+        with _translate_network_errors(published):
+            answer = _open_url(published.url)
         with answer, temporary.open("wb") as file:
             if (free := shutil.disk_usage(path.parent).free) < size:
                 raise SynthgenError(
                     f"no space for {path}: it has {size:,} bytes, and {free:,} are free; make room, or set "
                     "$SYNTHGEN_WEIGHTS to another folder"
                 )
-            with _bar(f"downloading {published.file_name}", size) as advance:
+            with _progress_if_large(f"downloading {published.file_name}", size) as advance:
                 while got <= size:
-                    with _network(published):
-                        piece = answer.read(min(_PIECE, size + 1 - got))  # one more tells that there is more
+                    with _translate_network_errors(published):
+                        piece = answer.read(min(_CHUNK_BYTES, size + 1 - got))  # one more tells that there is more
                     if not piece:
                         break
                     got += len(piece)
@@ -135,50 +135,54 @@ def _download(published: Published, path: Path) -> None:
             wrong = f"more than {size:,} bytes" if got > size else f"{got:,} bytes instead of {size:,}"
             raise SynthgenError(
                 f"what came from {published.url} is not what was published there "
-                f"({wrong if got != size else 'other content'}) and was deleted; try again, or {_by_hand(published)}"
+                f"({wrong if got != size else 'other content'}) and was deleted; try again, or "
+                f"{_manual_download_hint(published)}"
             )
 
 
 @contextlib.contextmanager
-def _network(published: Published) -> Iterator[None]:
+def _translate_network_errors(published: PublishedFile) -> Iterator[None]:
     """Turn what networks and servers do into a sentence; what the disk does is `new_file`'s to tell."""
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as why:  # ValueError: redirected to no address at all
         reason = why if isinstance(why, urllib.error.HTTPError) else getattr(why, "reason", why)
-        said = printable(" ".join(str(reason).split())[:200]) or type(why).__name__
-        raise SynthgenError(f"cannot download {published.file_name} ({said}); {_by_hand(published)}") from None
+        said = escape_control_chars(" ".join(str(reason).split())[:200]) or type(why).__name__
+        raise SynthgenError(
+            f"cannot download {published.file_name} ({said}); {_manual_download_hint(published)}"
+        ) from None
 
 
-def _by_hand(published: Published) -> str:
+def _manual_download_hint(published: PublishedFile) -> str:
     return (
-        f"download {published.url} where there is a network, and put it into {folder()} as {published.file_name}, "
+        f"download {published.url} where there is a network, and put it into {weights_folder()} as "
+        f"{published.file_name}, "
         "or name the file with --checkpoint"
     )
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class _SafeRedirectHandler(urllib.request.HTTPRedirectHandler):
     """Follows from one safe address to another only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _refuse_unsafe(newurl)
+        _check_url_is_safe(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opened(url: str) -> Any:
-    _refuse_unsafe(url)
+def _open_url(url: str) -> Any:
+    _check_url_is_safe(url)
     request = urllib.request.Request(url, headers={"User-Agent": "synthgen"})  # noqa: S310  # see _refuse_unsafe
-    return urllib.request.build_opener(_Redirects).open(request, timeout=STALL)
+    return urllib.request.build_opener(_SafeRedirectHandler).open(request, timeout=STALL_SECONDS)
 
 
-def _refuse_unsafe(url: str) -> None:
+def _check_url_is_safe(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https" and (parts.scheme, parts.hostname) != ("http", "127.0.0.1"):
         raise urllib.error.URLError(f"{parts.scheme}://{parts.hostname} is not a safe address")
 
 
 @contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+def _download_lock(path: Path) -> Iterator[None]:
     """Let one process of this machine at a time see to a file: eight workers of a node must not load it eight times."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,11 +196,11 @@ def _only_one(path: Path) -> Iterator[None]:
         file = None  # a shared folder that is only read: nothing will be written, each verifies for itself
     with file or contextlib.nullcontext():
         if file is not None:
-            _lock(file, path)
+            _flock_or_wait(file, path)
         yield
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _flock_or_wait(file: BinaryIO, path: Path) -> None:
     with contextlib.suppress(OSError):  # a file system without locks: each loads for itself, and the last rename wins
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,17 +209,17 @@ def _lock(file: BinaryIO, path: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _mark(path: Path, digest: str) -> None:
+def _write_cached_digest(path: Path, digest: str) -> None:
     """Spare the next worker the reading; the mark counts as long as the file's size and time stay."""
     stat = path.stat()
     with contextlib.suppress(OSError):  # a folder that cannot be written costs a reading each time, no more
-        _mark_of(path).write_text(f"{digest} {stat.st_size} {stat.st_mtime_ns}\n")
+        _cached_digest_path(path).write_text(f"{digest} {stat.st_size} {stat.st_mtime_ns}\n")
 
 
-def _marked(path: Path) -> str | None:
+def _read_cached_digest(path: Path) -> str | None:
     """The digest that a valid mark beside the file says."""
     try:
-        digest, size, time = _mark_of(path).read_text().split()
+        digest, size, time = _cached_digest_path(path).read_text().split()
         stat = path.stat()
     except (OSError, ValueError):
         return None
@@ -223,15 +227,15 @@ def _marked(path: Path) -> str | None:
     return digest if known else None
 
 
-def _mark_of(path: Path) -> Path:
+def _cached_digest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
 @contextlib.contextmanager
-def _bar(what: str, size: int) -> Iterator[Callable[[int], None]]:
+def _progress_if_large(description: str, size: int) -> Iterator[Callable[[int], None]]:
     """A bar for what takes seconds; none for less."""
     if size < 200 * 2**20:
         yield lambda _: None
         return
-    with TerminalProgress(what, size, "bytes") as bar:
+    with TerminalProgress(description, size, "bytes") as bar:
         yield bar.advance

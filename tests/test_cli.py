@@ -34,7 +34,7 @@ OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "pho
 
 
 def test_the_main_job_from_boxes_to_pictures(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     done = synthgen("masks", *OWN)
     assert done.code == 0, done.err
     assert "24 masks for 24 boxes on 8 images" in done.out
@@ -60,7 +60,7 @@ def test_the_main_job_from_boxes_to_pictures(synthgen, tmp_path: Path) -> None:
 
 
 def test_an_image_that_the_source_could_not_give_is_told_of_where_its_boxes_get_no_masks(synthgen, tmp_path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     content = json.loads((tmp_path / "boxes.json").read_text())
     content["annotations"].append({**content["annotations"][0], "id": 99_999, "image_id": 555_555})  # of no image
     (tmp_path / "boxes.json").write_text(json.dumps(content))
@@ -70,7 +70,7 @@ def test_an_image_that_the_source_could_not_give_is_told_of_where_its_boxes_get_
 
 
 def test_an_overlay_shows_its_mask(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=1, objects=1)
+    world.write_coco_dataset(tmp_path, images=1, objects=1)
     synthgen("masks", *OWN, "--segmenter", "box_fill")
     synthgen("show", "boxes/train/masks", "--out", "with")
     synthgen("show", "boxes/train/annotations", "--out", "without")
@@ -84,7 +84,7 @@ def test_an_overlay_shows_its_mask(synthgen, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     told = synthgen("masks", *OWN, "--dry-run")
     assert told.code == 0
     assert "would be made first, from boxes.json" in told.out
@@ -98,7 +98,7 @@ def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layer", ["masks", "annotations", "annotations/_log"])
 def test_leftovers_go_with_the_next_run_but_not_with_a_dry_one(synthgen, tmp_path: Path, layer: str) -> None:
     """Also in an input that is whole: another run may have finished it while the one that died was at it."""
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     synthgen("ingest", *OWN)
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
     left = tmp_path / f"shards/boxes/train/{layer}/.scratch.{host}.999999999.0123abcd.tmp"
@@ -111,7 +111,7 @@ def test_leftovers_go_with_the_next_run_but_not_with_a_dry_one(synthgen, tmp_pat
 
 
 def test_the_size_of_shards_is_asked_for_once(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=40)
+    world.write_coco_dataset(tmp_path, images=40)
     assert synthgen("ingest", *OWN, "--shard-size", "7").code == 0
     folder = tmp_path / "shards/boxes/train/annotations"
     whole = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
@@ -135,7 +135,7 @@ def test_a_datasets_folder_may_be_spelt_as_its_option(synthgen, tmp_path: Path, 
 
 
 def test_limit_and_parts_make_some_shards(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=40)
+    world.write_coco_dataset(tmp_path, images=40)
     synthgen("ingest", *OWN, "--shard-size", "8")
     assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--limit", "2").code == 0
     folder = tmp_path / "shards/boxes/train/masks"
@@ -147,7 +147,7 @@ def test_limit_and_parts_make_some_shards(synthgen, tmp_path: Path) -> None:
 
 
 def test_failed_shards_exit_1_and_are_named(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=40)
+    world.write_coco_dataset(tmp_path, images=40)
     synthgen("ingest", *OWN, "--shard-size", "8")
     (tmp_path / "photos/0010.png").write_bytes(b"")
     told = synthgen("masks", *OWN, "--segmenter", "box_fill")
@@ -162,7 +162,7 @@ def test_failed_shards_exit_1_and_are_named(synthgen, tmp_path: Path) -> None:
 
 
 def test_retry_failed_mends_what_can_be_mended(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     good = (tmp_path / "photos/0003.png").read_bytes()
     (tmp_path / "photos/0003.png").write_bytes(good[:50])
     flags = (*OWN, "--segmenter", "box_fill", "--max-error-share", "0.5")
@@ -194,7 +194,7 @@ LONG = "x" * 300
     ],
 )
 def test_names_too_long_for_any_file_system(synthgen, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     told = synthgen(*words)
     assert told.code == 2, (told.out, told.err)
     assert re.search(sentence, told.err), told.err
@@ -202,7 +202,7 @@ def test_names_too_long_for_any_file_system(synthgen, tmp_path: Path, words: tup
 
 
 def test_an_annotation_file_of_the_longest_name(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     (tmp_path / "boxes.json").rename(tmp_path / f"{'y' * 250}.json")
     assert synthgen("ingest", "--dataset", "coco-json", "--annotations", f"{'y' * 250}.json").code == 0
     assert (tmp_path / "shards" / ("y" * 200)).is_dir()
@@ -219,10 +219,10 @@ def test_half_a_surrogate_pair_in_a_name_is_a_question_mark(synthgen, tmp_path: 
     told = synthgen("ingest", *OWN[:4], "--layer", layer)
     assert told.code == 0, told.err
     store = ShardStore(tmp_path / "shards")
-    (shard,) = store.layer("boxes", "train", layer)
-    (sample,) = store.read(shard)
+    (shard,) = store.list_shards("boxes", "train", layer)
+    (sample,) = store.read_samples(shard)
     assert (sample.file_name, sample.annotations[0].category) == ("?.png", "a?")
-    assert store.footer(shard)["categories"] == ["a?", "\U0001f600"]
+    assert store.read_footer(shard)["categories"] == ["a?", "\U0001f600"]
 
 
 def bad_file(folder: Path, text: str) -> None:
@@ -262,7 +262,7 @@ def bad_file(folder: Path, text: str) -> None:
     ],
 )
 def test_each_mistake_has_its_sentence(synthgen, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     told = synthgen(*words)
     assert told.code == 2, (told.out, told.err)
     assert re.search(sentence, told.err), told.err
@@ -285,7 +285,7 @@ def test_each_mistake_has_its_sentence(synthgen, tmp_path: Path, words: tuple[st
 )
 @pytest.mark.parametrize("command", ["masks", "ingest", "doctor"])
 def test_bad_files_have_a_sentence(synthgen, tmp_path: Path, command: str, text: str, sentence: str) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     bad_file(tmp_path, text)
     told = synthgen(command, *OWN)
     assert told.code == 2, (told.out, told.err)
@@ -295,7 +295,7 @@ def test_bad_files_have_a_sentence(synthgen, tmp_path: Path, command: str, text:
 
 
 def test_a_changed_annotation_file_is_noticed(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     assert synthgen("masks", *OWN).code == 0
     records = json.loads((tmp_path / "boxes.json").read_text())
     records["annotations"][0]["bbox"][2] += 1
@@ -307,14 +307,18 @@ def test_a_changed_annotation_file_is_noticed(synthgen, tmp_path: Path) -> None:
 
 
 def test_another_segmenter_needs_another_layer(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     assert synthgen("masks", *OWN).code == 0
     told = synthgen("masks", *OWN, "--segmenter", "box_fill")
     assert told.code == 2
     assert "this job says box_fill" in told.err
     assert "--layer" in told.err
     assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--layer", "filled").code == 0
-    assert [layer for _, _, layer in ShardStore(tmp_path / "shards").layers()] == ["annotations", "filled", "masks"]
+    assert [layer for _, _, layer in ShardStore(tmp_path / "shards").list_layers()] == [
+        "annotations",
+        "filled",
+        "masks",
+    ]
 
 
 def test_version_and_help(synthgen) -> None:
@@ -341,7 +345,7 @@ def test_names_from_a_file_do_not_steer_the_terminal(synthgen, tmp_path: Path) -
 
 
 def test_many_failed_shards_are_counted_not_recited(synthgen, tmp_path: Path) -> None:
-    world.draw(tmp_path, images=80)
+    world.write_coco_dataset(tmp_path, images=80)
     synthgen("ingest", *OWN, "--shard-size", "8")
     for number in range(1, 73):
         (tmp_path / f"photos/{number:04d}.png").unlink()
@@ -359,18 +363,18 @@ def test_many_failed_shards_are_counted_not_recited(synthgen, tmp_path: Path) ->
 
 def test_masks_by_a_model_with_weights(synthgen, tmp_path: Path) -> None:
     """Tiny random weights, the whole way: what decides the bytes is the weights, not where they lie."""
-    world.draw(tmp_path, images=6)
+    world.write_coco_dataset(tmp_path, images=6)
     first, second = (tiny_sam.checkpoint(tmp_path / folder) for folder in ("here", "there"))
     sam = ("--segmenter", "sam", "--device", "cpu", "--checkpoint")
     done = synthgen("masks", *OWN, *sam, str(first))
     assert done.code == 0, done.err
     assert "for 18 boxes on 6 images" in done.out
     store = ShardStore(tmp_path / "shards")
-    (shard,) = store.layer("boxes", "train", "masks")
-    recipe = (store.footer(shard) or {})["recipe"]
+    (shard,) = store.list_shards("boxes", "train", "masks")
+    recipe = (store.read_footer(shard) or {})["recipe"]
     assert recipe["options"]["weights"] == hashlib.sha256(first.read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(recipe)
-    drawn = [a for sample in store.read(shard) for a in sample.annotations if a.segmentation]
+    drawn = [a for sample in store.read_samples(shard) for a in sample.annotations if a.segmentation]
     assert drawn
     assert {a.mask_source for a in drawn} == {"sam vit 64x4"}
 
@@ -390,7 +394,7 @@ def test_masks_by_a_model_with_weights(synthgen, tmp_path: Path) -> None:
     ],
 )
 def test_options_of_models_that_cannot_be(synthgen, tmp_path: Path, words: list[str], sentence: str) -> None:
-    world.draw(tmp_path, images=1)
+    world.write_coco_dataset(tmp_path, images=1)
     done = synthgen("masks", *OWN, *words)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert sentence in done.err
@@ -401,9 +405,9 @@ def test_without_a_network_it_is_said_what_to_fetch(synthgen, tmp_path: Path, mo
     def offline(*_: object) -> None:
         raise urllib.error.URLError("Network is unreachable")
 
-    monkeypatch.setattr(weights, "_opened", offline)
+    monkeypatch.setattr(weights, "_open_url", offline)
     monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "weights"))
-    world.draw(tmp_path, images=1)
+    world.write_coco_dataset(tmp_path, images=1)
     done = synthgen("masks", *OWN, "--segmenter", "hq_sam", "--variant", "vit_h")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_h.pth" in done.err

@@ -16,18 +16,18 @@ OWN = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "pho
 
 @pytest.fixture
 def synthgen(synthgen, tmp_path: Path):
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     return synthgen
 
 
 def samples(folder: Path, layer: str) -> list[Sample]:
     store = ShardStore(folder / "shards")
-    return [s for shard in store.layer("boxes", "train", layer) for s in store.read(shard)]
+    return [s for shard in store.list_shards("boxes", "train", layer) for s in store.read_samples(shard)]
 
 
 def parent(folder: Path, layer: str) -> str:
     store = ShardStore(folder / "shards")
-    return store.footer(store.layer("boxes", "train", layer)[0])["parent"]["layer"]
+    return store.read_footer(store.list_shards("boxes", "train", layer)[0])["parent"]["layer"]
 
 
 def test_from_boxes_to_captions_and_pictures(synthgen, tmp_path):
@@ -147,9 +147,9 @@ def test_the_demo_ends_with_captions_and_a_network_that_learned_them(synthgen, t
     code, told = synthgen("demo", "--folder", "demo")
     assert code == 0, told
     store = ShardStore(tmp_path / "demo/shards")
-    assert [layer for _, _, layer in store.layers()] == ["annotations", "captions", "masks"]
-    (shard,) = store.layer("demo", "train", "captions")
-    flat = [a for s in store.read(shard) for a in s.annotations]
+    assert [layer for _, _, layer in store.list_layers()] == ["annotations", "captions", "masks"]
+    (shard,) = store.list_shards("demo", "train", "captions")
+    flat = [a for s in store.read_samples(shard) for a in s.annotations]
     assert sum(bool(a.captions and a.segmentation) for a in flat) == len(flat) - 1  # a crowd
     galaxies = [c.text for a in flat if a.category == "galaxy" for c in a.captions]
     assert galaxies

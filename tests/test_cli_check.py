@@ -29,7 +29,7 @@ eval:
 
 
 def test_from_mistakes_to_ok(synthgen, tmp_path: Path) -> None:
-    layers.make(tmp_path)
+    layers.write_store(tmp_path)
     Path("m.yaml").write_text(MANIFEST.replace("instance, ratio", "instnce, ratio"))
     code, out, err = synthgen("check", "m.yaml")
     assert (code, out) == (2, "")
@@ -62,7 +62,7 @@ ok: 2 sources of 13 images to learn from, 1 to evaluate on
 
 
 def test_leakage_is_refused_and_says_how_to_mend_it(synthgen, tmp_path: Path) -> None:
-    layers.make(tmp_path)
+    layers.write_store(tmp_path)
     Path("m.yaml").write_text(MANIFEST.replace("exclude: [exclude/val.txt]\n", ""))
     code, out, err = synthgen("check", "m.yaml")
     assert (code, out) == (2, "")
@@ -75,7 +75,7 @@ def test_leakage_is_refused_and_says_how_to_mend_it(synthgen, tmp_path: Path) ->
 
 
 def test_the_store_is_the_flags_else_the_manifests_else_the_environments(synthgen, tmp_path: Path, monkeypatch) -> None:
-    layers.make(tmp_path / "there")
+    layers.write_store(tmp_path / "there")
     Path("m.yaml").write_text("name: x\nmixture: [{shards: coco/train2017/human, task: instance}]\n")
     assert "no shards in shards" in synthgen("check", "m.yaml")[2]
     assert "ok: 1 source of 8 images to learn from\n" in synthgen("check", "m.yaml", "--store", "there/shards")[1]
@@ -88,7 +88,7 @@ def test_the_store_is_the_flags_else_the_manifests_else_the_environments(synthge
 
 
 def test_hostile_names_do_not_steer_the_terminal(synthgen, tmp_path: Path) -> None:
-    layers.make(tmp_path)
+    layers.write_store(tmp_path)
     Path("m.yaml").write_text(
         'name: "x\\u202e\\n  mixture.9: forged"\nmixture: [{shards: "a/b\\u200b/c", task: "\\n"}]\n'
     )
@@ -112,7 +112,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("words", "sentence"), PLACES, ids=[str(i) for i in range(len(PLACES))])
 def test_wrong_places_are_a_sentence(synthgen, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
-    layers.make(tmp_path)
+    layers.write_store(tmp_path)
     code, out, err = synthgen(*words)
     assert (code, out) == (2, "")
     assert sentence in err
@@ -122,7 +122,7 @@ def test_wrong_places_are_a_sentence(synthgen, tmp_path: Path, words: tuple[str,
 
 def test_ingest_says_where_the_images_are(synthgen, tmp_path: Path) -> None:
     """A layer of human boxes was made by no job, so only `ingest` can know."""
-    world.draw(tmp_path, images=3)
+    world.write_coco_dataset(tmp_path, images=3)
     own = ("--dataset", "coco-json", "--annotations", "boxes.json")
     assert synthgen("ingest", *own, "--images", "photos")[0] == 0
     Path("m.yaml").write_text("name: x\nmixture: [{shards: boxes/train/annotations, task: detection}]\n")
@@ -141,6 +141,6 @@ def test_both_show_an_example(synthgen) -> None:
 
 
 def test_a_list_is_what_the_manifest_reads(synthgen, tmp_path: Path) -> None:
-    layers.make(tmp_path)
+    layers.write_store(tmp_path)
     synthgen("exclude", "vg/train/regions", "coco/val2017/human", "--out", "x.txt")
-    assert len(image_keys.read_list(Path("x.txt"))) == 10
+    assert len(image_keys.read_exclude_list(Path("x.txt"))) == 10

@@ -15,7 +15,7 @@ from toys import world
 
 from synthgen.dataloading import command_hints
 from synthgen.dataloading.leakage import image_keys
-from synthgen.dataloading.manifest_check import check
+from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.dataloading.source_config import EvalSource
 from synthgen.errors import SynthgenError
 from synthgen.storage.shard_store import ShardStore
@@ -31,7 +31,7 @@ eval: [{shards: %s, task: instance}]
 
 def two_files(train: str = "", val: str = "", folder: Path = Path()) -> None:
     """`train_split.json` of photographs 1 to 6, `val_split.json` of 5 to 8, with masks; names begin as is said."""
-    record = json.loads(world.draw(folder).read_text())
+    record = json.loads(world.write_coco_dataset(folder).read_text())
     for one in record["annotations"]:
         x, y, w, h = one["bbox"]
         one["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
@@ -74,10 +74,10 @@ def test_two_files_of_one_folder_leak_and_the_remedy_is_the_cure(synthgen: Typed
     assert "#   the same files in train_split/train/human: 2 images\n" in listed
     assert "photos" not in listed
     Path("m.yaml").write_text(f"{text}exclude: [exclude/val_split_train.txt]")
-    found = check(Path("m.yaml"))
-    assert [row.excluded for row in found.rows] == [2, 0]
-    assert found.photographs == 4
-    assert {"train_split/0005.png", "train_split/0006.png"} < found.excluded
+    found = check_manifest(Path("m.yaml"))
+    assert [row.num_excluded for row in found.sources] == [2, 0]
+    assert found.num_unique_images == 4
+    assert {"train_split/0005.png", "train_split/0006.png"} < found.excluded_keys
 
 
 def test_training_refuses_it_too(typed: Typed) -> None:
@@ -155,7 +155,7 @@ def test_where_nobody_knows_the_folder_keys_alone_are_compared(typed: Typed) -> 
     assert err.count("where are the images of") == 2
     assert "also in" not in err
     assert typed("exclude", "val_split/train/human", "--out", "x.txt")[1] == "4 image keys in x.txt\n"
-    assert image_keys.read_list(Path("x.txt")) == {f"val_split/000{i}.png" for i in range(5, 9)}
+    assert image_keys.read_exclude_list(Path("x.txt")) == {f"val_split/000{i}.png" for i in range(5, 9)}
 
 
 def test_where_the_manifest_alone_knows_the_folder_no_list_is_promised(typed: Typed) -> None:
@@ -176,15 +176,15 @@ def test_names_are_read_only_where_keys_may_hide_something(typed: Typed, monkeyp
     for split, images in (("train", "photos"), ("val", "held")):
         ingest(typed, split, "--name", "own", "--split", split, images=images)
     Path("m.yaml").write_text(LEAKS % ("own/train/human", "own/val/human"))
-    real, read = ShardStore.columns, []
+    real, read = ShardStore.read_columns, []
 
     def columns(self, shard, names):
         read.append(tuple(names))
         return real(self, shard, names)
 
-    monkeypatch.setattr(ShardStore, "columns", columns)
+    monkeypatch.setattr(ShardStore, "read_columns", columns)
     with pytest.raises(SynthgenError, match="2 images of own/train/human"):
-        check(Path("m.yaml"))
+        check_manifest(Path("m.yaml"))
     assert ("image_key",) in read
     assert ("image_key", "file_name") not in read
 
@@ -214,7 +214,7 @@ def test_a_damaged_layer_hides_no_mistakes(typed: Typed) -> None:
 @pytest.mark.parametrize("store", ["shards", "elsewhere/my shards"])
 @pytest.mark.parametrize("images", ["photos", "my photos"])
 def test_told_commands_run_for_own_data(typed: Typed, images: str, store: str) -> None:
-    world.draw(Path())
+    world.write_coco_dataset(Path())
     if images != "photos":
         Path("photos").rename(images)
     own = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", images, "--store", store)
@@ -232,14 +232,16 @@ def test_told_commands_run_for_own_data(typed: Typed, images: str, store: str) -
         assert (code, err) == (0, ""), words
         assert "boxes/val/" in out
         assert typed(*words)[0] == 0
-    assert all(ShardStore(store).layer("boxes", "val", layer) for layer in ("masks", "captions", "sam-vit-h-masks"))
+    assert all(
+        ShardStore(store).list_shards("boxes", "val", layer) for layer in ("masks", "captions", "sam-vit-h-masks")
+    )
     words = command(told(typed, asked % ("human", "instance")))
     assert words[0] == "ingest"
     assert typed(*["boxes.json" if word == "FILE" else word for word in words])[0] == 0
 
 
 def test_what_nobody_can_know_is_said_in_capitals(typed: Typed) -> None:
-    world.draw(Path())
+    world.write_coco_dataset(Path())
     typed("ingest", "--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
     text = "name: x\neval: [{shards: seginw_Cows/valid/human, task: instance}]"
     words = command(told(typed, text))
@@ -248,7 +250,7 @@ def test_what_nobody_can_know_is_said_in_capitals(typed: Typed) -> None:
     )
     filled = {"FILE": "boxes.json", "FOLDER": "photos"}
     assert typed(*[filled.get(word, word) for word in words])[0] == 0
-    assert ShardStore("shards").layer("seginw_Cows", "valid", "human")
+    assert ShardStore("shards").list_shards("seginw_Cows", "valid", "human")
 
 
 def test_the_reader_is_the_one_that_made_the_layer(tmp_path: Path) -> None:
@@ -256,12 +258,14 @@ def test_the_reader_is_the_one_that_made_the_layer(tmp_path: Path) -> None:
     store = ShardStore(tmp_path / "shards")
     made = {"refcoco-google": "refcoco", "ours": "my_reader", "old": None, "coco_panoptic": "coco_panoptic"}
     for name, reader in made.items():
-        layers.layer(store, f"{name}/val/annotations", ["a/1"], layers.boxed)
-        (shard,) = store.layer(name, "val", "annotations")
+        layers.write_layer(store, f"{name}/val/annotations", ["a/1"], layers.boxed)
+        (shard,) = store.list_shards(name, "val", "annotations")
         recipe = {"stage": "ingest", **({"reader": reader} if reader else {})}
-        store.commit(shard, list(store.read(shard)), {"recipe": recipe, "fingerprint": "f", "categories": []})
+        store.commit(shard, list(store.read_samples(shard)), {"recipe": recipe, "fingerprint": "f", "categories": []})
     told = {
-        name: command_hints.richer(store, EvalSource(shards=f"{name}/val/annotations", task="instance"), "masks")
+        name: command_hints.suggest_generate_command(
+            store, EvalSource(shards=f"{name}/val/annotations", task="instance"), "masks"
+        )
         for name in made
     }
     beginnings = {
@@ -276,7 +280,7 @@ def test_the_reader_is_the_one_that_made_the_layer(tmp_path: Path) -> None:
 
 
 def test_a_layer_that_no_command_is_known_to_make_is_not_promised(tmp_path: Path) -> None:
-    store = ShardStore(layers.make(tmp_path))
-    known = ["/".join(layer) for layer in store.layers()]
-    line = command_hints.absent(store, EvalSource(shards="vg/train/boxes", task="instance"), known)
+    store = ShardStore(layers.write_store(tmp_path))
+    known = ["/".join(layer) for layer in store.list_layers()]
+    line = command_hints.describe_missing_layer(store, EvalSource(shards="vg/train/boxes", task="instance"), known)
     assert line.endswith("; name another (of these images there are vg/train/regions)")

@@ -27,7 +27,7 @@ augment: {size: 64}
 @pytest.fixture
 def manifest(synthgen, tmp_path: Path) -> Path:
     """`manifests/shapes.yaml`, and the layers that it names."""
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     for words in (("masks", *OWN, "--segmenter", "box_fill"), ("captions", *OWN)):
         assert synthgen(*words)[0] == 0
     path = tmp_path / "manifests" / "shapes.yaml"
@@ -55,7 +55,11 @@ def test_the_first_images_of_the_stream_lie_in_the_store_and_not_beside_the_mani
     assert all(f"_show/shapes/{name}" in told for name in drawn)
     assert "boxes/train/captions referring" in told  # what the model saw
     assert [path.name for path in manifest.parent.iterdir()] == ["shapes.yaml"]
-    assert [layer for _, _, layer in ShardStore(tmp_path / "shards").layers()] == ["annotations", "captions", "masks"]
+    assert [layer for _, _, layer in ShardStore(tmp_path / "shards").list_layers()] == [
+        "annotations",
+        "captions",
+        "masks",
+    ]
 
 
 def test_a_seed_decides_and_is_the_manifests_unless_said(synthgen, manifest, tmp_path):
@@ -93,7 +97,7 @@ def test_pictures_are_not_kept_until_the_sheet(synthgen, manifest, monkeypatch):
     from synthgen.visualize import training_samples as module
 
     drawings, most = [], 0
-    draw = module.draw
+    draw = module.draw_example
 
     class Drawn(np.ndarray):
         """An array that can be watched."""
@@ -105,22 +109,22 @@ def test_pictures_are_not_kept_until_the_sheet(synthgen, manifest, monkeypatch):
         most = max(most, sum(one() is not None for one in drawings))
         return drawn
 
-    monkeypatch.setattr(module, "draw", watched)
+    monkeypatch.setattr(module, "draw_example", watched)
     assert synthgen("show", "manifests/shapes.yaml", "--n", "8")[0] == 0
     assert most <= 2
 
 
 def test_the_stream_is_that_of_the_trainers_only_reader(synthgen, manifest, tmp_path):
-    from synthgen.dataloading.manifest import load
+    from synthgen.dataloading.manifest import load_manifest
     from synthgen.dataloading.mixture import Mixture
-    from synthgen.visualize.training_samples import draw
+    from synthgen.visualize.training_samples import draw_example
 
     assert synthgen("show", "manifests/shapes.yaml", "--n", "3", "--out", "a")[0] == 0
-    given = load(manifest)
+    given = load_manifest(manifest)
     drawn = [image for name, image in pictures(tmp_path / "a").items() if name != "sheet.png"]
-    for (example, place, key), image in zip(Mixture(given, reader=0, readers=1), drawn, strict=False):
+    for (example, place, key), image in zip(Mixture(given, reader_id=0, num_readers=1), drawn, strict=False):
         source = given.mixture[place]
-        assert np.array_equal(draw(example, task=source.task, source=source.shards, image_key=key), image)
+        assert np.array_equal(draw_example(example, task=source.task, source=source.shards, image_key=key), image)
 
 
 def test_a_file_of_any_name_is_a_manifest(synthgen, manifest, tmp_path):

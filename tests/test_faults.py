@@ -34,7 +34,7 @@ def layer_bytes(store: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_two_competing_runs_killed_ten_times(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=IMAGES)
+    world.write_coco_dataset(tmp_path, images=IMAGES)
     calm = tmp_path / "calm"
     started = time.monotonic()
     subprocess.run(command(tmp_path, calm), env=ENVIRONMENT, check=True, capture_output=True)
@@ -82,7 +82,7 @@ def test_two_competing_runs_killed_ten_times(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_killed_at_each_change_of_the_store_is_whole_after_the_next(tmp_path: Path) -> None:
     """Nothing half under a final name, and after one more run the same files as if nothing had happened, no others."""
-    world.draw(tmp_path, images=24)
+    world.write_coco_dataset(tmp_path, images=24)
     calm, store = tmp_path / "calm", tmp_path / "store"
     subprocess.run(command(tmp_path, calm, seconds=0), env=ENVIRONMENT, check=True, capture_output=True)
     arguments = command(tmp_path, store, seconds=0)[3:]  # without python -m synthgen
@@ -99,7 +99,7 @@ def test_a_run_killed_at_each_change_of_the_store_is_whole_after_the_next(tmp_pa
 
 
 def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=IMAGES)
+    world.write_coco_dataset(tmp_path, images=IMAGES)
     store = tmp_path / "store"
     process = subprocess.Popen(
         command(tmp_path, store), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -127,7 +127,7 @@ def test_a_full_disk_is_a_sentence_and_the_store_stays_whole(tmp_path: Path) -> 
     if mounted.returncode:
         pytest.skip(f"this machine lets nobody mount a small file system: {mounted.stderr.decode().strip()}")
     try:
-        world.draw(tmp_path, images=160, objects=12)
+        world.write_coco_dataset(tmp_path, images=160, objects=12)
         ran = subprocess.run(command(tmp_path, small, seconds=0), env=ENVIRONMENT, capture_output=True, text=True)
         assert ran.returncode == 2, ran.stderr
         assert "no space left" in ran.stderr

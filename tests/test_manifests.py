@@ -10,9 +10,9 @@ from toys import kinds_of_layers as layers
 
 from synthgen import plugins
 from synthgen.cli.main import app
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.dataloading.manifest_check import check
-from synthgen.demo.photographs import TOY
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.manifest_check import check_manifest
+from synthgen.demo.photographs import PREVIEW_MANIFEST
 from synthgen.errors import SynthgenError
 from synthgen.storage.shard_store import ShardStore
 
@@ -52,13 +52,13 @@ def test_all_are_there() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_manifest_loads_and_names_layers_that_synthgen_makes(name: str) -> None:
-    found = load(ROOT / name)
+    found = load_manifest(ROOT / name)
     assert found.name == Path(name).stem
     for dataset, split, layer in sources(found):
         if dataset.startswith("seginw_") or dataset == "demo":
             assert split in ("valid", "train")
             continue
-        module = plugins.load("formats.readers", dataset)
+        module = plugins.load_plugin("formats.readers", dataset)
         assert split in module.SPLITS, f"{dataset} has no split {split}"
         assert layer in module.LAYERS or layer in ("masks", "captions"), f"{dataset} has no layer {layer}"
 
@@ -70,7 +70,7 @@ def test_a_shipped_manifest_says_how_its_layers_are_made(name: str) -> None:
     assert len(header) > 3
     assert all(line.startswith("#") for line in header)
     commands = "\n".join(line for line in header if "synthgen" in line)
-    for dataset, _, layer in sources(load(ROOT / name)):
+    for dataset, _, layer in sources(load_manifest(ROOT / name)):
         if dataset.startswith("seginw_") or dataset == "demo":
             continue
         if name == "human_only.yaml" and layer == "human":
@@ -116,7 +116,7 @@ def test_examples_name_manifests_that_have_what_the_command_needs() -> None:
         wanted = [(name, needs.get(command, set())) for name in re.findall(r"--manifest manifests/(\S+)\.yaml", rest)]
         wanted += [(name, {"mixture", "eval"}) for name in re.findall(r"runs/(\w+)/best\.pt", rest)]
         for name, keys in wanted:
-            manifest = load(ROOT / f"{name}.yaml")
+            manifest = load_manifest(ROOT / f"{name}.yaml")
             found.append(name)
             assert all(getattr(manifest, key) for key in keys), f"synthgen {command} {rest}"
     assert len(found) > 12
@@ -124,7 +124,7 @@ def test_examples_name_manifests_that_have_what_the_command_needs() -> None:
 
 def test_the_full_mixture_is_the_papers_table() -> None:
     ratios: dict[str, float] = {}
-    for source in load(ROOT / "mqformer_full.yaml").mixture:
+    for source in load_manifest(ROOT / "mqformer_full.yaml").mixture:
         ratios["ref" if source.shards.startswith("ref") else source.shards] = source.ratio + (
             ratios.get("ref", 0.0) if source.shards.startswith("ref") else 0.0
         )
@@ -132,7 +132,7 @@ def test_the_full_mixture_is_the_papers_table() -> None:
 
 
 def test_human_only_is_the_rest_of_the_full_mixture() -> None:
-    full, human = load(ROOT / "mqformer_full.yaml"), load(ROOT / "human_only.yaml")
+    full, human = load_manifest(ROOT / "mqformer_full.yaml"), load_manifest(ROOT / "human_only.yaml")
     made = {source.shards: source for source in full.mixture}
     boxes = {"visual_genome/train/annotations", "objects365/train/annotations"}
     for source in human.mixture:
@@ -149,7 +149,7 @@ def test_human_only_is_the_rest_of_the_full_mixture() -> None:
 
 @pytest.mark.parametrize(("family", "differs"), [("queries", "model"), ("masks", "mixture"), ("captions", "mixture")])
 def test_siblings_differ_in_one_thing(family: str, differs: str) -> None:
-    first, *others = (load(path) for path in sorted((ROOT / "ablations").glob(f"{family}_*.yaml")))
+    first, *others = (load_manifest(path) for path in sorted((ROOT / "ablations").glob(f"{family}_*.yaml")))
     for other in others:
         for key in Manifest.model_fields:
             assert (getattr(first, key) == getattr(other, key)) == (key not in ("name", differs)), key
@@ -157,25 +157,25 @@ def test_siblings_differ_in_one_thing(family: str, differs: str) -> None:
 
 def test_queries_are_four_hundred_each() -> None:
     for path in (ROOT / "ablations").glob("queries_*.yaml"):
-        model = load(path).model
+        model = load_manifest(path).model
         counts = {"learnable": model.learnable_queries, "conditional": model.conditional_queries}
         assert sum(n for kind, n in counts.items() if model.queries in ("mixed", kind)) == 400
 
 
 def test_the_synthetic_share_of_objects365_is_a_third_of_it() -> None:
-    (_, synthetic) = load(ROOT / "ablations/masks_synthetic.yaml").mixture
+    (_, synthetic) = load_manifest(ROOT / "ablations/masks_synthetic.yaml").mixture
     assert (synthetic.shards, synthetic.share) == ("objects365/train/masks", 0.3)
 
 
 def test_segmentation_in_the_wild_has_its_25_sets() -> None:
-    found = load(ROOT / "seginw.yaml")
+    found = load_manifest(ROOT / "seginw.yaml")
     assert [source.shards for source in found.eval] == [f"seginw_{name}/valid/human" for name in SEGINW]
     assert len(SEGINW) == 25
     assert found.mixture == ()
 
 
 def test_the_toy_is_the_demos() -> None:
-    ours, demos = load(ROOT / "toy.yaml"), load(TOY)
+    ours, demos = load_manifest(ROOT / "toy.yaml"), load_manifest(PREVIEW_MANIFEST)
     assert ours.model_copy(update={"store": None}) == demos.model_copy(update={"store": None})
     assert ours.store.resolve() == ROOT.parent / "demo/shards"
 
@@ -196,25 +196,27 @@ def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: 
         **{"coco/train2017": range(10), "coco_panoptic/train2017": range(10), "lvis/train": [1, 5, 6, 7]},
         **{"refcoco/train": [6, 100], "refcoco_plus/train": [6, 7], "refcocog/train": [8, 2]},
     }
-    keys = {place: layers.coco(*numbers) for place, numbers in {**val, **train}.items()}
-    keys["visual_genome/train"] = [*layers.coco(0, 101), "visual_genome/7"]
+    keys = {place: layers.coco_keys(*numbers) for place, numbers in {**val, **train}.items()}
+    keys["visual_genome/train"] = [*layers.coco_keys(0, 101), "visual_genome/7"]
     kinds = {"panoptic": layers.panoptic, "semantic": layers.human, "referring": layers.referred}
-    for source in (*load(path).mixture, *load(path).eval):
+    for source in (*load_manifest(path).mixture, *load_manifest(path).eval):
         place, _, layer = source.shards.rpartition("/")
         own = keys.get(place, [f"{place}/{i}" for i in range(5)])
-        kind = {"masks": layers.drawn, "captions": layers.captioned}.get(layer, kinds.get(source.task, layers.human))
-        layers.layer(store, source.shards, own, kind, images=tmp_path / "images" / place)
+        kind = {"masks": layers.machine_masked, "captions": layers.captioned}.get(
+            layer, kinds.get(source.task, layers.human)
+        )
+        layers.write_layer(store, source.shards, own, kind, images=tmp_path / "images" / place)
 
     with pytest.raises(SynthgenError) as why:
-        check(path)
+        check_manifest(path)
     told = str(why.value).splitlines()[1:]
     assert len(told) == 2
     for line in told:  # the sentences name the commands that make the lists
         command = re.search("`synthgen (.*)`", line)
         assert command is not None
         app(command[1].split(), standalone_mode=False)
-    found = check(path)
-    assert {row.source.shards: row.excluded for row in found.rows if row.excluded} == {
+    found = check_manifest(path)
+    assert {row.source.shards: row.num_excluded for row in found.sources if row.num_excluded} == {
         "coco_panoptic/train2017/human": 6,
         "coco/train2017/captions": 6,
         "lvis/train/human": 2,
@@ -223,4 +225,4 @@ def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: 
         "refcocog/train/human": 1,
     }
     assert found.warnings == ()
-    assert round(sum(row.chance or 0 for row in found.rows), 9) == 1
+    assert round(sum(row.draw_probability or 0 for row in found.sources), 9) == 1

@@ -53,7 +53,7 @@ def is_a_sentence(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_what_may_not_be_read_or_written(
     tmp_path: Path, closed: str, words: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     (tmp_path / "closed").mkdir()
     (tmp_path / closed).chmod(0)
     try:
@@ -63,7 +63,7 @@ def test_what_may_not_be_read_or_written(
 
 
 def test_a_dataset_in_a_store_that_may_not_be_read_is_not_passed_over(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     assert run(tmp_path, "ingest", *OWN).returncode == 0
     hidden = tmp_path / "shards" / "boxes" / "train"
     hidden.chmod(0)
@@ -80,7 +80,7 @@ def test_a_dataset_in_a_store_that_may_not_be_read_is_not_passed_over(tmp_path: 
 def test_an_output_that_takes_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     assert run(tmp_path, "ingest", *OWN).returncode == 0
     with Path("/dev/full").open("w") as full:
         done = run(tmp_path, *words, capture_output=False, stdout=full, stderr=subprocess.PIPE)
@@ -90,7 +90,7 @@ def test_an_output_that_takes_nothing(tmp_path: Path, words: tuple[str, ...]) ->
 
 def test_a_reader_that_leaves_stops_nothing(tmp_path: Path) -> None:
     """As `synthgen status | head -1` does; the job of `masks` goes on to its end."""
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     assert run(tmp_path, "ingest", *OWN).returncode == 0
     for words in (("status",), ("masks", *OWN, *FILLED)):
         reading, writing = os.pipe()
@@ -104,12 +104,12 @@ def test_a_reader_that_leaves_stops_nothing(tmp_path: Path) -> None:
 def test_a_store_where_no_folder_can_be_made(tmp_path: Path) -> None:
     if not Path("/proc/1").is_dir():
         pytest.skip("this system has no /proc")
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     is_a_sentence(run(tmp_path, "ingest", *OWN, "--store", "/proc/1"), "cannot write /proc/1/boxes", "--store")
 
 
 def test_a_file_where_the_diary_should_be(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     assert run(tmp_path, "ingest", *OWN).returncode == 0
     layer = tmp_path / "shards" / "boxes" / "train" / "masks"
     layer.mkdir()
@@ -119,7 +119,7 @@ def test_a_file_where_the_diary_should_be(tmp_path: Path) -> None:
 
 
 def test_paths_that_are_not_utf_8(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=2)
+    world.write_coco_dataset(tmp_path, images=2)
     odd = (tmp_path / "photos").rename(tmp_path / os.fsdecode(b"odd\xff"))
     own = (*OWN[:4], "--images", str(odd), *FILLED)
     assert run(tmp_path, "masks", *own).returncode == 0

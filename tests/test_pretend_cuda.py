@@ -14,25 +14,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 from toys import coloured, gallery, tiny_ofa, tiny_sam
-from toys.pretend_cuda import MixedDevicesError, Pretended, pretended
-from toys.steps import loaded, small, step
-from toys.waits import waits
+from toys.pretend_cuda import FakeCudaTensor, MixedDevicesError, fake_gpu
+from toys.steps import load_batch, small_manifest, training_step
+from toys.waits import record_cuda_syncs
 
 from synthgen import plugins
 from synthgen.checkpoints import checkpoint
-from synthgen.dataloading.config import Captioner, Schedule
+from synthgen.dataloading.config import CaptionerConfig, ScheduleConfig
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.source_config import EvalSource, Source
-from synthgen.distributed import Ranks
+from synthgen.dataloading.source_config import EvalSource, TrainSource
+from synthgen.distributed import DistributedContext
 from synthgen.evaluation import evaluate, predictor
 from synthgen.evaluation.metrics import Scores, cider
-from synthgen.models.mqformer.text_encoder import bundled
+from synthgen.models.mqformer.text_encoder import find_minilm
 from synthgen.progress import NoProgress
 from synthgen.records.geometry import decode_mask
 from synthgen.training import trainer
-from synthgen.training.captioner_learner import Captioning
-from synthgen.training.learner import Segmentation
-from synthgen.training.targets import truths
+from synthgen.training.captioner_learner import CaptionerLearner
+from synthgen.training.learner import SegmentationLearner
+from synthgen.training.targets import build_mask_targets
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda", 0)
@@ -40,7 +40,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture
 def gpu(one_thread: None) -> Iterator[torch.device]:
-    with pretended() as device:
+    with fake_gpu() as device:
         yield device
 
 
@@ -86,7 +86,7 @@ def test_numpy_sees_nothing_of_a_gpu(gpu, read):
 
 def test_what_a_gpu_allows_has_its_values_and_stays_there(gpu):
     x = torch.arange(3, dtype=torch.float32).to("cuda", non_blocking=True)
-    assert x.device == CUDA and x.is_cuda and x.cuda() is x and isinstance(x, Pretended)
+    assert x.device == CUDA and x.is_cuda and x.cuda() is x and isinstance(x, FakeCudaTensor)
     for one, values in (
         (x + torch.tensor(1.0), [1, 2, 3]),
         (2 * x, [0, 2, 4]),
@@ -106,7 +106,7 @@ def test_what_a_gpu_allows_has_its_values_and_stays_there(gpu):
         (torch.zeros(3, device=gpu).copy_(torch.ones(3)), [1, 1, 1]),
         (torch.stack(list(x)), [0, 1, 2]),
     ):
-        assert one.device == CUDA and isinstance(one, Pretended) and one.tolist() == values
+        assert one.device == CUDA and isinstance(one, FakeCudaTensor) and one.tolist() == values
     x[1:] = torch.tensor([7.0, 8.0])  # a copy, as of a tensor to another
     x[x > 7] = 5
     back = x.cpu()
@@ -172,7 +172,7 @@ def test_autocast_is_cudas(gpu):
 
 
 def test_the_gpu_is_gone_behind_it():
-    with pretended():
+    with fake_gpu():
         assert torch.cuda.is_available()
         x = torch.ones(3, device="cuda")
     assert type(torch.zeros(1).to(torch.bfloat16)) is torch.Tensor
@@ -186,44 +186,47 @@ def test_the_gpu_is_gone_behind_it():
 @pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
 @pytest.mark.parametrize("denoising", [0, 2])
 def test_a_segmenter_learns_there_what_it_learns_here(tmp_path, queries, denoising):
-    manifest = small(tmp_path, queries=queries, denoising=denoising)
+    manifest = small_manifest(tmp_path, queries=queries, denoising=denoising)
     found = []
-    for place in (nullcontext(torch.device("cpu")), pretended()):
+    for place in (nullcontext(torch.device("cpu")), fake_gpu()):
         torch.manual_seed(0)
         with place as device:
-            learner = Segmentation(manifest, device)
+            learner = SegmentationLearner(manifest, device)
             assert {p.device.type for p in learner.module.parameters()} == {device.type}
-            found.append(step(learner, loaded(manifest, device), manifest.schedule))
+            found.append(training_step(learner, load_batch(manifest, device), manifest.schedule))
     assert found[1] == pytest.approx(found[0], rel=1e-3) and all(map(math.isfinite, found[1].values()))
 
 
 def test_in_half_precision_and_with_activations_made_twice(tmp_path, gpu):
-    manifest = small(tmp_path, denoising=2, precision="bf16", checkpointing=True)
-    learner = Segmentation(manifest, gpu)
-    assert all(map(math.isfinite, step(learner, loaded(manifest, gpu), manifest.schedule).values()))
+    manifest = small_manifest(tmp_path, denoising=2, precision="bf16", checkpointing=True)
+    learner = SegmentationLearner(manifest, gpu)
+    assert all(map(math.isfinite, training_step(learner, load_batch(manifest, gpu), manifest.schedule).values()))
 
 
 @pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
 def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path, gpu, queries):
     """Wherever it waits, what was asked of the GPU runs out; the loop waits once more, for the losses."""
-    manifest = small(tmp_path, queries=queries, denoising=2, precision="bf16")
-    learner, batch = Segmentation(manifest, gpu), loaded(manifest, gpu)
-    learner.losses(batch, objects=1.0)  # texts are known from now on
-    with waits() as found:
-        torch.stack(list(learner.losses(batch, objects=1.0).values())).sum().backward()
-    assert found == ["matcher.match aten::_to_copy"] * 2, "the costs come here, and the matches go there"
-    with waits() as found:
-        learner.losses(batch, objects=1.0)["label"].item()
+    manifest = small_manifest(tmp_path, queries=queries, denoising=2, precision="bf16")
+    learner, batch = SegmentationLearner(manifest, gpu), load_batch(manifest, gpu)
+    learner.compute_losses(batch, num_targets=1.0)  # texts are known from now on
+    with record_cuda_syncs() as found:
+        torch.stack(list(learner.compute_losses(batch, num_targets=1.0).values())).sum().backward()
+    assert found == ["matcher.hungarian_match aten::_to_copy"] * 2, "the costs come here, and the matches go there"
+    with record_cuda_syncs() as found:
+        learner.compute_losses(batch, num_targets=1.0)["label"].item()
         found[:] = [one for one in found if "match" not in one]
     assert len(found) == 1, "who listens hears nothing"
 
 
 def test_a_target_that_stays_behind_is_seen(tmp_path, gpu, monkeypatch):
-    manifest = small(tmp_path)
-    learner, batch = Segmentation(manifest, gpu), loaded(manifest, gpu)
-    monkeypatch.setattr("synthgen.training.learner.truths", lambda targets, _: truths(targets, torch.device("cpu")))
+    manifest = small_manifest(tmp_path)
+    learner, batch = SegmentationLearner(manifest, gpu), load_batch(manifest, gpu)
+    monkeypatch.setattr(
+        "synthgen.training.learner.build_mask_targets",
+        lambda targets, _: build_mask_targets(targets, torch.device("cpu")),
+    )
     with pytest.raises(RuntimeError, match="same device"):
-        learner.losses(batch, objects=1.0)
+        learner.compute_losses(batch, num_targets=1.0)
 
 
 # --- evaluation and prediction ----------------------------------------------------------------------------------------
@@ -231,17 +234,17 @@ def test_a_target_that_stays_behind_is_seen(tmp_path, gpu, monkeypatch):
 
 @pytest.fixture
 def hung(tmp_path) -> Manifest:
-    gallery.hang(tmp_path, images=1)
+    gallery.write_eval_dataset(tmp_path, images=1)
     tasks = ("instance", "detection", "panoptic", "semantic", "referring", "foreground")
-    sources = [EvalSource(shards=gallery.NAME, task=task, images=tmp_path / "photos") for task in tasks]
+    sources = [EvalSource(shards=gallery.LAYER, task=task, images=tmp_path / "photos") for task in tasks]
     return Manifest(name="toy", store=tmp_path / "store", eval=tuple(sources))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_measured_there_is_what_is_measured_here(hung, gpu, precision):
-    here = evaluate.evaluate(gallery.untrained(), hung, device=CPU, short=64, long=96)
-    there = evaluate.evaluate(
-        gallery.untrained().to(gpu), hung, device=gpu, short=64, long=96, precision=precision, workers=0
+    here = evaluate.evaluate_network(gallery.untrained_network(), hung, device=CPU, short=64, long=96)
+    there = evaluate.evaluate_network(
+        gallery.untrained_network().to(gpu), hung, device=gpu, short=64, long=96, precision=precision, num_workers=0
     )
     assert [(one.task, one.images) for one in there] == [(one.task, 1) for one in here]
     if precision == "fp32":
@@ -250,14 +253,14 @@ def test_what_is_measured_there_is_what_is_measured_here(hung, gpu, precision):
 
 
 def test_a_command_predicts_there_what_it_predicts_here(hung, gpu, tmp_path):
-    path = gallery.kept(tmp_path / "best.pt")
+    path = gallery.write_checkpoint(tmp_path / "best.pt")
     found = [
-        predictor.predict(tmp_path / "photos" / "1.png", ("a red ball", "grass"), path, out=tmp_path / device,
+        predictor.predict_file(tmp_path / "photos" / "1.png", ("a red ball", "grass"), path, out=tmp_path / device,
                         device=device, short=64, threshold=0.3)
         for device in ("cpu", "auto")
     ]  # fmt: skip
-    assert len(found[0].found) == len(found[1].found) > 3
-    for own, other in zip(found[1].found, found[0].found, strict=True):
+    assert len(found[0].detections) == len(found[1].detections) > 3
+    for own, other in zip(found[1].detections, found[0].detections, strict=True):
         assert own.score == pytest.approx(other.score, abs=1e-4)
         assert own.box_xyxy == pytest.approx(other.box_xyxy, abs=1e-2)
 
@@ -266,7 +269,7 @@ def test_a_command_predicts_there_what_it_predicts_here(hung, gpu, tmp_path):
 @pytest.mark.usefixtures("gpu")
 def test_a_run_is_kept_and_taken_up_again(tmp_path):
     """The command itself: losses, an average of the weights, pictures, checkpoints, what goes on from them."""
-    small(tmp_path)
+    small_manifest(tmp_path)
     text = """
         name: toy
         store: store
@@ -281,12 +284,12 @@ def test_a_run_is_kept_and_taken_up_again(tmp_path):
     (tmp_path / "m.yaml").write_text(text)
     run = tmp_path / "run"
     done = trainer.train(tmp_path / "m.yaml", out=run, device="cuda")
-    whole = checkpoint.read(done.checkpoint).weights
-    assert done.steps == 2 and all(type(one) is torch.Tensor and one.isfinite().all() for one in whole.values())
-    done.checkpoint.unlink()
+    whole = checkpoint.load_checkpoint(done.last_checkpoint).weights
+    assert done.new_steps == 2 and all(type(one) is torch.Tensor and one.isfinite().all() for one in whole.values())
+    done.last_checkpoint.unlink()
     again = trainer.train(tmp_path / "m.yaml", out=run, device="cuda")
-    assert again.steps == 1
-    kept = checkpoint.read(again.checkpoint).weights
+    assert again.new_steps == 1
+    kept = checkpoint.load_checkpoint(again.last_checkpoint).weights
     assert all(torch.equal(kept[name], value) for name, value in whole.items())
 
 
@@ -296,9 +299,9 @@ def test_a_run_is_kept_and_taken_up_again(tmp_path):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """Photographs and what was said of them, OFAs and SAMs of random weights."""
-    folder = coloured.make(tmp_path_factory.mktemp("pretended") / "world", images=2)
+    folder = coloured.write_caption_dataset(tmp_path_factory.mktemp("pretended") / "world", images=2)
     tiny_ofa.checkpoint(folder / "ofa")
-    tiny_ofa.checkpoint(folder / "learning", tiny_ofa.random_weights(tiny_ofa.SPEAKING))
+    tiny_ofa.checkpoint(folder / "learning", tiny_ofa.random_weights(tiny_ofa.SPEAKING_NUMBERS))
     for name in ("sam_tiny", "hq_sam_tiny"):
         tiny_sam.checkpoint(folder, name)
     return folder
@@ -307,24 +310,24 @@ def world(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("more", [{}, {"precision": "bf16", "checkpointing": True}], ids=str)
 def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkeypatch, more):
     said: list[list[Any]] = []
-    monkeypatch.setattr(cider, "need_package", lambda: None)
+    monkeypatch.setattr(cider, "require_package", lambda: None)
     monkeypatch.setattr(
-        cider, "scores", lambda every: said.append([one.kept for one in every]) or Scores({"CIDEr": 0.0}, {})
+        cider, "scores", lambda every: said.append([one.stats for one in every]) or Scores({"CIDEr": 0.0}, {})
     )
     source = {"shards": coloured.LAYER, "images": world / "photos", "task": "captioning"}
     manifest = Manifest(
-        name="toy", store=world / "shards", mixture=(Source(**source),),
-        captioner=Captioner(weights=str(world / "learning"), train_words=True, image_size=96, regions=4),
-        schedule=Schedule(batch_size=2, **more),
+        name="toy", store=world / "shards", mixture=(TrainSource(**source),),
+        captioner=CaptionerConfig(weights=str(world / "learning"), train_words=True, image_size=96, regions=4),
+        schedule=ScheduleConfig(batch_size=2, **more),
     )  # fmt: skip
     asked = manifest.model_copy(update={"mixture": (), "eval": (EvalSource(**source),)})
     found = []
-    for place in (nullcontext(CPU), pretended()):
+    for place in (nullcontext(CPU), fake_gpu()):
         with place as device:
-            learner = Captioning(manifest, device)
-            measured = learner.measured(asked, Ranks(0, 1, device), workers=0, bar=NoProgress)
+            learner = CaptionerLearner(manifest, device)
+            measured = learner.evaluate(asked, DistributedContext(0, 1, device), num_workers=0, progress=NoProgress)
             assert [one.images for one in measured] == [2]
-            found.append(step(learner, loaded(manifest, device), manifest.schedule))
+            found.append(training_step(learner, load_batch(manifest, device), manifest.schedule))
     here, there = found
     assert there["words"] == pytest.approx(here["words"], rel=1e-2 if more else 1e-4) and math.isfinite(there["norm"])
     if not more:
@@ -350,7 +353,7 @@ def test_masks_are_drawn_there_as_here(world, gpu, name, options):
     here, there = (
         [
             p
-            for one in plugins.build("generate.segmenters", name, {**own, "device": d}).segment(IMAGES, BOXES)
+            for one in plugins.build_plugin("generate.segmenters", name, {**own, "device": d}).segment(IMAGES, BOXES)
             for p in one
         ]
         for d in ("cpu", "cuda")
@@ -389,7 +392,7 @@ def test_captions_are_said_there_as_here(world, florence2, gpu, name, options):
     here, there = (
         [
             [[caption.text for caption in box] for box in image]
-            for image in plugins.build("generate.captioners", name, {**own, "device": device}).caption(
+            for image in plugins.build_plugin("generate.captioners", name, {**own, "device": device}).caption(
                 IMAGES, BOXES, names, nothing, 5
             )
         ]
@@ -408,10 +411,10 @@ def test_captions_are_said_there_as_here(world, florence2, gpu, name, options):
 def test_published_parts_learn_there_too(tmp_path, gpu, part):
     if "text_encoder" in part:
         part = {**part, "train_text_encoder": True}
-        if bundled() is None:
+        if find_minilm() is None:
             pytest.skip("the text encoder minilm is not installed")
     else:
         part = {**part, "backbone_weights": "random"}
-    manifest = small(tmp_path, precision="bf16", denoising=1, **part)
-    learner = Segmentation(manifest, gpu)
-    assert all(map(math.isfinite, step(learner, loaded(manifest, gpu), manifest.schedule).values()))
+    manifest = small_manifest(tmp_path, precision="bf16", denoising=1, **part)
+    learner = SegmentationLearner(manifest, gpu)
+    assert all(map(math.isfinite, training_step(learner, load_batch(manifest, gpu), manifest.schedule).values()))

@@ -33,7 +33,7 @@ def test_a_bar_on_a_terminal() -> None:
         "from synthgen.progress import TerminalProgress\n"
         "with TerminalProgress('masks', 4, 'images') as b:\n"
         "  b.advance(3, 'loss 1.234 ' * 20); "
-        "b.tell('[odd] words')"
+        "b.print_line('[odd] words')"
     )
     head, tail = pty.openpty()
     process = subprocess.Popen(
@@ -59,5 +59,5 @@ def test_a_bar_on_a_terminal() -> None:
 
 def test_a_total_of_nothing_is_no_accident(capsys: pytest.CaptureFixture[str]) -> None:
     with TerminalProgress("masks", 0, "images") as bar:
-        bar.tell("nothing to do")
+        bar.print_line("nothing to do")
     assert capsys.readouterr().err == "nothing to do\n"

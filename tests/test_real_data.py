@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from synthgen.records.geometry import rle_area, rle_iou
-from synthgen.records.sample import NOT_PROMPTED, Sample
+from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
 from synthgen.storage.shard_store import ShardStore
 
 SETS = [
@@ -30,7 +30,7 @@ def synthgen(*words: object) -> None:
 
 def rows(store: Path, layer: str) -> list[Sample]:
     house = ShardStore(store)
-    return [sample for shard in house.layer(*layer.split("/")) for sample in house.read(shard)]
+    return [sample for shard in house.list_shards(*layer.split("/")) for sample in house.read_samples(shard)]
 
 
 @pytest.mark.parametrize(("folder", "file", "images", "n_images", "n_boxes", "n_crowd"), SETS)
@@ -64,7 +64,7 @@ def test_every_annotation_is_accounted_for(
         assert found[given["id"]].iscrowd == bool(given["iscrowd"])
     assert sum(a.iscrowd for a in found.values()) == n_crowd
     for a in found.values():
-        assert (a.segmentation is None) == bool(NOT_PROMPTED.union({"empty_mask"}).intersection(a.flags))
+        assert (a.segmentation is None) == bool(UNPROMPTED_FLAGS.union({"empty_mask"}).intersection(a.flags))
     assert all(s.error is None for s in drawn)
 
     true = {a.id: a.segmentation for s in human for a in s.annotations if not a.iscrowd}

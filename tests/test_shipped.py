@@ -13,15 +13,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_checkout_uses_the_files_at_its_top() -> None:
-    assert shipped.folder("manifests") == ROOT / "manifests"
-    assert shipped.folder("pipelines") == ROOT / "pipelines"
+    assert shipped.shipped_folder("manifests") == ROOT / "manifests"
+    assert shipped.shipped_folder("pipelines") == ROOT / "pipelines"
 
 
 def test_a_wheel_uses_the_files_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "synthgen"
     (package / "manifests").mkdir(parents=True)
     monkeypatch.setattr(shipped, "_PACKAGE", package)
-    assert shipped.folder("manifests") == package / "manifests"
+    assert shipped.shipped_folder("manifests") == package / "manifests"
 
 
 def test_a_folder_of_another_project_in_site_packages_is_not_used(
@@ -32,7 +32,7 @@ def test_a_folder_of_another_project_in_site_packages_is_not_used(
     (tmp_path / "site-packages" / "pipelines").mkdir()
     monkeypatch.setattr(shipped, "_PACKAGE", package)
     with pytest.raises(SynthgenError, match="lacks its folder pipelines; install synthgen again"):
-        shipped.folder("pipelines")
+        shipped.shipped_folder("pipelines")
 
 
 def test_list_prints_every_recipe(synthgen) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from synthgen import weights
 from synthgen.errors import SynthgenError
-from synthgen.weights import Published, fetch, sha256_of
+from synthgen.weights import PublishedFile, cached_file_sha256, fetch_weights
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -95,8 +95,8 @@ class Server:
         self.http.daemon_threads = True
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
-    def published(self, how: str, size: int = len(CONTENT), sha256: str = DIGEST) -> Published:
-        return Published(f"http://127.0.0.1:{self.http.server_port}/{how}/model.pth", size, sha256)
+    def published(self, how: str, size: int = len(CONTENT), sha256: str = DIGEST) -> PublishedFile:
+        return PublishedFile(f"http://127.0.0.1:{self.http.server_port}/{how}/model.pth", size, sha256)
 
 
 @pytest.fixture
@@ -120,15 +120,15 @@ def lies_there(home: Path) -> list[str]:
 
 def test_weights_are_downloaded_once(server, home):
     published = server.published("good")
-    path = fetch(published)
+    path = fetch_weights(published)
     assert (path, path.read_bytes()) == (home / "model.pth", CONTENT)
-    assert fetch(published) == path
+    assert fetch_weights(published) == path
     assert server.asked == ["/good/model.pth"]
     assert lies_there(home) == ["model.pth", "model.pth.sha256"]
 
 
 def test_redirects_are_followed(server, home):
-    assert fetch(server.published("moved")).read_bytes() == CONTENT
+    assert fetch_weights(server.published("moved")).read_bytes() == CONTENT
     assert server.asked == ["/moved/model.pth", "/good/model.pth"]
 
 
@@ -157,13 +157,13 @@ def test_redirects_are_followed(server, home):
     ],
 )
 def test_what_goes_wrong_is_told_and_leaves_nothing(server, home, how, sentence, monkeypatch):
-    monkeypatch.setattr(weights, "STALL", 0.5)
+    monkeypatch.setattr(weights, "STALL_SECONDS", 0.5)
     with pytest.raises(SynthgenError, match=sentence) as told:
-        fetch(server.published(how))
+        fetch_weights(server.published(how))
     assert str(told.value).isprintable()
     assert str(told.value).endswith("or name the file with --checkpoint")
     assert lies_there(home) == []
-    assert fetch(server.published("good")).read_bytes() == CONTENT
+    assert fetch_weights(server.published("good")).read_bytes() == CONTENT
 
 
 class Broken:
@@ -180,14 +180,14 @@ class Broken:
 
 
 def test_a_network_that_goes_away_is_told(server, home, monkeypatch):
-    monkeypatch.setattr(weights, "_opened", lambda *_: Broken())
+    monkeypatch.setattr(weights, "_open_url", lambda *_: Broken())
     with pytest.raises(SynthgenError, match=r"^cannot download model\.pth \(\[Errno 113\] No route to host\)"):
-        fetch(server.published("good"))
+        fetch_weights(server.published("good"))
     assert lies_there(home) == []
 
 
 def test_no_more_is_read_than_tells_that_it_is_too_much(server, home, monkeypatch):
-    asked, opened = [], weights._opened
+    asked, opened = [], weights._open_url
 
     def watched(*arguments):
         answer = opened(*arguments)
@@ -195,9 +195,9 @@ def test_no_more_is_read_than_tells_that_it_is_too_much(server, home, monkeypatc
         answer.read = lambda count: asked.append(count) or read(count)
         return answer
 
-    monkeypatch.setattr(weights, "_opened", watched)
+    monkeypatch.setattr(weights, "_open_url", watched)
     with pytest.raises(SynthgenError, match="more than"):
-        fetch(server.published("endless"))
+        fetch_weights(server.published("endless"))
     assert sum(asked) == len(CONTENT) + 1
 
 
@@ -205,13 +205,13 @@ def test_a_full_disk_is_told_before_the_download(server, home, monkeypatch):
     free = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with pytest.raises(SynthgenError, match=r"^no space for .*model\.pth: it has 1,280,000 bytes, and 1,000 are free"):
-        fetch(server.published("good"))
+        fetch_weights(server.published("good"))
     assert lies_there(home) == []
 
 
 def test_offline_the_sentence_says_how_to_do_it_by_hand(home):
     with pytest.raises(SynthgenError) as told:
-        fetch(Published("http://127.0.0.1:9/sam_vit_b.pth", 3, DIGEST))
+        fetch_weights(PublishedFile("http://127.0.0.1:9/sam_vit_b.pth", 3, DIGEST))
     assert str(told.value).startswith("cannot download sam_vit_b.pth (")
     assert str(told.value).endswith(
         f"download http://127.0.0.1:9/sam_vit_b.pth where there is a network, and put it into {home} as sam_vit_b.pth, "
@@ -222,17 +222,17 @@ def test_offline_the_sentence_says_how_to_do_it_by_hand(home):
 @pytest.mark.parametrize("url", ["http://example.com/x.pth", "ftp://example.com/x.pth", "file:///etc/passwd"])
 def test_only_safe_addresses_are_asked(home, url):
     with pytest.raises(SynthgenError, match="is not a safe address"):
-        fetch(Published(url, 3, DIGEST))
+        fetch_weights(PublishedFile(url, 3, DIGEST))
 
 
 def test_a_file_laid_there_by_hand_is_verify_once(server, home, monkeypatch):
     home.mkdir()
     (home / "model.pth").write_bytes(CONTENT)
     published = server.published("good")
-    fetch(published)
+    fetch_weights(published)
     monkeypatch.setattr(weights, "_verify", lambda *_: pytest.fail("read again"))
-    fetch(published)
-    assert sha256_of(home / "model.pth") == DIGEST
+    fetch_weights(published)
+    assert cached_file_sha256(home / "model.pth") == DIGEST
     assert server.asked == []
 
 
@@ -242,17 +242,17 @@ def test_a_folder_that_is_only_read_serves_what_it_has(server, home):
     (home / "model.pth").write_bytes(CONTENT)
     (home / ".model.pth.lock").mkdir()
     (home / "model.pth.sha256").mkdir()
-    assert fetch(server.published("good")) == home / "model.pth"
+    assert fetch_weights(server.published("good")) == home / "model.pth"
     (home / "model.pth").write_bytes(CONTENT[::-1])
     with pytest.raises(SynthgenError, match="other content"):
-        fetch(server.published("good"))
+        fetch_weights(server.published("good"))
     assert server.asked == []
 
 
 def test_a_folder_in_its_place_is_told_before_the_download(server, home):
     (home / "model.pth").mkdir(parents=True)
     with pytest.raises(SynthgenError, match=r"model\.pth is not the file that was published"):
-        fetch(server.published("good"))
+        fetch_weights(server.published("good"))
     assert server.asked == []
 
 
@@ -261,33 +261,37 @@ def test_another_file_of_that_name_is_told_and_kept(server, home, content):
     home.mkdir()
     (home / "model.pth").write_bytes(content)
     with pytest.raises(SynthgenError, match=r"model\.pth is not the file that was published \(.*\); delete it"):
-        fetch(server.published("good"))
+        fetch_weights(server.published("good"))
     assert (home / "model.pth").read_bytes() == content
 
 
 def test_a_file_that_changed_is_not_known_any_more(server, home):
-    path = fetch(server.published("good"))
+    path = fetch_weights(server.published("good"))
     path.write_bytes(CONTENT[::-1])
-    assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+    assert cached_file_sha256(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
     with pytest.raises(SynthgenError, match="other content"):
-        fetch(server.published("good"))
+        fetch_weights(server.published("good"))
     stat = path.stat()
     for mark in (b"\xff\0 no mark", f"anything {stat.st_size} {stat.st_mtime_ns}".encode()):
         (home / "model.pth.sha256").write_bytes(mark)
-        assert sha256_of(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
+        assert cached_file_sha256(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "file" / "weights"))
     with pytest.raises(SynthgenError, match=r"^cannot write the folder of weights .*set \$SYNTHGEN_WEIGHTS"):
-        fetch(Published("https://example.com/x.pth", 3, DIGEST))
+        fetch_weights(PublishedFile("https://example.com/x.pth", 3, DIGEST))
 
 
-FETCH = "import sys; from synthgen.weights import *; fetch(Published(sys.argv[1], int(sys.argv[2]), sys.argv[3]))"
+FETCH = """
+import sys
+from synthgen.weights import *
+fetch_weights(PublishedFile(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+"""
 
 
-def process(published: Published) -> subprocess.Popen[str]:
+def process(published: PublishedFile) -> subprocess.Popen[str]:
     words = [published.url, str(published.size), str(published.sha256)]
     return subprocess.Popen([sys.executable, "-c", FETCH, *words], stderr=subprocess.PIPE, text=True)
 
@@ -309,5 +313,5 @@ def test_a_killed_download_leaves_no_file_under_the_final_name(server, home):
     one.wait()
     (half,) = lies_there(home)
     assert half.endswith(".tmp")
-    assert fetch(server.published("good")).read_bytes() == CONTENT
+    assert fetch_weights(server.published("good")).read_bytes() == CONTENT
     assert lies_there(home) == ["model.pth", "model.pth.sha256"]

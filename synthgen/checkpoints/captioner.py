@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 
 from synthgen import weights
-from synthgen.checkpoints.checkpoint import Checkpoint, read
-from synthgen.dataloading.config import Captioner
+from synthgen.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from synthgen.dataloading.config import CaptionerConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.errors import SynthgenError
 from synthgen.models.ofa import checkpoint_folder
 from synthgen.models.ofa.model import SIZES, Ofa, build_ofa
 from synthgen.models.ofa.resnet import STRIDE
 from synthgen.models.ofa.tokenizer import OfaTokenizer, load_tokenizer
-from synthgen.models.ofa.weights import from_weights
+from synthgen.models.ofa.weights import build_from_weights
 
 #: The kind of a captioner's checkpoint.
 KIND = "captioner"
 
 
-def build(settings: Captioner) -> tuple[Ofa, OfaTokenizer, Path]:
+def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]:
     """The network, what it reads and writes in, and the folder of that.
 
     Raises:
@@ -31,70 +31,70 @@ def build(settings: Captioner) -> tuple[Ofa, OfaTokenizer, Path]:
     words = Path(settings.words) if settings.words is not None else None
     path: Path | None = None
     if settings.weights != "random":
-        path = _weights_of(settings)
+        path = _resolve_weights(settings)
         words = words or path.parent
     assert words is not None  # noqa: S101 - random weights say where theirs are
-    if lacking := checkpoint_folder.lacking_words(words):
+    if lacking := checkpoint_folder.missing_tokenizer_files(words):
         raise SynthgenError(
             f"{words} lacks {' and '.join(lacking)}, which all OFAs have; "
-            f"run: {checkpoint_folder.FETCH_WORDS} --local-dir {words}, or say captioner.words"
+            f"run: {checkpoint_folder.FETCH_TOKENIZER_COMMAND} --local-dir {words}, or say captioner.words"
         )
     try:
         if path is None:
             tokenizer = load_tokenizer(words)
-            network = build_ofa(replace(SIZES[settings.size], vocabulary=tokenizer.size))
+            network = build_ofa(replace(SIZES[settings.size], vocab_size=tokenizer.vocab_size))
         else:
-            state, tokenizer = checkpoint_folder.read(path, words)
-            network = from_weights(state)
+            state, tokenizer = checkpoint_folder.read_checkpoint(path, words)
+            network = build_from_weights(state)
     except ValueError as why:
         raise SynthgenError(f"{why}; see captioner.weights and captioner.words") from None
-    if settings.image_size > (longest := STRIDE * network.numbers.image_bucket):
+    if settings.image_size > (longest := STRIDE * network.config.image_bucket_size):
         raise SynthgenError(f"captioner.image_size {settings.image_size} is more than this OFA's {longest} pixels")
     return network, tokenizer, words
 
 
-def load(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer, Checkpoint]:
+def load_captioner(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer, Checkpoint]:
     """The captioner of a checkpoint, ready to describe; its words lie beside it.
 
     Raises:
         SynthgenError: it is none, or its words are not there.
     """
-    found = read(path)
+    found = load_checkpoint(path)
     if found.kind != KIND:
         raise SynthgenError(f"{path} is a checkpoint of a {found.kind[:40]}, not of a captioner; name another")
     try:
-        state, tokenizer = checkpoint_folder.read(path, path.parent)
-        return from_weights(state).to(device).eval(), tokenizer, found
+        state, tokenizer = checkpoint_folder.read_checkpoint(path, path.parent)
+        return build_from_weights(state).to(device).eval(), tokenizer, found
     except ValueError as why:
         raise SynthgenError(
-            f"{why}; training writes {' and '.join(checkpoint_folder.WORDS)} beside its checkpoints"
+            f"{why}; training writes {' and '.join(checkpoint_folder.TOKENIZER_FILES)} beside its checkpoints"
         ) from None
 
 
-def as_learned(manifest: Manifest, held: Checkpoint) -> Manifest:
+def with_learned_image_size(manifest: Manifest, checkpoint: Checkpoint) -> Manifest:
     """The manifest, by which images are as large as the captioner of a checkpoint learned from, if it says no other.
 
     Raises:
         SynthgenError: the checkpoint says what none can have learned from.
     """
-    own = manifest.captioner or Captioner()
-    if "image_size" in own.model_fields_set or "image_size" not in held.model:
+    own = manifest.captioner or CaptionerConfig()
+    if "image_size" in own.model_fields_set or "image_size" not in checkpoint.model_config:
         return manifest
     try:
-        side = Captioner.model_validate({"image_size": held.model["image_size"]}).image_size
+        side = CaptionerConfig.model_validate({"image_size": checkpoint.model_config["image_size"]}).image_size
     except ValueError:
         raise SynthgenError("the checkpoint is damaged: its image_size is none; say captioner.image_size") from None
     return manifest.model_copy(update={"captioner": own.model_copy(update={"image_size": side})})
 
 
-def _weights_of(settings: Captioner) -> Path:
+def _resolve_weights(settings: CaptionerConfig) -> Path:
     """The file that `weights` means."""
     if settings.weights == "pretrained":
-        place = weights.folder() / f"ofa-{settings.size}"
+        place = weights.weights_folder() / f"ofa-{settings.size}"
         remedy = f"run: hf download OFA-Sys/ofa-{settings.size} --local-dir {place}, or say captioner.weights"
     else:
         place, remedy = Path(settings.weights), "mend captioner.weights"
-    path = place if place.is_file() else checkpoint_folder.weights_in(place)
+    path = place if place.is_file() else checkpoint_folder.find_weights_file(place)
     if path is None:
         raise SynthgenError(f"no weights of an OFA in {place}; {remedy}")
     return path

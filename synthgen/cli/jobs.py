@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from synthgen.cli import options as opt
-from synthgen.cli.terminal import bar, say
+from synthgen.cli.terminal import open_progress, print_lines
 
 
 def masks(
@@ -17,8 +17,8 @@ def masks(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
-    data: opt.Data = opt.DATA,
-    store: opt.Store = opt.STORE,
+    data: opt.Data = opt.DEFAULT_DATA,
+    store: opt.Store = opt.DEFAULT_STORE,
     reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
     layer: Annotated[str, typer.Option(help="Layer to write")] = "masks",
     variant: opt.Variant = None,
@@ -29,7 +29,7 @@ def masks(
     batch_size: opt.BatchSize = None,
     multimask: opt.Multimask = None,
     zoom: opt.Zoom = None,
-    option: opt.Options = None,
+    option: opt.ExtraOptions = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
     engine: opt.Engine = opt.EngineName.LOCAL,
@@ -54,13 +54,13 @@ def masks(
     """
     from synthgen.generate import dataset_spec
 
-    given = dataset_spec.resolve(dataset, name, split, data, annotations, images)
-    job = dataset_spec.job(
+    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
+    job = dataset_spec.create_job(
         given,
         store,
         stage="masks",
         plugin=segmenter,
-        options=dataset_spec.options(
+        options=dataset_spec.parse_plugin_options(
             option or [],
             variant=variant,
             checkpoint=checkpoint,
@@ -71,13 +71,13 @@ def masks(
             multimask=multimask,
             zoom=zoom,
         ),
-        reads=reads,
+        input_layer=reads,
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
     placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _do(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 def captions(
@@ -87,8 +87,8 @@ def captions(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
-    data: opt.Data = opt.DATA,
-    store: opt.Store = opt.STORE,
+    data: opt.Data = opt.DEFAULT_DATA,
+    store: opt.Store = opt.DEFAULT_STORE,
     reads: Annotated[
         str | None,
         typer.Option(help="Layer whose boxes are captioned (default: masks if it is there, else annotations)"),
@@ -103,7 +103,7 @@ def captions(
     batch_size: opt.BatchSize = None,
     num_beams: opt.NumBeams = None,
     max_length: opt.MaxLength = None,
-    option: opt.Options = None,
+    option: opt.ExtraOptions = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
     engine: opt.Engine = opt.EngineName.LOCAL,
@@ -128,13 +128,13 @@ def captions(
     """
     from synthgen.generate import dataset_spec
 
-    given = dataset_spec.resolve(dataset, name, split, data, annotations, images)
-    job = dataset_spec.job(
+    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
+    job = dataset_spec.create_job(
         given,
         store,
         stage="captions",
         plugin=captioner,
-        options=dataset_spec.options(
+        options=dataset_spec.parse_plugin_options(
             option or [],
             checkpoint=checkpoint,
             device=device,
@@ -144,29 +144,29 @@ def captions(
             max_length=max_length,
         ),
         stage_options={"top_k": top_k, "min_score": min_score, "forbidden": forbidden},
-        reads=reads or dataset_spec.reads(given, store, layer, rather="masks"),
+        input_layer=reads or dataset_spec.default_input_layer(given, store, layer, preferred="masks"),
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
     placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _do(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
-def _engine(name: opt.EngineName) -> Any:
+def _load_engine(name: opt.EngineName) -> Any:
     """Return the function that makes shards; see `synthgen.generate.engine`."""
     if name == opt.EngineName.RAY:
-        from synthgen.cluster.engine import on_cluster
+        from synthgen.cluster.engine import run_on_cluster
 
-        return on_cluster
-    from synthgen.generate.engine import in_process
+        return run_on_cluster
+    from synthgen.generate.engine import run_in_process
 
-    return in_process
+    return run_in_process
 
 
-def _do(
+def _run_job(
     engine: opt.EngineName,
-    given: Any,
+    spec: Any,
     job: Any,
     *,
     part: str,
@@ -177,26 +177,26 @@ def _do(
     """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
     from synthgen.cli import messages
     from synthgen.generate import dataset_spec
-    from synthgen.generate.run import run, shards_to_do
+    from synthgen.generate.run import run_job, select_shards
 
-    make = _engine(engine)  # first: where Ray is not installed, nothing is done
+    make = _load_engine(engine)  # first: where Ray is not installed, nothing is done
     if not dry_run:
-        dataset_spec.ready(given, job, bar=bar)
-    elif first := dataset_spec.missing(given, job):
-        say(first)
+        dataset_spec.ensure_input_layer(spec, job, open_progress=open_progress)
+    elif first := dataset_spec.describe_missing_input(spec, job):
+        print_lines(first)
         return
-    some = dataset_spec.part(part)
-    shards = shards_to_do(job, part=some, limit=limit, dry_run=dry_run)
-    say(*messages.plan(job, shards))
+    some = dataset_spec.parse_part(part)
+    shards = select_shards(job, part=some, limit=limit, dry_run=dry_run)
+    print_lines(*messages.format_plan(job, shards))
     if dry_run or not shards:
         return
-    with bar(job.layer, messages.images_in(job, shards), "images") as done:
-        chances = iter(range(messages.MOST_ERRORS))
+    with open_progress(job.layer, messages.count_images(job, shards), "images") as done:
+        chances = iter(range(messages.MAX_LISTED_ERRORS))
 
         def told(report: Any) -> None:
             if report.error is not None and next(chances, None) is not None:
-                done.tell(f"failed: {report.error}")
+                done.print_line(f"failed: {report.error}")
 
-        tally = run(job, shards, make, part=some, placement=placement, on_images=done.advance, on_report=told)
-    say(*messages.result(job, tally))
+        tally = run_job(job, shards, make, part=some, engine_options=placement, on_images=done.advance, on_report=told)
+    print_lines(*messages.format_result(job, tally))
     raise typer.Exit(1 if tally.errors else 0)

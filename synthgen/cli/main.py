@@ -15,19 +15,27 @@ import typer
 from synthgen import __version__
 from synthgen.cli import options as opt
 from synthgen.cli.jobs import captions, masks
-from synthgen.cli.options import DATA, STORE
-from synthgen.cli.terminal import bar, say
+from synthgen.cli.options import DEFAULT_DATA, DEFAULT_STORE
+from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.cli.training import ablate, evaluate, predict, train
-from synthgen.errors import EXTRAS, SeveralErrors, SynthgenError, install_line, needs_extra, printable, refused
+from synthgen.errors import (
+    EXTRAS,
+    MultipleErrors,
+    SynthgenError,
+    describe_os_error,
+    escape_control_chars,
+    install_command,
+    missing_extra_error,
+)
 
-_HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+_CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings=_HELP,
+    context_settings=_CONTEXT_SETTINGS,
     help="Turn box-annotated image datasets into segmentation datasets with captions. Begin with `synthgen demo`.",
 )
 
@@ -48,8 +56,8 @@ def ingest(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
-    data: opt.Data = DATA,
-    store: opt.Store = STORE,
+    data: opt.Data = DEFAULT_DATA,
+    store: opt.Store = DEFAULT_STORE,
     layer: Annotated[str, typer.Option(help="annotations (boxes), or human (masks), regions (phrases) where given")] = (
         "annotations"
     ),
@@ -67,9 +75,9 @@ def ingest(
     from synthgen.cli import messages
     from synthgen.generate import dataset_spec
 
-    given = dataset_spec.resolve(dataset, name, split, data, annotations, images)
-    report = dataset_spec.make_layer(given, store, layer, shard_size=shard_size, bar=bar)
-    say(*messages.ingested(f"{given.name}/{given.split}/{layer}", report))
+    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
+    report = dataset_spec.ingest_spec(given, store, layer, shard_size=shard_size, open_progress=open_progress)
+    print_lines(*messages.format_ingest_report(f"{given.name}/{given.split}/{layer}", report))
 
 
 @app.command()
@@ -79,7 +87,7 @@ def doctor(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
-    data: opt.Data = DATA,
+    data: opt.Data = DEFAULT_DATA,
     check_images: Annotated[
         str, typer.Option(help="header (fast), all (decode every file), none, or a number of images to decode")
     ] = "header",
@@ -97,10 +105,18 @@ def doctor(
     from synthgen.generate import dataset_spec
     from synthgen.ingest.validation import diagnosis
 
-    given = dataset_spec.resolve(dataset, name, split, data, annotations, images)
-    found = dataset_spec.diagnose(given, every_split=split is None, check_images=check_images, bar=bar)
-    say(*(json.dumps(diagnosis.as_json(found), indent=1).splitlines() if as_json else diagnosis.as_text(found)))
-    raise typer.Exit(0 if found.ready else 1)
+    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
+    found = dataset_spec.validate_spec(
+        given, all_splits=split is None, check_images=check_images, open_progress=open_progress
+    )
+    print_lines(
+        *(
+            json.dumps(diagnosis.report_to_dict(found), indent=1).splitlines()
+            if as_json
+            else diagnosis.format_validation_report(found)
+        )
+    )
+    raise typer.Exit(0 if found.is_ready else 1)
 
 
 for job in (masks, captions, train, evaluate, predict, ablate):
@@ -109,22 +125,22 @@ for job in (masks, captions, train, evaluate, predict, ablate):
 
 @app.command()
 def status(
-    store: opt.Store = STORE,
+    store: opt.Store = DEFAULT_STORE,
     failures: Annotated[bool, typer.Option("--failures", help="List every failed object, image and shard")] = False,
 ) -> None:
     """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
     from synthgen.review import status as inventory
 
-    say(*inventory.say(store, failures=failures))
+    print_lines(*inventory.format_status(store, failures=failures))
 
 
 @app.command()
 def show(
     context: typer.Context,
-    what: opt.Shown,
+    what: opt.LayerOrManifest,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many images")] = 16,
     images: opt.Images = None,
-    store: opt.Store = STORE,
+    store: opt.Store = DEFAULT_STORE,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the pictures (default: _log/show/ in the layer, _show/NAME/ in the store)"),
@@ -154,17 +170,26 @@ def show(
         # A manifest may name its store, which the command line overrules, and the environment does not.
         said = context.get_parameter_source("store")
         own = store if said is not None and said.name == "COMMANDLINE" else None
-        with bar("drawing", n, "images") as drawn:
-            found = training_samples.show(Path(what), store=own, out=out, n=n, seed=seed, on_images=drawn.advance)
-        say(*map(str, found.pictures), f"all on one sheet: {found.sheet}", "", *found.seen)
+        with open_progress("drawing", n, "images") as drawn:
+            found = training_samples.draw_training_samples(
+                Path(what), store=own, out=out, n=n, seed=seed, on_images=drawn.advance
+            )
+        print_lines(*map(str, found.picture_paths), f"all on one sheet: {found.sheet_path}", "", *found.stats_lines)
         return
     from synthgen.review import show as review
 
-    with bar("drawing", n, "images") as drawn:
-        sheet, paths = review.show(
-            what, store, images=images, out=out, n=n, seed=seed or 0, only=image or (), on_images=drawn.advance
+    with open_progress("drawing", n, "images") as drawn:
+        sheet, paths = review.draw_layer(
+            what,
+            store,
+            images=images,
+            out=out,
+            num_images=n,
+            seed=seed or 0,
+            only_images=image or (),
+            on_images=drawn.advance,
         )
-    say(*map(str, paths), f"all on one sheet: {sheet}")
+    print_lines(*map(str, paths), f"all on one sheet: {sheet}")
 
 
 @app.command()
@@ -182,16 +207,16 @@ def check(
       synthgen check manifests/toy.yaml --store demo/shards
     """
     from synthgen.dataloading import summary
-    from synthgen.dataloading.manifest_check import check as examine
+    from synthgen.dataloading.manifest_check import check_manifest as examine
 
-    say(*summary.checked(examine(manifest, store=store, bar=bar)))
+    print_lines(*summary.format_report(examine(manifest, store=store, open_progress=open_progress)))
 
 
 @app.command()
 def exclude(
     layers: Annotated[list[str], typer.Argument(metavar="LAYER...", help="DATASET/SPLIT/LAYER, one or more")],
     out: Annotated[Path, typer.Option(help="The list to write, one that `exclude:` of a manifest names")],
-    store: opt.Store = STORE,
+    store: opt.Store = DEFAULT_STORE,
 ) -> None:
     """List the images of layers, so that a manifest can leave them out: their keys, one a line.
 
@@ -205,14 +230,14 @@ def exclude(
     from synthgen.dataloading.leakage import image_keys
     from synthgen.storage.shard_store import ShardStore
 
-    count = image_keys.write_list(ShardStore(store), layers, out)
-    say(f"{count:,} image keys in {out}")
+    count = image_keys.write_exclude_list(ShardStore(store), layers, out)
+    print_lines(f"{count:,} image keys in {out}")
 
 
 manifests = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings=_HELP,
+    context_settings=_CONTEXT_SETTINGS,
     help="Training recipes that come with synthgen.",
 )
 app.add_typer(manifests, name="manifests")
@@ -223,7 +248,7 @@ def list_manifests() -> None:
     """List the recipes. `synthgen manifests copy` writes copies to edit."""
     from synthgen import shipped
 
-    say(*shipped.names())
+    print_lines(*shipped.list_recipes())
 
 
 @manifests.command("copy")
@@ -240,8 +265,8 @@ def copy_manifests(
     """
     from synthgen import shipped
 
-    written = shipped.copy(folder)
-    say(*map(str, written), f"files written to {folder}: {len(written)}")
+    written = shipped.copy_shipped_files(folder)
+    print_lines(*map(str, written), f"files written to {folder}: {len(written)}")
 
 
 @app.command()
@@ -252,7 +277,7 @@ def demo(
     from synthgen.cli import messages
     from synthgen.demo import photographs
 
-    laid = photographs.lay_out(folder)
+    laid = photographs.write_demo_files(folder)
     store, where = folder / "shards", ["--annotations", str(laid.annotations), "--images", str(laid.images)]
     run, photograph = folder / "run", laid.images / "coffee.jpg"
     learned = ["--checkpoint", str(run / "step-00000150.pt")]
@@ -266,29 +291,29 @@ def demo(
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],
     )
     learn = (
-        ["check", str(laid.toy)],
-        ["show", str(laid.toy), "--n", "12", "--out", str(folder / "training")],
-        ["train", "--manifest", str(laid.learn), "--out", str(run)],
-        ["evaluate", *learned, "--manifest", str(laid.measure)],
+        ["check", str(laid.preview_manifest)],
+        ["show", str(laid.preview_manifest), "--n", "12", "--out", str(folder / "training")],
+        ["train", "--manifest", str(laid.train_manifest), "--out", str(run)],
+        ["evaluate", *learned, "--manifest", str(laid.eval_manifest)],
         ["predict", str(photograph), "cup", "saucer", "spoon", *learned, "--out", str(folder / "predictions")],
     )
     missing = [package for package, extra in EXTRAS.items() if extra == "train" and find_spec(package) is None]
     for command in annotate if missing else (*annotate, *learn):
-        say("", f"$ synthgen {' '.join(command)}")
+        print_lines("", f"$ synthgen {' '.join(command)}")
         if (code := app(command, standalone_mode=False)) and (code != 1 or command[0] != "doctor"):
             raise typer.Exit(code)
     if missing:
-        say("", f"The second half of the demo trains a network. It needs {', '.join(missing)}; install them:")
-        say(f"  {install_line('train')}")
-    say("", *messages.what_next(folder, trained=not missing))
+        print_lines("", f"The second half of the demo trains a network. It needs {', '.join(missing)}; install them:")
+        print_lines(f"  {install_command('train')}")
+    print_lines("", *messages.format_next_steps(folder, trained=not missing))
 
 
-def _sentence(why: Exception, command: str) -> str | None:
+def _error_message(why: Exception, command: str) -> str | None:
     """What to print instead of a traceback; None where the traceback is wanted."""
     if isinstance(why, ModuleNotFoundError):
         package = (why.name or "").partition(".")[0]
-        return str(needs_extra(package, f"`synthgen {command}`")) if package in EXTRAS else None
-    return refused(why) if isinstance(why, OSError) else str(why)
+        return str(missing_extra_error(package, f"`synthgen {command}`")) if package in EXTRAS else None
+    return describe_os_error(why) if isinstance(why, OSError) else str(why)
 
 
 def main(*, command: str | None = None, engine: str = "local") -> None:
@@ -310,12 +335,12 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
             app()
         else:  # alone, so that its help and its sentences speak of what was typed
             own = typer.main.get_group(app).commands[command]
-            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_HELP)
+            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_CONTEXT_SETTINGS)
     except (SynthgenError, OSError, ModuleNotFoundError) as why:
-        sentence = _sentence(why, command or " ".join(sys.argv[1:2]))
+        sentence = _error_message(why, command or " ".join(sys.argv[1:2]))
         if sentence is None:
             raise
-        lines = why.lines if isinstance(why, SeveralErrors) else [printable(sentence)]
+        lines = why.lines if isinstance(why, MultipleErrors) else [escape_control_chars(sentence)]
         typer.echo("synthgen: " + "\n".join(lines), err=True)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; typer makes an exit of it where a command is at work

@@ -7,92 +7,95 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from synthgen.generate.job import Job
-from synthgen.generate.run import Tally
-from synthgen.generate.worker import VARIED
+from synthgen.generate.run import RunStats
+from synthgen.generate.worker import DEFAULT_CAPTION_COUNT
 from synthgen.ingest.ingest import IngestReport
-from synthgen.records.recipe import in_words
-from synthgen.records.sample import FLAGS
+from synthgen.records.recipe import format_recipe
+from synthgen.records.sample import ANNOTATION_FLAGS
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Errors that are said one by one; the rest are counted.
-MOST_ERRORS = 5
+MAX_LISTED_ERRORS = 5
 
 
-def plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
+def format_plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
     """What a run is about to do."""
     layer = f"{job.dataset}/{job.split}/{job.layer}"
     if not shards:
         yield f"{layer}: nothing to do, every shard is committed"
         return
     store = ShardStore(job.store)
-    sources = [(store.footer(shard.of(job.reads)) or {}).get("counts", {}) for shard in shards]
+    sources = [(store.read_footer(shard.in_layer(job.input_layer)) or {}).get("counts", {}) for shard in shards]
     images, boxes = (sum(counts.get(key, 0) for counts in sources) for key in ("images", "annotations"))
     yield (
-        f"{layer}: {len(shards):,} of {many(shards[0].count, 'shard')} to do, {many(images, 'image')}, "
-        f"{many(boxes, 'box')}, "
-        f"by {in_words(job.recipe())}"
+        f"{layer}: {len(shards):,} of {pluralize(shards[0].num_shards, 'shard')} to do, {pluralize(images, 'image')}, "
+        f"{pluralize(boxes, 'box')}, "
+        f"by {format_recipe(job.recipe())}"
     )
 
 
-def ingested(layer: str, report: IngestReport) -> Iterator[str]:
+def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     """What an ingest has found."""
-    whole = many(report.shards, "shard")
+    whole = pluralize(report.shards, "shard")
     how = f"{report.committed:,} of {whole} written" if report.committed else "every shard was there"
-    masks = f", {many(report.masks, 'mask')}" if report.masks else ""
-    yield f"{layer}: {many(report.images, 'image')}, {many(report.annotations, 'box')}{masks}; {how}"
+    masks = f", {pluralize(report.masks, 'mask')}" if report.masks else ""
+    yield f"{layer}: {pluralize(report.images, 'image')}, {pluralize(report.annotations, 'box')}{masks}; {how}"
     if report.errors:
-        yield f"  {many(report.errors, 'image')} with an error; `synthgen show {layer}` draws them with it"
-    yield from flags(report.flags)
+        yield f"  {pluralize(report.errors, 'image')} with an error; `synthgen show {layer}` draws them with it"
+    yield from format_flags(report.flags)
 
 
-def images_in(job: Job, shards: Sequence[Shard]) -> int:
+def count_images(job: Job, shards: Sequence[Shard]) -> int:
     """How many images the shards hold."""
     store = ShardStore(job.store)
-    return sum((store.footer(shard.of(job.reads)) or {}).get("counts", {}).get("images", 0) for shard in shards)
+    return sum(
+        (store.read_footer(shard.in_layer(job.input_layer)) or {}).get("counts", {}).get("images", 0)
+        for shard in shards
+    )
 
 
-def result(job: Job, tally: Tally) -> Iterator[str]:
+def format_result(job: Job, tally: RunStats) -> Iterator[str]:
     """What a run has done."""
     layer = f"{job.dataset}/{job.split}/{job.layer}"
-    boxes = many(tally.annotations, "box")
-    made = f"{many(tally.masks, 'mask')} for {boxes}"
+    boxes = pluralize(tally.annotations, "box")
+    made = f"{pluralize(tally.masks, 'mask')} for {boxes}"
     if job.stage == "captions":
-        made = f"{many(tally.captions, 'caption')} for {tally.captioned:,} of {boxes}"
+        made = f"{pluralize(tally.captions, 'caption')} for {tally.captioned:,} of {boxes}"
     yield (
-        f"{layer}: {made} on {many(tally.images, 'image')} "
-        f"in {many(tally.committed, 'shard')}, {tally.rate:.1f} images/s"
+        f"{layer}: {made} on {pluralize(tally.images, 'image')} "
+        f"in {pluralize(tally.committed, 'shard')}, {tally.images_per_second:.1f} images/s"
     )
     if job.stage == "captions" and tally.described:
-        asked = job.stage_options.get("top_k", VARIED)
+        asked = job.stage_options.get("top_k", DEFAULT_CAPTION_COUNT)
         said = f"have {asked} that differ" if asked > 1 else "have one"
         yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {said}"
-    yield from flags(tally.flags)
+    yield from format_flags(tally.flags)
     if tally.passed_over:
-        some = many(tally.passed_over, "image")
+        some = pluralize(tally.passed_over, "image")
         yield f"  passed over: {some} that came with an error; `synthgen show {layer}` draws such with it"
     if tally.failed_images:
-        failed = many(tally.failed_images, "image")
+        failed = pluralize(tally.failed_images, "image")
         yield f"  {failed} failed: `synthgen status --failures` lists them, --retry-failed tries again"
-    for error in tally.errors[:MOST_ERRORS]:
+    for error in tally.errors[:MAX_LISTED_ERRORS]:
         yield f"  failed: {error}"
-    if len(tally.errors) > MOST_ERRORS:
-        yield f"  ... and {len(tally.errors) - MOST_ERRORS:,} more shards; all are in {layer}/_log/failures.jsonl"
+    if len(tally.errors) > MAX_LISTED_ERRORS:
+        yield f"  ... and {len(tally.errors) - MAX_LISTED_ERRORS:,} more shards; all are in {layer}/_log/failures.jsonl"
     if tally.errors:
         yield "  what is committed stays; when the cause is mended, run the same command again"
 
 
-def many(count: int, what: str) -> str:
+def pluralize(count: int, what: str) -> str:
     """ "1 box", "1,743 boxes"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('x') else 's'}"
 
 
-def flags(counts: Mapping[str, int]) -> Iterator[str]:
+def format_flags(counts: Mapping[str, int]) -> Iterator[str]:
     """Flags with how many annotations carry them, and what they mean."""
     for flag, count in sorted(counts.items()):
-        yield f"  {count:>9,}  {flag}: {FLAGS.get(flag, 'unknown to this version')}"
+        yield f"  {count:>9,}  {flag}: {ANNOTATION_FLAGS.get(flag, 'unknown to this version')}"
 
 
-def what_next(folder: Path, *, trained: bool) -> Iterator[str]:
+def format_next_steps(folder: Path, *, trained: bool) -> Iterator[str]:
     """The end of the demo: where to look, and what to type for one's own data."""
     yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box, its mask, its captions; no weights."
     yield f"Masks and captions are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'captions'}."

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-DATA, STORE = Path("data"), Path("shards")
+DEFAULT_DATA, DEFAULT_STORE = Path("data"), Path("shards")
 
 Dataset = Annotated[
     str,
@@ -48,7 +48,7 @@ ManifestStore = Annotated[
 Part = Annotated[
     str, typer.Option(metavar="I/N", help="Only part I (from 0) of N: run N commands side by side, e.g. one a GPU")
 ]
-Shown = Annotated[
+LayerOrManifest = Annotated[
     str,
     typer.Argument(
         metavar="LAYER|MANIFEST",
@@ -63,7 +63,7 @@ Segmenter = Annotated[
         "package.module of your own"
     ),
 ]
-Options = Annotated[
+ExtraOptions = Annotated[
     list[str] | None, typer.Option("--option", "-O", metavar="KEY=VALUE", help="Any other option of the model")
 ]
 

@@ -7,16 +7,16 @@ import sys
 
 import typer
 
-from synthgen.errors import SynthgenError, printable
+from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.progress import TerminalProgress
 
 
-def bar(what: str, total: int, unit: str) -> TerminalProgress:
+def open_progress(description: str, total: int, unit: str) -> TerminalProgress:
     """Open a progress bar; an `OpenProgress`."""
-    return TerminalProgress(what, total, unit)
+    return TerminalProgress(description, total, unit)
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Write lines to standard output, control characters spelt out.
 
     Raises:
@@ -24,7 +24,7 @@ def say(*lines: str) -> None:
     """
     try:
         for line in lines:
-            typer.echo(printable(line))
+            typer.echo(escape_control_chars(line))
     except OSError as why:
         # What is buffered would fail again at the end. Where only the reader left, as `head` does, the job goes on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from synthgen.cli import options as opt
-from synthgen.cli.terminal import bar, say
+from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.errors import SynthgenError
 
 Manifest = Annotated[Path, typer.Option(readable=False, help="A YAML file, see manifests/")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps")]
-Readers = Annotated[
+NumReaders = Annotated[
     int | None,
     typer.Option(min=0, help="Processes that read images, of each training process (default: the manifest's)"),
 ]
@@ -23,7 +23,7 @@ TextEncoder = Annotated[
     typer.Option(metavar="NAME|FOLDER", help="Where the text encoder lies, if not where it lay in training"),
 ]
 Precision = Annotated[str, typer.Option(metavar="fp32|bf16", help="bf16 is several times as fast on a GPU")]
-Short = Annotated[
+ShortSide = Annotated[
     int | None,
     typer.Option(
         min=32,
@@ -31,7 +31,7 @@ Short = Annotated[
         help="The network sees images with their shorter side at so many pixels (default: the manifest's)",
     ),
 ]
-Long = Annotated[int | None, typer.Option(min=32, max=8192, help="... and their longer side at so many at most")]
+LongSide = Annotated[int | None, typer.Option(min=32, max=8192, help="... and their longer side at so many at most")]
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
     ] = None,
     store: opt.ManifestStore = None,
     device: Device = "auto",
-    readers: Readers = None,
+    readers: NumReaders = None,
     engine: opt.Engine = opt.EngineName.LOCAL,
     workers: Annotated[
         int | None,
@@ -64,11 +64,13 @@ def train(
       synthgen train --manifest demo/learn.yaml
       torchrun --nproc-per-node 8 -m synthgen train --manifest manifests/mqformer_full.yaml
     """
-    own: dict[str, Any] = {"out": out, "store": store, "device": device, "bar": bar}
+    own: dict[str, Any] = {"out": out, "store": store, "device": device, "progress": open_progress}
     if engine == opt.EngineName.RAY:
         from synthgen.cluster.trainer import train_on_cluster
 
-        done = train_on_cluster(manifest, readers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own)
+        done = train_on_cluster(
+            manifest, loader_workers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own
+        )
     elif workers is not None or gpus_per_worker is not None:
         flag = "--workers" if workers is not None else "--gpus-per-worker"
         raise SynthgenError(
@@ -76,15 +78,15 @@ def train(
             "`torchrun --nproc-per-node N -m synthgen train`"
         )
     else:
-        from synthgen.devices import memory_told
+        from synthgen.devices import explain_oom
         from synthgen.training import trainer
 
-        with memory_told(
+        with explain_oom(
             "raise schedule.accumulate or say schedule.checkpointing: true, or lower augment.size (another --out)"
         ):
-            done = trainer.train(manifest, workers=readers, **own)
-    if done.is_first:
-        say(*done.lines())
+            done = trainer.train(manifest, num_workers=readers, **own)
+    if done.is_rank0:
+        print_lines(*done.format_lines())
 
 
 def ablate(
@@ -100,7 +102,7 @@ def ablate(
         typer.Option(metavar="LAYER", help="Leave out this source instead of all synthetic ones; repeatable"),
     ] = None,
     device: Device = "auto",
-    readers: Readers = None,
+    readers: NumReaders = None,
 ) -> None:
     """Does synthetic data pay, here, for me? Train with and without it, from a few seeds, and compare.
 
@@ -115,11 +117,12 @@ def ablate(
     from synthgen.training.ablation import ablate as compare
 
     done = compare(
-        manifest, seeds=seeds, out=out, store=store, without=without or (), device=device, readers=readers, bar=bar,
-        tell=say,
+        manifest, num_seeds=seeds, out=out, store=store, without=without or (), device=device, num_workers=readers,
+        progress=open_progress,
+        echo=print_lines,
     )  # fmt: skip
-    if done.is_first:
-        say("", *done.lines())
+    if done.is_rank0:
+        print_lines("", *done.format_lines())
 
 
 def evaluate(
@@ -134,8 +137,8 @@ def evaluate(
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once")] = 1,
     readers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
-    short: Short = None,
-    long: Long = None,
+    short: ShortSide = None,
+    long: LongSide = None,
 ) -> None:
     """Measure a checkpoint on the layers of a manifest's `eval:`.
 
@@ -147,17 +150,17 @@ def evaluate(
     Example:
       synthgen evaluate --checkpoint runs/mqformer_full/best.pt --manifest manifests/seginw.yaml
     """
-    from synthgen.devices import check_options
+    from synthgen.devices import check_device_options
     from synthgen.evaluation import results
-    from synthgen.evaluation.evaluate import run
+    from synthgen.evaluation.evaluate import evaluate_checkpoint
 
-    check_options(device, precision, batch_size)
-    found, path = run(
+    check_device_options(device, precision, batch_size)
+    found, path = evaluate_checkpoint(
         checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
-        batch_size=batch_size, workers=readers, short=short, long=long, bar=bar,
+        batch_size=batch_size, num_workers=readers, short=short, long=long, progress=open_progress,
     )  # fmt: skip
     if path is not None:
-        say(*results.lines(found), "", f"in full: {path}")
+        print_lines(*results.format_results(found), "", f"in full: {path}")
     raise typer.Exit(0 if all(one.images for one in found) else 1)
 
 
@@ -173,8 +176,8 @@ def predict(
     text_encoder: TextEncoder = None,
     device: Device = "auto",
     precision: Precision = "fp32",
-    short: Short = None,
-    long: Long = None,
+    short: ShortSide = None,
+    long: LongSide = None,
 ) -> None:
     """Find what prompts name in a photograph: drawn into it, and as JSON with masks, boxes and scores.
 
@@ -185,8 +188,8 @@ def predict(
     """
     from synthgen.evaluation import predictor as network
 
-    done = network.predict(
+    done = network.predict_file(
         image, prompts or (), checkpoint, out=out, threshold=threshold, text_encoder=text_encoder, device=device,
         precision=precision, short=short, long=long,
     )  # fmt: skip
-    say(*done.lines(threshold))
+    print_lines(*done.format_lines(threshold))

@@ -9,14 +9,14 @@ import ray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
-from synthgen.generate.run import diary, logged_to
+from synthgen.generate.run import log_folder, log_to_file
 from synthgen.generate.worker import ShardReport, Worker
 from synthgen.storage.shard_store import Shard
 
 log = logging.getLogger(__name__)
 
 
-class Actor:
+class WorkerActor:
     """A `Worker` in a process of its own."""
 
     def __init__(self, job: Job) -> None:
@@ -29,12 +29,12 @@ class Actor:
     def start(self) -> str | None:
         """Load the model; return None, or the sentence of an error that the user can fix."""
         node = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        for folder, flag in ((self.job.store, "--store"), (self.job.images, "--images")):
+        for folder, flag in ((self.job.store, "--store"), (self.job.image_folder, "--images")):
             if not folder.is_dir():
                 return f"node {node} does not see {folder}; all nodes must reach the same {flag} by the same path"
         # Each process has its own log: processes on several nodes cannot share one, and it outlives a dead process.
-        self.log = diary(self.job) / f"run-{node}-{os.getpid()}.log"
-        with logged_to(self.log):
+        self.log = log_folder(self.job) / f"run-{node}-{os.getpid()}.log"
+        with log_to_file(self.log):
             try:
                 self.worker = Worker(self.job)
             except SynthgenError as why:
@@ -46,5 +46,5 @@ class Actor:
 
     def run(self, shard: Shard) -> ShardReport:
         """Process one shard."""
-        with logged_to(self.log):
+        with log_to_file(self.log):
             return self.worker.run(shard)

@@ -16,7 +16,7 @@ from synthgen import weights
 from synthgen.errors import SynthgenError
 
 #: Environment variables of the driver that its workers get as well.
-_PASSED_ON = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE", "OMP_WAIT_POLICY")
+_FORWARDED_VARIABLES = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE", "OMP_WAIT_POLICY")
 
 
 def connect(*, log_to_driver: bool = True) -> None:
@@ -38,13 +38,14 @@ def connect(*, log_to_driver: bool = True) -> None:
         ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
     except (OSError, ValueError, RuntimeError, RayError) as why:
         raise SynthgenError(
-            f"cannot join the Ray cluster {address} ({first_line(why)}); mend RAY_ADDRESS, or unset it to use this "
+            f"cannot join the Ray cluster {address} ({first_message_line(why)}); mend RAY_ADDRESS, or unset it to "
+            "use this "
             "machine alone"
         ) from why
 
 
 @contextlib.contextmanager
-def warnings_shown() -> Iterator[None]:
+def show_warnings() -> Iterator[None]:
     """Show warnings of this package on the terminal while the block runs; the run's log has them in any case."""
     terminal = logging.StreamHandler()
     terminal.setLevel(logging.WARNING)
@@ -56,11 +57,11 @@ def warnings_shown() -> Iterator[None]:
         package.removeHandler(terminal)
 
 
-def refuse_temporary(folder: Path, what: str, remedy: str) -> None:
+def reject_temporary_dir(folder: Path, description: str, remedy: str) -> None:
     """Refuse results in the folder into which `ray job submit --working-dir` unpacks the code: Ray deletes it.
 
     Args:
-        what: what the folder is, for the error.
+        description: what the folder is, for the error.
         remedy: the option that names another folder.
 
     Raises:
@@ -68,17 +69,18 @@ def refuse_temporary(folder: Path, what: str, remedy: str) -> None:
     """
     if "runtime_resources" in folder.parts:
         raise SynthgenError(
-            f"{what} {folder} lies in the job's working directory, which Ray deletes; give a folder that all nodes "
+            f"{description} {folder} lies in the job's working directory, which Ray deletes; give a folder that all "
+            "nodes "
             f"share, by {remedy}"
         )
 
 
 def worker_environment() -> dict[str, str]:
     """Return the environment variables that workers need."""
-    own = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    return own | {"SYNTHGEN_WEIGHTS": str(weights.folder())}
+    own = {key: os.environ[key] for key in _FORWARDED_VARIABLES if key in os.environ}
+    return own | {"SYNTHGEN_WEIGHTS": str(weights.weights_folder())}
 
 
-def first_line(why: BaseException) -> str:
+def first_message_line(error: BaseException) -> str:
     """Return the first line of an exception's message, shortened; its type's name where it has no message."""
-    return next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:200]
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -1,8 +1,8 @@
 """The engine that runs a job's shards on a Ray cluster, with the same `Worker` as on one machine, in Ray actors.
 
 Each actor has one shard at a time. If a worker dies, another worker does its shard again. A shard over which
-`MAX_DEATHS` workers died is reported as failed, and the others continue. `worker_pool` decides where workers start.
-"""
+`MAX_DEATHS_PER_SHARD` workers died is reported as failed, and the others continue. `worker_pool` decides where
+workers start."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from synthgen.storage.shard_store import Shard
 log = logging.getLogger(__name__)
 
 #: A shard is reported as failed after this many workers died over it.
-MAX_DEATHS = 3
+MAX_DEATHS_PER_SHARD = 3
 
 
-def on_cluster(
+def run_on_cluster(
     job: Job,
     shards: Sequence[Shard],
     *,
@@ -48,14 +48,14 @@ def on_cluster(
         SynthgenError: there is no cluster; or no worker can start, e.g. because weights are missing or because no node
             sees the store.
     """
-    job = replace(job, store=job.store.absolute(), images=job.images.absolute())
+    job = replace(job, store=job.store.absolute(), image_folder=job.image_folder.absolute())
     remedy = "--store or SYNTHGEN_STORE (env_vars in pipelines/runtime_env.yaml)"
-    connection.refuse_temporary(job.store, "the store", remedy)
+    connection.reject_temporary_dir(job.store, "the store", remedy)
     connection.connect()
     pool = WorkerPool(job, workers, gpus_per_worker)
     todo, deaths = deque(shards), Counter[Shard]()
-    with contextlib.closing(pool), connection.warnings_shown():
-        while todo or pool.busy:
+    with contextlib.closing(pool), connection.show_warnings():
+        while todo or pool.is_busy:
             pool.scale_up(len(todo))
             for worker, shard, outcome in pool.poll():
                 if isinstance(outcome, ShardReport):
@@ -65,13 +65,13 @@ def on_cluster(
                 elif shard is not None:  # its worker died over it
                     deaths[shard] += 1
                     log.warning("a worker died over %s (%s)", shard, outcome)
-                    if deaths[shard] < MAX_DEATHS:
+                    if deaths[shard] < MAX_DEATHS_PER_SHARD:
                         todo.append(shard)
                     else:
                         yield ShardReport(
                             shard,
-                            error=f"{shard}: its worker died {MAX_DEATHS} times ({outcome}); if the memory is too "
-                            "small, lower --batch-size or the number of workers on a node",
+                            error=f"{shard}: its worker died {MAX_DEATHS_PER_SHARD} times ({outcome}); if the memory "
+                            "is too small, lower --batch-size or the number of workers on a node",
                         )
                 if worker is not None:
                     pool.assign(worker, todo.popleft() if todo else None)

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from synthgen.errors import SynthgenError
 from synthgen.progress import OpenProgress
-from synthgen.training.report import Trained
+from synthgen.training.report import TrainResult
 
 log = logging.getLogger(__name__)
 
@@ -48,24 +48,24 @@ class ProgressChannel:
         result: the result of the training, once it is there.
     """
 
-    def __init__(self, bar: OpenProgress) -> None:
+    def __init__(self, progress: OpenProgress) -> None:
         driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(_Mailbox)
         self.mailbox = actor.options(num_cpus=0, scheduling_strategy=driver_node).remote()
         self.error: SynthgenError | None = None
-        self.result: Trained | None = None
-        self._bar, self._bars = bar, list[Any]()
+        self.result: TrainResult | None = None
+        self._open_progress, self._open_bars = progress, list[Any]()
 
     def receive(self) -> None:
         """Process the messages that have arrived."""
         for kind, content in ray.get(self.mailbox.fetch.remote()):
             match kind:
                 case "begin":
-                    self._bars.append(self._bar(*content).__enter__())
+                    self._open_bars.append(self._open_progress(*content).__enter__())
                 case "advance":
-                    self._bars[-1].advance(*content)
+                    self._open_bars[-1].advance(*content)
                 case "end":
-                    self._bars.pop().__exit__(None, None, None)
+                    self._open_bars.pop().__exit__(None, None, None)
                 case "warning":
                     log.warning("%s", content)
                 case "error":
@@ -77,8 +77,8 @@ class ProgressChannel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._bars:
-            self._bars.pop().__exit__(None, None, None)
+        while self._open_bars:
+            self._open_bars.pop().__exit__(None, None, None)
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self.mailbox)
 
@@ -95,29 +95,29 @@ class ProgressWriter(logging.Handler):
         if self._is_reporter:
             self._mailbox.put.remote(kind, content)
 
-    def send_error(self, why: SynthgenError) -> None:
+    def send_error(self, error: SynthgenError) -> None:
         """Send an error, from any worker, and wait until it has arrived."""
-        ray.get(self._mailbox.put.remote("error", why))
+        ray.get(self._mailbox.put.remote("error", error))
 
-    def send_result(self, trained: Trained) -> None:
+    def send_result(self, result: TrainResult) -> None:
         """Send the result, from the reporter, and wait until it has arrived."""
         if self._is_reporter:
-            ray.get(self._mailbox.put.remote("result", trained))
+            ray.get(self._mailbox.put.remote("result", result))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a warning."""
         self.send("warning", record.getMessage())
 
-    def bar(self, what: str, total: int, unit: str) -> _RemoteBar:
+    def open_progress(self, description: str, total: int, unit: str) -> _RemoteProgress:
         """Return a progress bar that the driver draws."""
-        return _RemoteBar(self, what, total, unit)
+        return _RemoteProgress(self, description, total, unit)
 
 
-class _RemoteBar:
+class _RemoteProgress:
     """A `synthgen.progress.ProgressBar` that sends its counts to the driver, which draws it."""
 
-    def __init__(self, writer: ProgressWriter, what: str, total: int, unit: str) -> None:
-        self._writer, self._header = writer, (what, total, unit)
+    def __init__(self, writer: ProgressWriter, description: str, total: int, unit: str) -> None:
+        self._writer, self._header = writer, (description, total, unit)
         self._count, self._sent_at = 0, 0.0
         self._note: str | None = None
 

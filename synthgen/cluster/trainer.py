@@ -21,53 +21,53 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from synthgen.cluster import connection
 from synthgen.cluster.progress_channel import ProgressChannel, progress_writer
-from synthgen.cluster.worker_pool import room_on_nodes
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.distributed import PATIENCE
+from synthgen.cluster.worker_pool import worker_slots_by_node
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.distributed import COLLECTIVE_TIMEOUT
 from synthgen.errors import SynthgenError
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.training import run_dir, trainer
-from synthgen.training.report import Trained
+from synthgen.training.report import TrainResult
 
 log = logging.getLogger(__name__)
 
 #: Seconds to wait for the lock of the run's folder: a file system may keep it for a node that died (NFS: 90 s).
-_LOCK_SECONDS = 180.0
+_LOCK_TIMEOUT_SECONDS = 180.0
 
 #: The training ends with an error after this many starts in a row without a new checkpoint.
-MAX_DEATHS = 3
+MAX_DEATHS_PER_CHECKPOINT = 3
 
 
 def train_on_cluster(
-    path: Path,
+    manifest_path: Path,
     *,
     out: Path | None = None,
     store: Path | None = None,
     device: str = "auto",
-    readers: int | None = None,
+    loader_workers: int | None = None,
     workers: int | None = None,
     gpus_per_worker: float | None = None,
-    bar: OpenProgress = NoProgress,
-) -> Trained:
+    progress: OpenProgress = NoProgress,
+) -> TrainResult:
     """Train what a manifest describes with processes on all nodes of the cluster; see `loop.train`.
 
     Args:
-        readers: how many processes read images for each worker.
+        loader_workers: how many processes read images for each worker.
         workers: how many processes train; None = as many as there is room for and divide the images of a step evenly.
         gpus_per_worker: 0 or 1; None = 1 where the cluster has GPUs.
 
     Raises:
         SynthgenError: there is no cluster; what `loop.train` raises; a node does not see a folder; workers died
-            `MAX_DEATHS` times without a new checkpoint.
+            `MAX_DEATHS_PER_CHECKPOINT` times without a new checkpoint.
     """
-    manifest = load(path, store=store)
+    manifest = load_manifest(manifest_path, store=store)
     run = (out or Path("runs") / manifest.name).absolute()
     # Paths are made absolute before the driver connects: Ray may then move it to another working directory.
     config: dict[str, Any] = {
-        "path": path.absolute(), "out": run, "store": manifest.store.absolute(), "readers": readers,
+        "path": manifest_path.absolute(), "out": run, "store": manifest.store.absolute(), "readers": loader_workers,
         "environment": connection.worker_environment(),
     }  # fmt: skip
-    connection.refuse_temporary(run, "the run's folder", "--out")
+    connection.reject_temporary_dir(run, "the run's folder", "--out")
     if device not in ("auto", "cpu", "cuda"):
         raise SynthgenError(f"--device {device} is for Ray to choose on a cluster; say cuda, cpu or auto")
     if gpus_per_worker not in (None, 0, 1):
@@ -81,16 +81,16 @@ def train_on_cluster(
         raise SynthgenError(f"--device {device} and --gpus-per-worker {gpus:g} contradict each other; take one out")
     resources = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
     config["gpus"] = gpus
-    before, deaths = run_dir.newest(run), 0
-    with connection.warnings_shown():
+    before, deaths = run_dir.latest_checkpoint(run), 0
+    with connection.show_warnings():
         while True:
             try:
-                return _start(config, _worker_count(workers, resources, manifest), resources, bar)
+                return _run_workers(config, _worker_count(workers, resources, manifest), resources, progress)
             except (TrainingFailedError, RayError) as why:
-                checkpoint = run_dir.newest(run)
+                checkpoint = run_dir.latest_checkpoint(run)
                 deaths = deaths + 1 if checkpoint == before else 1
                 before = checkpoint
-                if deaths == MAX_DEATHS:
+                if deaths == MAX_DEATHS_PER_CHECKPOINT:
                     raise _final_error(why, run) from why
                 where = f"goes on from {checkpoint}" if checkpoint else "begins anew, as there is no checkpoint yet"
                 log.warning("a worker died (%s); the training %s", _describe(why), where)
@@ -98,7 +98,7 @@ def train_on_cluster(
 
 def _worker_count(workers: int | None, resources: dict[str, float], manifest: Manifest) -> int:
     """Return how many processes train; warn where they must wait for nodes."""
-    room = sum(room_on_nodes(resources).values())
+    room = sum(worker_slots_by_node(resources).values())
     if workers is None:
         schedule = manifest.schedule
         portions = schedule.batch_size // schedule.accumulate
@@ -110,7 +110,9 @@ def _worker_count(workers: int | None, resources: dict[str, float], manifest: Ma
     return workers
 
 
-def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float], bar: OpenProgress) -> Trained:
+def _run_workers(
+    config: Mapping[str, Any], workers: int, resources: dict[str, float], progress: OpenProgress
+) -> TrainResult:
     """Start all workers, process their progress messages until they have ended, and return the result.
 
     Raises:
@@ -121,12 +123,12 @@ def _start(config: Mapping[str, Any], workers: int, resources: dict[str, float],
     run.parent.mkdir(parents=True, exist_ok=True)
     # Ray wants a folder for results of its own, and there are none; workers check that every node sees this folder.
     prefix = f".{run.name}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=run.parent) as shared, ProgressChannel(bar) as channel:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=run.parent) as shared, ProgressChannel(progress) as channel:
         options: dict[str, Any] = {"worker_runtime_env": {"env_vars": config["environment"]}}
         ray_trainer = TorchTrainer(
             _train_on_worker,
             train_loop_config={**config, "shared": shared, "mailbox": channel.mailbox},
-            torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
+            torch_config=TorchConfig(timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources
             ),
@@ -174,13 +176,13 @@ def _train_on_worker(config: dict[str, Any]) -> None:
                 )
         writer.send_result(
             trainer.train(
-                config["path"], out=out, store=config["store"], device=_device(config["gpus"]),
-                workers=config["readers"], patience=_LOCK_SECONDS, bar=writer.bar,
+                config["path"], out=out, store=config["store"], device=_worker_device(config["gpus"]),
+                num_workers=config["readers"], lock_timeout=_LOCK_TIMEOUT_SECONDS, progress=writer.open_progress,
             )
         )  # fmt: skip
 
 
-def _device(gpus: float) -> str:
+def _worker_device(gpus: float) -> str:
     if not gpus:
         return "cpu"
     own = ray.train.torch.get_device()
@@ -196,17 +198,18 @@ def _causes(why: BaseException) -> list[BaseException]:
 
 def _describe(why: BaseException) -> str:
     first = _causes(why)[0]
-    return f"{type(first).__name__}: {connection.first_line(first)}"
+    return f"{type(first).__name__}: {connection.first_message_line(first)}"
 
 
 def _final_error(why: BaseException, run: Path) -> BaseException:
-    """Return what to raise after `MAX_DEATHS` starts without a new checkpoint."""
+    """Return what to raise after `MAX_DEATHS_PER_CHECKPOINT` starts without a new checkpoint."""
     first = _causes(why)[0]
     # The device's error by its name: this package does not import torch.
     if not isinstance(first, RayError | MemoryError) and type(first).__name__ != "OutOfMemoryError":
         return why  # an error in the program: keep the tracebacks of the workers
     return SynthgenError(
-        f"{MAX_DEATHS} times in a row a worker died before the next checkpoint ({_describe(why)}); if the memory is "
+        f"{MAX_DEATHS_PER_CHECKPOINT} times in a row a worker died before the next checkpoint ({_describe(why)}); if "
+        "the memory is "
         "too small, raise schedule.accumulate or say schedule.checkpointing: true, else lower "
         f"schedule.checkpoint_every; the same command goes on with {run}"
     )

@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from synthgen.cluster.actor import Actor
-from synthgen.cluster.connection import first_line, worker_environment
+from synthgen.cluster.actor import WorkerActor
+from synthgen.cluster.connection import first_message_line, worker_environment
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.storage.shard_store import Shard
@@ -58,7 +58,7 @@ class WorkerPool:
     Attributes:
         resources: what Ray reserves for each worker.
         calls: future of an outstanding call -> (worker, its shard; None = its start).
-        any_started: whether any worker has started.
+        has_started: whether any worker has started.
         deaths_at_start: node -> workers in a row that died there before they had started.
         excluded: node -> why no worker is started there any more; the key "" stands for an unknown node.
         last_error: why the last worker could not start.
@@ -81,33 +81,33 @@ class WorkerPool:
             "num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "runtime_env": {"env_vars": worker_environment()},
         }  # fmt: skip
         self.calls: dict[Any, tuple[WorkerHandle, Shard | None]] = {}
-        self.any_started = False
+        self.has_started = False
         self.deaths_at_start = Counter[str]()
         self.excluded: dict[str, str] = {}
         self.last_error: Exception = SynthgenError("no worker can begin")
         self._reported: set[str] = set()
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether any worker has a shard."""
         return any(shard is not None for _, shard in self.calls.values())
 
-    def scale_up(self, waiting: int) -> None:
+    def scale_up(self, pending_shards: int) -> None:
         """Start workers on nodes that are not excluded, up to the limit and to what the waiting shards need.
 
         Args:
-            waiting: how many shards no worker has yet.
+            pending_shards: how many shards no worker has yet.
 
         Raises:
             SynthgenError: there is no worker, and none can be started.
         """
-        room = room_on_nodes(self.resources)
+        room = worker_slots_by_node(self.resources)
         self.excluded = {node: why for node, why in self.excluded.items() if node in room or not node}
         usable = sum(count for node, count in room.items() if node not in self.excluded)
         if not self.excluded or (usable and "" not in self.excluded):
             limit = max(1, usable) if self.workers is None else self.workers  # one waits for a node to join
             starting = sum(shard is None for _, shard in self.calls.values())
-            for _ in range(min(limit - len(self.calls), waiting - starting)):
+            for _ in range(min(limit - len(self.calls), pending_shards - starting)):
                 self._start_one()
         if not self.calls:
             raise self.last_error
@@ -115,7 +115,7 @@ class WorkerPool:
     def _start_one(self) -> None:
         # Ray labels each node with its id.
         selector = {"label_selector": {"ray.io/node-id": f"!in({','.join(self.excluded)})"}} if self.excluded else {}
-        remote: Any = ray.remote(Actor)
+        remote: Any = ray.remote(WorkerActor)
         actor = remote.options(**self._actor_options, **selector).remote(self.job)
         worker = WorkerHandle(actor, actor.node.remote())
         self.calls[actor.start.remote()] = (worker, None)
@@ -140,26 +140,26 @@ class WorkerPool:
             except RayError as why:
                 ray.kill(worker.actor)
                 if shard is None:
-                    self._died_at_start(worker.node(), why)
+                    self._record_death_at_start(worker.node(), why)
                 yield None, shard, _describe(why)
                 continue
             if isinstance(outcome, str):
                 self._exclude(worker.node(), SynthgenError(outcome))
                 ray.kill(worker.actor)
                 continue
-            self.any_started = True
+            self.has_started = True
             for node in {"", worker.node()} if shard is None else {""}:
                 self.deaths_at_start[node] = 0
             self.excluded.pop("", None)
             yield worker, shard, outcome
         placed = [worker.node_id for worker, _ in self.calls.values()]
-        if not done and not self.any_started and not ray.wait(placed, timeout=0)[0]:
+        if not done and not self.has_started and not ray.wait(placed, timeout=0)[0]:
             self._warn_once(f"no worker is there yet, each needs {self.resources} of a node; waiting")
-        if self.any_started or not done:  # else the run may end with this very sentence
+        if self.has_started or not done:  # else the run may end with this very sentence
             for sentence in self.excluded.values():
                 self._warn_once(f"a worker cannot begin: {sentence}")
 
-    def _died_at_start(self, node: str, why: RayError) -> None:
+    def _record_death_at_start(self, node: str, why: RayError) -> None:
         """Count a death before the start; exclude the node after `MAX_DEATHS_AT_START` in a row."""
         self.deaths_at_start[node] += 1
         log.info("a worker died before it could begin (%s)", _describe(why))
@@ -190,7 +190,7 @@ class WorkerPool:
             ray.kill(worker.actor)
 
 
-def room_on_nodes(resources: dict[str, float]) -> dict[str, int]:
+def worker_slots_by_node(resources: dict[str, float]) -> dict[str, int]:
     """Return for each live node how many workers fit on it if nothing else runs; a worker is on one node."""
     return {
         node["NodeID"]: min(int(node["Resources"].get(kind, 0) / amount + 1e-4) for kind, amount in resources.items())
@@ -207,8 +207,8 @@ def _address(node_id: str) -> str:
 def _describe(why: RayError) -> str:
     cause = _cause(why)
     if cause is None:
-        return first_line(why)
-    return str(cause) if isinstance(cause, SynthgenError) else f"{type(cause).__name__}: {first_line(cause)}"
+        return first_message_line(why)
+    return str(cause) if isinstance(cause, SynthgenError) else f"{type(cause).__name__}: {first_message_line(cause)}"
 
 
 def _program_error(why: RayError) -> Exception | None:

@@ -27,14 +27,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = ("jitter", "semantic", "whole", "foreground")
+AUGMENTATION_KINDS = ("jitter", "semantic", "whole", "foreground")
 
 #: detectron2's `RandomCrop_CategoryAreaConstraint` gives up after so many parts.
-_TRIES = 10
+_MAX_CROP_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Augment:
+class AugmentConfig:
     """What a manifest's `augment:` may set; the defaults are the reference's, or said to be ours.
 
     Attributes:
@@ -100,126 +100,130 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ViewTransform:
     """How an image is looked at. In this order: mirrored, resized, a window of it turned, coloured, padded.
 
     Attributes:
-        resized: (height, width) of the whole image after resizing, in pixels; the frame of the window.
+        resized_size: (height, width) of the whole image after resizing, in pixels; the frame of the window.
         top, left: of the window.
         size: (height, width) of the window: what is seen.
-        canvas: (height, width) with padding, which is right and bottom.
+        canvas_size: (height, width) with padding, which is right and bottom.
         flip: mirrored, left and right exchanged.
         degrees: counter-clockwise about the window's middle; the window stays.
-        colours: steps of `synthgen.dataloading.color_jitter`, in order: (name, amount).
+        color_steps: steps of `synthgen.dataloading.color_jitter`, in order: (name, amount).
         bicubic: resized by that filter instead of the bilinear one.
     """
 
-    resized: tuple[int, int]
+    resized_size: tuple[int, int]
     top: int
     left: int
     size: tuple[int, int]
-    canvas: tuple[int, int]
+    canvas_size: tuple[int, int]
     flip: bool = False
     degrees: float = 0.0
-    colours: tuple[tuple[str, float], ...] = ()
+    color_steps: tuple[tuple[str, float], ...] = ()
     bicubic: bool = False
 
 
-def draw(
+def make_random_transform(
     kind: str,
     size: tuple[int, int],
-    augment: Augment,
+    config: AugmentConfig,
     rng: random.Random,
     *,
     may_flip: bool = True,
-    categories: NDArray[np.int32] | None = None,
-) -> View:
+    category_map: NDArray[np.int32] | None = None,
+) -> ViewTransform:
     """Draw a view of an image.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `AUGMENTATION_KINDS`.
         size: (height, width) of the image.
         may_flip: False = its texts forbid mirroring.
-        categories: int32 [height, width], which category each pixel shows, 0 = none; for `max_category_area` only.
+        category_map: int32 [height, width], which category each pixel shows, 0 = none; for `max_category_area` only.
 
     Raises:
         ValueError: there is no such kind.
     """
-    flip = rng.random() < augment.flip and may_flip
+    flip = rng.random() < config.flip and may_flip
     if kind == "jitter":
-        resized = _fitted(size, augment.size * rng.uniform(*augment.scale))
-        return _part(resized, augment.size, rng, flip)
+        resized = _fit_into_square(size, config.size * rng.uniform(*config.scale))
+        return _random_crop(resized, config.size, rng, flip)
     if kind == "whole":
-        resized = _fitted(size, augment.size * rng.uniform(*augment.whole_scale))
-        return _part(resized, augment.size, rng, flip)
+        resized = _fit_into_square(size, config.size * rng.uniform(*config.whole_scale))
+        return _random_crop(resized, config.size, rng, flip)
     if kind == "semantic":
-        return _semantic(size, augment, rng, flip, categories)
+        return _semantic_transform(size, config, rng, flip, category_map)
     if kind == "foreground":
-        return _foreground(augment, rng, flip)
-    raise ValueError(f"no kind of augmentation named '{kind}' (have: {', '.join(KINDS)})")
+        return _foreground_transform(config, rng, flip)
+    raise ValueError(f"no kind of augmentation named '{kind}' (have: {', '.join(AUGMENTATION_KINDS)})")
 
 
-def whole_view(size: tuple[int, int], *, short: int, long: int) -> View:
-    """The whole image with its shorter side at `short` pixels and the longer at most at `long`; no padding."""
-    resized = _shortest_edge(size, short, long)
-    return View(resized, top=0, left=0, size=resized, canvas=resized)
+def make_resize_transform(size: tuple[int, int], *, short_side: int, long_side: int) -> ViewTransform:
+    """The whole image with its shorter side at `short_side` pixels and the longer at most at `long_side`; no
+    padding.
+    """
+    resized = _resize_shortest_edge(size, short_side, long_side)
+    return ViewTransform(resized, top=0, left=0, size=resized, canvas_size=resized)
 
 
-def square_view(side: int) -> View:
+def make_square_transform(side: int) -> ViewTransform:
     """The whole image stretched to a square, as OFA is shown it."""
-    return View((side, side), top=0, left=0, size=(side, side), canvas=(side, side), bicubic=True)
+    return ViewTransform((side, side), top=0, left=0, size=(side, side), canvas_size=(side, side), bicubic=True)
 
 
-def _fitted(size: tuple[int, int], side: float) -> tuple[int, int]:
+def _fit_into_square(size: tuple[int, int], side: float) -> tuple[int, int]:
     """(height, width) that fits into a square of `side` pixels, aspect kept; as detectron2's `ResizeScale` rounds."""
     scale = min(side / size[0], side / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _shortest_edge(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+def _resize_shortest_edge(size: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
     """(height, width) as detectron2's `ResizeShortestEdge` rounds it; a side is at least one pixel."""
     height, width = size
-    scale = short / min(height, width)
-    new = (float(short), scale * width) if height < width else (scale * height, float(short))
-    shrink = long / max(new) if max(new) > long else 1.0
+    scale = short_side / min(height, width)
+    new = (float(short_side), scale * width) if height < width else (scale * height, float(short_side))
+    shrink = long_side / max(new) if max(new) > long_side else 1.0
     return max(1, int(new[0] * shrink + 0.5)), max(1, int(new[1] * shrink + 0.5))
 
 
-def _part(resized: tuple[int, int], side: int, rng: random.Random, flip: bool) -> View:
+def _random_crop(resized: tuple[int, int], side: int, rng: random.Random, flip: bool) -> ViewTransform:
     """A random part of at most `side` x `side` pixels, padded to that."""
     seen = min(resized[0], side), min(resized[1], side)
     top, left = rng.randint(0, resized[0] - seen[0]), rng.randint(0, resized[1] - seen[1])
-    return View(resized, top, left, seen, canvas=(side, side), flip=flip)
+    return ViewTransform(resized, top, left, seen, canvas_size=(side, side), flip=flip)
 
 
-def _semantic(
-    size: tuple[int, int], augment: Augment, rng: random.Random, flip: bool, categories: NDArray[np.int32] | None
-) -> View:
-    least, most = (round(10 * scale) for scale in augment.semantic_scale)
-    short = max(1, rng.randint(least, most) * augment.crop_semantic // 10)
-    resized = _shortest_edge(size, short, augment.semantic_long)
-    view = _part(resized, augment.crop_semantic, rng, flip)
-    if categories is not None and augment.max_category_area < 1:
-        for _ in range(_TRIES - 1):
-            if _varied(view, categories, augment.max_category_area):
+def _semantic_transform(
+    size: tuple[int, int], config: AugmentConfig, rng: random.Random, flip: bool, category_map: NDArray[np.int32] | None
+) -> ViewTransform:
+    least, most = (round(10 * scale) for scale in config.semantic_scale)
+    short = max(1, rng.randint(least, most) * config.crop_semantic // 10)
+    resized = _resize_shortest_edge(size, short, config.semantic_long)
+    view = _random_crop(resized, config.crop_semantic, rng, flip)
+    if category_map is not None and config.max_category_area < 1:
+        for _ in range(_MAX_CROP_TRIES - 1):
+            if _has_varied_categories(view, category_map, config.max_category_area):
                 break
-            view = _part(resized, augment.crop_semantic, rng, flip)
-    colours = _ssd_colours(rng) if augment.semantic_colours else ()
-    return View(resized, view.top, view.left, view.size, view.canvas, flip, colours=colours)
+            view = _random_crop(resized, config.crop_semantic, rng, flip)
+    colours = _ssd_color_steps(rng) if config.semantic_colours else ()
+    return ViewTransform(resized, view.top, view.left, view.size, view.canvas_size, flip, color_steps=colours)
 
 
-def _varied(view: View, categories: NDArray[np.int32], most: float) -> bool:
-    """Whether more than one category is seen, and none covers more than `most` of what is labelled."""
-    across = categories[:, ::-1] if view.flip else categories
+def _has_varied_categories(transform: ViewTransform, category_map: NDArray[np.int32], max_share: float) -> bool:
+    """Whether more than one category is seen, and none covers more than `max_share` of what is labelled."""
+    across = category_map[:, ::-1] if transform.flip else category_map
     rows, columns = (
         slice(start * old // new, -(-(start + seen) * old // new))
-        for start, seen, old, new in zip((view.top, view.left), view.size, categories.shape, view.resized, strict=True)
+        for start, seen, old, new in zip(
+            (transform.top, transform.left), transform.size, category_map.shape, transform.resized_size, strict=True
+        )
     )
     count = np.bincount(across[rows, columns].ravel())[1:]
-    return bool(np.count_nonzero(count) > 1 and count.max() < count.sum() * most)
+    return bool(np.count_nonzero(count) > 1 and count.max() < count.sum() * max_share)
 
 
-def _ssd_colours(rng: random.Random) -> tuple[tuple[str, float], ...]:
+def _ssd_color_steps(rng: random.Random) -> tuple[tuple[str, float], ...]:
     """SSD's distortion, as detectron2's PointRend draws it: each step at even chances."""
     contrast_first = rng.random() < 0.5
     add, multiply = ("add", rng.uniform(-32, 32)), ("multiply", rng.uniform(0.5, 1.5))
@@ -228,14 +232,14 @@ def _ssd_colours(rng: random.Random) -> tuple[tuple[str, float], ...]:
     return tuple(step for step in steps if rng.random() < 0.5)
 
 
-def _foreground(augment: Augment, rng: random.Random, flip: bool) -> View:
-    side = augment.foreground_size
-    scaled = max(1, round(side * rng.uniform(*augment.foreground_scale))) if rng.random() < 0.5 else side
+def _foreground_transform(config: AugmentConfig, rng: random.Random, flip: bool) -> ViewTransform:
+    side = config.foreground_size
+    scaled = max(1, round(side * rng.uniform(*config.foreground_scale))) if rng.random() < 0.5 else side
     seen = min(scaled, side)
     inset = (scaled - seen) // 2
-    degrees = rng.uniform(-1, 1) * augment.foreground_degrees if rng.random() < 0.5 else 0.0
+    degrees = rng.uniform(-1, 1) * config.foreground_degrees if rng.random() < 0.5 else 0.0
     names = ["contrast", "sharpen", "multiply"]  # brightness is a factor
     rng.shuffle(names)
-    steps = ((name, 1 + rng.random() * augment.foreground_enhance) for name in names)
+    steps = ((name, 1 + rng.random() * config.foreground_enhance) for name in names)
     colours = tuple(step for step in steps if rng.random() < 0.5)
-    return View((scaled, scaled), inset, inset, (seen, seen), (side, side), flip, degrees, colours)
+    return ViewTransform((scaled, scaled), inset, inset, (seen, seen), (side, side), flip, degrees, colours)

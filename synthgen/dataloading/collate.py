@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from synthgen.dataloading.color_jitter import map_planes
-from synthgen.dataloading.mixture import Drawn
+from synthgen.dataloading.color_jitter import apply_channel_tables
+from synthgen.dataloading.mixture import StreamItem
 from synthgen.dataloading.transforms import Example
 
 #: Of red, green, blue, in steps of an 8-bit image (detectron2's, of ImageNet).
@@ -22,11 +22,11 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 #: Sides of a batch are multiples of this: what backbones divide them by.
-DIVISOR = 32
+SIZE_DIVISIBILITY = 32
 
 #: Rows that are normalised at a time, and what each level becomes: float32 [3, 256].
-_STRIP = 64
-_NORMALISED = np.stack(
+_STRIP_ROWS = 64
+_NORMALIZED = np.stack(
     [
         (np.arange(256, dtype=np.float32) - np.float32(m)) / np.float32(s)
         for m, s in zip(PIXEL_MEAN, PIXEL_STD, strict=True)
@@ -46,24 +46,24 @@ class Batch(NamedTuple):
             has_mask: bool [n]; masks: bool [m, H, W]; mask_weights: float32 [n]; ignore: bool [H, W];
             size, orig_size: (height, width); annotation_ids: for each object; image_key: str;
             of a layer that is evaluated, "sample" and "original" as well; see `synthgen.dataloading.eval_loader`.
-        sources: which source of the manifest each image is of.
+        source_ids: which source of the manifest each image is of.
     """
 
     images: Tensor
     padding_mask: Tensor
     targets: list[dict[str, Any]]
-    sources: list[int]
+    source_ids: list[int]
 
 
 @dataclass(slots=True)
-class Packed:
+class PackedBatch:
     """A batch as a reader process sends it: three tensors, however many objects; what is small as numpy arrays.
 
     Attributes:
         images: uint8 [B, H, W, 3]; masks: bool [sum of m, H, W]; ignore: bool [B, H, W].
         targets: as `Batch.targets`, without masks and ignore.
-        reader, position: which reader made it, and where in its stream it was after that.
-        seen: what that reader's `Seen` took.
+        reader_id, position: which reader made it, and where in its stream it was after that.
+        stats: what that reader's `Seen` took.
         batch: what it became, if it has been unpacked.
     """
 
@@ -71,31 +71,32 @@ class Packed:
     masks: Tensor
     ignore: Tensor
     targets: list[dict[str, Any]]
-    sources: list[int]
-    reader: int = 0
+    source_ids: list[int]
+    reader_id: int = 0
     position: dict[str, Any] = field(default_factory=dict)
-    seen: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
     batch: Batch | None = None
 
-    def pin_memory(self) -> Packed:
+    def pin_memory(self) -> PackedBatch:
         """Unpack it into page-locked memory; torch calls this on a thread of its own."""
-        self.batch = unpack(self, pin=True)
+        self.batch = unpack_batch(self, pin=True)
         return self
 
 
-def pack(drawn: Sequence[Drawn], more: Sequence[Mapping[str, Any]] = ()) -> Packed:
-    """Put examples into tensors as large as the largest of them, rounded up to `DIVISOR`.
+def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, Any]] = ()) -> PackedBatch:
+    """Put examples into tensors as large as the largest of them, rounded up to `SIZE_DIVISIBILITY`.
 
     Args:
-        more: for each of them, what else its target is to hold.
+        extra_targets: for each of them, what else its target is to hold.
     """
-    examples = [one.example for one in drawn]
+    examples = [one.example for one in items]
     height, width = (
-        -(-max((e.image.shape[axis] for e in examples), default=0) // DIVISOR) * DIVISOR for axis in (0, 1)
+        -(-max((e.image.shape[axis] for e in examples), default=0) // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY
+        for axis in (0, 1)
     )
-    images = _zeros(len(examples), height, width, 3, dtype=torch.uint8)
-    masks = _zeros(sum(len(e.masks) for e in examples), height, width, dtype=torch.bool)
-    ignore = _zeros(len(examples), height, width, dtype=torch.bool)
+    images = _shared_zeros(len(examples), height, width, 3, dtype=torch.uint8)
+    masks = _shared_zeros(sum(len(e.masks) for e in examples), height, width, dtype=torch.bool)
+    ignore = _shared_zeros(len(examples), height, width, dtype=torch.bool)
     to_images, to_masks, to_ignore = images.numpy(), masks.numpy(), ignore.numpy()
     first = 0
     for i, example in enumerate(examples):
@@ -105,22 +106,23 @@ def pack(drawn: Sequence[Drawn], more: Sequence[Mapping[str, Any]] = ()) -> Pack
         to_masks[first:end, :h, :w] = example.masks[:, :h, :w]
         to_ignore[i, :h, :w] = example.ignore[:h, :w]
         first = end
-    extras = more or [{}] * len(drawn)
+    extras = extra_targets or [{}] * len(items)
     targets = [
-        {**_small(one.example), "image_key": one.image_key, **extra} for one, extra in zip(drawn, extras, strict=True)
+        {**_target_fields(one.example), "image_key": one.image_key, **extra}
+        for one, extra in zip(items, extras, strict=True)
     ]
-    return Packed(images, masks, ignore, targets, [one.source for one in drawn])
+    return PackedBatch(images, masks, ignore, targets, [one.source_id for one in items])
 
 
-def unpack(packed: Packed, *, pin: bool = False) -> Batch:
+def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
     """The batch; masks and ignored regions of an image are views of one tensor.
 
     Args:
         pin: into page-locked memory.
     """
     count, height, width, _ = packed.images.shape
-    images = _empty((count, 3, height, width), np.float32, pin)
-    padding = _empty((count, height, width), np.bool_, pin)
+    images = _allocate((count, 3, height, width), np.float32, pin)
+    padding = _allocate((count, height, width), np.bool_, pin)
     masks, ignore = (t.pin_memory() if pin else t for t in (packed.masks, packed.ignore))
     from_images, to_images, to_padding = packed.images.numpy(), images.numpy(), padding.numpy()
     # All by numpy: torch's threads wait for each other, many times as long, where readers are at work on all cores.
@@ -129,33 +131,33 @@ def unpack(packed: Packed, *, pin: bool = False) -> Batch:
     first = 0
     for i, small in enumerate(packed.targets):
         h, w = small["size"]
-        _normalise(from_images[i, :h, :w], to_images[i])
+        _normalize(from_images[i, :h, :w], to_images[i])
         to_padding[i, :h, :w] = False
         end = first + int(small["has_mask"].sum())
         tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in small.items()}
         targets.append({**tensors, "masks": masks[first:end], "ignore": ignore[i]})
         first = end
-    return Batch(images, padding, targets, packed.sources)
+    return Batch(images, padding, targets, packed.source_ids)
 
 
-def _empty(shape: tuple[int, ...], dtype: type[np.generic], pin: bool) -> Tensor:
+def _allocate(shape: tuple[int, ...], dtype: type[np.generic], pin: bool) -> Tensor:
     """Memory for a batch. Numpy asks the system for large pages, torch does not, and pages are half of the time."""
     if pin:
         return torch.empty(shape, dtype=torch.bool if dtype is np.bool_ else torch.float32, pin_memory=True)
     return torch.from_numpy(np.empty(shape, dtype))
 
 
-def _normalise(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
+def _normalize(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
     """Fill a canvas, [3, H, W], with an image, [h, w, 3], and zeros; by strips, which stay in the processor's cache."""
     height, width, _ = image.shape
     canvas[:, height:] = 0
     canvas[:, :height, width:] = 0
-    for top in range(0, height, _STRIP):
-        rows = slice(top, min(top + _STRIP, height))
-        map_planes(image[rows], _NORMALISED, canvas[:, rows, :width])
+    for top in range(0, height, _STRIP_ROWS):
+        rows = slice(top, min(top + _STRIP_ROWS, height))
+        apply_channel_tables(image[rows], _NORMALIZED, canvas[:, rows, :width])
 
 
-def _zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+def _shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
     """Zeros; in a reader process they lie at once in memory that its host sees, as torch's own collation has it."""
     size = math.prod(shape) * dtype.itemsize
     if not size or get_worker_info() is None:
@@ -165,7 +167,7 @@ def _zeros(*shape: int, dtype: torch.dtype) -> Tensor:
     return flat.view(shape)
 
 
-def _small(example: Example) -> dict[str, Any]:
+def _target_fields(example: Example) -> dict[str, Any]:
     """What is not of the canvas's size."""
     height, width = example.size
     x1, y1, x2, y2 = example.boxes_xyxy.astype(np.float64).T

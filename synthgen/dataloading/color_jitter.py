@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Pillow's `ImageFilter.SMOOTH`, what `ImageEnhance.Sharpness` calls blurred.
-_SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
+_SMOOTH_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
-def recolour(image: NDArray[np.uint8], steps: tuple[tuple[str, float], ...]) -> NDArray[np.uint8]:
+def apply_color_steps(image: NDArray[np.uint8], steps: tuple[tuple[str, float], ...]) -> NDArray[np.uint8]:
     """Do steps in order, each rounded down to whole levels and clipped to 0..255.
 
     Args:
@@ -29,19 +29,19 @@ def recolour(image: NDArray[np.uint8], steps: tuple[tuple[str, float], ...]) -> 
     """
     for name, amount in steps:
         if name == "add":
-            image = _mapped(image, _LEVELS + np.float32(amount))
+            image = _apply_table(image, _LEVELS + np.float32(amount))
         elif name == "multiply":
-            image = _mapped(image, _LEVELS * np.float32(amount))
+            image = _apply_table(image, _LEVELS * np.float32(amount))
         elif name == "contrast":
             grey = np.floor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() + 0.5)
-            image = _mapped(image, grey + (_LEVELS - grey) * np.float32(amount))
+            image = _apply_table(image, grey + (_LEVELS - grey) * np.float32(amount))
         elif name == "sharpen":
-            image = _sharpened(image, amount)
+            image = _sharpen(image, amount)
         elif name in ("saturate", "hue"):
             hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # H is 0..179
             channel = 1 if name == "saturate" else 0
             table = _LEVELS * np.float32(amount) if name == "saturate" else (_LEVELS + round(amount)) % 180
-            hsv[..., channel] = _mapped(np.ascontiguousarray(hsv[..., channel]), table)
+            hsv[..., channel] = _apply_table(np.ascontiguousarray(hsv[..., channel]), table)
             image = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
         else:
             raise ValueError(f"no change of colour named '{name}'")
@@ -51,19 +51,19 @@ def recolour(image: NDArray[np.uint8], steps: tuple[tuple[str, float], ...]) -> 
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
-def _mapped(levels: NDArray[np.uint8], table: NDArray[np.floating]) -> NDArray[np.uint8]:
+def _apply_table(levels: NDArray[np.uint8], table: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Each level replaced by what a table of 256 says, clipped and rounded down as the references do."""
     return np.asarray(cv2.LUT(levels, np.clip(table, 0, 255).astype(np.uint8)), np.uint8)
 
 
-def map_planes(image: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def apply_channel_tables(image: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Write to `out`, [3, H, W], what a table of each channel, [3, 256], says of the levels of an image, [H, W, 3]."""
     for plane, table, to in zip(cv2.split(image), tables, out, strict=True):
         cv2.LUT(plane, table, dst=to)
 
 
-def _sharpened(image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
-    smooth = cv2.filter2D(image, -1, _SMOOTH)
+def _sharpen(image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
+    smooth = cv2.filter2D(image, -1, _SMOOTH_KERNEL)
     blend = smooth + (image.astype(np.float32) - smooth) * np.float32(amount)
     sharp: NDArray[np.uint8] = np.clip(blend, 0, 255).astype(np.uint8)
     for edge in (np.s_[:1], np.s_[-1:], np.s_[:, :1], np.s_[:, -1:]):  # Pillow smooths no border

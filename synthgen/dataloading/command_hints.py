@@ -12,24 +12,24 @@ from pathlib import Path
 
 from synthgen import plugins
 from synthgen.dataloading.manifest import default_store
-from synthgen.dataloading.source_config import Reading
+from synthgen.dataloading.source_config import LayerSource
 from synthgen.errors import SynthgenError, did_you_mean
-from synthgen.storage.run_log import images_folder
+from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 
 #: What layers are called that datasets' own files give.
-_INGESTED = ("annotations", "human", "regions")
+_INGESTED_LAYERS = ("annotations", "human", "regions")
 
 #: Reads a file of one's own, which has no usual place and no name of its own.
-_OWN = "coco_json"
+_GENERIC_READER = "coco_json"
 
 
-def of_store(root: Path) -> str:
+def store_option(root: Path) -> str:
     """The option that names the store, with a blank before it; "" where commands look there anyway."""
     return "" if os.path.abspath(root) == os.path.abspath(default_store()) else f" --store {shlex.quote(str(root))}"  # noqa: PTH100
 
 
-def richer(store: ShardStore, source: Reading, stage: str) -> str:
+def suggest_generate_command(store: ShardStore, source: LayerSource, stage: str) -> str:
     """The command that adds masks, or captions, to the layer of a source.
 
     Args:
@@ -37,61 +37,63 @@ def richer(store: ShardStore, source: Reading, stage: str) -> str:
     """
     layer = source.parts[2]
     another = f" --layer {stage}-2" if layer == stage else ""
-    options = _dataset(store, source, ingests=False)
-    return f"`synthgen {stage} {options} --reads {layer}{another}{of_store(store.root)}`"
+    options = _dataset_options(store, source, needs_annotations=False)
+    return f"`synthgen {stage} {options} --reads {layer}{another}{store_option(store.root)}`"
 
 
-def absent(store: ShardStore, source: Reading, known: Sequence[str]) -> str:
+def describe_missing_layer(store: ShardStore, source: LayerSource, known_layers: Sequence[str]) -> str:
     """A sentence for a layer that the store does not have.
 
     Args:
-        known: those that it has.
+        known_layers: those that it has.
     """
     dataset, split, layer = source.parts
     what = f"no layer {source.shards} in {store.root}"
-    for name in known:
+    for name in known_layers:
         differ = [pair for pair in zip(source.parts, name.split("/"), strict=True) if pair[0] != pair[1]]
         if len(differ) == 1 and did_you_mean(differ[0][0], [differ[0][1]]):
             return f"{what}; did you mean '{name}'?"
     stage = next((word for word in ("captions", "masks") if word in layer), None)
-    if stage is None and layer not in _INGESTED:
-        others = [name for name in known if name.startswith(f"{dataset}/{split}/")]
+    if stage is None and layer not in _INGESTED_LAYERS:
+        others = [name for name in known_layers if name.startswith(f"{dataset}/{split}/")]
         return f"{what}; name another (of these images there are {', '.join(others) or 'none'})"
-    options = _dataset(store, source, ingests=stage is None or not store.layer(dataset, split, "annotations"))
+    options = _dataset_options(
+        store, source, needs_annotations=stage is None or not store.list_shards(dataset, split, "annotations")
+    )
     option = "" if layer == stage else f" --layer {layer}"
-    return f"{what}; make it: `synthgen {stage or 'ingest'} {options}{option}{of_store(store.root)}`"
+    return f"{what}; make it: `synthgen {stage or 'ingest'} {options}{option}{store_option(store.root)}`"
 
 
-def _dataset(store: ShardStore, source: Reading, *, ingests: bool) -> str:
+def _dataset_options(store: ShardStore, source: LayerSource, *, needs_annotations: bool) -> str:
     """The options that name a source's dataset.
 
     Args:
-        ingests: whether the dataset's own files are read; else its images alone are looked for.
+        needs_annotations: whether the dataset's own files are read; else its images alone are looked for.
     """
     name, split, layer = source.parts
-    reader = _reader(store, name, split)
-    on_shelf = reader in plugins.names("formats.readers")
-    own = name != reader or reader == _OWN
+    reader = _find_reader(store, name, split)
+    on_shelf = reader in plugins.list_plugins("formats.readers")
+    own = name != reader or reader == _GENERIC_READER
     words = ["--dataset", reader.replace("_", "-") if on_shelf else f"PACKAGE.{reader}"]
     words += ["--name", name] if own else []
     words += ["--split", split]
-    words += ["--annotations", "FILE"] if own and ingests else []
-    images = source.images or images_folder(store, name, split, layer)
-    if own or not ingests:
+    words += ["--annotations", "FILE"] if own and needs_annotations else []
+    images = source.images or find_image_folder(store, name, split, layer)
+    if own or not needs_annotations:
         words += ["--images", str(images) if images else "FOLDER"] if own or images else []
     return shlex.join(words)
 
 
-def _reader(store: ShardStore, dataset: str, split: str) -> str:
+def _find_reader(store: ShardStore, dataset: str, split: str) -> str:
     """The file on the shelf of datasets, or a stranger's, that read a dataset: by the footers of its layers."""
-    layers = [layer for layer in store.layers() if layer[0] == dataset]
+    layers = [layer for layer in store.list_layers() if layer[0] == dataset]
     for layer in sorted(layers, key=lambda layer: layer[1] != split):
         try:
-            footer = next((store.footer(shard) for shard in store.layer(*layer)), None)
+            footer = next((store.read_footer(shard) for shard in store.list_shards(*layer)), None)
         except SynthgenError:  # it is damaged, which is no matter of whoever is hinted at
             continue
         recipe = (footer or {}).get("recipe")
         reader = recipe.get("reader") if isinstance(recipe, dict) and recipe.get("stage") == "ingest" else None
         if isinstance(reader, str) and reader.isidentifier():
             return reader
-    return dataset if dataset in plugins.names("formats.readers") else _OWN
+    return dataset if dataset in plugins.list_plugins("formats.readers") else _GENERIC_READER

@@ -9,22 +9,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from synthgen.dataloading.manifest_errors import Mistake, Place, got, short
+from synthgen.dataloading.manifest_errors import Location, ManifestIssue, quote_value, truncate
 from synthgen.errors import did_you_mean
 
 #: Text encoders by name; anything with a slash is a folder. "tiny" knows no language: for tests and toys.
 TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
 
 #: Where a backbone's weights come from, if from no file.
-ORIGINS = ("pretrained", "random")
+WEIGHT_ORIGINS = ("pretrained", "random")
 
 #: The task that a captioner learns, and what a manifest says of other networks alone.
 CAPTIONING = "captioning"
-_SQUARE = "changes nothing, as a captioner sees whole images, stretched to its image_size; take it out"
-_NOT_A_CAPTIONERS = {
+_NO_EFFECT_ON_CAPTIONER = "changes nothing, as a captioner sees whole images, stretched to its image_size; take it out"
+_CAPTIONER_INCOMPATIBLE_KEYS = {
     "model": "is one network and captioner: another, and one is trained; take the other out",
-    "augment": _SQUARE,
-    "eval_size": _SQUARE,
+    "augment": _NO_EFFECT_ON_CAPTIONER,
+    "eval_size": _NO_EFFECT_ON_CAPTIONER,
 }
 
 _Count = Annotated[int, Field(ge=0)]
@@ -32,49 +32,52 @@ _Size = Annotated[int, Field(ge=1)]
 _Queries = Annotated[int, Field(ge=0, le=10_000)]
 
 
-def _milestones(value: tuple[float, ...]) -> tuple[float, ...]:
+def _check_milestones(value: tuple[float, ...]) -> tuple[float, ...]:
     if list(value) != sorted(set(value)) or any(not 0 < share < 1 for share in value):
         raise ValueError(f"should be shares of the steps, each larger than the last, in (0, 1), got {list(value)}")
     return value
 
 
-def _text_encoder(value: str, info: ValidationInfo) -> str:
-    return _named_or_path(value, TEXT_ENCODERS, "text encoder", "a folder", info)
+def _resolve_text_encoder(value: str, info: ValidationInfo) -> str:
+    return _resolve_name_or_path(value, TEXT_ENCODERS, "text encoder", "a folder", info)
 
 
-def _weights(value: str, info: ValidationInfo) -> str:
-    return _named_or_path(value, ORIGINS, "weights", "a file or a folder", info)
+def _resolve_weights(value: str, info: ValidationInfo) -> str:
+    return _resolve_name_or_path(value, WEIGHT_ORIGINS, "weights", "a file or a folder", info)
 
 
-def _file(value: str, info: ValidationInfo) -> str:
+def _resolve_file(value: str, info: ValidationInfo) -> str:
     return str(Path((info.context or {}).get("folder", ".")) / value)
 
 
-def _folder(value: str, info: ValidationInfo) -> str:
-    """As `_file`, with a slash even where there is but a name."""
+def _resolve_folder(value: str, info: ValidationInfo) -> str:
+    """As `_resolve_file`, with a slash even where there is but a name."""
     return os.path.join((info.context or {}).get("folder", "."), value)  # noqa: PTH118 - pathlib's drops "./"
 
 
-def _named_or_path(value: str, names: tuple[str, ...], what: str, else_what: str, info: ValidationInfo) -> str:
+def _resolve_name_or_path(
+    value: str, names: tuple[str, ...], what: str, path_description: str, info: ValidationInfo
+) -> str:
     """One of the names, or a path, which becomes one from here."""
     if "/" in value:
-        return _file(value, info)
+        return _resolve_file(value, info)
     if value not in names:
         raise ValueError(
-            f"no {what} named '{short(value)}' (have: {', '.join(names)}; {else_what} has a slash in its name)"
+            f"no {what} named '{truncate(value)}' (have: {', '.join(names)}; {path_description} has a slash in its "
+            "name)"
             f"{did_you_mean(value, list(names))}"
         )
     return value
 
 
-def _two(value: Any) -> Any:
+def _as_pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        said = list(value) if isinstance(value, list | tuple) else got(value)
+        said = list(value) if isinstance(value, list | tuple) else quote_value(value)
         raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {said}")
     return tuple(value)
 
 
-def _sides(value: tuple[int, int]) -> tuple[int, int]:
+def _check_sides(value: tuple[int, int]) -> tuple[int, int]:
     if value[0] > value[1]:
         raise ValueError(f"should be two numbers of pixels, the smaller first, got {list(value)}")
     return value
@@ -83,16 +86,16 @@ def _sides(value: tuple[int, int]) -> tuple[int, int]:
 _Side = Annotated[int, Field(ge=32, le=8192)]
 
 #: The shorter side, and the longer at most, in pixels.
-Sides = Annotated[tuple[_Side, _Side], BeforeValidator(_two), AfterValidator(_sides)]
+ImageSides = Annotated[tuple[_Side, _Side], BeforeValidator(_as_pair), AfterValidator(_check_sides)]
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of a manifest: typed as it is written, closed to other keys, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=False)
 
 
-class Model(Section):
+class ModelConfig(ConfigSection):
     """The network; the defaults are the paper's ablation setting, with the smallest Swin.
 
     Attributes:
@@ -111,8 +114,8 @@ class Model(Section):
     """
 
     backbone: Literal["resnet50", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"] = "swin_t"
-    backbone_weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
-    weights: Annotated[str | None, AfterValidator(lambda value, info: value and _file(value, info))] = None
+    backbone_weights: Annotated[str, AfterValidator(_resolve_weights)] = "pretrained"
+    weights: Annotated[str | None, AfterValidator(lambda value, info: value and _resolve_file(value, info))] = None
     queries: Literal["mixed", "learnable", "conditional"] = "mixed"
     learnable_queries: _Queries = 100
     conditional_queries: _Queries = 300
@@ -123,11 +126,11 @@ class Model(Section):
     decoder_layers: Annotated[int, Field(ge=1, le=100)] = 9
     levels: Literal[3, 4, 5] = 4
     encoder_feedforward: Annotated[int | None, Field(ge=32, le=65_536)] = None
-    text_encoder: Annotated[str, AfterValidator(_text_encoder)] = "clip_b"
+    text_encoder: Annotated[str, AfterValidator(_resolve_text_encoder)] = "clip_b"
     train_text_encoder: bool = False
 
     @model_validator(mode="after")
-    def _some_queries(self) -> Model:
+    def _check_queries(self) -> ModelConfig:
         if self.weights is not None and "backbone_weights" in self.model_fields_set:
             raise ValueError("weights hold the backbone's as well; take backbone_weights out")
         for kind, other in (("learnable", "conditional"), ("conditional", "learnable")):
@@ -139,8 +142,8 @@ class Model(Section):
         return self
 
 
-class Captioner(Section):
-    """What describes objects: an OFA, which is trained instead of the network of `Model`. Defaults are OFA's own.
+class CaptionerConfig(ConfigSection):
+    """What describes objects: an OFA, which is trained instead of the network of `ModelConfig`. Defaults are OFA's own.
 
     Attributes:
         size: of the published five; weights in a file say their own.
@@ -153,17 +156,17 @@ class Captioner(Section):
     """
 
     size: Literal["tiny", "medium", "base", "large", "huge"] = "base"
-    weights: Annotated[str, AfterValidator(_weights)] = "pretrained"
-    words: Annotated[str | None, AfterValidator(lambda value, info: value and _folder(value, info))] = None
+    weights: Annotated[str, AfterValidator(_resolve_weights)] = "pretrained"
+    words: Annotated[str | None, AfterValidator(lambda value, info: value and _resolve_folder(value, info))] = None
     train_words: bool = False
     image_size: Annotated[int, Field(ge=32, le=672, multiple_of=32)] = 384
     regions: Annotated[int, Field(ge=1, le=365)] = 8
     max_words: Annotated[int, Field(ge=1, le=200)] = 30
 
     @model_validator(mode="after")
-    def _weights_and_words(self) -> Captioner:
+    def _check_weights_and_words(self) -> CaptionerConfig:
         if "/" in self.weights and "size" in self.model_fields_set:
-            raise ValueError(f"weights of {short(self.weights)} say their own size; take size out")
+            raise ValueError(f"weights of {truncate(self.weights)} say their own size; take size out")
         if self.weights == "random" and self.words is None and not self.train_words:
             said = "words: FOLDER, of vocab.json and merges.txt, and train_words: true"
             raise ValueError(f"weights 'random' come without words, and know none; say {said}")
@@ -174,7 +177,7 @@ class Captioner(Section):
         return self
 
 
-class Schedule(Section):
+class ScheduleConfig(ConfigSection):
     """How long and how fast; the defaults are the paper's and Mask DINO's.
 
     Attributes:
@@ -203,7 +206,7 @@ class Schedule(Section):
     text_encoder_lr: Annotated[float, Field(ge=0)] = 2e-5
     warmup_steps: _Count = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    milestones: Annotated[tuple[float, ...], AfterValidator(_milestones)] = (0.9, 0.95)
+    milestones: Annotated[tuple[float, ...], AfterValidator(_check_milestones)] = (0.9, 0.95)
     clip: Annotated[float | None, Field(gt=0)] = 0.01
     mask_points: Annotated[int, Field(ge=16, le=2**20)] = 112 * 112
     ema: Annotated[float | None, Field(gt=0, lt=1)] = None
@@ -215,13 +218,13 @@ class Schedule(Section):
     evaluate_every: _Size | None = None
 
     @model_validator(mode="after")
-    def _warms_up_in_time(self) -> Schedule:
+    def _check_warmup(self) -> ScheduleConfig:
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} should be fewer than the steps, {self.steps}; lower it")
         return self
 
 
-class Readers(Section):
+class ReadersConfig(ConfigSection):
     """How images are read; it changes no batch.
 
     Attributes:
@@ -233,25 +236,25 @@ class Readers(Section):
     cache_mib: _Count = 0
 
 
-def of_one_kind(text: Mapping[str, Any], tasks: Mapping[Place, str]) -> Iterator[Mistake]:
+def check_captioner_consistency(document: Mapping[str, Any], tasks: Mapping[Location, str]) -> Iterator[ManifestIssue]:
     """A captioner is trained, or a network, and all that a manifest says goes with the one of them.
 
     Args:
         tasks: of its sources, by their places.
     """
-    captions = text.get("captioner") is not None
+    captions = document.get("captioner") is not None
     for at, task in tasks.items():
         if captions != (task.replace("-", "_") == CAPTIONING):
             remedy = f"name '{CAPTIONING}'" if captions else "say captioner: {}, or more of it"
-            yield Mistake((*at, "task"), f"'{task}' trains {'no' if captions else 'a'} captioner; {remedy}")
+            yield ManifestIssue((*at, "task"), f"'{task}' trains {'no' if captions else 'a'} captioner; {remedy}")
     if captions:
-        for key, what in _NOT_A_CAPTIONERS.items():
-            if key in text:
-                yield Mistake((key,), what)
-        entries = text["eval"] if isinstance(text.get("eval"), list) else []
+        for key, what in _CAPTIONER_INCOMPATIBLE_KEYS.items():
+            if key in document:
+                yield ManifestIssue((key,), what)
+        entries = document["eval"] if isinstance(document.get("eval"), list) else []
         for i, entry in enumerate(entries):
             if isinstance(entry, Mapping) and entry.get("size") is not None:
-                yield Mistake(("eval", i, "size"), _SQUARE)
-        schedule = text.get("schedule")
+                yield ManifestIssue(("eval", i, "size"), _NO_EFFECT_ON_CAPTIONER)
+        schedule = document.get("schedule")
         if isinstance(schedule, Mapping) and schedule.get("compile"):
-            yield Mistake(("schedule", "compile"), "compiles layers that a captioner does not have; take it out")
+            yield ManifestIssue(("schedule", "compile"), "compiles layers that a captioner does not have; take it out")

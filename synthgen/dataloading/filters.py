@@ -6,25 +6,25 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from synthgen.dataloading.source_config import Source
+from synthgen.dataloading.source_config import TrainSource
 from synthgen.records.sample import Annotation, Caption, Sample
 
 #: The scores of a mask that a source may ask for, in the order in which they are looked at.
-SCORES = ("predicted_iou", "stability_score", "box_iou")
+MASK_SCORES = ("predicted_iou", "stability_score", "box_iou")
 
 
-def accepted(sample: Sample, source: Source) -> tuple[Sample, Counter[str]]:
+def apply_filters(sample: Sample, source: TrainSource) -> tuple[Sample, Counter[str]]:
     """The sample without the masks and captions that its source does not want, and why they went.
 
     A mask that is refused becomes None; its annotation stays. A refused caption is none. What a person drew or wrote
     passes every score; a machine's that lacks the score asked for is refused, as nobody knows how good it is.
 
     Returns:
-        The sample, and how many were refused by reason: "mask/no_score", "mask/" and one of `SCORES`; "caption/source",
-        "caption/no_score", "caption/score", "caption/category", "caption/category_unknown" (it was asked to agree, and
-        nobody can tell), and "caption/" with one of the reasons that the source drops.
+        The sample, and how many were refused by reason: "mask/no_score", "mask/" and one of `MASK_SCORES`;
+        "caption/source", "caption/no_score", "caption/score", "caption/category", "caption/category_unknown" (it was
+        asked to agree, and nobody can tell), and "caption/" with one of the reasons that the source drops.
     """
-    limits = [(name, least) for name in SCORES if (least := getattr(source, f"min_{name}")) is not None]
+    limits = [(name, least) for name in MASK_SCORES if (least := getattr(source, f"min_{name}")) is not None]
     of_captions = (
         source.min_caption_score is not None
         or source.require_category_match
@@ -36,11 +36,11 @@ def accepted(sample: Sample, source: Source) -> tuple[Sample, Counter[str]]:
         return sample, refused
     annotations = []
     for annotation in sample.annotations:
-        if limits and (reason := _against_mask(annotation, limits)):
+        if limits and (reason := _mask_rejection_reason(annotation, limits)):
             refused[f"mask/{reason}"] += 1
             annotation = replace(annotation, segmentation=None)
         if of_captions and annotation.captions:
-            reasons = [_against_caption(caption, source) for caption in annotation.captions]
+            reasons = [_caption_rejection_reason(caption, source) for caption in annotation.captions]
             refused.update(f"caption/{reason}" for reason in reasons if reason)
             kept = tuple(c for c, reason in zip(annotation.captions, reasons, strict=True) if not reason)
             annotation = replace(annotation, captions=kept)
@@ -48,7 +48,7 @@ def accepted(sample: Sample, source: Source) -> tuple[Sample, Counter[str]]:
     return replace(sample, annotations=tuple(annotations)), refused
 
 
-def _against_mask(annotation: Annotation, limits: list[tuple[str, float]]) -> str | None:
+def _mask_rejection_reason(annotation: Annotation, limits: list[tuple[str, float]]) -> str | None:
     """Why an annotation's mask is not wanted; None = it is, or there is none."""
     if annotation.segmentation is None or annotation.mask_source == "human":
         return None
@@ -61,7 +61,7 @@ def _against_mask(annotation: Annotation, limits: list[tuple[str, float]]) -> st
     return None
 
 
-def _against_caption(caption: Caption, source: Source) -> str | None:
+def _caption_rejection_reason(caption: Caption, source: TrainSource) -> str | None:
     """Why a caption is not wanted; None = it is."""
     if source.caption_sources is not None and caption.source not in source.caption_sources:
         return "source"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from synthgen.dataloading.command_hints import richer
-from synthgen.dataloading.filters import SCORES, accepted
-from synthgen.dataloading.manifest_errors import short
-from synthgen.dataloading.source_config import Reading, Source
-from synthgen.storage.shard_store import Column, Shard, ShardStore
-from synthgen.text.left_right import mirrored
+from synthgen.dataloading.command_hints import suggest_generate_command
+from synthgen.dataloading.filters import MASK_SCORES, apply_filters
+from synthgen.dataloading.manifest_errors import truncate
+from synthgen.dataloading.source_config import LayerSource, TrainSource
+from synthgen.storage.shard_store import ColumnStats, Shard, ShardStore
+from synthgen.text.left_right import mirror_texts
 
 _ANNOTATION = "annotations.list.element"
 _CAPTION = f"{_ANNOTATION}.captions.list.element"
@@ -35,81 +35,81 @@ _COLUMNS = {
     },
 }
 _CAPTION_FILTERS = ("min_caption_score", "require_category_match", "drop_reasons", "caption_sources")
-_FILTERS = {"mask": tuple(f"min_{score}" for score in SCORES), "caption": _CAPTION_FILTERS}
+_FILTERS = {"mask": tuple(f"min_{score}" for score in MASK_SCORES), "caption": _CAPTION_FILTERS}
 
 #: Images of a shard that filters are tried on.
-_A_FEW = 64
+_PROBED_IMAGES = 64
 
 #: What tasks learn from, by their metric: without it there is nothing to learn.
-_LEARN_MASKS, _LEARN_PHRASES = {"pq", "miou", "maxf"}, {"ciou", "cider"}
-_LEARN_NAMES, _READ_NO_MASKS = {"ap", "box_ap", "pq", "miou"}, {"box_ap", "cider"}
+_METRICS_NEEDING_MASKS, _METRICS_NEEDING_PHRASES = {"pq", "miou", "maxf"}, {"ciou", "cider"}
+_METRICS_NEEDING_NAMES, _METRICS_IGNORING_MASKS = {"ap", "box_ap", "pq", "miou"}, {"box_ap", "cider"}
 
 
-class Remark(NamedTuple):
+class SourceIssue(NamedTuple):
     """Something about a source: at which of its keys, what, and whether it is a mistake or merely worth to know."""
 
     key: str
-    what: str
-    is_mistake: bool = True
+    message: str
+    is_error: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class LayerStats:
     """What is in the shards that a source takes.
 
     Attributes:
-        shards: those of them that are committed; missing: how many are not.
+        shards: those of them that are committed; num_missing_shards: how many are not.
         columns: by the names of `_COLUMNS`.
-        names: of categories, without repetition.
+        category_names: of categories, without repetition.
     """
 
     shards: tuple[Shard, ...]
-    missing: int
-    columns: dict[str, Column]
-    names: tuple[str, ...]
+    num_missing_shards: int
+    columns: dict[str, ColumnStats]
+    category_names: tuple[str, ...]
 
     def count(self, name: str) -> int:
         """How many values a column has."""
         return self.columns[name].count
 
-    def all_by_people(self, name: str) -> bool:
+    def is_all_human(self, name: str) -> bool:
         """Whether people made all that "mask_source", or "caption_source", tells of."""
-        return (self.columns[name].least, self.columns[name].most) == ("human", "human")
+        return (self.columns[name].minimum, self.columns[name].maximum) == ("human", "human")
 
-    def none_by_people(self, name: str) -> bool:
+    def has_no_human(self, name: str) -> bool:
         """Whether people surely made none."""
-        return not self.may_hold(name, "human")
+        return not self.may_contain(name, "human")
 
-    def may_hold(self, name: str, value: str) -> bool:
+    def may_contain(self, name: str, value: str) -> bool:
         """Whether a column can hold a value: it lies between the ends."""
         column = self.columns[name]
-        between: bool = column.least is not None and column.least <= value <= column.most
+        between: bool = column.minimum is not None and column.minimum <= value <= column.maximum
         return between
 
 
-def look(store: ShardStore, source: Reading) -> Holding:
+def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
     """Read the headers of the shards that a source takes.
 
     Raises:
         SynthgenError: shards of two plans, or a damaged one.
     """
-    present = store.layer(*source.parts)
-    taken = source.taken(present) if isinstance(source, Source) else present
+    present = store.list_shards(*source.parts)
+    taken = source.select_shards(present) if isinstance(source, TrainSource) else present
     planned = 0
     if present:
-        whole = [Shard(*source.parts, index, present[0].count) for index in range(present[0].count)]
-        planned = len(source.taken(whole) if isinstance(source, Source) else whole)
-    columns = dict.fromkeys(_COLUMNS, Column())
+        whole = [Shard(*source.parts, index, present[0].num_shards) for index in range(present[0].num_shards)]
+        planned = len(source.select_shards(whole) if isinstance(source, TrainSource) else whole)
+    columns = dict.fromkeys(_COLUMNS, ColumnStats())
     names: dict[str, None] = {}
     for shard in taken:
-        footer, found = store.summary(shard, list(_COLUMNS.values()))
+        footer, found = store.read_column_stats(shard, list(_COLUMNS.values()))
         names.update(dict.fromkeys(footer.get("categories", ())))
         for name, path in _COLUMNS.items():
             columns[name] += found[path]
-    return Holding(tuple(taken), planned - len(taken), columns, tuple(names))
+    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names))
 
 
-def kept(store: ShardStore, source: Source, held: Holding) -> dict[str, float]:
+def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerStats) -> dict[str, float]:
     """Which shares of "mask"s and "caption"s pass the source's filters, in a few images of three shards.
 
     {} = it has no filters, or those images have neither.
@@ -118,161 +118,173 @@ def kept(store: ShardStore, source: Source, held: Holding) -> dict[str, float]:
     kinds = {kind for kind, keys in _FILTERS.items() if not source.model_fields_set.isdisjoint(keys)}
     if not kinds:
         return {}
-    for shard in dict.fromkeys(held.shards[i * (len(held.shards) - 1) // 2] for i in range(3)):
-        for sample in islice(store.read(shard), _A_FEW):
-            for why, count in accepted(sample, source)[1].items():
+    for shard in dict.fromkeys(stats.shards[i * (len(stats.shards) - 1) // 2] for i in range(3)):
+        for sample in islice(store.read_samples(shard), _PROBED_IMAGES):
+            for why, count in apply_filters(sample, source)[1].items():
                 refused[why.partition("/")[0]] += count
             every["mask"] += sum(a.segmentation is not None for a in sample.annotations)
             every["caption"] += sum(len(a.captions) for a in sample.annotations)
     return {kind: 1 - refused[kind] / count for kind, count in every.items() if count and kind in kinds}
 
 
-def machines(source: Reading, held: Holding, metric: str) -> list[str]:
+def describe_synthetic_labels(source: LayerSource, stats: LayerStats, metric: str) -> list[str]:
     """What a source learns from, or measures by, that machines made, wholly or in part: "masks by human and sam vit_h".
 
     Args:
         metric: the task's `METRIC`.
     """
     found = []
-    if metric not in _READ_NO_MASKS and held.count("masks") and not held.all_by_people("mask_source"):
-        found.append(f"masks by {_makers(held, 'mask_source')}")
-    if metric in _LEARN_PHRASES and held.count("captions"):
-        drawn = source.caption_sources if isinstance(source, Source) else None
-        by_people = held.all_by_people("caption_source") if drawn is None else set(drawn) == {"human"}
+    if metric not in _METRICS_IGNORING_MASKS and stats.count("masks") and not stats.is_all_human("mask_source"):
+        found.append(f"masks by {_describe_label_origins(stats, 'mask_source')}")
+    if metric in _METRICS_NEEDING_PHRASES and stats.count("captions"):
+        drawn = source.caption_sources if isinstance(source, TrainSource) else None
+        by_people = stats.is_all_human("caption_source") if drawn is None else set(drawn) == {"human"}
         if not by_people:
-            found.append(f"captions by {' and '.join(drawn or ()) or _makers(held, 'caption_source')}")
+            found.append(f"captions by {' and '.join(drawn or ()) or _describe_label_origins(stats, 'caption_source')}")
     return found
 
 
-def learning(
-    store: ShardStore, source: Source, held: Holding, metric: str, siblings: Sequence[str]
-) -> Iterator[Remark]:
+def check_train_source(
+    store: ShardStore, source: TrainSource, stats: LayerStats, metric: str, sibling_layers: Sequence[str]
+) -> Iterator[SourceIssue]:
     """What stands between a source and its task, and filters that nothing, or everything, would pass.
 
     Args:
         store: where the layer is.
         metric: the task's `METRIC`.
-        siblings: layers of the same images.
+        sibling_layers: layers of the same images.
     """
-    yield from _names(source, held, metric)
-    others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
-    if not held.count("masks"):
-        if metric in _LEARN_MASKS:
-            yield Remark(
+    yield from _check_categories(source, stats, metric)
+    others = f" (of these images there are {', '.join(sibling_layers)})" if sibling_layers else ""
+    if not stats.count("masks"):
+        if metric in _METRICS_NEEDING_MASKS:
+            yield SourceIssue(
                 "task",
                 f"'{source.task}' learns from masks, and this layer has none; name one that has{others}, or draw them: "
-                f"{richer(store, source, 'masks')}",
+                f"{suggest_generate_command(store, source, 'masks')}",
             )
-        elif metric not in _READ_NO_MASKS:
-            yield Remark("task", f"without masks in this layer, '{source.task}' learns where, not which pixels", False)
-    if metric in _LEARN_PHRASES and not held.count("captions"):
-        yield Remark(
+        elif metric not in _METRICS_IGNORING_MASKS:
+            yield SourceIssue(
+                "task", f"without masks in this layer, '{source.task}' learns where, not which pixels", False
+            )
+    if metric in _METRICS_NEEDING_PHRASES and not stats.count("captions"):
+        yield SourceIssue(
             "task",
             f"'{source.task}' learns from captions, and this layer has none; name one that has{others}, or write them: "
-            f"{richer(store, source, 'captions')}",
+            f"{suggest_generate_command(store, source, 'captions')}",
         )
-    if metric == "pq" and held.columns["isthing"].least is not False:
-        yield Remark("task", f"no stuff in this layer: '{source.task}' learns things only", False)
-    yield from _mask_filters(source, held, metric)
-    yield from _caption_filters(source, held, metric)
+    if metric == "pq" and stats.columns["isthing"].minimum is not False:
+        yield SourceIssue("task", f"no stuff in this layer: '{source.task}' learns things only", False)
+    yield from _check_mask_filters(source, stats, metric)
+    yield from _check_caption_filters(source, stats, metric)
 
 
-def unmirrored(held: Holding, metric: str) -> Iterator[Remark]:
+def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
     """Names that keep every image in which they are from being mirrored."""
-    names = [name for name in held.names if metric in _LEARN_NAMES and mirrored([name]) is None]
+    names = [name for name in stats.category_names if metric in _METRICS_NEEDING_NAMES and mirror_texts([name]) is None]
     if names:
         others = f" and {len(names) - 1:,} other name{'s' * (len(names) > 2)}" if len(names) > 1 else ""
-        yield Remark(
+        yield SourceIssue(
             "shards",
-            f"no image of '{short(names[0])}'{others} is mirrored, as nobody can tell what that would mean there; "
+            f"no image of '{truncate(names[0])}'{others} is mirrored, as nobody can tell what that would mean there; "
             "rename it in the dataset, or say augment: {flip: 0}",
             False,
         )
 
 
-def measuring(source: Reading, held: Holding, metric: str, siblings: Sequence[str]) -> Iterator[Remark]:
+def check_eval_source(
+    source: LayerSource, stats: LayerStats, metric: str, sibling_layers: Sequence[str]
+) -> Iterator[SourceIssue]:
     """Why a layer is no ground truth for its task."""
-    yield from _names(source, held, metric)
-    others = f" (of these images there are {', '.join(siblings)})" if siblings else ""
+    yield from _check_categories(source, stats, metric)
+    others = f" (of these images there are {', '.join(sibling_layers)})" if sibling_layers else ""
     for what, column, wanted in (
-        ("masks", "mask_source", metric not in _READ_NO_MASKS),
-        ("captions", "caption_source", metric in _LEARN_PHRASES),
+        ("masks", "mask_source", metric not in _METRICS_IGNORING_MASKS),
+        ("captions", "caption_source", metric in _METRICS_NEEDING_PHRASES),
     ):
-        if wanted and not held.count(what):
-            yield Remark(
+        if wanted and not stats.count(what):
+            yield SourceIssue(
                 "shards", f"has no {what}, and '{source.task}' is measured by them; name a layer that has{others}"
             )
-        elif wanted and not held.all_by_people(column):
-            by = _makers(held, column)
+        elif wanted and not stats.is_all_human(column):
+            by = _describe_label_origins(stats, column)
             sentence = f"its {what} are by {by}, and ground truth is by people; name a layer that is{others}"
-            yield Remark("shards", sentence)
+            yield SourceIssue("shards", sentence)
 
 
-def _makers(held: Holding, column: str) -> str:
+def _describe_label_origins(stats: LayerStats, column: str) -> str:
     """The first and the last by name; "unknown makers", where nobody is named."""
-    known = [name for name in (held.columns[column].least, held.columns[column].most) if name is not None]
+    known = [name for name in (stats.columns[column].minimum, stats.columns[column].maximum) if name is not None]
     return " and ".join(dict.fromkeys(known)) or "unknown makers"
 
 
-def _names(source: Reading, held: Holding, metric: str) -> Iterator[Remark]:
-    if not held.count("objects"):
-        yield Remark("shards", "holds images without a single annotation; name another layer")
-    elif metric in _LEARN_NAMES and not held.columns["category"].most:
-        yield Remark("task", f"'{source.task}' tells names apart, and no object of this layer has one; try 'referring'")
+def _check_categories(source: LayerSource, stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
+    if not stats.count("objects"):
+        yield SourceIssue("shards", "holds images without a single annotation; name another layer")
+    elif metric in _METRICS_NEEDING_NAMES and not stats.columns["category"].maximum:
+        yield SourceIssue(
+            "task", f"'{source.task}' tells names apart, and no object of this layer has one; try 'referring'"
+        )
 
 
-def _mask_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
+def _check_mask_filters(source: TrainSource, stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
     """Thresholds on masks, and what weighs them."""
-    keys = [f"min_{score}" for score in SCORES if getattr(source, f"min_{score}") is not None]
+    keys = [f"min_{score}" for score in MASK_SCORES if getattr(source, f"min_{score}") is not None]
     keys += ["mask_weight"] if source.mask_weight else []
     for key in keys:
         score = str(source.mask_weight) if key == "mask_weight" else key.removeprefix("min_")
-        column, least = held.columns[score], getattr(source, key)
-        if metric in _READ_NO_MASKS or not held.count("masks"):
-            why = f"'{source.task}' reads no masks" if metric in _READ_NO_MASKS else "there are no masks here"
-            yield Remark(key, f"changes nothing, as {why}; take it out", False)
-        elif held.all_by_people("mask_source"):
-            yield Remark(key, "changes nothing, as all masks here are by people; take it out", False)
+        column, least = stats.columns[score], getattr(source, key)
+        if metric in _METRICS_IGNORING_MASKS or not stats.count("masks"):
+            why = f"'{source.task}' reads no masks" if metric in _METRICS_IGNORING_MASKS else "there are no masks here"
+            yield SourceIssue(key, f"changes nothing, as {why}; take it out", False)
+        elif stats.is_all_human("mask_source"):
+            yield SourceIssue(key, "changes nothing, as all masks here are by people; take it out", False)
         elif key == "mask_weight":
             if not column.count:
-                yield Remark(key, f"changes nothing, as masks of this layer carry no {score}", False)
+                yield SourceIssue(key, f"changes nothing, as masks of this layer carry no {score}", False)
         elif not column.count:
-            rather = [f"min_{other}" for other in reversed(SCORES) if held.count(other)]
+            rather = [f"min_{other}" for other in reversed(MASK_SCORES) if stats.count(other)]
             remedy = f"use {' or '.join(rather)}" if rather else "take it out"
-            yield Remark(key, f"masks of this layer carry no {score}; {remedy}")
-        elif column.most < least:
-            sentence = f"no mask reaches {least:g}, the best has {column.most:.3f}; lower it"
-            yield Remark(key, sentence, held.none_by_people("mask_source"))
-        elif held.none_by_people("mask_source") and column.count < held.count("masks"):
-            lacking = held.count("masks") - column.count
-            yield Remark(key, f"{lacking:,} masks carry no {score}, and will not be learned from", False)
+            yield SourceIssue(key, f"masks of this layer carry no {score}; {remedy}")
+        elif column.maximum < least:
+            sentence = f"no mask reaches {least:g}, the best has {column.maximum:.3f}; lower it"
+            yield SourceIssue(key, sentence, stats.has_no_human("mask_source"))
+        elif stats.has_no_human("mask_source") and column.count < stats.count("masks"):
+            lacking = stats.count("masks") - column.count
+            yield SourceIssue(key, f"{lacking:,} masks carry no {score}, and will not be learned from", False)
 
 
-def _caption_filters(source: Source, held: Holding, metric: str) -> Iterator[Remark]:
+def _check_caption_filters(source: TrainSource, stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
     """Filters on captions."""
-    if metric not in _LEARN_PHRASES or not held.count("captions"):
+    if metric not in _METRICS_NEEDING_PHRASES or not stats.count("captions"):
         for key in _CAPTION_FILTERS:
-            if metric not in _LEARN_PHRASES and getattr(source, key) not in (None, False, ()):
-                yield Remark(key, f"changes nothing, as '{source.task}' reads no captions; take it out", False)
+            if metric not in _METRICS_NEEDING_PHRASES and getattr(source, key) not in (None, False, ()):
+                yield SourceIssue(key, f"changes nothing, as '{source.task}' reads no captions; take it out", False)
         return
-    by_people = held.all_by_people("caption_source")
+    by_people = stats.is_all_human("caption_source")
     if (least := source.min_caption_score) is not None:
-        score = held.columns["caption_score"]
+        score = stats.columns["caption_score"]
         if by_people:
-            yield Remark("min_caption_score", "changes nothing, as all captions here are by people; take it out", False)
+            yield SourceIssue(
+                "min_caption_score", "changes nothing, as all captions here are by people; take it out", False
+            )
         elif not score.count:
-            yield Remark("min_caption_score", "captions of this layer carry no score; use drop_reasons, or take it out")
-        elif score.most < least:
-            sentence = f"no caption reaches {least:g}, the best has {score.most:.3f}; lower it"
-            yield Remark("min_caption_score", sentence, held.none_by_people("caption_source"))
-    if source.require_category_match and not held.count("category_match"):
+            yield SourceIssue(
+                "min_caption_score", "captions of this layer carry no score; use drop_reasons, or take it out"
+            )
+        elif score.maximum < least:
+            sentence = f"no caption reaches {least:g}, the best has {score.maximum:.3f}; lower it"
+            yield SourceIssue("min_caption_score", sentence, stats.has_no_human("caption_source"))
+    if source.require_category_match and not stats.count("category_match"):
         what = "changes nothing, as captions by people pass" if by_people else "no caption of this layer was checked"
-        yield Remark("require_category_match", f"{what}; take it out", not by_people)
-    if source.drop_reasons and not held.count("reasons"):
-        yield Remark("drop_reasons", "changes nothing, as no caption of this layer has a reason; take it out", False)
+        yield SourceIssue("require_category_match", f"{what}; take it out", not by_people)
+    if source.drop_reasons and not stats.count("reasons"):
+        yield SourceIssue(
+            "drop_reasons", "changes nothing, as no caption of this layer has a reason; take it out", False
+        )
     wanted = source.caption_sources or ()
-    ends = dict.fromkeys((str(held.columns["caption_source"].least), str(held.columns["caption_source"].most)))
-    lost = [name for name in wanted if not held.may_hold("caption_source", name)]
+    ends = dict.fromkeys((str(stats.columns["caption_source"].minimum), str(stats.columns["caption_source"].maximum)))
+    lost = [name for name in wanted if not stats.may_contain("caption_source", name)]
     if lost:
         sentence = f"no captions by {', '.join(lost)} in this layer, but by {' and '.join(ends)}; name these"
-        yield Remark("caption_sources", sentence, len(lost) == len(wanted))
+        yield SourceIssue("caption_sources", sentence, len(lost) == len(wanted))

@@ -17,11 +17,26 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, ValidationError
 
 from synthgen import plugins
-from synthgen.dataloading.augment import Augment
-from synthgen.dataloading.config import Captioner, Model, Readers, Schedule, Section, Sides, of_one_kind
-from synthgen.dataloading.manifest_errors import Mistake, Place, told, worded
-from synthgen.dataloading.source_config import SHELF, UNKNOWN, EvalSource, FromHere, Reading, Source
-from synthgen.dataloading.yaml_loader import read, take_twice
+from synthgen.dataloading.augment import AugmentConfig
+from synthgen.dataloading.config import (
+    CaptionerConfig,
+    ConfigSection,
+    ImageSides,
+    ModelConfig,
+    ReadersConfig,
+    ScheduleConfig,
+    check_captioner_consistency,
+)
+from synthgen.dataloading.manifest_errors import Location, ManifestIssue, explain_validation_error, make_manifest_error
+from synthgen.dataloading.source_config import (
+    TASKS_PACKAGE,
+    UNKNOWN_TASK,
+    EvalSource,
+    LayerSource,
+    ManifestPath,
+    TrainSource,
+)
+from synthgen.dataloading.yaml_loader import load_yaml, pop_duplicate_keys
 from synthgen.errors import SynthgenError
 
 
@@ -30,7 +45,7 @@ def default_store() -> Path:
     return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
 
 
-class Manifest(Section):
+class Manifest(ConfigSection):
     """A run. See the sections.
 
     Attributes:
@@ -43,58 +58,60 @@ class Manifest(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    store: Annotated[FromHere, Field(default_factory=default_store)]
-    mixture: tuple[Source, ...] = ()
-    exclude: tuple[FromHere, ...] = ()
+    store: Annotated[ManifestPath, Field(default_factory=default_store)]
+    mixture: tuple[TrainSource, ...] = ()
+    exclude: tuple[ManifestPath, ...] = ()
     eval: tuple[EvalSource, ...] = ()
-    augment: Augment = Augment()
-    model: Model = Model()
-    eval_size: Sides = (800, 1333)
-    captioner: Captioner | None = None
-    schedule: Schedule = Schedule()
-    readers: Readers = Readers()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    eval_size: ImageSides = (800, 1333)
+    captioner: CaptionerConfig | None = None
+    schedule: ScheduleConfig = ScheduleConfig()
+    readers: ReadersConfig = ReadersConfig()
 
 
 #: The sections by the first part of a place in them; () is the manifest itself.
 _SECTIONS: dict[str, type[Any]] = {
     "": Manifest,
-    "mixture": Source,
+    "mixture": TrainSource,
     "eval": EvalSource,
-    "augment": Augment,
-    "model": Model,
-    "captioner": Captioner,
-    "schedule": Schedule,
-    "readers": Readers,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "captioner": CaptionerConfig,
+    "schedule": ScheduleConfig,
+    "readers": ReadersConfig,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ManifestDraft:
     """A manifest that may have mistakes, and what is sound in it, so that the rest can be looked at all the same.
 
     Attributes:
-        mistakes: all that can be seen without the store.
+        errors: all that can be seen without the store.
         store: None = it is one of the mistakes.
         mixture, eval, exclude: by their place in the manifest.
         manifest: None = there are mistakes.
     """
 
     path: Path
-    mistakes: tuple[Mistake, ...]
+    errors: tuple[ManifestIssue, ...]
     store: Path | None
-    mixture: Mapping[int, Source]
+    mixture: Mapping[int, TrainSource]
     eval: Mapping[int, EvalSource]
     exclude: Mapping[int, Path]
     manifest: Manifest | None
 
-    def error(self, more: Sequence[Mistake] = ()) -> SynthgenError:
-        """All mistakes, `more` among them, as one error."""
-        return told(
-            self.path, [*self.mistakes, *more], [key for section in _SECTIONS.values() for key in _keys(section)]
+    def to_exception(self, more_errors: Sequence[ManifestIssue] = ()) -> SynthgenError:
+        """All mistakes, `more_errors` among them, as one error."""
+        return make_manifest_error(
+            self.path,
+            [*self.errors, *more_errors],
+            [key for section in _SECTIONS.values() for key in _section_keys(section)],
         )
 
 
-def load(path: Path, *, store: Path | None = None) -> Manifest:
+def load_manifest(path: Path, *, store: Path | None = None) -> Manifest:
     """Read a manifest; its paths become those from here.
 
     Args:
@@ -103,57 +120,57 @@ def load(path: Path, *, store: Path | None = None) -> Manifest:
     Raises:
         SynthgenError: all mistakes that can be seen without the store, a line each, with place and remedy.
     """
-    found = draft(path, store=store)
+    found = load_draft(path, store=store)
     if found.manifest is None:
-        raise found.error()
+        raise found.to_exception()
     return found.manifest
 
 
-def draft(path: Path, *, store: Path | None = None) -> Draft:
-    """Read a manifest as far as it goes; see `load`.
+def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
+    """Read a manifest as far as it goes; see `load_manifest`.
 
     Raises:
         SynthgenError: there is no such file, or it is no YAML.
     """
-    text = read(path)
+    text = load_yaml(path)
     context = {"folder": path.parent}
-    mistakes = list(take_twice(text, ()))
-    said = {mistake.at for mistake in mistakes}
-    manifest, errors = _validated(Manifest, text, context)
-    mistakes += [mistake for error in errors if tuple(error["loc"]) not in said for mistake in _worded(error)]
-    bad = {mistake.at for mistake in mistakes}
+    mistakes = list(pop_duplicate_keys(text, ()))
+    said = {mistake.location for mistake in mistakes}
+    manifest, errors = _validate(Manifest, text, context)
+    mistakes += [mistake for error in errors if tuple(error["loc"]) not in said for mistake in _explain_error(error)]
+    bad = {mistake.location for mistake in mistakes}
     for key in _SECTIONS.keys() & text.keys() & {at[0] for at in bad if len(at) > 1}:
         if isinstance(text[key], dict):  # what its keys say of each other, without those that are mistakes
             rest = {k: v for k, v in text[key].items() if not any(at[:2] == (key, k) for at in bad)}
-            _, errors = _validated(Manifest, {"name": "rest", key: rest}, context)
+            _, errors = _validate(Manifest, {"name": "rest", key: rest}, context)
             wrong = [str(at[1]) for at in bad if at[0] == key and len(at) > 1]  # nobody knows what these were to be
-            more = [mistake for error in errors for mistake in _worded(error)]
-            mistakes += [m for m in more if not any(re.search(rf"\b{re.escape(k)}\b", m.what) for k in wrong)]
-    mixture = dict(_sound("mixture", Source, text, bad, context))
-    evals = dict(_sound("eval", EvalSource, text, bad, context))
+            more = [mistake for error in errors for mistake in _explain_error(error)]
+            mistakes += [m for m in more if not any(re.search(rf"\b{re.escape(k)}\b", m.message) for k in wrong)]
+    mixture = dict(_valid_sources("mixture", TrainSource, text, bad, context))
+    evals = dict(_valid_sources("eval", EvalSource, text, bad, context))
     lists = text["exclude"] if isinstance(text.get("exclude"), list) else []
     exclude = {i: path.parent / one for i, one in enumerate(lists) if isinstance(one, str) and one}
     tasks = {(key, i): one.task for key, own in (("mixture", mixture), ("eval", evals)) for i, one in own.items()}
     mistakes += [
-        *_repeated("mixture", mixture, bad),
-        *_repeated("eval", evals, bad),
-        *_repeated("exclude", exclude, bad),
-        *of_one_kind(text, {at: task for at, task in tasks.items() if task != UNKNOWN}),
+        *_find_duplicates("mixture", mixture, bad),
+        *_find_duplicates("eval", evals, bad),
+        *_find_duplicates("exclude", exclude, bad),
+        *check_captioner_consistency(text, {at: task for at, task in tasks.items() if task != UNKNOWN_TASK}),
     ]
     if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
-        mistakes.append(Mistake((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
+        mistakes.append(ManifestIssue((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
     root = store
     if root is None and ("store",) not in bad:
         root = path.parent / text["store"] if "store" in text else default_store()
     if manifest is not None:
         manifest = None if mistakes else manifest.model_copy(update={"store": root})
-    return Draft(path, tuple(mistakes), root, mixture, evals, exclude, manifest)
+    return ManifestDraft(path, tuple(mistakes), root, mixture, evals, exclude, manifest)
 
 
-_T = TypeVar("_T", bound=Section)
+_T = TypeVar("_T", bound=ConfigSection)
 
 
-def _validated(kind: type[_T], content: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[_T | None, list[Any]]:
+def _validate(kind: type[_T], content: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[_T | None, list[Any]]:
     """A section, or what pydantic has against it; by way of JSON, whose lists are tuples where types are strict."""
     try:
         return kind.model_validate_json(json.dumps(content), context=dict(context)), []
@@ -161,39 +178,41 @@ def _validated(kind: type[_T], content: Mapping[str, Any], context: Mapping[str,
         return None, list(why.errors(include_url=False))
 
 
-def _worded(error: Mapping[str, Any]) -> Iterator[Mistake]:
+def _explain_error(error: Mapping[str, Any]) -> Iterator[ManifestIssue]:
     at = error["loc"]
     inside = at and (len(at) > 1 or error["type"] == "value_error")
-    return worded(error, _keys(_SECTIONS.get(at[0], Manifest) if inside else Manifest))
+    return explain_validation_error(error, _section_keys(_SECTIONS.get(at[0], Manifest) if inside else Manifest))
 
 
-def _keys(section: type[Any]) -> list[str]:
-    return [f.name for f in fields(section)] if section is Augment else list(section.model_fields)
+def _section_keys(section: type[Any]) -> list[str]:
+    return [f.name for f in fields(section)] if section is AugmentConfig else list(section.model_fields)
 
 
-def _sound(
-    key: str, kind: type[_T], text: Mapping[str, Any], bad: set[Place], context: Mapping[str, Any]
+def _valid_sources(
+    key: str, kind: type[_T], document: Mapping[str, Any], bad_locations: set[Location], context: Mapping[str, Any]
 ) -> Iterator[tuple[int, _T]]:
     """The sources of a list that can be looked at further, without those of their keys that are mistakes."""
-    entries = text.get(key)
+    entries = document.get(key)
     for i, entry in enumerate(entries if isinstance(entries, list) else ()):
         if isinstance(entry, dict):
-            rest = {k: v for k, v in entry.items() if not any(at[:3] == (key, i, k) for at in bad)}
+            rest = {k: v for k, v in entry.items() if not any(at[:3] == (key, i, k) for at in bad_locations)}
             lacks_task = "task" not in rest
-            source, _ = _validated(kind, {**rest, "task": plugins.names(SHELF)[0]} if lacks_task else rest, context)
+            source, _ = _validate(
+                kind, {**rest, "task": plugins.list_plugins(TASKS_PACKAGE)[0]} if lacks_task else rest, context
+            )
             if source is not None:
-                yield i, source.model_copy(update={"task": UNKNOWN}) if lacks_task else source
+                yield i, source.model_copy(update={"task": UNKNOWN_TASK}) if lacks_task else source
 
 
-def _repeated(key: str, entries: Mapping[int, Any], bad: set[Place]) -> Iterator[Mistake]:
+def _find_duplicates(key: str, entries: Mapping[int, Any], bad_locations: set[Location]) -> Iterator[ManifestIssue]:
     """Entries that say what an earlier one says, whatever their ratio; of those that are sound."""
     first: dict[Any, int] = {}
     for i, entry in entries.items():
-        if any(at[:2] == (key, i) for at in bad):
+        if any(at[:2] == (key, i) for at in bad_locations):
             continue
-        if isinstance(entry, Reading):
-            same = {"ratio": 1.0} if isinstance(entry, Source) else {"size": None}
+        if isinstance(entry, LayerSource):
+            same = {"ratio": 1.0} if isinstance(entry, TrainSource) else {"size": None}
             entry = entry.model_copy(update={"images": None, **same})
         if (other := first.setdefault(entry, i)) != i:
             remedy = "raise the ratio there instead" if key == "mixture" else "take it out"
-            yield Mistake((key, i), f"the same as {key}.{other}; {remedy}")
+            yield ManifestIssue((key, i), f"the same as {key}.{other}; {remedy}")

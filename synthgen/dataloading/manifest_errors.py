@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthgen.errors import SeveralErrors, SynthgenError, did_you_mean
+from synthgen.errors import MultipleErrors, SynthgenError, did_you_mean
 
 #: A mistake's place: ("mixture", 1, "task").
-Place = tuple[str | int, ...]
+Location = tuple[str | int, ...]
 
 #: Mistakes that are told one by one; the rest are counted.
-MOST = 100
+MAX_LISTED = 100
 
 #: What other trainers call our keys.
-_ALSO = {
+_KEY_ALIASES = {
     **dict.fromkeys(("weight", "sampling_ratio", "probability"), "ratio"),
     **dict.fromkeys(("dataset", "layer", "path", "source", "name"), "shards"),
     **dict.fromkeys(("learning_rate", "base_lr"), "lr"),
@@ -31,7 +31,7 @@ _ALSO = {
 }
 
 #: What a value should have been, by pydantic's word for what it is not.
-_SHOULD_BE = {
+_EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
@@ -54,67 +54,67 @@ _BOUNDS = {
 }
 
 
-class Mistake(NamedTuple):
-    """What is wrong, and the remedy, in one sentence; `at` is where in the manifest."""
+class ManifestIssue(NamedTuple):
+    """What is wrong, and the remedy, in one sentence; `location` is where in the manifest."""
 
-    at: Place
-    what: str
+    location: Location
+    message: str
 
     def __str__(self) -> str:
-        return f"{dotted(self.at) or 'manifest'}: {self.what}"
+        return f"{format_location(self.location) or 'manifest'}: {self.message}"
 
 
-def dotted(at: Place) -> str:
+def format_location(location: Location) -> str:
     """ "mixture.1.task"."""
-    return ".".join(map(str, at))
+    return ".".join(map(str, location))
 
 
-def told(path: Path, mistakes: Iterable[Mistake], order: Iterable[str]) -> SynthgenError:
-    """The error that tells all mistakes of a manifest, in the `order` of its keys, each once."""
-    ranks = {name: rank for rank, name in reversed(list(enumerate(order)))}
+def make_manifest_error(path: Path, issues: Iterable[ManifestIssue], key_order: Iterable[str]) -> SynthgenError:
+    """The error that tells all mistakes of a manifest, in the `key_order` of its keys, each once."""
+    ranks = {name: rank for rank, name in reversed(list(enumerate(key_order)))}
     known = sorted(
-        dict.fromkeys(mistakes),
+        dict.fromkeys(issues),
         key=lambda mistake: [
-            (part, "") if isinstance(part, int) else (ranks.get(part, len(ranks)), part) for part in mistake.at
+            (part, "") if isinstance(part, int) else (ranks.get(part, len(ranks)), part) for part in mistake.location
         ],
     )
-    sentences = [str(mistake) for mistake in known[:MOST]]
-    if len(known) > MOST:
-        sentences.append(f"... and {len(known) - MOST:,} more")
-    return SeveralErrors(f"{path} has {f'{len(known):,} mistakes' if len(known) > 1 else 'a mistake'}", sentences)
+    sentences = [str(mistake) for mistake in known[:MAX_LISTED]]
+    if len(known) > MAX_LISTED:
+        sentences.append(f"... and {len(known) - MAX_LISTED:,} more")
+    return MultipleErrors(f"{path} has {f'{len(known):,} mistakes' if len(known) > 1 else 'a mistake'}", sentences)
 
 
-def worded(error: Mapping[str, Any], known: Sequence[str]) -> Iterator[Mistake]:
+def explain_validation_error(error: Mapping[str, Any], known_keys: Sequence[str]) -> Iterator[ManifestIssue]:
     """One error of pydantic's in the house's words.
 
     Args:
         error: of its `ValidationError.errors()`.
-        known: the keys that the section has in which it happened.
+        known_keys: the keys that the section has in which it happened.
     """
     at, kind, value, facts = tuple(error["loc"]), error["type"], error.get("input"), error.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        yield Mistake(at, _no_such_key(str(at[-1]), known))
+        yield ManifestIssue(at, _explain_unknown_key(str(at[-1]), known_keys))
     elif kind == "missing":
-        yield Mistake(at, "is missing; add it")
+        yield ManifestIssue(at, "is missing; add it")
     elif kind == "value_error":
-        yield from _own(at, str(facts["error"]), known)
+        yield from _explain_value_error(at, str(facts["error"]), known_keys)
     elif kind in _BOUNDS:
         fact, words = _BOUNDS[kind]
-        yield Mistake(at, f"should be {words} {facts[fact]:,g}, got {got(value)}")
+        yield ManifestIssue(at, f"should be {words} {facts[fact]:,g}, got {quote_value(value)}")
     elif kind == "literal_error":
         choice = re.findall(r"'([^']*)'", str(facts["expected"]))
         close = did_you_mean(value, choice) if isinstance(value, str) else ""
-        yield Mistake(at, f"should be {', '.join(choice[:-1])} or {choice[-1]}, got {got(value)}{close}")
+        yield ManifestIssue(at, f"should be {', '.join(choice[:-1])} or {choice[-1]}, got {quote_value(value)}{close}")
     elif kind in ("too_short", "too_long"):
         bound = f"at least {facts.get('min_length')}" if kind == "too_short" else f"at most {facts.get('max_length')}"
-        yield Mistake(at, f"should have {bound} values, got {facts.get('actual_length')}")
-    elif kind in _SHOULD_BE:
-        yield Mistake(at, f"should be {_SHOULD_BE[kind]}, got {got(value)}")
+        yield ManifestIssue(at, f"should have {bound} values, got {facts.get('actual_length')}")
+    elif kind in _EXPECTED:
+        yield ManifestIssue(at, f"should be {_EXPECTED[kind]}, got {quote_value(value)}")
     else:
-        yield Mistake(at, f"{error['msg']}, got {got(value)}")
+        yield ManifestIssue(at, f"{error['msg']}, got {quote_value(value)}")
 
 
-def got(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value as a sentence quotes it: short."""
     if value is None:
         return "nothing"
@@ -122,27 +122,33 @@ def got(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple | dict):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return f"'{short(value)}'" if isinstance(value, str) else short(str(value))
+    return f"'{truncate(value)}'" if isinstance(value, str) else truncate(str(value))
 
 
-def short(text: str) -> str:
+def truncate(text: str) -> str:
     """At most 80 letters of a text that may be anything."""
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def have(known: Sequence[str]) -> str:
+def list_choices(choices: Sequence[str]) -> str:
     """What a sentence ends with where nothing was close."""
-    return f" (have: {', '.join(known)})"
+    return f" (have: {', '.join(choices)})"
 
 
-def _no_such_key(key: str, known: Sequence[str]) -> str:
-    if _ALSO.get(key) in known:
-        return f"no such key; did you mean '{_ALSO[key]}'?"
-    return f"no such key{did_you_mean(key, list(known)) or f'; take it out{have(known)}'}"
+def _explain_unknown_key(key: str, known_keys: Sequence[str]) -> str:
+    if _KEY_ALIASES.get(key) in known_keys:
+        return f"no such key; did you mean '{_KEY_ALIASES[key]}'?"
+    return f"no such key{did_you_mean(key, list(known_keys)) or f'; take it out{list_choices(known_keys)}'}"
 
 
-def _own(at: Place, what: str, known: Sequence[str]) -> Iterator[Mistake]:
+def _explain_value_error(location: Location, message: str, known_keys: Sequence[str]) -> Iterator[ManifestIssue]:
     """What a section says of itself; of several sentences, each at the key that it begins with."""
-    for sentence in what.split("; ") if all(part.split(" ")[0] in known for part in what.split("; ")) else [what]:
+    for sentence in (
+        message.split("; ") if all(part.split(" ")[0] in known_keys for part in message.split("; ")) else [message]
+    ):
         key, _, rest = sentence.partition(" ")
-        yield Mistake((*at, key), rest) if key in known and rest.startswith("should") else Mistake(at, sentence)
+        yield (
+            ManifestIssue((*location, key), rest)
+            if key in known_keys and rest.startswith("should")
+            else ManifestIssue(location, sentence)
+        )

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from synthgen.errors import printable
+from synthgen.errors import escape_control_chars
 
 #: Of images that could not be used, so many are named for each source.
-NAMED = 20
+MAX_NAMED_FAILURES = 20
 
 #: What is counted of the images that became part of a batch:
-COUNTED = {
+COUNTERS = {
     "images": "images",
     "objects": "objects, regions or phrases in them, as far as they are in view",
     "masks": "those with a mask to learn from",
@@ -22,7 +22,7 @@ COUNTED = {
 }
 
 #: Images that were passed over: "skipped/error" and so on.
-SKIPPED = {
+SKIP_REASONS = {
     "error": "have an error in their layer",
     "excluded": "are on a list of `exclude:`",
     "nothing": "hold nothing that the task learns",
@@ -31,68 +31,69 @@ SKIPPED = {
 }
 
 
-class Seen:
-    """Counts by source. A reader counts, and `take`s what came since the last batch; the main process `add`s that up.
+class SampleStats:
+    """Counts by source. A reader counts, and `pop_state`s what came since the last batch; the main process
+    `merge_state`s that up.
 
-    Keys are those of `COUNTED`, "skipped/" and one of `SKIPPED`, and those of `thresholds.accepted`: "mask/REASON" and
-    "caption/REASON" for what was refused of the images that were seen.
+    Keys are those of `COUNTERS`, "skipped/" and one of `SKIP_REASONS`, and those of `thresholds.accepted`:
+    "mask/REASON" and "caption/REASON" for what was refused of the images that were seen.
 
     Attributes:
-        sources: what each source is called.
+        source_names: what each source is called.
         counts: for each of them.
-        names: for each of them, the first images that could not be read or were broken, with the reason.
+        failures: for each of them, the first images that could not be read or were broken, with the reason.
     """
 
-    def __init__(self, sources: Sequence[str]) -> None:
-        self.sources = tuple(sources)
-        self.counts: list[Counter[str]] = [Counter() for _ in sources]
-        self.names: list[list[str]] = [[] for _ in sources]
-        self._told = [0] * len(self.sources)
+    def __init__(self, source_names: Sequence[str]) -> None:
+        self.source_names = tuple(source_names)
+        self.counts: list[Counter[str]] = [Counter() for _ in source_names]
+        self.failures: list[list[str]] = [[] for _ in source_names]
+        self._num_failures = [0] * len(self.source_names)
 
-    def count(self, source: int, more: Mapping[str, int]) -> None:
+    def count(self, source_id: int, counts: Mapping[str, int]) -> None:
         """Add to the counts of a source."""
-        self.counts[source].update(more)
+        self.counts[source_id].update(counts)
 
-    def name(self, source: int, name: str) -> None:
+    def record_failure(self, source_id: int, message: str) -> None:
         """Name an image that could not be used, unless enough are named."""
-        if self._told[source] < NAMED:
-            self._told[source] += 1
-            self.names[source].append(printable(name)[:300])
+        if self._num_failures[source_id] < MAX_NAMED_FAILURES:
+            self._num_failures[source_id] += 1
+            self.failures[source_id].append(escape_control_chars(message)[:300])
 
-    def take(self) -> dict[str, Any]:
-        """What was counted since the last `take`: `state`, which it empties."""
-        taken = self.state()
-        for count, names in zip(self.counts, self.names, strict=True):
+    def pop_state(self) -> dict[str, Any]:
+        """What was counted since the last `pop_state`: `state_dict`, which it empties."""
+        taken = self.state_dict()
+        for count, names in zip(self.counts, self.failures, strict=True):
             count.clear()
             names.clear()
         return taken
 
-    def add(self, taken: Mapping[str, Any]) -> None:
-        """Add what a reader took, or an earlier `state`."""
-        for i, (more, names) in enumerate(zip(taken["counts"], taken["names"], strict=True)):
+    def merge_state(self, state: Mapping[str, Any]) -> None:
+        """Add what a reader took, or an earlier `state_dict`."""
+        for i, (more, names) in enumerate(zip(state["counts"], state["names"], strict=True)):
             self.count(i, more)
             for name in names:
-                self.name(i, name)
+                self.record_failure(i, name)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All of it, as plain JSON."""
         return {
             "counts": [dict(sorted((+count).items())) for count in self.counts],
-            "names": [list(names) for names in self.names],
+            "names": [list(names) for names in self.failures],
         }
 
-    def lines(self) -> list[str]:
+    def format_table(self) -> list[str]:
         """A table for people: a line a source, and below it what was refused and passed over, and why."""
         total = sum(count["images"] for count in self.counts)
-        width = max(map(len, self.sources), default=0)
-        lines = [f"{'what the model saw':<{width}}    share" + "".join(f"{key:>12}" for key in COUNTED)]
-        for source, count, names in zip(self.sources, self.counts, self.names, strict=True):
+        width = max(map(len, self.source_names), default=0)
+        lines = [f"{'what the model saw':<{width}}    share" + "".join(f"{key:>12}" for key in COUNTERS)]
+        for source, count, names in zip(self.source_names, self.counts, self.failures, strict=True):
             share = f"{100 * count['images'] / max(total, 1):6.2f} %"
-            lines.append(f"{source:<{width}} {share}" + "".join(f"{count[key]:>12,}" for key in COUNTED))
+            lines.append(f"{source:<{width}} {share}" + "".join(f"{count[key]:>12,}" for key in COUNTERS))
             for kind, words in (("mask", "masks refused"), ("caption", "captions refused"), ("skipped", "passed over")):
                 reasons = {key.partition("/")[2]: n for key, n in sorted(count.items()) if key.startswith(f"{kind}/")}
                 if reasons:
-                    told = ", ".join(f"{n:,} {SKIPPED.get(reason, reason)}" for reason, n in reasons.items())
+                    told = ", ".join(f"{n:,} {SKIP_REASONS.get(reason, reason)}" for reason, n in reasons.items())
                     lines.append(f"  {words}: {told}")
             lines += [f"    {name}" for name in names]
             unnamed = count["skipped/unreadable"] + count["skipped/broken"] - len(names)

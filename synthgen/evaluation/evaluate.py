@@ -13,64 +13,70 @@ import numpy as np
 import torch
 
 from synthgen.checkpoints import captioner
-from synthgen.checkpoints.build_network import is_names
-from synthgen.checkpoints.checkpoint import NO_MASKS, load_network, sides
+from synthgen.checkpoints.build_network import has_category_names
+from synthgen.checkpoints.checkpoint import NO_MASKS_WARNING, load_network, resolve_sides
 from synthgen.dataloading.collate import Batch
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.dataloading.row_stream import Taken, take
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.row_stream import SourceIndex, build_source_index
 from synthgen.dataloading.tasks import Target
-from synthgen.distributed import Ranks, together
+from synthgen.distributed import DistributedContext, join_process_group
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import captioner_evaluator, postprocess, results
-from synthgen.evaluation.evaluator import measure, metric_of
-from synthgen.evaluation.metrics import Asked, Compared, Metric
-from synthgen.evaluation.results import Measured
+from synthgen.evaluation.evaluator import evaluate_layer, load_metric
+from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric
+from synthgen.evaluation.results import EvalResult
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.progress import NoProgress, OpenProgress
-from synthgen.records.rle_ops import is_empty
+from synthgen.records.rle_ops import is_empty_rle
 from synthgen.records.sample import Sample
-from synthgen.storage.atomic import try_to_write
+from synthgen.storage.atomic import check_writable
 from synthgen.storage.shard_store import ShardStore
 
 log = logging.getLogger(__name__)
 
-_ANNOTATION = "annotations.list.element"
+_ANNOTATION_COLUMN = "annotations.list.element"
 
 
-def evaluate(
+def evaluate_network(
     network: MQFormer,
     manifest: Manifest,
     *,
     device: torch.device,
-    workers: int = 0,
+    num_workers: int = 0,
     batch_size: int = 1,
     short: int | None = None,
     long: int | None = None,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     precision: str = "fp32",
-    bar: OpenProgress = NoProgress,
-) -> list[Measured]:
+    progress: OpenProgress = NoProgress,
+) -> list[EvalResult]:
     """Measure a network on each layer of the manifest's `eval`.
 
     Args:
         short, long: sides of what the network sees; None = the manifest's `eval_size`, and if both are, what a layer
             says of itself by `size`. Predictions are measured in the frame of the image's file.
-        rank, world: which process this is, of how many: each measures a part, and all of them return the whole.
+        rank, world_size: which process this is, of how many: each measures a part, and all of them return the whole.
         precision: fp32 or bf16, of activations.
 
     Raises:
         SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
     """
-    here, was_training = Ranks(rank, world, device), network.training
-    said = None if short is None and long is None else sides(short, long, manifest.eval_size)
+    here, was_training = DistributedContext(rank, world_size, device), network.training
+    said = None if short is None and long is None else resolve_sides(short, long, manifest.eval_size)
     sizes = [said or one.size or manifest.eval_size for one in manifest.eval]
-    reading = {"batch_size": batch_size, "workers": workers}
+    reading = {"batch_size": batch_size, "num_workers": num_workers}
     network.eval()
     try:
         return [
-            _measured(
-                network, manifest, i, here, {**reading, "short": size[0], "long": size[1]}, precision=precision, bar=bar
+            _evaluate_layer(
+                network,
+                manifest,
+                i,
+                here,
+                {**reading, "short_side": size[0], "long_side": size[1]},
+                precision=precision,
+                progress=progress,
             )
             for i, size in enumerate(sizes)
         ]
@@ -78,24 +84,24 @@ def evaluate(
         network.train(was_training)
 
 
-def run(
-    checkpoint: Path,
-    manifest: Path,
+def evaluate_checkpoint(
+    checkpoint_path: Path,
+    manifest_path: Path,
     *,
     out: Path | None = None,
     store: Path | None = None,
     text_encoder: str | None = None,
     device: str = "auto",
-    bar: OpenProgress = NoProgress,
+    progress: OpenProgress = NoProgress,
     **options: Any,
-) -> tuple[list[Measured], Path | None]:
+) -> tuple[list[EvalResult], Path | None]:
     """Measure a checkpoint, and write what came of it as JSON.
 
     Args:
         out: the file; None = beside the checkpoint, named after both.
         text_encoder: instead of the one that the checkpoint names.
         device: as `ranks.together` takes it.
-        options: of `evaluate`; of a captioner's, `workers` and `precision`.
+        options: of `evaluate_network`; of a captioner's, `workers` and `precision`.
 
     Returns:
         What was measured, and the file; None in all processes but the first.
@@ -103,76 +109,106 @@ def run(
     Raises:
         SynthgenError: the manifest has mistakes or nothing to evaluate on, or the checkpoint is none of ours.
     """
-    said = load(manifest, store=store)
+    said = load_manifest(manifest_path, store=store)
     if not said.eval:
-        raise SynthgenError(f"{manifest} names nothing to evaluate on; add eval: to it, as manifests/ show")
-    if not checkpoint.is_file():
-        raise SynthgenError(f"no file {checkpoint}; name a checkpoint of `synthgen train`")
-    path = out or checkpoint.with_name(f"{checkpoint.stem}.{said.name}.json")
-    with together(device) as here:
-        here.by_the_first(lambda: try_to_write(path, remedy=results.REMEDY))
+        raise SynthgenError(f"{manifest_path} names nothing to evaluate on; add eval: to it, as manifests/ show")
+    if not checkpoint_path.is_file():
+        raise SynthgenError(f"no file {checkpoint_path}; name a checkpoint of `synthgen train`")
+    path = out or checkpoint_path.with_name(f"{checkpoint_path.stem}.{said.name}.json")
+    with join_process_group(device) as here:
+        here.on_rank0(lambda: check_writable(path, remedy=results.REMEDY))
         if said.captioner is None:
-            network, held = load_network(checkpoint, device=here.device, text_encoder=text_encoder)
-            if here.rank == 0 and not held.masks and any(metric_of(one.task).TAKES != "boxes" for one in said.eval):
-                log.warning(NO_MASKS)
-            found = evaluate(network, said, device=here.device, rank=here.rank, world=here.world, bar=bar, **options)
+            network, held = load_network(checkpoint_path, device=here.device, text_encoder=text_encoder)
+            if (
+                here.rank == 0
+                and not held.has_learned_masks
+                and any(load_metric(one.task).TAKES != "boxes" for one in said.eval)
+            ):
+                log.warning(NO_MASKS_WARNING)
+            found = evaluate_network(
+                network,
+                said,
+                device=here.device,
+                rank=here.rank,
+                world_size=here.world_size,
+                progress=progress,
+                **options,
+            )
         else:
-            speaker, words, held = captioner.load(checkpoint, device=here.device)
-            said = captioner.as_learned(said, held)
-            own = {key: options[key] for key in ("workers", "precision") if key in options}
-            found = captioner_evaluator.measure(speaker, words, said, here, bar=bar, **own)
+            speaker, words, held = captioner.load_captioner(checkpoint_path, device=here.device)
+            said = captioner.with_learned_image_size(said, held)
+            own = {key: options[key] for key in ("num_workers", "precision") if key in options}
+            found = captioner_evaluator.evaluate_captioner(speaker, words, said, here, progress=progress, **own)
     if here.rank:
         return found, None
-    results.save(path, found, checkpoint=checkpoint.name, step=held.step, manifest=said.name)
+    results.save_results(path, found, checkpoint=checkpoint_path.name, step=held.step, manifest=said.name)
     return found, path
 
 
-def _measured(
+def _evaluate_layer(
     network: MQFormer,
     manifest: Manifest,
-    index: int,
-    here: Ranks,
-    reading: dict[str, int],
+    eval_index: int,
+    context: DistributedContext,
+    loader_options: dict[str, int],
     *,
     precision: str,
-    bar: OpenProgress,
-) -> Measured:
-    source, store = manifest.eval[index], ShardStore(manifest.store)
-    metric = metric_of(source.task)
-    names, stuff = is_names(source.task), here.by_the_first(lambda: _stuff(store, take(store, source)))
+    progress: OpenProgress,
+) -> EvalResult:
+    source, store = manifest.eval[eval_index], ShardStore(manifest.store)
+    metric = load_metric(source.task)
+    names, stuff = (
+        has_category_names(source.task),
+        context.on_rank0(lambda: _load_stuff_names(store, build_source_index(store, source))),
+    )
     kinds: Counter[tuple[bool, bool]] = Counter()  # whether it is a thing, whether a conditional query found it
 
-    def compare(batch: Batch) -> Iterator[tuple[Asked, Compared]]:
-        asked = [_asked(target, metric, stuff) for target in batch.targets]
-        for one, seen in zip(asked, _predicted(network, batch, asked, names, precision), strict=True):
+    def compare(batch: Batch) -> Iterator[tuple[GroundTruth, ImageResult]]:
+        asked = [_build_ground_truth(target, metric, stuff) for target in batch.targets]
+        for one, seen in zip(asked, _predict(network, batch, asked, names, precision), strict=True):
             compared = metric.compare(one, getattr(postprocess, metric.TAKES)(seen))
-            kinds.update((is_thing, query < seen.conditional) for is_thing, query in compared.right)
+            kinds.update((is_thing, query < seen.num_conditional) for is_thing, query in compared.true_positives)
             yield one, compared
 
-    found = measure(manifest, index, here, compare, doing=f"evaluating {source.task}", bar=bar, **reading)
-    return replace(found, by_kind=_by_kind(sum(here.gathered(kinds), Counter())))
+    found = evaluate_layer(
+        manifest,
+        eval_index,
+        context,
+        compare,
+        description=f"evaluating {source.task}",
+        progress=progress,
+        **loader_options,
+    )
+    return replace(found, by_kind=_query_shares(sum(context.all_gather(kinds), Counter())))
 
 
-def _predicted(
-    network: MQFormer, batch: Batch, asked: list[Asked], names: bool, precision: str
-) -> list[postprocess.Prediction]:
-    texts = [one.target.texts for one in asked]
-    return postprocess.look(network, batch, texts, [names] * len(texts), precision=precision, stuff=asked[0].stuff)
+def _predict(
+    network: MQFormer, batch: Batch, ground_truths: list[GroundTruth], is_category_name: bool, precision: str
+) -> list[postprocess.RawPrediction]:
+    texts = [one.target.texts for one in ground_truths]
+    return postprocess.predict_batch(
+        network,
+        batch,
+        texts,
+        [is_category_name] * len(texts),
+        precision=precision,
+        stuff_names=ground_truths[0].stuff_names,
+    )
 
 
-def _asked(target: dict[str, Any], metric: Metric, stuff: frozenset[str]) -> Asked:
+def _build_ground_truth(target: dict[str, Any], metric: Metric, stuff_names: frozenset[str]) -> GroundTruth:
     original = target["original"]
     if metric.TAKES == "referring":
-        original = _every_phrase(target["sample"], original)
-    return Asked(target["sample"], original, stuff)
+        original = _with_all_phrases(target["sample"], original)
+    return GroundTruth(target["sample"], original, stuff_names)
 
 
-def _every_phrase(sample: Sample, target: Target) -> Target:
+def _with_all_phrases(sample: Sample, target: Target) -> Target:
     """All phrases of all objects, as REFER measures, where training draws one for each object."""
     pairs = [
         (" ".join(caption.text.split()), annotation)
         for annotation in sorted(sample.annotations, key=lambda a: a.id)
-        if not annotation.iscrowd and annotation.segmentation is not None and not is_empty(annotation.segmentation)
+        if not annotation.iscrowd and annotation.segmentation is not None and not is_empty_rle(annotation.segmentation)
         for caption in annotation.captions
         if caption.text.strip()
     ]
@@ -187,27 +223,27 @@ def _every_phrase(sample: Sample, target: Target) -> Target:
         masks=tuple(annotation.segmentation for _, annotation in pairs),
         mask_weights=np.ones(len(pairs), np.float32),
         annotation_ids=tuple((annotation.id,) for _, annotation in pairs),
-        prompts=(),
+        box_prompted=(),
     )
 
 
-def _stuff(store: ShardStore, taken: Taken) -> frozenset[str]:
+def _load_stuff_names(store: ShardStore, source_index: SourceIndex) -> frozenset[str]:
     """The names of a layer that are never a thing's."""
     kinds: dict[bool, set[str]] = {True: set(), False: set()}
-    for shard in taken.shards:
-        column = f"{_ANNOTATION}.isthing"
-        if store.summary(shard, [column])[1][column].least is False:
-            for batch in store.columns(shard, [f"{_ANNOTATION}.category", column]):
+    for shard in source_index.shards:
+        column = f"{_ANNOTATION_COLUMN}.isthing"
+        if store.read_column_stats(shard, [column])[1][column].minimum is False:
+            for batch in store.read_columns(shard, [f"{_ANNOTATION_COLUMN}.category", column]):
                 for row in batch.column("annotations").to_pylist():
                     for annotation in row:
                         kinds[annotation["isthing"]].add(annotation["category"])
     return frozenset(kinds[False] - kinds[True])
 
 
-def _by_kind(kinds: Counter[tuple[bool, bool]]) -> dict[str, dict[str, float]]:
+def _query_shares(counts: Counter[tuple[bool, bool]]) -> dict[str, dict[str, float]]:
     found = {}
     for kind, is_thing in (("things", True), ("stuff", False)):
-        conditional, learnable = kinds[is_thing, True], kinds[is_thing, False]
+        conditional, learnable = counts[is_thing, True], counts[is_thing, False]
         if count := conditional + learnable:
             shares = {"conditional": 100 * conditional / count, "learnable": 100 * learnable / count}
             found[kind] = {**shares, "found": float(count)}

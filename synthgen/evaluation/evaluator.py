@@ -8,67 +8,74 @@ from typing import cast
 
 from synthgen import plugins
 from synthgen.dataloading.collate import Batch
-from synthgen.dataloading.eval_loader import Once
-from synthgen.dataloading.layer_stats import look, machines
+from synthgen.dataloading.eval_loader import EvalLoader
+from synthgen.dataloading.layer_stats import describe_synthetic_labels, load_layer_stats
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.sample_stats import Seen
-from synthgen.dataloading.source_config import SHELF
-from synthgen.distributed import Ranks
-from synthgen.evaluation.metrics import Asked, Compared, Metric
-from synthgen.evaluation.results import Measured
+from synthgen.dataloading.sample_stats import SampleStats
+from synthgen.dataloading.source_config import TASKS_PACKAGE
+from synthgen.distributed import DistributedContext
+from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric
+from synthgen.evaluation.results import EvalResult
 from synthgen.progress import OpenProgress
 from synthgen.storage.shard_store import ShardStore
 
 
-def metric_of(task: str) -> Metric:
+def load_metric(task: str) -> Metric:
     """What a task is measured by."""
-    return cast(Metric, plugins.load("evaluation.metrics", plugins.load(SHELF, task).METRIC))
+    return cast(Metric, plugins.load_plugin("evaluation.metrics", plugins.load_plugin(TASKS_PACKAGE, task).METRIC))
 
 
-def measure(
+def evaluate_layer(
     manifest: Manifest,
-    index: int,
-    here: Ranks,
-    compare: Callable[[Batch], Iterable[tuple[Asked, Compared]]],
+    eval_index: int,
+    context: DistributedContext,
+    compare: Callable[[Batch], Iterable[tuple[GroundTruth, ImageResult]]],
     *,
-    doing: str,
-    bar: OpenProgress,
-    **reading: int,
-) -> Measured:
+    description: str,
+    progress: OpenProgress,
+    **loader_options: int,
+) -> EvalResult:
     """Measure a layer: each process compares its part of the images, and all of them return the whole.
 
     Args:
-        index: which of the manifest's `eval`.
+        eval_index: which of the manifest's `eval`.
         compare: what is kept of each image of a batch.
-        doing: what the bar says beside the layer's name.
-        reading: `batch_size`, `workers` and sides, as `Once` takes them.
+        description: what the bar says beside the layer's name.
+        loader_options: `batch_size`, `workers` and sides, as `Once` takes them.
 
     Raises:
         SynthgenError: see `Once`.
     """
-    source, store = manifest.eval[index], ShardStore(manifest.store)
-    kind: str = plugins.load(SHELF, source.task).METRIC
-    once = Once(manifest, index, rank=here.rank, world=here.world, pin_memory=here.device.type == "cuda", **reading)
-    rows: list[tuple[str, int, Compared]] = []
-    with closing(once), bar(f"{doing} {source.shards}", once.rows, "images") as done:
+    source, store = manifest.eval[eval_index], ShardStore(manifest.store)
+    kind: str = plugins.load_plugin(TASKS_PACKAGE, source.task).METRIC
+    once = EvalLoader(
+        manifest,
+        eval_index,
+        rank=context.rank,
+        world_size=context.world_size,
+        pin_memory=context.device.type == "cuda",
+        **loader_options,
+    )
+    rows: list[tuple[str, int, ImageResult]] = []
+    with closing(once), progress(f"{description} {source.shards}", once.num_rows, "images") as done:
         for batch in once:
             rows += ((asked.sample.image_key, asked.sample.image_id, found) for asked, found in compare(batch))
             done.advance(len(batch.targets))
-    seen = Seen(once.seen.sources)
-    every: list[tuple[str, int, Compared]] = []
-    for part, state in here.gathered((rows, once.seen.state())):
+    seen = SampleStats(once.stats.source_names)
+    every: list[tuple[str, int, ImageResult]] = []
+    for part, state in context.all_gather((rows, once.stats.state_dict())):
         every += part
-        seen.add(state)
+        seen.merge_state(state)
     every.sort(key=lambda row: row[:2])  # in one order, whoever compared what: sums of floats are the same then
-    metric = metric_of(source.task)
+    metric = load_metric(source.task)
     scores = metric.scores([compared for *_, compared in every])
-    return Measured(
+    return EvalResult(
         source=source.shards,
         task=source.task,
         metric=metric.MAIN,
         values={metric.MAIN: 0.0, **scores.values},
         images=len(every) if metric.MAIN in scores.values else 0,  # there was nothing to be right about
         by_name=scores.by_name,
-        seen=seen.state(),
-        by_machines=here.by_the_first(lambda: machines(source, look(store, source), kind)),
+        seen=seen.state_dict(),
+        by_machines=context.on_rank0(lambda: describe_synthetic_labels(source, load_layer_stats(store, source), kind)),
     )

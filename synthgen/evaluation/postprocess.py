@@ -19,64 +19,64 @@ from torch import Tensor
 from torch.nn import functional
 
 from synthgen.dataloading.collate import Batch
-from synthgen.evaluation.metrics import Foreground, Found, Panoptic, Segment, Semantic
+from synthgen.evaluation.metrics import Detection, ForegroundMap, PanopticMap, PanopticSegment, SemanticMap
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy
-from synthgen.models.mqformer.decoder import Decoded
+from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.records.geometry import clip_xyxy, encode_edges
+from synthgen.records.geometry import clip_xyxy, encode_run_boundaries
 from synthgen.records.sample import Rle
 
 #: Objects of an image, at most (COCO).
-MOST = 100
+MAX_DETECTIONS = 100
 
 #: A query of a panoptic map is sure of its label from this probability on (Mask DINO; Mask2Former, of softmax, 0.8) ...
-SURE = 0.25
+PANOPTIC_SCORE_THRESHOLD = 0.25
 #: ... and its region stays if the part of its mask that no other query covers is this share of it (both).
-VISIBLE = 0.8
+PANOPTIC_OVERLAP_THRESHOLD = 0.8
 
 #: Regions: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
-TEMPERATURE = 0.06
+PANOPTIC_TEMPERATURE = 0.06
 
 #: Numbers of a strip of masks, at most: 128 MiB; and its columns. Of narrow strips less is multiplied by nothing.
-_NUMBERS, _COLUMNS = 2**25, 128
+_MAX_STRIP_ELEMENTS, _STRIP_COLUMNS = 2**25, 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
+class RawPrediction:
     """What the last layer says of one image with Q queries.
 
     Attributes:
         logits: [Q, T], of its texts; boxes: [Q, 4] CXCYWH in parts of the image; mask_logits: [Q, h, w], of the batch.
-        padded, size, original: (height, width) of the batch, of the image in it, of the image file.
-        conditional: how many queries, the first ones, are conditional.
-        stuff: which texts are no countable things: of each there is one region.
+        padded_size, size, original_size: (height, width) of the batch, of the image in it, of the image file.
+        num_conditional: how many queries, the first ones, are conditional.
+        stuff_labels: which texts are no countable things: of each there is one region.
     """
 
     logits: Tensor
     boxes: Tensor
     mask_logits: Tensor
-    padded: tuple[int, int]
+    padded_size: tuple[int, int]
     size: tuple[int, int]
-    original: tuple[int, int]
-    conditional: int
-    stuff: frozenset[int] = frozenset()
+    original_size: tuple[int, int]
+    num_conditional: int
+    stuff_labels: frozenset[int] = frozenset()
 
 
-def predictions(
-    decoded: Decoded, batch: Batch, texts: Sequence[Sequence[str]], stuff: frozenset[str] = frozenset()
-) -> list[Prediction]:
+def split_predictions(
+    decoded: DecoderOutput, batch: Batch, texts: Sequence[Sequence[str]], stuff_names: frozenset[str] = frozenset()
+) -> list[RawPrediction]:
     """One for each image; values that are no numbers say that there is nothing.
 
     Args:
         texts: what each image was asked for.
-        stuff: names that are no countable things.
+        stuff_names: names that are no countable things.
     """
     last, (height, width) = decoded.layers[-1], batch.images.shape[-2:]
     return [
-        Prediction(
+        RawPrediction(
             logits.float().nan_to_num(-torch.inf), boxes.float().nan_to_num(0), masks.float().nan_to_num(-1e4),
-            (height, width), target["size"], target["orig_size"], decoded.conditional,
-            frozenset(i for i, text in enumerate(asked) if text in stuff),
+            (height, width), target["size"], target["orig_size"], decoded.num_conditional,
+            frozenset(i for i, text in enumerate(asked) if text in stuff_names),
         )
         for logits, boxes, masks, target, asked in zip(
             last.logits, last.boxes, last.mask_logits, batch.targets, texts, strict=True
@@ -85,16 +85,16 @@ def predictions(
 
 
 @torch.inference_mode()
-def look(
+def predict_batch(
     network: MQFormer,
     batch: Batch,
     texts: Sequence[Sequence[str]],
-    names: Sequence[bool | Sequence[bool]],
+    is_category_name: Sequence[bool | Sequence[bool]],
     *,
     precision: str = "fp32",
-    stuff: frozenset[str] = frozenset(),
-) -> list[Prediction]:
-    """What a network says of the images of a batch, on its own device; see `predictions` and `MQFormer.forward`.
+    stuff_names: frozenset[str] = frozenset(),
+) -> list[RawPrediction]:
+    """What a network says of the images of a batch, on its own device; see `split_predictions` and `MQFormer.forward`.
 
     Args:
         precision: fp32 or bf16, of activations.
@@ -102,70 +102,74 @@ def look(
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         decoded = network(
-            batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True), texts, names
+            batch.images.to(device, non_blocking=True),
+            batch.padding_mask.to(device, non_blocking=True),
+            texts,
+            is_category_name,
         )
-    return predictions(decoded, batch, texts, stuff)
+    return split_predictions(decoded, batch, texts, stuff_names)
 
 
-def boxes(seen: Prediction, *, every_text: bool = False) -> list[Found]:
-    """The `MOST` likeliest pairs of query and text, best first; without masks.
+def boxes(prediction: RawPrediction, *, every_text: bool = False) -> list[Detection]:
+    """The `MAX_DETECTIONS` likeliest pairs of query and text, best first; without masks.
 
     Args:
         every_text: also the likeliest query of each text that is not among them.
     """
-    pairs, places = _best(seen, every_text=every_text), _boxes(seen)
-    return [Found(label, score, places[query], None, query) for score, query, label in pairs]
+    pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
+    return [Detection(label, score, places[query], None, query) for score, query, label in pairs]
 
 
-def instances(seen: Prediction, *, every_text: bool = False) -> list[Found]:
-    """The `MOST` likeliest pairs of query and text with their masks, as far as these have a pixel, best first.
+def instances(prediction: RawPrediction, *, every_text: bool = False) -> list[Detection]:
+    """The `MAX_DETECTIONS` likeliest pairs of query and text with their masks, as far as these have a pixel, best
+    first.
 
     A score is the pair's probability times the mean of those of the mask's pixels.
 
     Args:
         every_text: see `boxes`.
     """
-    pairs, places = _best(seen, every_text=every_text), _boxes(seen)
-    masks = _masks(seen, sorted({query for _, query, _ in pairs}))
+    pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
+    masks = _encode_masks(prediction, sorted({query for _, query, _ in pairs}))
     found = [
-        Found(label, score * masks[query][1], places[query], masks[query][0], query)
+        Detection(label, score * masks[query][1], places[query], masks[query][0], query)
         for score, query, label in pairs
         if masks[query][1]
     ]
     return sorted(found, key=lambda one: -one.score)
 
 
-def referring(seen: Prediction) -> list[Found]:
+def referring(prediction: RawPrediction) -> list[Detection]:
     """For each text the query that fits it best; none where its mask has no pixel."""
-    likely, queries = seen.logits.sigmoid().max(0)
-    places = _boxes(seen)
-    masks = _masks(seen, sorted(set(queries.tolist())))
+    likely, queries = prediction.logits.sigmoid().max(0)
+    places = _absolute_boxes(prediction)
+    masks = _encode_masks(prediction, sorted(set(queries.tolist())))
     return [
-        Found(label, score, places[query], masks[query][0], query)
+        Detection(label, score, places[query], masks[query][0], query)
         for label, (score, query) in enumerate(zip(likely.tolist(), queries.tolist(), strict=True))
         if masks[query][1]
     ]
 
 
-def foreground(seen: Prediction) -> Foreground:
+def foreground(prediction: RawPrediction) -> ForegroundMap:
     """The mask of the query that fits the first text best, as probabilities."""
-    query = int(seen.logits[:, 0].argmax())
-    likely = np.empty(seen.original, np.float32)
-    for columns, strip in _strips(seen, [query]):
+    query = int(prediction.logits[:, 0].argmax())
+    likely = np.empty(prediction.original_size, np.float32)
+    for columns, strip in _iter_mask_strips(prediction, [query]):
         likely[:, columns] = strip[0].sigmoid().cpu().numpy()
-    return Foreground(likely)
+    return ForegroundMap(likely)
 
 
-def semantic(seen: Prediction) -> Semantic:
+def semantic(prediction: RawPrediction) -> SemanticMap:
     """For each pixel the text of the largest sum over queries: probability of the text times that of the mask.
 
     That is Mask2Former's rule. Mask DINO sharpens here as well, by which a query that is sure of no text speaks as loud
     as one that is sure; docs/results.md has what that costs.
     """
-    likely = seen.logits.sigmoid()
-    labels = np.empty(seen.original, np.int32)
+    likely = prediction.logits.sigmoid()
+    labels = np.empty(prediction.original_size, np.int32)
     weight = torch.zeros_like(likely)  # what each query says of each label, where that was found
-    for columns, strip in _strips(seen, range(len(likely)), beside=2 * likely.shape[1]):
+    for columns, strip in _iter_mask_strips(prediction, range(len(likely)), extra_per_pixel=2 * likely.shape[1]):
         masks = strip.sigmoid()
         said = torch.einsum("qt,qhc->thc", likely, masks).argmax(0)
         labels[:, columns] = said.cpu().numpy()
@@ -173,17 +177,17 @@ def semantic(seen: Prediction) -> Semantic:
         pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels there]
         weight[:, there] += likely[:, there] * pixels
     most = weight.argmax(0).tolist()
-    return Semantic(labels, {label: most[label] for label in np.unique(labels).tolist()})
+    return SemanticMap(labels, {label: most[label] for label in np.unique(labels).tolist()})
 
 
-def panoptic(seen: Prediction) -> Panoptic:
+def panoptic(prediction: RawPrediction) -> PanopticMap:
     """Queries that are sure of a text share the pixels; what is mostly hidden goes; stuff of a name is one region."""
-    likely = seen.logits.sigmoid()
-    kept = (likely.max(1).values > SURE).nonzero().flatten()
-    shares, labels = functional.softmax(likely[kept] / TEMPERATURE, dim=-1).max(1)
-    count, regions = len(kept), np.zeros(seen.original, np.int32)
+    likely = prediction.logits.sigmoid()
+    kept = (likely.max(1).values > PANOPTIC_SCORE_THRESHOLD).nonzero().flatten()
+    shares, labels = functional.softmax(likely[kept] / PANOPTIC_TEMPERATURE, dim=-1).max(1)
+    count, regions = len(kept), np.zeros(prediction.original_size, np.int32)
     visible, whole, solid = (np.zeros(count, np.int64) for _ in range(3))
-    for columns, strip in _strips(seen, kept.tolist()) if count else ():
+    for columns, strip in _iter_mask_strips(prediction, kept.tolist()) if count else ():
         masks = strip.sigmoid()
         winner = (shares[:, None, None] * masks).argmax(0)  # [H, columns]
         inside = masks.gather(0, winner[None])[0] >= 0.5
@@ -191,9 +195,9 @@ def panoptic(seen: Prediction) -> Panoptic:
         solid += torch.bincount(winner[inside], minlength=count).cpu().numpy()
         whole += (masks >= 0.5).sum((1, 2)).cpu().numpy()
         regions[:, columns] = torch.where(inside, winner + 1, 0).cpu().numpy()
-    stays = (solid > 0) & (visible >= VISIBLE * whole)
+    stays = (solid > 0) & (visible >= PANOPTIC_OVERLAP_THRESHOLD * whole)
     places = np.zeros(count + 1, np.int32)
-    segments: list[Segment] = []
+    segments: list[PanopticSegment] = []
     of_stuff: dict[int, int] = {}
     for i in np.flatnonzero(stays).tolist():
         label, query = int(labels[i]), int(kept[i])
@@ -201,20 +205,20 @@ def panoptic(seen: Prediction) -> Panoptic:
         if label in of_stuff:
             place = of_stuff[label]
             earlier = segments[place - 1]
-            segments[place - 1] = Segment(label, max(score, earlier.score), (*earlier.queries, query))
+            segments[place - 1] = PanopticSegment(label, max(score, earlier.score), (*earlier.queries, query))
         else:
-            segments.append(Segment(label, score, (query,)))
+            segments.append(PanopticSegment(label, score, (query,)))
             place = len(segments)
-            if label in seen.stuff:
+            if label in prediction.stuff_labels:
                 of_stuff[label] = place
         places[i + 1] = place
-    return Panoptic(places[regions], tuple(segments))
+    return PanopticMap(places[regions], tuple(segments))
 
 
-def _best(seen: Prediction, *, every_text: bool) -> list[tuple[float, int, int]]:
+def _top_pairs(prediction: RawPrediction, *, every_text: bool) -> list[tuple[float, int, int]]:
     """(probability, query, text) of the likeliest pairs, best first; see `boxes`."""
-    likely, texts = seen.logits.sigmoid(), seen.logits.shape[1]
-    scores, pairs = likely.flatten().topk(min(MOST, likely.numel()))
+    likely, texts = prediction.logits.sigmoid(), prediction.logits.shape[1]
+    scores, pairs = likely.flatten().topk(min(MAX_DETECTIONS, likely.numel()))
     best = [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
     if every_text:
         among, (highest, queries) = {text for _, _, text in best}, likely.max(0)
@@ -223,37 +227,37 @@ def _best(seen: Prediction, *, every_text: bool) -> list[tuple[float, int, int]]
     return best
 
 
-def _boxes(seen: Prediction) -> list[tuple[float, float, float, float]]:
+def _absolute_boxes(prediction: RawPrediction) -> list[tuple[float, float, float, float]]:
     """Of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, within it."""
-    height, width = seen.original
+    height, width = prediction.original_size
     scale = np.array([width, height, width, height])
-    found = clip_xyxy(cxcywh_to_xyxy(seen.boxes).cpu().double().numpy() * scale, height, width)
+    found = clip_xyxy(cxcywh_to_xyxy(prediction.boxes).cpu().double().numpy() * scale, height, width)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in found.tolist()]
 
 
-def _masks(seen: Prediction, queries: Sequence[int]) -> dict[int, tuple[Rle, float]]:
+def _encode_masks(prediction: RawPrediction, queries: Sequence[int]) -> dict[int, tuple[Rle, float]]:
     """The masks of queries, and the mean probability of their pixels; 0.0 where there is none."""
-    height, width = seen.original
+    height, width = prediction.original_size
     found = {}
-    at_once = max(1, _NUMBERS // (height * _COLUMNS))
+    at_once = max(1, _MAX_STRIP_ELEMENTS // (height * _STRIP_COLUMNS))
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         edges: list[list[NDArray[np.int64]]] = [[] for _ in some]
         total = torch.zeros(len(some), dtype=torch.float64)  # on the CPU: not every device has such numbers
         area = total.clone()
-        for columns, strip in _strips(seen, some):
+        for columns, strip in _iter_mask_strips(prediction, some):
             mask = strip > 0
             total += (strip.sigmoid() * mask).sum((1, 2)).cpu()
             area += mask.sum((1, 2)).cpu()
-            for own, more in zip(edges, _edges(mask.mT.flatten(1)), strict=True):  # run lengths go down columns
+            for own, more in zip(edges, _run_edges(mask.mT.flatten(1)), strict=True):  # run lengths go down columns
                 own.append(more + columns.start * height)
         scores = (total / area.clamp(min=1)).tolist()
         for query, own, score in zip(some, edges, scores, strict=True):
-            found[query] = encode_edges(np.concatenate(own), height, width), score
+            found[query] = encode_run_boundaries(np.concatenate(own), height, width), score
     return found
 
 
-def _edges(masks: Tensor) -> list[NDArray[np.int64]]:
+def _run_edges(masks: Tensor) -> list[NDArray[np.int64]]:
     """For each of k masks, bool [k, n], the places where its runs begin, and behind their ends, by turns."""
     padded = functional.pad(masks, (1, 1))
     row, place = (padded[:, 1:] != padded[:, :-1]).nonzero(as_tuple=True)
@@ -262,18 +266,20 @@ def _edges(masks: Tensor) -> list[NDArray[np.int64]]:
     return [places[start:end] for start, end in pairwise([0, *ends])]
 
 
-def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+def _iter_mask_strips(
+    prediction: RawPrediction, queries: Sequence[int], extra_per_pixel: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
     """The mask logits of queries in the original frame, by strips: (which columns, [queries, H, columns]).
 
     Args:
-        beside: so many numbers for each pixel are needed beside those of the queries.
+        extra_per_pixel: so many numbers for each pixel are needed beside those of the queries.
     """
-    height, width = seen.original
-    device = seen.mask_logits.device
-    coarse = seen.mask_logits[list(queries)]
-    down = _resizing(coarse.shape[1], seen.padded[0], seen.size[0], height).to(device)
-    across = _resizing(coarse.shape[2], seen.padded[1], seen.size[1], width)
-    step = min(_COLUMNS, max(1, _NUMBERS // ((len(coarse) + beside) * height)))
+    height, width = prediction.original_size
+    device = prediction.mask_logits.device
+    coarse = prediction.mask_logits[list(queries)]
+    down = _resize_matrix(coarse.shape[1], prediction.padded_size[0], prediction.size[0], height).to(device)
+    across = _resize_matrix(coarse.shape[2], prediction.padded_size[1], prediction.size[1], width)
+    step = min(_STRIP_COLUMNS, max(1, _MAX_STRIP_ELEMENTS // ((len(coarse) + extra_per_pixel) * height)))
     with torch.autocast(device.type, enabled=False):
         for first in range(0, width, step):
             own = across[first : first + step]
@@ -282,7 +288,7 @@ def _strips(seen: Prediction, queries: Sequence[int], beside: int = 0) -> Iterat
             yield slice(first, first + len(own)), down @ coarse[:, :, begin:end] @ own[:, begin:end].T.to(device)
 
 
-def _resizing(coarse: int, padded: int, size: int, original: int) -> Tensor:
+def _resize_matrix(coarse: int, padded: int, size: int, original: int) -> Tensor:
     """[original, coarse]: along one axis, enlarge to the padded batch, cut to the image, resize to the original."""
     enlarged = functional.interpolate(torch.eye(coarse)[None], padded, mode="linear", align_corners=False)
     return functional.interpolate(enlarged[..., :size], original, mode="linear", align_corners=False)[0].T

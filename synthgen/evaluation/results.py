@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from synthgen.dataloading.sample_stats import SKIPPED
-from synthgen.errors import SynthgenError, printable
-from synthgen.storage.atomic import new_file
+from synthgen.dataloading.sample_stats import SKIP_REASONS
+from synthgen.errors import SynthgenError, escape_control_chars
+from synthgen.storage.atomic import atomic_write
 
 #: Where results cannot be written.
 REMEDY = "choose another --out"
 
 #: Of the rules by which predictions are made and compared: raised where the same network would be given other numbers.
-RULES = 1
+RULES_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EvalResult:
     """What was measured on one layer.
 
     Attributes:
@@ -50,13 +50,13 @@ class Measured:
     by_machines: Sequence[str] = ()
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Self:
-        """What `save` wrote of a layer.
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """What `save_results` wrote of a layer.
 
         Raises:
             ValueError, TypeError, KeyError: it did not write that.
         """
-        found = cls(**said)
+        found = cls(**content)
         if not all(isinstance(text, str) for text in (found.source, found.task, found.metric)):
             raise ValueError("no layer's")
         numbers = [*found.values.values(), *found.by_name.values(), found.values[found.metric], found.images]
@@ -69,10 +69,10 @@ class Measured:
         return f"{self.source} {self.task}, {self.images:,} images: {told}"
 
 
-def averages(found: Sequence[Measured]) -> dict[str, dict[str, float]]:
+def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]]:
     """Mean and median of the main value, for each task that several layers were measured by (as SeginW is told)."""
     groups: dict[str, list[float]] = defaultdict(list)
-    for one in found:
+    for one in results:
         if one.images:
             groups[f"{one.task} {one.metric}"].append(one.values[one.metric])
     return {
@@ -82,9 +82,9 @@ def averages(found: Sequence[Measured]) -> dict[str, dict[str, float]]:
     }
 
 
-def lines(found: Sequence[Measured]) -> Iterator[str]:
+def format_results(results: Sequence[EvalResult]) -> Iterator[str]:
     """A paragraph a layer, and what they come to together."""
-    for one in found:
+    for one in results:
         yield f"{one.source} {one.task}, {one.images:,} image{'s' * (one.images != 1)}"
         if one.images:
             width = max(map(len, one.values))
@@ -92,7 +92,7 @@ def lines(found: Sequence[Measured]) -> Iterator[str]:
         else:
             yield "  nothing could be measured"
         if one.by_machines:
-            made = ", ".join(map(printable, one.by_machines))
+            made = ", ".join(map(escape_control_chars, one.by_machines))
             yield f"  the truth is {made}: this is agreement with machines"
         for kind, shares in one.by_kind.items():
             yield (
@@ -102,35 +102,40 @@ def lines(found: Sequence[Measured]) -> Iterator[str]:
         for count, names in zip(one.seen.get("counts", ()), one.seen.get("names", ()), strict=True):
             passed = [(key.partition("/")[2], n) for key, n in count.items() if key.startswith("skipped/")]
             if passed:
-                yield "  passed over: " + ", ".join(f"{n:,} {SKIPPED.get(reason, reason)}" for reason, n in passed)
+                yield "  passed over: " + ", ".join(f"{n:,} {SKIP_REASONS.get(reason, reason)}" for reason, n in passed)
             yield from (f"    {name}" for name in names)
-    for name, values in averages(found).items():
+    for name, values in average_by_task(results).items():
         yield f"{name} of {values['layers']:.0f} layers: mean {values['mean']:.2f}, median {values['median']:.2f}"
 
 
-def save(path: Path, found: Sequence[Measured], **about: Any) -> None:
+def save_results(path: Path, results: Sequence[EvalResult], **metadata: Any) -> None:
     """Write it as JSON, whole or not at all.
 
     Args:
-        about: what else is to stand there, in front.
+        metadata: what else is to stand there, in front.
 
     Raises:
         SynthgenError: it cannot be written.
     """
-    content = {**about, "rules": RULES, "measured": [asdict(one) for one in found], "averages": averages(found)}
-    with new_file(path, remedy=REMEDY) as temporary:
+    content = {
+        **metadata,
+        "rules": RULES_VERSION,
+        "measured": [asdict(one) for one in results],
+        "averages": average_by_task(results),
+    }
+    with atomic_write(path, remedy=REMEDY) as temporary:
         temporary.write_text(printable_json(content), encoding="utf-8")
 
 
-def read(path: Path) -> tuple[list[Measured], bool]:
-    """What `save` wrote, and whether it is by today's rules.
+def load_results(path: Path) -> tuple[list[EvalResult], bool]:
+    """What `save_results` wrote, and whether it is by today's rules.
 
     Raises:
         SynthgenError: the file is damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [Measured.of(one) for one in content["measured"]], content.get("rules") == RULES
+        return [EvalResult.from_dict(one) for one in content["measured"]], content.get("rules") == RULES_VERSION
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SynthgenError(f"{path} is damaged; delete it, and the same command measures again") from None
 

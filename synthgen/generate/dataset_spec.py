@@ -10,19 +10,19 @@ from typing import Any, cast
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Dataset, Files
+from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.generate.job import Job
-from synthgen.ingest.ingest import IngestReport, ingest, source_changed
-from synthgen.ingest.validation.diagnosis import Diagnosis
-from synthgen.ingest.validation.validate import examine
+from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest
+from synthgen.ingest.validation.diagnosis import ValidationReport
+from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.progress import OpenProgress, PhaseProgress
-from synthgen.storage.shard_store import ShardStore, check_word
+from synthgen.storage.shard_store import ShardStore, check_name
 
-SHELF = "formats.readers"
+READERS_PACKAGE = "formats.readers"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DatasetSpec:
     """A dataset as a command names it.
 
     Attributes:
@@ -46,48 +46,48 @@ class Source:
         return _default_name(self.plugin, self.annotations)
 
     @property
-    def module(self) -> Dataset:
+    def reader(self) -> DatasetReader:
         """The plugin itself."""
-        return cast(Dataset, plugins.load(SHELF, self.plugin))
+        return cast(DatasetReader, plugins.load_plugin(READERS_PACKAGE, self.plugin))
 
-    def files(self) -> Files:
+    def locate_files(self) -> DatasetFiles:
         """Where the dataset lies.
 
         Raises:
             SynthgenError: it does not lie there.
         """
-        return self.module.files(self.root, self.split, self.annotations).elsewhere(self.images)
+        return self.reader.files(self.root, self.split, self.annotations).with_image_folder(self.images)
 
-    def image_folder(self) -> Path:
+    def resolve_image_folder(self) -> Path:
         """Folder of the images; asks for the annotation files only where the user names no folder.
 
         Raises:
             SynthgenError: there is no such folder.
         """
-        folder = self.images if self.images is not None else self.files().images
+        folder = self.images if self.images is not None else self.locate_files().image_folder
         if not folder.is_dir():
             raise SynthgenError(f"no folder {folder} with the images of {self.name}; name it with --images")
         return folder
 
 
-def resolve(
+def resolve_dataset(
     dataset: str,
     name: str | None,
     split: str | None,
     data: Path,
     annotations: Path | None,
     images: Path | None,
-) -> Source:
+) -> DatasetSpec:
     """Understand what the user named, before anything is read.
 
     Raises:
         SynthgenError: no such dataset, split or file; a name that cannot be a folder.
     """
-    module: Any = plugins.load(SHELF, dataset)
+    module: Any = plugins.load_plugin(READERS_PACKAGE, dataset)
     for part in ("SPLITS", "LAYERS", "files", "read"):
         if not hasattr(module, part):
-            raise SynthgenError(f"module '{dataset}' has no {part} and is no dataset; see synthgen.{SHELF}")
-    plugin = plugins.stem(dataset)
+            raise SynthgenError(f"module '{dataset}' has no {part} and is no dataset; see synthgen.{READERS_PACKAGE}")
+    plugin = plugins.normalize_name(dataset)
     if split is None:
         split = module.SPLITS[0]
     elif split not in module.SPLITS and annotations is None and name is None:
@@ -102,7 +102,7 @@ def resolve(
         root = data / plugin.replace("_", "-")
     if plugin == "coco_json" and annotations is not None:
         root = annotations.parent
-    return Source(plugin, check_word(name), check_word(split), root, annotations, images)
+    return DatasetSpec(plugin, check_name(name), check_name(split), root, annotations, images)
 
 
 def _default_name(plugin: str, annotations: Path | None) -> str:
@@ -111,29 +111,31 @@ def _default_name(plugin: str, annotations: Path | None) -> str:
     return plugin.rsplit(".", 1)[-1]
 
 
-def make_layer(source: Source, store: Path, layer: str, *, shard_size: int = 0, bar: OpenProgress) -> IngestReport:
+def ingest_spec(
+    spec: DatasetSpec, store: Path, layer: str, *, shard_size: int = 0, open_progress: OpenProgress
+) -> IngestReport:
     """Ingest one layer of the dataset, with a bar for reading and one for writing."""
-    with PhaseProgress(bar, {"reading": "bytes", "writing": "images"}) as bars:
+    with PhaseProgress(open_progress, {"reading": "bytes", "writing": "images"}) as bars:
         return ingest(
             ShardStore(store),
-            source.module,
-            source.files(),
-            name=source.name,
-            split=source.split,
+            spec.reader,
+            spec.locate_files(),
+            name=spec.name,
+            split=spec.split,
             layer=layer,
             shard_size=shard_size,
             on_progress=bars.report,
         )
 
 
-def job(
-    source: Source,
+def create_job(
+    spec: DatasetSpec,
     store: Path,
     *,
     stage: str,
     plugin: str,
     options: dict[str, Any],
-    reads: str,
+    input_layer: str,
     layer: str,
     max_error_share: float,
     retry_failed: bool,
@@ -144,41 +146,41 @@ def job(
     Raises:
         SynthgenError: no such plugin, option or image folder; a layer that cannot be written.
     """
-    if check_word(layer) == check_word(reads) or layer in source.module.LAYERS:
-        wrong = "is what the job reads" if layer == reads else f"is made from {source.name}'s own files"
-        another = stage if stage not in (reads, layer) else f"{stage}-2"
+    if check_name(layer) == check_name(input_layer) or layer in spec.reader.LAYERS:
+        wrong = "is what the job reads" if layer == input_layer else f"is made from {spec.name}'s own files"
+        another = stage if stage not in (input_layer, layer) else f"{stage}-2"
         raise SynthgenError(f"the layer '{layer}' {wrong}; choose another --layer to write, such as {another}")
-    work: Any = plugins.load("generate.stages", stage)
-    full = plugins.checked(work.SHELF, plugin, options)
-    settle = getattr(plugins.load(work.SHELF, plugin), "settle", None)
-    settled = settle(**full) if settle else full
+    work: Any = plugins.load_plugin("generate.stages", stage)
+    full = plugins.complete_options(work.PLUGIN_PACKAGE, plugin, options)
+    resolve_options = getattr(plugins.load_plugin(work.PLUGIN_PACKAGE, plugin), "resolve_options", None)
+    settled = resolve_options(**full) if resolve_options else full
     return Job(
         stage=stage,
-        dataset=source.name,
-        split=source.split,
-        reads=reads,
+        dataset=spec.name,
+        split=spec.split,
+        input_layer=input_layer,
         layer=layer,
-        plugin=plugins.stem(plugin),
+        plugin=plugins.normalize_name(plugin),
         options=settled,
-        stage_options=work.settle(settled, **stage_options) if stage_options else {},
+        stage_options=work.resolve_options(settled, **stage_options) if stage_options else {},
         store=store,
-        images=source.image_folder(),
+        image_folder=spec.resolve_image_folder(),
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
 
 
-def reads(source: Source, store: Path, layer: str, *, rather: str) -> str:
-    """The input of a layer where the user does not say: what it was begun from, else `rather` if that is there."""
+def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred: str) -> str:
+    """The input of a layer where the user does not say: what it was begun from, else `preferred` if that is there."""
     house = ShardStore(store)
-    for shard in house.layer(source.name, source.split, check_word(layer))[:1]:
-        begun = (house.footer(shard) or {}).get("parent", {}).get("layer")
+    for shard in house.list_shards(spec.name, spec.split, check_name(layer))[:1]:
+        begun = (house.read_footer(shard) or {}).get("parent", {}).get("layer")
         if isinstance(begun, str):
             return begun
-    return rather if house.layer(source.name, source.split, rather) else "annotations"
+    return preferred if house.list_shards(spec.name, spec.split, preferred) else "annotations"
 
 
-def ready(source: Source, job: Job, *, bar: OpenProgress) -> None:
+def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgress) -> None:
     """See to it that the job's input layer is there and was made from the present annotation files.
 
     A layer that the dataset's own files give is made from them. Where they are not on this machine, and the layer is
@@ -188,59 +190,61 @@ def ready(source: Source, job: Job, *, bar: OpenProgress) -> None:
         SynthgenError: the layer was made from other files, or cannot be made.
     """
     house = ShardStore(job.store)
-    present = house.layer(job.dataset, job.split, job.reads)
-    if job.reads not in source.module.LAYERS:
+    present = house.list_shards(job.dataset, job.split, job.input_layer)
+    if job.input_layer not in spec.reader.LAYERS:
         return
-    if not present or len(present) < present[0].count:
-        make_layer(source, job.store, job.reads, bar=bar)
+    if not present or len(present) < present[0].num_shards:
+        ingest_spec(spec, job.store, job.input_layer, open_progress=open_progress)
         return
     try:
-        files = source.files()
+        files = spec.locate_files()
     except SynthgenError:
         return
-    changed = source_changed(house, files, name=source.name, split=source.split, layer=job.reads)
+    changed = describe_source_change(house, files, name=spec.name, split=spec.split, layer=job.input_layer)
     if changed is not None:
         raise SynthgenError(changed)
 
 
-def missing(source: Source, job: Job) -> str | None:
-    """What `ready` would have to make first, as a sentence; None if the job's input layer is whole."""
-    present = ShardStore(job.store).layer(job.dataset, job.split, job.reads)
-    if (present and len(present) == present[0].count) or job.reads not in source.module.LAYERS:
+def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
+    """What `ensure_input_layer` would have to make first, as a sentence; None if the job's input layer is whole."""
+    present = ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer)
+    if (present and len(present) == present[0].num_shards) or job.input_layer not in spec.reader.LAYERS:
         return None
-    sources = source.files().of(job.reads).sources.values()
+    sources = spec.locate_files().for_layer(job.input_layer).sources.values()
     sizes = {path: f" ({path.stat().st_size / 1e6:,.1f} MB)" if path.is_file() else "" for path in sources}
     files = " and ".join(f"{path}{size}" for path, size in sizes.items())
     return (
-        f"{job.dataset}/{job.split}/{job.reads} is not there yet and would be made first, from {files}; "
+        f"{job.dataset}/{job.split}/{job.input_layer} is not there yet and would be made first, from {files}; "
         "`synthgen ingest` makes it alone and counts it"
     )
 
 
-def diagnose(source: Source, *, every_split: bool, check_images: str, bar: OpenProgress) -> Diagnosis:
+def validate_spec(
+    spec: DatasetSpec, *, all_splits: bool, check_images: str, open_progress: OpenProgress
+) -> ValidationReport:
     """Examine the dataset: the split that is named, or all whose files are there."""
-    own = source.plugin == "coco_json" or source.annotations is not None
-    with PhaseProgress(bar, {"reading": "bytes", "examining": "images"}) as bars:
-        return examine(
-            source.plugin,
-            source.root,
-            None if every_split and not own else [source.split],
-            annotations=source.annotations,
-            images=source.images,
+    own = spec.plugin == "coco_json" or spec.annotations is not None
+    with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
+        return validate_dataset(
+            spec.plugin,
+            spec.root,
+            None if all_splits and not own else [spec.split],
+            annotations=spec.annotations,
+            images=spec.images,
             check_images=check_images,
-            name=None if source.name == source.default_name else source.name,
+            name=None if spec.name == spec.default_name else spec.name,
             on_progress=bars.report,
         )
 
 
-def options(given: Sequence[str], **flags: Any) -> dict[str, Any]:
+def parse_plugin_options(assignments: Sequence[str], **flags: Any) -> dict[str, Any]:
     """["key=value", ...] as a dict, with the flags that were given (are not None) beside them.
 
     Raises:
         SynthgenError: one has no key or no value, or is said twice.
     """
     found: dict[str, Any] = {key: str(v) if isinstance(v, Path) else v for key, v in flags.items() if v is not None}
-    for text in given:
+    for text in assignments:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O batch_size=4")
@@ -250,7 +254,7 @@ def options(given: Sequence[str], **flags: Any) -> dict[str, Any]:
     return found
 
 
-def part(text: str) -> tuple[int, int]:
+def parse_part(text: str) -> tuple[int, int]:
     """ "3/8" as (3, 8).
 
     Raises:

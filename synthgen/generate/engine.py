@@ -1,7 +1,7 @@
-"""Engines: (job, shards) -> reports. `in_process` is this machine's.
+"""Engines: (job, shards) -> reports. `run_in_process` is this machine's.
 
-An engine is a function. That of a Ray cluster, `synthgen.cluster.engine.on_cluster`, has the same signature; both run
-the same `Worker`.
+An engine is a function. That of a Ray cluster, `synthgen.cluster.engine.run_on_cluster`, has the same signature;
+both run the same `Worker`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport, Worker
-from synthgen.records.recipe import in_words
+from synthgen.records.recipe import format_recipe
 from synthgen.storage.shard_store import Shard, ShardStore
 
 
-def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
+def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
     """The shards that the job has still to make, in order.
 
     Args:
@@ -27,33 +27,33 @@ def pending(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
         SynthgenError: the input layer is missing or incomplete, or the output layer was made by another recipe.
     """
     store = ShardStore(job.store)
-    inputs = store.layer(job.dataset, job.split, job.reads)
-    if not inputs or len(inputs) < inputs[0].count:
-        what = f"{len(inputs)} of {inputs[0].count} shards" if inputs else "no shards"
+    inputs = store.list_shards(job.dataset, job.split, job.input_layer)
+    if not inputs or len(inputs) < inputs[0].num_shards:
+        what = f"{len(inputs)} of {inputs[0].num_shards} shards" if inputs else "no shards"
         raise SynthgenError(
-            f"{job.dataset}/{job.split}/{job.reads} has {what} in {job.store}; "
+            f"{job.dataset}/{job.split}/{job.input_layer} has {what} in {job.store}; "
             f"make it first (`synthgen ingest`, or the stage that writes it)"
         )
-    present = set(store.layer(job.dataset, job.split, job.layer))
+    present = set(store.list_shards(job.dataset, job.split, job.layer))
     todo = []
     for source in inputs:
-        shard = source.of(job.layer)
+        shard = source.in_layer(job.layer)
         if source.index % part[1] != part[0]:
             continue
-        footer = store.footer(shard) if shard in present else None
+        footer = store.read_footer(shard) if shard in present else None
         if footer is None:
-            _refuse_other_plan(shard, present)
+            _check_shard_plan(shard, present)
             todo.append(shard)
             continue
-        parent = (store.footer(source) or {}).get("fingerprint", "")
+        parent = (store.read_footer(source) or {}).get("fingerprint", "")
         if footer.get("fingerprint") != job.fingerprint(parent):
-            raise SynthgenError(_foreign(job, shard, footer, parent))
+            raise SynthgenError(_recipe_mismatch_message(job, shard, footer, parent))
         if job.retry_failed and footer.get("failed"):
             todo.append(shard)
     return todo
 
 
-def in_process(
+def run_in_process(
     job: Job,
     shards: Sequence[Shard],
     *,
@@ -81,25 +81,25 @@ def in_process(
             done = worker.process(shard, on_images)
             if last is not None:
                 yield last.result()
-            last = pool.submit(worker.finish, done)
+            last = pool.submit(worker.commit, done)
         if last is not None:
             yield last.result()
 
 
-def _refuse_other_plan(shard: Shard, present: set[Shard]) -> None:
-    other = next((s for s in present if s.count != shard.count), None)
+def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:
+    other = next((s for s in present if s.num_shards != shard.num_shards), None)
     if other is not None:
         raise SynthgenError(
-            f"{other} was cut by another plan than its input (of {shard.count}); choose another --layer, "
+            f"{other} was cut by another plan than its input (of {shard.num_shards}); choose another --layer, "
             "or delete that layer's folder"
         )
 
 
-def _foreign(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
-    theirs, ours = in_words(footer.get("recipe", {})), in_words(job.recipe())
+def _recipe_mismatch_message(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
+    theirs, ours = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
     if theirs == ours and footer.get("parent", {}).get("fingerprint") != parent:
         return (
-            f"{shard} was made from another version of the layer '{job.reads}' than the one there now; "
+            f"{shard} was made from another version of the layer '{job.input_layer}' than the one there now; "
             "choose another --layer, or delete that layer's folder"
         )
     return (

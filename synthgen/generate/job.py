@@ -10,7 +10,7 @@ from synthgen.records.recipe import fingerprint
 
 #: Options that say where and how fast, not what, so they are not in a recipe. Other values of them may change the last
 #: bit of a float sum: a pixel on a mask's outline, a score's fourth decimal.
-PLACE_OPTIONS = frozenset({"device", "batch_size", "threads", "checkpoint", "compile", "box_chunk", "self_test"})
+RUNTIME_OPTIONS = frozenset({"device", "batch_size", "threads", "checkpoint", "compile", "box_chunk", "self_test"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Job:
     Attributes:
         stage: file on the shelf `generate.stages`, e.g. "masks".
         dataset, split: whose images, as the store names them.
-        reads, layer: the input layer and the output layer.
+        input_layer, layer: the input layer and the output layer.
         plugin, options: the model and its complete options, e.g. "grabcut", {"iterations": 3}.
         stage_options: the stage's own, whatever the model, e.g. {"top_k": 5}.
         store: root of the shards.
-        images: folder below which the images' file names are found.
+        image_folder: folder below which the images' file names are found.
         max_error_share: a shard with a larger share of failed images is not committed.
         retry_failed: also do again what failed in committed shards.
     """
@@ -32,11 +32,11 @@ class Job:
     stage: str
     dataset: str
     split: str
-    reads: str
+    input_layer: str
     layer: str
     plugin: str
     store: Path
-    images: Path
+    image_folder: Path
     options: dict[str, Any] = field(default_factory=dict)
     stage_options: dict[str, Any] = field(default_factory=dict)
     max_error_share: float = 0.05
@@ -49,7 +49,7 @@ class Job:
             "dataset": self.dataset,
             "split": self.split,
             "plugin": self.plugin,
-            "options": {key: value for key, value in self.options.items() if key not in PLACE_OPTIONS},
+            "options": {key: value for key, value in self.options.items() if key not in RUNTIME_OPTIONS},
         }
         return {**recipe, "stage_options": self.stage_options} if self.stage_options else recipe
 

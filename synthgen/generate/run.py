@@ -1,7 +1,7 @@
 """One run of a job: drives an engine and keeps its diary beside the shards, in the layer's `_log/`.
 
 `metrics.jsonl` has a line a shard, `failures.jsonl` a line a shard that was not committed, `status.json` the present
-state, `run.log` the rest. They are for people and dashboards; no later run depends on them. A part of a job
+state, `run_job.log` the rest. They are for people and dashboards; no later run depends on them. A part of a job
 (`--part 3/8`) writes files of its own (`metrics-3-of-8.jsonl`), so that machines on one file system do not share them;
 so does each worker of a cluster that has something to tell (`run-10.0.0.7-4711.log`).
 """
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.engine import pending
+from synthgen.generate.engine import pending_shards
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
-from synthgen.records.recipe import in_words
-from synthgen.storage.atomic import append_line, write_text
+from synthgen.records.recipe import format_recipe
+from synthgen.storage.atomic import append_line, write_text_atomic
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: (job, shards, on_images=, **placement) -> reports
@@ -31,7 +31,7 @@ Engine = Callable[..., Iterator[ShardReport]]
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What a run has done so far.
 
     Attributes:
@@ -75,12 +75,12 @@ class Tally:
         self.flags.update(report.flags)
 
     @property
-    def rate(self) -> float:
+    def images_per_second(self) -> float:
         """Images a second."""
         return self.images / max(time.time() - self.started, 1e-9)
 
 
-def shards_to_do(
+def select_shards(
     job: Job, *, part: tuple[int, int] = (0, 1), limit: int | None = None, dry_run: bool = False
 ) -> list[Shard]:
     """What this run has to make: `pending`, cut after `limit` shards.
@@ -89,44 +89,44 @@ def shards_to_do(
     have made it whole while another was killed with gigabytes of scratch.
     """
     if not dry_run:
-        for layer in (job.reads, job.layer):
-            ShardStore(job.store).remove_leftovers(job.dataset, job.split, layer)
-    return pending(job, part=part)[:limit]
+        for layer in (job.input_layer, job.layer):
+            ShardStore(job.store).remove_stale_files(job.dataset, job.split, layer)
+    return pending_shards(job, part=part)[:limit]
 
 
-def run(
+def run_job(
     job: Job,
     shards: Sequence[Shard],
     engine: Engine,
     *,
     part: tuple[int, int] = (0, 1),
-    placement: Mapping[str, Any] | None = None,
+    engine_options: Mapping[str, Any] | None = None,
     on_images: OnImages | None = None,
     on_report: Callable[[ShardReport], None] | None = None,
-) -> Tally:
+) -> RunStats:
     """Let an engine make the shards, and write the diary.
 
     Args:
-        placement: options that only the engine uses: `workers`, `gpus_per_worker`.
+        engine_options: options that only the engine uses: `workers`, `gpus_per_worker`.
 
     Raises:
         SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
             images: a wrong `--images` is the user's to mend.
     """
-    folder = diary(job)
+    folder = log_folder(job)
     suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
-    tally = Tally(shards=len(shards))
-    with logged_to(folder / f"run{suffix}.log"):
-        logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), in_words(job.recipe()))
+    tally = RunStats(shards=len(shards))
+    with log_to_file(folder / f"run{suffix}.log"):
+        logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), format_recipe(job.recipe()))
         refused = 0
-        for report in engine(job, shards, on_images=on_images, **(placement or {})):
+        for report in engine(job, shards, on_images=on_images, **(engine_options or {})):
             tally.add(report)
             refused += report.too_many_errors
-            append_line(folder / f"metrics{suffix}.jsonl", _line_of(report))
+            append_line(folder / f"metrics{suffix}.jsonl", _metrics_line(report))
             if report.error is not None:
                 failure = {"shard": str(report.shard), "error": report.error, "time": round(time.time(), 3)}
                 append_line(folder / f"failures{suffix}.jsonl", json.dumps(failure, ensure_ascii=False))
-            write_text(folder / f"status{suffix}.json", json.dumps(_status(job, tally), indent=1))
+            write_text_atomic(folder / f"status{suffix}.json", json.dumps(_status_dict(job, tally), indent=1))
             if on_report:
                 on_report(report)
             if report.fatal:
@@ -136,12 +136,12 @@ def run(
     return tally
 
 
-def _status(job: Job, tally: Tally) -> dict[str, Any]:
+def _status_dict(job: Job, tally: RunStats) -> dict[str, Any]:
     left = tally.shards - tally.committed - len(tally.errors)
     per_shard = tally.images / max(tally.committed, 1)
     return {
         "recipe": job.recipe(),
-        "images_folder": str(job.images),
+        "images_folder": str(job.image_folder),
         "shards": tally.shards,
         "committed": tally.committed,
         "failed": len(tally.errors),
@@ -152,13 +152,13 @@ def _status(job: Job, tally: Tally) -> dict[str, Any]:
         "described": tally.described,
         "varied": tally.varied,
         "failed_images": tally.failed_images,
-        "images_per_second": round(tally.rate, 3),
-        "eta_seconds": round(left * per_shard / tally.rate) if tally.images else None,
+        "images_per_second": round(tally.images_per_second, 3),
+        "eta_seconds": round(left * per_shard / tally.images_per_second) if tally.images else None,
         "updated": time.time(),
     }
 
 
-def _line_of(report: ShardReport) -> str:
+def _metrics_line(report: ShardReport) -> str:
     line: dict[str, Any] = asdict(report)
     line["shard"] = str(report.shard)
     line["failed"] = len(report.failed)
@@ -168,16 +168,16 @@ def _line_of(report: ShardReport) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-def diary(job: Job) -> Path:
+def log_folder(job: Job) -> Path:
     """The folder of the job's diary."""
-    return ShardStore(job.store).folder(job.dataset, job.split, job.layer) / "_log"
+    return ShardStore(job.store).layer_folder(job.dataset, job.split, job.layer) / "_log"
 
 
 @contextlib.contextmanager
-def logged_to(path: Path) -> Iterator[None]:
+def log_to_file(path: Path) -> Iterator[None]:
     """Send the house's log records to a file while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _Quiet(path, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler = _SilentFileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     house = logging.getLogger("synthgen")
     house.addHandler(handler)
@@ -189,7 +189,7 @@ def logged_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-class _Quiet(logging.FileHandler):
+class _SilentFileHandler(logging.FileHandler):
     """A full disk is told once, by the commit that fails on it; not by each log record with a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802

@@ -19,8 +19,8 @@ from synthgen import __version__, plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.job import Job
 from synthgen.generate.stages import Stage
-from synthgen.images.decode import ImageError, load_ahead
-from synthgen.records.box_checks import audit_sample
+from synthgen.images.decode import ImageError, prefetch_images
+from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.sample import Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 OnImages = Callable[[int], None]
 
 #: Decoded images of one batch may hold this many bytes together; a batch of huge photographs is cut short.
-BATCH_BYTES = 512 * 2**20
+MAX_BATCH_BYTES = 512 * 2**20
 
 #: Batches that a stage has at once: while one is on the device, the other's images are made ready, or its masks packed.
-IN_FLIGHT = 2
+BATCHES_IN_FLIGHT = 2
 
 #: Captions that an object is asked for where a job does not say; no two of a stage say the same.
-VARIED = 5
+DEFAULT_CAPTION_COUNT = 5
 
 #: (row in the shard, sample, pixels) each.
 _Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
@@ -78,13 +78,13 @@ class ShardReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Processed:
+class _ProcessedShard:
     """A shard between model and disk."""
 
     shard: Shard
     samples: list[Sample]
     parent: dict[str, Any]
-    given: int
+    images_without_error: int
     failed: tuple[dict[str, Any], ...]
     started: float
 
@@ -98,59 +98,61 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.store = ShardStore(job.store)
-        self.stage: Stage = plugins.load("generate.stages", job.stage).build(
+        self.stage: Stage = plugins.load_plugin("generate.stages", job.stage).build(
             job.plugin, job.options, **job.stage_options
         )
-        self._blamed = f"{job.plugin} failed"  # so begins the reason where it was not the image
-        self.threads = max(2, os.cpu_count() or 1)
+        self._failure_prefix = f"{job.plugin} failed"  # so begins the reason where it was not the image
+        self.decode_threads = max(2, os.cpu_count() or 1)
 
     def run(self, shard: Shard, on_images: OnImages | None = None) -> ShardReport:
         """Process one shard of the job's output layer and commit it."""
-        return self.finish(self.process(shard, on_images))
+        return self.commit(self.process(shard, on_images))
 
-    def process(self, shard: Shard, on_images: OnImages | None = None) -> _Processed | ShardReport:
+    def process(self, shard: Shard, on_images: OnImages | None = None) -> _ProcessedShard | ShardReport:
         """All of `run` that needs the model. A failure is a report."""
         started = time.monotonic()
         try:
-            parent = self.store.footer(shard.of(self.job.reads))
+            parent = self.store.read_footer(shard.in_layer(self.job.input_layer))
             if parent is None:
-                raise SynthgenError(f"input shard {shard.of(self.job.reads)} is gone; run the stage before again")
-            samples, failed, given = self._process(shard, on_images)
+                raise SynthgenError(
+                    f"input shard {shard.in_layer(self.job.input_layer)} is gone; run the stage before again"
+                )
+            samples, failed, given = self._process_samples(shard, on_images)
             # What the source could not give was not this stage's to process, and must not dilute its failures.
-            self._refuse_many_errors(shard, given, failed)
+            self._check_error_share(shard, given, failed)
         except BrokenWorkerError:
             raise
         except Exception as why:  # a shard's failure is a value: the other shards go on
-            return _as_report(shard, why, started)
-        return _Processed(shard, samples, parent, given, failed, started)
+            return _error_report(shard, why, started)
+        return _ProcessedShard(shard, samples, parent, given, failed, started)
 
-    def finish(self, done: _Processed | ShardReport) -> ShardReport:
+    def commit(self, processed: _ProcessedShard | ShardReport) -> ShardReport:
         """All of `run` that does not need the model: encode, write, rename."""
-        if isinstance(done, ShardReport):
-            return done
-        flat = [annotation for sample in done.samples for annotation in sample.annotations]
+        if isinstance(processed, ShardReport):
+            return processed
+        flat = [annotation for sample in processed.samples for annotation in sample.annotations]
         # By a captioner: those of people are nobody's to ask for. A later stage keeps what an earlier one was asked.
         made = [sum(caption.source != "human" for caption in a.captions) for a in flat]
-        asked = self.job.stage_options.get("top_k", done.parent.get("top_k", VARIED))
+        asked = self.job.stage_options.get("top_k", processed.parent.get("top_k", DEFAULT_CAPTION_COUNT))
         report = ShardReport(
-            done.shard,
-            images=len(done.samples),
+            processed.shard,
+            images=len(processed.samples),
             annotations=len(flat),
             masks=sum(a.segmentation is not None for a in flat),
             captions=sum(len(a.captions) for a in flat),
             captioned=sum(bool(a.captions) for a in flat),
             described=sum(count > 0 for count in made),
             varied=sum(count >= asked for count in made),
-            passed_over=len(done.samples) - done.given,
-            failed=done.failed,
+            passed_over=len(processed.samples) - processed.images_without_error,
+            failed=processed.failed,
             flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
         )
         footer = {
             "synthgen": __version__,
             "recipe": self.job.recipe(),
-            "fingerprint": self.job.fingerprint(done.parent["fingerprint"]),
-            "parent": {"layer": self.job.reads, "fingerprint": done.parent["fingerprint"]},
-            "categories": done.parent.get("categories", []),
+            "fingerprint": self.job.fingerprint(processed.parent["fingerprint"]),
+            "parent": {"layer": self.job.input_layer, "fingerprint": processed.parent["fingerprint"]},
+            "categories": processed.parent.get("categories", []),
             "counts": {
                 "images": report.images,
                 "annotations": report.annotations,
@@ -159,44 +161,44 @@ class Worker:
                 "captioned": report.captioned,
                 "described": report.described,
                 "varied": report.varied,
-                "errors": sum(sample.error is not None for sample in done.samples),
+                "errors": sum(sample.error is not None for sample in processed.samples),
                 "flags": report.flags,
             },
-            "failed": list(done.failed),
+            "failed": list(processed.failed),
             **({"top_k": asked} if report.described else {}),
         }
         try:
-            self.store.commit(done.shard, done.samples, footer)
+            self.store.commit(processed.shard, processed.samples, footer)
         except Exception as why:
             # What keeps one shard from being written, a full disk, keeps the others too.
-            return replace(_as_report(done.shard, why, done.started), fatal=isinstance(why, SynthgenError))
-        return replace(report, seconds=time.monotonic() - done.started)
+            return replace(_error_report(processed.shard, why, processed.started), fatal=isinstance(why, SynthgenError))
+        return replace(report, seconds=time.monotonic() - processed.started)
 
-    def _process(
+    def _process_samples(
         self, shard: Shard, on_images: OnImages | None
     ) -> tuple[list[Sample], tuple[dict[str, Any], ...], int]:
         """The shard's samples, each processed or with the reason why not; those reasons; how many came without one."""
-        samples = list(self.store.read(shard.of(self.job.reads)))
+        samples = list(self.store.read_samples(shard.in_layer(self.job.input_layer)))
         result = list(samples)
         reasons: dict[int, str] = {}
         todo = list(range(len(samples)))
-        if self.job.retry_failed and (footer := self.store.footer(shard)) is not None:
+        if self.job.retry_failed and (footer := self.store.read_footer(shard)) is not None:
             again = {entry["row"] for entry in footer["failed"]}
             todo = [i for i in todo if i in again]
-            result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read(shard))]
+            result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read_samples(shard))]
         waiting: deque[tuple[_Batch, Future[list[Sample]]]] = deque()
 
         def take() -> None:
             batch, done = waiting.popleft()
-            self._settle(batch, done.result, result, reasons)
+            self._collect_batch(batch, done.result, result, reasons)
             if on_images:
                 on_images(len(batch))
 
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="batch") as pool:
-            for batch in self._batches(samples, todo, result, reasons):
-                if len(waiting) == IN_FLIGHT:
+        with ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="batch") as pool:
+            for batch in self._load_batches(samples, todo, result, reasons):
+                if len(waiting) == BATCHES_IN_FLIGHT:
                     take()
-                waiting.append((batch, pool.submit(self._put_through, batch)))
+                waiting.append((batch, pool.submit(self._run_stage, batch)))
             while waiting:
                 take()
         failed = [
@@ -205,28 +207,30 @@ class Worker:
         ]
         return result, tuple(failed), sum(sample.error is None for sample in samples)
 
-    def _batches(
+    def _load_batches(
         self, samples: list[Sample], todo: list[int], result: list[Sample], reasons: dict[int, str]
     ) -> Iterator[_Batch]:
         """What is to do, batch by batch, its images decoded ahead; an image that cannot be read is settled here."""
         batch: _Batch = []
         for i, (sample, image) in zip(
-            todo, load_ahead((samples[i] for i in todo), self.job.images, threads=self.threads), strict=True
+            todo,
+            prefetch_images((samples[i] for i in todo), self.job.image_folder, num_threads=self.decode_threads),
+            strict=True,
         ):
             if isinstance(image, ImageError):
                 result[i], reasons[i] = replace(sample, error=str(image)), str(image)
             elif image is not None:
-                batch.append((i, _with_size(sample, image), image))
-            if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= BATCH_BYTES:
+                batch.append((i, _fill_image_size(sample, image), image))
+            if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= MAX_BATCH_BYTES:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _put_through(self, batch: _Batch) -> list[Sample]:
+    def _run_stage(self, batch: _Batch) -> list[Sample]:
         return list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
 
-    def _settle(
+    def _collect_batch(
         self, batch: _Batch, outcome: Callable[[], list[Sample]], result: list[Sample], reasons: dict[int, str]
     ) -> None:
         """Keep what the stage made of a batch. If it failed, try one by one: a poisoned image fails alone."""
@@ -238,27 +242,27 @@ class Worker:
             if len(batch) > 1:
                 log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
                 for one in batch:
-                    self._settle([one], partial(self._put_through, [one]), result, reasons)
+                    self._collect_batch([one], partial(self._run_stage, [one]), result, reasons)
                 return
             i, sample, _ = batch[0]
             log.exception("image %s failed", sample.file_name)
             result[i] = self.stage.failed(sample)
-            reasons[i] = f"{self._blamed} ({type(why).__name__}: {_line(why)})"
+            reasons[i] = f"{self._failure_prefix} ({type(why).__name__}: {_first_line(why)})"
             return
         for (i, _, _), sample in zip(batch, done, strict=True):
             result[i] = sample
 
-    def _refuse_many_errors(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
+    def _check_error_share(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
         # Divided, as the limit times a count would be off by a rounding: 0.29 * 100 < 29.
         if not failed or len(failed) / images <= self.job.max_error_share:
             return
         first = failed[0]
-        if first["error"].startswith(self._blamed):
+        if first["error"].startswith(self._failure_prefix):
             remedy = (
                 f"its traceback is in the _log/ of the layer, and the options of {self.job.plugin} may be the cause"
             )
         else:
-            remedy = f"check --images {self.job.images}, or accept more with --max-error-share"
+            remedy = f"check --images {self.job.image_folder}, or accept more with --max-error-share"
         message = (
             f"{shard}: {len(failed)} of {images} images failed, more than {self.job.max_error_share:.0%}, "
             f"e.g. {first['file_name']} ({first['error']}); nothing was committed; {remedy}"
@@ -270,24 +274,24 @@ class TooManyFailuresError(Exception):
     """A shard over the job's share of failed images: it fails alone, the job goes on."""
 
 
-def _with_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
+def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
     """Fill in a size that the source did not give, and what could not be audited without it."""
     if sample.height and sample.width:
         return sample
-    return audit_sample(replace(sample, height=image.shape[0], width=image.shape[1]))
+    return flag_sample_boxes(replace(sample, height=image.shape[0], width=image.shape[1]))
 
 
-def _as_report(shard: Shard, why: Exception, started: float) -> ShardReport:
+def _error_report(shard: Shard, why: Exception, started: float) -> ShardReport:
     known = isinstance(why, SynthgenError | TooManyFailuresError)
     if not known:
         log.error("shard %s failed", shard, exc_info=why)
     return ShardReport(
         shard,
-        error=str(why) if known else f"{shard}: {type(why).__name__}: {_line(why)}",
+        error=str(why) if known else f"{shard}: {type(why).__name__}: {_first_line(why)}",
         too_many_errors=isinstance(why, TooManyFailuresError),
         seconds=time.monotonic() - started,
     )
 
 
-def _line(why: Exception) -> str:
+def _first_line(why: Exception) -> str:
     return (str(why).splitlines() or ["no reason given"])[0][:200]

@@ -13,29 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from synthgen.images.paths import tails
+from synthgen.images.paths import candidate_paths
 from synthgen.records.sample import Sample
 
 #: Larger images are a row with an error, not an array: 178 M pixels are half a GiB in RGB.
-MAX_PIXELS = 178_956_970
+MAX_IMAGE_PIXELS = 178_956_970
 
 #: Decoded images that wait for their turn may hold this many bytes together.
-AHEAD_BYTES = 512 * 2**20
+PREFETCH_BYTES = 512 * 2**20
 
 #: What a dataset's photographs and label maps come as. Pillow knows thirty more formats; one of them (EPS) runs a
 #: program over the file, and none is worth the risk.
 Image.init()  # Pillow fills its table of formats at the first open, and not for several threads at once
-FORMATS = tuple(
+IMAGE_FORMATS = tuple(
     format_
     for format_ in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
     if format_ in Image.OPEN  # some builds of Pillow lack some
 )
 
 #: Those of them that keep every number as it is: a label map in another one has lost its labels.
-_LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
+_LOSSLESS_FORMATS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
 
-_ORIENTATION = 0x0112  # EXIF tag
-_UPRIGHT = {
+_ORIENTATION_TAG = 0x0112  # EXIF tag
+_ORIENTATION_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,7 +44,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_QUARTERS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))  # they swap height and width
+_QUARTER_TURNS = tuple(
+    _ORIENTATION_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)
+)  # they swap height and width
 
 # Pillow warns of images above half our limit, of odd EXIF, and the like; what matters of it is an `ImageError`.
 # `warnings.catch_warnings` is process-wide and decoding runs on threads, so this is said once and not around each file.
@@ -55,7 +57,7 @@ class ImageError(Exception):
     """Why an image cannot be used: a sentence for `Sample.error`, without paths of this machine in it."""
 
 
-def find(root: Path, file_name: str) -> Path:
+def find_image(root: Path, file_name: str) -> Path:
     """The file of an image below `root`. Tried in this order, and nothing else is:
 
     1. the whole name;
@@ -72,18 +74,18 @@ def find(root: Path, file_name: str) -> Path:
     """
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
-        raise ImageError(f"file name '{_encodable(file_name)}' is not a path below the image folder")
-    for tail in tails(root, parts):
+        raise ImageError(f"file name '{_utf8_safe(file_name)}' is not a path below the image folder")
+    for tail in candidate_paths(root, parts):
         path = root.joinpath(*tail)
         try:
             if path.is_file():
                 return path
         except OSError as why:  # a name too long for the file system, a folder that may not be entered
-            raise ImageError(f"file {_encodable(file_name)} cannot be reached ({_short(why)})") from None
-    raise ImageError(f"no file {_encodable(file_name)} below the image folder")
+            raise ImageError(f"file {_utf8_safe(file_name)} cannot be reached ({_short_reason(why)})") from None
+    raise ImageError(f"no file {_utf8_safe(file_name)} below the image folder")
 
 
-def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
+def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> NDArray[np.uint8]:
     """Decode an image file: uint8 [H, W, 3], RGB.
 
     EXIF orientation is applied, as viewers do and annotators see it; where only the unrotated size agrees with the
@@ -92,15 +94,16 @@ def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
     Animations give their first frame.
 
     Args:
-        height, width: what the annotations say, in pixels; 0 = they do not.
+        expected_height, expected_width: what the annotations say, in pixels; 0 = they do not.
 
     Raises:
-        ImageError: missing, no image of `FORMATS`, truncated, too large, or of another size than the annotations say.
+        ImageError: missing, no image of `IMAGE_FORMATS`, truncated, too large, or of another size than the
+        annotations say.
     """
-    told = (width, height) if height and width else None
+    told = (expected_width, expected_height) if expected_height and expected_width else None
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            turn, shown = _turn(image)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            turn, shown = _exif_transpose(image)
             _check_size(shown)
             if told is not None and told not in (shown, image.size):  # before a pixel is decoded
                 raise ImageError(f"is {shown[0]} x {shown[1]} pixels, the annotations say {told[0]} x {told[1]}")
@@ -110,57 +113,58 @@ def load_rgb(path: Path, height: int = 0, width: int = 0) -> NDArray[np.uint8]:
         raise _as_image_error(why, "decoded") from None
 
 
-def load_labels(path: Path, *, colours: bool = False) -> NDArray[np.integer]:
+def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integer]:
     """Decode a label map: the numbers that its file stores, uint8, uint16 or int32 [H, W]; a palette is not looked at.
 
     Args:
-        colours: the labels are colours instead: each pixel gives 65536 * red + 256 * green + blue. Alpha is dropped.
+        color_coded: the labels are colours instead: each pixel gives 65536 * red + 256 * green + blue. Alpha is
+            dropped.
 
     Raises:
         ImageError: missing, no image of a lossless kind, truncated, too large, or in colour where it should not be.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             _check_size(image.size)
-            if image.format not in _LOSSLESS:
+            if image.format not in _LOSSLESS_FORMATS:
                 raise ImageError(f"is a {image.format}, whose compression changes labels")
             image.load()
-            return _to_labels(image, colours=colours)
+            return _to_label_map(image, color_coded=color_coded)
     except Exception as why:
         raise _as_image_error(why, "decoded") from None
 
 
-def image_header(path: Path) -> tuple[int, int, bool]:
+def read_image_header(path: Path) -> tuple[int, int, bool]:
     """(height, width, turned) from the header, EXIF orientation applied; nothing is decoded.
 
     `turned`: the stored pixels are to be rotated by 90 or 270 degrees, and are of another shape.
 
     Raises:
-        ImageError: missing, no image of `FORMATS`, or too large.
+        ImageError: missing, no image of `IMAGE_FORMATS`, or too large.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _, (width, height) = _turn(image)
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            _, (width, height) = _exif_transpose(image)
             _check_size((width, height))
             return height, width, (width, height) != image.size
     except Exception as why:
         raise _as_image_error(why, "opened") from None
 
 
-def load_ahead(
-    samples: Iterable[Sample], root: Path, *, threads: int
+def prefetch_images(
+    samples: Iterable[Sample], root: Path, *, num_threads: int
 ) -> Iterator[tuple[Sample, NDArray[np.uint8] | ImageError | None]]:
     """Pair each sample with its pixels, in order, decoding ahead on threads.
 
     A sample that already has an error is passed through with None. At most `2 * threads` images, and at most
-    `AHEAD_BYTES` of pixels (or one image), are in flight. Closing the iterator early gives up what has not begun.
+    `PREFETCH_BYTES` of pixels (or one image), are in flight. Closing the iterator early gives up what has not begun.
     """
 
     def load(sample: Sample) -> NDArray[np.uint8] | ImageError | None:
         if sample.error is not None:
             return None
         try:
-            return load_rgb(find(root, sample.file_name), sample.height, sample.width)
+            return load_rgb(find_image(root, sample.file_name), sample.height, sample.width)
         except ImageError as why:
             return why
 
@@ -171,28 +175,28 @@ def load_ahead(
         if sample.height and sample.width:
             return 3 * sample.height * sample.width
         try:
-            height, width, _ = image_header(find(root, sample.file_name))
+            height, width, _ = read_image_header(find_image(root, sample.file_name))
         except ImageError:
             return 0
         return 3 * height * width
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        yield from _ahead(samples, lambda s: pool.submit(load, s), cost, at_most=2 * threads)
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
+        yield from _prefetch(samples, lambda s: pool.submit(load, s), cost, max_in_flight=2 * num_threads)
 
 
-def _ahead(
+def _prefetch(
     samples: Iterable[Sample],
     submit: Callable[[Sample], Future[NDArray[np.uint8] | ImageError | None]],
     cost: Callable[[Sample], int],
     *,
-    at_most: int,
+    max_in_flight: int,
 ) -> Iterator[tuple[Sample, NDArray[np.uint8] | ImageError | None]]:
     waiting: deque[tuple[Sample, Future[NDArray[np.uint8] | ImageError | None], int]] = deque()
     held = 0
     try:
         for sample in samples:
             more = cost(sample)
-            while waiting and (len(waiting) >= at_most or held + more > AHEAD_BYTES):
+            while waiting and (len(waiting) >= max_in_flight or held + more > PREFETCH_BYTES):
                 first, future, size = waiting.popleft()
                 yield first, future.result()
                 held -= size
@@ -207,20 +211,20 @@ def _ahead(
 
 
 def _check_size(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImageError(f"has {size[0]} x {size[1]} pixels, more than the limit of {MAX_PIXELS}")
+    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise ImageError(f"has {size[0]} x {size[1]} pixels, more than the limit of {MAX_IMAGE_PIXELS}")
 
 
-def _turn(image: Image.Image) -> tuple[Image.Transpose | None, tuple[int, int]]:
+def _exif_transpose(image: Image.Image) -> tuple[Image.Transpose | None, tuple[int, int]]:
     """How to turn the stored pixels upright, and the (width, height) that they then have; from the header."""
     if image.format == "TIFF":  # Pillow does it itself
         return None, image.size
     try:
         # Not `image.getexif()`: for PNG it would decode all pixels to find a tag behind them.
-        turn = _UPRIGHT.get(int(Image.Image.getexif(image).get(_ORIENTATION, 1)))
+        turn = _ORIENTATION_TRANSPOSE.get(int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)))
     except Exception:  # a tag that cannot be read; the pixels are still good
         return None, image.size
-    return turn, image.size[::-1] if turn in _QUARTERS else image.size
+    return turn, image.size[::-1] if turn in _QUARTER_TURNS else image.size
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -239,18 +243,18 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
 
 
-def _to_labels(image: Image.Image, *, colours: bool) -> NDArray[np.integer]:
-    if not colours and image.mode in ("1", "L", "P", "LA", "PA"):
+def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.integer]:
+    if not color_coded and image.mode in ("1", "L", "P", "LA", "PA"):
         values = np.asarray(image).astype(np.uint8, copy=False)
         return np.ascontiguousarray(values[..., 0]) if values.ndim == 3 else values
-    if not colours and image.mode.startswith("I"):
+    if not color_coded and image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min(initial=0) < 0:
             raise ImageError("has negative labels")
         return np.asarray(values, np.int32 if image.mode == "I" else np.uint16)
     image.info.pop("transparency", None)
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
-    if colours:
+    if color_coded:
         return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
     if image.mode == "F" or not ((red == green).all() and (green == blue).all()):
         raise ImageError(f"has colours (mode {image.mode}), and a label map has one number a pixel")
@@ -263,20 +267,20 @@ def _as_image_error(why: Exception, done: str) -> ImageError:
     if isinstance(why, FileNotFoundError):
         return ImageError("no such file")
     if isinstance(why, Image.DecompressionBombError):
-        return ImageError(f"has more than the limit of {MAX_PIXELS} pixels")
+        return ImageError(f"has more than the limit of {MAX_IMAGE_PIXELS} pixels")
     if isinstance(why, MemoryError):
         return ImageError("is too large for the memory")
-    return ImageError(f"cannot be {done} ({type(why).__name__}: {_short(why)})")
+    return ImageError(f"cannot be {done} ({type(why).__name__}: {_short_reason(why)})")
 
 
-def _short(why: Exception) -> str:
+def _short_reason(why: Exception) -> str:
     """The decoder's words without the machine's paths, which do not belong into a shard."""
     if isinstance(why, UnidentifiedImageError):
-        return f"no image of the kinds {', '.join(FORMATS)}"
+        return f"no image of the kinds {', '.join(IMAGE_FORMATS)}"
     text = (why.strerror if isinstance(why, OSError) else None) or str(why)
-    return _encodable(text.splitlines()[0] if text else "no reason given")
+    return _utf8_safe(text.splitlines()[0] if text else "no reason given")
 
 
-def _encodable(text: str) -> str:
+def _utf8_safe(text: str) -> str:
     """At most 200 characters that UTF-8 can write; hostile names hold halves of them."""
     return text[:200].encode("utf-8", "backslashreplace").decode()

@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: Objects365 names its images `images/v1/patch8/x.jpg`; its archives unpack to `patch8/x.jpg`.
-_NOT_UNPACKED = (("images", "v1"), ("images", "v2"))
+_FOLDERS_NOT_IN_ARCHIVES = (("images", "v1"), ("images", "v2"))
 
 # COCO cut the same photographs into other folders in 2017. A number is one photograph, in whichever of them.
 _COCO_2014 = re.compile(r"COCO_(train2014|val2014)_(\d{12}\.jpg)")
 _COCO_2017 = re.compile(r"\d{12}\.jpg")
-_IN_2017 = {"train2014": ("train2017",), "val2014": ("train2017", "val2017")}
-_IN_2014 = {"train2017": ("train2014", "val2014"), "val2017": ("val2014",)}
+_FOLDERS_2017 = {"train2014": ("train2017",), "val2014": ("train2017", "val2017")}
+_FOLDERS_2014 = {"train2017": ("train2014", "val2014"), "val2017": ("val2014",)}
 
 
-def tails(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def candidate_paths(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The paths below `root` that an image's name, cut at its slashes, may stand for; see `records.images.find`."""
     yield parts
-    if parts[:2] in _NOT_UNPACKED and len(parts) > 2:
+    if parts[:2] in _FOLDERS_NOT_IN_ARCHIVES and len(parts) > 2:
         yield parts[2:]
     above = root.absolute().parts  # as the user spells it: no links resolved
-    for name in (parts, *_of_the_other_year(parts)):
+    for name in (parts, *_coco_year_aliases(parts)):
         if name != parts:
             yield name
         for depth in range(1, min(len(name), len(above))):
@@ -30,12 +30,12 @@ def tails(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
                 yield name[depth:]
 
 
-def _of_the_other_year(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _coco_year_aliases(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """`train2014/COCO_train2014_000000460986.jpg` as `train2017/000000460986.jpg`, and the other way round."""
     *above, folder, name = ("", *parts)
     if (match := _COCO_2014.fullmatch(name)) and folder in ("", match[1]):
         found = [(match[1], name)] if not folder else []
-        found += [(other, match[2]) for other in _IN_2017[match[1]]]
+        found += [(other, match[2]) for other in _FOLDERS_2017[match[1]]]
         yield from ((*above[1:], *other) for other in found)
-    elif folder in _IN_2014 and _COCO_2017.fullmatch(name):
-        yield from ((*above[1:], other, f"COCO_{other}_{name}") for other in _IN_2014[folder])
+    elif folder in _FOLDERS_2014 and _COCO_2017.fullmatch(name):
+        yield from ((*above[1:], other, f"COCO_{other}_{name}") for other in _FOLDERS_2014[folder])

@@ -33,8 +33,8 @@ def resize(
     """
     top, left, height, width = window or (0, 0, *size)
     pixels = 2 if bicubic else 1
-    rows, y1, y2 = _reach(top, height, size[0], image.shape[0], pixels)
-    columns, x1, x2 = _reach(left, width, size[1], image.shape[1], pixels)
+    rows, y1, y2 = _source_span(top, height, size[0], image.shape[0], pixels)
+    columns, x1, x2 = _source_span(left, width, size[1], image.shape[1], pixels)
     if size == image.shape[:2]:
         return np.ascontiguousarray(image[top : top + height, left : left + width])
     seen = Image.fromarray(np.ascontiguousarray(image[rows, columns]))
@@ -42,12 +42,12 @@ def resize(
     return np.asarray(seen.resize((width, height), how, box=(x1, y1, x2, y2)))
 
 
-def _reach(start: int, length: int, new: int, old: int, pixels: int) -> tuple[slice, float, float]:
+def _source_span(start: int, length: int, new: int, old: int, filter_radius: int) -> tuple[slice, float, float]:
     """What a window looks at along one axis: the slice of the image, and the window's ends as places in that slice.
 
-    The filter reaches `pixels` new pixels, but at least as many old ones, beyond the window's ends.
+    The filter reaches `filter_radius` new pixels, but at least as many old ones, beyond the window's ends.
     """
     begin, end = start * old / new, (start + length) * old / new
-    reach = pixels * max(old / new, 1) + 1
+    reach = filter_radius * max(old / new, 1) + 1
     first, last = max(0, math.floor(begin - reach)), min(old, math.ceil(end + reach))
     return slice(first, last), begin - first, min(end - first, last - first)

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.formats.readers import Annotations
+from synthgen.formats.readers import AnnotationBatch
 
 #: A range of images is read back whole if it has at most this many bytes on disk, else it is split before. So memory
 #: holds a few times this, or a few times the annotations of the one image that has more.
-BOUND = 32 * 2**20
+MAX_RUN_BYTES = 32 * 2**20
 
-_MOST = 64  # ranges at once: two open files each
-_BLOCK = 100_000  # records that are read back at once while a range is split
-_NONE = -1  # as length of a payload: there is none
+_MAX_RANGES = 64  # ranges at once: two open files each
+_BLOCK_RECORDS = 100_000  # records that are read back at once while a range is split
+_NO_PAYLOAD = -1  # as length of a payload: there is none
 
-_RECORD = np.dtype(
+_RECORD_DTYPE = np.dtype(
     [
         ("image_id", "<i8"),
         ("id", "<i8"),
@@ -31,12 +31,13 @@ _RECORD = np.dtype(
 )
 
 
-class Run(NamedTuple):
+class SortedRun(NamedTuple):
     """Annotations in the order of (image_id, id), equal ones as they came.
 
     Attributes:
         image_id: int64 [M].
-        records: [M] of fields id int64, bbox float64 [4], category int64, bits uint32 (see `Spill.flags`), and others.
+        records: [M] of fields id int64, bbox float64 [4], category int64, bits uint32 (see `ExternalSorter.flags`),
+            and others.
         payloads: one an annotation; empty where the layer has none.
     """
 
@@ -44,26 +45,26 @@ class Run(NamedTuple):
     records: NDArray[Any]
     payloads: list[bytes | None]
 
-    def __add__(self, other: Run) -> Run:  # type: ignore[override]
+    def __add__(self, other: SortedRun) -> SortedRun:  # type: ignore[override]
         """This run and the next."""
         if not len(self.records):
             return other
-        return Run(
+        return SortedRun(
             np.concatenate([self.image_id, other.image_id]),
             np.concatenate([self.records, other.records]),
             self.payloads + other.payloads,
         )
 
-    def part(self, start: int, end: int) -> Run:
+    def select_rows(self, start: int, end: int) -> SortedRun:
         """Rows [start, end)."""
-        return Run(self.image_id[start:end], self.records[start:end], self.payloads[start:end])
+        return SortedRun(self.image_id[start:end], self.records[start:end], self.payloads[start:end])
 
 
 #: No annotations.
-EMPTY = Run(np.empty(0, np.int64), np.empty(0, _RECORD), [])
+EMPTY_RUN = SortedRun(np.empty(0, np.int64), np.empty(0, _RECORD_DTYPE), [])
 
 
-class Spill:
+class ExternalSorter:
     """Takes annotations in any order, and gives them back by image.
 
     Attributes:
@@ -71,23 +72,23 @@ class Spill:
         count: annotations taken.
     """
 
-    def __init__(self, folder: Path, expect: int = 0) -> None:
-        """`expect`: how many bytes there will be, as far as anyone knows."""
-        self.folder, self.expect = folder, expect
+    def __init__(self, folder: Path, expected_bytes: int = 0) -> None:
+        """`expected_bytes`: how many bytes there will be, as far as anyone knows."""
+        self.folder, self.expected_bytes = folder, expected_bytes
         self.flags: dict[str, int] = {}
         self.count = 0
         self._edges: NDArray[np.int64] | None = None  # range r is of the ids in [edges[r - 1], edges[r])
-        self._ranges: list[_Range] = []
-        self._payloads = False
+        self._ranges: list[_RangeFile] = []
+        self._has_payloads = False
 
-    def add(self, batch: Annotations, image_ids: NDArray[np.int64]) -> None:
+    def add(self, batch: AnnotationBatch, image_ids: NDArray[np.int64]) -> None:
         """Take a batch; the first one decides the ranges, from the sorted `image_ids` that are known by then."""
         if self._edges is None:
-            number = min(_MOST, 1 + 2 * self.expect // BOUND, max(1, len(image_ids)))
+            number = min(_MAX_RANGES, 1 + 2 * self.expected_bytes // MAX_RUN_BYTES, max(1, len(image_ids)))
             places = np.linspace(0, len(image_ids), number, endpoint=False).astype(np.int64)[1:]
             self._edges = np.unique(image_ids[places])
-            self._ranges = self._new(self.folder / "range", len(self._edges) + 1)
-        records = np.empty(len(batch.id), _RECORD)
+            self._ranges = self._new_ranges(self.folder / "range", len(self._edges) + 1)
+        records = np.empty(len(batch.id), _RECORD_DTYPE)
         for field in ("image_id", "id", "bbox", "category"):
             records[field] = getattr(batch, field)
         bits = batch.iscrowd.astype(np.uint32)
@@ -95,89 +96,89 @@ class Spill:
             bits |= given.astype(np.uint32) << np.uint32(self.flags.setdefault(flag, len(self.flags) + 1))
         records["bits"] = bits
         payloads = batch.payload or []
-        records["payload"] = [_NONE if p is None else len(p) for p in payloads] if len(payloads) else _NONE
+        records["payload"] = [_NO_PAYLOAD if p is None else len(p) for p in payloads] if len(payloads) else _NO_PAYLOAD
         self.count += len(records)
-        self._payloads = self._payloads or batch.payload is not None
-        _scatter(records, payloads, self._edges, self._ranges)
+        self._has_payloads = self._has_payloads or batch.payload is not None
+        _partition(records, payloads, self._edges, self._ranges)
 
-    def runs(self, image_ids: NDArray[np.int64]) -> Iterator[Run]:
+    def sorted_runs(self, image_ids: NDArray[np.int64]) -> Iterator[SortedRun]:
         """All annotations in order, a range at a time, once; `image_ids`: all that occur, sorted, each once."""
         for part in self._ranges:
             part.close()
         for part in self._ranges:
-            for small in self._bounded(part, image_ids):
-                run = small.sorted(payloads=self._payloads)
+            for small in self._split_large_range(part, image_ids):
+                run = small.read_sorted(payloads=self._has_payloads)
                 small.delete()
                 yield run
 
-    def _bounded(self, part: _Range, image_ids: NDArray[np.int64]) -> Iterator[_Range]:
-        """The range, or smaller ones where it has more than `BOUND` bytes and more than one image."""
-        if part.bytes <= BOUND:
+    def _split_large_range(self, part: _RangeFile, image_ids: NDArray[np.int64]) -> Iterator[_RangeFile]:
+        """The range, or smaller ones where it has more than `MAX_RUN_BYTES` bytes and more than one image."""
+        if part.num_bytes <= MAX_RUN_BYTES:
             yield part
             return
         sizes = np.zeros(len(image_ids), np.int64)
-        for block in part.blocks(payloads=self._payloads):
-            size = _RECORD.itemsize + np.maximum(block.records["payload"], 0).astype(np.int64)
+        for block in part.iter_blocks(payloads=self._has_payloads):
+            size = _RECORD_DTYPE.itemsize + np.maximum(block.records["payload"], 0).astype(np.int64)
             np.add.at(sizes, np.searchsorted(image_ids, block.image_id), size)
         here = np.flatnonzero(sizes)
         before = np.cumsum(sizes[here]) - sizes[here]
-        group = before // max(BOUND, -(-part.bytes // _MOST))
+        group = before // max(MAX_RUN_BYTES, -(-part.num_bytes // _MAX_RANGES))
         edges = image_ids[here[1:]][np.diff(group) > 0]
         if not len(edges):
             yield part
             return
-        smaller = self._new(part.path, len(edges) + 1)
-        for block in part.blocks(payloads=self._payloads):
-            _scatter(block.records, block.payloads, edges, smaller)
+        smaller = self._new_ranges(part.path, len(edges) + 1)
+        for block in part.iter_blocks(payloads=self._has_payloads):
+            _partition(block.records, block.payloads, edges, smaller)
         part.delete()
         for one in smaller:
             one.close()
         for one in smaller:
-            yield from self._bounded(one, image_ids)
+            yield from self._split_large_range(one, image_ids)
 
-    def _new(self, path: Path, number: int) -> list[_Range]:
-        return [_Range(path.with_name(f"{path.name}-{i}")) for i in range(number)]
+    def _new_ranges(self, path: Path, number: int) -> list[_RangeFile]:
+        return [_RangeFile(path.with_name(f"{path.name}-{i}")) for i in range(number)]
 
 
-class _Range:
+class _RangeFile:
     """Records of one range of image ids on disk, in the order in which they came, and their payloads beside them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.payload_path = path.with_name(f"{path.name}.payloads")
-        self.bytes = 0
+        self.num_bytes = 0
         self._files = (path.open("wb", buffering=2**16), self.payload_path.open("wb", buffering=2**16))
 
     def write(self, records: NDArray[Any], payloads: Sequence[bytes | None]) -> None:
         text = b"".join(p for p in payloads if p is not None)
         self._files[0].write(records.tobytes())
         self._files[1].write(text)
-        self.bytes += records.nbytes + len(text)
+        self.num_bytes += records.nbytes + len(text)
 
     def close(self) -> None:
         for file in self._files:
             file.close()
 
-    def blocks(self, number: int = _BLOCK, *, payloads: bool) -> Iterator[Run]:
+    def iter_blocks(self, number: int = _BLOCK_RECORDS, *, payloads: bool) -> Iterator[SortedRun]:
         with self.path.open("rb") as file, self.payload_path.open("rb") as payload_file:
-            while len(records := np.fromfile(file, _RECORD, number)):
-                text = payload_file.read(_total(records))
-                cut = _cut(text, records) if payloads else []
-                yield Run(np.ascontiguousarray(records["image_id"]), records, cut)
+            while len(records := np.fromfile(file, _RECORD_DTYPE, number)):
+                text = payload_file.read(_total_payload_bytes(records))
+                cut = _split_payloads(text, records) if payloads else []
+                yield SortedRun(np.ascontiguousarray(records["image_id"]), records, cut)
 
-    def sorted(self, *, payloads: bool) -> Run:
-        run = next(self.blocks(-1, payloads=payloads), EMPTY)
-        order = _order(run.image_id, run.records["id"])
+    def read_sorted(self, *, payloads: bool) -> SortedRun:
+        run = next(self.iter_blocks(-1, payloads=payloads), EMPTY_RUN)
+        order = _sort_order(run.image_id, run.records["id"])
         moved = [run.payloads[i] for i in order.tolist()] if payloads else []
-        return Run(run.image_id[order], np.take(run.records, order), moved)
+        return SortedRun(run.image_id[order], np.take(run.records, order), moved)
 
     def delete(self) -> None:
         self.path.unlink()
         self.payload_path.unlink()
 
 
-def _scatter(
-    records: NDArray[Any], payloads: Sequence[bytes | None], edges: NDArray[np.int64], ranges: list[_Range]
+def _partition(
+    records: NDArray[Any], payloads: Sequence[bytes | None], edges: NDArray[np.int64], ranges: list[_RangeFile]
 ) -> None:
     """Append each record to the range of its image, keeping their order."""
     which = np.searchsorted(edges, records["image_id"], side="right").astype(np.uint16)
@@ -191,7 +192,7 @@ def _scatter(
             part.write(records[start:end], payloads[start:end])
 
 
-def _order(image_id: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sort_order(image_id: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order of (image_id, number), equal ones as they are."""
     if len(image_id):
         low, high = (int(image_id.min()), int(number.min())), (int(image_id.max()), int(number.max()))
@@ -201,14 +202,14 @@ def _order(image_id: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np
     return np.lexsort((number, image_id))
 
 
-def _total(records: NDArray[Any]) -> int:
+def _total_payload_bytes(records: NDArray[Any]) -> int:
     return int(np.maximum(records["payload"], 0).sum(dtype=np.int64))
 
 
-def _cut(text: bytes, records: NDArray[Any]) -> list[bytes | None]:
+def _split_payloads(text: bytes, records: NDArray[Any]) -> list[bytes | None]:
     lengths = records["payload"]
     ends = np.cumsum(np.maximum(lengths, 0), dtype=np.int64).tolist()
     return [
-        None if length == _NONE else text[end - length : end]
+        None if length == _NO_PAYLOAD else text[end - length : end]
         for length, end in zip(lengths.tolist(), ends, strict=True)
     ]

@@ -9,16 +9,16 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.formats.readers import Images
+from synthgen.formats.readers import ImageBatch
 
-_LARGEST_TABLE = 2**26  # image ids of the known releases are below 2**23
+_MAX_BITMAP_SIZE = 2**26  # image ids of the known releases are below 2**23
 
 _UNLISTED = "the annotation file lists no image of this id; only annotations have it"
 _SAME_ID = "another image of the file has the same id; the annotations are with the first"
 _NO_NAME = "the annotation file gives no file name for this image"
 
 #: Every error of a row that is not the reader's own (`Images.error`).
-ERRORS = frozenset({_UNLISTED, _SAME_ID, _NO_NAME})
+IMAGE_ERRORS = frozenset({_UNLISTED, _SAME_ID, _NO_NAME})
 
 
 class ImageTable:
@@ -30,72 +30,74 @@ class ImageTable:
     """
 
     def __init__(self) -> None:
-        self.file_name, self.image_key = _Texts(), _Texts()
-        self.neg_categories, self.not_exhaustive_categories = _Lists(), _Lists()
+        self.file_name, self.image_key = _StringColumn(), _StringColumn()
+        self.neg_categories, self.not_exhaustive_categories = _IntListColumn(), _IntListColumn()
         self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
         self._ids: NDArray[np.int64] | None = None
-        self._there: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
-        self._listed: int | None = None  # rows from here on are not the file's own
-        self._errors: dict[int, str] = {}  # what the reader says of a row
+        self._id_bitmap: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
+        self._num_listed: int | None = None  # rows from here on are not the file's own
+        self._reader_errors: dict[int, str] = {}  # what the reader says of a row
         self._count = 0
 
-    def add(self, batch: Images) -> None:
+    def add(self, batch: ImageBatch) -> None:
         """Take a batch: its images are the next rows."""
         self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
         self.file_name.extend(batch.file_name)
         self.image_key.extend(batch.image_key)
         self.neg_categories.extend(batch.neg_categories, self._count)
         self.not_exhaustive_categories.extend(batch.not_exhaustive_categories, self._count)
-        self._errors |= {self._count + row: error for row, error in enumerate(batch.error or ()) if error}
+        self._reader_errors |= {self._count + row: error for row, error in enumerate(batch.error or ()) if error}
         self._count += len(batch.image_id)
         self._ids = None
 
-    def add_unlisted(self, image_id: NDArray[np.int64], name: str) -> None:
+    def add_unlisted(self, image_id: NDArray[np.int64], dataset_name: str) -> None:
         """Take images that only annotations have, and nothing more after them."""
-        self._listed = len(self._table())
+        self._num_listed = len(self._table())
         size = np.zeros(len(image_id), np.int32)
-        keys = [f"{name}/unlisted/{i}" for i in image_id.tolist()]
-        self.add(Images(image_id, [""] * len(keys), keys, size, size))
+        keys = [f"{dataset_name}/unlisted/{i}" for i in image_id.tolist()]
+        self.add(ImageBatch(image_id, [""] * len(keys), keys, size, size))
 
-    def ids(self) -> NDArray[np.int64]:
+    def sorted_ids(self) -> NDArray[np.int64]:
         """The ids, sorted, each once."""
         if self._ids is None:
             ids = self._ids = np.unique(self._table()[:, 0])
-            self._there = None
-            if len(ids) and int(ids[-1]) - int(ids[0]) < _LARGEST_TABLE:
-                self._there = np.zeros(int(ids[-1]) - int(ids[0]) + 1, np.bool_)
-                self._there[ids - ids[0]] = True
+            self._id_bitmap = None
+            if len(ids) and int(ids[-1]) - int(ids[0]) < _MAX_BITMAP_SIZE:
+                self._id_bitmap = np.zeros(int(ids[-1]) - int(ids[0]) + 1, np.bool_)
+                self._id_bitmap[ids - ids[0]] = True
         return self._ids
 
-    def without(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `ids` that no image has, sorted, each once."""
-        listed = self.ids()
+    def find_unlisted(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `sorted_ids` that no image has, sorted, each once."""
+        listed = self.sorted_ids()
         if not len(listed) or not len(ids):
             return np.unique(ids)
-        if self._there is not None:  # nearly always, and it is a hundred times as fast as a search
+        if self._id_bitmap is not None:  # nearly always, and it is a hundred times as fast as a search
             inside = (ids >= listed[0]) & (ids <= listed[-1])
-            return np.unique(ids[~(inside & self._there[np.where(inside, ids - listed[0], 0)])])
+            return np.unique(ids[~(inside & self._id_bitmap[np.where(inside, ids - listed[0], 0)])])
         ids = np.unique(ids)
         found: NDArray[np.int64] = ids[listed[np.minimum(np.searchsorted(listed, ids), len(listed) - 1)] != ids]
         return found
 
-    def order(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def sort_by_id(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows in the order of their ids, equal ones as they came; and the ids in that order."""
         ids = self._table()[:, 0]
         rows = np.argsort(ids, kind="stable")
         return rows, ids[rows]
 
-    def numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    def ids_and_sizes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         """image_id, height, width of some rows."""
         found = self._table()[rows]
         return np.ascontiguousarray(found[:, 0]), found[:, 1].astype(np.int32), found[:, 2].astype(np.int32)
 
-    def errors(self, rows: NDArray[np.int64], again: NDArray[np.bool_], file_name: Sequence[str]) -> list[str | None]:
-        """What is wrong with some rows; `again`: whether an earlier one has the same id."""
-        listed = len(self._table()) if self._listed is None else self._listed
+    def row_errors(
+        self, rows: NDArray[np.int64], is_repeated_id: NDArray[np.bool_], file_name: Sequence[str]
+    ) -> list[str | None]:
+        """What is wrong with some rows; `is_repeated_id`: whether an earlier one has the same id."""
+        listed = len(self._table()) if self._num_listed is None else self._num_listed
         return [
-            _UNLISTED if row >= listed else _SAME_ID if second else self._errors.get(row) if file else _NO_NAME
-            for row, second, file in zip(rows.tolist(), again.tolist(), file_name, strict=True)
+            _UNLISTED if row >= listed else _SAME_ID if second else self._reader_errors.get(row) if file else _NO_NAME
+            for row, second, file in zip(rows.tolist(), is_repeated_id.tolist(), file_name, strict=True)
         ]
 
     def _table(self) -> NDArray[np.int64]:
@@ -104,7 +106,7 @@ class ImageTable:
         return self._parts[0]
 
 
-class _Texts:
+class _StringColumn:
     """Many short texts: their bytes end to end, and where each begins."""
 
     def __init__(self) -> None:
@@ -120,7 +122,7 @@ class _Texts:
         return [self._text[starts[row] : starts[row + 1]].decode() for row in rows.tolist()]
 
 
-class _Lists:
+class _IntListColumn:
     """A few integers for each of many rows, where any are told."""
 
     def __init__(self) -> None:

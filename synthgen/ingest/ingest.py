@@ -15,24 +15,24 @@ from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Dataset, Files
-from synthgen.ingest.sharding import Cut, cut
-from synthgen.records.box_checks import audit_sample
+from synthgen.formats.readers import DatasetFiles, DatasetReader
+from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.box_table import BoxColumns, table_from_columns
-from synthgen.records.recipe import fingerprint, in_words
+from synthgen.records.recipe import fingerprint, format_recipe
 from synthgen.records.sample import Sample
 from synthgen.records.schema import samples_from_batch
-from synthgen.storage.atomic import write_text
-from synthgen.storage.run_log import note_images
+from synthgen.storage.atomic import write_text_atomic
+from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Raised when the same file would make other shards than before.
-VERSION = 1
+INGEST_VERSION = 1
 
 #: Of more category names than these, such as free-form ones, each footer lists only its shard's.
-MOST_NAMES = 5_000
+MAX_FOOTER_NAMES = 5_000
 
-_WRITERS = 2  # encoding and writing a shard takes about twice as long as cutting it
+_WRITER_THREADS = 2  # encoding and writing a shard takes about twice as long as cutting it
 
 #: (what is being done: "reading" bytes or "writing" images, how much of it is done, of how much)
 OnProgress = Callable[[str, int, int], None]
@@ -59,8 +59,8 @@ class IngestReport:
 
 def ingest(
     store: ShardStore,
-    dataset: Dataset,
-    files: Files,
+    reader: DatasetReader,
+    files: DatasetFiles,
     *,
     name: str,
     split: str,
@@ -78,73 +78,77 @@ def ingest(
     Raises:
         SynthgenError: the files are no such dataset, or changed meanwhile; the layer was made from others.
     """
-    if layer not in dataset.LAYERS:
-        raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(dataset.LAYERS)})")
-    files = files.of(layer)
+    if layer not in reader.LAYERS:
+        raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
+    files = files.for_layer(layer)
     tell = on_progress or (lambda *_: None)
-    store.remove_leftovers(name, split, layer)
-    log = store.folder(name, split, layer) / "_log" / "source.json"
-    present = store.layer(name, split, layer)
+    store.remove_stale_files(name, split, layer)
+    log = store.layer_folder(name, split, layer) / "_log" / "source.json"
+    present = store.list_shards(name, split, layer)
     if present and not shard_size:
-        shard_size = (store.footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
-    before = {role: _stat(path) for role, path in files.sources.items()}
+        shard_size = (store.read_footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
+    before = {role: _size_and_mtime(path) for role, path in files.sources.items()}
     recipe: dict[str, Any] = {
         "stage": "ingest",
         "dataset": name,
-        "reader": getattr(dataset, "__name__", "").rsplit(".", 1)[-1],
+        "reader": getattr(reader, "__name__", "").rsplit(".", 1)[-1],
         "split": split,
         "layer": layer,
         "shard_size": shard_size,
-        "version": VERSION,
+        "version": INGEST_VERSION,
     }
     # The digest reads the files a second time, beside the parser and well ahead of it, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-        digests = pool.submit(_digests, files, log)
+        digests = pool.submit(_source_digests, files, log)
         if present:
             recipe["sources"] = digests.result()
-            _refuse_foreign(store, present, recipe)
-            if len(present) == present[0].count:
-                note_images(store, name, split, layer, files.images)
-                return _report(store, present, committed=0)
-        done, total = 0, files.size()
+            _check_same_recipe(store, present, recipe)
+            if len(present) == present[0].num_shards:
+                record_image_folder(store, name, split, layer, files.image_folder)
+                return _build_report(store, present, committed=0)
+        done, total = 0, files.total_bytes()
 
         def on_bytes(count: int) -> None:
             nonlocal done
             done += count
             tell("reading", min(done, total), total)
 
-        with store.scratch(name, split, layer) as scratch:
-            batches = dataset.read(replace(files, on_bytes=on_bytes), layer)
-            cuts = cut(batches, name, scratch, expect=total, shard_size=shard_size)
+        with store.layer_scratch_folder(name, split, layer) as scratch:
+            batches = reader.read(replace(files, on_bytes=on_bytes), layer)
+            cuts = split_into_shards(batches, name, scratch, expected_bytes=total, shard_size=shard_size)
             first = next(cuts)  # comes when all is read
             recipe["sources"] = digests.result()
-            if {role: _stat(path) for role, path in files.sources.items()} != before:
+            if {role: _size_and_mtime(path) for role, path in files.sources.items()} != before:
                 raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
-            write_text(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
-            complete = dataset.complete(files, layer) if layer != dataset.LAYERS[0] else None
-            note_images(store, name, split, layer, files.images)  # before the last shard: none comes after it
-            committed = _write(store, chain([first], cuts), recipe, complete, set(present), tell)
-    return _report(store, store.layer(name, split, layer), committed)
+            write_text_atomic(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
+            complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
+            record_image_folder(
+                store, name, split, layer, files.image_folder
+            )  # before the last shard: none comes after it
+            committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
+    return _build_report(store, store.list_shards(name, split, layer), committed)
 
 
-def source_changed(store: ShardStore, files: Files, *, name: str, split: str, layer: str = "annotations") -> str | None:
+def describe_source_change(
+    store: ShardStore, files: DatasetFiles, *, name: str, split: str, layer: str = "annotations"
+) -> str | None:
     """A sentence if the layer was made from other files than those; None if not, or if there is no such layer.
 
     Files of the size and the time that they had then are taken for the same; others are digested, 1 to 2 GB a second.
     """
-    present = store.layer(name, split, layer)
-    footer = store.footer(present[0]) if present else None
+    present = store.list_shards(name, split, layer)
+    footer = store.read_footer(present[0]) if present else None
     then = (footer or {}).get("recipe", {}).get("sources")
     if then is None:
         return None
-    files = files.of(layer)
-    now = _digests(files, store.folder(name, split, layer) / "_log" / "source.json")
+    files = files.for_layer(layer)
+    now = _source_digests(files, store.layer_folder(name, split, layer) / "_log" / "source.json")
     changed = [str(files.sources[role]) for role in files.sources if now[role] != then.get(role)]
     if not changed:
         return None
     return (
         f"{', '.join(changed)} is not what {name}/{split}/{layer} was made from; choose another --name, "
-        f"or delete {store.folder(name, split, layer)}"
+        f"or delete {store.layer_folder(name, split, layer)}"
     )
 
 
@@ -171,9 +175,9 @@ def folder_sha256(path: Path) -> str:
     return hashlib.sha256(b"".join(b"%s\0%d\n" % one for one in sorted(found))).hexdigest()
 
 
-def _write(
+def _write_shards(
     store: ShardStore,
-    cuts: Iterable[Cut],
+    cuts: Iterable[ShardSlice],
     recipe: dict[str, Any],
     complete: Callable[[Sample, list[bytes | None]], Sample] | None,
     present: set[Shard],
@@ -182,23 +186,23 @@ def _write(
     """Commit the shards that are not present, some while the next ones are being cut; returns how many."""
     committed = images = 0
     waiting: deque[Future[Path]] = deque()
-    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="commit") as pool:
+    with ThreadPoolExecutor(_WRITER_THREADS, thread_name_prefix="commit") as pool:
         for one in cuts:
-            shard = Shard(recipe["dataset"], recipe["split"], recipe["layer"], one.index, one.count)
+            shard = Shard(recipe["dataset"], recipe["split"], recipe["layer"], one.index, one.num_shards)
             images += len(one.columns.image_id)
             if shard not in present:
-                content = one.columns if complete is None else _completed(one, complete)
-                if len(waiting) == _WRITERS:
+                content = one.columns if complete is None else _complete_samples(one, complete)
+                if len(waiting) == _WRITER_THREADS:
                     waiting.popleft().result()
-                waiting.append(pool.submit(store.commit, shard, content, _footer(one, content, recipe)))
+                waiting.append(pool.submit(store.commit, shard, content, _build_footer(one, content, recipe)))
                 committed += 1
-            tell("writing", images, one.total)
+            tell("writing", images, one.total_images)
         for future in waiting:
             future.result()
     return committed
 
 
-def _completed(one: Cut, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
+def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
     """The samples of a slice with what their payloads hold; a box that came out of a mask is audited again."""
     rows = (sample for batch in table_from_columns(one.columns).to_batches() for sample in samples_from_batch(batch))
     payloads: list[bytes | None] = one.payloads or [None] * len(one.columns.id)
@@ -206,15 +210,15 @@ def _completed(one: Cut, complete: Callable[[Sample, list[bytes | None]], Sample
     done = []
     for sample, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
         richer = complete(sample, payloads[start:end])
-        done.append(audit_sample(richer) if any("no_box" in a.flags for a in richer.annotations) else richer)
+        done.append(flag_sample_boxes(richer) if any("no_box" in a.flags for a in richer.annotations) else richer)
     return done
 
 
-def _footer(one: Cut, content: BoxColumns | list[Sample], recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a shard says of itself; with more names than `MOST_NAMES`, only those that it uses."""
+def _build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: dict[str, Any]) -> dict[str, Any]:
+    """What a shard says of itself; with more names than `MAX_FOOTER_NAMES`, only those that it uses."""
     columns = one.columns
-    names = one.names
-    if len(names) > MOST_NAMES:
+    names = one.category_names
+    if len(names) > MAX_FOOTER_NAMES:
         names = sorted({columns.categories[code] for code in set(columns.category.tolist())} - {""})
     if isinstance(content, BoxColumns):
         masks, flags = 0, {flag: int(there.sum()) for flag, there in columns.flags.items()}
@@ -237,8 +241,8 @@ def _footer(one: Cut, content: BoxColumns | list[Sample], recipe: dict[str, Any]
     }
 
 
-def _report(store: ShardStore, shards: list[Shard], committed: int) -> IngestReport:
-    counts = [footer["counts"] for shard in shards if (footer := store.footer(shard)) is not None]
+def _build_report(store: ShardStore, shards: list[Shard], committed: int) -> IngestReport:
+    counts = [footer["counts"] for shard in shards if (footer := store.read_footer(shard)) is not None]
     flags: Counter[str] = Counter()
     for of_shard in counts:
         flags.update(of_shard["flags"])
@@ -248,9 +252,9 @@ def _report(store: ShardStore, shards: list[Shard], committed: int) -> IngestRep
     return IngestReport(len(shards), committed, images, annotations, masks, errors, dict(sorted(flags.items())))
 
 
-def _refuse_foreign(store: ShardStore, present: list[Shard], recipe: dict[str, Any]) -> None:
+def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str, Any]) -> None:
     for shard in present:
-        footer = store.footer(shard) or {}
+        footer = store.read_footer(shard) or {}
         theirs = footer.get("recipe", {})
         if footer.get("fingerprint") == fingerprint(recipe):
             continue
@@ -258,16 +262,16 @@ def _refuse_foreign(store: ShardStore, present: list[Shard], recipe: dict[str, A
         if differ == ["sources"]:
             how = "from other annotation files than those there now"
         elif theirs.get("stage") != "ingest":
-            how = f"by another stage ({in_words(theirs)})"
+            how = f"by another stage ({format_recipe(theirs)})"
         else:
             how = "with " + ", ".join(
                 f"{key} {theirs.get(key)} (now {recipe[key]})" for key in differ if key != "sources"
             )
-        folder = store.folder(shard.dataset, shard.split, shard.layer)
+        folder = store.layer_folder(shard.dataset, shard.split, shard.layer)
         raise SynthgenError(f"{shard} was made {how}; choose another --name, or delete {folder}")
 
 
-def _digests(files: Files, log: Path) -> dict[str, str]:
+def _source_digests(files: DatasetFiles, log: Path) -> dict[str, str]:
     """SHA-256 by role; that of a file with the size and time of the last ingest is taken from its log."""
     try:
         then = json.loads(log.read_text(encoding="utf-8"))
@@ -275,12 +279,12 @@ def _digests(files: Files, log: Path) -> dict[str, str]:
     except (OSError, ValueError, TypeError, AttributeError):  # a diary: it may be missing or damaged
         known = {}
     return {
-        role: known.get((role, *_stat(path))) or (folder_sha256(path) if path.is_dir() else file_sha256(path))
+        role: known.get((role, *_size_and_mtime(path))) or (folder_sha256(path) if path.is_dir() else file_sha256(path))
         for role, path in sorted(files.sources.items())
     }
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _size_and_mtime(path: Path) -> tuple[int, int]:
     """(bytes, time of the last change in ns) of a file; (0, a number made from what is in it) of a folder."""
     try:
         if path.is_dir():

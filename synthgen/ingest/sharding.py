@@ -11,43 +11,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Images
-from synthgen.ingest.external_sort import EMPTY, Run, Spill
+from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
+from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable
-from synthgen.records.box_checks import audit
+from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cut:
+class ShardSlice:
     """The slice of a dataset that makes one shard.
 
     Attributes:
-        index, count: which shard of how many.
-        total: images in the whole dataset.
-        names: the file's category names, sorted, each once.
+        index, num_shards: which shard of how many.
+        total_images: images in the whole dataset.
+        category_names: the file's category names, sorted, each once.
         columns: the slice's images and boxes, audited.
         payloads: one an annotation; empty where the layer has none.
     """
 
     index: int
-    count: int
-    total: int
-    names: list[str]
+    num_shards: int
+    total_images: int
+    category_names: list[str]
     columns: BoxColumns
     payloads: list[bytes | None]
 
 
-def cut(
-    batches: Iterable[Images | Annotations | Categories],
-    name: str,
+def split_into_shards(
+    batches: Iterable[ImageBatch | AnnotationBatch | Categories],
+    dataset_name: str,
     scratch: Path,
     *,
-    expect: int = 0,
+    expected_bytes: int = 0,
     shard_size: int = 0,
-) -> Iterator[Cut]:
+) -> Iterator[ShardSlice]:
     """Yield a dataset's shards, in order, once its stream has ended.
 
     Images come in the order of their ids, annotations in that of theirs. Nothing is lost: an image id that only
@@ -55,33 +55,38 @@ def cut(
     (some 100 bytes an image) and a few times `spill.BOUND`, or the annotations of the one image that has more.
 
     Args:
-        name: what the store calls the dataset; for the keys of images that are nobody else's.
+        dataset_name: what the store calls the dataset; for the keys of images that are nobody else's.
         scratch: an empty folder; 64 bytes an annotation, and its payload, are written there.
-        expect: bytes that the stream comes from, as far as known.
+        expected_bytes: bytes that the stream comes from, as far as known.
         shard_size: images a shard; 0 = a 64th of all, at least 16 and at most 1000.
 
     Raises:
         SynthgenError: there are no images.
     """
-    images, spill, categories, unlisted = ImageTable(), Spill(scratch, expect), Categories({}), _Ids()
+    images, spill, categories, unlisted = (
+        ImageTable(),
+        ExternalSorter(scratch, expected_bytes),
+        Categories({}),
+        _IdSet(),
+    )
     for batch in batches:
-        if isinstance(batch, Images):
+        if isinstance(batch, ImageBatch):
             images.add(batch)
-        elif isinstance(batch, Annotations):
-            spill.add(batch, images.ids())
-            unlisted.add(images.without(batch.image_id))
+        elif isinstance(batch, AnnotationBatch):
+            spill.add(batch, images.sorted_ids())
+            unlisted.add(images.find_unlisted(batch.image_id))
         else:
             categories = Categories(categories.names | batch.names, categories.stuff | batch.stuff)
-    images.add_unlisted(images.without(unlisted.all()), name)
-    rows, ids = images.order()
+    images.add_unlisted(images.find_unlisted(unlisted.unique()), dataset_name)
+    rows, ids = images.sort_by_id()
     total = len(rows)
     if not total:
-        raise SynthgenError(f"the files of {name} list no images; are they the right ones?")
+        raise SynthgenError(f"the files of {dataset_name} list no images; are they the right ones?")
     again = np.append(False, np.diff(ids) == 0)
-    codes = _Codes(categories)
+    codes = _CategoryCodes(categories)
     size = shard_size or min(max(-(-total // 64), 16), 1000)
-    runs = spill.runs(images.ids())
-    ahead = EMPTY
+    runs = spill.sorted_runs(images.sorted_ids())
+    ahead = EMPTY_RUN
     for index, start in enumerate(range(0, total, size)):
         stop = min(start + size, total)
         while not len(ahead.image_id) or ahead.image_id[-1] <= ids[stop - 1]:
@@ -91,29 +96,29 @@ def cut(
             ahead += run
         # All annotations of the last image, even if the next shard begins with a second image of its id.
         end = int(np.searchsorted(ahead.image_id, ids[stop - 1], side="right"))
-        run, ahead = ahead.part(0, end), ahead.part(end, len(ahead.image_id))
-        columns = _columns(images, rows[start:stop], again[start:stop], run, codes, spill.flags, name)
-        yield Cut(index, -(-total // size), total, codes.names, columns, run.payloads)
-    if codes.nameless:
+        run, ahead = ahead.select_rows(0, end), ahead.select_rows(end, len(ahead.image_id))
+        columns = _build_columns(images, rows[start:stop], again[start:stop], run, codes, spill.flags, dataset_name)
+        yield ShardSlice(index, -(-total // size), total, codes.category_names, columns, run.payloads)
+    if codes.num_unnamed:
         log.warning(
             "%s: %d category ids in lists of categories that images lack, or have more of, are left out: the file "
             "does not name them",
-            name,
-            codes.nameless,
+            dataset_name,
+            codes.num_unnamed,
         )
 
 
-def _columns(
+def _build_columns(
     images: ImageTable,
     rows: NDArray[np.int64],
     again: NDArray[np.bool_],
-    run: Run,
-    codes: _Codes,
+    run: SortedRun,
+    codes: _CategoryCodes,
     flags: dict[str, int],
     name: str,
 ) -> BoxColumns:
     """The columns of one shard: its images are `rows`, its annotations `run`."""
-    image_id, height, width = images.numbers(rows)
+    image_id, height, width = images.ids_and_sizes(rows)
     owner = np.searchsorted(image_id, run.image_id)
     records = run.records
     bits = records["bits"]
@@ -121,7 +126,7 @@ def _columns(
     bbox = np.ascontiguousarray(records["bbox"])
     if "no_box" in given:  # whatever a reader put there for want of a box
         bbox[given["no_box"] & ~np.isfinite(bbox).all(axis=1)] = 0.0
-    category, known, isthing = codes.of(records["category"])
+    category, known, isthing = codes.encode(records["category"])
     iscrowd = (bits & 1).astype(np.bool_)
     file_name = images.file_name.take(rows)
     keys = zip(images.image_key.take(rows), file_name, strict=True)
@@ -132,30 +137,30 @@ def _columns(
         file_name=file_name,
         height=height,
         width=width,
-        error=images.errors(rows, again, file_name),
+        error=images.row_errors(rows, again, file_name),
         offsets=np.append(0, np.cumsum(np.bincount(owner, minlength=len(rows)))).astype(np.int32),
         id=np.ascontiguousarray(records["id"]),
         bbox=bbox,
         category=category,
-        categories=codes.texts,
+        categories=codes.names_with_unknown,
         iscrowd=iscrowd,
         isthing=isthing,
-        flags=audit(
+        flags=flag_boxes(
             bbox,
             height=height[owner],
             width=width[owner],
-            image=owner,
-            category=records["category"],
+            image_index=owner,
+            category_index=records["category"],
             iscrowd=iscrowd,
-            known=known,
-            given=given,
+            has_category_name=known,
+            source_flags=given,
         ),
-        neg_categories=codes.named(images.neg_categories.take(rows)),
-        not_exhaustive_categories=codes.named(images.not_exhaustive_categories.take(rows)),
+        neg_categories=codes.decode_lists(images.neg_categories.take(rows)),
+        not_exhaustive_categories=codes.decode_lists(images.not_exhaustive_categories.take(rows)),
     )
 
 
-class _Ids:
+class _IdSet:
     """A set of ids that arrives in pieces, mostly the same ones again."""
 
     def __init__(self) -> None:
@@ -167,42 +172,43 @@ class _Ids:
             self._parts.append(ids)
         self._waiting += len(ids)
         if self._waiting > 2**21 + len(self._parts[0]):
-            self._parts, self._waiting = [self.all()], 0
+            self._parts, self._waiting = [self.unique()], 0
 
-    def all(self) -> NDArray[np.int64]:
+    def unique(self) -> NDArray[np.int64]:
         return np.unique(np.concatenate(self._parts))
 
 
-class _Codes:
+class _CategoryCodes:
     """Category ids of the file -> indices into its names.
 
     Attributes:
-        names: sorted, each once; texts: the same, and "" at the end for a category that the file does not name.
-        nameless: ids in lists of absent or incomplete categories that the file does not name, so far.
+        category_names: sorted, each once; names_with_unknown: the same, and "" at the end for a category that the
+            file does not name.
+        num_unnamed: ids in lists of absent or incomplete categories that the file does not name, so far.
     """
 
     def __init__(self, categories: Categories) -> None:
-        self._names, self.nameless = categories.names, 0
-        self.names = sorted({name for name in categories.names.values() if name})
-        self.texts = [*self.names, ""]
-        code = {name: i for i, name in enumerate(self.texts)}
+        self._names, self.num_unnamed = categories.names, 0
+        self.category_names = sorted({name for name in categories.names.values() if name})
+        self.names_with_unknown = [*self.category_names, ""]
+        code = {name: i for i, name in enumerate(self.names_with_unknown)}
         # With a last row that no id reaches, so that every search lands on a row.
         ids = sorted(categories.names)
         self._ids = np.array([*ids, 2**63 - 1], np.int64)
-        self._codes = np.array([*(code[categories.names[i]] for i in ids), len(self.names)], np.int32)
+        self._codes = np.array([*(code[categories.names[i]] for i in ids), len(self.category_names)], np.int32)
         self._known = np.array([True] * len(ids) + [False])
         self._isthing = np.array([*(i not in categories.stuff for i in ids), True])
 
-    def of(self, category: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """(index into `texts`, whether the file lists the category, whether it is a thing)."""
+    def encode(self, category: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """(index into `names_with_unknown`, whether the file lists the category, whether it is a thing)."""
         place = np.searchsorted(self._ids, category)
         place[self._ids[place] != category] = len(self._ids) - 1
         return self._codes[place], self._known[place], self._isthing[place]
 
-    def named(self, lists: list[Sequence[int]] | None) -> list[list[str]] | None:
+    def decode_lists(self, lists: list[Sequence[int]] | None) -> list[list[str]] | None:
         """Lists of ids as lists of names; ids that the file does not name are counted and left out."""
         if lists is None:
             return None
         names = [[self._names.get(i, "") for i in ids] for ids in lists]
-        self.nameless += sum(name == "" for found in names for name in found)
+        self.num_unnamed += sum(name == "" for found in names for name in found)
         return [[name for name in found if name] for found in names]

@@ -19,41 +19,47 @@ import torch
 from torch import Tensor
 
 #: The pickle of a state dict holds names and shapes only: a ViT-H's has 60 kB.
-MAX_PICKLE = 8 * 2**20
+MAX_PICKLE_BYTES = 8 * 2**20
 
 #: Tied weights are one tensor under several names; more than so many times the file is no model.
-MOST_TIED = 4
+MAX_TIED_RATIO = 4
 
 #: All that such a pickle calls by name. `weights_only` admits more, and some of it allocates as much as it is told to
 #: (bytearray, torch.FloatTensor, torch.storage.UntypedStorage), or makes tensors of no content.
-_NAMES = re.compile(
+_TENSOR_GLOBALS = re.compile(
     r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|"
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
 )
 
 #: What training frameworks keep beside the weights, and does no harm where it is executed: settings and numbers.
-_SETTINGS = re.compile(
+_HARMLESS_GLOBALS = re.compile(
     r"argparse Namespace|(omegaconf|fairseq)(\.\w+)* \w+|numpy(\.\w+)* (dtype|scalar|ndarray|_reconstruct)|"
     r"_codecs encode|collections (defaultdict|Counter)|torch (Size|device)|typing Any|"
     r"__builtin__ (dict|set|int|long|float|list)"
 )
 
 #: Takes the weights out of what is trusted.
-SAVE_ALONE = (
+EXTRACT_WEIGHTS_COMMAND = (
     """`python -c "import torch; torch.save(torch.load('OLD.pt', weights_only=False)['model'], 'pytorch_model.bin')"`"""
 )
 
 #: The last records of an archive, in 32 and in 64 bits (PKWARE's APPNOTE, 4.3.14 and 4.3.16).
-_END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
+_ZIP_END_RECORD, _ZIP64_END_RECORDS = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 
 #: Of a safetensors file: most bytes of its list of tensors, and what numbers weights are of.
-_MAX_HEADER = 8 * 2**20
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+_MAX_HEADER_BYTES = 8 * 2**20
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+}
 
-_BEFORE_1_6 = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+_LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
 
-class MoreThanWeightsError(ValueError):
+class NonTensorContentError(ValueError):
     """It holds settings of a training framework, too. The sentence says how to take the weights out."""
 
 
@@ -78,10 +84,10 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         MoreThanWeightsError: of other values beside; one sentence without the path, with the remedy.
         ValueError: it cannot be read, or is no such file; one sentence without the path.
     """
-    return tensors(_weights_in(load(path)), path)
+    return as_state_dict(_select_state_dict(safe_load(path)), path)
 
 
-def load(path: Path) -> object:
+def safe_load(path: Path) -> object:
     """All that such a file holds: tensors and plain values.
 
     Raises:
@@ -89,11 +95,11 @@ def load(path: Path) -> object:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is wrong is told once, by an error
-        _look_into(path)
-        return _load(path)
+        _check_archive(path)
+        return _load_archive(path)
 
 
-def tensors(content: object, path: Path) -> dict[str, Tensor]:
+def as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
     """A part of what a file holds as a state dict, if it is one.
 
     Raises:
@@ -101,7 +107,7 @@ def tensors(content: object, path: Path) -> dict[str, Tensor]:
     """
     if not isinstance(content, dict) or not content:
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict of names and tensors")
-    claimed, most = 0, MOST_TIED * path.stat().st_size
+    claimed, most = 0, MAX_TIED_RATIO * path.stat().st_size
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"it is no plain state dict: '{str(name)[:60]}' is a {type(value).__name__}, not a tensor")
@@ -112,7 +118,7 @@ def tensors(content: object, path: Path) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in content.items()}
 
 
-def _weights_in(content: object) -> object:
+def _select_state_dict(content: object) -> object:
     """What lies under a usual name, alone or beside what a training left there; all of it where two have such names."""
     if not isinstance(content, dict):
         return content
@@ -120,18 +126,18 @@ def _weights_in(content: object) -> object:
     return named[0] if len(named) == 1 and (isinstance(named[0], dict) or len(content) == 1) else content
 
 
-def _look_into(path: Path) -> None:
+def _check_archive(path: Path) -> None:
     """Refuse what is no archive of `torch.save`, before PyTorch gets it."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(_BEFORE_1_6))
+            start = file.read(len(_LEGACY_MAGIC))
             entries = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else None
-            one_way = entries is None or _is_read_one_way(file, path.stat().st_size)
+            one_way = entries is None or _is_unambiguous_zip(file, path.stat().st_size)
     except OSError as why:
         raise ValueError(f"it cannot be read ({why.strerror or why})") from None
     except Exception as why:
         raise ValueError(f"it is damaged ({_first_line(why)})") from None
-    if start == _BEFORE_1_6:  # to read it is to allocate what it claims
+    if start == _LEGACY_MAGIC:  # to read it is to allocate what it claims
         raise ValueError("it is a checkpoint of PyTorch before 1.6; torch.load it and torch.save it again")
     if path.suffix == ".safetensors":  # `torch.load` goes by this name
         raise ValueError("it is called .safetensors; a .pth, as torch.save writes it, is read here")
@@ -141,46 +147,48 @@ def _look_into(path: Path) -> None:
         raise ValueError("it can be read in two ways, and was made for that")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("it is a compressed archive, and torch.save writes none")
-    if any(entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE for entry in entries):
+    if any(entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES for entry in entries):
         raise ValueError("its list of tensors is far larger than any model's")
 
 
-def _is_read_one_way(file: BinaryIO, size: int) -> bool:
+def _is_unambiguous_zip(file: BinaryIO, size: int) -> bool:
     """Whether the archive's list of entries ends where its last record begins, and that at the file's end.
 
     Python's reader and PyTorch's may find different lists otherwise, and what was looked at is not what is loaded.
     """
-    file.seek(max(0, size - _END.size))
-    sign, *_, length, start, comment = _END.unpack(file.read(_END.size))
+    file.seek(max(0, size - _ZIP_END_RECORD.size))
+    sign, *_, length, start, comment = _ZIP_END_RECORD.unpack(file.read(_ZIP_END_RECORD.size))
     if sign != b"PK\5\6" or comment:
         return False
     if start == 0xFFFFFFFF or length == 0xFFFFFFFF:  # larger than 4 GiB: in the 64-bit record before it
-        file.seek(max(0, size - _END.size - 20 - _END64.size))
-        sign, *_, length, start = _END64.unpack(file.read(_END64.size))
-        whole: bool = start + length + _END64.size + 20 + _END.size == size
+        file.seek(max(0, size - _ZIP_END_RECORD.size - 20 - _ZIP64_END_RECORDS.size))
+        sign, *_, length, start = _ZIP64_END_RECORDS.unpack(file.read(_ZIP64_END_RECORDS.size))
+        whole: bool = start + length + _ZIP64_END_RECORDS.size + 20 + _ZIP_END_RECORD.size == size
         return sign == b"PK\6\6" and whole
     # PyTorch writes the 64-bit records for every file, and counts in 32 bits beside them.
-    return start + length + _END.size in (size, size - _END64.size - 20)
+    return start + length + _ZIP_END_RECORD.size in (size, size - _ZIP64_END_RECORDS.size - 20)
 
 
-def _load(path: Path) -> object:
+def _load_archive(path: Path) -> object:
     """What the archive holds, once its pickle has been seen to call for nothing but tensors."""
-    with _damage_told():
+    with _errors_as_value_error():
         # Read as `torch.load` will: another reader of archives might find another pickle in a file made for that.
         pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
         names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
-    if others := [name for name in names if not _NAMES.fullmatch(name)]:
-        harmless = all(_SETTINGS.fullmatch(name) for name in others)
+    if others := [name for name in names if not _TENSOR_GLOBALS.fullmatch(name)]:
+        harmless = all(_HARMLESS_GLOBALS.fullmatch(name) for name in others)
         told = f"it holds more than tensors, which is not executed here: {others[0].replace(' ', '.')[:80]}"
         if not harmless:
             raise ValueError(told)
-        raise MoreThanWeightsError(f"{told}; if you trust who made it, {SAVE_ALONE} keeps its weights alone")
-    with _damage_told():
+        raise NonTensorContentError(
+            f"{told}; if you trust who made it, {EXTRACT_WEIGHTS_COMMAND} keeps its weights alone"
+        )
+    with _errors_as_value_error():
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 @contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
+def _errors_as_value_error() -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError:  # its own words are many, and advise to execute it all the same
@@ -199,7 +207,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 0 < length <= min(_MAX_HEADER, size) else None
+            header = json.loads(file.read(length)) if 0 < length <= min(_MAX_HEADER_BYTES, size) else None
     except OSError as why:
         raise ValueError(f"it cannot be read ({why.strerror or why})") from None
     except (ValueError, RecursionError):
@@ -212,7 +220,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
         # In the order that they lie in, without gap or overlap, as the format demands.
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            dtype, shape, (first, last) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+            dtype, shape, (first, last) = _SAFETENSORS_DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
             if start + first != end or not all(type(side) is int and side >= 0 for side in shape):
                 raise ValueError
             if math.prod(shape) * dtype.itemsize != last - first or start + last > size:

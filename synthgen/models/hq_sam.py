@@ -13,10 +13,10 @@ from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 
-from synthgen.models.sam import VARIANTS, Embeddings, MaskDecoder, SamNumbers, build_sam
+from synthgen.models.sam import VARIANTS, ImageEmbeddings, MaskDecoder, SamConfig, build_sam
 
 
-def build_hq_sam(variant: str | SamNumbers, *, hq_token_only: bool = False) -> Sam:
+def build_hq_sam(variant: str | SamConfig, *, hq_token_only: bool = False) -> Sam:
     """Make an HQ-SAM with random weights; its names are those of `sam_hq_vit_{b,l,h}.pth`.
 
     Args:
@@ -33,8 +33,8 @@ def build_hq_sam(variant: str | SamNumbers, *, hq_token_only: bool = False) -> S
 class HQMaskDecoder(MaskDecoder):
     """SAM's mask decoder, the HQ token and its features; `hf_*` are the checkpoints' names."""
 
-    def __init__(self, *, vit_dim: int, hq_token_only: bool, transformer_dim: int, **numbers: object) -> None:
-        super().__init__(transformer_dim=transformer_dim, **numbers)
+    def __init__(self, *, vit_dim: int, hq_token_only: bool, transformer_dim: int, **decoder_options: object) -> None:
+        super().__init__(transformer_dim=transformer_dim, **decoder_options)
         self.hq_token_only = hq_token_only
         dim = transformer_dim
         self.hf_token = nn.Embedding(1, dim)
@@ -58,26 +58,28 @@ class HQMaskDecoder(MaskDecoder):
             nn.Conv2d(dim // 4, dim // 8, kernel_size=3, padding=1),
         )
 
-    def fine_features(self, image: Tensor, early: Tensor) -> Tensor:
+    def compute_hq_features(self, image: Tensor, early_features: Tensor) -> Tensor:
         """Fuse the final embedding [B, dim, g, g] with the early feature [B, g, g, vit_dim]: [B, dim / 8, 4g, 4g]."""
-        fused: Tensor = self.embedding_encoder(image) + self.compress_vit_feat(early.permute(0, 3, 1, 2))
+        fused: Tensor = self.embedding_encoder(image) + self.compress_vit_feat(early_features.permute(0, 3, 1, 2))
         return fused
 
-    def decode(self, embeddings: Embeddings, image_pe: Tensor, prompts: Tensor, multimask: bool) -> tuple[Tensor, ...]:
+    def decode(
+        self, embeddings: ImageEmbeddings, image_pe: Tensor, sparse_embeddings: Tensor, multimask_output: bool
+    ) -> tuple[Tensor, ...]:
         """See `MaskDecoder.decode`: the HQ mask is added to each of SAM's.
 
-        With `multimask`, the reference adds it to the one of best predicted IoU, and returns that one alone.
+        With `multimask_output`, the reference adds it to the one of best predicted IoU, and returns that one alone.
 
         Returns:
             logits [n, 1 or 3, 4 * grid, 4 * grid], and the predicted IoU [n, 1 or 3] of SAM's masks, not of these.
         """
         own = [self.mask_tokens.weight, self.hf_token.weight]
-        tokens, upscaled, iou = self._attend(embeddings.image, image_pe, prompts, own)
-        wanted = range(1, self.num_mask_tokens) if multimask else range(1)
-        finer = self.embedding_maskfeature(upscaled) + embeddings.fine
-        masks = self._masks(self.hf_mlp(tokens[:, -1:]), finer)
+        tokens, upscaled, iou = self._run_transformer(embeddings.image, image_pe, sparse_embeddings, own)
+        wanted = range(1, self.num_mask_tokens) if multimask_output else range(1)
+        finer = self.embedding_maskfeature(upscaled) + embeddings.hq_features
+        masks = self._mask_logits(self.hf_mlp(tokens[:, -1:]), finer)
         if self.hq_token_only:
             masks = masks.expand(-1, len(wanted), -1, -1)
         else:
-            masks = masks + self._masks(self._kernels(tokens, wanted), upscaled)
+            masks = masks + self._mask_logits(self._mask_kernels(tokens, wanted), upscaled)
         return masks, iou[:, wanted.start : wanted.stop]

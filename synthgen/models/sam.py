@@ -16,11 +16,11 @@ from torch import Tensor, nn
 MASK_THRESHOLD = 0.0
 
 #: No side of SAM's tensors is longer (a ViT-H's MLP has 5,120 channels): what a file may make us allocate.
-LARGEST = 2**14
+MAX_TENSOR_SIDE = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamNumbers:
+class SamConfig:
     """The numbers that make a SAM; what the published three share is the default.
 
     Attributes:
@@ -39,80 +39,82 @@ class SamNumbers:
     window_size: int = 14
     dim: int = 256
     decoder_heads: int = 8
-    decoder_mlp: int = 2048
-    iou_hidden: int = 256
+    decoder_mlp_dim: int = 2048
+    iou_head_hidden_dim: int = 256
 
     @property
-    def grid(self) -> int:
+    def grid_size(self) -> int:
         """Tokens along a side of the image embedding."""
         return self.image_size // self.patch_size
 
 
 VARIANTS = {
-    "vit_b": SamNumbers(vit_dim=768, vit_depth=12, vit_heads=12, global_blocks=(2, 5, 8, 11)),
-    "vit_l": SamNumbers(vit_dim=1024, vit_depth=24, vit_heads=16, global_blocks=(5, 11, 17, 23)),
-    "vit_h": SamNumbers(vit_dim=1280, vit_depth=32, vit_heads=16, global_blocks=(7, 15, 23, 31)),
+    "vit_b": SamConfig(vit_dim=768, vit_depth=12, vit_heads=12, global_blocks=(2, 5, 8, 11)),
+    "vit_l": SamConfig(vit_dim=1024, vit_depth=24, vit_heads=16, global_blocks=(5, 11, 17, 23)),
+    "vit_h": SamConfig(vit_dim=1280, vit_depth=32, vit_heads=16, global_blocks=(7, 15, 23, 31)),
 }
 
 
-class Embeddings(NamedTuple):
+class ImageEmbeddings(NamedTuple):
     """What is computed once for each of B images.
 
     Attributes:
         image: [B, dim, grid, grid], in the network's dtype.
-        fine: HQ-SAM's features [B, dim / 8, 4 * grid, 4 * grid]; None for SAM.
+        hq_features: HQ-SAM's features [B, dim / 8, 4 * grid, 4 * grid]; None for SAM.
     """
 
     image: Tensor
-    fine: Tensor | None
+    hq_features: Tensor | None
 
 
 class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anything ships no types
     """The original, with a second way in for boxes of several images (its `forward` takes the boxes of one)."""
 
-    def fine_features(self, image: Tensor, early: Tensor) -> Tensor | None:  # noqa: ARG002  # for HQ-SAM
+    def compute_hq_features(self, image: Tensor, early_features: Tensor) -> Tensor | None:  # noqa: ARG002  # for HQ-SAM
         """What masks need beside the image embedding, once for each image: nothing."""
         return None
 
-    def decode(self, embeddings: Embeddings, image_pe: Tensor, prompts: Tensor, multimask: bool) -> tuple[Tensor, ...]:
+    def decode(
+        self, embeddings: ImageEmbeddings, image_pe: Tensor, sparse_embeddings: Tensor, multimask_output: bool
+    ) -> tuple[Tensor, ...]:
         """Predict the masks of n boxes.
 
         Args:
             embeddings: of the image of each box, [n, ...], or of the one image of all, [1, ...]; the no-mask embedding
                 is added already.
             image_pe: [1, dim, grid, grid].
-            prompts: [n, 2, dim], the two corners of each box.
+            sparse_embeddings: [n, 2, dim], the two corners of each box.
 
         Returns:
             logits [n, 1 or 3, 4 * grid, 4 * grid] and IoU [n, 1 or 3].
         """
-        tokens, upscaled, iou = self._attend(embeddings.image, image_pe, prompts, [self.mask_tokens.weight])
-        wanted = range(1, self.num_mask_tokens) if multimask else range(1)
-        return self._masks(self._kernels(tokens, wanted), upscaled), iou[:, wanted.start : wanted.stop]
+        tokens, upscaled, iou = self._run_transformer(
+            embeddings.image, image_pe, sparse_embeddings, [self.mask_tokens.weight]
+        )
+        wanted = range(1, self.num_mask_tokens) if multimask_output else range(1)
+        return self._mask_logits(self._mask_kernels(tokens, wanted), upscaled), iou[:, wanted.start : wanted.stop]
 
-    def _attend(
-        self, image: Tensor, image_pe: Tensor, prompts: Tensor, mask_tokens: list[Tensor]
+    def _run_transformer(
+        self, image: Tensor, image_pe: Tensor, sparse_embeddings: Tensor, mask_tokens: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mask tokens [n, t, dim], upscaled image [n, dim / 8, 4 * grid, 4 * grid], IoU [n, original mask tokens]."""
         own = torch.cat([self.iou_token.weight, *mask_tokens])
-        tokens = torch.cat([own.expand(len(prompts), -1, -1), prompts.to(own.dtype)], dim=1)
+        tokens = torch.cat([own.expand(len(sparse_embeddings), -1, -1), sparse_embeddings.to(own.dtype)], dim=1)
         out, attended = self.transformer(image, image_pe, tokens)
         upscaled = self.output_upscaling(attended.transpose(1, 2).unflatten(2, image.shape[2:]))
         return out[:, 1 : len(own)], upscaled, self.iou_prediction_head(out[:, 0])
 
-    def _kernels(self, tokens: Tensor, wanted: range) -> Tensor:
+    def _mask_kernels(self, tokens: Tensor, token_indices: range) -> Tensor:
         """What the wanted mask tokens of [n, t, dim] look for in the upscaled image: [n, wanted, dim / 8]."""
-        return torch.stack([self.output_hypernetworks_mlps[i](tokens[:, i]) for i in wanted], dim=1)
+        return torch.stack([self.output_hypernetworks_mlps[i](tokens[:, i]) for i in token_indices], dim=1)
 
     @staticmethod
-    def _masks(kernels: Tensor, features: Tensor) -> Tensor:
+    def _mask_logits(kernels: Tensor, features: Tensor) -> Tensor:
         """Logits [n, masks, h, w] of kernels [n, masks, c] over features [n, c, h, w]."""
         return (kernels @ features.flatten(2)).view(*kernels.shape[:2], *features.shape[2:])
 
 
-def build_sam(
-    variant: str | SamNumbers, decoder: type[MaskDecoder] = MaskDecoder, **decoder_options: int | bool
-) -> Sam:
+def build_sam(variant: str | SamConfig, decoder: type[MaskDecoder] = MaskDecoder, **decoder_options: int | bool) -> Sam:
     """Make a SAM with random weights, for inference; under `torch.device("meta")` without any.
 
     Raises:
@@ -140,36 +142,36 @@ def build_sam(
         ),
         prompt_encoder=PromptEncoder(
             embed_dim=n.dim,
-            image_embedding_size=(n.grid, n.grid),
+            image_embedding_size=(n.grid_size, n.grid_size),
             input_image_size=(n.image_size, n.image_size),
             mask_in_chans=16,
         ),
         mask_decoder=decoder(
             num_multimask_outputs=3,
             transformer=TwoWayTransformer(
-                depth=2, embedding_dim=n.dim, mlp_dim=n.decoder_mlp, num_heads=n.decoder_heads
+                depth=2, embedding_dim=n.dim, mlp_dim=n.decoder_mlp_dim, num_heads=n.decoder_heads
             ),
             transformer_dim=n.dim,
             iou_head_depth=3,
-            iou_head_hidden_dim=n.iou_hidden,
+            iou_head_hidden_dim=n.iou_head_hidden_dim,
             **decoder_options,
         ),
     )
     return network.eval().requires_grad_(False)
 
 
-def is_hq(weights: Mapping[str, object]) -> bool:
+def is_hq_checkpoint(weights: Mapping[str, object]) -> bool:
     """Whether a state dict is HQ-SAM's rather than SAM's."""
     return "mask_decoder.hf_token.weight" in weights
 
 
-def name_of(numbers: SamNumbers) -> str:
+def variant_name(config: SamConfig) -> str:
     """ "vit_b", "vit_l" or "vit_h"; of any other size, its channels and blocks: "vit 64x4"."""
-    known = (name for name, published in VARIANTS.items() if published == numbers)
-    return next(known, f"vit {numbers.vit_dim}x{numbers.vit_depth}")
+    known = (name for name, published in VARIANTS.items() if published == config)
+    return next(known, f"vit {config.vit_dim}x{config.vit_depth}")
 
 
-def numbers_of(weights: Mapping[str, object]) -> SamNumbers:
+def infer_config(weights: Mapping[str, object]) -> SamConfig:
     """Read off the names and shapes of a state dict what SAM it is of; no shape shows the decoder's heads: always 8.
 
     Raises:
@@ -182,7 +184,7 @@ def numbers_of(weights: Mapping[str, object]) -> SamNumbers:
             raise ValueError(
                 f"these weights are not SAM's: {name} is not among the {len(weights)} names, or has no {axes} axes"
             )
-        if max(found.shape) > LARGEST:
+        if max(found.shape) > MAX_TENSOR_SIDE:
             raise ValueError(f"these weights are of no SAM: {name} is {list(found.shape)}")
         return tuple(found.shape)
 
@@ -199,7 +201,7 @@ def numbers_of(weights: Mapping[str, object]) -> SamNumbers:
             f"these weights are of no SAM: {vit_dim} channels in heads of {head}, {dim} in the decoder, and "
             f"{len(reach) - len(windows)} global blocks do not go together"
         )
-    return SamNumbers(
+    return SamConfig(
         vit_dim=vit_dim,
         vit_depth=len(blocks),
         vit_heads=vit_dim // head,
@@ -208,8 +210,8 @@ def numbers_of(weights: Mapping[str, object]) -> SamNumbers:
         patch_size=patch_size,
         window_size=(windows[0] + 1) // 2 if windows else 14,
         dim=dim,
-        decoder_mlp=shape("mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)[0],
-        iou_hidden=shape("mask_decoder.iou_prediction_head.layers.0.weight", 2)[0],
+        decoder_mlp_dim=shape("mask_decoder.transformer.layers.0.mlp.lin1.weight", 2)[0],
+        iou_head_hidden_dim=shape("mask_decoder.iou_prediction_head.layers.0.weight", 2)[0],
     )
 
 
@@ -222,16 +224,16 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     """
     expected = network.state_dict()
     wrong = [
-        f"{name} is {found} instead of {_kind(tensor)}"
+        f"{name} is {found} instead of {_describe_tensor(tensor)}"
         for name, tensor in expected.items()
-        if name in weights and (found := _kind(weights[name])) != _kind(tensor)
+        if name in weights and (found := _describe_tensor(weights[name])) != _describe_tensor(tensor)
     ]
     faults = [
-        _listed("lack", [name for name in expected if name not in weights]),
-        _listed(
+        _format_names("lack", [name for name in expected if name not in weights]),
+        _format_names(
             "have", [str(name)[:80] for name in weights if name not in expected], " that this network has no place for"
         ),
-        _listed("differ:", wrong),
+        _format_names("differ:", wrong),
     ]
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
@@ -245,7 +247,7 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
         network.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)
 
 
-def _kind(value: object) -> str:
+def _describe_tensor(value: object) -> str:
     """The shape of a tensor of floats; of all else, what it is."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
@@ -254,7 +256,7 @@ def _kind(value: object) -> str:
     return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
 
 
-def _listed(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
+def _format_names(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
     if not names:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -7,7 +7,8 @@ in the way is SAM's relative position: it adds to the score of query q and key k
 
 Each term is small ([tokens, rows] and [tokens, columns]), their sum is as large as the map. Two ways past that:
 
-added   The sum is handed to the kernel as its mask, a band of queries at a time, so that no more than `BAND` numbers of
+added   The sum is handed to the kernel as its mask, a band of queries at a time, so that no more than
+`MAX_BIAS_NUMEL` numbers of
         it exist at once. The least arithmetic.
 folded  The sum is itself a product, of [q . R_h, q . R_w] with the one-hot row and column of k; appended to q and k
         it comes out of the kernel's own product, and nothing of the map's size exists. The heads grow from d to
@@ -26,67 +27,67 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
 #: The most numbers of the position mask that exist at once: 512 MB in float32, 256 MB in bfloat16, whatever the batch
 #: (a whole mask of a ViT-H at 1024 pixels would have twice as many for each image).
-BAND = 2**27
+MAX_BIAS_NUMEL = 2**27
 
 
-def use_sdpa(encoder: ImageEncoderViT, position: Literal["added", "folded"] = "added") -> None:
+def use_sdpa(encoder: ImageEncoderViT, rel_pos_mode: Literal["added", "folded"] = "added") -> None:
     """Swap the attention of every block of `encoder`, in place; parameters, names and hooks stay.
 
     Holds for windowed and global blocks, any grid that the original takes (it interpolates the relative positions
     alike), any floating dtype, with and without relative positions, and under `torch.compile` (no graph breaks).
     """
     for block in encoder.blocks:
-        block.attn.__class__ = _FoldedAttention if position == "folded" else _AddedAttention
+        block.attn.__class__ = _FoldedBiasAttention if rel_pos_mode == "folded" else _BiasAttention
 
 
-class _AddedAttention(Attention):  # type: ignore[misc]  # segment-anything ships no types
+class _BiasAttention(Attention):  # type: ignore[misc]  # segment-anything ships no types
     """The original's parameters under another `forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, H, W, C] -> [B, H, W, C]."""
-        q, k, v = self._heads(x)
+        q, k, v = self._project_qkv(x)
         if not self.use_rel_pos:
-            return self._joined(scaled_dot_product_attention(q, k, v), x)
+            return self._merge_heads(scaled_dot_product_attention(q, k, v), x)
         height, width = x.shape[1:3]
-        by_row, by_column = self._position_terms(q, height, width)
-        rows = max(1, BAND // (q.shape[0] * q.shape[1] * width * height * width))
+        by_row, by_column = self._rel_pos_terms(q, height, width)
+        rows = max(1, MAX_BIAS_NUMEL // (q.shape[0] * q.shape[1] * width * height * width))
         bands = []
         for top in range(0, height, rows):
             band = slice(top, min(top + rows, height))
             mask = by_row[:, :, band, :, :, None] + by_column[:, :, band, :, None, :]
             queries = q[:, :, band.start * width : band.stop * width]
             bands.append(scaled_dot_product_attention(queries, k, v, attn_mask=mask.flatten(4).flatten(2, 3)))
-        return self._joined(bands[0] if len(bands) == 1 else torch.cat(bands, dim=2), x)
+        return self._merge_heads(bands[0] if len(bands) == 1 else torch.cat(bands, dim=2), x)
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project_qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values [B, heads, H * W, C / heads] of tokens [B, H, W, C]."""
         batch, height, width, _ = x.shape
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         return q, k, v
 
-    def _position_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _rel_pos_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """For each query [B, heads, H, W]: its term for each row [..., H] and for each column [..., W] of keys."""
         grid = q.reshape(*q.shape[:2], height, width, q.shape[3])
-        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, _relative(self.rel_pos_h, height))
-        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative(self.rel_pos_w, width))
+        by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, _rel_pos_embeddings(self.rel_pos_h, height))
+        by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, _rel_pos_embeddings(self.rel_pos_w, width))
         return by_row, by_column
 
-    def _joined(self, heads: Tensor, x: Tensor) -> Tensor:
+    def _merge_heads(self, heads: Tensor, x: Tensor) -> Tensor:
         projected: Tensor = self.proj(heads.transpose(1, 2).reshape(x.shape))
         return projected
 
 
-class _FoldedAttention(_AddedAttention):
+class _FoldedBiasAttention(_BiasAttention):
     """As above, the position in further channels of queries and keys."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, H, W, C] -> [B, H, W, C]."""
-        q, k, v = self._heads(x)
+        q, k, v = self._project_qkv(x)
         if not self.use_rel_pos:
-            return self._joined(scaled_dot_product_attention(q, k, v), x)
+            return self._merge_heads(scaled_dot_product_attention(q, k, v), x)
         height, width = x.shape[1:3]
-        by_row, by_column = self._position_terms(q, height, width)
+        by_row, by_column = self._rel_pos_terms(q, height, width)
         rows = torch.eye(height, dtype=q.dtype, device=q.device).repeat_interleave(width, dim=0)
         columns = torch.eye(width, dtype=q.dtype, device=q.device).repeat(height, 1)
         place = torch.cat([rows, columns], dim=1).expand(*k.shape[:3], -1)
@@ -94,10 +95,10 @@ class _FoldedAttention(_AddedAttention):
         k = torch.cat([k, place], dim=3)
         # Flash kernels want values as wide as the keys.
         out = scaled_dot_product_attention(q, k, pad(v, (0, height + width)), scale=1.0)
-        return self._joined(out[..., : v.shape[3]], x)
+        return self._merge_heads(out[..., : v.shape[3]], x)
 
 
-def _relative(table: Tensor, size: int) -> Tensor:
+def _rel_pos_embeddings(table: Tensor, size: int) -> Tensor:
     """Position embeddings [size of queries, size of keys, C] from a table [distances, C]."""
     if table.shape[0] != 2 * size - 1:
         table = interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T

@@ -1,7 +1,7 @@
 """SAM's forward for many images at once, each step the reference predictor's.
 
-In the order of use: `resize` on the host; then on the device `to_pixels`, `encode`, `to_model_frame`, `decode`,
-`to_original_size`.
+In the order of use: `resize_longest_side` on the host; then on the device `preprocess_images`, `encode_images`,
+`scale_boxes`, `decode_masks`, `postprocess_logits`.
 """
 
 from __future__ import annotations
@@ -17,41 +17,43 @@ from torch import Tensor
 from torchvision.transforms.functional import resize as resize_pil
 from torchvision.transforms.functional import to_pil_image
 
-from synthgen.models.sam import Embeddings
+from synthgen.models.sam import ImageEmbeddings
 
 
-class Decoded(NamedTuple):
+class MaskChunk(NamedTuple):
     """The masks of one chunk of boxes.
 
     Attributes:
-        image: for each of the n boxes, the index of its image; ascending.
+        image_indices: for each of the n boxes, the index of its image; ascending.
         logits: float32 [n, masks, 4 * grid, 4 * grid], over the padded square that the model sees.
         iou: float32 [n, masks], predicted; of SAM's masks (see `hq_sam` for what that means there).
     """
 
-    image: list[int]
+    image_indices: list[int]
     logits: Tensor
     iou: Tensor
 
 
-def resized_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """(height, width) once the longer side is `side` pixels, rounded as the reference does; never 0, as it would."""
-    scale = side / max(height, width)
+def resized_size(height: int, width: int, longest_side: int) -> tuple[int, int]:
+    """(height, width) once the longer side is `longest_side` pixels, rounded as the reference does; never 0, as it
+    would.
+    """
+    scale = longest_side / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def resize(image: NDArray[np.uint8], side: int) -> Tensor:
+def resize_longest_side(image: NDArray[np.uint8], longest_side: int) -> Tensor:
     """Resize an image to uint8 [h, w, 3] as the reference does, by Pillow's bilinear filter; on the host, thread-safe.
 
     torchvision's filter for tensors is not a substitute: it differs by 1 in up to 1 % of the pixels.
     """
     height, width = image.shape[:2]
-    small = resize_pil(to_pil_image(image), list(resized_size(height, width, side)))
+    small = resize_pil(to_pil_image(image), list(resized_size(height, width, longest_side)))
     return torch.from_numpy(np.array(small))
 
 
-def to_pixels(network: Sam, resized: Sequence[Tensor]) -> Tensor:
-    """Normalise images, uint8 [h, w, 3] RGB each as of `resize`, and pad them right and below.
+def preprocess_images(network: Sam, resized: Sequence[Tensor]) -> Tensor:
+    """Normalise images, uint8 [h, w, 3] RGB each as of `resize_longest_side`, and pad them right and below.
 
     Returns:
         [B, 3, image_size, image_size] on the network's device, in the encoder's dtype; padding is 0.
@@ -62,13 +64,13 @@ def to_pixels(network: Sam, resized: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def encode(network: Sam, pixels: Tensor) -> Embeddings:
-    """Embed B images: pixels [B, 3, image_size, image_size] as of `to_pixels`."""
-    image, early = encode_image(network.image_encoder, pixels)
-    return Embeddings(image, network.mask_decoder.fine_features(image, early))
+def encode_images(network: Sam, pixels: Tensor) -> ImageEmbeddings:
+    """Embed B images: pixels [B, 3, image_size, image_size] as of `preprocess_images`."""
+    image, early = encode_with_early_features(network.image_encoder, pixels)
+    return ImageEmbeddings(image, network.mask_decoder.compute_hq_features(image, early))
 
 
-def encode_image(encoder: ImageEncoderViT, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def encode_with_early_features(encoder: ImageEncoderViT, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The encoder's own forward, which also gives the output of its first global block.
 
     Returns:
@@ -85,30 +87,36 @@ def encode_image(encoder: ImageEncoderViT, pixels: Tensor) -> tuple[Tensor, Tens
     return encoder.neck(x.permute(0, 3, 1, 2)), early
 
 
-def to_model_frame(boxes_xyxy: Tensor, original: tuple[int, int], resized: tuple[int, int]) -> Tensor:
+def scale_boxes(boxes_xyxy: Tensor, original_size: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
     """Scale boxes [N, 4], XYXY in pixels of the original image, to the resized one; sizes are (height, width)."""
-    scale = torch.tensor([resized[1] / original[1], resized[0] / original[0]] * 2, dtype=torch.float64)
+    scale = torch.tensor([input_size[1] / original_size[1], input_size[0] / original_size[0]] * 2, dtype=torch.float64)
     return (boxes_xyxy.double() * scale.to(boxes_xyxy.device)).float()
 
 
 @torch.no_grad()
-def decode(
-    network: Sam, embeddings: Embeddings, boxes_per_image: Sequence[Tensor], *, chunk: int, multimask: bool = False
-) -> Iterator[Decoded]:
-    """Predict the masks of all boxes of B images, `chunk` boxes at a time, whichever images they belong to.
+def decode_masks(
+    network: Sam,
+    embeddings: ImageEmbeddings,
+    boxes_per_image: Sequence[Tensor],
+    *,
+    chunk_size: int,
+    multimask_output: bool = False,
+) -> Iterator[MaskChunk]:
+    """Predict the masks of all boxes of B images, `chunk_size` boxes at a time, whichever images they belong to.
 
     Memory is a chunk's: in float32 at 1024 pixels about 25 MB a box, 90 MB with HQ-SAM; half in bfloat16.
 
     Args:
-        boxes_per_image: B tensors float32 [N, 4], as of `to_model_frame`; each N its own, 0 too.
-        multimask: SAM's three candidates rather than its one mask for unambiguous prompts, which boxes are.
+        boxes_per_image: B tensors float32 [N, 4], as of `scale_boxes`; each N its own, 0 too.
+        multimask_output: SAM's three candidates rather than its one mask for unambiguous prompts, which boxes are.
 
     Raises:
         ValueError: no boxes for an image, not even an empty tensor, or the reverse; a chunk of none.
     """
-    if len(boxes_per_image) != len(embeddings.image) or chunk < 1:
+    if len(boxes_per_image) != len(embeddings.image) or chunk_size < 1:
         raise ValueError(
-            f"{len(embeddings.image)} images, boxes of {len(boxes_per_image)} and chunks of {chunk} do not go together"
+            f"{len(embeddings.image)} images, boxes of {len(boxes_per_image)} and chunks of {chunk_size} do not go "
+            "together"
         )
     owner = [image for image, boxes in enumerate(boxes_per_image) for _ in range(len(boxes))]
     if not owner:
@@ -118,24 +126,26 @@ def decode(
     boxes = torch.cat([boxes.float() for boxes in boxes_per_image]).to(network.device)
     index = torch.tensor(owner).to(network.device)
     prompts, no_mask = network.prompt_encoder(points=None, boxes=boxes, masks=None)
-    image, fine = embeddings.image + no_mask[:1].to(dtype), embeddings.fine
+    image, fine = embeddings.image + no_mask[:1].to(dtype), embeddings.hq_features
     image_pe = network.prompt_encoder.get_dense_pe().to(dtype)
-    for start in range(0, len(owner), chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, len(owner), chunk_size):
+        part = slice(start, start + chunk_size)
         own = owner[part]
         # Boxes of one image share its embedding: what the decoder makes of it before it meets a box, it makes once.
         which = slice(own[0], own[0] + 1) if own[0] == own[-1] else index[part]
-        chosen = Embeddings(image[which], None if fine is None else fine[which])
-        logits, iou = network.mask_decoder.decode(chosen, image_pe, prompts[part], multimask)
-        yield Decoded(own, logits.float(), iou.float())
+        chosen = ImageEmbeddings(image[which], None if fine is None else fine[which])
+        logits, iou = network.mask_decoder.decode(chosen, image_pe, prompts[part], multimask_output)
+        yield MaskChunk(own, logits.float(), iou.float())
 
 
-def to_original_size(network: Sam, logits: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
+def postprocess_logits(
+    network: Sam, logits: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
+) -> Tensor:
     """Bring logits [n, masks, 4 * grid, 4 * grid] of one image to its size: [n, masks, height, width].
 
     Bilinear to the model's square, the padding cut off, bilinear to the original; the mask is where the result is
     above `MASK_THRESHOLD`. Memory: the square and the original, 4 bytes a pixel a mask each; give fewer if images are
     large.
     """
-    scaled: Tensor = network.postprocess_masks(logits, resized, original)
+    scaled: Tensor = network.postprocess_masks(logits, input_size, original_size)
     return scaled

@@ -16,7 +16,7 @@ from synthgen.models.sam import MASK_THRESHOLD
 STABILITY_OFFSET = 1.0
 
 
-class Found(NamedTuple):
+class SelectedMasks(NamedTuple):
     """n masks.
 
     Attributes:
@@ -24,38 +24,39 @@ class Found(NamedTuple):
         iou: float32 [n]; the network's own prediction, clamped to [0, 1].
         stability: float32 [n]; IoU of the masks at `STABILITY_OFFSET` above and below the threshold (segment-anything's
             `calculate_stability_score`); 0 where even the larger mask is empty.
-        evidence: float32 [n] in [0, 1]; see `evidence`. None where nobody asked, and there was one candidate each.
+        selection_score: float32 [n] in [0, 1]; see `selection_score`. None where nobody asked, and there was one
+            candidate each.
     """
 
     masks: Tensor
     iou: Tensor
     stability: Tensor
-    evidence: Tensor | None
+    selection_score: Tensor | None
 
 
-def settle(logits: Tensor, iou: Tensor, boxes_xyxy: Tensor, *, weigh: bool) -> Found:
+def select_masks(logits: Tensor, iou: Tensor, boxes_xyxy: Tensor, *, always_score: bool) -> SelectedMasks:
     """Threshold the candidates of n boxes, and keep for each the one with the best evidence.
 
     Args:
         logits: float32 [n, candidates, H, W], at the resolution of the boxes.
         iou: float32 [n, candidates].
         boxes_xyxy: float32 [n, 4], absolute pixels of [H, W].
-        weigh: say the evidence even where there is no choice.
+        always_score: say the evidence even where there is no choice.
     """
     masks = logits > MASK_THRESHOLD
     high = (logits > MASK_THRESHOLD + STABILITY_OFFSET).sum((2, 3))
     low = (logits > MASK_THRESHOLD - STABILITY_OFFSET).sum((2, 3))
     stability = high / low.clamp(min=1)
     iou = iou.clamp(0, 1)
-    if logits.shape[1] == 1 and not weigh:
-        return Found(masks[:, 0], iou[:, 0], stability[:, 0], None)
-    score = evidence(masks, boxes_xyxy, stability, iou)
+    if logits.shape[1] == 1 and not always_score:
+        return SelectedMasks(masks[:, 0], iou[:, 0], stability[:, 0], None)
+    score = selection_score(masks, boxes_xyxy, stability, iou)
     best = score.argmax(1, keepdim=True)
     rows = torch.arange(len(masks), device=masks.device)
-    return Found(masks[rows, best[:, 0]], *(values.gather(1, best)[:, 0] for values in (iou, stability, score)))
+    return SelectedMasks(masks[rows, best[:, 0]], *(values.gather(1, best)[:, 0] for values in (iou, stability, score)))
 
 
-def evidence(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: Tensor) -> Tensor:
+def selection_score(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: Tensor) -> Tensor:
     """How well masks answer their boxes: float32 [n, candidates] in [0, 1].
 
     The product of four parts, each in [0, 1], so that a mask must pass all of them: IoU of its tight box with the
@@ -75,8 +76,8 @@ def evidence(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: Tensor) 
     area = per_column.sum(2)
     inside = ((masks & rows[:, None, :, None]).sum(2) * columns[:, None]).sum(2)
 
-    left, right = _ends(per_column > 0)
-    top, bottom = _ends(masks.any(3))
+    left, right = _first_and_end(per_column > 0)
+    top, bottom = _first_and_end(masks.any(3))
     overlap = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp(min=0) * (
         torch.minimum(bottom, y2) - torch.maximum(top, y1)
     ).clamp(min=0)
@@ -84,7 +85,7 @@ def evidence(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: Tensor) 
     return overlap / union.clamp(min=1e-6) * inside / area.clamp(min=1) * stability * iou
 
 
-def _ends(seen: Tensor) -> tuple[Tensor, Tensor]:
+def _first_and_end(seen: Tensor) -> tuple[Tensor, Tensor]:
     """First place that is True, and the place behind the last: bool [n, candidates, size] -> [n, candidates] each."""
     size = seen.shape[2]
     first = seen.int().argmax(2)
@@ -100,8 +101,8 @@ def run_edges(masks: Tensor, top: int, left: int, height: int) -> tuple[Tensor, 
         top, left: where the window lies, in pixels; height: of the image.
 
     Returns:
-        owner int64 [edges], the index of the mask, ascending; and place int64 [edges], as `geometry.encode_edges` takes
-        them. On CUDA, the host waits here for the device.
+        owner int64 [edges], the index of the mask, ascending; and place int64 [edges], as
+        `geometry.encode_run_boundaries` takes them. On CUDA, the host waits here for the device.
     """
     columns = torch.nn.functional.pad(masks.transpose(1, 2).to(torch.int8), (1, 1))  # no run leaves its column
     owner, column, row = (columns[..., 1:] != columns[..., :-1]).nonzero(as_tuple=True)

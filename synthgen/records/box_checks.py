@@ -11,65 +11,65 @@ from numpy.typing import ArrayLike, NDArray
 from synthgen.records.sample import Sample
 
 #: A box may reach this far beyond its image, in pixels, before it is "clipped": rounding, not a mistake.
-SLACK = 0.01
+CLIP_TOLERANCE = 0.01
 
 #: What depends on the box and the size of its image alone.
-_OF_THE_BOX = ("degenerate", "outside", "clipped")
+_GEOMETRY_FLAGS = ("degenerate", "outside", "clipped")
 
 
-def audit(
+def flag_boxes(
     bbox: NDArray[np.float64],
     *,
     height: ArrayLike,
     width: ArrayLike,
-    image: NDArray[np.integer],
-    category: NDArray[np.integer],
+    image_index: NDArray[np.integer],
+    category_index: NDArray[np.integer],
     iscrowd: NDArray[np.bool_],
-    known: NDArray[np.bool_],
-    given: Mapping[str, NDArray[np.bool_]] | None = None,
+    has_category_name: NDArray[np.bool_],
+    source_flags: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Flag boxes; the words are those of `records.sample.FLAGS`.
+    """Flag boxes; the words are those of `records.sample.ANNOTATION_FLAGS`.
 
     With a box (x, y, w, h) in COCO's continuous coordinates, in which the image is [0, width] x [0, height]:
 
     degenerate: a number is not finite, or w <= 0, or h <= 0, or nothing is left of the box in float32, as prompts are.
     outside: not degenerate, the image's size is known, and box and image have no area in common.
-    clipped: neither of these, the size is known, and an edge lies beyond the image by more than `SLACK`.
+    clipped: neither of these, the size is known, and an edge lies beyond the image by more than `CLIP_TOLERANCE`.
     duplicate: an earlier row of the same image has the same four numbers and the same category.
-    crowd, unknown_category: as given by `iscrowd` and `known`.
+    crowd, unknown_category: as given by `iscrowd` and `has_category_name`.
 
     Args:
         bbox: float64 [M, 4] XYWH, absolute pixels, original image; within an image in the order of the ids.
         height, width: of each box's image, [M] or scalar, pixels; 0 = unknown.
-        image: integer [M], which image.
-        category: integer [M], which category.
+        image_index: integer [M], which image.
+        category_index: integer [M], which category.
         iscrowd: bool [M].
-        known: bool [M], whether the category has a name.
-        given: flags that the source itself gives; they are passed on.
+        has_category_name: bool [M], whether the category has a name.
+        source_flags: flags that the source itself gives; they are passed on.
 
     Returns:
         flag -> bool [M], for all of the above.
     """
-    flags = dict(zip(_OF_THE_BOX, _of_the_box(bbox, np.asarray(height), np.asarray(width)), strict=True))
-    flags["duplicate"] = _duplicate(bbox, image, category)
+    flags = dict(zip(_GEOMETRY_FLAGS, _geometry_flags(bbox, np.asarray(height), np.asarray(width)), strict=True))
+    flags["duplicate"] = _find_duplicates(bbox, image_index, category_index)
     flags["crowd"] = iscrowd
-    flags["unknown_category"] = ~known
-    return {**flags, **(given or {})}
+    flags["unknown_category"] = ~has_category_name
+    return {**flags, **(source_flags or {})}
 
 
-def audit_sample(sample: Sample) -> Sample:
+def flag_sample_boxes(sample: Sample) -> Sample:
     """The sample with the flags that its boxes and its size call for: for sizes and boxes that are only now known."""
     bbox = np.array([a.bbox for a in sample.annotations], np.float64).reshape(-1, 4)
-    columns = np.stack(_of_the_box(bbox, np.asarray(sample.height), np.asarray(sample.width)), axis=1).tolist()
+    columns = np.stack(_geometry_flags(bbox, np.asarray(sample.height), np.asarray(sample.width)), axis=1).tolist()
     annotations = []
     for annotation, row in zip(sample.annotations, columns, strict=True):
-        found = {flag for flag, there in zip(_OF_THE_BOX, row, strict=True) if there}
-        flags = tuple(sorted(found.union(annotation.flags).difference(set(_OF_THE_BOX) - found)))
+        found = {flag for flag, there in zip(_GEOMETRY_FLAGS, row, strict=True) if there}
+        flags = tuple(sorted(found.union(annotation.flags).difference(set(_GEOMETRY_FLAGS) - found)))
         annotations.append(annotation if flags == annotation.flags else replace(annotation, flags=flags))
     return replace(sample, annotations=tuple(annotations))
 
 
-def _of_the_box(
+def _geometry_flags(
     bbox: NDArray[np.float64], height: NDArray[np.integer], width: NDArray[np.integer]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """degenerate, outside, clipped: bool [M] each."""
@@ -84,11 +84,16 @@ def _of_the_box(
         outside = box & known & ((inside[1] <= inside[0]) | (inside[3] <= inside[2]))
         left_, right_, top_, bottom_ = (edge.astype(np.float32) for edge in inside)
         degenerate = ~box | (~outside & ((right_ <= left_) | (bottom_ <= top_)))
-        beyond = (x < -SLACK) | (y < -SLACK) | (x2 > right + SLACK) | (y2 > bottom + SLACK)
+        beyond = (
+            (x < -CLIP_TOLERANCE)
+            | (y < -CLIP_TOLERANCE)
+            | (x2 > right + CLIP_TOLERANCE)
+            | (y2 > bottom + CLIP_TOLERANCE)
+        )
     return degenerate, outside, known & beyond & ~degenerate & ~outside
 
 
-def _duplicate(
+def _find_duplicates(
     bbox: NDArray[np.float64], image: NDArray[np.integer], category: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
     """Whether an earlier row is the same: bool [M]."""

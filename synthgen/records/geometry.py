@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from synthgen.errors import SynthgenError
-from synthgen.records.rle_codec import rle_runs, rle_text
+from synthgen.records.rle_codec import decode_counts, encode_counts
 from synthgen.records.sample import Rle
 
 #: Images with more pixels have no masks: cocoapi counts runs in 32 bits and writes them with shifts of an `int`.
@@ -18,13 +18,13 @@ MAX_MASK_PIXELS = 2**29
 
 #: Larger masks are not encoded by cocoapi: where every run of a mask takes six letters, which needs two runs of 2^24
 #: pixels, `rleToString` writes one byte beyond its memory (pycocotools 2.0.11).
-_SAFE_PIXELS = 2**25 - 1
+_COCOAPI_MAX_PIXELS = 2**25 - 1
 
 #: A polygon's outline may be this long, in pixels; cocoapi keeps some 40 bytes for each pixel of it.
-MAX_OUTLINE = 4_000_000
+MAX_POLYGON_PERIMETER = 4_000_000
 
 #: The bytes of COCO's text form.
-_LETTERS = bytes(range(48, 112))
+_COUNTS_ALPHABET = bytes(range(48, 112))
 
 
 def xywh_to_xyxy(bbox: ArrayLike) -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ def clip_xyxy(boxes_xyxy: ArrayLike, height: ArrayLike, width: ArrayLike) -> NDA
     return np.asarray(np.clip(box, 0.0, limit))
 
 
-def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
+def paired_box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
     """IoU of boxes pair by pair: [N, 4] and [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 for empty pairs."""
     a, b = np.asarray(a_xyxy, dtype=np.float64), np.asarray(b_xyxy, dtype=np.float64)
     side = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
@@ -57,14 +57,14 @@ def box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
 
 def encode_mask(mask: NDArray[Any]) -> Rle:
     """bool or uint8 [H, W] -> COCO compressed RLE; every value but 0 is foreground."""
-    if mask.size > _SAFE_PIXELS:
-        return encode_window(mask, 0, 0, *mask.shape)
+    if mask.size > _COCOAPI_MAX_PIXELS:
+        return encode_mask_window(mask, 0, 0, *mask.shape)
     filled = mask if mask.dtype == bool else mask != 0  # cocoapi would take each change of value for an edge
     found = coco_mask.encode(np.asfortranarray(filled, dtype=np.uint8))
     return Rle(size=(int(mask.shape[0]), int(mask.shape[1])), counts=found["counts"])
 
 
-def encode_window(window: NDArray[Any], top: int, left: int, height: int, width: int) -> Rle:
+def encode_mask_window(window: NDArray[Any], top: int, left: int, height: int, width: int) -> Rle:
     """Encode a mask that is zero outside a window, at the cost of the window, not of the image.
 
     Args:
@@ -77,18 +77,18 @@ def encode_window(window: NDArray[Any], top: int, left: int, height: int, width:
     """
     columns = np.pad(np.asarray(window).T != 0, ((0, 0), (1, 1)))  # [w, 1 + h + 1]: no run leaves its column
     column, row = np.nonzero(columns[:, 1:] != columns[:, :-1])  # each run: its first row, then the row after its last
-    return encode_edges((column + left) * height + row + top, height, width)
+    return encode_run_boundaries((column + left) * height + row + top, height, width)
 
 
-def encode_edges(edges: NDArray[np.int64], height: int, width: int) -> Rle:
+def encode_run_boundaries(boundaries: NDArray[np.int64], height: int, width: int) -> Rle:
     """Encode a mask from where, column by column, it begins and ends: what a device can find by itself.
 
     Args:
-        edges: int64 [2 * runs], ascending; by turns the place (column * height + row) of a run's first pixel and the
-            place behind its last. A run that ends where the next begins goes on, as at the top of a column.
+        boundaries: int64 [2 * runs], ascending; by turns the place (column * height + row) of a run's first pixel
+            and the place behind its last. A run that ends where the next begins goes on, as at the top of a column.
         height, width: of the image, in pixels.
     """
-    return Rle(size=(height, width), counts=rle_text(_runs_between(edges, height * width)))
+    return Rle(size=(height, width), counts=encode_counts(_runs_from_boundaries(boundaries, height * width)))
 
 
 def decode_mask(rle: Rle) -> NDArray[np.bool_]:
@@ -98,17 +98,17 @@ def decode_mask(rle: Rle) -> NDArray[np.bool_]:
         SynthgenError: the runs do not fill the stated size (cocoapi would return uninitialised memory).
     """
     check_rle(rle)
-    return np.asarray(coco_mask.decode(_coco(rle)), dtype=np.bool_)
+    return np.asarray(coco_mask.decode(_to_cocoapi(rle)), dtype=np.bool_)
 
 
 def rle_area(rle: Rle) -> int:
     """Number of pixels in the mask."""
-    return int(coco_mask.area(_coco(rle)))
+    return int(coco_mask.area(_to_cocoapi(rle)))
 
 
 def rle_bbox_xyxy(rle: Rle) -> tuple[float, float, float, float]:
     """Tight box (x1, y1, x2, y2) of the mask, absolute pixels; all zero for an empty mask."""
-    x, y, w, h = (float(v) for v in coco_mask.toBbox(_coco(rle)))
+    x, y, w, h = (float(v) for v in coco_mask.toBbox(_to_cocoapi(rle)))
     return (x, y, x + w, y + h)
 
 
@@ -123,7 +123,7 @@ def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None =
     if not a or not b:
         return np.zeros((len(a), len(b)))
     crowd = [int(c) for c in iscrowd] if iscrowd is not None else [0] * len(b)
-    return np.asarray(coco_mask.iou([_coco(r) for r in a], [_coco(r) for r in b], crowd))
+    return np.asarray(coco_mask.iou([_to_cocoapi(r) for r in a], [_to_cocoapi(r) for r in b], crowd))
 
 
 def check_rle(rle: Rle) -> None:
@@ -132,10 +132,10 @@ def check_rle(rle: Rle) -> None:
     Raises:
         SynthgenError: with what is wrong.
     """
-    checked_runs(rle)
+    decode_runs(rle)
 
 
-def checked_runs(rle: Rle) -> NDArray[np.int64]:
+def decode_runs(rle: Rle) -> NDArray[np.int64]:
     """The run lengths of a mask, int64 [R], starting with background: `rle_runs` and `check_rle` in one.
 
     Raises:
@@ -143,7 +143,7 @@ def checked_runs(rle: Rle) -> NDArray[np.int64]:
     """
     height, width = rle.size
     try:
-        runs = rle_runs(rle.counts)
+        runs = decode_counts(rle.counts)
         _check_runs(runs, height, width)
     except ValueError as why:
         raise SynthgenError(f"mask of {height} x {width}: {why}") from None
@@ -165,55 +165,55 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
             raise ValueError(f"an image of {height} x {width} pixels can have no mask")
         if isinstance(segmentation, list) and segmentation:
             _check_polygons(segmentation, height, width)
-            return Rle(size=(height, width), counts=_filled(segmentation, height, width))
+            return Rle(size=(height, width), counts=_rasterize_polygons(segmentation, height, width))
         if isinstance(segmentation, dict) and "counts" in segmentation:
             if segmentation.get("size") != [height, width]:
                 raise ValueError(f"its RLE is not of the image's size, {height} x {width}")
-            return Rle(size=(height, width), counts=_counts(segmentation["counts"], height, width))
+            return Rle(size=(height, width), counts=_parse_counts(segmentation["counts"], height, width))
     except ValueError as why:  # np.asarray raises it too, for lists that are no array
         raise SynthgenError(f"segmentation: {why}") from None
     raise SynthgenError("segmentation: neither a list of polygons nor an RLE of size and counts")
 
 
-def _counts(counts: Any, height: int, width: int) -> bytes:
+def _parse_counts(counts: Any, height: int, width: int) -> bytes:
     """COCO's text form of the counts of an RLE, from that form or from a list of numbers; checked."""
     if isinstance(counts, list):
         runs = np.asarray(counts if set(map(type, counts)) <= {int} else "")
         if runs.dtype.kind not in "iu":  # no numbers, or of more than 64 bits
             raise ValueError("its counts are not whole numbers")
         _check_runs(runs, height, width)
-        return rle_text(runs)
+        return encode_counts(runs)
     if not isinstance(counts, str | bytes):
         raise ValueError("its counts are neither numbers nor a text")
     text = counts.encode() if isinstance(counts, str) else counts
-    _check_runs(rle_runs(text), height, width)
+    _check_runs(decode_counts(text), height, width)
     return text
 
 
-def _filled(parts: list[list[float]], height: int, width: int) -> bytes:
+def _rasterize_polygons(polygons: list[list[float]], height: int, width: int) -> bytes:
     """The counts of polygons that have been checked.
 
     A large image is filled in strips of columns, which are joined; there, cocoapi's rounding to fifths of a pixel may
     set single pixels of a slanting outline otherwise than `annToRLE` would.
     """
-    if height * width <= _SAFE_PIXELS:
-        counts: bytes = coco_mask.merge(coco_mask.frPyObjects(parts, height, width))["counts"]
+    if height * width <= _COCOAPI_MAX_PIXELS:
+        counts: bytes = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))["counts"]
         return counts
     edges = []
-    columns = max(1, _SAFE_PIXELS // height)
+    columns = max(1, _COCOAPI_MAX_PIXELS // height)
     for left in range(0, width, columns):
         strip = min(columns, width - left)
-        moved = [[v - left if i % 2 == 0 else v for i, v in enumerate(part)] for part in parts]
-        runs = rle_runs(coco_mask.merge(coco_mask.frPyObjects(moved, height, strip))["counts"])
+        moved = [[v - left if i % 2 == 0 else v for i, v in enumerate(part)] for part in polygons]
+        runs = decode_counts(coco_mask.merge(coco_mask.frPyObjects(moved, height, strip))["counts"])
         edges.append(left * height + np.cumsum(runs)[: runs.size // 2 * 2])  # where mask begins and where it ends
-    return rle_text(_runs_between(np.concatenate(edges), height * width))
+    return encode_counts(_runs_from_boundaries(np.concatenate(edges), height * width))
 
 
-def _runs_between(edges: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
+def _runs_from_boundaries(boundaries: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
     """Run lengths from where mask begins and ends by turns; where it ends and begins at once, it goes on."""
-    joined = np.flatnonzero(edges[1:] == edges[:-1])
-    edges = np.delete(edges, [*joined, *(joined + 1)])
-    runs = np.diff(edges, prepend=0, append=pixels)
+    joined = np.flatnonzero(boundaries[1:] == boundaries[:-1])
+    boundaries = np.delete(boundaries, [*joined, *(joined + 1)])
+    runs = np.diff(boundaries, prepend=0, append=pixels)
     return runs[:-1] if runs.size > 1 and runs[-1] == 0 else runs
 
 
@@ -228,9 +228,9 @@ def _check_runs(runs: NDArray[Any], height: int, width: int) -> None:
         raise ValueError(f"its runs cover {covered} pixels, not {height * width}")
 
 
-def _check_polygons(parts: list[Any], height: int, width: int) -> None:
+def _check_polygons(polygons: list[Any], height: int, width: int) -> None:
     outline = 0.0
-    for part in parts:
+    for part in polygons:
         # Types first: numpy would make room for the longest of any texts. cocoapi takes a part of four for a box.
         points = np.asarray(part if isinstance(part, list) and set(map(type, part)) <= {int, float} else "")
         if points.dtype.kind not in "iuf" or points.size < 6 or points.size % 2:
@@ -240,17 +240,19 @@ def _check_polygons(parts: list[Any], height: int, width: int) -> None:
         if not ((xy >= -size) & (xy <= 2 * size)).all():  # false for NaN as well
             raise ValueError(f"a polygon lies far outside the image of {height} x {width} pixels")
         outline += float(np.abs(xy - np.roll(xy, 1, axis=0)).max(axis=1).sum())
-    if outline > MAX_OUTLINE:
-        raise ValueError(f"its polygons have an outline of {outline:.0f} pixels, more than the limit of {MAX_OUTLINE}")
+    if outline > MAX_POLYGON_PERIMETER:
+        raise ValueError(
+            f"its polygons have an outline of {outline:.0f} pixels, more than the limit of {MAX_POLYGON_PERIMETER}"
+        )
 
 
-def _coco(rle: Rle) -> dict[str, Any]:
+def _to_cocoapi(rle: Rle) -> dict[str, Any]:
     """The form that cocoapi takes; it reads beyond the end of a text that is not COCO's, and divides by the height.
 
     Raises:
         SynthgenError: the text is not COCO's, or the size is not positive.
     """
     counts = rle.counts
-    if not counts or counts.translate(None, _LETTERS) or (counts[-1] - 48) & 0x20 or min(rle.size) <= 0:
+    if not counts or counts.translate(None, _COUNTS_ALPHABET) or (counts[-1] - 48) & 0x20 or min(rle.size) <= 0:
         raise SynthgenError(f"mask of {rle.size[0]} x {rle.size[1]}: not a COCO run-length text")
     return {"size": list(rle.size), "counts": counts}

@@ -13,14 +13,14 @@ def fingerprint(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def in_words(recipe: dict[str, Any]) -> str:
+def format_recipe(recipe: dict[str, Any]) -> str:
     """A recipe as a person would say it: "grabcut iterations=3", "ingest of coco". Long values are cut."""
     if "plugin" not in recipe:
         return f"{recipe.get('stage', 'unknown')} of {recipe.get('dataset', 'unknown')}"
     options = {**recipe.get("stage_options", {}), **recipe.get("options", {})}
-    return " ".join([recipe["plugin"], *(f"{key}={_short(value)}" for key, value in sorted(options.items()))])
+    return " ".join([recipe["plugin"], *(f"{key}={_shorten(value)}" for key, value in sorted(options.items()))])
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 100 else f"{text[:30]}...{fingerprint({'value': text})[:8]}"

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 #: Texts up to so many letters are kept as runs: whoever looks at all masks of an image, and then draws them, reads each
 #: once. In all these are 16 MiB at most.
-_KEPT, _KEPT_LETTERS = 512, 4096
+_CACHE_SIZE, _CACHE_MAX_LENGTH = 512, 4096
 
 
-def rle_runs(counts: bytes) -> NDArray[np.int64]:
+def decode_counts(counts: bytes) -> NDArray[np.int64]:
     """Run lengths of COCO's text form, int64 [R], starting with background; to be read only.
 
     The inverse of `rleToString` in cocoapi's `maskApi.c`: base 32 with sign, and from the fourth run on the difference
@@ -22,17 +22,17 @@ def rle_runs(counts: bytes) -> NDArray[np.int64]:
     Raises:
         ValueError: not COCO's text form.
     """
-    return _kept_runs(counts) if len(counts) <= _KEPT_LETTERS else _runs(counts)
+    return _decode_counts_cached(counts) if len(counts) <= _CACHE_MAX_LENGTH else _decode_counts(counts)
 
 
-@lru_cache(maxsize=_KEPT)
-def _kept_runs(counts: bytes) -> NDArray[np.int64]:
-    runs = _runs(counts)
+@lru_cache(maxsize=_CACHE_SIZE)
+def _decode_counts_cached(counts: bytes) -> NDArray[np.int64]:
+    runs = _decode_counts(counts)
     runs.flags.writeable = False
     return runs
 
 
-def _runs(counts: bytes) -> NDArray[np.int64]:
+def _decode_counts(counts: bytes) -> NDArray[np.int64]:
     code = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     if code.size == 0:
         return np.zeros(0, np.int64)
@@ -51,8 +51,8 @@ def _runs(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
-def rle_text(runs: NDArray[Any]) -> bytes:
-    """COCO's text form of run lengths, integers [R], each below 2^29: the inverse of `rle_runs`."""
+def encode_counts(runs: NDArray[Any]) -> bytes:
+    """COCO's text form of run lengths, integers [R], each below 2^29: the inverse of `decode_counts`."""
     number = runs.astype(np.int64)
     number[3:] -= runs[1:-2]
     # Five bits a letter, one of all of them the sign: 2^29 fits into six.

@@ -12,32 +12,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import MAX_MASK_PIXELS, checked_runs, clip_xyxy, encode_edges
+from synthgen.records.geometry import MAX_MASK_PIXELS, clip_xyxy, decode_runs, encode_run_boundaries
 from synthgen.records.sample import Rle
 
 #: What a mask that is taken away counts for: more than all that can be there.
-_AWAY = 2**32
+_SUBTRACTED = 2**32
 
 
-def union(masks: Sequence[Rle]) -> Rle:
+def rle_union(masks: Sequence[Rle]) -> Rle:
     """The pixels that are in any of some masks: one or more, all of one size.
 
     Raises:
         SynthgenError: the runs of a mask do not fill its size, or the masks differ in size.
     """
-    return _combined(masks, ())
+    return _combine(masks, ())
 
 
-def subtract(mask: Rle, others: Sequence[Rle]) -> Rle:
+def rle_difference(mask: Rle, others: Sequence[Rle]) -> Rle:
     """The pixels of a mask that are in none of the others; all of one size.
 
     Raises:
-        SynthgenError: as `union`.
+        SynthgenError: as `rle_union`.
     """
-    return _combined((mask,), others)
+    return _combine((mask,), others)
 
 
-def rectangle(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
+def rle_from_box(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
     """All pixels of an image that a box touches; none where the box has no area inside it or is not of numbers.
 
     Args:
@@ -51,30 +51,30 @@ def rectangle(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
         raise SynthgenError(f"an image of {height} x {width} pixels can have no mask")
     x1, y1, x2, y2 = clip_xyxy(box_xyxy, height, width).tolist()
     if not (x2 > x1 and y2 > y1):  # true for NaN as well
-        return encode_edges(np.zeros(0, np.int64), height, width)
+        return encode_run_boundaries(np.zeros(0, np.int64), height, width)
     columns = np.arange(int(np.floor(x1)), int(np.ceil(x2)), dtype=np.int64)
     edges = columns[:, None] * height + np.array([np.floor(y1), np.ceil(y2)], np.int64)
-    return encode_edges(edges.ravel(), height, width)
+    return encode_run_boundaries(edges.ravel(), height, width)
 
 
-def is_empty(mask: Rle) -> bool:
+def is_empty_rle(mask: Rle) -> bool:
     """Whether a mask has no pixel.
 
     Raises:
         SynthgenError: its runs do not fill its size.
     """
-    return not checked_runs(mask)[1::2].any()
+    return not decode_runs(mask)[1::2].any()
 
 
-def _combined(masks: Sequence[Rle], others: Sequence[Rle]) -> Rle:
+def _combine(masks: Sequence[Rle], others: Sequence[Rle]) -> Rle:
     """The pixels that are in one of `masks` and in none of `others`."""
     height, width = masks[0].size
     places, steps = [], []
-    for count, side in ((1, masks), (_AWAY, others)):
+    for count, side in ((1, masks), (_SUBTRACTED, others)):
         for mask in side:
             if tuple(mask.size) != (height, width):
                 raise SynthgenError(f"a mask of {mask.size[0]} x {mask.size[1]} in an image of {height} x {width}")
-            runs = checked_runs(mask)
+            runs = decode_runs(mask)
             places.append(np.cumsum(runs)[: runs.size // 2 * 2])  # where mask begins and where it ends, by turns
             steps.append(np.tile(np.array([count, -count], np.int64), runs.size // 2))
     place, step = np.concatenate(places), np.concatenate(steps)
@@ -82,6 +82,6 @@ def _combined(masks: Sequence[Rle], others: Sequence[Rle]) -> Rle:
     place, depth = place[order], np.cumsum(step[order])
     # Where several begin and end at one place, what holds behind it is known after the last of them.
     last = np.append(place[1:] != place[:-1], True)[: place.size]
-    place, held = place[last], (depth[last] > 0) & (depth[last] < _AWAY)
+    place, held = place[last], (depth[last] > 0) & (depth[last] < _SUBTRACTED)
     changed = held != np.concatenate([[False], held])[:-1]
-    return encode_edges(place[changed], height, width)
+    return encode_run_boundaries(place[changed], height, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Why an annotation is as it is. A flag never removes an annotation; it says what a reader should know about it.
-FLAGS: dict[str, str] = {
+ANNOTATION_FLAGS: dict[str, str] = {
     "clipped": "the box reaches beyond the image; the prompt is its part inside",
     "degenerate": "the box has no area, or a number in it is not finite; not prompted",
     "outside": "the box lies wholly outside the image; not prompted",
@@ -24,7 +24,7 @@ FLAGS: dict[str, str] = {
 }
 
 #: Why a reader may not want a caption. A reason never removes a caption; a manifest filters on it.
-REASONS: dict[str, str] = {
+CAPTION_REASONS: dict[str, str] = {
     "only_category": "it says no more than the category",
     "forbidden_word": "it holds a word of the list that the run was given",
     "low_score": "its score is below the run's minimum",
@@ -33,7 +33,7 @@ REASONS: dict[str, str] = {
 }
 
 #: An annotation with one of these is never given to a segmenter or a captioner.
-NOT_PROMPTED = frozenset({"degenerate", "outside", "crowd"})
+UNPROMPTED_FLAGS = frozenset({"degenerate", "outside", "crowd"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Caption:
         source: who wrote it: "human", "ofa base", "attributes", ...
         score: mean token log-probability; None where the writer gives none.
         category_match: whether its noun agrees with the box's category; None where nobody checked, or none can tell.
-        reasons: why a reader may not want it, sorted; the keys of `REASONS`.
+        reasons: why a reader may not want it, sorted; the keys of `CAPTION_REASONS`.
     """
 
     text: str
@@ -80,7 +80,7 @@ class Annotation:
         category: a name, never an index; "" where the source names none.
         iscrowd: COCO's mark for a group of objects.
         isthing: COCO panoptic's mark: countable thing, or stuff.
-        flags: reason codes, sorted; the keys of `FLAGS`.
+        flags: reason codes, sorted; the keys of `ANNOTATION_FLAGS`.
         segmentation: the mask; None = none yet, or none for the reason in `flags`.
         mask_source: who drew the mask: "human", "grabcut", "sam vit_h", ...
         predicted_iou: in [0, 1]; the segmenter's own score of the mask it returned; None where it gives none.

@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 
 #: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None
 #: (a list as empty).
-_ADDED: dict[str, pa.DataType] = {
+_OPTIONAL_COLUMNS: dict[str, pa.DataType] = {
     "sam_predicted_iou": pa.float64(),
     "reasons": pa.list_(pa.string()),
     "neg_categories": pa.list_(pa.string()),
@@ -36,7 +36,7 @@ _CAPTION = pa.struct(
         ("source", pa.string()),
         ("score", pa.float64()),
         ("category_match", pa.bool_()),
-        ("reasons", _ADDED["reasons"]),
+        ("reasons", _OPTIONAL_COLUMNS["reasons"]),
     ]
 )
 _ANNOTATION = pa.struct(
@@ -52,7 +52,7 @@ _ANNOTATION = pa.struct(
         ("predicted_iou", pa.float64()),
         ("stability_score", pa.float64()),
         ("box_iou", pa.float64()),
-        ("sam_predicted_iou", _ADDED["sam_predicted_iou"]),
+        ("sam_predicted_iou", _OPTIONAL_COLUMNS["sam_predicted_iou"]),
         ("captions", pa.list_(_CAPTION)),
     ]
 )
@@ -65,15 +65,15 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("annotations", pa.list_(_ANNOTATION)),
         ("error", pa.string()),
-        *((name, _ADDED[name]) for name in ("neg_categories", "not_exhaustive_categories")),
+        *((name, _OPTIONAL_COLUMNS[name]) for name in ("neg_categories", "not_exhaustive_categories")),
     ]
 )
 
 #: From `mask_source` on, in the order of `Annotation`.
-_SCORES = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou")
+_MASK_COLUMNS = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou")
 
 #: Columns of few different values, as Parquet names them. Dictionaries of the others cost time and save nothing.
-DICTIONARIES = [
+DICTIONARY_COLUMNS = [
     "annotations.list.element.category",
     "annotations.list.element.flags.list.element",
     "annotations.list.element.segmentation.size.list.element",
@@ -151,34 +151,36 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
     """
     if batch.num_rows == 0:
         return iter(())
-    lists = _column(batch, "annotations")
+    lists = _column_or_nulls(batch, "annotations")
     objects = lists.flatten()
-    field = {name: _column(objects, name) for name in _ANNOTATION.names}
-    bbox = _numbers(field["bbox"].flatten()).reshape(-1, 4)
+    field = {name: _column_or_nulls(objects, name) for name in _ANNOTATION.names}
+    bbox = _to_numpy(field["bbox"].flatten()).reshape(-1, 4)
     annotations = list(
         map(
             Annotation,
             field["id"].to_pylist(),
             zip(*bbox.T.tolist(), strict=True),
             *(field[name].to_pylist() for name in ("category", "iscrowd", "isthing")),
-            _tuples(field["flags"], _texts),
-            _rles(field["segmentation"]),
-            *(field[name].to_pylist() for name in _SCORES),
-            _tuples(field["captions"], _captions),
+            _to_tuples(field["flags"], _to_strings),
+            _parse_rles(field["segmentation"]),
+            *(field[name].to_pylist() for name in _MASK_COLUMNS),
+            _to_tuples(field["captions"], _parse_captions),
         )
     )
-    ends = (_numbers(lists.offsets) - lists.offsets[0].as_py()).tolist()
+    ends = (_to_numpy(lists.offsets) - lists.offsets[0].as_py()).tolist()
     own = (tuple(annotations[a:b]) for a, b in itertools.pairwise(ends))
-    head = (_column(batch, name).to_pylist() for name in ("image_id", "image_key", "file_name", "height", "width"))
-    absent = _column(batch, "neg_categories")
+    head = (
+        _column_or_nulls(batch, name).to_pylist() for name in ("image_id", "image_key", "file_name", "height", "width")
+    )
+    absent = _column_or_nulls(batch, "neg_categories")
     known = absent.is_valid().to_pylist()
     return map(
         Sample,
         *head,
         own,
-        _column(batch, "error").to_pylist(),
-        (names if there else None for names, there in zip(_tuples(absent, _texts), known, strict=True)),
-        _tuples(_column(batch, "not_exhaustive_categories"), _texts),
+        _column_or_nulls(batch, "error").to_pylist(),
+        (names if there else None for names, there in zip(_to_tuples(absent, _to_strings), known, strict=True)),
+        _to_tuples(_column_or_nulls(batch, "not_exhaustive_categories"), _to_strings),
     )
 
 
@@ -194,44 +196,44 @@ def check_version(version: int, where: str) -> None:
         )
 
 
-def _column(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
+def _column_or_nulls(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
     """A column of a batch, or a field of a struct; nulls in place of one that it is too old to have."""
     kinds = rows.schema if isinstance(rows, pa.RecordBatch) else rows.type
     if name in kinds.names:
         return rows.column(name) if isinstance(rows, pa.RecordBatch) else rows.field(name)
-    if name not in _ADDED:
+    if name not in _OPTIONAL_COLUMNS:
         raise pa.ArrowInvalid(f"it has no column '{name}'")
-    return pa.nulls(len(rows), _ADDED[name])
+    return pa.nulls(len(rows), _OPTIONAL_COLUMNS[name])
 
 
-def _rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
+def _parse_rles(segmentation: pa.StructArray) -> Iterator[Rle | None]:
     size, counts = segmentation.flatten()  # null wherever the struct is
-    numbers = _numbers(size.flatten())
+    numbers = _to_numpy(size.flatten())
     if len(numbers) != 2 * (len(counts) - counts.null_count):
         raise pa.ArrowInvalid("a mask is without its height and width")
     sizes = zip(*numbers.reshape(-1, 2).T.tolist(), strict=True)
     return (None if text is None else Rle(next(sizes), text) for text in counts.to_pylist())
 
 
-def _captions(flat: pa.StructArray) -> list[Caption]:
-    *plain, reasons = (_column(flat, name) for name in _CAPTION.names)
-    codes = _tuples(reasons, _texts)
+def _parse_captions(flat: pa.StructArray) -> list[Caption]:
+    *plain, reasons = (_column_or_nulls(flat, name) for name in _CAPTION.names)
+    codes = _to_tuples(reasons, _to_strings)
     return list(map(Caption, *(field.to_pylist() for field in plain), codes))
 
 
-def _texts(flat: pa.StringArray) -> list[str]:
+def _to_strings(flat: pa.StringArray) -> list[str]:
     texts: list[str] = flat.to_pylist()
     return texts
 
 
-def _tuples(lists: pa.ListArray, made: Callable[[pa.Array], list[Any]]) -> list[tuple[Any, ...]]:
-    """Each list of a column as a tuple; `made` turns the elements of all of them into Python's at once."""
-    lengths = np.diff(_numbers(lists.offsets))
+def _to_tuples(lists: pa.ListArray, convert: Callable[[pa.Array], list[Any]]) -> list[tuple[Any, ...]]:
+    """Each list of a column as a tuple; `convert` turns the elements of all of them into Python's at once."""
+    lengths = np.diff(_to_numpy(lists.offsets))
     if lists.null_count:
         lengths = lengths * np.array(lists.is_valid().to_pylist(), np.int64)
     if not lengths.any():  # the usual case, and several times as fast
         return [()] * len(lists)
-    flat = made(lists.flatten())
+    flat = convert(lists.flatten())
     ends = np.concatenate([[0], np.cumsum(lengths)]).tolist()
     return [tuple(flat[a:b]) for a, b in itertools.pairwise(ends)]
 
@@ -264,6 +266,6 @@ def annotations_array(fields: dict[str, pa.Array], offsets: Any, count: int) -> 
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), struct)
 
 
-def _numbers(array: pa.Array) -> NDArray[Any]:
+def _to_numpy(array: pa.Array) -> NDArray[Any]:
     """As numpy has them. pyarrow's own way imports pandas where that is installed: a quarter of a second, 50 MiB."""
     return np.from_dlpack(array) if not array.null_count else array.to_numpy(zero_copy_only=False)

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synthgen.records.recipe import in_words
-from synthgen.records.sample import FLAGS
+from synthgen.records.recipe import format_recipe
+from synthgen.records.sample import ANNOTATION_FLAGS
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: A status file younger than this many seconds tells of a run that is under way.
-FRESH = 300.0
+ACTIVE_STATUS_SECONDS = 300.0
 
-_SHARD = re.compile(r"\d{5,9}-of-\d{5,9}")
+_SHARD_PATTERN = re.compile(r"\d{5,9}-of-\d{5,9}")
 
 #: Flags of objects that were to get a mask or captions and did not -> what they lack.
-FAILED = {
+FAILURE_FLAGS = {
     "empty_mask": "mask",
     "segmenter_failed": "mask",
     "no_caption": "caption",
@@ -30,55 +30,60 @@ FAILED = {
 
 
 @dataclass
-class Layer:
+class LayerStatus:
     """A layer, added up over its footers.
 
     Attributes:
-        shards: committed; count: of how many.
+        committed_shards: committed; num_shards: of how many.
         recipes: recipe in words -> shards made by it.
         counts: images, annotations, masks, errors; flags: annotations by flag.
-        failed: how many images the layer's stage could not process.
-        to_tell: shards with an image or an object that `failures` lists.
+        failed_images: how many images the layer's stage could not process.
+        shards_with_failures: shards with an image or an object that `failures` lists.
     """
 
     name: str
-    shards: int = 0
-    count: int = 0
-    bytes: int = 0
+    committed_shards: int = 0
+    num_shards: int = 0
+    size_bytes: int = 0
     recipes: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
-    failed: int = 0
-    to_tell: list[Shard] = field(default_factory=list)
+    failed_images: int = 0
+    shards_with_failures: list[Shard] = field(default_factory=list)
 
 
-def layers(store: Path) -> Iterator[Layer]:
+def summarize_layers(store: Path) -> Iterator[LayerStatus]:
     """Every layer of a store, in order of name."""
     house = ShardStore(store)
-    for dataset, split, layer in house.layers():
-        found = Layer(f"{dataset}/{split}/{layer}")
-        for shard in house.layer(dataset, split, layer):
-            footer = house.footer(shard) or {}
-            found.shards, found.count = found.shards + 1, shard.count
-            found.bytes += (store / shard.path).stat().st_size
-            found.recipes[in_words(footer.get("recipe", {}))] += 1
+    for dataset, split, layer in house.list_layers():
+        found = LayerStatus(f"{dataset}/{split}/{layer}")
+        for shard in house.list_shards(dataset, split, layer):
+            footer = house.read_footer(shard) or {}
+            found.committed_shards, found.num_shards = found.committed_shards + 1, shard.num_shards
+            found.size_bytes += (store / shard.relative_path).stat().st_size
+            found.recipes[format_recipe(footer.get("recipe", {}))] += 1
             counts = footer.get("counts", {})
             found.counts.update({key: n for key, n in counts.items() if isinstance(n, int)})
             found.flags.update(counts.get("flags", {}))
-            found.failed += len(footer.get("failed", []))
-            if counts.get("errors") or FAILED.keys() & counts.get("flags", {}).keys():
-                found.to_tell.append(shard)
+            found.failed_images += len(footer.get("failed", []))
+            if counts.get("errors") or FAILURE_FLAGS.keys() & counts.get("flags", {}).keys():
+                found.shards_with_failures.append(shard)
         yield found
 
 
-def say(store: Path, *, failures: bool = False) -> Iterator[str]:
+def format_status(store: Path, *, failures: bool = False) -> Iterator[str]:
     """The store as lines of text; with `failures`, every failed object, image and shard."""
     seen = set()
-    for layer in layers(store):
+    for layer in summarize_layers(store):
         seen.add(layer.name)
         yield layer.name
-        done = "complete" if layer.shards == layer.count else f"{layer.shards / layer.count:.0%}"
-        yield f"  shards   {layer.shards:,} of {layer.count:,} ({done}), {layer.bytes / 1e6:,.2f} MB"
+        done = (
+            "complete"
+            if layer.committed_shards == layer.num_shards
+            else f"{layer.committed_shards / layer.num_shards:.0%}"
+        )
+        size = f"{layer.size_bytes / 1e6:,.2f} MB"
+        yield f"  shards   {layer.committed_shards:,} of {layer.num_shards:,} ({done}), {size}"
         yield f"  made by  {', '.join(layer.recipes)}"
         counts = layer.counts
         yield f"  images   {counts['images']:,}, {counts['errors']:,} with an error"
@@ -89,19 +94,19 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
             yield f"  captions {counts['captions']:,} for {counts['captioned']:,} boxes{more}"
         if layer.flags:
             yield f"  flags    {', '.join(f'{flag} {n:,}' for flag, n in sorted(layer.flags.items()))}"
-        yield from _runs(store / layer.name / "_log")
-        if layer.failed and not failures:
-            yield f"  failed   {layer.failed:,} images; --failures lists them, the command's --retry-failed retries"
+        yield from _format_active_runs(store / layer.name / "_log")
+        if layer.failed_images and not failures:
+            yield f"  failed   {layer.failed_images:,} images; --failures lists them, --retry-failed tries them again"
         if failures:
-            for shard in layer.to_tell:
-                yield from _failures(ShardStore(store), shard)
-            for entry in failed_shards(store, layer.name):
+            for shard in layer.shards_with_failures:
+                yield from _format_failures(ShardStore(store), shard)
+            for entry in list_failed_shards(store, layer.name):
                 yield f"  failed   {entry['error']}"
-    for name in _only_failures(store, seen):
-        failed = failed_shards(store, name)
+    for name in _layers_with_failures_only(store, seen):
+        failed = list_failed_shards(store, name)
         yield name
         yield "  shards   none committed"
-        yield from _runs(store / name / "_log")
+        yield from _format_active_runs(store / name / "_log")
         yield from (f"  failed   {entry['error']}" for entry in failed if failures)
         if not failures:
             yield f"  failed   {len(failed):,} shards; --failures lists them"
@@ -110,54 +115,58 @@ def say(store: Path, *, failures: bool = False) -> Iterator[str]:
         yield f"no shards in {store}; `synthgen demo` makes some, `synthgen masks --help` says how to make your own"
 
 
-def _failures(house: ShardStore, shard: Shard) -> Iterator[str]:
+def _format_failures(shard_store: ShardStore, shard: Shard) -> Iterator[str]:
     """Each image with an error and each object without the mask or the captions that it was to get."""
-    footer = house.footer(shard) or {}
+    footer = shard_store.read_footer(shard) or {}
     reasons = {entry["image_id"]: entry["error"] for entry in footer.get("failed", [])}
-    for sample in house.read(shard):
+    for sample in shard_store.read_samples(shard):
         image = f"{shard.index:05d} image {sample.image_id} {sample.file_name}"
         if sample.error is not None:
             yield f"  failed   {image}: {sample.error}"
         for a in sample.annotations:
-            for flag in sorted(FAILED.keys() & set(a.flags)):
-                reason = reasons.get(sample.image_id, FLAGS[flag]) if flag.endswith("_failed") else FLAGS[flag]
-                yield f"  no {FAILED[flag]:<5} {image}, annotation {a.id} {a.category}: {reason}"
+            for flag in sorted(FAILURE_FLAGS.keys() & set(a.flags)):
+                reason = (
+                    reasons.get(sample.image_id, ANNOTATION_FLAGS[flag])
+                    if flag.endswith("_failed")
+                    else ANNOTATION_FLAGS[flag]
+                )
+                yield f"  no {FAILURE_FLAGS[flag]:<5} {image}, annotation {a.id} {a.category}: {reason}"
 
 
-def failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
+def list_failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
     """What the diaries say of shards that were not committed and still are not, the last word on each."""
     last: dict[str, dict[str, Any]] = {}
     for path in sorted((store / layer / "_log").glob("failures*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            entry = _json(line)
+            entry = _parse_json(line)
             shard = str(entry.get("shard"))
-            named = shard.startswith(f"{layer}/") and _SHARD.fullmatch(shard.removeprefix(f"{layer}/"))
+            named = shard.startswith(f"{layer}/") and _SHARD_PATTERN.fullmatch(shard.removeprefix(f"{layer}/"))
             if not named or "error" not in entry or (store / f"{shard}.parquet").exists():
                 continue
-            if shard not in last or _when(entry) >= _when(last[shard]):
+            if shard not in last or _entry_time(entry) >= _entry_time(last[shard]):
                 last[shard] = entry
     return [last[shard] for shard in sorted(last)]
 
 
-def _only_failures(store: Path, seen: set[str]) -> list[str]:
+def _layers_with_failures_only(store: Path, listed: set[str]) -> list[str]:
     """Layers in which nothing is committed, and whose diaries say why not."""
     logs = {path.parent for path in store.glob("*/*/*/_log/failures*.jsonl")}
-    names = {path.parent.relative_to(store).as_posix() for path in logs} - seen
-    return sorted(name for name in names if failed_shards(store, name))
+    names = {path.parent.relative_to(store).as_posix() for path in logs} - listed
+    return sorted(name for name in names if list_failed_shards(store, name))
 
 
-def _when(entry: dict[str, Any]) -> float:
+def _entry_time(entry: dict[str, Any]) -> float:
     then = entry.get("time")
     return then if isinstance(then, float) else 0.0
 
 
-def _runs(folder: Path) -> Iterator[str]:
+def _format_active_runs(folder: Path) -> Iterator[str]:
     """What the diaries of present runs say."""
     for path in sorted(folder.glob("status*.json")):
-        status = _json(path.read_text(encoding="utf-8", errors="replace"))
+        status = _parse_json(path.read_text(encoding="utf-8", errors="replace"))
         try:
             left = status["shards"] - status["committed"] - status["failed"]
-            if left > 0 and time.time() - status["updated"] < FRESH:
+            if left > 0 and time.time() - status["updated"] < ACTIVE_STATUS_SECONDS:
                 eta = status["eta_seconds"]
                 about = f", about {eta / 60:.0f} minutes" if eta is not None else ""
                 yield f"  running  {status['images_per_second']:.1f} images/s, {left:,} shards left{about}"
@@ -165,7 +174,7 @@ def _runs(folder: Path) -> Iterator[str]:
             continue  # torn, or not ours
 
 
-def _json(text: str) -> dict[str, Any]:
+def _parse_json(text: str) -> dict[str, Any]:
     """A diary may be torn or tampered with; it is not the truth, so what cannot be read is passed over."""
     try:
         found = json.loads(text)

@@ -23,8 +23,14 @@ import pyarrow.parquet as pq
 from synthgen.errors import SynthgenError
 from synthgen.records.box_table import BoxColumns, table_from_columns
 from synthgen.records.sample import Sample
-from synthgen.records.schema import DICTIONARIES, SCHEMA_VERSION, check_version, samples_from_batch, table_from_samples
-from synthgen.storage.atomic import new_file, remove_leftovers, scratch_folder
+from synthgen.records.schema import (
+    DICTIONARY_COLUMNS,
+    SCHEMA_VERSION,
+    check_version,
+    samples_from_batch,
+    table_from_samples,
+)
+from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
 
 #: Images in a row group: the grain in which readers stride and memory is counted.
 ROW_GROUP_SIZE = 64
@@ -33,8 +39,8 @@ ROW_GROUP_SIZE = 64
 BOX_ROW_GROUP_SIZE = 256
 
 _FOOTER_KEY = b"synthgen"
-_NAME = re.compile(r"(\d{5,})-of-(\d{5,})\.parquet")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SHARD_FILE_PATTERN = re.compile(r"(\d{5,})-of-(\d{5,})\.parquet")
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,56 +51,56 @@ class Shard:
     split: str
     layer: str
     index: int
-    count: int
+    num_shards: int
 
     def __post_init__(self) -> None:
         for word in (self.dataset, self.split, self.layer):
-            check_word(word)
+            check_name(word)
 
     def __str__(self) -> str:
-        return f"{self.dataset}/{self.split}/{self.layer}/{self.index:05d}-of-{self.count:05d}"
+        return f"{self.dataset}/{self.split}/{self.layer}/{self.index:05d}-of-{self.num_shards:05d}"
 
     @property
-    def path(self) -> str:
+    def relative_path(self) -> str:
         """Where it lies below the store's root."""
         return f"{self}.parquet"
 
-    def of(self, layer: str) -> Shard:
+    def in_layer(self, layer: str) -> Shard:
         """The same slice of images in another layer."""
         return replace(self, layer=layer)
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnStats:
     """What a shard's header says of a column.
 
     Attributes:
         count: values that are not null.
-        least, most: of them, by the order of their kind; None = there are none.
+        minimum, maximum: of them, by the order of their kind; None = there are none.
     """
 
     count: int = 0
-    least: Any = None
-    most: Any = None
+    minimum: Any = None
+    maximum: Any = None
 
-    def __add__(self, other: Column) -> Column:
+    def __add__(self, other: ColumnStats) -> ColumnStats:
         """The same of two shards together."""
-        some = [column for column in (self, other) if column.least is not None]
-        least, most = min((c.least for c in some), default=None), max((c.most for c in some), default=None)
-        return Column(self.count + other.count, least, most)
+        some = [column for column in (self, other) if column.minimum is not None]
+        least, most = min((c.minimum for c in some), default=None), max((c.maximum for c in some), default=None)
+        return ColumnStats(self.count + other.count, least, most)
 
 
-def check_word(word: str) -> str:
-    """Return `word` if it can name a dataset, a split or a layer, and so a folder of the store.
+def check_name(name: str) -> str:
+    """Return `name` if it can name a dataset, a split or a layer, and so a folder of the store.
 
     Raises:
         SynthgenError: it could not, or would climb out of the store.
     """
-    if not _WORD.fullmatch(word):
+    if not _NAME_PATTERN.fullmatch(name):
         raise SynthgenError(
-            f"'{word}' cannot name a dataset, split or layer; use at most 200 letters, digits, '.', '_' and '-'"
+            f"'{name}' cannot name a dataset, split or layer; use at most 200 letters, digits, '.', '_' and '-'"
         )
-    return word
+    return name
 
 
 class ShardStore:
@@ -122,7 +128,7 @@ class ShardStore:
             SynthgenError: the disk is full, the folder cannot be written, or a value does not fit its column; no file
                 is left behind.
         """
-        final = self.root / shard.path
+        final = self.root / shard.relative_path
         try:
             table = table_from_columns(samples) if isinstance(samples, BoxColumns) else table_from_samples(samples)
         except (UnicodeEncodeError, OverflowError, pa.ArrowInvalid) as why:
@@ -131,36 +137,36 @@ class ShardStore:
             ) from None
         text = json.dumps({**footer, "schema_version": SCHEMA_VERSION}, sort_keys=True, ensure_ascii=False)
         table = table.replace_schema_metadata({_FOOTER_KEY: text.encode()})
-        with new_file(final) as temporary:
+        with atomic_write(final) as temporary:
             pq.write_table(
                 table,
                 temporary,
                 row_group_size=BOX_ROW_GROUP_SIZE if isinstance(samples, BoxColumns) else ROW_GROUP_SIZE,
                 compression="zstd",
-                use_dictionary=DICTIONARIES,
+                use_dictionary=DICTIONARY_COLUMNS,
                 write_page_checksum=True,  # a bit that a disk loses is found when it is read, for 2 % of the time
             )
         return final
 
-    def read(self, shard: Shard, groups: Sequence[int] | None = None) -> Iterator[Sample]:
+    def read_samples(self, shard: Shard, row_groups: Sequence[int] | None = None) -> Iterator[Sample]:
         """The samples of a committed shard, in order, a row group in memory at a time.
 
         Args:
-            groups: only of these row groups, in this order; None = of all.
+            row_groups: only of these row groups, in this order; None = of all.
         """
-        with self._open(shard) as file:
-            if groups is not None and max(groups, default=-1) >= file.metadata.num_row_groups:
+        with self._open_shard(shard) as file:
+            if row_groups is not None and max(row_groups, default=-1) >= file.metadata.num_row_groups:
                 raise SynthgenError(f"{shard} is another one than a moment ago; run the same command again")
-            for batch in _batches(file, groups=groups):
+            for batch in _read_batches(file, row_groups=row_groups):
                 yield from samples_from_batch(batch)
 
-    def row_groups(self, shard: Shard) -> tuple[dict[str, Any], list[int]]:
+    def read_row_group_sizes(self, shard: Shard) -> tuple[dict[str, Any], list[int]]:
         """What made a committed shard, and how many rows each of its row groups has; no data is read."""
-        with self._open(shard) as file:
+        with self._open_shard(shard) as file:
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-            return _footer_of(file) or {}, [group.num_rows for group in groups]
+            return _parse_footer(file) or {}, [group.num_rows for group in groups]
 
-    def columns(self, shard: Shard, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read_columns(self, shard: Shard, column_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Chosen columns of a committed shard, a row group in memory at a time; the others are not read from disk.
 
         Names are those of the schema, nested ones with dots: "image_key", "annotations.list.element.category".
@@ -168,48 +174,50 @@ class ShardStore:
         Raises:
             ValueError: the shard has no such column (pyarrow would give batches without it).
         """
-        with self._open(shard) as file:
+        with self._open_shard(shard) as file:
             paths = [file.schema.column(i).path for i in range(len(file.schema))]
-            if unknown := [n for n in names if not any(p == n or p.startswith(f"{n}.") for p in paths)]:
+            if unknown := [n for n in column_names if not any(p == n or p.startswith(f"{n}.") for p in paths)]:
                 raise ValueError(f"{shard} has no column {unknown[0]}")
-            yield from _batches(file, list(names))
+            yield from _read_batches(file, list(column_names))
 
-    def footer(self, shard: Shard) -> dict[str, Any] | None:
+    def read_footer(self, shard: Shard) -> dict[str, Any] | None:
         """What made the shard; None = not committed."""
-        path = self.root / shard.path
+        path = self.root / shard.relative_path
         if not path.exists():
             return None
-        with self._open(shard) as file:
-            return _footer_of(file)
+        with self._open_shard(shard) as file:
+            return _parse_footer(file)
 
-    def summary(self, shard: Shard, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Column]]:
-        """What made a committed shard, and what its header says of the columns `names`; no data is read.
+    def read_column_stats(
+        self, shard: Shard, column_names: Sequence[str]
+    ) -> tuple[dict[str, Any], dict[str, ColumnStats]]:
+        """What made a committed shard, and what its header says of the columns `column_names`; no data is read.
 
         Of a column that an older shard lacks, it says that there are no values.
         """
-        with self._open(shard) as file:
+        with self._open_shard(shard) as file:
             schema = file.schema
             places = {schema.column(i).path: i for i in range(len(schema))}
-            found = dict.fromkeys(names, Column())
+            found = dict.fromkeys(column_names, ColumnStats())
             for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
                 for name in found.keys() & places.keys():
                     if (values := group.column(places[name]).statistics) is not None:
                         ends = (values.min, values.max) if values.has_min_max else (None, None)
-                        found[name] += Column(values.num_values, *ends)
-            return _footer_of(file) or {}, found
+                        found[name] += ColumnStats(values.num_values, *ends)
+            return _parse_footer(file) or {}, found
 
-    def layer(self, dataset: str, split: str, layer: str) -> list[Shard]:
+    def list_shards(self, dataset: str, split: str, layer: str) -> list[Shard]:
         """The committed shards of a layer, in order; [] if there are none.
 
         Raises:
             SynthgenError: shards of two different plans lie in the folder.
         """
-        folder = self.folder(dataset, split, layer)
+        folder = self.layer_folder(dataset, split, layer)
         found = []
         for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-            if match := _NAME.fullmatch(name):
+            if match := _SHARD_FILE_PATTERN.fullmatch(name):
                 found.append(Shard(dataset, split, layer, int(match[1]), int(match[2])))
-        counts = {shard.count for shard in found}
+        counts = {shard.num_shards for shard in found}
         if len(counts) > 1:
             raise SynthgenError(
                 f"{folder} holds shards of two plans (of {' and of '.join(str(c) for c in sorted(counts))}); "
@@ -217,35 +225,35 @@ class ShardStore:
             )
         return found
 
-    def layers(self) -> list[tuple[str, str, str]]:
+    def list_layers(self) -> list[tuple[str, str, str]]:
         """All (dataset, split, layer) of the store that hold at least one committed shard, sorted."""
         return [
             (dataset.name, split.name, layer.name)
-            for dataset in (_folders(self.root) if self.root.exists() else ())
-            for split in _folders(dataset)
-            for layer in _folders(split)
-            if any(_NAME.fullmatch(name) for name in os.listdir(layer))
+            for dataset in (_list_folders(self.root) if self.root.exists() else ())
+            for split in _list_folders(dataset)
+            for layer in _list_folders(split)
+            if any(_SHARD_FILE_PATTERN.fullmatch(name) for name in os.listdir(layer))
         ]
 
-    def folder(self, dataset: str, split: str, layer: str) -> Path:
+    def layer_folder(self, dataset: str, split: str, layer: str) -> Path:
         """The folder of a layer, whether it exists or not."""
-        return self.root / check_word(dataset) / check_word(split) / check_word(layer)
+        return self.root / check_name(dataset) / check_name(split) / check_name(layer)
 
-    def scratch(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:
+    def layer_scratch_folder(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:
         """A folder for what is too large for memory, on the store's own disk; deleted when the block ends."""
-        return scratch_folder(self.folder(dataset, split, layer))
+        return scratch_folder(self.layer_folder(dataset, split, layer))
 
-    def remove_leftovers(self, dataset: str, split: str, layer: str) -> int:
+    def remove_stale_files(self, dataset: str, split: str, layer: str) -> int:
         """Delete what writers killed on this machine left in a layer, and in its diary; returns how many it was."""
-        folder = self.folder(dataset, split, layer)
-        return remove_leftovers(folder) + remove_leftovers(folder / "_log")
+        folder = self.layer_folder(dataset, split, layer)
+        return remove_stale_files(folder) + remove_stale_files(folder / "_log")
 
     @contextlib.contextmanager
-    def _open(self, shard: Shard) -> Iterator[pq.ParquetFile]:
-        path = self.root / shard.path
+    def _open_shard(self, shard: Shard) -> Iterator[pq.ParquetFile]:
+        path = self.root / shard.relative_path
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                footer = _footer_of(file)
+                footer = _parse_footer(file)
                 if footer is None:
                     raise SynthgenError(f"{path} is Parquet but no synthgen shard; move it out of the store")
                 check_version(footer["schema_version"], str(path))
@@ -259,25 +267,25 @@ class ShardStore:
             raise SynthgenError(f"{path} is damaged ({reason}); delete it and run the job again") from None
 
 
-def _folders(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     """Folders that can be a dataset, a split or a layer. What may not be read is an OSError, not an empty folder."""
-    return sorted(path for path in folder.iterdir() if _WORD.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in folder.iterdir() if _NAME_PATTERN.fullmatch(path.name) and path.is_dir())
 
 
-def _batches(
-    file: pq.ParquetFile, columns: list[str] | None = None, groups: Sequence[int] | None = None
+def _read_batches(
+    file: pq.ParquetFile, columns: list[str] | None = None, row_groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
     whole, count = file.metadata, 0
-    rows = whole.num_rows if groups is None else sum(whole.row_group(group).num_rows for group in groups)
+    rows = whole.num_rows if row_groups is None else sum(whole.row_group(group).num_rows for group in row_groups)
     # Of single row groups so little is read at a time that threads cost more than they save.
-    for batch in file.iter_batches(ROW_GROUP_SIZE, groups, columns, use_threads=groups is None):
+    for batch in file.iter_batches(ROW_GROUP_SIZE, row_groups, columns, use_threads=row_groups is None):
         count += len(batch)
         yield batch
     if count != rows:  # Arrow passes over a page whose header is damaged
         raise pa.ArrowInvalid(f"it has {count} rows of {rows}")
 
 
-def _footer_of(file: pq.ParquetFile) -> dict[str, Any] | None:
+def _parse_footer(file: pq.ParquetFile) -> dict[str, Any] | None:
     text = (file.metadata.metadata or {}).get(_FOOTER_KEY)
     if text is None:
         return None

@@ -6,32 +6,32 @@ import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from synthgen.text.confusions import AMBIGUOUS, OPPOSITES, OVERLAPS, SPELLING
-from synthgen.text.hypernyms import KINDS
-from synthgen.text.phrases import clean, gist, words
-from synthgen.text.plurals import singular
+from synthgen.text.confusions import AMBIGUOUS_NOUNS, CONFUSABLE_GROUPS, GENDERED_NOUNS, SPELLING_CORRECTIONS
+from synthgen.text.hypernyms import HYPERNYMS
+from synthgen.text.phrases import clean_text, comparison_key, split_words
+from synthgen.text.plurals import singularize
 
 #: A category's name is spoken of up to this many characters; what is longer is no name.
-LONGEST_NAME = 60
+MAX_NAME_CHARS = 60
 
 #: Say nothing about what a thing is.
-_EMPTY = frozenset(
+_GENERIC_WORDS = frozenset(
     "object thing item one ones it something anything stuff this that these those unknown other others part half all "
     "region area background left right top bottom middle center centre front back side corner edge end".split()
 )
 #: A noun phrase ends before one of these.
-_STOPS = frozenset(
+_PHRASE_STOPS = frozenset(
     "in on at with without near next behind beside besides between under over above below from to for by into onto "
     "off against along across around through inside outside up down while as like than during toward towards among "
     "amongst is are was were be being been has have had having that which who whose whom where when if wears holds "
     "sits stands looks lies rides walks plays runs eats hangs does do will not there nearest closest facing "
     "laying lying worn made seen taken shown left-hand".split()
 )
-_JOINTS = frozenset({"and", "or", "&", ","})
+_CONJUNCTIONS = frozenset({"and", "or", "&", ","})
 #: "there is a dog", "it's a dog": what is meant comes after it.
-_THERE = re.compile(r"^(there|this|it|that|these|those|here)( is| are| was| were|['’]s)\b")
+_EXPLETIVE_OPENING = re.compile(r"^(there|this|it|that|these|those|here)( is| are| was| were|['’]s)\b")
 #: Before a noun, not of it; dropped at both ends of a noun phrase.
-_LOOSE = frozenset(
+_DETERMINERS = frozenset(
     "a an the this that these those some any another each every his her its their our my your one two three four five "
     "six several many few both other left right top bottom middle center centre far front back first second third "
     "last upper lower outer inner most leftmost rightmost closest nearest furthest only just very all of "
@@ -44,13 +44,13 @@ _ADJECTIVES = frozenset(
     "plastic empty full open closed clear shiny striped colorful".split()
 )
 #: "a slice of pizza" may be a slice or a pizza.
-_MEASURES = frozenset(
+_MEASURE_NOUNS = frozenset(
     "group pair bunch piece slice set couple row herd flock pile stack lot bit kind type view picture photo image "
     "part close side top front back bottom crowd half number series variety collection line school head reflection "
     "statue cluster section end edge corner rest sort bundle handful shot closeup portrait".split()
 )
 #: Words in -ing that are nouns, or stand before one; any other ends a noun phrase ("a man riding").
-_ING = frozenset(
+_ING_NOUNS = frozenset(
     "dining parking cutting chopping swimming washing drying sewing living fishing building ceiling ring king string "
     "wing thing railing clothing awning painting earring icing frosting pudding dressing wedding bedding lettering "
     "spring swing duckling drawing rocking bowling boxing batting baking folding drinking running racing serving "
@@ -59,59 +59,62 @@ _ING = frozenset(
 )
 
 
-def names(category: str) -> list[str]:
+def category_nouns(category: str) -> list[str]:
     """The nouns of a category's name, in lower case: "cabinet" and "shelf" of "Cabinet/shelf", "bow" of "bow_(weapon)".
 
     Empty where the name says nothing: "", "object", or no letters.
     """
     # Data sets mark what a name means in brackets (LVIS), what is left over in the name (COCO's stuff).
-    text = re.sub(r"\([^()]*\)", " ", clean(category, longest=LONGEST_NAME).replace("_", " ")).casefold()
+    text = re.sub(r"\([^()]*\)", " ", clean_text(category, max_chars=MAX_NAME_CHARS).replace("_", " ")).casefold()
     text = re.sub(r"-(other-merged|merged|other|stuff)\b", "", text)
     text = re.sub(r"^(wall|floor)-(\w+)$", r"\2 \1", text)
     found = []
     for part in re.split(r"[/,;|]", text):
-        own = [SPELLING.get(word, word) for word in re.sub(r"[^\w'’&.-]+", " ", part).split()]
+        own = [SPELLING_CORRECTIONS.get(word, word) for word in re.sub(r"[^\w'’&.-]+", " ", part).split()]
         if own and own[0] == "other":
             own = own[1:]
         name = " ".join(own).strip("-'’&. ")
-        if name and any(c.isalpha() for c in name) and name not in found and name not in _EMPTY:
+        if name and any(c.isalpha() for c in name) and name not in found and name not in _GENERIC_WORDS:
             found.append(name)
     # "Cutting/chopping Board" shares its last word.
-    if len(found) == 2 and found[0].endswith("ing") and found[0] not in _kinds()[0] and " " in found[1]:
+    if len(found) == 2 and found[0].endswith("ing") and found[0] not in _taxonomy()[0] and " " in found[1]:
         found[0] += " " + found[1].split(" ", 1)[1]
     return found
 
 
 @lru_cache(maxsize=65536)
-def agrees(text: str, category: str) -> bool | None:
+def agrees_with_category(text: str, category: str) -> bool | None:
     """Whether a caption's noun agrees with a category: is the same, means the same, or one is a kind of the other.
 
     Returns:
         True or False; None where nobody can tell from the words: the caption has no noun ("on the left"), or one
         that is in no table, or one that may mean either, or the category says nothing.
     """
-    own = [tuple(_lemma(word) for word in words(name)) for name in names(category)]
-    said = tuple(_lemma(word) for word in gist(text).split())
-    if any(len(name) > 1 and _says(said, name) for name in own):
+    own = [tuple(_lemmatize(word) for word in split_words(name)) for name in category_nouns(category)]
+    said = tuple(_lemmatize(word) for word in comparison_key(text).split())
+    if any(len(name) > 1 and _starts_with_name(said, name) for name in own):
         return True  # word by word, though it be no single noun: "chest of drawers"
-    wanted = {_noun(_plain(name)) for name in own}
-    heads = [head for phrase in _noun_phrases(text) for head in _heads(phrase)]
-    verdicts = [_agree(head, name) for head in heads for name in wanted]
+    wanted = {_parse_noun(_strip_adjectives(name)) for name in own}
+    heads = [head for phrase in _noun_phrases(text) for head in _head_nouns(phrase)]
+    verdicts = [_compare_nouns(head, name) for head in heads for name in wanted]
     if True in verdicts:
         return True
     return False if verdicts and None not in verdicts else None
 
 
 @lru_cache(maxsize=65536)
-def is_a(category: str, other: str) -> bool:
+def is_kind_of(category: str, other: str) -> bool:
     """Whether all that is of a category is of another: it means the same, or is a kind of it, for all that is known.
 
     A category whose name says nothing is one of anything.
     """
-    one, two = ({_noun(tuple(_lemma(word) for word in words(name))) for name in names(c)} for c in (category, other))
+    one, two = (
+        {_parse_noun(tuple(_lemmatize(word) for word in split_words(name))) for name in category_nouns(c)}
+        for c in (category, other)
+    )
     if not one or not two:
         return not two
-    return all(any(b.name in _above(a.name) and b.before <= a.before for b in two) for a in one)
+    return all(any(b.name in _hypernyms_of(a.name) and b.modifiers <= a.modifiers for b in two) for a in one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,59 +122,66 @@ class _Noun:
     """A noun that the table may know, by the first of its words for the same, and what stands before it."""
 
     name: str
-    before: frozenset[str] = frozenset()
+    modifiers: frozenset[str] = frozenset()
 
 
-def _agree(head: _Noun, name: _Noun) -> bool | None:
+def _compare_nouns(caption_noun: _Noun, category_noun: _Noun) -> bool | None:
     """Whether a caption's noun agrees with one of a category's.
 
     What a word before a noun makes of it, the table need not know: a gravy boat is no boat, a skating shoe no sneaker.
     """
-    found = _related(head.name, name.name)
+    found = _compare_names(caption_noun.name, category_noun.name)
     if not found:
         return found
     # Nothing stands before the caption's noun that could be such a word.
-    told = head.before <= name.before | _ADJECTIVES
-    if head.name == name.name:
-        return True if told or not name.before else None
-    if head.name in _above(name.name) or name.name.endswith(f" {head.name}"):
+    told = caption_noun.modifiers <= category_noun.modifiers | _ADJECTIVES
+    if caption_noun.name == category_noun.name:
+        return True if told or not category_noun.modifiers else None
+    if caption_noun.name in _hypernyms_of(category_noun.name) or category_noun.name.endswith(f" {caption_noun.name}"):
         return True if told else None
-    return None if name.before else True
+    return None if category_noun.modifiers else True
 
 
-def _related(one: str, other: str) -> bool | None:
+def _compare_names(first_name: str, second_name: str) -> bool | None:
     """Whether one noun is the other, or a kind of it, or the other way round; None if one of them is in no table."""
-    above, below = _above(one), _above(other)
-    if one == other or other in above or one in below:
+    above, below = _hypernyms_of(first_name), _hypernyms_of(second_name)
+    if first_name == second_name or second_name in above or first_name in below:
         return True
-    table = _kinds()[0]
-    if any(a not in table and b.endswith(f" {a}") for a, b in ((one, other), (other, one))):
+    table = _taxonomy()[0]
+    if any(a not in table and b.endswith(f" {a}") for a, b in ((first_name, second_name), (second_name, first_name))):
         return True  # "stick" and "hockey stick"; but a dog is no hot dog
-    if one not in table or other not in table:
+    if first_name not in table or second_name not in table:
         return None
     if "person" in above and "person" in below:
         # A man may be a player, a child a boy; only the sexes exclude each other.
-        return False if any({one} & a and {other} & b for a, b in (OPPOSITES, OPPOSITES[::-1])) else None
-    if any(a in AMBIGUOUS and AMBIGUOUS[a] in _above(b) for a, b in ((one, other), (other, one))):
+        return (
+            False
+            if any({first_name} & a and {second_name} & b for a, b in (GENDERED_NOUNS, GENDERED_NOUNS[::-1]))
+            else None
+        )
+    if any(
+        a in AMBIGUOUS_NOUNS and AMBIGUOUS_NOUNS[a] in _hypernyms_of(b)
+        for a, b in ((first_name, second_name), (second_name, first_name))
+    ):
         return None
-    return None if any(above & group and below & group for group in OVERLAPS) else False
+    return None if any(above & group and below & group for group in CONFUSABLE_GROUPS) else False
 
 
-def _lemma(word: str) -> str:
+def _lemmatize(word: str) -> str:
     """The word as one of many; but glasses are not more than one glass, or may not be."""
-    return word if word == "glasses" else singular(word)
+    return word if word == "glasses" else singularize(word)
 
 
-def _says(said: tuple[str, ...], name: tuple[str, ...]) -> bool:
+def _starts_with_name(lemmas: tuple[str, ...], name: tuple[str, ...]) -> bool:
     """Whether a name comes first, and is not the beginning of another: "table tennis" of "a table tennis paddle"."""
-    first = next((i for i, word in enumerate(said) if word not in _LOOSE | _ADJECTIVES), 0)
-    ends = [start + len(name) for start in (0, first) if said[start : start + len(name)] == name]
-    return any(end == len(said) or said[end] in _STOPS | _JOINTS for end in ends)
+    first = next((i for i, word in enumerate(lemmas) if word not in _DETERMINERS | _ADJECTIVES), 0)
+    ends = [start + len(name) for start in (0, first) if lemmas[start : start + len(name)] == name]
+    return any(end == len(lemmas) or lemmas[end] in _PHRASE_STOPS | _CONJUNCTIONS for end in ends)
 
 
-def _plain(name: tuple[str, ...]) -> tuple[str, ...]:
+def _strip_adjectives(name: tuple[str, ...]) -> tuple[str, ...]:
     """The name without the adjectives before it, unless the table has it with them: "brown shirt", but "black bear"."""
-    while len(name) > 1 and name[0] in _ADJECTIVES and " ".join(name) not in _kinds()[0]:
+    while len(name) > 1 and name[0] in _ADJECTIVES and " ".join(name) not in _taxonomy()[0]:
         name = name[1:]
     return name
 
@@ -179,39 +189,39 @@ def _plain(name: tuple[str, ...]) -> tuple[str, ...]:
 def _noun_phrases(text: str) -> list[list[str]]:
     """The first noun phrase as lemmas, and those that are joined to it by "and", or by "of" after a measure."""
     found: list[list[str]] = [[]]
-    text = _THERE.sub("", text.strip().casefold())
+    text = _EXPLETIVE_OPENING.sub("", text.strip().casefold())
     for part in re.findall(r"[^\W_]+(?:['’][^\W_]+)*|[.,;:!?&]", text)[:60]:
         now = found[-1]
-        noun = [word for word in now if word not in _LOOSE and word not in _ADJECTIVES]
-        if part in _JOINTS or (part == "of" and noun and noun[-1] in _MEASURES | _EMPTY):
+        noun = [word for word in now if word not in _DETERMINERS and word not in _ADJECTIVES]
+        if part in _CONJUNCTIONS or (part == "of" and noun and noun[-1] in _MEASURE_NOUNS | _GENERIC_WORDS):
             found.append([])
         elif part == "of" and not noun:
             continue
-        elif part in _STOPS or part == "of" or not part[0].isalnum():
+        elif part in _PHRASE_STOPS or part == "of" or not part[0].isalnum():
             if noun or len(found) > 1:
                 break
-        elif part.endswith("ing") and len(part) > 4 and part not in _ING:
+        elif part.endswith("ing") and len(part) > 4 and part not in _ING_NOUNS:
             if noun or (len(found) > 1 and not now):
                 break
             now.append(part)
         else:
-            now.append(_lemma(part.removesuffix("'s").removesuffix("’s")))
+            now.append(_lemmatize(part.removesuffix("'s").removesuffix("’s")))
     return [phrase for phrase in found if phrase]
 
 
-def _heads(phrase: list[str]) -> list[_Noun]:
+def _head_nouns(phrase: list[str]) -> list[_Noun]:
     """The nouns that may be a phrase's head: its last, and what stands before a participle ("a car parked")."""
-    while phrase and phrase[-1] in _LOOSE | _EMPTY:
+    while phrase and phrase[-1] in _DETERMINERS | _GENERIC_WORDS:
         phrase = phrase[:-1]
-    while phrase and phrase[0] in _LOOSE and len(phrase) > 1:
+    while phrase and phrase[0] in _DETERMINERS and len(phrase) > 1:
         phrase = phrase[1:]
     ends = [len(phrase)] + [i for i, word in enumerate(phrase) if i and len(word) > 4 and word.endswith("ed")]
-    return list(dict.fromkeys(_noun(tuple(phrase[:end])) for end in ends if phrase))
+    return list(dict.fromkeys(_parse_noun(tuple(phrase[:end])) for end in ends if phrase))
 
 
-def _noun(lemmas: tuple[str, ...]) -> _Noun:
+def _parse_noun(lemmas: tuple[str, ...]) -> _Noun:
     """The longest end of a phrase that is a word of the table: "brown teddy bear" is a "teddy bear", not a bear."""
-    table, same = _kinds()[:2]
+    table, same = _taxonomy()[:2]
     for start in range(max(0, len(lemmas) - 4), len(lemmas)):
         phrase = " ".join(lemmas[start:])
         if phrase in table:
@@ -220,29 +230,29 @@ def _noun(lemmas: tuple[str, ...]) -> _Noun:
 
 
 @cache
-def _above(noun: str) -> frozenset[str]:
+def _hypernyms_of(noun: str) -> frozenset[str]:
     """The noun and all that it is a kind of."""
     found, todo = {noun}, [noun]
     while todo:
-        new = _kinds()[2].get(todo.pop(), set()) - found
+        new = _taxonomy()[2].get(todo.pop(), set()) - found
         found |= new
         todo += new
     return frozenset(found)
 
 
 @cache
-def _kinds() -> tuple[frozenset[str], dict[str, str], dict[str, set[str]]]:
+def _taxonomy() -> tuple[frozenset[str], dict[str, str], dict[str, set[str]]]:
     """The table: all its words; a word -> the first of the words for the same; a first word -> what it is a kind of."""
     same: dict[str, str] = {}
     parents: dict[str, set[str]] = {}
 
     def entry(text: str) -> str:
-        known = [" ".join(_lemma(word) for word in name.split()) for name in text.split(" = ")]
+        known = [" ".join(_lemmatize(word) for word in name.split()) for name in text.split(" = ")]
         for name in known:
             same.setdefault(name, same.get(known[0], known[0]))
         return same[known[0]]
 
-    lines = KINDS.replace("\n ", " ").strip().splitlines()
+    lines = HYPERNYMS.replace("\n ", " ").strip().splitlines()
     # All that are words for the same first: a member may be named by any of them.
     for line in lines:
         for text in re.split(r"[:,]", line):

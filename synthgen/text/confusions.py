@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 #: The two sexes of people: a word of the one and a word of the other do not agree.
-OPPOSITES = (
+GENDERED_NOUNS = (
     frozenset("man boy son brother father husband he him king groom".split()),
     frozenset("woman girl daughter sister mother wife she her queen bride".split()),
 )
 
 #: What people call by each other's names, or what one word means both of: nothing is concluded where one is said for
 #: another, or for a kind of another. So it is with people.
-OVERLAPS = (
+CONFUSABLE_GROUPS = (
     frozenset("cup bowl vase pot jar pitcher jug glass urn plate basin container".split()),
     frozenset("bottle jug flask jar".split()),
     frozenset(["drink", "cup", "glass", "bottle"]),
@@ -57,7 +57,7 @@ OVERLAPS = (
 )
 
 #: Words with a second meaning: nothing is concluded where the one is said for the other, or for a kind of it.
-AMBIGUOUS = {
+AMBIGUOUS_NOUNS = {
     "fan": "person",
     "mouse": "animal",
     "crane": "bird",
@@ -66,7 +66,7 @@ AMBIGUOUS = {
 }
 
 #: Names as data sets misspell them.
-SPELLING = {
+SPELLING_CORRECTIONS = {
     "moniter": "monitor",
     "bakset": "basket",
     "ballon": "balloon",

@@ -9,7 +9,7 @@ people use for them in captions; what is not here is not known, and nothing is c
 
 from __future__ import annotations
 
-KINDS = """
+HYPERNYMS = """
 person = human = human being = individual = someone = somebody = pedestrian = people = passerby: man, woman, boy, girl,
  child, baby, adult, teenager, youth, player, skier, snowboarder, skateboarder = skater, surfer, swimmer, cyclist =
  bicyclist, motorcyclist, biker, rider, driver, passenger, runner = jogger, batter = hitter, catcher, pitcher, umpire =

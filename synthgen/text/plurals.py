@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_IRREGULAR = {
+_IRREGULAR_SINGULARS = {
     "people": "person",
     "children": "child",
     "feet": "foot",
@@ -45,33 +45,37 @@ _IRREGULAR = {
     "brioches": "brioche",
 }
 #: -ves is -f or -fe for these; for all others -ve (gloves, sleeves, stoves, olives, waves).
-_F = {stem + "ves": stem + "f" for stem in "lea loa hal shel cal scar wol thie hoo el sel shea dwar bookshel".split()}
-_F |= {stem + "ves": stem + "fe" for stem in ("kni", "wi", "li", "jackkni", "midwi")}
+_VES_TO_F = {
+    stem + "ves": stem + "f" for stem in "lea loa hal shel cal scar wol thie hoo el sel shea dwar bookshel".split()
+}
+_VES_TO_F |= {stem + "ves": stem + "fe" for stem in ("kni", "wi", "li", "jackkni", "midwi")}
 #: -ies is -ie for these; for all others -y (berries, puppies).
-_IE = frozenset(
+_IES_TO_IE = frozenset(
     "movies cookies ties pies brownies hoodies selfies zombies smoothies veggies birdies rookies pixies genies "
     "prairies bowties neckties magpies eyeries collies calories beanies onesies eeries lies dies".split()
 )
 #: -ses is -s for words on these; for all others -se (horses, vases, noses, houses).
-_SES = ("sses", "uses")
-_USE = frozenset(
+_SES_TO_S = ("sses", "uses")
+_USES_TO_USE = frozenset(
     "houses mouses blouses uses fuses muses causes spouses excuses greenhouses warehouses lighthouses".split()
 )
 #: One though they end in s.
-_ONE = frozenset(
+_SINGULAR_IN_S = frozenset(
     "bus gas lens canvas christmas atlas iris bias pancreas thermos rhinoceros chaos cosmos asbestos news series "
     "species is was has as us this his its always perhaps yes does goes swiss paris texas tennis pampas alas ms mrs "
     "walrus plus mathematics gymnastics athletics electronics ceramics kudos ethos pathos hers ours theirs billiards "
     "upstairs downstairs outdoors indoors towards besides afterwards sideways across".split()
 )
 #: More than one without an s.
-_MANY = frozenset({"people", "men", "women", "children", "feet", "teeth", "geese", "mice", "cattle", "dice", "oxen"})
+_PLURAL_WITHOUT_S = frozenset(
+    {"people", "men", "women", "children", "feet", "teeth", "geese", "mice", "cattle", "dice", "oxen"}
+)
 #: -men that is not of man.
-_NO_MAN = frozenset(
+_MEN_NOT_MAN = frozenset(
     {"specimen", "abdomen", "ramen", "omen", "semen", "regimen", "acumen", "hymen", "stamen", "bitumen"}
 )
 #: Stuff: no "a" before it.
-_MASS = frozenset(
+_MASS_NOUNS = frozenset(
     "air asparagus bread broccoli butter cardboard cattle cheese clothing corn cutlery dirt electronics equipment fog "
     "food fruit fruits fur furniture garlic glassware grass gravel ground hair hay ice jewelry jewellery juice "
     "lettuce luggage machinery meat milk mud okra paper pasta popcorn rice sand sea silverware sky snow soap spinach "
@@ -84,20 +88,20 @@ _CONSONANT_SOUND = re.compile(r"(uni(?![nm])|us[eua]|uri|uku|ute|uto|eu|ewe|one(
 _VOWEL_SOUND = re.compile(r"(hour|honest|honou?r|heir|x-|suv|hdmi)")
 
 
-def singular(word: str) -> str:
+def singularize(word: str) -> str:
     """The one of a lower-case word that may be many; a word that is one already comes back as it is."""
-    if word in _ONE or len(word) < 3:
+    if word in _SINGULAR_IN_S or len(word) < 3:
         return word
-    known = _IRREGULAR.get(word) or _F.get(word)
+    known = _IRREGULAR_SINGULARS.get(word) or _VES_TO_F.get(word)
     if known:
         return known
-    if word.endswith("men") and word not in _NO_MAN:
+    if word.endswith("men") and word not in _MEN_NOT_MAN:
         return word[:-2] + "an"
     if not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
         return word
     if word.endswith("ies"):
-        return word[:-1] if word in _IE or len(word) < 5 else word[:-3] + "y"
-    if word.endswith(_SES) and word not in _USE:
+        return word[:-1] if word in _IES_TO_IE or len(word) < 5 else word[:-3] + "y"
+    if word.endswith(_SES_TO_S) and word not in _USES_TO_USE:
         return word[:-2]
     if word.endswith(("xes", "ches", "shes", "zzes", "oes")):
         return word[:-2]
@@ -107,7 +111,7 @@ def singular(word: str) -> str:
 def is_plural(noun: str) -> bool:
     """Whether a noun phrase is many: its last word before an "of" decides ("pairs of skis", "french fries")."""
     head = re.split(r" (?:of|for|with|in|on) ", noun)[0].split()[-1:]
-    return bool(head) and (head[0] in _MANY or singular(head[0]) != head[0])
+    return bool(head) and (head[0] in _PLURAL_WITHOUT_S or singularize(head[0]) != head[0])
 
 
 def with_article(noun: str) -> str:
@@ -116,12 +120,12 @@ def with_article(noun: str) -> str:
     Args:
         noun: lower case, with its adjectives: "orange cup", "french fries", "grass".
     """
-    if not noun.strip() or is_plural(noun) or noun.split()[-1] in _MASS:
+    if not noun.strip() or is_plural(noun) or noun.split()[-1] in _MASS_NOUNS:
         return noun
-    return f"{'an' if _sounds_vowel(noun) else 'a'} {noun}"
+    return f"{'an' if _starts_with_vowel_sound(noun) else 'a'} {noun}"
 
 
-def _sounds_vowel(noun: str) -> bool:
+def _starts_with_vowel_sound(noun: str) -> bool:
     first = noun.split()[0]
     if not _VOWEL.search(first) and re.fullmatch(r"[a-z]{1,4}[0-9]*", first) and "y" not in first:
         return first[0] in "fhlmnrsx"  # an initialism is spelt: an lcd, a tv

@@ -12,117 +12,129 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthgen.checkpoints.captioner import KIND, build
+from synthgen.checkpoints.captioner import KIND, build_captioner
 from synthgen.dataloading.collate import Batch
-from synthgen.dataloading.config import Captioner, Schedule
+from synthgen.dataloading.config import CaptionerConfig, ScheduleConfig
 from synthgen.dataloading.manifest import Manifest
-from synthgen.distributed import Ranks
-from synthgen.evaluation.captioner_evaluator import bins, measure, pixels
+from synthgen.distributed import DistributedContext
+from synthgen.evaluation.captioner_evaluator import evaluate_captioner, normalize_images, target_box_bins
 from synthgen.evaluation.metrics import cider
-from synthgen.evaluation.results import Measured
+from synthgen.evaluation.results import EvalResult
 from synthgen.models.ofa import checkpoint_folder
-from synthgen.models.ofa.position_bias import LONGEST
-from synthgen.models.ofa.tokenizer import EOS, PAD, clean
-from synthgen.models.ofa.training import prepare, smoothed_loss, teach
+from synthgen.models.ofa.position_bias import MAX_TEXT_TOKENS
+from synthgen.models.ofa.tokenizer import EOS, PAD, normalize_caption
+from synthgen.models.ofa.training import label_smoothed_loss, prepare_for_training, teacher_forced_logits
 from synthgen.training.optimizer import parameter_groups
 
 #: Phrases of which the tokens are kept.
-_KEPT = 2**16
+_TOKEN_CACHE_SIZE = 2**16
 
 
-class Regions(NamedTuple):
+class RegionBatch(NamedTuple):
     """The regions of a batch, n in all.
 
     Attributes:
-        owner: for each the index of its image.
-        prompts: int64 [n, t], what is asked of it.
-        texts: int64 [n, s], what is to be said, `</s>` last, and padding after it.
+        image_indices: for each the index of its image.
+        prompt_tokens: int64 [n, t], what is asked of it.
+        target_tokens: int64 [n, s], what is to be said, `</s>` last, and padding after it.
     """
 
-    owner: list[int]
-    prompts: Tensor
-    texts: Tensor
+    image_indices: list[int]
+    prompt_tokens: Tensor
+    target_tokens: Tensor
 
 
-class Captioning:
+class CaptionerLearner:
     """An OFA as a manifest describes it; see `learner.Learner`.
 
     Attributes:
-        tokenizer: its words. beside: their files, which are to lie beside its checkpoints.
+        tokenizer: its words. sidecar_files: their files, which are to lie beside its checkpoints.
 
     Raises:
         SynthgenError: weights or words are not where they should be, or are others; what measures is not installed.
     """
 
     kind = KIND
-    masks = False
+    has_learned_masks = False
 
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
-        self._settings = manifest.captioner or Captioner()
+        self._settings = manifest.captioner or CaptionerConfig()
         if manifest.eval:
-            cider.need_package()
-        network, self.tokenizer, words = build(self._settings)
-        self.beside: tuple[Path, ...] = tuple(words / name for name in checkpoint_folder.WORDS)
+            cider.require_package()
+        network, self.tokenizer, words = build_captioner(self._settings)
+        self.sidecar_files: tuple[Path, ...] = tuple(words / name for name in checkpoint_folder.TOKENIZER_FILES)
         schedule = manifest.schedule
-        prepare(network, words=self._settings.train_words, checkpointing=schedule.checkpointing)
+        prepare_for_training(
+            network, train_token_embeddings=self._settings.train_words, checkpointing=schedule.checkpointing
+        )
         self.module = network.to(device)
-        self._half = schedule.precision == "bf16"
-        self._tokens = lru_cache(_KEPT)(self._encoded)
+        self._uses_bf16 = schedule.precision == "bf16"
+        self._cached_tokens = lru_cache(_TOKEN_CACHE_SIZE)(self._encode_phrase)
 
-    def section(self) -> dict[str, Any]:
+    def model_config(self) -> dict[str, Any]:
         """The manifest's `captioner`."""
         said = self._settings.model_dump(mode="json", exclude_unset=True)
         return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in said.items()}
 
-    def groups(self, schedule: Schedule) -> list[dict[str, Any]]:
+    def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
         """The visual stem has the backbone's rate."""
         return parameter_groups(self.module, schedule, {"encoder.embed_images.": schedule.backbone_lr})
 
-    def objects(self, batch: Batch) -> int:
+    def count_targets(self, batch: Batch) -> int:
         """Tokens that are to be said, ends among them."""
-        return sum(len(tokens) for _, _, tokens in self._said(batch))
+        return sum(len(tokens) for _, _, tokens in self._iter_regions(batch))
 
-    def losses(self, batch: Batch, *, objects: float) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
         """Of each token, where those before it are given: "words"."""
         device = self.module.device
-        regions = self.regions(batch)
+        regions = self.build_regions(batch)
         images, prompts, texts = (
-            x.to(device, non_blocking=True) for x in (batch.images, regions.prompts, regions.texts)
+            x.to(device, non_blocking=True) for x in (batch.images, regions.prompt_tokens, regions.target_tokens)
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
-            logits = teach(self.module, pixels(images), regions.owner, prompts, texts)
-        return {"words": smoothed_loss(logits, texts[texts != PAD]) / objects}
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._uses_bf16):
+            logits = teacher_forced_logits(self.module, normalize_images(images), regions.image_indices, prompts, texts)
+        return {"words": label_smoothed_loss(logits, texts[texts != PAD]) / num_targets}
 
-    def pictures(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:  # noqa: ARG002
+    def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:  # noqa: ARG002
         """None: what it says of an image is measured, not drawn."""
         return iter(())
 
-    def measured(self, manifest: Manifest, here: Ranks, *, workers: int, bar: Any) -> list[Measured]:
+    def evaluate(
+        self, manifest: Manifest, context: DistributedContext, *, num_workers: int, progress: Any
+    ) -> list[EvalResult]:
         """See `measure`."""
         precision = manifest.schedule.precision
-        return measure(self.module, self.tokenizer, manifest, here, workers=workers, precision=precision, bar=bar)
+        return evaluate_captioner(
+            self.module,
+            self.tokenizer,
+            manifest,
+            context,
+            num_workers=num_workers,
+            precision=precision,
+            progress=progress,
+        )
 
-    def regions(self, batch: Batch) -> Regions:
+    def build_regions(self, batch: Batch) -> RegionBatch:
         """What of a batch is learned: all regions whose phrase is more than marks.
 
         Where there is none, one of which nothing is to be said: all weights have a gradient then, of 0, for which other
         processes wait.
         """
-        found = list(self._said(batch)) or [(0, [0] * 4, ())]
+        found = list(self._iter_regions(batch)) or [(0, [0] * 4, ())]
         longest = max(1, *(len(tokens) for _, _, tokens in found))
         texts = torch.tensor([[*tokens, *[PAD] * (longest - len(tokens))] for _, _, tokens in found])
-        prompts = torch.tensor([self.tokenizer.region_prompt(corners) for _, corners, _ in found])
-        return Regions([owner for owner, _, _ in found], prompts, texts)
+        prompts = torch.tensor([self.tokenizer.encode_region_prompt(corners) for _, corners, _ in found])
+        return RegionBatch([owner for owner, _, _ in found], prompts, texts)
 
-    def _said(self, batch: Batch) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
+    def _iter_regions(self, batch: Batch) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
         """Of each region its image, the bins of its corners, and the tokens of its phrase."""
         for i, target in enumerate(batch.targets):
             phrases = [target["texts"][label] for label in target["labels"].tolist()]
-            for corners, phrase in zip(bins(target).tolist(), phrases, strict=True):
-                if tokens := self._tokens(phrase):
+            for corners, phrase in zip(target_box_bins(target).tolist(), phrases, strict=True):
+                if tokens := self._cached_tokens(phrase):
                     yield i, corners, tokens
 
-    def _encoded(self, phrase: str) -> tuple[int, ...]:
-        text = clean(phrase, self._settings.max_words)
-        most = min(self.module.numbers.positions, LONGEST) - 1
+    def _encode_phrase(self, phrase: str) -> tuple[int, ...]:
+        text = normalize_caption(phrase, self._settings.max_words)
+        most = min(self.module.config.max_positions, MAX_TEXT_TOKENS) - 1
         return (*self.tokenizer.encode(f" {text}")[:most], EOS) if text else ()

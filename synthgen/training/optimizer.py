@@ -9,22 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synthgen.dataloading.config import Schedule
+from synthgen.dataloading.config import ScheduleConfig
 
 #: Tables that are looked up and are no `nn.Embedding`. None is pulled to zero, nor are norms and single numbers: of a
 #: row that no image asks for nothing else would be left in time.
-_TABLES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")
+_NO_DECAY_SUFFIXES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")
 
 
-def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, schedule: ScheduleConfig, lr_by_prefix: Mapping[str, float]
+) -> list[dict[str, Any]]:
     """What learns, in groups of one rate and one decay.
 
     Args:
-        rates: the learning rate of parts, by the beginning of their parameters' names; others have `schedule.lr`.
-            What has rate 0 is no part of a group, and needs no gradients from now on.
+        lr_by_prefix: the learning rate of parts, by the beginning of their parameters' names; others have
+            `schedule.lr`. What has rate 0 is no part of a group, and needs no gradients from now on.
 
     Returns:
-        AdamW's groups; "initial_lr" is the rate that `set_rates` goes by.
+        AdamW's groups; "initial_lr" is the rate that `set_learning_rates` goes by.
     """
     undecayed = {
         f"{name}.{own}" if name else own
@@ -36,8 +38,8 @@ def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, 
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = next((rate for start, rate in rates.items() if name.startswith(start)), schedule.lr)
-        free = name in undecayed or parameter.dim() == 0 or name.endswith(_TABLES)
+        rate = next((rate for start, rate in lr_by_prefix.items() if name.startswith(start)), schedule.lr)
+        free = name in undecayed or parameter.dim() == 0 or name.endswith(_NO_DECAY_SUFFIXES)
         if not rate:
             parameter.requires_grad_(False)
         else:
@@ -47,19 +49,19 @@ def parameter_groups(module: nn.Module, schedule: Schedule, rates: Mapping[str, 
     ]
 
 
-def share_of_rate(schedule: Schedule, step: int) -> float:
+def lr_factor(schedule: ScheduleConfig, step: int) -> float:
     """What a step's learning rate is of the full one: it rises over `warmup_steps`, and falls at each milestone."""
     warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
     return warm * 0.1 ** sum(step >= share * schedule.steps for share in schedule.milestones)
 
 
-def set_rates(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
+def set_learning_rates(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: int) -> None:
     """Set the learning rate of a step: it follows from the step alone, so that nothing of it need be kept."""
-    for group in optimiser.param_groups:
-        group["lr"] = group["initial_lr"] * share_of_rate(schedule, step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * lr_factor(schedule, step)
 
 
-class Average:
+class ModelEma:
     """A moving average of what learns (EMA); `swapped` evaluates it.
 
     Attributes:
@@ -68,14 +70,14 @@ class Average:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.weights = {name: p.detach().clone() for name, p in self._learning.items()}
+        self._trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach().clone() for name, p in self._trainable.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the weights as they are."""
         torch._foreach_lerp_(
-            list(self.weights.values()), [p.detach() for p in self._learning.values()], 1 - self._decay
+            list(self.weights.values()), [p.detach() for p in self._trainable.values()], 1 - self._decay
         )
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -86,13 +88,13 @@ class Average:
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Put the average in the place of the weights, and these back."""
-        own = {name: p.detach().clone() for name, p in self._learning.items()}
+        own = {name: p.detach().clone() for name, p in self._trainable.items()}
         with torch.no_grad():
-            for name, p in self._learning.items():
+            for name, p in self._trainable.items():
                 p.copy_(self.weights[name])
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, p in self._learning.items():
+                for name, p in self._trainable.items():
                     p.copy_(own[name])

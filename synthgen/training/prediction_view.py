@@ -12,51 +12,56 @@ from numpy.typing import NDArray
 from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, Batch
 from synthgen.evaluation import postprocess
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.visualize.drawing import Mark, beginning, picture
+from synthgen.visualize.drawing import ObjectMark, draw_overlay, shorten_text
 
 #: Of what is found so much is drawn, if its score is as high.
-_MOST, _SURE = 20, 0.25
+_MAX_DRAWN, _SCORE_THRESHOLD = 20, 0.25
 
 
-def pictures(network: MQFormer, batch: Batch, names: Sequence[bool], *, count: int = 4) -> Iterator[NDArray[np.uint8]]:
+def draw_predictions(
+    network: MQFormer, batch: Batch, is_category_name: Sequence[bool], *, max_images: int = 4
+) -> Iterator[NDArray[np.uint8]]:
     """Of the first images of a batch: uint8 [H, W, 3], the target on the left, the prediction on the right.
 
     Args:
-        names: for each image, whether its texts are names of categories.
+        is_category_name: for each image, whether its texts are names of categories.
     """
     few = batch._replace(
-        images=batch.images[:count],
-        padding_mask=batch.padding_mask[:count],
+        images=batch.images[:max_images],
+        padding_mask=batch.padding_mask[:max_images],
         # In the frame of the view: nobody asks here how large the file was.
-        targets=[{**target, "orig_size": target["size"]} for target in batch.targets[:count]],
+        targets=[{**target, "orig_size": target["size"]} for target in batch.targets[:max_images]],
     )
     was_training, texts = network.training, [target["texts"] for target in few.targets]
     network.eval()
     try:
-        found = postprocess.look(network, few, texts, names[:count])
+        found = postprocess.predict_batch(network, few, texts, is_category_name[:max_images])
     finally:
         network.train(was_training)
     for image, target, seen in zip(few.images, few.targets, found, strict=True):
         height, width = target["size"]
-        pixels = _pixels(image[:, :height, :width])
+        pixels = _denormalize(image[:, :height, :width])
         guess = [
-            Mark(one.box_xyxy, f"{beginning(target['texts'][one.label])} {one.score:.2f}", one.mask)
-            for one in postprocess.instances(seen)[:_MOST]
-            if one.score >= _SURE
+            ObjectMark(one.box_xyxy, f"{shorten_text(target['texts'][one.label])} {one.score:.2f}", one.mask)
+            for one in postprocess.instances(seen)[:_MAX_DRAWN]
+            if one.score >= _SCORE_THRESHOLD
         ]
-        sides = [picture(pixels, list(_marks(target)), footer="target"), picture(pixels, guess, footer="prediction")]
+        sides = [
+            draw_overlay(pixels, list(_target_marks(target)), footer="target"),
+            draw_overlay(pixels, guess, footer="prediction"),
+        ]
         rows = max(side.shape[0] for side in sides)
         yield np.concatenate([np.pad(side, ((0, rows - side.shape[0]), (0, 0), (0, 0))) for side in sides], axis=1)
 
 
-def _pixels(image: torch.Tensor) -> NDArray[np.uint8]:
+def _denormalize(image: torch.Tensor) -> NDArray[np.uint8]:
     """A normalised image [3, H, W] as it was: uint8 [H, W, 3]."""
     raw = image.permute(1, 2, 0).cpu().numpy() * np.array(PIXEL_STD) + np.array(PIXEL_MEAN)
     pixels: NDArray[np.uint8] = raw.round().clip(0, 255).astype(np.uint8)
     return pixels
 
 
-def _marks(target: dict[str, Any]) -> Iterator[Mark]:
+def _target_marks(target: dict[str, Any]) -> Iterator[ObjectMark]:
     height, width = target["size"]
     masks = iter(target["masks"])
     for label, box, has_mask in zip(
@@ -64,4 +69,4 @@ def _marks(target: dict[str, Any]) -> Iterator[Mark]:
     ):
         x, y, w, h = box[0] * width, box[1] * height, box[2] * width, box[3] * height
         mask = next(masks)[:height, :width].cpu().numpy() if has_mask else None
-        yield Mark((x - w / 2, y - h / 2, x + w / 2, y + h / 2), beginning(target["texts"][label]), mask)
+        yield ObjectMark((x - w / 2, y - h / 2, x + w / 2, y + h / 2), shorten_text(target["texts"][label]), mask)

@@ -10,45 +10,45 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 #: What a process ends with that heard it: 128 and the signal's number, as shells have it.
-EXIT = 128 + signal.SIGTERM
+EXIT_CODE = 128 + signal.SIGTERM
 
 
-class Notice:
+class SigtermHandler:
     """Hears SIGTERM while the block lasts, instead of dying of it; in the main thread alone, as signals are its.
 
     Attributes:
-        given: whether it came.
+        received: whether it came.
     """
 
     def __init__(self) -> None:
-        self.given = False
-        self._at_once = False
-        self._before: Any = None
-        self._hears = threading.current_thread() is threading.main_thread()
+        self.received = False
+        self._exits_immediately = False
+        self._previous_handler: Any = None
+        self._is_main_thread = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Self:
-        if self._hears:
-            self._before = signal.signal(signal.SIGTERM, self._heard)
+        if self._is_main_thread:
+            self._previous_handler = signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._hears:
-            signal.signal(signal.SIGTERM, self._before)
+        if self._is_main_thread:
+            signal.signal(signal.SIGTERM, self._previous_handler)
 
     @contextmanager
-    def obeyed(self) -> Iterator[None]:
+    def exit_immediately(self) -> Iterator[None]:
         """In the block it is obeyed at once, by SystemExit: what is done there can be done again."""
-        self._at_once = True
+        self._exits_immediately = True
         try:
-            if self.given:
-                raise SystemExit(EXIT)
+            if self.received:
+                raise SystemExit(EXIT_CODE)
             yield
         finally:
-            self._at_once = False
+            self._exits_immediately = False
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.given = True
-        if self._at_once:
-            raise SystemExit(EXIT)
+    def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.received = True
+        if self._exits_immediately:
+            raise SystemExit(EXIT_CODE)

@@ -12,53 +12,62 @@ from typing import Any
 import torch
 
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.sample_stats import Seen
+from synthgen.dataloading.sample_stats import SampleStats
 from synthgen.evaluation import results
-from synthgen.evaluation.results import Measured
+from synthgen.evaluation.results import EvalResult
 from synthgen.training import run_dir
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainResult:
     """What came of a run.
 
     Attributes:
-        folder: of the run. checkpoint: the last one. best: the best evaluated one; None = nothing was evaluated.
-        steps: learned in this call.
-        measured: of the last evaluation; see `evaluate.Measured`.
-        seen: lines on what the network saw, since its first step.
-        is_first: whether this is the process that speaks.
+        folder: of the run. last_checkpoint: the last one. best_checkpoint: the best evaluated one; None = nothing
+            was evaluated.
+        new_steps: learned in this call.
+        eval_results: of the last evaluation; see `evaluate.Measured`.
+        sample_report: lines on what the network saw, since its first step.
+        is_rank0: whether this is the process that speaks.
     """
 
     folder: Path
-    checkpoint: Path
-    best: Path | None
-    steps: int
-    measured: tuple[Measured, ...]
-    seen: tuple[str, ...]
-    is_first: bool
+    last_checkpoint: Path
+    best_checkpoint: Path | None
+    new_steps: int
+    eval_results: tuple[EvalResult, ...]
+    sample_report: tuple[str, ...]
+    is_rank0: bool
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """For a person."""
-        told = f"{self.steps:,} step{'s' * (self.steps != 1)} learned" if self.steps else "nothing was left to learn"
-        lines = [f"{told}; the network is {self.best or self.checkpoint}", ""]
-        return lines + [*results.lines(self.measured), ""] * bool(self.measured) + list(self.seen)
+        told = (
+            f"{self.new_steps:,} step{'s' * (self.new_steps != 1)} learned"
+            if self.new_steps
+            else "nothing was left to learn"
+        )
+        lines = [f"{told}; the network is {self.best_checkpoint or self.last_checkpoint}", ""]
+        return (
+            lines
+            + [*results.format_results(self.eval_results), ""] * bool(self.eval_results)
+            + list(self.sample_report)
+        )
 
 
-def not_finite(
-    step: int, values: Mapping[str, float], keys: Sequence[Sequence[str]], manifest: Manifest, run: Path
+def describe_nonfinite_step(
+    step: int, values: Mapping[str, float], image_keys: Sequence[Sequence[str]], manifest: Manifest, folder: Path
 ) -> str:
     """A sentence.
 
     Args:
         values: what the step gave, by name.
-        keys: of the images of each process.
+        image_keys: of the images of each process.
     """
     parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    images = [key for own in keys for key in own]
+    images = [key for own in image_keys for key in own]
     more = f" and {len(images) - 8:,} more" if len(images) > 8 else ""
     half = ", or with precision: fp32" if manifest.schedule.precision == "bf16" else ""
-    last, section = run_dir.newest(run.absolute()), "model" if manifest.captioner is None else "captioner"
+    last, section = run_dir.latest_checkpoint(folder.absolute()), "model" if manifest.captioner is None else "captioner"
     begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
     return (
         f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with "
@@ -66,7 +75,7 @@ def not_finite(
     )
 
 
-def note(values: Mapping[str, float]) -> str:
+def format_progress(values: Mapping[str, float]) -> str:
     parts = " ".join(
         f"{name} {value:.3g}" for name, value in values.items()
         if name not in ("images_per_s", "data_share", "memory_mib", "lr", "gradient")
@@ -74,7 +83,7 @@ def note(values: Mapping[str, float]) -> str:
     return f"{parts}, waiting {values['data_share']:.0%}, {values['memory_mib'] / 1024:.1f} GiB"
 
 
-def memory(device: torch.device) -> float:
+def peak_memory_mib(device: torch.device) -> float:
     """MiB: the most that tensors took of a GPU; of a CPU, the most that the process had."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -82,14 +91,14 @@ def memory(device: torch.device) -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def device_words(device: torch.device) -> str:
+def describe_device(device: torch.device) -> str:
     return (
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({torch.get_num_threads()} threads)"
     )
 
 
-def seen_lines(manifest: Manifest, seen: Mapping[str, Any]) -> list[str]:
-    whole = Seen([f"{source.shards} {source.task}" for source in manifest.mixture])
+def format_sample_stats(manifest: Manifest, seen: Mapping[str, Any]) -> list[str]:
+    whole = SampleStats([f"{source.shards} {source.task}" for source in manifest.mixture])
     for own in seen.values():
-        whole.add(own)
-    return whole.lines()
+        whole.merge_state(own)
+    return whole.format_table()

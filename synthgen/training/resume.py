@@ -17,99 +17,102 @@ from synthgen.checkpoints import checkpoint
 from synthgen.errors import SynthgenError
 from synthgen.training import run_dir
 from synthgen.training.learner import Learner
-from synthgen.training.optimizer import Average
+from synthgen.training.optimizer import ModelEma
 
 #: Seconds in which a checkpoint that the first process sees is to be seen by all: file systems remember folders.
-_SEEN_BY_ALL = 90
+_VISIBILITY_TIMEOUT_SECONDS = 90
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ResumeState:
     """Where a run goes on.
 
     Attributes:
         step: so many are learned.
-        place: in the data; see `loader.Loader.state`.
-        best: the best score of an evaluation; -inf where there was none.
-        unsound: the last so many steps changed nothing, as their gradients were no numbers.
+        loader_state: in the data; see `loader.Loader.state`.
+        best_score: the best score of an evaluation; -inf where there was none.
+        nonfinite_steps: the last so many steps changed nothing, as their gradients were no numbers.
     """
 
     step: int
-    place: Mapping[str, Any]
-    best: float
-    unsound: int
+    loader_state: Mapping[str, Any]
+    best_score: float
+    nonfinite_steps: int
 
 
-def training(
+def collect_training_state(
     learner: Learner,
-    optimiser: torch.optim.Optimizer,
-    average: Average | None,
-    place: Mapping[str, Any],
-    best: float,
-    unsound: int,
+    optimizer: torch.optim.Optimizer,
+    ema: ModelEma | None,
+    loader_state: Mapping[str, Any],
+    best_score: float,
+    nonfinite_steps: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(the weights that predict, what it takes to learn on)."""
-    weights = checkpoint.learned(learner.module)
+    weights = checkpoint.checkpoint_state_dict(learner.module)
     kept: dict[str, Any] = {
-        "optimiser": optimiser.state_dict(), "place": json.dumps(place), "best": best, "unsound": unsound,
+        "optimiser": optimizer.state_dict(), "place": json.dumps(loader_state), "best": best_score,
+        "unsound": nonfinite_steps,
     }  # fmt: skip
-    if average is not None:
-        kept["weights"] = {name: weights[name] for name in average.weights}
-        weights = {**weights, **average.weights}
+    if ema is not None:
+        kept["weights"] = {name: weights[name] for name in ema.weights}
+        weights = {**weights, **ema.weights}
     return weights, kept
 
 
-def saw_masks(place: Mapping[str, Any]) -> bool:
+def has_seen_masks(loader_state: Mapping[str, Any]) -> bool:
     """Whether there was a mask to learn from in what a run saw before it came to a place in the data."""
-    return any(count.get("masks", 0) > 0 for seen in place["seen"].values() for count in seen["counts"])
+    return any(count.get("masks", 0) > 0 for seen in loader_state["seen"].values() for count in seen["counts"])
 
 
-def resume(path: Path, learner: Learner, optimiser: torch.optim.Optimizer, average: Average | None) -> Resumed:
+def restore_training_state(
+    path: Path, learner: Learner, optimizer: torch.optim.Optimizer, ema: ModelEma | None
+) -> ResumeState:
     """Put all that a checkpoint of the same run kept back where it was.
 
     Raises:
         SynthgenError: it cannot be read, or is not of this run.
     """
-    until = time.monotonic() + _SEEN_BY_ALL
+    until = time.monotonic() + _VISIBILITY_TIMEOUT_SECONDS
     while not path.exists() and time.monotonic() < until:
         time.sleep(1)
     try:
-        found = checkpoint.read(path)
+        found = checkpoint.load_checkpoint(path)
     except SynthgenError as why:
         raise SynthgenError(f"{why}; if it cannot be mended, delete it, and the one before it is taken") from None
     weights = dict(found.weights)
     try:
-        if found.kind != learner.kind or run_dir.checkpoint(path.parent, found.step) != path:
+        if found.kind != learner.kind or run_dir.checkpoint_path(path.parent, found.step) != path:
             raise ValueError("another run's")
-        if average is not None:
-            average.load(weights)
-            learning = found.training["weights"]
-            if learning.keys() != average.weights.keys():
+        if ema is not None:
+            ema.load(weights)
+            learning = found.training_state["weights"]
+            if learning.keys() != ema.weights.keys():
                 raise ValueError("other parts are averaged")
             weights |= learning
-        if weights.keys() != checkpoint.learned(learner.module).keys():
+        if weights.keys() != checkpoint.checkpoint_state_dict(learner.module).keys():
             raise ValueError("other parts")
         learner.module.load_state_dict(weights, strict=False)
-        learner.masks = found.masks
-        unsound = int(found.training.get("unsound", 0))
+        learner.has_learned_masks = found.has_learned_masks
+        unsound = int(found.training_state.get("unsound", 0))
         if unsound < found.step:  # else nothing has moved yet
-            _moments(path, optimiser, found.training["optimiser"])
-        place, best = json.loads(found.training["place"]), float(found.training["best"])
+            _restore_optimizer(path, optimizer, found.training_state["optimiser"])
+        place, best = json.loads(found.training_state["place"]), float(found.training_state["best"])
         if math.isnan(best) or not isinstance(place, dict):
             raise ValueError("no score, or no place")
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, RecursionError, OverflowError):
         raise SynthgenError(f"{path} does not fit its run; delete it, and the checkpoint before it is taken") from None
-    return Resumed(found.step, place, best, unsound)
+    return ResumeState(found.step, place, best, unsound)
 
 
-def _moments(path: Path, optimiser: torch.optim.Optimizer, kept: Mapping[str, Any]) -> None:
+def _restore_optimizer(path: Path, optimizer: torch.optim.Optimizer, saved_state: Mapping[str, Any]) -> None:
     """Put back what AdamW remembers of each parameter; its rates follow from the manifest.
 
     Raises:
         SynthgenError: the parameters are the same, and were grouped by other rules, so that nobody knows whose is what.
     """
-    own = optimiser.state_dict()["param_groups"]
-    mine, theirs = ([list(group["params"]) for group in groups] for groups in (own, kept["param_groups"]))
+    own = optimizer.state_dict()["param_groups"]
+    mine, theirs = ([list(group["params"]) for group in groups] for groups in (own, saved_state["param_groups"]))
     if sum(map(len, mine)) != sum(map(len, theirs)):
         raise ValueError("other groups")
     if mine != theirs:
@@ -117,10 +120,10 @@ def _moments(path: Path, optimiser: torch.optim.Optimizer, kept: Mapping[str, An
             f"{path} is of a synthgen that grouped parameters otherwise (weight decay), and its training cannot go on "
             "here; end it with that version, or begin another --out with its weights (model.weights, captioner.weights)"
         )
-    optimiser.load_state_dict({"state": kept["state"], "param_groups": own})
-    if not optimiser.state:
+    optimizer.load_state_dict({"state": saved_state["state"], "param_groups": own})
+    if not optimizer.state:
         raise ValueError("no moments")
-    for parameter, state in optimiser.state.items():
+    for parameter, state in optimizer.state.items():
         fits = state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape and state["step"].dim() == 0
         if not fits:
             raise ValueError("moments of other parameters")

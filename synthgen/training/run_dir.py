@@ -24,45 +24,57 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import __version__
-from synthgen.dataloading.config import Captioner
+from synthgen.dataloading.config import CaptionerConfig
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.source_config import Source
+from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import is_temporary, locked, new_file, remove_leftovers, write_text
+from synthgen.storage.atomic import atomic_write, file_lock, is_temporary_path, remove_stale_files, write_text_atomic
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 #: The first file of a run.
-_ABOUT = "run.json"
+_RUN_FILE = "run.json"
 
 #: What of a manifest does not decide what is learned.
-_FREE = {"readers", "store", "eval", "eval_size"}
-_FREE_IN_SCHEDULE = {"accumulate", "checkpointing", "compile", "checkpoint_every", "keep", "evaluate_every", "steps"}
+_NON_TRAINING_KEYS = {"readers", "store", "eval", "eval_size"}
+_NON_TRAINING_SCHEDULE_KEYS = {
+    "accumulate",
+    "checkpointing",
+    "compile",
+    "checkpoint_every",
+    "keep",
+    "evaluate_every",
+    "steps",
+}
 
 #: Where the folder cannot be written.
 REMEDY = "choose another --out"
 
 
 @contextmanager
-def alone(folder: Path, *, patience: float) -> Iterator[None]:
+def lock_run_dir(folder: Path, *, lock_timeout: float) -> Iterator[None]:
     """Hold a run's folder, which is made if it is not there: nobody else trains in it until the block ends.
 
     Args:
-        patience: seconds that another process is waited for.
+        lock_timeout: seconds that another process is waited for.
 
     Raises:
         SynthgenError: another process trains in it; something else lies there; it cannot be written.
     """
     lock = folder / "lock"
-    begun = (folder / _ABOUT).exists() or not folder.is_dir()
-    if not begun and any(path != lock and not is_temporary(path) for path in folder.iterdir()):
+    begun = (folder / _RUN_FILE).exists() or not folder.is_dir()
+    if not begun and any(path != lock and not is_temporary_path(path) for path in folder.iterdir()):
         raise SynthgenError(f"{folder} is no folder of a run, and not empty; choose another --out")
     otherwise = f"another process trains in {folder}; wait for it, or choose another --out"
-    with locked(lock, patience=patience, otherwise=f"{otherwise} (if there is none, delete {lock})", remedy=REMEDY):
+    with file_lock(
+        lock, lock_timeout=lock_timeout, timeout_message=f"{otherwise} (if there is none, delete {lock})", remedy=REMEDY
+    ):
         yield
 
 
-def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int, device: str) -> None:
+def init_run_dir(
+    folder: Path, manifest_path: Path, manifest: Manifest, *, kind: str, world_size: int, device: str
+) -> None:
     """Make the folder, or see that it is of the same run; `run.json` gets a paragraph for every start.
 
     A run without a checkpoint has learned nothing that counts: it begins anew, whatever it was to be.
@@ -70,46 +82,46 @@ def begin(folder: Path, path: Path, manifest: Manifest, *, kind: str, world: int
     Raises:
         SynthgenError: something else lies there, or another run's.
     """
-    starts = earlier(folder, manifest, kind=kind)
-    remove_leftovers(folder)  # of a checkpoint as of a log: what a killed process was writing
+    starts = load_starts(folder, manifest, kind=kind)
+    remove_stale_files(folder)  # of a checkpoint as of a log: what a killed process was writing
     starts.append(
         {
             "command": sys.argv,
             "synthgen": __version__,
-            "commit": _commit(),
+            "commit": _git_commit(),
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "numpy")},
             "machine": platform.platform(),
             "device": device,
-            "processes": world,
+            "processes": world_size,
             "steps": manifest.schedule.steps,
         }
     )
     content = {"recipe": _recipe(manifest, kind), "starts": starts}
-    write_text(folder / _ABOUT, json.dumps(content, indent=1) + "\n", remedy=REMEDY)
-    write_text(folder / "manifest.yaml", path.read_text(encoding="utf-8"), remedy=REMEDY)
+    write_text_atomic(folder / _RUN_FILE, json.dumps(content, indent=1) + "\n", remedy=REMEDY)
+    write_text_atomic(folder / "manifest.yaml", manifest_path.read_text(encoding="utf-8"), remedy=REMEDY)
 
 
-def earlier(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, Any]]:
+def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, Any]]:
     """The starts of the run in a folder, which is of that manifest; none = there is no run yet. Nothing is written.
 
     Raises:
         SynthgenError: it is of another manifest, or damaged.
     """
-    about, recipe = folder / _ABOUT, _recipe(manifest, kind)
+    about, recipe = folder / _RUN_FILE, _recipe(manifest, kind)
     starts: list[dict[str, Any]] = []
     if about.exists():
         try:
             begun = json.loads(about.read_text(encoding="utf-8"))
-            differs, starts = _differing(begun["recipe"], recipe), list(begun["starts"])
+            differs, starts = _changed_keys(begun["recipe"], recipe), list(begun["starts"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{about} is damaged; choose another --out") from None
-        last = newest(folder)
+        last = latest_checkpoint(folder)
         if differs and (last or (folder / "best.pt").exists()):
             raise SynthgenError(
                 f"{folder} was trained with another {', '.join(differs)}; choose another --out, or take it back"
             )
-        if last and (learned := _step(last)) > manifest.schedule.steps:
+        if last and (learned := _parse_step(last)) > manifest.schedule.steps:
             raise SynthgenError(
                 f"{folder} has learned {learned:,} steps, and schedule.steps is {manifest.schedule.steps:,}; raise it, "
                 "or choose another --out"
@@ -117,47 +129,47 @@ def earlier(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, An
     return starts
 
 
-def checkpoint(folder: Path, step: int) -> Path:
+def checkpoint_path(folder: Path, step: int) -> Path:
     """What the checkpoint of a step is called."""
     return folder / f"step-{step:08}.pt"
 
 
-def results(folder: Path, step: int) -> Path:
+def results_path(folder: Path, step: int) -> Path:
     """What an evaluation after a step is called."""
     return folder / f"results-{step:08}.json"
 
 
-def newest(folder: Path) -> Path | None:
+def latest_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint, if there is one."""
     found = _checkpoints(folder)
     return found[-1] if found else None
 
 
-def best(folder: Path, path: Path) -> None:
-    """Give a checkpoint the name `best.pt` as well."""
-    with new_file(folder / "best.pt", remedy=REMEDY) as temporary:
+def link_best_checkpoint(folder: Path, path: Path) -> None:
+    """Give a checkpoint the name `link_best_checkpoint.pt` as well."""
+    with atomic_write(folder / "best.pt", remedy=REMEDY) as temporary:
         try:
             os.link(path, temporary)
         except OSError:  # file systems of clouds have no such
             shutil.copyfile(path, temporary)
 
 
-def tidy(folder: Path, keep: int) -> None:
+def delete_old_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the last `keep` checkpoints; the best has a name of its own."""
     for path in _checkpoints(folder)[:-keep]:
         path.unlink(missing_ok=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("step-*.pt") if _CHECKPOINT.fullmatch(path.name)), key=_step)
+    return sorted((path for path in folder.glob("step-*.pt") if _CHECKPOINT.fullmatch(path.name)), key=_parse_step)
 
 
-def _step(path: Path) -> int:
+def _parse_step(path: Path) -> int:
     return int(path.stem.partition("-")[2])
 
 
 def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
-    said: dict[str, Any] = manifest.model_dump(mode="json", exclude=_FREE)
+    said: dict[str, Any] = manifest.model_dump(mode="json", exclude=_NON_TRAINING_KEYS)
     for source in said["mixture"]:
         source.pop("images")
     said["exclude"] = [Path(name).name for name in said["exclude"]]
@@ -168,30 +180,30 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
     return {"kind": kind, **said}
 
 
-def _differing(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _changed_keys(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The keys in which two recipes differ; one that is not there, as it came later, is what it is by default."""
     usual = Manifest.model_construct().model_dump(mode="json")
     found = []
     for key in sorted(then.keys() | now.keys()):
         one, other = (side.get(key, usual.get(key)) for side in (then, now))
         if isinstance(one, dict) and isinstance(other, dict):
-            section = usual[key] or Captioner.model_construct().model_dump(mode="json")
-            free = _FREE_IN_SCHEDULE if key == "schedule" else set()
-            found += [f"{key}.{inner}" for inner in _unlike(one, other, section) if inner not in free]
+            section = usual[key] or CaptionerConfig.model_construct().model_dump(mode="json")
+            free = _NON_TRAINING_SCHEDULE_KEYS if key == "schedule" else set()
+            found += [f"{key}.{inner}" for inner in _differing_keys(one, other, section) if inner not in free]
         elif isinstance(one, list) and isinstance(other, list) and key == "mixture" and len(one) == len(other):
-            source = Source.model_construct().model_dump(mode="json")
-            found += [key] * any(_unlike(*pair, source) for pair in zip(one, other, strict=True))
+            source = TrainSource.model_construct().model_dump(mode="json")
+            found += [key] * any(_differing_keys(*pair, source) for pair in zip(one, other, strict=True))
         elif one != other:
             found.append(key)
     return found
 
 
-def _unlike(one: dict[str, Any], other: dict[str, Any], usual: dict[str, Any]) -> list[str]:
-    one, other = {**usual, **one}, {**usual, **other}
+def _differing_keys(one: dict[str, Any], other: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    one, other = {**defaults, **one}, {**defaults, **other}
     return [key for key in sorted(one | other) if one.get(key) != other.get(key)]
 
 
-def _commit() -> str | None:
+def _git_commit() -> str | None:
     """Of synthgen's own repository, where it runs from one; "+" = with changes."""
     here = Path(__file__).parent
     try:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from synthgen.models.mqformer.matcher import Truth
+from synthgen.models.mqformer.matcher import MaskTarget
 
 
-def truths(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[Truth]:
+def build_mask_targets(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[MaskTarget]:
     """The parts of `Batch.targets` that are learned from; copies from page-locked memory do not wait."""
     return [
-        Truth(
+        MaskTarget(
             labels=target["labels"].to(device, non_blocking=True),
             boxes=target["boxes"].to(device, non_blocking=True),
             has_mask=target["has_mask"].to(device, non_blocking=True),
@@ -21,11 +21,11 @@ def truths(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[T
             mask_weights=target["mask_weights"].to(device, non_blocking=True),
             ignore=target["ignore"].to(device, non_blocking=True),
             ignores=bool(target["ignore"].any()),
-            extent=_extent(*target["size"], *target["ignore"].shape[-2:]).to(device, non_blocking=True),
+            extent=_image_extent(*target["size"], *target["ignore"].shape[-2:]).to(device, non_blocking=True),
         )
         for target in targets
     ]
 
 
-def _extent(height: int, width: int, padded_height: int, padded_width: int) -> torch.Tensor:
+def _image_extent(height: int, width: int, padded_height: int, padded_width: int) -> torch.Tensor:
     return torch.tensor([width / padded_width, height / padded_height])

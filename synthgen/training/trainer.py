@@ -19,281 +19,325 @@ import torch
 from torch import Tensor, nn
 
 from synthgen.checkpoints import checkpoint
-from synthgen.checkpoints.build_network import learned_names
+from synthgen.checkpoints.build_network import collect_category_names
 from synthgen.dataloading import summary
 from synthgen.dataloading.collate import Batch
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.dataloading.manifest_check import check
-from synthgen.dataloading.mixture import planned
-from synthgen.dataloading.train_loader import Loader, joined
-from synthgen.distributed import Ranks, together
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.manifest_check import check_manifest
+from synthgen.dataloading.mixture import plan_mixture
+from synthgen.dataloading.train_loader import TrainLoader, merge_states
+from synthgen.distributed import DistributedContext, join_process_group
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import results
-from synthgen.evaluation.results import Measured
+from synthgen.evaluation.results import EvalResult
 from synthgen.progress import NoProgress, OpenProgress
-from synthgen.storage.atomic import write_text
+from synthgen.storage.atomic import write_text_atomic
 from synthgen.training import resume, run_dir
-from synthgen.training.captioner_learner import Captioning
-from synthgen.training.learner import Learner, Segmentation, in_ranks
-from synthgen.training.logger import Journal
-from synthgen.training.optimizer import Average, set_rates, share_of_rate
-from synthgen.training.preemption import EXIT, Notice
-from synthgen.training.report import Trained, device_words, memory, not_finite, note, seen_lines
+from synthgen.training.captioner_learner import CaptionerLearner
+from synthgen.training.learner import Learner, SegmentationLearner, wrap_distributed
+from synthgen.training.logger import MetricsLogger
+from synthgen.training.optimizer import ModelEma, lr_factor, set_learning_rates
+from synthgen.training.preemption import EXIT_CODE, SigtermHandler
+from synthgen.training.report import (
+    TrainResult,
+    describe_device,
+    describe_nonfinite_step,
+    format_progress,
+    format_sample_stats,
+    peak_memory_mib,
+)
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two changes of what the progress line says.
-_EVERY = 2.0
+_PROGRESS_INTERVAL_SECONDS = 2.0
 
 #: The run ends with so many steps in a row whose gradients are no numbers.
-_UNSOUND = 10
+_MAX_NONFINITE_STEPS = 10
 
 
 def train(
-    path: Path,
+    manifest_path: Path,
     *,
     out: Path | None = None,
     store: Path | None = None,
     device: str = "auto",
-    workers: int | None = None,
-    patience: float = 15.0,
-    bar: OpenProgress = NoProgress,
-) -> Trained:
+    num_workers: int | None = None,
+    lock_timeout: float = 15.0,
+    progress: OpenProgress = NoProgress,
+) -> TrainResult:
     """Train what a manifest describes; or go on, where `out` holds a run of the same manifest.
 
     Args:
         out: the run's folder; None = runs/ and the manifest's name.
         store: the shards' root, instead of the manifest's.
         device: "auto", "cpu", "cuda", "cuda:1", ...
-        workers: reader processes of each training process, instead of the manifest's.
-        patience: seconds that another process which trains in the folder is waited for: readers of one that was killed
-            hold it until they see that.
-        bar: makes what counts progress for a person.
+        num_workers: reader processes of each training process, instead of the manifest's.
+        lock_timeout: seconds that another process which trains in the folder is waited for: readers of one that was
+            killed hold it until they see that.
+        progress: makes what counts progress for a person.
 
     Raises:
         SynthgenError: the manifest has mistakes; the folder is another run's or cannot be written; a loss is no number;
             a reader died.
     """
-    with together(device) as here, ExitStack() as held:
-        checked = here.by_the_first(lambda: check(path, store=store, bar=bar))
-        manifest = load(path, store=store)
+    with join_process_group(device) as here, ExitStack() as held:
+        checked = here.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
+        manifest = load_manifest(manifest_path, store=store)
         if not manifest.mixture:
-            raise SynthgenError(f"{path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
+            raise SynthgenError(f"{manifest_path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        begins = here.by_the_first(lambda: run_dir.newest(run)) is None
-        learner = _learner(manifest, here, begins=begins)  # before the folder is: what it needs may not be there
+        begins = here.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
+        learner = _build_learner(
+            manifest, here, is_new_run=begins
+        )  # before the folder is: what it needs may not be there
 
         def begin() -> Path | None:
-            held.enter_context(run_dir.alone(run, patience=patience))
-            run_dir.begin(run, path, manifest, kind=learner.kind, world=here.world, device=device_words(here.device))
-            write_text(run / "checked.txt", "\n".join(summary.checked(checked)) + "\n", remedy=run_dir.REMEDY)
-            for file in learner.beside:
-                write_text(run / file.name, file.read_text(encoding="utf-8"), remedy=run_dir.REMEDY)
-            return run_dir.newest(run)
+            held.enter_context(run_dir.lock_run_dir(run, lock_timeout=lock_timeout))
+            run_dir.init_run_dir(
+                run,
+                manifest_path,
+                manifest,
+                kind=learner.kind,
+                world_size=here.world_size,
+                device=describe_device(here.device),
+            )
+            write_text_atomic(
+                run / "checked.txt", "\n".join(summary.format_report(checked)) + "\n", remedy=run_dir.REMEDY
+            )
+            for file in learner.sidecar_files:
+                write_text_atomic(run / file.name, file.read_text(encoding="utf-8"), remedy=run_dir.REMEDY)
+            return run_dir.latest_checkpoint(run)
 
-        last = here.by_the_first(begin)  # others may see an older one, where folders are remembered for a while
-        own = manifest.readers.workers if workers is None else workers
-        return _Run(manifest, run, learner, here, own, bar, last).go()
+        last = here.on_rank0(begin)  # others may see an older one, where folders are remembered for a while
+        own = manifest.readers.workers if num_workers is None else num_workers
+        return Trainer(manifest, run, learner, here, own, progress, last).run()
 
 
-def kind(manifest: Manifest) -> str:
+def checkpoint_kind(manifest: Manifest) -> str:
     """Of what the checkpoints of a manifest's runs are."""
-    return Segmentation.kind if manifest.captioner is None else Captioning.kind
+    return SegmentationLearner.kind if manifest.captioner is None else CaptionerLearner.kind
 
 
-def _learner(manifest: Manifest, here: Ranks, *, begins: bool = True) -> Learner:
-    torch.manual_seed(_seed(manifest.seed, "weights"))  # those that come from nowhere
+def _build_learner(manifest: Manifest, context: DistributedContext, *, is_new_run: bool = True) -> Learner:
+    torch.manual_seed(_derive_seed(manifest.seed, "weights"))  # those that come from nowhere
     if manifest.captioner is not None:
-        return Captioning(manifest, here.device)
-    learner = Segmentation(manifest, here.device)
-    if begins and manifest.model.weights is not None:
-        learner.masks = checkpoint.begin_with(learner.module, Path(manifest.model.weights))
+        return CaptionerLearner(manifest, context.device)
+    learner = SegmentationLearner(manifest, context.device)
+    if is_new_run and manifest.model.weights is not None:
+        learner.has_learned_masks = checkpoint.load_initial_weights(learner.module, Path(manifest.model.weights))
     return learner
 
 
-class _Run:
+class Trainer:
     """The state of a run between two steps, and how to come from one to the next."""
 
     def __init__(
         self,
         manifest: Manifest,
-        run: Path,
+        folder: Path,
         learner: Learner,
-        here: Ranks,
-        workers: int,
-        bar: OpenProgress,
-        last: Path | None,
+        context: DistributedContext,
+        num_workers: int,
+        progress: OpenProgress,
+        last_checkpoint: Path | None,
     ) -> None:
         schedule = manifest.schedule
-        portion, rest = divmod(schedule.batch_size, here.world * schedule.accumulate)
+        portion, rest = divmod(schedule.batch_size, context.world_size * schedule.accumulate)
         if rest or not portion:
             raise SynthgenError(
-                f"schedule.batch_size {schedule.batch_size} is not divisible by {here.world} processes times "
+                f"schedule.batch_size {schedule.batch_size} is not divisible by {context.world_size} processes times "
                 f"accumulate {schedule.accumulate}; change one of them"
             )
-        self._manifest, self._schedule, self._folder = manifest, schedule, run
-        self._learner, self._here = learner, here
-        self._bar = bar if here.rank == 0 else NoProgress
-        self._portion, self._workers = portion, workers
-        self._optimiser = torch.optim.AdamW(learner.groups(schedule))
-        self._average = Average(learner.module, schedule.ema) if schedule.ema else None
-        self._step, self._best = 0, -math.inf
-        self._notice, self._quits = Notice(), False
-        self._unsound = 0  # steps in a row
-        self._place: Mapping[str, Any] | None = None
-        if last is not None:
-            found = resume.resume(last, learner, self._optimiser, self._average)
-            self._step, self._place, self._best, self._unsound = found.step, found.place, found.best, found.unsound
-            if len(set(here.gathered(self._step))) > 1:
+        self._manifest, self._schedule, self._folder = manifest, schedule, folder
+        self._learner, self._context = learner, context
+        self._open_progress = progress if context.rank == 0 else NoProgress
+        self._micro_batch_size, self._num_workers = portion, num_workers
+        self._optimizer = torch.optim.AdamW(learner.param_groups(schedule))
+        self._ema = ModelEma(learner.module, schedule.ema) if schedule.ema else None
+        self._step, self._best_score = 0, -math.inf
+        self._sigterm_handler, self._is_preempted = SigtermHandler(), False
+        self._nonfinite_steps = 0  # steps in a row
+        self._loader_state: Mapping[str, Any] | None = None
+        if last_checkpoint is not None:
+            found = resume.restore_training_state(last_checkpoint, learner, self._optimizer, self._ema)
+            self._step, self._loader_state, self._best_score, self._nonfinite_steps = (
+                found.step,
+                found.loader_state,
+                found.best_score,
+                found.nonfinite_steps,
+            )
+            if len(set(context.all_gather(self._step))) > 1:
                 raise RuntimeError("processes go on from different steps")
-        self._forward = in_ranks(learner, here)
-        self._plan = planned(manifest)
+        self._loss_module = wrap_distributed(learner, context)
+        self._mixture_plan = plan_mixture(manifest)
 
-    def go(self) -> Trained:
+    def run(self) -> TrainResult:
         """All steps that are left, and an evaluation after the last."""
         first, schedule = self._step, self._schedule
-        measured: tuple[Measured, ...] = ()
+        measured: tuple[EvalResult, ...] = ()
         with ExitStack() as stack:
-            stack.enter_context(self._notice)
-            loader = stack.enter_context(self._loader())
-            journal = stack.enter_context(Journal(self._folder, first)) if self._here.rank == 0 else None
+            stack.enter_context(self._sigterm_handler)
+            loader = stack.enter_context(self._build_loader())
+            journal = stack.enter_context(MetricsLogger(self._folder, first)) if self._context.rank == 0 else None
             left = (schedule.steps - first) * schedule.batch_size
-            progress = stack.enter_context(self._bar("training", left, "images"))
+            progress = stack.enter_context(self._open_progress("training", left, "images"))
             told = 0.0
-            measured_as = run_dir.results(self._folder, first)
-            if first and self._is_due() and not self._here.by_the_first(measured_as.exists):
+            measured_as = run_dir.results_path(self._folder, first)
+            if first and self._is_eval_due() and not self._context.on_rank0(measured_as.exists):
                 measured = self._evaluate(loader, journal)  # where it was broken off
             for step in range(first, schedule.steps):
                 began = time.monotonic()
                 portions = [next(loader) for _ in range(schedule.accumulate)]
                 waited = time.monotonic() - began
-                values = self._learn(step, portions)
+                values = self._train_step(step, portions)
                 self._step = step + 1
                 seconds = time.monotonic() - began
                 values |= {"images_per_s": schedule.batch_size / seconds, "data_share": waited / seconds}
-                values["memory_mib"] = memory(self._here.device)
+                values["memory_mib"] = peak_memory_mib(self._context.device)
                 if journal is not None:
-                    journal.write(step, values)
-                said = note(values) if time.monotonic() - told > _EVERY else None
+                    journal.log_metrics(step, values)
+                said = format_progress(values) if time.monotonic() - told > _PROGRESS_INTERVAL_SECONDS else None
                 told = time.monotonic() if said else told
                 progress.advance(schedule.batch_size, said)
-                due = self._is_due()
+                due = self._is_eval_due()
                 ends = self._step == schedule.steps
-                if due or ends or self._quits or self._step % schedule.checkpoint_every == 0:
-                    self._save(loader)  # before it is measured, which may fail where learning does not
-                    if journal is not None and not self._quits:
-                        for i, picture in enumerate(self._learner.pictures(portions[0])):
-                            journal.picture(step, f"target and prediction/{i}", picture)
-                if self._quits and not ends:
-                    self._quit()
+                if due or ends or self._is_preempted or self._step % schedule.checkpoint_every == 0:
+                    self._save_checkpoint(loader)  # before it is measured, which may fail where learning does not
+                    if journal is not None and not self._is_preempted:
+                        for i, picture in enumerate(self._learner.draw_predictions(portions[0])):
+                            journal.log_image(step, f"target and prediction/{i}", picture)
+                if self._is_preempted and not ends:
+                    self._exit_preempted()
                 if due:
                     measured = self._evaluate(loader, journal)
-            seen = joined(self._here.gathered(loader.state()))["seen"]
-        lines = seen_lines(self._manifest, seen)
-        if self._here.rank == 0:
-            write_text(self._folder / "seen.txt", "\n".join(lines) + "\n")
-        best, last = self._folder / "best.pt", run_dir.checkpoint(self._folder, self._step)
+            seen = merge_states(self._context.all_gather(loader.state_dict()))["seen"]
+        lines = format_sample_stats(self._manifest, seen)
+        if self._context.rank == 0:
+            write_text_atomic(self._folder / "seen.txt", "\n".join(lines) + "\n")
+        best, last = self._folder / "best.pt", run_dir.checkpoint_path(self._folder, self._step)
         kept = best if best.exists() else None
-        return Trained(self._folder, last, kept, self._step - first, measured, tuple(lines), self._here.rank == 0)
+        return TrainResult(
+            self._folder, last, kept, self._step - first, measured, tuple(lines), self._context.rank == 0
+        )
 
-    def _loader(self) -> Loader:
-        return Loader(
-            self._manifest, rank=self._here.rank, world=self._here.world, batch_size=self._portion,
-            workers=self._workers, state=self._place, plan=self._plan, pin_memory=self._here.device.type == "cuda",
+    def _build_loader(self) -> TrainLoader:
+        return TrainLoader(
+            self._manifest, rank=self._context.rank, world_size=self._context.world_size,
+            batch_size=self._micro_batch_size,
+            num_workers=self._num_workers, state=self._loader_state, plan=self._mixture_plan,
+            pin_memory=self._context.device.type == "cuda",
         )  # fmt: skip
 
-    def _learn(self, step: int, portions: Sequence[Batch]) -> dict[str, float]:
+    def _train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """One step; returns the losses of all processes by name, "loss", "gradient" (before clipping) and "lr".
 
         A gradient that is no number where the losses are numbers, as half precision has it now and then, changes
         nothing, as with torch's GradScaler: instead of "gradient" there is "unsound" then.
         """
-        torch.manual_seed(_seed(self._manifest.seed, f"{step}/{self._here.rank}"))
-        set_rates(self._optimiser, self._schedule, step)
-        self._optimiser.zero_grad(set_to_none=True)
-        objects = self._here.summed(sum(self._learner.objects(batch) for batch in portions)) / self._here.world
+        torch.manual_seed(_derive_seed(self._manifest.seed, f"{step}/{self._context.rank}"))
+        set_learning_rates(self._optimizer, self._schedule, step)
+        self._optimizer.zero_grad(set_to_none=True)
+        objects = (
+            self._context.all_reduce_sum(sum(self._learner.count_targets(batch) for batch in micro_batches))
+            / self._context.world_size
+        )
         totals: dict[str, Tensor] = {}
-        for i, batch in enumerate(portions):
-            later = self._here.world > 1 and i + 1 < len(portions)
-            with self._forward.no_sync() if later else nullcontext():  # type: ignore[operator]
-                losses = self._forward(batch, max(objects, 1.0))
+        for i, batch in enumerate(micro_batches):
+            later = self._context.world_size > 1 and i + 1 < len(micro_batches)
+            with self._loss_module.no_sync() if later else nullcontext():  # type: ignore[operator]
+                losses = self._loss_module(batch, max(objects, 1.0))
                 torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0.0) + loss.detach()
-        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
-        quits = torch.full_like(norm, float(self._notice.given))  # of one process, and all of them end
-        *found, gradient, quitting = self._here.averaged(torch.stack([*totals.values(), norm, quits]))
-        self._quits = quitting > 0
+        quits = torch.full_like(norm, float(self._sigterm_handler.received))  # of one process, and all of them end
+        *found, gradient, quitting = self._context.all_reduce_mean(torch.stack([*totals.values(), norm, quits]))
+        self._is_preempted = quitting > 0
         values = {"loss": sum(found), **dict(zip(totals, found, strict=True))}
-        self._unsound = 0 if math.isfinite(gradient) else self._unsound + 1
-        if self._unsound >= _UNSOUND or not all(map(math.isfinite, values.values())):
-            keys = self._here.gathered([target["image_key"] for batch in portions for target in batch.targets])
+        self._nonfinite_steps = 0 if math.isfinite(gradient) else self._nonfinite_steps + 1
+        if self._nonfinite_steps >= _MAX_NONFINITE_STEPS or not all(map(math.isfinite, values.values())):
+            keys = self._context.all_gather(
+                [target["image_key"] for batch in micro_batches for target in batch.targets]
+            )
             values["gradient"] = gradient
-            raise self._here.once(SynthgenError(not_finite(step, values, keys, self._manifest, self._folder)))
-        values["lr"] = self._schedule.lr * share_of_rate(self._schedule, step)
-        if self._unsound:  # in all processes, as it is one number
-            if self._unsound == 1 and self._here.rank == 0:
+            raise self._context.raise_on_rank0(
+                SynthgenError(describe_nonfinite_step(step, values, keys, self._manifest, self._folder))
+            )
+        values["lr"] = self._schedule.lr * lr_factor(self._schedule, step)
+        if self._nonfinite_steps:  # in all processes, as it is one number
+            if self._nonfinite_steps == 1 and self._context.rank == 0:
                 log.warning("step %d: the gradient is no number, though its losses are; it changes nothing", step)
             return {**values, "unsound": 1.0}
-        self._optimiser.step()
-        if self._average is not None:
-            self._average.update()
+        self._optimizer.step()
+        if self._ema is not None:
+            self._ema.update()
         return {**values, "gradient": gradient}
 
-    def _quit(self) -> NoReturn:
-        if self._here.rank == 0:
+    def _exit_preempted(self) -> NoReturn:
+        if self._context.rank == 0:
             log.warning("told to end (SIGTERM) after step %d, which is kept; the same command continues", self._step)
-        raise SystemExit(EXIT)
+        raise SystemExit(EXIT_CODE)
 
-    def _is_due(self) -> bool:
+    def _is_eval_due(self) -> bool:
         """Whether what was learned so far is to be measured."""
         every = self._schedule.evaluate_every or self._schedule.steps
         return bool(self._manifest.eval) and (self._step % every == 0 or self._step == self._schedule.steps)
 
-    def _evaluate(self, loader: Loader, journal: Journal | None) -> tuple[Measured, ...]:
+    def _evaluate(self, loader: TrainLoader, logger: MetricsLogger | None) -> tuple[EvalResult, ...]:
         """Measure it, and keep it as the best, where it is; the results are written last: then it is done."""
-        if any(self._here.gathered(self._notice.given)):  # all end, or some would wait for the others
-            self._quit()
+        if any(self._context.all_gather(self._sigterm_handler.received)):  # all end, or some would wait for the others
+            self._exit_preempted()
         self._learner.module.eval()
         try:
-            with self._notice.obeyed(), self._average.swapped() if self._average is not None else nullcontext():
-                found = tuple(self._learner.measured(self._manifest, self._here, workers=self._workers, bar=self._bar))
+            with (
+                self._sigterm_handler.exit_immediately(),
+                self._ema.swapped() if self._ema is not None else nullcontext(),
+            ):
+                found = tuple(
+                    self._learner.evaluate(
+                        self._manifest, self._context, num_workers=self._num_workers, progress=self._open_progress
+                    )
+                )
         except SystemExit as why:
-            if why.code != EXIT:  # the first process has said why
+            if why.code != EXIT_CODE:  # the first process has said why
                 raise
-            self._quit()
+            self._exit_preempted()
         self._learner.module.train()
         score = sum(one.values[one.metric] for one in found) / len(found)
-        if self._here.by_the_first(lambda: score >= self._best):  # as good: it was killed before it had the name
-            self._best = score
-            self._save(loader, is_best=True)
-        if journal is not None:
+        if self._context.on_rank0(lambda: score >= self._best_score):  # as good: it was killed before it had the name
+            self._best_score = score
+            self._save_checkpoint(loader, is_best=True)
+        if logger is not None:
             for one in found:
-                journal.write(self._step - 1, one.values, under=one.source)
-            results.save(run_dir.results(self._folder, self._step), found, step=self._step)
+                logger.log_metrics(self._step - 1, one.values, prefix=one.source)
+            results.save_results(run_dir.results_path(self._folder, self._step), found, step=self._step)
         return found
 
-    def _save(self, loader: Loader, *, is_best: bool = False) -> None:
+    def _save_checkpoint(self, loader: TrainLoader, *, is_best: bool = False) -> None:
         """Write a checkpoint."""
-        place = joined(self._here.gathered(loader.state()))
-        if self._here.rank:
+        place = merge_states(self._context.all_gather(loader.state_dict()))
+        if self._context.rank:
             return
-        weights, training = resume.training(
-            self._learner, self._optimiser, self._average, place, self._best, self._unsound
+        weights, training = resume.collect_training_state(
+            self._learner, self._optimizer, self._ema, place, self._best_score, self._nonfinite_steps
         )
-        learner, known = self._learner, learned_names(self._manifest.mixture, self._plan.taken)
+        learner, known = (
+            self._learner,
+            collect_category_names(self._manifest.mixture, self._mixture_plan.source_indexes),
+        )
         content = checkpoint.Checkpoint(
-            learner.kind, self._step, learner.section(), known, weights, self._manifest.eval_size, training,
-            masks=learner.masks or resume.saw_masks(place),
+            learner.kind, self._step, learner.model_config(), known, weights, self._manifest.eval_size, training,
+            has_learned_masks=learner.has_learned_masks or resume.has_seen_masks(place),
         )  # fmt: skip
-        path = run_dir.checkpoint(self._folder, self._step)
-        checkpoint.save(path, content)
+        path = run_dir.checkpoint_path(self._folder, self._step)
+        checkpoint.save_checkpoint(path, content)
         if is_best:
-            run_dir.best(self._folder, path)
-        run_dir.tidy(self._folder, self._schedule.keep)
+            run_dir.link_best_checkpoint(self._folder, path)
+        run_dir.delete_old_checkpoints(self._folder, self._schedule.keep)
 
 
-def _seed(seed: int, what: str) -> int:
+def _derive_seed(seed: int, purpose: str) -> int:
     """64 bits for what is drawn at one place."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{what}".encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big") >> 1

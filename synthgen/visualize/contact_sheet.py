@@ -10,22 +10,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 #: A sheet is at most this wide, in pixels, and about as high.
-_SHEET = 4800
+_MAX_SHEET_WIDTH = 4800
 
 
-def shrunk(picture: NDArray[np.uint8], *, of: int, width: int = 640) -> NDArray[np.uint8]:
-    """A picture as it lies on a sheet of `of`: `width` pixels wide, or less where the sheet would be too wide.
+def make_thumbnail(picture: NDArray[np.uint8], *, num_pictures: int, width: int = 640) -> NDArray[np.uint8]:
+    """A picture as it lies on a sheet of `num_pictures`: `width` pixels wide, or less where the sheet would be too
+    wide.
 
     Whoever keeps only these needs no more memory for many pictures than for a few.
     """
-    width = min(width, max(1, _SHEET // _columns(of)))
+    width = min(width, max(1, _MAX_SHEET_WIDTH // _num_columns(num_pictures)))
     size = width, max(1, round(picture.shape[0] * width / picture.shape[1]))
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
-def sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures of one width, `shrunk`, on one contact sheet, row by row: uint8 [H, W, 3]."""
-    columns, width = _columns(len(pictures)), pictures[0].shape[1] if len(pictures) else 1
+def make_contact_sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures of one width, `make_thumbnail`, on one contact sheet, row by row: uint8 [H, W, 3]."""
+    columns, width = _num_columns(len(pictures)), pictures[0].shape[1] if len(pictures) else 1
     small = [Image.fromarray(p) for p in pictures]
     rows = [small[i : i + columns] for i in range(0, len(small), columns)]
     heights = [max(p.height for p in row) for row in rows]
@@ -38,5 +39,5 @@ def sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.asarray(page)
 
 
-def _columns(count: int) -> int:
+def _num_columns(count: int) -> int:
     return max(1, math.ceil(math.sqrt(count)))

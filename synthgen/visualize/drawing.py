@@ -12,113 +12,113 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from synthgen.errors import SynthgenError, printable
+from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
 
 #: Overlays are drawn at least this many pixels wide or high, so that words stay readable on small photographs.
-LONG_SIDE = 1024
+MIN_LONG_SIDE = 1024
 
 _MASK_OPACITY = 0.45
 
 #: Width of the column beside the photograph, as a share of the long side; and the least of its lines there is room for.
-_COLUMN_SHARE, _COLUMN_LINES = 0.5, 12
+_COLUMN_SHARE, _COLUMN_MIN_LINES = 0.5, 12
 
-#: Longer words at a box are cut (`beginning`); beside the picture they stand in full.
-AT_A_BOX = 28
+#: Longer words at a box are cut (`shorten_text`); beside the picture they stand in full.
+MAX_LABEL_LENGTH = 28
 
 #: Of a longer text only so many letters are drawn; and in a block the colours of so many of its marks.
-_MOST_LETTERS, _MOST_MARKS = 1_000, 12
+_MAX_TEXT_LENGTH, _MAX_SWATCHES = 1_000, 12
 
 #: Length of a dash, and of the gap after it, in pixels.
-_DASH = 8
+_DASH_LENGTH = 8
 
 #: Pixels from one stripe of a hatched region to the next, each white and black.
-_HATCH, _STRIPE = 18, 3
+_HATCH_PERIOD, _STRIPE_WIDTH = 18, 3
 
 _Box = tuple[float, float, float, float]
-_Colour = tuple[int, int, int]
+_Color = tuple[int, int, int]
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mark:
+class ObjectMark:
     """One object on a picture.
 
     Attributes:
         box_xyxy: absolute pixels of the image; of numbers that are none nothing is drawn.
-        words: what stands at the box.
+        label: what stands at the box.
         mask: run lengths, or bool [H, W], of the image's size; None, or of another size = the box is dashed.
     """
 
     box_xyxy: tuple[float, float, float, float]
-    words: str
+    label: str
     mask: Rle | NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TextBlock:
     """What stands beside a picture: a title, with the colours of the marks that it is about (an outline alone where a
     mark has no mask), and lines below it.
     """
 
     title: str
     lines: Sequence[str] = ()
-    marks: Sequence[int] = ()
+    mark_indices: Sequence[int] = ()
 
 
-def picture(
+def draw_overlay(
     image: NDArray[np.uint8],
-    marks: Sequence[Mark],
-    blocks: Sequence[Block] = (),
+    marks: Sequence[ObjectMark],
+    blocks: Sequence[TextBlock] = (),
     footer: str = "",
     *,
-    hatched: NDArray[np.bool_] | None = None,
+    hatched_mask: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """An image with its marks, each in a colour of its own; beside it the blocks, if there are any; below it a line.
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        hatched: bool [H, W], a region to draw stripes over.
+        hatched_mask: bool [H, W], a region to draw stripes over.
 
     Returns:
-        uint8 [H', W', 3] RGB, its long side at least `LONG_SIDE`; the image is at its top left.
+        uint8 [H', W', 3] RGB, its long side at least `MIN_LONG_SIDE`; the image is at its top left.
     """
-    scale = max(1.0, LONG_SIDE / max(image.shape[:2]))
+    scale = max(1.0, MIN_LONG_SIDE / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     canvas = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     # Large objects first, so that small ones are not hidden under them.
-    order = sorted(range(len(marks)), key=lambda i: -_area(marks[i].box_xyxy))
+    order = sorted(range(len(marks)), key=lambda i: -_box_area(marks[i].box_xyxy))
     for i in order:
-        _tint(canvas, marks[i].mask, _colour(i), image.shape[:2])
-    if hatched is not None and hatched.any():
-        _hatch(canvas, hatched)
+        _blend_mask(canvas, marks[i].mask, _palette_color(i), image.shape[:2])
+    if hatched_mask is not None and hatched_mask.any():
+        _draw_hatching(canvas, hatched_mask)
     page = Image.fromarray(canvas.astype(np.uint8))
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=max(13, round(max(size) / 52)))
     taken: list[_Box] = []
-    boxes = [(i, corners) for i in order if (corners := _corners(marks[i].box_xyxy, scale)) is not None]
+    boxes = [(i, corners) for i in order if (corners := _scale_box(marks[i].box_xyxy, scale)) is not None]
     for i, corners in boxes:
         if marks[i].mask is None:
-            _dashed(pen, corners, _colour(i), size)
+            _draw_dashed_box(pen, corners, _palette_color(i), size)
         else:
-            pen.rectangle(corners, outline=_colour(i), width=3)
+            pen.rectangle(corners, outline=_palette_color(i), width=3)
     for i, corners in boxes:  # over all boxes, so that none strikes out a word
-        _label(pen, corners, marks[i].words, _colour(i), font, taken, size)
+        _draw_label(pen, corners, marks[i].label, _palette_color(i), font, taken, size)
     if blocks:
-        page = _with_column(page, blocks, marks, font)
-    return _with_footer(page, footer, font)
+        page = _add_text_column(page, blocks, marks, font)
+    return _add_footer(page, footer, font)
 
 
-def beginning(text: str, letters: int = AT_A_BOX) -> str:
+def shorten_text(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:
     """A text of at most so many letters; of a longer one, the first words, or letters, and three dots."""
-    if len(text) <= letters:
+    if len(text) <= max_length:
         return text
-    cut = text[: letters - 4]
+    cut = text[: max_length - 4]
     return f"{cut.rpartition(' ')[0] or cut} ..."
 
 
-def save(path: Path, picture: NDArray[np.uint8]) -> None:
+def save_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a picture (uint8 [H, W, 3] RGB) as PNG.
 
     Raises:
@@ -126,130 +126,138 @@ def save(path: Path, picture: NDArray[np.uint8]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path, format="PNG", compress_level=2)  # of 6, 40 % of the time and 3 % more bytes
+        Image.fromarray(image).save(path, format="PNG", compress_level=2)  # of 6, 40 % of the time and 3 % more bytes
     except OSError as why:
         raise SynthgenError(f"cannot write {path} ({why.strerror}); choose another --out") from None
 
 
-def _area(box_xyxy: _Box) -> float:
+def _box_area(box_xyxy: _Box) -> float:
     area = (box_xyxy[2] - box_xyxy[0]) * (box_xyxy[3] - box_xyxy[1])
     return area if math.isfinite(area) else 0.0
 
 
-def _colour(index: int) -> _Colour:
+def _palette_color(index: int) -> _Color:
     """Colours that neighbours in the list do not share: hues a golden angle apart."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.85, 1.0)
     return (round(red * 255), round(green * 255), round(blue * 255))
 
 
-def _luma(colour: _Colour) -> float:
+def _luma(color: _Color) -> float:
     """How bright it looks (ITU-R BT.601), of 255."""
-    return float(np.dot(colour, (0.299, 0.587, 0.114)))
+    return float(np.dot(color, (0.299, 0.587, 0.114)))
 
 
-def _light(colour: _Colour) -> _Colour:
+def _lighten_color(color: _Color) -> _Color:
     """The colour, or one like it that can be read on black."""
-    share = min(1.0, 155 / (255 - _luma(colour)))  # of it; the rest is white, for a luma of 100
-    red, green, blue = (round(share * part + (1 - share) * 255) for part in colour)
+    share = min(1.0, 155 / (255 - _luma(color)))  # of it; the rest is white, for a luma of 100
+    red, green, blue = (round(share * part + (1 - share) * 255) for part in color)
     return red, green, blue
 
 
-def _tint(
-    canvas: NDArray[np.float32], given: Rle | NDArray[np.bool_] | None, colour: _Colour, size: tuple[int, int]
+def _blend_mask(
+    canvas: NDArray[np.float32], source_mask: Rle | NDArray[np.bool_] | None, color: _Color, size: tuple[int, int]
 ) -> None:
     """Blend one mask into the canvas, in place, with a solid outline."""
-    if given is None or (given.size if isinstance(given, Rle) else given.shape) != size:
+    if source_mask is None or (source_mask.size if isinstance(source_mask, Rle) else source_mask.shape) != size:
         return
-    mask = _enlarged(decode_mask(given) if isinstance(given, Rle) else given, canvas)
-    canvas[mask] = canvas[mask] * (1 - _MASK_OPACITY) + np.array(colour, np.float32) * _MASK_OPACITY
+    mask = _resize_mask(decode_mask(source_mask) if isinstance(source_mask, Rle) else source_mask, canvas)
+    canvas[mask] = canvas[mask] * (1 - _MASK_OPACITY) + np.array(color, np.float32) * _MASK_OPACITY
     inner = mask.copy()
     for shift in (1, 2):
         inner[shift:] &= mask[:-shift]
         inner[:-shift] &= mask[shift:]
         inner[:, shift:] &= mask[:, :-shift]
         inner[:, :-shift] &= mask[:, shift:]
-    canvas[mask & ~inner] = colour
+    canvas[mask & ~inner] = color
 
 
-def _hatch(canvas: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
+def _draw_hatching(canvas: NDArray[np.float32], region_mask: NDArray[np.bool_]) -> None:
     """Draw slanting stripes over a region, in place; white and black, so that they are seen on anything."""
-    slant = np.add.outer(np.arange(canvas.shape[0]), np.arange(canvas.shape[1])) % _HATCH
-    region = _enlarged(where, canvas)
-    canvas[region & (slant < _STRIPE)] = 255
-    canvas[region & (slant >= _STRIPE) & (slant < 2 * _STRIPE)] = 0
+    slant = np.add.outer(np.arange(canvas.shape[0]), np.arange(canvas.shape[1])) % _HATCH_PERIOD
+    region = _resize_mask(region_mask, canvas)
+    canvas[region & (slant < _STRIPE_WIDTH)] = 255
+    canvas[region & (slant >= _STRIPE_WIDTH) & (slant < 2 * _STRIPE_WIDTH)] = 0
 
 
-def _enlarged(mask: NDArray[np.bool_], canvas: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _resize_mask(mask: NDArray[np.bool_], canvas: NDArray[np.float32]) -> NDArray[np.bool_]:
     small = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(small.resize((canvas.shape[1], canvas.shape[0]), Image.Resampling.BILINEAR)) > 127
 
 
-def _corners(box_xyxy: _Box, scale: float) -> _Box | None:
+def _scale_box(box_xyxy: _Box, scale: float) -> _Box | None:
     """The box on the canvas, a pixel wide and high at least; None = it cannot be drawn."""
     x1, y1, x2, y2 = (value * scale for value in box_xyxy)
     drawable = all(math.isfinite(value) and abs(value) < 1e6 for value in (x1, y1, x2, y2))
     return (x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)) if drawable else None
 
 
-def _label(
+def _draw_label(
     pen: ImageDraw.ImageDraw,
     corners: _Box,
-    words: str,
-    colour: _Colour,
+    text: str,
+    color: _Color,
     font: _Font,
-    taken: list[_Box],
+    occupied: list[_Box],
     size: tuple[int, int],
 ) -> None:
     """Words above a box, where no other words are."""
-    words = printable(words[:_MOST_LETTERS])
-    left, top, right, bottom = pen.textbbox((0, 0), words, font=font)
+    text = escape_control_chars(text[:_MAX_TEXT_LENGTH])
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     wide, high = right - left + 6, bottom - top + 6
     place_x = min(max(corners[0], 0), max(size[0] - wide, 0))
     place_y = min(max(corners[1] - high, 0), max(size[1] - high, 0))
     for _ in range(12):  # move below labels that are there already
         over = [
-            t for t in taken if place_x < t[2] and t[0] < place_x + wide and place_y < t[3] and t[1] < place_y + high
+            t for t in occupied if place_x < t[2] and t[0] < place_x + wide and place_y < t[3] and t[1] < place_y + high
         ]
         if not over or over[0][3] + high > size[1]:
             break
         place_y = over[0][3]
-    taken.append((place_x, place_y, place_x + wide, place_y + high))
-    ink = (0, 0, 0) if _luma(colour) > 110 else (255, 255, 255)
-    pen.rectangle((place_x, place_y, place_x + wide, place_y + high), fill=colour)
-    pen.text((place_x + 3 - left, place_y + 3 - top), words, fill=ink, font=font)
+    occupied.append((place_x, place_y, place_x + wide, place_y + high))
+    ink = (0, 0, 0) if _luma(color) > 110 else (255, 255, 255)
+    pen.rectangle((place_x, place_y, place_x + wide, place_y + high), fill=color)
+    pen.text((place_x + 3 - left, place_y + 3 - top), text, fill=ink, font=font)
 
 
-def _dashed(pen: ImageDraw.ImageDraw, corners: _Box, colour: _Colour, size: tuple[int, int]) -> None:
+def _draw_dashed_box(pen: ImageDraw.ImageDraw, corners: _Box, color: _Color, size: tuple[int, int]) -> None:
     """A rectangle of dashes, as far as it lies within `size`, (width, height)."""
     x1, y1, x2, y2 = corners
     for y in (y1, y2):
-        for left in range(max(0, round(x1)), min(size[0], round(x2)), 2 * _DASH):
-            pen.line((left, y, min(left + _DASH, x2), y), fill=colour, width=3)
+        for left in range(max(0, round(x1)), min(size[0], round(x2)), 2 * _DASH_LENGTH):
+            pen.line((left, y, min(left + _DASH_LENGTH, x2), y), fill=color, width=3)
     for x in (x1, x2):
-        for top in range(max(0, round(y1)), min(size[1], round(y2)), 2 * _DASH):
-            pen.line((x, top, x, min(top + _DASH, y2)), fill=colour, width=3)
+        for top in range(max(0, round(y1)), min(size[1], round(y2)), 2 * _DASH_LENGTH):
+            pen.line((x, top, x, min(top + _DASH_LENGTH, y2)), fill=color, width=3)
 
 
-def _with_column(page: Image.Image, blocks: Sequence[Block], marks: Sequence[Mark], font: _Font) -> Image.Image:
+def _add_text_column(
+    page: Image.Image, blocks: Sequence[TextBlock], marks: Sequence[ObjectMark], font: _Font
+) -> Image.Image:
     """The picture with a column at its right; blocks that find no room there are counted."""
     wide, step = round(max(page.size) * _COLUMN_SHARE), round(font.getbbox("Ag")[3] * 1.25)
-    high = max(page.height, step * _COLUMN_LINES)
+    high = max(page.height, step * _COLUMN_MIN_LINES)
     wider = Image.new("RGB", (page.width + wide, high), (16, 16, 16))
     wider.paste(page, (0, 0))
     pen = ImageDraw.Draw(wider)
     left, y = page.width + step // 2, step // 2
     for done, block in enumerate(blocks):
-        title = list(_wrapped(block.title, font, wide - 2 * step - min(len(block.marks), _MOST_MARKS) * step * 3 // 4))
-        lines = [line for one in block.lines for line in _wrapped(one, font, wide - 2 * step)]
+        title = list(
+            _wrap_text(block.title, font, wide - 2 * step - min(len(block.mark_indices), _MAX_SWATCHES) * step * 3 // 4)
+        )
+        lines = [line for one in block.lines for line in _wrap_text(one, font, wide - 2 * step)]
         if y + step * (len(title) + len(lines) + 1) > high and done:
             pen.text((left, y), f"... and {len(blocks) - done} more", fill=(200, 200, 200), font=font)
             break
         x = left
-        for i in block.marks[:_MOST_MARKS]:
+        for i in block.mark_indices[:_MAX_SWATCHES]:
             corners = (x, y + step // 4, x + step // 2, y + 3 * step // 4)
-            pen.rectangle(corners, fill=None if marks[i].mask is None else _colour(i), outline=_colour(i), width=3)
+            pen.rectangle(
+                corners, fill=None if marks[i].mask is None else _palette_color(i), outline=_palette_color(i), width=3
+            )
             x += step * 3 // 4
-        colour = _light(_colour(block.marks[0])) if len(block.marks) == 1 else (255, 255, 255)
+        colour = (
+            _lighten_color(_palette_color(block.mark_indices[0])) if len(block.mark_indices) == 1 else (255, 255, 255)
+        )
         for line in title:
             pen.text((max(x, left + step), y), line, fill=colour, font=font)
             y += step
@@ -260,9 +268,9 @@ def _with_column(page: Image.Image, blocks: Sequence[Block], marks: Sequence[Mar
     return wider
 
 
-def _with_footer(page: Image.Image, words: str, font: _Font) -> NDArray[np.uint8]:
+def _add_footer(page: Image.Image, text: str, font: _Font) -> NDArray[np.uint8]:
     step = round(font.getbbox("Ag")[3]) + 10
-    lines = list(_wrapped(words, font, page.width - 12))
+    lines = list(_wrap_text(text, font, page.width - 12))
     higher = Image.new("RGB", (page.width, page.height + step * len(lines)), (0, 0, 0))
     higher.paste(page, (0, 0))
     pen = ImageDraw.Draw(higher)
@@ -271,16 +279,16 @@ def _with_footer(page: Image.Image, words: str, font: _Font) -> NDArray[np.uint8
     return np.asarray(higher)
 
 
-def _wrapped(text: str, font: _Font, wide: float) -> Iterator[str]:
-    """The text in lines of at most `wide` pixels, broken at blanks where there are some; at least one line."""
+def _wrap_text(text: str, font: _Font, max_width: float) -> Iterator[str]:
+    """The text in lines of at most `max_width` pixels, broken at blanks where there are some; at least one line."""
     line = ""
-    for word in printable(text[:_MOST_LETTERS]).split(" "):
-        if line and font.getlength(f"{line} {word}") > wide:
+    for word in escape_control_chars(text[:_MAX_TEXT_LENGTH]).split(" "):
+        if line and font.getlength(f"{line} {word}") > max_width:
             yield line
             line = ""
         line = f"{line} {word}" if line else word
-        while len(line) > 1 and (length := font.getlength(line)) > wide:
-            fits = max(1, int(len(line) * wide / length))
+        while len(line) > 1 and (length := font.getlength(line)) > max_width:
+            fits = max(1, int(len(line) * max_width / length))
             yield line[:fits]
             line = line[fits:]
     yield line

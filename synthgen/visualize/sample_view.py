@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.records.sample import Annotation, Sample
-from synthgen.visualize.drawing import Block, Mark, picture
+from synthgen.visualize.drawing import ObjectMark, TextBlock, draw_overlay
 
 
-def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+def draw_sample(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """The overlay of one sample.
 
     Masks are tinted and outlined, boxes drawn as the source gives them, each with its category and scores; a box
@@ -20,23 +20,27 @@ def draw(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         image: uint8 [H, W, 3] RGB; None where it could not be read.
 
     Returns:
-        uint8 [H', W', 3] RGB, its long side at least `drawing.LONG_SIDE`.
+        uint8 [H', W', 3] RGB, its long side at least `drawing.MIN_LONG_SIDE`.
     """
     if image is None:
         image = np.full((360, 640, 3), 40, np.uint8)
     boxes = [(x, y, x + w, y + h) for x, y, w, h in (a.bbox for a in sample.annotations)]
-    marks = [Mark(box, caption(a), a.segmentation) for a, box in zip(sample.annotations, boxes, strict=True)]
-    blocks = [Block(a.category or "?", captions(a), (i,)) for i, a in enumerate(sample.annotations) if a.captions]
+    marks = [
+        ObjectMark(box, format_annotation(a), a.segmentation) for a, box in zip(sample.annotations, boxes, strict=True)
+    ]
+    blocks = [
+        TextBlock(a.category or "?", format_captions(a), (i,)) for i, a in enumerate(sample.annotations) if a.captions
+    ]
     masks = sum(a.segmentation is not None for a in sample.annotations)
     words = f"{sample.file_name}   {len(sample.annotations)} boxes, {masks} masks"
     if count := sum(len(a.captions) for a in sample.annotations):
         words += f", {count} captions"
     if sample.error:
         words += f"   ERROR: {sample.error}"
-    return picture(image, marks, blocks, words)
+    return draw_overlay(image, marks, blocks, words)
 
 
-def caption(annotation: Annotation) -> str:
+def format_annotation(annotation: Annotation) -> str:
     """One line about an annotation: "dog  iou .94  stab .97  box .91", or "dog  [crowd]"."""
     words = [annotation.category or "?"]
     scores = (
@@ -50,7 +54,7 @@ def caption(annotation: Annotation) -> str:
     return "  ".join(words)
 
 
-def captions(annotation: Annotation) -> list[str]:
+def format_captions(annotation: Annotation) -> list[str]:
     """A line a caption, best first: "a brown dog  -0.42  [low_score]", or "a dog  (human)"."""
     lines = []
     for own in annotation.captions:

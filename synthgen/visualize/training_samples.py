@@ -12,40 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import plugins
-from synthgen.dataloading.manifest import load
+from synthgen.dataloading.manifest import load_manifest
 from synthgen.dataloading.mixture import Mixture
-from synthgen.dataloading.source_config import SHELF
+from synthgen.dataloading.source_config import TASKS_PACKAGE
 from synthgen.dataloading.transforms import Example
 from synthgen.errors import SynthgenError
-from synthgen.visualize.contact_sheet import sheet, shrunk
-from synthgen.visualize.drawing import LONG_SIDE, Block, Mark, beginning, picture, save
+from synthgen.visualize.contact_sheet import make_contact_sheet, make_thumbnail
+from synthgen.visualize.drawing import MIN_LONG_SIDE, ObjectMark, TextBlock, draw_overlay, save_png, shorten_text
 
 #: So many negatives are named.
-_NEGATIVES = 20
+_MAX_NEGATIVES = 20
 
 #: Greys of the chequers that padding is drawn as, and their side on the picture in pixels.
-_CHEQUERS, _CHEQUER = (34, 58), 16
+_CHECKER_GRAYS, _CHECKER_SIZE = (34, 58), 16
 
 #: Width of a picture on the sheet, in pixels.
-_ON_SHEET = 800
+_THUMBNAIL_WIDTH = 800
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DrawnSamples:
     """What was drawn.
 
     Attributes:
-        sheet: all pictures on one.
-        pictures: one by one, in the order of the stream.
-        seen: lines on what the stream gave and passed over.
+        sheet_path: all pictures on one.
+        picture_paths: one by one, in the order of the stream.
+        stats_lines: lines on what the stream gave and passed over.
     """
 
-    sheet: Path
-    pictures: tuple[Path, ...]
-    seen: tuple[str, ...]
+    sheet_path: Path
+    picture_paths: tuple[Path, ...]
+    stats_lines: tuple[str, ...]
 
 
-def show(
+def draw_training_samples(
     path: Path,
     *,
     store: Path | None = None,
@@ -53,7 +53,7 @@ def show(
     n: int = 16,
     seed: int | None = None,
     on_images: Callable[[int], None] = lambda _: None,
-) -> Shown:
+) -> DrawnSamples:
     """Draw the first `n` images of a manifest's stream, as its one reader would see them.
 
     Args:
@@ -64,30 +64,30 @@ def show(
     Raises:
         SynthgenError: the manifest has mistakes, nothing to learn from is found, or a picture cannot be written.
     """
-    manifest = load(path, store=store)
+    manifest = load_manifest(path, store=store)
     if seed is not None:
         manifest = manifest.model_copy(update={"seed": seed})
     out = out or manifest.store / "_show" / manifest.name
-    mixture = Mixture(manifest, reader=0, readers=1)
+    mixture = Mixture(manifest, reader_id=0, num_readers=1)
     pictures, paths = [], []
     for number, (example, place, key) in enumerate(islice(mixture, n)):
         source = manifest.mixture[place]
-        drawn = draw(example, task=source.task, source=source.shards, image_key=key)
-        pictures.append(shrunk(drawn, of=n, width=_ON_SHEET))  # the others are not kept
+        drawn = draw_example(example, task=source.task, source=source.shards, image_key=key)
+        pictures.append(make_thumbnail(drawn, num_pictures=n, width=_THUMBNAIL_WIDTH))  # the others are not kept
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", key)[-80:]
         paths.append(out / f"{number:03d}-{source.task}-{stem}.png")
-        save(paths[-1], drawn)
+        save_png(paths[-1], drawn)
         on_images(1)
-    save(out / "sheet.png", sheet(pictures))
-    _take_away_others(out, {path.name for path in paths})
-    return Shown(out / "sheet.png", tuple(paths), tuple(mixture.seen.lines()))
+    save_png(out / "sheet.png", make_contact_sheet(pictures))
+    _remove_old_pictures(out, {path.name for path in paths})
+    return DrawnSamples(out / "sheet.png", tuple(paths), tuple(mixture.stats.format_table()))
 
 
-def _take_away_others(folder: Path, mine: set[str]) -> None:
-    """Remove pictures of an earlier call, by the names that only `show` gives."""
-    own = re.compile(rf"[0-9]{{3,}}-({'|'.join(plugins.names(SHELF))})-[A-Za-z0-9_-]{{1,80}}\.png")
+def _remove_old_pictures(folder: Path, kept_names: set[str]) -> None:
+    """Remove pictures of an earlier call, by the names that only `draw_training_samples` gives."""
+    own = re.compile(rf"[0-9]{{3,}}-({'|'.join(plugins.list_plugins(TASKS_PACKAGE))})-[A-Za-z0-9_-]{{1,80}}\.png")
     for path in folder.iterdir():
-        if own.fullmatch(path.name) and path.name not in mine and path.is_file():
+        if own.fullmatch(path.name) and path.name not in kept_names and path.is_file():
             try:
                 path.unlink()
             except OSError as why:
@@ -96,7 +96,7 @@ def _take_away_others(folder: Path, mine: set[str]) -> None:
                 ) from None
 
 
-def draw(example: Example, *, task: str, source: str, image_key: str) -> NDArray[np.uint8]:
+def draw_example(example: Example, *, task: str, source: str, image_key: str) -> NDArray[np.uint8]:
     """One example: what the network sees, and what it is to learn of it.
 
     Masks are tinted, each in a colour of its object; an object without one has a dashed box. Ignored regions are
@@ -107,28 +107,32 @@ def draw(example: Example, *, task: str, source: str, image_key: str) -> NDArray
         source: "dataset/split/layer".
 
     Returns:
-        uint8 [H, W, 3], RGB; the view is at its top left, enlarged to `drawing.LONG_SIDE` pixels if it is smaller.
+        uint8 [H, W, 3], RGB; the view is at its top left, enlarged to `drawing.MIN_LONG_SIDE` pixels if it is smaller.
     """
     masks = iter(example.masks)
     marks = [
-        Mark(
+        ObjectMark(
             (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-            _words(example.texts[label], bool(has_mask), float(weight)),
+            _mark_label(example.texts[label], bool(has_mask), float(weight)),
             next(masks) if has_mask else None,
         )
         for box, label, has_mask, weight in zip(
             example.boxes_xyxy, example.labels, example.has_mask, example.mask_weights, strict=True
         )
     ]
-    blocks = list(_blocks(example.texts, example.labels.tolist()))
-    return picture(
-        _chequered(example), marks, blocks, _footer(example, task, source, image_key), hatched=example.ignore
+    blocks = list(_text_blocks(example.texts, example.labels.tolist()))
+    return draw_overlay(
+        _draw_padding(example),
+        marks,
+        blocks,
+        _footer_text(example, task, source, image_key),
+        hatched_mask=example.ignore,
     )
 
 
-def _words(text: str, has_mask: bool, weight: float) -> str:
+def _mark_label(text: str, has_mask: bool, weight: float) -> str:
     """What stands at a box: "dog", "the larger brown dog on the ...", "dog  [box only]", "dog  x.85"."""
-    words = [beginning(text)]
+    words = [shorten_text(text)]
     if not has_mask:
         words.append("[box only]")
     elif weight != 1:
@@ -136,23 +140,23 @@ def _words(text: str, has_mask: bool, weight: float) -> str:
     return "  ".join(words)
 
 
-def _blocks(texts: Sequence[str], labels: Sequence[int]) -> list[Block]:
+def _text_blocks(texts: Sequence[str], labels: Sequence[int]) -> list[TextBlock]:
     """Texts that have objects, in order; then how many have none, and some of these."""
     marks: dict[int, list[int]] = {}
     for i, label in enumerate(labels):
         marks.setdefault(label, []).append(i)
     blocks = [
-        Block(texts[label] + (f"  x{len(own)}" if len(own) > 1 else ""), marks=own)
+        TextBlock(texts[label] + (f"  x{len(own)}" if len(own) > 1 else ""), mark_indices=own)
         for label, own in sorted(marks.items())
     ]
     absent = [text for i, text in enumerate(texts) if i not in marks]
     if absent:
-        some = ", ".join(absent[:_NEGATIVES]) + (", ..." if len(absent) > _NEGATIVES else "")
-        blocks.append(Block(f"negatives: {len(absent):,} of {len(texts):,} texts", [some]))
+        some = ", ".join(absent[:_MAX_NEGATIVES]) + (", ..." if len(absent) > _MAX_NEGATIVES else "")
+        blocks.append(TextBlock(f"negatives: {len(absent):,} of {len(texts):,} texts", [some]))
     return blocks
 
 
-def _footer(example: Example, task: str, source: str, image_key: str) -> str:
+def _footer_text(example: Example, task: str, source: str, image_key: str) -> str:
     """ "instance of coco/train2017/human   coco/000000391895   3 objects, 1 box only   ..."."""
     (height, width), canvas = example.size, example.image.shape
     boxes = int((~example.has_mask).sum())
@@ -165,14 +169,16 @@ def _footer(example: Example, task: str, source: str, image_key: str) -> str:
     return "   ".join(words)
 
 
-def _chequered(example: Example) -> NDArray[np.uint8]:
+def _draw_padding(example: Example) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: the image, with padding that nobody takes for a part of it."""
     (height, width), canvas = example.size, example.image.copy()
     side = (
-        max(1, round(_CHEQUER * max(canvas.shape[:2]) / LONG_SIDE)) if max(canvas.shape[:2]) < LONG_SIDE else _CHEQUER
+        max(1, round(_CHECKER_SIZE * max(canvas.shape[:2]) / MIN_LONG_SIDE))
+        if max(canvas.shape[:2]) < MIN_LONG_SIDE
+        else _CHECKER_SIZE
     )
     dark = np.add.outer(np.arange(canvas.shape[0]) // side, np.arange(canvas.shape[1]) // side) % 2 == 0
     padding = np.ones(canvas.shape[:2], np.bool_)
     padding[:height, :width] = False
-    canvas[padding & dark], canvas[padding & ~dark] = _CHEQUERS
+    canvas[padding & dark], canvas[padding & ~dark] = _CHECKER_GRAYS
     return canvas

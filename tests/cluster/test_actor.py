@@ -12,7 +12,9 @@ actor = pytest.importorskip("synthgen.cluster.actor", reason="no Ray here")
 @pytest.mark.parametrize("flag", ["--store", "--images"])
 def test_a_node_says_what_it_does_not_see(tmp_path, flag):
     places = {"--store": tmp_path, "--images": tmp_path} | {flag: tmp_path / "elsewhere"}
-    told = actor.Actor(Job("masks", "d", "train", "annotations", "masks", "box_fill", *places.values(), {})).start()
+    told = actor.WorkerActor(
+        Job("masks", "d", "train", "annotations", "masks", "box_fill", *places.values(), {})
+    ).start()
     assert told is not None
     assert told.startswith("node ")
     wanted = f"does not see {tmp_path / 'elsewhere'}; all nodes must reach the same {flag} by the same path"

@@ -29,7 +29,7 @@ def run(folder: Path, *words: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("captioner", ["attributes", "ofa"])
 def test_a_cluster_writes_the_captions_of_one_machine(tmp_path: Path, captioner: str) -> None:
-    world.draw(tmp_path, images=24)
+    world.write_coco_dataset(tmp_path, images=24)
     own = [*OWN, "--captioner", captioner]
     if captioner == "ofa":
         tiny_ofa.checkpoint(tmp_path / "weights")

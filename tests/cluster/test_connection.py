@@ -18,7 +18,7 @@ def test_a_store_that_ray_would_delete_is_refused(tmp_path):
     store = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_0/shards"
     job = Job("masks", "d", "train", "annotations", "masks", "box_fill", store, tmp_path, {})
     with pytest.raises(SynthgenError, match="which Ray deletes; give a folder that all nodes share, by --store"):
-        next(engine.on_cluster(job, []))
+        next(engine.run_on_cluster(job, []))
 
 
 def test_workers_inherit_the_folders_of_the_driver(monkeypatch, tmp_path):
@@ -33,13 +33,13 @@ def test_workers_inherit_the_folders_of_the_driver(monkeypatch, tmp_path):
 
 
 def test_an_error_is_named_by_its_first_line():
-    assert connection.first_line(ValueError("\n  out of memory \nTraceback ...")) == "out of memory"
-    assert connection.first_line(ValueError()) == "ValueError"
-    assert len(connection.first_line(ValueError("x" * 1000))) == 200
+    assert connection.first_message_line(ValueError("\n  out of memory \nTraceback ...")) == "out of memory"
+    assert connection.first_message_line(ValueError()) == "ValueError"
+    assert len(connection.first_message_line(ValueError("x" * 1000))) == 200
 
 
 def test_warnings_of_the_package_are_shown(capsys):
-    with connection.warnings_shown():
+    with connection.show_warnings():
         logging.getLogger("synthgen.cluster.worker_pool").warning("a worker cannot begin")
         logging.getLogger("synthgen.cluster.worker_pool").info("a detail")
         logging.getLogger("synthgen.generate").warning("of another package")

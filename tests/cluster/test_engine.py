@@ -32,7 +32,7 @@ SHARDS = 12
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ray_cluster.Cluster]:
-    with clusters.two_nodes(2) as made:
+    with clusters.two_node_cluster(2) as made:
         yield made
 
 
@@ -70,7 +70,7 @@ def redden(folder: Path, number: int) -> None:
 
 
 def ingest(folder: Path, images: int = 4 * SHARDS) -> Path:
-    world.draw(folder, images=images)
+    world.write_coco_dataset(folder, images=images)
     own = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos", "--shard-size", "4"]
     subprocess.run(
         [sys.executable, "-m", "synthgen", "ingest", *own],

@@ -52,7 +52,7 @@ def test_without_ray_nothing_is_begun(synthgen, monkeypatch, tmp_path, command):
         monkeypatch.delitem(sys.modules, name)
     for name in ("ray", "ray.train", "ray.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
-    world.draw(tmp_path, images=4)
+    world.write_coco_dataset(tmp_path, images=4)
     needed = ["--manifest", "m.yaml"] if command == "train" else OWN
     code, told = synthgen(command, *needed, "--engine", "ray")
     assert code == 2
@@ -66,7 +66,7 @@ def test_without_ray_nothing_is_begun(synthgen, monkeypatch, tmp_path, command):
 def test_engine_ray_writes_the_bytes_of_engine_local(tmp_path, command):
     """A cluster of this machine alone, which the command starts; the entry point finds that nothing is left to do."""
     pytest.importorskip("ray")
-    world.draw(tmp_path, images=12)
+    world.write_coco_dataset(tmp_path, images=12)
     done = start(tmp_path, "synthgen", "ingest", *OWN, "--shard-size", "4")
     assert done.returncode == 0, done.stderr
     for engine in ("local", "ray"):
@@ -98,7 +98,7 @@ def test_a_training_gets_what_was_typed(synthgen, monkeypatch):
 
     def called(manifest, **options):
         given.append((manifest, options))
-        return SimpleNamespace(is_first=True, lines=lambda: ["2 steps learned"])
+        return SimpleNamespace(is_rank0=True, format_lines=lambda: ["2 steps learned"])
 
     monkeypatch.setattr(trainer, "train_on_cluster", called)
     words = ("--manifest", "m.yaml", "--workers", "3", "--gpus-per-worker", "0", "--readers", "1", "--out", "run")
@@ -106,7 +106,7 @@ def test_a_training_gets_what_was_typed(synthgen, monkeypatch):
     assert (code, told) == (0, "2 steps learned\n")
     ((manifest, options),) = given
     assert manifest == Path("m.yaml")
-    del options["bar"]
+    del options["progress"]
     assert options == {
-        "out": Path("run"), "store": None, "device": "auto", "readers": 1, "workers": 3, "gpus_per_worker": 0.0,
+        "out": Path("run"), "store": None, "device": "auto", "loader_workers": 1, "workers": 3, "gpus_per_worker": 0.0,
     }  # fmt: skip

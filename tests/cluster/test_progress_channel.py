@@ -50,7 +50,7 @@ def test_bars_warnings_and_the_result_come_from_the_reporter_alone(mailbox, capl
     drawn: list[Any] = []
     with progress_channel.ProgressChannel(lambda *header: Bar(drawn, *header)) as channel:
         with progress_channel.progress_writer(mailbox, is_reporter=is_reporter) as writer:
-            with writer.bar("learning", 9, "steps") as bar:
+            with writer.open_progress("learning", 9, "steps") as bar:
                 bar.advance(2)  # is sent at once, the next only after an interval
                 bar.advance(3, "loss 1.0")
                 bar.advance(4)

@@ -133,7 +133,7 @@ def test_slurm_script_wants_to_be_submitted(tmp_path):
 def test_slurm_makes_the_masks_of_one_machine(tmp_path):
     """Two nodes of a real Ray cluster, both on this machine; nothing of it is left."""
     pytest.importorskip("ray")
-    world.draw(tmp_path, images=24)
+    world.write_coco_dataset(tmp_path, images=24)
     own = "--dataset coco-json --annotations boxes.json --images photos --segmenter toys.slow -O seconds=0.3"
     path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     alone = [sys.executable, "-m", "synthgen", "masks", *own.split(), "--store", "alone"]

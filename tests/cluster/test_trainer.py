@@ -49,7 +49,7 @@ def written(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ray_cluster.Cluster]:
-    with clusters.two_nodes(1) as made:
+    with clusters.two_node_cluster(1) as made:
         yield made
 
 
@@ -104,7 +104,7 @@ def log(run: Path) -> list[dict[str, float]]:
 
 
 def same(run: Path, other: Path) -> None:
-    assert run_dir.newest(run).read_bytes() == run_dir.newest(other).read_bytes()
+    assert run_dir.latest_checkpoint(run).read_bytes() == run_dir.latest_checkpoint(other).read_bytes()
     assert log(run) == log(other)
     assert len(log(run)) == STEPS
     assert (run / "seen.txt").read_text() == (other / "seen.txt").read_text()
@@ -129,7 +129,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path, undisturbed):
     written(tmp_path)
     run = tmp_path / "run"
     driver = start(tmp_path, cluster, "--workers", "2", "--out", "run")
-    assert wait_for(lambda: run_dir.newest(run) or driver.poll() is not None)
+    assert wait_for(lambda: run_dir.latest_checkpoint(run) or driver.poll() is not None)
     first = training_processes()
     assert len(first) == 2, driver.poll() is not None and driver.communicate()[0]
     os.kill(first[1], signal.SIGKILL)
@@ -147,7 +147,7 @@ def test_after_ctrl_c_the_same_command_goes_on(cluster, tmp_path, undisturbed):
     written(tmp_path)
     run = tmp_path / "run"
     driver = start(tmp_path, cluster, "--workers", "2", "--out", "run")
-    assert wait_for(lambda: run_dir.newest(run) or driver.poll() is not None)
+    assert wait_for(lambda: run_dir.latest_checkpoint(run) or driver.poll() is not None)
     driver.send_signal(signal.SIGINT)
     code, told = finish(driver)
     assert code == 130, told
@@ -201,7 +201,7 @@ def test_ray_job_submit_of_a_folder_with_its_manifest(cluster, tmp_path):
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster of three CPUs that is not there."""
     monkeypatch.setattr(trainer.connection, "connect", lambda **_: None)
-    monkeypatch.setattr(trainer, "room_on_nodes", lambda need: {"a": 1, "b": 2} if len(need) == 1 else {})
+    monkeypatch.setattr(trainer, "worker_slots_by_node", lambda need: {"a": 1, "b": 2} if len(need) == 1 else {})
     monkeypatch.setattr(trainer.ray, "cluster_resources", lambda: {"CPU": 3.0})
 
 
@@ -238,7 +238,7 @@ def test_how_many_workers(tmp_path, elsewhere, monkeypatch, caplog, asked, more,
     path = written(tmp_path)
     path.write_text(TEXT.replace("batch_size: 4", f"batch_size: 4{more}"))
     started = []
-    monkeypatch.setattr(trainer, "_start", lambda *given: started.append(given[:3]))
+    monkeypatch.setattr(trainer, "_run_workers", lambda *given: started.append(given[:3]))
     trainer.train_on_cluster(path, out=tmp_path / "run", workers=asked)
     ((config, count, resources),) = started
     assert count == workers and resources == {"CPU": 1.0}
@@ -270,7 +270,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch, run: Path, *outcomes: BaseException 
         raise Died(one=trainer.RayError("it ran out of memory\nand died"))
 
     monkeypatch.setattr(trainer, "TrainingFailedError", Died)
-    monkeypatch.setattr(trainer, "_start", start)
+    monkeypatch.setattr(trainer, "_run_workers", start)
     return starts
 
 

@@ -149,7 +149,7 @@ GPUS = [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]
 def test_room_is_counted_node_by_node(monkeypatch, need, nodes, room):
     ray = SimulatedRay({"left": GONE} | {str(i): own for i, own in enumerate(nodes)})
     monkeypatch.setattr(worker_pool, "ray", ray)
-    assert sum(worker_pool.room_on_nodes(need).values()) == room
+    assert sum(worker_pool.worker_slots_by_node(need).values()) == room
 
 
 @pytest.mark.parametrize(

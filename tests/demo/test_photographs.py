@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from synthgen.dataloading.manifest import load
+from synthgen.dataloading.manifest import load_manifest
 from synthgen.demo import photographs
 from synthgen.errors import SynthgenError
 
 
 @pytest.fixture(scope="module")
 def laid_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
-    laid = photographs.lay_out(tmp_path_factory.mktemp("demo") / "new" / "folder")
+    laid = photographs.write_demo_files(tmp_path_factory.mktemp("demo") / "new" / "folder")
     return json.loads(laid.annotations.read_text()), laid.images
 
 
@@ -51,25 +51,25 @@ def test_exactly_one_crowd_and_one_box_over_the_border(laid_out):
 
 
 def test_twice_is_once(tmp_path):
-    first = photographs.lay_out(tmp_path)
-    assert photographs.lay_out(tmp_path) == first
+    first = photographs.write_demo_files(tmp_path)
+    assert photographs.write_demo_files(tmp_path) == first
 
 
 def test_a_manifest_that_somebody_has_changed_stays(tmp_path):
-    manifest = photographs.lay_out(tmp_path).toy
-    assert manifest.read_bytes() == photographs.TOY.read_bytes()
+    manifest = photographs.write_demo_files(tmp_path).preview_manifest
+    assert manifest.read_bytes() == photographs.PREVIEW_MANIFEST.read_bytes()
     manifest.write_text("name: mine\n")
-    photographs.lay_out(tmp_path)
+    photographs.write_demo_files(tmp_path)
     assert manifest.read_text() == "name: mine\n"
 
 
 def test_the_manifest_is_sound_and_speaks_of_what_the_demo_makes(tmp_path):
-    laid = photographs.lay_out(tmp_path)
-    manifest = load(laid.toy)
+    laid = photographs.write_demo_files(tmp_path)
+    manifest = load_manifest(laid.preview_manifest)
     assert manifest.store == tmp_path / "shards"
     assert {source.parts[:2] for source in manifest.mixture} == {("demo", "train")}
     assert {source.task for source in manifest.mixture} == {"instance", "referring", "detection", "foreground"}
-    learned, measured = load(laid.learn), load(laid.measure)
+    learned, measured = load_manifest(laid.train_manifest), load_manifest(laid.eval_manifest)
     assert learned.store == measured.store == manifest.store and learned.eval_size == measured.eval_size
     assert [source.parts for source in learned.mixture] == [source.parts for source in measured.eval]
 
@@ -77,14 +77,14 @@ def test_the_manifest_is_sound_and_speaks_of_what_the_demo_makes(tmp_path):
 @pytest.mark.parametrize(("found", "encoder"), [(None, "tiny"), (object(), "minilm")])
 def test_its_training_takes_the_words_that_are_installed(tmp_path, monkeypatch, found, encoder):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
-    assert load(photographs.lay_out(tmp_path).learn).model.text_encoder == encoder
+    assert load_manifest(photographs.write_demo_files(tmp_path).train_manifest).model.text_encoder == encoder
 
 
 def test_every_photograph_that_ships_has_boxes_and_a_licence(laid_out):
     coco, _ = laid_out
-    shipped = {path.name for path in photographs.IMAGES.iterdir()} - {"LICENSES.md"}
+    shipped = {path.name for path in photographs.IMAGES_FOLDER.iterdir()} - {"LICENSES.md"}
     assert shipped == {image["file_name"] for image in coco["images"]}
-    parts = (photographs.IMAGES / "LICENSES.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    parts = (photographs.IMAGES_FOLDER / "LICENSES.md").read_text(encoding="utf-8").split("\n## ")[1:]
     entries = dict(part.split("\n", 1) for part in parts)
     assert set(entries) == shipped
     for name, entry in entries.items():
@@ -96,4 +96,4 @@ def test_every_photograph_that_ships_has_boxes_and_a_licence(laid_out):
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SynthgenError, match="choose another folder"):
-        photographs.lay_out(tmp_path / "file" / "below")
+        photographs.write_demo_files(tmp_path / "file" / "below")

@@ -11,14 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.generate.stages.masks import prompts_xyxy
-from synthgen.records.box_checks import SLACK, audit, audit_sample
-from synthgen.records.sample import FLAGS, Annotation, Sample
+from synthgen.records.box_checks import CLIP_TOLERANCE, flag_boxes, flag_sample_boxes
+from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
 
 OF_THE_BOX = ("degenerate", "outside", "clipped")
 
 coordinates = st.one_of(
     st.floats(-50, 150),
-    st.sampled_from([0.0, -0.0, 100.0, SLACK, -SLACK, 100 + SLACK, 1e-300, 1e300, math.nan, math.inf, -math.inf]),
+    st.sampled_from(
+        [
+            0.0,
+            -0.0,
+            100.0,
+            CLIP_TOLERANCE,
+            -CLIP_TOLERANCE,
+            100 + CLIP_TOLERANCE,
+            1e-300,
+            1e300,
+            math.nan,
+            math.inf,
+            -math.inf,
+        ]
+    ),
     st.floats(),
 )
 boxes = st.lists(st.tuples(*[coordinates] * 4), min_size=1, max_size=8)
@@ -27,13 +41,13 @@ boxes = st.lists(st.tuples(*[coordinates] * 4), min_size=1, max_size=8)
 def flags_of(rows: list[tuple[float, ...]], height: int, width: int, **given: Any) -> dict[str, np.ndarray]:
     count = len(rows)
     columns = {
-        "image": np.zeros(count, np.int64),
-        "category": np.zeros(count, np.int64),
+        "image_index": np.zeros(count, np.int64),
+        "category_index": np.zeros(count, np.int64),
         "iscrowd": np.zeros(count, bool),
-        "known": np.ones(count, bool),
+        "has_category_name": np.ones(count, bool),
         **given,
     }
-    return audit(np.array(rows, np.float64).reshape(-1, 4), height=height, width=width, **columns)
+    return flag_boxes(np.array(rows, np.float64).reshape(-1, 4), height=height, width=width, **columns)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +55,7 @@ def flags_of(rows: list[tuple[float, ...]], height: int, width: int, **given: An
     [
         ((0, 0, 100, 80), None),
         ((10, 10, 5, 5), None),
-        ((0, 0, 100 + SLACK / 2, 80), None),  # rounding
+        ((0, 0, 100 + CLIP_TOLERANCE / 2, 80), None),  # rounding
         ((0, 0, 100.02, 80), "clipped"),
         ((-0.02, 0, 10, 10), "clipped"),
         ((0, 79, 10, 1.02), "clipped"),
@@ -76,7 +90,7 @@ def test_flags_of_the_box_exclude_each_other_and_prompts_have_an_area(rows, heig
     for box, clipped in zip(rows, found["clipped"], strict=True):
         if clipped:
             beyond = max(-box[0], -box[1], box[0] + box[2] - width, box[1] + box[3] - height)
-            assert beyond > SLACK * 0.99
+            assert beyond > CLIP_TOLERANCE * 0.99
 
 
 @given(
@@ -91,10 +105,10 @@ def test_a_duplicate_has_an_earlier_twin(rows):
         numbers,
         10,
         10,
-        image=image.astype(np.int64),
-        category=category,
+        image_index=image.astype(np.int64),
+        category_index=category,
         iscrowd=np.zeros(len(rows), bool),
-        known=np.ones(len(rows), bool),
+        has_category_name=np.ones(len(rows), bool),
     )["duplicate"]
     seen: set[tuple[str, int, int]] = set()
     for i, (x, _, _) in enumerate(rows):
@@ -109,34 +123,41 @@ def test_duplicates_among_many_boxes():
     image = np.sort(rng.integers(0, 500, len(bbox)))
     same = np.flatnonzero(np.diff(image) == 0)[::50]
     bbox[same + 1] = bbox[same]
-    found = flags_of(bbox.tolist(), 100, 100, image=image, category=np.zeros(len(bbox), np.int64))["duplicate"]
+    found = flags_of(bbox.tolist(), 100, 100, image_index=image, category_index=np.zeros(len(bbox), np.int64))[
+        "duplicate"
+    ]
     assert np.flatnonzero(found).tolist() == (same + 1).tolist()
 
 
 def test_what_is_given_is_passed_on():
     fake = np.array([True, False])
     found = flags_of(
-        [(0, 0, 1, 1)] * 2, 9, 9, iscrowd=np.array([False, True]), known=np.array([False, True]), given={"fake": fake}
+        [(0, 0, 1, 1)] * 2,
+        9,
+        9,
+        iscrowd=np.array([False, True]),
+        has_category_name=np.array([False, True]),
+        source_flags={"fake": fake},
     )
     assert found["crowd"].tolist() == [False, True]
     assert found["unknown_category"].tolist() == [True, False]
     assert found["fake"].tolist() == [True, False]
-    assert set(found) <= set(FLAGS)
+    assert set(found) <= set(ANNOTATION_FLAGS)
 
 
-@given(boxes, st.integers(0, 120), st.integers(0, 120), st.sets(st.sampled_from(sorted(FLAGS))))
+@given(boxes, st.integers(0, 120), st.integers(0, 120), st.sets(st.sampled_from(sorted(ANNOTATION_FLAGS))))
 def test_a_sample_is_audited_like_a_million_boxes(rows, height, width, others):
     """The flags of the box are made anew; all others stay; the record is sorted."""
     annotations = tuple(Annotation(i, box, "c", flags=tuple(sorted(others))) for i, box in enumerate(rows))
-    audited = audit_sample(Sample(1, "k", "f", height, width, annotations))
+    audited = flag_sample_boxes(Sample(1, "k", "f", height, width, annotations))
     found = flags_of(rows, height, width)
     for i, annotation in enumerate(audited.annotations):
         expected = {name for name in OF_THE_BOX if found[name][i]} | (others - set(OF_THE_BOX))
         assert annotation.flags == tuple(sorted(expected))
-    assert audit_sample(audited) == audited or any(math.isnan(v) for box in rows for v in box)
+    assert flag_sample_boxes(audited) == audited or any(math.isnan(v) for box in rows for v in box)
 
 
 def test_no_boxes():
     assert all(len(there) == 0 for there in flags_of([], 10, 10).values())
     sample = Sample(1, "k", "f", 0, 0)
-    assert audit_sample(sample) == sample
+    assert flag_sample_boxes(sample) == sample

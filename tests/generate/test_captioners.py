@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from synthgen import plugins
 from synthgen.generate.captioners import _colours, attributes
 from synthgen.images.decode import load_rgb
-from synthgen.records.geometry import box_iou
-from synthgen.text.phrases import clean
+from synthgen.records.geometry import paired_box_iou
+from synthgen.text.phrases import clean_text
 
 SHELF = "generate.captioners"
 #: Those with weights are tried in tests of their own, with few and random ones.
-WITHOUT_WEIGHTS = [name for name in plugins.names(SHELF) if "checkpoint" not in plugins.options(SHELF, name)]
+WITHOUT_WEIGHTS = [
+    name for name in plugins.list_plugins(SHELF) if "checkpoint" not in plugins.build_parameters(SHELF, name)
+]
 HOSTILE = [
     "",
     " ",
@@ -43,7 +45,7 @@ HOSTILE = [
 
 @pytest.fixture(params=WITHOUT_WEIGHTS)
 def captioner(request):
-    return plugins.build(SHELF, request.param, {})
+    return plugins.build_plugin(SHELF, request.param, {})
 
 
 def noise(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
@@ -94,7 +96,7 @@ def test_captions_for_each_box_in_order_best_first_none_twice(captioner, top_k):
     for captions in (captions for own in found for captions in own):
         assert 1 <= len(captions) <= top_k
         assert len({c.text for c in captions}) == len(captions)
-        assert all(c.text and c.text == clean(c.text) and c.source == captioner.source for c in captions)
+        assert all(c.text and c.text == clean_text(c.text) and c.source == captioner.source for c in captions)
         scores = [c.score for c in captions]
         assert set(scores) == {None} or scores == sorted(scores, reverse=True)
 
@@ -129,7 +131,7 @@ def test_inputs_are_not_written_to(captioner):
 def test_any_category_is_spoken_of_on_one_short_line(captioner, category):
     found = texts(captioner, noise(), random_boxes(3), [category] * 3)
     for text in (text for own in found for text in own):
-        assert text == clean(text)
+        assert text == clean_text(text)
         assert 0 < len(text) < 200
         assert "\x1b" not in text
 
@@ -418,7 +420,7 @@ def test_every_claim_is_true(objects):
     rows, categories = np.array([row for row, _ in objects], float), [name for _, name in objects]
     said = say(rows.astype(np.float32), categories, noise(40, 40))
     for i, own in enumerate(said):
-        apart = box_iou(rows, np.broadcast_to(rows[i], rows.shape)) < attributes.SAME
+        apart = paired_box_iou(rows, np.broadcast_to(rows[i], rows.shape)) < attributes.SAME_OBJECT_IOU
         apart &= np.arange(len(rows)) != i
         others = apart & np.array([categories[i] in MAYBE[name] for name in categories])
         certain = apart & np.array([categories[i] in SURELY[name] for name in categories])
@@ -443,7 +445,7 @@ def test_the_singles_out(rows):
     said = say(np.array(rows, np.float32), ["dog"] * len(rows), noise(40, 40))
     for i, own in enumerate(said):
         for j, others in enumerate(said[:i]):
-            if box_iou(np.array(rows[i], float), np.array(rows[j], float)) < attributes.SAME:
+            if paired_box_iou(np.array(rows[i], float), np.array(rows[j], float)) < attributes.SAME_OBJECT_IOU:
                 shared = set(own) & set(others)
                 assert not any(text.startswith("the ") for text in shared), (rows, shared)
 
@@ -469,14 +471,14 @@ FOCAL = [(name, bytes.fromhex(code)) for name, codes in NAMED.items() for code i
 
 @pytest.mark.parametrize(("name", "colour"), FOCAL, ids=lambda value: value if isinstance(value, str) else value.hex())
 def test_focal_colours_have_their_names_and_those_between_none(name, colour):
-    assert _colours.colour_of(np.full((9, 9, 3), list(colour), np.uint8), boxes((0, 0, 9, 9))[0]) == name
+    assert _colours.dominant_color(np.full((9, 9, 3), list(colour), np.uint8), boxes((0, 0, 9, 9))[0]) == name
 
 
 def test_names_lie_apart():
     """Between two names in the colour circle lies one without, so that noise does not turn the one into the other."""
     for value, saturation in ((0.9, 0.95), (0.7, 0.8), (0.5, 0.9)):
         circle = [colorsys.hsv_to_rgb(hue / 720, saturation, value) for hue in range(720)]
-        found = _colours.named((np.array(circle) * 255).astype(np.uint8))
+        found = _colours.classify_colors((np.array(circle) * 255).astype(np.uint8))
         change = np.flatnonzero(found != np.roll(found, 1))
         assert all(0 in (found[i], found[i - 1]) for i in change)
 
@@ -489,15 +491,15 @@ def test_a_drawn_object_keeps_its_colour_in_noise_and_before_any_background(pair
     disc = np.hypot(y - 40, x - 40) < 30
     inner = np.clip(np.array(list(pair[1]), int) + rng.integers(-spread, spread + 1, (80, 80, 3)), 0, 255)
     image[disc] = inner[disc]
-    assert _colours.colour_of(image, boxes((10, 10, 70, 70))[0]) in (pair[0], "")
+    assert _colours.dominant_color(image, boxes((10, 10, 70, 70))[0]) in (pair[0], "")
     if spread == 0:
-        assert _colours.colour_of(image, boxes((10, 10, 70, 70))[0]) == pair[0]
+        assert _colours.dominant_color(image, boxes((10, 10, 70, 70))[0]) == pair[0]
 
 
 def test_a_patchwork_has_no_colour():
     image = np.zeros((40, 40, 3), np.uint8)
     image[:, ::2], image[:, 1::2] = (255, 0, 0), (0, 0, 255)
-    assert _colours.colour_of(image, boxes((0, 0, 40, 40))[0]) == ""
+    assert _colours.dominant_color(image, boxes((0, 0, 40, 40))[0]) == ""
 
 
 # --- real photographs ------------------------------------------------------------------------------------------------
@@ -517,7 +519,7 @@ def test_on_photographs_most_objects_are_told_apart(shared):
             count += 1
             several += categories.count(category) > 1
             singled += categories.count(category) > 1 and captions[0].startswith("the ")
-            coloured += any(set(_colours.NAMES[1:]) & set(text.split()) for text in captions)
+            coloured += any(set(_colours.COLOR_NAMES[1:]) & set(text.split()) for text in captions)
     assert count > 50
     assert singled > 0.25 * several
     assert 0.15 * count < coloured < 0.9 * count

@@ -15,15 +15,15 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import attributes
-from synthgen.generate.engine import in_process
+from synthgen.generate.engine import run_in_process
 from synthgen.generate.job import Job
 from synthgen.generate.stages import captions as stage
-from synthgen.generate.stages.captions import Captions
+from synthgen.generate.stages.captions import CaptionStage
 from synthgen.records.geometry import encode_mask
-from synthgen.records.recipe import in_words
-from synthgen.records.sample import FLAGS, NOT_PROMPTED, REASONS, Annotation, Caption, Sample
+from synthgen.records.recipe import format_recipe
+from synthgen.records.sample import ANNOTATION_FLAGS, CAPTION_REASONS, UNPROMPTED_FLAGS, Annotation, Caption, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
-from synthgen.text.phrases import gist
+from synthgen.text.phrases import comparison_key
 
 HEIGHT, WIDTH = 20, 30
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -57,7 +57,7 @@ def box(number: int = 1, *bbox: float, category: str = "dog", **fields) -> Annot
 
 
 def run(toy: Toy, *annotations: Annotation, **options) -> tuple[Annotation, ...]:
-    (done,) = Captions(toy, **options).process([sample(*annotations)], [IMAGE])
+    (done,) = CaptionStage(toy, **options).process([sample(*annotations)], [IMAGE])
     return done.annotations
 
 
@@ -68,7 +68,7 @@ def texts(annotation: Annotation) -> list[str]:
 # --- who is captioned ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flag", sorted(NOT_PROMPTED))
+@pytest.mark.parametrize("flag", sorted(UNPROMPTED_FLAGS))
 def test_crowds_and_boxes_without_area_are_passed_through_unasked(flag):
     toy = Toy("a dog")
     left, right = box(1, 2, 2, 5, 5, flags=(flag,)), box(2, 3, 3, 4, 4)
@@ -90,15 +90,15 @@ def test_what_is_not_boxed_to_the_last_is_a_crowd_to_the_captioner():
     """LVIS marks per image the categories of which it has boxed some objects, and not all."""
     toy = Toy("a dog")
     given = replace(sample(box(), box(2, category="Cup", flags=("crowd",))), not_exhaustive_categories=("zebra", "dog"))
-    list(Captions(toy).process([given], [IMAGE]))
+    list(CaptionStage(toy).process([given], [IMAGE]))
     assert toy.crowds == [["Cup", "dog", "zebra"]]
-    (done,) = Captions(attributes.build()).process(
+    (done,) = CaptionStage(attributes.build()).process(
         [replace(sample(box(1, 1, 1, 5, 5), box(2, 20, 1, 5, 5)), not_exhaustive_categories=("dog",))], [IMAGE]
     )
     assert not any(text.startswith("the ") for annotation in done.annotations for text in texts(annotation))
 
 
-@pytest.mark.parametrize("flag", sorted(set(FLAGS) - NOT_PROMPTED))
+@pytest.mark.parametrize("flag", sorted(set(ANNOTATION_FLAGS) - UNPROMPTED_FLAGS))
 def test_any_other_flag_does_not_cost_captions(flag):
     (done,) = run(Toy("a dog"), box(flags=(flag,)))
     assert texts(done) == ["a dog"]
@@ -127,7 +127,7 @@ def test_rows_and_annotations_keep_their_order_also_without_boxes():
         replace(sample(), image_id=2),
         replace(sample(*flat[::-1]), image_id=3),
     ]
-    done = list(Captions(Toy("a dog")).process(samples, [IMAGE] * 3))
+    done = list(CaptionStage(Toy("a dog")).process(samples, [IMAGE] * 3))
     assert [s.image_id for s in done] == [1, 2, 3]
     assert [[a.id for a in s.annotations] for s in done] == [[5, 3, 9, 9], [], [9, 9, 3, 5]]
     assert done[1] == samples[1]
@@ -237,7 +237,7 @@ def test_low_scores_are_a_reason_and_no_score_is_another():
 def test_stutter_is_a_reason_and_reasons_are_sorted():
     found = judged(Caption("dog dog dog", "toy", -9), min_score=0, forbidden=frozenset({"dog"}))
     assert found.reasons == ("forbidden_word", "low_score", "only_category", "repeats")
-    assert {*found.reasons, "no_score"} == set(REASONS)
+    assert {*found.reasons, "no_score"} == set(CAPTION_REASONS)
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_stutter_is_a_reason_and_reasons_are_sorted():
 def test_a_failure_marks_what_was_wanted_and_nothing_else():
     crowd, human = box(2, flags=("crowd",)), Caption("mine", "human")
     wanted = box(3, flags=("fake",), captions=(human, Caption("old", "ofa base", -1)))
-    done = Captions(Toy()).failed(sample(crowd, wanted))
+    done = CaptionStage(Toy()).failed(sample(crowd, wanted))
     assert done.annotations == (crowd, replace(wanted, flags=("captioner_failed", "fake"), captions=(human,)))
 
 
@@ -272,10 +272,10 @@ def test_build_takes_the_plugin_by_name_and_checks_its_options():
 def test_settled_options_are_definite_and_build_takes_them(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("Ugly\n\n bad-dog \nugly\n")
-    from_file = stage.settle(forbidden=str(path), min_score=-1.5, top_k=3)
-    assert from_file == stage.settle(forbidden=" bad dog,UGLY", min_score=-1.5, top_k=3)
+    from_file = stage.resolve_options(forbidden=str(path), min_score=-1.5, top_k=3)
+    assert from_file == stage.resolve_options(forbidden=" bad dog,UGLY", min_score=-1.5, top_k=3)
     assert from_file == {"top_k": 3, "min_score": -1.5, "forbidden": "bad dog,ugly"}
-    assert stage.settle() == {"top_k": 5}
+    assert stage.resolve_options() == {"top_k": 5}
     built = stage.build("attributes", {}, **from_file)
     assert (built.top_k, built.min_score, built.forbidden) == (3, -1.5, {"bad dog", "ugly"})
 
@@ -294,15 +294,21 @@ def test_options_that_make_no_sense(tmp_path):
         ({"forbidden": "x" * 5000}, None),
     ):
         if sentence is None:
-            stage.settle(**options)
+            stage.resolve_options(**options)
             continue
         with pytest.raises(SynthgenError, match=sentence):
-            stage.settle(**options)
+            stage.resolve_options(**options)
 
 
 def job(store: Path, images: Path, **fields) -> Job:
-    given = {"stage": "captions", "dataset": "real", "split": "train", "reads": "annotations", "layer": "captions"}
-    return Job(**{**given, "plugin": "attributes", "store": store, "images": images, **fields})
+    given = {
+        "stage": "captions",
+        "dataset": "real",
+        "split": "train",
+        "input_layer": "annotations",
+        "layer": "captions",
+    }
+    return Job(**{**given, "plugin": "attributes", "store": store, "image_folder": images, **fields})
 
 
 def test_the_stages_own_options_are_of_the_recipe_and_none_changes_none():
@@ -312,9 +318,9 @@ def test_the_stages_own_options_are_of_the_recipe_and_none_changes_none():
     assert (
         some.fingerprint("p") != replace(plain, stage_options={"top_k": 5}).fingerprint("p") != plain.fingerprint("p")
     )
-    assert in_words(some.recipe()) == "attributes top_k=3"
+    assert format_recipe(some.recipe()) == "attributes top_k=3"
     words = ",".join(f"word{i}" for i in range(999))
-    assert len(in_words(replace(plain, stage_options={"forbidden": words}).recipe())) < 120
+    assert len(format_recipe(replace(plain, stage_options={"forbidden": words}).recipe())) < 120
 
 
 # --- laws ------------------------------------------------------------------------------------------------------------
@@ -342,7 +348,7 @@ def test_every_box_is_accounted_for(answers, objects, top_k):
         ours = new.captions[len(human) :]
         assert list(new.captions[: len(human)]) == human
         assert len(ours) <= top_k
-        assert len({gist(c.text) for c in ours} - {gist(c.text) for c in human}) == len(ours)
+        assert len({comparison_key(c.text) for c in ours} - {comparison_key(c.text) for c in human}) == len(ours)
         assert bool(new.captions) != ("no_caption" in new.flags)
         assert {c.source for c in ours} <= {"toy"}
 
@@ -358,15 +364,17 @@ def real(shared, tmp_path) -> Job:
     root: Path = shared("data/coco_tiny")
     files = coco_json.files(root, "train", root / "annotations/instances_val2017.json")
     ingest(ShardStore(tmp_path), coco_json, files, name="real", split="train", layer="annotations", shard_size=7)
-    return job(tmp_path, root / "val2017", stage_options=stage.settle())
+    return job(tmp_path, root / "val2017", stage_options=stage.resolve_options())
 
 
 def made_by(given: Job) -> list[Sample]:
     store = ShardStore(given.store)
-    todo = [shard.of(given.layer) for shard in store.layer(given.dataset, given.split, given.reads)]
-    reports = list(in_process(given, todo))
+    todo = [shard.in_layer(given.layer) for shard in store.list_shards(given.dataset, given.split, given.input_layer)]
+    reports = list(run_in_process(given, todo))
     assert not any(report.error or report.failed for report in reports)
-    return [s for shard in store.layer(given.dataset, given.split, given.layer) for s in store.read(shard)]
+    return [
+        s for shard in store.list_shards(given.dataset, given.split, given.layer) for s in store.read_samples(shard)
+    ]
 
 
 def test_photographs_captioned(real, shared):
@@ -375,7 +383,7 @@ def test_photographs_captioned(real, shared):
     flat = [a for s in samples for a in s.annotations]
     assert len(flat) == len(truth["annotations"])
     for a in flat:
-        assert bool(a.captions) != (a.iscrowd or not NOT_PROMPTED.isdisjoint(a.flags))
+        assert bool(a.captions) != (a.iscrowd or not UNPROMPTED_FLAGS.isdisjoint(a.flags))
         assert len(a.captions) <= 5
         assert len({c.text for c in a.captions}) == len(a.captions)
         assert all(c.category_match is True for c in a.captions), a
@@ -387,14 +395,16 @@ def test_run_again_the_bytes_are_the_same(real):
     made_by(real)
     made_by(replace(real, layer="again", options={"batch_size": 1}))
     store = ShardStore(real.store)
-    for shard in store.layer("real", "train", "captions"):
-        assert (store.root / shard.path).read_bytes() == (store.root / shard.of("again").path).read_bytes()
+    for shard in store.list_shards("real", "train", "captions"):
+        assert (store.root / shard.relative_path).read_bytes() == (
+            store.root / shard.in_layer("again").relative_path
+        ).read_bytes()
 
 
 def test_the_footer_counts_captions(real):
     flat = [a for s in made_by(real) for a in s.annotations]
     store = ShardStore(real.store)
-    counts = [store.footer(shard)["counts"] for shard in store.layer("real", "train", "captions")]
+    counts = [store.read_footer(shard)["counts"] for shard in store.list_shards("real", "train", "captions")]
     assert sum(c["captions"] for c in counts) == sum(len(a.captions) for a in flat)
     assert sum(c["captioned"] for c in counts) == sum(bool(a.captions) for a in flat)
     assert sum(c["varied"] for c in counts) == sum(len(a.captions) == 5 for a in flat)
@@ -406,7 +416,7 @@ def test_what_varies_has_as_many_captions_as_were_asked_for_and_not_by_people(re
         given = replace(real, **fields)
         made_by(given)
         store = ShardStore(given.store)
-        footers = [store.footer(shard) for shard in store.layer("real", "train", given.layer)]
+        footers = [store.read_footer(shard) for shard in store.list_shards("real", "train", given.layer)]
         assert {footer["top_k"] for footer in footers} == {given.stage_options.get("top_k", 2)}
         return [sum(footer["counts"][key] for footer in footers) for key in ("captioned", "described", "varied")]
 
@@ -416,7 +426,7 @@ def test_what_varies_has_as_many_captions_as_were_asked_for_and_not_by_people(re
     assert two == [total, total, total - counts[1]]
     assert two[2] > counts[5]
     # Masks over these captions were asked for none; what is said of the captions stays true.
-    assert counted(layer="masks", reads="two", stage="masks", plugin="box_fill", stage_options={}) == two
+    assert counted(layer="masks", input_layer="two", stage="masks", plugin="box_fill", stage_options={}) == two
 
 
 def test_captions_by_people_are_not_what_a_captioner_varies(tmp_path):
@@ -428,7 +438,7 @@ def test_captions_by_people_are_not_what_a_captioner_varies(tmp_path):
     footer = {"fingerprint": "f", "counts": {}, "failed": []}
     store.commit(shard, before, footer)
     Image.fromarray(IMAGE).save(tmp_path / "1.png")
-    (report,) = in_process(given, [shard.of("captions")])
+    (report,) = run_in_process(given, [shard.in_layer("captions")])
     assert report.error is None, report.error
     assert (report.captioned, report.described, report.varied) == (3, 2, 0)
     assert report.captions == 7 + 7 + 2
@@ -438,8 +448,8 @@ def test_masks_and_captions_in_either_order(real):
     masks = replace(real, stage="masks", plugin="box_fill", stage_options={})
     first = made_by(replace(masks, layer="masks"))
     made_by(real)
-    captions_last = made_by(replace(real, reads="masks", layer="both"))
-    masks_last = made_by(replace(masks, reads="captions", layer="both-too"))
+    captions_last = made_by(replace(real, input_layer="masks", layer="both"))
+    masks_last = made_by(replace(masks, input_layer="captions", layer="both-too"))
     assert captions_last == masks_last
     assert all(a.segmentation is not None for s in first for a in s.annotations if not a.iscrowd)
 
@@ -461,7 +471,7 @@ def test_human_phrases_are_kept(shared):
             for r in regions
         ),
     )
-    (done,) = Captions(attributes.build()).process([given], [image])
+    (done,) = CaptionStage(attributes.build()).process([given], [image])
     for before, after in zip(given.annotations, done.annotations, strict=True):
         assert after.captions[:1] == before.captions
         assert after.captions[0].score is None

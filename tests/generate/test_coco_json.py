@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import _coco_json, _json_window
-from synthgen.formats.readers._coco_json import stream
+from synthgen.formats.readers._coco_json import stream_records
 
 
 class Loose(msgspec.Struct):
@@ -38,7 +38,7 @@ SAME_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture]
 
 def collected(path: Path, wanted: dict[str, type], **options: Any) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
-    for key, batch in stream(path, wanted, **options):
+    for key, batch in stream_records(path, wanted, **options):
         found.setdefault(key, []).extend(batch)
     return found
 
@@ -94,7 +94,7 @@ def test_stream_reads_what_json_reads(tmp_path, document, chunk, bom):
         if key in KEYS:
             expected.setdefault(key, []).extend(value)
     path = file(tmp_path, b"\xef\xbb\xbf" * bom + text.encode())
-    found = collected(path, LOOSE, chunk=chunk)
+    found = collected(path, LOOSE, chunk_bytes=chunk)
     assert list(found) == list(expected)
     for key, theirs in expected.items():
         ours = [(record.id, record.bbox, record.text) for record in found[key]]
@@ -105,7 +105,7 @@ def test_stream_reads_what_json_reads(tmp_path, document, chunk, bom):
 @given(st.lists(records, max_size=8), st.sampled_from([1, 5, 2**19]))
 def test_a_file_that_is_an_array_itself(tmp_path, elements, chunk):
     path = file(tmp_path, json.dumps(elements))
-    assert [r.id for r in collected(path, {"": Loose}, chunk=chunk)[""]] == [e.get("id") for e in elements]
+    assert [r.id for r in collected(path, {"": Loose}, chunk_bytes=chunk)[""]] == [e.get("id") for e in elements]
 
 
 @SAME_FILE
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(tmp_path, document, dat
     damaged = whole[:place] if changed is None else whole[:place] + bytes([changed]) + whole[place + 1 :]
     path = file(tmp_path, damaged)
     try:
-        collected(path, LOOSE, chunk=data.draw(st.sampled_from([1, 4, 2**19])))
+        collected(path, LOOSE, chunk_bytes=data.draw(st.sampled_from([1, 4, 2**19])))
     except SynthgenError as why:
         assert str(path) in str(why) and "\n" not in str(why)
     else:
@@ -130,7 +130,7 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(tmp_path, document, dat
 def test_real_files(shared, real, chunk):
     path = shared(f"data/{real}")
     content = json.loads(path.read_text())
-    found = collected(path, LOOSE, chunk=chunk)
+    found = collected(path, LOOSE, chunk_bytes=chunk)
     for key in KEYS:
         assert [(r.id, r.bbox) for r in found[key]] == [(r["id"], r.get("bbox")) for r in content[key]]
 
@@ -139,8 +139,10 @@ def test_the_usual_file_goes_the_fast_way(tmp_path, monkeypatch):
     """Only the end of an array is looked at record by record."""
     path = file(tmp_path, json.dumps({"annotations": [{"id": i, "bbox": [1.5] * 4} for i in range(20_000)]}))
     exact = []
-    monkeypatch.setattr(_coco_json, "_spans", lambda *a, _way=_coco_json._spans: exact.append(1) or _way(*a))
-    assert len(collected(path, {"annotations": Strict}, chunk=2**16)["annotations"]) == 20_000
+    monkeypatch.setattr(
+        _coco_json, "_record_spans", lambda *a, _way=_coco_json._record_spans: exact.append(1) or _way(*a)
+    )
+    assert len(collected(path, {"annotations": Strict}, chunk_bytes=2**16)["annotations"]) == 20_000
     assert len(exact) == 1
 
 
@@ -151,12 +153,12 @@ def test_numbers_in_quotes_and_not_a_number_pass(tmp_path):
     assert second.id == 13
 
 
-def test_mend_is_asked_last(tmp_path):
+def test_coerce_is_asked_last(tmp_path):
     class Mended(msgspec.Struct):
         id: int
 
         @classmethod
-        def mend(cls, value: dict[str, Any]) -> Mended:
+        def coerce(cls, value: dict[str, Any]) -> Mended:
             if value.get("id") is None:
                 raise ValueError("no id")
             return cls(-1)
@@ -202,7 +204,7 @@ def test_mend_is_asked_last(tmp_path):
 def test_what_is_no_such_json_is_refused(tmp_path, text, sentence, chunk):
     path = file(tmp_path, text)
     with pytest.raises(SynthgenError, match=sentence) as why:
-        collected(path, LOOSE, chunk=chunk)
+        collected(path, LOOSE, chunk_bytes=chunk)
     assert str(why.value).startswith(f"{path}: ")
 
 
@@ -235,7 +237,7 @@ def test_a_record_without_end_is_refused_before_it_fills_the_memory(tmp_path, mo
     monkeypatch.setattr(_json_window, "MAX_RECORD", 2**20)
     path = file(tmp_path, '{"images": [{"text": "' + "x" * 2**23 + '"}]}')
     with pytest.raises(SynthgenError, match="a value of more than 1 MiB"):
-        collected(path, LOOSE, chunk=2**16)
+        collected(path, LOOSE, chunk_bytes=2**16)
 
 
 def test_what_is_not_wanted_may_be_of_any_size(tmp_path, monkeypatch):
@@ -246,7 +248,7 @@ def test_what_is_not_wanted_may_be_of_any_size(tmp_path, monkeypatch):
     path = file(tmp_path, f'{{"a": {long}, "b": {{"c": {long}, "d": {many}}}, "images": [{{"id": 7}}]}}')
     tracemalloc.start()
     try:
-        found = collected(path, LOOSE, chunk=2**14)
+        found = collected(path, LOOSE, chunk_bytes=2**14)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -257,7 +259,7 @@ def test_what_is_not_wanted_may_be_of_any_size(tmp_path, monkeypatch):
 def test_progress_adds_up_to_the_file(tmp_path):
     path = file(tmp_path, json.dumps({"images": [{"id": i} for i in range(1000)], "info": "x" * 10_000}))
     read: list[int] = []
-    collected(path, LOOSE, chunk=100, on_bytes=read.append)
+    collected(path, LOOSE, chunk_bytes=100, on_bytes=read.append)
     assert sum(read) == path.stat().st_size and len(read) > 10
 
 

@@ -15,8 +15,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Files, coco, coco_json, lvis, objects365
-from synthgen.images.decode import find
+from synthgen.formats.readers import DatasetFiles, coco, coco_json, lvis, objects365
+from synthgen.images.decode import find_image
 from synthgen.ingest.ingest import IngestReport, ingest
 from synthgen.records.geometry import decode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
@@ -24,11 +24,11 @@ from synthgen.storage.shard_store import ShardStore
 
 
 def ingested(
-    folder: Path, module: Any, files: Files, layer: str = "annotations", name: str = "d", split: str = "s"
+    folder: Path, module: Any, files: DatasetFiles, layer: str = "annotations", name: str = "d", split: str = "s"
 ) -> tuple[list[Sample], IngestReport]:
     store = ShardStore(folder)
     report = ingest(store, module, files, name=name, split=split, layer=layer)
-    samples = [sample for shard in store.layer(name, split, layer) for sample in store.read(shard)]
+    samples = [sample for shard in store.list_shards(name, split, layer) for sample in store.read_samples(shard)]
     assert report.images == len(samples)
     assert report.annotations == sum(len(sample.annotations) for sample in samples)
     return samples, report
@@ -78,7 +78,7 @@ def test_coco(tmp_path, shared, folder, split, images, annotations, crowds, used
     assert ours == theirs and len({category for _, category, _ in ours.values()}) == used
     for sample in samples:
         assert sample.image_key == f"coco/{sample.image_id:012d}"
-        assert find(files.images, sample.file_name).is_file()
+        assert find_image(files.image_folder, sample.file_name).is_file()
         assert [a.id for a in sample.annotations] == sorted(a.id for a in sample.annotations)
     assert [s.image_id for s in samples] == sorted(i["id"] for i in content["images"])
 
@@ -109,9 +109,9 @@ def test_lvis_v05(tmp_path, shared):
     files = lvis.files(root, "val", given)
     samples, report = ingested(tmp_path, lvis, files)
     assert (report.images, report.annotations) == (100, 977)
-    there = [s.image_key for s in samples if (files.images / s.file_name).is_file()]
+    there = [s.image_key for s in samples if (files.image_folder / s.file_name).is_file()]
     assert there == ["coco/000000223747", "coco/000000346638", "coco/000000359937"]
-    footer = ShardStore(tmp_path).footer(ShardStore(tmp_path).layer("d", "s", "annotations")[0])
+    footer = ShardStore(tmp_path).read_footer(ShardStore(tmp_path).list_shards("d", "s", "annotations")[0])
     assert footer is not None and len(footer["categories"]) == 1230 and footer["categories"][:1] == ["Band_Aid"]
 
 
@@ -200,14 +200,14 @@ def test_objects365(tmp_path, shared):
     samples, report = ingested(tmp_path, objects365, files)
     assert (report.images, report.annotations) == (2, 1)
     first, second = samples
-    assert first.image_key == "objects365/00215264" and find(files.images, first.file_name).is_file()
+    assert first.image_key == "objects365/00215264" and find_image(files.image_folder, first.file_name).is_file()
     assert (second.image_id, second.height, second.width) == (420917, 512, 769)
     box = second.annotations[0]
     assert box.bbox == (491.3955078011, 88.1856689664, 35.65588379410002, 44.442382796800004)
     official = json.loads((root / "categories_365.json").read_text())
     names = {c["id"]: c["name"] for c in official}
     assert box.category == names[84].strip()
-    footer = ShardStore(tmp_path).footer(ShardStore(tmp_path).layer("d", "s", "annotations")[0])
+    footer = ShardStore(tmp_path).read_footer(ShardStore(tmp_path).list_shards("d", "s", "annotations")[0])
     assert footer is not None and footer["categories"] == sorted({name.strip() for name in names.values()})
 
 
@@ -269,9 +269,9 @@ def test_files_below_root_or_its_annotations(tmp_path, module):
     given.write_text("{}")
     assert module.files(tmp_path, split, given).sources == {"instances": given}
     if module is not lvis:
-        assert module.files(tmp_path, split, given).images == tmp_path
+        assert module.files(tmp_path, split, given).image_folder == tmp_path
         (tmp_path / split).mkdir()
-        assert module.files(tmp_path, split, given).images == tmp_path / split
+        assert module.files(tmp_path, split, given).image_folder == tmp_path / split
 
 
 def test_ones_own_file_has_to_be_named(tmp_path):
@@ -462,7 +462,7 @@ def test_categories(tmp_path):
     assert [a.category for a in samples[0].annotations] == ["Bakset", "cat", "cat", "", "", "new"]
     assert report.flags == {"unknown_category": 2}
     store = ShardStore(tmp_path / "store")
-    footer = store.footer(store.layer("d", "s", "annotations")[0])
+    footer = store.read_footer(store.list_shards("d", "s", "annotations")[0])
     assert footer is not None and footer["categories"] == ["Bakset", "cat", "new"]
 
 

@@ -22,7 +22,7 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import (
     Categories,
-    Files,
+    DatasetFiles,
     ade20k,
     ade20k_full,
     dataseg_objects365,
@@ -30,26 +30,28 @@ from synthgen.formats.readers import (
     objects365,
     semantic_folder,
 )
-from synthgen.formats.readers._ade20k import NAMES, STUFF
-from synthgen.formats.readers._label_names import cityscapes, read_names
+from synthgen.formats.readers._ade20k import CATEGORY_NAMES, STUFF_LABELS
+from synthgen.formats.readers._label_names import cityscapes_labels, read_label_names
 from synthgen.generate import dataset_spec
-from synthgen.images.decode import find, load_rgb
-from synthgen.ingest.ingest import IngestReport, ingest, source_changed
-from synthgen.ingest.validation.validate import examine
+from synthgen.images.decode import find_image, load_rgb
+from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest
+from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
-from synthgen.records.sample import FLAGS, Annotation, Sample
+from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 
 Shared = Callable[[str], Path]
 
 
-def ingested(folder: Path, module: ModuleType, files: Files, layer: str = "human") -> tuple[list[Sample], IngestReport]:
+def ingested(
+    folder: Path, module: ModuleType, files: DatasetFiles, layer: str = "human"
+) -> tuple[list[Sample], IngestReport]:
     store = ShardStore(folder / "store")
     report = ingest(store, module, files, name="given", split="all", layer=layer)
-    return [s for shard in store.layer("given", "all", layer) for s in store.read(shard)], report
+    return [s for shard in store.list_shards("given", "all", layer) for s in store.read_samples(shard)], report
 
 
-def both(folder: Path, module: ModuleType, files: Files) -> list[Sample]:
+def both(folder: Path, module: ModuleType, files: DatasetFiles) -> list[Sample]:
     """The layer of masks, which is the layer of boxes but for the masks."""
     boxes, few = ingested(folder, module, files, "annotations")
     samples, many = ingested(folder, module, files)
@@ -91,9 +93,9 @@ def flat(samples: list[Sample]) -> list[Annotation]:
 # ------------------------------------------------------------------------------------------------------- the shelf
 
 
-@pytest.mark.parametrize("name", plugins.names("formats.readers"))
+@pytest.mark.parametrize("name", plugins.list_plugins("formats.readers"))
 def test_every_file_on_the_shelf_is_a_dataset(name: str, tmp_path: Path) -> None:
-    module: Any = plugins.load("formats.readers", name)
+    module: Any = plugins.load_plugin("formats.readers", name)
     assert module.__doc__ and "\n" not in module.__doc__.splitlines()[0]
     assert module.SPLITS and module.LAYERS[0] == "annotations"
     assert callable(module.read) and (len(module.LAYERS) == 1 or callable(module.complete))
@@ -118,20 +120,20 @@ def test_ade20k_excerpt(tmp_path: Path, shared: Shared) -> None:
         png = files.sources["labels"] / f"{Path(sample.file_name).stem}.png"
         theirs = np.asarray(Image.open(png))
         for annotation in sample.annotations:
-            label = NAMES.index(annotation.category) + 1
+            label = CATEGORY_NAMES.index(annotation.category) + 1
             assert annotation.segmentation == encode_mask(theirs == label)
-            assert annotation.isthing == (label not in STUFF)
-        assert find(files.images, sample.file_name).is_file()
+            assert annotation.isthing == (label not in STUFF_LABELS)
+        assert find_image(files.image_folder, sample.file_name).is_file()
     with pytest.raises(SynthgenError, match=r"no folders images/training and annotations/training in .*unpack"):
         ade20k.files(shared("data/ade20k_sample"), "training", None)
 
 
 def test_the_names_are_the_benchmarks(shared: Shared) -> None:
     lines = (shared("data/ade20k_sample/sceneparsing150") / "objectInfo150.txt").read_text().splitlines()[1:]
-    assert list(NAMES) == [line.split("\t")[4].split(",")[0].strip() for line in lines]
-    assert (len(NAMES), len(set(NAMES)), len(STUFF)) == (150, 150, 50)
-    assert {"wall", "sky", "road"} <= {NAMES[label - 1] for label in STUFF}
-    assert {"person", "car", "windowpane"}.isdisjoint(NAMES[label - 1] for label in STUFF)
+    assert list(CATEGORY_NAMES) == [line.split("\t")[4].split(",")[0].strip() for line in lines]
+    assert (len(CATEGORY_NAMES), len(set(CATEGORY_NAMES)), len(STUFF_LABELS)) == (150, 150, 50)
+    assert {"wall", "sky", "road"} <= {CATEGORY_NAMES[label - 1] for label in STUFF_LABELS}
+    assert {"person", "car", "windowpane"}.isdisjoint(CATEGORY_NAMES[label - 1] for label in STUFF_LABELS)
 
 
 def test_ade20k_as_the_release_unpacks(tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def test_ade20k_full_excerpt(tmp_path: Path, shared: Shared) -> None:
     assert (names["car"], names["person"], names["traffic light"]) == (11, 9, 7)
     assert {a.category for a in everything if not a.isthing} >= {"sky", "road", "tree"}
     # What is seen of an object that is no part is, but for its rim, one colour of the release's map of the instances.
-    colours = load_rgb(files.images / "urban" / "street" / "ADE_train_00016964_seg.png")[..., 2]
+    colours = load_rgb(files.image_folder / "urban" / "street" / "ADE_train_00016964_seg.png")[..., 2]
     for annotation in samples[2].annotations:
         if "part" not in annotation.flags and annotation.segmentation is not None:
             mask = decode_mask(annotation.segmentation)
@@ -185,7 +187,7 @@ def test_ade20k_full_excerpt(tmp_path: Path, shared: Shared) -> None:
             assert (mask ^ (colours == own_colour)).sum() < 0.02 * mask.sum()
 
 
-def full(folder: Path, objects: Any, *, size: tuple[int, int] = (8, 6), text: bytes | None = None) -> Files:
+def full(folder: Path, objects: Any, *, size: tuple[int, int] = (8, 6), text: bytes | None = None) -> DatasetFiles:
     """A release of one photograph."""
     place = folder / "images" / "ADE" / "training" / "a" / "b"
     photograph(place / "ADE_train_00000007.jpg", size)
@@ -197,7 +199,7 @@ def full(folder: Path, objects: Any, *, size: tuple[int, int] = (8, 6), text: by
 def test_what_is_hidden_is_not_in_the_mask(tmp_path: Path) -> None:
     one = {"id": 4, "name": "cat, true cat", "parts": {"part_level": 0, "hasparts": []}, "instance_mask": "ADE/i.png"}
     files = full(tmp_path, one)  # as MATLAB writes a list of one
-    label_map(files.images / "a" / "b" / "ADE" / "i.png", [[0, 128, 255, 255, 0, 0, 0, 0]] * 6)
+    label_map(files.image_folder / "a" / "b" / "ADE" / "i.png", [[0, 128, 255, 255, 0, 0, 0, 0]] * 6)
     [sample] = both(tmp_path, ade20k_full, files)
     [cat] = sample.annotations
     assert (cat.id, cat.category, cat.bbox, cat.flags) == (4, "cat", (2, 0, 2, 6), ())
@@ -215,7 +217,7 @@ def test_an_object_without_a_usable_png_keeps_the_box_of_its_polygon(tmp_path: P
     files = full(
         tmp_path, [{"id": 1, "name": "cat", "instance_mask": 5 if png == "number" else name, "polygon": polygon}]
     )
-    path = files.images / "a" / "b" / "i.png"
+    path = files.image_folder / "a" / "b" / "i.png"
     if png == "truncated":
         label_map(path, np.random.default_rng(0).integers(0, 255, (600, 800)))
         path.write_bytes(path.read_bytes()[:2000])
@@ -253,7 +255,7 @@ def test_a_json_that_cannot_be_read_is_the_rows_error(tmp_path: Path, text: byte
 
 def test_a_photograph_without_a_json_and_one_in_latin_1(tmp_path: Path) -> None:
     files = full(tmp_path, None, text='{"annotation": {"object": [{"id": 1, "name": "caf\xe9"}]}}'.encode("latin-1"))
-    photograph(files.images / "a" / "b" / "ADE_train_00000008.jpg")
+    photograph(files.image_folder / "a" / "b" / "ADE_train_00000008.jpg")
     first, second = both(tmp_path, ade20k_full, files)
     assert first.annotations[0].category == "café"
     assert (second.error, second.image_id) == ("its JSON is not there", 8)
@@ -312,10 +314,10 @@ def test_several_releases_are_one_dataset(tmp_path: Path) -> None:
     files = foreground.files(tmp_path / "data", "train", None)
     samples = both(tmp_path, foreground, files)
     assert {s.file_name for s in samples} == {f"{i}/a.jpg" for i, (_, split) in LAYOUTS.items() if split == "train"}
-    assert all(find(files.images, s.file_name).is_file() and s.error is None for s in samples)
+    assert all(find_image(files.image_folder, s.file_name).is_file() and s.error is None for s in samples)
     assert len({s.image_key for s in samples}) == len(samples)
     with pytest.raises(SynthgenError, match=r"--images .* names one folder, and masks were found in several"):
-        list(foreground.read(files.elsewhere(tmp_path / "other"), "human"))
+        list(foreground.read(files.with_image_folder(tmp_path / "other"), "human"))
 
 
 def test_a_key_has_the_folder_in_it_whatever_lies_beside(tmp_path: Path) -> None:
@@ -326,8 +328,10 @@ def test_a_key_has_the_folder_in_it_whatever_lies_beside(tmp_path: Path) -> None
         label_map(tmp_path / "data" / masks / "1.png", filled(255))
 
     def keys(split: str, **named: Path) -> list[str]:
-        given = dataset_spec.resolve("foreground", "given", split, tmp_path, named.get("masks"), named.get("images"))
-        files = foreground.files(tmp_path / "data", split, given.annotations).elsewhere(given.images)
+        given = dataset_spec.resolve_dataset(
+            "foreground", "given", split, tmp_path, named.get("masks"), named.get("images")
+        )
+        files = foreground.files(tmp_path / "data", split, given.annotations).with_image_folder(given.images)
         samples = both(tmp_path / f"store{len(list(tmp_path.glob('store*')))}", foreground, files)
         return sorted(s.image_key for s in samples)
 
@@ -383,22 +387,24 @@ def test_no_split_is_another_ones_images(tmp_path: Path, module: Any, labels: st
 def test_two_folders_of_ones_own(tmp_path: Path) -> None:
     photograph(tmp_path / "mine" / "deep" / "a.jpg")
     label_map(tmp_path / "drawn" / "deep" / "a.png", filled(255))
-    given = dataset_spec.resolve("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", tmp_path / "mine")
-    [sample] = both(tmp_path, foreground, given.files())
+    given = dataset_spec.resolve_dataset(
+        "foreground", "own", None, tmp_path / "data", tmp_path / "drawn", tmp_path / "mine"
+    )
+    [sample] = both(tmp_path, foreground, given.locate_files())
     assert (sample.file_name, len(sample.annotations)) == ("deep/a.jpg", 1)
-    assert given.image_folder() == tmp_path / "mine"
-    found = examine("foreground", tmp_path / "data", annotations=tmp_path / "drawn", images=tmp_path / "mine")
-    assert found.ready
+    assert given.resolve_image_folder() == tmp_path / "mine"
+    found = validate_dataset("foreground", tmp_path / "data", annotations=tmp_path / "drawn", images=tmp_path / "mine")
+    assert found.is_ready
     with pytest.raises(SynthgenError, match=r"no folder .*data/foreground; name the right one with --images"):
-        other = dataset_spec.resolve("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", None)
-        list(foreground.read(other.files(), "human"))
+        other = dataset_spec.resolve_dataset("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", None)
+        list(foreground.read(other.locate_files(), "human"))
     with pytest.raises(SynthgenError, match=r"no file .*nothing; --annotations"):
-        dataset_spec.resolve("foreground", "own", None, tmp_path, tmp_path / "nothing", None)
+        dataset_spec.resolve_dataset("foreground", "own", None, tmp_path, tmp_path / "nothing", None)
 
 
-def own(folder: Path) -> Files:
+def own(folder: Path) -> DatasetFiles:
     """A folder of photographs and a folder of masks."""
-    return Files({"images": folder / "im", "masks": folder / "gt"}, folder / "im")
+    return DatasetFiles({"images": folder / "im", "masks": folder / "gt"}, folder / "im")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "jpeg"])
@@ -469,7 +475,7 @@ def test_a_photograph_without_a_usable_mask_is_a_row_that_says_why(tmp_path: Pat
     assert (b.file_name, b.height, b.width, b.annotations) == ("b.jpg", 6, 8, ())
     assert re.search(sentence, b.error)
     assert str(tmp_path) not in b.error and "secret" not in b.error
-    found = examine("foreground", tmp_path, annotations=tmp_path / "gt", images=tmp_path / "im")
+    found = validate_dataset("foreground", tmp_path, annotations=tmp_path / "gt", images=tmp_path / "im")
     [finding] = [f for f in found.splits[0].findings if f.code == "no_labels"]
     assert (finding.count, finding.examples[0].where, finding.examples[0].what) == (1, "b.jpg", b.error)
 
@@ -544,7 +550,7 @@ def test_odd_names_and_links_to_folders(tmp_path: Path, caplog: pytest.LogCaptur
 def test_masks_below_the_photographs(tmp_path: Path) -> None:
     photograph(tmp_path / "im" / "a.jpg")
     label_map(tmp_path / "im" / "masks" / "a.png", filled(255))
-    files = Files(
+    files = DatasetFiles(
         {"images": tmp_path / "im", "masks": Path(os.path.relpath(tmp_path / "im" / "masks"))}, tmp_path / "im"
     )
     assert [(s.file_name, s.error) for s in both(tmp_path, foreground, files)] == [("a.jpg", None)]
@@ -555,10 +561,10 @@ def test_a_new_photograph_is_a_change_of_the_source(tmp_path: Path) -> None:
     label_map(tmp_path / "gt" / "a.png", filled(255))
     both(tmp_path, foreground, own(tmp_path))
     store = ShardStore(tmp_path / "store")
-    assert source_changed(store, own(tmp_path), name="given", split="all") is None
+    assert describe_source_change(store, own(tmp_path), name="given", split="all") is None
     photograph(tmp_path / "im" / "b.jpg")
     assert "im is not what given/all/annotations was made from" in str(
-        source_changed(store, own(tmp_path), name="given", split="all")
+        describe_source_change(store, own(tmp_path), name="given", split="all")
     )
 
 
@@ -568,8 +574,8 @@ def test_the_bytes_that_are_told_are_those_that_were_promised(tmp_path: Path) ->
         label_map(tmp_path / "gt" / f"{i}.png", filled(255))
     told: list[int] = []
     files = own(tmp_path)
-    list(foreground.read(Files(files.sources, files.images, on_bytes=told.append), "annotations"))
-    assert sum(told) == files.size() and len(told) == 2
+    list(foreground.read(DatasetFiles(files.sources, files.image_folder, on_bytes=told.append), "annotations"))
+    assert sum(told) == files.total_bytes() and len(told) == 2
 
 
 # ------------------------------------------------------------------------------------------------ semantic folders
@@ -597,7 +603,7 @@ def test_voc_sample(tmp_path: Path, shared: Shared) -> None:
     root = shared("data/voc_labelme_sample")
     files = semantic_folder.files(root, "train", None)
     elsewhere = semantic_folder.files(tmp_path, "train", root / "SegmentationClass")
-    assert elsewhere == replace(files, place=f"{root.name}/{files.place}")
+    assert elsewhere == replace(files, image_key_prefix=f"{root.name}/{files.image_key_prefix}")
     samples = both(tmp_path, semantic_folder, files)
     assert [sorted(a.category for a in s.annotations) for s in samples] == [
         ["bottle", "person"], ["chair", "person", "sofa"], ["bus", "car"]
@@ -643,7 +649,7 @@ def test_cityscapes_as_it_unpacks(tmp_path: Path) -> None:
     label_map(maps / f"{stem}_gtFine_labelTrainIds.png", [[0] * 8, [255] * 8, [13] * 8, [18] * 8, [18] * 8, [255] * 8])
     [sample] = both(tmp_path / "2", semantic_folder, semantic_folder.files(tmp_path, "train", None))
     assert [a.category for a in sample.annotations] == ["road", "car", "bicycle"]
-    assert len(cityscapes(train_ids=True).categories.names) == 19
+    assert len(cityscapes_labels(train_ids=True).categories.names) == 19
 
 
 def test_labels_that_nobody_names_are_refused(tmp_path: Path) -> None:
@@ -675,9 +681,9 @@ def test_names_in_the_forms_that_people_write(
     tmp_path: Path, name: str, text: str, names: dict[int, str], unlabelled: Any
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    found = read_names(tmp_path / name)
-    assert (found.categories.names, found.unlabelled) == (names, frozenset(unlabelled))
-    assert found.colours == (66051 in names or 4227136 in names)
+    found = read_label_names(tmp_path / name)
+    assert (found.categories.names, found.ignore_labels) == (names, frozenset(unlabelled))
+    assert found.is_color_coded == (66051 in names or 4227136 in names)
     assert found.categories.stuff == frozenset(names), "nothing says what is a thing"
 
 
@@ -703,7 +709,7 @@ def test_names_in_the_forms_that_people_write(
 def test_names_that_cannot_be_understood_are_a_sentence(tmp_path: Path, text: bytes, sentence: str) -> None:
     (tmp_path / "class_names.json").write_bytes(text)
     with pytest.raises(SynthgenError, match=sentence) as why:
-        read_names(tmp_path / "class_names.json")
+        read_label_names(tmp_path / "class_names.json")
     assert "write a JSON list of names" in str(why.value) and "\n" not in str(why.value)
 
 
@@ -761,14 +767,14 @@ def test_dataseg_has_the_keys_of_objects365(tmp_path: Path, shared: Shared) -> N
     [theirs], _ = ingested(tmp_path / "o", objects365, objects365.files(tmp_path, "val", None), "annotations")
     assert theirs.image_key == sample.image_key == "objects365/00215264"
     assert theirs.annotations == boxes.annotations
-    assert find(shared("data/objects365_excerpt"), sample.file_name).is_file()
+    assert find_image(shared("data/objects365_excerpt"), sample.file_name).is_file()
 
 
 # ---------------------------------------------------------------------------------------------- categories, flags
 
 
 def test_flags_are_in_the_contract() -> None:
-    assert {"part", "bad_segmentation", "no_box"} <= set(FLAGS)
+    assert {"part", "bad_segmentation", "no_box"} <= set(ANNOTATION_FLAGS)
 
 
 def test_the_doctor_reads_them_all(tmp_path: Path, shared: Shared) -> None:
@@ -778,14 +784,14 @@ def test_the_doctor_reads_them_all(tmp_path: Path, shared: Shared) -> None:
         ("foreground", "data/davis2016", (91, 91)),
         ("semantic_folder", "data/camvid", (74, 713)),
     ):
-        found = examine(name, shared(folder))
+        found = validate_dataset(name, shared(folder))
         [split] = found.splits
-        assert found.ready and (split.images, split.boxes) == counts
+        assert found.is_ready and (split.images, split.boxes) == counts
         assert not {f.code for f in split.findings} - {"unused_category", "part", "same_annotation_id_elsewhere"}
 
 
 def test_the_doctors_next_command_names_the_split_that_is_there(shared: Shared) -> None:
-    found = examine("ade20k", shared("data/ade20k_sample"))
+    found = validate_dataset("ade20k", shared("data/ade20k_sample"))
     assert found.next.endswith("--split validation")
 
 

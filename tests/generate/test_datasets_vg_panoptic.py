@@ -15,28 +15,30 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images, coco_panoptic, visual_genome
-from synthgen.ingest.ingest import ingest, source_changed
-from synthgen.ingest.validation.validate import examine
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, coco_panoptic, visual_genome
+from synthgen.ingest.ingest import describe_source_change, ingest
+from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.geometry import decode_mask, rle_area
-from synthgen.records.sample import FLAGS, Annotation, Sample
+from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 
 Shared = Callable[[str], Path]
 
 
-def read(module: Any, files: Files, layer: str) -> tuple[dict[int, tuple[str, str, int, int]], list[dict[str, Any]]]:
+def read(
+    module: Any, files: DatasetFiles, layer: str
+) -> tuple[dict[int, tuple[str, str, int, int]], list[dict[str, Any]]]:
     """Images by id, and annotations as dictionaries with their category's name."""
     images, rows, names = {}, [], {}
     for part in module.read(files, layer):
-        if isinstance(part, Images):
+        if isinstance(part, ImageBatch):
             assert part.image_id.dtype == np.int64 and part.height.dtype == part.width.dtype == np.int32
             for i, image_id in enumerate(part.image_id.tolist()):
                 assert image_id not in images
                 images[image_id] = (part.file_name[i], part.image_key[i], int(part.height[i]), int(part.width[i]))
-        elif isinstance(part, Annotations):
+        elif isinstance(part, AnnotationBatch):
             assert part.bbox.shape == (len(part.id), 4) and part.bbox.dtype == np.float64
-            assert set(part.flags) <= set(FLAGS)
+            assert set(part.flags) <= set(ANNOTATION_FLAGS)
             for i in range(len(part.id)):
                 rows.append(
                     {
@@ -186,7 +188,10 @@ def test_category_ids_do_not_depend_on_the_order_of_the_file(tmp_path: Path) -> 
         files = visual_genome.files(genome(tmp_path / folder, objects=content), "train", None)
         parts = list(visual_genome.read(files, "annotations"))
         boxes = {
-            int(i): int(c) for p in parts if isinstance(p, Annotations) for i, c in zip(p.id, p.category, strict=True)
+            int(i): int(c)
+            for p in parts
+            if isinstance(p, AnnotationBatch)
+            for i, c in zip(p.id, p.category, strict=True)
         }
         return boxes, next(p.names for p in parts if isinstance(p, Categories))
 
@@ -212,7 +217,7 @@ def test_what_is_not_there_is_said_with_its_remedy(tmp_path: Path) -> None:
 
 def panoptic(
     root: Path, ids: np.ndarray, segments: list[dict[str, Any]], split: str = "val2017", **image: Any
-) -> Files:
+) -> DatasetFiles:
     """A release of one image whose PNG has the given segment ids."""
     folder = root / "annotations" / f"panoptic_{split}"
     folder.mkdir(parents=True)
@@ -232,7 +237,7 @@ def panoptic(
     return coco_panoptic.files(root, split, None)
 
 
-def masked(files: Files) -> tuple[Annotation, ...]:
+def masked(files: DatasetFiles) -> tuple[Annotation, ...]:
     images, rows = read(coco_panoptic, files, "human")
     return coco_panoptic.complete(files, "human")(sample_of(images, rows, 7), [r["payload"] for r in rows]).annotations
 
@@ -274,7 +279,7 @@ def test_the_releases_layout(tmp_path: Path) -> None:
     box = [2, 1, 3, 2]
     segments = [{"id": big, "category_id": 1, "bbox": box, "iscrowd": 0}, {"id": 255, "category_id": 200, "iscrowd": 0}]
     files = panoptic(tmp_path, ids, segments)
-    assert files.images == tmp_path / "val2017"
+    assert files.image_folder == tmp_path / "val2017"
     person, sky = masked(files)
     assert person.category == "person" and sky.category == "sky-other"
     assert person.segmentation is not None and sky.segmentation is not None
@@ -286,7 +291,7 @@ def test_the_releases_layout(tmp_path: Path) -> None:
 def test_a_bad_png_costs_the_masks_of_its_image_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: str
 ) -> None:
-    monkeypatch.setattr(coco_panoptic, "_LOST_SHARE", 1.0)  # it is the only image
+    monkeypatch.setattr(coco_panoptic, "_MAX_MISSING_SHARE", 1.0)  # it is the only image
     ids = np.full((40, 50), 9)
     segments = [
         {"id": 9, "category_id": 1, "bbox": [0, 0, 50, 40]},
@@ -344,7 +349,7 @@ def test_a_file_of_instances_is_no_panoptic_file(tmp_path: Path, layer: str) -> 
     with pytest.raises(SynthgenError, match=r"no 'segments_info' for image 7, .*--dataset coco or coco-json"):
         list(coco_panoptic.read(files, layer))
     with pytest.raises(SynthgenError, match="no 'segments_info'"):
-        examine("coco_panoptic", tmp_path, ["val2017"], check_images="none")
+        validate_dataset("coco_panoptic", tmp_path, ["val2017"], check_images="none")
     with pytest.raises(SynthgenError, match="no 'segments_info'"):
         ingested(tmp_path / "store", coco_panoptic, files, layer)
 
@@ -357,7 +362,7 @@ def test_a_file_of_regions_is_no_file_of_objects(tmp_path: Path) -> None:
         list(visual_genome.read(files, "annotations"))
 
 
-def many_pngs(root: Path, count: int) -> tuple[Files, Path]:
+def many_pngs(root: Path, count: int) -> tuple[DatasetFiles, Path]:
     """A release of `count` images of one segment each, and the folder of its PNGs."""
     files = panoptic(root, np.full((4, 4), 3), [])
     folder = root / "annotations" / "panoptic_val2017"
@@ -399,30 +404,30 @@ def test_the_pngs_belong_to_what_the_masks_are_made_from(tmp_path: Path) -> None
     store = ShardStore(tmp_path / "store")
     for layer in ("annotations", "human"):
         ingested(tmp_path / "store", coco_panoptic, files, layer)
-    assert source_changed(store, files, name="given", split="all", layer="human") is None
+    assert describe_source_change(store, files, name="given", split="all", layer="human") is None
     (folder / "7.png").write_bytes(whole)
-    changed = str(source_changed(store, files, name="given", split="all", layer="human"))
+    changed = str(describe_source_change(store, files, name="given", split="all", layer="human"))
     assert "panoptic_val2017 is not what given/all/human was made from; choose another --name, or delete" in changed
     with pytest.raises(SynthgenError, match="given/all/human/00000-of-00003 was made from other annotation files"):
         ingested(tmp_path / "store", coco_panoptic, files, "human")
     # The boxes do not come from them; nor does it matter when they were unpacked, or what a file manager leaves there.
-    assert source_changed(store, files, name="given", split="all") is None
+    assert describe_source_change(store, files, name="given", split="all") is None
     (folder / "7.png").unlink()
     (folder / ".DS_Store").write_bytes(b"x")
     os.utime(folder / "8.png", (1, 1))
-    assert source_changed(store, files, name="given", split="all", layer="human") is None
+    assert describe_source_change(store, files, name="given", split="all", layer="human") is None
     ingested(tmp_path / "store", coco_panoptic, files, "human")
     (folder / "8.png").write_bytes(whole + b"x")
-    assert source_changed(store, files, name="given", split="all", layer="human") is not None
+    assert describe_source_change(store, files, name="given", split="all", layer="human") is not None
 
 
 # --------------------------------------------------------------------------------------------- as an ingest uses them
 
 
-def ingested(tmp_path: Path, module: Any, files: Files, layer: str) -> list[Sample]:
+def ingested(tmp_path: Path, module: Any, files: DatasetFiles, layer: str) -> list[Sample]:
     store = ShardStore(tmp_path)
     ingest(store, module, files, name="given", split="all", layer=layer)
-    return [sample for shard in store.layer("given", "all", layer) for sample in store.read(shard)]
+    return [sample for shard in store.list_shards("given", "all", layer) for sample in store.read_samples(shard)]
 
 
 def test_phrases_and_masks_arrive_in_shards(tmp_path: Path, shared: Shared) -> None:
@@ -452,9 +457,9 @@ def test_a_file_that_a_layer_does_not_need_may_come_later(tmp_path: Path) -> Non
     genome(root, region_descriptions=regions)
     files = visual_genome.files(root, "train", None)
     store = ShardStore(tmp_path / "store")
-    assert source_changed(store, files, name="given", split="all") is None
+    assert describe_source_change(store, files, name="given", split="all") is None
     assert ingested(tmp_path / "store", visual_genome, files, "annotations") == before
     assert len(ingested(tmp_path / "store", visual_genome, files, "regions")) == 1
     genome(root, objects=[])
-    assert "objects.json" in str(source_changed(store, files, name="given", split="all"))
-    assert source_changed(store, files, name="given", split="all", layer="regions") is None
+    assert "objects.json" in str(describe_source_change(store, files, name="given", split="all"))
+    assert describe_source_change(store, files, name="given", split="all", layer="regions") is None

@@ -12,9 +12,16 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.ingest.validation.diagnosis import CODES, NOTES, Diagnosis, Finding, as_json, as_text
-from synthgen.ingest.validation.validate import examine
-from synthgen.records.sample import FLAGS
+from synthgen.ingest.validation.diagnosis import (
+    FINDING_CODES,
+    INFO_CODES,
+    Finding,
+    ValidationReport,
+    format_validation_report,
+    report_to_dict,
+)
+from synthgen.ingest.validation.validate import validate_dataset
+from synthgen.records.sample import ANNOTATION_FLAGS
 
 Shared = Callable[[str], Path]
 
@@ -52,12 +59,14 @@ def write(root: Path, content: dict[str, Any], *, files: bool = True) -> Path:
     return path
 
 
-def look(root: Path, content: dict[str, Any], check_images: str | int = "none", **more: Any) -> Diagnosis:
+def look(root: Path, content: dict[str, Any], check_images: str | int = "none", **more: Any) -> ValidationReport:
     path = write(root, content, files=check_images != "none")
-    return examine("coco_json", root, annotations=path, images=root / "images", check_images=check_images, **more)
+    return validate_dataset(
+        "coco_json", root, annotations=path, images=root / "images", check_images=check_images, **more
+    )
 
 
-def findings(diagnosis: Diagnosis, split: int = 0) -> dict[str, Finding]:
+def findings(diagnosis: ValidationReport, split: int = 0) -> dict[str, Finding]:
     return {finding.code: finding for finding in diagnosis.splits[split].findings}
 
 
@@ -66,8 +75,8 @@ def test_a_clean_dataset_has_no_findings(tmp_path: Path) -> None:
     assert found.splits[0].findings == ()
     assert (found.splits[0].images, found.splits[0].boxes, found.splits[0].categories) == (12, 48, 2)
     assert (found.splits[0].files_checked, found.splits[0].files_decoded) == (12, 12)
-    assert found.ready
-    assert as_text(found)[-2:] == ["ready", f"next: {found.next}"]
+    assert found.is_ready
+    assert format_validation_report(found)[-2:] == ["ready", f"next: {found.next}"]
     assert found.next.startswith("synthgen masks --dataset coco-json --annotations")
 
 
@@ -126,12 +135,12 @@ def test_each_planted_defect_is_reported_and_nothing_else(tmp_path: Path, name: 
     change(content)
     found = look(tmp_path, content)
     assert {code: finding.count for code, finding in findings(found).items()} == expected
-    assert found.ready, "none of these stops a job"
+    assert found.is_ready, "none of these stops a job"
     for finding in found.splits[0].findings:
         assert finding.examples and 0 < finding.share <= 1
-    text = "\n".join(as_text(found))
+    text = "\n".join(format_validation_report(found))
     assert all(code in text for code in expected)
-    json.dumps(as_json(found), allow_nan=False)
+    json.dumps(report_to_dict(found), allow_nan=False)
 
 
 def test_examples_name_annotation_image_box_and_what_is_wrong(tmp_path: Path) -> None:
@@ -214,7 +223,7 @@ def test_boxes_in_another_format_stop(tmp_path: Path, kind: str, code: str) -> N
         shares = [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]
         annotation["bbox"] = [x, y, x + w, y + h] if kind == "xyxy" else shares
     found = look(tmp_path, content)
-    assert findings(found)[code].stops and not found.ready
+    assert findings(found)[code].stops and not found.is_ready
     assert "not ready" in found.verdict and code in found.verdict
 
 
@@ -250,7 +259,9 @@ def test_each_kind_of_bad_file_is_reported(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
 
     def files(check_images: str | int) -> dict[str, int]:
-        found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "images", check_images=check_images)
+        found = validate_dataset(
+            "coco_json", tmp_path, annotations=path, images=tmp_path / "images", check_images=check_images
+        )
         return {code: finding.count for code, finding in findings(found).items()}
 
     header = {"missing": 2, "unreadable": 1, "wrong_size": 1, "turned": 1, "other_path": 1, "too_many_lost": 1}
@@ -266,11 +277,11 @@ def test_the_frames_of_another_video_are_missing(tmp_path: Path) -> None:
         image["file_name"] = f"video{i // 20}/{i % 20:04d}.png"
     path = write(tmp_path, content)
     right, wrong = (
-        examine("coco_json", tmp_path, annotations=path, images=folder)
+        validate_dataset("coco_json", tmp_path, annotations=path, images=folder)
         for folder in (tmp_path / "images", tmp_path / "images" / "video0")
     )
-    assert right.ready and not right.splits[0].findings
-    assert findings(wrong)["missing"].count == 20 and not wrong.ready
+    assert right.is_ready and not right.splits[0].findings
+    assert findings(wrong)["missing"].count == 20 and not wrong.is_ready
 
 
 def test_a_turned_image_annotated_as_stored_is_not_of_the_wrong_size(tmp_path: Path) -> None:
@@ -279,8 +290,8 @@ def test_a_turned_image_annotated_as_stored_is_not_of_the_wrong_size(tmp_path: P
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.new("RGB", (WIDTH, HEIGHT)).save(_photo(tmp_path, content, 0), exif=exif)
-    found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "images", check_images="all")
-    assert set(findings(found)) == {"turned"} and found.ready
+    found = validate_dataset("coco_json", tmp_path, annotations=path, images=tmp_path / "images", check_images="all")
+    assert set(findings(found)) == {"turned"} and found.is_ready
 
 
 def test_too_many_lost_images_stop_and_name_the_remedy(tmp_path: Path) -> None:
@@ -288,13 +299,13 @@ def test_too_many_lost_images_stop_and_name_the_remedy(tmp_path: Path) -> None:
     write(tmp_path, content)
     (tmp_path / "other").mkdir()
     path = tmp_path / "boxes.json"
-    found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "other")
+    found = validate_dataset("coco_json", tmp_path, annotations=path, images=tmp_path / "other")
     assert findings(found)["missing"].count == 20
-    assert findings(found)["too_many_lost"].stops and not found.ready
+    assert findings(found)["too_many_lost"].stops and not found.is_ready
     assert "--images" in found.verdict and found.next.startswith("synthgen doctor --dataset coco-json")
     assert found.next.endswith("boxes.json --images FOLDER")
     with pytest.raises(SynthgenError, match=r"no folder .*nowhere .*--images"):
-        examine("coco_json", tmp_path, annotations=path, images=tmp_path / "nowhere")
+        validate_dataset("coco_json", tmp_path, annotations=path, images=tmp_path / "nowhere")
 
 
 def test_five_percent_is_counted_in_each_shard_as_a_job_does(tmp_path: Path) -> None:
@@ -303,11 +314,11 @@ def test_five_percent_is_counted_in_each_shard_as_a_job_does(tmp_path: Path) -> 
     path = write(tmp_path, content)
     for i in [*range(60), *range(100, 2500, 200)]:
         _photo(tmp_path, content, i).unlink()
-    found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "images")
+    found = validate_dataset("coco_json", tmp_path, annotations=path, images=tmp_path / "images")
     assert findings(found)["missing"].count == 72
     assert (findings(found)["too_many_lost"].count, findings(found)["too_many_lost"].of) == (2, 63)
     assert [e.what for e in findings(found)["too_many_lost"].examples] == ["40 of 40 lost", "20 of 40 lost"]
-    assert not found.ready
+    assert not found.is_ready
 
 
 def test_images_without_a_name_do_not_dilute_the_lost_ones(tmp_path: Path) -> None:
@@ -315,7 +326,7 @@ def test_images_without_a_name_do_not_dilute_the_lost_ones(tmp_path: Path) -> No
     for image in content["images"][2:]:
         image["file_name"] = ""
     path = write(tmp_path, content, files=False)
-    found = examine("coco_json", tmp_path, annotations=path, images=tmp_path / "images")
+    found = validate_dataset("coco_json", tmp_path, annotations=path, images=tmp_path / "images")
     assert [e.what for e in findings(found)["too_many_lost"].examples] == ["2 of 2 lost"]
 
 
@@ -325,7 +336,9 @@ def test_five_percent_is_not_more_than_five_percent(tmp_path: Path) -> None:
 
     def ready(check_images: str | int) -> bool:
         images = tmp_path / "images"
-        return examine("coco_json", tmp_path, annotations=path, images=images, check_images=check_images).ready
+        return validate_dataset(
+            "coco_json", tmp_path, annotations=path, images=images, check_images=check_images
+        ).is_ready
 
     _photo(tmp_path, content, 0).unlink()
     assert ready("header")
@@ -376,27 +389,27 @@ def test_drift_between_splits_as_in_objects365(tmp_path: Path) -> None:
     root = objects365(
         tmp_path, _categories("Person", "Sneakers", "Chair", "Hat"), _categories("Person", "Chair", "Sneakers", "Owl")
     )
-    found = examine("objects365", root, check_images="none")
+    found = validate_dataset("objects365", root, check_images="none")
     assert [split.split for split in found.splits] == ["train", "val"]
     train, val = findings(found, 0), findings(found, 1)
     assert {code: f.count for code, f in train.items()} == {"not_in_split": 1}
     assert {code: f.count for code, f in val.items()} == {"id_renamed": 3, "not_in_split": 1, "other_order": 2}
     assert [e.what for e in val["id_renamed"].examples][:1] == ["id 2, which is 'Sneakers' in train"]
     assert val["not_in_split"].examples[0].what == "named in train, not in val"
-    assert found.ready, "names are stored, so drift is to be known, not to be mended"
+    assert found.is_ready, "names are stored, so drift is to be known, not to be mended"
 
 
 def test_a_list_in_another_order_alone_is_drift_of_order_alone(tmp_path: Path) -> None:
     names = _categories("Person", "Sneakers", "Chair")
-    found = examine("objects365", objects365(tmp_path, names, names[::-1]), check_images="none")
+    found = validate_dataset("objects365", objects365(tmp_path, names, names[::-1]), check_images="none")
     assert not findings(found, 0) and set(findings(found, 1)) == {"other_order"}
 
 
 def test_equal_splits_have_no_drift(tmp_path: Path) -> None:
     names = _categories("Person", "Sneakers", "Chair")
-    found = examine("objects365", objects365(tmp_path, names, names), check_images="all")
+    found = validate_dataset("objects365", objects365(tmp_path, names, names), check_images="all")
     assert [split.findings for split in found.splits] == [(), ()]
-    assert examine("objects365", tmp_path, ["val"], check_images="none").splits[0].split == "val"
+    assert validate_dataset("objects365", tmp_path, ["val"], check_images="none").splits[0].split == "val"
 
 
 # -------------------------------------------------------------------------------------------------- hostile input
@@ -406,7 +419,7 @@ def test_names_cannot_move_the_terminals_cursor(tmp_path: Path) -> None:
     content = clean()
     content["images"][0]["file_name"] = "a\x1b[2J\r\nready.png"
     content["annotations"][0]["bbox"] = [60, 0, 10, 10]
-    text = as_text(look(tmp_path, content))
+    text = format_validation_report(look(tmp_path, content))
     assert all(line.isprintable() for line in text)
     assert any("\\x1b[2J" in line for line in text)
 
@@ -432,9 +445,9 @@ def test_a_file_that_is_no_dataset_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
     path.write_text("[1, 2")
     with pytest.raises(SynthgenError, match=r"boxes.json"):
-        examine("coco_json", tmp_path, annotations=path, check_images="none")
+        validate_dataset("coco_json", tmp_path, annotations=path, check_images="none")
     with pytest.raises(SynthgenError, match=r"zhiyuan_objv2_train\.json"):
-        examine("objects365", tmp_path)
+        validate_dataset("objects365", tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------------ real data
@@ -442,18 +455,18 @@ def test_a_file_that_is_no_dataset_is_a_sentence(tmp_path: Path) -> None:
 
 def test_the_real_excerpts(shared: Shared) -> None:
     folder = shared("data/coco_tiny")
-    coco = examine("coco", folder, check_images="all")
-    assert coco.ready and sum(split.images for split in coco.splits) > 0
-    genome = examine("visual_genome", shared("data/visual_genome_excerpt"), check_images="none")
+    coco = validate_dataset("coco", folder, check_images="all")
+    assert coco.is_ready and sum(split.images for split in coco.splits) > 0
+    genome = validate_dataset("visual_genome", shared("data/visual_genome_excerpt"), check_images="none")
     assert (genome.splits[0].images, genome.splits[0].boxes) == (15, 460)
     sample = shared("data/coco_panoptic_sample")
-    panoptic = examine(
+    panoptic = validate_dataset(
         "coco_panoptic", sample, annotations=sample / "panoptic_examples.json", images=sample / "input_images",
         check_images="all",
     )  # fmt: skip
-    assert panoptic.ready
+    assert panoptic.is_ready
     assert (panoptic.splits[0].images, panoptic.splits[0].boxes, panoptic.splits[0].categories) == (2, 50, 133)
 
 
 def test_every_code_has_its_words() -> None:
-    assert set(FLAGS) <= set(CODES) and set(CODES) >= NOTES
+    assert set(ANNOTATION_FLAGS) <= set(FINDING_CODES) and set(FINDING_CODES) >= INFO_CODES

@@ -11,9 +11,9 @@ from toys import world
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate.engine import in_process, pending
+from synthgen.generate.engine import pending_shards, run_in_process
 from synthgen.generate.job import Job
-from synthgen.generate.run import run, shards_to_do
+from synthgen.generate.run import run_job, select_shards
 from synthgen.generate.worker import Worker
 from synthgen.records.recipe import fingerprint
 from synthgen.records.sample import Annotation, Sample
@@ -25,24 +25,24 @@ SIZE = (72, 96)
 def make_job(folder: Path, *, images: int = 12, shards: int = 3, plugin: str = "box_fill", **given: object) -> Job:
     """An ingested world of `images` images in `shards` shards, and the job that fills its masks."""
     if not (folder / "boxes.json").exists():
-        world.draw(folder, images=images)
+        world.write_coco_dataset(folder, images=images)
         store = ShardStore(folder / "store")
         each = images // shards
         for index in range(shards):
             samples = [sample(number) for number in range(index * each + 1, (index + 1) * each + 1)]
             footer = {"fingerprint": "parent", "categories": ["ball"], "counts": {"images": each}, "recipe": {}}
             store.commit(Shard("world", "train", "annotations", index, shards), samples, footer)
-    options = plugins.checked("generate.segmenters", plugin, given)
+    options = plugins.complete_options("generate.segmenters", plugin, given)
     return Job(
         stage="masks",
         dataset="world",
         split="train",
-        reads="annotations",
+        input_layer="annotations",
         layer="masks",
         plugin=plugin,
         options=options,
         store=folder / "store",
-        images=folder / "photos",
+        image_folder=folder / "photos",
     )
 
 
@@ -58,17 +58,17 @@ def sample(number: int) -> Sample:
 
 
 def do(job: Job, **more: object) -> object:
-    return run(job, shards_to_do(job), in_process, **more)  # type: ignore[arg-type]
+    return run_job(job, select_shards(job), run_in_process, **more)  # type: ignore[arg-type]
 
 
 def layer_bytes(job: Job) -> dict[str, bytes]:
-    folder = ShardStore(job.store).folder(job.dataset, job.split, job.layer)
+    folder = ShardStore(job.store).layer_folder(job.dataset, job.split, job.layer)
     return {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
 
 
 def rows(job: Job) -> list[Sample]:
     store = ShardStore(job.store)
-    return [s for shard in store.layer(job.dataset, job.split, job.layer) for s in store.read(shard)]
+    return [s for shard in store.list_shards(job.dataset, job.split, job.layer) for s in store.read_samples(shard)]
 
 
 def redden(folder: Path, number: int) -> None:
@@ -96,7 +96,7 @@ def test_same_job_same_bytes_and_a_rerun_does_nothing(tmp_path: Path) -> None:
     do(two)
     assert layer_bytes(one) == layer_bytes(two)
     assert len(layer_bytes(one)) == 3
-    assert shards_to_do(one) == []
+    assert select_shards(one) == []
 
 
 def test_batch_size_and_threads_change_no_byte(tmp_path: Path) -> None:
@@ -109,12 +109,12 @@ def test_batch_size_and_threads_change_no_byte(tmp_path: Path) -> None:
 
 def test_parts_are_disjoint_and_together_whole(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    first, second = pending(job, part=(0, 2)), pending(job, part=(1, 2))
+    first, second = pending_shards(job, part=(0, 2)), pending_shards(job, part=(1, 2))
     assert not set(first) & set(second)
-    assert sorted(first + second) == pending(job)
-    run(job, first, in_process, part=(0, 2))
-    assert pending(job, part=(0, 2)) == []
-    assert pending(job, part=(1, 2)) == second  # parts do not shift as shards are committed
+    assert sorted(first + second) == pending_shards(job)
+    run_job(job, first, run_in_process, part=(0, 2))
+    assert pending_shards(job, part=(0, 2)) == []
+    assert pending_shards(job, part=(1, 2)) == second  # parts do not shift as shards are committed
 
 
 def test_a_missing_image_is_a_row_with_its_reason(tmp_path: Path) -> None:
@@ -125,14 +125,14 @@ def test_a_missing_image_is_a_row_with_its_reason(tmp_path: Path) -> None:
     assert row.error == "no file 0003.png below the image folder"
     assert len(row.annotations) == 4
     assert tally.failed_images == 1
-    footer = ShardStore(job.store).footer(Shard("world", "train", "masks", 0, 3))
+    footer = ShardStore(job.store).read_footer(Shard("world", "train", "masks", 0, 3))
     assert footer is not None
     assert footer["counts"]["errors"] == 1
     assert footer["failed"] == [{"row": 2, "image_id": 3, "file_name": "0003.png", "error": row.error}]
 
 
 def test_a_wrong_image_folder_commits_nothing(tmp_path: Path) -> None:
-    job = replace(make_job(tmp_path), images=tmp_path / "elsewhere")
+    job = replace(make_job(tmp_path), image_folder=tmp_path / "elsewhere")
     with pytest.raises(SynthgenError, match=r"4 of 4 images failed.*--images"):
         do(job)
     assert layer_bytes(job) == {}
@@ -142,11 +142,11 @@ def test_the_frames_of_another_video_are_not_masked_as_these(tmp_path: Path) -> 
     """Same names and same sizes: only the folder tells that they are other images."""
     job = make_job(tmp_path)
     store = ShardStore(job.store)
-    for shard in store.layer("world", "train", "annotations"):
-        moved = [replace(s, file_name=f"video{s.image_id % 2}/{s.file_name}") for s in store.read(shard)]
-        store.commit(shard, moved, store.footer(shard) or {})
+    for shard in store.list_shards("world", "train", "annotations"):
+        moved = [replace(s, file_name=f"video{s.image_id % 2}/{s.file_name}") for s in store.read_samples(shard)]
+        store.commit(shard, moved, store.read_footer(shard) or {})
     (tmp_path / "photos").rename(tmp_path / "video0")
-    wrong = replace(job, images=tmp_path / "video0")
+    wrong = replace(job, image_folder=tmp_path / "video0")
     with pytest.raises(SynthgenError, match=r"no file video1/0001.png .*--images"):
         do(wrong)
     assert layer_bytes(job) == {}
@@ -180,16 +180,16 @@ def test_the_share_of_failed_images_is_exact(
 
 def test_errors_of_the_source_do_not_dilute_those_of_the_images(tmp_path: Path) -> None:
     """A wrong folder loses the two images that the source did give: all of them, not 2 of 40."""
-    job = replace(make_job(tmp_path, images=40, shards=1), images=tmp_path)
+    job = replace(make_job(tmp_path, images=40, shards=1), image_folder=tmp_path)
     store = ShardStore(job.store)
     shard = Shard("world", "train", "annotations", 0, 1)
-    samples = [s if s.image_id % 20 == 0 else replace(s, error="no name") for s in store.read(shard)]
-    store.commit(shard, samples, store.footer(shard) or {})
+    samples = [s if s.image_id % 20 == 0 else replace(s, error="no name") for s in store.read_samples(shard)]
+    store.commit(shard, samples, store.read_footer(shard) or {})
     with pytest.raises(SynthgenError, match="2 of 2 images failed"):
         do(job)
     assert layer_bytes(job) == {}
     # A retry counts against all that the stage had, not against the few that it tries again.
-    right = replace(job, images=tmp_path / "photos", max_error_share=0.5)
+    right = replace(job, image_folder=tmp_path / "photos", max_error_share=0.5)
     (tmp_path / "photos" / "0020.png").unlink()
     assert do(right).failed_images == 1
     again = replace(right, retry_failed=True)
@@ -222,13 +222,13 @@ def test_a_poisoned_image_fails_alone_and_is_cured_by_a_retry(tmp_path: Path) ->
         ("crowd",),
         ("degenerate",),
     ]
-    assert shards_to_do(job) == []
+    assert select_shards(job) == []
     again = replace(job, retry_failed=True)
-    assert [shard.index for shard in shards_to_do(again)] == [1]
+    assert [shard.index for shard in select_shards(again)] == [1]
 
     cure.touch()
     assert do(again).failed_images == 0
-    assert shards_to_do(again) == []
+    assert select_shards(again) == []
     # The retried layer is, byte for byte, that of a run in which nothing failed.
     healthy = make_job(tmp_path / "healthy", plugin="toys.poison", cure=str(cure))
     redden(tmp_path / "healthy", 6)
@@ -253,7 +253,7 @@ def test_a_foreign_recipe_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         SynthgenError, match=r"masks/00000-of-00003 was made with box_fill; this job says toys.slow.*--layer"
     ):
-        shards_to_do(other)
+        select_shards(other)
     assert layer_bytes(job) == before
 
 
@@ -262,32 +262,32 @@ def test_a_changed_input_layer_is_refused(tmp_path: Path) -> None:
     do(job)
     store = ShardStore(job.store)
     shard = Shard("world", "train", "annotations", 0, 3)
-    footer = dict(store.footer(shard) or {})
-    store.commit(shard, list(store.read(shard)), {**footer, "fingerprint": "another"})
+    footer = dict(store.read_footer(shard) or {})
+    store.commit(shard, list(store.read_samples(shard)), {**footer, "fingerprint": "another"})
     with pytest.raises(SynthgenError, match="another version of the layer 'annotations'"):
-        shards_to_do(job)
+        select_shards(job)
 
 
 def test_an_incomplete_input_layer_is_refused(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     (tmp_path / "store/world/train/annotations/00001-of-00003.parquet").unlink()
     with pytest.raises(SynthgenError, match="2 of 3 shards"):
-        pending(job)
+        pending_shards(job)
 
 
 def test_an_output_cut_by_another_plan_is_refused(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     ShardStore(job.store).commit(Shard("world", "train", "masks", 0, 7), [sample(1)], {"fingerprint": "x"})
     with pytest.raises(SynthgenError, match="another plan"):
-        pending(job)
+        pending_shards(job)
 
 
 def test_errors_that_came_in_are_carried_through(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     store = ShardStore(job.store)
     shard = Shard("world", "train", "annotations", 2, 3)
-    samples = [replace(s, error="the file lists it twice") if s.image_id == 9 else s for s in store.read(shard)]
-    store.commit(shard, samples, store.footer(shard) or {})
+    samples = [replace(s, error="the file lists it twice") if s.image_id == 9 else s for s in store.read_samples(shard)]
+    store.commit(shard, samples, store.read_footer(shard) or {})
     assert do(job).failed_images == 0
     row = next(s for s in rows(job) if s.image_id == 9)
     assert row.error == "the file lists it twice"
@@ -301,9 +301,9 @@ def test_unknown_sizes_are_filled_in_and_audited(tmp_path: Path) -> None:
     far = Annotation(99, (200.0, 0.0, 10.0, 10.0), "ball")
     samples = [
         replace(s, height=0, width=0, annotations=(*(replace(a, flags=()) for a in s.annotations[:2]), far))
-        for s in store.read(shard)
+        for s in store.read_samples(shard)
     ]
-    store.commit(shard, samples, store.footer(shard) or {})
+    store.commit(shard, samples, store.read_footer(shard) or {})
     do(job)
     for row in rows(job)[:4]:
         assert (row.height, row.width) == SIZE
@@ -329,14 +329,14 @@ def test_the_diary_counts_what_happened(tmp_path: Path) -> None:
 
 def test_more_workers_than_one_point_to_ray(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError, match="needs Ray"):
-        list(in_process(make_job(tmp_path), [], workers=2))
+        list(run_in_process(make_job(tmp_path), [], workers=2))
 
 
 def test_a_damaged_input_shard_fails_alone(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    todo = pending(job)
+    todo = pending_shards(job)
     (tmp_path / "store/world/train/annotations/00001-of-00003.parquet").write_bytes(b"PAR1 rubbish PAR1")
-    reports = list(in_process(job, todo))
+    reports = list(run_in_process(job, todo))
     assert [report.error is None for report in reports] == [True, False, True]
     assert "annotations/00001-of-00003.parquet" in str(reports[1].error)
     assert not reports[1].fatal

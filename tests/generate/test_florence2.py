@@ -26,7 +26,7 @@ from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import florence2
 from synthgen.generate.stages import captions as stage
 from synthgen.records.sample import Annotation, Sample
-from synthgen.text.phrases import clean, gist
+from synthgen.text.phrases import clean_text, comparison_key
 
 SHELF = "generate.captioners"
 
@@ -59,7 +59,9 @@ def own(folder, tmp_path) -> Path:
 
 
 def make(folder, **options):
-    return plugins.build(SHELF, "florence2", {"checkpoint": str(folder), "device": "cpu", "max_length": 12, **options})
+    return plugins.build_plugin(
+        SHELF, "florence2", {"checkpoint": str(folder), "device": "cpu", "max_length": 12, **options}
+    )
 
 
 def noise(height, width, seed=0):
@@ -91,7 +93,7 @@ def alike(some, others) -> bool:
 
 
 def views(captioner, images=IMAGES, boxes=BOXES):
-    return [captioner._view(image, own) for image, own in zip(images, boxes, strict=True) if len(own)]
+    return [captioner._prepare_input(image, own) for image, own in zip(images, boxes, strict=True) if len(own)]
 
 
 # --- what it says ----------------------------------------------------------------------------------------------------
@@ -105,9 +107,9 @@ def test_captions_for_each_box_in_order_best_first_none_twice(folder):
     assert len({captions[0].text for own in found for captions in own}) > 5  # boxes are not all alike to it
     for captions in (captions for own in found for captions in own):
         assert 1 <= len(captions) <= 5
-        assert len({gist(c.text) for c in captions}) == len(captions)
+        assert len({comparison_key(c.text) for c in captions}) == len(captions)
         assert [c.score for c in captions] == sorted((c.score for c in captions), reverse=True)
-        assert all(c.text and c.text == clean(c.text).lower() and c.source == captioner.source for c in captions)
+        assert all(c.text and c.text == clean_text(c.text).lower() and c.source == captioner.source for c in captions)
         assert not any("<" in c.text for c in captions)
 
 
@@ -116,7 +118,7 @@ def test_one_look_at_an_image_gives_what_a_look_for_each_region_gives(folder):
     captioner = make(folder)
     looks = []
     captioner.network.model.vision_tower.register_forward_pre_hook(lambda _, given: looks.append(len(given[0])))
-    found = captioner._run(views(captioner), beams=10)
+    found = captioner._forward(views(captioner), beams=10)
     assert looks == [2]
     network = Florence2ForConditionalGeneration.from_pretrained(folder, local_files_only=True)
     processor = Florence2Processor.from_pretrained(folder, local_files_only=True)
@@ -144,11 +146,11 @@ def test_scores_are_mean_log_probabilities_of_what_was_chosen(folder):
     captioner = make(folder, max_length=9)
     network = toy.network()
     (view,) = views(captioner, IMAGES[:1], BOXES[:1])
-    ((*boxes,),) = captioner._run([view], beams=10)
+    ((*boxes,),) = captioner._forward([view], beams=10)
     ends = []
-    for words, hypotheses in zip(view.words, boxes, strict=True):
-        prompt = captioner._prompt()
-        prompt[captioner.of_box] = words
+    for words, hypotheses in zip(view.box_tokens, boxes, strict=True):
+        prompt = captioner._build_prompt()
+        prompt[captioner.is_box_token] = words
         for tokens, score in hypotheses:
             length = tokens.index(2) + 1 if 2 in tokens else len(tokens)
             ends.append(2 in tokens)
@@ -168,8 +170,8 @@ def test_scores_are_mean_log_probabilities_of_what_was_chosen(folder):
 def test_the_words_of_a_box_are_its_thousandths(captioner_of_words, width, height, data):
     x0, x1 = sorted(data.draw(st.tuples(st.integers(0, width), st.integers(0, width))))
     y0, y1 = sorted(data.draw(st.tuples(st.integers(0, height), st.integers(0, height))))
-    own = captioner_of_words.words_of(np.array([[x0, y0, x1, y1]], np.float32), height, width)
-    first = captioner_of_words.places[0]
+    own = captioner_of_words.encode_boxes(np.array([[x0, y0, x1, y1]], np.float32), height, width)
+    first = captioner_of_words.location_token_ids[0]
     for number, x, size in zip((own - first)[0].tolist(), (x0, y0, x1, y1), (width, height) * 2, strict=True):
         exact = Fraction(1000 * x, size)
         assert number == min(999, int(exact)) or (exact.denominator == 1 and number == exact - 1)  # float32's edge
@@ -184,20 +186,20 @@ def test_the_words_of_a_box_are_cut_off_not_rounded(captioner_of_words):
     boxes = np.array(
         [[0, 0, 640, 480], [0.63, 0.47, 0.65, 0.49], [320, 240, 639.9, 479.9], [100.5, 50, 200, 1e6]], np.float32
     )
-    numbers = captioner_of_words.words_of(boxes, 480, 640) - captioner_of_words.places[0]
+    numbers = captioner_of_words.encode_boxes(boxes, 480, 640) - captioner_of_words.location_token_ids[0]
     assert numbers.tolist() == [[0, 0, 999, 999], [0, 0, 1, 1], [500, 500, 999, 999], [157, 104, 312, 999]]
 
 
 def test_what_stands_in_the_prompt(captioner_of_words):
     tokenizer = captioner_of_words.processor.tokenizer
-    text = tokenizer.decode(captioner_of_words._prompt())
+    text = tokenizer.decode(captioner_of_words._build_prompt())
     asked = f"What does the region {'<loc_0>' * 4} describe?"
     assert text == f"{'<image>' * toy.TOKENS}<s>{asked}</s>"
-    assert captioner_of_words.of_image.sum() == toy.TOKENS
-    assert captioner_of_words.of_box.sum() == 4
+    assert captioner_of_words.is_image_token.sum() == toy.TOKENS
+    assert captioner_of_words.is_box_token.sum() == 4
 
 
-@pytest.mark.skipif(toy.tiny_ofa.ABSENT is not None, reason=str(toy.tiny_ofa.ABSENT))
+@pytest.mark.skipif(toy.tiny_ofa.SKIP_REASON is not None, reason=str(toy.tiny_ofa.SKIP_REASON))
 def test_the_prompt_in_barts_own_vocabulary(tmp_path):
     """The numbers that published tokenizers give; from vocab.json and merges.txt, which folders may have instead."""
     folder = toy.write(tmp_path / "large", vocab_size=50_265 + len(toy.ADDED))
@@ -209,8 +211,8 @@ def test_the_prompt_in_barts_own_vocabulary(tmp_path):
     change(folder / "tokenizer_config.json", added_tokens_decoder=added)
     captioner = make(folder)
     asked = [2264, 473, 5, 976, 1437, *[50_269] * 4, 6190, 116]
-    assert captioner._prompt().tolist() == [51_289] * toy.TOKENS + [0, *asked, 2]
-    assert captioner.places[[0, -1]].tolist() == [50_269, 51_268]
+    assert captioner._build_prompt().tolist() == [51_289] * toy.TOKENS + [0, *asked, 2]
+    assert captioner.location_token_ids[[0, -1]].tolist() == [50_269, 51_268]
 
 
 # --- whatever the batch ----------------------------------------------------------------------------------------------
@@ -266,10 +268,10 @@ def test_many_boxes_on_one_image_go_in_chunks(folder):
 
 def test_a_chunk_is_reckoned_from_what_a_box_takes(folder):
     captioner = make(folder)
-    assert captioner.portions.boxes == 256  # tiny: as many as there may be
+    assert captioner.oom_batcher.max_boxes == 256  # tiny: as many as there may be
     network = captioner.network
-    base = florence2.box_bytes(network, 577, 10, 32)
-    assert florence2.box_bytes(network, 577, 20, 32) == 2 * base
+    base = florence2.estimate_box_bytes(network, 577, 10, 32)
+    assert florence2.estimate_box_bytes(network, 577, 20, 32) == 2 * base
     assert 10 * 4 * (2 * 2 * 577 * 64) < base < 10 * 4 * (2 * 577 * 64 * 4 + 60 * 1291)
 
 
@@ -292,7 +294,7 @@ def test_images_and_boxes_of_any_size(folder, shape):
     image = np.zeros((*shape, 3), np.uint8)
     image[..., 0] = 200
     assert all(told(make(folder, max_length=4), [image], [boxes])[0])
-    red = make(folder)._view(image, boxes).pixels
+    red = make(folder)._prepare_input(image, boxes).pixels
     assert red.shape == (3, toy.SIDE, toy.SIDE)
     assert (red[0] > 0).all()  # channels are channels, even where an image has 3 rows
     assert (red[1:] < 0).all()
@@ -319,7 +321,7 @@ def test_less_memory_than_hoped_for(folder, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         assert alike(told(captioner), expected)
     assert captioner.batch_size == 1
-    assert captioner.portions.boxes == 2
+    assert captioner.oom_batcher.max_boxes == 2
     assert "going on with 2 boxes at once" in caplog.text
 
 
@@ -341,7 +343,7 @@ def test_beams_that_read_the_same_are_one_caption(folder):
     def said(*tokens, score=-1.0):
         return [*(ids(token) for token in tokens), 2, 1], score
 
-    found = captioner._captions(
+    found = captioner._decode_captions(
         [
             said("A", "Ġcat", "Ġ", "Ġ", score=-0.5),
             said("a", "Ġcat", score=-0.6),
@@ -371,7 +373,9 @@ def test_through_the_stage(folder):
 
 
 def settle(folder, **options):
-    return florence2.settle(**plugins.checked(SHELF, "florence2", {"checkpoint": str(folder), **options}))
+    return florence2.resolve_options(
+        **plugins.complete_options(SHELF, "florence2", {"checkpoint": str(folder), **options})
+    )
 
 
 def test_settle_names_the_weights_and_not_their_place(folder, own):
@@ -683,5 +687,5 @@ def test_nothing_that_comes_with_it_is_executed(own, tmp_path):
 def test_options_that_cannot_be(folder, options, sentence):
     given = {"checkpoint": str(folder), "device": "cpu", **options}
     with pytest.raises(SynthgenError) as why:
-        florence2.settle(**plugins.checked(SHELF, "florence2", given))
+        florence2.resolve_options(**plugins.complete_options(SHELF, "florence2", given))
     assert sentence in str(why.value)

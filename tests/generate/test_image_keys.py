@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from synthgen.formats.readers import (
-    Files,
-    Images,
+    DatasetFiles,
+    ImageBatch,
     coco,
     coco_json,
     coco_panoptic,
@@ -21,21 +21,21 @@ from synthgen.formats.readers import (
     refcocog,
     visual_genome,
 )
-from synthgen.formats.readers._coco_images import key_by_name
+from synthgen.formats.readers._coco_images import coco_key_from_name
 
 Shared = Callable[[str], Path]
 
 
-def keys(module: Any, files: Files) -> dict[int, str]:
+def keys(module: Any, files: DatasetFiles) -> dict[int, str]:
     """image_key by image id, for every layer the same."""
-    found = [dict(_keys(module, files.of(layer), layer)) for layer in module.LAYERS]
+    found = [dict(_keys(module, files.for_layer(layer), layer)) for layer in module.LAYERS]
     assert all(one == found[0] for one in found)
     return found[0]
 
 
-def _keys(module: Any, files: Files, layer: str) -> Iterator[tuple[int, str]]:
+def _keys(module: Any, files: DatasetFiles, layer: str) -> Iterator[tuple[int, str]]:
     for batch in module.read(files, layer):
-        if isinstance(batch, Images):
+        if isinstance(batch, ImageBatch):
             yield from zip(batch.image_id.tolist(), batch.image_key, strict=True)
 
 
@@ -44,7 +44,7 @@ def test_coco_and_lvis_share_the_photographs_that_they_share(shared: Shared) -> 
     theirs = coco.files(shared("data/coco_tiny"), "val2017", None)
     given = shared("data/lvis_excerpt/lvis_val_100.json")
     ours = lvis.files(shared("data/coco_tiny"), "val", given)
-    files = {f"val2017/{path.name}" for path in theirs.images.iterdir()}
+    files = {f"val2017/{path.name}" for path in theirs.image_folder.iterdir()}
     same = {image["id"] for image in json.loads(given.read_text())["images"] if image["coco_url"][-24:] in files}
     assert {int(url) for url in ("223747", "346638", "359937")} == same
     assert set(keys(coco, theirs).values()) & set(keys(lvis, ours).values()) == {f"coco/{i:012d}" for i in same}
@@ -81,8 +81,8 @@ def test_all_of_refcoco_has_cocos_keys(tmp_path: Path, shared: Shared, module: A
     """Also as any COCO-style file: by its URL, whatever is called a dataset there."""
     files = module.files(tmp_path, "train", shared("data/refcoco_excerpt") / refs)
     assert keys(module, files) == {460986: "coco/000000460986"}
-    assert keys(coco_json, Files({"instances": files.sources["instances"]}, tmp_path)) == keys(module, files)
-    assert keys(coco, Files({"instances": files.sources["instances"]}, tmp_path)) == keys(module, files)
+    assert keys(coco_json, DatasetFiles({"instances": files.sources["instances"]}, tmp_path)) == keys(module, files)
+    assert keys(coco, DatasetFiles({"instances": files.sources["instances"]}, tmp_path)) == keys(module, files)
 
 
 def test_cocos_splits_of_two_years_are_seen_to_be_the_same_photographs(tmp_path: Path, shared: Shared) -> None:
@@ -108,4 +108,4 @@ def test_cocos_splits_of_two_years_are_seen_to_be_the_same_photographs(tmp_path:
     ],
 )
 def test_a_file_in_cocos_format_may_be_of_other_photographs(file_name, key):
-    assert key_by_name(391895, file_name) == key
+    assert coco_key_from_name(391895, file_name) == key

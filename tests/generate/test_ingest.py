@@ -23,16 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images, coco_json
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, coco_json
 from synthgen.ingest import external_sort, image_table, ingest
-from synthgen.ingest.sharding import cut
+from synthgen.ingest.sharding import split_into_shards
 from synthgen.records.recipe import fingerprint
 from synthgen.storage.shard_store import Shard, ShardStore
 
 ROOT = Path(__file__).parents[2]
 
 
-def write(path: Path, *, images: int = 200, boxes: int = 3000, order: str = "iac", seed: int = 0) -> Files:
+def write(path: Path, *, images: int = 200, boxes: int = 3000, order: str = "iac", seed: int = 0) -> DatasetFiles:
     """A COCO-style file with its members in some order, annotations shuffled."""
     rng = random.Random(seed)
     parts = {
@@ -54,39 +54,39 @@ def write(path: Path, *, images: int = 200, boxes: int = 3000, order: str = "iac
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(parts[key] for key in order)))
-    return Files({"instances": path}, path.parent)
+    return DatasetFiles({"instances": path}, path.parent)
 
 
-def run(store: Path, files: Files, layer: str = "annotations", **options: Any) -> ingest.IngestReport:
+def run(store: Path, files: DatasetFiles, layer: str = "annotations", **options: Any) -> ingest.IngestReport:
     return ingest.ingest(ShardStore(store), coco_json, files, name="d", split="train", layer=layer, **options)
 
 
 def contents(store: Path, layer: str = "annotations") -> dict[str, bytes]:
     """Every file of a layer but its diary."""
-    folder = ShardStore(store).folder("d", "train", layer)
+    folder = ShardStore(store).layer_folder("d", "train", layer)
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "_log"}
 
 
 def samples(store: Path, layer: str = "annotations") -> list[Any]:
     found = ShardStore(store)
-    return [sample for shard in found.layer("d", "train", layer) for sample in found.read(shard)]
+    return [sample for shard in found.list_shards("d", "train", layer) for sample in found.read_samples(shard)]
 
 
 # --- laws of sorting and cutting
 
 
 @st.composite
-def datasets(draw: st.DrawFn) -> list[Images | Annotations | Categories]:
+def datasets(draw: st.DrawFn) -> list[ImageBatch | AnnotationBatch | Categories]:
     """Batches in any order: image ids that repeat, annotations of images that are not listed, payloads or none."""
     extremes = st.sampled_from([-(2**63), 2**63 - 1, -1, 0])
     identity = st.one_of(st.integers(0, 30), extremes)
     with_payloads, looked_over = draw(st.booleans()), draw(st.booleans())
-    batches: list[Images | Annotations | Categories] = [Categories({1: "one"}), Categories({2: "two"})]
+    batches: list[ImageBatch | AnnotationBatch | Categories] = [Categories({1: "one"}), Categories({2: "two"})]
     for ids in draw(st.lists(st.lists(identity, max_size=12), max_size=3)):
         names = [f"{i}.jpg" for i in ids]
         size = np.full(len(ids), 50, np.int32)
         lists = [draw(st.lists(st.integers(1, 3), max_size=3)) for _ in ids] if looked_over else None
-        batches.append(Images(np.array(ids, np.int64), names, [""] * len(ids), size, size, None, lists, lists))
+        batches.append(ImageBatch(np.array(ids, np.int64), names, [""] * len(ids), size, size, None, lists, lists))
     for rows in draw(st.lists(st.lists(st.tuples(identity, identity, st.integers(1, 3)), max_size=25), max_size=4)):
         count = len(rows)
         table = np.array(rows, np.int64).reshape(-1, 3)
@@ -94,7 +94,7 @@ def datasets(draw: st.DrawFn) -> list[Images | Annotations | Categories]:
         bbox = np.arange(4.0 * count).reshape(-1, 4)
         odd = np.arange(count) % 2 == 1
         batches.append(
-            Annotations(table[:, 0], table[:, 1], bbox, table[:, 2], odd, {"fake": ~odd, "no_box": odd}, payloads)
+            AnnotationBatch(table[:, 0], table[:, 1], bbox, table[:, 2], odd, {"fake": ~odd, "no_box": odd}, payloads)
         )
     return draw(st.permutations(batches))
 
@@ -108,10 +108,10 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
     owned: dict[int, list[tuple[int, int, list[float], int, bool, bytes | None]]] = {}
     place = 0
     for batch in batches:
-        if isinstance(batch, Images):
+        if isinstance(batch, ImageBatch):
             images += [(i, len(images) + k) for k, i in enumerate(batch.image_id.tolist())]
             lacking += batch.neg_categories or []
-        elif isinstance(batch, Annotations):
+        elif isinstance(batch, AnnotationBatch):
             for k, owner in enumerate(batch.image_id.tolist()):
                 payload = batch.payload[k] if batch.payload is not None else None
                 row = (int(batch.id[k]), place, batch.bbox[k].tolist(), int(batch.category[k]), bool(batch.iscrowd[k]))
@@ -120,18 +120,18 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
     listed = {i for i, _ in images}
     images += [(i, len(images) + k) for k, i in enumerate(sorted(set(owned) - listed))]
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(external_sort, "BOUND", bound)
-        patch.setattr(external_sort, "_BLOCK", 7)
-        patch.setattr(external_sort, "_MOST", 5)
-        patch.setattr(image_table, "_LARGEST_TABLE", bound)
+        patch.setattr(external_sort, "MAX_RUN_BYTES", bound)
+        patch.setattr(external_sort, "_BLOCK_RECORDS", 7)
+        patch.setattr(external_sort, "_MAX_RANGES", 5)
+        patch.setattr(image_table, "_MAX_BITMAP_SIZE", bound)
         if not images:
             with pytest.raises(SynthgenError, match="list no images"):
-                next(cut(batches, "d", Path(scratch), expect=expect, shard_size=shard_size))
+                next(split_into_shards(batches, "d", Path(scratch), expected_bytes=expect, shard_size=shard_size))
             return
-        cuts = list(cut(batches, "d", Path(scratch), expect=expect, shard_size=shard_size))
+        cuts = list(split_into_shards(batches, "d", Path(scratch), expected_bytes=expect, shard_size=shard_size))
         assert list(Path(scratch).iterdir()) == []  # what is read back is deleted
     size = shard_size or 16
-    assert [(c.index, c.count, c.total) for c in cuts] == [
+    assert [(c.index, c.num_shards, c.total_images) for c in cuts] == [
         (i, -(-len(images) // size), len(images)) for i in range(-(-len(images) // size))
     ]
     seen: set[int] = set()
@@ -175,7 +175,7 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
 @pytest.mark.parametrize("bound", [2**10, 2**25])
 @pytest.mark.parametrize("layer", coco_json.LAYERS)
 def test_the_order_of_the_file_does_not_matter(tmp_path, monkeypatch, order, bound, layer):
-    monkeypatch.setattr(external_sort, "BOUND", bound)
+    monkeypatch.setattr(external_sort, "MAX_RUN_BYTES", bound)
     run(tmp_path / "a", write(tmp_path / "a.json"), layer)
     run(tmp_path / "b", write(tmp_path / "b.json", order=order), layer)
     assert samples(tmp_path / "a", layer) == samples(tmp_path / "b", layer)
@@ -183,18 +183,18 @@ def test_the_order_of_the_file_does_not_matter(tmp_path, monkeypatch, order, bou
 
 def test_ranges_stay_within_the_bound(tmp_path, monkeypatch):
     """However the annotations lie: at most the bound is read back at once, or one image."""
-    monkeypatch.setattr(external_sort, "BOUND", 64 * 100)
+    monkeypatch.setattr(external_sort, "MAX_RUN_BYTES", 64 * 100)
     rng = np.random.default_rng(0)
     image_id = np.concatenate([np.full(5000, 7), rng.integers(0, 50, 4000), rng.integers(0, 100_000, 4000)])
     rng.shuffle(image_id)
     ids = np.unique(image_id)
     for known in (np.empty(0, np.int64), ids[:10], ids):
-        kept = external_sort.Spill(tmp_path, expect=10**6)
+        kept = external_sort.ExternalSorter(tmp_path, expected_bytes=10**6)
         for part in np.array_split(image_id, 20):
             none = np.zeros(len(part), np.int64)
-            kept.add(Annotations(part, none, np.zeros((len(part), 4)), none, none == 1), known)
+            kept.add(AnnotationBatch(part, none, np.zeros((len(part), 4)), none, none == 1), known)
         total = 0
-        for taken in kept.runs(ids):
+        for taken in kept.sorted_runs(ids):
             owners, counts = np.unique(taken.image_id, return_counts=True)
             assert counts.sum() - counts.max() <= 100 and (owners == np.sort(owners)).all()
             total += len(taken.image_id)
@@ -203,10 +203,10 @@ def test_ranges_stay_within_the_bound(tmp_path, monkeypatch):
 
 def test_auto_shard_size(tmp_path):
     for images, shards in ((1, 1), (17, 2), (1024, 64), (6400, 64), (64_001, 65)):
-        batch = Images(
+        batch = ImageBatch(
             np.arange(images), [f"{i}.jpg" for i in range(images)], [""] * images, *[np.ones(images, int)] * 2
         )
-        assert next(cut([batch], "d", tmp_path)).count == shards
+        assert next(split_into_shards([batch], "d", tmp_path)).num_shards == shards
 
 
 # --- same job, same bytes
@@ -215,7 +215,7 @@ def test_auto_shard_size(tmp_path):
 @pytest.mark.parametrize("layer", coco_json.LAYERS)
 def test_same_job_same_bytes_wherever_and_whenever(tmp_path, layer):
     first = write(tmp_path / "x" / "boxes.json")
-    second = Files({"instances": tmp_path / "elsewhere.json"}, tmp_path)
+    second = DatasetFiles({"instances": tmp_path / "elsewhere.json"}, tmp_path)
     shutil.copyfile(first.sources["instances"], second.sources["instances"])
     os.utime(second.sources["instances"], (1e9, 1e9))
     run(tmp_path / "a", first, layer)
@@ -229,8 +229,8 @@ def test_the_footer_says_what_made_the_shard(tmp_path):
     report = run(tmp_path / "s", files, shard_size=50)
     store = ShardStore(tmp_path / "s")
     counts = {"images": 0, "annotations": 0, "masks": 0, "errors": 0}
-    for shard in store.layer("d", "train", "annotations"):
-        footer = store.footer(shard)
+    for shard in store.list_shards("d", "train", "annotations"):
+        footer = store.read_footer(shard)
         assert footer is not None
         assert footer["recipe"] == {
             "stage": "ingest",
@@ -239,14 +239,14 @@ def test_the_footer_says_what_made_the_shard(tmp_path):
             "split": "train",
             "layer": "annotations",
             "shard_size": 50,
-            "version": ingest.VERSION,
+            "version": ingest.INGEST_VERSION,
             "sources": {"instances": ingest.file_sha256(files.sources["instances"])},
         }
         assert footer["fingerprint"] == fingerprint(footer["recipe"]) and footer["parent"] is None
         assert footer["categories"] == [f"c{i}" for i in range(5)]
         for key in counts:
             counts[key] += footer["counts"][key]
-        flags = [flag for s in store.read(shard) for a in s.annotations for flag in a.flags]
+        flags = [flag for s in store.read_samples(shard) for a in s.annotations for flag in a.flags]
         assert footer["counts"]["flags"] == {flag: flags.count(flag) for flag in set(flags)}
     assert counts == {"images": 200, "annotations": 3000, "masks": 0, "errors": 0}
     assert (report.shards, report.committed, report.images, report.annotations) == (4, 4, 200, 3000)
@@ -254,12 +254,12 @@ def test_the_footer_says_what_made_the_shard(tmp_path):
 
 
 def test_of_very_many_names_a_footer_lists_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "MOST_NAMES", 4)
+    monkeypatch.setattr(ingest, "MAX_FOOTER_NAMES", 4)
     run(tmp_path, write(tmp_path / "boxes.json", images=40, boxes=40), shard_size=1)
     store = ShardStore(tmp_path)
-    for shard in store.layer("d", "train", "annotations"):
-        (sample,) = store.read(shard)
-        footer = store.footer(shard)
+    for shard in store.list_shards("d", "train", "annotations"):
+        (sample,) = store.read_samples(shard)
+        footer = store.read_footer(shard)
         assert footer is not None and footer["categories"] == sorted({a.category for a in sample.annotations})
 
 
@@ -274,7 +274,7 @@ def test_a_complete_layer_is_not_read_again(tmp_path):
         LAYERS = coco_json.LAYERS
         __name__ = "coco_json"
 
-        def read(self, *_: object) -> Iterator[Images]:
+        def read(self, *_: object) -> Iterator[ImageBatch]:
             raise AssertionError
 
     again = ingest.ingest(ShardStore(tmp_path), Unread(), files, name="d", split="train")  # type: ignore[arg-type]
@@ -287,25 +287,27 @@ def test_only_missing_shards_are_made(tmp_path, layer):
     run(tmp_path, files, layer)
     whole = contents(tmp_path, layer)
     store = ShardStore(tmp_path)
-    shards = store.layer("d", "train", layer)
+    shards = store.list_shards("d", "train", layer)
     for shard in shards[::3]:
-        (tmp_path / shard.path).unlink()
-    kept = {shard: (tmp_path / shard.path).stat().st_mtime_ns for shard in store.layer("d", "train", layer)}
+        (tmp_path / shard.relative_path).unlink()
+    kept = {
+        shard: (tmp_path / shard.relative_path).stat().st_mtime_ns for shard in store.list_shards("d", "train", layer)
+    }
     report = run(tmp_path, files, layer)
     assert report.committed == len(shards[::3]) and report.annotations == 3000
     assert contents(tmp_path, layer) == whole
-    assert all((tmp_path / shard.path).stat().st_mtime_ns == then for shard, then in kept.items())
+    assert all((tmp_path / shard.relative_path).stat().st_mtime_ns == then for shard, then in kept.items())
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from synthgen.ingest.ingest import ingest
-from synthgen.formats.readers import Files, coco_json
+from synthgen.formats.readers import DatasetFiles, coco_json
 from synthgen.storage.shard_store import ShardStore
 file = Path(sys.argv[1])
 print("ready", flush=True)
-ingest(ShardStore(sys.argv[2]), coco_json, Files({"instances": file}, file.parent), name="d", split="train",
+ingest(ShardStore(sys.argv[2]), coco_json, DatasetFiles({"instances": file}, file.parent), name="d", split="train",
        layer="human", shard_size=5)
 """
 
@@ -317,7 +319,7 @@ def test_killed_at_random_moments(tmp_path):
     run(tmp_path / "calm", files, "human", shard_size=5)
     calm = time.monotonic() - started
     rng = random.Random(0)
-    folder = ShardStore(tmp_path / "wild").folder("d", "train", "human")
+    folder = ShardStore(tmp_path / "wild").layer_folder("d", "train", "human")
     partial = False
     for attempt in range(16):
         if attempt >= 4 and partial:  # on a busy machine they take longer than the one undisturbed did
@@ -330,12 +332,12 @@ def test_killed_at_random_moments(tmp_path):
         for process in pair:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        there = ShardStore(tmp_path / "wild").layer("d", "train", "human")
+        there = ShardStore(tmp_path / "wild").list_shards("d", "train", "human")
         partial = partial or 0 < len(there) < 60
         for shard in there:
-            assert sum(1 for _ in ShardStore(tmp_path / "wild").read(shard)) == 5
+            assert sum(1 for _ in ShardStore(tmp_path / "wild").read_samples(shard)) == 5
         for shard in there[::2]:
-            (tmp_path / "wild" / shard.path).unlink()
+            (tmp_path / "wild" / shard.relative_path).unlink()
     assert run(tmp_path / "wild", files, "human", shard_size=5).annotations == 6000
     assert contents(tmp_path / "wild", "human") == contents(tmp_path / "calm", "human")
     assert not list(folder.glob(".*"))
@@ -387,7 +389,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path):
 
 def test_a_file_that_is_gone(tmp_path):
     with pytest.raises(SynthgenError, match=r"cannot read .*gone.json \(No such file"):
-        run(tmp_path / "s", Files({"instances": tmp_path / "gone.json"}, tmp_path))
+        run(tmp_path / "s", DatasetFiles({"instances": tmp_path / "gone.json"}, tmp_path))
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
@@ -395,7 +397,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = write(tmp_path / "boxes.json")
-    monkeypatch.setattr(external_sort._Range, "write", full)
+    monkeypatch.setattr(external_sort._RangeFile, "write", full)
     with pytest.raises(SynthgenError, match="no space left"):
         run(tmp_path / "s", files)
     assert contents(tmp_path / "s") == {}
@@ -419,7 +421,7 @@ def test_source_changed(tmp_path, monkeypatch):
     store = ShardStore(tmp_path)
 
     def changed() -> str | None:
-        return ingest.source_changed(store, files, name="d", split="train")
+        return ingest.describe_source_change(store, files, name="d", split="train")
 
     assert changed() is None  # no layer yet
     run(tmp_path, files)
@@ -428,7 +430,7 @@ def test_source_changed(tmp_path, monkeypatch):
         assert changed() is None
     os.utime(path, (1, 1))
     assert changed() is None  # the same content
-    (store.folder("d", "train", "annotations") / "_log" / "source.json").write_text("[1")
+    (store.layer_folder("d", "train", "annotations") / "_log" / "source.json").write_text("[1")
     assert changed() is None  # a diary may be damaged
     path.write_bytes(path.read_bytes().replace(b"c4", b"c9"))
     sentence = changed()

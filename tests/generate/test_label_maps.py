@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from synthgen.formats.readers import _label_regions
-from synthgen.formats.readers._label_regions import regions
-from synthgen.images.decode import ImageError, load_labels
+from synthgen.formats.readers._label_regions import split_label_regions
+from synthgen.images.decode import ImageError, load_label_map
 from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
 
 LABELS = np.array([[0, 1, 1], [2, 2, 1]], np.uint8)
@@ -37,16 +37,16 @@ def saved(path: Path, mode: str, values: np.ndarray = LABELS, **options: object)
 
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGB", "RGBA"])
 def test_the_stored_numbers_are_the_labels(tmp_path: Path, mode: str) -> None:
-    assert np.array_equal(load_labels(saved(tmp_path / "x.png", mode)), LABELS)
+    assert np.array_equal(load_label_map(saved(tmp_path / "x.png", mode)), LABELS)
 
 
 def test_a_palette_and_its_transparency_are_not_looked_at(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.png", "P", transparency=1)
-    assert np.array_equal(load_labels(path), LABELS)
+    assert np.array_equal(load_label_map(path), LABELS)
 
 
 def test_one_bit(tmp_path: Path) -> None:
-    found = load_labels(saved(tmp_path / "x.png", "1", LABELS > 0))
+    found = load_label_map(saved(tmp_path / "x.png", "1", LABELS > 0))
     assert (found.dtype, found.tolist()) == (np.uint8, [[0, 1, 1], [1, 1, 1]])
 
 
@@ -54,24 +54,24 @@ def test_one_bit(tmp_path: Path) -> None:
 def test_sixteen_bits_keep_every_number(tmp_path: Path, suffix: str) -> None:
     deep = LABELS.astype(np.uint16) * 300
     Image.fromarray(deep).save(tmp_path / f"x.{suffix}")
-    assert np.array_equal(load_labels(tmp_path / f"x.{suffix}"), deep)
+    assert np.array_equal(load_label_map(tmp_path / f"x.{suffix}"), deep)
 
 
 def test_thirty_two_bits(tmp_path: Path) -> None:
     wide = LABELS.astype(np.int32) * 70_000
     Image.fromarray(wide).save(tmp_path / "x.tif")
-    assert np.array_equal(load_labels(tmp_path / "x.tif"), wide)
+    assert np.array_equal(load_label_map(tmp_path / "x.tif"), wide)
     Image.fromarray(-wide).save(tmp_path / "y.tif")
     with pytest.raises(ImageError, match="has negative labels"):
-        load_labels(tmp_path / "y.tif")
+        load_label_map(tmp_path / "y.tif")
 
 
 def test_colours_as_labels(tmp_path: Path) -> None:
     rgb = np.array([[[1, 2, 3], [255, 0, 0]]], np.uint8)
     Image.fromarray(rgb).save(tmp_path / "x.png")
-    assert load_labels(tmp_path / "x.png", colours=True).tolist() == [[66051, 16711680]]
+    assert load_label_map(tmp_path / "x.png", color_coded=True).tolist() == [[66051, 16711680]]
     with pytest.raises(ImageError, match=r"has colours \(mode RGB\), and a label map has one number a pixel"):
-        load_labels(tmp_path / "x.png")
+        load_label_map(tmp_path / "x.png")
 
 
 def test_a_jpeg_has_lost_its_labels_whatever_it_is_called(tmp_path: Path) -> None:
@@ -79,19 +79,19 @@ def test_a_jpeg_has_lost_its_labels_whatever_it_is_called(tmp_path: Path) -> Non
         Image.fromarray(LABELS).convert(mode).save(tmp_path / "x.jpg")
         (tmp_path / "x.jpg").rename(tmp_path / "x.png")
         with pytest.raises(ImageError, match="is a JPEG, whose compression changes labels"):
-            load_labels(tmp_path / "x.png")
+            load_label_map(tmp_path / "x.png")
 
 
 def test_floats_are_no_labels(tmp_path: Path) -> None:
     Image.fromarray(LABELS.astype(np.float32) / 3).save(tmp_path / "x.tif")
     with pytest.raises(ImageError, match="mode F"):
-        load_labels(tmp_path / "x.tif")
+        load_label_map(tmp_path / "x.tif")
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
     first, second = Image.fromarray(LABELS), Image.fromarray(LABELS[::-1])
     first.save(tmp_path / "x.png", save_all=True, append_images=[second])
-    assert np.array_equal(load_labels(tmp_path / "x.png"), LABELS)
+    assert np.array_equal(load_label_map(tmp_path / "x.png"), LABELS)
 
 
 def png(width: int, height: int) -> bytes:
@@ -120,12 +120,12 @@ def png(width: int, height: int) -> bytes:
 def test_a_hostile_file_is_a_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ImageError, match=sentence):
-        load_labels(tmp_path / "x.png")
+        load_label_map(tmp_path / "x.png")
 
 
 def test_a_label_map_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such file"):
-        load_labels(tmp_path / "x.png")
+        load_label_map(tmp_path / "x.png")
 
 
 # -------------------------------------------------------------------------------------------------------- regions
@@ -143,8 +143,8 @@ def test_a_label_map_that_is_not_there(tmp_path: Path) -> None:
 def test_one_pass_gives_what_a_look_for_each_label_gives(labels: np.ndarray, strip: int, fortran: bool) -> None:
     labels = np.asfortranarray(labels) if fortran else labels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_label_regions, "_STRIP", strip)
-        found = regions(labels)
+        patch.setattr(_label_regions, "_STRIP_PIXELS", strip)
+        found = split_label_regions(labels)
     assert [region.label for region in found] == np.unique(labels).tolist()
     for region in found:
         mask = encode_mask(labels == region.label)
@@ -155,7 +155,7 @@ def test_one_pass_gives_what_a_look_for_each_label_gives(labels: np.ndarray, str
 
 @given(npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 4)))
 def test_the_regions_part_the_map(labels: np.ndarray) -> None:
-    found = regions(labels, unlabelled={0, 3})
+    found = split_label_regions(labels, ignore_labels={0, 3})
     covered = sum((decode_mask(region.mask).astype(int) for region in found), np.zeros(labels.shape, int))
     assert np.array_equal(covered, (~np.isin(labels, [0, 3])).astype(int))
 
@@ -164,7 +164,7 @@ def test_many_labels_do_not_take_a_mask_each() -> None:
     labels = np.kron(np.arange(1, 151, dtype=np.uint8).reshape(10, 15), np.ones((100, 100), np.uint8))
     tracemalloc.start()
     try:
-        assert len(regions(labels)) == 150
+        assert len(split_label_regions(labels)) == 150
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -173,7 +173,7 @@ def test_many_labels_do_not_take_a_mask_each() -> None:
 
 def test_a_photograph_and_noise_are_no_label_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ImageError, match=r"has 4,900 labels, more than the limit of 4,096: is it a photograph\?"):
-        regions(np.arange(4900, dtype=np.uint16).reshape(70, 70))
+        split_label_regions(np.arange(4900, dtype=np.uint16).reshape(70, 70))
     monkeypatch.setattr(_label_regions, "MAX_RUNS", 100)
     with pytest.raises(ImageError, match=r"changes its label more than 100 times: is it noise\?"):
-        regions(np.indices((20, 20)).sum(axis=0) % 2)
+        split_label_regions(np.indices((20, 20)).sum(axis=0) % 2)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 from synthgen.generate.stages import masks
-from synthgen.generate.stages.masks import Masks
+from synthgen.generate.stages.masks import MaskStage
 from synthgen.records.geometry import decode_mask, encode_mask
-from synthgen.records.sample import FLAGS, NOT_PROMPTED, Annotation, Sample
+from synthgen.records.sample import ANNOTATION_FLAGS, UNPROMPTED_FLAGS, Annotation, Sample
 
 HEIGHT, WIDTH = 20, 30
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
@@ -48,11 +48,11 @@ def box(number: int, *bbox: float, **fields) -> Annotation:
 
 
 def run(toy: Toy, *annotations: Annotation) -> tuple[Annotation, ...]:
-    (done,) = Masks(toy).process([sample(*annotations)], [IMAGE])
+    (done,) = MaskStage(toy).process([sample(*annotations)], [IMAGE])
     return done.annotations
 
 
-@pytest.mark.parametrize("flag", sorted(NOT_PROMPTED))
+@pytest.mark.parametrize("flag", sorted(UNPROMPTED_FLAGS))
 def test_crowds_and_boxes_without_area_are_passed_through_unasked(flag):
     toy = Toy()
     left, right = box(1, 2, 2, 5, 5, flags=(flag,)), box(2, 3, 3, 4, 4)
@@ -62,7 +62,7 @@ def test_crowds_and_boxes_without_area_are_passed_through_unasked(flag):
     assert [b.tolist() for b in toy.asked] == [[[3, 3, 7, 7]]]
 
 
-@pytest.mark.parametrize("flag", sorted(set(FLAGS) - NOT_PROMPTED))
+@pytest.mark.parametrize("flag", sorted(set(ANNOTATION_FLAGS) - UNPROMPTED_FLAGS))
 def test_any_other_flag_does_not_cost_a_mask(flag):
     (done,) = run(Toy(), box(1, 2, 2, 5, 5, flags=(flag,)))
     assert done.segmentation is not None
@@ -146,7 +146,7 @@ def test_rows_and_annotations_keep_their_order_also_without_boxes():
         replace(sample(), image_id=2),
         replace(sample(*flat[::-1]), image_id=3),
     ]
-    done = list(Masks(Toy()).process(samples, [IMAGE] * 3))
+    done = list(MaskStage(Toy()).process(samples, [IMAGE] * 3))
     assert [s.image_id for s in done] == [1, 2, 3]
     assert [[a.id for a in s.annotations] for s in done] == [[5, 3, 9, 9], [], [9, 9, 3, 5]]
     assert done[1] == samples[1]
@@ -175,13 +175,13 @@ def test_a_segmenter_that_forgets_an_image_is_an_error():
             yield [self.answer]
 
     with pytest.raises(ValueError, match="zip"):
-        list(Masks(Wrong()).process([sample(box(1, 2, 2, 5, 5))] * 2, [IMAGE] * 2))
+        list(MaskStage(Wrong()).process([sample(box(1, 2, 2, 5, 5))] * 2, [IMAGE] * 2))
 
 
 def test_a_failure_marks_what_was_wanted_and_nothing_else():
     human = box(1, 2, 2, 5, 5, segmentation=encode_mask(np.ones((HEIGHT, WIDTH), bool)), mask_source="human")
     crowd, wanted = box(2, 2, 2, 5, 5, flags=("crowd",)), box(3, 2, 2, 5, 5, flags=("segmenter_failed", "fake"))
-    done = Masks(Toy()).failed(sample(human, crowd, wanted))
+    done = MaskStage(Toy()).failed(sample(human, crowd, wanted))
     assert done.annotations[:2] == (human, crowd)
     assert done.annotations[2].flags == ("fake", "segmenter_failed")
 
@@ -205,7 +205,7 @@ def test_every_box_is_accounted_for(rows):
     for number, (x, y, w, h) in enumerate(rows):
         lost = x >= WIDTH or y >= HEIGHT or x + w <= 0 or y + h <= 0
         annotations.append(box(number, x, y, w, h, flags=("outside",) if lost else ()))
-    (done,) = Masks(box_fill.build()).process([sample(*annotations)], [IMAGE])
+    (done,) = MaskStage(box_fill.build()).process([sample(*annotations)], [IMAGE])
     for before, after in zip(annotations, done.annotations, strict=True):
         assert after.bbox == before.bbox
         assert (after.segmentation is not None) != bool({"outside", "empty_mask"} & set(after.flags))

@@ -17,13 +17,13 @@ from toys import tiny_ofa, world
 from synthgen import plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.captioners import ofa
-from synthgen.generate.stages.captions import Captions
-from synthgen.models.ofa.beam import BeamSettings, Hypothesis, describe
-from synthgen.models.ofa.checkpoint_folder import side_of
-from synthgen.models.ofa.model import Encoder, Ofa
-from synthgen.models.ofa.preprocess import to_pixels
-from synthgen.models.ofa.tokenizer import clean
-from synthgen.records.sample import NOT_PROMPTED, Annotation, Sample
+from synthgen.generate.stages.captions import CaptionStage
+from synthgen.models.ofa.beam import BeamSearchConfig, Hypothesis, generate_hypotheses
+from synthgen.models.ofa.checkpoint_folder import read_image_size
+from synthgen.models.ofa.model import Ofa, OfaEncoder
+from synthgen.models.ofa.preprocess import preprocess_images
+from synthgen.models.ofa.tokenizer import normalize_caption
+from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 
 SHELF = "generate.captioners"
@@ -36,7 +36,7 @@ def folder(tmp_path_factory) -> Path:
 
 def make(folder, **options):
     own = {"checkpoint": str(folder), "device": "cpu", "side": tiny_ofa.SIDE, "max_length": 8, **options}
-    return plugins.build(SHELF, "ofa", own)
+    return plugins.build_plugin(SHELF, "ofa", own)
 
 
 def drawn(height, width, seed=0):
@@ -96,7 +96,7 @@ def test_another_box_or_another_image_is_another_caption(folder):
 
 def test_captions_are_the_searches_best_first_none_twice_and_score_their_tokens(folder):
     captioner = make(folder)
-    hypotheses = [h for own in captioner._run([view(captioner, 0)]) for h in own]
+    hypotheses = [h for own in captioner._forward([view(captioner, 0)]) for h in own]
     found = told(captioner, IMAGES[:1], BOXES[:1])[0]
     assert captioner.source == "ofa 48x2+2"
     for captions, searched in zip(found, hypotheses, strict=True):
@@ -114,8 +114,8 @@ def test_captions_are_the_searches_best_first_none_twice_and_score_their_tokens(
 
 
 def view(captioner, i):
-    bins = ofa.box_bins(torch.tensor(BOXES[i]), *IMAGES[i].shape[:2], captioner.side)
-    return ofa.View(captioner._resized(IMAGES[i]), bins)
+    bins = ofa.quantize_boxes(torch.tensor(BOXES[i]), *IMAGES[i].shape[:2], captioner.side)
+    return ofa.OfaInput(captioner._resize(IMAGES[i]), bins)
 
 
 def test_the_stage_keeps_the_best_that_differ(folder):
@@ -123,7 +123,7 @@ def test_the_stage_keeps_the_best_that_differ(folder):
     annotations = tuple(Annotation(i, box, "dog") for i, box in enumerate(boxes))
     given = Sample(1, "toy/1", "1.png", 100, 150, annotations)
     for top_k in (1, 3, 5):
-        (done,) = Captions(make(folder), top_k=top_k).process([given], IMAGES[:1])
+        (done,) = CaptionStage(make(folder), top_k=top_k).process([given], IMAGES[:1])
         for annotation in done.annotations:
             assert 1 <= len(annotation.captions) <= top_k
             assert len({c.text for c in annotation.captions}) == len(annotation.captions)
@@ -147,15 +147,20 @@ def test_groups_find_at_least_as_many_captions_as_plain_beams_and_other_beginnin
 def test_what_the_search_is_told_is_what_it_does_and_scores_are_means(folder, own):
     """Against the search itself, which the reference's goldens hold to; with other settings than these it says else."""
     captioner = make(folder, **own)
-    settings = BeamSettings(beams=10, max_length=8, **{"diversity": 0.5, **own})
+    names = {"no_repeat_ngram": "no_repeat_ngram_size", "groups": "num_beam_groups"}
+    renamed = {names.get(key, key): value for key, value in own.items()}
+    settings = BeamSearchConfig(num_beams=10, max_length=8, **{"diversity_penalty": 0.5, **renamed})
     network, (first,) = captioner.network, [view(captioner, 0)]
-    image = network.stem(to_pixels([first.resized], network.device))
-    prompts = torch.tensor([captioner.tokenizer.region_prompt(corners) for corners in first.bins.tolist()])
-    expected = list(describe(network, image, [0] * len(prompts), prompts, settings, chunk=8))
-    assert [h for own in captioner._run([first]) for h in own] == expected
-    assert expected != [h for own in make(folder)._run([first]) for h in own]
+    image = network.extract_image_tokens(preprocess_images([first.resized_image], network.device))
+    prompts = torch.tensor([captioner.tokenizer.encode_region_prompt(corners) for corners in first.box_bins.tolist()])
+    expected = list(generate_hypotheses(network, image, [0] * len(prompts), prompts, settings, chunk_size=8))
+    assert [h for own in captioner._forward([first]) for h in own] == expected
+    assert expected != [h for own in make(folder)._forward([first]) for h in own]
     for captions, hypotheses in zip(told(captioner, IMAGES[:1], BOXES[:1])[0], expected, strict=True):
-        means = {clean(captioner.tokenizer.decode(h.tokens)): h.mean_log_probability for h in reversed(hypotheses)}
+        means = {
+            normalize_caption(captioner.tokenizer.decode(h.tokens)): h.mean_log_probability
+            for h in reversed(hypotheses)
+        }
         assert {c.text: c.score for c in captions} == {text: mean for text, mean in means.items() if text}
         if "length_penalty" in own:
             assert {c.score for c in captions}.isdisjoint(h.score for h in hypotheses)
@@ -168,9 +173,9 @@ def test_of_beams_that_say_the_same_the_stage_keeps_five_that_differ(folder, mon
     hypotheses = [
         Hypothesis([*captioner.tokenizer.encode(text), 2], -0.1 * i, -0.1 * i) for i, text in enumerate(said, 1)
     ]
-    monkeypatch.setattr(captioner, "_run", lambda views: [[hypotheses] for _ in views])
+    monkeypatch.setattr(captioner, "_forward", lambda views: [[hypotheses] for _ in views])
     given = Sample(1, "toy/1", "1.png", 100, 150, (Annotation(1, (2, 2, 50, 50), "cat"),))
-    (done,) = Captions(captioner).process([given], IMAGES[:1])
+    (done,) = CaptionStage(captioner).process([given], IMAGES[:1])
     assert [c.text for c in done.annotations[0].captions] == ["cat", "a dog", "hen", "cow", "pig"]
 
 
@@ -182,8 +187,8 @@ def test_precision_is_that_of_the_network(folder):
 
 @pytest.mark.parametrize(("options", "boxes"), [({}, 8), ({"num_beams": 5}, 8), ({"num_beams": 40}, 2)])
 def test_more_beams_are_fewer_boxes_at_once(folder, options, boxes):
-    assert make(folder, **options).portions.boxes == boxes
-    assert make(folder, **options, box_chunk=7).portions.boxes == 7
+    assert make(folder, **options).oom_batcher.max_boxes == boxes
+    assert make(folder, **options, box_chunk=7).oom_batcher.max_boxes == 7
 
 
 def test_bfloat16_says_nearly_what_float32_says(folder):
@@ -193,13 +198,13 @@ def test_bfloat16_says_nearly_what_float32_says(folder):
 
 
 def test_a_network_of_no_numbers_says_nothing_and_the_boxes_are_flagged(tmp_path):
-    weights = dict(tiny_ofa.speaking_weights())
+    weights = dict(tiny_ofa.text_generating_weights())
     name = "decoder.layer_norm.weight"
     weights[name] = torch.full_like(weights[name], torch.nan)
     captioner = make(tiny_ofa.checkpoint(tmp_path / "nan", weights))
     assert told(captioner) == [[[]] * 4, [], [[]] * 7]
     given = Sample(1, "toy/1", "1.png", 100, 150, (Annotation(1, (2, 2, 50, 50), "dog"),))
-    (done,) = Captions(captioner).process([given], IMAGES[:1])
+    (done,) = CaptionStage(captioner).process([given], IMAGES[:1])
     assert done.annotations[0].flags == ("no_caption",)
     assert done.annotations[0].captions == ()
 
@@ -222,8 +227,8 @@ def counted(monkeypatch, owner, name):
 
 def test_an_image_is_seen_once_however_many_boxes_it_has(folder, monkeypatch):
     captioner = make(folder, batch_size="3", box_chunk=2)
-    seen = counted(monkeypatch, Encoder, "stem")
-    encoded = counted(monkeypatch, Encoder, "forward")
+    seen = counted(monkeypatch, OfaEncoder, "extract_image_tokens")
+    encoded = counted(monkeypatch, OfaEncoder, "forward")
     told(captioner)
     assert seen == [2], "the image without boxes is not looked at"
     assert encoded == [2] * 5 + [1]
@@ -232,18 +237,20 @@ def test_an_image_is_seen_once_however_many_boxes_it_has(folder, monkeypatch):
 def test_places_are_computed_once_for_all_images(folder, monkeypatch):
     captioner = make(folder)
     seen = []
-    whole = Encoder.places
-    monkeypatch.setattr(Encoder, "places", lambda self, *size: seen.append(size) or whole(self, *size))
+    whole = OfaEncoder.compute_position_bias
+    monkeypatch.setattr(
+        OfaEncoder, "compute_position_bias", lambda self, *size: seen.append(size) or whole(self, *size)
+    )
     told(captioner)
     told(captioner)
     side = tiny_ofa.SIDE // 16
-    assert seen == [(side, side, len(captioner.tokenizer.region_prompt([0, 0, 1, 1])))]
+    assert seen == [(side, side, len(captioner.tokenizer.encode_region_prompt([0, 0, 1, 1])))]
 
 
 def test_many_boxes_cost_the_memory_of_a_chunk(folder, monkeypatch):
     captioner = make(folder, box_chunk=64, num_beams=2, max_length=3)
-    encoded = counted(monkeypatch, Encoder, "forward")
-    started = counted(monkeypatch, Ofa, "start")
+    encoded = counted(monkeypatch, OfaEncoder, "forward")
+    started = counted(monkeypatch, Ofa, "init_cache")
     (found,) = told(captioner, IMAGES[:1], [some_boxes(100, 150, 500)], 2)
     assert len(found) == 500
     assert encoded == started == [64] * 7 + [52]
@@ -251,7 +258,7 @@ def test_many_boxes_cost_the_memory_of_a_chunk(folder, monkeypatch):
 
 @pytest.mark.parametrize("images", [[], IMAGES[1:2], [IMAGES[1]] * 3])
 def test_images_without_boxes_cost_nothing(folder, monkeypatch, images):
-    seen = counted(monkeypatch, Encoder, "stem")
+    seen = counted(monkeypatch, OfaEncoder, "extract_image_tokens")
     assert told(make(folder), images, [np.zeros((0, 4), np.float32)] * len(images)) == [[]] * len(images)
     assert seen == []
 
@@ -259,14 +266,14 @@ def test_images_without_boxes_cost_nothing(folder, monkeypatch, images):
 def test_fewer_images_where_memory_runs_out(folder, monkeypatch, caplog):
     captioner = make(folder, batch_size="3")
     expected = told(captioner)
-    whole = Encoder.stem
+    whole = OfaEncoder.extract_image_tokens
 
     def greedy(self, pixels):
         if len(pixels) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(self, pixels)
 
-    monkeypatch.setattr(Encoder, "stem", greedy)
+    monkeypatch.setattr(OfaEncoder, "extract_image_tokens", greedy)
     with caplog.at_level(logging.WARNING):
         found = told(captioner)
     assert all(alike(a, b) for a, b in zip(found, expected, strict=True))
@@ -277,22 +284,22 @@ def test_fewer_images_where_memory_runs_out(folder, monkeypatch, caplog):
 def test_fewer_boxes_where_memory_runs_out(folder, monkeypatch):
     captioner = make(folder, box_chunk=64)
     (expected,) = told(captioner, IMAGES[2:], BOXES[2:])
-    whole = Ofa.start
+    whole = Ofa.init_cache
 
     def greedy(self, encoded, steps):
         if len(encoded.states) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(self, encoded, steps)
 
-    monkeypatch.setattr(Ofa, "start", greedy)
+    monkeypatch.setattr(Ofa, "init_cache", greedy)
     (found,) = told(captioner, IMAGES[2:], BOXES[2:])
     assert alike(found, expected)
-    assert captioner.portions.boxes == 2
+    assert captioner.oom_batcher.max_boxes == 2
 
     def hopeless(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Ofa, "start", hopeless)
+    monkeypatch.setattr(Ofa, "init_cache", hopeless)
     with pytest.raises(torch.OutOfMemoryError):
         told(captioner, IMAGES[2:], BOXES[2:])
 
@@ -303,7 +310,7 @@ def test_a_lost_device_ends_the_worker(folder, monkeypatch):
     def lost(*_):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nand more")
 
-    monkeypatch.setattr(Encoder, "stem", lost)
+    monkeypatch.setattr(OfaEncoder, "extract_image_tokens", lost)
     with pytest.raises(BrokenWorkerError, match=r"^the GPU failed \(CUDA error: an illegal memory access was enc"):
         told(captioner)
 
@@ -323,7 +330,7 @@ def test_a_gpu_says_what_the_cpu_says(folder):
 
 def settled(folder, **options):
     own = {"checkpoint": str(folder), "side": tiny_ofa.SIDE, **options}
-    return plugins.load(SHELF, "ofa").settle(**plugins.checked(SHELF, "ofa", own))
+    return plugins.load_plugin(SHELF, "ofa").resolve_options(**plugins.complete_options(SHELF, "ofa", own))
 
 
 def test_settled_options_say_which_weights_wherever_they_lie(folder, tmp_path):
@@ -353,8 +360,8 @@ def test_settled_options_say_which_weights_wherever_they_lie(folder, tmp_path):
 def test_the_side_is_what_a_checkpoint_learned_from_unless_it_is_said(folder, tmp_path, said, side):
     """A stranger's file may say anything, and nothing."""
     about = {} if said is None else {"about": json.dumps(said)}
-    own = tiny_ofa.checkpoint(tmp_path / "own", {**about, "model": tiny_ofa.speaking_weights(), "training": {}})
-    assert side_of(own / "pytorch_model.bin") == side
+    own = tiny_ofa.checkpoint(tmp_path / "own", {**about, "model": tiny_ofa.text_generating_weights(), "training": {}})
+    assert read_image_size(own / "pytorch_model.bin") == side
     if side is None:
         with pytest.raises(
             SynthgenError, match=r"is 384 unless -O side= is said; it is more than this OFA's 112 pixels$"
@@ -367,18 +374,20 @@ def test_the_side_is_what_a_checkpoint_learned_from_unless_it_is_said(folder, tm
 
 def test_a_checkpoint_that_changed_since_the_job_began_is_told(folder, tmp_path):
     options = settled(folder)
-    other = tiny_ofa.checkpoint(tmp_path / "other", {k: v + 0.01 for k, v in tiny_ofa.speaking_weights().items()})
+    other = tiny_ofa.checkpoint(
+        tmp_path / "other", {k: v + 0.01 for k, v in tiny_ofa.text_generating_weights().items()}
+    )
     with pytest.raises(SynthgenError, match=r"^-O weights=[0-9a-f]{64} asks for another checkpoint than .*other \("):
-        plugins.build(SHELF, "ofa", {**options, "checkpoint": str(other)})
+        plugins.build_plugin(SHELF, "ofa", {**options, "checkpoint": str(other)})
 
 
 def test_names_of_fairseq_and_safetensors_are_read_as_well(folder, tmp_path):
     from safetensors.torch import save_file
 
-    theirs = tiny_ofa.fairseq_names(tiny_ofa.speaking_weights())
+    theirs = tiny_ofa.fairseq_names(tiny_ofa.text_generating_weights())
     tiny_ofa.checkpoint(tmp_path / "fairseq", theirs)
     tiny_ofa.checkpoint(tmp_path / "training", {"args": None, "model": theirs, "extra_state": {"epoch": 1}})
-    save_file(tiny_ofa.speaking_weights(), tiny_ofa.write_vocabulary(tmp_path / "safe") / "model.safetensors")
+    save_file(tiny_ofa.text_generating_weights(), tiny_ofa.write_vocabulary(tmp_path / "safe") / "model.safetensors")
     expected = told(make(folder), IMAGES[:1], BOXES[:1])
     assert told(make(tmp_path / "fairseq"), IMAGES[:1], BOXES[:1]) == expected
     assert told(make(tmp_path / "training"), IMAGES[:1], BOXES[:1]) == expected
@@ -427,12 +436,12 @@ def shards(folder: Path, layer: str, dataset: str = "boxes") -> dict[str, bytes]
 
 
 def test_the_command_makes_the_same_bytes_again_and_keeps_the_digest_not_the_path(synthgen, tmp_path, folder):
-    world.draw(tmp_path, images=4)
+    world.write_coco_dataset(tmp_path, images=4)
     code, said = synthgen("captions", *WORLD, *OFA, "--checkpoint", str(folder))
     assert code == 0, said
     assert re.search(r"captions for 12 of 12 boxes on 4 images in 1 shard", said)
     store = ShardStore("shards")
-    footer = store.footer(store.layer("boxes", "train", "captions")[0])
+    footer = store.read_footer(store.list_shards("boxes", "train", "captions")[0])
     assert footer["recipe"]["options"]["weights"] == settled(folder)["weights"]
     assert footer["recipe"]["options"]["num_beams"] == 10
     assert footer["recipe"]["options"]["max_length"] == 8
@@ -457,7 +466,7 @@ class Evil:
 
 
 def _without(*names):
-    return {k: v for k, v in tiny_ofa.speaking_weights().items() if k not in names}
+    return {k: v for k, v in tiny_ofa.text_generating_weights().items() if k not in names}
 
 
 def _spoiled(kind: str, folder: Path) -> Path:
@@ -477,15 +486,15 @@ def _spoiled(kind: str, folder: Path) -> Path:
     elif kind == "pickle":
         path.write_bytes(pickle.dumps(Evil()))
     elif kind == "pickle in a checkpoint":
-        torch.save({**tiny_ofa.speaking_weights(), "encoder.extra": Evil()}, path)
+        torch.save({**tiny_ofa.text_generating_weights(), "encoder.extra": Evil()}, path)
     elif kind == "fairseq's own":
-        torch.save({"cfg": Namespace(arch="ofa_tiny"), "model": tiny_ofa.speaking_weights()}, path)
+        torch.save({"cfg": Namespace(arch="ofa_tiny"), "model": tiny_ofa.text_generating_weights()}, path)
     elif kind == "another model":
         torch.save({"vision_tower.weight": torch.ones(3)}, path)
     elif kind == "keys are missing":
         torch.save(_without("decoder.layers.1.fc1.weight", "encoder.pos_ln.bias"), path)
     elif kind == "another size":
-        torch.save({**tiny_ofa.speaking_weights(), "encoder.layers.1.fc1.weight": torch.zeros(7, 48)}, path)
+        torch.save({**tiny_ofa.text_generating_weights(), "encoder.layers.1.fc1.weight": torch.zeros(7, 48)}, path)
     elif kind == "another vocabulary":
         torch.save({**_without(), "encoder.embed_tokens.weight": torch.zeros(600, 48)}, path)
     elif kind == "damaged vocabulary":
@@ -515,7 +524,7 @@ def _spoiled(kind: str, folder: Path) -> Path:
     ],
 )
 def test_each_mistake_of_a_checkpoint_is_one_sentence(synthgen, tmp_path, kind, sentence):
-    world.draw(tmp_path, images=1)
+    world.write_coco_dataset(tmp_path, images=1)
     code, said = synthgen("captions", *WORLD, *OFA, "--checkpoint", str(_spoiled(kind, tmp_path / "ofa")))
     last = said.strip().splitlines()[-1]
     assert (code, bool(re.search(sentence, last))) == (2, True), said
@@ -526,7 +535,7 @@ def test_each_mistake_of_a_checkpoint_is_one_sentence(synthgen, tmp_path, kind, 
 
 
 def test_no_checkpoint_and_fewer_beams_than_captions_are_told_where_the_job_is_begun(synthgen, tmp_path, folder):
-    world.draw(tmp_path, images=1)
+    world.write_coco_dataset(tmp_path, images=1)
     code, said = synthgen("captions", *WORLD, *OFA, "--dry-run")
     assert code == 2
     assert re.search(r"^synthgen: the captioner ofa needs --checkpoint FOLDER; `hf download OFA-Sys/ofa-base ", said)
@@ -558,12 +567,12 @@ def test_photographs_captioned(shared, synthgen, tmp_path, folder):
     assert shards(tmp_path, "captions", "few") == shards(tmp_path, "again", "few")
 
     store = ShardStore("shards")
-    samples = [s for shard in store.layer("few", "train", "captions") for s in store.read(shard)]
+    samples = [s for shard in store.list_shards("few", "train", "captions") for s in store.read_samples(shard)]
     flat = [a for s in samples for a in s.annotations]
     assert len(samples) == len(chosen)
     assert sorted(a.id for a in flat) == sorted(a["id"] for a in coco["annotations"])
     for annotation in flat:
-        skipped = annotation.iscrowd or not NOT_PROMPTED.isdisjoint(annotation.flags)
+        skipped = annotation.iscrowd or not UNPROMPTED_FLAGS.isdisjoint(annotation.flags)
         assert bool(annotation.captions) != skipped
         assert len(annotation.captions) <= 5
         assert len({c.text for c in annotation.captions}) == len(annotation.captions)

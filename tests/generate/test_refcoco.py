@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Files, coco_json, refcoco, refcoco_plus, refcocog
-from synthgen.generate.dataset_spec import resolve
-from synthgen.images.decode import find
+from synthgen.formats.readers import DatasetFiles, coco_json, refcoco, refcoco_plus, refcocog
+from synthgen.generate.dataset_spec import resolve_dataset
+from synthgen.images.decode import find_image
 from synthgen.ingest.ingest import IngestReport, ingest
-from synthgen.ingest.validation.validate import examine
+from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.geometry import rle_area
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
@@ -25,10 +25,10 @@ Shared = Callable[[str], Path]
 EXCERPT = "data/refcoco_excerpt"
 
 
-def ingested(store: Path, module: Any, files: Files, layer: str = "human") -> tuple[list[Sample], IngestReport]:
+def ingested(store: Path, module: Any, files: DatasetFiles, layer: str = "human") -> tuple[list[Sample], IngestReport]:
     report = ingest(ShardStore(store), module, files, name="d", split=files.split, layer=layer)
-    shards = ShardStore(store).layer("d", files.split, layer)
-    samples = [sample for shard in shards for sample in ShardStore(store).read(shard)]
+    shards = ShardStore(store).list_shards("d", files.split, layer)
+    samples = [sample for shard in shards for sample in ShardStore(store).read_samples(shard)]
     assert report.annotations == sum(len(sample.annotations) for sample in samples)
     return samples, report
 
@@ -117,7 +117,7 @@ def test_a_split_has_no_sentences_of_another(tmp_path: Path, shared: Shared, mod
 )
 def test_a_command_finds_the_release(shared: Shared, dataset: str, module: Any, folder: str) -> None:
     """Its folders are called as they unpack, whatever the option is called."""
-    files = resolve(dataset, None, None, shared(EXCERPT), None, None).files()
+    files = resolve_dataset(dataset, None, None, shared(EXCERPT), None, None).locate_files()
     by = "umd" if module is refcocog else "unc"
     assert files.sources["refs"] == shared(EXCERPT) / folder / f"refs({by}).p" and files.split == "train"
 
@@ -199,7 +199,7 @@ def test_where_the_files_are(tmp_path: Path, module: Any) -> None:
         module.files(root, "train", None)
     write(tmp_path, [], {}, folder, by)
     there = tmp_path / folder
-    assert module.files(root, "val", None) == Files(
+    assert module.files(root, "val", None) == DatasetFiles(
         {"refs": there / f"refs({by}).p", "instances": there / "instances.json"}, root, split="val"
     )
     (there / "refs(google).p").touch()
@@ -234,8 +234,10 @@ def test_the_photographs_of_either_year_are_found_and_the_shards_do_not_tell(
     files = refcoco.files(tmp_path / "refcoco", "train", None)
     samples, _ = ingested(tmp_path / "again", refcoco, files)
     assert samples == bare
-    assert [find(files.images, s.file_name).name for s in samples] == [name.format(number) for number in (1, 2)]
-    (split,) = examine("refcoco", tmp_path / "refcoco", ["train"]).splits
+    assert [find_image(files.image_folder, s.file_name).name for s in samples] == [
+        name.format(number) for number in (1, 2)
+    ]
+    (split,) = validate_dataset("refcoco", tmp_path / "refcoco", ["train"]).splits
     assert (split.images, split.boxes, split.files_checked) == (2, 6, 2)
     assert {finding.code for finding in split.findings} <= {"other_path"}
 
@@ -432,7 +434,7 @@ def test_the_same_bytes_whatever_the_pickles_protocol_and_the_order_of_the_file(
 
 def test_their_masks_are_those_of_any_coco_style_file(tmp_path: Path, shared: Shared) -> None:
     source = shared(f"{EXCERPT}/refcoco/instances.json")
-    plain = Files({"instances": source}, tmp_path, split="train")
+    plain = DatasetFiles({"instances": source}, tmp_path, split="train")
     (theirs,), _ = ingested(tmp_path / "plain", coco_json, plain)
     (ours,), _ = ingested(tmp_path, refcoco, refcoco.files(shared(f"{EXCERPT}/refcoco"), "train", None))
     assert theirs.image_key == ours.image_key

@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import _refer_pickle as refer_pickle
-from synthgen.formats.readers._refer_pickle import load
+from synthgen.formats.readers._refer_pickle import load_plain_pickle
 
 PROTOCOLS = range(6)
 
 
 def loads(path: Path, content: bytes) -> Any:
     path.write_bytes(content)
-    return load(path)
+    return load_plain_pickle(path)
 
 
 def refused(path: Path, content: bytes) -> str:
@@ -93,7 +93,7 @@ def test_the_real_files(shared, file, protocol):
     assert len(found) == 5
     for path in found:
         content = json.loads(path.with_suffix(".json").read_text())
-        assert load(path) == content == loads(file, pickle.dumps(content, protocol))
+        assert load_plain_pickle(path) == content == loads(file, pickle.dumps(content, protocol))
 
 
 @pytest.mark.parametrize(
@@ -235,13 +235,13 @@ def test_it_imports_nothing(tmp_path):
     code = f"""
         import sys, pathlib
         from synthgen.errors import SynthgenError
-        from synthgen.formats.readers._refer_pickle import load
+        from synthgen.formats.readers._refer_pickle import load_plain_pickle
         files = sorted(pathlib.Path({str(tmp_path)!r}).glob("*.p"))
         seen = []
         sys.addaudithook(lambda event, args: seen.append((event, args)) if not event.startswith("object.") else None)
         for file in files:
             try:
-                load(file)
+                load_plain_pickle(file)
             except SynthgenError:
                 pass
         assert {{event for event, _ in seen}} <= {{"open"}}, seen
@@ -269,7 +269,7 @@ def test_any_bytes_are_data_or_a_sentence(tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.getbasetemp() / "any.p"
     path.write_bytes(content)
     try:
-        load(path)
+        load_plain_pickle(path)
     except SynthgenError as why:
         assert "\n" not in str(why)
 
@@ -284,7 +284,7 @@ def test_damaged_anywhere(tmp_path_factory: pytest.TempPathFactory, draw: st.Dat
     path = tmp_path_factory.getbasetemp() / "damaged.p"
     path.write_bytes(content)
     try:
-        load(path)
+        load_plain_pickle(path)
     except SynthgenError as why:
         assert "\n" not in str(why)
 
@@ -360,9 +360,9 @@ def test_the_limits(file, monkeypatch):
 
 def test_what_cannot_be_read(tmp_path):
     with pytest.raises(SynthgenError, match=r"cannot read .*check the path"):
-        load(tmp_path / "nowhere.p")
+        load_plain_pickle(tmp_path / "nowhere.p")
     with pytest.raises(SynthgenError, match=r"cannot read .*check the path"):
-        load(tmp_path)
+        load_plain_pickle(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -374,9 +374,9 @@ def test_memory_is_bounded_by_the_opcodes(file, before, again):
     code = f"""
         import pathlib
         from synthgen.errors import SynthgenError
-        from synthgen.formats.readers._refer_pickle import load
+        from synthgen.formats.readers._refer_pickle import load_plain_pickle
         try:
-            load(pathlib.Path({str(file)!r}))
+            load_plain_pickle(pathlib.Path({str(file)!r}))
         except SynthgenError as why:
             print(why)
     """

@@ -14,12 +14,12 @@ from toys import tiny_sam
 from synthgen import plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.segmenters import _sam, _sam_load, sam
-from synthgen.generate.segmenters._sam_zoom import LEAST, SMALL, Crop, crops_for, is_small
+from synthgen.generate.segmenters._sam_zoom import MIN_WINDOW_SIDE, SMALL_BOX_FRACTION, Crop, is_small, plan_zoom_crops
 from synthgen.models.hq_sam import build_hq_sam
-from synthgen.models.sam import build_sam, load_weights, numbers_of
-from synthgen.models.sam_masks import settle
+from synthgen.models.sam import build_sam, infer_config, load_weights
+from synthgen.models.sam_masks import select_masks
 from synthgen.records.geometry import decode_mask
-from synthgen.weights import sha256_of
+from synthgen.weights import cached_file_sha256
 
 SHELF = "generate.segmenters"
 
@@ -32,7 +32,7 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 
 def make(checkpoints, name="sam", **options):
     own = {"checkpoint": checkpoints[name], "device": "cpu", "self_test": False, **options}
-    return plugins.build(SHELF, name, own)
+    return plugins.build_plugin(SHELF, name, own)
 
 
 def drawn(height, width, seed=0):
@@ -55,7 +55,7 @@ BOXES = [some_boxes(100, 150, 4, 1), some_boxes(150, 90, 0), some_boxes(60, 60, 
 def reference(name="sam"):
     """The same network, plain, as whoever read the checkpoint would have it."""
     weights = tiny_sam.weights(f"{name}_tiny")
-    net = (build_hq_sam if name == "hq_sam" else build_sam)(numbers_of(weights))
+    net = (build_hq_sam if name == "hq_sam" else build_sam)(infer_config(weights))
     load_weights(net, weights)
     return net
 
@@ -98,11 +98,11 @@ def test_batches_and_chunks_change_nothing(checkpoints, name, options):
 
 def test_large_images_leave_the_device_in_parts(checkpoints, monkeypatch):
     expected = list(make(checkpoints).segment(IMAGES, BOXES))
-    monkeypatch.setattr(_sam, "NUMBERS", {"cpu": 2 * 128 * 128})
+    monkeypatch.setattr(_sam, "MAX_LOGITS", {"cpu": 2 * 128 * 128})
     seen = []
-    whole = _sam.to_original_size
+    whole = _sam.postprocess_logits
     monkeypatch.setattr(
-        _sam, "to_original_size", lambda net, logits, *a: seen.append(len(logits)) or whole(net, logits, *a)
+        _sam, "postprocess_logits", lambda net, logits, *a: seen.append(len(logits)) or whole(net, logits, *a)
     )
     found = list(make(checkpoints).segment(IMAGES, BOXES))
     assert all(alike(a, b) for a, b in zip(found, expected, strict=True))
@@ -139,14 +139,14 @@ def test_many_boxes_cost_the_memory_of_a_chunk(checkpoints, monkeypatch):
 def test_fewer_images_where_memory_runs_out(checkpoints, monkeypatch, caplog):
     segmenter = make(checkpoints, batch_size="3")
     expected = list(segmenter.segment(IMAGES, BOXES))
-    whole = _sam.encode
+    whole = _sam.encode_images
 
     def greedy(network, pixels):
         if len(pixels) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(network, pixels)
 
-    monkeypatch.setattr(_sam, "encode", greedy)
+    monkeypatch.setattr(_sam, "encode_images", greedy)
     with caplog.at_level(logging.WARNING):
         found = list(segmenter.segment(IMAGES, BOXES))
     assert all(alike(a, b) for a, b in zip(found, expected, strict=True))
@@ -157,16 +157,16 @@ def test_fewer_images_where_memory_runs_out(checkpoints, monkeypatch, caplog):
 def test_no_window_is_left_out_where_memory_runs_out(checkpoints, monkeypatch):
     image, small = drawn(600, 600), np.arange(16)[:, None] // [4, 1] % 4 * 130 + 40
     boxes = np.hstack([small, np.add(small, [30, 25])]).astype(np.float32)
-    assert len(crops_for(boxes, 600, 600)) > 8
+    assert len(plan_zoom_crops(boxes, 600, 600)) > 8
     (expected,) = make(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
-    whole = _sam.encode
+    whole = _sam.encode_images
 
     def greedy(network, pixels):
         if len(pixels) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(network, pixels)
 
-    monkeypatch.setattr(_sam, "encode", greedy)
+    monkeypatch.setattr(_sam, "encode_images", greedy)
     (found,) = make(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
     assert alike(found, expected)
 
@@ -174,22 +174,22 @@ def test_no_window_is_left_out_where_memory_runs_out(checkpoints, monkeypatch):
 def test_fewer_boxes_where_memory_runs_out(checkpoints, monkeypatch):
     segmenter = make(checkpoints, box_chunk=64)
     (expected,) = segmenter.segment(IMAGES[2:], BOXES[2:])
-    whole = _sam.decode
+    whole = _sam.decode_masks
 
-    def greedy(network, embeddings, prompts, *, chunk, multimask):
-        if chunk > 2:
+    def greedy(network, embeddings, prompts, *, chunk_size, multimask_output):
+        if chunk_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(network, embeddings, prompts, chunk=chunk, multimask=multimask)
+        return whole(network, embeddings, prompts, chunk_size=chunk_size, multimask_output=multimask_output)
 
-    monkeypatch.setattr(_sam, "decode", greedy)
+    monkeypatch.setattr(_sam, "decode_masks", greedy)
     (found,) = segmenter.segment(IMAGES[2:], BOXES[2:])
     assert alike(found, expected)
-    assert segmenter.portions.boxes == 2
+    assert segmenter.oom_batcher.max_boxes == 2
 
     def hopeless(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(_sam, "decode", hopeless)
+    monkeypatch.setattr(_sam, "decode_masks", hopeless)
     with pytest.raises(torch.OutOfMemoryError):
         list(segmenter.segment(IMAGES[2:], BOXES[2:]))
 
@@ -200,7 +200,7 @@ def test_a_lost_device_ends_the_worker(checkpoints, monkeypatch):
     def lost(*_):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nand more")
 
-    monkeypatch.setattr(_sam, "encode", lost)
+    monkeypatch.setattr(_sam, "encode_images", lost)
     with pytest.raises(BrokenWorkerError, match=r"^the GPU failed \(CUDA error: an illegal memory access was enc"):
         list(segmenter.segment(IMAGES, BOXES))
 
@@ -222,14 +222,14 @@ def test_a_path_that_draws_otherwise_is_refused(checkpoints, monkeypatch):
 
 
 def test_a_path_broken_for_all_but_the_first_of_a_batch_is_refused(checkpoints, monkeypatch):
-    whole = _sam.encode
+    whole = _sam.encode_images
 
     def broken(network, pixels):
         found = whole(network, pixels)
         found.image[1:] = 0
         return found
 
-    monkeypatch.setattr(_sam_load, "set_precision", lambda *_: monkeypatch.setattr(_sam, "encode", broken))
+    monkeypatch.setattr(_sam_load, "set_precision", lambda *_: monkeypatch.setattr(_sam, "encode_images", broken))
     with pytest.raises(SynthgenError, match="self-test failed"):
         make(checkpoints, self_test=True)
 
@@ -260,7 +260,7 @@ def test_a_sound_path_passes_its_test(checkpoints, caplog):
 
 
 def test_the_scene_has_four_objects_within_it():
-    image, boxes = _sam_load.scene()
+    image, boxes = _sam_load.draw_test_scene()
     assert (image.shape, image.dtype, boxes.shape) == ((480, 640, 3), np.uint8, (4, 4))
     assert (boxes[:, 2:] - boxes[:, :2] > 100).all()
     assert (boxes >= 0).all()
@@ -277,7 +277,7 @@ def test_candidates_are_chosen_by_evidence(checkpoints):
     for box, prediction in zip(boxes, found, strict=True):
         logits, iou, _ = predictor.predict(box=box, multimask_output=True, return_logits=True)
         one_by_one = (torch.tensor(logits)[:, None], torch.tensor(iou)[:, None], torch.tensor(box).expand(3, 4))
-        best = int(settle(*one_by_one, weigh=True).evidence.argmax())
+        best = int(select_masks(*one_by_one, always_score=True).selection_score.argmax())
         sure = np.abs(logits[best]) > 1e-4
         assert ((logits[best] > 0) == decode_mask(prediction.rle))[sure].all()
         chosen.add((best, int(iou.argmax())))
@@ -295,22 +295,24 @@ def test_windows_hold_their_boxes_within_the_image():
         half = rng.uniform(0.5, 0.08 * max(height, width), (40, 2)) / 2
         boxes = np.clip(np.hstack([middle - half, middle + half]), 0, [width, height] * 2).astype(np.float32)
         small = is_small(boxes, height, width)
-        crops = crops_for(boxes, height, width)
+        crops = plan_zoom_crops(boxes, height, width)
         members = sorted(int(i) for _, own in crops for i in own)
         assert members == np.flatnonzero(small).tolist(), "each small box once"
         assert len(crops) < small.sum(), "near ones share a window"
         for crop, own in crops:
             assert 0 <= crop.top <= crop.top + crop.height <= height
             assert 0 <= crop.left <= crop.left + crop.width <= width
-            inside = crop.to_window(boxes[own])
+            inside = crop.boxes_to_window(boxes[own])
             assert (inside >= -1e-3).all()
             assert (inside <= np.array([crop.width, crop.height] * 2) + 1e-3).all()
-            assert max(crop.size) <= max(LEAST, 4 * SMALL * max(height, width) + 1), "enlarged, not reduced"
+            assert max(crop.size) <= max(MIN_WINDOW_SIDE, 4 * SMALL_BOX_FRACTION * max(height, width) + 1), (
+                "enlarged, not reduced"
+            )
 
 
 def test_large_boxes_and_small_images_get_no_window():
-    assert crops_for(np.array([[0, 0, 100, 100]], np.float32), 200, 200) == []
-    assert crops_for(np.array([[0, 0, 3, 3]], np.float32), 50, 60) == []
+    assert plan_zoom_crops(np.array([[0, 0, 100, 100]], np.float32), 200, 200) == []
+    assert plan_zoom_crops(np.array([[0, 0, 3, 3]], np.float32), 50, 60) == []
 
 
 def test_zoom_replaces_masks_of_small_boxes_by_better_ones_only(checkpoints):
@@ -324,15 +326,15 @@ def test_zoom_replaces_masks_of_small_boxes_by_better_ones_only(checkpoints):
     assert plain[2:] != zoomed[2:]
     segmenter = make(checkpoints, zoom=True)
     whole = [Crop(0, 0, 400, 600)]
-    (before,) = segmenter._find([image], [0], whole, [boxes])
+    (before,) = segmenter._predict_windows([image], [0], whole, [boxes])
     masks = {0: list(before)}
-    segmenter._look_closer([image], [boxes], masks)
+    segmenter._refine_small_boxes([image], [boxes], masks)
     assert all(after.evidence >= first.evidence for first, after in zip(before, masks[0], strict=True))
-    for crop, own in crops_for(boxes, 400, 600):
+    for crop, own in plan_zoom_crops(boxes, 400, 600):
         for i in own:
             mask = decode_mask(zoomed[i].rle)
             if zoomed[i] != plain[i]:
-                crop.of(mask)[:] = False
+                crop.extract(mask)[:] = False
                 assert not mask.any(), "nothing beyond the window"
 
 
@@ -340,15 +342,15 @@ def test_zoom_replaces_masks_of_small_boxes_by_better_ones_only(checkpoints):
 
 
 def settled(name="sam", **options):
-    return plugins.load(SHELF, name).settle(**plugins.checked(SHELF, name, options))
+    return plugins.load_plugin(SHELF, name).resolve_options(**plugins.complete_options(SHELF, name, options))
 
 
 def test_settled_options_say_which_weights(checkpoints):
     path = checkpoints["sam"]
     found = settled(checkpoint=path)
-    assert (found["variant"], found["weights"]) == ("vit 64x4", sha256_of(Path(path)))
+    assert (found["variant"], found["weights"]) == ("vit 64x4", cached_file_sha256(Path(path)))
     assert settled()["variant"] == "vit_h"
-    assert settled(variant="vit_b")["weights"] == sam.PUBLISHED["vit_b"].sha256
+    assert settled(variant="vit_b")["weights"] == sam.PUBLISHED_WEIGHTS["vit_b"].sha256
     assert settled(**found) == found, "a worker settles again, and finds the same"
 
 
@@ -391,7 +393,7 @@ def test_a_checkpoint_that_changed_since_the_job_began_is_told(checkpoints, tmp_
     other = {name: tensor + 0.01 for name, tensor in tiny_sam.weights("sam_tiny").items()}
     torch.save(other, tmp_path / "other.pth")
     with pytest.raises(SynthgenError, match=r"^-O weights=[0-9a-f]{64} asks for another checkpoint than other\.pth"):
-        plugins.build(SHELF, "sam", {**options, "checkpoint": str(tmp_path / "other.pth")})
+        plugins.build_plugin(SHELF, "sam", {**options, "checkpoint": str(tmp_path / "other.pth")})
 
 
 def test_damaged_and_foreign_checkpoints_are_one_sentence(tmp_path):

@@ -22,7 +22,7 @@ def _a_gpu():
 
 def make(name, path, **options):
     own = {"checkpoint": str(path), "self_test": False, **options}
-    return plugins.build("generate.segmenters", name, own)
+    return plugins.build_plugin("generate.segmenters", name, own)
 
 
 def drawn(height, width, seed):
@@ -77,4 +77,4 @@ def test_a_batch_too_large_for_the_memory_is_halved(tmp_path):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert [len(own) for own in found] == [8] * 64
-    assert segmenter.batch_size < 64 or segmenter.portions.boxes < 512
+    assert segmenter.batch_size < 64 or segmenter.oom_batcher.max_boxes < 512

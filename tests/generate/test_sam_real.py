@@ -56,8 +56,8 @@ def test_the_pipelines_masks_are_the_predictors_pixel_for_pixel(shared, tmp_path
     with pytest.raises(SystemExit) as end:
         main()
     assert not end.value.code
-    (shard,) = ShardStore("shards").layer("two", "train", "masks")
-    samples = list(ShardStore("shards").read(shard))
+    (shard,) = ShardStore("shards").list_shards("two", "train", "masks")
+    samples = list(ShardStore("shards").read_samples(shard))
     assert len(samples) == 2
 
     predictor = SamPredictor(network)

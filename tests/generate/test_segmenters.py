@@ -22,10 +22,10 @@ SHELF = "generate.segmenters"
 SLACK = {"box_fill": 0, "grabcut": 0}
 
 
-WITH_WEIGHTS = [name for name in plugins.names(SHELF) if "checkpoint" in plugins.options(SHELF, name)]
+WITH_WEIGHTS = [name for name in plugins.list_plugins(SHELF) if "checkpoint" in plugins.build_parameters(SHELF, name)]
 
 
-@pytest.fixture(params=[name for name in plugins.names(SHELF) if name not in WITH_WEIGHTS])
+@pytest.fixture(params=[name for name in plugins.list_plugins(SHELF) if name not in WITH_WEIGHTS])
 def name(request):
     return request.param
 
@@ -33,16 +33,16 @@ def name(request):
 @pytest.fixture
 def segmenter(name):
     """One that needs no weights, and so can be asked for sensible masks."""
-    return plugins.build(SHELF, name, {})
+    return plugins.build_plugin(SHELF, name, {})
 
 
-@pytest.fixture(params=plugins.names(SHELF))
+@pytest.fixture(params=plugins.list_plugins(SHELF))
 def any_segmenter(request, tmp_path):
     """Each of the shelf; those with weights have few and random ones, and draw nonsense."""
     if request.param not in WITH_WEIGHTS:
-        return plugins.build(SHELF, request.param, {})
+        return plugins.build_plugin(SHELF, request.param, {})
     path = tiny_sam.checkpoint(tmp_path, f"{request.param}_tiny")
-    return plugins.build(SHELF, request.param, {"checkpoint": str(path), "device": "cpu", "self_test": False})
+    return plugins.build_plugin(SHELF, request.param, {"checkpoint": str(path), "device": "cpu", "self_test": False})
 
 
 def photograph(height: int = 60, width: int = 80, seed: int = 0) -> np.ndarray:
@@ -236,16 +236,18 @@ def test_a_filled_box_is_every_pixel_that_the_box_touches():
 )
 def test_options_out_of_range_are_refused_where_the_job_begins(name, options, sentence):
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.build(SHELF, name, options)
-    full = plugins.checked(SHELF, name, options)
+        plugins.build_plugin(SHELF, name, options)
+    full = plugins.complete_options(SHELF, name, options)
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.load(SHELF, name).settle(**full)
+        plugins.load_plugin(SHELF, name).resolve_options(**full)
 
 
 @pytest.mark.parametrize("options", [{"side": 8, "margin": 0.0}, {"margin": 100.0, "threads": 1024}])
 def test_options_at_the_end_of_their_range_work(options):
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    (found,) = plugins.build(SHELF, "grabcut", options).segment([image], [np.array([[10, 10, 60, 50]], np.float32)])
+    (found,) = plugins.build_plugin(SHELF, "grabcut", options).segment(
+        [image], [np.array([[10, 10, 60, 50]], np.float32)]
+    )
     assert found[0].rle.size == (60, 80)
 
 
@@ -324,7 +326,9 @@ def test_beats_the_box_on_human_masks(shared):
         prompts = boxes(*[(x, y, x + w, y + h) for x, y, w, h in (a["bbox"] for a in human)])
         prompts = np.clip(prompts, 0, [*image.shape[1::-1], *image.shape[1::-1]]).astype(np.float32)
         for name, scores in ious.items():
-            for prediction, truth in zip(one(plugins.build(SHELF, name, {}), image, prompts), human, strict=True):
+            for prediction, truth in zip(
+                one(plugins.build_plugin(SHELF, name, {}), image, prompts), human, strict=True
+            ):
                 rle = Rle(image.shape[:2], coco.annToRLE(truth)["counts"])
                 scores.append(rle_iou([prediction.rle], [rle])[0, 0])
     assert len(ious["grabcut"]) > 80

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.text.agreement import LONGEST_NAME, _kinds, agrees, names
-from synthgen.text.confusions import AMBIGUOUS, OPPOSITES, OVERLAPS
-from synthgen.text.hypernyms import KINDS
+from synthgen.text.agreement import MAX_NAME_CHARS, _taxonomy, agrees_with_category, category_nouns
+from synthgen.text.confusions import AMBIGUOUS_NOUNS, CONFUSABLE_GROUPS, GENDERED_NOUNS
+from synthgen.text.hypernyms import HYPERNYMS
 
 YES = """
 a man in a red jacket|person
@@ -146,17 +146,17 @@ def _cases(lines: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(("text", "category"), _cases(YES))
 def test_agrees(text, category):
-    assert agrees(text, category) is True
+    assert agrees_with_category(text, category) is True
 
 
 @pytest.mark.parametrize(("text", "category"), _cases(NO))
 def test_does_not_agree(text, category):
-    assert agrees(text, category) is False
+    assert agrees_with_category(text, category) is False
 
 
 @pytest.mark.parametrize(("text", "category"), _cases(UNSURE))
 def test_cannot_tell(text, category):
-    assert agrees(text, category) is None
+    assert agrees_with_category(text, category) is None
 
 
 @pytest.mark.parametrize(
@@ -181,18 +181,18 @@ def test_cannot_tell(text, category):
     ],
 )
 def test_the_nouns_of_a_name(category, expected):
-    assert names(category) == expected
+    assert category_nouns(category) == expected
 
 
 @given(st.text(st.characters(), max_size=80), st.text(st.characters(), max_size=80))
 def test_any_two_texts_have_an_answer(text, category):
-    assert agrees(text, category) in (True, False, None)
-    assert all(0 < len(name) <= 2 * LONGEST_NAME for name in names(category))
+    assert agrees_with_category(text, category) in (True, False, None)
+    assert all(0 < len(name) <= 2 * MAX_NAME_CHARS for name in category_nouns(category))
 
 
 @given(st.sampled_from(sorted({line[1] for line in _cases(YES)})), st.sampled_from(["", "the ", "a red ", "left "]))
 def test_a_category_agrees_with_its_own_name(category, before):
-    assert all(agrees(before + name, category) for name in names(category))
+    assert all(agrees_with_category(before + name, category) for name in category_nouns(category))
 
 
 def test_every_category_of_objects365_and_lvis_agrees_with_itself_or_says_nothing(shared):
@@ -200,8 +200,8 @@ def test_every_category_of_objects365_and_lvis_agrees_with_itself_or_says_nothin
     known = [c["name"] if isinstance(c, dict) else c for c in known]
     lvis = json.loads((shared("data/lvis_excerpt") / "lvis_val_100.json").read_text())["categories"]
     for category in [*known, *(c["name"] for c in lvis)]:
-        assert names(category), category
-        assert all(agrees(name, category) is True for name in names(category)), category
+        assert category_nouns(category), category
+        assert all(agrees_with_category(name, category) is True for name in category_nouns(category)), category
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -209,13 +209,15 @@ def test_every_category_of_objects365_and_lvis_agrees_with_itself_or_says_nothin
 
 def test_nothing_is_a_kind_of_itself():
     """In a circle of kinds each would be all the others: a fork a utensil, a utensil a knife."""
-    order = list(TopologicalSorter(_kinds()[2]).static_order())
+    order = list(TopologicalSorter(_taxonomy()[2]).static_order())
     assert order.index("vehicle") < order.index("bike") < order.index("bicycle")
 
 
 def test_a_word_is_a_word_for_one_thing():
     entries = [
-        entry for line in KINDS.replace("\n ", " ").strip().splitlines() for entry in line.replace(":", ",").split(",")
+        entry
+        for line in HYPERNYMS.replace("\n ", " ").strip().splitlines()
+        for entry in line.replace(":", ",").split(",")
     ]
     groups = [{word.strip() for word in entry.split(" = ")} for entry in entries if " = " in entry]
     twice = {word: count for word, count in Counter(w for group in groups for w in group).items() if count > 1}
@@ -223,8 +225,8 @@ def test_a_word_is_a_word_for_one_thing():
 
 
 def test_exceptions_are_of_words_that_the_table_has():
-    same = _kinds()[1]
-    for group in (*OVERLAPS, *OPPOSITES, *AMBIGUOUS.items()):
+    same = _taxonomy()[1]
+    for group in (*CONFUSABLE_GROUPS, *GENDERED_NOUNS, *AMBIGUOUS_NOUNS.items()):
         assert {word for word in group if same.get(word) != word} == set(), group
 
 
@@ -260,12 +262,12 @@ TRULY = {
 
 def _taken_for_another(categories: list[str]) -> set[tuple[str, str]]:
     """Pairs of categories, in alphabetical order, of which the name of one agrees with the other."""
-    spoken = {category: [f"a {name}" for name in names(category)] for category in categories}
+    spoken = {category: [f"a {name}" for name in category_nouns(category)] for category in categories}
     return {
         (min(one, other), max(one, other))
         for one in categories
         for other in categories
-        if one != other and any(agrees(text, other) is True for text in spoken[one])
+        if one != other and any(agrees_with_category(text, other) is True for text in spoken[one])
     }
 
 
@@ -288,7 +290,9 @@ def test_categories_of_objects365_are_taken_for_another_only_where_one_is_a_kind
 def test_synonyms_of_lvis_do_not_contradict(shared):
     """LVIS lists synonyms; a few mean something else to a reader of plain English ("bow", "bat"), hence not all."""
     lvis = json.loads((shared("data/lvis_excerpt") / "lvis_val_100.json").read_text())["categories"]
-    found = Counter(agrees(names(s)[0], c["name"]) for c in lvis for s in c["synonyms"] if names(s))
+    found = Counter(
+        agrees_with_category(category_nouns(s)[0], c["name"]) for c in lvis for s in c["synonyms"] if category_nouns(s)
+    )
     assert found[False] < 0.02 * found.total(), found
 
 
@@ -296,13 +300,13 @@ def test_people_speak_of_what_is_in_the_box(shared):
     """Visual Genome: a region that names one object speaks of that object, mostly."""
     graphs = json.loads((shared("data/visual_genome_excerpt") / "region_graphs.json").read_text())
     pairs = [(r["phrase"], r["objects"][0]["name"]) for g in graphs for r in g["regions"] if len(r["objects"]) == 1]
-    found = Counter(agrees(phrase, name) for phrase, name in pairs)
+    found = Counter(agrees_with_category(phrase, name) for phrase, name in pairs)
     assert found.total() > 400
     assert found[True] > 0.7 * found.total(), found
     assert found[False] < 0.1 * found.total(), found  # nearly all: "phone sitting on the desk" for the desk
     assert found == {True: 335, False: 34, None: 84}, "the README has these as shares"
     # The same phrases with another region's object: agreement is not given away.
-    shifted = Counter(agrees(a[0], b[1]) for a, b in zip(pairs, pairs[97:] + pairs[:97], strict=True))
+    shifted = Counter(agrees_with_category(a[0], b[1]) for a, b in zip(pairs, pairs[97:] + pairs[:97], strict=True))
     assert shifted[True] == 10, "the README has it as a share"
 
 
@@ -315,6 +319,6 @@ def test_people_refer_without_contradiction(shared):
             c["id"]: c["name"] for c in json.loads((path.parent / "instances.json").read_text())["categories"]
         }
         for ref in json.loads(path.read_text()):
-            found.update(agrees(s["sent"], categories[ref["category_id"]]) for s in ref["sentences"])
+            found.update(agrees_with_category(s["sent"], categories[ref["category_id"]]) for s in ref["sentences"])
     assert found[False] == 0, found
     assert found[True] > 0.2 * found.total(), found

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from synthgen.text.plurals import is_plural, singular, with_article
+from synthgen.text.plurals import is_plural, singularize, with_article
 
 PAIRS = """
 dogs dog, buses bus, glasses glass, benches bench, brushes brush, boxes box, knives knife, leaves leaf, gloves
@@ -21,19 +21,19 @@ ONES = "bus glass gas lens dress cactus tennis grass asparagus canvas mattress i
 
 @pytest.mark.parametrize("pair", [pair.split() for pair in PAIRS.replace("\n", " ").split(",")])
 def test_one_of_many(pair):
-    assert singular(pair[0]) == pair[1]
-    assert singular(pair[1]) == pair[1]
+    assert singularize(pair[0]) == pair[1]
+    assert singularize(pair[1]) == pair[1]
 
 
 @pytest.mark.parametrize("word", ONES)
 def test_what_is_one_already_stays(word):
-    assert singular(word) == word
+    assert singularize(word) == word
 
 
 @given(st.text(max_size=20))
 @example("\r")
 def test_any_text_has_one_and_an_article(text):
-    one = singular(text)
+    one = singularize(text)
     assert len(one) <= len(text) + 1
     assert with_article(text).endswith(text)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.text.left_right import mirrored
+from synthgen.text.left_right import mirror_texts
 
 EXCHANGED = [
     ("left vase", "right vase"),
@@ -64,23 +64,23 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "other"), EXCHANGED)
 def test_sides_are_exchanged_both_ways(text, other):
-    assert mirrored([text]) == (other,)
-    assert mirrored([other]) == (text,)
+    assert mirror_texts([text]) == (other,)
+    assert mirror_texts([other]) == (text,)
 
 
 @pytest.mark.parametrize("text", UNTOUCHED)
 def test_other_words_stay(text):
-    assert mirrored([text]) == (text,)
+    assert mirror_texts([text]) == (text,)
 
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_cannot_be_told_is_refused_and_all_its_company(text):
-    assert mirrored([text]) is None
-    assert mirrored(["cup", "left cup", text]) is None
+    assert mirror_texts([text]) is None
+    assert mirror_texts(["cup", "left cup", text]) is None
 
 
 def test_no_texts_have_a_mirror():
-    assert mirrored([]) == ()
+    assert mirror_texts([]) == ()
 
 
 word = st.sampled_from(
@@ -95,21 +95,21 @@ phrases = st.lists(st.tuples(word, st.sampled_from(["", " ", "-", "  "])), max_s
 
 @given(phrases)
 def test_mirrored_twice_is_the_same(text):
-    other = mirrored([text])
+    other = mirror_texts([text])
     if other is not None:
-        assert mirrored(other) == (text,)
+        assert mirror_texts(other) == (text,)
 
 
 @given(st.text())
 def test_any_text_has_an_answer_and_keeps_what_is_no_side(text):
-    other = mirrored([text])
+    other = mirror_texts([text])
     if other is not None and not any(side in text.casefold() for side in ("left", "right", "clockwise")):
         assert other == (text,)
 
 
 @given(st.lists(phrases, unique=True, max_size=5))
 def test_different_texts_stay_different(texts):
-    other = mirrored(texts)
+    other = mirror_texts(texts)
     assert other is None or len(set(other)) == len(texts)
 
 
@@ -119,13 +119,13 @@ def test_names_of_real_datasets_forbid_no_mirror(shared):
         found = json.loads((shared("data") / file).read_text())
         names = [c["name"] for c in (found["categories"] if isinstance(found, dict) else found)]
         assert len(names) > 100
-        assert mirrored(names) == tuple(names)
+        assert mirror_texts(names) == tuple(names)
 
 
 def test_real_phrases(shared):
     """Each of these was read: the 60 exchanged are true of the mirror image, the 10 refused cannot be told."""
     found = json.loads((shared("data/refer_coco_val_boxes") / "refcocos_test_506.json").read_text())
     texts = sorted({entry["normal_caption"] for entry in found})
-    told = {text: mirrored([text]) for text in texts}
+    told = {text: mirror_texts([text]) for text in texts}
     refused = [text for text in texts if told[text] is None]
     assert (len(texts), sum(told[text] not in (None, (text,)) for text in texts), len(refused)) == (485, 60, 10)

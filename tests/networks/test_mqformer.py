@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from synthgen.models.mqformer import backbone, text_encoder
-from synthgen.models.mqformer.losses import Sampling, losses
-from synthgen.models.mqformer.matcher import Truth, Weights
-from synthgen.models.mqformer.model import MQFormer, build
+from synthgen.models.mqformer.losses import PointSampling, compute_losses
+from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.model import MQFormer, build_mqformer
 
 
 def small(conditional: int = 12, learnable: int = 4, seed: int = 0) -> MQFormer:
     torch.manual_seed(seed)
-    return build(
-        backbone.build("tiny"), text_encoder.tiny(), conditional=conditional, learnable=learnable,
+    return build_mqformer(
+        backbone.build_backbone("tiny"), text_encoder.build_tiny_text_encoder(), conditional_queries=conditional,
+        learnable_queries=learnable,
         dim=64, encoder_layers=1, decoder_layers=2, heads=4,
     )  # fmt: skip
 
@@ -65,17 +66,19 @@ def test_every_kind_of_query_learns_an_image(conditional, learnable):
     ]
     found = torch.tensor(boxes, dtype=torch.float32) / 64
     found[:, 1] = torch.tensor([(m.any(1).nonzero().min() + m.any(1).nonzero().max() + 1) / 128 for m in masks])
-    truth = Truth(
+    truth = MaskTarget(
         labels=torch.tensor([0, 1]), boxes=found, has_mask=torch.ones(2, dtype=torch.bool), masks=masks,
         mask_weights=torch.ones(2), ignore=torch.zeros(64, 64, dtype=torch.bool),
     )  # fmt: skip
     network = small(conditional, learnable).train()
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-3)
-    rng, weights = torch.Generator().manual_seed(0), Weights()
+    rng, weights = torch.Generator().manual_seed(0), LossWeights()
     padding, texts, history = torch.zeros(1, 64, 64, dtype=torch.bool), [["disc", "square", "star"]], []
     for _ in range(60):
         out = network(image, padding, texts, [True])
-        parts = losses(out.layers, [truth], objects=2, weights=weights, sampling=Sampling(points=512), generator=rng)
+        parts = compute_losses(
+            out.layers, [truth], num_objects=2, weights=weights, sampling=PointSampling(num_points=512), generator=rng
+        )
         total = sum(getattr(weights, name) * loss for name, loss in parts.items())
         optimiser.zero_grad()
         total.backward()

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification, SwinConfig, SwinForImageClassification
 
-from synthgen.models.mqformer.backbone import NAMES, SWINS, build
+from synthgen.models.mqformer.backbone import BACKBONES, SWIN_VARIANTS, build_backbone
 
 #: Of the networks without their classifiers, in millions: Swin's paper and code, torchvision's ResNet-50.
 MILLIONS = {"swin_t": 27.52, "swin_s": 48.84, "swin_b": 86.88, "swin_l": 195.20, "resnet50": 23.45}
@@ -77,10 +77,10 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor], atol: float = 0.0) -> boo
     return len(a) == len(b) == 4 and all(torch.allclose(x, y, atol=atol, rtol=atol) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_numbers_are_the_published(name):
     with torch.device("meta"):
-        backbone = build(name)
+        backbone = build_backbone(name)
     count = sum(p.numel() for p in backbone.parameters()) / 1e6
     assert backbone.channels == CHANNELS[name]
     assert count == pytest.approx(MILLIONS.get(name, count), abs=0.01)
@@ -93,7 +93,7 @@ def test_numbers_are_the_published(name):
 @pytest.mark.parametrize("name", ["tiny", "resnet50"])
 @pytest.mark.parametrize(("height", "width"), [(33, 200), (1, 1), (64, 64), (31, 5)])
 def test_any_size_of_image(name, height, width):
-    features = build(name).eval()(image(height, width))
+    features = build_backbone(name).eval()(image(height, width))
     assert [f.shape[2:] for f in features] == [(-(-height // s), -(-width // s)) for s in (4, 8, 16, 32)]
     assert all(f.isfinite().all() for f in features)
 
@@ -101,8 +101,8 @@ def test_any_size_of_image(name, height, width):
 @pytest.mark.parametrize("name", ["tiny", "resnet50"])
 def test_every_parameter_learns_with_and_without_checkpointing(name):
     torch.manual_seed(0)
-    plain = build(name).train()
-    again = build(name, checkpointing=True).train()
+    plain = build_backbone(name).train()
+    again = build_backbone(name, checkpointing=True).train()
     again.load_state_dict(plain.state_dict())
     gradients = []
     for backbone in (plain, again, copy.deepcopy(again)):
@@ -116,7 +116,7 @@ def test_every_parameter_learns_with_and_without_checkpointing(name):
 
 @pytest.mark.parametrize("name", ["tiny", "resnet50"])
 def test_an_image_is_seen_alone_and_in_half_precision(name):
-    backbone = build(name).eval()
+    backbone = build_backbone(name).eval()
     images = image(40, 72, count=3)
     together = backbone(images)
     assert same([f[1:2] for f in together], backbone(images[1:2]), atol=1e-4)
@@ -126,7 +126,7 @@ def test_an_image_is_seen_alone_and_in_half_precision(name):
 
 
 def test_batch_norms_are_frozen():
-    backbone = build("resnet50").train()
+    backbone = build_backbone("resnet50").train()
     randomise(backbone)
     before = copy.deepcopy(backbone.state_dict())
     trained, seen = backbone(image(64, 64, 2)), backbone.eval()(image(64, 64, 2))
@@ -137,7 +137,7 @@ def test_batch_norms_are_frozen():
 
 def test_drop_path_leaves_branches_out_of_training_only():
     torch.manual_seed(0)
-    backbone, plain = build("tiny", drop_path=0.9), build("tiny")
+    backbone, plain = build_backbone("tiny", drop_path=0.9), build_backbone("tiny")
     plain.load_state_dict(backbone.state_dict())
     assert same(backbone.eval()(image(64, 64)), plain.eval()(image(64, 64)))
     last = backbone.train().body.swin.encoder.layers[3].blocks[1]
@@ -147,17 +147,17 @@ def test_drop_path_leaves_branches_out_of_training_only():
 
 
 def test_weights_in_the_names_of_the_original_swin(tmp_path):
-    backbone = build("tiny").eval()
+    backbone = build_backbone("tiny").eval()
     randomise(backbone)
     weights = original(backbone.body.state_dict())
     assert "layers.3.blocks.1.attn.qkv.bias" in weights and not any("swin" in name for name in weights)
     torch.save({"model": weights}, tmp_path / "swin.pth")
-    assert same(build("tiny", weights=tmp_path / "swin.pth").eval()(image(33, 200)), backbone(image(33, 200)))
+    assert same(build_backbone("tiny", weights=tmp_path / "swin.pth").eval()(image(33, 200)), backbone(image(33, 200)))
     for i in range(4):  # as the files of ImageNet are
         for part in ("weight", "bias"):
             del weights[f"norm{i}.{part}"]
     torch.save({"model": weights}, tmp_path / "swin.pth")
-    fresh = build("tiny", weights=tmp_path / "swin.pth").eval()
+    fresh = build_backbone("tiny", weights=tmp_path / "swin.pth").eval()
     assert all(norm.weight.eq(1).all() and norm.bias.eq(0).all() for norm in fresh.body.hidden_states_norms.values())
 
 
@@ -174,7 +174,7 @@ def test_the_original_swin_is_torchvisions(tmp_path):
             name = name.replace(have, want)
         weights[name] = tensor
     torch.save(weights, tmp_path / "swin.pth")
-    ours = build("swin_t", weights=tmp_path / "swin.pth").eval()
+    ours = build_backbone("swin_t", weights=tmp_path / "swin.pth").eval()
     with torch.inference_mode():
         wanted, x = [], image(256, 288)
         for i, layer in enumerate(theirs.features):
@@ -190,7 +190,7 @@ def test_weights_of_torchvisions_resnet(tmp_path, with_counts):
     randomise(theirs)
     weights = {n: t for n, t in theirs.state_dict().items() if with_counts or "num_batches" not in n}
     torch.save(weights, tmp_path / "resnet50.pth")
-    ours = build("resnet50", weights=tmp_path / "resnet50.pth").eval()
+    ours = build_backbone("resnet50", weights=tmp_path / "resnet50.pth").eval()
     with torch.inference_mode():
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image(70, 101)))))
         wanted = []
@@ -205,9 +205,15 @@ def test_weights_of_torchvisions_resnet(tmp_path, with_counts):
 
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_folders_of_hugging_face(tmp_path, form, capfd):
-    tiny = SWINS["tiny"]
+    tiny = SWIN_VARIANTS["tiny"]
     theirs = SwinForImageClassification(
-        SwinConfig(embed_dim=tiny.dim, depths=tiny.depths, num_heads=tiny.heads, window_size=tiny.window, num_labels=4)
+        SwinConfig(
+            embed_dim=tiny.embed_dim,
+            depths=tiny.depths,
+            num_heads=tiny.heads,
+            window_size=tiny.window_size,
+            num_labels=4,
+        )
     ).eval()
     randomise(theirs)
     if form == "safetensors":
@@ -215,7 +221,7 @@ def test_folders_of_hugging_face(tmp_path, form, capfd):
     else:
         torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     capfd.readouterr()
-    ours = build("tiny", weights=tmp_path).eval()
+    ours = build_backbone("tiny", weights=tmp_path).eval()
     assert capfd.readouterr() == ("", "")
     options = {"always_partition": True, "output_hidden_states_before_downsampling": True, "output_hidden_states": True}
     found, wanted = (n.swin(image(64, 64), **options).reshaped_hidden_states for n in (ours.body, theirs))
@@ -227,7 +233,7 @@ def test_a_resnet_of_hugging_face(tmp_path):
     theirs = ResNetForImageClassification(ResNetConfig()).eval()
     randomise(theirs)
     theirs.save_pretrained(tmp_path)
-    ours = build("resnet50", weights=tmp_path).eval()
+    ours = build_backbone("resnet50", weights=tmp_path).eval()
     x = theirs.resnet.embedder(image(40, 40))
     for stage, found in zip(theirs.resnet.encoder.stages, ours(image(40, 40)), strict=True):
         x = stage(x)
@@ -235,7 +241,7 @@ def test_a_resnet_of_hugging_face(tmp_path):
 
 
 def swin_weights() -> dict[str, torch.Tensor]:
-    return original(build("tiny").body.state_dict())
+    return original(build_backbone("tiny").body.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -254,7 +260,7 @@ def test_wrong_weights_are_told_in_one_sentence(tmp_path, change, told, capfd):
     change(weights)
     torch.save(weights, tmp_path / "swin.pth")
     with pytest.raises(ValueError, match=told) as error:
-        build("tiny", weights=tmp_path / "swin.pth")
+        build_backbone("tiny", weights=tmp_path / "swin.pth")
     assert "\n" not in str(error.value) and len(str(error.value)) < 700 and str(tmp_path) not in str(error.value)
     assert capfd.readouterr() == ("", "")
 
@@ -263,25 +269,25 @@ def test_weights_of_another_network_or_none(tmp_path):
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "other.pth")
     for name in ("tiny", "resnet50"):
         with pytest.raises(ValueError, match="the weights do not fit: they lack"):
-            build(name, weights=tmp_path / "other.pth")
+            build_backbone(name, weights=tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"cannot be read \(No such file"):
-        build("tiny", weights=tmp_path / "none.pth")
+        build_backbone("tiny", weights=tmp_path / "none.pth")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no model.safetensors and no pytorch_model.bin"):
-        build("tiny", weights=tmp_path / "empty")
+        build_backbone("tiny", weights=tmp_path / "empty")
     (tmp_path / "empty" / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(ValueError, match=r"model.safetensors: it is no safetensors file"):
-        build("tiny", weights=tmp_path / "empty")
+        build_backbone("tiny", weights=tmp_path / "empty")
     two = tmp_path / "two"
     two.mkdir()
     for name in ("model-1.safetensors", "model-2.safetensors"):
         save_file({"a": torch.ones(1)}, two / name)
     with pytest.raises(ValueError, match="its files have a twice"):
-        build("tiny", weights=two)
+        build_backbone("tiny", weights=two)
 
 
 def test_unknown_names_and_options():
     with pytest.raises(ValueError, match=re.escape("no backbone 'vit'; there are tiny, swin_t")):
-        build("vit")
+        build_backbone("vit")
     with pytest.raises(ValueError, match="resnet50 has no drop path"):
-        build("resnet50", drop_path=0.3)
+        build_backbone("resnet50", drop_path=0.3)

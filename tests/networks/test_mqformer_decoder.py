@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synthgen.models.mqformer.decoder import PRIOR, Decoded, Decoder
-from synthgen.models.mqformer.decoder_layer import DecoderLayer, Image
-from synthgen.models.mqformer.pixel_decoder import Pyramid
+from synthgen.models.mqformer.decoder import LABEL_PRIOR, Decoder, DecoderOutput
+from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
+from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
 from synthgen.models.mqformer.predictions import Predictions
 
 #: Beginnings of the reference's names of weights -> ours; the others are the same.
@@ -43,17 +43,24 @@ def test_mixed_queries_without_exchange_are_the_reference(shared):
     weights = {ours(name): t for name, t in theirs.items() if not name.startswith(("class_embed", "label_enc"))}
     weights |= {own: mixed[f"weights_own.{name}"] for name, own in OWN.items()}
     decoder = Decoder(
-        text_dim=64, conditional=12, learnable=5, levels=3, layers=2, feedforward=128, exchange=False, union=True
+        text_dim=64,
+        conditional_queries=12,
+        learnable_queries=5,
+        levels=3,
+        num_layers=2,
+        feedforward=128,
+        exchange=False,
+        joint_self_attention=True,
     )
     decoder.load_state_dict(weights | {"prior": torch.tensor(0.0)})
     levels = [base[f"in.feature{i}"] for i in (2, 1, 0)]  # there from coarse to fine
-    pyramid = Pyramid(
+    pyramid = FeaturePyramid(
         torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1),
         tuple(torch.zeros(2, *level.shape[2:], dtype=torch.bool) for level in levels),
         base["in.mask_features"],
     )
     out = decoder(pyramid, [mixed["text_embeddings"]] * 2)
-    assert out.conditional == 12
+    assert out.num_conditional == 12
     for found, name in zip(out.layers, ("interm", "no.aux0", "no.aux1", "no"), strict=True):
         assert torch.allclose(torch.stack(list(found.logits)), mixed[f"{name}.pred_logits"], atol=1e-4)
         assert torch.allclose(found.boxes, mixed[f"{name}.pred_boxes"], atol=1e-4)
@@ -64,16 +71,16 @@ def test_mixed_queries_without_exchange_are_the_reference(shared):
 def test_one_layer_is_the_reference():
     found = np.load(Path(__file__).parents[1] / "golden/mqformer_parts.npz")
     golden = {name.removeprefix("layers/"): torch.from_numpy(found[name]) for name in found.files if "layers/" in name}
-    layer = DecoderLayer(32, heads=4, levels=3, points=4, feedforward=64, exchange=False, union=True)
+    layer = DecoderLayer(32, heads=4, levels=3, points=4, feedforward=64, exchange=False, joint_self_attention=True)
     prefix = "dec.weights."
     layer.load_state_dict({name.removeprefix(prefix): t for name, t in golden.items() if name.startswith(prefix)})
     content, place, references, memory = (
         golden[f"dec.{name}"].transpose(0, 1) for name in ("tgt", "query_pos", "reference_points", "memory")
     )
     shapes = [(int(h), int(w)) for h, w in golden["spatial_shapes"]]
-    image = Image(memory, shapes, golden["padding_mask"].bool())
+    image = ImageMemory(memory, shapes, golden["padding_mask"].bool())
     blocked = golden["dec.self_attn_mask"].bool().expand(4 * len(content), -1, -1)
-    out = layer(content, place, references, image, 6, blocked=blocked)
+    out = layer(content, place, references, image, 6, attention_mask=blocked)
     assert torch.allclose(out.transpose(0, 1), golden["dec.out"], atol=1e-5)
 
 
@@ -86,17 +93,17 @@ KINDS = {"mixed": (6, 4), "conditional": (10, 0), "learnable": (0, 10)}
 def small(kind: str = "mixed", seed: int = 0, **changes: object) -> Decoder:
     torch.manual_seed(seed)
     conditional, learnable = KINDS[kind]
-    given = {"dim": 32, "mask_dim": 16, "text_dim": 24, "levels": 2, "layers": 2, "heads": 4, "feedforward": 48}
-    decoder = Decoder(conditional=conditional, learnable=learnable, **{**given, **changes})
+    given = {"dim": 32, "mask_dim": 16, "text_dim": 24, "levels": 2, "num_layers": 2, "heads": 4, "feedforward": 48}
+    decoder = Decoder(conditional_queries=conditional, learnable_queries=learnable, **{**given, **changes})
     for parameter in decoder.parameters():  # beginnings of zero would hide what depends on what
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return decoder
 
 
-def scene(images: int = 2, seed: int = 0) -> Pyramid:
+def scene(images: int = 2, seed: int = 0) -> FeaturePyramid:
     rng = torch.Generator().manual_seed(seed)
-    return Pyramid(
+    return FeaturePyramid(
         torch.randn(images, sum(h * w for h, w in SHAPES), 32, generator=rng),
         tuple(torch.zeros(images, h, w, dtype=torch.bool) for h, w in SHAPES),
         torch.randn(images, 16, 16, 24, generator=rng),
@@ -108,11 +115,11 @@ def words(*counts: int, seed: int = 0, dim: int = 24) -> list[Tensor]:
     return [torch.nn.functional.normalize(torch.randn(n, dim, generator=rng), dim=-1) for n in counts]
 
 
-def one(pyramid: Pyramid, i: int) -> Pyramid:
-    return Pyramid(pyramid.memory[[i]], tuple(p[[i]] for p in pyramid.paddings), pyramid.mask_features[[i]])
+def one(pyramid: FeaturePyramid, i: int) -> FeaturePyramid:
+    return FeaturePyramid(pyramid.memory[[i]], tuple(p[[i]] for p in pyramid.padding_masks), pyramid.mask_features[[i]])
 
 
-def same(a: Decoded, b: Decoded, i: int) -> bool:
+def same(a: DecoderOutput, b: DecoderOutput, i: int) -> bool:
     """Image `i` of `a` is the only one of `b`."""
     return all(
         torch.allclose(x.logits[i], y.logits[0], atol=1e-4)
@@ -150,7 +157,7 @@ def test_gradients_reach_every_parameter(kind, checkpointing):
 
 def test_what_layers_make_of_proposals_does_not_move_their_choice():
     """The choice is judged by what is said of proposals as such; losses of all the layers would pull it elsewhere."""
-    decoder = small(layers=3).train()
+    decoder = small(num_layers=3).train()
     chosen, *others = decoder(scene(), words(3, 3)).layers
 
     def moved(layers: list[Predictions]) -> set[str]:
@@ -177,7 +184,7 @@ class Given(nn.Module):
 
 def test_a_box_teaches_its_layer_and_the_one_before():
     """DINO's look forward twice: a layer learns to leave a box that the next can mend, and no gradient goes further."""
-    decoder = small(layers=3)
+    decoder = small(num_layers=3)
     decoder.layers = nn.ModuleList(Given(2, 10, 32) for _ in range(3))
     contents = [layer.content for layer in decoder.layers]
     reached = []
@@ -222,34 +229,38 @@ def test_the_order_of_texts_is_the_order_of_logits():
 def test_conditional_queries_are_the_proposals_most_like_a_text():
     decoder, pyramid, texts = small("conditional").eval(), scene(1), words(4)
     found = decoder.enc_output_norm(decoder.enc_output(pyramid.memory))
-    likeness = decoder._logits(found, texts)[0].amax(-1)
+    likeness = decoder._class_logits(found, texts)[0].amax(-1)
     lead = found[0, likeness.topk(10).indices]
-    assert torch.allclose(decoder._queries(pyramid, texts)[0][0], lead, atol=1e-5)
+    assert torch.allclose(decoder._select_queries(pyramid, texts)[0][0], lead, atol=1e-5)
 
 
 def test_fewer_proposals_than_queries_are_still_numbers():
     decoder, pyramid = small("conditional"), scene(1)
-    few = tuple(torch.ones_like(p) for p in pyramid.paddings)
+    few = tuple(torch.ones_like(p) for p in pyramid.padding_masks)
     few[0][:, :2, :2] = False
     few[1][:, :1, :1] = False
-    out = decoder(Pyramid(pyramid.memory, few, pyramid.mask_features), words(4)).layers
+    out = decoder(FeaturePyramid(pyramid.memory, few, pyramid.mask_features), words(4)).layers
     assert all(p.boxes.isfinite().all() and p.logits[0].isfinite().all() for p in out)
     sum(p.boxes.sum() + p.logits[0].sum() for p in out).backward()
     assert all(p.grad.isfinite().all() for p in decoder.parameters() if p.grad is not None)
 
 
 def test_training_starts_calm():
-    decoder = Decoder(dim=32, mask_dim=16, text_dim=512, conditional=6, learnable=4, levels=2, layers=1, heads=4)
+    decoder = Decoder(
+        dim=32, mask_dim=16, text_dim=512, conditional_queries=6, learnable_queries=4, levels=2, num_layers=1, heads=4
+    )
     probability = decoder(scene(), words(30, 30, dim=512)).layers[-1].logits[0].sigmoid().detach()
-    assert PRIOR / 3 < probability.median() < 3 * PRIOR
+    assert LABEL_PRIOR / 3 < probability.median() < 3 * LABEL_PRIOR
     assert probability.max() < 0.2
 
 
 def test_every_probability_can_be_reached_from_the_first_step():
-    decoder = Decoder(dim=32, mask_dim=16, text_dim=24, conditional=6, learnable=4, levels=2, layers=1, heads=4)
+    decoder = Decoder(
+        dim=32, mask_dim=16, text_dim=24, conditional_queries=6, learnable_queries=4, levels=2, num_layers=1, heads=4
+    )
     assert torch.sigmoid(decoder.logit_scale.exp() + decoder.prior) > 0.99
 
 
 def test_without_queries_there_is_no_decoder():
     with pytest.raises(ValueError, match="needs queries"):
-        Decoder(conditional=0, learnable=0)
+        Decoder(conditional_queries=0, learnable_queries=0)

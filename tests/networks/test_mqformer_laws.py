@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthgen.models.mqformer import backbone, text_encoder
-from synthgen.models.mqformer.criterion import total_losses
-from synthgen.models.mqformer.decoder import Decoded
-from synthgen.models.mqformer.losses import Sampling
-from synthgen.models.mqformer.matcher import Truth, Weights
-from synthgen.models.mqformer.model import MQFormer, build
+from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.decoder import DecoderOutput
+from synthgen.models.mqformer.losses import PointSampling
+from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.model import MQFormer, build_mqformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,9 +34,11 @@ def small(
     torch.manual_seed(0)
     conditional, learnable = KINDS[kind]
     given = {"dim": 32, "encoder_layers": 1, "decoder_layers": 2, "heads": 4}
-    network = build(
-        body or backbone.build("tiny", checkpointing=checkpointing), text_encoder.tiny(32, trainable=trainable),
-        conditional=conditional, learnable=learnable, checkpointing=checkpointing, **{**given, **changes},
+    network = build_mqformer(
+        body or backbone.build_backbone("tiny", checkpointing=checkpointing),
+        text_encoder.build_tiny_text_encoder(32, trainable=trainable),
+        conditional_queries=conditional, learnable_queries=learnable, checkpointing=checkpointing, **{**given,
+        **changes},
     )  # fmt: skip
     for parameter in network.parameters():  # beginnings of zero would hide what depends on what
         if not parameter.any():
@@ -56,9 +58,9 @@ def canvas(image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return whole, padding
 
 
-def objects(count: int, seed: int = 0) -> Truth:
+def objects(count: int, seed: int = 0) -> MaskTarget:
     rng = torch.Generator().manual_seed(seed)
-    return Truth(
+    return MaskTarget(
         labels=torch.randint(len(TEXTS), (count,), generator=rng),
         boxes=torch.rand(count, 4, generator=rng) * 0.5 + 0.25,
         has_mask=torch.ones(count, dtype=torch.bool),
@@ -68,21 +70,22 @@ def objects(count: int, seed: int = 0) -> Truth:
     )
 
 
-def seen(network: MQFormer, images: Tensor, padding: Tensor | None = None, **more: object) -> Decoded:
+def seen(network: MQFormer, images: Tensor, padding: Tensor | None = None, **more: object) -> DecoderOutput:
     if padding is None:
         padding = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
     return network(images, padding, [TEXTS] * len(images), [True] * len(images), **more)
 
 
-def totals(network: MQFormer, images: Tensor, truths: list[Truth], **more: object) -> dict[str, Tensor]:
+def totals(network: MQFormer, images: Tensor, truths: list[MaskTarget], **more: object) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return total_losses(
-        seen(network, images, denoise=truths, **more), truths, objects=max(1, sum(len(t["labels"]) for t in truths)),
-        weights=Weights(), sampling=Sampling(points=128), generator=rng,
+    return weighted_losses(
+        seen(network, images, denoising_targets=truths, **more), truths, num_objects=max(1,
+        sum(len(t["labels"]) for t in truths)),
+        weights=LossWeights(), sampling=PointSampling(num_points=128), generator=rng,
     )  # fmt: skip
 
 
-def gradients(network: MQFormer, images: Tensor, truths: list[Truth]) -> dict[str, Tensor]:
+def gradients(network: MQFormer, images: Tensor, truths: list[MaskTarget]) -> dict[str, Tensor]:
     network.zero_grad(set_to_none=True)
     torch.manual_seed(7)  # of the noise
     sum(totals(network, images, truths).values()).backward()
@@ -133,7 +136,7 @@ def test_a_window_sees_padding_only_near_the_border():
     The windows of this one are of 4: a block sees 3 pixels of its stage, the next, shifted, 3 more.
     """
     torch.manual_seed(0)
-    body, image = backbone.build("tiny").eval(), pictures(1, (128, 384))
+    body, image = backbone.build_backbone("tiny").eval(), pictures(1, (128, 384))
     with torch.no_grad():
         alone, within = (body(canvas(image, (128, width))[0]) for width in (384, 512))
     reach = 0
@@ -168,7 +171,7 @@ def test_behind_the_backbone_padding_changes_no_loss(kind):
         pads = (0, size[1] - SIZE[1], 0, size[0] - SIZE[0])
         laid = {name: functional.pad(truth[name], pads) for name in ("masks", "ignore")}
         extent = torch.tensor([SIZE[1] / size[1], SIZE[0] / size[0]])
-        one = Truth(**{**truth, **laid, "extent": extent})
+        one = MaskTarget(**{**truth, **laid, "extent": extent})
         with torch.no_grad():
             found.append({n: v.item() for n, v in totals(network, whole, [one], padding=padding).items()})
     assert found[0] == pytest.approx(found[1], rel=0.02)
@@ -177,7 +180,9 @@ def test_behind_the_backbone_padding_changes_no_loss(kind):
 def test_the_order_of_objects_changes_nothing():
     network, images, truth = small().eval(), pictures(1), objects(5)
     order = [3, 0, 4, 2, 1]
-    turned = Truth(**{**truth, **{name: truth[name][order] for name in ("labels", "boxes", "masks", "mask_weights")}})
+    turned = MaskTarget(
+        **{**truth, **{name: truth[name][order] for name in ("labels", "boxes", "masks", "mask_weights")}}
+    )
     with torch.no_grad():
         plain, other = (totals(network, images, [one]) for one in (truth, turned))
     assert {n: v.item() for n, v in plain.items()} == pytest.approx({n: v.item() for n, v in other.items()}, rel=1e-4)
@@ -186,8 +191,8 @@ def test_the_order_of_objects_changes_nothing():
 def test_what_masks_say_in_ignored_regions_changes_no_loss():
     network, images, truth = small(denoising=2).train(), pictures(1), objects(3)
     truth["ignore"][:, 50:] = True
-    flipped = Truth(**{**truth, "masks": truth["masks"] ^ truth["ignore"]})
-    everywhere = Truth(**{**truth, "masks": ~truth["masks"]})
+    flipped = MaskTarget(**{**truth, "masks": truth["masks"] ^ truth["ignore"]})
+    everywhere = MaskTarget(**{**truth, "masks": ~truth["masks"]})
     found = []
     with torch.no_grad():
         for one in (truth, flipped, everywhere):
@@ -309,8 +314,9 @@ def test_images_of_any_size(size):
 @pytest.mark.parametrize(("conditional", "learnable"), [(1, 0), (0, 1), (1, 1)])
 def test_one_query_of_a_kind_trains(conditional, learnable):
     torch.manual_seed(0)
-    network = build(
-        backbone.build("tiny"), text_encoder.tiny(32), conditional=conditional, learnable=learnable, dim=32,
+    network = build_mqformer(
+        backbone.build_backbone("tiny"), text_encoder.build_tiny_text_encoder(32), conditional_queries=conditional,
+        learnable_queries=learnable, dim=32,
         encoder_layers=1, decoder_layers=1, heads=4, denoising=2,
     ).train()  # fmt: skip
     found = gradients(network, pictures(1), [objects(3)])

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from synthgen.models.mqformer import losses as loss_module
 from synthgen.models.mqformer import matcher, position_encoding
-from synthgen.models.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalised_iou, xyxy_to_cxcywh
-from synthgen.models.mqformer.losses import Sampling, losses
-from synthgen.models.mqformer.matcher import Truth, Weights, costs, match
-from synthgen.models.mqformer.ms_deform_attn import DeformableAttention, deformable_attention
-from synthgen.models.mqformer.point_sampling import sample_bits, sample_points, uncertain_points
+from synthgen.models.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
+from synthgen.models.mqformer.losses import PointSampling, compute_losses
+from synthgen.models.mqformer.matcher import LossWeights, MaskTarget, compute_costs, hungarian_match
+from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn, ms_deform_attn
+from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
 
 #: As the reference's facts say: matches and unweighted losses, with 128 points for the losses and 200 for matching.
@@ -65,7 +65,7 @@ def test_deformable_attention_and_its_gradients(golden):
     value, locations, weights = (
         g[f"core.{name}"].clone().requires_grad_() for name in ("value", "sampling_locations", "attention_weights")
     )
-    out = deformable_attention(value, shapes_of(g["core.spatial_shapes"]), locations, weights)
+    out = ms_deform_attn(value, shapes_of(g["core.spatial_shapes"]), locations, weights)
     out.backward(g["core.grad_out"])
     assert near(out, g["core.out"])
     assert near(value.grad, g["core.grad_value"])
@@ -75,7 +75,7 @@ def test_deformable_attention_and_its_gradients(golden):
 
 def test_the_layer_of_deformable_attention(golden):
     g = part(golden, "ms_deform_attn")
-    layer = DeformableAttention(32, heads=4, levels=3, points=4)
+    layer = MSDeformAttn(32, heads=4, levels=3, points=4)
     assert near(layer.sampling_offsets.bias, g["module.init.sampling_offsets.bias"])
     prefix = "module.weights."
     layer.load_state_dict({name.removeprefix(prefix): t for name, t in g.items() if name.startswith(prefix)})
@@ -93,7 +93,7 @@ def test_the_layer_of_deformable_attention(golden):
 def test_in_half_precision_attention_still_looks_where_it_should():
     """At noise of 168 pixels a row, of which half a pixel beside is something else."""
     torch.manual_seed(0)
-    layer = DeformableAttention(64, heads=4, levels=1, points=4)
+    layer = MSDeformAttn(64, heads=4, levels=1, points=4)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     query, references, memory = torch.randn(1, 200, 64), torch.rand(1, 200, 1, 2), torch.randn(1, 100 * 168, 64)
@@ -106,12 +106,12 @@ def test_in_half_precision_attention_still_looks_where_it_should():
 def test_places(golden):
     g = part(golden, "embeddings_proposals")
     nothing = torch.zeros(1, 5, 7, dtype=torch.bool)
-    assert near(position_encoding.pixel_positions(nothing, 32), g["pe.out_nomask"])
-    assert near(position_encoding.pixel_positions(nothing, 256), g["pe.out_128_5x7"])
-    assert near(position_encoding.pixel_positions(g["pe.mask"].bool(), 32), g["pe.out_mask"])
+    assert near(position_encoding.encode_pixel_positions(nothing, 32), g["pe.out_nomask"])
+    assert near(position_encoding.encode_pixel_positions(nothing, 256), g["pe.out_128_5x7"])
+    assert near(position_encoding.encode_pixel_positions(g["pe.mask"].bool(), 32), g["pe.out_mask"])
     assert near(position_encoding.inverse_sigmoid(g["inverse_sigmoid.in"]), g["inverse_sigmoid.out"])
-    assert near(position_encoding.box_positions(g["query_sine.in4"], 256), g["query_sine.out4"])
-    assert near(position_encoding.box_positions(g["query_sine.in4"][..., :2], 256), g["query_sine.out2"])
+    assert near(position_encoding.encode_box_positions(g["query_sine.in4"], 256), g["query_sine.out4"])
+    assert near(position_encoding.encode_box_positions(g["query_sine.in4"][..., :2], 256), g["query_sine.out2"])
     refined = (g["refine.delta"] + position_encoding.inverse_sigmoid(g["refine.ref"])).sigmoid()
     assert near(refined, g["refine.out"])
 
@@ -123,8 +123,8 @@ def test_proposals_of_a_pyramid(golden):
     paddings = [one.reshape(2, h, w) for one, (h, w) in zip(flat, shapes, strict=True)]
     ratios = position_encoding.valid_ratios(paddings)
     assert near(ratios, g["encoder_ref.valid_ratios"])
-    assert near(position_encoding.pixel_references(shapes, ratios), g["encoder_ref.out"])
-    memory, logits, valid = position_encoding.proposals(g["proposals.memory"], paddings)
+    assert near(position_encoding.pixel_reference_points(shapes, ratios), g["encoder_ref.out"])
+    memory, logits, valid = position_encoding.generate_proposals(g["proposals.memory"], paddings)
     assert near(memory, g["proposals.out_memory"])
     expected = g["proposals.out_proposals"]
     assert torch.equal(valid, expected.isfinite().all(-1))
@@ -139,15 +139,15 @@ def test_overlaps_of_boxes(golden):
     assert near(cxcywh_to_xyxy(g["box.a_cxcywh"]), g["box.a_xyxy"])
     assert near(xyxy_to_cxcywh(g["box.a_xyxy"]), g["box.a_cxcywh"])
     assert near(box_iou(a, b)[0], g["box.iou"])
-    assert near(generalised_iou(a, b), g["box.giou"])
+    assert near(generalized_iou(a, b), g["box.giou"])
 
 
 # --- matching and losses ----------------------------------------------------------------------------------------------
 
 
-def truth_of(g: dict[str, Tensor], i: int) -> Truth:
+def truth_of(g: dict[str, Tensor], i: int) -> MaskTarget:
     count = len(g[f"target{i}.labels"])
-    return Truth(
+    return MaskTarget(
         labels=g[f"target{i}.labels"],
         boxes=g[f"target{i}.boxes"],
         has_mask=torch.ones(count, dtype=torch.bool),
@@ -162,13 +162,13 @@ def test_costs_and_assignments(golden, monkeypatch):
     for i, (queries, objects) in enumerate(MATCHES):
         logits, boxes, masks = (g[name][i] for name in ("pred_logits", "pred_boxes", "pred_masks"))
         points = g[f"points{i}"]
-        found = costs(logits[None], boxes[None], [sample_points(masks, points)], truth_of(g, i), points)
+        found = compute_costs(logits[None], boxes[None], [sample_points(masks, points)], truth_of(g, i), points)
         for name, theirs in (("label", "class"), ("mask", "mask"), ("dice", "dice"), ("box", "box"), ("giou", "giou")):
             assert near(getattr(found, name)[0], g[f"cost_{theirs}{i}"]), name
-        assert near(found.total(Weights())[0], g[f"total_cost{i}"], 1e-4)
+        assert near(found.total(LossWeights())[0], g[f"total_cost{i}"], 1e-4)
         monkeypatch.setattr(torch, "rand", Draws(g[f"points{i}"]))
         layer = Predictions([logits], boxes[None], masks[None])
-        (((own, theirs),),) = match([layer], [truth_of(g, i)], weights=Weights(), points=200)
+        (((own, theirs),),) = hungarian_match([layer], [truth_of(g, i)], weights=LossWeights(), num_points=200)
         assert (own.tolist(), theirs.tolist()) == (queries, objects)
         monkeypatch.undo()
 
@@ -178,7 +178,9 @@ def test_points_of_the_losses(golden, monkeypatch):
     logits = torch.cat([g["pred_masks"][i][g[f"match{i}.query"]] for i in (0, 1)])
     masks = torch.cat([g[f"target{i}.masks"][g[f"match{i}.target"]] for i in (0, 1)]).float()
     monkeypatch.setattr(torch, "rand", Draws(g["loss.rand_oversampled"], g["loss.rand_random"]))
-    points = uncertain_points(logits, torch.ones(len(logits), 2), 128, oversample=3.0, importance=0.75)
+    points = sample_uncertain_points(
+        logits, torch.ones(len(logits), 2), 128, oversample_ratio=3.0, importance_sample_ratio=0.75
+    )
     assert near(points, g["loss.point_coords"])
     assert near(sample_points(logits, points), g["loss.point_logits"])
     assert near(sample_points(masks, points), g["loss.point_labels"])
@@ -189,7 +191,7 @@ def test_points_of_the_losses_lie_in_the_image_and_not_in_its_padding():
     logits = torch.full((2, 32, 32), 9.0)
     logits[0, :, 8:], logits[1, 4:] = 0.0, 0.0
     extent = torch.tensor([[0.25, 1.0], [1.0, 0.125]])
-    points = uncertain_points(logits, extent, 400, oversample=3.0, importance=0.75)
+    points = sample_uncertain_points(logits, extent, 400, oversample_ratio=3.0, importance_sample_ratio=0.75)
     assert points.shape == (2, 400, 2) and bool((points <= extent[:, None]).all())
     assert near(points.amax(1), extent, 0.02), "and everywhere in it"
 
@@ -200,7 +202,7 @@ def test_bits_are_sampled_as_numbers_are(seed, height, width):
     maps, which = torch.rand(3, height, width, generator=rng) > 0.5, torch.randint(3, (5,), generator=rng)
     points = torch.rand(5, 40, 2, generator=rng) * 1.5 - 0.25  # some beyond the border
     points[:, :5] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.5]])
-    assert near(sample_bits(maps, which, points), sample_points(maps[which].float(), points))
+    assert near(sample_bool_points(maps, which, points), sample_points(maps[which].float(), points))
 
 
 def test_losses_and_their_gradients(golden, monkeypatch):
@@ -209,13 +211,17 @@ def test_losses_and_their_gradients(golden, monkeypatch):
     drawn = Draws(g["points0"], g["points1"], g["loss.rand_oversampled"], g["loss.rand_random"])
     monkeypatch.setattr(torch, "rand", drawn)
     # The reference matches with 200 points and counts with 128: matching takes what is drawn for it.
-    monkeypatch.setattr(loss_module, "match", lambda *a, **k: match(*a, **{**k, "points": 200}))
+    monkeypatch.setattr(loss_module, "hungarian_match", lambda *a, **k: hungarian_match(*a, **{**k, "num_points": 200}))
     predictions = Predictions(list(logits), boxes, masks)
-    found = losses(
-        [predictions], [truth_of(g, 0), truth_of(g, 1)], objects=7, weights=Weights(), sampling=Sampling(points=128)
+    found = compute_losses(
+        [predictions],
+        [truth_of(g, 0), truth_of(g, 1)],
+        num_objects=7,
+        weights=LossWeights(),
+        sampling=PointSampling(num_points=128),
     )
     assert {name: float(loss.detach()) for name, loss in found.items()} == pytest.approx(LOSSES, rel=1e-5)
-    total = sum(getattr(Weights(), name) * loss for name, loss in found.items())
+    total = sum(getattr(LossWeights(), name) * loss for name, loss in found.items())
     assert float(total.detach()) == pytest.approx(TOTAL, rel=1e-5)
     total.backward()
     assert near(logits.grad, g["loss.grad_logits"])
@@ -225,7 +231,7 @@ def test_losses_and_their_gradients(golden, monkeypatch):
 
 # --- laws -------------------------------------------------------------------------------------------------------------
 
-SMALL = Sampling(points=64)
+SMALL = PointSampling(num_points=64)
 
 
 def guesses(seed: int, images: int = 2, queries: int = 6, texts: int = 4) -> Predictions:
@@ -237,10 +243,10 @@ def guesses(seed: int, images: int = 2, queries: int = 6, texts: int = 4) -> Pre
     )
 
 
-def objects_of(seed: int, count: int, *, masked: list[bool] | None = None) -> Truth:
+def objects_of(seed: int, count: int, *, masked: list[bool] | None = None) -> MaskTarget:
     rng = torch.Generator().manual_seed(seed)
     has_mask = torch.tensor([True] * count if masked is None else masked, dtype=torch.bool)
-    return Truth(
+    return MaskTarget(
         labels=torch.randint(4, (count,), generator=rng),
         boxes=torch.rand(count, 4, generator=rng) * 0.5 + 0.25,
         has_mask=has_mask,
@@ -253,9 +259,9 @@ def objects_of(seed: int, count: int, *, masked: list[bool] | None = None) -> Tr
 def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
     """In matching and in the losses, of a batch of a wide and a tall one."""
     extents = torch.tensor([[1.0, 0.25], [0.5, 1.0]])
-    both = [Truth(**{**objects_of(i, 2 + i), "extent": extents[i]}) for i in (0, 1)]
+    both = [MaskTarget(**{**objects_of(i, 2 + i), "extent": extents[i]}) for i in (0, 1)]
     matched, learned = [], []
-    cost, draw = matcher.costs, loss_module.uncertain_points
+    cost, draw = matcher.compute_costs, loss_module.sample_uncertain_points
 
     def noted_costs(logits, boxes, guesses, truth, points):
         matched.append(points.amax((0, 1)))
@@ -265,16 +271,16 @@ def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
         learned.append(extent)
         return draw(guess, extent, *more, **options)
 
-    monkeypatch.setattr(matcher, "costs", noted_costs)
-    monkeypatch.setattr(loss_module, "uncertain_points", noted_points)
-    losses([guesses(0)], both, objects=1, weights=Weights(), sampling=Sampling(points=400))
+    monkeypatch.setattr(matcher, "compute_costs", noted_costs)
+    monkeypatch.setattr(loss_module, "sample_uncertain_points", noted_points)
+    compute_losses([guesses(0)], both, num_objects=1, weights=LossWeights(), sampling=PointSampling(num_points=400))
     assert near(torch.stack(matched), extents, 0.02)
     assert torch.equal(learned[0], extents.repeat_interleave(torch.tensor([2, 3]), 0))
 
 
-def lost(predictions: Predictions, truths: list[Truth], seed: int = 0) -> dict[str, float]:
+def lost(predictions: Predictions, truths: list[MaskTarget], seed: int = 0) -> dict[str, float]:
     rng = torch.Generator().manual_seed(seed)
-    found = losses([predictions], truths, objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+    found = compute_losses([predictions], truths, num_objects=3.0, weights=LossWeights(), sampling=SMALL, generator=rng)
     return {name: float(loss) for name, loss in found.items()}
 
 
@@ -297,7 +303,9 @@ def test_masks_as_factors_are_masks(part):
         given.mask_embeddings.requires_grad_()
         layer = Predictions(given.logits, given.boxes, given.mask_logits) if whole else given
         rng = torch.Generator().manual_seed(0)
-        parts = losses([layer.of(part)], truths, objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+        parts = compute_losses(
+            [layer.select_queries(part)], truths, num_objects=3.0, weights=LossWeights(), sampling=SMALL, generator=rng
+        )
         sum(parts.values()).backward()
         found.append([*parts.values(), given.mask_features.grad, given.mask_embeddings.grad])
     assert all(near(a, b) for a, b in zip(*found, strict=True))
@@ -307,9 +315,9 @@ def test_several_layers_are_matched_each_for_itself():
     truths = [objects_of(0, 3), objects_of(1, 0), objects_of(2, 2)]
     layers = [factored(seed, images=3) for seed in range(3)]
     layers[1] = Predictions(layers[1].logits, layers[1].boxes, layers[0].mask_features, layers[1].mask_embeddings)
-    how = {"weights": Weights(), "points": 64}
-    together = match(layers, truths, **how, generator=torch.Generator().manual_seed(0))
-    alone = [match([layer], truths, **how, generator=torch.Generator().manual_seed(0))[0] for layer in layers]
+    how = {"weights": LossWeights(), "num_points": 64}
+    together = hungarian_match(layers, truths, **how, generator=torch.Generator().manual_seed(0))
+    alone = [hungarian_match([layer], truths, **how, generator=torch.Generator().manual_seed(0))[0] for layer in layers]
     assert [[torch.cat(pair).tolist() for pair in layer] for layer in together] == [
         [torch.cat(pair).tolist() for pair in layer] for layer in alone
     ]
@@ -318,7 +326,9 @@ def test_several_layers_are_matched_each_for_itself():
 @given(st.integers(0, 10_000), st.permutations([0, 1, 2]))
 def test_the_order_of_objects_changes_nothing(seed, order):
     truth = objects_of(seed, 3)
-    turned = Truth(**{**truth, **{name: truth[name][order] for name in ("labels", "boxes", "masks", "mask_weights")}})
+    turned = MaskTarget(
+        **{**truth, **{name: truth[name][order] for name in ("labels", "boxes", "masks", "mask_weights")}}
+    )
     guess = guesses(seed, images=1)
     assert lost(guess, [truth]) == pytest.approx(lost(guess, [turned]), rel=1e-4)
 
@@ -329,7 +339,9 @@ def test_images_without_objects_still_teach_absence():
     guess.mask_logits.requires_grad_()
     for logits in guess.logits:
         logits.requires_grad_()
-    found = losses([guess], [objects_of(0, 0), objects_of(1, 0)], objects=1, weights=Weights(), sampling=SMALL)
+    found = compute_losses(
+        [guess], [objects_of(0, 0), objects_of(1, 0)], num_objects=1, weights=LossWeights(), sampling=SMALL
+    )
     assert float(found["label"].detach()) > 0
     assert all(float(found[name].detach()) == 0 for name in ("box", "giou", "mask", "dice"))
     sum(found.values()).backward()
@@ -356,23 +368,23 @@ def test_an_object_costs_what_it_would_cost_alone(masked):
     points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(1))
     place = [sum(masked[:i]) for i in range(len(masked))]
 
-    def of(truth: Truth) -> list[Tensor]:
+    def of(truth: MaskTarget) -> list[Tensor]:
         at = [sample_points(guess.mask_logits[0], points)]
-        found = costs(guess.logits[0][None], guess.boxes, at, truth, points)
+        found = compute_costs(guess.logits[0][None], guess.boxes, at, truth, points)
         return [found.label, found.mask, found.dice, found.box, found.giou]
 
     together = of(truth)
     for i, has_mask in enumerate(masked):
         own = {name: truth[name][[i]] for name in ("labels", "boxes", "has_mask", "mask_weights")}
         mask = truth["masks"][place[i] : place[i] + has_mask]
-        alone = of(Truth(**{**truth, **own, "masks": mask}))
+        alone = of(MaskTarget(**{**truth, **own, "masks": mask}))
         assert all(near(a[..., [i]], b) for a, b in zip(together, alone, strict=True)), i
         assert alone[1].any() == alone[2].any() == has_mask
 
 
 def test_weights_of_masks_scale_their_losses():
     guess, truth = guesses(3, images=1), objects_of(3, 3)
-    light = Truth(**{**truth, "mask_weights": truth["mask_weights"] * 0.25})
+    light = MaskTarget(**{**truth, "mask_weights": truth["mask_weights"] * 0.25})
     whole, quarter = lost(guess, [truth]), lost(guess, [light])
     for name in ("mask", "dice"):
         assert quarter[name] == pytest.approx(0.25 * whole[name], rel=1e-5)
@@ -383,7 +395,7 @@ def test_weights_of_masks_scale_their_losses():
 def test_masks_in_ignored_regions_change_nothing(seed):
     guess, truth = guesses(seed, images=1), objects_of(seed, 3)
     truth["ignore"][:, 24:] = True
-    flipped = Truth(**{**truth, "masks": torch.where(truth["ignore"], ~truth["masks"], truth["masks"])})
+    flipped = MaskTarget(**{**truth, "masks": torch.where(truth["ignore"], ~truth["masks"], truth["masks"])})
     assert lost(guess, [truth]) == lost(guess, [flipped])
 
 
@@ -394,15 +406,15 @@ def test_a_mask_is_judged_by_the_points_that_count(columns):
     guess.mask_logits[:], truth["mask_weights"][:], truth["ignore"][:, :columns] = 0.0, 1.0, True
     assert 3.0 * lost(guess, [truth])["mask"] == pytest.approx(np.log(2), rel=1e-5)
     points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(0))
-    found = costs(guess.logits[0][None], guess.boxes, [torch.zeros(6, 64)], truth, points)
+    found = compute_costs(guess.logits[0][None], guess.boxes, [torch.zeros(6, 64)], truth, points)
     assert near(found.mask, torch.full((1, 6, 1), float(np.log(2))))
 
 
-def told(guess: Predictions, truth: Truth) -> list[int]:
+def told(guess: Predictions, truth: MaskTarget) -> list[int]:
     """The queries whose labels cost something."""
     logits = guess.logits[0].requires_grad_()
     rng = torch.Generator().manual_seed(0)
-    found = losses([guess], [truth], objects=3.0, weights=Weights(), sampling=SMALL, generator=rng)
+    found = compute_losses([guess], [truth], num_objects=3.0, weights=LossWeights(), sampling=SMALL, generator=rng)
     return torch.autograd.grad(found["label"], logits)[0].any(1).nonzero().flatten().tolist()
 
 
@@ -411,7 +423,7 @@ def test_who_finds_an_object_is_told_so_wherever_it_lies():
     guess, truth = guesses(4, images=1), objects_of(0, 2)
     guess.mask_logits[:], truth["ignore"][:] = 5.0, True
     rng = torch.Generator().manual_seed(0)
-    (((queries, _),),) = match([guess], [truth], weights=Weights(), points=64, generator=rng)
+    (((queries, _),),) = hungarian_match([guess], [truth], weights=LossWeights(), num_points=64, generator=rng)
     assert told(guess, truth) == sorted(queries.tolist())
 
 
@@ -433,7 +445,7 @@ def test_a_query_in_an_ignored_region_is_not_told_that_it_is_wrong():
     guess.mask_logits[0, :3, :, 6:] = 5.0  # three queries see the crowd
     guess.mask_logits[0, 3:, :, :6] = 5.0
     rng = torch.Generator().manual_seed(0)
-    (((queries, _),),) = match([guess], [truth], weights=Weights(), points=64, generator=rng)
+    (((queries, _),),) = hungarian_match([guess], [truth], weights=LossWeights(), num_points=64, generator=rng)
     (taken,) = queries.tolist()
     before = lost(guess, [truth])["label"]
     for query in range(6):
@@ -447,7 +459,7 @@ def test_predictions_that_are_no_numbers_still_come_to_an_assignment():
     guess = guesses(0, images=1)
     guess.logits[0][:] = float("nan")
     guess.boxes[0, 0] = float("inf")
-    (((queries, objects),),) = match([guess], [objects_of(0, 3)], weights=Weights(), points=64)
+    (((queries, objects),),) = hungarian_match([guess], [objects_of(0, 3)], weights=LossWeights(), num_points=64)
     assert sorted(objects.tolist()) == [0, 1, 2]
     assert len(set(queries.tolist())) == 3
 

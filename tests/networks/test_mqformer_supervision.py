@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from synthgen.models.mqformer.criterion import total_losses
-from synthgen.models.mqformer.decoder import Decoded
-from synthgen.models.mqformer.losses import Sampling, losses
-from synthgen.models.mqformer.matcher import Truth, Weights
+from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.decoder import DecoderOutput
+from synthgen.models.mqformer.losses import PointSampling, compute_losses
+from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
 from synthgen.models.mqformer.predictions import Predictions
 
-SAMPLING = Sampling(points=32)
-WEIGHTS = Weights(label=2.0, mask=3.0, dice=5.0, box=7.0, giou=11.0)
+SAMPLING = PointSampling(num_points=32)
+WEIGHTS = LossWeights(label=2.0, mask=3.0, dice=5.0, box=7.0, giou=11.0)
 
 
 def layer(seed: int, dtype: torch.dtype = torch.float32) -> Predictions:
@@ -26,24 +26,24 @@ def layer(seed: int, dtype: torch.dtype = torch.float32) -> Predictions:
     )
 
 
-def truths() -> list[Truth]:
+def truths() -> list[MaskTarget]:
     masks = torch.zeros(2, 32, 32, dtype=torch.bool)
     masks[0, :16, :16] = masks[1, 20:, 20:] = True
     nowhere = torch.zeros(32, 32, dtype=torch.bool)
-    some = Truth(
+    some = MaskTarget(
         labels=torch.tensor([0, 2]), boxes=torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.8, 0.8, 0.4, 0.4]]),
         has_mask=torch.ones(2, dtype=torch.bool), masks=masks, mask_weights=torch.ones(2), ignore=nowhere,
     )  # fmt: skip
-    none = Truth(
+    none = MaskTarget(
         labels=torch.zeros(0, dtype=torch.int64), boxes=torch.zeros(0, 4), has_mask=torch.zeros(0, dtype=torch.bool),
         masks=masks[:0], mask_weights=torch.zeros(0), ignore=nowhere,
     )  # fmt: skip
     return [some, none]
 
 
-def total(decoded: Decoded) -> dict[str, torch.Tensor]:
+def total(decoded: DecoderOutput) -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return total_losses(decoded, truths(), objects=2, weights=WEIGHTS, sampling=SAMPLING, generator=rng)
+    return weighted_losses(decoded, truths(), num_objects=2, weights=WEIGHTS, sampling=SAMPLING, generator=rng)
 
 
 def test_the_total_is_the_weighted_sum_of_the_layers(monkeypatch):
@@ -53,8 +53,8 @@ def test_the_total_is_the_weighted_sum_of_the_layers(monkeypatch):
         return torch.linspace(0, 1, math.prod(size)).mul(7.3).frac().view(size)
 
     monkeypatch.setattr(torch, "rand", spread)
-    found = total(Decoded((layer(0), layer(1)), 0))
-    parts = [losses([layer(i)], truths(), objects=2, weights=WEIGHTS, sampling=SAMPLING) for i in range(2)]
+    found = total(DecoderOutput((layer(0), layer(1)), 0))
+    parts = [compute_losses([layer(i)], truths(), num_objects=2, weights=WEIGHTS, sampling=SAMPLING) for i in range(2)]
     assert found.keys() == {"label", "box", "giou", "mask", "dice"}
     for name, value in found.items():
         assert value.item() == pytest.approx(getattr(WEIGHTS, name) * (parts[0][name] + parts[1][name]).item())
@@ -62,7 +62,7 @@ def test_the_total_is_the_weighted_sum_of_the_layers(monkeypatch):
 
 
 def test_losses_of_half_precision_are_computed_in_whole():
-    plain = total(Decoded((layer(0, torch.bfloat16),), 0))
+    plain = total(DecoderOutput((layer(0, torch.bfloat16),), 0))
     with torch.autocast("cpu", torch.bfloat16):
-        found = total(Decoded((layer(0, torch.bfloat16),), 0))
+        found = total(DecoderOutput((layer(0, torch.bfloat16),), 0))
     assert all(found[name].dtype == torch.float32 and torch.equal(found[name], plain[name]) for name in plain)

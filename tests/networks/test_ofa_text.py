@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from toys.tiny_ofa import ABSENT, FOLDER, MERGES, REFERENCE, vocabulary, write_vocabulary
+from toys.tiny_ofa import FOLDER, MERGES, REFERENCE, SKIP_REASON, vocabulary, write_vocabulary
 
 from synthgen.models.ofa import tokenizer as words
-from synthgen.models.ofa.preprocess import box_bins, resize, to_pixels
-from synthgen.models.ofa.tokenizer import REGION_PROMPT, OfaTokenizer, clean, load_tokenizer
+from synthgen.models.ofa.preprocess import preprocess_images, quantize_boxes, resize_to_square
+from synthgen.models.ofa.tokenizer import REGION_PROMPT, OfaTokenizer, load_tokenizer, normalize_caption
 
-needs_vocabulary = pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))
+needs_vocabulary = pytest.mark.skipif(SKIP_REASON is not None, reason=str(SKIP_REASON))
 
 
 @cache
@@ -35,12 +35,12 @@ def test_ids_are_the_originals():
         assert published().encode(text) == ids
         assert published().decode(ids) == text.strip()
     assert [published().first_bin + number for number in (10, 200, 500, 999)] == bins
-    assert published().region_prompt([10, 200, 500, 999]) == whole
+    assert published().encode_region_prompt([10, 200, 500, 999]) == whole
 
 
 @needs_vocabulary
 def test_the_published_vocabulary_is_of_the_published_size():
-    assert (published().text_size, published().first_bin, published().size) == (50265, 58457, 59457)
+    assert (published().text_vocab_size, published().first_bin, published().vocab_size) == (50265, 58457, 59457)
 
 
 @needs_vocabulary
@@ -50,7 +50,7 @@ def test_codes_and_bins_may_be_listed(tmp_path):
     (tmp_path / "vocab.json").write_text(json.dumps(given))
     (tmp_path / "merges.txt").write_text((REFERENCE / "bpe" / "merges.txt").read_text())
     listed = load_tokenizer(tmp_path)
-    assert listed.region_prompt([0, 1, 2, 999]) == published().region_prompt([0, 1, 2, 999])
+    assert listed.encode_region_prompt([0, 1, 2, 999]) == published().encode_region_prompt([0, 1, 2, 999])
     assert listed.encode(" a <bin_7>") == published().encode(" a <bin_7>")
 
 
@@ -76,7 +76,7 @@ def test_what_is_read_is_what_was_written(text):
     own = toy()
     ids = own.encode(text)
     assert own.decode(ids) == text.strip()
-    assert all(3 < number < own.text_size for number in ids), "no text is taken for a special token"
+    assert all(3 < number < own.text_vocab_size for number in ids), "no text is taken for a special token"
 
 
 def test_pairs_merge_in_their_order():
@@ -87,23 +87,28 @@ def test_pairs_merge_in_their_order():
 
 def test_a_prompt_is_put_together():
     own = toy()
-    assert own.first_bin == own.text_size + 8192
-    assert own.region_prompt([0, 999, 3, 3]) == [
+    assert own.first_bin == own.text_vocab_size + 8192
+    assert own.encode_region_prompt([0, 999, 3, 3]) == [
         0, *own.encode(REGION_PROMPT), own.first_bin, own.first_bin + 999, own.first_bin + 3, own.first_bin + 3, 2
     ]  # fmt: skip
-    assert {len(own.region_prompt([n, 0, 999, n])) for n in range(1000)} == {len(own.region_prompt([0] * 4))}
+    assert {len(own.encode_region_prompt([n, 0, 999, n])) for n in range(1000)} == {
+        len(own.encode_region_prompt([0] * 4))
+    }
 
 
 @pytest.mark.parametrize("bins", [[0, 0, 0], [0, 0, 0, 1000], [-1, 0, 0, 0], [0] * 5])
 def test_what_is_no_box_is_told(bins):
     with pytest.raises(ValueError, match="are not four bins of 0 to 999"):
-        toy().region_prompt(bins)
+        toy().encode_region_prompt(bins)
 
 
 def test_what_is_no_text_is_not_read():
     own = toy()
     ids = own.encode(" a cat")
-    assert own.decode([0, *ids, 1, own.text_size - 1, own.text_size + 5, own.first_bin + 5, 2, 10**9]) == "a cat"
+    assert (
+        own.decode([0, *ids, 1, own.text_vocab_size - 1, own.text_vocab_size + 5, own.first_bin + 5, 2, 10**9])
+        == "a cat"
+    )
 
 
 def test_letters_that_were_cut_are_shown_as_such():
@@ -124,12 +129,12 @@ def test_letters_that_were_cut_are_shown_as_such():
     ],
 )
 def test_captions_are_cleaned_as_for_training(caption, cleaned):
-    assert clean(caption) == cleaned
+    assert normalize_caption(caption) == cleaned
 
 
 def test_captions_are_cut_at_words():
-    assert clean("A B  C d", 3) == "a b c"
-    assert clean("a b", 3) == "a b"
+    assert normalize_caption("A B  C d", 3) == "a b c"
+    assert normalize_caption("a b", 3) == "a b"
 
 
 def changed(**ids) -> dict:
@@ -184,7 +189,7 @@ def test_a_folder_is_read(tmp_path):
 def test_files_that_are_not_what_they_say_are_told(name, content, sentence, tmp_path, monkeypatch):
     folder = write_vocabulary(tmp_path)
     if "larger" in sentence:
-        monkeypatch.setattr(words, "MAX_FILE", 1000)
+        monkeypatch.setattr(words, "MAX_FILE_BYTES", 1000)
     if content is None:
         (folder / name).unlink()
     else:
@@ -202,15 +207,15 @@ def test_bins_are_the_originals():
     assert {case["patch_image_size"] for case in cases} == {384, 480, 512}
     for case in cases:
         boxes = torch.tensor([case["box_xyxy"]])
-        found = box_bins(boxes, case["image_h"], case["image_w"], case["patch_image_size"])
+        found = quantize_boxes(boxes, case["image_h"], case["image_w"], case["patch_image_size"])
         assert found.tolist() == [case["bins"]]
 
 
 def test_bins_are_of_512_pixels_whatever_the_image_is():
     whole = torch.tensor([[0.0, 0.0, 640.0, 480.0]])
-    assert [box_bins(whole, 480, 640, side)[0, 2].item() for side in (512, 480, 384)] == [999, 937, 749]
-    assert box_bins(torch.tensor([[-9.0, -9.0, 700.0, 500.0]]), 480, 640, 512).tolist() == [[0, 0, 999, 999]]
-    assert box_bins(torch.zeros(0, 4), 480, 640, 512).shape == (0, 4)
+    assert [quantize_boxes(whole, 480, 640, side)[0, 2].item() for side in (512, 480, 384)] == [999, 937, 749]
+    assert quantize_boxes(torch.tensor([[-9.0, -9.0, 700.0, 500.0]]), 480, 640, 512).tolist() == [[0, 0, 999, 999]]
+    assert quantize_boxes(torch.zeros(0, 4), 480, 640, 512).shape == (0, 4)
 
 
 def test_pixels_are_the_originals():
@@ -218,7 +223,7 @@ def test_pixels_are_the_originals():
         image = known["in.image_uint8"]
         for name in ("caption_transform_64", "caption_transform_128", "positioning_transform_64"):
             side = int(name.rsplit("_", 1)[1])
-            small = resize(image, side)
+            small = resize_to_square(image, side)
             assert small.dtype == torch.uint8
-            pixels = to_pixels([small, small], torch.device("cpu"))
+            pixels = preprocess_images([small, small], torch.device("cpu"))
             assert np.array_equal(pixels[1].numpy(), known[f"out.{name}"])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys.tiny_ofa import NUMBERS, golden, network, network_that_has_seen
+from toys.tiny_ofa import NUMBERS, golden, network, network_with_golden_features
 
 from synthgen.models.ofa.beam import PAD
 from synthgen.models.ofa.model import Ofa
-from synthgen.models.ofa.training import SMOOTHING, prepare, smoothed_loss, teach
+from synthgen.models.ofa.training import (
+    LABEL_SMOOTHING,
+    label_smoothed_loss,
+    prepare_for_training,
+    teacher_forced_logits,
+)
 
 CLOSE = 1e-4
 IMAGES = torch.rand(2, 3, 64, 80, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -21,7 +26,7 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 def words(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(4, NUMBERS.vocabulary, shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(4, NUMBERS.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
 PROMPTS = words(3, 9)
@@ -38,34 +43,34 @@ def texts() -> torch.Tensor:
 def gradients(net: Ofa, images: torch.Tensor = IMAGES) -> dict[str, torch.Tensor | None]:
     net.zero_grad(set_to_none=True)
     said = texts()
-    smoothed_loss(teach(net, images, OWNER, PROMPTS, said), said[said != PAD]).backward()
+    label_smoothed_loss(teacher_forced_logits(net, images, OWNER, PROMPTS, said), said[said != PAD]).backward()
     return {name: p.grad for name, p in net.named_parameters() if p.requires_grad}
 
 
 def test_logits_are_the_originals():
-    net, text = network_that_has_seen(), torch.from_numpy(golden()["in.input_ids"])
+    net, text = network_with_golden_features(), torch.from_numpy(golden()["in.input_ids"])
     said = torch.from_numpy(golden()["in.decoder_input_ids"])
     for row in range(2):
         prompt = text[row][text[row] != PAD][None]
         target = torch.cat([said[row, 1:], torch.tensor([2])])[None]
-        ours = teach(net, torch.zeros(2, 3, 64, 96), [row], prompt, target)
+        ours = teacher_forced_logits(net, torch.zeros(2, 3, 64, 96), [row], prompt, target)
         assert apart(ours, torch.from_numpy(golden()["out.decoder_logits"][row])) < CLOSE
 
 
 def test_the_loss_is_what_speaking_step_by_step_would_cost():
     net, said = network(), texts()
-    image = net.stem(IMAGES)
-    made = net.encode(image, OWNER, PROMPTS, net.places(image, 9))
+    image = net.extract_image_tokens(IMAGES)
+    made = net.encode(image, OWNER, PROMPTS, net.compute_position_bias(image, 9))
     cost = torch.zeros(())
     for row in range(3):
-        alone = type(made)(made.states[row : row + 1], made.places, None)
-        cache, given = net.start(alone, 6), torch.zeros(1, 1, 1, dtype=torch.int64)
+        alone = type(made)(made.states[row : row + 1], made.position_embedding, None)
+        cache, given = net.init_cache(alone, 6), torch.zeros(1, 1, 1, dtype=torch.int64)
         for token in said[row][said[row] != PAD]:
             logp = net.decode(given, cache)[0, 0, 0].log_softmax(0)
             others = torch.arange(len(logp)) != token
-            cost -= (1 - SMOOTHING) * logp[token] + SMOOTHING * logp[others].mean()
+            cost -= (1 - LABEL_SMOOTHING) * logp[token] + LABEL_SMOOTHING * logp[others].mean()
             given = token.view(1, 1, 1)
-    ours = smoothed_loss(teach(net, IMAGES, OWNER, PROMPTS, said), said[said != PAD])
+    ours = label_smoothed_loss(teacher_forced_logits(net, IMAGES, OWNER, PROMPTS, said), said[said != PAD])
     assert apart(ours, cost) < CLOSE * float(cost)
 
 
@@ -73,29 +78,29 @@ def test_words_are_told_apart_in_half_precision_too():
     """bfloat16 has 8 bits: of a thousand words whose logits are alike it tells a few."""
     net = network()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = net.decoder.logits(net.decoder.embed_tokens(words(1, 3)))
-        loss = smoothed_loss(teach(net, IMAGES, OWNER, PROMPTS, texts()), texts()[texts() != PAD])
+        logits = net.decoder.project_logits(net.decoder.embed_tokens(words(1, 3)))
+        loss = label_smoothed_loss(teacher_forced_logits(net, IMAGES, OWNER, PROMPTS, texts()), texts()[texts() != PAD])
     assert logits.dtype == loss.dtype == torch.float32
-    assert all(len(row.unique()) > 0.9 * NUMBERS.vocabulary for row in logits[0])
+    assert all(len(row.unique()) > 0.9 * NUMBERS.vocab_size for row in logits[0])
 
 
 def test_padding_and_company_change_nothing():
     net, said = network(), texts()
-    together = teach(net, IMAGES, OWNER, PROMPTS, said)
+    together = teacher_forced_logits(net, IMAGES, OWNER, PROMPTS, said)
     assert len(together) == 3 + 5 + 1
     longer = torch.cat([said, torch.full((3, 4), PAD)], dim=1)
-    assert apart(teach(net, IMAGES, OWNER, PROMPTS, longer), together) < CLOSE
+    assert apart(teacher_forced_logits(net, IMAGES, OWNER, PROMPTS, longer), together) < CLOSE
     for row, part in enumerate(together.split([3, 5, 1])):
-        alone = teach(net, IMAGES[OWNER[row]][None], [0], PROMPTS[row : row + 1], said[row : row + 1])
+        alone = teacher_forced_logits(net, IMAGES[OWNER[row]][None], [0], PROMPTS[row : row + 1], said[row : row + 1])
         assert apart(alone, part) < CLOSE
 
 
 @pytest.mark.parametrize(("owner", "said"), [([], texts()[:0]), ([0], torch.full((1, 2), PAD))])
 def test_where_nothing_is_to_be_said_it_costs_nothing(owner, said):
-    net = prepare(network(), words=True)
-    none = teach(net, IMAGES, owner, PROMPTS[: len(owner)], said)
-    assert none.shape == (0, NUMBERS.vocabulary)
-    loss = smoothed_loss(none, torch.zeros(0, dtype=torch.int64))
+    net = prepare_for_training(network(), train_token_embeddings=True)
+    none = teacher_forced_logits(net, IMAGES, owner, PROMPTS[: len(owner)], said)
+    assert none.shape == (0, NUMBERS.vocab_size)
+    loss = label_smoothed_loss(none, torch.zeros(0, dtype=torch.int64))
     loss.backward()
     assert loss.item() == 0
     assert not any(p.grad is not None and p.grad.any() for p in net.parameters())
@@ -103,7 +108,7 @@ def test_where_nothing_is_to_be_said_it_costs_nothing(owner, said):
 
 @pytest.mark.parametrize("with_words", [True, False])
 def test_gradients_reach_all_that_texts_depend_on(with_words):
-    net = prepare(network(), words=with_words)
+    net = prepare_for_training(network(), train_token_embeddings=with_words)
     found = gradients(net)
     assert all(gradient is not None and gradient.isfinite().all() for gradient in found.values())
     # A bias of all keys alike moves all scores of a query alike, and attention does not see that.
@@ -119,11 +124,11 @@ def test_gradients_reach_all_that_texts_depend_on(with_words):
 
 def test_a_gradient_is_the_slope():
     """Along a random direction of all weights at once, in double precision but for the logits."""
-    net = prepare(network(), words=True).double()
+    net = prepare_for_training(network(), train_token_embeddings=True).double()
     said, images = texts(), IMAGES.double()
 
     def cost() -> torch.Tensor:
-        return smoothed_loss(teach(net, images, OWNER, PROMPTS, said), said[said != PAD])
+        return label_smoothed_loss(teacher_forced_logits(net, images, OWNER, PROMPTS, said), said[said != PAD])
 
     own = [p for p in net.parameters() if p.requires_grad]
     slopes = torch.autograd.grad(cost(), own)
@@ -141,6 +146,6 @@ def test_a_gradient_is_the_slope():
 
 
 def test_what_is_computed_a_second_time_is_the_same():
-    plain = gradients(prepare(network(), words=True))
-    again = gradients(prepare(network(), words=True, checkpointing=True))
+    plain = gradients(prepare_for_training(network(), train_token_embeddings=True))
+    again = gradients(prepare_for_training(network(), train_token_embeddings=True, checkpointing=True))
     assert all(torch.equal(plain[name], again[name]) for name in plain)

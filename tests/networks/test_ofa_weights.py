@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from toys.tiny_ofa import ABSENT, NUMBERS, REFERENCE, TIED, fairseq_names, network, random_weights, weights
+from toys.tiny_ofa import NUMBERS, REFERENCE, SKIP_REASON, TIED, fairseq_names, network, random_weights, weights
 
 from synthgen.models.checkpoint_reader import read_weights
 from synthgen.models.ofa.model import SIZES, build_ofa
-from synthgen.models.ofa.weights import from_weights, load_weights, name_of, numbers_of
+from synthgen.models.ofa.weights import build_from_weights, infer_config, load_weights, size_name
 
 BUCKETS = {
     *(f"{half}.{name}" for half in ("encoder", "decoder") for name in ("token_rp_bucket", "image_rp_bucket")),
@@ -24,12 +24,12 @@ BUCKETS = {
 def answers(net) -> torch.Tensor:
     """What a network makes of one image and one text."""
     text = torch.tensor([[0, 40, 41, 590, 2]])
-    image = net.stem(torch.randn(1, 3, 48, 80, generator=torch.Generator().manual_seed(0)))
-    made = net.encode(image, [0], text, net.places(image, 5))
-    return net.decode(torch.tensor([[[0, 7, 9]]]), net.start(made, 3))
+    image = net.extract_image_tokens(torch.randn(1, 3, 48, 80, generator=torch.Generator().manual_seed(0)))
+    made = net.encode(image, [0], text, net.compute_position_bias(image, 5))
+    return net.decode(torch.tensor([[[0, 7, 9]]]), net.init_cache(made, 3))
 
 
-@pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))
+@pytest.mark.skipif(SKIP_REASON is not None, reason=str(SKIP_REASON))
 @pytest.mark.parametrize("size", ["tiny", "base", "large"])
 def test_names_and_shapes_are_the_published_ones(size):
     published = json.loads((REFERENCE / f"ofa_{size}_state_dict.json").read_text())
@@ -42,23 +42,23 @@ def test_names_and_shapes_are_the_published_ones(size):
     }
 
 
-@pytest.mark.parametrize("numbers", [*SIZES.values(), NUMBERS], ids=name_of)
+@pytest.mark.parametrize("numbers", [*SIZES.values(), NUMBERS], ids=size_name)
 def test_numbers_are_read_off_the_weights(numbers):
     with torch.device("meta"):
         state = build_ofa(numbers).state_dict()
-    assert numbers_of(state) == numbers
-    assert numbers_of(fairseq_names(state)) == numbers
+    assert infer_config(state) == numbers
+    assert infer_config(fairseq_names(state)) == numbers
 
 
 def test_names_of_sizes():
-    assert [name_of(numbers) for numbers in SIZES.values()] == ["tiny", "medium", "base", "large", "huge"]
-    assert name_of(NUMBERS) == "48x2+2"
+    assert [size_name(numbers) for numbers in SIZES.values()] == ["tiny", "medium", "base", "large", "huge"]
+    assert size_name(NUMBERS) == "48x2+2"
 
 
 def test_fairseqs_names_load_to_the_same_network():
     given = fairseq_names(weights())
     assert len([name for name in given if name not in weights()]) > 30, "names that are the same prove nothing"
-    assert torch.equal(answers(from_weights(given)), answers(network()))
+    assert torch.equal(answers(build_from_weights(given)), answers(network()))
 
 
 @pytest.mark.parametrize("beside", [(), TIED, (*TIED, *BUCKETS, "encoder.embed_images.bn1.num_batches_tracked")])
@@ -67,18 +67,18 @@ def test_what_follows_from_the_rest_may_be_there_or_not(beside):
     for name in beside:
         tied = given["encoder.embed_tokens.weight"].clone()
         given[name] = tied if name in TIED else torch.zeros(3, 3, dtype=torch.int64)
-    assert torch.equal(answers(from_weights(given)), answers(network()))
+    assert torch.equal(answers(build_from_weights(given)), answers(network()))
 
 
 def test_half_precision_becomes_single():
-    net = from_weights({name: tensor.half() for name, tensor in weights().items()})
+    net = build_from_weights({name: tensor.half() for name, tensor in weights().items()})
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
     assert float((answers(net) - answers(network())).abs().max()) < 0.02
 
 
 def test_a_network_from_weights_is_whole_and_its_own():
     given = {name: tensor.clone() for name, tensor in weights().items()}
-    net = from_weights(given)
+    net = build_from_weights(given)
     for tensor in given.values():
         tensor.fill_(torch.nan)
     assert not any(tensor.is_meta for tensor in [*net.parameters(), *net.buffers()])
@@ -145,7 +145,7 @@ def test_weights_of_no_ofa_are_told(change):
     given = dict(random_weights())
     change(given)
     with pytest.raises(ValueError, match=r"these weights are (not OFA's|of no OFA)") as told:
-        from_weights(given)
+        build_from_weights(given)
     assert len(str(told.value)) < 250
 
 
@@ -166,7 +166,7 @@ def test_files_of_both_kinds_are_read(name, tmp_path):
     found = read_weights(saved(tmp_path / name))
     assert set(found) == set(weights())
     assert all(torch.equal(tensor, weights()[name]) for name, tensor in found.items())
-    assert torch.equal(answers(from_weights(found)), answers(network()))
+    assert torch.equal(answers(build_from_weights(found)), answers(network()))
 
 
 class Payload:

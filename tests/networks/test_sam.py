@@ -10,16 +10,25 @@ from toys import tiny_sam
 from toys.tiny_sam import golden, network, weights
 
 from synthgen.models.hq_sam import build_hq_sam
-from synthgen.models.sam import VARIANTS, SamNumbers, build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
+from synthgen.models.sam import (
+    VARIANTS,
+    SamConfig,
+    build_sam,
+    infer_config,
+    is_hq_checkpoint,
+    load_weights,
+    set_precision,
+    variant_name,
+)
 from synthgen.models.sam_attention import use_sdpa
 from synthgen.models.sam_forward import (
-    decode,
-    encode,
-    encode_image,
-    resize,
-    to_model_frame,
-    to_original_size,
-    to_pixels,
+    decode_masks,
+    encode_images,
+    encode_with_early_features,
+    postprocess_logits,
+    preprocess_images,
+    resize_longest_side,
+    scale_boxes,
 )
 
 NAMES = ["sam_tiny", "hq_sam_tiny"]
@@ -33,22 +42,30 @@ def close(ours: torch.Tensor, theirs: np.ndarray) -> bool:
 
 def answers(net, image, boxes, *, multimask=False, chunk=1000):
     """(low-res logits, IoU, logits of the image's size) by our way."""
-    small = resize(image, 128)
+    small = resize_longest_side(image, 128)
     size = tuple(small.shape[:2])
-    frame = to_model_frame(torch.as_tensor(boxes), image.shape[:2], size)
-    done = list(decode(net, encode(net, to_pixels(net, [small])), [frame], chunk=chunk, multimask=multimask))
+    frame = scale_boxes(torch.as_tensor(boxes), image.shape[:2], size)
+    done = list(
+        decode_masks(
+            net,
+            encode_images(net, preprocess_images(net, [small])),
+            [frame],
+            chunk_size=chunk,
+            multimask_output=multimask,
+        )
+    )
     logits, iou = torch.cat([d.logits for d in done]), torch.cat([d.iou for d in done])
-    return logits, iou, to_original_size(net, logits, size, image.shape[:2])
+    return logits, iou, postprocess_logits(net, logits, size, image.shape[:2])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_way_in_is_the_references(name):
     known, net = golden(name), network(name)
-    small = resize(known["in.image_uint8"], 128)
+    small = resize_longest_side(known["in.image_uint8"], 128)
     assert np.array_equal(small.numpy(), known["mid.resized_image_uint8"])
-    frame = to_model_frame(torch.from_numpy(known["in.boxes_xyxy"]), (100, 150), tuple(small.shape[:2]))
+    frame = scale_boxes(torch.from_numpy(known["in.boxes_xyxy"]), (100, 150), tuple(small.shape[:2]))
     assert close(frame, known["mid.boxes_model_frame"])
-    pixels = to_pixels(net, [small])
+    pixels = preprocess_images(net, [small])
     assert pixels.shape == (1, 3, 128, 128)
     assert not pixels[:, :, 85:].any(), "padding is zero, after normalisation"
 
@@ -60,7 +77,9 @@ def test_the_encoder_is_the_references(name, position):
     if position:
         use_sdpa(net.image_encoder, position)
     with torch.no_grad():
-        image, early = encode_image(net.image_encoder, to_pixels(net, [resize(known["in.image_uint8"], 128)]))
+        image, early = encode_with_early_features(
+            net.image_encoder, preprocess_images(net, [resize_longest_side(known["in.image_uint8"], 128)])
+        )
     assert close(image, known["out.image_embeddings"])
     if name == "hq_sam_tiny":
         assert close(early, known["out.interm_embeddings_0"])
@@ -141,7 +160,7 @@ def test_masks_are_the_predictors_pixel_for_pixel(shape, multimask):
 def test_images_that_would_be_resized_to_nothing_keep_a_pixel(shape):
     """Where segment-anything's own arithmetic says 0 pixels, and Pillow refuses."""
     image = drawn(shape)
-    assert min(resize(image, 128).shape[:2]) == (128 if shape == (1, 1) else 1)
+    assert min(resize_longest_side(image, 128).shape[:2]) == (128 if shape == (1, 1) else 1)
     _, _, large = answers(network("sam_tiny"), image, some_boxes(shape, 2))
     assert large.shape == (2, 1, *shape)
     assert large.isfinite().all()
@@ -154,9 +173,9 @@ def test_images_and_boxes_in_batches_are_as_one_by_one(name, chunk, monkeypatch)
     counts = [3, 0, 1, 7]
     images = [drawn(shape, seed) for seed, shape in enumerate(SHAPES[:4])]
     boxes = [some_boxes(image.shape[:2], n, n) for image, n in zip(images, counts, strict=True)]
-    small = [resize(image, 128) for image in images]
+    small = [resize_longest_side(image, 128) for image in images]
     frames = [
-        to_model_frame(torch.from_numpy(b), i.shape[:2], tuple(s.shape[:2]))
+        scale_boxes(torch.from_numpy(b), i.shape[:2], tuple(s.shape[:2]))
         for b, i, s in zip(boxes, images, small, strict=True)
     ]
     seen: list[int] = []
@@ -167,10 +186,10 @@ def test_images_and_boxes_in_batches_are_as_one_by_one(name, chunk, monkeypatch)
         return whole(self, embeddings, image_pe, prompts, multimask)
 
     monkeypatch.setattr(type(net.mask_decoder), "decode", counting)
-    done = list(decode(net, encode(net, to_pixels(net, small)), frames, chunk=chunk))
+    done = list(decode_masks(net, encode_images(net, preprocess_images(net, small)), frames, chunk_size=chunk))
     assert max(seen) <= chunk, "the chunk bounds the memory"
     assert sum(seen) == sum(counts)
-    owner = [image for d in done for image in d.image]
+    owner = [image for d in done for image in d.image_indices]
     assert owner == [0] * 3 + [2] + [3] * 7
     logits, iou = torch.cat([d.logits for d in done]), torch.cat([d.iou for d in done])
     place = 0
@@ -187,9 +206,9 @@ def test_images_and_boxes_in_batches_are_as_one_by_one(name, chunk, monkeypatch)
 def test_boxes_of_one_image_share_its_embedding(name, multimask, monkeypatch):
     """A chunk of one image is not told from its boxes among those of another, but by the work it saves."""
     net, shape = network(name), (100, 150)
-    small = [resize(drawn(shape, seed), 128) for seed in range(2)]
-    frames = [to_model_frame(torch.from_numpy(some_boxes(shape, n, n)), shape, (85, 128)) for n in (3, 2)]
-    embeddings = encode(net, to_pixels(net, small))
+    small = [resize_longest_side(drawn(shape, seed), 128) for seed in range(2)]
+    frames = [scale_boxes(torch.from_numpy(some_boxes(shape, n, n)), shape, (85, 128)) for n in (3, 2)]
+    embeddings = encode_images(net, preprocess_images(net, small))
     held: list[tuple[int, int]] = []
     whole = type(net.mask_decoder).decode
 
@@ -198,8 +217,8 @@ def test_boxes_of_one_image_share_its_embedding(name, multimask, monkeypatch):
         return whole(self, embeddings, image_pe, prompts, multimask)
 
     monkeypatch.setattr(type(net.mask_decoder), "decode", watching)
-    (mixed,) = decode(net, embeddings, frames, chunk=5, multimask=multimask)
-    alone = list(decode(net, embeddings, frames, chunk=3, multimask=multimask))
+    (mixed,) = decode_masks(net, embeddings, frames, chunk_size=5, multimask_output=multimask)
+    alone = list(decode_masks(net, embeddings, frames, chunk_size=3, multimask_output=multimask))
     assert held == [(5, 5), (3, 1), (2, 1)]
     assert float((mixed.logits - torch.cat([d.logits for d in alone])).abs().max()) < CLOSE
     assert float((mixed.iou - torch.cat([d.iou for d in alone])).abs().max()) < CLOSE
@@ -209,15 +228,17 @@ def test_boxes_of_one_image_share_its_embedding(name, multimask, monkeypatch):
 def test_boxes_that_no_image_has_are_told(images, chunk):
     """On a GPU an index too far would end the process."""
     net = network("sam_tiny")
-    embeddings = encode(net, to_pixels(net, [resize(drawn((50, 60), seed), 128) for seed in range(2)]))
+    embeddings = encode_images(
+        net, preprocess_images(net, [resize_longest_side(drawn((50, 60), seed), 128) for seed in range(2)])
+    )
     with pytest.raises(ValueError, match="do not go together"):
-        next(decode(net, embeddings, [torch.ones(1, 4)] * images, chunk=chunk))
+        next(decode_masks(net, embeddings, [torch.ones(1, 4)] * images, chunk_size=chunk))
 
 
 def test_no_boxes_at_all_are_no_work():
     net = network("sam_tiny")
-    embeddings = encode(net, to_pixels(net, [resize(drawn((50, 60)), 128)]))
-    assert list(decode(net, embeddings, [torch.zeros(0, 4)], chunk=5)) == []
+    embeddings = encode_images(net, preprocess_images(net, [resize_longest_side(drawn((50, 60)), 128)]))
+    assert list(decode_masks(net, embeddings, [torch.zeros(0, 4)], chunk_size=5)) == []
 
 
 def test_the_place_of_a_box_survives_low_precision():
@@ -233,22 +254,22 @@ def test_the_place_of_a_box_survives_low_precision():
 
 # --- weights ---------------------------------------------------------------------------------------------------------
 
-OTHER = SamNumbers(vit_dim=48, vit_depth=3, vit_heads=3, global_blocks=(2,), image_size=96, patch_size=8, window_size=5,
-                   dim=16, decoder_mlp=24, iou_hidden=8)  # fmt: skip
+OTHER = SamConfig(vit_dim=48, vit_depth=3, vit_heads=3, global_blocks=(2,), image_size=96, patch_size=8, window_size=5,
+                   dim=16, decoder_mlp_dim=24, iou_head_hidden_dim=8)  # fmt: skip
 
 
-@pytest.mark.parametrize("numbers", [*VARIANTS.values(), OTHER], ids=name_of)
+@pytest.mark.parametrize("numbers", [*VARIANTS.values(), OTHER], ids=variant_name)
 @pytest.mark.parametrize("build", [build_sam, build_hq_sam])
 def test_numbers_are_read_off_the_weights(numbers, build):
     with torch.device("meta"):
         state = build(numbers).state_dict()
-    assert numbers_of(state) == numbers
-    assert is_hq(state) == (build is build_hq_sam)
+    assert infer_config(state) == numbers
+    assert is_hq_checkpoint(state) == (build is build_hq_sam)
 
 
 def test_names_of_sizes():
-    assert [name_of(numbers) for numbers in VARIANTS.values()] == ["vit_b", "vit_l", "vit_h"]
-    assert name_of(OTHER) == "vit 48x3"
+    assert [variant_name(numbers) for numbers in VARIANTS.values()] == ["vit_b", "vit_l", "vit_h"]
+    assert variant_name(OTHER) == "vit 48x3"
     with pytest.raises(ValueError, match="no SAM variant named 'vit_x'; there are vit_b, vit_l, vit_h"):
         build_sam("vit_x")
 
@@ -333,4 +354,4 @@ def test_what_is_no_sam_is_told_without_a_crash(change):
     given: dict[str, object] = dict(weights("sam_tiny"))
     change(given)
     with pytest.raises(ValueError, match="these weights are"):
-        numbers_of(given)
+        infer_config(given)

@@ -65,9 +65,9 @@ def test_an_encoder_with_padded_windows_is_the_original(way):
 def test_the_position_mask_is_made_in_bands(rows, monkeypatch):
     plain = shaken(Attention(48, num_heads=3, use_rel_pos=True, input_size=(14, 14)))
     fused = copy.deepcopy(plain)
-    fused.__class__ = sam_attention._AddedAttention
+    fused.__class__ = sam_attention._BiasAttention
     x = torch.randn(2, 14, 14, 48, generator=torch.Generator().manual_seed(3))
-    monkeypatch.setattr(sam_attention, "BAND", rows * 2 * 3 * 14 * 14 * 14)
+    monkeypatch.setattr(sam_attention, "MAX_BIAS_NUMEL", rows * 2 * 3 * 14 * 14 * 14)
     largest = []
     whole = sam_attention.scaled_dot_product_attention
 
@@ -77,7 +77,7 @@ def test_the_position_mask_is_made_in_bands(rows, monkeypatch):
 
     monkeypatch.setattr(sam_attention, "scaled_dot_product_attention", watching)
     assert float((fused(x) - plain(x)).abs().max()) < 1e-4
-    assert max(largest) <= sam_attention.BAND
+    assert max(largest) <= sam_attention.MAX_BIAS_NUMEL
     assert len(largest) == -(-14 // rows)
 
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from segment_anything.utils.amg import calculate_stability_score
 
-from synthgen.models.sam_masks import evidence, run_edges, settle
-from synthgen.records.geometry import encode_edges, encode_mask
+from synthgen.models.sam_masks import run_edges, select_masks, selection_score
+from synthgen.records.geometry import encode_mask, encode_run_boundaries
 
 masks = npst.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)))
 
 
 def rles(found, top, left, height, width):
     owner, place = run_edges(torch.from_numpy(found), top, left, height)
-    return [encode_edges(place[owner == i].numpy(), height, width) for i in range(len(found))]
+    return [encode_run_boundaries(place[owner == i].numpy(), height, width) for i in range(len(found))]
 
 
 @given(masks)
@@ -41,11 +41,11 @@ def test_stability_is_segment_anythings(logits):
     tensor = torch.from_numpy(logits)
     for candidate in range(2):
         own = tensor[:, candidate : candidate + 1]
-        found = settle(own, torch.ones(3, 1), torch.tensor([[0.0, 0, 7, 6]] * 3), weigh=False)
+        found = select_masks(own, torch.ones(3, 1), torch.tensor([[0.0, 0, 7, 6]] * 3), always_score=False)
         theirs = calculate_stability_score(own[:, 0], 0.0, 1.0)
         assert torch.equal(found.stability, theirs.nan_to_num(0.0)), "of nothing, segment-anything gives NaN"
         assert torch.equal(found.masks, own[:, 0] > 0)
-        assert found.evidence is None
+        assert found.selection_score is None
 
 
 def drawn(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -61,7 +61,7 @@ ONE = torch.ones(1, 1)
 
 
 def weight(*boxes, stability=1.0, iou=1.0) -> float:
-    return float(evidence(drawn(*boxes), BOX, ONE * stability, ONE * iou))
+    return float(selection_score(drawn(*boxes), BOX, ONE * stability, ONE * iou))
 
 
 def test_a_mask_that_fills_its_box_has_all_evidence():
@@ -81,14 +81,14 @@ def test_the_best_candidate_is_kept_box_by_box():
     logits = torch.where(torch.cat([drawn((0, 0, 30, 20)), drawn((5, 4, 15, 14)), drawn((6, 5, 7, 6))], 1), 5.0, -5.0)
     logits = torch.cat([logits, logits.flip(1)])
     iou = torch.tensor([[0.9, 0.8, 1.7], [1.0, 0.7, 0.9]])
-    found = settle(logits, iou, BOX.expand(2, 4), weigh=False)
+    found = select_masks(logits, iou, BOX.expand(2, 4), always_score=False)
     assert [int(mask.sum()) for mask in found.masks] == [100, 100]
     assert found.iou.tolist() == pytest.approx([0.8, 0.7])
-    assert found.evidence.tolist() == pytest.approx([0.8, 0.7])
+    assert found.selection_score.tolist() == pytest.approx([0.8, 0.7])
 
 
 def test_predicted_iou_stays_within_its_range():
-    found = settle(
-        torch.ones(2, 1, 3, 3), torch.tensor([[1.02], [-0.1]]), torch.tensor([[0.0, 0, 3, 3]] * 2), weigh=True
+    found = select_masks(
+        torch.ones(2, 1, 3, 3), torch.tensor([[1.02], [-0.1]]), torch.tensor([[0.0, 0, 3, 3]] * 2), always_score=True
     )
     assert found.iou.tolist() == [1, 0]

@@ -26,14 +26,14 @@ import torch
 from toys import layers
 from toys.layers import annotation, phrase, row
 
-from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, Batch, Packed, pack, unpack
-from synthgen.dataloading.eval_loader import Once
+from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, Batch, PackedBatch, collate, unpack_batch
+from synthgen.dataloading.eval_loader import EvalLoader
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.mixture import Drawn, Mixture
+from synthgen.dataloading.mixture import Mixture, StreamItem
 from synthgen.dataloading.source_config import EvalSource
-from synthgen.dataloading.train_loader import Loader, joined
+from synthgen.dataloading.train_loader import TrainLoader, merge_states
 from synthgen.dataloading.transforms import Example
-from synthgen.dataloading.worker_processes import Readers, Stream, killed
+from synthgen.dataloading.worker_processes import BatchStream, ReaderPool, describe_worker_death
 from synthgen.errors import SynthgenError
 
 TESTS = Path(__file__).parents[1]
@@ -88,10 +88,10 @@ def example(size: tuple[int, int], canvas: tuple[int, int], has_mask: list[bool]
 def test_a_batch_is_as_large_as_its_largest_image_and_padded_right_and_bottom() -> None:
     examples = [example((10, 20), (24, 24), [True, False, True]), example((33, 8), (33, 40), []),
                 example((4, 8), (4, 8), [False])]  # fmt: skip
-    batch = unpack(pack([Drawn(one, i, f"toy/{i}") for i, one in enumerate(examples)]))
+    batch = unpack_batch(collate([StreamItem(one, i, f"toy/{i}") for i, one in enumerate(examples)]))
     assert batch.images.shape == (3, 3, 64, 64) and batch.images.dtype == torch.float32
     assert batch.padding_mask.shape == (3, 64, 64) and batch.padding_mask.dtype == torch.bool
-    assert batch.sources == [0, 1, 2]
+    assert batch.source_ids == [0, 1, 2]
     for i, one in enumerate(examples):
         h, w = one.size
         target = batch.targets[i]
@@ -119,8 +119,8 @@ def test_a_batch_is_as_large_as_its_largest_image_and_padded_right_and_bottom() 
 
 def test_an_image_is_the_same_in_any_batch() -> None:
     """But for padding: so a result does not depend on what is beside it."""
-    small, large = (Drawn(example(s, s, [True]), 0, "k") for s in ((10, 20), (70, 50)))
-    alone, together = unpack(pack([small])), unpack(pack([small, large]))
+    small, large = (StreamItem(example(s, s, [True]), 0, "k") for s in ((10, 20), (70, 50)))
+    alone, together = unpack_batch(collate([small])), unpack_batch(collate([small, large]))
     assert torch.equal(alone.images[0], together.images[0][:, :32, :32]) and not together.images[0][:, 32:].any()
     assert torch.equal(alone.targets[0]["masks"][0], together.targets[0]["masks"][0][:32, :32])
 
@@ -130,8 +130,8 @@ def test_an_image_is_the_same_in_any_batch() -> None:
 def test_pinned_batches_are_the_same(tmp_path: Path) -> None:
     manifest = small(tmp_path)
     with (
-        Loader(manifest, batch_size=3, workers=1) as plain,
-        Loader(manifest, batch_size=3, workers=1, pin_memory=True) as pinned,
+        TrainLoader(manifest, batch_size=3, num_workers=1) as plain,
+        TrainLoader(manifest, batch_size=3, num_workers=1, pin_memory=True) as pinned,
     ):
         for a, b in zip(islice(plain, 5), pinned, strict=False):
             assert same(a, b) and b.images.is_pinned() and b.targets[0]["masks"].is_pinned()
@@ -152,31 +152,37 @@ def small(root: Path, rows: int = 90, **more: Any) -> Manifest:
 def test_a_stream_goes_on_exactly_with_its_readers(tmp_path: Path, workers: int) -> None:
     """Broken off behind k batches, k no multiple of the readers, what was made ahead is made again."""
     manifest = small(tmp_path)
-    with Loader(manifest, batch_size=3, workers=workers) as loader:
+    with TrainLoader(manifest, batch_size=3, num_workers=workers) as loader:
         whole = list(islice(loader, 17))
-        seen = loader.seen.state()
+        seen = loader.stats.state_dict()
     assert not same(whole[0], whole[1])
     for k in (0, 1, 4, 7):
-        with Loader(manifest, batch_size=3, workers=workers) as first:
+        with TrainLoader(manifest, batch_size=3, num_workers=workers) as first:
             assert same(list(islice(first, k)), whole[:k])
-            state = json.loads(json.dumps(first.state()))
-        with Loader(manifest, batch_size=3, workers=workers, state=state) as again:
+            state = json.loads(json.dumps(first.state_dict()))
+        with TrainLoader(manifest, batch_size=3, num_workers=workers, state=state) as again:
             assert same(list(islice(again, 10)), whole[k : k + 10])
-            assert again.state()["batches"] == k + 10
+            assert again.state_dict()["batches"] == k + 10
             if k == 7:
-                assert again.seen.state() == seen
+                assert again.stats.state_dict() == seen
 
 
 def test_one_reader_is_the_same_in_this_process_and_in_another(tmp_path: Path) -> None:
     manifest = small(tmp_path)
-    with Loader(manifest, batch_size=4, workers=0) as here, Loader(manifest, batch_size=4, workers=1) as there:
+    with (
+        TrainLoader(manifest, batch_size=4, num_workers=0) as here,
+        TrainLoader(manifest, batch_size=4, num_workers=1) as there,
+    ):
         assert same(list(islice(here, 8)), list(islice(there, 8)))
-        assert here.state() == there.state()
+        assert here.state_dict() == there.state_dict()
 
 
 def test_a_closed_loader_goes_on(tmp_path: Path) -> None:
     manifest = small(tmp_path)
-    with Loader(manifest, batch_size=3, workers=2) as loader, Loader(manifest, batch_size=3, workers=2) as other:
+    with (
+        TrainLoader(manifest, batch_size=3, num_workers=2) as loader,
+        TrainLoader(manifest, batch_size=3, num_workers=2) as other,
+    ):
         whole = list(islice(loader, 6))
         begun = list(islice(other, 3))
         other.close()
@@ -193,13 +199,13 @@ def test_all_readers_of_all_processes_see_an_epoch_once(tmp_path: Path, world: i
     manifest = layers.manifest(tmp_path, layers.source(tmp_path))
     keys: list[list[str]] = []
     for rank in range(world):
-        with Loader(manifest, rank=rank, world=world, batch_size=1, workers=workers) as loader:
+        with TrainLoader(manifest, rank=rank, world_size=world, batch_size=1, num_workers=workers) as loader:
             own: list[str] = []
-            while any(place["sources"][0][0] == 0 for place in loader.state()["positions"].values()):
-                before = loader.state()["positions"]
+            while any(place["sources"][0][0] == 0 for place in loader.state_dict()["positions"].values()):
+                before = loader.state_dict()["positions"]
                 batch = next(loader)
-                reader = next(r for r, place in loader.state()["positions"].items() if place != before[r])
-                if loader.state()["positions"][reader]["sources"][0][0] == 0:
+                reader = next(r for r, place in loader.state_dict()["positions"].items() if place != before[r])
+                if loader.state_dict()["positions"][reader]["sources"][0][0] == 0:
                     own.append(batch.targets[0]["image_key"])
         keys.append(own)
     together = Counter(key for own in keys for key in own)
@@ -213,54 +219,54 @@ def test_processes_are_resumed_from_their_joined_states(tmp_path: Path) -> None:
     def two(state: dict | None) -> tuple[list[Batch], dict[str, Any]]:
         batches, states = [], []
         for rank in (0, 1):
-            with Loader(manifest, rank=rank, world=2, batch_size=3, workers=2, state=state) as loader:
+            with TrainLoader(manifest, rank=rank, world_size=2, batch_size=3, num_workers=2, state=state) as loader:
                 batches.append(list(islice(loader, 5)))
-                states.append(loader.state())
-        return batches, json.loads(json.dumps(joined(states)))
+                states.append(loader.state_dict())
+        return batches, json.loads(json.dumps(merge_states(states)))
 
     _, state = two(None)
     on, end = two(state)
     for rank in (0, 1):
-        with Loader(manifest, rank=rank, world=2, batch_size=3, workers=2) as loader:
+        with TrainLoader(manifest, rank=rank, world_size=2, batch_size=3, num_workers=2) as loader:
             assert same(list(islice(loader, 10))[5:], on[rank])
     assert sum(n.get("images", 0) for seen in end["seen"].values() for n in seen["counts"]) == 60
     alone = {**state, "positions": {reader: state["positions"][reader] for reader in ("0", "1")}}
     with pytest.raises(SynthgenError, match="no place for reader 2; join the states of all training processes"):
-        Loader(manifest, rank=1, world=2, batch_size=3, workers=2, state=alone)
+        TrainLoader(manifest, rank=1, world_size=2, batch_size=3, num_workers=2, state=alone)
 
 
 def test_with_another_number_of_readers_the_next_epoch_begins_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = small(tmp_path)
-    with Loader(manifest, batch_size=3, workers=2) as loader:
+    with TrainLoader(manifest, batch_size=3, num_workers=2) as loader:
         list(islice(loader, 25))  # beyond an epoch of the first source
-        state = json.loads(json.dumps(loader.state()))
-        images = sum(n["images"] for n in loader.seen.counts)
-    with caplog.at_level(logging.WARNING), Loader(manifest, batch_size=3, workers=1, state=state) as other:
+        state = json.loads(json.dumps(loader.state_dict()))
+        images = sum(n["images"] for n in loader.stats.counts)
+    with caplog.at_level(logging.WARNING), TrainLoader(manifest, batch_size=3, num_workers=1, state=state) as other:
         epoch = 1 + max(e for place in state["positions"].values() for e, *_ in place["sources"])
-        assert other.state()["positions"]["0"]["sources"] == [[epoch, 0, 0]] * 2 and epoch >= 1
+        assert other.state_dict()["positions"]["0"]["sources"] == [[epoch, 0, 0]] * 2 and epoch >= 1
         next(other)
-        assert sum(n["images"] for n in other.seen.counts) == images + 3 == 78
+        assert sum(n["images"] for n in other.stats.counts) == images + 3 == 78
     assert caplog.messages == [
         f"not resumed where it stopped (readers 2 then and 1 now): every source starts its next epoch, {epoch}"
     ]
-    with caplog.at_level(logging.WARNING), Loader(manifest, batch_size=5, workers=2, state=state) as other:
+    with caplog.at_level(logging.WARNING), TrainLoader(manifest, batch_size=5, num_workers=2, state=state) as other:
         assert len(caplog.messages) == 1 and len(next(other).targets) == 5, "the batch size may change"
     grown = small(tmp_path, rows=100)
-    with caplog.at_level(logging.WARNING), Loader(grown, batch_size=3, workers=2, state=state):
+    with caplog.at_level(logging.WARNING), TrainLoader(grown, batch_size=3, num_workers=2, state=state):
         assert "(other sources)" in caplog.messages[-1]
     with pytest.raises(SynthgenError, match=r"is of version 0, this synthgen reads 1"):
-        Loader(manifest, batch_size=3, workers=2, state={**state, "version": 0})
+        TrainLoader(manifest, batch_size=3, num_workers=2, state={**state, "version": 0})
 
 
 def test_a_state_is_plain_and_small(tmp_path: Path) -> None:
     manifest = small(tmp_path)
-    with Loader(manifest, batch_size=2, workers=2) as loader:
-        fresh = loader.state()
+    with TrainLoader(manifest, batch_size=2, num_workers=2) as loader:
+        fresh = loader.state_dict()
         assert fresh["positions"] == {str(r): {"draws": 0, "sources": [[0, 0, 0], [0, 0, 0]]} for r in range(2)}
         next(loader)
-        state = loader.state()
+        state = loader.state_dict()
     assert json.loads(json.dumps(state)) == state and len(json.dumps(state)) < 1000
     assert state["positions"]["0"]["draws"] == 2 and state["positions"]["1"]["draws"] == 0, "what is made ahead is not"
 
@@ -269,21 +275,21 @@ def test_the_draws_of_the_training_are_its_own(tmp_path: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    with Loader(small(tmp_path), batch_size=2, workers=1) as loader:
+    with TrainLoader(small(tmp_path), batch_size=2, num_workers=1) as loader:
         next(loader)
         assert torch.equal(torch.rand(3), expected)
 
 
 def test_what_the_model_saw_comes_with_the_batches_that_were_taken(tmp_path: Path) -> None:
     manifest = small(tmp_path)
-    with Loader(manifest, batch_size=2, workers=2) as loader:
+    with TrainLoader(manifest, batch_size=2, num_workers=2) as loader:
         batches = list(islice(loader, 9))
-        images = Counter(source for batch in batches for source in batch.sources)
-        assert [count["images"] for count in loader.seen.counts] == [images[0], images[1]]
+        images = Counter(source for batch in batches for source in batch.source_ids)
+        assert [count["images"] for count in loader.stats.counts] == [images[0], images[1]]
         objects = sum(len(target["labels"]) for batch in batches for target in batch.targets)
-        assert sum(count["objects"] for count in loader.seen.counts) == objects
-        assert loader.seen.counts[1]["captions"] == loader.seen.counts[1]["objects"] > 0
-        assert loader.seen.counts[0]["captions"] == 0
+        assert sum(count["objects"] for count in loader.stats.counts) == objects
+        assert loader.stats.counts[1]["captions"] == loader.stats.counts[1]["objects"] > 0
+        assert loader.stats.counts[0]["captions"] == 0
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------
@@ -294,8 +300,8 @@ def test_what_a_reader_cannot_go_on_from_is_the_same_sentence_here(tmp_path: Pat
     layers.commit(tmp_path, 10)
     manifest = layers.manifest(tmp_path, layers.source(tmp_path, task="referring"))
     with pytest.raises(SynthgenError) as there:
-        next(Mixture(manifest, reader=0, readers=1))
-    with Loader(manifest, batch_size=2, workers=workers) as loader, pytest.raises(SynthgenError) as here:
+        next(Mixture(manifest, reader_id=0, num_readers=1))
+    with TrainLoader(manifest, batch_size=2, num_workers=workers) as loader, pytest.raises(SynthgenError) as here:
         next(loader)
     assert str(here.value) == str(there.value) and "does this layer have captions?" in str(here.value)
 
@@ -305,14 +311,14 @@ def test_our_own_mistakes_keep_their_traceback(tmp_path: Path, workers: int, mon
     def mistaken(*_: object) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr("synthgen.dataloading.mixture.train_view", mistaken)
-    with Loader(small(tmp_path), batch_size=2, workers=workers) as loader, pytest.raises(RuntimeError) as why:
+    monkeypatch.setattr("synthgen.dataloading.mixture.make_train_example", mistaken)
+    with TrainLoader(small(tmp_path), batch_size=2, num_workers=workers) as loader, pytest.raises(RuntimeError) as why:
         next(loader)
     assert "a mistake of ours" in str(why.value)
 
 
 def test_a_killed_reader_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SynthgenError) as why, Loader(small(tmp_path), batch_size=2, workers=2) as loader:
+    with pytest.raises(SynthgenError) as why, TrainLoader(small(tmp_path), batch_size=2, num_workers=2) as loader:
         next(loader)
         victim = multiprocessing.active_children()[0].pid
         os.kill(victim, signal.SIGKILL)
@@ -328,7 +334,7 @@ def test_a_killed_reader_is_a_sentence(tmp_path: Path) -> None:
 def test_a_reader_that_dies_while_its_host_does_something_else_is_a_sentence(tmp_path: Path) -> None:
     with (
         pytest.raises(SynthgenError, match=r"died \(Killed\)"),
-        Loader(small(tmp_path), batch_size=2, workers=1) as loader,
+        TrainLoader(small(tmp_path), batch_size=2, num_workers=1) as loader,
     ):
         next(loader)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
@@ -347,22 +353,22 @@ def test_a_reader_that_dies_while_its_host_does_something_else_is_a_sentence(tmp
     ],
 )  # fmt: skip
 def test_what_torch_says_of_a_dead_reader(said: str, told: str | None) -> None:
-    sentence = killed(RuntimeError(said))
+    sentence = describe_worker_death(RuntimeError(said))
     assert (sentence is None) == (told is None) and (told or "") in (sentence or "")
 
 
 def test_a_reader_is_one_thread_deaf_to_ctrl_c_and_unpacks_nothing() -> None:
-    class Telling(Stream):
-        def batches(self, worker: int) -> Iterator[Packed]:
-            packed = pack([Drawn(example((3, 4), (3, 4), [True]), 0, "k")])
+    class Telling(BatchStream):
+        def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
+            packed = collate([StreamItem(example((3, 4), (3, 4), [True]), 0, "k")])
             deaf = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
             packed.position = {
-                "worker": worker, "opencv": cv2.getNumThreads(), "torch": torch.get_num_threads(), "deaf": deaf,
+                "worker": worker_id, "opencv": cv2.getNumThreads(), "torch": torch.get_num_threads(), "deaf": deaf,
                 "shared": packed.images.is_shared() and packed.masks.is_shared(),
             }  # fmt: skip
             yield packed
 
-    readers = Readers(Telling(), workers=2)
+    readers = ReaderPool(Telling(), num_workers=2)
     sent = list(readers)
     readers.close()
     assert [p.position for p in sent] == [
@@ -376,9 +382,9 @@ CTRL_C = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from toys import layers
-    from synthgen.dataloading.train_loader import Loader
+    from synthgen.dataloading.train_loader import TrainLoader
     root = Path({root!r})
-    loader = Loader(layers.manifest(root, layers.source(root)), batch_size=2, workers=2)
+    loader = TrainLoader(layers.manifest(root, layers.source(root)), batch_size=2, num_workers=2)
     try:
         for number, batch in enumerate(loader):
             if number == 3:
@@ -441,18 +447,27 @@ def test_every_row_once_in_order(tmp_path: Path, workers: int, world: int, batch
     manifest = evaluated(tmp_path)
     found, counts = [], Counter()
     for rank in range(world):
-        once = Once(manifest, 0, rank=rank, world=world, batch_size=batch_size, workers=workers, short=24, long=64)
+        once = EvalLoader(
+            manifest,
+            0,
+            rank=rank,
+            world_size=world,
+            batch_size=batch_size,
+            num_workers=workers,
+            short_side=24,
+            long_side=64,
+        )
         for batch in once:
             assert 1 <= len(batch.targets) <= batch_size and batch.images.shape[2:] == (32, 32)
             found += [target["sample"].image_id for target in batch.targets]
-        counts.update(once.seen.counts[0])
+        counts.update(once.stats.counts[0])
         once.close()
     assert found == [i for i in range(70) if i not in (7, 8)]
     assert counts["images"] == 68 and counts["skipped/error"] == counts["skipped/unreadable"] == 1
 
 
 def test_an_evaluation_sees_whole_images_all_names_and_what_it_is_measured_by(tmp_path: Path) -> None:
-    first, second = islice(Once(evaluated(tmp_path), 0, short=24, long=64), 2)
+    first, second = islice(EvalLoader(evaluated(tmp_path), 0, short_side=24, long_side=64), 2)
     (nothing,), (target,) = first.targets, second.targets
     assert nothing["texts"] == target["texts"] == layers.CATEGORIES
     assert len(nothing["labels"]) == 0 and nothing["masks"].shape == (0, 32, 32), "predictions there are wrong"
@@ -466,7 +481,7 @@ def test_an_evaluation_sees_whole_images_all_names_and_what_it_is_measured_by(tm
 def test_an_evaluation_finds_the_size_where_the_source_says_none(tmp_path: Path) -> None:
     layers.commit(tmp_path, [row(i, height=0, width=0) for i in range(3)])
     entry = EvalSource(shards="toy/train/human", task="detection", images=tmp_path / "photos")
-    once = Once(layers.manifest(tmp_path, eval=(entry,)), 0, short=24, long=64)
+    once = EvalLoader(layers.manifest(tmp_path, eval=(entry,)), 0, short_side=24, long_side=64)
     found = [target for batch in once for target in batch.targets]
     assert [target["orig_size"] for target in found] == [(layers.HEIGHT, layers.WIDTH)] * 3
 
@@ -477,14 +492,14 @@ def test_where_there_is_no_object_crowds_are_ignored_and_only_what_was_looked_fo
     nobody = row(2, annotations=(), neg_categories=())
     layers.commit(tmp_path, [crowd, federated, nobody])
     entry = EvalSource(shards="toy/train/human", task="instance", images=tmp_path / "photos")
-    once = Once(layers.manifest(tmp_path, eval=(entry,)), 0, short=24, long=64)
+    once = EvalLoader(layers.manifest(tmp_path, eval=(entry,)), 0, short_side=24, long_side=64)
     first, second = (target for batch in once for target in batch.targets)
     assert first["ignore"].any() and len(first["labels"]) == 0
     assert second["texts"] == ("cup",) and not second["ignore"].any()
-    assert once.seen.counts[0]["skipped/nothing"] == 1
+    assert once.stats.counts[0]["skipped/nothing"] == 1
 
 
 def test_where_nothing_can_be_measured_an_image_is_passed_over(tmp_path: Path) -> None:
-    once = Once(evaluated(tmp_path, "referring"), 0, short=24, long=64)
+    once = EvalLoader(evaluated(tmp_path, "referring"), 0, short_side=24, long_side=64)
     assert [b.targets[0]["sample"].image_id for b in once] == [i for i in range(70) if i % 5 and i not in (7, 8)]
-    assert once.seen.counts[0]["skipped/nothing"] == 14
+    assert once.stats.counts[0]["skipped/nothing"] == 14

@@ -14,10 +14,10 @@ from toys import kinds_of_layers as layers
 from toys import layers as toy
 
 from synthgen.dataloading import yaml_loader
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.dataloading.manifest_check import Checked, check
-from synthgen.dataloading.source_config import Source
-from synthgen.errors import SeveralErrors, SynthgenError
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.manifest_check import ManifestReport, check_manifest
+from synthgen.dataloading.source_config import TrainSource
+from synthgen.errors import MultipleErrors, SynthgenError
 from synthgen.storage.shard_store import Shard
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -29,21 +29,21 @@ GOOD = "{shards: coco/train2017/human, task: instance}"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `shards` and images; manifests are written into it."""
     folder = tmp_path_factory.mktemp("run")
-    layers.make(folder)
+    layers.write_store(folder)
     (folder / "words.txt").write_text("coco/000000000001\nno key\n\n# a comment\nnor this\n")
-    (folder / "val.txt").write_text("".join(f"{key}\n" for key in layers.coco(*range(100, 104))))
-    (folder / "all.txt").write_text("".join(f"{key}\n" for key in layers.coco(*range(200))))
+    (folder / "val.txt").write_text("".join(f"{key}\n" for key in layers.coco_keys(*range(100, 104))))
+    (folder / "all.txt").write_text("".join(f"{key}\n" for key in layers.coco_keys(*range(200))))
     (folder / "other.txt").write_text("coco/999999999999\n")
     return folder
 
 
-def examined(folder: Path, text: str) -> Checked | list[str]:
+def examined(folder: Path, text: str) -> ManifestReport | list[str]:
     """The manifest `text`, or its mistakes as told."""
     path = folder / "m.yaml"
     path.write_text(text)
     try:
-        return check(path, store=folder / "shards")
-    except SeveralErrors as why:
+        return check_manifest(path, store=folder / "shards")
+    except MultipleErrors as why:
         assert why.lines[0].startswith(f"{path} has ")
         assert all(line.startswith("  ") and "\n" not in line for line in why.lines[1:])
         return [line.strip() for line in why.lines[1:]]
@@ -431,7 +431,7 @@ def test_the_house_example_is_told_as_the_house_has_it(folder: Path) -> None:
         "  - {shards: coco/train2017/masks, task: instnce, ratio: -1, min_iou: 0.5}\nexclude: [exclude/coco_val.txt]\n"
     )
     with pytest.raises(SynthgenError) as why:
-        check(path, store=folder / "shards")
+        check_manifest(path, store=folder / "shards")
     told = str(why.value).splitlines()
     assert told[:4] == [
         f"{path} has 4 mistakes",
@@ -446,7 +446,7 @@ def test_thousands_of_mistakes_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("name: x\nmixture:\n" + "  - 3\n" * 2_000)
     with pytest.raises(SynthgenError) as why:
-        load(path)
+        load_manifest(path)
     lines = str(why.value).splitlines()
     assert lines[0] == f"{path} has 2,000 mistakes"
     assert len(lines) == 102
@@ -460,7 +460,7 @@ def test_thousands_of_mistakes_are_counted(tmp_path: Path) -> None:
 def test_a_captioners_words_are_a_folder_whatever_it_is_called(folder: Path, words: str) -> None:
     more = f"captioner: {{weights: random, train_words: true, words: {words}}}"
     found = examined(folder, source("shards: coco/train2017/captions, task: captioning", more))
-    assert isinstance(found, Checked), found
+    assert isinstance(found, ManifestReport), found
     assert found.manifest.captioner is not None
     assert found.manifest.captioner.words == f"{folder}/{words}"
 
@@ -483,11 +483,11 @@ schedule: {steps: 90_000, lr: 1e-4, milestones: [0.5], clip: null, ema: 0.999}
 readers: {workers: 0}
 """
     )
-    found = load(path)
+    found = load_manifest(path)
     assert found == Manifest.model_validate_json(found.model_dump_json())  # nothing is lost
     assert (found.name, found.seed, found.store) == ("x_1.0", 7, path.parent / "../shards")
     (one,) = found.mixture
-    assert isinstance(one, Source)
+    assert isinstance(one, TrainSource)
     assert (one.ratio, one.share, one.images, one.min_box_iou) == (3.0, 0.3, path.parent / "photos", 0.5)
     assert (one.drop_reasons, one.caption_sources) == (("only_category", "repeats"), ("human", "ofa base"))
     assert found.exclude == (path.parent / "exclude/a.txt", Path("/abs/b.txt"))
@@ -501,7 +501,7 @@ readers: {workers: 0}
 
 def test_defaults_are_the_papers(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(f"name: x\nmixture: [{GOOD}]\n")
-    found = load(tmp_path / "m.yaml")
+    found = load_manifest(tmp_path / "m.yaml")
     assert (found.model.queries, found.model.learnable_queries, found.model.conditional_queries) == ("mixed", 100, 300)
     schedule = found.schedule
     assert (schedule.lr, schedule.backbone_lr, schedule.warmup_steps, schedule.weight_decay) == (2e-4, 2e-5, 10, 0.05)
@@ -513,21 +513,21 @@ def test_who_says_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "m.yaml"
     path.write_text(f"name: x\nmixture: [{GOOD}]\n")
     monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
-    assert load(path).store == Path("shards")
+    assert load_manifest(path).store == Path("shards")
     monkeypatch.setenv("SYNTHGEN_STORE", "/of/the/environment")
-    assert load(path).store == Path("/of/the/environment")
+    assert load_manifest(path).store == Path("/of/the/environment")
     path.write_text(f"name: x\nstore: own\nmixture: [{GOOD}]\n")
-    assert load(path).store == tmp_path / "own"
-    assert load(path, store=Path("flag")).store == Path("flag")
+    assert load_manifest(path).store == tmp_path / "own"
+    assert load_manifest(path, store=Path("flag")).store == Path("flag")
 
 
 def test_the_first_share_of_a_layer_is_by_its_plan() -> None:
     shards = [Shard("a", "b", "c", i, 10) for i in range(10)]
-    third = Source(shards="a/b/c", task="instance", share=0.3)
-    assert third.taken(shards) == shards[:3]
-    assert third.taken(shards[2:]) == shards[2:3]  # what is not there yet leaves the others as they are
-    assert Source(shards="a/b/c", task="instance", share=0.01).taken(shards) == shards[:1]
-    assert Source(shards="a/b/c", task="instance").taken(shards) == shards
+    third = TrainSource(shards="a/b/c", task="instance", share=0.3)
+    assert third.select_shards(shards) == shards[:3]
+    assert third.select_shards(shards[2:]) == shards[2:3]  # what is not there yet leaves the others as they are
+    assert TrainSource(shards="a/b/c", task="instance", share=0.01).select_shards(shards) == shards[:1]
+    assert TrainSource(shards="a/b/c", task="instance").select_shards(shards) == shards
 
 
 # --- what is worth to know -------------------------------------------------------------------------------------------
@@ -568,7 +568,7 @@ NOTES = [
 @pytest.mark.parametrize(("entry", "note"), NOTES, ids=[note for _, note in NOTES])
 def test_what_is_no_mistake_is_a_note(folder: Path, entry: str, note: str) -> None:
     found = examined(folder, source(entry))
-    assert isinstance(found, Checked), found
+    assert isinstance(found, ManifestReport), found
     assert len(found.warnings) == 1, found.warnings
     assert note in found.warnings[0]
 
@@ -582,15 +582,15 @@ def test_what_will_be_read_is_counted(folder: Path) -> None:
         "exclude: [val.txt]",
     )
     found = examined(folder, text)
-    assert isinstance(found, Checked), found
-    first, regions, measured = found.rows
-    assert [first.held.count(what) for what in ("images", "objects", "masks", "captions")] == [4, 8, 8, 8]
-    assert (first.chance, regions.chance, measured.chance) == (0.75, 0.25, None)
-    assert (first.excluded, regions.excluded) == (0, 2)
-    assert first.kept == {"mask": 0.5, "caption": 0.5}
-    assert regions.kept == {}
-    assert first.folder == folder / "images"
-    assert found.excluded == frozenset(layers.coco(*range(100, 104)))
+    assert isinstance(found, ManifestReport), found
+    first, regions, measured = found.sources
+    assert [first.stats.count(what) for what in ("images", "objects", "masks", "captions")] == [4, 8, 8, 8]
+    assert (first.draw_probability, regions.draw_probability, measured.draw_probability) == (0.75, 0.25, None)
+    assert (first.num_excluded, regions.num_excluded) == (0, 2)
+    assert first.kept_shares == {"mask": 0.5, "caption": 0.5}
+    assert regions.kept_shares == {}
+    assert first.image_folder == folder / "images"
+    assert found.excluded_keys == frozenset(layers.coco_keys(*range(100, 104)))
     assert found.manifest.store == folder / "shards"
 
 
@@ -598,9 +598,9 @@ def test_a_photograph_is_counted_once_in_however_many_layers_it_is(folder: Path)
     """Eight of COCO in two layers, one of them in Visual Genome too; and those of a list in none."""
     more = ("coco/train2017/scored, task: referring", "vg/train/regions, task: referring")
     found = examined(folder, source(GOOD[1:-1], *(f"  - {{shards: {entry}}}" for entry in more), "exclude: [val.txt]"))
-    assert isinstance(found, Checked), found
-    assert [(row.held.count("images"), row.excluded) for row in found.rows] == [(8, 0), (8, 0), (8, 2)]
-    assert found.photographs == 8 + 8 - 1 - 2
+    assert isinstance(found, ManifestReport), found
+    assert [(row.stats.count("images"), row.num_excluded) for row in found.sources] == [(8, 0), (8, 0), (8, 2)]
+    assert found.num_unique_images == 8 + 8 - 1 - 2
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ def test_a_name_that_keeps_images_from_being_mirrored_is_told(
 ) -> None:
     toy.commit(tmp_path, 3, name="toy/train/human", categories=names)
     (tmp_path / "m.yaml").write_text(source("shards: toy/train/human, task: instance, images: photos", more))
-    found = check(tmp_path / "m.yaml", store=tmp_path / "store")
+    found = check_manifest(tmp_path / "m.yaml", store=tmp_path / "store")
     assert len(found.warnings) == (note is not None)
     assert note is None or note in found.warnings[0]
 
@@ -626,11 +626,11 @@ def test_a_store_that_is_none_is_one_mistake(folder: Path) -> None:
     path = folder / "m.yaml"
     path.write_text(source(GOOD[1:-1], "eval: [{shards: coco/val2017/human, task: instance}]"))
     with pytest.raises(SynthgenError, match=r"has a mistake\n  store: no shards in .*nowhere; name the folder"):
-        check(path, store=folder / "nowhere")
+        check_manifest(path, store=folder / "nowhere")
 
 
 def test_a_damaged_shard_is_a_sentence(tmp_path: Path) -> None:
-    layers.make(tmp_path)
+    layers.write_store(tmp_path)
     (tmp_path / "shards/coco/train2017/human/00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
     told = examined(tmp_path, source(GOOD[1:-1]))
     assert isinstance(told, list)
@@ -671,7 +671,7 @@ HOSTILE = [
     ('name: x\nseed: "a\\0b"', "holds a control character in line 2"),
     ('name: "\\e[2J"', "holds a control character in line 1"),
     ("%YAML 9.9\n--- x", "is no YAML at line 1"),
-    ("x" * (yaml_loader.MOST_BYTES + 1), "is larger than 256 KiB and is no manifest"),
+    ("x" * (yaml_loader.MAX_BYTES + 1), "is larger than 256 KiB and is no manifest"),
 ]
 
 
@@ -688,7 +688,7 @@ def test_hostile_yaml_is_a_sentence_and_executes_nothing(
     path.write_text(text)
     begun = time.process_time()
     with pytest.raises(SynthgenError, match=sentence) as why:
-        load(path)
+        load_manifest(path)
     assert "\n" not in str(why.value)
     assert len(str(why.value)) < 500
     assert time.process_time() - begun < 2
@@ -697,17 +697,17 @@ def test_hostile_yaml_is_a_sentence_and_executes_nothing(
 
 def test_places_that_hold_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError, match=r"no manifest .*nix; check its name"):
-        load(tmp_path / "nix")
+        load_manifest(tmp_path / "nix")
     with pytest.raises(SynthgenError, match="is a folder; name a manifest"):
-        load(tmp_path)
+        load_manifest(tmp_path)
     with pytest.raises(SynthgenError, match="is no ordinary file"):
-        load(Path("/dev/zero"))
+        load_manifest(Path("/dev/zero"))
     (tmp_path / "latin.yaml").write_bytes("name: größe".encode("latin-1"))
     with pytest.raises(SynthgenError, match=r"is no text in UTF-8 \(byte 8\)"):
-        load(tmp_path / "latin.yaml")
+        load_manifest(tmp_path / "latin.yaml")
     (tmp_path / "wide.yaml").write_text("name: x", encoding="utf-16")
     with pytest.raises(SynthgenError, match="is no text in UTF-8"):
-        load(tmp_path / "wide.yaml")
+        load_manifest(tmp_path / "wide.yaml")
 
 
 def test_a_file_of_a_gibibyte_is_not_read(tmp_path: Path) -> None:
@@ -716,7 +716,7 @@ def test_a_file_of_a_gibibyte_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**30)
     begun = time.process_time()
     with pytest.raises(SynthgenError, match="is larger than"):
-        load(path)
+        load_manifest(path)
     assert time.process_time() - begun < 0.5
 
 
@@ -726,7 +726,7 @@ def test_yaml_is_of_its_later_version(tmp_path: Path) -> None:
         "a: no\nb: 1e-4\nc: 010\nd: 0o10\ne: 12:30\nf: 2020-01-01\ng: '1'\nh: ~\ni: .5\nj: -1_000\nk: +3.e2\nl: 1.2.3\n"
         "m: TRUE\nn: Yes\no: 0x1f\np: _1\nq: e5\nr: .\ns: '<<'\nt: =\nu: -.inf\n1: [2, {3: 4}]\n"
     )
-    assert yaml_loader.read(path) == {
+    assert yaml_loader.load_yaml(path) == {
         **{"a": "no", "b": 1e-4, "c": 10, "d": "0o10", "e": "12:30", "f": "2020-01-01", "g": "1", "h": None, "i": 0.5},
         **{"j": -1000, "k": 300.0, "l": "1.2.3", "m": True, "n": "Yes", "o": "0x1f", "p": "_1", "q": "e5", "r": "."},
         **{"s": "<<", "t": "=", "u": float("-inf"), "1": [2, {"3": 4}]},
@@ -743,7 +743,7 @@ def test_what_pyyaml_writes_is_read_back(tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.getbasetemp() / "tree.yaml"
     path.write_text(yaml.dump(tree, Dumper=_Plain, allow_unicode=True), encoding="utf-8")
     try:
-        found = yaml_loader.read(path)
+        found = yaml_loader.load_yaml(path)
     except SynthgenError as why:
         assert "control character" in str(why) or "levels deep" in str(why)
         return
@@ -765,4 +765,4 @@ def test_any_text_is_a_manifest_or_a_sentence(tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     with pytest.raises(SynthgenError):
-        load(path)
+        load_manifest(path)

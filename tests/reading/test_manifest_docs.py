@@ -15,10 +15,10 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from synthgen import plugins
 from synthgen.dataloading import yaml_loader
 from synthgen.dataloading.config import TEXT_ENCODERS
-from synthgen.dataloading.manifest import _SECTIONS, load
-from synthgen.dataloading.source_config import SHELF
+from synthgen.dataloading.manifest import _SECTIONS, load_manifest
+from synthgen.dataloading.source_config import TASKS_PACKAGE
 from synthgen.errors import SynthgenError
-from synthgen.records.sample import REASONS
+from synthgen.records.sample import CAPTION_REASONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "manifests.md"
 
@@ -28,7 +28,7 @@ REQUIRED = "required"
 OWN = "The manifest"
 
 #: Choices that no type tells.
-CHOICES = {("model", "text_encoder"): TEXT_ENCODERS, ("mixture", "drop_reasons"): tuple(REASONS)}
+CHOICES = {("model", "text_encoder"): TEXT_ENCODERS, ("mixture", "drop_reasons"): tuple(CAPTION_REASONS)}
 
 
 def in_code(section: str) -> dict[str, str]:
@@ -109,7 +109,7 @@ def _in_json(default: str, folder: Path) -> str:
         return REQUIRED
     path = folder / "default.yaml"
     path.write_text(f"value: {default}\n")
-    return json.dumps(yaml_loader.read(path)["value"])
+    return json.dumps(yaml_loader.load_yaml(path)["value"])
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_every_task_is_told_with_its_metric_and_its_view(page: str) -> None:
     for row in rows.splitlines():
         task, _, metric, view = row.strip("| ").split(" | ")
         told[_quoted(task)[0]] = (_quoted(metric)[0], _quoted(view)[0])
-    loaded = {name: plugins.load(SHELF, name) for name in plugins.names(SHELF)}
+    loaded = {name: plugins.load_plugin(TASKS_PACKAGE, name) for name in plugins.list_plugins(TASKS_PACKAGE)}
     assert told == {name: (task.METRIC, task.AUGMENTATION) for name, task in loaded.items()}
 
 
@@ -163,11 +163,11 @@ def test_the_example_is_a_manifest(page: str, tmp_path: Path) -> None:
     path = tmp_path / "manifests" / "example.yaml"
     path.parent.mkdir()
     path.write_text(example)
-    found = load(path)
+    found = load_manifest(path)
     assert found.store == path.parent / "../shards"
     assert found.exclude == (path.parent / "exclude/coco_val2017.txt",)
     assert found.eval[0].shards == "coco/val2017/human"
     assert [source.min_predicted_iou for source in found.mixture] == [None, 0.88]
     path.write_text(example.replace("min_predicted_iou", "min_predictd_iou"))
     with pytest.raises(SynthgenError, match="did you mean 'min_predicted_iou'"):
-        load(path)
+        load_manifest(path)

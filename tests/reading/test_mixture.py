@@ -13,18 +13,18 @@ import pytest
 from toys import layers
 from toys.layers import annotation, phrase, row
 
-from synthgen.dataloading.mixture import TRIES, UNREADABLE, Drawn, Mixture, planned
-from synthgen.dataloading.sample_stats import NAMED, Seen
+from synthgen.dataloading.mixture import MAX_EMPTY_SAMPLES, MAX_UNREADABLE, Mixture, StreamItem, plan_mixture
+from synthgen.dataloading.sample_stats import MAX_NAMED_FAILURES, SampleStats
 from synthgen.errors import SynthgenError
 from synthgen.records.sample import Rle, Sample
 
 
 def one(root: Path, *sources: object, **more: object) -> Mixture:
-    return Mixture(layers.manifest(root, *sources, **more), reader=0, readers=1)
+    return Mixture(layers.manifest(root, *sources, **more), reader_id=0, num_readers=1)
 
 
-def same(a: Drawn, b: Drawn) -> bool:
-    return (a.source, a.image_key, a.example.texts) == (b.source, b.image_key, b.example.texts) and all(
+def same(a: StreamItem, b: StreamItem) -> bool:
+    return (a.source_id, a.image_key, a.example.texts) == (b.source_id, b.image_key, b.example.texts) and all(
         np.array_equal(getattr(a.example, name), getattr(b.example, name))
         for name in ("image", "labels", "boxes_xyxy", "has_mask", "masks", "mask_weights", "ignore")
     )
@@ -54,18 +54,18 @@ def mixed(root: Path) -> list[object]:
 
 def test_ratios_hold(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 2 % over 10,000 draws; and in fact within a few draws, at any time, whichever source is redrawn."""
-    monkeypatch.setattr("synthgen.dataloading.mixture.train_view", lambda image, target, *_: blank())
+    monkeypatch.setattr("synthgen.dataloading.mixture.make_train_example", lambda image, target, *_: blank())
     mixture = one(root, *mixed(root), cache_mib=1)
     count: Counter[int] = Counter()
     for n, drawn in enumerate(islice(mixture, 10_000), start=1):
-        count[drawn.source] += 1
+        count[drawn.source_id] += 1
         if n % 500 == 0:
             for i, ratio in enumerate((1, 30, 3, 9.5)):
                 assert abs(count[i] - n * ratio / 43.5) <= 5
     for i, ratio in enumerate((1, 30, 3, 9.5)):
         assert count[i] == pytest.approx(10_000 * ratio / 43.5, rel=0.02)
-    assert mixture.seen.counts[2]["skipped/nothing"] > 600, "half of this source is redrawn"
-    assert [seen["images"] for seen in mixture.seen.counts] == [count[i] for i in range(4)]
+    assert mixture.stats.counts[2]["skipped/nothing"] > 600, "half of this source is redrawn"
+    assert [seen["images"] for seen in mixture.stats.counts] == [count[i] for i in range(4)]
 
 
 def blank() -> object:
@@ -79,14 +79,14 @@ def blank() -> object:
 def test_ratios_hold_for_every_reader_and_for_all_together(root: Path, ratios: tuple[float, ...]) -> None:
     sources = [layers.source(root, ratio=ratio, max_texts=i + 1) for i, ratio in enumerate(ratios)]
     manifest = layers.manifest(root, *sources)
-    plan = planned(manifest)
+    plan = plan_mixture(manifest)
     together: Counter[int] = Counter()
     for reader in range(16):
-        mixture = Mixture(manifest, reader=reader, readers=16, plan=plan)
-        own = Counter(mixture._source(draw) for draw in range(10_000))
+        mixture = Mixture(manifest, reader_id=reader, num_readers=16, plan=plan)
+        own = Counter(mixture._choose_source(draw) for draw in range(10_000))
         for i, ratio in enumerate(ratios):
             assert abs(own[i] - 10_000 * ratio / sum(ratios)) <= 6
-        together.update(mixture._source(draw) for draw in range(100))
+        together.update(mixture._choose_source(draw) for draw in range(100))
     for i, ratio in enumerate(ratios):
         assert abs(together[i] - 1600 * ratio / sum(ratios)) <= 32
 
@@ -100,14 +100,14 @@ def test_excluded_keys_are_never_seen(root: Path) -> None:
     mixture = one(root, layers.source(root), exclude=(root / "out.txt",))
     seen = Counter(drawn.image_key for drawn in islice(mixture, 300))
     assert not out & seen.keys() and set(seen.values()) == {3} and len(seen) == 100
-    assert mixture.seen.counts[0]["skipped/excluded"] == pytest.approx(150, abs=3)
+    assert mixture.stats.counts[0]["skipped/excluded"] == pytest.approx(150, abs=3)
 
 
 def test_samples_with_an_error_are_passed_over_and_counted(tmp_path: Path) -> None:
     layers.commit(tmp_path, [row(i, error="truncated" if i < 30 else None) for i in range(40)])
     mixture = one(tmp_path, layers.source(tmp_path))
     assert {drawn.image_key for drawn in islice(mixture, 40)} == {f"toy/{i}" for i in range(30, 40)}
-    assert mixture.seen.counts[0]["skipped/error"] == pytest.approx(120, abs=30)
+    assert mixture.stats.counts[0]["skipped/error"] == pytest.approx(120, abs=30)
 
 
 def test_a_source_of_which_nothing_may_be_seen_says_so(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_a_task_that_finds_nothing_says_so(
     mixture = one(tmp_path, layers.source(tmp_path, task=task, **more))
     with pytest.raises(SynthgenError) as why:
         next(mixture)
-    assert str(why.value) == f"{task} found nothing in {TRIES:,} samples of toy/train/human; {sentence}"
-    assert mixture.seen.counts[0] == {"skipped/nothing": TRIES}
+    assert str(why.value) == f"{task} found nothing in {MAX_EMPTY_SAMPLES:,} samples of toy/train/human; {sentence}"
+    assert mixture.stats.counts[0] == {"skipped/nothing": MAX_EMPTY_SAMPLES}
 
 
 def test_a_source_in_which_one_image_of_many_teaches_something_goes_on(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_source_in_which_one_image_of_many_teaches_something_goes_on(tmp_path:
     layers.commit(tmp_path, [row(i, annotations=() if i else (annotation(1),)) for i in range(640)])
     mixture = one(tmp_path, layers.source(tmp_path))
     assert [drawn.image_key for drawn in islice(mixture, 5)] == ["toy/0"] * 5
-    assert mixture.seen.counts[0]["skipped/nothing"] > 4 * 320
+    assert mixture.stats.counts[0]["skipped/nothing"] > 4 * 320
 
 
 def test_unreadable_images_are_passed_over_counted_and_named(tmp_path: Path) -> None:
@@ -155,12 +155,12 @@ def test_unreadable_images_are_passed_over_counted_and_named(tmp_path: Path) -> 
     mixture = one(tmp_path, layers.source(tmp_path))
     assert len({drawn.image_key for drawn in islice(mixture, 31)}) == 31
     next(mixture)
-    count, names = mixture.seen.counts[0], mixture.seen.names[0]
-    assert count["skipped/unreadable"] >= 33 and len(names) == NAMED
+    count, names = mixture.stats.counts[0], mixture.stats.failures[0]
+    assert count["skipped/unreadable"] >= 33 and len(names) == MAX_NAMED_FAILURES
     assert all(": no file gone" in name or ": file name" in name or ": is 16 x 12" in name for name in names)
     assert str(tmp_path) not in " ".join(names)
-    lines = mixture.seen.lines()
-    assert f"    and {count['skipped/unreadable'] - NAMED:,} more" in lines
+    lines = mixture.stats.format_table()
+    assert f"    and {count['skipped/unreadable'] - MAX_NAMED_FAILURES:,} more" in lines
     assert any("passed over: " in line and "could not be read" in line for line in lines)
 
 
@@ -169,7 +169,8 @@ def test_a_wrong_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError) as why:
         next(one(tmp_path, layers.source(tmp_path, images=tmp_path / "store")))
     assert str(why.value) == (
-        f"{UNREADABLE} images of toy/train/human in a row cannot be read from {tmp_path / 'store'} (the last: no file "
+        f"{MAX_UNREADABLE} images of toy/train/human in a row cannot be read from {tmp_path / 'store'} (the last: no "
+        "file "
         f"{layers.PHOTO} below the image folder); is it their folder? Say which is with images: in mixture.0"
     )
 
@@ -180,17 +181,17 @@ def test_a_part_of_a_dataset_that_is_not_there_is_passed_over(tmp_path: Path) ->
     layers.commit(tmp_path, rows)
     mixture = one(tmp_path, layers.source(tmp_path))
     assert len({next(mixture).image_key for _ in range(300)}) >= 150
-    assert mixture.seen.counts[0]["skipped/unreadable"] > 500
+    assert mixture.stats.counts[0]["skipped/unreadable"] > 500
 
 
 def test_unreadable_images_among_others_never_stop_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by being many, but by being many in a row."""
-    monkeypatch.setattr("synthgen.dataloading.mixture.UNREADABLE", 20)
-    monkeypatch.setattr("synthgen.dataloading.mixture.UNREADABLE_PART", 20)
+    monkeypatch.setattr("synthgen.dataloading.mixture.MAX_UNREADABLE", 20)
+    monkeypatch.setattr("synthgen.dataloading.mixture.MAX_UNREADABLE_PARTIAL", 20)
     layers.commit(tmp_path, [row(i, file_name="gone.png" if i % 3 == 0 else layers.PHOTO) for i in range(60)])
     mixture = one(tmp_path, layers.source(tmp_path))
     assert len(list(islice(mixture, 200))) == 200
-    assert mixture.seen.counts[0]["skipped/unreadable"] > 4 * 20
+    assert mixture.stats.counts[0]["skipped/unreadable"] > 4 * 20
 
 
 def test_annotations_that_contradict_themselves_are_passed_over_unless_all_do(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_annotations_that_contradict_themselves_are_passed_over_unless_all_do(tm
     layers.commit(tmp_path, [row(i, lie) if i % 2 else row(i) for i in range(20)])
     mixture = one(tmp_path, layers.source(tmp_path))
     assert len({drawn.image_key for drawn in islice(mixture, 20)}) == 10
-    assert mixture.seen.counts[0]["skipped/broken"] >= 9 and "annotation 1" in mixture.seen.names[0][0]
+    assert mixture.stats.counts[0]["skipped/broken"] >= 9 and "annotation 1" in mixture.stats.failures[0][0]
     layers.commit(tmp_path, [row(i, lie) for i in range(20)], name="toy/lies/human")
     with pytest.raises(
         SynthgenError, match=r"200 images of toy/lies/human in a row have annotations that cannot be le"
@@ -221,7 +222,7 @@ def test_what_is_not_there_is_said_before_anything_is_read(root: Path, wrong: st
     exclude = (root / "gone.txt",) if wrong == "list" else ()
     sentence = {"layer": "no shards of toy/gone/x", "list": "gone.txt", "nothing": "nothing to learn from"}[wrong]
     with pytest.raises(SynthgenError, match=sentence):
-        planned(layers.manifest(root, *sources, exclude=exclude))
+        plan_mixture(layers.manifest(root, *sources, exclude=exclude))
 
 
 # --- goes on exactly -------------------------------------------------------------------------------------------------
@@ -230,19 +231,19 @@ def test_what_is_not_there_is_said_before_anything_is_read(root: Path, wrong: st
 @pytest.mark.parametrize(("reader", "readers"), [(0, 1), (2, 3)])
 def test_a_stream_goes_on_where_it_was(root: Path, reader: int, readers: int) -> None:
     manifest = layers.manifest(root, *mixed(root))
-    whole = Mixture(manifest, reader=reader, readers=readers)
-    states, given = [json.dumps(whole.state())], []
+    whole = Mixture(manifest, reader_id=reader, num_readers=readers)
+    states, given = [json.dumps(whole.state_dict())], []
     for _ in range(150):
         given.append(next(whole))
-        states.append(json.dumps(whole.state()))
+        states.append(json.dumps(whole.state_dict()))
     for start in (0, 1, 7, 64, 100, 140):
-        again = Mixture(manifest, reader=reader, readers=readers, state=json.loads(states[start]))
+        again = Mixture(manifest, reader_id=reader, num_readers=readers, state=json.loads(states[start]))
         assert all(same(a, b) for a, b in zip(given[start : start + 10], islice(again, 10), strict=True))
-        assert json.dumps(again.state()) == states[start + 10]
+        assert json.dumps(again.state_dict()) == states[start + 10]
 
 
 def test_the_same_seed_gives_the_same_stream_and_another_another(root: Path) -> None:
-    def stream(seed: int) -> list[Drawn]:
+    def stream(seed: int) -> list[StreamItem]:
         return list(islice(one(root, layers.source(root), seed=seed), 20))
 
     first = stream(0)
@@ -254,7 +255,7 @@ def test_two_sources_of_one_layer_have_orders_of_their_own(root: Path) -> None:
     """Or every photograph would come twice in a row, and be seen twice with the same draws."""
     mixture = one(root, layers.source(root), layers.source(root, task="detection"))
     drawn = list(islice(mixture, 80))
-    first, second = ([d.image_key for d in drawn if d.source == i][:35] for i in (0, 1))
+    first, second = ([d.image_key for d in drawn if d.source_id == i][:35] for i in (0, 1))
     assert len(first) == len(second) == 35
     assert sum(a == b for a, b in zip(first, second, strict=True)) < 10
 
@@ -262,10 +263,10 @@ def test_two_sources_of_one_layer_have_orders_of_their_own(root: Path) -> None:
 def test_readers_begin_with_different_sources(root: Path) -> None:
     """Or the first images of all of them together would be of one source."""
     manifest = layers.manifest(root, *(layers.source(root, max_texts=i) for i in range(1, 9)))
-    plan = planned(manifest)
-    readers = [Mixture(manifest, reader=reader, readers=32, plan=plan) for reader in range(32)]
-    assert {mixture._source(0) for mixture in readers} == set(range(8))
-    assert readers[3]._source(0) == Mixture(manifest, reader=3, readers=64, plan=plan)._source(0)
+    plan = plan_mixture(manifest)
+    readers = [Mixture(manifest, reader_id=reader, num_readers=32, plan=plan) for reader in range(32)]
+    assert {mixture._choose_source(0) for mixture in readers} == set(range(8))
+    assert readers[3]._choose_source(0) == Mixture(manifest, reader_id=3, num_readers=64, plan=plan)._choose_source(0)
 
 
 def test_a_source_says_how_many_texts_an_image_is_asked_for(root: Path) -> None:
@@ -276,7 +277,7 @@ def test_a_source_says_how_many_texts_an_image_is_asked_for(root: Path) -> None:
 
 def test_two_readers_see_different_rows(root: Path) -> None:
     manifest = layers.manifest(root, layers.source(root))
-    parts = [{d.image_key for d in islice(Mixture(manifest, reader=r, readers=2), 70)} for r in (0, 1)]
+    parts = [{d.image_key for d in islice(Mixture(manifest, reader_id=r, num_readers=2), 70)} for r in (0, 1)]
     assert len(parts[0]) == len(parts[1]) == 70 and not parts[0] & parts[1]
 
 
@@ -308,42 +309,42 @@ def test_what_was_seen_is_counted(tmp_path: Path) -> None:
         layers.source(tmp_path, task=task, min_box_iou=0.5, caption_sources=("human",))
         for task in ("referring", "instance", "foreground")
     ]
-    mixture = Mixture(layers.manifest(tmp_path, *sources), reader=0, readers=1)
-    times = Counter(drawn.source for drawn in islice(mixture, 9))
+    mixture = Mixture(layers.manifest(tmp_path, *sources), reader_id=0, num_readers=1)
+    times = Counter(drawn.source_id for drawn in islice(mixture, 9))
     refused = {"mask/box_iou": 1, "caption/source": 1}
     referring, instance, foreground = (
-        {key: n / times[i] for key, n in mixture.seen.counts[i].items() if n and key not in ("unseen", "ignored")}
+        {key: n / times[i] for key, n in mixture.stats.counts[i].items() if n and key not in ("unseen", "ignored")}
         for i in range(3)
     )
     assert referring == {"images": 1, "objects": 2, "masks": 1, "captions": 2, **refused}
     assert {k: v for k, v in instance.items() if k in refused} == refused and "captions" not in instance
     assert foreground["objects"] == foreground["masks"] == 1 and "captions" not in foreground
-    assert mixture.seen.counts[0]["ignored"] == times[0]
+    assert mixture.stats.counts[0]["ignored"] == times[0]
 
 
 def test_objects_out_of_view_are_counted(root: Path) -> None:
     mixture = one(root, layers.source(root))
     drawn = list(islice(mixture, 100))
-    count = mixture.seen.counts[0]
+    count = mixture.stats.counts[0]
     assert count["objects"] == sum(len(d.example.labels) for d in drawn)
     assert count["objects"] + count["unseen"] == count["images"] == 100
 
 
 def test_counts_travel_in_parts_and_add_up() -> None:
-    whole, reader, host = Seen(["a", "b"]), Seen(["a", "b"]), Seen(["a", "b"])
+    whole, reader, host = SampleStats(["a", "b"]), SampleStats(["a", "b"]), SampleStats(["a", "b"])
     for i in range(50):
         for seen in (whole, reader):
             seen.count(i % 2, {"images": 1, "mask/no_score": i})
-            seen.name(i % 2, f"{i}.png: \x1b[31m gone")
+            seen.record_failure(i % 2, f"{i}.png: \x1b[31m gone")
         if i % 7 == 0:
-            host.add(json.loads(json.dumps(reader.take())))
-            assert reader.state() == {"counts": [{}, {}], "names": [[], []]}
-    host.add(reader.take())
-    assert host.state() == whole.state() and host.lines() == whole.lines()
-    assert len(host.names[0]) == NAMED and "\x1b" not in "".join(host.lines())
-    again = Seen(["a", "b"])
-    again.add(json.loads(json.dumps(host.state())))
-    assert again.state() == host.state()
+            host.merge_state(json.loads(json.dumps(reader.pop_state())))
+            assert reader.state_dict() == {"counts": [{}, {}], "names": [[], []]}
+    host.merge_state(reader.pop_state())
+    assert host.state_dict() == whole.state_dict() and host.format_table() == whole.format_table()
+    assert len(host.failures[0]) == MAX_NAMED_FAILURES and "\x1b" not in "".join(host.format_table())
+    again = SampleStats(["a", "b"])
+    again.merge_state(json.loads(json.dumps(host.state_dict())))
+    assert again.state_dict() == host.state_dict()
 
 
 def test_mask_weights_follow_the_score_asked_for(tmp_path: Path) -> None:

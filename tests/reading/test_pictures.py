@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthgen.dataloading.augment import KINDS, Augment
+from synthgen.dataloading.augment import AUGMENTATION_KINDS, AugmentConfig
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.transforms import Example, eval_view, train_view
+from synthgen.dataloading.transforms import Example, make_eval_example, make_train_example
 from synthgen.records.geometry import encode_mask
-from synthgen.visualize.drawing import LONG_SIDE
-from synthgen.visualize.training_samples import _blocks, _footer, _words, draw
+from synthgen.visualize.drawing import MIN_LONG_SIDE
+from synthgen.visualize.training_samples import _footer_text, _mark_label, _text_blocks, draw_example
 
 SIDE = 256
-SCALE = LONG_SIDE // SIDE
+SCALE = MIN_LONG_SIDE // SIDE
 ABOUT = {"task": "instance", "source": "toy/train/masks", "image_key": "toy/1.png"}
 
 
@@ -55,10 +55,10 @@ def region(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 def view(given: Example) -> np.ndarray:
     """The part of a picture that is the view, [side, side, 3]."""
-    picture = draw(given, **ABOUT)
-    assert picture.shape[0] > LONG_SIDE
-    assert picture.shape[1] > LONG_SIDE
-    return picture[:LONG_SIDE, :LONG_SIDE]
+    picture = draw_example(given, **ABOUT)
+    assert picture.shape[0] > MIN_LONG_SIDE
+    assert picture.shape[1] > MIN_LONG_SIDE
+    return picture[:MIN_LONG_SIDE, :MIN_LONG_SIDE]
 
 
 def pixel(picture: np.ndarray, y: int, x: int) -> tuple[int, ...]:
@@ -79,10 +79,10 @@ def test_objects_have_colours_of_their_own_which_stand_beside_their_texts() -> N
     given = example(masks, [(20, 210, 100, 250)], labels=[0, 1, 1], texts=("dog", "cat", "bird"))
     picture = view(given)
     assert pixel(picture, 60, 60) != pixel(picture, 160, 160)
-    dog, cats, negatives = _blocks(given.texts, given.labels.tolist())
-    assert (dog.title, dog.marks) == ("dog", [0])
-    assert (cats.title, cats.marks) == ("cat  x2", [1, 2])
-    assert (negatives.title, negatives.lines, negatives.marks) == ("negatives: 1 of 3 texts", ["bird"], ())
+    dog, cats, negatives = _text_blocks(given.texts, given.labels.tolist())
+    assert (dog.title, dog.mark_indices) == ("dog", [0])
+    assert (cats.title, cats.mark_indices) == ("cat  x2", [1, 2])
+    assert (negatives.title, negatives.lines, negatives.mark_indices) == ("negatives: 1 of 3 texts", ["bird"], ())
 
 
 def test_an_object_without_mask_is_a_dashed_box_and_says_so() -> None:
@@ -90,7 +90,7 @@ def test_an_object_without_mask_is_a_dashed_box_and_says_so() -> None:
     along = (picture[220 * SCALE, 40 * SCALE : 200 * SCALE] != 100).any(axis=1)
     assert 0.3 < along.mean() < 0.8
     assert pixel(picture, 180, 120) == (100, 100, 100)  # nothing is tinted
-    assert _words("dog", False, 1.0) == "dog  [box only]"
+    assert _mark_label("dog", False, 1.0) == "dog  [box only]"
 
 
 def test_masks_are_of_the_objects_that_have_one_whatever_their_order() -> None:
@@ -108,11 +108,11 @@ def test_masks_are_of_the_objects_that_have_one_whatever_their_order() -> None:
 
 
 def test_words_at_a_box() -> None:
-    assert _words("dog", True, 1.0) == "dog"
-    assert _words("dog", True, 0.85) == "dog  x.85"
-    assert _words("dog", True, 0.0) == "dog  x.00"
-    assert _words("the larger brown dog on the left", True, 1.0) == "the larger brown dog on ..."
-    assert len(_words("x" * 5000, True, 1.0)) < 40
+    assert _mark_label("dog", True, 1.0) == "dog"
+    assert _mark_label("dog", True, 0.85) == "dog  x.85"
+    assert _mark_label("dog", True, 0.0) == "dog  x.00"
+    assert _mark_label("the larger brown dog on the left", True, 1.0) == "the larger brown dog on ..."
+    assert len(_mark_label("x" * 5000, True, 1.0)) < 40
 
 
 def test_weights_and_missing_masks_are_seen() -> None:
@@ -149,22 +149,22 @@ def test_padding_is_chequered_and_the_image_is_not() -> None:
 
 def test_the_footer_names_source_and_photograph_and_counts() -> None:
     given = example([region(0, 0, 9, 9)], [(1, 1, 90, 90)], ignore=region(0, 0, 128, 128), size=(128, SIDE))
-    assert _footer(given, **ABOUT) == (
+    assert _footer_text(given, **ABOUT) == (
         "instance of toy/train/masks   toy/1.png   2 objects, 1 box only   256 x 128 in 256 x 256, file 640 x 480   "
         "ignored 50.0 %"
     )
-    assert _footer(example(), **ABOUT).endswith("0 objects   256 x 256, file 640 x 480")
+    assert _footer_text(example(), **ABOUT).endswith("0 objects   256 x 256, file 640 x 480")
 
 
 def test_negatives_are_counted_and_some_are_named() -> None:
     texts = tuple(f"name {i}" for i in range(300))
-    *rest, last = _blocks(texts, [7])
+    *rest, last = _text_blocks(texts, [7])
     assert len(rest) == 1
     assert last.title == "negatives: 299 of 300 texts"
     assert last.lines[0].startswith("name 0, name 1,")
     assert last.lines[0].endswith(", ...")
-    assert _blocks(("dog",), [0, 0])[-1].title == "dog  x2"  # none
-    assert _blocks((), []) == []
+    assert _text_blocks(("dog",), [0, 0])[-1].title == "dog  x2"  # none
+    assert _text_blocks((), []) == []
 
 
 @pytest.mark.parametrize(
@@ -192,13 +192,13 @@ def test_negatives_are_counted_and_some_are_named() -> None:
 )
 def test_no_example_stops_the_pen(given: Example) -> None:
     before = given.image.copy()
-    picture = draw(given, **ABOUT)
+    picture = draw_example(given, **ABOUT)
     assert picture.dtype == np.uint8
-    assert max(picture.shape[:2]) >= LONG_SIDE
+    assert max(picture.shape[:2]) >= MIN_LONG_SIDE
     assert np.array_equal(given.image, before)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "eval"])
+@pytest.mark.parametrize("kind", [*AUGMENTATION_KINDS, "eval"])
 def test_every_kind_of_view_can_be_drawn(kind: str) -> None:
     labels = np.arange(60 * 80).reshape(60, 80) // 1200
     target = Target(
@@ -211,11 +211,11 @@ def test_every_kind_of_view_can_be_drawn(kind: str) -> None:
         annotation_ids=((1,), (2,)),
     )
     image = np.full((60, 80, 3), 90, np.uint8)
-    augment = Augment(size=128, crop_semantic=96, foreground_size=64)
+    augment = AugmentConfig(size=128, crop_semantic=96, foreground_size=64)
     for seed in range(3):
         given = (
-            eval_view(image, target)
+            make_eval_example(image, target)
             if kind == "eval"
-            else train_view(image, target, kind, augment, random.Random(seed))
+            else make_train_example(image, target, kind, augment, random.Random(seed))
         )
-        assert draw(given, **ABOUT).shape[2] == 3
+        assert draw_example(given, **ABOUT).shape[2] == 3

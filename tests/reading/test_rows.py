@@ -20,12 +20,22 @@ from PIL import Image
 from toys import layers
 from toys.layers import annotation, phrase, row
 
-from synthgen.dataloading.filters import accepted
-from synthgen.dataloading.row_stream import UNITS_A_READER, InOrder, Pixels, Place, Rows, Taken, own, take, units
+from synthgen.dataloading.filters import apply_filters
+from synthgen.dataloading.row_stream import (
+    UNITS_PER_READER,
+    Cursor,
+    ImageCache,
+    SequentialRows,
+    ShuffledRows,
+    SourceIndex,
+    build_source_index,
+    select_reader_units,
+    split_into_units,
+)
 from synthgen.dataloading.source_config import EvalSource
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError
-from synthgen.storage.run_log import note_images
+from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore
 
 ROWS, SHARDS = 300, 3  # row groups of 64 and of 36
@@ -39,9 +49,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def taken(root: Path, name: str = "toy/train/human") -> tuple[ShardStore, Taken]:
+def taken(root: Path, name: str = "toy/train/human") -> tuple[ShardStore, SourceIndex]:
     store = ShardStore(root / "store")
-    return store, take(store, layers.source(root, name))
+    return store, build_source_index(store, layers.source(root, name))
 
 
 def epoch(
@@ -49,9 +59,9 @@ def epoch(
 ) -> Iterator[tuple[str, random.Random]]:
     """The keys that a reader sees in one epoch, in its order."""
     store, found = taken(root, name)
-    rows = Rows(store, found, key="0/0", reader=reader, readers=readers, at=Place(number))
+    rows = ShuffledRows(store, found, seed_key="0/0", reader_id=reader, num_readers=readers, cursor=Cursor(number))
     for sample, rng in rows:
-        if rows.place.epoch > number:
+        if rows.cursor.epoch > number:
             return
         yield sample.image_key, rng
 
@@ -67,12 +77,12 @@ def keys(*which: Any) -> list[str]:
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_readers_parts_are_disjoint_and_their_union_is_the_epoch(root: Path, readers: int, number: int) -> None:
     _, found = taken(root)
-    cut = units(found, readers)
+    cut = split_into_units(found, readers)
     seen: Counter[str] = Counter()
     for reader in range(readers):
-        for place, group, first, end in own(cut, f"0/{number}", reader, readers).tolist():
+        for place, group, first, end in select_reader_units(cut, f"0/{number}", reader, readers).tolist():
             seen.update(f"{place}/{group}/{r}" for r in range(first, end))
-    every = [f"{place}/{group}/{r}" for place, group, rows in found.groups.tolist() for r in range(rows)]
+    every = [f"{place}/{group}/{r}" for place, group, rows in found.row_groups.tolist() for r in range(rows)]
     assert len(every) == ROWS and seen == Counter(every)
 
 
@@ -88,24 +98,24 @@ def test_more_readers_than_rows(root: Path) -> None:
     assert sorted(map(len, parts)) == [0, 0, 0, 1, 1, 1, 1, 1]
     store, found = taken(root, "toy/few/human")
     for reader in range(8):
-        rows = Rows(store, found, key="0/0", reader=reader, readers=8)
+        rows = ShuffledRows(store, found, seed_key="0/0", reader_id=reader, num_readers=8)
         assert {sample.image_key for sample, _ in islice(rows, 60)} == {f"toy/{i}" for i in range(5)}
 
 
 @pytest.mark.parametrize("readers", [1, 2, 5, 30, 75, 76, 1000])
 def test_a_layer_of_few_row_groups_is_cut_finer(root: Path, readers: int) -> None:
     _, found = taken(root)
-    cut = units(found, readers)
-    assert len(cut) >= min(ROWS, UNITS_A_READER * readers)
+    cut = split_into_units(found, readers)
+    assert len(cut) >= min(ROWS, UNITS_PER_READER * readers)
     assert (cut[:, 3] > cut[:, 2]).all() and (cut[:, 3] - cut[:, 2]).sum() == ROWS
     parts = [(cut[r::readers, 3] - cut[r::readers, 2]).sum() for r in range(readers)]
-    if readers <= ROWS // UNITS_A_READER:
+    if readers <= ROWS // UNITS_PER_READER:
         assert max(parts) <= 1.5 * ROWS / readers + 1, "an epoch is shared out nearly evenly"
 
 
 def test_row_groups_stay_whole_where_there_are_many() -> None:
     groups = np.array([[s, g, 64] for s in range(100) for g in range(16)], np.int32)
-    cut = units(Taken("a/b/c", (), groups, (), Path()), 16)
+    cut = split_into_units(SourceIndex("a/b/c", (), groups, (), Path()), 16)
     assert np.array_equal(cut, np.column_stack([groups[:, :2], np.zeros(1600, int), groups[:, 2]]))
 
 
@@ -117,7 +127,10 @@ def test_each_epoch_has_an_order_of_its_own_and_so_has_each_seed(root: Path) -> 
     assert first == keys(root, 0, 1, 0)
     assert first != second and sorted(first) == sorted(second)
     store, found = taken(root)
-    other = [sample.image_key for sample, _ in islice(Rows(store, found, key="1/0", reader=0, readers=1), ROWS)]
+    other = [
+        sample.image_key
+        for sample, _ in islice(ShuffledRows(store, found, seed_key="1/0", reader_id=0, num_readers=1), ROWS)
+    ]
     assert other != first and sorted(other) == sorted(first)
     assert first != sorted(first, key=lambda key: int(key.split("/")[1])), "rows are shuffled"
 
@@ -125,13 +138,15 @@ def test_each_epoch_has_an_order_of_its_own_and_so_has_each_seed(root: Path) -> 
 @pytest.mark.parametrize("readers", [1, 3])
 def test_a_reader_goes_on_where_it_was(root: Path, readers: int) -> None:
     store, found = taken(root)
-    whole = Rows(store, found, key="0/0", reader=readers - 1, readers=readers)
-    places, given = [whole.place], []
+    whole = ShuffledRows(store, found, seed_key="0/0", reader_id=readers - 1, num_readers=readers)
+    places, given = [whole.cursor], []
     for sample, rng in islice(whole, 2 * ROWS // readers):
         given.append((sample.image_key, rng.random()))
-        places.append(whole.place)
+        places.append(whole.cursor)
     for start in [0, 1, 63, 64, 65, ROWS // readers - 1, ROWS // readers, ROWS // readers + 1]:
-        again = Rows(store, found, key="0/0", reader=readers - 1, readers=readers, at=places[start])
+        again = ShuffledRows(
+            store, found, seed_key="0/0", reader_id=readers - 1, num_readers=readers, cursor=places[start]
+        )
         assert [(s.image_key, rng.random()) for s, rng in islice(again, 20)] == given[start : start + 20]
 
 
@@ -147,57 +162,57 @@ def test_what_is_drawn_for_a_row_depends_on_the_epoch_and_on_nothing_else(root: 
 
 def test_share_takes_the_first_shards(root: Path) -> None:
     store = ShardStore(root / "store")
-    assert [shard.index for shard in take(store, layers.source(root, share=0.6)).shards] == [0, 1]
-    assert take(store, layers.source(root, share=0.01)).rows == 100
-    assert take(store, layers.source(root)).rows == ROWS
+    assert [shard.index for shard in build_source_index(store, layers.source(root, share=0.6)).shards] == [0, 1]
+    assert build_source_index(store, layers.source(root, share=0.01)).num_rows == 100
+    assert build_source_index(store, layers.source(root)).num_rows == ROWS
 
 
 def test_names_are_those_of_all_shards_without_repetition(tmp_path: Path) -> None:
     store = ShardStore(tmp_path)
     for i, names in enumerate((["b", "a"], ["a", "c"])):
         store.commit(Shard("d", "s", "l", i, 2), [row(i)], {"categories": names})
-    found = take(store, layers.source(tmp_path, "d/s/l"))
+    found = build_source_index(store, layers.source(tmp_path, "d/s/l"))
     assert found.categories == ("b", "a", "c") and found.name == "d/s/l"
 
 
 def test_what_is_wrong_with_a_source_is_said_at_once(tmp_path: Path) -> None:
     store = ShardStore(tmp_path)
     with pytest.raises(SynthgenError, match=r"no shards of d/s/l in .*; `synthgen status` lists"):
-        take(store, layers.source(tmp_path, "d/s/l"))
+        build_source_index(store, layers.source(tmp_path, "d/s/l"))
     store.commit(Shard("d", "s", "l", 0, 1), [], {})
     with pytest.raises(SynthgenError, match=r"d/s/l holds no images; take it out"):
-        take(store, layers.source(tmp_path, "d/s/l"))
+        build_source_index(store, layers.source(tmp_path, "d/s/l"))
     store.commit(Shard("d", "s", "l", 0, 1), [row(0)], {})
     nowhere = EvalSource(shards="d/s/l", task="instance")
     with pytest.raises(SynthgenError, match=r"where are the images of d/s/l\? Add images: FOLDER"):
-        take(store, nowhere)
-    note_images(store, "d", "s", "l", tmp_path)
-    assert take(store, nowhere).images == tmp_path
+        build_source_index(store, nowhere)
+    record_image_folder(store, "d", "s", "l", tmp_path)
+    assert build_source_index(store, nowhere).image_folder == tmp_path
 
 
 def test_chosen_row_groups_of_a_shard(root: Path) -> None:
     store, found = taken(root)
-    footer, rows = store.row_groups(found.shards[0])
+    footer, rows = store.read_row_group_sizes(found.shards[0])
     assert rows == [ROW_GROUP_SIZE, 100 - ROW_GROUP_SIZE] and footer["categories"] == list(layers.CATEGORIES)
-    whole = list(store.read(found.shards[0]))
-    assert list(store.read(found.shards[0], [1])) == whole[64:]
-    assert list(store.read(found.shards[0], [1, 0])) == whole[64:] + whole[:64]
-    assert list(store.read(found.shards[0], [])) == []
+    whole = list(store.read_samples(found.shards[0]))
+    assert list(store.read_samples(found.shards[0], [1])) == whole[64:]
+    assert list(store.read_samples(found.shards[0], [1, 0])) == whole[64:] + whole[:64]
+    assert list(store.read_samples(found.shards[0], [])) == []
     with pytest.raises(SynthgenError, match="is another one than a moment ago"):
-        list(store.read(found.shards[0], [2]))
+        list(store.read_samples(found.shards[0], [2]))
 
 
 def test_a_lost_bit_in_a_row_group_is_found_when_that_is_read(tmp_path: Path) -> None:
     layers.commit(tmp_path, 128)
     store, found = taken(tmp_path)
-    path = store.root / found.shards[0].path
-    sound, whole = path.read_bytes(), list(store.read(found.shards[0]))
+    path = store.root / found.shards[0].relative_path
+    sound, whole = path.read_bytes(), list(store.read_samples(found.shards[0]))
     damaged = 0
     for place in range(4, len(sound) // 2, 97):
         path.write_bytes(sound[:place] + bytes([sound[place] ^ 4]) + sound[place + 1 :])
         for group, rows in ((0, whole[:64]), (1, whole[64:])):
             try:
-                assert list(store.read(found.shards[0], [group])) == rows
+                assert list(store.read_samples(found.shards[0], [group])) == rows
             except SynthgenError as why:
                 damaged += 1
                 assert "damaged" in str(why)
@@ -211,7 +226,7 @@ def test_one_row_group_is_in_memory_however_large_the_layer(tmp_path: Path) -> N
     layers.commit(tmp_path, samples)
     del samples
     store, found = taken(tmp_path)
-    rows = Rows(store, found, key="0/0", reader=0, readers=1)
+    rows = ShuffledRows(store, found, seed_key="0/0", reader_id=0, num_readers=1)
 
     def peak(count: int) -> int:
         tracemalloc.start()
@@ -233,14 +248,14 @@ def test_objects365_is_looked_up_in_seconds(tmp_path: Path) -> None:
     first = Shard("o", "train", "masks", 0, 1743)
     names = [f"category {i}" for i in range(365)]
     store.commit(first, [row(i) for i in range(1000)], {"categories": names, "recipe": {"weights": "0" * 64}})
-    for i in range(1, first.count):
-        os.link(store.root / first.path, store.root / replace(first, index=i).path)
+    for i in range(1, first.num_shards):
+        os.link(store.root / first.relative_path, store.root / replace(first, index=i).relative_path)
     begun = time.process_time()
-    found = take(store, layers.source(tmp_path, "o/train/masks"))
+    found = build_source_index(store, layers.source(tmp_path, "o/train/masks"))
     assert time.process_time() - begun < 10
-    assert found.groups.shape == (27_888, 3) and found.rows == 1_743_000
+    assert found.row_groups.shape == (27_888, 3) and found.num_rows == 1_743_000
     begun = time.process_time()
-    Rows(store, found, key="0/0", reader=3, readers=64)
+    ShuffledRows(store, found, seed_key="0/0", reader_id=3, num_readers=64)
     assert time.process_time() - begun < 1
 
 
@@ -249,7 +264,7 @@ def test_objects365_is_looked_up_in_seconds(tmp_path: Path) -> None:
 
 def test_rows_by_their_number(root: Path) -> None:
     store, found = taken(root)
-    rows = InOrder(store, found)
+    rows = SequentialRows(store, found)
     assert [rows[i].image_id for i in range(len(rows))] == list(range(ROWS))
     assert [rows[i].image_id for i in (299, 0, 100, 99, 163, 164)] == [299, 0, 100, 99, 163, 164]
 
@@ -261,7 +276,7 @@ def test_images_last_used_are_kept_up_to_so_many_bytes(tmp_path: Path) -> None:
     for i in range(3):
         Image.new("RGB", (10, 10), (i, i, i)).save(tmp_path / f"{i}.png")
     a, b, c = (row(0, file_name=f"{i}.png", height=10, width=10) for i in range(3))
-    pixels = Pixels(cache_bytes=700)  # two images of 300
+    pixels = ImageCache(cache_bytes=700)  # two images of 300
     kept = pixels.load(tmp_path, a)
     assert not kept.flags.writeable and kept.shape == (10, 10, 3)
     assert pixels.load(tmp_path, a) is kept
@@ -276,7 +291,7 @@ def test_images_last_used_are_kept_up_to_so_many_bytes(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="10 x 10 pixels, the annotations say"):
         pixels.load(tmp_path, replace(a, height=11))
     for room in (0, 299):
-        little = Pixels(cache_bytes=room)
+        little = ImageCache(cache_bytes=room)
         assert little.load(tmp_path, a) is not little.load(tmp_path, a)
 
 
@@ -304,7 +319,7 @@ SAM = {"mask_source": "sam vit_b"}
 )  # fmt: skip
 def test_a_mask_that_fails_goes_and_its_annotation_stays(limits: dict, scores: dict, reason: str | None) -> None:
     sample = row(1, annotation(1, **scores), annotation(2, segmentation=None, mask_source=None))
-    kept, refused = accepted(sample, layers.source(Path(), **limits))
+    kept, refused = apply_filters(sample, layers.source(Path(), **limits))
     assert refused == ({f"mask/{reason}": 1} if reason else {})
     expected = sample.annotations[0] if reason is None else replace(sample.annotations[0], segmentation=None)
     assert kept == replace(sample, annotations=(expected, sample.annotations[1]))
@@ -332,7 +347,7 @@ def test_a_caption_that_fails_goes_and_the_others_stay(wanted: dict, caption: di
     good = phrase("a cat")
     one = phrase("the cat", **caption)
     sample = row(1, annotation(1, captions=(one, good)), annotation(2))
-    kept, refused = accepted(sample, layers.source(Path(), **wanted))
+    kept, refused = apply_filters(sample, layers.source(Path(), **wanted))
     assert refused == ({f"caption/{reason}": 1} if reason else {})
     assert kept.annotations[0].captions == ((one, good) if reason is None else (good,))
     assert kept.annotations[1] == sample.annotations[1]
@@ -343,7 +358,7 @@ def test_thresholds_change_nothing_but_masks_and_captions() -> None:
     bad = annotation(3, iscrowd=True, flags=("crowd",), captions=(phrase("x", source="ofa"),), **SAM)
     sample = row(1, annotation(1), bad, annotation(2))
     limits = layers.source(Path(), min_box_iou=rng.random(), min_caption_score=0.0)
-    kept, refused = accepted(sample, limits)
+    kept, refused = apply_filters(sample, limits)
     assert refused == {"mask/no_score": 1, "caption/no_score": 1}
     assert kept == replace(
         sample, annotations=(annotation(1), replace(bad, segmentation=None, captions=()), annotation(2))

@@ -8,19 +8,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toys.scenes import boxed, drawing, masked, pixels, said, scene, shown
+from toys.scenes import (
+    ascii_rows,
+    ascii_sample,
+    boxed_annotation,
+    human_captions,
+    letter_mask,
+    masked_annotation,
+    rle_to_ascii,
+)
 
 from synthgen import plugins
 from synthgen.dataloading.tasks import Target, Task, detection, foreground, instance, panoptic, referring, semantic
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
-from synthgen.dataloading.tasks._weighted import weighted
+from synthgen.dataloading.tasks._weighted import weight_masks
 from synthgen.errors import SynthgenError
 from synthgen.records.geometry import decode_mask, encode_mask
 from synthgen.records.sample import Caption, Rle, Sample
 
 CATEGORIES = ("person", "dog", "sky", "sky-other")
 TASKS = {
-    name: plugins.load("dataloading.tasks", name)
+    name: plugins.load_plugin("dataloading.tasks", name)
     for name in ("captioning", "detection", "foreground", "instance", "panoptic", "referring", "semantic")
 }
 METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf", "cider"}
@@ -38,12 +46,12 @@ dd..cc
 def park(**changes: dict[str, object]) -> Sample:
     """The scene of `PARK`; `changes` are made to annotations by letter."""
     given = {
-        "p": masked(PARK, "p", 1, "person", captions=said("the left man")),
-        "d": masked(PARK, "d", 2, "dog", captions=said("a dog", "dog at his feet")),
-        "c": masked(PARK, "c", 3, "person", iscrowd=True, flags=("crowd",)),
-        "s": masked(PARK, "s", 4, "sky", isthing=False),
+        "p": masked_annotation(PARK, "p", 1, "person", captions=human_captions("the left man")),
+        "d": masked_annotation(PARK, "d", 2, "dog", captions=human_captions("a dog", "dog at his feet")),
+        "c": masked_annotation(PARK, "c", 3, "person", iscrowd=True, flags=("crowd",)),
+        "s": masked_annotation(PARK, "s", 4, "sky", isthing=False),
     }
-    return scene(PARK, [replace(a, **changes.get(letter, {})) for letter, a in given.items()])
+    return ascii_sample(PARK, [replace(a, **changes.get(letter, {})) for letter, a in given.items()])
 
 
 def learn(task: Task, sample: Sample, *, seed: int = 0, **options: int) -> Target:
@@ -60,7 +68,7 @@ def named(target: Target) -> list[str]:
 
 
 def test_the_shelf_has_these_tasks():
-    assert plugins.names("dataloading.tasks") == sorted(TASKS)
+    assert plugins.list_plugins("dataloading.tasks") == sorted(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -88,9 +96,9 @@ def test_a_target_has_the_types_it_says(name):
 @pytest.mark.parametrize("name", sorted(set(TASKS) - {"foreground"}))
 def test_nothing_teaches_nothing(name):
     for sample in (
-        scene(PARK, []),
-        scene(PARK, [], height=0, width=0),
-        scene(PARK, [boxed(1, (0, 0, 0, 0), "person")]),
+        ascii_sample(PARK, []),
+        ascii_sample(PARK, [], height=0, width=0),
+        ascii_sample(PARK, [boxed_annotation(1, (0, 0, 0, 0), "person")]),
     ):
         assert TASKS[name].target(sample, CATEGORIES, random.Random(0)) is None
 
@@ -123,9 +131,11 @@ def test_instance_learns_things_one_by_one_and_ignores_the_crowd():
     target = learn(instance, park())
     assert named(target) == ["person", "dog"]
     assert target.annotation_ids == ((1,), (2,))
-    assert [shown(mask) for mask in target.masks] == [shown(encode_mask(pixels(PARK, letter))) for letter in "pd"]
+    assert [rle_to_ascii(mask) for mask in target.masks] == [
+        rle_to_ascii(encode_mask(letter_mask(PARK, letter))) for letter in "pd"
+    ]
     assert target.boxes_xyxy.tolist() == [[0, 2, 2, 4], [0, 4, 2, 5]]
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c")))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "c")))
 
 
 def test_the_names_of_an_images_own_stuff_are_no_negatives_of_it():
@@ -137,12 +147,14 @@ def test_the_names_of_an_images_own_stuff_are_no_negatives_of_it():
 def test_a_name_of_a_thing_and_of_stuff_is_the_things_and_the_stuff_is_ignored():
     target = learn(instance, park(s={"category": "dog"}))
     assert named(target) == ["person", "dog"] and target.annotation_ids == ((1,), (2,))
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "s") | pixels(PARK, "c")))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "s") | letter_mask(PARK, "c")))
 
 
 def test_a_crowd_without_a_mask_is_its_box_but_never_the_person_in_it():
     crowd = {"segmentation": None, "bbox": (0.5, 2.0, 5.5, 2.5)}
-    assert shown(learn(instance, park(c=crowd)).ignore) == drawing("......", "......", "..####", "..####", "..####")
+    assert rle_to_ascii(learn(instance, park(c=crowd)).ignore) == ascii_rows(
+        "......", "......", "..####", "..####", "..####"
+    )
 
 
 def test_a_rejected_mask_still_trains_class_and_box():
@@ -180,7 +192,7 @@ def test_an_unusable_box_is_the_masks_and_without_a_mask_the_annotation_is_skipp
 def test_what_has_no_name_is_neither_positive_nor_negative():
     target = learn(instance, park(d={"category": "", "flags": ("unknown_category",)}))
     assert named(target) == ["person"] and "" not in target.texts
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c") | pixels(PARK, "d")))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "c") | letter_mask(PARK, "d")))
 
 
 def test_boxes_into_which_a_machine_drew_are_told_apart():
@@ -188,47 +200,51 @@ def test_boxes_into_which_a_machine_drew_are_told_apart():
     drawn = {"mask_source": "sam vit_h"}
     sample = park(p=drawn, d={"mask_source": "human"}, c=drawn, s=drawn)
     target = learn(instance, sample)
-    assert named(target) == ["person", "dog"] and target.prompts == (0,)
-    assert learn(panoptic, sample).prompts == (0, 2), "the sky is of one annotation"
-    two = scene(PARK, [*sample.annotations, replace(sample.annotations[3], id=9)])
-    assert learn(panoptic, two).prompts == (0,), "and now of two"
-    assert learn(detection, sample).prompts == (), "no mask is learned"
-    assert learn(referring, sample).prompts == tuple(
+    assert named(target) == ["person", "dog"] and target.box_prompted == (0,)
+    assert learn(panoptic, sample).box_prompted == (0, 2), "the sky is of one annotation"
+    two = ascii_sample(PARK, [*sample.annotations, replace(sample.annotations[3], id=9)])
+    assert learn(panoptic, two).box_prompted == (0,), "and now of two"
+    assert learn(detection, sample).box_prompted == (), "no mask is learned"
+    assert learn(referring, sample).box_prompted == tuple(
         i for i, ids in enumerate(learn(referring, sample).annotation_ids) if ids == (1,)
     )
-    assert learn(instance, park(p={**drawn, "flags": ("degenerate",)})).prompts == ()
-    assert learn(instance, park(p={**drawn, "segmentation": None})).prompts == ()
-    assert learn(instance, park(p={"mask_source": None})).prompts == (), "nobody knows who drew it"
+    assert learn(instance, park(p={**drawn, "flags": ("degenerate",)})).box_prompted == ()
+    assert learn(instance, park(p={**drawn, "segmentation": None})).box_prompted == ()
+    assert learn(instance, park(p={"mask_source": None})).box_prompted == (), "nobody knows who drew it"
     person = sample.annotations[0]
-    twice = scene(PARK, [person, replace(person, id=9, segmentation=None, mask_source=None)])
-    assert learn(instance, twice).prompts == (0,)
+    twice = ascii_sample(PARK, [person, replace(person, id=9, segmentation=None, mask_source=None)])
+    assert learn(instance, twice).box_prompted == (0,)
 
 
 def test_two_of_one_box_category_and_mask_are_one_object():
     first = park().annotations[0]
     twice = replace(first, id=9, flags=("duplicate",), captions=())
     for again in (twice, replace(twice, segmentation=None)):
-        target = learn(instance, scene(PARK, [first, again]))
+        target = learn(instance, ascii_sample(PARK, [first, again]))
         assert target.annotation_ids == ((1, 9),) and target.masks == (first.segmentation,)
     bare = [replace(a, segmentation=None) for a in (first, twice)]
-    assert learn(instance, scene(PARK, bare)).annotation_ids == ((1, 9),)
-    late = learn(instance, scene(PARK, [bare[0], twice]))
+    assert learn(instance, ascii_sample(PARK, bare)).annotation_ids == ((1, 9),)
+    late = learn(instance, ascii_sample(PARK, [bare[0], twice]))
     assert late.annotation_ids == ((1, 9),) and late.masks == (twice.segmentation,), "the first has no mask"
 
 
 def test_two_of_one_box_and_different_masks_are_two():
     chess = "ab\nba"
-    sample = scene(chess, [masked(chess, letter, i, "dog", flags=("duplicate",)) for i, letter in enumerate("ab")])
+    sample = ascii_sample(
+        chess, [masked_annotation(chess, letter, i, "dog", flags=("duplicate",)) for i, letter in enumerate("ab")]
+    )
     assert sample.annotations[0].bbox == sample.annotations[1].bbox
     assert learn(instance, sample).annotation_ids == learn(panoptic, sample).annotation_ids == ((0,), (1,))
-    bare = boxed(3, sample.annotations[0].bbox, "dog", flags=("duplicate",))
+    bare = boxed_annotation(3, sample.annotations[0].bbox, "dog", flags=("duplicate",))
     three = replace(sample, annotations=(*sample.annotations, bare))
     assert learn(instance, three).annotation_ids == ((0, 3), (1,)), "what has no mask is the first"
     first, second = sample.annotations
-    between = [replace(first, id=5), boxed(7, (0, 0, 1, 1), "dog"), replace(second, id=9)]
-    assert learn(instance, scene(chess, between)).annotation_ids == ((5,), (7,), (9,)), "in the order of their ids"
+    between = [replace(first, id=5), boxed_annotation(7, (0, 0, 1, 1), "dog"), replace(second, id=9)]
+    assert learn(instance, ascii_sample(chess, between)).annotation_ids == ((5,), (7,), (9,)), (
+        "in the order of their ids"
+    )
     other = replace(sample.annotations[1], category="person", segmentation=sample.annotations[0].segmentation)
-    assert len(learn(instance, scene(chess, [sample.annotations[0], other])).labels) == 2, "of another category"
+    assert len(learn(instance, ascii_sample(chess, [sample.annotations[0], other])).labels) == 2, "of another category"
 
 
 @pytest.mark.parametrize("flag", ["fake", "reflected", "clipped", "part", "no_caption"])
@@ -244,7 +260,7 @@ def test_names_are_left_as_they_are_spelt():
 
 
 def test_only_crowds_teach_nothing():
-    sample = scene(PARK, [park().annotations[2]])
+    sample = ascii_sample(PARK, [park().annotations[2]])
     assert instance.target(sample, CATEGORIES, random.Random(0)) is None
 
 
@@ -254,7 +270,7 @@ def test_detection_is_instance_without_masks():
     for field in ("texts", "ignore", "annotation_ids"):
         assert getattr(boxes, field) == getattr(masks, field)
     assert np.array_equal(boxes.labels, masks.labels) and np.array_equal(boxes.boxes_xyxy, masks.boxes_xyxy)
-    assert detection.target(scene(PARK, []), CATEGORIES, random.Random(0)) is None
+    assert detection.target(ascii_sample(PARK, []), CATEGORIES, random.Random(0)) is None
 
 
 # --- panoptic --------------------------------------------------------------------------------------------------------
@@ -267,17 +283,17 @@ pp..pp
 
 
 def test_panoptic_learns_things_one_by_one_and_stuff_as_one():
-    sample = scene(
+    sample = ascii_sample(
         TWO_SKIES,
         [
-            masked(TWO_SKIES, "s", 1, "sky", isthing=False),
-            masked(TWO_SKIES, "p", 2, "person"),
-            masked(TWO_SKIES, "t", 3, "sky", isthing=False),
+            masked_annotation(TWO_SKIES, "s", 1, "sky", isthing=False),
+            masked_annotation(TWO_SKIES, "p", 2, "person"),
+            masked_annotation(TWO_SKIES, "t", 3, "sky", isthing=False),
         ],
     )
     target = learn(panoptic, sample)
     assert named(target) == ["person", "sky"] and target.annotation_ids == ((2,), (1, 3))
-    assert shown(target.masks[1]) == drawing("##..##", "##..##", "......")
+    assert rle_to_ascii(target.masks[1]) == ascii_rows("##..##", "##..##", "......")
     assert target.boxes_xyxy.tolist() == [[0, 2, 6, 3], [0, 0, 6, 2]]
     assert target.texts == CATEGORIES
     assert target.ignore is None, "pixels of no segment are background"
@@ -288,8 +304,8 @@ def test_panoptic_learns_things_one_by_one_and_stuff_as_one():
 
     one = replace(sample.annotations[2], segmentation=None)
     short = learn(panoptic, replace(sample, annotations=(*sample.annotations[:2], one)))
-    assert shown(short.masks[1]) == drawing("##....", "##....", "......")
-    assert shown(short.ignore) == drawing("....##", "....##", "......"), "there, the sky's mask is short"
+    assert rle_to_ascii(short.masks[1]) == ascii_rows("##....", "##....", "......")
+    assert rle_to_ascii(short.ignore) == ascii_rows("....##", "....##", "......"), "there, the sky's mask is short"
     assert short.boxes_xyxy.tolist() == target.boxes_xyxy.tolist()
 
     bare = tuple(replace(a, segmentation=None) for a in sample.annotations)
@@ -298,11 +314,11 @@ def test_panoptic_learns_things_one_by_one_and_stuff_as_one():
 
 
 def test_panoptic_ignores_crowds_and_what_has_no_name_of_things_and_stuff():
-    assert shown(learn(panoptic, park()).ignore) == shown(encode_mask(pixels(PARK, "c")))
+    assert rle_to_ascii(learn(panoptic, park()).ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "c")))
     sample = park(s={"category": ""})
     target = learn(panoptic, sample)
     assert named(target) == ["person", "dog"] and target.texts == CATEGORIES
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c") | pixels(PARK, "s")))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "c") | letter_mask(PARK, "s")))
 
 
 @pytest.mark.parametrize("task", [panoptic, semantic])
@@ -310,7 +326,10 @@ def test_parts_belong_to_their_objects(task):
     target = learn(task, park(d={"flags": ("part",)}))
     assert "dog" not in target.texts and set(named(target)) == {"person", "sky"}
     assert (
-        task.target(scene(PARK, [masked(PARK, "d", 1, "dog", flags=("part",))]), CATEGORIES, random.Random(0)) is None
+        task.target(
+            ascii_sample(PARK, [masked_annotation(PARK, "d", 1, "dog", flags=("part",))]), CATEGORIES, random.Random(0)
+        )
+        is None
     )
 
 
@@ -321,25 +340,33 @@ def test_semantic_unites_a_category_crowds_included_and_ignores_the_rest():
     target = learn(semantic, park())
     assert named(target) == ["person", "dog", "sky"] and target.texts == CATEGORIES
     assert target.annotation_ids == ((1, 3), (2,), (4,))
-    assert shown(target.masks[0]) == shown(encode_mask(pixels(PARK, "p") | pixels(PARK, "c")))
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, ".")))
+    assert rle_to_ascii(target.masks[0]) == rle_to_ascii(encode_mask(letter_mask(PARK, "p") | letter_mask(PARK, "c")))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, ".")))
 
 
 def test_semantic_ignores_what_has_no_name_or_no_mask():
     target = learn(semantic, park(s={"category": ""}, d={"segmentation": None}))
     assert named(target) == ["person", "dog"] and target.masks[1] is None
     assert target.boxes_xyxy[1].tolist() == [0, 4, 2, 5]
-    assert shown(target.ignore) == shown(encode_mask(np.isin(pixels(PARK, "p") | pixels(PARK, "c"), False)))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(
+        encode_mask(np.isin(letter_mask(PARK, "p") | letter_mask(PARK, "c"), False))
+    )
 
 
 def test_a_wholly_labelled_image_has_nothing_to_ignore():
-    assert learn(semantic, scene("aab", [masked("aab", "a", 1, "dog"), masked("aab", "b", 2, "sky")])).ignore is None
+    assert (
+        learn(
+            semantic,
+            ascii_sample("aab", [masked_annotation("aab", "a", 1, "dog"), masked_annotation("aab", "b", 2, "sky")]),
+        ).ignore
+        is None
+    )
 
 
 def test_overlaps_of_instances_are_in_both_regions():
     person, dog, *_ = park().annotations
-    over = replace(person, segmentation=encode_mask(pixels(PARK, "p") | pixels(PARK, "d")))
-    target = learn(semantic, scene(PARK, [over, dog]))
+    over = replace(person, segmentation=encode_mask(letter_mask(PARK, "p") | letter_mask(PARK, "d")))
+    target = learn(semantic, ascii_sample(PARK, [over, dog]))
     assert target.masks == (over.segmentation, dog.segmentation)
 
 
@@ -352,20 +379,24 @@ def test_referring_draws_one_phrase_for_each_object_that_has_some():
         assert target.annotation_ids == ((1,), (2,)), "sky and crowd were not described"
         assert named(target)[0] == "the left man"
         assert len(target.texts) == 2 and set(target.texts) == set(named(target))
-        assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c")))
+        assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "c")))
     drawn = [named(target)[1] for target in targets]
     assert {drawn.count(phrase) >= 10 for phrase in ("a dog", "dog at his feet")} == {True}, drawn
     assert {target.texts[0] == "the left man" for target in targets} == {True, False}, "no order tells the object"
 
 
 def test_a_crowd_is_no_object_whoever_described_it():
-    target = learn(referring, park(c={"captions": said("two men")}))
+    target = learn(referring, park(c={"captions": human_captions("two men")}))
     assert target.annotation_ids == ((1,), (2,)) and "two men" not in target.texts
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "c")))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "c")))
 
 
 def test_objects_of_one_phrase_share_it_whatever_its_case_and_blanks():
-    sample = park(p={"captions": said("A  dog ")}, d={"captions": said("a dog")}, s={"captions": said("the sky")})
+    sample = park(
+        p={"captions": human_captions("A  dog ")},
+        d={"captions": human_captions("a dog")},
+        s={"captions": human_captions("the sky")},
+    )
     for seed in range(10):
         target = learn(referring, sample, seed=seed)
         first, second, sky = named(target)
@@ -378,9 +409,9 @@ def test_what_a_machine_left_undescribed_may_fit_its_neighbours_phrase():
     sample = park(p={"captions": machine}, d={"captions": ()})
     target = learn(referring, sample)
     assert target.annotation_ids == ((1,),)
-    assert (decode_mask(target.ignore) >= (pixels(PARK, "d") | pixels(PARK, "s"))).all()
-    by_people = learn(referring, park(p={"captions": said("the man")}, d={"captions": ()}))
-    assert not (decode_mask(by_people.ignore) & pixels(PARK, "d")).any(), "people mean one object"
+    assert (decode_mask(target.ignore) >= (letter_mask(PARK, "d") | letter_mask(PARK, "s"))).all()
+    by_people = learn(referring, park(p={"captions": human_captions("the man")}, d={"captions": ()}))
+    assert not (decode_mask(by_people.ignore) & letter_mask(PARK, "d")).any(), "people mean one object"
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -388,7 +419,7 @@ def test_no_object_gets_a_phrase_of_its_own_as_a_negative(order):
     """A captioner says "a man" of every man: either all of them are meant, or each is told by another phrase."""
     own = {"p": ("a man", "a man in a hat"), "d": ("A man", "a man in red"), "s": ("a man",)}
     own = {letter: phrases[::order] for letter, phrases in own.items()}
-    sample = park(**{letter: {"captions": said(*phrases)} for letter, phrases in own.items()})
+    sample = park(**{letter: {"captions": human_captions(*phrases)} for letter, phrases in own.items()})
     seen = set()
     for seed in range(60):
         target = learn(referring, sample, seed=seed)
@@ -396,28 +427,36 @@ def test_no_object_gets_a_phrase_of_its_own_as_a_negative(order):
             theirs = {phrase.lower() for phrase in own["pdcs"[which - 1]]}
             assert {t.lower() for t in target.texts if t != text}.isdisjoint(theirs)
         assert (target.ignore is not None) and (len(target.annotation_ids) in (2, 3))
-        ignored = (decode_mask(target.ignore) & pixels(PARK, "s")).any()
+        ignored = (decode_mask(target.ignore) & letter_mask(PARK, "s")).any()
         assert ignored == ((4,) not in target.annotation_ids), "what nothing tells apart is neither right nor wrong"
         seen.add(tuple(sorted(named(target))))
     assert len(seen) > 2
 
 
 def test_a_blank_phrase_is_none():
-    sample = park(p={"captions": said("", " \n", "a man")}, d={"captions": said("  ")})
+    sample = park(p={"captions": human_captions("", " \n", "a man")}, d={"captions": human_captions("  ")})
     for seed in range(10):
         assert learn(referring, sample, seed=seed).texts == ("a man",)
-    assert referring.target(park(p={"captions": ()}, d={"captions": said("")}), (), random.Random(0)) is None
+    assert referring.target(park(p={"captions": ()}, d={"captions": human_captions("")}), (), random.Random(0)) is None
 
 
 def test_a_phrase_needs_no_category_and_no_mask():
-    sample = scene(PARK, [boxed(1, (0, 0, 3, 2), "", captions=said("grey sky")), boxed(2, (0, 0, 3, 2), "")])
+    sample = ascii_sample(
+        PARK,
+        [
+            boxed_annotation(1, (0, 0, 3, 2), "", captions=human_captions("grey sky")),
+            boxed_annotation(2, (0, 0, 3, 2), ""),
+        ],
+    )
     target = learn(referring, sample)
     assert target.texts == ("grey sky",) and target.masks == (None,)
     assert target.annotation_ids == ((1, 2),), "one region, given twice"
 
 
 def test_more_phrases_than_texts_are_drawn_from():
-    sample = scene(PARK, [boxed(i, (i / 100, 0, 2, 2), "dog", captions=said(f"dog {i}")) for i in range(200)])
+    sample = ascii_sample(
+        PARK, [boxed_annotation(i, (i / 100, 0, 2, 2), "dog", captions=human_captions(f"dog {i}")) for i in range(200)]
+    )
     targets = [learn(referring, sample, seed=seed, max_texts=20) for seed in (1, 2)]
     for target in targets:
         assert len(target.texts) == len(target.labels) == 20
@@ -432,25 +471,28 @@ def test_foreground_is_all_masks_as_one():
     target = learn(foreground, park())
     assert target.texts == ("foreground",) and target.labels.tolist() == [0]
     assert target.annotation_ids == ((1, 2, 3, 4),) and target.ignore is None
-    assert shown(target.masks[0]) == shown(encode_mask(~pixels(PARK, ".")))
+    assert rle_to_ascii(target.masks[0]) == rle_to_ascii(encode_mask(~letter_mask(PARK, ".")))
     assert target.boxes_xyxy.tolist() == [[0, 0, 6, 5]]
 
 
 def test_foreground_ignores_the_box_of_what_lost_its_mask():
     target = learn(foreground, park(s={"segmentation": None}))
-    assert shown(target.ignore) == shown(encode_mask(pixels(PARK, "s")))
-    bare = learn(foreground, scene(PARK, [boxed(1, (1, 1, 2, 2), "foreground")]))
+    assert rle_to_ascii(target.ignore) == rle_to_ascii(encode_mask(letter_mask(PARK, "s")))
+    bare = learn(foreground, ascii_sample(PARK, [boxed_annotation(1, (1, 1, 2, 2), "foreground")]))
     assert bare.masks == (None,) and bare.ignore is None and bare.boxes_xyxy.tolist() == [[1, 1, 3, 3]]
 
 
 def test_foreground_learns_absence_only_where_it_is_known():
     empty = encode_mask(np.zeros((5, 6), bool))
-    for sample in (scene(PARK, []), scene(PARK, [boxed(1, (0, 0, 0, 0), "foreground", segmentation=empty)])):
+    for sample in (
+        ascii_sample(PARK, []),
+        ascii_sample(PARK, [boxed_annotation(1, (0, 0, 0, 0), "foreground", segmentation=empty)]),
+    ):
         target = learn(foreground, sample)
         assert target.texts == ("foreground",) and target.masks == () and target.ignore is None
         assert target.boxes_xyxy.shape == (0, 4) and target.labels.shape == target.mask_weights.shape == (0,)
-    unread = boxed(1, (float("nan"),) * 4, "foreground", flags=("bad_segmentation", "no_box"))
-    for sample in (scene(PARK, [unread]), scene(PARK, [], error="its mask cannot be read")):
+    unread = boxed_annotation(1, (float("nan"),) * 4, "foreground", flags=("bad_segmentation", "no_box"))
+    for sample in (ascii_sample(PARK, [unread]), ascii_sample(PARK, [], error="its mask cannot be read")):
         assert foreground.target(sample, (), random.Random(0)) is None
 
 
@@ -483,7 +525,7 @@ def test_positives_and_a_draw_where_names_are_many(task):
 
 
 def test_every_name_is_as_likely_a_negative_as_any_other():
-    sample = scene("a", [masked("a", "a", 1, "name 00003")])
+    sample = ascii_sample("a", [masked_annotation("a", "a", 1, "name 00003")])
     counts = dict.fromkeys(MANY[:20], 0)
     for seed in range(2000):
         for text in instance.target(sample, MANY[:20], random.Random(seed), max_texts=6).texts:
@@ -494,7 +536,7 @@ def test_every_name_is_as_likely_a_negative_as_any_other():
 
 
 def test_positives_are_never_left_out():
-    sample = scene("abc", [masked("abc", letter, ord(letter), f"name {letter}") for letter in "abc"])
+    sample = ascii_sample("abc", [masked_annotation("abc", letter, ord(letter), f"name {letter}") for letter in "abc"])
     for most in (0, 1, 2, 3, 4):
         texts = instance.target(sample, MANY, random.Random(0), max_texts=most).texts
         assert {"name a", "name b", "name c"} <= set(texts) and len(texts) == max(3, most)
@@ -534,24 +576,24 @@ def test_masks_weigh_what_their_segmenter_says_and_human_ones_weigh_one():
         s={"mask_source": "grabcut", "box_iou": 2.0},
     )
     target = learn(panoptic, sample)
-    assert weighted(target, sample, "predicted_iou").mask_weights.tolist() == [0.75, 1, 1]
-    assert weighted(target, sample, "box_iou").mask_weights.tolist() == [0.5, 1, 1], "a score beyond 1 is 1"
+    assert weight_masks(target, sample, "predicted_iou").mask_weights.tolist() == [0.75, 1, 1]
+    assert weight_masks(target, sample, "box_iou").mask_weights.tolist() == [0.5, 1, 1], "a score beyond 1 is 1"
     assert target.mask_weights.tolist() == [1, 1, 1]
     for field in ("texts", "labels", "masks", "ignore", "annotation_ids"):
-        assert getattr(weighted(target, sample, "box_iou"), field) is getattr(target, field)
+        assert getattr(weight_masks(target, sample, "box_iou"), field) is getattr(target, field)
 
 
 @pytest.mark.parametrize(("score", "weight"), [(None, 1), (float("nan"), 1), (-1.0, 0), (0.0, 0), (1.5, 1)])
 def test_odd_scores(score, weight):
     sample = park(p={"mask_source": "sam vit_h", "predicted_iou": score})
-    assert weighted(learn(instance, sample), sample, "predicted_iou").mask_weights.tolist() == [weight, 1]
+    assert weight_masks(learn(instance, sample), sample, "predicted_iou").mask_weights.tolist() == [weight, 1]
 
 
 def test_one_of_several_masks_weighs_by_their_areas():
     sample = park(
         p={"mask_source": "sam", "box_iou": 0.25}, c={"mask_source": "sam", "box_iou": 0.75}, d={"segmentation": None}
     )
-    assert (pixels(PARK, "p").sum(), pixels(PARK, "c").sum()) == (4, 6)
-    target = weighted(learn(semantic, sample), sample, "box_iou")
+    assert (letter_mask(PARK, "p").sum(), letter_mask(PARK, "c").sum()) == (4, 6)
+    target = weight_masks(learn(semantic, sample), sample, "box_iou")
     assert named(target) == ["person", "dog", "sky"]
     assert target.mask_weights.tolist() == [np.float32((4 * 0.25 + 6 * 0.75) / 10), 1, 1]

@@ -15,12 +15,12 @@ from hypothesis.extra import numpy as hnp
 
 from synthgen import plugins
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.tasks._weighted import weighted
+from synthgen.dataloading.tasks._weighted import weight_masks
 from synthgen.records.geometry import decode_mask, encode_mask, rle_area
-from synthgen.records.rle_ops import rectangle
+from synthgen.records.rle_ops import rle_from_box
 from synthgen.records.sample import Annotation, Caption, Sample
 
-TASKS = {name: plugins.load("dataloading.tasks", name) for name in plugins.names("dataloading.tasks")}
+TASKS = {name: plugins.load_plugin("dataloading.tasks", name) for name in plugins.list_plugins("dataloading.tasks")}
 NAMES = ("person", "dog", "sky", "sky-other", "wall")
 
 number = st.integers(-2, 14).map(float) | st.floats(-20, 30) | st.sampled_from([np.nan, np.inf, -np.inf, 1e308, 1e-300])
@@ -193,7 +193,7 @@ def test_weights_lie_between_the_scores_of_the_masks(name, sample, by):
     scores = {a.id: 1.0 if a.mask_source == "human" or getattr(a, by) is None else getattr(a, by)
               for a in sample.annotations if a.segmentation is not None and rle_area(a.segmentation)}  # fmt: skip
     for weight, mask, ids in zip(
-        weighted(target, sample, by).mask_weights, target.masks, target.annotation_ids, strict=True
+        weight_masks(target, sample, by).mask_weights, target.masks, target.annotation_ids, strict=True
     ):
         own = [scores[i] for i in ids if i in scores] if mask is not None else [1.0]
         assert min(own) - 1e-6 <= weight <= max(own) + 1e-6
@@ -216,7 +216,7 @@ def large(side: int) -> Sample:
                 NAMES[i % 4],
                 iscrowd=i % 5 == 0,
                 isthing=i % 3 > 0,
-                segmentation=rectangle((x, y, x + w, y + h), side, side) if i % 4 else None,
+                segmentation=rle_from_box((x, y, x + w, y + h), side, side) if i % 4 else None,
                 captions=(Caption(f"number {i}", "human"),),
             )
         )

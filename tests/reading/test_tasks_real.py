@@ -27,9 +27,9 @@ def layer(store: Path, dataset: object, files: object) -> tuple[list[Sample], li
     """The human masks of a dataset, and its categories."""
     house = ShardStore(store)
     ingest(house, dataset, files, name="real", split="train", layer="human")
-    shards = house.layer("real", "train", "human")
-    names = {name for shard in shards for name in house.footer(shard)["categories"]}
-    return [sample for shard in shards for sample in house.read(shard)], sorted(names)
+    shards = house.list_shards("real", "train", "human")
+    names = {name for shard in shards for name in house.read_footer(shard)["categories"]}
+    return [sample for shard in shards for sample in house.read_samples(shard)], sorted(names)
 
 
 def segment_ids(png: Path) -> NDArray[np.int64]:

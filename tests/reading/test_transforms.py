@@ -12,9 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthgen.dataloading.augment import KINDS, Augment, View
+from synthgen.dataloading.augment import AUGMENTATION_KINDS, AugmentConfig, ViewTransform
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.transforms import PADDING, Example, eval_view, look, train_view
+from synthgen.dataloading.transforms import (
+    PADDING_VALUE,
+    Example,
+    apply_transform,
+    make_eval_example,
+    make_train_example,
+)
 from synthgen.errors import SynthgenError
 from synthgen.records.geometry import decode_mask, encode_mask
 from synthgen.records.sample import Rle
@@ -44,7 +50,7 @@ def world(labels):
 
 def plain(size, **change):
     """The image as it is."""
-    return replace(View(size, 0, 0, size, size), **change)
+    return replace(ViewTransform(size, 0, 0, size, size), **change)
 
 
 def same(a: Example, b: Example) -> bool:
@@ -80,7 +86,7 @@ def views(draw, turned=STILL):
     size = draw(st.integers(1, resized[0])), draw(st.integers(1, resized[1]))
     top, left = (draw(st.integers(0, whole - seen)) for whole, seen in zip(resized, size, strict=True))
     canvas = size[0] + draw(st.integers(0, 9)), size[1] + draw(st.integers(0, 9))
-    return View(resized, top, left, size, canvas, draw(st.booleans()), draw(turned))
+    return ViewTransform(resized, top, left, size, canvas, draw(st.booleans()), draw(turned))
 
 
 any_view = views(STILL | st.floats(-180, 180))
@@ -91,18 +97,18 @@ any_view = views(STILL | st.floats(-180, 180))
 
 @given(worlds, any_view)
 def test_masks_and_ignored_regions_are_where_the_image_shows_them(labels, view):
-    seen = look(*world(labels), view)
+    seen = apply_transform(*world(labels), view)
     inside = np.s_[: view.size[0], : view.size[1]]
     of = {label: seen.masks[i] for i, label in enumerate(seen.labels)}
     for k in range(4):
         shown = (seen.image == COLOURS[k]).all(axis=-1)[inside]
-        region = seen.ignore if k == 0 else of.get(k - 1, np.zeros(view.canvas, bool))
+        region = seen.ignore if k == 0 else of.get(k - 1, np.zeros(view.canvas_size, bool))
         assert region[inside][shown].all()
 
 
 @given(worlds, views())
 def test_every_pixel_of_a_view_keeps_its_one_region(labels, view):
-    seen = look(*world(labels), view)
+    seen = apply_transform(*world(labels), view)
     count = seen.masks.sum(axis=0) + seen.ignore
     assert (count[: view.size[0], : view.size[1]] == 1).all()
 
@@ -111,9 +117,9 @@ def test_every_pixel_of_a_view_keeps_its_one_region(labels, view):
 def test_what_a_turn_brings_in_from_outside_is_ignored(labels, degrees):
     height, width = labels.shape
     image, target = world(labels)
-    view = View((height, width), 0, 0, (height, width), (height, width + 2), degrees=degrees)
-    seen = look(np.full_like(image, 7), replace(target, masks=(None,) * 3, ignore=None), view)
-    outside = (seen.image == PADDING).all(axis=-1)
+    view = ViewTransform((height, width), 0, 0, (height, width), (height, width + 2), degrees=degrees)
+    seen = apply_transform(np.full_like(image, 7), replace(target, masks=(None,) * 3, ignore=None), view)
+    outside = (seen.image == PADDING_VALUE).all(axis=-1)
     assert np.array_equal(seen.ignore[:, :width], outside[:, :width])
     assert (seen.image[~outside] == 7).all()
 
@@ -122,13 +128,13 @@ def test_what_a_turn_brings_in_from_outside_is_ignored(labels, degrees):
 def test_masks_are_read_off_the_nearest_pixel(labels, view):
     """The fast way against one line, in fractions."""
     image, target = world(labels)
-    seen = look(image, target, view)
+    seen = apply_transform(image, target, view)
 
     def places(start, count, old, new):
         return [int(Fraction(2 * (start + i) + 1, 2) * old / new) for i in range(count)]
 
-    rows = places(view.top, view.size[0], labels.shape[0], view.resized[0])
-    columns = places(view.left, view.size[1], labels.shape[1], view.resized[1])
+    rows = places(view.top, view.size[0], labels.shape[0], view.resized_size[0])
+    columns = places(view.left, view.size[1], labels.shape[1], view.resized_size[1])
     for label, mask in zip(seen.labels, seen.masks, strict=True):
         whole = decode_mask(target.masks[label])[:, :: -1 if view.flip else 1]
         assert np.array_equal(mask[: view.size[0], : view.size[1]], whole[np.ix_(rows, columns)])
@@ -136,17 +142,17 @@ def test_masks_are_read_off_the_nearest_pixel(labels, view):
 
 @given(worlds, any_view)
 def test_padding_teaches_nothing(labels, view):
-    seen = look(*world(labels), view)
+    seen = apply_transform(*world(labels), view)
     for beyond in (np.s_[view.size[0] :], np.s_[:, view.size[1] :]):
         assert not seen.ignore[beyond].any()
-        assert (seen.image[beyond] == PADDING).all()
+        assert (seen.image[beyond] == PADDING_VALUE).all()
         assert not any(mask[beyond].any() for mask in seen.masks)
     assert (seen.boxes_xyxy <= np.array([view.size[1], view.size[0]] * 2)).all()
 
 
 @given(worlds, any_view)
 def test_boxes_are_those_of_the_masks(labels, view):
-    seen = look(*world(labels), view)
+    seen = apply_transform(*world(labels), view)
     assert seen.has_mask.all()
     assert len(seen.masks) == len(seen.labels) == len(seen.boxes_xyxy)
     for mask, box in zip(seen.masks, seen.boxes_xyxy, strict=True):
@@ -161,10 +167,10 @@ def test_a_box_without_a_mask_moves_as_its_rectangle(boxed, view):
     mask[y1:y2, x1:x2] = True
     image = np.zeros((height, width, 3), np.uint8)
     target = target_of([mask, None], boxes=[[0, 0, 0, 0], [x1, y1, x2, y2]])
-    seen = look(image, target, view)
+    seen = apply_transform(image, target, view)
     if seen.has_mask.tolist() == [True, False]:
         assert np.abs(seen.boxes_xyxy[0] - seen.boxes_xyxy[1]).max() <= 1
-    turned = look(image, target, replace(view, degrees=30.0))
+    turned = apply_transform(image, target, replace(view, degrees=30.0))
     if turned.has_mask.tolist() == [True, False]:  # the box around a turned box holds its mask
         (a, b) = turned.boxes_xyxy
         assert (a[:2] >= b[:2] - 1).all()
@@ -179,14 +185,14 @@ def test_a_box_into_which_a_machine_drew_is_kept_where_all_of_it_is_seen(boxed, 
     part[y1, x1] = True
     image, box = np.zeros((height, width, 3), np.uint8), [x1, y1, x2, y2]
     read = target_of([part, None], boxes=[box, box])
-    seen = look(image, replace(read, prompts=(0,)), view)
-    off = look(image, read, view)
+    seen = apply_transform(image, replace(read, box_prompted=(0,)), view)
+    off = apply_transform(image, read, view)
     if seen.has_mask.tolist() != [True, False]:
         return
     moved, size = np.array(box, float), np.array([width, height] * 2)
     if view.flip:
         moved[[0, 2]] = width - moved[[2, 0]]
-    moved = moved * np.array([*view.resized[::-1]] * 2) / size - np.array([view.left, view.top] * 2)
+    moved = moved * np.array([*view.resized_size[::-1]] * 2) / size - np.array([view.left, view.top] * 2)
     whole = (moved[:2] > -0.5).all() and (moved[2:] < np.array(view.size[::-1]) + 0.5).all()
     large = (seen.boxes_xyxy[1, 2:] - seen.boxes_xyxy[1, :2]).min() >= 1  # else it would not be around its own mask
     if whole and large and not view.degrees:
@@ -203,7 +209,7 @@ def test_a_box_into_which_a_machine_drew_is_kept_where_all_of_it_is_seen(boxed, 
 @given(worlds)
 def test_the_plain_view_is_the_image_itself(labels):
     image, target = world(labels)
-    seen = look(image, target, plain(labels.shape))
+    seen = apply_transform(image, target, plain(labels.shape))
     assert np.array_equal(seen.image, image)
     assert seen.texts == TEXTS
     assert (seen.size, seen.orig_size) == (labels.shape, labels.shape)
@@ -219,7 +225,7 @@ def test_mirrored_twice_is_once_not(labels, ends):
     box = np.array([x, y, x + w, y + h]).clip(0, [labels.shape[1], labels.shape[0]] * 2)
     target = target_of([labels == 1, None, labels == 3], labels == 0, [[0] * 4, box, [0] * 4])
     view = plain(labels.shape, flip=True)
-    once = look(image, target, view)
+    once = apply_transform(image, target, view)
     masks = iter(once.masks)
     again = Target(
         texts=once.texts,
@@ -230,7 +236,7 @@ def test_mirrored_twice_is_once_not(labels, ends):
         ignore=encode_mask(once.ignore),
         annotation_ids=once.annotation_ids,
     )
-    assert same(look(once.image, again, view), look(image, target, plain(labels.shape)))
+    assert same(apply_transform(once.image, again, view), apply_transform(image, target, plain(labels.shape)))
     assert once.texts == ("right cup", "cup on the left", "cup", "spoon")
     assert np.array_equal(once.image, image[:, ::-1])
 
@@ -239,7 +245,7 @@ def test_mirrored_twice_is_once_not(labels, ends):
 def test_a_quarter_turn_is_counter_clockwise(labels, degrees):
     labels = labels[:, :].repeat(3, axis=1)  # 36 x 36
     image, target = world(labels)
-    seen = look(image, target, plain(labels.shape, degrees=degrees))
+    seen = apply_transform(image, target, plain(labels.shape, degrees=degrees))
     expected = np.rot90(labels, round(degrees / 90))
     assert np.array_equal(seen.image, COLOURS[expected])
     assert np.array_equal(seen.ignore, expected == 0)
@@ -253,25 +259,25 @@ def test_an_object_of_one_pixel_grows_with_the_image(height, width, down, across
     mask = np.zeros((height, width), bool)
     mask[y, x] = True
     size = height * down, width * across
-    seen = look(np.zeros((height, width, 3), np.uint8), target_of([mask]), plain(size, flip=flip))
+    seen = apply_transform(np.zeros((height, width, 3), np.uint8), target_of([mask]), plain(size, flip=flip))
     left = (width - 1 - x if flip else x) * across
     assert seen.boxes_xyxy.tolist() == [[left, y * down, left + across, (y + 1) * down]]
     assert seen.masks.sum() == down * across
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATION_KINDS)
 def test_full_empty_and_no_masks(kind):
     shape = (60, 80)
     image = np.full((*shape, 3), 50, np.uint8)
     full, empty = np.ones(shape, bool), np.zeros(shape, bool)
     for seed in range(20):
-        seen = train_view(image, target_of([full, empty, full]), kind, Augment(), random.Random(seed))
+        seen = make_train_example(image, target_of([full, empty, full]), kind, AugmentConfig(), random.Random(seed))
         h, w = seen.size
         assert seen.labels.tolist() == [0, 2]  # of the second, nothing can be seen
         assert seen.annotation_ids == ((0,), (2,))
         assert seen.mask_weights.tolist() == [0.5, 1.0]
         assert np.array_equal(seen.masks[0][:h, :w], ~seen.ignore[:h, :w])  # but for what a turn brought in
-        nothing = train_view(image, target_of([]), kind, Augment(), random.Random(seed))
+        nothing = make_train_example(image, target_of([]), kind, AugmentConfig(), random.Random(seed))
         assert nothing.boxes_xyxy.shape == (0, 4)
         assert nothing.masks.shape == (0, *seen.image.shape[:2])
         assert len(nothing.texts) == 4
@@ -283,7 +289,7 @@ def test_what_is_cropped_away_is_dropped_and_its_text_stays():
     masks[0, :3, :3] = masks[1, 6:, 6:] = True
     boxes = [[0] * 4, [0] * 4, [0, 0, 3, 3], [5, 5, 10, 10], [0, 0, 5.5, 9]]
     target = target_of([*masks, None, None, None], boxes=boxes)
-    seen = look(np.zeros((10, 10, 3), np.uint8), target, View((10, 10), 5, 5, (5, 5), (8, 8)))
+    seen = apply_transform(np.zeros((10, 10, 3), np.uint8), target, ViewTransform((10, 10), 5, 5, (5, 5), (8, 8)))
     assert seen.annotation_ids == ((1,), (3,))  # the last has half a pixel left
     assert seen.boxes_xyxy.tolist() == [[1, 1, 5, 5], [0, 0, 5, 5]]
     assert seen.has_mask.tolist() == [True, False]
@@ -294,19 +300,19 @@ def test_what_is_cropped_away_is_dropped_and_its_text_stays():
 # --- drawn views -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", AUGMENTATION_KINDS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (37, 53)])
 def test_any_size_and_the_same_draw_gives_the_same_example(kind, size):
     labels = np.random.default_rng(0).integers(0, 4, size)
     image, target = world(labels)
     for seed in range(3):
-        seen = train_view(image, target, kind, Augment(), random.Random(seed))
-        assert same(seen, train_view(image, target, kind, Augment(), random.Random(seed)))
+        seen = make_train_example(image, target, kind, AugmentConfig(), random.Random(seed))
+        assert same(seen, make_train_example(image, target, kind, AugmentConfig(), random.Random(seed)))
         assert seen.image.shape == {"semantic": (512, 512, 3), "foreground": (384, 384, 3)}.get(kind, (1024, 1024, 3))
         assert seen.image.dtype == np.uint8
         assert seen.orig_size == size
-    assert not same(seen, train_view(image, target, kind, Augment(flip=1.0), random.Random(77)))
-    assert eval_view(image, target).image.shape[:2] == eval_view(image, target).size
+    assert not same(seen, make_train_example(image, target, kind, AugmentConfig(flip=1.0), random.Random(77)))
+    assert make_eval_example(image, target).image.shape[:2] == make_eval_example(image, target).size
 
 
 def test_texts_that_forbid_it_keep_an_image_from_being_mirrored():
@@ -314,22 +320,22 @@ def test_texts_that_forbid_it_keep_an_image_from_being_mirrored():
     there = {"masks": [None], "boxes": [[0, 0, 8, 8]]}
     sure = target_of(**there, texts=("left cup", "right behind the cup"))
     unsure = target_of(**there, texts=sure.texts[::-1])
-    always = Augment(flip=1.0)
-    mirror = train_view(image, sure, "whole", always, random.Random(0))
+    always = AugmentConfig(flip=1.0)
+    mirror = make_train_example(image, sure, "whole", always, random.Random(0))
     assert mirror.texts == ("right cup", "right behind the cup"), "what is not there is not there in the mirror either"
     assert mirror.labels.tolist() == [0]
-    assert train_view(image, unsure, "whole", always, random.Random(0)).texts == unsure.texts
+    assert make_train_example(image, unsure, "whole", always, random.Random(0)).texts == unsure.texts
     with pytest.raises(ValueError, match="sides"):
-        look(image, unsure, plain((8, 8), flip=True))
+        apply_transform(image, unsure, plain((8, 8), flip=True))
 
 
 def test_the_image_is_not_written_to():
     image, target = world(np.random.default_rng(0).integers(0, 4, (40, 60)))
     before = image.copy()
-    for kind in KINDS:
+    for kind in AUGMENTATION_KINDS:
         for seed in range(9):
-            train_view(image, target, kind, Augment(), random.Random(seed)).image[:] = 9
-    eval_view(image, target, short=40, long=60).image[:] = 9
+            make_train_example(image, target, kind, AugmentConfig(), random.Random(seed)).image[:] = 9
+    make_eval_example(image, target, short_side=40, long_side=60).image[:] = 9
     assert np.array_equal(image, before)
 
 
@@ -337,9 +343,9 @@ def test_categories_keep_a_semantic_view_varied():
     labels = np.ones((100, 900), int)
     labels[:, 800:] = 2
     image, target = world(labels)
-    few = Augment(max_category_area=0.9, crop_semantic=64, semantic_scale=(1.0, 1.0))
+    few = AugmentConfig(max_category_area=0.9, crop_semantic=64, semantic_scale=(1.0, 1.0))
     for augment, least in ((few, 12), (replace(few, max_category_area=1.0), 0)):
-        seen = [train_view(image, target, "semantic", augment, random.Random(seed)) for seed in range(40)]
+        seen = [make_train_example(image, target, "semantic", augment, random.Random(seed)) for seed in range(40)]
         assert least <= sum(len(example.labels) == 2 for example in seen) <= (40 if least else 12)
 
 
@@ -351,9 +357,9 @@ def test_a_mask_that_lies_about_its_size_is_told(degrees):
         (Rle((4, 6), b"0"), "cover 0"),
     ):
         with pytest.raises(SynthgenError, match=sentence):
-            look(image, replace(target_of([None]), masks=(rle,)), view)
+            apply_transform(image, replace(target_of([None]), masks=(rle,)), view)
         with pytest.raises(SynthgenError, match=sentence):
-            look(image, replace(target_of([]), ignore=rle), view)
+            apply_transform(image, replace(target_of([]), ignore=rle), view)
 
 
 def test_memory_is_that_of_the_view():
@@ -365,7 +371,7 @@ def test_memory_is_that_of_the_view():
     image = np.zeros((3000, 2000, 3), np.uint8)
     tracemalloc.start()
     try:
-        seen = look(image, target, View((300, 200), 0, 0, (256, 200), (256, 256)))
+        seen = apply_transform(image, target, ViewTransform((300, 200), 0, 0, (256, 200), (256, 256)))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

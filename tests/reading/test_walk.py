@@ -13,10 +13,10 @@ from toys import world
 
 from synthgen.cli.main import main
 from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD
-from synthgen.dataloading.eval_loader import Once
-from synthgen.dataloading.manifest import load
-from synthgen.dataloading.manifest_check import check
-from synthgen.dataloading.train_loader import Loader
+from synthgen.dataloading.eval_loader import EvalLoader
+from synthgen.dataloading.manifest import load_manifest
+from synthgen.dataloading.manifest_check import check_manifest
+from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.storage.shard_store import ShardStore
 
 IMAGES, OBJECTS = 8, 3
@@ -38,7 +38,7 @@ augment: {size: 128, scale: [1.0, 1.0], whole_scale: [1.0, 1.0], flip: 0}
 @pytest.fixture
 def walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
     """Boxes in a file, ingested, masked and captioned as a person types it; and a manifest of what came of it."""
-    world.draw(tmp_path, images=IMAGES, objects=OBJECTS)
+    world.write_coco_dataset(tmp_path, images=IMAGES, objects=OBJECTS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
     own = ("--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos")
@@ -48,22 +48,22 @@ def walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
             main()
         assert not end.value.code, capsys.readouterr()
     store = ShardStore(tmp_path / "shards")
-    keys = [s.image_key for shard in store.layer("boxes", "train", "captions") for s in store.read(shard)]
+    keys = [s.image_key for shard in store.list_shards("boxes", "train", "captions") for s in store.read_samples(shard)]
     (tmp_path / "unseen.txt").write_text(f"{keys[0]}\n")
     (tmp_path / "walk.yaml").write_text(MANIFEST)
     return tmp_path
 
 
 def test_from_an_annotation_file_to_a_batch(walked: Path) -> None:
-    manifest = load(walked / "walk.yaml")
+    manifest = load_manifest(walked / "walk.yaml")
     samples = {
         sample.image_key: sample
-        for shard in ShardStore(manifest.store).layer("boxes", "train", "captions")
-        for sample in ShardStore(manifest.store).read(shard)
+        for shard in ShardStore(manifest.store).list_shards("boxes", "train", "captions")
+        for sample in ShardStore(manifest.store).read_samples(shard)
     }
     excluded = (walked / "unseen.txt").read_text().strip()
     learned = set()
-    with Loader(manifest, batch_size=4, workers=1) as loader:
+    with TrainLoader(manifest, batch_size=4, num_workers=1) as loader:
         for _ in range(10):
             batch = next(loader)
             assert batch.images.shape == (4, 3, 128, 128) and torch.isfinite(batch.images).all()
@@ -80,7 +80,7 @@ def test_from_an_annotation_file_to_a_batch(walked: Path) -> None:
                 assert np.abs(image[:, :height].numpy().transpose(1, 2, 0) - pixels).max() < 0.1
                 check_objects(sample, target, source)
         assert excluded not in {key for _, key in learned} and len({key for _, key in learned}) == IMAGES - 1
-        seen = [count["images"] for count in loader.seen.counts]
+        seen = [count["images"] for count in loader.stats.counts]
     assert sum(seen) == 40 and seen[0] == pytest.approx(16, abs=3) and seen[1] == pytest.approx(16, abs=3)
 
 
@@ -112,13 +112,13 @@ def test_from_an_annotation_file_to_an_evaluation(walked: Path) -> None:
     """The same images, once each, whole."""
     text = MANIFEST.replace("unseen/val/human", "boxes/train/masks")
     (walked / "walk.yaml").write_text(text)
-    once = Once(load(walked / "walk.yaml"), 0, batch_size=3, short=96, long=256)
+    once = EvalLoader(load_manifest(walked / "walk.yaml"), 0, batch_size=3, short_side=96, long_side=256)
     assert [target["sample"].image_id for batch in once for target in batch.targets] == list(range(1, IMAGES + 1))
-    assert once.seen.counts[0] == {"images": IMAGES, "objects": OBJECTS * IMAGES, "masks": OBJECTS * IMAGES}
+    assert once.stats.counts[0] == {"images": IMAGES, "objects": OBJECTS * IMAGES, "masks": OBJECTS * IMAGES}
 
 
 def test_a_manifest_that_was_checked_is_one_that_can_be_read(walked: Path) -> None:
     (walked / "walk.yaml").write_text(MANIFEST.partition("eval:")[0])
-    manifest = check(walked / "walk.yaml").manifest
-    with Loader(manifest, batch_size=2, workers=0) as loader:
+    manifest = check_manifest(walked / "walk.yaml").manifest
+    with TrainLoader(manifest, batch_size=2, num_workers=0) as loader:
         assert len(next(loader).targets) == 2

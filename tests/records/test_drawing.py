@@ -10,43 +10,51 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.visualize.contact_sheet import sheet, shrunk
-from synthgen.visualize.drawing import AT_A_BOX, LONG_SIDE, Block, Mark, beginning, picture, save
+from synthgen.visualize.contact_sheet import make_contact_sheet, make_thumbnail
+from synthgen.visualize.drawing import (
+    MAX_LABEL_LENGTH,
+    MIN_LONG_SIDE,
+    ObjectMark,
+    TextBlock,
+    draw_overlay,
+    save_png,
+    shorten_text,
+)
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
-SCALE = LONG_SIDE // 256
+SCALE = MIN_LONG_SIDE // 256
 HALF = np.zeros((128, 256), np.bool_)
 HALF[:, 128:] = True
 ODD = ["", " ", "a  b", "x" * 5000, "many words " * 500, "犬 🐕", "כלב", "\n\r\x00\x1b[31m", "\ud800", "e\u0301" * 9]
 
 
 def test_hatches_are_where_the_region_is_and_leave_the_rest_as_it_is() -> None:
-    plain, hatched = picture(IMAGE, []), picture(IMAGE, [], hatched=HALF)
+    plain, hatched = draw_overlay(IMAGE, []), draw_overlay(IMAGE, [], hatched_mask=HALF)
     changed = (plain != hatched).any(axis=2)
     assert not changed[:, : 128 * SCALE].any()
     inside = changed[: 128 * SCALE, 128 * SCALE :]
     assert 0.2 < inside.mean() < 0.5  # stripes, between which the image is seen
     assert all(inside[y : y + 20, x : x + 20].any() for y in range(0, 490, 70) for x in range(0, 490, 70))
-    assert np.array_equal(picture(IMAGE, [], hatched=np.zeros_like(HALF)), plain)
+    assert np.array_equal(draw_overlay(IMAGE, [], hatched_mask=np.zeros_like(HALF)), plain)
 
 
 def test_hatches_are_seen_on_black_and_on_white() -> None:
     for value in (0, 255):
         image = np.full_like(IMAGE, value)
-        assert (picture(image, [], hatched=~HALF) != picture(image, [])).any()
+        assert (draw_overlay(image, [], hatched_mask=~HALF) != draw_overlay(image, [])).any()
 
 
 def test_a_mask_is_taken_as_pixels() -> None:
     box = (128.0, 0.0, 256.0, 128.0)
-    tinted = picture(IMAGE, [Mark(box, "", HALF)])[100 * SCALE, :]
+    tinted = draw_overlay(IMAGE, [ObjectMark(box, "", HALF)])[100 * SCALE, :]
     assert np.array_equal(tinted[60 * SCALE], IMAGE[0, 0])
     assert not np.array_equal(tinted[200 * SCALE], IMAGE[0, 0])
 
 
 def test_the_box_of_a_mark_without_mask_is_dashed() -> None:
     box = (20.0, 40.0, 220.0, 120.0)
-    solid = picture(IMAGE, [Mark(box, "", np.zeros((128, 256), np.bool_))])[120 * SCALE]
-    dashed = picture(IMAGE, [Mark(box, "")])[120 * SCALE]
+    solid = draw_overlay(IMAGE, [ObjectMark(box, "", np.zeros((128, 256), np.bool_))])[120 * SCALE]
+    dashed = draw_overlay(IMAGE, [ObjectMark(box, "")])[120 * SCALE]
     along = slice(20 * SCALE, 220 * SCALE)
     drawn = (dashed[along] != IMAGE[0, 0]).any(axis=1).mean()
     assert (solid[along] != IMAGE[0, 0]).any(axis=1).all()
@@ -55,68 +63,73 @@ def test_the_box_of_a_mark_without_mask_is_dashed() -> None:
 
 @pytest.mark.parametrize("words", ODD, ids=range(len(ODD)))
 def test_no_text_stops_the_pen(words: str) -> None:
-    marks = [Mark((20.0, 40.0, 220.0, 120.0), words, HALF)]
-    page = picture(IMAGE, marks, [Block(words, [words, words], [0])], words)
+    marks = [ObjectMark((20.0, 40.0, 220.0, 120.0), words, HALF)]
+    page = draw_overlay(IMAGE, marks, [TextBlock(words, [words, words], [0])], words)
     assert page.shape[0] > 128 * SCALE
-    assert page.shape[1] > LONG_SIDE
+    assert page.shape[1] > MIN_LONG_SIDE
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 2), (2000, 1500)])
 def test_no_shape_stops_the_pen(shape: tuple[int, int]) -> None:
     mask = np.ones(shape, np.bool_)
-    marks = [Mark((0.0, 0.0, float(shape[1]), float(shape[0])), "dog", mask), Mark((0.0, 0.0, 1.0, 1.0), "cat")]
-    page = picture(np.zeros((*shape, 3), np.uint8), marks, [Block("dog", marks=[0, 1])], "a.jpg", hatched=mask)
-    assert max(page.shape[:2]) >= LONG_SIDE
+    marks = [
+        ObjectMark((0.0, 0.0, float(shape[1]), float(shape[0])), "dog", mask),
+        ObjectMark((0.0, 0.0, 1.0, 1.0), "cat"),
+    ]
+    page = draw_overlay(
+        np.zeros((*shape, 3), np.uint8), marks, [TextBlock("dog", mark_indices=[0, 1])], "a.jpg", hatched_mask=mask
+    )
+    assert max(page.shape[:2]) >= MIN_LONG_SIDE
 
 
 def test_long_lines_go_on_below_and_within_the_column() -> None:
-    short = picture(IMAGE, [], [Block("title")])
-    long = picture(IMAGE, [], [Block("title", ["word " * 60])])
+    short = draw_overlay(IMAGE, [], [TextBlock("title")])
+    long = draw_overlay(IMAGE, [], [TextBlock("title", ["word " * 60])])
     assert long.shape == short.shape
-    rows = (long[:, LONG_SIDE:] > 128).any(axis=(1, 2)), (short[:, LONG_SIDE:] > 128).any(axis=(1, 2))
+    rows = (long[:, MIN_LONG_SIDE:] > 128).any(axis=(1, 2)), (short[:, MIN_LONG_SIDE:] > 128).any(axis=(1, 2))
     assert rows[0].sum() > 3 * rows[1].sum()
     assert not (long[:, -8:] > 128).any()
 
 
 def test_every_title_can_be_read_on_black_and_stays_within_the_column() -> None:
-    marks = [Mark((0.0, 0.0, 9.0, 9.0), "")] * 30
+    marks = [ObjectMark((0.0, 0.0, 9.0, 9.0), "")] * 30
     for i in range(30):
-        column = picture(IMAGE, marks, [Block("title", marks=[i])])[:, LONG_SIDE + 40 : -8]
+        column = draw_overlay(IMAGE, marks, [TextBlock("title", mark_indices=[i])])[:, MIN_LONG_SIDE + 40 : -8]
         assert (column @ (0.299, 0.587, 0.114)).max() > 95, i
-    many = picture(IMAGE, marks, [Block("word " * 60, marks=range(30))])
+    many = draw_overlay(IMAGE, marks, [TextBlock("word " * 60, mark_indices=range(30))])
     assert not (many[:, -8:] > 128).any()
 
 
 def test_blocks_that_find_no_room_are_counted_and_change_no_size() -> None:
-    few, many = (picture(IMAGE, [], [Block(f"title {i}") for i in range(n)]) for n in (5, 300))
+    few, many = (draw_overlay(IMAGE, [], [TextBlock(f"title {i}") for i in range(n)]) for n in (5, 300))
     assert few.shape == many.shape
 
 
-@pytest.mark.parametrize("text", [*ODD, "x" * AT_A_BOX, "x" * (AT_A_BOX + 1)])
+@pytest.mark.parametrize("text", [*ODD, "x" * MAX_LABEL_LENGTH, "x" * (MAX_LABEL_LENGTH + 1)])
 def test_a_beginning_is_no_longer_than_it_may_be_and_says_that_it_is_one(text: str) -> None:
-    found = beginning(text)
-    assert len(found) <= AT_A_BOX and found.isspace() == text.isspace()
-    assert found == text if len(text) <= AT_A_BOX else text.startswith(found.removesuffix(" ..."))
+    found = shorten_text(text)
+    assert len(found) <= MAX_LABEL_LENGTH and found.isspace() == text.isspace()
+    assert found == text if len(text) <= MAX_LABEL_LENGTH else text.startswith(found.removesuffix(" ..."))
 
 
 def test_a_long_footer_goes_on_below() -> None:
-    one, two = picture(IMAGE, [], footer="a.jpg"), picture(IMAGE, [], footer="a.jpg " * 60)
+    one, two = draw_overlay(IMAGE, [], footer="a.jpg"), draw_overlay(IMAGE, [], footer="a.jpg " * 60)
     assert two.shape[0] > one.shape[0]
     assert np.array_equal(one[: 128 * SCALE], two[: 128 * SCALE])
 
 
 def test_a_sheet_holds_all_pictures_in_order() -> None:
     pictures = [np.full((50, 100, 3), value, np.uint8) for value in (10, 90, 170)]
-    page = sheet([shrunk(one, of=3, width=100) for one in pictures])
+    page = make_contact_sheet([make_thumbnail(one, num_pictures=3, width=100) for one in pictures])
     assert page.shape == (100, 200, 3)
     assert [int(page[y, x, 0]) for y, x in ((25, 50), (25, 150), (75, 50))] == [10, 90, 170]
-    assert sheet([]).shape[2] == 3
+    assert make_contact_sheet([]).shape[2] == 3
 
 
 @pytest.mark.parametrize("count", [1, 16, 120, 5000])
 def test_a_sheet_of_many_pictures_is_no_larger(count: int) -> None:
     """Those of 120 images in the sizes of a few would be half a gigabyte."""
-    one = shrunk(np.zeros((1100, 1536, 3), np.uint8), of=count, width=800)
+    one = make_thumbnail(np.zeros((1100, 1536, 3), np.uint8), num_pictures=count, width=800)
     columns = math.ceil(count**0.5)
     assert one.shape[1] == min(800, 4800 // columns)
     assert one.nbytes * columns**2 < 64 * 2**20
@@ -125,6 +138,6 @@ def test_a_sheet_of_many_pictures_is_no_larger(count: int) -> None:
 def test_saving_where_nothing_can_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SynthgenError, match="--out"):
-        save(tmp_path / "file" / "x.png", IMAGE)
-    save(tmp_path / "new" / "x.png", IMAGE)
+        save_png(tmp_path / "file" / "x.png", IMAGE)
+    save_png(tmp_path / "new" / "x.png", IMAGE)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "x.png")), IMAGE)

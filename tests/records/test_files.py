@@ -9,27 +9,27 @@ import time
 from pathlib import Path
 
 import pytest
-from toys.holder import holding
+from toys.holder import lock_held_elsewhere
 
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import locked
+from synthgen.storage.atomic import file_lock
 
-SAID = {"patience": 0.0, "otherwise": "it is taken; wait", "remedy": "choose another --out"}
+SAID = {"lock_timeout": 0.0, "timeout_message": "it is taken; wait", "remedy": "choose another --out"}
 
 
 def test_it_is_one_processs_and_free_when_that_ends(tmp_path):
     path = tmp_path / "deep" / "lock"
-    with holding(path), pytest.raises(SynthgenError, match="it is taken; wait"), locked(path, **SAID):
+    with lock_held_elsewhere(path), pytest.raises(SynthgenError, match="it is taken; wait"), file_lock(path, **SAID):
         pass
-    with locked(path, **SAID):
-        with pytest.raises(SynthgenError, match="it is taken"), locked(path, **SAID):
+    with file_lock(path, **SAID):
+        with pytest.raises(SynthgenError, match="it is taken"), file_lock(path, **SAID):
             pass
         child = os.fork()  # as readers are: it has the file open, and outlives the block
         if child == 0:
             time.sleep(30)
             os._exit(0)
     try:
-        with locked(path, **SAID):
+        with file_lock(path, **SAID):
             pass
     finally:
         os.kill(child, 9)
@@ -38,7 +38,11 @@ def test_it_is_one_processs_and_free_when_that_ends(tmp_path):
 
 def test_who_waits_says_so(tmp_path, caplog):
     path = tmp_path / "lock"
-    with holding(path), pytest.raises(SynthgenError, match="taken"), locked(path, **{**SAID, "patience": 4.0}):
+    with (
+        lock_held_elsewhere(path),
+        pytest.raises(SynthgenError, match="taken"),
+        file_lock(path, **{**SAID, "lock_timeout": 4.0}),
+    ):
         pass
     assert [record.message for record in caplog.records] == [
         f"another process holds {path}: waiting for it, 4 s at most"
@@ -51,7 +55,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, caplog, c
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    with locked(tmp_path / "lock", **SAID):
+    with file_lock(tmp_path / "lock", **SAID):
         pass
     assert "a file system without locks: see to it that nobody else writes there" in caplog.text
 
@@ -63,7 +67,7 @@ def test_what_cannot_be_a_lock_is_told(tmp_path):
     for path in (tmp_path / "link", tmp_path / "folder", tmp_path / "file" / "lock"):
         with (
             pytest.raises(SynthgenError, match=rf"cannot write {path} \(.*\); choose another --out"),
-            locked(path, **SAID),
+            file_lock(path, **SAID),
         ):
             pass
     assert not Path(tmp_path / "elsewhere").exists(), "a link leads out of the folder"

@@ -16,12 +16,12 @@ from pycocotools.coco import COCO
 from synthgen.errors import SynthgenError
 from synthgen.records import geometry
 from synthgen.records.geometry import (
-    box_iou,
     check_rle,
     clip_xyxy,
     decode_mask,
     encode_mask,
-    encode_window,
+    encode_mask_window,
+    paired_box_iou,
     rle_area,
     rle_bbox_xyxy,
     rle_from_coco,
@@ -29,7 +29,7 @@ from synthgen.records.geometry import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
-from synthgen.records.rle_codec import rle_runs, rle_text
+from synthgen.records.rle_codec import decode_counts, encode_counts
 from synthgen.records.sample import Rle
 
 # --- boxes -----------------------------------------------------------------------------------------------------------
@@ -80,16 +80,16 @@ def test_each_box_is_clipped_to_its_own_image():
 def test_box_iou_is_symmetric_and_one_with_itself(boxes, dx, dy):
     a = xywh_to_xyxy(boxes)
     b = a + np.array([dx, dy, dx, dy])
-    assert np.array_equal(box_iou(a, b), box_iou(b, a))
-    assert ((box_iou(a, b) >= 0) & (box_iou(a, b) <= 1)).all()
+    assert np.array_equal(paired_box_iou(a, b), paired_box_iou(b, a))
+    assert ((paired_box_iou(a, b) >= 0) & (paired_box_iou(a, b) <= 1)).all()
     solid = (a[:, 2:] - a[:, :2] > 1e-3).all(1)
-    assert np.allclose(box_iou(a, a)[solid], 1)
+    assert np.allclose(paired_box_iou(a, a)[solid], 1)
 
 
 def test_box_iou_by_hand():
     pairs = [([0, 0, 2, 2], [1, 0, 3, 2]), ([0, 0, 1, 1], [5, 5, 6, 6]), ([3, 3, 3, 3], [3, 3, 3, 3])]
     a, b = zip(*pairs, strict=True)
-    assert box_iou(a, b).tolist() == [2 / 6, 0, 0]
+    assert paired_box_iou(a, b).tolist() == [2 / 6, 0, 0]
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -110,12 +110,12 @@ def test_a_window_is_encoded_as_the_whole_image_would_be(mask, data):
     width = mask.shape[1] + (left := data.draw(st.integers(0, 3))) + data.draw(st.integers(0, 3))
     whole = np.zeros((height, width), bool)
     whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    assert encode_window(mask, top, left, height, width) == encode_mask(whole)
+    assert encode_mask_window(mask, top, left, height, width) == encode_mask(whole)
 
 
 @given(masks)
 def test_runs_are_the_masks(mask):
-    runs = rle_runs(encode_mask(mask).counts)
+    runs = decode_counts(encode_mask(mask).counts)
     values = np.arange(len(runs)) % 2 == 1
     assert np.array_equal(np.repeat(values, runs).reshape(mask.shape, order="F"), mask)
 
@@ -125,14 +125,14 @@ runs_of_any_length = st.lists(st.integers(0, 2**28) | st.integers(0, 40), min_si
 
 @given(runs_of_any_length)
 def test_texts_and_runs_are_inverses(runs):
-    assert rle_runs(rle_text(np.array(runs))).tolist() == runs
+    assert decode_counts(encode_counts(np.array(runs))).tolist() == runs
 
 
 @given(runs_of_any_length)
 def test_texts_are_cocoapis(runs):
     """A short run goes first and another last: without one, cocoapi writes beyond its memory."""
     runs = [7, *runs, 1]
-    assert rle_text(np.array(runs)) == coco_mask.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"]
+    assert encode_counts(np.array(runs)) == coco_mask.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"]
 
 
 def test_runs_that_make_cocoapi_write_beyond_its_memory():
@@ -140,7 +140,7 @@ def test_runs_that_make_cocoapi_write_beyond_its_memory():
     runs = [2**24, 2**24, 2**24, 2**26]
     rle = rle_from_coco({"size": [sum(runs) // 2**12, 2**12], "counts": runs}, sum(runs) // 2**12, 2**12)
     assert len(rle.counts) == 24
-    assert rle_runs(rle.counts).tolist() == runs
+    assert decode_counts(rle.counts).tolist() == runs
     assert rle_area(rle) == 2**24 + 2**26
 
 
@@ -240,7 +240,7 @@ def test_sums_that_come_round_are_refused():
 def test_a_negative_run_is_refused():
     """ "0" then -1 (as COCO writes it) then 43: the sum is right."""
     negative = b"0" + b"O" + b"[1"
-    assert rle_runs(negative).tolist() == [0, -1, 43]
+    assert decode_counts(negative).tolist() == [0, -1, 43]
     with pytest.raises(SynthgenError, match="negative"):
         check_rle(Rle(SIZE, negative))
 
@@ -268,7 +268,7 @@ def test_polygons_are_pycocotools_own(parts):
 @pytest.fixture
 def strips(monkeypatch):
     """As if no more than 100 pixels were safe: images are filled in strips of three columns."""
-    monkeypatch.setattr(geometry, "_SAFE_PIXELS", 100)
+    monkeypatch.setattr(geometry, "_COCOAPI_MAX_PIXELS", 100)
 
 
 corner = st.integers(-20, 60)
@@ -291,7 +291,7 @@ def test_slanting_outlines_of_large_images_are_off_by_single_pixels(strips):
 @given(masks)
 def test_large_masks_are_encoded_as_small_ones(mask):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geometry, "_SAFE_PIXELS", 0)
+        patch.setattr(geometry, "_COCOAPI_MAX_PIXELS", 0)
         large = encode_mask(mask)
     assert large == encode_mask(mask)
 
@@ -300,7 +300,7 @@ def test_large_masks_are_encoded_as_small_ones(mask):
 def test_both_kinds_of_rle_are_pycocotools_own(mask):
     height, width = mask.shape
     rle = encode_mask(mask)
-    runs = {"size": [height, width], "counts": rle_runs(rle.counts).tolist()}
+    runs = {"size": [height, width], "counts": decode_counts(rle.counts).tolist()}
     text = {"size": [height, width], "counts": rle.counts.decode()}
     for segmentation in (runs, text, {**text, "counts": rle.counts}):
         assert rle_from_coco(segmentation, height, width) == rle
@@ -411,7 +411,7 @@ def test_the_largest_mask_works():
         {"size": [height, width * 2], "counts": [5, geometry.MAX_MASK_PIXELS - 6, 1]}, height, width * 2
     )
     assert rle_area(rle) == geometry.MAX_MASK_PIXELS - 6
-    assert rle_runs(rle.counts).tolist() == [5, geometry.MAX_MASK_PIXELS - 6, 1]
+    assert decode_counts(rle.counts).tolist() == [5, geometry.MAX_MASK_PIXELS - 6, 1]
 
 
 # --- real masks ------------------------------------------------------------------------------------------------------
@@ -430,9 +430,9 @@ def test_human_masks_of_coco_are_pycocotools_own(shared):
 
 def test_runs_that_are_kept_for_the_next_who_asks_cannot_be_changed_by_the_first() -> None:
     text = encode_mask(np.eye(8, dtype=bool)).counts
-    first = rle_runs(text)
+    first = decode_counts(text)
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 9
-    assert np.array_equal(rle_runs(text), first)
+    assert np.array_equal(decode_counts(text), first)
     long = b"11" * 4096
-    assert rle_runs(long) is not rle_runs(long), "so that what is kept is bounded"
+    assert decode_counts(long) is not decode_counts(long), "so that what is kept is bounded"

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from synthgen.images import decode
-from synthgen.images.decode import ImageError, find, image_header, load_ahead, load_rgb
+from synthgen.images.decode import ImageError, find_image, load_rgb, prefetch_images, read_image_header
 from synthgen.records.sample import Sample
 
 RED = (250, 10, 20)
@@ -82,7 +82,7 @@ def test_orientation_is_applied_as_viewers_do(tmp_path, suffix, orientation):
     shown = SHOWN[orientation](stored)
     assert np.array_equal(load_rgb(path), shown)
     assert np.array_equal(load_rgb(path, *shown.shape[:2]), shown)
-    assert image_header(path)[:2] == shown.shape[:2]
+    assert read_image_header(path)[:2] == shown.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
@@ -90,7 +90,7 @@ def test_orientation_is_left_where_the_annotations_know_only_the_stored_size(tmp
     stored = noise(12, 20)
     path = oriented(tmp_path / "x.png", orientation, stored)
     assert np.array_equal(load_rgb(path, 12, 20), stored)
-    assert image_header(path) == (20, 12, True)
+    assert read_image_header(path) == (20, 12, True)
     with pytest.raises(ImageError, match="12 x 20 pixels, the annotations say 12 x 12"):
         load_rgb(path, 12, 12)
 
@@ -99,12 +99,12 @@ def test_half_a_turn_is_applied_although_both_sizes_agree(tmp_path):
     stored = noise(12, 20)
     path = oriented(tmp_path / "x.png", 3, stored)
     assert np.array_equal(load_rgb(path, 12, 20), stored[::-1, ::-1])
-    assert image_header(path) == (12, 20, False)
+    assert read_image_header(path) == (12, 20, False)
 
 
 def test_a_turned_tiff_has_only_its_shown_size(tmp_path):
     path = oriented(tmp_path / "x.tif", 6, noise(12, 20))
-    assert image_header(path) == (20, 12, False)
+    assert read_image_header(path) == (20, 12, False)
     with pytest.raises(ImageError, match="the annotations say 20 x 12"):
         load_rgb(path, 12, 20)
 
@@ -125,7 +125,7 @@ def test_exif_that_cannot_be_read_does_not_cost_the_image(tmp_path):
     for junk in (b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01" * 40, b"Exif\0\0rubbish", b"Exif\0\0"):
         path = save(tmp_path / "x.jpg", smooth(), exif=junk)
         assert load_rgb(path, 96, 128).shape == (96, 128, 3)
-        assert image_header(path) == (96, 128, False)
+        assert read_image_header(path) == (96, 128, False)
 
 
 # --- kinds of pixels -------------------------------------------------------------------------------------------------
@@ -318,14 +318,14 @@ def test_a_file_with_flipped_bytes_never_crashes(tmp_path, kind):
 def test_no_image_at_all(tmp_path, data):
     path = tmp_path / "x.jpg"
     path.write_bytes(data)
-    for read in (load_rgb, image_header):
+    for read in (load_rgb, read_image_header):
         with pytest.raises(ImageError, match="no image of the kinds") as caught:
             read(path)
         assert str(tmp_path) not in str(caught.value)
 
 
 def test_missing(tmp_path):
-    for read in (load_rgb, image_header):
+    for read in (load_rgb, read_image_header):
         with pytest.raises(ImageError, match=r"^no such file$"):
             read(tmp_path / "x.jpg")
 
@@ -352,7 +352,7 @@ def test_postscript_is_not_run_whatever_its_name(tmp_path, monkeypatch):
 
 def test_every_format_named_is_known_to_pillow():
     Image.init()
-    assert set(decode.FORMATS) <= set(Image.OPEN)
+    assert set(decode.IMAGE_FORMATS) <= set(Image.OPEN)
 
 
 # --- size ------------------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_a_header_that_promises_too_much_costs_no_memory(tmp_path, side):
     path = tmp_path / "x.png"
     path.write_bytes(png(*side, 8, 2, b"\0" * 100))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for read in (load_rgb, image_header):
+    for read in (load_rgb, read_image_header):
         with pytest.raises(ImageError, match="more than the limit of 178956970"):
             read(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
@@ -380,8 +380,8 @@ def test_a_large_image_of_another_size_than_annotated_is_not_decoded(tmp_path, m
 def test_the_limit_is_ours_where_another_library_has_turned_pillows_off(tmp_path, monkeypatch):
     path = save(tmp_path / "x.png", noise(12, 20))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(decode, "MAX_PIXELS", 239)
-    for read in (load_rgb, image_header):
+    monkeypatch.setattr(decode, "MAX_IMAGE_PIXELS", 239)
+    for read in (load_rgb, read_image_header):
         with pytest.raises(ImageError, match="20 x 12 pixels, more than the limit of 239"):
             read(path)
 
@@ -419,8 +419,8 @@ def test_the_header_is_read_without_decoding(tmp_path, monkeypatch):
     turned = save(tmp_path / "t.png", noise(12, 20), exif=exif)
     plain = save(tmp_path / "p.png", noise(12, 20))
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: pytest.fail("decoded"))
-    assert image_header(turned) == (20, 12, True)
-    assert image_header(plain) == (12, 20, False)
+    assert read_image_header(turned) == (20, 12, True)
+    assert read_image_header(plain) == (12, 20, False)
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_names_that_climb_out(tmp_path, name):
     root.mkdir()
     (root / "x.jpg").touch()
     with pytest.raises(ImageError, match="not a path below the image folder"):
-        find(root, name)
+        find_image(root, name)
 
 
 @pytest.mark.parametrize(
@@ -492,9 +492,9 @@ def test_names_below_the_folder_and_what_else_they_may_stand_for(tmp_path, monke
         root = Path()
     if expected is None:
         with pytest.raises(ImageError, match="no file"):
-            find(root, name)
+            find_image(root, name)
     else:
-        assert find(root, name) == root / expected
+        assert find_image(root, name) == root / expected
 
 
 A, B = "000000000009.jpg", "000000000010.jpg"
@@ -535,10 +535,10 @@ def test_a_photograph_of_cocos_is_found_by_its_name_of_either_year(tmp_path, nam
     root = tmp_path / folders[0] if inside and len(folders) == 1 else tmp_path
     if expected is None:
         with pytest.raises(ImageError, match="no file") as why:
-            find(root, name)
+            find_image(root, name)
         assert name in str(why.value)
     else:
-        assert find(root, name) == tmp_path / expected
+        assert find_image(root, name) == tmp_path / expected
 
 
 def test_the_frame_of_another_video_is_not_found(tmp_path):
@@ -546,9 +546,9 @@ def test_the_frame_of_another_video_is_not_found(tmp_path):
     for video in ("one", "two"):
         (tmp_path / video).mkdir()
         (tmp_path / video / "0000.png").touch()
-    assert find(tmp_path / "one", "one/0000.png") == tmp_path / "one" / "0000.png"
+    assert find_image(tmp_path / "one", "one/0000.png") == tmp_path / "one" / "0000.png"
     with pytest.raises(ImageError, match=r"no file two/0000\.png"):
-        find(tmp_path / "one", "two/0000.png")
+        find_image(tmp_path / "one", "two/0000.png")
 
 
 @pytest.mark.parametrize(
@@ -558,7 +558,7 @@ def test_strange_names_are_names(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    assert find(tmp_path, name) == path
+    assert find_image(tmp_path, name) == path
 
 
 @pytest.mark.parametrize(
@@ -566,7 +566,7 @@ def test_strange_names_are_names(tmp_path, name):
 )
 def test_names_that_no_file_system_takes(tmp_path, name):
     with pytest.raises(ImageError) as caught:
-        find(tmp_path, name)
+        find_image(tmp_path, name)
     assert len(str(caught.value).encode()) < 2000  # and it can be written as UTF-8
 
 
@@ -578,7 +578,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     for name in ("x.jpg", "pipe.jpg", "device.jpg", "lost.jpg", "loop.jpg", "x.jpg/y.jpg", "pipe.jpg/y.jpg"):
         with pytest.raises(ImageError):
-            find(tmp_path, name)
+            find_image(tmp_path, name)
 
 
 def test_links_are_followed(tmp_path):
@@ -586,7 +586,7 @@ def test_links_are_followed(tmp_path):
     root = tmp_path / "photos"
     root.mkdir()
     (root / "x.png").symlink_to("../x.png")
-    assert load_rgb(find(root, "x.png")).shape == (12, 20, 3)
+    assert load_rgb(find_image(root, "x.png")).shape == (12, 20, 3)
 
 
 # --- decoding ahead --------------------------------------------------------------------------------------------------
@@ -613,7 +613,7 @@ def test_order_is_kept_and_a_bad_file_stops_nobody(folder, threads):
     samples[11] = sample(11, "11.png", 5, 5)
     samples[13] = sample(13, "13.png", error="an earlier stage's reason")
     samples[15] = sample(15, "15.png", 0, 0)
-    found = list(load_ahead(iter(samples), folder, threads=threads))
+    found = list(prefetch_images(iter(samples), folder, num_threads=threads))
     assert [s for s, _ in found] == samples
     for s, pixels in found:
         if s.image_id in (3, 7, 9, 11):
@@ -641,7 +641,7 @@ class Decoder:
 def test_no_more_than_two_images_a_thread_are_in_flight(folder, monkeypatch):
     decoder = Decoder(monkeypatch)
     most = 0
-    for taken, _ in enumerate(load_ahead([sample(i, f"{i}.png") for i in range(40)], folder, threads=2)):
+    for taken, _ in enumerate(prefetch_images([sample(i, f"{i}.png") for i in range(40)], folder, num_threads=2)):
         time.sleep(0.002)  # time for the threads to run away, if they could
         most = max(most, decoder.begun - taken)
     assert decoder.begun == 40
@@ -650,25 +650,27 @@ def test_no_more_than_two_images_a_thread_are_in_flight(folder, monkeypatch):
 
 def test_no_more_than_so_many_bytes_are_in_flight(folder, monkeypatch):
     decoder = Decoder(monkeypatch)
-    monkeypatch.setattr(decode, "AHEAD_BYTES", 3 * 1000 * 1000)
+    monkeypatch.setattr(decode, "PREFETCH_BYTES", 3 * 1000 * 1000)
     ahead = []
     samples = [sample(i, f"{i}.png", 1000, 500) for i in range(20)]  # two at a time
-    for taken, _ in enumerate(load_ahead(samples, folder, threads=8)):
+    for taken, _ in enumerate(prefetch_images(samples, folder, num_threads=8)):
         time.sleep(0.005)
         ahead.append(decoder.begun - taken - 1)
     assert max(ahead) <= 2
     assert max(ahead[10:]) >= 1  # what was taken has made room
     one_is_too_large = [sample(i, f"{i}.png", 10_000, 10_000) for i in range(3)]
-    assert len(list(load_ahead(one_is_too_large, folder, threads=8))) == 3
+    assert len(list(prefetch_images(one_is_too_large, folder, num_threads=8))) == 3
 
 
 def test_an_image_of_unstated_size_is_weighed_by_its_header(tmp_path, monkeypatch):
     for number in range(6):
         save(tmp_path / f"{number}.png", Image.new("1", (4000, 4000)))  # a few hundred bytes on disk, 48 MB as RGB
     decoder = Decoder(monkeypatch)
-    monkeypatch.setattr(decode, "AHEAD_BYTES", 100 * 2**20)
+    monkeypatch.setattr(decode, "PREFETCH_BYTES", 100 * 2**20)
     most = 0
-    for taken, _ in enumerate(load_ahead([sample(i, f"{i}.png", 0, 0) for i in range(6)], tmp_path, threads=8)):
+    for taken, _ in enumerate(
+        prefetch_images([sample(i, f"{i}.png", 0, 0) for i in range(6)], tmp_path, num_threads=8)
+    ):
         time.sleep(0.002)
         most = max(most, decoder.begun - taken)
     assert most <= 3
@@ -682,7 +684,7 @@ def test_samples_are_taken_only_when_there_is_room(folder):
             taken.append(i)
             yield sample(i, f"{i}.png")
 
-    ahead = load_ahead(samples(), folder, threads=2)
+    ahead = prefetch_images(samples(), folder, num_threads=2)
     next(ahead)
     assert len(taken) <= 6
     ahead.close()
@@ -696,7 +698,7 @@ def test_closing_early_gives_up_what_has_not_begun(folder, monkeypatch):
         time.sleep(0.001 if path.name == "0.png" else 0.3)
 
     monkeypatch.setattr(decode, "load_rgb", slow)
-    ahead = load_ahead([sample(i, f"{i}.png") for i in range(40)], folder, threads=2)
+    ahead = prefetch_images([sample(i, f"{i}.png") for i in range(40)], folder, num_threads=2)
     next(ahead)  # 1 and 2 are being decoded, 3 waits
     ahead.close()
     assert len(begun) <= 3
@@ -710,7 +712,10 @@ def test_threads_agree_with_one_another(folder):
     samples = [sample(i, name) for i, name in enumerate(names)]
 
     def outcome():
-        return [str(p) if isinstance(p, ImageError) else p.tobytes() for _, p in load_ahead(samples, folder, threads=8)]
+        return [
+            str(p) if isinstance(p, ImageError) else p.tobytes()
+            for _, p in prefetch_images(samples, folder, num_threads=8)
+        ]
 
     first = outcome()
     filters = list(warnings.filters)

@@ -9,8 +9,8 @@ import pytest
 
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
-from synthgen.visualize.drawing import LONG_SIDE
-from synthgen.visualize.sample_view import caption, captions, draw
+from synthgen.visualize.drawing import MIN_LONG_SIDE
+from synthgen.visualize.sample_view import draw_sample, format_annotation, format_captions
 
 IMAGE = np.full((128, 256, 3), 100, np.uint8)
 
@@ -30,9 +30,9 @@ def masked(**more: object) -> Annotation:
 
 
 def test_a_mask_is_tinted_where_it_is_and_nowhere_else() -> None:
-    picture = draw(sample(masked(category="")), IMAGE)
-    scale = LONG_SIDE // 256
-    assert picture.shape[1] == LONG_SIDE
+    picture = draw_sample(sample(masked(category="")), IMAGE)
+    scale = MIN_LONG_SIDE // 256
+    assert picture.shape[1] == MIN_LONG_SIDE
     assert not np.array_equal(picture[64 * scale, 128 * scale], IMAGE[0, 0])
     corner = (92 * scale, 156 * scale)  # inside the box, outside the disc
     assert np.array_equal(picture[corner], IMAGE[0, 0])
@@ -41,8 +41,8 @@ def test_a_mask_is_tinted_where_it_is_and_nowhere_else() -> None:
 
 def test_the_given_box_is_drawn_and_not_the_masks_own() -> None:
     wide = masked(bbox=(20.0, 10.0, 200.0, 100.0))
-    picture = draw(sample(wide), IMAGE)
-    scale = LONG_SIDE // 256
+    picture = draw_sample(sample(wide), IMAGE)
+    scale = MIN_LONG_SIDE // 256
     assert not np.array_equal(picture[60 * scale, 20 * scale], IMAGE[0, 0])
     assert not np.array_equal(picture[60 * scale, 220 * scale], IMAGE[0, 0])
 
@@ -50,8 +50,8 @@ def test_the_given_box_is_drawn_and_not_the_masks_own() -> None:
 def test_a_hole_stays_a_hole() -> None:
     ring = disc()
     ring[54:74, 118:138] = False
-    picture = draw(sample(masked(segmentation=encode_mask(ring), category="")), IMAGE)
-    scale = LONG_SIDE // 256
+    picture = draw_sample(sample(masked(segmentation=encode_mask(ring), category="")), IMAGE)
+    scale = MIN_LONG_SIDE // 256
     assert np.array_equal(picture[64 * scale, 128 * scale], IMAGE[0, 0])
     assert not np.array_equal(picture[64 * scale, 108 * scale], IMAGE[0, 0])
 
@@ -68,35 +68,35 @@ def test_a_hole_stays_a_hole() -> None:
     ],
 )
 def test_odd_annotations_are_drawn_or_passed_over(odd: Annotation) -> None:
-    picture = draw(sample(odd, masked()), IMAGE)
+    picture = draw_sample(sample(odd, masked()), IMAGE)
     assert picture.shape[2] == 3
     assert not np.array_equal(picture[64 * 4, 128 * 4], IMAGE[0, 0])  # the other one is drawn all the same
 
 
 def test_an_unreadable_image_shows_its_error() -> None:
-    plain = draw(sample(masked()), None)
-    told = draw(replace(sample(masked()), error="no file a/b.jpg below the image folder"), None)
+    plain = draw_sample(sample(masked()), None)
+    told = draw_sample(replace(sample(masked()), error="no file a/b.jpg below the image folder"), None)
     assert plain.shape == told.shape
     assert not np.array_equal(plain, told)
 
 
 def test_words() -> None:
-    assert caption(masked(predicted_iou=0.944, stability_score=1.0, box_iou=0.05)) == (
+    assert format_annotation(masked(predicted_iou=0.944, stability_score=1.0, box_iou=0.05)) == (
         "disc  iou .94  stab 1.00  box .05"
     )
-    assert caption(Annotation(1, (0, 0, 1, 1), "", flags=("crowd", "clipped"))) == "?  [crowd, clipped]"
+    assert format_annotation(Annotation(1, (0, 0, 1, 1), "", flags=("crowd", "clipped"))) == "?  [crowd, clipped]"
 
 
 def test_captions_stand_beside_the_photograph_and_leave_it_as_it_is() -> None:
     some = (Caption("a disc", "toy", -0.5, True, ("low_score",)), Caption("犬 \x00" + "x" * 999, "human", None, False))
-    without = draw(sample(masked()), IMAGE)
-    beside = draw(sample(masked(captions=some)), IMAGE)
-    height = LONG_SIDE // 2
-    assert np.array_equal(beside[:height, :LONG_SIDE], without[:height])
-    column = beside[:height, LONG_SIDE:]
-    assert column.shape[1] > LONG_SIDE // 3
+    without = draw_sample(sample(masked()), IMAGE)
+    beside = draw_sample(sample(masked(captions=some)), IMAGE)
+    height = MIN_LONG_SIDE // 2
+    assert np.array_equal(beside[:height, :MIN_LONG_SIDE], without[:height])
+    column = beside[:height, MIN_LONG_SIDE:]
+    assert column.shape[1] > MIN_LONG_SIDE // 3
     assert (column > 200).any()
-    many = draw(sample(*[masked(captions=some)] * 99), IMAGE)
+    many = draw_sample(sample(*[masked(captions=some)] * 99), IMAGE)
     assert many.shape == beside.shape
 
 
@@ -106,7 +106,7 @@ def test_captions_in_words() -> None:
         Caption("a cat", "human", None, False),
         Caption("round", "toy"),
     )
-    assert captions(masked(captions=own)) == [
+    assert format_captions(masked(captions=own)) == [
         "a disc  -0.50  [low_score, only_category]",
         "a cat  (human)  [not it]",
         "round",

@@ -22,7 +22,7 @@ from toys import strategies
 from synthgen.errors import SynthgenError
 from synthgen.records import schema
 from synthgen.records.box_table import BoxColumns, table_from_columns
-from synthgen.records.sample import FLAGS, Annotation, Caption, Rle, Sample
+from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Caption, Rle, Sample
 from synthgen.records.schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -100,7 +100,7 @@ def as_columns(made: list[Sample]) -> BoxColumns:
         categories=categories,
         iscrowd=np.array([a.iscrowd for a in flat], bool),
         isthing=np.array([a.isthing for a in flat], bool),
-        flags={flag: np.array([flag in a.flags for a in flat], bool) for flag in FLAGS},
+        flags={flag: np.array([flag in a.flags for a in flat], bool) for flag in ANNOTATION_FLAGS},
         neg_categories=None if made == poor else [s.neg_categories for s in made],
         not_exhaustive_categories=None if made == poor else [s.not_exhaustive_categories for s in made],
     )
@@ -154,7 +154,7 @@ def from_json(sample: dict[str, Any]) -> Sample:
 
 def put(table: pa.Table | Path, root: Path) -> ShardStore:
     """A store that holds this table, or this file, as its one shard."""
-    path = root / SHARD.path
+    path = root / SHARD.relative_path
     path.parent.mkdir(parents=True)
     shutil.copyfile(table, path) if isinstance(table, Path) else pq.write_table(table, path)
     return ShardStore(root)
@@ -164,8 +164,8 @@ def put(table: pa.Table | Path, root: Path) -> ShardStore:
 def test_shards_of_every_version_are_read(version, tmp_path):
     path, content = golden(version)
     store = put(path, tmp_path)
-    assert list(store.read(SHARD)) == [from_json(sample) for sample in content["samples"]]
-    assert store.footer(SHARD) == content["footer"]
+    assert list(store.read_samples(SHARD)) == [from_json(sample) for sample in content["samples"]]
+    assert store.read_footer(SHARD) == content["footer"]
     assert len(content["samples"]) == 4
 
 
@@ -175,9 +175,9 @@ def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):
     made = [from_json(sample) for sample in content["samples"]]
     written = ShardStore(tmp_path).commit(SHARD, made, content["footer"])
     new, old = _parquet_columns(written), _parquet_columns(path)
-    assert [column for column in new if not schema._ADDED.keys() & column[0].split(".")] == old
+    assert [column for column in new if not schema._OPTIONAL_COLUMNS.keys() & column[0].split(".")] == old
     fields = [*SCHEMA, *schema._ANNOTATION, *schema._CAPTION]
-    assert all(any(field.name == name and field.nullable for field in fields) for name in schema._ADDED)
+    assert all(any(field.name == name and field.nullable for field in fields) for name in schema._OPTIONAL_COLUMNS)
 
 
 def _parquet_columns(path: Path) -> list[tuple[str, str, int, int]]:
@@ -216,12 +216,12 @@ def test_columns_of_the_future_are_passed_over(table, made, tmp_path):
     count = len(table["annotations"].combine_chunks().flatten())
     table = table.append_column("licence", pa.array(["CC0"] * len(table)))
     table = _replaced(table, _struct_with(table["annotations"].combine_chunks(), "depth", pa.array([1.5] * count)))
-    assert list(put(table, tmp_path).read(SHARD)) == made
+    assert list(put(table, tmp_path).read_samples(SHARD)) == made
 
 
 def test_columns_that_a_shard_is_too_old_to_have_are_none(table, made, tmp_path, monkeypatch):
     later = {"stability_score": pa.float64(), "captions": pa.list_(schema._CAPTION), "error": pa.string()}
-    monkeypatch.setattr(schema, "_ADDED", schema._ADDED | later)
+    monkeypatch.setattr(schema, "_OPTIONAL_COLUMNS", schema._OPTIONAL_COLUMNS | later)
     annotations = _struct_with(table["annotations"].combine_chunks(), "stability_score", None)
     annotations = _struct_with(annotations, "captions", None)
     table = _replaced(table, annotations).drop_columns(["error"])
@@ -233,27 +233,31 @@ def test_columns_that_a_shard_is_too_old_to_have_are_none(table, made, tmp_path,
         )
         for sample in made
     ]
-    assert list(put(table, tmp_path).read(SHARD)) == poorer
+    assert list(put(table, tmp_path).read_samples(SHARD)) == poorer
 
 
 @pytest.mark.parametrize("column", ["image_id", "image_key", "annotations", "error"])
 def test_a_shard_without_a_column_that_all_have_is_damaged(column, table, tmp_path):
     store = put(table.drop_columns([column]), tmp_path)
     with pytest.raises(SynthgenError, match=f"no column '{column}'"):
-        list(store.read(SHARD))
+        list(store.read_samples(SHARD))
 
 
 @pytest.mark.parametrize("column", ["id", "bbox", "segmentation", "captions"])
 def test_annotations_without_a_field_that_all_have_are_damaged(column, table, tmp_path):
     store = put(_replaced(table, _struct_with(table["annotations"].combine_chunks(), column, None)), tmp_path)
     with pytest.raises(SynthgenError, match=f"is damaged .it has no column '{column}'"):
-        list(store.read(SHARD))
+        list(store.read_samples(SHARD))
 
 
 def test_a_newer_version_is_refused_in_words(table, tmp_path):
     footer = json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode()
     store = put(table.replace_schema_metadata({b"synthgen": footer}), tmp_path)
-    for use in (lambda: list(store.read(SHARD)), lambda: store.footer(SHARD), lambda: list(store.columns(SHARD, []))):
+    for use in (
+        lambda: list(store.read_samples(SHARD)),
+        lambda: store.read_footer(SHARD),
+        lambda: list(store.read_columns(SHARD, [])),
+    ):
         with pytest.raises(SynthgenError, match=r"schema version 2, .* reads up to 1; upgrade synthgen"):
             use()
 

@@ -24,7 +24,7 @@ from toys import committer, strategies
 from synthgen.errors import SynthgenError
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage import atomic
-from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_word
+from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_name
 
 SHARD = Shard("d", "train", "masks", 3, 12)
 
@@ -43,8 +43,8 @@ def everything(root: Path) -> list[str]:
 
 
 def test_a_shard_is_a_name():
-    assert SHARD.path == "d/train/masks/00003-of-00012.parquet"
-    assert SHARD.of("captions").path == "d/train/captions/00003-of-00012.parquet"
+    assert SHARD.relative_path == "d/train/masks/00003-of-00012.parquet"
+    assert SHARD.in_layer("captions").relative_path == "d/train/captions/00003-of-00012.parquet"
     assert sorted([Shard("d", "t", "m", i, 12) for i in (10, 9, 2)])[0].index == 2
 
 
@@ -53,12 +53,12 @@ def test_a_shard_is_a_name():
 )
 def test_names_that_are_no_folder_of_a_store_are_refused(word, store):
     for use in (
-        lambda: check_word(word),
+        lambda: check_name(word),
         lambda: Shard(word, "train", "masks", 0, 1),
         lambda: Shard("d", word, "masks", 0, 1),
-        lambda: SHARD.of(word),
-        lambda: store.folder("d", "train", word),
-        lambda: store.layer(word, "train", "masks"),
+        lambda: SHARD.in_layer(word),
+        lambda: store.layer_folder("d", "train", word),
+        lambda: store.list_shards(word, "train", "masks"),
     ):
         with pytest.raises(SynthgenError, match="cannot name a dataset, split or layer"):
             use()
@@ -66,7 +66,7 @@ def test_names_that_are_no_folder_of_a_store_are_refused(word, store):
 
 @pytest.mark.parametrize("word", ["coco", "visual_genome", "sam-vit.h", "0", "x" * 60])
 def test_other_names_are_fine(word):
-    assert check_word(word) == word
+    assert check_name(word) == word
 
 
 # --- commit and read -------------------------------------------------------------------------------------------------
@@ -75,44 +75,44 @@ def test_other_names_are_fine(word):
 def test_what_is_committed_is_read(store):
     made = committer.samples(0)
     path = store.commit(SHARD, made, {"recipe": {"b": 1, "a": "ü"}})
-    assert path == store.root / SHARD.path
-    assert list(store.read(SHARD)) == made
-    assert store.footer(SHARD) == {"recipe": {"b": 1, "a": "ü"}, "schema_version": 1}
-    assert everything(store.root) == [SHARD.path]
+    assert path == store.root / SHARD.relative_path
+    assert list(store.read_samples(SHARD)) == made
+    assert store.read_footer(SHARD) == {"recipe": {"b": 1, "a": "ü"}, "schema_version": 1}
+    assert everything(store.root) == [SHARD.relative_path]
 
 
 def test_an_empty_shard_is_a_shard(store):
     store.commit(SHARD, [], {})
-    assert list(store.read(SHARD)) == []
-    assert store.footer(SHARD) == {"schema_version": 1}
+    assert list(store.read_samples(SHARD)) == []
+    assert store.read_footer(SHARD) == {"schema_version": 1}
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(made=st.lists(strategies.samples, max_size=5))
 def test_any_samples_come_back_from_disk(made, store):
     store.commit(SHARD, made, {})
-    assert list(store.read(SHARD)) == made
+    assert list(store.read_samples(SHARD)) == made
 
 
 def test_a_shard_is_read_a_row_group_at_a_time(store):
     made = [Sample(i, f"k/{i}", f"{i}.jpg", 1, 1) for i in range(2 * ROW_GROUP_SIZE + 1)]
     path = store.commit(SHARD, made, {})
     assert pq.ParquetFile(path).num_row_groups == 3
-    assert [len(batch) for batch in store.columns(SHARD, ["image_id"])] == [ROW_GROUP_SIZE, ROW_GROUP_SIZE, 1]
-    assert list(store.read(SHARD)) == made
+    assert [len(batch) for batch in store.read_columns(SHARD, ["image_id"])] == [ROW_GROUP_SIZE, ROW_GROUP_SIZE, 1]
+    assert list(store.read_samples(SHARD)) == made
 
 
 def test_committing_again_replaces(store):
     store.commit(SHARD, committer.samples(0), {"n": 1})
     store.commit(SHARD, committer.samples(1), {"n": 2})
-    assert list(store.read(SHARD)) == committer.samples(1)
-    assert store.footer(SHARD) == {"n": 2, "schema_version": 1}
-    assert everything(store.root) == [SHARD.path]
+    assert list(store.read_samples(SHARD)) == committer.samples(1)
+    assert store.read_footer(SHARD) == {"n": 2, "schema_version": 1}
+    assert everything(store.root) == [SHARD.relative_path]
 
 
 def test_columns_reads_only_what_is_asked(store):
     store.commit(SHARD, committer.samples(0), {})
-    (batch,) = store.columns(SHARD, ["image_key", "annotations.list.element.category"])
+    (batch,) = store.read_columns(SHARD, ["image_key", "annotations.list.element.category"])
     assert batch.schema.names == ["image_key", "annotations"]
     assert [f.name for f in batch.schema.field("annotations").type.value_type] == ["category"]
     assert batch.column("image_key").to_pylist() == [s.image_key for s in committer.samples(0)]
@@ -128,16 +128,16 @@ def test_columns_that_are_not_asked_for_are_not_touched(store):
     start = counts.data_page_offset
     content[start : start + counts.total_compressed_size] = b"\xff" * counts.total_compressed_size
     path.write_bytes(content)
-    assert sum(len(b) for b in store.columns(SHARD, ["image_key"])) == committer.IMAGES
+    assert sum(len(b) for b in store.read_columns(SHARD, ["image_key"])) == committer.IMAGES
     with pytest.raises(SynthgenError, match="is damaged"):
-        list(store.read(SHARD))
+        list(store.read_samples(SHARD))
 
 
 def test_a_column_that_does_not_exist_is_not_passed_over(store):
     store.commit(SHARD, committer.samples(0), {})
     for name in ("image_kye", "annotations.category", "annotations.list.element.bbox.item", "image"):
         with pytest.raises(ValueError, match=f"no column {name}"):
-            list(store.columns(SHARD, ["image_key", name]))
+            list(store.read_columns(SHARD, ["image_key", name]))
 
 
 def test_same_samples_same_bytes_in_two_processes(tmp_path):
@@ -177,12 +177,12 @@ def test_a_value_that_no_column_can_hold_is_a_sentence(change, what, store):
 
 
 def test_a_layer_is_its_committed_shards(store):
-    assert store.layer("d", "train", "masks") == []
-    assert store.layers() == []
-    assert store.footer(SHARD) is None
+    assert store.list_shards("d", "train", "masks") == []
+    assert store.list_layers() == []
+    assert store.read_footer(SHARD) is None
     for index in (10, 2):
         store.commit(dataclasses.replace(SHARD, index=index), [], {})
-    folder = store.folder("d", "train", "masks")
+    folder = store.layer_folder("d", "train", "masks")
     for name in (
         ".00003-of-00012.parquet.host.1.00000000.tmp",
         "notes.txt",
@@ -191,23 +191,23 @@ def test_a_layer_is_its_committed_shards(store):
         "00003-of-00012",
     ):
         (folder / name).touch()
-    assert [shard.index for shard in store.layer("d", "train", "masks")] == [2, 10]
-    assert store.layers() == [("d", "train", "masks")]
+    assert [shard.index for shard in store.list_shards("d", "train", "masks")] == [2, 10]
+    assert store.list_layers() == [("d", "train", "masks")]
 
 
 def test_two_plans_in_one_layer_are_refused(store):
     store.commit(SHARD, [], {})
     store.commit(Shard("d", "train", "masks", 0, 7), [], {})
     with pytest.raises(SynthgenError, match=r"shards of two plans \(of 7 and of 12\); move one of them away or"):
-        store.layer("d", "train", "masks")
+        store.list_shards("d", "train", "masks")
 
 
 def test_folders_that_are_no_layers_are_passed_over(store):
     store.commit(SHARD, [], {})
     for folder in ("my data/train/masks", ".cache/x/y", "d/train"):
         (store.root / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(store.root / SHARD.path, store.root / folder / "00000-of-00001.parquet")
-    assert store.layers() == [("d", "train", "masks")]
+        shutil.copyfile(store.root / SHARD.relative_path, store.root / folder / "00000-of-00001.parquet")
+    assert store.list_layers() == [("d", "train", "masks")]
 
 
 # --- files that are not as they should be ----------------------------------------------------------------------------
@@ -216,9 +216,9 @@ def test_folders_that_are_no_layers_are_passed_over(store):
 @pytest.fixture
 def readers(store: ShardStore) -> list[Callable[[], object]]:
     return [
-        lambda: list(store.read(SHARD)),
-        lambda: list(store.columns(SHARD, ["image_id"])),
-        lambda: store.footer(SHARD),
+        lambda: list(store.read_samples(SHARD)),
+        lambda: list(store.read_columns(SHARD, ["image_id"])),
+        lambda: store.read_footer(SHARD),
     ]
 
 
@@ -230,7 +230,7 @@ def refuses(readers: list[Callable[[], object]], match: str) -> None:
 
 
 def put(store: ShardStore, content: bytes) -> None:
-    path = store.root / SHARD.path
+    path = store.root / SHARD.relative_path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
@@ -240,8 +240,8 @@ def test_a_shard_that_is_not_there(store, readers):
 
 
 def test_a_parquet_file_of_someone_else(store, readers):
-    (store.root / SHARD.path).parent.mkdir(parents=True)
-    pq.write_table(pa.table({"image_id": [1, 2]}), store.root / SHARD.path)
+    (store.root / SHARD.relative_path).parent.mkdir(parents=True)
+    pq.write_table(pa.table({"image_id": [1, 2]}), store.root / SHARD.relative_path)
     refuses(readers, "is Parquet but no synthgen shard; move it out of the store")
 
 
@@ -255,14 +255,14 @@ def test_a_file_that_is_no_parquet(content, store, readers):
     "footer", [b"no json", b"[]", b"{}", b'{"schema_version": "1"}', b'{"schema_version": null}', b"\xff"]
 )
 def test_a_footer_that_is_none(footer, store, readers):
-    (store.root / SHARD.path).parent.mkdir(parents=True)
+    (store.root / SHARD.relative_path).parent.mkdir(parents=True)
     table = pa.table({"image_id": [1]}).replace_schema_metadata({b"synthgen": footer})
-    pq.write_table(table, store.root / SHARD.path)
+    pq.write_table(table, store.root / SHARD.relative_path)
     refuses(readers, "is damaged .its synthgen footer")
 
 
 def test_a_folder_in_the_place_of_a_shard(store, readers):
-    (store.root / SHARD.path).mkdir(parents=True)
+    (store.root / SHARD.relative_path).mkdir(parents=True)
     refuses(readers, "cannot be read|is damaged")
     with pytest.raises(SynthgenError, match=r"cannot write .* \(Is a directory\)"):
         store.commit(SHARD, [], {})
@@ -278,7 +278,7 @@ def answer(store: ShardStore, content: bytes) -> list[Sample] | None:
     """What a damaged file is read as; None = it was refused in a sentence. Anything else fails the test."""
     put(store, content)
     try:
-        return list(store.read(SHARD))
+        return list(store.read_samples(SHARD))
     except SynthgenError as why:
         assert "\n" not in str(why)
         return None
@@ -330,11 +330,11 @@ def test_a_commit_that_fails_leaves_nothing_behind(step, before, code, store, mo
     if code == errno.ENOSPC:
         assert "no space left to write" in str(why.value)
         assert "run the same command again" in str(why.value)
-    assert everything(store.root) == ([SHARD.path] if before else [])
+    assert everything(store.root) == ([SHARD.relative_path] if before else [])
     if before:
-        assert list(store.read(SHARD)) == committer.samples(0)
+        assert list(store.read_samples(SHARD)) == committer.samples(0)
     store.commit(SHARD, committer.samples(1), {})
-    assert list(store.read(SHARD)) == committer.samples(1)
+    assert list(store.read_samples(SHARD)) == committer.samples(1)
 
 
 def test_an_interrupted_commit_leaves_nothing_behind(store, monkeypatch):
@@ -396,12 +396,12 @@ def test_a_full_disk_is_a_sentence_and_harms_nothing(small_disk):
             store.commit(dataclasses.replace(SHARD, index=index), large(index), {})
             committed.append(index)
     assert 1 <= len(committed) < 12
-    assert [shard.index for shard in store.layer("d", "train", "masks")] == committed
-    for shard in store.layer("d", "train", "masks"):
-        assert list(store.read(shard)) == large(shard.index)
+    assert [shard.index for shard in store.list_shards("d", "train", "masks")] == committed
+    for shard in store.list_shards("d", "train", "masks"):
+        assert list(store.read_samples(shard)) == large(shard.index)
     assert len(everything(store.root)) == len(committed)
-    (store.root / SHARD.of("masks").path).unlink(missing_ok=True)
-    (store.root / dataclasses.replace(SHARD, index=0).path).unlink()
+    (store.root / SHARD.in_layer("masks").relative_path).unlink(missing_ok=True)
+    (store.root / dataclasses.replace(SHARD, index=0).relative_path).unlink()
     store.commit(dataclasses.replace(SHARD, index=len(committed)), large(len(committed)), {})
 
 
@@ -416,10 +416,10 @@ def test_a_read_only_disk_is_a_sentence(small_disk):
 
 def test_small_files_are_put_whole(tmp_path, monkeypatch):
     path = tmp_path / "new" / "status.json"
-    atomic.write_text(path, "äöü")
+    atomic.write_text_atomic(path, "äöü")
     monkeypatch.setattr("os.replace", _fails(errno.ENOSPC))
     with pytest.raises(SynthgenError, match="no space left"):
-        atomic.write_text(path, "other")
+        atomic.write_text_atomic(path, "other")
     assert path.read_text(encoding="utf-8") == "äöü"
     assert list(path.parent.iterdir()) == [path]
 
@@ -432,12 +432,12 @@ def test_lines_are_added(tmp_path):
 
 
 def test_scratch_is_gone_afterwards_and_tells_only_of_its_own_disk(store, tmp_path):
-    with store.scratch("d", "train", "masks") as folder:
+    with store.layer_scratch_folder("d", "train", "masks") as folder:
         (folder / "part").write_bytes(b"x")
     assert not folder.exists()
-    with pytest.raises(FileNotFoundError), store.scratch("d", "train", "masks"):
+    with pytest.raises(FileNotFoundError), store.layer_scratch_folder("d", "train", "masks"):
         (tmp_path / "the user's own file.json").read_bytes()
-    with pytest.raises(SynthgenError, match="no space left"), store.scratch("d", "train", "masks"):
+    with pytest.raises(SynthgenError, match="no space left"), store.layer_scratch_folder("d", "train", "masks"):
         _fails(errno.ENOSPC)()
     assert everything(store.root) == []
 
@@ -454,8 +454,8 @@ def dead_process() -> int:
 
 def test_leftovers_of_dead_writers_are_removed_and_no_others(store):
     store.commit(SHARD, [], {})
-    folder = store.folder("d", "train", "masks")
-    host, dead = atomic._host(), dead_process()
+    folder = store.layer_folder("d", "train", "masks")
+    host, dead = atomic._host_name(), dead_process()
     name = ".00001-of-00012.parquet"
     gone = [f"{name}.{host}.{dead}.01234567.tmp", f".scratch.{host}.{dead}.89abcdef.tmp"]
     (folder / gone[1]).mkdir()
@@ -472,9 +472,9 @@ def test_leftovers_of_dead_writers_are_removed_and_no_others(store):
     ]
     for other in kept:
         (folder / other).touch()
-    assert store.remove_leftovers("d", "train", "masks") == len(gone)
-    assert sorted(p.name for p in folder.iterdir()) == sorted([*kept, Path(SHARD.path).name])
-    assert store.remove_leftovers("d", "train", "none") == 0
+    assert store.remove_stale_files("d", "train", "masks") == len(gone)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*kept, Path(SHARD.relative_path).name])
+    assert store.remove_stale_files("d", "train", "none") == 0
 
 
 def start(root: Path, shards: int) -> subprocess.Popen[str]:
@@ -502,15 +502,15 @@ def test_two_writers_killed_at_random_moments_ten_times(tmp_path):
         for writer in writers:
             writer.communicate()
             assert writer.returncode == -9
-        for shard in store.layer("d", "train", "masks"):
-            assert list(store.read(shard)) == expected[shard.index]
-            assert store.footer(shard) == {"fingerprint": "f", "schema_version": 1}
-        left += store.remove_leftovers("d", "train", "masks")
+        for shard in store.list_shards("d", "train", "masks"):
+            assert list(store.read_samples(shard)) == expected[shard.index]
+            assert store.read_footer(shard) == {"fingerprint": "f", "schema_version": 1}
+        left += store.remove_stale_files("d", "train", "masks")
         assert [n for n in everything(tmp_path) if not n.endswith(".parquet")] == []
         if attempt % 2:  # so that some are killed over new names and some over old ones
-            shutil.rmtree(store.folder("d", "train", "masks"))
+            shutil.rmtree(store.layer_folder("d", "train", "masks"))
     assert left, "no writer was killed in the middle of a commit; this test has tested nothing"
     for index in range(shards):
         store.commit(Shard("d", "train", "masks", index, shards), expected[index], {"fingerprint": "f"})
-    numbers = [s.image_id for shard in store.layer("d", "train", "masks") for s in store.read(shard)]
+    numbers = [s.image_id for shard in store.list_shards("d", "train", "masks") for s in store.read_samples(shard)]
     assert numbers == list(range(shards * committer.IMAGES))

@@ -13,7 +13,7 @@ from toys import world
 from synthgen.errors import SynthgenError
 from synthgen.records.sample import Annotation, Sample
 from synthgen.review import status
-from synthgen.review.show import show
+from synthgen.review.show import draw_layer
 from synthgen.storage.shard_store import Shard, ShardStore
 
 
@@ -39,12 +39,12 @@ def make(store: Path, *, shards: int = 3, committed: int = 2) -> Path:
             "failed": failed,
         }
         house.commit(Shard("w", "train", "masks", index, shards), samples, footer)
-    return house.folder("w", "train", "masks") / "_log"
+    return house.layer_folder("w", "train", "masks") / "_log"
 
 
 def test_a_layer_is_added_up_over_its_footers(tmp_path: Path) -> None:
     make(tmp_path)
-    text = "\n".join(status.say(tmp_path))
+    text = "\n".join(status.format_status(tmp_path))
     assert "shards   2 of 3 (67%)" in text
     assert "made by  toy level=3" in text
     assert "images   8, 1 with an error" in text
@@ -62,7 +62,7 @@ def test_failures_are_listed_by_object_image_and_shard(tmp_path: Path) -> None:
         {"shard": "w/train/masks/00002-of-00003", "error": "last word"},
     ]
     (log / "failures.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{torn")
-    text = "\n".join(status.say(tmp_path, failures=True))
+    text = "\n".join(status.format_status(tmp_path, failures=True))
     assert "failed   00000 image 2 0002.png: no such file" in text
     assert "no mask  00000 image 3 0003.png, annotation 3 ball: toy failed (RuntimeError: poisoned)" in text
     assert "last word" in text
@@ -80,7 +80,7 @@ def test_the_last_word_on_a_shard_is_the_latest_whatever_its_file(tmp_path: Path
         ("failures-9", 1.0, "1st"),
     ):
         (log / f"{name}.jsonl").write_text(json.dumps({"shard": shard, "error": word, "time": when}))
-    assert [entry["error"] for entry in status.failed_shards(tmp_path, "w/train/masks")] == ["third"]
+    assert [entry["error"] for entry in status.list_failed_shards(tmp_path, "w/train/masks")] == ["third"]
 
 
 def test_a_layer_in_which_every_shard_failed_is_told(tmp_path: Path) -> None:
@@ -90,12 +90,12 @@ def test_a_layer_in_which_every_shard_failed_is_told(tmp_path: Path) -> None:
         line = {"shard": f"w/train/wrong/0000{i}-of-00002", "error": f"{i}: check --images", "time": 1.0}
         with (log / "failures.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-    text = "\n".join(status.say(tmp_path))
+    text = "\n".join(status.format_status(tmp_path))
     assert "w/train/wrong\n  shards   none committed\n  failed   2 shards; --failures lists them" in text
-    text = "\n".join(status.say(tmp_path, failures=True))
+    text = "\n".join(status.format_status(tmp_path, failures=True))
     assert "failed   0: check --images" in text and "failed   1: check --images" in text
     (log / "failures.jsonl").write_text("")
-    assert "wrong" not in "\n".join(status.say(tmp_path))
+    assert "wrong" not in "\n".join(status.format_status(tmp_path))
 
 
 def test_a_running_job_is_shown_and_a_dead_one_is_not(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_a_running_job_is_shown_and_a_dead_one_is_not(tmp_path: Path) -> None:
     log.mkdir()
     said = {"shards": 3, "committed": 2, "failed": 0, "images_per_second": 2.5, "eta_seconds": 120}
     (log / "status.json").write_text(json.dumps({**said, "updated": time.time()}))
-    assert "running  2.5 images/s, 1 shards left, about 2 minutes" in "\n".join(status.say(tmp_path))
+    assert "running  2.5 images/s, 1 shards left, about 2 minutes" in "\n".join(status.format_status(tmp_path))
     (log / "status.json").write_text(json.dumps({**said, "updated": time.time() - 3600}))
-    assert "running" not in "\n".join(status.say(tmp_path))
+    assert "running" not in "\n".join(status.format_status(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_tampered_diary_stops_nothing(tmp_path: Path, entry: dict[str, object]
     log = make(tmp_path)
     log.mkdir()
     (log / "failures.jsonl").write_text(f"{json.dumps(entry)}\n" * 2)
-    assert "shards   2 of 3" in "\n".join(status.say(tmp_path, failures=True))
+    assert "shards   2 of 3" in "\n".join(status.format_status(tmp_path, failures=True))
 
 
 @pytest.mark.parametrize("rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00"])
@@ -132,39 +132,47 @@ def test_a_damaged_diary_stops_nothing(tmp_path: Path, rubbish: str) -> None:
     log.mkdir()
     for name in ("status.json", "failures.jsonl"):
         (log / name).write_text(rubbish)
-    assert "shards   2 of 3" in "\n".join(status.say(tmp_path, failures=True))
+    assert "shards   2 of 3" in "\n".join(status.format_status(tmp_path, failures=True))
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
-    assert "synthgen demo" in next(status.say(tmp_path / "nowhere"))
+    assert "synthgen demo" in next(status.format_status(tmp_path / "nowhere"))
 
 
 def test_show_draws_the_same_images_for_the_same_seed(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     make(tmp_path / "store")
     images = tmp_path / "photos"
-    first = show("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "a", n=3)[1]
-    again = show("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "b", n=3)[1]
+    first = draw_layer("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "a", num_images=3)[1]
+    again = draw_layer("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "b", num_images=3)[1]
     assert [p.name for p in first] == [p.name for p in again]
     assert len(first) == 3
-    every = show("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "c", n=99)[1]
+    every = draw_layer("w/train/masks", tmp_path / "store", images=images, out=tmp_path / "c", num_images=99)[1]
     assert [p.name for p in every] == [f"{n}-{n:04d}.png" for n in range(1, 9)]
 
 
 def test_show_finds_images_by_name_or_id(tmp_path: Path) -> None:
-    world.draw(tmp_path, images=8)
+    world.write_coco_dataset(tmp_path, images=8)
     make(tmp_path / "store")
     only = ("0003.png", "6")
-    _, found = show("w/train/masks", tmp_path / "store", images=tmp_path / "photos", out=tmp_path / "a", only=only)
+    _, found = draw_layer(
+        "w/train/masks", tmp_path / "store", images=tmp_path / "photos", out=tmp_path / "a", only_images=only
+    )
     assert [p.name for p in found] == ["3-0003.png", "6-0006.png"]
     with pytest.raises(SynthgenError, match=r"no image 0099\.png"):
-        show("w/train/masks", tmp_path / "store", images=tmp_path / "photos", out=tmp_path / "b", only=["0099.png"])
+        draw_layer(
+            "w/train/masks",
+            tmp_path / "store",
+            images=tmp_path / "photos",
+            out=tmp_path / "b",
+            only_images=["0099.png"],
+        )
 
 
 def test_show_asks_where_the_images_are(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(SynthgenError, match="--images FOLDER"):
-        show("w/train/masks", tmp_path, out=tmp_path / "a")
+        draw_layer("w/train/masks", tmp_path, out=tmp_path / "a")
 
 
 def test_a_file_name_cannot_climb_out_of_the_folder_of_pictures(tmp_path: Path) -> None:
@@ -172,6 +180,6 @@ def test_a_file_name_cannot_climb_out_of_the_folder_of_pictures(tmp_path: Path) 
     footer = {"fingerprint": "f", "recipe": {}, "counts": {}}
     ShardStore(tmp_path).commit(Shard("w", "train", "masks", 0, 1), [evil], footer)
     (tmp_path / "photos").mkdir()
-    _, found = show("w/train/masks", tmp_path, images=tmp_path / "photos", out=tmp_path / "out")
+    _, found = draw_layer("w/train/masks", tmp_path, images=tmp_path / "photos", out=tmp_path / "out")
     assert [p.parent for p in found] == [tmp_path / "out"]
     assert found[0].exists()

@@ -11,7 +11,7 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 
 @contextmanager
-def two_nodes(cpus: int) -> Iterator[cluster_utils.Cluster]:
+def two_node_cluster(cpus: int) -> Iterator[cluster_utils.Cluster]:
     """Each node has so many CPUs and no GPU; ports are free ones, as another cluster may run here."""
     ports = {"dashboard_port": 0, "dashboard_agent_listen_port": 0}
     made = cluster_utils.Cluster(

@@ -8,16 +8,16 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.storage.run_log import note_images
+from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
-COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 230), "white": (240, 240, 240)}
+COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 230), "white": (240, 240, 240)}
 SIZE = (120, 90)  # width, height
 
 LAYER = "shapes/train/human"
 
 
-def make(folder: Path, *, images: int = 6, seed: int = 0) -> Path:
+def write_caption_dataset(folder: Path, *, images: int = 6, seed: int = 0) -> Path:
     """Write `folder/shards` with the layer `LAYER`, and `folder/photos`: in each corner a shape of another colour.
 
     Two phrases are said of each shape, of a word for its colour and of its kind: "red ball", "a red ball".
@@ -30,11 +30,11 @@ def make(folder: Path, *, images: int = 6, seed: int = 0) -> Path:
         picture = Image.new("RGB", SIZE, (rng.randrange(90), rng.randrange(90), rng.randrange(90)))
         pen = ImageDraw.Draw(picture)
         annotations = []
-        for corner, colour in enumerate(rng.sample(sorted(COLOURS), 4)):
+        for corner, colour in enumerate(rng.sample(sorted(COLORS), 4)):
             w, h = rng.randrange(28, 50), rng.randrange(22, 38)
             x, y = (corner % 2) * 60 + rng.randrange(60 - w), (corner // 2) * 45 + rng.randrange(45 - h)
             kind = rng.choice(["cat", "cup"])
-            (pen.ellipse if kind == "cat" else pen.rectangle)((x, y, x + w - 1, y + h - 1), fill=COLOURS[colour])
+            (pen.ellipse if kind == "cat" else pen.rectangle)((x, y, x + w - 1, y + h - 1), fill=COLORS[colour])
             said = tuple(Caption(text, "human") for text in (f"{colour} {kind}", f"A {colour} {kind}."))
             annotations.append(Annotation(4 * number + corner, (x, y, w, h), "", captions=said))
         picture.save(photos / f"{number}.png")
@@ -42,5 +42,5 @@ def make(folder: Path, *, images: int = 6, seed: int = 0) -> Path:
     dataset, split, layer = LAYER.split("/")
     store = ShardStore(folder / "shards")
     store.commit(Shard(dataset, split, layer, 0, 1), samples, {"categories": []})
-    note_images(store, dataset, split, layer, photos)
+    record_image_folder(store, dataset, split, layer, photos)
     return folder

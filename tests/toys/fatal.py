@@ -22,13 +22,15 @@ _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.sym
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def run(command: list[str]) -> int:
+def run_in_fork(command: list[str]) -> int:
     """The command in a fork, silent; returns its exit code, negative for a signal."""
     return _forked(lambda: None, command)
 
 
-def run_until(change: int, folder: Path, command: list[str], told: int) -> int:
-    """The same, killed just before its change number `change` below the folder; which one goes to the handle `told`."""
+def run_until_change(change: int, folder: Path, command: list[str], report_fd: int) -> int:
+    """The same, killed just before its change number `change` below the folder; which one goes to the handle
+    `report_fd`.
+    """
     seen = 0
 
     def hook(event: str, args: tuple[object, ...]) -> None:
@@ -42,7 +44,7 @@ def run_until(change: int, folder: Path, command: list[str], told: int) -> int:
             return
         seen += 1
         if seen == change:
-            os.write(told, f"{event} {args[0]}".encode())
+            os.write(report_fd, f"{event} {args[0]}".encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
     return _forked(lambda: sys.addaudithook(hook), command)
@@ -68,7 +70,7 @@ def _forked(prepare: Callable[[], None], command: list[str]) -> int:
         os._exit(code)
 
 
-def content(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     """All files by their names; of those that are not shards the names only: logs tell of times."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.suffix == ".parquet" else b""
@@ -78,22 +80,22 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> int:
-    folder, reference, command = Path(sys.argv[1]), content(Path(sys.argv[2])), sys.argv[3:]
+    folder, reference, command = Path(sys.argv[1]), read_files(Path(sys.argv[2])), sys.argv[3:]
 
     for change in range(1, 10_000):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
         reader, writer = os.pipe()
-        code = run_until(change, folder, command, writer)
+        code = run_until_change(change, folder, command, writer)
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8") as pipe:
             where = pipe.read()
         if not where:
             print(f"undisturbed with code {code} after {change - 1} kills")
-            return code or int(content(folder) != reference)
-        half = [name for name, value in content(folder).items() if value and reference.get(name) != value]
-        again = run(command)
-        found = content(folder)
+            return code or int(read_files(folder) != reference)
+        half = [name for name, value in read_files(folder).items() if value and reference.get(name) != value]
+        again = run_in_fork(command)
+        found = read_files(folder)
         wrong = sorted({*half, *(name for name in {*found, *reference} if found.get(name) != reference.get(name))})
         print(
             f"{change}: {where.replace(str(folder), '')}: code {code}, then {again}; wrong: {', '.join(wrong) or '-'}"

@@ -19,7 +19,7 @@ class OutOfMemoryError(RuntimeError):
     """As torch's."""
 
 
-def build(*, batch_size: int = 2, checkpoint: str = "") -> Fussy:
+def build(*, batch_size: int = 2, checkpoint: str = "") -> UnloadableSegmenter:
     """`checkpoint`, which no recipe holds, is a JSON of {"seconds": an image's, "refuse" | "fill" | "err": [node]}.
 
     On a node, by Ray's id or "all", it `refuse`s in a sentence, its memory is `fill`ed, or it is made wrongly (`err`).
@@ -27,7 +27,7 @@ def build(*, batch_size: int = 2, checkpoint: str = "") -> Fussy:
     """
     asked = json.loads(Path(checkpoint).read_text())
     if not ray.is_initialized():
-        return Fussy(batch_size, 0)
+        return UnloadableSegmenter(batch_size, 0)
     here = {"all", ray.get_runtime_context().get_node_id()}
     if here & set(asked.get("refuse", [])):
         raise SynthgenError("no driver here; install one")
@@ -35,10 +35,10 @@ def build(*, batch_size: int = 2, checkpoint: str = "") -> Fussy:
         raise OutOfMemoryError("CUDA out of memory")
     if here & set(asked.get("err", [])):
         raise TypeError("one and one are not fish")
-    return Fussy(batch_size, asked["seconds"])
+    return UnloadableSegmenter(batch_size, asked["seconds"])
 
 
-class Fussy:
+class UnloadableSegmenter:
     source = "fussy"
 
     def __init__(self, batch_size: int, seconds: float) -> None:

@@ -10,22 +10,22 @@ import torch
 from PIL import Image
 
 from synthgen.checkpoints import build_network
-from synthgen.checkpoints.checkpoint import Checkpoint, learned, save
-from synthgen.dataloading.config import Model
+from synthgen.checkpoints.checkpoint import Checkpoint, checkpoint_state_dict, save_checkpoint
+from synthgen.dataloading.config import ModelConfig
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 
-NAME = "gallery/val/human"
-NAMES = ("ball", "plate", "sky", "grass")
-MODEL = Model(
+LAYER = "gallery/val/human"
+CATEGORIES = ("ball", "plate", "sky", "grass")
+MODEL = ModelConfig(
     backbone="tiny", text_encoder="tiny", dim=32, encoder_layers=1, decoder_layers=1, conditional_queries=10,
     learnable_queries=6,
 )  # fmt: skip
 
 
-def hang(root: Path, images: int = 4) -> str:
+def write_eval_dataset(root: Path, images: int = 4) -> str:
     """Write `store/` and `photos/` below `root`: in each image two balls and a plate over sky and grass."""
     (root / "photos").mkdir(parents=True)
     samples = []
@@ -54,20 +54,23 @@ def hang(root: Path, images: int = 4) -> str:
             )  # fmt: skip
         Image.fromarray(photo).save(root / "photos" / f"{number}.png")
         samples.append(Sample(number, f"gallery/{number}", f"{number}.png", height, width, tuple(annotations)))
-    ShardStore(root / "store").commit(Shard(*NAME.split("/"), 0, 1), samples, {"categories": list(NAMES)})
-    return NAME
+    ShardStore(root / "store").commit(Shard(*LAYER.split("/"), 0, 1), samples, {"categories": list(CATEGORIES)})
+    return LAYER
 
 
-def untrained() -> MQFormer:
+def untrained_network() -> MQFormer:
     """The same random weights each time, loud enough that something is found."""
     torch.manual_seed(0)
-    built = build_network.build(MODEL)
+    built = build_network.build_from_config(MODEL)
     with torch.no_grad():
         built.decoder.prior.zero_()
     return built.eval()
 
 
-def kept(path: Path, names: tuple[str, ...] = NAMES) -> Path:
+def write_checkpoint(path: Path, names: tuple[str, ...] = CATEGORIES) -> Path:
     """A checkpoint of it."""
-    save(path, Checkpoint("mqformer", 7, MODEL.model_dump(mode="json"), names, learned(untrained())))
+    save_checkpoint(
+        path,
+        Checkpoint("mqformer", 7, MODEL.model_dump(mode="json"), names, checkpoint_state_dict(untrained_network())),
+    )
     return path

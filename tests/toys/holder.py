@@ -10,15 +10,15 @@ from pathlib import Path
 
 PROGRAM = """
 import pathlib, sys
-from synthgen.storage.atomic import locked
-with locked(pathlib.Path(sys.argv[1]), patience=0, otherwise="", remedy=""):
+from synthgen.storage.atomic import file_lock
+with file_lock(pathlib.Path(sys.argv[1]), lock_timeout=0, timeout_message="", remedy=""):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[None]:
+def lock_held_elsewhere(path: Path) -> Iterator[None]:
     """It is held in the block; behind it, the process has been killed."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

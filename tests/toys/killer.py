@@ -14,7 +14,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 
 
-def build(*, batch_size: int = 4, unfit: bool = False, dies: bool = False, curse: str = "") -> Killer:
+def build(*, batch_size: int = 4, unfit: bool = False, dies: bool = False, curse: str = "") -> CrashingSegmenter:
     """`unfit`: it cannot be made, and says so; `dies`: making it kills the process.
 
     `curse` names a file that the first one leaves when it kills, and in whose presence no other can be made.
@@ -25,10 +25,10 @@ def build(*, batch_size: int = 4, unfit: bool = False, dies: bool = False, curse
         raise SynthgenError("the model is not here; lay it there")
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
-    return Killer(batch_size, curse)
+    return CrashingSegmenter(batch_size, curse)
 
 
-class Killer:
+class CrashingSegmenter:
     source = "killer"
 
     def __init__(self, batch_size: int, curse: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.storage.run_log import note_images
+from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 SIZE = (8, 10)
@@ -17,7 +17,7 @@ BOX = (0.0, 0.0, 4.0, 8.0)
 MASK = encode_mask(np.asfortranarray(np.arange(80).reshape(SIZE) % 10 < 4))
 
 
-def layer(
+def write_layer(
     store: ShardStore,
     name: str,
     keys: Iterable[str],
@@ -48,7 +48,7 @@ def layer(
         footer = {"recipe": {"stage": "toy"}, "fingerprint": f"print of {name}", "categories": ["dog", "sky"]}
         store.commit(Shard(dataset, split, own, index, planned or shards), part, footer)
     if images is not None:
-        note_images(store, dataset, split, own, images)
+        record_image_folder(store, dataset, split, own, images)
 
 
 def boxed(i: int) -> Annotation:
@@ -64,7 +64,7 @@ def panoptic(i: int) -> Annotation:
     return Annotation(i, BOX, name, isthing=i % 2 == 0, segmentation=MASK, mask_source="human")
 
 
-def drawn(i: int) -> Annotation:
+def machine_masked(i: int) -> Annotation:
     """By a segmenter that predicts no IoU."""
     return Annotation(i, BOX, "dog", segmentation=MASK, mask_source="grabcut", stability_score=0.8, box_iou=0.9)
 
@@ -100,28 +100,28 @@ def referred(i: int) -> Annotation:
     return Annotation(i, BOX, "dog", segmentation=MASK, mask_source="human", captions=captions)
 
 
-def coco(*numbers: int) -> list[str]:
+def coco_keys(*numbers: int) -> list[str]:
     """Keys of COCO's photographs."""
     return [f"coco/{number:012d}" for number in numbers]
 
 
-def make(folder: Path) -> Path:
+def write_store(folder: Path) -> Path:
     """The store `folder/shards`, with its images in `folder/images`; what a layer lacks follows from its name."""
     root, images = folder / "shards", folder / "images"
     store = ShardStore(root)
-    train, val = coco(*range(8)), coco(*range(100, 104))
-    layer(store, "coco/train2017/annotations", train, boxed, images=images)
-    layer(store, "coco/train2017/human", train, human)
-    layer(store, "coco/train2017/masks", train, drawn, shards=4)
-    layer(store, "coco/train2017/captions", train, captioned)
-    layer(store, "coco/train2017/scored", train, scored, shards=2)
-    layer(store, "coco/train2017/part", train[:2], drawn, planned=3)
-    layer(store, "coco/train2017/errors", train, drawn, errors=3)
-    layer(store, "coco/val2017/human", val, human, images=images)
-    layer(store, "coco/val2017/panoptic", val, panoptic)
-    layer(store, "coco/val2017/masks", val, drawn)
+    train, val = coco_keys(*range(8)), coco_keys(*range(100, 104))
+    write_layer(store, "coco/train2017/annotations", train, boxed, images=images)
+    write_layer(store, "coco/train2017/human", train, human)
+    write_layer(store, "coco/train2017/masks", train, machine_masked, shards=4)
+    write_layer(store, "coco/train2017/captions", train, captioned)
+    write_layer(store, "coco/train2017/scored", train, scored, shards=2)
+    write_layer(store, "coco/train2017/part", train[:2], machine_masked, planned=3)
+    write_layer(store, "coco/train2017/errors", train, machine_masked, errors=3)
+    write_layer(store, "coco/val2017/human", val, human, images=images)
+    write_layer(store, "coco/val2017/panoptic", val, panoptic)
+    write_layer(store, "coco/val2017/masks", val, machine_masked)
     own = (f"visual_genome/{i}" for i in range(5))
-    layer(store, "vg/train/regions", [*coco(5, 102, 103), *own], region, images=images)
-    layer(store, "refcoco/val/human", coco(200, 201), referred, images=images)
-    layer(store, "lost/train/human", ["lost/1"], human)
+    write_layer(store, "vg/train/regions", [*coco_keys(5, 102, 103), *own], region, images=images)
+    write_layer(store, "refcoco/val/human", coco_keys(200, 201), referred, images=images)
+    write_layer(store, "lost/train/human", ["lost/1"], human)
     return root

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from synthgen.dataloading.augment import Augment
-from synthgen.dataloading.config import Readers
+from synthgen.dataloading.augment import AugmentConfig
+from synthgen.dataloading.config import ReadersConfig
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.source_config import Source
+from synthgen.dataloading.source_config import TrainSource
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
@@ -63,14 +63,14 @@ def commit(
     return name
 
 
-def source(root: Path, name: str = "toy/train/human", task: str = "instance", **more: Any) -> Source:
-    return Source(shards=name, task=task, **{"images": root / "photos", **more})
+def source(root: Path, name: str = "toy/train/human", task: str = "instance", **more: Any) -> TrainSource:
+    return TrainSource(shards=name, task=task, **{"images": root / "photos", **more})
 
 
-def manifest(root: Path, *sources: Source, seed: int = 0, cache_mib: int = 0, **more: Any) -> Manifest:
+def manifest(root: Path, *sources: TrainSource, seed: int = 0, cache_mib: int = 0, **more: Any) -> Manifest:
     """A manifest with views of 32 x 32 pixels."""
-    augment = Augment(size=32, scale=(0.5, 1.5), crop_semantic=32, foreground_size=32)
-    readers = Readers(cache_mib=cache_mib)
+    augment = AugmentConfig(size=32, scale=(0.5, 1.5), crop_semantic=32, foreground_size=32)
+    readers = ReadersConfig(cache_mib=cache_mib)
     return Manifest(
         name="toy", seed=seed, store=root / "store", mixture=sources, augment=augment, readers=readers, **more
     )

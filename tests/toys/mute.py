@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from synthgen.records.sample import Caption
 
 
-def build(*, batch_size: int = 4, cure: str = "") -> Mute:
+def build(*, batch_size: int = 4, cure: str = "") -> FailingCaptioner:
     """`cure` names a file whose presence makes the captioner well; it does not change what a well one says."""
-    return Mute(batch_size, cure)
+    return FailingCaptioner(batch_size, cure)
 
 
-class Mute:
+class FailingCaptioner:
     source = "mute"
 
     def __init__(self, batch_size: int, cure: str) -> None:

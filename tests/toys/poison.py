@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 
 
-def build(*, batch_size: int = 4, cure: str = "") -> Poison:
+def build(*, batch_size: int = 4, cure: str = "") -> FailingSegmenter:
     """`cure` names a file whose presence makes the segmenter well; it does not change what a well one returns."""
-    return Poison(batch_size, cure)
+    return FailingSegmenter(batch_size, cure)
 
 
-class Poison:
+class FailingSegmenter:
     source = "poison"
 
     def __init__(self, batch_size: int, cure: str) -> None:

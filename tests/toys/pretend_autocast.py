@@ -23,7 +23,7 @@ _HEADER = Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h"
 _OWN, _KEY = "privateuseone", "AutocastPrivateUse1"
 
 
-def _listed(name: str) -> list[str]:
+def _operations_in_list(name: str) -> list[str]:
     """Operations of one of the header's lists: "linear", "pow.Tensor_Scalar"."""
     found = re.search(rf"#define {name}\(_\)((?:.*\\\n)*.*)", _HEADER.read_text())
     assert found is not None, name
@@ -80,7 +80,7 @@ class _Autocast(torch.autocast):
 
 
 @contextmanager
-def autocast(kind: type[Tensor]) -> Iterator[None]:
+def fake_autocast(kind: type[Tensor]) -> Iterator[None]:
     """Within it, `torch.autocast("cuda")` casts tensors of a kind as CUDA casts its own."""
     lists = {
         "AT_FORALL_LOWER_PRECISION_FP": _lower, "AT_FORALL_FP32": _full, "AT_FORALL_FP32_SET_OPT_DTYPE": _full,
@@ -92,7 +92,7 @@ def autocast(kind: type[Tensor]) -> Iterator[None]:
         stack.callback(library._destroy)
         others.fallback(fallthrough_kernel)
         for header, choose in lists.items():
-            for name in _listed(header):
+            for name in _operations_in_list(header):
                 if name not in ("_convolution.deprecated",):
                     library.impl(name, _kernel(name, kind, choose))
         for place in (torch, torch.amp):

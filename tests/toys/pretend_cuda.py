@@ -19,13 +19,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from toys.pretend_autocast import KEYS, autocast
+from toys.pretend_autocast import KEYS, fake_autocast
 
 DEVICE = torch.device("cuda", 0)
-_CPU, _SEEN_BY_TORCH = torch.device("cpu"), torch.device("meta")
+_CPU, _DEVICE_SEEN_BY_TORCH = torch.device("cpu"), torch.device("meta")
 
 #: The borders: numbers may go from one side to the other.
-_BORDERS = ("aten::copy_", "aten::to", "aten::_to_copy", "aten::copy", "aten::_foreach_copy_")
+_COPY_OPS = ("aten::copy_", "aten::to", "aten::_to_copy", "aten::copy", "aten::_foreach_copy_")
 #: The index may be of the CPU.
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
 #: Beside what is reckoned element by element, these take a single number of the CPU.
@@ -38,26 +38,27 @@ class MixedDevicesError(RuntimeError):
     """What a GPU would refuse."""
 
 
-class Pretended(Tensor):
+class FakeCudaTensor(Tensor):
     """See this module.
 
     Attributes:
-        held: the numbers, on the CPU.
+        cpu_tensor: the numbers, on the CPU.
     """
 
-    held: Tensor
+    cpu_tensor: Tensor
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> Pretended:
+    def __new__(cls, cpu_tensor: Tensor) -> FakeCudaTensor:
         with torch.inference_mode(False):  # of what is no inference tensor, a view must be none
             return Tensor._make_wrapper_subclass(
-                cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-                layout=held.layout, device=_SEEN_BY_TORCH, _extra_dispatch_keys=KEYS,
+                cls, cpu_tensor.size(), strides=cpu_tensor.stride(), storage_offset=cpu_tensor.storage_offset(),
+                dtype=cpu_tensor.dtype,
+                layout=cpu_tensor.layout, device=_DEVICE_SEEN_BY_TORCH, _extra_dispatch_keys=KEYS,
             )  # fmt: skip
 
-    def __init__(self, held: Tensor) -> None:
-        assert held.device == _CPU, held.device
-        self.held = held
+    def __init__(self, cpu_tensor: Tensor) -> None:
+        assert cpu_tensor.device == _CPU, cpu_tensor.device
+        self.cpu_tensor = cpu_tensor
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -71,13 +72,13 @@ class Pretended(Tensor):
     is_meta = property(lambda self: False)
 
     def __repr__(self, **_: Any) -> str:
-        return f"Pretended({self.held})"
+        return f"Pretended({self.cpu_tensor})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.held.__reduce_ex__(protocol)  # what a file has is read onto the CPU
+        return self.cpu_tensor.__reduce_ex__(protocol)  # what a file has is read onto the CPU
 
     def tolist(self) -> Any:
-        return self.held.tolist()
+        return self.cpu_tensor.tolist()
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
@@ -93,9 +94,9 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any], *, is_plain: bo
         is_plain: whether "meta" means it.
     """
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
-    is_pretended = any(isinstance(one, Pretended) for one in tensors)
+    is_pretended = any(isinstance(one, FakeCudaTensor) for one in tensors)
     asked = next((one for one in (*args, *kwargs.values()) if isinstance(one, torch.device)), None)
-    is_asked = asked is not None and asked.type == _SEEN_BY_TORCH.type
+    is_asked = asked is not None and asked.type == _DEVICE_SEEN_BY_TORCH.type
     if is_asked and not is_plain and (is_pretended or not any(one.is_meta for one in tensors)):
         is_pretended = True
         args = [_CPU if isinstance(one, torch.device) else one for one in args]
@@ -106,21 +107,21 @@ def _run(func: Any, args: Sequence[Any], kwargs: dict[str, Any], *, is_plain: bo
         is_pretended = False
     _check(func, args, tensors)
     if func is torch.ops.aten.mm.dtype:  # of GPUs alone
-        return Pretended(args[0].held.to(args[2]) @ args[1].held.to(args[2]))
+        return FakeCudaTensor(args[0].cpu_tensor.to(args[2]) @ args[1].cpu_tensor.to(args[2]))
     if is_pretended and kwargs.get("generator") is not None:
         raise MixedDevicesError(f"{func}: expected a 'cuda' device type for generator but found 'cpu'")
-    held = _each(args, Pretended, _held)
-    found = func(*held, **{key: _each(one, Pretended, _held) for key, one in kwargs.items()})
+    held = _map_nested(args, FakeCudaTensor, _held)
+    found = func(*held, **{key: _map_nested(one, FakeCudaTensor, _held) for key, one in kwargs.items()})
     name = func._schema.name
     if name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor):
         if args[0].shape != held[0].shape or args[0].stride() != held[0].stride():
             raise NotImplementedError(f"{func} changes a shape in place")
         return args[0]
-    return _each(found, Tensor, Pretended) if is_pretended else found
+    return _map_nested(found, Tensor, FakeCudaTensor) if is_pretended else found
 
 
-def _held(one: Pretended) -> Tensor:
-    return one.held
+def _held(one: FakeCudaTensor) -> Tensor:
+    return one.cpu_tensor
 
 
 def _tensors(given: Iterable[Any]) -> Iterator[Tensor]:
@@ -131,22 +132,22 @@ def _tensors(given: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
-def _each(given: Any, kind: type, do: Callable[[Any], Any]) -> Any:
+def _map_nested(given: Any, kind: type, do: Callable[[Any], Any]) -> Any:
     """What is of a kind becomes something else, in lists as well."""
     if isinstance(given, kind):
         return do(given)
-    return type(given)(_each(one, kind, do) for one in given) if isinstance(given, tuple | list) else given
+    return type(given)(_map_nested(one, kind, do) for one in given) if isinstance(given, tuple | list) else given
 
 
 def _check(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
     """Refuse what PyTorch refuses of tensors of the CPU and of a GPU together."""
-    name, others = func._schema.name, [one for one in tensors if not isinstance(one, Pretended)]
-    if not others or len(others) == len(tensors) or name in _BORDERS:
+    name, others = func._schema.name, [one for one in tensors if not isinstance(one, FakeCudaTensor)]
+    if not others or len(others) == len(tensors) or name in _COPY_OPS:
         return
     takes_numbers = torch.Tag.pointwise in func.tags or name in _TAKE_NUMBERS or name.startswith("aten::_foreach_")
-    if name in _INDEXING and isinstance(args[0], Pretended):
-        others, takes_numbers = [one for one in args[2:3] if not isinstance(one, Pretended)], True
-    writes_here = name.endswith("_") and isinstance(args[0], Tensor) and not isinstance(args[0], Pretended)
+    if name in _INDEXING and isinstance(args[0], FakeCudaTensor):
+        others, takes_numbers = [one for one in args[2:3] if not isinstance(one, FakeCudaTensor)], True
+    writes_here = name.endswith("_") and isinstance(args[0], Tensor) and not isinstance(args[0], FakeCudaTensor)
     if writes_here or any(one.dim() or not takes_numbers for one in others):
         sides = ", ".join(f"{tuple(one.shape)} on {one.device}" for one in tensors)
         raise MixedDevicesError(f"{func}: expected all tensors to be on the same device, but found {sides}")
@@ -177,13 +178,13 @@ class _Calls(TorchFunctionMode):
             func, args = Tensor.to, (args[0], DEVICE)
         devices = [kwargs.get("device"), *(one for one in args[1:] if _is_device(func, one))]
         asks = any(_is_cuda(one) for one in devices)
-        if func in _FROM_DATA and (asks or (args and isinstance(args[0], Pretended))):
+        if func in _FROM_DATA and (asks or (args and isinstance(args[0], FakeCudaTensor))):
             return self._of_data(func, args, kwargs, asks=asks)
-        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Pretended):
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], FakeCudaTensor):
             args = (args[0], _index(args[1]), *args[2:])
         if asks:
-            args = (*args[:1], *(_SEEN_BY_TORCH if _is_device(func, a) and _is_cuda(a) else a for a in args[1:]))
-            kwargs = {**kwargs, "device": _SEEN_BY_TORCH} if _is_cuda(kwargs.get("device")) else kwargs
+            args = (*args[:1], *(_DEVICE_SEEN_BY_TORCH if _is_device(func, a) and _is_cuda(a) else a for a in args[1:]))
+            kwargs = {**kwargs, "device": _DEVICE_SEEN_BY_TORCH} if _is_cuda(kwargs.get("device")) else kwargs
             return func(*args, **kwargs)
         means_it = func in _device_constructors() or any(one is not None and _is(one, "meta") for one in devices)
         before, self._operations.is_plain = self._operations.is_plain, means_it
@@ -199,7 +200,7 @@ class _Calls(TorchFunctionMode):
         if func is Tensor.new_tensor:
             kwargs = {"dtype": args[0].dtype, "device": args[0].device, **kwargs}
         made: Tensor = torch.tensor(data, **{**kwargs, "device": _CPU})
-        return made.to(_SEEN_BY_TORCH) if asks or _is_cuda(kwargs.get("device")) else made
+        return made.to(_DEVICE_SEEN_BY_TORCH) if asks or _is_cuda(kwargs.get("device")) else made
 
 
 def _is_device(func: Any, given: Any) -> bool:
@@ -234,7 +235,7 @@ def _within(calls: _Calls) -> Callable[..., Any]:
 
 
 @contextmanager
-def pretended() -> Iterator[torch.device]:
+def fake_gpu() -> Iterator[torch.device]:
     """Within it there is a GPU, and `.to("cuda")` is a way to it; of this thread alone."""
     said = {
         "is_available": True, "device_count": 1, "current_device": 0, "is_bf16_supported": True, "synchronize": None,
@@ -257,5 +258,5 @@ def pretended() -> Iterator[torch.device]:
         calls = stack.enter_context(_Calls(operations))
         # PyTorch puts a mode aside while it serves a call, and this one makes activations a second time.
         stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", _within(calls)))
-        stack.enter_context(autocast(Pretended))
+        stack.enter_context(fake_autocast(FakeCudaTensor))
         yield DEVICE

@@ -9,44 +9,47 @@ import pytest
 import torch
 from torch import distributed
 
-from synthgen.dataloading.manifest import load
-from synthgen.dataloading.train_loader import Loader
-from synthgen.distributed import together
+from synthgen.dataloading.manifest import load_manifest
+from synthgen.dataloading.train_loader import TrainLoader
+from synthgen.distributed import join_process_group
 from synthgen.models.mqformer import losses, matcher
 from synthgen.training import trainer
 
 
-def _fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fix_sampling_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks are compared at the same points whoever draws them."""
     grid = torch.cartesian_prod(torch.linspace(0.1, 0.9, 4), torch.linspace(0.1, 0.9, 4))[None]
     real = torch.rand
     monkeypatch.setattr(matcher.torch, "rand", lambda *size, **k: grid if size[-1:] == (2,) else real(*size, **k))
-    monkeypatch.setattr(losses, "uncertain_points", lambda guess, *_, **__: grid.expand(len(guess), -1, -1))
+    monkeypatch.setattr(losses, "sample_uncertain_points", lambda guess, *_, **__: grid.expand(len(guess), -1, -1))
 
 
-def step(rank: int, world: int, root: str, shares: list[list[int]]) -> None:
+def run_rank_step(rank: int, world_size: int, root: str, microbatches_by_rank: list[list[int]]) -> None:
     """Learn one step of some portions of a batch, as one of several processes; write the weights."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
-    _fixed(patch)
-    if world > 1:
+    _fix_sampling_points(patch)
+    if world_size > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29571")
-        distributed.init_process_group("gloo", rank=rank, world_size=world)
-    manifest = load(Path(root, "m.yaml"))
-    with together("cpu") as here, Loader(manifest, batch_size=1, workers=0) as loader:
+        distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    manifest = load_manifest(Path(root, "m.yaml"))
+    with join_process_group("cpu") as here, TrainLoader(manifest, batch_size=1, num_workers=0) as loader:
         batches = [next(loader) for _ in range(4)]
         # No two have as many objects, so that means of means would show.
         for i, batch in enumerate(batches):
             target = batch.targets[0]
             for key in ("labels", "boxes", "has_mask", "mask_weights", "masks"):
                 target[key] = target[key].repeat_interleave(i + 1, dim=0)
-        schedule = manifest.schedule.model_copy(update={"accumulate": len(shares[rank]), "batch_size": 4})
-        run = trainer._Run(
+        schedule = manifest.schedule.model_copy(update={"accumulate": len(microbatches_by_rank[rank]), "batch_size": 4})
+        run = trainer.Trainer(
             manifest.model_copy(update={"schedule": schedule}), Path(root, "none"),
-            trainer._learner(manifest, here), here, 0, trainer.NoProgress, None,
+            trainer._build_learner(manifest, here), here, 0, trainer.NoProgress, None,
         )  # fmt: skip
-        values = run._learn(0, [batches[i] for i in shares[rank]])
-        torch.save(run._learner.module.state_dict(), Path(root, f"after-{world}-{len(shares[rank])}-{rank}.pt"))
-        torch.save(values, Path(root, f"values-{world}-{rank}.pt"))
+        values = run._train_step(0, [batches[i] for i in microbatches_by_rank[rank]])
+        torch.save(
+            run._learner.module.state_dict(),
+            Path(root, f"after-{world_size}-{len(microbatches_by_rank[rank])}-{rank}.pt"),
+        )
+        torch.save(values, Path(root, f"values-{world_size}-{rank}.pt"))
         assert values["gradient"] > 0
     patch.undo()

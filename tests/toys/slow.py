@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 
 
-def build(*, batch_size: int = 2, seconds: float = 0.005) -> Slow:
-    return Slow(batch_size, seconds)
+def build(*, batch_size: int = 2, seconds: float = 0.005) -> SlowSegmenter:
+    return SlowSegmenter(batch_size, seconds)
 
 
-class Slow:
+class SlowSegmenter:
     source = "slow"
 
     def __init__(self, batch_size: int, seconds: float) -> None:

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from synthgen.dataloading.collate import Batch
-from synthgen.dataloading.config import Model, Schedule
+from synthgen.dataloading.config import ModelConfig, ScheduleConfig
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.train_loader import Loader
-from synthgen.training.learner import Learner, Losses
+from synthgen.dataloading.train_loader import TrainLoader
+from synthgen.training.learner import Learner, LossModule
 from toys import layers
 
 
-def small(root: Path, *, precision: str = "fp32", checkpointing: bool = False, **model: Any) -> Manifest:
+def small_manifest(root: Path, *, precision: str = "fp32", checkpointing: bool = False, **model: Any) -> Manifest:
     said = {"captions": (layers.phrase("the cat"),)}
     layers.commit(root, [layers.row(i, layers.annotation(i, **said)) for i in range(4)])
     kinds = {"mixed": ("learnable", "conditional"), "learnable": ("learnable",), "conditional": ("conditional",)}
@@ -27,18 +27,18 @@ def small(root: Path, *, precision: str = "fp32", checkpointing: bool = False, *
         root,
         layers.source(root, task="panoptic"),
         layers.source(root, task="referring"),
-        model=Model(**{**tiny, **model}, **counts),
-        schedule=Schedule(batch_size=2, mask_points=16, precision=precision, checkpointing=checkpointing),
+        model=ModelConfig(**{**tiny, **model}, **counts),
+        schedule=ScheduleConfig(batch_size=2, mask_points=16, precision=precision, checkpointing=checkpointing),
     )
     # In bf16 torch's convolution of a single pixel has gradients on the CPU that are no numbers, now and then.
     return manifest.model_copy(update={"augment": replace(manifest.augment, size=64)})
 
 
-def step(learner: Learner, batch: Batch, schedule: Schedule) -> dict[str, float]:
+def training_step(learner: Learner, batch: Batch, schedule: ScheduleConfig) -> dict[str, float]:
     """What the loop does of one step; the losses, and the sum of all weights after it."""
-    optimiser = torch.optim.AdamW(learner.groups(schedule), eps=1e-2)
+    optimiser = torch.optim.AdamW(learner.param_groups(schedule), eps=1e-2)
     torch.manual_seed(1)
-    losses = Losses(learner)(batch, max(1, learner.objects(batch)))
+    losses = LossModule(learner)(batch, max(1, learner.count_targets(batch)))
     torch.stack(list(losses.values())).sum().backward()
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, 0.1)
@@ -47,7 +47,7 @@ def step(learner: Learner, batch: Batch, schedule: Schedule) -> dict[str, float]
     return {name: float(loss.detach()) for name, loss in {**losses, "norm": norm, "weights": left}.items()}
 
 
-def loaded(manifest: Manifest, device: torch.device) -> Batch:
+def load_batch(manifest: Manifest, device: torch.device) -> Batch:
     """A batch; for a GPU by way of page-locked memory."""
-    with Loader(manifest, batch_size=2, workers=0, pin_memory=device.type == "cuda") as loader:
+    with TrainLoader(manifest, batch_size=2, num_workers=0, pin_memory=device.type == "cuda") as loader:
         return next(loader)

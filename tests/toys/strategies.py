@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from synthgen.records.sample import FLAGS, REASONS, Annotation, Caption, Rle, Sample
+from synthgen.records.sample import ANNOTATION_FLAGS, CAPTION_REASONS, Annotation, Caption, Rle, Sample
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 INT32 = st.integers(0, 2**31 - 1)
 NUMBER = st.floats(allow_nan=False, allow_infinity=True)
 TEXT = st.text(max_size=12)  # all of Unicode but lone surrogates, which are no Unicode
 
-reasons = st.lists(st.sampled_from(sorted(REASONS)), unique=True).map(lambda codes: tuple(sorted(codes)))
+reasons = st.lists(st.sampled_from(sorted(CAPTION_REASONS)), unique=True).map(lambda codes: tuple(sorted(codes)))
 captions = st.builds(Caption, TEXT, TEXT, st.none() | NUMBER, st.none() | st.booleans(), reasons)
 rles = st.builds(Rle, st.tuples(INT32, INT32), st.binary(max_size=20))
 annotations = st.builds(
@@ -21,7 +21,7 @@ annotations = st.builds(
     category=TEXT,
     iscrowd=st.booleans(),
     isthing=st.booleans(),
-    flags=st.lists(st.sampled_from(sorted(FLAGS)), unique=True).map(lambda flags: tuple(sorted(flags))),
+    flags=st.lists(st.sampled_from(sorted(ANNOTATION_FLAGS)), unique=True).map(lambda flags: tuple(sorted(flags))),
     segmentation=st.none() | rles,
     mask_source=st.none() | TEXT,
     predicted_iou=st.none() | NUMBER,

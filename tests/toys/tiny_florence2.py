@@ -25,7 +25,7 @@ TOKENS = 1 + (SIDE // 32) ** 2
 
 #: One tensor by several names, of which a file has the first.
 EMBEDDING = "model.language_model.shared.weight"
-TWINS = ("lm_head.weight", "model.language_model.encoder.embed_tokens.weight",
+TIED = ("lm_head.weight", "model.language_model.encoder.embed_tokens.weight",
          "model.language_model.decoder.embed_tokens.weight")  # fmt: skip
 
 #: In the order in which Florence-2 adds them to BART's vocabulary.
@@ -96,7 +96,7 @@ def write_tokenizer(folder: Path) -> None:
 
 def weights(seed: int = 0, **text: int) -> dict[str, Tensor]:
     """As a file has them."""
-    return {name: tensor for name, tensor in network(seed, **text).state_dict().items() if name not in TWINS}
+    return {name: tensor for name, tensor in network(seed, **text).state_dict().items() if name not in TIED}
 
 
 def write(folder: Path, seed: int = 0, **text: int) -> Path:

@@ -13,20 +13,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from synthgen.models.ofa.beam import BeamSettings
-from synthgen.models.ofa.model import Encoded, Ofa, OfaNumbers, build_ofa
-from synthgen.models.ofa.tokenizer import BINS, CODES
+from synthgen.models.ofa.beam import BeamSearchConfig
+from synthgen.models.ofa.model import EncoderOutput, Ofa, OfaConfig, build_ofa
+from synthgen.models.ofa.tokenizer import NUM_BINS, NUM_IMAGE_CODES
 from synthgen.models.ofa.weights import load_weights
 
 FOLDER = Path(__file__).parents[1] / "golden"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "ofa"
 
 #: The whole golden and the vocabulary, which are too large for here.
-ABSENT = None if REFERENCE.is_dir() else "the reference files of OFA are not here"
+SKIP_REASON = None if REFERENCE.is_dir() else "the reference files of OFA are not here"
 
 #: What the golden's configuration says of its network.
-NUMBERS = OfaNumbers(dim=48, ffn=96, heads=4, encoder_layers=2, decoder_layers=2, resnet=(2, 2, 2), vocabulary=600,
-                     positions=48, token_bucket=8, image_bucket=7)  # fmt: skip
+NUMBERS = OfaConfig(dim=48, ffn_dim=96, heads=4, encoder_layers=2, decoder_layers=2, resnet_blocks=(2, 2, 2),
+vocab_size=600,
+                     max_positions=48, token_bucket_size=8, image_bucket_size=7)  # fmt: skip
 
 TIED = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 
@@ -39,26 +40,26 @@ def golden() -> dict[str, Any]:
 
 
 @cache
-def searched() -> dict[str, Any]:
+def golden_beam_search() -> dict[str, Any]:
     """What beam search found: "beam", "beam_settings" and "config"."""
     found: dict[str, Any] = json.loads(str(golden()["json"]))
     return found
 
 
-def settings(name: str) -> BeamSettings:
+def settings(name: str) -> BeamSearchConfig:
     """One of the golden's three settings."""
-    given = searched()["beam_settings"][name]
-    return BeamSettings(
-        beams=given["beam"],
+    given = golden_beam_search()["beam_settings"][name]
+    return BeamSearchConfig(
+        num_beams=given["beam"],
         max_length=given["max_len_b"],
         min_length=given["min_len"],
         length_penalty=given["lenpen"],
-        no_repeat_ngram=given["no_repeat_ngram_size"],
+        no_repeat_ngram_size=given["no_repeat_ngram_size"],
     )
 
 
 @cache
-def random_weights(numbers: OfaNumbers = NUMBERS) -> dict[str, Tensor]:
+def random_weights(numbers: OfaConfig = NUMBERS) -> dict[str, Tensor]:
     """A whole network's weights, the same each time, by HF's names; the two that are tied to the embedding left out."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -96,29 +97,29 @@ def network(given: dict[str, Tensor] | None = None) -> Ofa:
     return own
 
 
-class Sight(nn.Module):
+class FixedVisualStem(nn.Module):
     """A visual stem that has seen already."""
 
-    def __init__(self, seen: Tensor) -> None:
+    def __init__(self, features: Tensor) -> None:
         super().__init__()
-        self.seen = seen
+        self.features = features
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.seen
+        return self.features
 
 
-def network_that_has_seen() -> Ofa:
+def network_with_golden_features() -> Ofa:
     """The golden's network, whatever images it is shown those of the golden: what its visual stem gave is kept."""
     own = network()
-    own.encoder.embed_images = Sight(torch.from_numpy(golden()["out.embed_images"]))  # type: ignore[assignment]
+    own.encoder.embed_images = FixedVisualStem(torch.from_numpy(golden()["out.embed_images"]))  # type: ignore[assignment]
     return own
 
 
-def encoded(net: Ofa) -> Encoded:
+def encoded(net: Ofa) -> EncoderOutput:
     """The golden's two texts, one of which is padded, with their images."""
     text = torch.from_numpy(golden()["in.input_ids"])
-    image = net.stem(torch.zeros(2, 3, 64, 96))
-    return net.encode(image, [0, 1], text, net.places(image, text.shape[1]), text == 1)
+    image = net.extract_image_tokens(torch.zeros(2, 3, 64, 96))
+    return net.encode(image, [0, 1], text, net.compute_position_bias(image, text.shape[1]), text == 1)
 
 
 def fairseq_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -167,20 +168,20 @@ def write_vocabulary(folder: Path) -> Path:
 
 
 #: A network that goes with this vocabulary.
-SPEAKING = replace(NUMBERS, vocabulary=len(vocabulary()) + CODES + BINS, positions=64)
+SPEAKING_NUMBERS = replace(NUMBERS, vocab_size=len(vocabulary()) + NUM_IMAGE_CODES + NUM_BINS, max_positions=64)
 
 #: Its images are squares of at most 112 pixels.
 SIDE = 96
 
 
 @cache
-def speaking_weights() -> dict[str, Tensor]:
+def text_generating_weights() -> dict[str, Tensor]:
     """Random weights that say letters rather than codes, and of each box something else."""
-    found = {name: tensor.clone() for name, tensor in random_weights(SPEAKING).items()}
+    found = {name: tensor.clone() for name, tensor in random_weights(SPEAKING_NUMBERS).items()}
     words = vocabulary()
-    loud = torch.full((SPEAKING.vocabulary, 1), 0.3)
-    loud[len(words) : len(words) + CODES] = 0.0
-    loud[len(words) + CODES :] = 1.0
+    loud = torch.full((SPEAKING_NUMBERS.vocab_size, 1), 0.3)
+    loud[len(words) : len(words) + NUM_IMAGE_CODES] = 0.0
+    loud[len(words) + NUM_IMAGE_CODES :] = 1.0
     for word, number in words.items():
         if word.replace("Ġ", "a").isascii() and word.replace("Ġ", "a").islower():
             loud[number] = 3.0
@@ -194,5 +195,5 @@ def speaking_weights() -> dict[str, Tensor]:
 
 def checkpoint(folder: Path, given: dict[str, Tensor] | None = None) -> Path:
     """A folder as `--checkpoint` takes it, with the speaking weights or with others."""
-    torch.save(speaking_weights() if given is None else given, write_vocabulary(folder) / "pytorch_model.bin")
+    torch.save(text_generating_weights() if given is None else given, write_vocabulary(folder) / "pytorch_model.bin")
     return folder

@@ -13,7 +13,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from synthgen.models.hq_sam import build_hq_sam
-from synthgen.models.sam import SamNumbers, build_sam, load_weights
+from synthgen.models.sam import SamConfig, build_sam, load_weights
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -36,11 +36,11 @@ def weights(name: str) -> dict[str, Tensor]:
         }
 
 
-def numbers(name: str) -> SamNumbers:
+def numbers(name: str) -> SamConfig:
     """What the golden's own configuration says of its network."""
     config = json.loads(str(golden(name)["config"]))
     vision, decoder = config["vision"], config["mask_decoder"]
-    return SamNumbers(
+    return SamConfig(
         vit_dim=vision["hidden_size"],
         vit_depth=vision["num_hidden_layers"],
         vit_heads=vision["num_attention_heads"],
@@ -50,8 +50,8 @@ def numbers(name: str) -> SamNumbers:
         window_size=vision["window_size"],
         dim=decoder["hidden_size"],
         decoder_heads=decoder["num_attention_heads"],
-        decoder_mlp=decoder["mlp_dim"],
-        iou_hidden=decoder["iou_head_hidden_dim"],
+        decoder_mlp_dim=decoder["mlp_dim"],
+        iou_head_hidden_dim=decoder["iou_head_hidden_dim"],
     )
 
 

@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw
 CATEGORIES = ("ball", "plate", "coin")
 
 
-def draw(folder: Path, *, images: int = 8, objects: int = 3, size: tuple[int, int] = (96, 72), seed: int = 0) -> Path:
+def write_coco_dataset(
+    folder: Path, *, images: int = 8, objects: int = 3, size: tuple[int, int] = (96, 72), seed: int = 0
+) -> Path:
     """Write `photos/` and `boxes.json` below `folder`; returns the path of the JSON. Same arguments, same bytes."""
     rng = random.Random(seed)
     photos = folder / "photos"

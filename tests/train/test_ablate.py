@@ -15,15 +15,15 @@ import pytest
 from toys import layers
 
 from synthgen.cli.main import main
-from synthgen.dataloading.manifest import load
-from synthgen.dataloading.manifest_check import check
+from synthgen.dataloading.manifest import load_manifest
+from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.errors import SynthgenError
-from synthgen.evaluation.ablation_stats import Difference, differences, told
-from synthgen.evaluation.results import Measured
+from synthgen.evaluation.ablation_stats import Difference, compare_arms, format_differences
+from synthgen.evaluation.results import EvalResult
 from synthgen.records.sample import Sample
 from synthgen.training import ablation as module
 from synthgen.training import trainer
-from synthgen.training.ablation import Ablation, ablate, judge
+from synthgen.training.ablation import AblationResult, ablate, select_sources
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,7 +64,11 @@ def written(root: Path, task: str = "instance", *, evaluated: str = EVAL) -> Pat
 
 
 def left_out(path: Path, *without: str) -> list[str]:
-    return [f"{one.name}: {', '.join(one.made)}" for one in judge(check(path), without) if one.is_left_out]
+    return [
+        f"{one.name}: {', '.join(one.synthetic)}"
+        for one in select_sources(check_manifest(path), without)
+        if one.is_left_out
+    ]
 
 
 def test_synthetic_is_what_machines_made_of_what_is_learned(tmp_path):
@@ -91,7 +95,7 @@ def test_captions_by_machines_under_masks_by_people(tmp_path):
     assert left_out(path) == ["toy/train/captions referring: captions by ofa base"]
     path.write_text(path.read_text().replace("task: referring", "task: foreground"))  # which reads masks alone
     with pytest.raises(SynthgenError, match="no source of toy learns from masks or captions by machines"):
-        judge(check(path))
+        select_sources(check_manifest(path))
 
 
 def test_sources_can_be_chosen(tmp_path):
@@ -100,24 +104,24 @@ def test_sources_can_be_chosen(tmp_path):
     assert len(left_out(path, "toy/train/masks")) == 2
     assert left_out(path, "toy/train/masks detection") == ["toy/train/masks detection: "]
     with pytest.raises(SynthgenError, match=r"--without toy/train/mask is no .*; did you mean 'toy/train/masks'"):
-        judge(check(path), ["toy/train/mask"])
+        select_sources(check_manifest(path), ["toy/train/mask"])
     with pytest.raises(SynthgenError, match=r"no source of the mixture \(have: toy/train/human, toy/train/masks\)"):
-        judge(check(path), ["nothing"])
+        select_sources(check_manifest(path), ["nothing"])
     with pytest.raises(
         SynthgenError, match=r"^--without names every source of toy, so nothing would be left to learn from"
     ):
-        judge(check(path), ["toy/train/masks", "toy/train/human"])
+        select_sources(check_manifest(path), ["toy/train/masks", "toy/train/human"])
 
 
 def test_what_is_left_out_has_its_name_where_it_is_not_synthetic(tmp_path):
-    checked = check(written(tmp_path))
+    checked = check_manifest(written(tmp_path))
     for without, what in (
         ([], "synthetic data"),
         (["toy/train/human"], "toy/train/human instance"),
         (["toy/train/masks"], "toy/train/masks instance and toy/train/masks detection"),
     ):
-        judged = judge(checked, without)
-        told = list(Ablation(tmp_path, (5,), judged, (difference((2.0,), (1.0,)),), (), True).lines())
+        judged = select_sources(checked, without)
+        told = list(AblationResult(tmp_path, (5,), judged, (difference((2.0,), (1.0,)),), (), True).format_lines())
         assert f"  with {what} AP is 1.0 higher (one seed: it may be chance)" in told
 
 
@@ -137,24 +141,24 @@ def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_pa
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(module.loop, "train", counted)
+    monkeypatch.setattr(module.trainer, "train", counted)
     monkeypatch.chdir(tmp_path)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        ablate(Path("m.yaml"), seeds=2, out=Path("out"), tell=lambda *more: lines.extend(more))
+        ablate(Path("m.yaml"), num_seeds=2, out=Path("out"), echo=lambda *more: lines.extend(more))
     assert any("an image of the others is seen 2.5 times as often" in line for line in lines), lines
     assert [line.split()[2:] for line in lines[1:4]] == [
         ["20.0%", "50.0%", "-"], ["60.0%", "-", "masks", "by", "sam", "vit_b"], ["20.0%", "50.0%", "-"],
     ]  # fmt: skip
-    done = ablate(Path("m.yaml"), seeds=2, out=Path("out"))
+    done = ablate(Path("m.yaml"), num_seeds=2, out=Path("out"))
     runs = ["with-seed-5", "without-seed-5", "with-seed-6", "without-seed-6"]
     assert trained == [*runs[:3], *runs[2:]], "none that has ended is trained again"
-    assert done.seeds == (5, 6) and done.unmeasured == () and done.is_first
+    assert done.seeds == (5, 6) and done.unmeasured == () and done.is_rank0
 
-    one, other = (load(out / f"{name}.yaml") for name in ("with-seed-6", "without-seed-6"))
+    one, other = (load_manifest(out / f"{name}.yaml") for name in ("with-seed-6", "without-seed-6"))
     assert len(one.mixture) == 3 and other.mixture == (one.mixture[0], one.mixture[2])
     assert one.model_copy(update={"name": other.name, "mixture": other.mixture}) == other
-    assert one.seed == 6 and load(path.absolute()).schedule == one.schedule
+    assert one.seed == 6 and load_manifest(path.absolute()).schedule == one.schedule
     begun = [json.loads((out / name / "log.jsonl").read_text().splitlines()[0]) for name in runs[:2]]
     assert [len((out / name / "log.jsonl").read_text().splitlines()) for name in runs] == [3] * 4  # and an evaluation
     assert begun[0]["lr"] == begun[1]["lr"] and begun[0]["loss"] != begun[1]["loss"]
@@ -166,35 +170,35 @@ def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_pa
     assert ap["name"] == "AP" and ap["with_it"][1] == measured["values"]["AP"]
     assert ap["mean"] == pytest.approx(sum(ap["by_seed"]) / 2)
     before = (out / "ablation.json").read_bytes()
-    ablate(Path("m.yaml"), seeds=2, out=Path("out"))
+    ablate(Path("m.yaml"), num_seeds=2, out=Path("out"))
     assert len(trained) == 5 and (out / "ablation.json").read_bytes() == before
-    text = "\n".join(done.lines())
+    text = "\n".join(done.format_lines())
     assert "held/val/human instance" in text and "with synthetic data AP is" in text
 
 
 def test_another_recipe_is_refused_and_other_layers_are_measured(tmp_path):
     path, out = written(tmp_path), tmp_path / "out"
-    first = ablate(path, seeds=1, out=out)
+    first = ablate(path, num_seeds=1, out=out)
     assert {one.task for one in first.differences} == {"instance"}
     path.write_text(path.read_text().replace("task: instance, images: held}]", "task: detection, images: held}]"))
-    second = ablate(path, seeds=1, out=out)
+    second = ablate(path, num_seeds=1, out=out)
     assert {one.task for one in second.differences} == {"detection"}
     results = out / "with-seed-5" / "results-00000002.json"
     results.write_text("{")
     with pytest.raises(SynthgenError, match=r"results-00000002\.json is damaged; delete it, and the same command"):
-        ablate(path, seeds=1, out=out)
+        ablate(path, num_seeds=1, out=out)
     results.unlink()
-    assert ablate(path, seeds=1, out=out).differences == second.differences
+    assert ablate(path, num_seeds=1, out=out).differences == second.differences
     ours = json.loads(results.read_text())
     old = copy.deepcopy(ours) | {"rules": 0}
     old["measured"][0]["values"]["AP"] = 99.0
     results.write_text(json.dumps(old))  # of an earlier version, whose rules were others
-    assert ablate(path, seeds=1, out=out).differences == second.differences
+    assert ablate(path, num_seeds=1, out=out).differences == second.differences
     assert json.loads(results.read_text()).items() >= ours.items()
     path.write_text(path.read_text().replace("lr: 1.0e-3", "lr: 2.0e-3"))
     plans = {plan: plan.read_bytes() for plan in out.glob("*.yaml")}
     with pytest.raises(SynthgenError, match=r"was trained with another schedule\.lr; choose another --out"):
-        ablate(path, seeds=1, out=out)
+        ablate(path, num_seeds=1, out=out)
     assert len(plans) == 2 and {plan: plan.read_bytes() for plan in out.glob("*.yaml")} == plans
 
 
@@ -213,8 +217,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def measured(*, images: int = 3, **values: float) -> Measured:
-    return Measured("d/s/l", "instance", "AP", values, images)
+def measured(*, images: int = 3, **values: float) -> EvalResult:
+    return EvalResult("d/s/l", "instance", "AP", values, images)
 
 
 def difference(with_it: tuple[float, ...], without_it: tuple[float, ...]) -> Difference:
@@ -252,24 +256,24 @@ def test_torchrun(tmp_path):
     ],
 )
 def test_differences_in_words(with_it, without_it, sentence):
-    assert difference(with_it, without_it).sentence("it").startswith(f"with it {sentence}")
+    assert difference(with_it, without_it).describe("it").startswith(f"with it {sentence}")
 
 
 def test_seeds_are_paired():
     """Seeds that differ by ten and arms that differ by one: the one is seen."""
     one = difference((10.0, 20.0, 31.0), (9.0, 19.0, 29.0))
     assert one.by_seed == [1.0, 1.0, 2.0]
-    assert one.error == pytest.approx(((2 / 9 + 4 / 9) / 2) ** 0.5 / 3**0.5)
-    assert difference((1.0,), (0.0,)).error is None
-    assert set(one.reckoned()) >= {"with_mean", "without_mean", "standard_error", "least", "most"}
+    assert one.standard_error == pytest.approx(((2 / 9 + 4 / 9) / 2) ** 0.5 / 3**0.5)
+    assert difference((1.0,), (0.0,)).standard_error is None
+    assert set(one.summarize()) >= {"with_mean", "without_mean", "standard_error", "least", "most"}
 
 
 def test_what_was_not_measured_everywhere_is_not_compared():
     with_it = [[measured(AP=1.0, AP50=2.0), measured(AP=5.0)]] * 2
     without_it = [[measured(AP=0.5), measured(AP=0.0, images=0)], [measured(AP=0.5, AP50=1.0), measured(AP=5.0)]]
-    (only,) = differences(with_it, without_it)
+    (only,) = compare_arms(with_it, without_it)
     assert only.name == "AP" and only.with_it == (1.0, 1.0) and only.without_it == (0.5, 0.5)
-    lines = list(told([only], 2, "it"))
+    lines = list(format_differences([only], 2, "it"))
     assert lines[0] == "d/s/l instance" and "+0.50 ± 0.00" in lines[2]
     assert lines[-1] == "by chance alone 2 seeds would all fall on one side in 1 of 2 cases"
-    assert list(told([], 2, "it")) == []
+    assert list(format_differences([], 2, "it")) == []

@@ -35,18 +35,18 @@ readers: {{workers: 0}}
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    gallery.hang(tmp_path, images=2)
+    gallery.write_eval_dataset(tmp_path, images=2)
     return tmp_path
 
 
 def trained(root: Path, name: str, task: str, *, steps: int = 1, model: str = "") -> Path:
     path = root / f"{name}.yaml"
     path.write_text(TEXT.format(name=name, task=task, steps=steps, model=model))
-    return trainer.train(path, out=root / "runs" / name, device="cpu").checkpoint
+    return trainer.train(path, out=root / "runs" / name, device="cpu").last_checkpoint
 
 
 def knows_masks(path: Path) -> bool:
-    return checkpoint.read(path).masks
+    return checkpoint.load_checkpoint(path).has_learned_masks
 
 
 def without_the_key(path: Path) -> None:
@@ -73,16 +73,16 @@ def test_a_checkpoint_knows_whether_a_mask_was_ever_learned(root):
 def test_one_of_before_the_key_was_there_counts_as_having_learned_masks(root):
     path = trained(root, "boxes", "detection")
     without_the_key(path)
-    assert knows_masks(path) and checkpoint.load_network(path, device=torch.device("cpu"))[1].masks
+    assert knows_masks(path) and checkpoint.load_network(path, device=torch.device("cpu"))[1].has_learned_masks
     assert knows_masks(trained(root, "boxes", "detection", steps=2))
 
 
 @pytest.mark.parametrize("said", [0, "no", None, [], {"a": 1}], ids=str)
 def test_one_that_says_neither_yes_nor_no_is_refused(root, said):
-    path = gallery.kept(root / "best.pt")
-    checkpoint.save(path, replace(checkpoint.read(path), masks=said))
+    path = gallery.write_checkpoint(root / "best.pt")
+    checkpoint.save_checkpoint(path, replace(checkpoint.load_checkpoint(path), has_learned_masks=said))
     with pytest.raises(SynthgenError, match=r"best\.pt cannot be used as a checkpoint: it is damaged"):
-        checkpoint.read(path)
+        checkpoint.load_checkpoint(path)
 
 
 def test_of_boxes_alone_boxes_are_drawn_and_written(root, synthgen):
@@ -95,10 +95,10 @@ def test_of_boxes_alone_boxes_are_drawn_and_written(root, synthgen):
     assert len(content["found"]) == 16 * 2 and not any("segmentation" in one for one in content["found"])
     assert not any(one["empty"] for one in content["asked"])
     network, _ = checkpoint.load_network(Path("runs/boxes/step-00000001.pt"), device=torch.device("cpu"))
-    from synthgen.evaluation.predictor import look
+    from synthgen.evaluation.predictor import predict_image
 
     pixels = np.asarray(Image.open("photos/1.png"))
-    likely = look(network, pixels, ("ball", "sky"), names=True, short=64, long=96).logits.sigmoid()
+    likely = predict_image(network, pixels, ("ball", "sky"), is_category_name=True, short=64, long=96).logits.sigmoid()
     assert [one["score"] for one in content["found"]] == pytest.approx(sorted(likely.flatten().tolist(), reverse=True))
     assert [one["best"] for one in content["asked"]] == pytest.approx(likely.max(0).values.tolist())
     code, told = synthgen(*words, "--threshold", "1")
@@ -108,7 +108,9 @@ def test_of_boxes_alone_boxes_are_drawn_and_written(root, synthgen):
 def test_of_boxes_alone_a_photograph_is_not_tinted(root, synthgen, monkeypatch):
     trained(root, "boxes", "detection")
     drawn = []
-    monkeypatch.setattr("synthgen.evaluation.predictor.picture", lambda image, marks, *_: drawn.extend(marks) or image)
+    monkeypatch.setattr(
+        "synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
+    )
     monkeypatch.setattr(postprocess, "instances", lambda *_, **__: pytest.fail("no mask is asked for"))
     where = ("--checkpoint", "runs/boxes/step-00000001.pt", "--device", "cpu", "--threshold", "0")
     assert synthgen("predict", "photos/1.png", *where)[0] == 0

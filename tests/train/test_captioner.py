@@ -11,30 +11,30 @@ import numpy as np
 import pytest
 import torch
 from toys import coloured, tiny_ofa
-from toys.scenes import boxed, masked, said, scene
+from toys.scenes import ascii_sample, boxed_annotation, human_captions, masked_annotation
 
 from synthgen import plugins
 from synthgen.checkpoints import captioner, checkpoint
-from synthgen.dataloading.config import Captioner
-from synthgen.dataloading.eval_loader import Once
-from synthgen.dataloading.manifest import Manifest, load
-from synthgen.dataloading.manifest_check import check
+from synthgen.dataloading.config import CaptionerConfig
+from synthgen.dataloading.eval_loader import EvalLoader
+from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.dataloading.mixture import Mixture
 from synthgen.dataloading.tasks import Target, captioning
-from synthgen.dataloading.train_loader import Loader
-from synthgen.distributed import Ranks
+from synthgen.dataloading.train_loader import TrainLoader
+from synthgen.distributed import DistributedContext
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import captioner_evaluator, evaluate
-from synthgen.evaluation.captioner_evaluator import bins, pixels
-from synthgen.evaluation.metrics import Asked, cider
+from synthgen.evaluation.captioner_evaluator import normalize_images, target_box_bins
+from synthgen.evaluation.metrics import GroundTruth, cider
 from synthgen.images.decode import load_rgb
 from synthgen.models.ofa import preprocess
-from synthgen.models.ofa.training import smoothed_loss, teach
+from synthgen.models.ofa.training import label_smoothed_loss, teacher_forced_logits
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.storage.run_log import note_images
+from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import report, trainer
-from synthgen.training.captioner_learner import Captioning
+from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.visualize import training_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,19 +54,21 @@ readers: {{workers: 0}}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs, what was said of their shapes, an OFA of random weights, and a manifest of all three."""
-    folder = coloured.make(tmp_path_factory.mktemp("captioner") / "world")
-    tiny_ofa.checkpoint(folder / "ofa", tiny_ofa.random_weights(tiny_ofa.SPEAKING))
+    folder = coloured.write_caption_dataset(tmp_path_factory.mktemp("captioner") / "world")
+    tiny_ofa.checkpoint(folder / "ofa", tiny_ofa.random_weights(tiny_ofa.SPEAKING_NUMBERS))
     (folder / "toy.yaml").write_text(MANIFEST)
     (folder / "eval.yaml").write_text(MANIFEST.replace("mixture:", "eval:"))
     return folder
 
 
-def learner(world: Path) -> Captioning:
-    return Captioning(load(world / "toy.yaml"), CPU)
+def learner(world: Path) -> CaptionerLearner:
+    return CaptionerLearner(load_manifest(world / "toy.yaml"), CPU)
 
 
 def batch(world: Path, *, size: int = 3, **more):
-    with Loader(load(world / "toy.yaml").model_copy(update=more), batch_size=size, workers=0) as loader:
+    with TrainLoader(
+        load_manifest(world / "toy.yaml").model_copy(update=more), batch_size=size, num_workers=0
+    ) as loader:
         return next(loader)
 
 
@@ -84,16 +86,18 @@ def learn(sample: Sample, *, seed: int = 0, most: int = 365) -> Target | None:
 
 
 def test_each_described_object_is_a_region_with_one_of_its_phrases():
-    sample = scene(
+    sample = ascii_sample(
         DRAWN,
         [
-            masked(DRAWN, "a", 1, "cat", bbox=(0.0, 0.0, 3.0, 3.0), captions=said("the cat", "it")),
-            masked(DRAWN, "b", 2, "cat", captions=said("the cat")),
-            masked(DRAWN, "c", 3, "cat"),
-            boxed(4, (0, 0, 1, 1), "", captions=said("  many   cats ")),
-            boxed(5, (0, 0, 2, 2), "cat", iscrowd=True, captions=said("a crowd")),
-            boxed(6, (0, 0, 0, 1), "cat", captions=said("nowhere")),
-            boxed(7, (1, 1, 1, 1), "cat", captions=said("", "  ")),
+            masked_annotation(
+                DRAWN, "a", 1, "cat", bbox=(0.0, 0.0, 3.0, 3.0), captions=human_captions("the cat", "it")
+            ),
+            masked_annotation(DRAWN, "b", 2, "cat", captions=human_captions("the cat")),
+            masked_annotation(DRAWN, "c", 3, "cat"),
+            boxed_annotation(4, (0, 0, 1, 1), "", captions=human_captions("  many   cats ")),
+            boxed_annotation(5, (0, 0, 2, 2), "cat", iscrowd=True, captions=human_captions("a crowd")),
+            boxed_annotation(6, (0, 0, 0, 1), "cat", captions=human_captions("nowhere")),
+            boxed_annotation(7, (1, 1, 1, 1), "cat", captions=human_captions("", "  ")),
         ],
     )
     drawn = [learn(sample, seed=seed) for seed in range(20)]
@@ -107,11 +111,14 @@ def test_each_described_object_is_a_region_with_one_of_its_phrases():
 
 
 def test_of_many_regions_some_are_drawn_and_of_none_there_is_nothing():
-    many = scene(DRAWN, [boxed(i, (0, 0, 1 + i % 3, 1 + i // 3), "", captions=said(f"no {i}")) for i in range(9)])
+    many = ascii_sample(
+        DRAWN,
+        [boxed_annotation(i, (0, 0, 1 + i % 3, 1 + i // 3), "", captions=human_captions(f"no {i}")) for i in range(9)],
+    )
     drawn = [learn(many, seed=seed, most=2) for seed in range(50)]
     assert all(len(t.labels) == len(t.texts) == 2 for t in drawn)
     assert {ids for t in drawn for ids in t.annotation_ids} == {(i,) for i in range(9)}
-    assert learn(scene(DRAWN, [masked(DRAWN, "a", 1, "cat")])) is None
+    assert learn(ascii_sample(DRAWN, [masked_annotation(DRAWN, "a", 1, "cat")])) is None
 
 
 # --- what is seen ----------------------------------------------------------------------------------------------------
@@ -123,14 +130,14 @@ def test_image_and_box_are_what_the_describing_captioner_sees(world):
     boxes = boxes_of(world)
     for image, target in zip(found.images, found.targets, strict=True):
         photo = load_rgb(world / "photos" / f"{target['image_key'].split('/')[1]}.png", 90, 120)
-        theirs = preprocess.to_pixels([preprocess.resize(photo, 96)], CPU)[0]
-        assert float((pixels(image[None])[0] - theirs).abs().max()) < 1e-5
+        theirs = preprocess.preprocess_images([preprocess.resize_to_square(photo, 96)], CPU)[0]
+        assert float((normalize_images(image[None])[0] - theirs).abs().max()) < 1e-5
         own = torch.tensor([boxes[i] for (i,) in target["annotation_ids"]])
-        assert torch.equal(bins(target), preprocess.box_bins(own, 90, 120, 96))
+        assert torch.equal(target_box_bins(target), preprocess.quantize_boxes(own, 90, 120, 96))
 
 
 def boxes_of(world: Path) -> dict[int, list[float]]:
-    once = Once(load(world / "eval.yaml"), 0, batch_size=6)
+    once = EvalLoader(load_manifest(world / "eval.yaml"), 0, batch_size=6)
     samples = [target["sample"] for found in once for target in found.targets]
     return {a.id: [x, y, x + w, y + h] for s in samples for a in s.annotations for x, y, w, h in [a.bbox]}
 
@@ -143,27 +150,27 @@ def test_bins_of_any_box_are_the_describing_captioners():
     seen = (corners.astype(np.float64) * np.array([side / width, side / height] * 2)).astype(np.float32)
     x1, y1, x2, y2 = seen.astype(np.float64).T / side
     boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1).astype(np.float32)
-    ours = bins({"boxes": torch.from_numpy(boxes), "size": (side, side)})
-    theirs = preprocess.box_bins(torch.from_numpy(corners), height, width, side)
+    ours = target_box_bins({"boxes": torch.from_numpy(boxes), "size": (side, side)})
+    theirs = preprocess.quantize_boxes(torch.from_numpy(corners), height, width, side)
     assert (ours - theirs).abs().max() <= 1, "a corner between two bins may be rounded either way"
     assert float((ours != theirs).float().mean()) < 2e-4
 
 
 def test_an_image_is_never_mirrored_nor_cut_and_shows_so_many_regions(world):
-    manifest = load(world / "toy.yaml")
+    manifest = load_manifest(world / "toy.yaml")
     for regions in (2, 4):
         own = manifest.model_copy(update={"captioner": manifest.captioner.model_copy(update={"regions": regions})})
-        for drawn in islice(Mixture(own, reader=0, readers=1), 12):
+        for drawn in islice(Mixture(own, reader_id=0, num_readers=1), 12):
             assert drawn.example.image.shape == (96, 96, 3) and drawn.example.size == (96, 96)
             assert len(drawn.example.labels) == regions and not drawn.example.ignore.any()
 
 
 def test_check_and_show_know_captioning(world, tmp_path):
-    found = check(world / "toy.yaml")
-    assert found.warnings == () and found.rows[0].source.task == "captioning"
-    assert check(world / "eval.yaml").warnings == ()
-    shown = training_samples.show(world / "toy.yaml", out=tmp_path, n=2)
-    assert all("captioning" in path.name and path.exists() for path in shown.pictures)
+    found = check_manifest(world / "toy.yaml")
+    assert found.warnings == () and found.sources[0].source.task == "captioning"
+    assert check_manifest(world / "eval.yaml").warnings == ()
+    shown = training_samples.draw_training_samples(world / "toy.yaml", out=tmp_path, n=2)
+    assert all("captioning" in path.name and path.exists() for path in shown.picture_paths)
 
 
 # --- the manifest ----------------------------------------------------------------------------------------------------
@@ -201,7 +208,7 @@ def test_each_mistake_has_its_place_and_its_remedy(tmp_path, change, sentences):
     assert change[0] in MANIFEST
     (tmp_path / "toy.yaml").write_text(MANIFEST.replace(*change))
     with pytest.raises(SynthgenError) as why:
-        load(tmp_path / "toy.yaml")
+        load_manifest(tmp_path / "toy.yaml")
     for sentence in sentences:
         assert sentence in str(why.value)
 
@@ -221,15 +228,15 @@ def test_weights_that_cannot_be_had_are_a_sentence(world, change, sentence, monk
     path = world / "wrong.yaml"
     path.write_text(MANIFEST.replace(*change))
     with pytest.raises(SynthgenError, match=sentence):
-        Captioning(load(path), CPU)
+        CaptionerLearner(load_manifest(path), CPU)
 
 
 def test_random_weights_are_of_the_size_and_the_words_that_are_said(world):
     torch.manual_seed(0)
-    network, tokenizer, words = captioner.build(
-        Captioner(size="tiny", weights="random", words=str(world / "ofa"), train_words=True)
+    network, tokenizer, words = captioner.build_captioner(
+        CaptionerConfig(size="tiny", weights="random", words=str(world / "ofa"), train_words=True)
     )
-    assert network.numbers.dim == 256 and network.numbers.vocabulary == tokenizer.size
+    assert network.config.dim == 256 and network.config.vocab_size == tokenizer.vocab_size
     assert words == world / "ofa"
 
 
@@ -241,24 +248,24 @@ def test_the_loss_is_that_of_every_token_of_every_phrase(world):
     words = own.tokenizer
     cost, count = 0.0, 0
     for image, target in zip(found.images, found.targets, strict=True):
-        for corners, label in zip(bins(target).tolist(), target["labels"].tolist(), strict=True):
+        for corners, label in zip(target_box_bins(target).tolist(), target["labels"].tolist(), strict=True):
             text = torch.tensor([[*words.encode(" " + target["texts"][label].lower()), 2]])
-            prompt = torch.tensor([words.region_prompt(corners)])
-            logits = teach(own.module, pixels(image[None]), [0], prompt, text)
-            cost, count = cost + float(smoothed_loss(logits, text[0]).detach()), count + text.numel()
-    assert own.objects(found) == count
-    losses = own.losses(found, objects=count / 2)
+            prompt = torch.tensor([words.encode_region_prompt(corners)])
+            logits = teacher_forced_logits(own.module, normalize_images(image[None]), [0], prompt, text)
+            cost, count = cost + float(label_smoothed_loss(logits, text[0]).detach()), count + text.numel()
+    assert own.count_targets(found) == count
+    losses = own.compute_losses(found, num_targets=count / 2)
     assert losses.keys() == {"words"}
     assert float(losses["words"].detach()) == pytest.approx(2 * cost / count, rel=1e-4)
-    assert torch.equal(own.losses(found, objects=count / 2)["words"], losses["words"]), "nothing is drawn"
+    assert torch.equal(own.compute_losses(found, num_targets=count / 2)["words"], losses["words"]), "nothing is drawn"
 
 
 def test_a_batch_without_words_costs_nothing(world):
     own, found = learner(world), batch(world)
     for target in found.targets:
         target["texts"] = tuple("?!.,"[: i + 1] for i in range(len(target["texts"])))
-    assert own.objects(found) == 0
-    loss = own.losses(found, objects=1.0)["words"]
+    assert own.count_targets(found) == 0
+    loss = own.compute_losses(found, num_targets=1.0)["words"]
     loss.backward()
     assert loss.item() == 0
     learning = [p.grad for p in own.module.parameters() if p.requires_grad]
@@ -267,15 +274,15 @@ def test_a_batch_without_words_costs_nothing(world):
 
 def test_long_phrases_are_cut_and_long_words_end_where_the_network_ends(world):
     own = learner(world)
-    assert own._tokens("a " * 50) == own._tokens("A " * 30), "30 words, whatever their case"
-    assert len(own._tokens("a" * 500)) == tiny_ofa.SPEAKING.positions
-    assert own._tokens("?!") == ()
+    assert own._cached_tokens("a " * 50) == own._cached_tokens("A " * 30), "30 words, whatever their case"
+    assert len(own._cached_tokens("a" * 500)) == tiny_ofa.SPEAKING_NUMBERS.max_positions
+    assert own._cached_tokens("?!") == ()
 
 
 def test_groups_hold_what_learns_and_the_stem_has_the_backbones_rate(world):
-    own, manifest = learner(world), load(world / "toy.yaml")
+    own, manifest = learner(world), load_manifest(world / "toy.yaml")
     schedule = manifest.schedule.model_copy(update={"lr": 1.0, "backbone_lr": 0.5})
-    rates = {id(p): group["lr"] for group in own.groups(schedule) for p in group["params"]}
+    rates = {id(p): group["lr"] for group in own.param_groups(schedule) for p in group["params"]}
     for name, p in own.module.named_parameters():
         stem = name.startswith("encoder.embed_images.")
         assert rates.pop(id(p), None) == (None if not p.requires_grad else 0.5 if stem else 1.0), name
@@ -285,14 +292,16 @@ def test_groups_hold_what_learns_and_the_stem_has_the_backbones_rate(world):
 # --- the measure -----------------------------------------------------------------------------------------------------
 
 
-def asked(*phrases: tuple[str, ...]) -> Asked:
+def asked(*phrases: tuple[str, ...]) -> GroundTruth:
     """Of one image, one object for each."""
-    drawn = [Annotation(i, (0.0, 0.0, 1.0, 1.0 + i), "", captions=said(*own)) for i, own in enumerate(phrases)]
-    sample = replace(scene(DRAWN, []), annotations=tuple(drawn), height=50, width=50)
+    drawn = [
+        Annotation(i, (0.0, 0.0, 1.0, 1.0 + i), "", captions=human_captions(*own)) for i, own in enumerate(phrases)
+    ]
+    sample = replace(ascii_sample(DRAWN, []), annotations=tuple(drawn), height=50, width=50)
     made = captioning.target(sample, (), random.Random(0))
     order = [made.annotation_ids.index((i,)) for i in range(len(phrases))]
     ids = tuple(made.annotation_ids[i] for i in order)
-    return Asked(sample, replace(made, labels=made.labels[order], annotation_ids=ids))
+    return GroundTruth(sample, replace(made, labels=made.labels[order], annotation_ids=ids))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +314,7 @@ def test_token_f1_by_hand(words, text, f1):
 
 
 def test_case_and_marks_are_no_words():
-    assert cider.words("  The man's CAT, left-most (2nd)_ …") == "the man's cat left most 2nd"
+    assert cider.normalize_text("  The man's CAT, left-most (2nd)_ …") == "the man's cat left most 2nd"
 
 
 def test_the_best_phrase_of_each_object_counts_for_f1():
@@ -332,15 +341,15 @@ def test_objects_of_which_nothing_was_said_count_as_wrong_and_those_without_phra
     pytest.importorskip("pycocoevalcap")
     given = asked(("red cat",), ("blue cup",))
     assert cider.scores([cider.compare(given, ["red cat", ""])]).values["token_F1"] == 50
-    assert cider.compare(asked(("?",), ("cat",)), ["x", "cat"]).kept == [("cat", ["cat"])]
+    assert cider.compare(asked(("?",), ("cat",)), ["x", "cat"]).stats == [("cat", ["cat"])]
     assert cider.scores([]).values == {}
 
 
 def test_without_the_package_it_is_a_sentence_before_the_training(world, monkeypatch):
     monkeypatch.setattr(cider, "find_spec", lambda name: None)
     with pytest.raises(SynthgenError, match=r"pycocoevalcap; install it: pip install 'synthgen-masks\[eval\]'$"):
-        Captioning(load(world / "eval.yaml"), CPU)
-    Captioning(load(world / "toy.yaml"), CPU)  # what is not evaluated needs it not
+        CaptionerLearner(load_manifest(world / "eval.yaml"), CPU)
+    CaptionerLearner(load_manifest(world / "toy.yaml"), CPU)  # what is not evaluated needs it not
 
 
 # --- from shards to captions -----------------------------------------------------------------------------------------
@@ -351,7 +360,7 @@ schedule: {{steps: {steps}, batch_size: 6, lr: 2.0e-3, backbone_lr: 2.0e-3, clip
 """
 
 
-def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = "") -> report.Trained:
+def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = "") -> report.TrainResult:
     path = world / f"{out.name}.yaml"
     path.write_text(MANIFEST + SCHEDULE.format(steps=steps, warmup=warmup, more=more))
     return trainer.train(path, out=out, device="cpu")
@@ -360,62 +369,64 @@ def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = 
 def describer(path: Path):
     """The captioner of the generating wing."""
     options = {"checkpoint": str(path), "device": "cpu", "num_beams": 5, "max_length": 16}
-    return plugins.build("generate.captioners", "ofa", options)
+    return plugins.build_plugin("generate.captioners", "ofa", options)
 
 
 @pytest.mark.slow
 def test_it_learns_what_only_the_box_tells_and_the_generating_wing_says_the_same(world, tmp_path):
     pytest.importorskip("pycocoevalcap")
     done = trained(world, tmp_path / "learned", steps=140, warmup=15)
-    (found,), path = evaluate.run(done.checkpoint, world / "eval.yaml", device="cpu")
+    (found,), path = evaluate.evaluate_checkpoint(done.last_checkpoint, world / "eval.yaml", device="cpu")
     assert path is not None and path.exists()
     assert found.images == 6
     assert found.values["token_F1"] > 90, found
     assert found.values["CIDEr"] > 300, found
 
-    manifest = load(world / "eval.yaml")
-    network, tokenizer, held = captioner.load(done.checkpoint, device=CPU)
+    manifest = load_manifest(world / "eval.yaml")
+    network, tokenizer, held = captioner.load_captioner(done.last_checkpoint, device=CPU)
     assert held.step == 140
-    speaker = describer(done.checkpoint)
+    speaker = describer(done.last_checkpoint)
     ours = {}
-    for seen in Once(manifest, 0, batch_size=6):
+    for seen in EvalLoader(manifest, 0, batch_size=6):
         for target, (asked, compared) in zip(
-            seen.targets, captioner_evaluator._compared(network, tokenizer, seen), strict=True
+            seen.targets, captioner_evaluator._compare_batch(network, tokenizer, seen), strict=True
         ):
             key = asked.sample.image_key
-            ours[key] = [text for text, _ in compared.kept]
+            ours[key] = [text for text, _ in compared.stats]
             photo = load_rgb(world / "photos" / target["sample"].file_name, 90, 120)
             boxes = target["original"].boxes_xyxy
             (theirs,) = speaker.caption([photo], [boxes], [[""] * len(boxes)], [[]], 1)
-            assert [cider.words(own[0].text) for own in theirs] == ours[key]
+            assert [cider.normalize_text(own[0].text) for own in theirs] == ours[key]
     assert len(ours) == 6 and len({tuple(texts) for texts in ours.values()}) > 1
     assert all(len(set(texts)) == 4 for texts in ours.values()), "of each shape of an image something else is said"
 
 
 def test_a_captioner_is_measured_at_the_side_that_it_learned_from(world, tmp_path):
     """Unless the manifest says another."""
-    given = load(world / "eval.yaml")
-    free = given.model_copy(update={"captioner": Captioner.model_validate({"regions": 4})})
+    given = load_manifest(world / "eval.yaml")
+    free = given.model_copy(update={"captioner": CaptionerConfig.model_validate({"regions": 4})})
     held = checkpoint.Checkpoint("captioner", 1, {"image_size": 96}, (), {})
-    assert captioner.as_learned(free, held).captioner == Captioner.model_validate({"regions": 4, "image_size": 96})
-    said = given.model_copy(update={"captioner": Captioner(image_size=64)})
-    assert captioner.as_learned(said, held) is said
-    assert captioner.as_learned(free, replace(held, model={})) is free
+    assert captioner.with_learned_image_size(free, held).captioner == CaptionerConfig.model_validate(
+        {"regions": 4, "image_size": 96}
+    )
+    said = given.model_copy(update={"captioner": CaptionerConfig(image_size=64)})
+    assert captioner.with_learned_image_size(said, held) is said
+    assert captioner.with_learned_image_size(free, replace(held, model_config={})) is free
     for hostile in (10**9, "96", None, 97):
         with pytest.raises(SynthgenError, match=r"its image_size is none; say captioner\.image_size"):
-            captioner.as_learned(free, replace(held, model={"image_size": hostile}))
+            captioner.with_learned_image_size(free, replace(held, model_config={"image_size": hostile}))
 
 
 def test_a_checkpoint_is_one_that_the_generating_wing_reads_also_of_an_average(world, tmp_path):
     """Weights by the published names, the words beside them, tied tables once and alike."""
     done = trained(world, tmp_path / "averaged", steps=2, more=", ema: 0.9")
-    speaker = describer(done.checkpoint)
+    speaker = describer(done.last_checkpoint)
     assert speaker.side == 96, "it sees images as large as it learned from"
-    network, _, held = captioner.load(done.checkpoint, device=CPU)
-    assert held.kind == "captioner" and held.model["weights"] == str(world / "ofa")
+    network, _, held = captioner.load_captioner(done.last_checkpoint, device=CPU)
+    assert held.kind == "captioner" and held.model_config["weights"] == str(world / "ofa")
     theirs = dict(speaker.network.named_parameters())
     assert all(torch.equal(p, theirs[name]) for name, p in network.named_parameters())
-    raw = checkpoint.read(done.checkpoint).training["weights"]
+    raw = checkpoint.load_checkpoint(done.last_checkpoint).training_state["weights"]
     assert not torch.equal(raw["encoder.embed_tokens.weight"], theirs["encoder.embed_tokens.weight"])
 
 
@@ -423,68 +434,71 @@ def test_a_checkpoint_of_another_kind_and_one_without_words_are_a_sentence(world
     done = trained(world, tmp_path / "bare", steps=1, warmup=0)
     (done.folder / "vocab.json").unlink()
     with pytest.raises(SynthgenError, match=r"vocab.json cannot be read .*; training writes vocab.json and merges.txt"):
-        captioner.load(done.checkpoint, device=CPU)
-    held = checkpoint.read(done.checkpoint)
-    checkpoint.save(tmp_path / "other.pt", replace(held, kind="mqformer"))
+        captioner.load_captioner(done.last_checkpoint, device=CPU)
+    held = checkpoint.load_checkpoint(done.last_checkpoint)
+    checkpoint.save_checkpoint(tmp_path / "other.pt", replace(held, kind="mqformer"))
     with pytest.raises(SynthgenError, match=r"other.pt is a checkpoint of a mqformer, not of a captioner; name"):
-        captioner.load(tmp_path / "other.pt", device=CPU)
+        captioner.load_captioner(tmp_path / "other.pt", device=CPU)
     with pytest.raises(SynthgenError, match=r"is a checkpoint of a captioner, not of MQ-Former; name another"):
-        checkpoint.load_network(done.checkpoint, device=CPU)
+        checkpoint.load_network(done.last_checkpoint, device=CPU)
 
 
 def test_a_broken_off_training_goes_on_as_if_it_had_not_been(world, tmp_path, monkeypatch):
     whole = trained(world, tmp_path / "run", steps=4, more=", checkpoint_every: 2")
-    weights = checkpoint.read(whole.checkpoint).weights
-    whole.checkpoint.unlink()
+    weights = checkpoint.load_checkpoint(whole.last_checkpoint).weights
+    whole.last_checkpoint.unlink()
     again = trainer.train(world / "run.yaml", out=tmp_path / "run", device="cpu")
-    assert again.steps == 2
-    resumed = checkpoint.read(again.checkpoint).weights
+    assert again.new_steps == 2
+    resumed = checkpoint.load_checkpoint(again.last_checkpoint).weights
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
 def test_processes_share_the_images_and_what_they_measure_is_the_same(world):
     pytest.importorskip("pycocoevalcap")
-    manifest = load(world / "eval.yaml")
+    manifest = load_manifest(world / "eval.yaml")
     own = learner(world)
-    (alone,) = captioner_evaluator.measure(own.module, own.tokenizer, manifest, Ranks(0, 1, CPU))
+    (alone,) = captioner_evaluator.evaluate_captioner(
+        own.module, own.tokenizer, manifest, DistributedContext(0, 1, CPU)
+    )
     parts: list[object] = []
 
-    class First(Ranks):
-        def by_the_first(self, do):
-            return do()
+    class First(DistributedContext):
+        def on_rank0(self, action):
+            return action()
 
-        def gathered(self, value):
+        def all_gather(self, value):
             parts.append(value)
             return [value]
 
     class Second(First):
-        def gathered(self, value):
+        def all_gather(self, value):
             return [parts[0], value]
 
-    captioner_evaluator.measure(own.module, own.tokenizer, manifest, First(0, 2, CPU))
-    (together,) = captioner_evaluator.measure(own.module, own.tokenizer, manifest, Second(1, 2, CPU))
+    captioner_evaluator.evaluate_captioner(own.module, own.tokenizer, manifest, First(0, 2, CPU))
+    (together,) = captioner_evaluator.evaluate_captioner(own.module, own.tokenizer, manifest, Second(1, 2, CPU))
     assert together == alone and alone.images == 6
 
 
 def test_of_phrases_by_machines_that_is_told(world, monkeypatch, tmp_path):
     """Who agrees with what a machine said of objects has not been measured against people."""
     pytest.importorskip("pycocoevalcap")
-    monkeypatch.setattr(captioner_evaluator, "_compared", lambda *_: [])  # whatever it says
-    own, manifest = learner(world), load(world / "eval.yaml")
+    monkeypatch.setattr(captioner_evaluator, "_compare_batch", lambda *_: [])  # whatever it says
+    own, manifest = learner(world), load_manifest(world / "eval.yaml")
     people, store = ShardStore(manifest.store), ShardStore(tmp_path / "shards")
-    (shard,) = people.layer(*coloured.LAYER.split("/"))
+    (shard,) = people.list_shards(*coloured.LAYER.split("/"))
     machine = (Caption("a cat", "ofa large"),)
     samples = [
-        replace(s, annotations=tuple(replace(a, captions=machine) for a in s.annotations)) for s in people.read(shard)
+        replace(s, annotations=tuple(replace(a, captions=machine) for a in s.annotations))
+        for s in people.read_samples(shard)
     ]
     store.commit(shard, samples, {"categories": []})
-    note_images(store, *coloured.LAYER.split("/"), world / "photos")
+    record_image_folder(store, *coloured.LAYER.split("/"), world / "photos")
     for place, by in ((people, []), (store, ["captions by ofa large"])):
         at = manifest.model_copy(update={"store": place.root})
-        (found,) = captioner_evaluator.measure(own.module, own.tokenizer, at, Ranks(0, 1, CPU))
+        (found,) = captioner_evaluator.evaluate_captioner(own.module, own.tokenizer, at, DistributedContext(0, 1, CPU))
         assert found.by_machines == by
 
 
 def test_a_manifest_without_a_captioner_has_none(world):
     assert Manifest(name="x").captioner is None
-    assert load(world / "toy.yaml").captioner.image_size == 96
+    assert load_manifest(world / "toy.yaml").captioner.image_size == 96

@@ -13,18 +13,18 @@ from statistics import fmean
 import pytest
 import torch
 from toys import coloured, gallery, layers, tiny_ofa
-from toys.steps import loaded, small, step
+from toys.steps import load_batch, small_manifest, training_step
 
 from synthgen.checkpoints import checkpoint
-from synthgen.dataloading.config import Captioner, Schedule
+from synthgen.dataloading.config import CaptionerConfig, ScheduleConfig
 from synthgen.dataloading.manifest import Manifest
-from synthgen.dataloading.source_config import EvalSource, Source
-from synthgen.devices import memory_told
+from synthgen.dataloading.source_config import EvalSource, TrainSource
+from synthgen.devices import explain_oom
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import evaluate
 from synthgen.training import run_dir, trainer
-from synthgen.training.captioner_learner import Captioning
-from synthgen.training.learner import Segmentation
+from synthgen.training.captioner_learner import CaptionerLearner
+from synthgen.training.learner import SegmentationLearner
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
 
@@ -57,10 +57,10 @@ def written(root: Path, schedule: str, *, denoising: int = 0) -> Path:
 
 @pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
 def test_a_network_says_there_what_it_says_here(tmp_path, queries):
-    manifest, found = small(tmp_path, queries=queries), []
+    manifest, found = small_manifest(tmp_path, queries=queries), []
     for device in (CPU, GPU):
         torch.manual_seed(0)
-        network, batch = Segmentation(manifest, device).module.eval(), loaded(manifest, device)
+        network, batch = SegmentationLearner(manifest, device).module.eval(), load_batch(manifest, device)
         texts = [target["texts"] for target in batch.targets]
         with torch.no_grad():
             said = network(batch.images.to(device), batch.padding_mask.to(device), texts, [True] * len(texts)).layers[
@@ -75,11 +75,13 @@ def test_a_network_says_there_what_it_says_here(tmp_path, queries):
 @pytest.mark.parametrize("denoising", [0, 2])
 def test_a_step_loses_there_what_it_loses_here(tmp_path, denoising):
     """Nearly: masks are compared at points that each device draws for itself."""
-    manifest, found = small(tmp_path, denoising=denoising), []
+    manifest, found = small_manifest(tmp_path, denoising=denoising), []
     manifest = manifest.model_copy(update={"schedule": manifest.schedule.model_copy(update={"mask_points": 4096})})
     for device in (CPU, GPU):
         torch.manual_seed(0)
-        found.append(step(Segmentation(manifest, device), loaded(manifest, device), manifest.schedule))
+        found.append(
+            training_step(SegmentationLearner(manifest, device), load_batch(manifest, device), manifest.schedule)
+        )
     own = [name for name in found[0] if not name.startswith("dn_") and name != "norm"]
     assert [found[1][name] for name in own] == pytest.approx([found[0][name] for name in own], rel=0.05)
     assert all(map(math.isfinite, found[1].values()))
@@ -98,23 +100,23 @@ def test_it_learns_and_a_killed_run_goes_on(tmp_path, more, denoising):
     assert len(losses) == 60 and fmean(losses[-5:]) < 0.85 * fmean(losses[:5]), losses
     assert not any("unsound" in line for line in lines)
     assert lines[-1]["memory_mib"] > 0
-    done.checkpoint.unlink()
+    done.last_checkpoint.unlink()
     again = trainer.train(path, out=run, device="cuda")
-    assert again.steps == 20
-    network, held = checkpoint.load_network(again.checkpoint, device=CPU)  # of a GPU, read where there may be none
+    assert again.new_steps == 20
+    network, held = checkpoint.load_network(again.last_checkpoint, device=CPU)  # of a GPU, read where there may be none
     assert held.step == 60 and all(p.device == CPU and p.isfinite().all() for p in network.parameters())
 
 
 def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path):
-    manifest = small(tmp_path, denoising=2, precision="bf16")
-    learner, batch = Segmentation(manifest, GPU), loaded(manifest, GPU)
-    learner.losses(batch, objects=1.0)  # texts are known from now on
+    manifest = small_manifest(tmp_path, denoising=2, precision="bf16")
+    learner, batch = SegmentationLearner(manifest, GPU), load_batch(manifest, GPU)
+    learner.compute_losses(batch, num_targets=1.0)  # texts are known from now on
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            torch.stack(list(learner.losses(batch, objects=1.0).values())).sum().backward()
+            torch.stack(list(learner.compute_losses(batch, num_targets=1.0).values())).sum().backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     waits = [one for one in found if "synchroniz" in str(one.message)]
@@ -122,13 +124,13 @@ def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path):
 
 
 def test_what_is_measured_there_is_what_is_measured_here(tmp_path):
-    gallery.hang(tmp_path, images=2)
+    gallery.write_eval_dataset(tmp_path, images=2)
     tasks = ("instance", "detection", "panoptic", "semantic", "referring", "foreground")
-    sources = tuple(EvalSource(shards=gallery.NAME, task=task, images=tmp_path / "photos") for task in tasks)
+    sources = tuple(EvalSource(shards=gallery.LAYER, task=task, images=tmp_path / "photos") for task in tasks)
     manifest = Manifest(name="toy", store=tmp_path / "store", eval=sources)
     here, there, rough = (
-        evaluate.evaluate(
-            gallery.untrained().to(device), manifest, device=device, short=64, long=96, precision=precision
+        evaluate.evaluate_network(
+            gallery.untrained_network().to(device), manifest, device=device, short=64, long=96, precision=precision
         )
         for device, precision in ((CPU, "fp32"), (GPU, "fp32"), (GPU, "bf16"))
     )
@@ -139,15 +141,16 @@ def test_what_is_measured_there_is_what_is_measured_here(tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_captioner_learns_there_what_it_learns_here(tmp_path, precision):
-    world = coloured.make(tmp_path / "world", images=2)
-    tiny_ofa.checkpoint(world / "learning", tiny_ofa.random_weights(tiny_ofa.SPEAKING))
-    source = Source(shards=coloured.LAYER, images=world / "photos", task="captioning")
+    world = coloured.write_caption_dataset(tmp_path / "world", images=2)
+    tiny_ofa.checkpoint(world / "learning", tiny_ofa.random_weights(tiny_ofa.SPEAKING_NUMBERS))
+    source = TrainSource(shards=coloured.LAYER, images=world / "photos", task="captioning")
     manifest = Manifest(
-        name="toy", store=world / "shards", mixture=(source,), schedule=Schedule(batch_size=2, precision=precision),
-        captioner=Captioner(weights=str(world / "learning"), train_words=True, image_size=96, regions=4),
+        name="toy", store=world / "shards", mixture=(source,), schedule=ScheduleConfig(batch_size=2,
+        precision=precision),
+        captioner=CaptionerConfig(weights=str(world / "learning"), train_words=True, image_size=96, regions=4),
     )  # fmt: skip
     here, there = (
-        step(Captioning(manifest, device), loaded(manifest, device), manifest.schedule)["words"]
+        training_step(CaptionerLearner(manifest, device), load_batch(manifest, device), manifest.schedule)["words"]
         for device in (CPU, GPU)
     )
     assert there == pytest.approx(here, rel=1e-3 if precision == "fp32" else 5e-2)
@@ -156,7 +159,7 @@ def test_a_captioner_learns_there_what_it_learns_here(tmp_path, precision):
 def test_a_memory_that_is_too_small_is_a_sentence():
     with (
         pytest.raises(SynthgenError, match=r"the device's memory is too small \(.*\); take less"),
-        memory_told("take less"),
+        explain_oom("take less"),
     ):
         torch.empty(2**50, dtype=torch.uint8, device=GPU)
 
@@ -172,5 +175,5 @@ def test_two_gpus_learn_together(tmp_path):
             capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        weights = checkpoint.read(run_dir.checkpoint(run, steps)).weights
+        weights = checkpoint.load_checkpoint(run_dir.checkpoint_path(run, steps)).weights
         assert all(one.isfinite().all() for one in weights.values())

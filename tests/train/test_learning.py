@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from synthgen.evaluation import evaluate
-from synthgen.evaluation.results import Measured
-from synthgen.formats.readers import Files, coco_json
+from synthgen.evaluation.results import EvalResult
+from synthgen.formats.readers import DatasetFiles, coco_json
 from synthgen.ingest import ingest
 from synthgen.records.geometry import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
@@ -43,12 +43,12 @@ eval_size: [{size}, {size}]
 """
 
 
-def learned(root: Path, *, learn: str, measure: str, **said: object) -> Measured:
+def learned(root: Path, *, learn: str, measure: str, **said: object) -> EvalResult:
     """Train on a layer from random weights, and measure on another, or the same."""
     (root / "train.yaml").write_text(TRAIN.format(layer=learn, **said))
     (root / "measure.yaml").write_text(MEASURE.format(layer=measure, **said))
     done = trainer.train(root / "train.yaml", out=root / "run")
-    (found,), _ = evaluate.run(done.checkpoint, root / "measure.yaml", device="cpu")
+    (found,), _ = evaluate.evaluate_checkpoint(done.last_checkpoint, root / "measure.yaml", device="cpu")
     return found
 
 
@@ -63,7 +63,7 @@ def test_eight_photographs_are_learned_by_heart(tmp_path: Path, shared: Callable
     chosen = {image["id"] for image in images}
     annotations = [a for a in whole["annotations"] if a["image_id"] in chosen]
     (tmp_path / "eight.json").write_text(json.dumps({**whole, "images": images, "annotations": annotations}))
-    files = Files({"instances": tmp_path / "eight.json"}, data / "train2017")
+    files = DatasetFiles({"instances": tmp_path / "eight.json"}, data / "train2017")
     ingest.ingest(
         ShardStore(tmp_path / "store"), coco_json, files, name="eight", split="train", layer="human", shard_size=8
     )

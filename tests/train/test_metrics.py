@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toys.scenes import boxed, masked, said, scene
+from toys.scenes import ascii_sample, boxed_annotation, human_captions, masked_annotation
 
 from synthgen import plugins
 from synthgen.evaluation import postprocess
-from synthgen.evaluation.evaluate import _every_phrase
-from synthgen.evaluation.evaluator import metric_of
-from synthgen.evaluation.metrics import Asked, Found
-from synthgen.evaluation.postprocess import Prediction
+from synthgen.evaluation.evaluate import _with_all_phrases
+from synthgen.evaluation.evaluator import load_metric
+from synthgen.evaluation.metrics import Detection, GroundTruth
+from synthgen.evaluation.postprocess import RawPrediction
 from synthgen.records.geometry import decode_mask, encode_mask
 
 #: Letters are objects, capitals are stuff; dots are of nothing.
@@ -32,9 +32,9 @@ TASKS = ["instance", "detection", "panoptic", "semantic", "referring", "foregrou
 
 def samples():
     return [
-        scene(drawing, [
-            masked(drawing, letter, 10 * i + place, NAMES[letter], isthing=letter.islower(),
-                   captions=said(*PHRASES.get(letter, ())))
+        ascii_sample(drawing, [
+            masked_annotation(drawing, letter, 10 * i + place, NAMES[letter], isthing=letter.islower(),
+                   captions=human_captions(*PHRASES.get(letter, ())))
             for place, letter in enumerate(sorted(set(drawing) - set(". ")), 1)
         ], image_id=i, image_key=f"toys/{i}")
         for i, drawing in enumerate(DRAWINGS)
@@ -44,12 +44,12 @@ def samples():
 def asked(task, sample, names=("cat", "dog", "sky", "grass", "cow")):
     if task == "foreground":
         sample = replace(sample, annotations=tuple(a for a in sample.annotations if a.isthing))
-    target = plugins.load("dataloading.tasks", task).target(sample, names, random.Random(0))
-    target = _every_phrase(sample, target) if task == "referring" else target
-    return Asked(sample, target, frozenset({"sky", "grass"}))
+    target = plugins.load_plugin("dataloading.tasks", task).target(sample, names, random.Random(0))
+    target = _with_all_phrases(sample, target) if task == "referring" else target
+    return GroundTruth(sample, target, frozenset({"sky", "grass"}))
 
 
-def perfect(one: Asked, queries=8) -> Prediction:
+def perfect(one: GroundTruth, queries=8) -> RawPrediction:
     """A network that knows the truth: a query for each object, in an order of its own; the others see nothing."""
     target, size = one.target, (one.sample.height, one.sample.width)
     logits, masks = torch.full((queries, len(target.texts)), -12.0), torch.full((queries, *size), -20.0)
@@ -61,20 +61,20 @@ def perfect(one: Asked, queries=8) -> Prediction:
         boxes[query] = torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
         if mask is not None:
             masks[query][torch.from_numpy(decode_mask(mask))] = 20.0
-    stuff = frozenset(i for i, text in enumerate(target.texts) if text in one.stuff)
-    return Prediction(logits, boxes, masks, size, size, size, queries // 2, stuff)
+    stuff = frozenset(i for i, text in enumerate(target.texts) if text in one.stuff_names)
+    return RawPrediction(logits, boxes, masks, size, size, size, queries // 2, stuff)
 
 
-def blind(one: Asked, queries=8) -> Prediction:
+def blind(one: GroundTruth, queries=8) -> RawPrediction:
     size = (one.sample.height, one.sample.width)
     masks = torch.full((queries, *size), -20.0)
     logits = torch.full((queries, len(one.target.texts)), -12.0)
     logits[:, -1] += 1  # of a name that is nowhere
-    return Prediction(logits, torch.zeros(queries, 4), masks, size, size, size, 4)
+    return RawPrediction(logits, torch.zeros(queries, 4), masks, size, size, size, 4)
 
 
 def measure(task, predict, given=None):
-    metric = metric_of(task)
+    metric = load_metric(task)
     images = [asked(task, sample) for sample in given or samples()]
     compared = [metric.compare(one, getattr(postprocess, metric.TAKES)(predict(one))) for one in images]
     return metric.scores(compared), compared
@@ -88,18 +88,18 @@ def test_the_truth_is_100(task):
     if "AR1" in found.values:
         assert found.values.pop("AR1") == pytest.approx(87.5), "one of the two cats of an image"
     every = [*found.values.values(), *found.by_name.values()]
-    assert every == pytest.approx([100] * len(every)) and metric_of(task).MAIN in found.values
+    assert every == pytest.approx([100] * len(every)) and load_metric(task).MAIN in found.values
     objects = sum(len(asked(task, sample).target.labels) for sample in samples())
-    assert task == "foreground" or sum(len(one.right) for one in compared) == objects
+    assert task == "foreground" or sum(len(one.true_positives) for one in compared) == objects
     if task in ("panoptic", "semantic"):
-        assert {is_thing for one in compared for is_thing, _ in one.right} == {True, False}
+        assert {is_thing for one in compared for is_thing, _ in one.true_positives} == {True, False}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_is_0(task):
     found, compared = measure(task, blind)
-    assert found.values[metric_of(task).MAIN] == pytest.approx(0)
-    assert not any(one.right for one in compared)
+    assert found.values[load_metric(task).MAIN] == pytest.approx(0)
+    assert not any(one.true_positives for one in compared)
     for name, value in found.values.items():
         assert value == pytest.approx(0) or name == "MAE", name
 
@@ -115,9 +115,9 @@ def test_order_is_nothing_and_what_is_kept_travels(task):
         return seen
 
     found, compared = measure(task, noisy)
-    assert 1 < found.values[metric_of(task).MAIN] < 99
+    assert 1 < found.values[load_metric(task).MAIN] < 99
     text = pickle.dumps(compared[::-1])
-    again = metric_of(task).scores(pickle.loads(text))
+    again = load_metric(task).scores(pickle.loads(text))
     assert again.values == pytest.approx(found.values, abs=1e-9) and again.by_name == pytest.approx(found.by_name)
     other, _ = measure(task, noisy, samples()[::-1])
     assert other.values == pytest.approx(found.values, abs=1e-9)
@@ -125,13 +125,13 @@ def test_order_is_nothing_and_what_is_kept_travels(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_of_no_image_there_is_no_value(task):
-    assert metric_of(task).scores([]).values == {}
+    assert load_metric(task).scores([]).values == {}
 
 
-def found_at(drawing, letter, label, score=0.9, query=0) -> Found:
-    one = masked(drawing, letter, 1, "")
+def found_at(drawing, letter, label, score=0.9, query=0) -> Detection:
+    one = masked_annotation(drawing, letter, 1, "")
     x, y, w, h = one.bbox
-    return Found(label, score, (x, y, x + w, y + h), one.segmentation, query)
+    return Detection(label, score, (x, y, x + w, y + h), one.segmentation, query)
 
 
 PLACES = "aaaa..cc aaaa..cc ....wwww ....wwww"
@@ -139,18 +139,18 @@ PLACES = "aaaa..cc aaaa..cc ....wwww ....wwww"
 
 def of_instances(task, annotations, found, **fields):
     """AP of one image with one cat and what else is in it; `found` by letters, all of them said to be cats."""
-    sample = scene(PLACES, [masked(PLACES, "a", 1, "cat"), *annotations], **fields)
+    sample = ascii_sample(PLACES, [masked_annotation(PLACES, "a", 1, "cat"), *annotations], **fields)
     one = asked(task, sample)
     label = one.target.texts.index("cat")
     every = [found_at(PLACES, letter, label, score) for letter, score in found.items()]
-    return metric_of(task).scores([metric_of(task).compare(one, every)]).values["AP"]
+    return load_metric(task).scores([load_metric(task).compare(one, every)]).values["AP"]
 
 
 @pytest.mark.parametrize("task", ["instance", "detection"])
 def test_what_is_there_unknown_is_neither_right_nor_wrong(task):
     wrong = {"c": 0.99, "a": 0.5}
     assert of_instances(task, [], wrong) == pytest.approx(50, abs=1)
-    crowd = masked(PLACES, "c", 2, "cat", iscrowd=True)
+    crowd = masked_annotation(PLACES, "c", 2, "cat", iscrowd=True)
     assert of_instances(task, [crowd], wrong) == pytest.approx(100)
     assert of_instances(task, [replace(crowd, category="dog")], wrong) == pytest.approx(50, abs=1), "another's crowd"
     assert of_instances(task, [replace(crowd, category="", iscrowd=False)], wrong) == pytest.approx(100), "unnamed"
@@ -162,7 +162,7 @@ def test_what_is_there_unknown_is_neither_right_nor_wrong(task):
 
 
 def test_an_object_without_a_mask_is_asked_for_only_where_boxes_are():
-    bare = boxed(2, (6.0, 0.0, 2.0, 2.0), "cat")
+    bare = boxed_annotation(2, (6.0, 0.0, 2.0, 2.0), "cat")
     for found in ({"a": 0.5}, {"c": 0.99, "a": 0.5}):
         assert of_instances("instance", [bare], found) == pytest.approx(100)
     assert of_instances("detection", [bare], {"a": 0.5}) == pytest.approx(50, abs=1)
@@ -173,21 +173,21 @@ def test_areas_of_boxes_are_those_of_masks_where_there_are_some():
     """As in COCO, whose small objects are those of small masks."""
     mask = np.zeros((80, 80), np.bool_)
     mask[::4, ::4] = True  # 400 pixels in a box of 77 x 77
-    sample = scene("." * 80 + (" " + "." * 80) * 79, [
-        boxed(1, (0.0, 0.0, 77.0, 77.0), "cat", segmentation=encode_mask(mask), mask_source="human")
+    sample = ascii_sample("." * 80 + (" " + "." * 80) * 79, [
+        boxed_annotation(1, (0.0, 0.0, 77.0, 77.0), "cat", segmentation=encode_mask(mask), mask_source="human")
     ])  # fmt: skip
     one = asked("detection", sample)
     label = one.target.texts.index("cat")
-    compared = metric_of("detection").compare(one, [Found(label, 0.9, (0.0, 0.0, 77.0, 77.0), None, 0)])
-    values = metric_of("detection").scores([compared]).values
+    compared = load_metric("detection").compare(one, [Detection(label, 0.9, (0.0, 0.0, 77.0, 77.0), None, 0)])
+    values = load_metric("detection").scores([compared]).values
     assert values["APs"] == pytest.approx(100) and "APl" not in values
 
 
 def test_a_region_that_was_found_in_void_or_in_a_crowd_is_not_wrong():
     drawing = "aaaaaa.... aaaaaa.... cccccc.... SSSSSSSSSS SSSSSSSSSS"
-    annotations = [masked(drawing, "a", 1, "cat"), masked(drawing, "S", 2, "sky", isthing=False)]
-    crowd = masked(drawing, "c", 3, "cat", iscrowd=True)
-    metric = metric_of("panoptic")
+    annotations = [masked_annotation(drawing, "a", 1, "cat"), masked_annotation(drawing, "S", 2, "sky", isthing=False)]
+    crowd = masked_annotation(drawing, "c", 3, "cat", iscrowd=True)
+    metric = load_metric("panoptic")
     for given, letter, name, wrong in (
         (annotations, ".", "cow", 0),
         ([*annotations, crowd], "c", "cat", 0),
@@ -195,48 +195,54 @@ def test_a_region_that_was_found_in_void_or_in_a_crowd_is_not_wrong():
         ([*annotations, replace(crowd, category="")], "c", "cow", 0),
         ([*annotations, replace(crowd, flags=("part",), iscrowd=False)], "c", "cow", 0),
     ):
-        one = asked("panoptic", scene(drawing, given))
+        one = asked("panoptic", ascii_sample(drawing, given))
         seen = perfect(one)
-        other = scene(drawing, [masked(drawing, letter, 9, name)]).annotations[0]
+        other = ascii_sample(drawing, [masked_annotation(drawing, letter, 9, name)]).annotations[0]
         free = next(q for q in range(8) if seen.logits[q].max() < 0)
         seen.logits[free, one.target.texts.index(name)] = 12.0
         seen.mask_logits[free][torch.from_numpy(decode_mask(other.segmentation))] = 20.0
         compared = metric.compare(one, postprocess.panoptic(seen))
-        assert sum(row[3] for row in compared.kept.values()) == wrong, (letter, name)
+        assert sum(row[3] for row in compared.stats.values()) == wrong, (letter, name)
 
 
 def test_masks_of_the_truth_that_overlap_lie_small_on_large():
     drawing, over = "aaaaaaaa aaaaaaaa aaaaaaaa", "........ ..bb.... ........"
-    sample = scene(drawing, [masked(over, "b", 1, "dog"), masked(drawing, "a", 2, "cat")])
-    covered = scene(drawing, [masked(drawing, "a", 1, "dog"), masked(drawing, "a", 2, "cat")])
+    sample = ascii_sample(drawing, [masked_annotation(over, "b", 1, "dog"), masked_annotation(drawing, "a", 2, "cat")])
+    covered = ascii_sample(
+        drawing, [masked_annotation(drawing, "a", 1, "dog"), masked_annotation(drawing, "a", 2, "cat")]
+    )
     for task in ("panoptic", "semantic"):
         one = asked(task, sample)
         seen = perfect(one)
         cat = next(q for q in range(8) if seen.logits[q].max() > 0 and (seen.mask_logits[q] > 0).sum() > 2)
         seen.mask_logits[cat, 1, 2:4] = -20.0
-        compared = metric_of(task).compare(one, getattr(postprocess, metric_of(task).TAKES)(seen))
-        assert metric_of(task).scores([compared]).values[metric_of(task).MAIN] == pytest.approx(100)
+        compared = load_metric(task).compare(one, getattr(postprocess, load_metric(task).TAKES)(seen))
+        assert load_metric(task).scores([compared]).values[load_metric(task).MAIN] == pytest.approx(100)
     _, (compared,) = measure("panoptic", blind, [covered])
-    assert len(compared.kept) == 1, "what is covered wholly is not missed"
+    assert len(compared.stats) == 1, "what is covered wholly is not missed"
 
 
 def test_pixels_without_a_label_are_ignored():
     drawing = "SSSS....GG SSSS....GG"
-    one = asked("semantic", scene(drawing, [masked(drawing, "S", 1, "sky"), masked(drawing, "G", 2, "grass")]))
+    one = asked(
+        "semantic",
+        ascii_sample(drawing, [masked_annotation(drawing, "S", 1, "sky"), masked_annotation(drawing, "G", 2, "grass")]),
+    )
     seen = perfect(one)
     for query in range(8):
         seen.mask_logits[query, :, 4:8] = torch.randn(2, 4, generator=torch.Generator().manual_seed(query))
-    compared = metric_of("semantic").compare(one, postprocess.semantic(seen))
-    assert metric_of("semantic").scores([compared]).values["mIoU"] == pytest.approx(100)
+    compared = load_metric("semantic").compare(one, postprocess.semantic(seen))
+    assert load_metric("semantic").scores([compared]).values["mIoU"] == pytest.approx(100)
 
 
 def test_referring_weighs_phrases_alike_and_pixels_alike():
     """An object of 8 pixels found whole, one of 4 of which half is found: mIoU 75, cIoU 10 of 12."""
     drawing, half = "aaaa..bb aaaa..bb", "......bb ........"
-    sample = scene(drawing, [
-        masked(drawing, "a", 1, "x", captions=said("one")), masked(drawing, "b", 2, "x", captions=said("two"))
+    sample = ascii_sample(drawing, [
+        masked_annotation(drawing, "a", 1, "x", captions=human_captions("one")),
+        masked_annotation(drawing, "b", 2, "x", captions=human_captions("two")),
     ])  # fmt: skip
-    one, metric = asked("referring", sample), metric_of("referring")
+    one, metric = asked("referring", sample), load_metric("referring")
     labels = {text: i for i, text in enumerate(one.target.texts)}
     found = [found_at(drawing, "a", labels["one"]), found_at(half, "b", labels["two"])]
     values = metric.scores([metric.compare(one, found)]).values
@@ -253,7 +259,7 @@ def test_every_phrase_of_an_object_is_asked_for():
     assert [one.target.texts[i] for i in one.target.labels] == ["the first one", "a cat", "the dog"]
     assert one.target.annotation_ids == ((2,), (2,), (3,)) or len(set(one.target.annotation_ids)) == 2
     crowd = replace(sample, annotations=tuple(replace(a, iscrowd=True) for a in sample.annotations))
-    assert _every_phrase(crowd, one.target) is one.target
+    assert _with_all_phrases(crowd, one.target) is one.target
 
 
 def f_measure(likely, truth):
@@ -268,26 +274,26 @@ def f_measure(likely, truth):
 
 
 def test_maxf_is_as_it_is_defined():
-    rng, metric = np.random.default_rng(0), metric_of("foreground")
+    rng, metric = np.random.default_rng(0), load_metric("foreground")
     curves, errors, compared = [], [], []
     for drawing in ("..aaaa.. ..aaaa..", "aa...... aa......"):
-        one = asked("foreground", scene(drawing, [masked(drawing, "a", 1, "x")]))
+        one = asked("foreground", ascii_sample(drawing, [masked_annotation(drawing, "a", 1, "x")]))
         truth = decode_mask(one.target.masks[0])
         likely = (0.5 * truth + 0.5 * rng.random(truth.shape)).astype(np.float32)
         curves.append(f_measure(likely, truth))
         errors.append(np.abs(likely - truth).mean())
-        compared.append(metric.compare(one, postprocess.Foreground(likely)))
+        compared.append(metric.compare(one, postprocess.ForegroundMap(likely)))
     mean = 100 * np.mean(curves, axis=0)
     values = metric.scores(compared).values
     assert values == pytest.approx({"maxF": mean.max(), "meanF": mean.mean(), "MAE": 100 * np.mean(errors)}, abs=1e-4)
 
 
 def test_an_image_without_foreground_counts_by_its_error_alone():
-    metric = metric_of("foreground")
+    metric = load_metric("foreground")
     full = asked("foreground", samples()[0])
-    empty = asked("foreground", scene("....", [masked("....", "a", 1, "x")]))
+    empty = asked("foreground", ascii_sample("....", [masked_annotation("....", "a", 1, "x")]))
     found = [metric.compare(full, postprocess.foreground(perfect(full))),
-             metric.compare(empty, postprocess.Foreground(np.full((1, 4), 0.5, np.float32)))]  # fmt: skip
+             metric.compare(empty, postprocess.ForegroundMap(np.full((1, 4), 0.5, np.float32)))]  # fmt: skip
     values = metric.scores(found).values
     assert values["maxF"] == pytest.approx(100) and values["MAE"] == pytest.approx(25)
     assert metric.scores(found[1:]).values == {"MAE": 50}
@@ -296,8 +302,15 @@ def test_an_image_without_foreground_counts_by_its_error_alone():
 def test_a_region_whose_foreground_is_unknown_counts_nowhere():
     """A box without a mask is ignored."""
     drawing = "aa...... aa......"
-    one = asked("foreground", scene(drawing, [masked(drawing, "a", 1, "x"), boxed(2, (4.0, 0.0, 4.0, 2.0), "y")]))
+    one = asked(
+        "foreground",
+        ascii_sample(
+            drawing, [masked_annotation(drawing, "a", 1, "x"), boxed_annotation(2, (4.0, 0.0, 4.0, 2.0), "y")]
+        ),
+    )
     seen = perfect(one)
     seen.mask_logits[:, :, 4:] = 20.0
-    values = metric_of("foreground").scores([metric_of("foreground").compare(one, postprocess.foreground(seen))]).values
+    values = (
+        load_metric("foreground").scores([load_metric("foreground").compare(one, postprocess.foreground(seen))]).values
+    )
     assert values["maxF"] == pytest.approx(100) and values["MAE"] == pytest.approx(0, abs=1e-4)

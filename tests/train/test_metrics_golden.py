@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 
 from synthgen import plugins
-from synthgen.evaluation.metrics import Asked, Found, Panoptic, Segment, Semantic, ap, box_ap, miou, pq
-from synthgen.images.decode import load_labels
+from synthgen.evaluation.metrics import (
+    Detection,
+    GroundTruth,
+    PanopticMap,
+    PanopticSegment,
+    SemanticMap,
+    ap,
+    box_ap,
+    miou,
+    pq,
+)
+from synthgen.images.decode import load_label_map
 from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Rle, Sample
 
@@ -22,10 +32,10 @@ def read(name):
     return json.loads((GOLDEN / name).read_text())
 
 
-def asked(task: str, number: int, size, annotations, names, stuff=()) -> Asked:
+def asked(task: str, number: int, size, annotations, names, stuff=()) -> GroundTruth:
     sample = Sample(number, f"golden/{number}", f"{number}.png", *size, tuple(annotations))
-    target = plugins.load("dataloading.tasks", task).target(sample, names, random.Random(0))
-    return Asked(sample, target, frozenset(stuff))
+    target = plugins.load_plugin("dataloading.tasks", task).target(sample, names, random.Random(0))
+    return GroundTruth(sample, target, frozenset(stuff))
 
 
 def rle(given) -> Rle:
@@ -51,7 +61,7 @@ def test_average_precision_is_that_of_pycocotools(metric, task, said, order):
                 x, y, w, h = p["bbox"]
                 label = one.target.texts.index(names[p["category_id"]])
                 mask = rle(p["segmentation"]) if said == "segm" else None
-                found.append(Found(label, p["score"], (x, y, x + w, y + h), mask, 0))
+                found.append(Detection(label, p["score"], (x, y, x + w, y + h), mask, 0))
         compared.append(metric.compare(one, found))
     scores = metric.scores(compared[::order])
     expected = dict(read("instances_expected.json")[f"pycocotools_{said}"])
@@ -70,7 +80,7 @@ def test_panoptic_quality_is_that_of_panopticapi():
         pixels, said = (  # 65536 * red + 256 * green + blue -> red + 256 * green + 65536 * blue
             (ids >> 16) + (ids & 0xFF00) + ((ids & 0xFF) << 16)
             for ids in (
-                load_labels(GOLDEN / folder / own["file_name"], colours=True)
+                load_label_map(GOLDEN / folder / own["file_name"], color_coded=True)
                 for folder in ("panoptic_gt", "panoptic_pred")
             )
         )
@@ -86,15 +96,15 @@ def test_panoptic_quality_is_that_of_panopticapi():
         regions, segments = np.zeros(said.shape, np.int32), []
         for place, segment in enumerate(theirs["segments_info"], 1):
             regions[said == segment["id"]] = place
-            segments.append(Segment(one.target.texts.index(names[segment["category_id"]]), 1.0, (0,)))
-        compared.append(pq.compare(one, Panoptic(regions, tuple(segments))))
+            segments.append(PanopticSegment(one.target.texts.index(names[segment["category_id"]]), 1.0, (0,)))
+        compared.append(pq.compare(one, PanopticMap(regions, tuple(segments))))
     scores = pq.scores(compared)
     for ending, kind in (("", "All"), ("_things", "Things"), ("_stuff", "Stuff")):
         for key in ("pq", "sq", "rq"):
             assert scores.values[f"{key.upper()}{ending}"] == pytest.approx(100 * expected[kind][key], abs=1e-12)
     per_class = {names[int(i)]: 100 * one["pq"] for i, one in expected["per_class"].items()}
     assert scores.by_name == pytest.approx(per_class, abs=1e-12)
-    counts = {name: np.sum([c.kept[name][1:] for c in compared if name in c.kept], axis=0) for name in per_class}
+    counts = {name: np.sum([c.stats[name][1:] for c in compared if name in c.stats], axis=0) for name in per_class}
     for i, count in expected["counts"].items():
         wanted = [count["iou_sum"], count["tp"], count["fp"], count["fn"]]
         assert counts[names[int(i)]].tolist() == pytest.approx(wanted, abs=1e-12)
@@ -104,7 +114,7 @@ def test_mean_iou_is_that_of_detectron2():
     expected, names = read("semantic_expected.json"), list("abcde")
     compared = []
     for number in (1, 2):
-        truth, said = (load_labels(GOLDEN / folder / f"{number}.png") for folder in ("sem_gt", "sem_pred"))
+        truth, said = (load_label_map(GOLDEN / folder / f"{number}.png") for folder in ("sem_gt", "sem_pred"))
         assert (truth == 255).any(), "nothing is ignored here"
         annotations = [
             Annotation(i + 1, (0.0, 0.0, *map(float, truth.shape[::-1])), name, isthing=False,
@@ -113,7 +123,7 @@ def test_mean_iou_is_that_of_detectron2():
         ]  # fmt: skip
         one = asked("semantic", number, truth.shape, annotations, names, names)
         places = np.array([one.target.texts.index(name) for name in names], np.int32)
-        compared.append(miou.compare(one, Semantic(places[said], {})))
+        compared.append(miou.compare(one, SemanticMap(places[said], {})))
     scores = miou.scores(compared)
     told = {"mIoU": "mIoU", "fwIoU": "fwIoU", "mAcc": "mACC", "pAcc": "pACC"}
     assert scores.values == pytest.approx({ours: expected[theirs] for ours, theirs in told.items()}, abs=1e-12)

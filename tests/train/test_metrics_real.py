@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from synthgen import plugins
-from synthgen.dataloading.eval_loader import _nothing
-from synthgen.evaluation.metrics import Asked, Found, Panoptic, Segment, ap, box_ap, pq
-from synthgen.evaluation.metrics._coco import VALUES
+from synthgen.dataloading.eval_loader import _empty_target
+from synthgen.evaluation.metrics import Detection, GroundTruth, PanopticMap, PanopticSegment, ap, box_ap, pq
+from synthgen.evaluation.metrics._coco import COCO_METRICS
 from synthgen.formats.readers import coco_json, coco_panoptic
 from synthgen.ingest.ingest import ingest
 from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
@@ -25,9 +25,9 @@ from synthgen.storage.shard_store import ShardStore
 def layer(folder, dataset, files):
     store = ShardStore(folder)
     ingest(store, dataset, files, name="real", split="val", layer="human")
-    shards = store.layer("real", "val", "human")
-    names = sorted({name for shard in shards for name in store.footer(shard)["categories"]})
-    return [sample for shard in shards for sample in store.read(shard)], names
+    shards = store.list_shards("real", "val", "human")
+    names = sorted({name for shard in shards for name in store.read_footer(shard)["categories"]})
+    return [sample for shard in shards for sample in store.read_samples(shard)], names
 
 
 def guesses(sample, names, rng):
@@ -55,17 +55,17 @@ def test_coco_is_measured_as_pycocotools_measures_it(shared, tmp_path, metric, t
     rng, compared, results = random.Random(0), [], []
     ids = {category["name"]: category["id"] for category in json.loads(path.read_text())["categories"]}
     for sample in samples:
-        target = plugins.load("dataloading.tasks", task).target(sample, names, random.Random(0))
-        target = target or _nothing(sample, tuple(names), random.Random(0))
+        target = plugins.load_plugin("dataloading.tasks", task).target(sample, names, random.Random(0))
+        target = target or _empty_target(sample, tuple(names), random.Random(0))
         found = []
         for name, score, mask in guesses(sample, names, rng):
             box = rle_bbox_xyxy(mask)
-            found.append(Found(target.texts.index(name), score, box, mask if kind == "segm" else None, 0))
+            found.append(Detection(target.texts.index(name), score, box, mask if kind == "segm" else None, 0))
             own = {"image_id": sample.image_id, "category_id": ids[name], "score": score}
             x1, y1, x2, y2 = box
             results.append({**own, "bbox": [x1, y1, x2 - x1, y2 - y1]} if kind == "bbox" else
                            {**own, "segmentation": {"size": list(mask.size), "counts": mask.counts}})  # fmt: skip
-        compared.append((sample.image_id, metric.compare(Asked(sample, target), found)))
+        compared.append((sample.image_id, metric.compare(GroundTruth(sample, target), found)))
     # Equal scores are told apart by the order of images: pycocotools' is by number.
     values = metric.scores([one for _, one in sorted(compared, key=lambda pair: pair[0])]).values
     with contextlib.redirect_stdout(io.StringIO()):
@@ -75,9 +75,11 @@ def test_coco_is_measured_as_pycocotools_measures_it(shared, tmp_path, metric, t
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    expected = dict(zip(VALUES, (100 * judge.stats).tolist(), strict=True))
+    expected = dict(zip(COCO_METRICS, (100 * judge.stats).tolist(), strict=True))
     assert 10 < expected["AP"] < 60 and any(a.iscrowd for sample in samples for a in sample.annotations)
-    for name in VALUES:  # areas in the file are those of polygons, ours of their pixels: a few objects change sides
+    for (
+        name
+    ) in COCO_METRICS:  # areas in the file are those of polygons, ours of their pixels: a few objects change sides
         assert values[name] == pytest.approx(expected[name], abs=2.0 if name[-1] in "sml" else 1e-9), name
 
 
@@ -88,12 +90,12 @@ def test_the_segments_of_coco_are_wholly_right(shared, tmp_path):
     stuff = frozenset(a.category for sample in samples for a in sample.annotations if not a.isthing)
     compared = []
     for sample in samples:
-        target = plugins.load("dataloading.tasks", "panoptic").target(sample, names, random.Random(0))
+        target = plugins.load_plugin("dataloading.tasks", "panoptic").target(sample, names, random.Random(0))
         regions, segments = np.zeros((sample.height, sample.width), np.int32), []
         for label, mask in zip(target.labels, target.masks, strict=True):
-            segments.append(Segment(int(label), 1.0, (0,)))
+            segments.append(PanopticSegment(int(label), 1.0, (0,)))
             regions[decode_mask(mask)] = len(segments)
-        compared.append(pq.compare(Asked(sample, target, stuff), Panoptic(regions, tuple(segments))))
+        compared.append(pq.compare(GroundTruth(sample, target, stuff), PanopticMap(regions, tuple(segments))))
     scores = pq.scores(compared)
     assert set(scores.values.values()) == {100.0} and len(scores.values) == 9
     assert scores.by_name.keys() == {a.category for s in samples for a in s.annotations if not a.iscrowd}

@@ -10,38 +10,43 @@ import torch
 from torch.nn import functional as F
 
 from synthgen.evaluation import postprocess
-from synthgen.evaluation.postprocess import SURE, TEMPERATURE, VISIBLE, Prediction
+from synthgen.evaluation.postprocess import (
+    PANOPTIC_OVERLAP_THRESHOLD,
+    PANOPTIC_SCORE_THRESHOLD,
+    PANOPTIC_TEMPERATURE,
+    RawPrediction,
+)
 from synthgen.records.geometry import decode_mask, rle_bbox_xyxy
 
 
-def random(seed=0, queries=12, texts=5, coarse=(16, 24), size=(60, 90), original=(75, 113), **more) -> Prediction:
+def random(seed=0, queries=12, texts=5, coarse=(16, 24), size=(60, 90), original=(75, 113), **more) -> RawPrediction:
     """Smooth random masks, of which each covers about a third of the image."""
     rng = torch.Generator().manual_seed(seed)
     small = torch.randn(queries, 1, 4, 6, generator=rng) * 4 - 1
     masks = F.interpolate(small, coarse, mode="bicubic")[:, 0]
-    return Prediction(
+    return RawPrediction(
         torch.randn(queries, texts, generator=rng) * 1.5, torch.rand(queries, 4, generator=rng), masks,
         (coarse[0] * 4, coarse[1] * 4), size, original, queries // 2, **more,
     )  # fmt: skip
 
 
-def enlarged(seen: Prediction) -> torch.Tensor:
+def enlarged(seen: RawPrediction) -> torch.Tensor:
     """As Mask2Former's forward and detectron2's sem_seg_postprocess: [Q, H, W]."""
-    masks = F.interpolate(seen.mask_logits[:, None], seen.padded, mode="bilinear", align_corners=False)
+    masks = F.interpolate(seen.mask_logits[:, None], seen.padded_size, mode="bilinear", align_corners=False)
     masks = masks[:, :, : seen.size[0], : seen.size[1]]
-    return F.interpolate(masks, seen.original, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(masks, seen.original_size, mode="bilinear", align_corners=False)[:, 0]
 
 
 @pytest.fixture(params=[2**25, 1000], ids=["one strip", "strips"], autouse=True)
 def strips(request, monkeypatch):
-    monkeypatch.setattr(postprocess, "_NUMBERS", request.param)
+    monkeypatch.setattr(postprocess, "_MAX_STRIP_ELEMENTS", request.param)
 
 
 @pytest.mark.parametrize("frame", [(60, 90), (75, 113), (30, 41), (240, 3)], ids=str)
 def test_masks_are_enlarged_cut_and_resized(frame):
     seen = random(original=frame)
     wanted = enlarged(seen)
-    strips = [strip for _, strip in postprocess._strips(seen, range(12))]
+    strips = [strip for _, strip in postprocess._iter_mask_strips(seen, range(12))]
     found = torch.cat(strips, dim=2)
     assert found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-4)
 
@@ -90,8 +95,8 @@ def test_labels_are_those_of_mask2former_and_queries_that_are_unsure_say_little(
     wanted = torch.einsum("qt,qhw->thw", likely, enlarged(seen).sigmoid()).argmax(0).numpy()
     found = postprocess.semantic(seen)
     assert (found.labels != wanted).mean() < 1e-3 and len(np.unique(wanted)) > 2
-    assert found.queries.keys() == set(np.unique(found.labels).tolist())
-    for label, query in found.queries.items():  # who says most of it, by all pixels of the original
+    assert found.query_by_label.keys() == set(np.unique(found.labels).tolist())
+    for label, query in found.query_by_label.items():  # who says most of it, by all pixels of the original
         said = (likely[:, label, None] * enlarged(seen).sigmoid()[:, wanted == label]).sum(1)
         assert said[query] >= 0.999 * said.max()
 
@@ -104,12 +109,12 @@ def test_labels_are_those_of_mask2former_and_queries_that_are_unsure_say_little(
 @pytest.mark.parametrize("stuff", [frozenset(), frozenset({0, 2})], ids=["things", "stuff"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_panoptic_map_is_that_of_mask_dino(stuff, seed):
-    seen = replace(random(seed, queries=20, texts=3), stuff=stuff)
+    seen = replace(random(seed, queries=20, texts=3), stuff_labels=stuff)
     seen.mask_logits[:] = tiles(seed)
     seen.logits[:, 0] += 1
     wanted, segments = mask_dino(seen)
     found = postprocess.panoptic(seen)
-    assert (found.regions != wanted).mean() < 1e-3 and len(segments) > (2 if stuff else 4)
+    assert (found.segment_ids != wanted).mean() < 1e-3 and len(segments) > (2 if stuff else 4)
     assert any(len(segment.queries) > 1 for segment in found.segments) == bool(stuff), "nothing was merged"
     assert [segment.label for segment in found.segments] == segments
     labels = [segment.label for segment in found.segments]
@@ -120,7 +125,7 @@ def test_a_panoptic_map_is_that_of_mask_dino(stuff, seed):
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]], ids=str)
 def test_a_region_of_several_queries_is_as_likely_as_the_surest_of_them(order):
     """Whichever comes last: thresholds of predictions keep the sky for the part of it that is surely sky."""
-    seen = random(queries=3, texts=2, stuff=frozenset({0}))
+    seen = random(queries=3, texts=2, stuff_labels=frozenset({0}))
     seen.mask_logits[:] = -9.0
     for query, rank in enumerate(order):
         seen.mask_logits[query, :, 8 * query : 8 * query + 8] = 9.0
@@ -141,22 +146,22 @@ def tiles(seed: int) -> torch.Tensor:
     return torch.from_numpy(2 * margin).float()
 
 
-def mask_dino(seen: Prediction):
+def mask_dino(seen: RawPrediction):
     """`MaskDINO.panoptic_inference`, with the names of here."""
     scores, labels = seen.logits.sigmoid().max(-1)
-    keep = scores > SURE
-    scores, labels = F.softmax(seen.logits.sigmoid() / TEMPERATURE, dim=-1).max(-1)
+    keep = scores > PANOPTIC_SCORE_THRESHOLD
+    scores, labels = F.softmax(seen.logits.sigmoid() / PANOPTIC_TEMPERATURE, dim=-1).max(-1)
     scores, labels, masks = scores[keep], labels[keep], enlarged(seen).sigmoid()[keep]
     ids = (scores.view(-1, 1, 1) * masks).argmax(0)
-    regions, segments, memory = np.zeros(seen.original, np.int32), [], {}
+    regions, segments, memory = np.zeros(seen.original_size, np.int32), [], {}
     for k in range(len(labels)):
         label = int(labels[k])
         mask_area, original_area = (ids == k).sum().item(), (masks[k] >= 0.5).sum().item()
         mask = (ids == k) & (masks[k] >= 0.5)
         if mask_area > 0 and original_area > 0 and mask.sum().item() > 0:
-            if mask_area / original_area < VISIBLE:
+            if mask_area / original_area < PANOPTIC_OVERLAP_THRESHOLD:
                 continue
-            if label in seen.stuff:
+            if label in seen.stuff_labels:
                 if label in memory:
                     regions[mask.numpy()] = memory[label]
                     continue
@@ -180,7 +185,7 @@ def test_each_phrase_gets_the_query_that_fits_it_best():
 def test_foreground_is_the_mask_of_the_likeliest_query():
     seen = random(texts=1)
     wanted = enlarged(seen)[int(seen.logits[:, 0].argmax())].sigmoid()
-    assert np.allclose(postprocess.foreground(seen).likely, wanted.numpy(), atol=1e-4)
+    assert np.allclose(postprocess.foreground(seen).probabilities, wanted.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 9), (9, 1)], ids=str)
@@ -188,8 +193,8 @@ def test_run_lengths_are_those_of_the_pixels(shape):
     rng = np.random.default_rng(0)
     for share in (0, 0.1, 0.5, 1):
         pixels = torch.from_numpy(rng.random((4, *shape)) < share)
-        one = Prediction(torch.zeros(4, 1), torch.zeros(4, 4), pixels * 2.0 - 1, shape, shape, shape, 0)
-        for query, (mask, score) in postprocess._masks(one, range(4)).items():
+        one = RawPrediction(torch.zeros(4, 1), torch.zeros(4, 4), pixels * 2.0 - 1, shape, shape, shape, 0)
+        for query, (mask, score) in postprocess._encode_masks(one, range(4)).items():
             assert (decode_mask(mask) == pixels[query].numpy()).all()
             assert score == pytest.approx(float(pixels[query].any()) * float(torch.tensor(1.0).sigmoid()))
             x1, y1, x2, y2 = rle_bbox_xyxy(mask)
@@ -198,14 +203,14 @@ def test_run_lengths_are_those_of_the_pixels(shape):
 
 def test_what_is_no_number_is_nothing(strips):
     from synthgen.dataloading.collate import Batch
-    from synthgen.models.mqformer.decoder import Decoded
+    from synthgen.models.mqformer.decoder import DecoderOutput
     from synthgen.models.mqformer.losses import Predictions
 
     nan = torch.full((1, 6, 4), torch.nan)
-    decoded = Decoded((Predictions([nan[0, :, :2]], nan, torch.full((1, 6, 8, 8), torch.nan)),), 3)
+    decoded = DecoderOutput((Predictions([nan[0, :, :2]], nan, torch.full((1, 6, 8, 8), torch.nan)),), 3)
     batch = Batch(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32), [{"size": (32, 32), "orig_size": (40, 40)}], [0])
-    (seen,) = postprocess.predictions(decoded, batch, [["a", "b"]])
+    (seen,) = postprocess.split_predictions(decoded, batch, [["a", "b"]])
     assert postprocess.instances(seen) == [] and postprocess.referring(seen) == []
-    assert not postprocess.panoptic(seen).regions.any() and not postprocess.foreground(seen).likely.any()
+    assert not postprocess.panoptic(seen).segment_ids.any() and not postprocess.foreground(seen).probabilities.any()
     assert all(one.score == 0 and np.isfinite(one.box_xyxy).all() for one in postprocess.boxes(seen))
     assert postprocess.semantic(seen).labels.shape == (40, 40)

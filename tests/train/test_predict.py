@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from toys import gallery
 
-from synthgen.checkpoints.checkpoint import read, save
-from synthgen.evaluation.metrics import Found
-from synthgen.evaluation.predictor import Predicted, draw
+from synthgen.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from synthgen.evaluation.metrics import Detection
+from synthgen.evaluation.predictor import PredictResult, draw_detections
 from synthgen.models.mqformer.text_encoder import TextEncoder
 from synthgen.records.geometry import decode_mask
 from synthgen.records.sample import Rle
@@ -29,8 +29,8 @@ OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--thr
 @pytest.fixture
 def synthgen(synthgen, tmp_path: Path):
     torch.set_num_threads(1)
-    gallery.hang(tmp_path, images=1)
-    gallery.kept(tmp_path / "best.pt")
+    gallery.write_eval_dataset(tmp_path, images=1)
+    gallery.write_checkpoint(tmp_path / "best.pt")
     return synthgen
 
 
@@ -48,10 +48,10 @@ def test_a_name_is_asked_for_as_it_was_learned_whatever_else_is(synthgen, monkey
         return embed(self, texts, names)
 
     monkeypatch.setattr(TextEncoder, "forward", noted)
-    for prompts in (gallery.NAMES[:2], (*gallery.NAMES[:2], "the left one"), ()):
+    for prompts in (gallery.CATEGORIES[:2], (*gallery.CATEGORIES[:2], "the left one"), ()):
         assert synthgen("predict", "photos/1.png", *prompts, *OPTIONS)[0] == 0
-    known = dict.fromkeys(gallery.NAMES[:2], True)
-    assert asked == [known, {**known, "the left one": False}, dict.fromkeys(gallery.NAMES, True)]
+    known = dict.fromkeys(gallery.CATEGORIES[:2], True)
+    assert asked == [known, {**known, "the left one": False}, dict.fromkeys(gallery.CATEGORIES, True)]
 
 
 def test_prompts_are_found_drawn_and_written(synthgen):
@@ -80,8 +80,8 @@ def test_prompts_are_found_drawn_and_written(synthgen):
 
 def test_without_prompts_it_looks_for_what_it_learned(synthgen):
     assert synthgen("predict", "photos/1.png", *OPTIONS)[0] == 0
-    assert [one["text"] for one in said("1")["asked"]] == list(gallery.NAMES)
-    gallery.kept(Path("best.pt"), names=())
+    assert [one["text"] for one in said("1")["asked"]] == list(gallery.CATEGORIES)
+    gallery.write_checkpoint(Path("best.pt"), names=())
     code, told = synthgen("predict", "photos/1.png", *OPTIONS)
     assert code == 2 and "say what to look for" in told
 
@@ -112,14 +112,14 @@ def test_images_of_any_shape(synthgen, size):
 
 def test_words_stand_in_the_picture_as_they_were_asked_for(monkeypatch):
     drawn = []
-    monkeypatch.setattr("synthgen.evaluation.predictor.picture", lambda image, marks, *_: drawn.extend(marks))
-    found = [Found(0, score, (0.0, 0.0, 4.0, 4.0), None, 0) for score in (0.254, 1.0)]
-    draw(np.zeros((8, 8, 3), np.uint8), found, ["a 10.5 cm ruler"])
-    assert [mark.words for mark in drawn] == ["a 10.5 cm ruler .25", "a 10.5 cm ruler 1.00"]
+    monkeypatch.setattr("synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks))
+    found = [Detection(0, score, (0.0, 0.0, 4.0, 4.0), None, 0) for score in (0.254, 1.0)]
+    draw_detections(np.zeros((8, 8, 3), np.uint8), found, ["a 10.5 cm ruler"])
+    assert [mark.label for mark in drawn] == ["a 10.5 cm ruler .25", "a 10.5 cm ruler 1.00"]
 
 
 def test_a_large_photograph_is_drawn_smaller_and_told_in_its_own_frame(synthgen, monkeypatch):
-    monkeypatch.setattr("synthgen.evaluation.predictor._LONGEST", 60)
+    monkeypatch.setattr("synthgen.evaluation.predictor._MAX_DRAWN_SIDE", 60)
     code, told = synthgen("predict", "photos/1.png", "ball", *OPTIONS)
     assert code == 0, told
     assert said("1")["found"][0]["segmentation"]["size"] == [72, 120]
@@ -176,14 +176,14 @@ def test_other_images_are_no_prompts(synthgen):
 
 def test_where_no_mask_has_a_pixel_no_threshold_is_blamed(synthgen):
     """As of a network that has begun to learn; `best` says of each text how likely it is, found or not."""
-    found = read(Path("best.pt"))
+    found = load_checkpoint(Path("best.pt"))
     last = {"pixel_decoder.mask_features": -1.0, "decoder.mask_embed.layers.2": 1.0}  # their product is negative
     empty = {
         name: torch.full_like(value, last[part] * kind.startswith("b")) if part in last else value
         for name, value in found.weights.items()
         for part, _, kind in [name.rpartition(".")]
     }
-    save(Path("best.pt"), replace(found, weights=empty))
+    save_checkpoint(Path("best.pt"), replace(found, weights=empty))
     for threshold in ("0.3", "0"):
         code, told = synthgen("predict", "photos/1.png", "a red ball", "grass", *OPTIONS[:-1], threshold)
         assert code == 0 and "no mask has a pixel, whatever --threshold" in told and "lower" not in told, told
@@ -195,18 +195,20 @@ def test_where_no_mask_has_a_pixel_no_threshold_is_blamed(synthgen):
 
 def test_what_has_no_mask_is_not_what_a_lower_threshold_shows():
     """The likeliest text may be the one whose masks are empty."""
-    done = Predicted(("a", "b"), (), (0.9, 0.1234), (True, False), True, Path("p"), Path("j"))
-    assert done.lines(0.5)[0] == "nothing reaches 0.5; the best is 0.12, b: lower --threshold to see it"
+    done = PredictResult(("a", "b"), (), (0.9, 0.1234), (True, False), True, Path("p"), Path("j"))
+    assert done.format_lines(0.5)[0] == "nothing reaches 0.5; the best is 0.12, b: lower --threshold to see it"
 
 
 def test_long_prompts_are_cut_where_people_read_and_nowhere_else(synthgen, monkeypatch):
     prompt = "the dog that " + "barked " * 700
     drawn = []
-    monkeypatch.setattr("synthgen.evaluation.predictor.picture", lambda image, marks, *_: drawn.extend(marks) or image)
+    monkeypatch.setattr(
+        "synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
+    )
     code, told = synthgen("predict", "photos/1.png", prompt, *OPTIONS)
     assert code == 0 and len(said("1")["found"]) > 3 and said("1")["found"][0]["text"] == prompt.strip()
     assert max(map(len, told.splitlines())) < 100 and "  the dog that barked barked " in told
-    assert {len(mark.words) for mark in drawn} == {len("the dog that barked ... .90")}
+    assert {len(mark.label) for mark in drawn} == {len("the dog that barked ... .90")}
     code, told = synthgen("predict", "photos/1.png", prompt, *OPTIONS[:-1], "1")
     assert code == 0 and max(map(len, told.splitlines())) < 200
 

@@ -36,13 +36,13 @@ class Target:
             negatives.
         labels: int64 [n], indices into `texts`.
         boxes_xyxy: float32 [n, 4], absolute pixels; the source's own boxes, clipped to the image. Where there is a
-            mask, `transforms` reads the box off it; this one serves the others, and `prompts`.
+            mask, `transforms` reads the box off it; this one serves the others, and `box_prompted`.
         masks: n run-length masks of the image's size; None = no mask to learn from: class and box only.
         mask_weights: float32 [n] in [0, 1]: how much the mask losses of an object count.
         ignore: where nothing may be learned from the absence of an object (crowds, unlabelled or rejected regions);
             None = nowhere.
         annotation_ids: for each of the n, the ids of the annotations that it is made of.
-        prompts: of the n, those whose mask a machine drew into a given box, which says better where the object is.
+        box_prompted: of the n, those whose mask a machine drew into a given box, which says better where the object is.
     """
 
     texts: tuple[str, ...]
@@ -52,7 +52,7 @@ class Target:
     mask_weights: NDArray[np.float32]
     ignore: Rle | None
     annotation_ids: tuple[tuple[int, ...], ...]
-    prompts: tuple[int, ...] = ()
+    box_prompted: tuple[int, ...] = ()
 
 
 class Task(Protocol):

@@ -24,32 +24,33 @@ from numpy.typing import NDArray
 from synthgen.dataloading.tasks import Target
 from synthgen.errors import SynthgenError
 from synthgen.records.geometry import clip_xyxy, rle_bbox_xyxy, xywh_to_xyxy
-from synthgen.records.rle_ops import is_empty, rectangle, subtract, union
+from synthgen.records.rle_ops import is_empty_rle, rle_difference, rle_from_box, rle_union
 from synthgen.records.sample import Annotation, Rle, Sample
 
 Box = tuple[float, float, float, float]
 
 #: With one of these, a box is none.
-_NO_BOX = frozenset({"degenerate", "outside"})
+_INVALID_BOX_FLAGS = frozenset({"degenerate", "outside"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LabeledRegion:
     """Where something is: one annotation, or several that are one.
 
     Attributes:
         annotations: one or more, in the order of their ids.
         box_xyxy: inside the image, with an area in float32; absolute pixels.
         mask: with one pixel or more; None = only the box is known.
-        gaps: boxes of those of `annotations` that have no mask, where others have: there the mask may be short.
-        has_own_box: `box_xyxy` is an annotation's, clipped; else it was read off the mask, or is around several.
+        boxes_without_mask: boxes of those of `annotations` that have no mask, where others have: there the mask may
+            be short.
+        has_annotated_box: `box_xyxy` is an annotation's, clipped; else it was read off the mask, or is around several.
     """
 
     annotations: tuple[Annotation, ...]
     box_xyxy: Box
     mask: Rle | None
-    gaps: tuple[Box, ...] = field(default=())
-    has_own_box: bool = False
+    boxes_without_mask: tuple[Box, ...] = field(default=())
+    has_annotated_box: bool = False
 
     @property
     def category(self) -> str:
@@ -64,17 +65,17 @@ class Place:
         return self.annotations[0].isthing
 
     @property
-    def is_prompt(self) -> bool:
+    def is_box_prompted(self) -> bool:
         """Whether a machine drew the mask into the box, which people gave; not of several places as one."""
         own = {a.mask_source for a in self.annotations if a.segmentation is not None}
-        return self.mask is not None and self.has_own_box and own.isdisjoint(("human", None))
+        return self.mask is not None and self.has_annotated_box and own.isdisjoint(("human", None))
 
     @property
     def is_part(self) -> bool:
         return "part" in self.annotations[0].flags
 
 
-def places(sample: Sample) -> list[Place]:
+def extract_regions(sample: Sample) -> list[LabeledRegion]:
     """A place for each annotation that has one, in the order of ids, whatever order the sample has them in.
 
     Raises:
@@ -88,18 +89,18 @@ def places(sample: Sample) -> list[Place]:
         )
     annotations = sorted(sample.annotations, key=lambda annotation: annotation.id)
     found = []
-    for annotation, box in zip(annotations, _boxes(annotations, height, width), strict=True):
-        mask = _mask(sample, annotation)
+    for annotation, box in zip(annotations, _clip_boxes(annotations, height, width), strict=True):
+        mask = _check_mask(sample, annotation)
         around = rle_bbox_xyxy(mask) if box is None and mask is not None else box
         if around is not None:
-            found.append(Place((annotation,), around, mask, has_own_box=box is not None))
+            found.append(LabeledRegion((annotation,), around, mask, has_annotated_box=box is not None))
     return found
 
 
-def distinct(found: Iterable[Place]) -> list[Place]:
+def merge_duplicates(regions: Iterable[LabeledRegion]) -> list[LabeledRegion]:
     """Places with those that are the same twice joined, in the order of the first of each."""
-    same: dict[tuple[Box, Box, str], dict[Rle | None, list[Place]]] = {}
-    for place in found:
+    same: dict[tuple[Box, Box, str], dict[Rle | None, list[LabeledRegion]]] = {}
+    for place in regions:
         of_box = same.setdefault((place.annotations[0].bbox, place.box_xyxy, place.category), {})
         of_box.setdefault(place.mask, []).append(place)
     joined = []
@@ -108,83 +109,89 @@ def distinct(found: Iterable[Place]) -> list[Place]:
         for group in of_box.values():
             members = [a for place in (*group, *bare) for a in place.annotations]
             bare = []
-            joined.append(replace(group[0], annotations=tuple(sorted(members, key=_id))))
+            joined.append(replace(group[0], annotations=tuple(sorted(members, key=_annotation_id))))
     return sorted(joined, key=lambda place: place.annotations[0].id)
 
 
-def united(members: Sequence[Place]) -> Place:
+def merge_regions(regions: Sequence[LabeledRegion]) -> LabeledRegion:
     """Several places, one or more, as one: the union of their masks, in the box around all of them."""
-    if len(members) == 1:
-        return members[0]
-    masks = [place.mask for place in members if place.mask is not None]
-    x1, y1, x2, y2 = zip(*(place.box_xyxy for place in members), strict=True)
-    return Place(
-        annotations=tuple(a for place in members for a in place.annotations),
+    if len(regions) == 1:
+        return regions[0]
+    masks = [place.mask for place in regions if place.mask is not None]
+    x1, y1, x2, y2 = zip(*(place.box_xyxy for place in regions), strict=True)
+    return LabeledRegion(
+        annotations=tuple(a for place in regions for a in place.annotations),
         box_xyxy=(min(x1), min(y1), max(x2), max(y2)),
-        mask=union(masks) if len(masks) > 1 else next(iter(masks), None),
-        gaps=tuple(place.box_xyxy for place in members if place.mask is None) if masks else (),
+        mask=rle_union(masks) if len(masks) > 1 else next(iter(masks), None),
+        boxes_without_mask=tuple(place.box_xyxy for place in regions if place.mask is None) if masks else (),
     )
 
 
-def by_category(found: Iterable[Place]) -> list[Place]:
+def merge_by_category(regions: Iterable[LabeledRegion]) -> list[LabeledRegion]:
     """The places of each category as one, in the order of the first of each."""
-    groups: dict[str, list[Place]] = {}
-    for place in found:
+    groups: dict[str, list[LabeledRegion]] = {}
+    for place in regions:
         groups.setdefault(place.category, []).append(place)
-    return [united(group) for group in groups.values()]
+    return [merge_regions(group) for group in groups.values()]
 
 
-def region(place: Place, sample: Sample) -> Rle:
+def get_region_mask(labeled_region: LabeledRegion, sample: Sample) -> Rle:
     """The pixels of a place, as far as they are known: its mask, else its box's rectangle."""
-    return place.mask or rectangle(place.box_xyxy, sample.height, sample.width)
+    return labeled_region.mask or rle_from_box(labeled_region.box_xyxy, sample.height, sample.width)
 
 
-def gaps(objects: Iterable[Place], sample: Sample) -> list[Rle]:
+def get_gap_masks(regions: Iterable[LabeledRegion], sample: Sample) -> list[Rle]:
     """Where masks of objects may be short, as rectangles."""
-    return [rectangle(box, sample.height, sample.width) for place in objects for box in place.gaps]
+    return [rle_from_box(box, sample.height, sample.width) for place in regions for box in place.boxes_without_mask]
 
 
-def target_of(objects: Sequence[Place], names: Sequence[str], texts: tuple[str, ...], ignored: Sequence[Rle]) -> Target:
+def build_target(
+    regions: Sequence[LabeledRegion], names: Sequence[str], texts: tuple[str, ...], ignored_masks: Sequence[Rle]
+) -> Target:
     """The Target of places and their names, which are all in `texts`; what is ignored gives way to the masks."""
     label = {text: index for index, text in enumerate(texts)}
-    masks = tuple(place.mask for place in objects)
-    ignore = subtract(union(ignored), [mask for mask in masks if mask is not None]) if ignored else None
+    masks = tuple(place.mask for place in regions)
+    ignore = (
+        rle_difference(rle_union(ignored_masks), [mask for mask in masks if mask is not None])
+        if ignored_masks
+        else None
+    )
     return Target(
         texts=texts,
         labels=np.array([label[name] for name in names], np.int64),
-        boxes_xyxy=np.array([place.box_xyxy for place in objects], np.float32).reshape(-1, 4),
+        boxes_xyxy=np.array([place.box_xyxy for place in regions], np.float32).reshape(-1, 4),
         masks=masks,
-        mask_weights=np.ones(len(objects), np.float32),
-        ignore=None if ignore is None or is_empty(ignore) else ignore,
-        annotation_ids=tuple(tuple(a.id for a in place.annotations) for place in objects),
-        prompts=tuple(i for i, place in enumerate(objects) if place.is_prompt),
+        mask_weights=np.ones(len(regions), np.float32),
+        ignore=None if ignore is None or is_empty_rle(ignore) else ignore,
+        annotation_ids=tuple(tuple(a.id for a in place.annotations) for place in regions),
+        box_prompted=tuple(i for i, place in enumerate(regions) if place.is_box_prompted),
     )
 
 
-def _id(annotation: Annotation) -> int:
+def _annotation_id(annotation: Annotation) -> int:
     return annotation.id
 
 
-def _boxes(annotations: Sequence[Annotation], height: int, width: int) -> list[Box | None]:
+def _clip_boxes(annotations: Sequence[Annotation], height: int, width: int) -> list[Box | None]:
     """Each annotation's box inside the image; None where it has none with an area."""
     bbox = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):
         boxes: NDArray[np.float32] = clip_xyxy(xywh_to_xyxy(bbox), height, width).astype(np.float32)
     usable = np.isfinite(bbox).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return [
-        cast(Box, tuple(box)) if there and _NO_BOX.isdisjoint(annotation.flags) else None
+        cast(Box, tuple(box)) if there and _INVALID_BOX_FLAGS.isdisjoint(annotation.flags) else None
         for annotation, box, there in zip(annotations, boxes.tolist(), usable.tolist(), strict=True)
     ]
 
 
-def _mask(sample: Sample, annotation: Annotation) -> Rle | None:
+def _check_mask(sample: Sample, annotation: Annotation) -> Rle | None:
     """An annotation's mask, if it has one with a pixel."""
     mask, size = annotation.segmentation, (sample.height, sample.width)
     if mask is None:
         return None
     try:
         if tuple(mask.size) == size:
-            return None if is_empty(mask) else mask
+            return None if is_empty_rle(mask) else mask
         wrong = f"a mask of {mask.size[0]} x {mask.size[1]} in an image of {size[0]} x {size[1]}"
     except SynthgenError as why:
         wrong = str(why)

@@ -11,9 +11,9 @@ from synthgen.records.sample import Sample
 MAX_TEXTS = 365
 
 
-def label_space(
+def build_label_space(
     positives: Collection[str],
-    ignored: Collection[str],
+    ignored_names: Collection[str],
     sample: Sample,
     categories: Sequence[str],
     rng: random.Random,
@@ -35,10 +35,10 @@ def label_space(
 
     Args:
         positives: names that labels will point to.
-        ignored: names of ignored places, which are negatives everywhere else in the image.
+        ignored_names: names of ignored places, which are negatives everywhere else in the image.
     """
     shown = {annotation.category for annotation in sample.annotations}.union(positives)
-    unsure = shown.difference(ignored).union([""], sample.not_exhaustive_categories).difference(positives)
+    unsure = shown.difference(ignored_names).union([""], sample.not_exhaustive_categories).difference(positives)
     names = categories if sample.neg_categories is None else sorted({*sample.neg_categories, *positives})
     if len(names) <= max_texts:
         every = dict.fromkeys([*(n for n in names if n not in unsure), *sorted(positives)])

@@ -13,7 +13,7 @@ from synthgen.records.geometry import rle_area
 from synthgen.records.sample import Annotation, Sample
 
 
-def weighted(target: Target, sample: Sample, by: Literal["predicted_iou", "box_iou"]) -> Target:
+def weight_masks(target: Target, sample: Sample, score_name: Literal["predicted_iou", "box_iou"]) -> Target:
     """The target with `mask_weights` of its masks' scores; objects without a mask keep theirs, as no loss uses it.
 
     A mask that a person drew counts 1. So does a machine's mask without that score, as nothing is known against it: a
@@ -26,7 +26,7 @@ def weighted(target: Target, sample: Sample, by: Literal["predicted_iou", "box_i
     scored: dict[int, tuple[float, int]] = {}  # by id: score and area
     for annotation in sample.annotations:
         if annotation.segmentation is not None and (area := rle_area(annotation.segmentation)):
-            scored[annotation.id] = _score(annotation, by), area
+            scored[annotation.id] = _mask_score(annotation, score_name), area
     weights = target.mask_weights.copy()
     for index, (mask, ids) in enumerate(zip(target.masks, target.annotation_ids, strict=True)):
         own = [scored[i] for i in ids if i in scored]
@@ -35,9 +35,9 @@ def weighted(target: Target, sample: Sample, by: Literal["predicted_iou", "box_i
     return replace(target, mask_weights=weights)
 
 
-def _score(annotation: Annotation, by: Literal["predicted_iou", "box_iou"]) -> float:
+def _mask_score(annotation: Annotation, score_name: Literal["predicted_iou", "box_iou"]) -> float:
     """In [0, 1]."""
-    score = annotation.predicted_iou if by == "predicted_iou" else annotation.box_iou
+    score = annotation.predicted_iou if score_name == "predicted_iou" else annotation.box_iou
     if annotation.mask_source == "human" or score is None or math.isnan(score):
         return 1.0
     return min(max(score, 0.0), 1.0)

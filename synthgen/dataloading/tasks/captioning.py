@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.tasks._phrases import phrases
-from synthgen.dataloading.tasks._places import distinct, places, target_of
+from synthgen.dataloading.tasks._phrases import collect_phrases
+from synthgen.dataloading.tasks._places import build_target, extract_regions, merge_duplicates
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
 from synthgen.records.sample import Sample
 
@@ -28,11 +28,11 @@ def target(
     Of more than `max_texts` objects some are drawn. Boxes are the source's own, also where there are masks, as boxes
     are what a captioner will be asked about; crowds it is never asked about. Two objects may have the same phrase.
     """
-    found = distinct(place for place in places(sample) if not place.is_crowd)
-    described = [(place, own) for place in found if (own := phrases(place))]
+    found = merge_duplicates(place for place in extract_regions(sample) if not place.is_crowd)
+    described = [(place, own) for place in found if (own := collect_phrases(place))]
     if not described:
         return None
     drawn = rng.sample(described, min(len(described), max_texts))
     said = [rng.choice(list(own.values())) for _, own in drawn]
-    made = target_of([place for place, _ in drawn], said, tuple(dict.fromkeys(said)), [])
-    return replace(made, masks=(None,) * len(drawn), prompts=())
+    made = build_target([place for place, _ in drawn], said, tuple(dict.fromkeys(said)), [])
+    return replace(made, masks=(None,) * len(drawn), box_prompted=())

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from synthgen.dataloading.tasks import Target
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
-from synthgen.dataloading.tasks._things import things
+from synthgen.dataloading.tasks._things import build_thing_target
 from synthgen.records.sample import Sample
 
 METRIC = "box_ap"
@@ -19,5 +19,5 @@ def target(
     sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
 ) -> Target | None:
     """What `instance` learns, of boxes alone: the source's own, also where there are masks. None: it has no thing."""
-    found = things(sample, categories, rng, max_texts)
-    return found and replace(found, masks=(None,) * len(found.masks), prompts=())
+    found = build_thing_target(sample, categories, rng, max_texts)
+    return found and replace(found, masks=(None,) * len(found.masks), box_prompted=())

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.tasks._places import gaps, places, target_of, united
+from synthgen.dataloading.tasks._places import build_target, extract_regions, get_gap_masks, merge_regions
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
 from synthgen.records.sample import Sample
 
@@ -29,9 +29,9 @@ def target(
     An image whose mask is empty, or that has no annotation, teaches absence: no object, and the text. None: what stands
     out is not known, as an annotation has neither mask nor box, or the sample says that it could not be read.
     """
-    found = places(sample)
+    found = extract_regions(sample)
     if found:
-        objects = [united(found)]
-        return target_of(objects, [TEXT], (TEXT,), gaps(objects, sample))
+        objects = [merge_regions(found)]
+        return build_target(objects, [TEXT], (TEXT,), get_gap_masks(objects, sample))
     unknown = sample.error is not None or any(a.segmentation is None for a in sample.annotations)
-    return None if unknown else target_of([], [], (TEXT,), [])
+    return None if unknown else build_target([], [], (TEXT,), [])

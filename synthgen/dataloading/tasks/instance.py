@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from synthgen.dataloading.tasks import Target
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
-from synthgen.dataloading.tasks._things import things
+from synthgen.dataloading.tasks._things import build_thing_target
 from synthgen.records.sample import Sample
 
 METRIC = "ap"
@@ -18,4 +18,4 @@ def target(
     sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
 ) -> Target | None:
     """Things with their masks; one without a usable mask teaches its class and box. None: the image has no thing."""
-    return things(sample, categories, rng, max_texts)
+    return build_thing_target(sample, categories, rng, max_texts)

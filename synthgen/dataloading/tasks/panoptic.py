@@ -6,8 +6,15 @@ import random
 from collections.abc import Sequence
 
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.tasks._places import by_category, distinct, gaps, places, region, target_of
-from synthgen.dataloading.tasks._texts import MAX_TEXTS, label_space
+from synthgen.dataloading.tasks._places import (
+    build_target,
+    extract_regions,
+    get_gap_masks,
+    get_region_mask,
+    merge_by_category,
+    merge_duplicates,
+)
+from synthgen.dataloading.tasks._texts import MAX_TEXTS, build_label_space
 from synthgen.records.sample import Sample
 
 METRIC = "pq"
@@ -23,12 +30,14 @@ def target(
     without a name, and where stuff lacks the mask of a part of it. Parts of objects belong to the objects. Masks that
     overlap, as those of instances do, stay as they are.
     """
-    found = [place for place in places(sample) if not place.is_part]
+    found = [place for place in extract_regions(sample) if not place.is_part]
     named = [place for place in found if place.category and not place.is_crowd]
-    objects = distinct(p for p in named if p.is_thing) + by_category(p for p in named if not p.is_thing)
+    objects = merge_duplicates(p for p in named if p.is_thing) + merge_by_category(p for p in named if not p.is_thing)
     if not objects:
         return None
     others = [place for place in found if place.is_crowd or not place.category]
     names = [place.category for place in objects]
-    texts = label_space(set(names), {p.category for p in others}, sample, categories, rng, max_texts)
-    return target_of(objects, names, texts, [*(region(place, sample) for place in others), *gaps(objects, sample)])
+    texts = build_label_space(set(names), {p.category for p in others}, sample, categories, rng, max_texts)
+    return build_target(
+        objects, names, texts, [*(get_region_mask(place, sample) for place in others), *get_gap_masks(objects, sample)]
+    )

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.tasks._phrases import compared, phrases
-from synthgen.dataloading.tasks._places import distinct, places, region, target_of
+from synthgen.dataloading.tasks._phrases import collect_phrases, normalize_phrase
+from synthgen.dataloading.tasks._places import build_target, extract_regions, get_region_mask, merge_duplicates
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
 from synthgen.records.sample import Sample
 
@@ -32,8 +32,8 @@ def target(
     phrase are background where people wrote the phrases, who mean one object each; a machine's may fit its neighbour,
     of which it wrote nothing or nothing that was wanted, so there they are ignored.
     """
-    found = places(sample)
-    objects = [(place, phrases(place)) for place in distinct(p for p in found if not p.is_crowd)]
+    found = extract_regions(sample)
+    objects = [(place, collect_phrases(place)) for place in merge_duplicates(p for p in found if not p.is_crowd)]
     described = [(place, own) for place, own in objects if own]
     if not described:
         return None
@@ -47,7 +47,7 @@ def target(
             drawn[i] = rng.choice(shared)
         elif free:
             drawn[i] = rng.choice(free)
-            spelling[compared(drawn[i])] = drawn[i]
+            spelling[normalize_phrase(drawn[i])] = drawn[i]
         held |= own.keys()
     texts = rng.sample(list(spelling.values()), min(len(spelling), max_texts))
     wanted = set(texts)
@@ -55,5 +55,5 @@ def target(
     left = [place for i, (place, _) in enumerate(described) if drawn.get(i) not in wanted]
     if any(c.source != "human" for place, _ in described for a in place.annotations for c in a.captions):
         left += [place for place, own in objects if not own]
-    ignored = [region(place, sample) for place in (*left, *(p for p in found if p.is_crowd))]
-    return target_of([place for place, _ in taken], [text for _, text in taken], tuple(texts), ignored)
+    ignored = [get_region_mask(place, sample) for place in (*left, *(p for p in found if p.is_crowd))]
+    return build_target([place for place, _ in taken], [text for _, text in taken], tuple(texts), ignored)

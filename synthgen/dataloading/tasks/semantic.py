@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 
 from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.tasks._places import by_category, places, target_of
-from synthgen.dataloading.tasks._texts import MAX_TEXTS, label_space
-from synthgen.records.rle_ops import rectangle
+from synthgen.dataloading.tasks._places import build_target, extract_regions, merge_by_category
+from synthgen.dataloading.tasks._texts import MAX_TEXTS, build_label_space
+from synthgen.records.rle_ops import rle_from_box
 from synthgen.records.sample import Sample
 
 METRIC = "miou"
@@ -24,10 +24,10 @@ def target(
     of a label map, what has no name or no mask, and all that a source of instances leaves out. Parts of objects belong
     to the objects. Where masks overlap, as those of instances do, a pixel is in both regions.
     """
-    objects = by_category(place for place in places(sample) if place.category and not place.is_part)
+    objects = merge_by_category(place for place in extract_regions(sample) if place.category and not place.is_part)
     if not objects:
         return None
     names = [place.category for place in objects]
-    texts = label_space(names, (), sample, categories, rng, max_texts)
-    whole = rectangle((0, 0, sample.width, sample.height), sample.height, sample.width)
-    return target_of(objects, names, texts, [whole])
+    texts = build_label_space(names, (), sample, categories, rng, max_texts)
+    whole = rle_from_box((0, 0, sample.width, sample.height), sample.height, sample.width)
+    return build_target(objects, names, texts, [whole])

@@ -24,21 +24,21 @@ from synthgen.records.sample import Rle, Sample
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
+class GroundTruth:
     """What is true of one image, in the frame of its file.
 
     Attributes:
         target: what its task makes of the sample; `texts` are what the network was asked for.
-        stuff: names that are no countable things in this layer.
+        stuff_names: names that are no countable things in this layer.
     """
 
     sample: Sample
     target: Target
-    stuff: frozenset[str] = frozenset()
+    stuff_names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class Detection:
     """One object that was found.
 
     Attributes:
@@ -57,7 +57,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class PanopticSegment:
     """A region of a panoptic map: its label, its score, and the queries that it is made of, one for a thing."""
 
     label: int
@@ -66,39 +66,39 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Panoptic:
+class PanopticMap:
     """A region for each pixel: int32 [H, W], 0 = none, else the place in `segments`, counted from 1."""
 
-    regions: NDArray[np.int32]
-    segments: tuple[Segment, ...]
+    segment_ids: NDArray[np.int32]
+    segments: tuple[PanopticSegment, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Semantic:
+class SemanticMap:
     """A label for each pixel: int32 [H, W]; and the query that says most of each label that was found."""
 
     labels: NDArray[np.int32]
-    queries: dict[int, int]
+    query_by_label: dict[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Foreground:
+class ForegroundMap:
     """How likely each pixel is foreground: float32 [H, W] in [0, 1]."""
 
-    likely: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compared:
+class ImageResult:
     """What is kept of one image.
 
     Attributes:
-        kept: the metric's own.
-        right: for each object or region that was found: whether it is a thing, and the query that found it.
+        stats: the metric's own.
+        true_positives: for each object or region that was found: whether it is a thing, and the query that found it.
     """
 
-    kept: Any
-    right: tuple[tuple[bool, int], ...] = ()
+    stats: Any
+    true_positives: tuple[tuple[bool, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,6 @@ class Metric(Protocol):
     TAKES: str
     MAIN: str
 
-    def compare(self, asked: Asked, found: Any) -> Compared: ...
+    def compare(self, ground_truth: GroundTruth, prediction: Any) -> ImageResult: ...
 
-    def scores(self, compared: Sequence[Compared]) -> Scores: ...
+    def scores(self, image_results: Sequence[ImageResult]) -> Scores: ...

@@ -18,66 +18,69 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools.cocoeval import COCOeval
 
-from synthgen.evaluation.metrics import Asked, Compared, Found, Scores
+from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
 from synthgen.records.geometry import clip_xyxy, rle_area, rle_bbox_xyxy, xywh_to_xyxy
-from synthgen.records.rle_ops import is_empty, rectangle
+from synthgen.records.rle_ops import is_empty_rle, rle_from_box
 from synthgen.records.sample import Rle
 
 MAIN = "AP"
 
 #: COCO's twelve numbers, in pycocotools' order.
-VALUES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Cell:
+class _CategoryMatches:
     """One name in one image: G objects, D found, A ranges of area, T thresholds of IoU.
 
-    scores: float64 [D], best first; hit, ignored: bool [A, T, D]; passed: bool [A, G], objects that are not counted.
+    scores: float64 [D], best first; hit, ignored: bool [A, T, D]; ground_truth_ignored: bool [A, G], objects that
+        are not counted.
     """
 
     name: str
     scores: NDArray[np.float64]
-    hit: NDArray[np.bool_]
-    ignored: NDArray[np.bool_]
-    passed: NDArray[np.bool_]
+    matched: NDArray[np.bool_]
+    detection_ignored: NDArray[np.bool_]
+    ground_truth_ignored: NDArray[np.bool_]
 
 
-def compare(asked: Asked, found: Sequence[Found], *, kind: Literal["segm", "bbox"]) -> Compared:
+def compare(
+    ground_truth: GroundTruth, detections: Sequence[Detection], *, iou_type: Literal["segm", "bbox"]
+) -> ImageResult:
     """Match what was found with what is there; see `synthgen.evaluation.metrics`."""
     theirs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name, is_crowd, box, mask, area in _there(asked, kind):
+    for name, is_crowd, box, mask, area in _iter_ground_truth(ground_truth, iou_type):
         theirs[name].append({"id": len(theirs[name]) + 1, "ignore": is_crowd, "iscrowd": int(is_crowd),
-                             "bbox": _xywh(box), "segmentation": _coco(mask), "area": area})  # fmt: skip
+                             "bbox": _to_xywh(box), "segmentation": _rle_to_dict(mask), "area": area})  # fmt: skip
     ours: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for number, one in enumerate(found, 1):
-        bbox = _xywh(one.box_xyxy)
-        if kind == "segm" and one.mask is None:
+    for number, one in enumerate(detections, 1):
+        bbox = _to_xywh(one.box_xyxy)
+        if iou_type == "segm" and one.mask is None:
             raise ValueError("masks are compared, and one is missing")
-        area = rle_area(one.mask) if kind == "segm" and one.mask else bbox[2] * bbox[3]
-        ours[asked.target.texts[one.label]].append(
-            {"id": number, "score": one.score, "bbox": bbox, "segmentation": _coco(one.mask), "area": area}
+        area = rle_area(one.mask) if iou_type == "segm" and one.mask else bbox[2] * bbox[3]
+        ours[ground_truth.target.texts[one.label]].append(
+            {"id": number, "score": one.score, "bbox": bbox, "segmentation": _rle_to_dict(one.mask), "area": area}
         )
     cells, right = [], []
     counted = {name for name, objects in theirs.items() if not all(one["ignore"] for one in objects)}
     for name in sorted(counted | ours.keys()):
-        cell, hits = _matched(name, theirs[name], ours[name], kind)
+        cell, hits = _match_category(name, theirs[name], ours[name], iou_type)
         cells.append(cell)
-        right += [(name not in asked.stuff, found[number - 1].query) for number in hits]
-    return Compared(cells, tuple(right))
+        right += [(name not in ground_truth.stuff_names, detections[number - 1].query) for number in hits]
+    return ImageResult(cells, tuple(right))
 
 
-def scores(compared: Sequence[Compared]) -> Scores:
+def scores(image_results: Sequence[ImageResult]) -> Scores:
     """COCO's values, and AP by name; names of which there is no object are in no mean."""
-    cells: dict[str, list[_Cell]] = defaultdict(list)
-    for one in compared:
-        for cell in one.kept:
+    cells: dict[str, list[_CategoryMatches]] = defaultdict(list)
+    for one in image_results:
+        for cell in one.stats:
             cells[cell.name].append(cell)
     judge = COCOeval(iouType="segm")
     precisions, recalls, by_name = [], [], {}
     with contextlib.redirect_stdout(io.StringIO()):  # where pycocotools talks
         for name in sorted(cells):
-            precision, recall = _accumulated(cells[name])
+            precision, recall = _accumulate(cells[name])
             precisions.append(precision)
             recalls.append(recall)
             if (known := precision[:, :, 0, 0, -1])[known > -1].size:
@@ -86,20 +89,22 @@ def scores(compared: Sequence[Compared]) -> Scores:
             return Scores({}, {})
         judge.eval = {"precision": np.concatenate(precisions, axis=2), "recall": np.concatenate(recalls, axis=1)}
         judge.summarize()
-    found = zip(VALUES, judge.stats.tolist(), strict=True)
+    found = zip(COCO_METRICS, judge.stats.tolist(), strict=True)
     return Scores({name: 100 * value for name, value in found if value > -1}, by_name)
 
 
-def _there(asked: Asked, kind: str) -> Iterator[tuple[str, bool, tuple[float, float, float, float], Rle | None, float]]:
+def _iter_ground_truth(
+    ground_truth: GroundTruth, iou_type: str
+) -> Iterator[tuple[str, bool, tuple[float, float, float, float], Rle | None, float]]:
     """What is in the image: (name, whether it is a crowd or as good as one, box, mask, area)."""
-    target, sample = asked.target, asked.sample
+    target, sample = ground_truth.target, ground_truth.sample
     masks = {a.id: a.segmentation for a in sample.annotations}
     for label, box, mask, ids in zip(
         target.labels, target.boxes_xyxy.tolist(), target.masks, target.annotation_ids, strict=True
     ):
-        name, unknown = target.texts[label], kind == "segm" and mask is None
+        name, unknown = target.texts[label], iou_type == "segm" and mask is None
         if unknown:
-            mask = rectangle(box, sample.height, sample.width)
+            mask = rle_from_box(box, sample.height, sample.width)
         # COCO's areas are those of masks, also where boxes are compared.
         drawn = mask if mask is not None else next((own for i in ids if (own := masks.get(i)) is not None), None)
         area = rle_area(drawn) if drawn is not None else (box[2] - box[0]) * (box[3] - box[1])
@@ -114,39 +119,46 @@ def _there(asked: Asked, kind: str) -> Iterator[tuple[str, bool, tuple[float, fl
     ]
     for names, own, bbox in left:
         box = clip_xyxy(xywh_to_xyxy(bbox), sample.height, sample.width)
-        region = own if own is not None and not is_empty(own) else rectangle(box, sample.height, sample.width)
-        if not is_empty(region):
+        region = own if own is not None and not is_empty_rle(own) else rle_from_box(box, sample.height, sample.width)
+        if not is_empty_rle(region):
             tight = tuple(box.tolist()) if np.isfinite(box).all() else rle_bbox_xyxy(region)
             for name in names:
                 yield name, True, tight, region, rle_area(region)
     for name in sample.not_exhaustive_categories:
         if name in texts:
-            yield name, True, whole, rectangle(whole, sample.height, sample.width), whole[2] * whole[3]
+            yield name, True, whole, rle_from_box(whole, sample.height, sample.width), whole[2] * whole[3]
 
 
-def _matched(name: str, theirs: list[Any], ours: list[Any], kind: str) -> tuple[_Cell, list[int]]:
+def _match_category(
+    name: str, ground_truth: list[Any], detections: list[Any], iou_type: str
+) -> tuple[_CategoryMatches, list[int]]:
     """The cell of a name, and the numbers of what was found rightly, at an IoU of 0.5."""
-    judge = COCOeval(iouType=kind)
-    judge._gts[1, 1], judge._dts[1, 1] = theirs, ours
+    judge = COCOeval(iouType=iou_type)
+    judge._gts[1, 1], judge._dts[1, 1] = ground_truth, detections
     judge.ious[1, 1] = judge.computeIoU(1, 1)
     most, ranges = judge.params.maxDets[-1], judge.params.areaRng
     said = [judge.evaluateImg(1, 1, area, most) for area in ranges]
     hit = np.stack([one["dtMatches"] > 0 for one in said])
     ignored = np.stack([np.asarray(one["dtIgnore"], np.bool_) for one in said])
-    cell = _Cell(
+    cell = _CategoryMatches(
         name, np.array(said[0]["dtScores"], np.float64), hit, ignored,
         np.stack([np.asarray(one["gtIgnore"], np.bool_) for one in said]),
     )  # fmt: skip
     return cell, [said[0]["dtIds"][i] for i in np.flatnonzero(hit[0, 0] & ~ignored[0, 0])]
 
 
-def _accumulated(cells: Sequence[_Cell]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _accumulate(cells: Sequence[_CategoryMatches]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision [T, R, 1, A, M] and recall [T, 1, A, M] of one name, by pycocotools."""
     judge = COCOeval(iouType="segm")
     judge.params.imgIds, judge.params.catIds = list(range(len(cells))), [1]
     judge._paramsEval = judge.params
     judge.evalImgs = [
-        {"dtScores": cell.scores, "dtMatches": cell.hit[a], "dtIgnore": cell.ignored[a], "gtIgnore": cell.passed[a]}
+        {
+            "dtScores": cell.scores,
+            "dtMatches": cell.matched[a],
+            "dtIgnore": cell.detection_ignored[a],
+            "gtIgnore": cell.ground_truth_ignored[a],
+        }
         for a in range(len(judge.params.areaRng))
         for cell in cells
     ]
@@ -154,10 +166,10 @@ def _accumulated(cells: Sequence[_Cell]) -> tuple[NDArray[np.float64], NDArray[n
     return judge.eval["precision"], judge.eval["recall"]
 
 
-def _xywh(box_xyxy: ArrayLike) -> list[float]:
+def _to_xywh(box_xyxy: ArrayLike) -> list[float]:
     x1, y1, x2, y2 = np.asarray(box_xyxy, np.float64).tolist()
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def _coco(mask: Rle | None) -> dict[str, Any] | None:
+def _rle_to_dict(mask: Rle | None) -> dict[str, Any] | None:
     return None if mask is None else {"size": list(mask.size), "counts": mask.counts}

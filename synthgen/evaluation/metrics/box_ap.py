@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthgen.evaluation.metrics import Asked, Compared, Found, _coco
+from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, _coco
 from synthgen.evaluation.metrics._coco import scores
 
 __all__ = ["MAIN", "TAKES", "compare", "scores"]
@@ -13,6 +13,6 @@ TAKES = "boxes"
 MAIN = _coco.MAIN
 
 
-def compare(asked: Asked, found: Sequence[Found]) -> Compared:
+def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> ImageResult:
     """One image; see `_coco`."""
-    return _coco.compare(asked, found, kind="bbox")
+    return _coco.compare(ground_truth, detections, iou_type="bbox")

@@ -6,53 +6,53 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthgen.evaluation.metrics import Asked, Compared, Found, Scores
+from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
 from synthgen.records.geometry import rle_area
-from synthgen.records.rle_ops import subtract
+from synthgen.records.rle_ops import rle_difference
 from synthgen.records.sample import Rle
 
 TAKES = "referring"
 MAIN = "mIoU"
 
 #: Shares of phrases whose IoU is above these are told as P@50 and so on.
-_ABOVE = (50, 60, 70, 80, 90)
+_IOU_THRESHOLDS_PERCENT = (50, 60, 70, 80, 90)
 
 
-def compare(asked: Asked, found: Sequence[Found]) -> Compared:
+def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> ImageResult:
     """One image; kept is for each phrase with a mask the pixels of both masks, and of either.
 
     Args:
-        found: one for each text.
+        detections: one for each text.
     """
-    target = asked.target
-    by_label = {one.label: one for one in found}
+    target = ground_truth.target
+    by_label = {one.label: one for one in detections}
     kept, right = [], []
     for label, mask in zip(target.labels.tolist(), target.masks, strict=True):
         if mask is None:
             continue
         one = by_label.get(label)
-        both, either = _pixels(mask, one.mask if one is not None else None)
+        both, either = _intersection_and_union(mask, one.mask if one is not None else None)
         kept.append((both, either))
         if one is not None and 2 * both > either:
             right.append((True, one.query))
-    return Compared(kept, tuple(right))
+    return ImageResult(kept, tuple(right))
 
 
-def scores(compared: Sequence[Compared]) -> Scores:
+def scores(image_results: Sequence[ImageResult]) -> Scores:
     """mIoU over phrases; cIoU, of all pixels together; and the share of phrases whose IoU is above 0.5 and more."""
-    pixels = np.array([row for one in compared for row in one.kept], np.float64)
+    pixels = np.array([row for one in image_results for row in one.stats], np.float64)
     if not len(pixels):
         return Scores({}, {})
     iou = pixels[:, 0] / pixels[:, 1]
     values = {"mIoU": iou.mean(), "cIoU": pixels[:, 0].sum() / pixels[:, 1].sum()}
-    values |= {f"P@{share}": (iou > share / 100).mean() for share in _ABOVE}
+    values |= {f"P@{share}": (iou > share / 100).mean() for share in _IOU_THRESHOLDS_PERCENT}
     return Scores({key: 100 * float(value) for key, value in values.items()}, {})
 
 
-def _pixels(a: Rle, b: Rle | None) -> tuple[int, int]:
+def _intersection_and_union(a: Rle, b: Rle | None) -> tuple[int, int]:
     """How many are in both, and in either."""
     if b is None:
         return 0, rle_area(a)
-    only_a = rle_area(subtract(a, [b]))
+    only_a = rle_area(rle_difference(a, [b]))
     both = rle_area(a) - only_a
     return both, only_a + rle_area(b)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthgen.evaluation.metrics import Asked, Compared, Foreground, Scores
+from synthgen.evaluation.metrics import ForegroundMap, GroundTruth, ImageResult, Scores
 from synthgen.records.geometry import decode_mask
 
 TAKES = "foreground"
@@ -20,33 +20,33 @@ MAIN = "maxF"
 _BETA_SQUARED = 0.3
 
 
-def compare(asked: Asked, found: Foreground) -> Compared:
+def compare(ground_truth: GroundTruth, prediction: ForegroundMap) -> ImageResult:
     """One image; kept are F at each threshold from 1 to 255 of 255, float32 [255], and the mean error.
 
     Where there is no foreground there is no F, and the error alone counts. What is ignored counts nowhere.
     """
-    target = asked.target
-    truth = np.zeros(found.likely.shape, np.bool_)
+    target = ground_truth.target
+    truth = np.zeros(prediction.probabilities.shape, np.bool_)
     for mask in target.masks:
         if mask is not None:
             truth |= decode_mask(mask)
     known = ~decode_mask(target.ignore) if target.ignore is not None else np.ones_like(truth)
-    truth, likely = truth[known], found.likely[known]
+    truth, likely = truth[known], prediction.probabilities[known]
     error = float(np.abs(likely - truth).mean(dtype=np.float64)) if likely.size else None
     if not truth.any():
-        return Compared((None, error))
+        return ImageResult((None, error))
     levels = np.rint(likely * 255).astype(np.uint8)
     # How many pixels are at a threshold or above, of the foreground and of all.
     right, told = (np.bincount(some, minlength=256)[::-1].cumsum()[::-1][1:] for some in (levels[truth], levels))
     precision, recall = right / np.maximum(told, 1), right / truth.sum()
     weighted = np.maximum(_BETA_SQUARED * precision + recall, np.finfo(np.float64).tiny)
-    return Compared((((1 + _BETA_SQUARED) * precision * recall / weighted).astype(np.float32), error))
+    return ImageResult((((1 + _BETA_SQUARED) * precision * recall / weighted).astype(np.float32), error))
 
 
-def scores(compared: Sequence[Compared]) -> Scores:
+def scores(image_results: Sequence[ImageResult]) -> Scores:
     """maxF, the mean of F over thresholds (meanF), and MAE; all in percent."""
-    curves = [one.kept[0] for one in compared if one.kept[0] is not None]
-    errors = [one.kept[1] for one in compared if one.kept[1] is not None]
+    curves = [one.stats[0] for one in image_results if one.stats[0] is not None]
+    errors = [one.stats[1] for one in image_results if one.stats[1] is not None]
     values: dict[str, float] = {}
     if curves:
         mean = np.mean(curves, axis=0, dtype=np.float64)

@@ -7,28 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.evaluation.metrics import Asked, Compared, Scores, Semantic
+from synthgen.evaluation.metrics import GroundTruth, ImageResult, Scores, SemanticMap
 from synthgen.records.geometry import decode_mask, rle_area
 
 TAKES = "semantic"
 MAIN = "mIoU"
 
 #: An image's region of a name counts as found from this IoU on, for the shares of queries.
-_FOUND = 0.5
+_MATCH_IOU = 0.5
 
 
-def compare(asked: Asked, found: Semantic) -> Compared:
+def compare(ground_truth: GroundTruth, prediction: SemanticMap) -> ImageResult:
     """One image; kept is for each name: the labelled pixels that are rightly so, that are of it, that are said to be.
 
     Where masks of the truth overlap, the smaller one counts; what none covers is ignored.
     """
-    target, texts = asked.target, asked.target.texts
-    truth = np.zeros(found.labels.shape, np.int32)  # counted from 1
+    target, texts = ground_truth.target, ground_truth.target.texts
+    truth = np.zeros(prediction.labels.shape, np.int32)  # counted from 1
     masks = [(label, mask) for label, mask in zip(target.labels, target.masks, strict=True) if mask is not None]
     for label, mask in sorted(masks, key=lambda one: -rle_area(one[1])):
         truth[decode_mask(mask)] = label + 1
     labelled = truth > 0
-    said, meant = found.labels[labelled], truth[labelled] - 1
+    said, meant = prediction.labels[labelled], truth[labelled] - 1
     pixels = [np.bincount(some, minlength=len(texts)) for some in (said[said == meant], meant, said)]
     kept = {
         texts[i]: (right, of_it, told)
@@ -36,18 +36,18 @@ def compare(asked: Asked, found: Semantic) -> Compared:
         if of_it or told
     }
     right = tuple(
-        (texts[i] not in asked.stuff, query)
-        for i, query in sorted(found.queries.items())
-        if texts[i] in kept and _iou(*kept[texts[i]]) > _FOUND
+        (texts[i] not in ground_truth.stuff_names, query)
+        for i, query in sorted(prediction.query_by_label.items())
+        if texts[i] in kept and _iou(*kept[texts[i]]) > _MATCH_IOU
     )
-    return Compared(kept, right)
+    return ImageResult(kept, right)
 
 
-def scores(compared: Sequence[Compared]) -> Scores:
+def scores(image_results: Sequence[ImageResult]) -> Scores:
     """mIoU, its mean by frequency (fwIoU), accuracy of names (mAcc) and of pixels (pAcc): of names that are there."""
     total: dict[str, NDArray[np.int64]] = {}
-    for one in compared:
-        for name, row in one.kept.items():
+    for one in image_results:
+        for name, row in one.stats.items():
             total[name] = total.get(name, 0) + np.array(row, np.int64)
     names = sorted(name for name, (_, of_it, _) in total.items() if of_it)
     if not names:
@@ -64,5 +64,5 @@ def scores(compared: Sequence[Compared]) -> Scores:
     return Scores({key: 100 * float(value) for key, value in values.items()}, by_name)
 
 
-def _iou(right: int, of_it: int, told: int) -> float:
-    return right / (of_it + told - right)
+def _iou(intersection: int, truth_pixels: int, predicted_pixels: int) -> float:
+    return intersection / (truth_pixels + predicted_pixels - intersection)

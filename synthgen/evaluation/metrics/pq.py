@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.evaluation.metrics import Asked, Compared, Panoptic, Scores
+from synthgen.evaluation.metrics import GroundTruth, ImageResult, PanopticMap, Scores
 from synthgen.records.geometry import decode_mask, rle_area
 from synthgen.records.sample import Rle
 
@@ -20,13 +20,13 @@ TAKES = "panoptic"
 MAIN = "PQ"
 
 
-def compare(asked: Asked, found: Panoptic) -> Compared:
+def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
     """One image; kept is for each name: whether it is a thing, the sum of IoUs, and how many were found, wrong, missed.
 
     Masks of the truth that overlap, as those of instances do, are laid on each other, small ones on top; what is
     covered wholly is not asked for. What has no name or no mask, and parts of objects, are void.
     """
-    target, texts = asked.target, asked.target.texts
+    target, texts = ground_truth.target, ground_truth.target.texts
     there = [
         (texts[label], False, mask)
         for label, mask in zip(target.labels, target.masks, strict=True) if mask is not None
@@ -34,12 +34,12 @@ def compare(asked: Asked, found: Panoptic) -> Compared:
     taken = {number for ids in target.annotation_ids for number in ids}
     there += [
         (a.category, True, a.segmentation)
-        for a in asked.sample.annotations
+        for a in ground_truth.sample.annotations
         if a.iscrowd and a.category and a.id not in taken and a.segmentation is not None and "part" not in a.flags
     ]
-    truth = _laid([mask for _, _, mask in there], found.regions.shape)
-    width = len(found.segments) + 1
-    common = np.bincount((truth * width + found.regions).ravel(), minlength=(len(there) + 1) * width)
+    truth = _label_map([mask for _, _, mask in there], prediction.segment_ids.shape)
+    width = len(prediction.segments) + 1
+    common = np.bincount((truth * width + prediction.segment_ids).ravel(), minlength=(len(there) + 1) * width)
     common = common.reshape(-1, width)  # pixels of each region of the truth (0 = void) in each that was found
     own, theirs = common.sum(axis=0), common.sum(axis=1)
     counts: dict[str, list[float]] = {}
@@ -49,34 +49,36 @@ def compare(asked: Asked, found: Panoptic) -> Compared:
         if is_crowd or not theirs[g]:
             continue
         row = counts.setdefault(name, [0.0, 0, 0, 0])
-        for p, segment in enumerate(found.segments, 1):
+        for p, segment in enumerate(prediction.segments, 1):
             union = own[p] + theirs[g] - common[g, p] - common[0, p]
             if texts[segment.label] == name and common[g, p] > 0.5 * union:
                 row[0] += float(common[g, p] / union)
                 row[1] += 1
                 matched.add(p)
-                right += [(name not in asked.stuff, query) for query in segment.queries]
+                right += [(name not in ground_truth.stuff_names, query) for query in segment.queries]
                 break
         else:
             row[3] += 1
     crowds = [(g, name) for g, (name, is_crowd, _) in enumerate(there, 1) if is_crowd]
-    for p, segment in enumerate(found.segments, 1):
+    for p, segment in enumerate(prediction.segments, 1):
         name = texts[segment.label]
         free = common[0, p] + sum(common[g, p] for g, other in crowds if other == name)
         if p not in matched and own[p] and free <= 0.5 * own[p]:
             counts.setdefault(name, [0.0, 0, 0, 0])[2] += 1
-    return Compared({name: (name not in asked.stuff, *row) for name, row in counts.items()}, tuple(right))
+    return ImageResult(
+        {name: (name not in ground_truth.stuff_names, *row) for name, row in counts.items()}, tuple(right)
+    )
 
 
-def scores(compared: Sequence[Compared]) -> Scores:
+def scores(image_results: Sequence[ImageResult]) -> Scores:
     """PQ, SQ and RQ: means over the names that are there or were said to be."""
     total: dict[str, NDArray[np.float64]] = {}
     things: dict[str, bool] = {}
-    for one in compared:
-        for name, (is_thing, *row) in one.kept.items():
+    for one in image_results:
+        for name, (is_thing, *row) in one.stats.items():
             total[name] = total.get(name, 0) + np.array(row, np.float64)
             things[name] = is_thing
-    quality = {name: _quality(*row) for name, row in total.items()}
+    quality = {name: _pq_sq_rq(*row) for name, row in total.items()}
     values: dict[str, float] = {}
     for ending, kinds in (("", (True, False)), ("_things", (True,)), ("_stuff", (False,))):
         if own := [quality[name] for name in sorted(quality) if things[name] in kinds]:
@@ -85,13 +87,19 @@ def scores(compared: Sequence[Compared]) -> Scores:
     return Scores(values, {name: 100 * quality[name][0] for name in sorted(quality)})
 
 
-def _quality(iou: float, found: float, wrong: float, missed: float) -> tuple[float, float, float]:
+def _pq_sq_rq(
+    iou_sum: float, true_positives: float, false_positives: float, false_negatives: float
+) -> tuple[float, float, float]:
     """(PQ, SQ, RQ) of one name."""
-    asked = found + 0.5 * wrong + 0.5 * missed
-    return float(iou / asked), float(iou / found) if found else 0.0, float(found / asked)
+    asked = true_positives + 0.5 * false_positives + 0.5 * false_negatives
+    return (
+        float(iou_sum / asked),
+        float(iou_sum / true_positives) if true_positives else 0.0,
+        float(true_positives / asked),
+    )
 
 
-def _laid(masks: Sequence[Rle], shape: tuple[int, ...]) -> NDArray[np.int32]:
+def _label_map(masks: Sequence[Rle], shape: tuple[int, ...]) -> NDArray[np.int32]:
     """int32 [H, W]: which mask each pixel is of, counted from 1; 0 = none. Small ones lie on large ones."""
     laid = np.zeros(shape, np.int32)
     for i in sorted(range(len(masks)), key=lambda i: -rle_area(masks[i])):

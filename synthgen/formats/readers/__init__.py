@@ -27,40 +27,40 @@ from synthgen.records.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class DatasetFiles:
     """Where a dataset lies.
 
     Attributes:
         sources: the annotation files, by their role in this dataset ("instances", "objects", ...); a folder stands for
             the files in it.
-        images: folder below which `Sample.file_name` is found.
-        roles: by layer, the sources that it is made from; a layer that is not named here is made from all.
+        image_folder: folder below which `Sample.file_name` is found.
+        layer_sources: by layer, the sources that it is made from; a layer that is not named here is made from all.
         split: the part that is to be read, where the sources hold several.
-        place: what tells the photographs' folder from others of the same dataset, in keys of what is known by its name
-            alone; wherever `images` is.
+        image_key_prefix: what tells the photographs' folder from others of the same dataset, in keys of what is
+            known by its name alone; wherever `image_folder` is.
         on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.
     """
 
     sources: dict[str, Path]
-    images: Path
-    roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    image_folder: Path
+    layer_sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     split: str = ""
-    place: str = ""
+    image_key_prefix: str = ""
     on_bytes: Callable[[int], None] | None = None
 
-    def of(self, layer: str) -> Files:
+    def for_layer(self, layer: str) -> DatasetFiles:
         """With only the sources that a layer is made from."""
-        roles = self.roles.get(layer, tuple(self.sources))
+        roles = self.layer_sources.get(layer, tuple(self.sources))
         return replace(self, sources={role: path for role, path in self.sources.items() if role in roles})
 
-    def elsewhere(self, images: Path | None) -> Files:
+    def with_image_folder(self, image_folder: Path | None) -> DatasetFiles:
         """With the folder of images that the user names, if any: also as a source, where the folder is one."""
-        if images is None:
+        if image_folder is None:
             return self
-        sources = {role: images if role == "images" else path for role, path in self.sources.items()}
-        return replace(self, sources=sources, images=images)
+        sources = {role: image_folder if role == "images" else path for role, path in self.sources.items()}
+        return replace(self, sources=sources, image_folder=image_folder)
 
-    def size(self) -> int:
+    def total_bytes(self) -> int:
         """What `on_bytes` will be told in all, roughly.
 
         That is the bytes of the files, and those below the folders where there is no file, or the images are a source.
@@ -73,7 +73,7 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Images:
+class ImageBatch:
     """A batch of a dataset's images.
 
     Attributes:
@@ -98,7 +98,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Annotations:
+class AnnotationBatch:
     """A batch of a dataset's annotations, of any images, in any order.
 
     Attributes:
@@ -134,14 +134,14 @@ class Categories:
     padded: dict[int, str] = field(default_factory=dict)
 
 
-class Dataset(Protocol):
+class DatasetReader(Protocol):
     """The module of one dataset, as the docstring of this package says."""
 
     SPLITS: tuple[str, ...]
     LAYERS: tuple[str, ...]
 
-    def files(self, root: Path, split: str, annotations: Path | None) -> Files: ...
+    def files(self, root: Path, split: str, annotations: Path | None) -> DatasetFiles: ...
 
-    def read(self, files: Files, layer: str) -> Iterator[Images | Annotations | Categories]: ...
+    def read(self, files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]: ...
 
-    def complete(self, files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]: ...
+    def complete(self, files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]: ...

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-_NAMES = """
+_NAME_LIST = """
 wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
 table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, armchair,
 seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard, chest of drawers,
@@ -23,26 +23,26 @@ flag
 
 #: By label, from 1 on: the first of each category's names in the benchmark's objectInfo150.txt ("door" of "door, double
 #: door"). No two categories share it.
-NAMES = tuple(name.strip() for name in _NAMES.split(","))
+CATEGORY_NAMES = tuple(name.strip() for name in _NAME_LIST.split(","))
 
 #: The labels that are no things: those that are not among the 100 of the benchmark's instance task (Places Challenge
 #: 2017). The panoptic task has the same 50 as stuff. (The column "Stuff" of objectInfo150.csv, 35 labels, is older.)
-STUFF = frozenset((
+STUFF_LABELS = frozenset((
     1, 2, 3, 4, 5, 6, 7, 10, 12, 14, 17, 18, 22, 26, 27, 29, 30, 35, 41, 47, 49, 52, 53, 55, 60, 61, 62, 64, 69,
     78, 80, 85, 92, 95, 97, 100, 101, 102, 106, 107, 110, 114, 115, 118, 123, 129, 132, 141, 142, 146,
 ))  # fmt: skip
 
-_NAME = re.compile(r"ADE_(?:train|val|test)_0*(\d{1,12})")
+_FILE_NAME_PATTERN = re.compile(r"ADE_(?:train|val|test)_0*(\d{1,12})")
 
 
-def numbers_and_keys(names: Sequence[str]) -> list[tuple[int, str]]:
+def image_ids_and_keys(file_names: Sequence[str]) -> list[tuple[int, str]]:
     """The number in each file name, and the image key made of the name: both releases number alike.
 
     Numbers are 0 throughout where one has none, or two are the same; a key is "" where a name is not ADE20K's.
     """
-    found = [_NAME.fullmatch(PurePosixPath(name).stem) for name in names]
+    found = [_FILE_NAME_PATTERN.fullmatch(PurePosixPath(name).stem) for name in file_names]
     numbers = [int(match[1]) if match else 0 for match in found]
     if 0 in numbers or len(set(numbers)) < len(numbers):
-        numbers = [0] * len(names)
+        numbers = [0] * len(file_names)
     keys = [f"ade20k/{match[0]}" if match else "" for match in found]
     return list(zip(numbers, keys, strict=True))

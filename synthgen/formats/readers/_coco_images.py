@@ -11,31 +11,31 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDERS = ("train2017", "val2017", "train2014", "val2014")
+COCO_IMAGE_FOLDERS = ("train2017", "val2017", "train2014", "val2014")
 
 _NUMBERED = re.compile(r"(?:^|[/_])(\d{12})\.(?:jpg|png)$")
-_NAME_OF_2014 = re.compile(r"COCO_(train2014|val2014)_\d{12}\.jpg")
+_COCO_2014_NAME = re.compile(r"COCO_(train2014|val2014)_\d{12}\.jpg")
 
 
-def coco_key(number: int) -> str:
+def coco_image_key(image_id: int) -> str:
     """The `image_key` of a photograph, in whichever dataset it is."""
-    return f"coco/{number:012d}"
+    return f"coco/{image_id:012d}"
 
 
-def key_by_name(number: int, file_name: str) -> str:
+def coco_key_from_name(image_id: int, file_name: str) -> str:
     """The same, for a file in COCO's format that may be anybody's: "" where its photographs are not named as COCO's."""
     found = _NUMBERED.search(file_name)
-    own = not file_name or (found is not None and int(found[1]) == number)
-    return coco_key(number) if own else ""
+    own = not file_name or (found is not None and int(found[1]) == image_id)
+    return coco_image_key(image_id) if own else ""
 
 
-def with_folder(file_name: str) -> str:
+def add_coco_folder(file_name: str) -> str:
     """A photograph's path below COCO's own folder, where its bare name tells it (that of 2014)."""
-    match = _NAME_OF_2014.fullmatch(file_name)
+    match = _COCO_2014_NAME.fullmatch(file_name)
     return f"{match[1]}/{file_name}" if match else file_name
 
 
-def find_folder(root: Path, names: Sequence[str] = FOLDERS) -> Path:
+def find_coco_image_folder(root: Path, names: Sequence[str] = COCO_IMAGE_FOLDERS) -> Path:
     """The folder that holds train2017/ or another of COCO's, for a dataset without photographs of its own.
 
     That is root, root/images, the `coco` beside root or, as RefCOCO's authors have it, the images/mscoco/images beside

@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Files, Images
-from synthgen.formats.readers._label_regions import Region, regions
-from synthgen.images.decode import ImageError, image_header
+from synthgen.formats.readers import AnnotationBatch, DatasetFiles, ImageBatch
+from synthgen.formats.readers._label_regions import LabelRegion, split_label_regions
+from synthgen.images.decode import ImageError, read_image_header
 from synthgen.records.sample import Rle, Sample
 
 #: What a file is called that may be a photograph or a label map.
-SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 )
 
-_PHOTOGRAPHS = frozenset((".jpg", ".jpeg"))  # where photographs and label maps share a folder
+_JPEG_SUFFIXES = frozenset((".jpg", ".jpeg"))  # where photographs and label maps share a folder
 _BATCH = 128
 _NO_SIZE = (0, 0)
 
@@ -35,23 +35,23 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ImageMaskPair:
     """A photograph and its label map.
 
     Attributes:
-        name: the photograph's, below the image folder; the map's, where there is no photograph.
-        image, labels: the files; None = there is none.
+        file_name: the photograph's, below the image folder; the map's, where there is no photograph.
+        image_path, labels_path: the files; None = there is none.
         image_id, image_key: as in `Images`; id 0 = its place in the list, from 1.
     """
 
-    name: str
-    image: Path | None
-    labels: Path | None
+    file_name: str
+    image_path: Path | None
+    labels_path: Path | None
     image_id: int = 0
     image_key: str = ""
 
 
-def place_of(folder: Path, root: Path) -> str:
+def make_key_prefix(folder: Path, root: Path) -> str:
     """What a folder of photographs is called in their keys: its path below `root`, else its parent's name and its own.
 
     It says nothing of what else lies there, so a photograph keeps its key whatever is unpacked beside it.
@@ -61,19 +61,19 @@ def place_of(folder: Path, root: Path) -> str:
     return "/".join(names)
 
 
-def listed(folder: Path, *, suffixes: frozenset[str] = SUFFIXES, without: Path | None = None) -> list[str]:
+def list_images(folder: Path, *, suffixes: frozenset[str] = IMAGE_SUFFIXES, exclude: Path | None = None) -> list[str]:
     """Names of the files of these suffixes below a folder, with forward slashes, sorted.
 
     Files and folders with a leading dot are not looked at. Links to files are followed, those to folders are not, as
     they might lead anywhere; that is told.
 
     Args:
-        without: a folder that is left out.
+        exclude: a folder that is left out.
 
     Raises:
         SynthgenError: there is no such folder, or it cannot be read.
     """
-    found, away = [], without.resolve() if without is not None else None
+    found, away = [], exclude.resolve() if exclude is not None else None
     try:
         for place, folders, names in os.walk(folder, onerror=_raise):
             here = Path(place)
@@ -92,22 +92,22 @@ def listed(folder: Path, *, suffixes: frozenset[str] = SUFFIXES, without: Path |
     return sorted(found)
 
 
-def paired(
+def pair_files(
     images: Path,
     labels: Path,
     *,
-    prefix: str = "",
-    place: str = "",
+    name_prefix: str = "",
+    key_prefix: str = "",
     image_stem: Callable[[str], str | None] = lambda stem: stem,
     labels_stem: Callable[[str], str | None] = lambda stem: stem,
-) -> list[Pair]:
+) -> list[ImageMaskPair]:
     """Photographs and label maps of the same path below their folders, suffix apart; in the order of their names.
 
     One folder may hold both: then the JPEGs are the photographs. One may lie in the other.
 
     Args:
-        prefix: goes before the names of photographs, with its slash: their folder below the image root.
-        place: goes before their names in keys: `place_of` their folder.
+        name_prefix: goes before the names of photographs, with its slash: their folder below the image root.
+        key_prefix: goes before their names in keys: `make_key_prefix` their folder.
         image_stem, labels_stem: the path without suffix -> what both have in common; None = the file is neither.
 
     Raises:
@@ -116,10 +116,10 @@ def paired(
     for folder, option in ((images, "--images"), (labels, "--annotations")):
         if not folder.is_dir():
             raise SynthgenError(f"no folder {folder}; name the right one with {option}")
-    photographs, maps = listed(images, without=labels), listed(labels, without=images)
+    photographs, maps = list_images(images, exclude=labels), list_images(labels, exclude=images)
     if images.resolve() == labels.resolve():
-        photographs = [name for name in maps if PurePosixPath(name).suffix.lower() in _PHOTOGRAPHS]
-        maps = [name for name in maps if PurePosixPath(name).suffix.lower() not in _PHOTOGRAPHS]
+        photographs = [name for name in maps if PurePosixPath(name).suffix.lower() in _JPEG_SUFFIXES]
+        maps = [name for name in maps if PurePosixPath(name).suffix.lower() not in _JPEG_SUFFIXES]
     of_stem: dict[str, str] = {}
     lonely = []
     for name in maps:
@@ -128,7 +128,7 @@ def paired(
             lonely.append(name)
 
     def key(name: str) -> str:
-        return "/" + "/".join(filter(None, (place, name)))
+        return "/" + "/".join(filter(None, (key_prefix, name)))
 
     found, used = [], set()
     for name in photographs:
@@ -136,54 +136,59 @@ def paired(
         if stem is not None:
             its = of_stem.get(stem)
             used.add(stem)
-            found.append(Pair(prefix + name, images / name, labels / its if its else None, image_key=key(name)))
-    if not any(pair.labels for pair in found):
+            found.append(
+                ImageMaskPair(name_prefix + name, images / name, labels / its if its else None, image_key=key(name))
+            )
+    if not any(pair.labels_path for pair in found):
         raise SynthgenError(
             f"no photograph below {images} has the name of a mask or label map below {labels} ({len(found):,} and "
             f"{len(of_stem):,} are there); name the two folders with --images and --annotations"
         )
     lonely += [name for stem, name in of_stem.items() if stem not in used]
-    found += [Pair(prefix + name, None, labels / name, image_key=key(name)) for name in lonely]
-    return sorted(found, key=lambda pair: pair.name)
+    found += [ImageMaskPair(name_prefix + name, None, labels / name, image_key=key(name)) for name in lonely]
+    return sorted(found, key=lambda pair: pair.file_name)
 
 
 def read_pairs(
-    pairs: Sequence[Pair],
-    files: Files,
-    load: Callable[[Path], NDArray[Any]],
+    pairs: Sequence[ImageMaskPair],
+    files: DatasetFiles,
+    load_label_map: Callable[[Path], NDArray[Any]],
     *,
-    unlabelled: Container[int],
-    masks: bool,
-) -> Iterator[Images | Annotations]:
+    ignore_labels: Container[int],
+    with_masks: bool,
+) -> Iterator[ImageBatch | AnnotationBatch]:
     """Read label maps, one at a time: an annotation for each region, and the error of each image that has none.
 
     Args:
-        load: a file -> its label map, integers or bool [H, W], or `ImageError`.
-        unlabelled: labels that are no category.
-        masks: with each mask as payload.
+        load_label_map: a file -> its label map, integers or bool [H, W], or `ImageError`.
+        ignore_labels: labels that are no category.
+        with_masks: with each mask as payload.
     """
     count = 0
     for start in range(0, len(pairs), _BATCH):
         some = pairs[start : start + _BATCH]
-        looks = [(pair.image_id or place, *_look(pair, load, unlabelled)) for place, pair in enumerate(some, start + 1)]
-        yield Images(
+        looks = [
+            (pair.image_id or place, *_read_pair(pair, load_label_map, ignore_labels))
+            for place, pair in enumerate(some, start + 1)
+        ]
+        yield ImageBatch(
             image_id=np.array([image_id for image_id, *_ in looks], np.int64),
-            file_name=[_encodable(pair.name) for pair in some],
-            image_key=[_encodable(pair.image_key) for pair in some],
+            file_name=[_utf8_safe(pair.file_name) for pair in some],
+            image_key=[_utf8_safe(pair.image_key) for pair in some],
             height=np.array([size[0] for _, size, *_ in looks], np.int32),
             width=np.array([size[1] for _, size, *_ in looks], np.int32),
             error=[error for _, _, error, _ in looks],
         )
         rows = [(image_id, region) for image_id, _, _, found in looks for region in found]
-        yield _annotations(rows, count, masks=masks)
+        yield _annotation_batch(rows, count, masks=with_masks)
         count += len(rows)
         if files.on_bytes is not None:
-            files.on_bytes(sum(_bytes(path) for pair in some for path in (pair.image, pair.labels)))
+            files.on_bytes(sum(_file_bytes(path) for pair in some for path in (pair.image_path, pair.labels_path)))
 
 
-def _annotations(rows: Sequence[tuple[int, Region]], count: int, *, masks: bool) -> Annotations:
+def _annotation_batch(rows: Sequence[tuple[int, LabelRegion]], count: int, *, masks: bool) -> AnnotationBatch:
     """Annotations of (image id, region), with ids from `count` + 1 on."""
-    return Annotations(
+    return AnnotationBatch(
         image_id=np.array([image_id for image_id, _ in rows], np.int64),
         id=np.arange(count + 1, count + len(rows) + 1),
         bbox=np.array([region.bbox for _, region in rows], np.float64).reshape(-1, 4),
@@ -193,7 +198,7 @@ def _annotations(rows: Sequence[tuple[int, Region]], count: int, *, masks: bool)
     )
 
 
-def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
+def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
     """Layer "human": each payload is the text of a mask of the image's size."""
 
     def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
@@ -207,38 +212,38 @@ def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]],
     return with_masks
 
 
-def photograph_size(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+def read_image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     """(height, width) of a photograph as it is shown, and as it is stored; zeros where it cannot be opened.
 
     That it cannot is for the job to say which needs its pixels.
     """
     try:
-        height, width, turned = image_header(path) if path.is_file() else (0, 0, False)
+        height, width, turned = read_image_header(path) if path.is_file() else (0, 0, False)
     except ImageError:
         return _NO_SIZE, _NO_SIZE
     return (height, width), (width, height) if turned else (height, width)
 
 
-def _look(
-    pair: Pair, load: Callable[[Path], NDArray[Any]], unlabelled: Container[int]
-) -> tuple[tuple[int, int], str | None, list[Region]]:
+def _read_pair(
+    pair: ImageMaskPair, load: Callable[[Path], NDArray[Any]], unlabelled: Container[int]
+) -> tuple[tuple[int, int], str | None, list[LabelRegion]]:
     """(height, width) of an image as its annotations are to be understood, its error, its regions."""
-    shown, stored = photograph_size(pair.image) if pair.image is not None else (_NO_SIZE, _NO_SIZE)
-    if pair.labels is None:
+    shown, stored = read_image_sizes(pair.image_path) if pair.image_path is not None else (_NO_SIZE, _NO_SIZE)
+    if pair.labels_path is None:
         return shown, "no mask or label map has this image's name", []
-    if pair.image is None:
+    if pair.image_path is None:
         return shown, "no photograph has the name of this mask or label map", []
-    if _encodable(pair.name) != pair.name:
+    if _utf8_safe(pair.file_name) != pair.file_name:
         return shown, "its file name is not UTF-8; rename the file", []
-    if not pair.labels.is_file():  # a pipe would be waited for
+    if not pair.labels_path.is_file():  # a pipe would be waited for
         return shown, "its mask or label map is no file, or a link to none", []
     try:
-        labels = load(pair.labels)
+        labels = load(pair.labels_path)
         size = (labels.shape[0], labels.shape[1])
         if shown != _NO_SIZE and size not in (shown, stored):
             here, there = (f"{width} x {height}" for height, width in (size, shown))
             return shown, f"its mask or label map is {here} pixels, the photograph {there}", []
-        return size, None, regions(labels, unlabelled)
+        return size, None, split_label_regions(labels, unlabelled)
     except ImageError as why:
         return shown, f"its mask or label map {why}", []
 
@@ -247,14 +252,14 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _bytes(path: Path | None) -> int:
+def _file_bytes(path: Path | None) -> int:
     try:
         return path.stat().st_size if path is not None else 0
     except OSError:
         return 0
 
 
-def _encodable(name: str) -> str:
+def _utf8_safe(name: str) -> str:
     """The name as UTF-8 can write it: question marks for the bytes of another encoding."""
     return name.encode("utf-8", "replace").decode()
 

@@ -21,36 +21,38 @@ _CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 
 # Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack. The atomic group is for
 # Python before 3.11.5, whose possessive repeats end in the middle of a part that does not fit.
-_BLANK = re.compile(rb"[ \t\n\r]*+")
+_WHITESPACE = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_LETTERS = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRING_BODY = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _UNTIL_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|(?>"(?:[^"\\]++|\\.)*+"))*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
 
 
-class Window:
-    """A stretch of the file in memory, and a cursor in it. `data[:at]` has been read and is forgotten by `more`."""
+class JsonWindow:
+    """A stretch of the file in memory, and a cursor in it. `data[:at]` has been read and is forgotten by
+    `read_more`.
+    """
 
-    def __init__(self, file: BinaryIO, path: Path, on_bytes: Callable[[int], None] | None, chunk: int) -> None:
-        self.file, self.path, self.on_bytes, self.chunk = file, path, on_bytes, chunk
-        self.data, self.at = b"", 0
-        self.before = 0  # bytes of the file before `data`
-        while len(self.data) < len(codecs.BOM_UTF8) and self.more():
+    def __init__(self, file: BinaryIO, path: Path, on_bytes: Callable[[int], None] | None, chunk_bytes: int) -> None:
+        self.file, self.path, self.on_bytes, self.chunk_bytes = file, path, on_bytes, chunk_bytes
+        self.data, self.position = b"", 0
+        self.base_offset = 0  # bytes of the file before `data`
+        while len(self.data) < len(codecs.BOM_UTF8) and self.read_more():
             pass
         if self.data.startswith(codecs.BOM_UTF8):
-            self.at = len(codecs.BOM_UTF8)
+            self.position = len(codecs.BOM_UTF8)
 
-    def more(self) -> bool:
+    def read_more(self) -> bool:
         """Read on, at least as much again as is still unread, so that a long record is not looked at too often."""
-        unread = len(self.data) - self.at
+        unread = len(self.data) - self.position
         if unread > MAX_RECORD:
-            raise self.error(f"a value of more than {MAX_RECORD >> 20} MiB")
-        fresh = self.file.read(max(self.chunk, unread))
+            raise self.make_error(f"a value of more than {MAX_RECORD >> 20} MiB")
+        fresh = self.file.read(max(self.chunk_bytes, unread))
         if not fresh:
             return False
-        self.data = self.data[self.at :] + fresh
-        self.before += self.at
-        self.at = 0
+        self.data = self.data[self.position :] + fresh
+        self.base_offset += self.position
+        self.position = 0
         if self.on_bytes:
             self.on_bytes(len(fresh))
         return True
@@ -58,35 +60,35 @@ class Window:
     def peek(self) -> bytes:
         """The next byte that is not blank, with the cursor on it; b"" at the end of the file."""
         while True:
-            self.at = end_of_blank(self.data, self.at)
-            if self.at < len(self.data):
-                return self.data[self.at : self.at + 1]
-            if not self.more():
+            self.position = skip_whitespace(self.data, self.position)
+            if self.position < len(self.data):
+                return self.data[self.position : self.position + 1]
+            if not self.read_more():
                 return b""
 
-    def take(self, allowed: bytes) -> bytes:
+    def expect(self, allowed: bytes) -> bytes:
         """Step over the next byte that is not blank; it has to be one of `allowed`."""
         byte = self.peek()
         if not byte or byte not in allowed:
-            raise self.error(f"{shown(byte)} where {' or '.join(chr(b) for b in allowed)} should stand")
-        self.at += 1
+            raise self.make_error(f"{describe_byte(byte)} where {' or '.join(chr(b) for b in allowed)} should stand")
+        self.position += 1
         return byte
 
-    def string(self) -> str:
+    def read_string(self) -> str:
         """The string at the cursor."""
         if self.peek() != b'"':
-            raise self.error(f"{shown(self.peek())} where a key in quotes should stand")
-        while (match := _STRING.match(self.data, self.at)) is None:
-            if not self.more():
-                raise self.error("an unfinished string")
+            raise self.make_error(f"{describe_byte(self.peek())} where a key in quotes should stand")
+        while (match := _STRING.match(self.data, self.position)) is None:
+            if not self.read_more():
+                raise self.make_error("an unfinished string")
         try:
             text: str = json.loads(match.group().decode())
         except ValueError:
-            raise self.error("a key that is no JSON string in UTF-8") from None
-        self.at = match.end()
+            raise self.make_error("a key that is no JSON string in UTF-8") from None
+        self.position = match.end()
         return text
 
-    def skip(self) -> None:
+    def skip_value(self) -> None:
         """Step over the value at the cursor, of whatever size."""
         closing = bytearray()
         while True:
@@ -94,71 +96,74 @@ class Window:
             if byte == b'"':
                 self._skip_string()
             elif byte and byte in b"[]{}":
-                self.at = self.pass_brackets(self.at, closing)
+                self.position = self.skip_brackets(self.position, closing)
             elif closing and byte:
-                self.at = _end(_UNTIL_BRACKET, self.data, self.at)
+                self.position = _match_end(_UNTIL_BRACKET, self.data, self.position)
             else:
                 self._skip_scalar()
             if not closing:
                 return
 
-    def pass_brackets(self, at: int, closing: bytearray) -> int:
-        """Go on from the bracket at `at` until none is open, or to the string or the end that the window cuts off.
+    def skip_brackets(self, position: int, closing: bytearray) -> int:
+        """Go on from the bracket at `position` until none is open, or to the string or the end that the window cuts
+        off.
 
         Args:
             closing: what closes the open brackets, the innermost last; it is kept up to date.
         """
         data = self.data
-        while at < len(data) and data[at] != _QUOTE:
-            if data[at] in _CLOSING:
-                closing.append(_CLOSING[data[at]])
+        while position < len(data) and data[position] != _QUOTE:
+            if data[position] in _CLOSING:
+                closing.append(_CLOSING[data[position]])
                 if len(closing) > _MAX_DEPTH:
-                    raise self.error(f"more than {_MAX_DEPTH} nested brackets", at)
-            elif not closing or closing.pop() != data[at]:
-                raise self.error(f"{shown(data[at : at + 1])} that closes nothing", at)
-            at += 1
+                    raise self.make_error(f"more than {_MAX_DEPTH} nested brackets", position)
+            elif not closing or closing.pop() != data[position]:
+                raise self.make_error(f"{describe_byte(data[position : position + 1])} that closes nothing", position)
+            position += 1
             if not closing:
                 break
-            at = _end(_UNTIL_BRACKET, data, at)
-        return at
+            position = _match_end(_UNTIL_BRACKET, data, position)
+        return position
 
     def _skip_string(self) -> None:
-        self.at += 1
+        self.position += 1
         while True:
-            self.at = _end(_LETTERS, self.data, self.at)
-            if self.data[self.at : self.at + 1] == b'"':
-                self.at += 1
+            self.position = _match_end(_STRING_BODY, self.data, self.position)
+            if self.data[self.position : self.position + 1] == b'"':
+                self.position += 1
                 return
-            if not self.more():  # the end of the window, or a backslash there whose letter is yet to come
-                raise self.error("an unfinished string")
+            if not self.read_more():  # the end of the window, or a backslash there whose letter is yet to come
+                raise self.make_error("an unfinished string")
 
     def _skip_scalar(self) -> None:
         empty = True
         while True:
-            end = _end(_SCALAR, self.data, self.at)
-            empty = empty and end == self.at
-            self.at = end
-            if end < len(self.data) or not self.more():
+            end = _match_end(_SCALAR, self.data, self.position)
+            empty = empty and end == self.position
+            self.position = end
+            if end < len(self.data) or not self.read_more():
                 break
         if empty:
-            raise self.error(f"{shown(self.peek())} where a value should stand")
+            raise self.make_error(f"{describe_byte(self.peek())} where a value should stand")
 
-    def error(self, what: str, at: int | None = None, remedy: str = "is it whole, and JSON in UTF-8?") -> SynthgenError:
-        """The sentence for a file that is no good JSON; `at` is a place in `data`, by default the cursor."""
-        byte = self.before + (self.at if at is None else at)
+    def make_error(
+        self, what: str, position: int | None = None, remedy: str = "is it whole, and JSON in UTF-8?"
+    ) -> SynthgenError:
+        """The sentence for a file that is no good JSON; `position` is a place in `data`, by default the cursor."""
+        byte = self.base_offset + (self.position if position is None else position)
         return SynthgenError(f"{self.path}: {what}, at byte {byte:,}; {remedy}")
 
 
-def end_of_blank(data: bytes, at: int) -> int:
-    """Where the blank space at `at` ends."""
-    return _end(_BLANK, data, at)
+def skip_whitespace(data: bytes, position: int) -> int:
+    """Where the blank space at `position` ends."""
+    return _match_end(_WHITESPACE, data, position)
 
 
-def shown(byte: bytes) -> str:
+def describe_byte(byte: bytes) -> str:
     """A byte as a sentence names it."""
     return ascii(byte.decode("latin-1")) if byte else "the end of the file"
 
 
-def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+def _match_end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
     match = pattern.match(data, at)
     return match.end() if match else at  # the patterns match everywhere, if with nothing

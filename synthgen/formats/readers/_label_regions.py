@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.images.decode import ImageError
-from synthgen.records.geometry import encode_edges, rle_bbox_xyxy
+from synthgen.records.geometry import encode_run_boundaries, rle_bbox_xyxy
 from synthgen.records.sample import Rle
 
 #: A map with more labels, or with more runs of one label down its columns, is a photograph or noise. The largest real
@@ -17,10 +17,10 @@ from synthgen.records.sample import Rle
 MAX_LABELS = 4_096
 MAX_RUNS = 2**22
 
-_STRIP = 2**21  # pixels that are turned column by column at once: they fit a processor's cache
+_STRIP_PIXELS = 2**21  # pixels that are turned column by column at once: they fit a processor's cache
 
 
-class Region(NamedTuple):
+class LabelRegion(NamedTuple):
     """All pixels of one label.
 
     Attributes:
@@ -34,8 +34,9 @@ class Region(NamedTuple):
     mask: Rle
 
 
-def regions(labels: NDArray[Any], unlabelled: Container[int] = ()) -> list[Region]:
-    """The regions of a label map, integers or bool [H, W], in the order of their labels; `unlabelled` labels make none.
+def split_label_regions(labels: NDArray[Any], ignore_labels: Container[int] = ()) -> list[LabelRegion]:
+    """The regions of a label map, integers or bool [H, W], in the order of their labels; `ignore_labels` labels make
+    none.
 
     The columns are cut into runs of one label, and the runs sorted by label: the cost is one look at each pixel, and
     then that of the runs, however many labels there are; a mask for each of them is never made. Memory is the map's
@@ -45,7 +46,7 @@ def regions(labels: NDArray[Any], unlabelled: Container[int] = ()) -> list[Regio
         ImageError: more than `MAX_LABELS` labels or `MAX_RUNS` runs.
     """
     height, width = labels.shape
-    starts, values = _runs(labels)
+    starts, values = _label_runs(labels)
     ends = np.append(starts[1:], height * width)
     order = np.argsort(values, kind="stable")
     firsts = np.flatnonzero(np.diff(values[order], prepend=-1))
@@ -55,21 +56,21 @@ def regions(labels: NDArray[Any], unlabelled: Container[int] = ()) -> list[Regio
     for first, last in zip(firsts.tolist(), [*firsts[1:].tolist(), len(order)], strict=True):
         own = order[first:last]
         label = int(values[own[0]])
-        if label in unlabelled:
+        if label in ignore_labels:
             continue
-        mask = encode_edges(np.stack([starts[own], ends[own]], axis=1).reshape(-1), height, width)
+        mask = encode_run_boundaries(np.stack([starts[own], ends[own]], axis=1).reshape(-1), height, width)
         x1, y1, x2, y2 = rle_bbox_xyxy(mask)
-        found.append(Region(label, (x1, y1, x2 - x1, y2 - y1), mask))
+        found.append(LabelRegion(label, (x1, y1, x2 - x1, y2 - y1), mask))
     return found
 
 
-def _runs(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _label_runs(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Place (column * height + row) of the first pixel of each run, and its label: int64 [R] each.
 
     A strip of columns at a time: the whole map, turned, would double what is in memory.
     """
     height, width = labels.shape
-    columns = max(1, _STRIP // height)
+    columns = max(1, _STRIP_PIXELS // height)
     starts, values, count = [], [], 0
     last: Any = None
     for left in range(0, width, columns):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def number(value: object) -> float:
+def parse_float(value: object) -> float:
     """A number, in quotes or not; not a number otherwise."""
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
@@ -19,17 +19,17 @@ def number(value: object) -> float:
     return math.nan
 
 
-def numbers(values: list[Any]) -> NDArray[np.float64]:
-    """`number` of many values, float64 [N]; fast where they are numbers."""
+def parse_floats(values: list[Any]) -> NDArray[np.float64]:
+    """`parse_float` of many values, float64 [N]; fast where they are numbers."""
     if set(map(type, values)) <= {int, float}:
         try:
             return np.array(values, np.float64)
         except OverflowError:
             pass
-    return np.array([number(value) for value in values], np.float64)
+    return np.array([parse_float(value) for value in values], np.float64)
 
 
-def integer(value: object) -> int | None:
+def parse_int(value: object) -> int | None:
     """An integer, in quotes or not, that fits 64 bits; None otherwise."""
     if isinstance(value, bool):
         return None
@@ -43,7 +43,7 @@ def integer(value: object) -> int | None:
     return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
 
 
-def pixels(value: object) -> int:
+def parse_pixels(value: object) -> int:
     """A height or a width; 0, which means unknown, where it is none."""
-    found = integer(value)
+    found = parse_int(value)
     return found if found is not None and 0 < found < 2**31 else 0

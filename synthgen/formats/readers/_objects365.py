@@ -4,44 +4,44 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from synthgen.formats.readers._instances import Box, Image, Int64, Masked, truth
+from synthgen.formats.readers._instances import CocoBox, CocoImage, CocoMask, Int64, parse_flag
 
 #: By name of the flag, the field that sets it.
-MARKS = {"fake": "isfake", "reflected": "isreflected"}
+FLAG_FIELDS = {"fake": "isfake", "reflected": "isreflected"}
 
 
-class MarkedBox(Box, gc=False):
+class Objects365Box(CocoBox, gc=False):
     """A box, whether it is of a picture of the object, and whether it is of a mirror image."""
 
     isfake: Int64 = 0
     isreflected: Int64 = 0
 
     @classmethod
-    def mend(cls, value: dict[str, Any]) -> Self:
+    def coerce(cls, value: dict[str, Any]) -> Self:
         """As for `Box`."""
-        found = super().mend(value)
-        found.isfake, found.isreflected = _marks(value)
+        found = super().coerce(value)
+        found.isfake, found.isreflected = _parse_flags(value)
         return found
 
 
-class MarkedMask(Masked, gc=False):
+class Objects365Mask(CocoMask, gc=False):
     """The same, with its segmentation."""
 
     isfake: Int64 = 0
     isreflected: Int64 = 0
 
     @classmethod
-    def mend(cls, value: dict[str, Any]) -> Self:
+    def coerce(cls, value: dict[str, Any]) -> Self:
         """As for `Box`."""
-        found = super().mend(value)
-        found.isfake, found.isreflected = _marks(value)
+        found = super().coerce(value)
+        found.isfake, found.isreflected = _parse_flags(value)
         return found
 
 
-def name(image: Image) -> tuple[str, str]:
+def name_and_key(image: CocoImage) -> tuple[str, str]:
     """A photograph's file name and key."""
     return image.file_name, f"objects365/{image.id:08d}"
 
 
-def _marks(value: dict[str, Any]) -> tuple[int, int]:
-    return truth(value.get("isfake")), truth(value.get("isreflected"))
+def _parse_flags(value: dict[str, Any]) -> tuple[int, int]:
+    return parse_flag(value.get("isfake")), parse_flag(value.get("isreflected"))

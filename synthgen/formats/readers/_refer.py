@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers import _instances as instances
-from synthgen.formats.readers._coco_images import coco_key, find_folder, with_folder
-from synthgen.formats.readers._numbers import integer
-from synthgen.formats.readers._refer_pickle import load
+from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
+from synthgen.formats.readers._numbers import parse_int
+from synthgen.formats.readers._refer_pickle import load_plain_pickle
 from synthgen.records.sample import Caption, Sample
 
 #: Of a release's file, the sentences walked through are less than its bytes, and the letters in them too. One that
 #: holds its own parts again and again has more than so many times as much.
-_MOST_SHARED = 4
+_MAX_REPEATS = 4
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +38,16 @@ class Refs:
 
     Attributes:
         sentences: by (image id, annotation id), in the order of the file.
-        category: the category id that the file of refs gives for each.
-        mute: where a ref has no sentence that can be read.
+        category_ids: the category id that the file of refs gives for each.
+        without_sentence: where a ref has no sentence that can be read.
     """
 
     sentences: dict[tuple[int, int], list[str]]
-    category: dict[tuple[int, int], int]
-    mute: list[tuple[int, int]]
+    category_ids: dict[tuple[int, int], int]
+    without_sentence: list[tuple[int, int]]
 
 
-def find(root: Path, split: str, annotations: Path | None, *, folder: str, by: str) -> Files:
+def find_refs(root: Path, split: str, annotations: Path | None, *, folder: str, split_by: str) -> DatasetFiles:
     """refs(<by>).p and instances.json in root, or in the folder that the release unpacks to, beside or below root.
 
     Args:
@@ -56,7 +56,7 @@ def find(root: Path, split: str, annotations: Path | None, *, folder: str, by: s
     Raises:
         SynthgenError: they are not there.
     """
-    name = f"refs({by}).p"
+    name = f"refs({split_by}).p"
     if annotations is not None and not annotations.is_file():
         raise SynthgenError(f"no file {annotations}; --annotations should name a file of refs, such as '{name}'")
     places = (root, root.parent / folder, root / folder)
@@ -69,10 +69,10 @@ def find(root: Path, split: str, annotations: Path | None, *, folder: str, by: s
     source = refs.with_name("instances.json")
     if not source.is_file():
         raise SynthgenError(f"no instances.json beside {refs}, where the release has it; put it there")
-    return Files({"refs": refs, "instances": source}, find_folder(root), split=split)
+    return DatasetFiles({"refs": refs, "instances": source}, find_coco_image_folder(root), split=split)
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The images of the split with all their objects; the payload of layer "human" is a mask and sentences.
 
     An object that has sentences and is not annotated is kept, without a box; so are its image if that is not there.
@@ -86,23 +86,25 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
         files.on_bytes(path.stat().st_size)
     wanted = np.unique(np.array([image_id for image_id, _ in refs.sentences], np.int64))
     waiting = dict(refs.sentences)
-    for batch in instances.read(files, layer, name=_name):
+    for batch in instances.read_instances(files, layer, name_and_key=_name_and_key):
         if isinstance(batch, Categories):
             yield batch
             continue
         rows = np.flatnonzero(np.isin(batch.image_id, wanted))
-        yield _images(batch, rows) if isinstance(batch, Images) else _annotations(batch, rows, waiting)
+        yield (
+            _select_images(batch, rows) if isinstance(batch, ImageBatch) else _select_annotations(batch, rows, waiting)
+        )
     if waiting:
-        _tell_lost(files, refs, waiting)
-        yield _unannotated(refs, waiting, with_payload=layer != "annotations")
+        _report_unmatched(files, refs, waiting)
+        yield _unmatched_annotations(refs, waiting, with_payload=layer != "annotations")
 
 
-def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:
+def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:
     """Layer "human": masks as in other COCO-style files, and sentences as captions."""
     with_masks = instances.complete(files, layer)
 
     def with_sentences(sample: Sample, payloads: list[bytes | None]) -> Sample:
-        unpacked = [_unpacked(payload) for payload in payloads]
+        unpacked = [_unpack_payload(payload) for payload in payloads]
         captioned = (
             replace(a, captions=tuple(Caption(text, "human") for text in texts))
             for a, (texts, _) in zip(sample.annotations, unpacked, strict=True)
@@ -119,14 +121,14 @@ def read_refs(path: Path, split: str) -> Refs:
         SynthgenError: the file holds no list of refs, one that does not say of which image, object or split it is,
             nothing of the split, or itself.
     """
-    content = load(path)
+    content = load_plain_pickle(path)
     if not isinstance(content, list):
         raise SynthgenError(f"{path} holds a {type(content).__name__}, not a list of refs; is it the right file?")
     refs = Refs({}, {}, [])
     splits = set()
-    left = _MOST_SHARED * path.stat().st_size
+    left = _MAX_REPEATS * path.stat().st_size
     for number, ref in enumerate(content, start=1):
-        *place, its_split = _identity(ref, f"{path}: ref {number:,}")
+        *place, its_split = _ref_key(ref, f"{path}: ref {number:,}")
         splits.add(its_split)
         if its_split != split:
             continue
@@ -135,27 +137,27 @@ def read_refs(path: Path, split: str) -> Refs:
         before = len(mine)
         said = ref.get("sentences")
         for sentence in said if isinstance(said, list) else ():
-            text, letters = _text(sentence)
+            text, letters = _sentence_text(sentence)
             left -= 1 + letters
             if left < 0:
                 raise SynthgenError(
-                    f"{path} holds the same sentences again and again, more than {_MOST_SHARED} times its own bytes; "
+                    f"{path} holds the same sentences again and again, more than {_MAX_REPEATS} times its own bytes; "
                     "take the file from the dataset's release"
                 )
             mine += [text] if text else []
         if len(mine) == before:
-            refs.mute.append((image_id, annotation_id))
-        category = integer(ref.get("category_id"))
-        refs.category[image_id, annotation_id] = instances.NO_ID if category is None else category
+            refs.without_sentence.append((image_id, annotation_id))
+        category = parse_int(ref.get("category_id"))
+        refs.category_ids[image_id, annotation_id] = instances.NO_ID if category is None else category
     if not refs.sentences:
         there = ", ".join(name[:40] for name in sorted(splits)[:9]) or "none"
         raise SynthgenError(f"{path} has no refs of split '{split}' (have: {there}); choose one of them with --split")
-    if refs.mute:
-        image_id, annotation_id = refs.mute[0]
+    if refs.without_sentence:
+        image_id, annotation_id = refs.without_sentence[0]
         log.warning(
             "%s: %d refs of split %s have no sentence, e.g. that of annotation %d of image %d; their objects stay",
             path,
-            len(refs.mute),
+            len(refs.without_sentence),
             split,
             annotation_id,
             image_id,
@@ -163,18 +165,18 @@ def read_refs(path: Path, split: str) -> Refs:
     return refs
 
 
-def _identity(ref: object, what: str) -> tuple[int, int, str]:
+def _ref_key(ref: object, what: str) -> tuple[int, int, str]:
     """(image id, annotation id, split): what a ref must say for its sentences to have a place."""
     if not isinstance(ref, dict):
         raise SynthgenError(f"{what} is a {type(ref).__name__}, not a dict; take the file from the dataset's release")
-    image_id, annotation_id, split = integer(ref.get("image_id")), integer(ref.get("ann_id")), ref.get("split")
+    image_id, annotation_id, split = parse_int(ref.get("image_id")), parse_int(ref.get("ann_id")), ref.get("split")
     if image_id is None or annotation_id is None or not isinstance(split, str):
         lacks = "image_id" if image_id is None else "ann_id" if annotation_id is None else "split"
         raise SynthgenError(f"{what} has no '{lacks}' that can be read; mend it in the file")
     return image_id, annotation_id, split
 
 
-def _text(sentence: object) -> tuple[str, int]:
+def _sentence_text(sentence: object) -> tuple[str, int]:
     """The sentence, without outer blanks, as UTF-8 can hold it, "" where there is none; how many letters were read."""
     forms = [sentence.get("sent"), sentence.get("raw")] if isinstance(sentence, dict) else []
     text, letters = "", 0
@@ -185,13 +187,13 @@ def _text(sentence: object) -> tuple[str, int]:
     return text, letters
 
 
-def _name(image: instances.Image) -> tuple[str, str]:
-    return with_folder(image.file_name), coco_key(image.id)
+def _name_and_key(image: instances.CocoImage) -> tuple[str, str]:
+    return add_coco_folder(image.file_name), coco_image_key(image.id)
 
 
-def _images(batch: Images, rows: NDArray[np.intp]) -> Images:
+def _select_images(batch: ImageBatch, rows: NDArray[np.intp]) -> ImageBatch:
     """Some rows of a batch."""
-    return Images(
+    return ImageBatch(
         image_id=batch.image_id[rows],
         file_name=[batch.file_name[row] for row in rows],
         image_key=[batch.image_key[row] for row in rows],
@@ -200,36 +202,41 @@ def _images(batch: Images, rows: NDArray[np.intp]) -> Images:
     )
 
 
-def _annotations(batch: Annotations, rows: NDArray[np.intp], waiting: dict[tuple[int, int], list[str]]) -> Annotations:
+def _select_annotations(
+    batch: AnnotationBatch, rows: NDArray[np.intp], waiting: dict[tuple[int, int], list[str]]
+) -> AnnotationBatch:
     """Some rows of a batch, with the sentences that are waiting for them."""
     image_id, ids, payload = batch.image_id[rows], batch.id[rows], batch.payload
     said = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
-    return Annotations(
+    return AnnotationBatch(
         image_id=image_id,
         id=ids,
         bbox=batch.bbox[rows],
         category=batch.category[rows],
         iscrowd=batch.iscrowd[rows],
         flags={flag: there[rows] for flag, there in batch.flags.items()},
-        payload=payload and [_packed(texts, payload[row]) for row, texts in zip(rows.tolist(), said, strict=True)],
+        payload=payload
+        and [_pack_payload(texts, payload[row]) for row, texts in zip(rows.tolist(), said, strict=True)],
     )
 
 
-def _unannotated(refs: Refs, waiting: dict[tuple[int, int], list[str]], *, with_payload: bool) -> Annotations:
+def _unmatched_annotations(
+    refs: Refs, waiting: dict[tuple[int, int], list[str]], *, with_payload: bool
+) -> AnnotationBatch:
     """Objects that were described and are not annotated: nobody knows where they are."""
     count = len(waiting)
-    return Annotations(
+    return AnnotationBatch(
         image_id=np.array([image_id for image_id, _ in waiting], np.int64),
         id=np.array([annotation_id for _, annotation_id in waiting], np.int64),
         bbox=np.full((count, 4), np.nan),
-        category=np.array([refs.category[place] for place in waiting], np.int64),
+        category=np.array([refs.category_ids[place] for place in waiting], np.int64),
         iscrowd=np.zeros(count, np.bool_),
         flags={"no_box": np.ones(count, np.bool_)},
-        payload=[_packed(texts, None) for texts in waiting.values()] if with_payload else None,
+        payload=[_pack_payload(texts, None) for texts in waiting.values()] if with_payload else None,
     )
 
 
-def _tell_lost(files: Files, refs: Refs, waiting: dict[tuple[int, int], list[str]]) -> None:
+def _report_unmatched(files: DatasetFiles, refs: Refs, waiting: dict[tuple[int, int], list[str]]) -> None:
     """Say which objects are not annotated; of more than half of them, the file of annotations is another dataset's."""
     path, source = files.sources["refs"], files.sources["instances"]
     image_id, annotation_id = next(iter(waiting))
@@ -242,11 +249,11 @@ def _tell_lost(files: Files, refs: Refs, waiting: dict[tuple[int, int], list[str
     log.warning("%d objects that %s describes are not in %s, %s: no box", len(waiting), path, source, example)
 
 
-def _packed(texts: list[str], segmentation: bytes | None) -> bytes | None:
+def _pack_payload(texts: list[str], segmentation: bytes | None) -> bytes | None:
     """Sentences as a line of JSON, and the segmentation's JSON behind it."""
     return msgspec.json.encode(texts) + b"\n" + (segmentation or b"") if texts or segmentation else None
 
 
-def _unpacked(payload: bytes | None) -> tuple[list[str], bytes | None]:
+def _unpack_payload(payload: bytes | None) -> tuple[list[str], bytes | None]:
     texts, _, segmentation = (payload or b"[]\n").partition(b"\n")
     return msgspec.json.decode(texts, type=list[str]), segmentation or None

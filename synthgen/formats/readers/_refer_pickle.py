@@ -25,11 +25,11 @@ MAX_BYTES = 2**27
 MAX_OPCODES = 2**24
 
 _MAX_PROTOCOL = 5
-_LONGEST_NUMBER = 40  # in bytes
-_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_MAX_NUMBER_BYTES = 40  # in bytes
+_OPCODE_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
 
-def load(path: Path) -> Any:
+def load_plain_pickle(path: Path) -> Any:
     """What a pickle of protocol 0 to 5 holds: lists, tuples, dicts, str, int, float, bool and None, nested in any way.
 
     Texts that Python 2 wrote as bytes are read as UTF-8, or as Latin-1 where they are not.
@@ -47,55 +47,59 @@ def load(path: Path) -> Any:
             data = file.read(MAX_BYTES)
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
-    machine = _Machine(data)
+    machine = _PickleReader(data)
     try:
         return machine.run()
-    except _Refused as why:
+    except _UnsafePickleError as why:
         what = str(why)
     except (IndexError, StructError):
         what = "it ends too early or takes what is not there"
     except (KeyError, ValueError, TypeError, OverflowError):
         what = "it is damaged, or no pickle"
-    raise SynthgenError(f"{path}: {what}, at byte {machine.opcode_at:,}; take the file from the dataset's release")
+    raise SynthgenError(
+        f"{path}: {what}, at byte {machine.opcode_position:,}; take the file from the dataset's release"
+    )
 
 
-class _Refused(Exception):  # noqa: N818
+class _UnsafePickleError(Exception):
     """What the pickle should not hold."""
 
 
-class _Machine:
+class _PickleReader:
     """The machine of `pickletools`, as far as data needs it.
 
     Attributes:
-        at: the next byte; opcode_at: where the opcode begins that is being done.
+        position: the next byte; opcode_position: where the opcode begins that is being done.
     """
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.at, self.opcode_at = data, 0, 0
+        self.data, self.position, self.opcode_position = data, 0, 0
         self.stack: list[Any] = []
         self.marks: list[int] = []  # heights of the stack
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
         """Do what the pickle says, and return what is on top of the stack in the end."""
-        data, table = self.data, self._table()
+        data, table = self.data, self._opcode_table()
         for _ in range(MAX_OPCODES):
-            self.opcode_at = self.at
-            opcode = data[self.at]
-            self.at += 1
+            self.opcode_position = self.position
+            opcode = data[self.position]
+            self.position += 1
             if opcode in table:
                 table[opcode]()
             elif opcode == ord("."):
                 return self.stack[-1]
             else:
-                raise _Refused(self._foreign(opcode))
-        raise _Refused(f"it has more than {MAX_OPCODES:,} opcodes, several times as many as the largest release")
+                raise _UnsafePickleError(self._unsupported_opcode(opcode))
+        raise _UnsafePickleError(
+            f"it has more than {MAX_OPCODES:,} opcodes, several times as many as the largest release"
+        )
 
-    def _table(self) -> dict[int, Callable[[], object]]:
+    def _opcode_table(self) -> dict[int, Callable[[], object]]:
         """What each opcode does; `sized` are those with a number before them, in bytes of one kind or another."""
-        push, since_mark, line = self._push, self._since_mark, self._line
+        push, since_mark, line = self._push, self._pop_to_mark, self._read_line
         table: dict[str, Callable[[], object]] = {
-            "\x80": self._protocol,
+            "\x80": self._check_protocol,
             "(": lambda: self.marks.append(len(self.stack)),
             "0": self._pop,
             "1": since_mark,
@@ -108,25 +112,25 @@ class _Machine:
             ")": lambda: push(()),
             "l": lambda: push(since_mark()),
             "t": lambda: push(tuple(since_mark())),
-            "d": lambda: push(_filled({}, since_mark())),
-            "\x85": lambda: push(tuple(self._last(1))),
-            "\x86": lambda: push(tuple(self._last(2))),
-            "\x87": lambda: push(tuple(self._last(3))),
-            "a": lambda: self._extend(self._last(1)),
+            "d": lambda: push(_update_dict({}, since_mark())),
+            "\x85": lambda: push(tuple(self._pop_last(1))),
+            "\x86": lambda: push(tuple(self._pop_last(2))),
+            "\x87": lambda: push(tuple(self._pop_last(3))),
+            "a": lambda: self._extend(self._pop_last(1)),
             "e": lambda: self._extend(since_mark()),
-            "s": lambda: self._fill(self._last(2)),
-            "u": lambda: self._fill(since_mark()),
-            "I": lambda: push(_whole(line(_LONGEST_NUMBER))),
-            "L": lambda: push(int(line(_LONGEST_NUMBER).rstrip(b"L"))),
-            "F": lambda: push(float(line(_LONGEST_NUMBER))),
-            "S": lambda: push(_old(_unquoted(line()))),
+            "s": lambda: self._set_items(self._pop_last(2)),
+            "u": lambda: self._set_items(since_mark()),
+            "I": lambda: push(_parse_int_line(line(_MAX_NUMBER_BYTES))),
+            "L": lambda: push(int(line(_MAX_NUMBER_BYTES).rstrip(b"L"))),
+            "F": lambda: push(float(line(_MAX_NUMBER_BYTES))),
+            "S": lambda: push(_decode_py2_string(_unquote(line()))),
             "V": lambda: push(codecs.raw_unicode_escape_decode(line())[0]),
-            "p": lambda: self._put(int(line(_LONGEST_NUMBER))),
-            "g": lambda: push(self.memo[int(line(_LONGEST_NUMBER))]),
-            "\x94": lambda: self._put(len(self.memo)),
+            "p": lambda: self._memoize(int(line(_MAX_NUMBER_BYTES))),
+            "g": lambda: push(self.memo[int(line(_MAX_NUMBER_BYTES))]),
+            "\x94": lambda: self._memoize(len(self.memo)),
         }
         sized: dict[str, tuple[Callable[[Struct], object], str]] = {
-            "\x95": (self._number, "<Q"),  # a frame: its length
+            "\x95": (self._read_number, "<Q"),  # a frame: its length
             "J": (self._push_number, "<i"),
             "K": (self._push_number, "<B"),
             "M": (self._push_number, "<H"),
@@ -136,12 +140,12 @@ class _Machine:
             "X": (self._push_text, "<I"),
             "\x8c": (self._push_text, "<B"),
             "\x8d": (self._push_text, "<Q"),
-            "T": (self._push_old, "<I"),
-            "U": (self._push_old, "<B"),
-            "q": (lambda size: self._put(self._number(size)), "<B"),
-            "r": (lambda size: self._put(self._number(size)), "<I"),
-            "h": (lambda size: push(self.memo[self._number(size)]), "<B"),
-            "j": (lambda size: push(self.memo[self._number(size)]), "<I"),
+            "T": (self._push_py2_string, "<I"),
+            "U": (self._push_py2_string, "<B"),
+            "q": (lambda size: self._memoize(self._read_number(size)), "<B"),
+            "r": (lambda size: self._memoize(self._read_number(size)), "<I"),
+            "h": (lambda size: push(self.memo[self._read_number(size)]), "<B"),
+            "j": (lambda size: push(self.memo[self._read_number(size)]), "<I"),
         }
         table |= {opcode: partial(do, Struct(size)) for opcode, (do, size) in sized.items()}
         return {ord(opcode): do for opcode, do in table.items()}
@@ -149,43 +153,43 @@ class _Machine:
     def _push(self, value: object) -> None:
         self.stack.append(value)
 
-    def _number(self, size: Struct) -> Any:
-        (value,) = size.unpack_from(self.data, self.at)
-        self.at += size.size
+    def _read_number(self, size: Struct) -> Any:
+        (value,) = size.unpack_from(self.data, self.position)
+        self.position += size.size
         return value
 
     def _push_number(self, size: Struct) -> None:
-        self.stack.append(self._number(size))
+        self.stack.append(self._read_number(size))
 
     def _push_text(self, size: Struct) -> None:
-        self.stack.append(str(self._bytes(self._number(size)), "utf-8", "surrogatepass"))
+        self.stack.append(str(self._read_bytes(self._read_number(size)), "utf-8", "surrogatepass"))
 
-    def _push_old(self, size: Struct) -> None:
-        self.stack.append(_old(self._bytes(self._number(size))))
+    def _push_py2_string(self, size: Struct) -> None:
+        self.stack.append(_decode_py2_string(self._read_bytes(self._read_number(size))))
 
     def _push_long(self, size: Struct) -> None:
-        if (count := self._number(size)) > _LONGEST_NUMBER:
-            raise _Refused(f"it holds a number of {count:,} bytes")
-        self.stack.append(int.from_bytes(self._bytes(count), "little", signed=True))
+        if (count := self._read_number(size)) > _MAX_NUMBER_BYTES:
+            raise _UnsafePickleError(f"it holds a number of {count:,} bytes")
+        self.stack.append(int.from_bytes(self._read_bytes(count), "little", signed=True))
 
-    def _bytes(self, count: int) -> bytes:
-        found = self.data[self.at : self.at + count]
+    def _read_bytes(self, count: int) -> bytes:
+        found = self.data[self.position : self.position + count]
         if len(found) < count:
             raise IndexError
-        self.at += count
+        self.position += count
         return found
 
-    def _line(self, longest: int = MAX_BYTES) -> bytes:
-        end = self.data.find(b"\n", self.at)
+    def _read_line(self, longest: int = MAX_BYTES) -> bytes:
+        end = self.data.find(b"\n", self.position)
         if end < 0:
             raise IndexError
-        found = self._bytes(end - self.at)
-        self.at += 1
+        found = self._read_bytes(end - self.position)
+        self.position += 1
         if len(found) > longest:
-            raise _Refused(f"it holds a number of {len(found):,} digits")
+            raise _UnsafePickleError(f"it holds a number of {len(found):,} digits")
         return found
 
-    def _last(self, count: int) -> list[Any]:
+    def _pop_last(self, count: int) -> list[Any]:
         """Take that many from the stack."""
         if len(self.stack) < count:
             raise IndexError
@@ -193,7 +197,7 @@ class _Machine:
         del self.stack[-count:]
         return found
 
-    def _since_mark(self) -> list[Any]:
+    def _pop_to_mark(self) -> list[Any]:
         """Take what came on the stack since the last mark."""
         start = self.marks.pop()
         found = self.stack[start:]
@@ -206,7 +210,7 @@ class _Machine:
         else:
             self.stack.pop()
 
-    def _put(self, place: int) -> None:
+    def _memoize(self, place: int) -> None:
         self.memo[place] = self.stack[-1]
 
     def _extend(self, values: list[Any]) -> None:
@@ -214,49 +218,51 @@ class _Machine:
             raise TypeError
         self.stack[-1].extend(values)
 
-    def _fill(self, values: list[Any]) -> None:
-        _filled(self.stack[-1], values)
+    def _set_items(self, values: list[Any]) -> None:
+        _update_dict(self.stack[-1], values)
 
-    def _protocol(self) -> None:
-        if (version := self._number(Struct("<B"))) > _MAX_PROTOCOL:
-            raise _Refused(f"it is a pickle of protocol {version}, and the latest that is known is {_MAX_PROTOCOL}")
+    def _check_protocol(self) -> None:
+        if (version := self._read_number(Struct("<B"))) > _MAX_PROTOCOL:
+            raise _UnsafePickleError(
+                f"it is a pickle of protocol {version}, and the latest that is known is {_MAX_PROTOCOL}"
+            )
 
-    def _foreign(self, opcode: int) -> str:
+    def _unsupported_opcode(self, opcode: int) -> str:
         """What an opcode builds that is no data."""
-        name = _NAMES.get(opcode)
+        name = _OPCODE_NAMES.get(opcode)
         if name is None:
             return "it is damaged, or no pickle"
         told: list[object] = []
         if name in ("GLOBAL", "INST"):
-            told = [str(self._line(), "utf-8", "replace") for _ in range(2)]
+            told = [str(self._read_line(), "utf-8", "replace") for _ in range(2)]
         elif name == "STACK_GLOBAL":
-            told = self._last(2)
+            told = self._pop_last(2)
         what = ascii(".".join(one for one in told if isinstance(one, str))[:80])[1:-1] if told else f"a {name}"
         return f"it holds {what}, and only lists, dicts, texts and numbers are read here: nothing was executed"
 
 
-def _filled(target: object, values: list[Any]) -> dict[Any, Any]:
+def _update_dict(target: object, values: list[Any]) -> dict[Any, Any]:
     """A dict with further keys and values, in turn. Keys are texts or numbers: a deep tuple's hash breaks the stack."""
     if type(target) is not dict or len(values) % 2:
         raise TypeError
     if not {type(key) for key in values[::2]} <= {str, int, float, bool, type(None)}:
-        raise _Refused("it holds a dict with keys that are neither texts nor numbers")
+        raise _UnsafePickleError("it holds a dict with keys that are neither texts nor numbers")
     target.update(zip(values[::2], values[1::2], strict=True))
     return target
 
 
-def _whole(line: bytes) -> int:
+def _parse_int_line(line: bytes) -> int:
     """A number, or by its leading zero what protocol 0 says for True and False."""
     return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line)
 
 
-def _unquoted(line: bytes) -> bytes:
+def _unquote(line: bytes) -> bytes:
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise ValueError
     return bytes(codecs.escape_decode(line[1:-1])[0])
 
 
-def _old(text: bytes) -> str:
+def _decode_py2_string(text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError:

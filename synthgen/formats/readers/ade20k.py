@@ -11,21 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._ade20k import NAMES, STUFF, numbers_and_keys
-from synthgen.formats.readers._image_mask_pairs import complete, paired, read_pairs
-from synthgen.images.decode import load_labels
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._ade20k import CATEGORY_NAMES, STUFF_LABELS, image_ids_and_keys
+from synthgen.formats.readers._image_mask_pairs import complete, pair_files, read_pairs
+from synthgen.images.decode import load_label_map
 
 SPLITS = ("training", "validation")
 LAYERS = ("annotations", "human")
 
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
-_UNLABELLED = frozenset({0})
-_SPLIT_OF = {"training": "ADE_train_", "validation": "ADE_val_"}
+_IGNORE_LABELS = frozenset({0})
+_SPLIT_PREFIX = {"training": "ADE_train_", "validation": "ADE_val_"}
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The release's folders below root, root/ADEChallengeData2016 or root/sceneparsing150.
 
     Where images/ and annotations/ have no folder for each split, they are the split that their names say (`ADE_val_`).
@@ -39,28 +39,28 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
     if annotations is not None:
         if not annotations.is_dir():
             raise SynthgenError(f"{annotations} is no folder; --annotations should name SceneParse150's label maps")
-        return Files({"images": root, "labels": annotations}, root)
+        return DatasetFiles({"images": root, "labels": annotations}, root)
     for place in (root, root / "ADEChallengeData2016", root / "sceneparsing150"):
         for below in (split, "."):
             images, labels = place / "images" / below, place / "annotations" / below
-            if images.is_dir() and labels.is_dir() and (below == split or _is(labels, split)):
-                return Files({"images": images, "labels": labels}, images)
+            if images.is_dir() and labels.is_dir() and (below == split or _has_split_files(labels, split)):
+                return DatasetFiles({"images": images, "labels": labels}, images)
     raise SynthgenError(
         f"no folders images/{split} and annotations/{split} in {root}; unpack ADEChallengeData2016.zip there, or name "
         "the two with --images and --annotations"
     )
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the label maps; see `synthgen.formats.readers`. The boxes are the regions' own."""
-    pairs = paired(files.sources["images"], files.sources["labels"])
-    known = numbers_and_keys([pair.name for pair in pairs])
+    pairs = pair_files(files.sources["images"], files.sources["labels"])
+    known = image_ids_and_keys([pair.file_name for pair in pairs])
     pairs = [replace(pair, image_id=i, image_key=key) for pair, (i, key) in zip(pairs, known, strict=True)]
-    yield from read_pairs(pairs, files, load_labels, unlabelled=_UNLABELLED, masks=layer == "human")
-    yield Categories(dict(enumerate(NAMES, start=1)), STUFF)
+    yield from read_pairs(pairs, files, load_label_map, ignore_labels=_IGNORE_LABELS, with_masks=layer == "human")
+    yield Categories(dict(enumerate(CATEGORY_NAMES, start=1)), STUFF_LABELS)
 
 
-def _is(labels: Path, split: str) -> bool:
+def _has_split_files(labels: Path, split: str) -> bool:
     """Whether all the files of a folder are named as those of a split are."""
     names = [path.name for path in labels.iterdir()]
-    return bool(names) and all(name.startswith(_SPLIT_OF.get(split, "?")) for name in names)
+    return bool(names) and all(name.startswith(_SPLIT_PREFIX.get(split, "?")) for name in names)

@@ -18,23 +18,23 @@ import msgspec
 import numpy as np
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._ade20k import NAMES, STUFF, numbers_and_keys
-from synthgen.formats.readers._image_mask_pairs import complete, listed, photograph_size
-from synthgen.formats.readers._label_regions import regions
-from synthgen.formats.readers._numbers import integer, number
-from synthgen.images.decode import ImageError, find, load_labels
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._ade20k import CATEGORY_NAMES, STUFF_LABELS, image_ids_and_keys
+from synthgen.formats.readers._image_mask_pairs import complete, list_images, read_image_sizes
+from synthgen.formats.readers._label_regions import split_label_regions
+from synthgen.formats.readers._numbers import parse_float, parse_int
+from synthgen.images.decode import ImageError, find_image, load_label_map
 
 SPLITS = ("training", "validation")
 LAYERS = ("annotations", "human")
 
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
-_SEEN = 192  # between 128, hidden, and 255, seen
+_VISIBLE_THRESHOLD = 192  # between 128, hidden, and 255, seen
 _THREADS = 4  # PNGs of one photograph at once
 _BATCH = 64
-_MOST_BYTES = 2**26  # of a JSON; the largest has one million
-_MOST_OBJECTS = 10_000  # of a photograph
+_MAX_JSON_BYTES = 2**26  # of a JSON; the largest has one million
+_MAX_OBJECTS = 10_000  # of a photograph
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
@@ -47,26 +47,26 @@ class _Object(msgspec.Struct):
     polygon: Any = None
 
 
-class _Drawn(NamedTuple):
+class _ObjectAnnotation(NamedTuple):
     """An annotation: the id and the first name of its object, its box, the text of its mask, its flags."""
 
     id: int
     name: str
     bbox: tuple[float, float, float, float]
-    counts: bytes | None
-    part: bool
-    no_box: bool
+    rle_counts: bytes | None
+    is_part: bool
+    has_no_box: bool
 
 
-class _Look(NamedTuple):
+class _ImageAnnotations(NamedTuple):
     """What is known of a photograph: (height, width), its error, its annotations."""
 
     size: tuple[int, int]
     error: str | None
-    drawn: list[_Drawn]
+    objects: list[_ObjectAnnotation]
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The folder images/ADE/<split> of the release, which lies in root or as root/ADE20K_2021_17_01.
 
     Args:
@@ -83,10 +83,10 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
             f"no folder {found[0]}; unpack ADE20K_2021_17_01 in {root}, or name its images/ADE/{split} with "
             "--annotations"
         )
-    return Files({"release": folder}, folder)
+    return DatasetFiles({"release": folder}, folder)
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the JSONs and PNGs; see `synthgen.formats.readers`. Memory is that of one photograph's PNGs.
 
     A photograph whose JSON is not there or cannot be read makes a row with an error. An object whose PNG cannot be
@@ -96,17 +96,17 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
         SynthgenError: there is no photograph.
     """
     folder = files.sources["release"]
-    photographs = listed(folder, suffixes=frozenset({".jpg"}))
+    photographs = list_images(folder, suffixes=frozenset({".jpg"}))
     if not photographs:
         raise SynthgenError(f"no photographs below {folder}; unpack the whole of ADE20K_2021_17_01 there")
     names: dict[str, int] = {}
-    known = numbers_and_keys(photographs)
+    known = image_ids_and_keys(photographs)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
         for start in range(0, len(photographs), _BATCH):
             some = photographs[start : start + _BATCH]
             ids = [number_ or place for place, (number_, _) in enumerate(known[start : start + _BATCH], start + 1)]
-            looks = [_look(folder / name, pool) for name in some]
-            yield Images(
+            looks = [_read_image(folder / name, pool) for name in some]
+            yield ImageBatch(
                 image_id=np.array(ids, np.int64),
                 file_name=[name.encode("utf-8", "replace").decode() for name in some],
                 image_key=[key for _, key in known[start : start + _BATCH]],
@@ -114,31 +114,31 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
                 width=np.array([look.size[1] for look in looks], np.int32),
                 error=[look.error for look in looks],
             )
-            rows = [(i, drawn) for i, look in zip(ids, looks, strict=True) for drawn in look.drawn]
-            names.update({drawn.name: _digest(drawn.name) for _, drawn in rows if drawn.name not in names})
-            yield _annotations(rows, names, masks=layer == "human")
+            rows = [(i, drawn) for i, look in zip(ids, looks, strict=True) for drawn in look.objects]
+            names.update({drawn.name: _category_id(drawn.name) for _, drawn in rows if drawn.name not in names})
+            yield _annotation_batch(rows, names, masks=layer == "human")
             if files.on_bytes is not None:
-                files.on_bytes(sum(_bytes(folder / name) for name in some))
+                files.on_bytes(sum(_release_bytes(folder / name) for name in some))
     names.pop("", None)  # an object without a name keeps its category id, and is flagged for it
-    stuff = {NAMES[label - 1] for label in STUFF}
+    stuff = {CATEGORY_NAMES[label - 1] for label in STUFF_LABELS}
     yield Categories(
         {key: name for name, key in sorted(names.items())},
         frozenset(key for name, key in names.items() if name in stuff),
     )
 
 
-def _look(photograph: Path, pool: ThreadPoolExecutor) -> _Look:
-    shown, stored = photograph_size(photograph)
+def _read_image(photograph: Path, pool: ThreadPoolExecutor) -> _ImageAnnotations:
+    shown, stored = read_image_sizes(photograph)
     try:
-        objects = _objects(photograph.with_suffix(".json"))
+        objects = _read_objects(photograph.with_suffix(".json"))
     except ValueError as why:
-        return _Look(shown, f"its JSON {why}", [])
+        return _ImageAnnotations(shown, f"its JSON {why}", [])
     sizes = {shown, stored} - {(0, 0)}
-    drawn = list(pool.map(partial(_draw, photograph.parent, sizes), range(len(objects)), objects))
-    return _Look(shown, None, drawn)
+    drawn = list(pool.map(partial(_read_object, photograph.parent, sizes), range(len(objects)), objects))
+    return _ImageAnnotations(shown, None, drawn)
 
 
-def _objects(path: Path) -> list[_Object]:
+def _read_objects(path: Path) -> list[_Object]:
     """The objects of a JSON.
 
     Raises:
@@ -148,64 +148,69 @@ def _objects(path: Path) -> list[_Object]:
         if not path.is_file():
             raise ValueError("is not there")
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(_MAX_JSON_BYTES + 1)
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError:
             text = content.decode("latin-1")
-        found = msgspec.json.decode(text)["annotation"]["object"] if len(content) <= _MOST_BYTES else None
+        found = msgspec.json.decode(text)["annotation"]["object"] if len(content) <= _MAX_JSON_BYTES else None
         objects = msgspec.convert([found] if isinstance(found, dict) else found, list[_Object])
     except (OSError, KeyError, TypeError, RecursionError, msgspec.MsgspecError):
         raise ValueError("cannot be read as the release's") from None
-    if len(objects) > _MOST_OBJECTS:
-        raise ValueError(f"lists {len(objects):,} objects, more than the limit of {_MOST_OBJECTS:,}")
+    if len(objects) > _MAX_OBJECTS:
+        raise ValueError(f"lists {len(objects):,} objects, more than the limit of {_MAX_OBJECTS:,}")
     return objects
 
 
-def _draw(folder: Path, sizes: set[tuple[int, int]], place: int, thing: _Object) -> _Drawn:
+def _read_object(folder: Path, sizes: set[tuple[int, int]], place: int, thing: _Object) -> _ObjectAnnotation:
     """One object; `sizes` are those that its photograph may have, none where that cannot be opened."""
-    own = integer(thing.id)
-    level = integer(thing.parts.get("part_level")) if isinstance(thing.parts, dict) else None
-    bbox, counts = _outline(thing.polygon), None
+    own = parse_int(thing.id)
+    level = parse_int(thing.parts.get("part_level")) if isinstance(thing.parts, dict) else None
+    bbox, counts = _polygon_box(thing.polygon), None
     try:
-        seen = load_labels(find(folder, thing.instance_mask if isinstance(thing.instance_mask, str) else "")) >= _SEEN
+        seen = (
+            load_label_map(find_image(folder, thing.instance_mask if isinstance(thing.instance_mask, str) else ""))
+            >= _VISIBLE_THRESHOLD
+        )
         if not sizes or seen.shape in sizes:
-            for region in regions(seen, unlabelled={0}):
+            for region in split_label_regions(seen, ignore_labels={0}):
                 bbox, counts = region.bbox, region.mask.counts
     except ImageError:
         pass  # flagged: there is no mask
     name = thing.name.split(",")[0].strip() if isinstance(thing.name, str) else ""
     name = name.encode("utf-8", "replace").decode()
-    return _Drawn(place if own is None else own, name, bbox or _NO_BOX, counts, bool(level), bbox is None)
+    return _ObjectAnnotation(place if own is None else own, name, bbox or _NO_BOX, counts, bool(level), bbox is None)
 
 
-def _outline(polygon: object) -> tuple[float, float, float, float] | None:
+def _polygon_box(polygon: object) -> tuple[float, float, float, float] | None:
     """Box of a polygon, XYWH in pixels; None where it has no points."""
     if not isinstance(polygon, dict):
         return None
-    x, y = ([number(v) for v in polygon[k]] if isinstance(polygon.get(k), list) else [] for k in ("x", "y"))
+    x, y = ([parse_float(v) for v in polygon[k]] if isinstance(polygon.get(k), list) else [] for k in ("x", "y"))
     if not x or not y or not np.isfinite([*x, *y]).all():
         return None
     return min(x), min(y), max(x) - min(x), max(y) - min(y)
 
 
-def _annotations(rows: list[tuple[int, _Drawn]], names: dict[str, int], *, masks: bool) -> Annotations:
-    return Annotations(
+def _annotation_batch(
+    rows: list[tuple[int, _ObjectAnnotation]], names: dict[str, int], *, masks: bool
+) -> AnnotationBatch:
+    return AnnotationBatch(
         image_id=np.array([image_id for image_id, _ in rows], np.int64),
         id=np.array([drawn.id for _, drawn in rows], np.int64),
         bbox=np.array([drawn.bbox for _, drawn in rows], np.float64).reshape(-1, 4),
         category=np.array([names[drawn.name] for _, drawn in rows], np.int64),
         iscrowd=np.zeros(len(rows), np.bool_),
         flags={
-            "part": np.array([drawn.part for _, drawn in rows], np.bool_),
-            "no_box": np.array([drawn.no_box for _, drawn in rows], np.bool_),
-            "bad_segmentation": np.array([drawn.counts is None for _, drawn in rows], np.bool_),
+            "part": np.array([drawn.is_part for _, drawn in rows], np.bool_),
+            "no_box": np.array([drawn.has_no_box for _, drawn in rows], np.bool_),
+            "bad_segmentation": np.array([drawn.rle_counts is None for _, drawn in rows], np.bool_),
         },
-        payload=[drawn.counts for _, drawn in rows] if masks else None,
+        payload=[drawn.rle_counts for _, drawn in rows] if masks else None,
     )
 
 
-def _bytes(photograph: Path) -> int:
+def _release_bytes(photograph: Path) -> int:
     """Of a photograph and all that the release has of it."""
     stem = photograph.with_suffix("")
     others = [f"{stem}.json", f"{stem}_seg.png", *(f"{stem}_parts_{level}.png" for level in range(1, 7))]
@@ -213,6 +218,6 @@ def _bytes(photograph: Path) -> int:
     return sum(path.stat().st_size for path in (photograph, *map(Path, others), *objects) if path.is_file())
 
 
-def _digest(name: str) -> int:
+def _category_id(name: str) -> int:
     """63 bits of BLAKE2: the release numbers its names, but otherwise than other releases do."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

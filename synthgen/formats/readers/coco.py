@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._coco_images import key_by_name
-from synthgen.formats.readers._instances import Image, complete, find_images, find_json
-from synthgen.formats.readers._instances import read as read_instances
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._coco_images import coco_key_from_name
+from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file, find_split_folder
+from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 LAYERS = ("annotations", "human")
@@ -20,19 +20,22 @@ LAYERS = ("annotations", "human")
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """annotations/instances_<split>.json and the folder <split>, as the release unpacks.
 
     Raises:
         SynthgenError: there is no such JSON.
     """
-    return Files({"instances": find_json(root, (f"instances_{split}.json",), annotations)}, find_images(root, split))
+    return DatasetFiles(
+        {"instances": find_annotation_file(root, (f"instances_{split}.json",), annotations)},
+        find_split_folder(root, split),
+    )
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the file; see `synthgen.formats.readers`."""
-    return read_instances(files, layer, name=_name)
+    return read_instances(files, layer, name_and_key=_name_and_key)
 
 
-def _name(image: Image) -> tuple[str, str]:
-    return image.file_name or f"{image.id:012d}.jpg", key_by_name(image.id, image.file_name)
+def _name_and_key(image: CocoImage) -> tuple[str, str]:
+    return image.file_name or f"{image.id:012d}.jpg", coco_key_from_name(image.id, image.file_name)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._instances import Image, complete, find_json
-from synthgen.formats.readers._instances import read as read_instances
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file
+from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train",)
 LAYERS = ("annotations", "human")
@@ -19,7 +19,7 @@ __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 _COCO_URL = re.compile(r"https?://(?:images|farm\d*)\.cocodataset\.org/(?:[^?#]*/)?(?:COCO_\w+_)?(\d{12})\.jpg")
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:  # noqa: ARG001 - a file of one's own has no splits
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # noqa: ARG001 - a file of one's own has no splits
     """The file that `annotations` names; images are below `root`.
 
     Raises:
@@ -27,15 +27,15 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:  # noqa: A
     """
     if annotations is None:
         raise SynthgenError("dataset 'coco-json' reads a file of your own; name it with --annotations FILE.json")
-    return Files({"instances": find_json(root, (), annotations)}, root)
+    return DatasetFiles({"instances": find_annotation_file(root, (), annotations)}, root)
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the file; see `synthgen.formats.readers`."""
-    return read_instances(files, layer, name=_name)
+    return read_instances(files, layer, name_and_key=_name_and_key)
 
 
-def _name(image: Image) -> tuple[str, str]:
+def _name_and_key(image: CocoImage) -> tuple[str, str]:
     """A photograph of COCO's keeps COCO's key, whatever its id in this file; any other gets one from its name."""
     coco = _COCO_URL.fullmatch(image.coco_url)
     return image.file_name or image.coco_url.rsplit("/", 1)[-1], f"coco/{coco[1]}" if coco else ""

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._coco_images import find_folder, key_by_name
-from synthgen.formats.readers._coco_json import stream
-from synthgen.formats.readers._numbers import integer, number, pixels
-from synthgen.images.decode import ImageError, find, image_header, load_rgb
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._coco_images import coco_key_from_name, find_coco_image_folder
+from synthgen.formats.readers._coco_json import stream_records
+from synthgen.formats.readers._numbers import parse_float, parse_int, parse_pixels
+from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
@@ -31,7 +31,7 @@ LAYERS = ("annotations", "human")
 
 _BATCH = 10_000
 _NO_CATEGORY = -(2**63)  # an id that no file has
-_LOST_SHARE = 0.05  # with more images than these without their PNG, it is the folder that is wrong
+_MAX_MISSING_SHARE = 0.05  # with more images than these without their PNG, it is the folder that is wrong
 _THREADS = 16  # headers are read in the time of the disk, not of the processor
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class _Category(msgspec.Struct):
     isthing: bool | int | None = 1
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The release's layout below `root`, or the JSON that `annotations` names with the PNG folder beside it.
 
     Images are COCO's: root/<split>, or that of the `coco` beside root.
@@ -78,65 +78,65 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
     json = annotations or root / "annotations" / f"panoptic_{split}.json"
     if not json.is_file():
         raise SynthgenError(f"no file {json}; put the release's JSON there, or name it with --annotations")
-    images, folder = find_folder(root, (split,)) / split, json.with_suffix("")
-    return Files(
+    images, folder = find_coco_image_folder(root, (split,)) / split, json.with_suffix("")
+    return DatasetFiles(
         sources={"panoptic": json, **({"segments": folder} if folder.is_dir() else {})},
-        images=images if images.is_dir() else root,
-        roles={"annotations": ("panoptic",)},  # boxes do not need the PNGs
+        image_folder=images if images.is_dir() else root,
+        layer_sources={"annotations": ("panoptic",)},  # boxes do not need the PNGs
     )
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """Stream images and segments; for layer "human" each payload is the name of the image's PNG.
 
     Raises:
         SynthgenError: the file is no such JSON; or layer "human" is asked for, and there is no folder of PNGs, or it
             lacks more than 5 % of them.
     """
-    pngs = _Pngs(_png_folder(files)) if layer == "human" else None
+    pngs = _PngChecker(_find_png_folder(files)) if layer == "human" else None
     path = files.sources["panoptic"]
     missing = {"images", "annotations"}
     categories: list[_Category] = []
-    for key, found in stream(
+    for key, found in stream_records(
         path, {"images": _Image, "annotations": _Segments, "categories": _Category}, on_bytes=files.on_bytes
     ):
         missing.discard(key)
         for start in range(0, len(found), _BATCH):
             some = found[start : start + _BATCH]
             if key == "images":
-                yield _images(some)
+                yield _image_batch(some)
             elif key == "annotations":
-                _refuse_unsegmented(some, path)
+                _check_segments_info(some, path)
                 if pngs is not None:
-                    pngs.look(some)
-                yield _annotations(some, payloads=pngs is not None)
+                    pngs.check(some)
+                yield _annotation_batch(some, payloads=pngs is not None)
             else:
                 categories += some
     if missing:
         raise SynthgenError(f"{path} has no '{min(missing)}'; a panoptic file has 'images' and 'annotations'")
     if pngs is not None:
-        pngs.refuse_many_lost()
-    yield _categories(categories)
+        pngs.raise_if_many_missing()
+    yield _make_categories(categories)
 
 
-def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
+def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
     """Layer "human": each segment gets the pixels of its colour.
 
     A segment whose colour is not in the PNG, or whose PNG cannot be used, is flagged `bad_segmentation`: its box stays.
     """
-    folder = _png_folder(files)
+    folder = _find_png_folder(files)
 
     def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
         ids: dict[bytes | None, NDArray[np.int32] | None] = {
-            png: _segment_ids(folder, png, sample) for png in dict.fromkeys(payloads)
+            png: _load_segment_ids(folder, png, sample) for png in dict.fromkeys(payloads)
         }
-        masked = (_masked(a, ids[png]) for a, png in zip(sample.annotations, payloads, strict=True))
+        masked = (_with_mask(a, ids[png]) for a, png in zip(sample.annotations, payloads, strict=True))
         return replace(sample, annotations=tuple(masked))
 
     return with_masks
 
 
-def _png_folder(files: Files) -> Path:
+def _find_png_folder(files: DatasetFiles) -> Path:
     folder = files.sources["panoptic"].with_suffix("")
     if not folder.is_dir():
         remedy = f"unzip {folder}.zip there" if folder.with_suffix(".zip").is_file() else "put the PNGs there"
@@ -144,34 +144,34 @@ def _png_folder(files: Files) -> Path:
     return folder
 
 
-class _Pngs:
+class _PngChecker:
     """Counts the images whose PNG is not there to be read, before anything is made of the others."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.images, self.lost, self.example = folder, 0, 0, ""
+        self.folder, self.images, self.missing, self.example = folder, 0, 0, ""
 
-    def look(self, found: list[_Segments]) -> None:
+    def check(self, found: list[_Segments]) -> None:
         """Look for the PNGs of some images; one without segments needs none."""
         names = [record.file_name for record in found if record.segments_info]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
-            for name, there in zip(names, pool.map(self._readable, names), strict=True):
+            for name, there in zip(names, pool.map(self._is_readable, names), strict=True):
                 self.images += 1
-                self.lost += not there
+                self.missing += not there
                 self.example = self.example or ("" if there else name)
 
-    def refuse_many_lost(self) -> None:
-        if self.lost and self.lost / self.images > _LOST_SHARE:
+    def raise_if_many_missing(self) -> None:
+        if self.missing and self.missing / self.images > _MAX_MISSING_SHARE:
             raise SynthgenError(
-                f"{self.lost:,} of {self.images:,} images have no readable PNG of their segments in {self.folder}, "
+                f"{self.missing:,} of {self.images:,} images have no readable PNG of their segments in {self.folder}, "
                 f"e.g. {self.example or 'one that the file gives no name'}; put the whole release there and run the "
                 "same command again; nothing was committed"
             )
 
-    def _readable(self, name: str) -> bool:
+    def _is_readable(self, name: str) -> bool:
         """Whether a PNG is there, opens, and ends as PNGs do: as much as can be known without decoding it."""
         try:
-            path = find(self.folder, name)
-            image_header(path)
+            path = find_image(self.folder, name)
+            read_image_header(path)
             with path.open("rb") as file:
                 is_png = file.read(4) == b"\x89PNG"
                 file.seek(max(0, path.stat().st_size - 64))
@@ -180,12 +180,12 @@ class _Pngs:
             return False
 
 
-def _segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArray[np.int32] | None:
+def _load_segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArray[np.int32] | None:
     """Segment id of every pixel, int32 [H, W] in column-major memory (as RLE runs); None if the PNG cannot be used."""
     if png is None:
         return None
     try:
-        rgb = load_rgb(find(folder, png.decode()), sample.height, sample.width)
+        rgb = load_rgb(find_image(folder, png.decode()), sample.height, sample.width)
     except ImageError as why:
         log.warning("image %d has no usable PNG of segments: %s %s", sample.image_id, png.decode(), why)
         return None
@@ -193,7 +193,7 @@ def _segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArray[np.
     return np.asfortranarray(red + 256 * green + 65536 * blue)
 
 
-def _masked(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation:
+def _with_mask(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation:
     # Colour 0 is panoptic's "no segment here": a segment of that id has no pixels of its own.
     rle = None if ids is None or annotation.id == 0 else encode_mask(ids == annotation.id)
     if rle is None or not rle_area(rle):
@@ -205,7 +205,7 @@ def _masked(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation
     return masked
 
 
-def _refuse_unsegmented(found: list[_Segments], path: Path) -> None:
+def _check_segments_info(found: list[_Segments], path: Path) -> None:
     for record in found:
         if record.segments_info is None:
             raise SynthgenError(
@@ -214,33 +214,35 @@ def _refuse_unsegmented(found: list[_Segments], path: Path) -> None:
             )
 
 
-def _images(found: list[_Image]) -> Images:
+def _image_batch(found: list[_Image]) -> ImageBatch:
     ids = [image.id for image in found]
-    return Images(
+    return ImageBatch(
         image_id=np.array(ids, np.int64),
         file_name=[image.file_name or f"{image.id:012d}.jpg" for image in found],
-        image_key=[key_by_name(image.id, image.file_name) for image in found],
-        height=np.array([pixels(image.height) for image in found], np.int32),
-        width=np.array([pixels(image.width) for image in found], np.int32),
+        image_key=[coco_key_from_name(image.id, image.file_name) for image in found],
+        height=np.array([parse_pixels(image.height) for image in found], np.int32),
+        width=np.array([parse_pixels(image.width) for image in found], np.int32),
     )
 
 
-def _annotations(found: list[_Segments], *, payloads: bool) -> Annotations:
+def _annotation_batch(found: list[_Segments], *, payloads: bool) -> AnnotationBatch:
     rows = [(image.image_id, image.file_name, segment) for image in found for segment in image.segments_info or ()]
-    bbox = np.array([_box(segment.bbox) for *_, segment in rows], np.float64).reshape(-1, 4)
-    categories = [integer(segment.category_id) for *_, segment in rows]
-    return Annotations(
+    bbox = np.array([_parse_box(segment.bbox) for *_, segment in rows], np.float64).reshape(-1, 4)
+    categories = [parse_int(segment.category_id) for *_, segment in rows]
+    return AnnotationBatch(
         image_id=np.array([image_id for image_id, *_ in rows], np.int64),
-        id=np.array([_colour(segment.id) for *_, segment in rows], np.int64),
+        id=np.array([_segment_id(segment.id) for *_, segment in rows], np.int64),
         bbox=bbox,
         category=np.array([_NO_CATEGORY if c is None else c for c in categories], np.int64),
-        iscrowd=np.array([bool(integer(segment.iscrowd)) or segment.iscrowd is True for *_, segment in rows], np.bool_),
+        iscrowd=np.array(
+            [bool(parse_int(segment.iscrowd)) or segment.iscrowd is True for *_, segment in rows], np.bool_
+        ),
         flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
         payload=[name.encode("utf-8", "replace") or None for _, name, _ in rows] if payloads else None,
     )
 
 
-def _categories(found: list[_Category]) -> Categories:
+def _make_categories(found: list[_Category]) -> Categories:
     return Categories(
         {c.id: c.name.strip() for c in found if c.name.strip()},
         stuff=frozenset(c.id for c in found if not c.isthing),
@@ -248,11 +250,11 @@ def _categories(found: list[_Category]) -> Categories:
     )
 
 
-def _box(bbox: object) -> tuple[float, float, float, float]:
+def _parse_box(bbox: object) -> tuple[float, float, float, float]:
     values = bbox if isinstance(bbox, list) and len(bbox) == 4 else [None] * 4
-    return (number(values[0]), number(values[1]), number(values[2]), number(values[3]))
+    return (parse_float(values[0]), parse_float(values[1]), parse_float(values[2]), parse_float(values[3]))
 
 
-def _colour(value: object) -> int:
+def _segment_id(value: object) -> int:
     """A segment's id; 0, the colour of no segment, where it has none."""
-    return integer(value) or 0
+    return parse_int(value) or 0

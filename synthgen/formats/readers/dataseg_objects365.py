@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._instances import complete, find_images, find_json
-from synthgen.formats.readers._instances import read as read_instances
-from synthgen.formats.readers._objects365 import MARKS, MarkedBox, MarkedMask, name
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._instances import complete, find_annotation_file, find_split_folder
+from synthgen.formats.readers._instances import read_instances as read_instances
+from synthgen.formats.readers._objects365 import FLAG_FIELDS, Objects365Box, Objects365Mask, name_and_key
 
 SPLITS = ("val",)
 LAYERS = ("annotations", "human")
@@ -19,16 +19,23 @@ LAYERS = ("annotations", "human")
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """o365_instance_seg_val.json below root or root/annotations, and the folder <split> of Objects365.
 
     Raises:
         SynthgenError: there is no such JSON.
     """
-    source = find_json(root, (f"o365_instance_seg_{split}.json",), annotations)
-    return Files({"instances": source}, find_images(root, split))
+    source = find_annotation_file(root, (f"o365_instance_seg_{split}.json",), annotations)
+    return DatasetFiles({"instances": source}, find_split_folder(root, split))
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the file; see `synthgen.formats.readers`."""
-    return read_instances(files, layer, name=name, kind=MarkedBox, masked_kind=MarkedMask, flags=MARKS)
+    return read_instances(
+        files,
+        layer,
+        name_and_key=name_and_key,
+        box_type=Objects365Box,
+        mask_type=Objects365Mask,
+        flag_fields=FLAG_FIELDS,
+    )

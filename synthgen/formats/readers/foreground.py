@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._image_mask_pairs import Pair, complete, paired, place_of, read_pairs
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._image_mask_pairs import ImageMaskPair, complete, make_key_prefix, pair_files, read_pairs
 from synthgen.images.decode import ImageError, load_rgb
 
 SPLITS = ("train", "val", "test")
@@ -29,7 +29,7 @@ LAYERS = ("annotations", "human")
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 #: Names of sister folders, in lower case: (photographs, masks). "*" is any text.
-_SISTERS = (
+_FOLDER_PAIRS = (
     ("im", "gt"),  # DIS5K
     ("*-image", "*-mask"),  # DUTS
     ("image", "mask"),  # UHRSD
@@ -39,21 +39,21 @@ _SISTERS = (
     ("jpegimages", "annotations"),  # DAVIS
     *((images, "gt") for images in ("image", "images", "img", "imgs")),
 )
-_MIXED = ("imgs", "imgs_gt", "msra_10k", "thus10000")  # THUS10K: .jpg and .png in one folder
-_DEPTH = 3  # folders below the root that are looked through: root/DIS5K/DIS-TR/im
-_MOST_FOLDERS = 10_000
+_SINGLE_FOLDERS = ("imgs", "imgs_gt", "msra_10k", "thus10000")  # THUS10K: .jpg and .png in one folder
+_MAX_DEPTH = 3  # folders below the root that are looked through: root/DIS5K/DIS-TR/im
+_MAX_FOLDERS = 10_000
 _SPLIT_WORDS = {
     "train": re.compile(r"(?<![a-z])(tr|train|training)(?![a-z])"),
     "val": re.compile(r"(?<![a-z])(vd|val|valid|validation)(?![a-z])"),
     "test": re.compile(r"(?<![a-z])(te\d*|test|testing)(?![a-z])"),
 }
-_SPLIT = re.compile("train(ing)?|val(id|idation)?|test(ing)?", re.IGNORECASE)  # as the name of a folder
-_HALF = 128
-_COLOURFUL = 64  # the largest difference between a grey pixel's red, green and blue that compression makes
+_SPLIT_FOLDER = re.compile("train(ing)?|val(id|idation)?|test(ing)?", re.IGNORECASE)  # as the name of a folder
+_FOREGROUND_THRESHOLD = 128
+_MAX_GRAY_SPREAD = 64  # the largest difference between a grey pixel's red, green and blue that compression makes
 _CATEGORIES = Categories({1: "foreground"})
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """All pairs of sister folders of the split up to three folders below `root`, or the masks that `annotations` names.
 
     The split is what a folder's name says (DUTS-TR, DIS-VD, DIS-TE1, ...); folders that say nothing are "train".
@@ -65,10 +65,10 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
         if not annotations.is_dir():
             raise SynthgenError(f"{annotations} is no folder; --annotations should name the folder of the masks")
         parent = annotations.absolute().parent
-        images = next((i for i, m in _sisters(parent) if m == annotations.absolute()), None)
-        place = place_of(images or annotations, root)
-        return Files({"images": images or root, "masks": annotations}, images or root, place=place)
-    found = [(i, m) for i, m in _pairs_below(root) if _split(i.relative_to(root).as_posix()) == split]
+        images = next((i for i, m in _paired_subfolders(parent) if m == annotations.absolute()), None)
+        place = make_key_prefix(images or annotations, root)
+        return DatasetFiles({"images": images or root, "masks": annotations}, images or root, image_key_prefix=place)
+    found = [(i, m) for i, m in _find_pairs(root) if _split_of(i.relative_to(root).as_posix()) == split]
     if not found:
         raise SynthgenError(
             f"no photographs with masks of '{split}' in {root}; unpack DUTS, DIS5K, HRSOD, UHRSD, ThinObject5K, COIFT "
@@ -76,36 +76,39 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
         )
     if len(found) == 1:
         images, masks = found[0]
-        return Files({"images": images, "masks": masks}, images, place=place_of(images, root))
+        return DatasetFiles({"images": images, "masks": masks}, images, image_key_prefix=make_key_prefix(images, root))
     sources: dict[str, Path] = {}
     for images, masks in found:
         name = images.relative_to(root).as_posix()
         sources |= {f"images {name}": images, f"masks {name}": masks}
-    return Files(sources, root)
+    return DatasetFiles(sources, root)
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the masks; see `synthgen.formats.readers`. The boxes are the masks' own.
 
     Raises:
         SynthgenError: no photograph of a folder has a mask.
     """
-    pairs: list[Pair] = []
+    pairs: list[ImageMaskPair] = []
     for role, masks in files.sources.items():
         kind, _, name = role.partition(" ")
         if kind == "masks":
             images = files.sources[f"images {name}" if name else "images"]
-            if name and not images.is_relative_to(files.images):
+            if name and not images.is_relative_to(files.image_folder):
                 raise SynthgenError(
-                    f"--images {files.images} names one folder, and masks were found in several; name one of them "
+                    f"--images {files.image_folder} names one folder, and masks were found in several; name one of "
+                    "them "
                     "with --annotations"
                 )
-            pairs += paired(images, masks, prefix=f"{name}/" if name else "", place=name or files.place)
-    yield from read_pairs(pairs, files, _foreground, unlabelled={0}, masks=layer == "human")
+            pairs += pair_files(
+                images, masks, name_prefix=f"{name}/" if name else "", key_prefix=name or files.image_key_prefix
+            )
+    yield from read_pairs(pairs, files, _load_mask, ignore_labels={0}, with_masks=layer == "human")
     yield _CATEGORIES
 
 
-def _foreground(path: Path) -> NDArray[np.bool_]:
+def _load_mask(path: Path) -> NDArray[np.bool_]:
     """The pixels that are at least half white, bool [H, W].
 
     Raises:
@@ -113,35 +116,37 @@ def _foreground(path: Path) -> NDArray[np.bool_]:
     """
     red, green, blue = np.moveaxis(load_rgb(path), 2, 0)
     most = np.maximum(np.maximum(red, green), blue)
-    if (most - np.minimum(np.minimum(red, green), blue)).max() > _COLOURFUL:
+    if (most - np.minimum(np.minimum(red, green), blue)).max() > _MAX_GRAY_SPREAD:
         raise ImageError("is in colour, and a mask of foreground is white on black")
     if most.max() == 1:
         raise ImageError("holds 0 and 1, and a mask of foreground holds 0 to 255; multiply it by 255")
-    return np.asarray(green >= _HALF, np.bool_)
+    return np.asarray(green >= _FOREGROUND_THRESHOLD, np.bool_)
 
 
-def _pairs_below(root: Path) -> Iterator[tuple[Path, Path]]:
+def _find_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
     """(photographs, masks), folder by folder in the order of their names; links to folders are followed, three deep."""
     waiting, looked = [(root, 0)], 0
-    while waiting and looked < _MOST_FOLDERS:
+    while waiting and looked < _MAX_FOLDERS:
         folder, depth = waiting.pop(0)
         looked += 1
-        pairs = list(_sisters(folder))
+        pairs = list(_paired_subfolders(folder))
         for images, masks in pairs:
-            splits = [p.name for p in _subfolders(images) if _SPLIT.fullmatch(p.name) and (masks / p.name).is_dir()]
+            splits = [
+                p.name for p in _subfolders(images) if _SPLIT_FOLDER.fullmatch(p.name) and (masks / p.name).is_dir()
+            ]
             yield from [(images / name, masks / name) for name in splits] or [(images, masks)]
         taken = {path for pair in pairs for path in pair}
-        if depth < _DEPTH:
+        if depth < _MAX_DEPTH:
             waiting += [(path, depth + 1) for path in _subfolders(folder) if path not in taken]
 
 
-def _sisters(folder: Path) -> Iterator[tuple[Path, Path]]:
+def _paired_subfolders(folder: Path) -> Iterator[tuple[Path, Path]]:
     """The pairs of folders right below one; the folder itself, twice, where it holds both."""
-    if folder.name.lower() in _MIXED and any(path.suffix.lower() == ".png" for path in folder.glob("*.*")):
+    if folder.name.lower() in _SINGLE_FOLDERS and any(path.suffix.lower() == ".png" for path in folder.glob("*.*")):
         yield folder, folder
     below = {path.name.lower(): path for path in _subfolders(folder)}
     used: set[Path] = set()
-    for images, masks in _SISTERS:
+    for images, masks in _FOLDER_PAIRS:
         pattern = re.compile(re.escape(images).replace(r"\*", "(.*)"))
         for name, path in below.items():
             match = pattern.fullmatch(name)
@@ -158,7 +163,7 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def _split(name: str) -> str:
+def _split_of(name: str) -> str:
     """The split that the last of a folder's words says; "train" where none does."""
     last = {
         split: max((m.start() for m in words.finditer(name.lower())), default=-1)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._coco_images import coco_key, find_folder, with_folder
-from synthgen.formats.readers._instances import Image, LookedOver, complete, find_json
-from synthgen.formats.readers._instances import read as read_instances
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
+from synthgen.formats.readers._instances import CocoImage, LvisImage, complete, find_annotation_file
+from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train", "val")
 LAYERS = ("annotations", "human")
@@ -23,21 +23,21 @@ LAYERS = ("annotations", "human")
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """lvis_v1_<split>.json, else lvis_v0.5_<split>.json, below root or root/annotations; images are COCO's.
 
     Raises:
         SynthgenError: there is no such JSON.
     """
-    source = find_json(root, (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json"), annotations)
-    return Files({"instances": source}, find_folder(root))
+    source = find_annotation_file(root, (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json"), annotations)
+    return DatasetFiles({"instances": source}, find_coco_image_folder(root))
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the file; see `synthgen.formats.readers`."""
-    return read_instances(files, layer, name=_name, image_kind=LookedOver)
+    return read_instances(files, layer, name_and_key=_name_and_key, image_type=LvisImage)
 
 
-def _name(image: Image) -> tuple[str, str]:
+def _name_and_key(image: CocoImage) -> tuple[str, str]:
     tail = image.coco_url.split("/")[-2:]
-    return "/".join(tail) if len(tail) == 2 else with_folder(image.file_name), coco_key(image.id)
+    return "/".join(tail) if len(tail) == 2 else add_coco_folder(image.file_name), coco_image_key(image.id)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synthgen.formats.readers import Files
-from synthgen.formats.readers._refer import complete, find, read
+from synthgen.formats.readers import DatasetFiles
+from synthgen.formats.readers._refer import complete, find_refs, read
 
 SPLITS = ("train", "val", "testA", "testB")
 LAYERS = ("annotations", "human")
@@ -16,10 +16,10 @@ LAYERS = ("annotations", "human")
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """refcoco/refs(unc).p and instances.json as the release unpacks, beside or below root; images are COCO's.
 
     Raises:
         SynthgenError: they are not there.
     """
-    return find(root, split, annotations, folder="refcoco", by="unc")
+    return find_refs(root, split, annotations, folder="refcoco", split_by="unc")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synthgen.formats.readers import Files
-from synthgen.formats.readers._refer import complete, find, read
+from synthgen.formats.readers import DatasetFiles
+from synthgen.formats.readers._refer import complete, find_refs, read
 
 SPLITS = ("train", "val", "test")
 LAYERS = ("annotations", "human")
@@ -17,10 +17,10 @@ LAYERS = ("annotations", "human")
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """refcocog/refs(umd).p and instances.json as the release unpacks, beside or below root; images are COCO's.
 
     Raises:
         SynthgenError: they are not there.
     """
-    return find(root, split, annotations, folder="refcocog", by="umd")
+    return find_refs(root, split, annotations, folder="refcocog", split_by="umd")

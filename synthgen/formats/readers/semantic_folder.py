@@ -15,17 +15,24 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._image_mask_pairs import Pair, complete, paired, place_of, read_pairs
-from synthgen.formats.readers._label_names import FILES, Labels, cityscapes, find_names, read_names, voc
-from synthgen.images.decode import load_labels
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._image_mask_pairs import ImageMaskPair, complete, make_key_prefix, pair_files, read_pairs
+from synthgen.formats.readers._label_names import (
+    NAME_FILES,
+    LabelScheme,
+    cityscapes_labels,
+    find_names_file,
+    read_label_names,
+    voc_labels,
+)
+from synthgen.images.decode import load_label_map
 
 SPLITS = ("train", "val", "test")
 LAYERS = ("annotations", "human")
 
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
-_VOC = ("JPEGImages", "SegmentationClass")
+_VOC_LAYOUT = ("JPEGImages", "SegmentationClass")
 
 #: (photographs, label maps) below the dataset's folder; the first of which both are there.
 _LAYOUTS = (
@@ -39,18 +46,18 @@ _LAYOUTS = (
     ),
     ("{split}/images", "{split}/labels"),
     ("{split}/images", "{split}/masks"),
-    _VOC,
+    _VOC_LAYOUT,
     *(("images", labels) for labels in ("labels", "annotations", "masks")),
 )
-_MOST = 2**26  # characters of such a list
-_LIST = "ImageSets/Segmentation/{split}.txt"  # of VOC: most of its photographs have no label map
+_MAX_LIST_CHARS = 2**26  # characters of such a list
+_VOC_LIST = "ImageSets/Segmentation/{split}.txt"  # of VOC: most of its photographs have no label map
 
 #: Cityscapes' maps lie beside others of the same photographs: in colour, and of instances.
 _CITYSCAPES_MAP = re.compile(r"(.*)_gt(?:Fine|Coarse)_(label(?:Train)?Ids)", re.DOTALL)
 _CITYSCAPES_IMAGE = "_leftImg8bit"
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The first of the usual pairs of folders below `root`, or the label maps that `annotations` names.
 
     The photographs of label maps that the user names are looked for beside these in the usual places; else below root.
@@ -59,8 +66,8 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
         SynthgenError: there are no such folders.
     """
     if annotations is None:
-        for images, labels, listing in _folders(root, split):
-            return _files(images, labels, listing, place_of(images, root))
+        for images, labels, listing in _find_folders(root, split):
+            return _make_files(images, labels, listing, make_key_prefix(images, root))
         raise SynthgenError(
             f"no photographs with label maps of '{split}' in {root} (such as leftImg8bit/{split} and gtFine/{split}, "
             f"images/{split} and labels/{split}, or {split} and {split}annot); name the two folders with --images and "
@@ -71,38 +78,42 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:
     own = annotations.absolute()
     for place in list(own.parents)[:2]:
         for any_split in (split, *SPLITS):
-            for images, labels, _ in _folders(place, any_split):
+            for images, labels, _ in _find_folders(place, any_split):
                 if labels.absolute() == own:
-                    return _files(images, annotations, None, place_of(images, root))
-    return _files(root, annotations, None, place_of(annotations, root))
+                    return _make_files(images, annotations, None, make_key_prefix(images, root))
+    return _make_files(root, annotations, None, make_key_prefix(annotations, root))
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the label maps; see `synthgen.formats.readers`. The boxes are the regions' own.
 
     Raises:
         SynthgenError: nothing says what the labels mean, or no photograph has a label map.
     """
-    kind = _cityscapes(files.sources["labels"])
-    labels = _labels(files, kind)
-    load = functools.partial(load_labels, colours=labels.colours)
-    yield from read_pairs(_pairs(files, kind), files, load, unlabelled=labels.unlabelled, masks=layer == "human")
+    kind = _detect_cityscapes(files.sources["labels"])
+    labels = _load_scheme(files, kind)
+    load = functools.partial(load_label_map, color_coded=labels.is_color_coded)
+    yield from read_pairs(
+        _find_pairs(files, kind), files, load, ignore_labels=labels.ignore_labels, with_masks=layer == "human"
+    )
     yield labels.categories
 
 
-def _files(images: Path, labels: Path, listing: Path | None, place: str) -> Files:
-    names = find_names(labels)
+def _make_files(images: Path, labels: Path, listing: Path | None, place: str) -> DatasetFiles:
+    names = find_names_file(labels)
     sources = {"images": images, "labels": labels, "names": names, "list": listing}
-    return Files({role: path for role, path in sources.items() if path is not None}, images, place=place)
+    return DatasetFiles(
+        {role: path for role, path in sources.items() if path is not None}, images, image_key_prefix=place
+    )
 
 
-def _folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]:
+def _find_folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]:
     """(photographs, label maps, list of the split's names or None) that are there; without splits, all is the first."""
     for layout in _LAYOUTS:
         images, labels = (root / part.format(split=split) for part in layout)
         if images.is_dir() and labels.is_dir():
-            listing = root / _LIST.format(split=split)
-            if layout == _VOC and listing.is_file():
+            listing = root / _VOC_LIST.format(split=split)
+            if layout == _VOC_LAYOUT and listing.is_file():
                 yield images, labels, listing
             elif "{split}" in "".join(layout) or (split == SPLITS[0] and not _has_splits(root, images)):
                 yield images, labels, None
@@ -110,30 +121,31 @@ def _folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]
 
 def _has_splits(root: Path, images: Path) -> bool:
     """Whether a dataset says which images are whose: then none of its folders is a split as a whole."""
-    return any((images / split).is_dir() or (root / _LIST.format(split=split)).is_file() for split in SPLITS)
+    return any((images / split).is_dir() or (root / _VOC_LIST.format(split=split)).is_file() for split in SPLITS)
 
 
-def _labels(files: Files, cityscapes_kind: str | None) -> Labels:
+def _load_scheme(files: DatasetFiles, cityscapes_kind: str | None) -> LabelScheme:
     if "names" in files.sources:
-        return read_names(files.sources["names"])
+        return read_label_names(files.sources["names"])
     if cityscapes_kind is not None:
-        return cityscapes(train_ids=cityscapes_kind == "labelTrainIds")
+        return cityscapes_labels(train_ids=cityscapes_kind == "labelTrainIds")
     folder = files.sources["labels"]
-    if folder.name == _VOC[1]:
-        return voc()
+    if folder.name == _VOC_LAYOUT[1]:
+        return voc_labels()
     raise SynthgenError(
-        f"nothing says what the labels in {folder} mean; lay a file {FILES[0]} there, a JSON list of names, the first "
+        f"nothing says what the labels in {folder} mean; lay a file {NAME_FILES[0]} there, a JSON list of names, the "
+        "first "
         "of label 0"
     )
 
 
-def _cityscapes(folder: Path) -> str | None:
+def _detect_cityscapes(folder: Path) -> str | None:
     """Which of Cityscapes' maps a folder has: "labelIds", else "labelTrainIds", else None."""
     found = {match[2] for path in folder.rglob("*.png") if (match := _CITYSCAPES_MAP.fullmatch(path.stem))}
     return min(found, default=None)
 
 
-def _pairs(files: Files, cityscapes_kind: str | None) -> list[Pair]:
+def _find_pairs(files: DatasetFiles, cityscapes_kind: str | None) -> list[ImageMaskPair]:
     images, labels = files.sources["images"], files.sources["labels"]
     if cityscapes_kind is not None:
 
@@ -144,15 +156,17 @@ def _pairs(files: Files, cityscapes_kind: str | None) -> list[Pair]:
         def without_suffix(stem: str) -> str:
             return stem.removesuffix(_CITYSCAPES_IMAGE)
 
-        return paired(images, labels, place=files.place, image_stem=without_suffix, labels_stem=of_kind)
-    pairs = paired(images, labels, place=files.place)
+        return pair_files(
+            images, labels, key_prefix=files.image_key_prefix, image_stem=without_suffix, labels_stem=of_kind
+        )
+    pairs = pair_files(images, labels, key_prefix=files.image_key_prefix)
     if "list" not in files.sources:
         return pairs
-    by_stem = {PurePosixPath(pair.name).stem: pair for pair in pairs}
+    by_stem = {PurePosixPath(pair.file_name).stem: pair for pair in pairs}
     try:
         with files.sources["list"].open(encoding="utf-8") as file:
-            names = file.read(_MOST).split()
+            names = file.read(_MAX_LIST_CHARS).split()
     except (OSError, UnicodeDecodeError):
         where = files.sources["list"]
         raise SynthgenError(f"cannot read {where} as a list of names, one a line; unpack it again") from None
-    return [by_stem.get(name, Pair(name, None, None)) for name in dict.fromkeys(names)]
+    return [by_stem.get(name, ImageMaskPair(name, None, None)) for name in dict.fromkeys(names)]

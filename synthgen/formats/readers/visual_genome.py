@@ -20,25 +20,25 @@ import msgspec
 import numpy as np
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Files, Images
-from synthgen.formats.readers._coco_images import coco_key
-from synthgen.formats.readers._coco_json import stream
-from synthgen.formats.readers._numbers import integer, numbers, pixels
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._coco_images import coco_image_key
+from synthgen.formats.readers._coco_json import stream_records
+from synthgen.formats.readers._numbers import parse_floats, parse_int, parse_pixels
 from synthgen.records.sample import Caption, Sample
 
 SPLITS = ("train",)  # the release has no splits
 LAYERS = ("annotations", "regions")
 
 #: Below `root` or `root/annotations`; the first that is there. 1.2 added the version to the name of its archive.
-_NAMES = {
+_FILE_NAMES = {
     "objects": ("objects.json", "objects_v1_2.json"),
     "images": ("image_data.json",),
     "regions": ("region_descriptions.json",),
 }
-_FOLDERS = ("VG_100K", "VG_100K_2")
+_IMAGE_FOLDERS = ("VG_100K", "VG_100K_2")
 _BATCH = 10_000
 _NO_IMAGE = -1
-_REGION = 0  # the one category of all regions: no name
+_REGION_CATEGORY = 0  # the one category of all regions: no name
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class _Element(msgspec.Struct):
     regions: list[_Box] | None = None
 
 
-def files(root: Path, split: str, annotations: Path | None) -> Files:  # noqa: ARG001 - there is one split
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # noqa: ARG001 - there is one split
     """Find the release's files; `annotations` may name `objects.json`, whose siblings are then taken from its folder.
 
     Raises:
@@ -88,26 +88,28 @@ def files(root: Path, split: str, annotations: Path | None) -> Files:  # noqa: A
     places = [annotations.parent] if annotations else [root, root / "annotations"]
     sources = {
         role: path
-        for role, names in _NAMES.items()
+        for role, names in _FILE_NAMES.items()
         if (path := next((p / name for p in places for name in names if (p / name).is_file()), None))
     }
     if annotations:
         sources["objects"] = annotations
     if "objects" not in sources and "regions" not in sources:
-        packed = [p / f"{name}.zip" for p in places for name in _NAMES["objects"] if (p / f"{name}.zip").is_file()]
+        packed = [p / f"{name}.zip" for p in places for name in _FILE_NAMES["objects"] if (p / f"{name}.zip").is_file()]
         if packed:
             raise SynthgenError(f"{packed[0]} is still packed; unzip it there and run the same command again")
         raise SynthgenError(
             f"no objects.json in {places[0]}; unpack Visual Genome's JSON files there, or name it with --annotations"
         )
-    images = next((p for p in (root, root / "images") if any((p / name).is_dir() for name in _FOLDERS)), root)
+    images = next((p for p in (root, root / "images") if any((p / name).is_dir() for name in _IMAGE_FOLDERS)), root)
     # Without image_data.json the images are those that have objects or regions, so every layer needs both.
     if "images" not in sources:
-        return Files(sources=sources, images=images)
-    return Files(sources, images, roles={"annotations": ("images", "objects"), "regions": ("images", "regions")})
+        return DatasetFiles(sources=sources, image_folder=images)
+    return DatasetFiles(
+        sources, images, layer_sources={"annotations": ("images", "objects"), "regions": ("images", "regions")}
+    )
 
 
-def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """Stream images and boxes; memory is bounded by one image's element, the image ids and the distinct names.
 
     Every layer gives the same images, so that its shards are the same slices. A category's id is a digest of its name:
@@ -119,16 +121,16 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
     role = "objects" if layer == "annotations" else "regions"
     if role not in files.sources:
         raise SynthgenError(
-            f"no {_NAMES[role][0]} beside {next(iter(files.sources.values()))}, "
+            f"no {_FILE_NAMES[role][0]} beside {next(iter(files.sources.values()))}, "
             f"and layer '{layer}' is made from it; unpack it there"
         )
-    yield from _images(files)
+    yield from _read_images(files)
     names: dict[str, int] = {}
     boxes: list[_Box] = []
     owners: list[int] = []
     named_twice = 0
     strange = False  # there are elements, and all of them of another kind
-    for place, element in enumerate(_elements(files, role)):
+    for place, element in enumerate(_read_elements(files, role)):
         strange = (strange or place == 0) and getattr(element, role) is None
         some, owner = getattr(element, role) or [], _image_id(element)
         boxes += some
@@ -140,19 +142,21 @@ def read(files: Files, layer: str) -> Iterator[Images | Annotations | Categories
             else [owner] * len(some)
         )
         if len(boxes) >= _BATCH:
-            yield _regions(boxes, owners) if role == "regions" else _objects(boxes, owners, names)
+            yield _region_batch(boxes, owners) if role == "regions" else _object_batch(boxes, owners, names)
             boxes, owners = [], []
     if boxes:
-        yield _regions(boxes, owners) if role == "regions" else _objects(boxes, owners, names)
+        yield _region_batch(boxes, owners) if role == "regions" else _object_batch(boxes, owners, names)
     if strange:
         raise SynthgenError(f"{files.sources[role]} has no '{role}' in any of its elements; is it the right file?")
     if named_twice:
         log.warning("%s: %d objects have several names; the first is the category", files.sources[role], named_twice)
     names.pop("", None)  # an object that nobody named keeps a category id without a name, and is flagged for it
-    yield Categories({_REGION: ""} if role == "regions" else {key: name for name, key in sorted(names.items())})
+    yield Categories(
+        {_REGION_CATEGORY: ""} if role == "regions" else {key: name for name, key in sorted(names.items())}
+    )
 
 
-def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
+def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
     """Layer "regions": each payload is the region's phrase in UTF-8."""
 
     def with_phrases(sample: Sample, payloads: list[bytes | None]) -> Sample:
@@ -167,11 +171,11 @@ def complete(files: Files, layer: str) -> Callable[[Sample, list[bytes | None]],
     return with_phrases
 
 
-def _images(files: Files) -> Iterator[Images]:
+def _read_images(files: DatasetFiles) -> Iterator[ImageBatch]:
     if "images" in files.sources:
-        for _, found in stream(files.sources["images"], {"": _Image}, on_bytes=files.on_bytes):
+        for _, found in stream_records(files.sources["images"], {"": _Image}, on_bytes=files.on_bytes):
             for start in range(0, len(found), _BATCH):
-                yield _image_arrays(found[start : start + _BATCH])
+                yield _image_batch(found[start : start + _BATCH])
         return
     # Without image_data.json the images are those that have objects or regions; the objects tell their url, too.
     log.warning(
@@ -182,33 +186,33 @@ def _images(files: Files) -> Iterator[Images]:
     seen: set[int] = set()
     waiting: list[_Image] = []
     for role in ("objects", "regions"):
-        for element in _elements(files, role) if role in files.sources else ():
+        for element in _read_elements(files, role) if role in files.sources else ():
             boxes = getattr(element, role) or ()
             ids = {_image_id(element)} if _image_id(element) is not None else {_image_id(box) for box in boxes}
             new = sorted(i for i in ids if i is not None and i not in seen)
             seen.update(new)
             waiting += [_Image(image_id=i, url=element.image_url) for i in new]
             if len(waiting) >= _BATCH:
-                yield _image_arrays(waiting)
+                yield _image_batch(waiting)
                 waiting = []
     if waiting:
-        yield _image_arrays(waiting)
+        yield _image_batch(waiting)
 
 
-def _elements(files: Files, role: str) -> Iterator[_Element]:
-    for _, found in stream(files.sources[role], {"": _Element}, on_bytes=files.on_bytes):
+def _read_elements(files: DatasetFiles, role: str) -> Iterator[_Element]:
+    for _, found in stream_records(files.sources[role], {"": _Element}, on_bytes=files.on_bytes):
         yield from found
 
 
-def _image_arrays(found: list[_Image]) -> Images:
+def _image_batch(found: list[_Image]) -> ImageBatch:
     ids = [_first_integer(image.image_id, image.id) for image in found]
-    coco = [integer(image.coco_id) for image in found]
-    return Images(
+    coco = [parse_int(image.coco_id) for image in found]
+    return ImageBatch(
         image_id=np.asarray(ids, np.int64),
         file_name=[_file_name(i, image.url) for i, image in zip(ids, found, strict=True)],
-        image_key=[f"visual_genome/{i}" if c is None else coco_key(c) for i, c in zip(ids, coco, strict=True)],
-        height=np.asarray([pixels(image.height) for image in found], np.int32),
-        width=np.asarray([pixels(image.width) for image in found], np.int32),
+        image_key=[f"visual_genome/{i}" if c is None else coco_image_key(c) for i, c in zip(ids, coco, strict=True)],
+        height=np.asarray([parse_pixels(image.height) for image in found], np.int32),
+        width=np.asarray([parse_pixels(image.width) for image in found], np.int32),
     )
 
 
@@ -219,39 +223,39 @@ def _file_name(image_id: int, url: object) -> str:
     what lies on this disk.
     """
     parts = PurePosixPath(url).parts if isinstance(url, str) else ()
-    if len(parts) >= 2 and parts[-2] in _FOLDERS and ".." not in parts[-1]:
+    if len(parts) >= 2 and parts[-2] in _IMAGE_FOLDERS and ".." not in parts[-1]:
         return "/".join(parts[-2:])
-    return f"{_FOLDERS[0]}/{image_id}.jpg"
+    return f"{_IMAGE_FOLDERS[0]}/{image_id}.jpg"
 
 
-def _regions(boxes: list[_Box], owners: list[int]) -> Annotations:
+def _region_batch(boxes: list[_Box], owners: list[int]) -> AnnotationBatch:
     return replace(
-        _annotations(boxes, owners, [box.region_id for box in boxes]),
-        category=np.full(len(boxes), _REGION, np.int64),
-        payload=[_text(box.phrase) for box in boxes],
+        _annotation_batch(boxes, owners, [box.region_id for box in boxes]),
+        category=np.full(len(boxes), _REGION_CATEGORY, np.int64),
+        payload=[_phrase_payload(box.phrase) for box in boxes],
     )
 
 
-def _objects(boxes: list[_Box], owners: list[int], names: dict[str, int]) -> Annotations:
+def _object_batch(boxes: list[_Box], owners: list[int], names: dict[str, int]) -> AnnotationBatch:
     """New names are added to `names` with their ids."""
-    found = [_name(box.names) for box in boxes]
-    names.update({name: _digest(name) for name in set(found).difference(names)})
+    found = [_first_name(box.names) for box in boxes]
+    names.update({name: _category_id(name) for name in set(found).difference(names)})
     category = np.array([names[name] for name in found], np.int64)
-    return replace(_annotations(boxes, owners, [box.object_id for box in boxes]), category=category)
+    return replace(_annotation_batch(boxes, owners, [box.object_id for box in boxes]), category=category)
 
 
-def _annotations(boxes: list[_Box], owners: list[int], ids: list[Any]) -> Annotations:
+def _annotation_batch(boxes: list[_Box], owners: list[int], ids: list[Any]) -> AnnotationBatch:
     """What objects and regions have in common."""
     bbox = np.stack(
         [
-            numbers([box.x for box in boxes]),
-            numbers([box.y for box in boxes]),
-            numbers([box.width if box.w is None else box.w for box in boxes]),
-            numbers([box.height if box.h is None else box.h for box in boxes]),
+            parse_floats([box.x for box in boxes]),
+            parse_floats([box.y for box in boxes]),
+            parse_floats([box.width if box.w is None else box.w for box in boxes]),
+            parse_floats([box.height if box.h is None else box.h for box in boxes]),
         ],
         axis=1,
     )
-    return Annotations(
+    return AnnotationBatch(
         image_id=np.array(owners, np.int64),
         id=np.array([_first_integer(value, box.id) for value, box in zip(ids, boxes, strict=True)], np.int64),
         bbox=bbox,
@@ -266,21 +270,21 @@ def _image_id(thing: _Element | _Box) -> int | None:
     nested = thing.id if isinstance(thing, _Element) else thing.image
     if isinstance(nested, dict):
         nested = nested.get("image_id", nested.get("id"))
-    found = integer(thing.image_id)
-    return integer(nested) if found is None else found
+    found = parse_int(thing.image_id)
+    return parse_int(nested) if found is None else found
 
 
-def _name(names: object) -> str:
+def _first_name(names: object) -> str:
     """The first name, without outer blanks; "" where there is none."""
     first = names[0] if isinstance(names, list) and names else names
     return first.strip() if isinstance(first, str) else ""
 
 
-def _text(phrase: object) -> bytes | None:
+def _phrase_payload(phrase: object) -> bytes | None:
     return phrase.strip().encode("utf-8", "replace") or None if isinstance(phrase, str) else None
 
 
-def _digest(name: str) -> int:
+def _category_id(name: str) -> int:
     """63 bits of BLAKE2: among 100,000 names two share them once in a billion releases."""
     return int.from_bytes(blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big") >> 1
 
@@ -288,7 +292,7 @@ def _digest(name: str) -> int:
 def _first_integer(*values: object) -> int:
     """The first of `values` that is an integer; -1 where none is."""
     for value in values:
-        found = integer(value)
+        found = parse_int(value)
         if found is not None:
             return found
     return -1

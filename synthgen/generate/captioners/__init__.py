@@ -1,6 +1,6 @@
 """Shelf of captioners: one file each, its name is the `--captioner`; `build(*, option=default, ...)` makes one.
 
-Options and `settle(**options)` are as on the shelf of segmenters.
+Options and `resolve_options(**options)` are as on the shelf of segmenters.
 """
 
 from __future__ import annotations

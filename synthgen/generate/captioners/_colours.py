@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: In the order of their numbers; number 0 is none.
-NAMES = ("", "black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+COLOR_NAMES = ("", "black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 
 #: A colour names a region that it covers to this share.
-MAJORITY = 0.6
+MIN_COLOR_SHARE = 0.6
 
 #: Points of a region that are looked at, along each side.
-_GRID = 24
+_GRID_POINTS = 24
 
 #: (hue from, below, lightness from, below, chroma from, below) in OKLCh, degrees and [0, 1]. Focal colours with gaps
 #: between them: what falls into a gap has no name, as between red and orange, or turquoise.
-_FOCAL: dict[str, list[tuple[float, float, float, float, float, float]]] = {
+_FOCAL_RANGES: dict[str, list[tuple[float, float, float, float, float, float]]] = {
     "red": [(16, 33, 0.35, 0.70, 0.13, 1)],
     "orange": [(46, 78, 0.66, 0.87, 0.135, 1)],
     "yellow": [(88, 114, 0.76, 1, 0.11, 1)],
@@ -27,10 +27,10 @@ _FOCAL: dict[str, list[tuple[float, float, float, float, float, float]]] = {
     "brown": [(30, 80, 0.28, 0.52, 0.042, 0.13), (40, 72, 0.28, 0.58, 0.06, 0.14)],
 }
 #: Below this chroma a colour is none; below this lightness it is black, whatever its hue.
-_GREYISH, _DARK = 0.022, 0.22
+_GRAY_MAX_CHROMA, _BLACK_MAX_LIGHTNESS = 0.022, 0.22
 
 
-def colour_of(image: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> str:
+def dominant_color(image: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> str:
     """The name of the colour that covers most of the middle of a box; "" where no name fits.
 
     Args:
@@ -38,16 +38,16 @@ def colour_of(image: NDArray[np.uint8], box_xyxy: NDArray[np.float32]) -> str:
         box_xyxy: float32 [4], absolute pixels; its middle is half of it along each side.
     """
     x1, y1, x2, y2 = (float(v) for v in box_xyxy)
-    middle = (np.arange(_GRID) + 0.5) / _GRID / 2 + 0.25
+    middle = (np.arange(_GRID_POINTS) + 0.5) / _GRID_POINTS / 2 + 0.25
     columns = np.clip((x1 + (x2 - x1) * middle).astype(np.int64), 0, image.shape[1] - 1)
     rows = np.clip((y1 + (y2 - y1) * middle).astype(np.int64), 0, image.shape[0] - 1)
-    counts = np.bincount(named(image[np.ix_(rows, columns)]).ravel(), minlength=len(NAMES))
+    counts = np.bincount(classify_colors(image[np.ix_(rows, columns)]).ravel(), minlength=len(COLOR_NAMES))
     best = int(counts.argmax())
-    return NAMES[best] if counts[best] >= MAJORITY * counts.sum() else ""
+    return COLOR_NAMES[best] if counts[best] >= MIN_COLOR_SHARE * counts.sum() else ""
 
 
-def named(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The number in `NAMES` of each colour.
+def classify_colors(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The number in `COLOR_NAMES` of each colour.
 
     Args:
         pixels: uint8 [..., 3] sRGB.
@@ -57,14 +57,14 @@ def named(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """
     lightness, chroma, hue = _oklch(pixels)
     found = np.zeros(lightness.shape, np.int64)
-    for name, ranges in _FOCAL.items():
+    for name, ranges in _FOCAL_RANGES.items():
         for h1, h2, l1, l2, c1, c2 in ranges:
             inside = (hue >= h1) & (hue < h2) & (lightness >= l1) & (lightness < l2) & (chroma >= c1) & (chroma < c2)
-            found[inside] = NAMES.index(name)
-    grey = chroma < _GREYISH
-    found[(grey & (lightness < 0.32)) | (lightness < _DARK)] = NAMES.index("black")
-    found[grey & (lightness >= 0.42) & (lightness < 0.80)] = NAMES.index("grey")
-    found[grey & (lightness >= 0.90)] = NAMES.index("white")
+            found[inside] = COLOR_NAMES.index(name)
+    grey = chroma < _GRAY_MAX_CHROMA
+    found[(grey & (lightness < 0.32)) | (lightness < _BLACK_MAX_LIGHTNESS)] = COLOR_NAMES.index("black")
+    found[grey & (lightness >= 0.42) & (lightness < 0.80)] = COLOR_NAMES.index("grey")
+    found[grey & (lightness >= 0.90)] = COLOR_NAMES.index("white")
     return found
 
 

@@ -19,43 +19,43 @@ from transformers import (
     Florence2Processor,
 )
 
-from synthgen.errors import SynthgenError, printable
+from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.generate.captioners._florence2_words import (
-    IMAGES,
-    WORDS,
-    files_in,
+    IMAGE_PROCESSOR_FILES,
+    TOKENIZER_FILES,
     first_line,
-    images_of,
+    list_processor_files,
+    load_bart_tokenizer,
+    load_image_processor,
     read_json,
-    tokenizer_of,
 )
 from synthgen.models.checkpoint_reader import read_weights
-from synthgen.weights import sha256_of
+from synthgen.weights import cached_file_sha256
 
 #: What to type for the published weights.
-FETCH = "`hf download florence-community/Florence-2-base --local-dir weights/florence-2-base`"
+DOWNLOAD_COMMAND = "`hf download florence-community/Florence-2-base --local-dir weights/florence-2-base`"
 
 #: With those of `files_in` and *.safetensors all files that decide what is said: no other is opened.
-CONFIG = "config.json"
+CONFIG_FILE = "config.json"
 
 #: All that is taken of it: what a network is made of. The rest (labels, code, ways to generate) is left alone.
-_NETWORK = frozenset({"model_type", "image_token_id", "tie_word_embeddings", "is_encoder_decoder"})
-_TEXT = frozenset(
+_MODEL_KEYS = frozenset({"model_type", "image_token_id", "tie_word_embeddings", "is_encoder_decoder"})
+_TEXT_KEYS = frozenset(
     "model_type vocab_size max_position_embeddings d_model encoder_layers encoder_ffn_dim encoder_attention_heads "
     "decoder_layers decoder_ffn_dim decoder_attention_heads activation_function scale_embedding init_std "
     "pad_token_id bos_token_id eos_token_id decoder_start_token_id is_encoder_decoder tie_word_embeddings".split()
 )
-_VISION = frozenset(
+_VISION_KEYS = frozenset(
     "model_type in_channels depths patch_size patch_stride patch_padding patch_prenorm embed_dim num_heads num_groups "
     "window_size mlp_ratio qkv_bias activation_function projection_dim max_temporal_embeddings "
     "max_position_embeddings".split()
 )
 
 #: Published sizes by channels and layers of the language model.
-SIZES = {(768, 6, 6): "base", (1024, 12, 12): "large"}
+SIZE_NAMES = {(768, 6, 6): "base", (1024, 12, 12): "large"}
 
 #: One tensor under several names; files have one of them, or more.
-TIED = (
+TIED_WEIGHTS = (
     "model.language_model.shared.weight",
     "lm_head.weight",
     "model.language_model.encoder.embed_tokens.weight",
@@ -63,16 +63,16 @@ TIED = (
 )
 
 #: Follows from the configuration, and may be left out.
-_DERIVED = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
+_DERIVED_BUFFER = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
 
 #: What a folder of strangers may make us read, build and allocate.
-_MOST_LAYERS = 256
-_MOST_PIXELS = 4096
-_MOST_WINDOW = 64
+_MAX_LAYERS = 256
+_MAX_IMAGE_SIDE = 4096
+_MAX_WINDOW_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Florence2:
+class LoadedFlorence2:
     """A Florence-2 that can be used.
 
     Attributes:
@@ -86,105 +86,114 @@ class Florence2:
     name: str
 
 
-def folder_of(checkpoint: str) -> Path:
+def resolve_checkpoint_folder(checkpoint: str) -> Path:
     """The folder that `--checkpoint` names, once it is seen to have all files.
 
     Raises:
         SynthgenError: there is none, or files are missing.
     """
     if not checkpoint:
-        raise SynthgenError(f"the captioner florence2 needs --checkpoint FOLDER; {FETCH} fetches one")
+        raise SynthgenError(f"the captioner florence2 needs --checkpoint FOLDER; {DOWNLOAD_COMMAND} fetches one")
     folder = Path(checkpoint).absolute()
     if not folder.is_dir():
-        raise SynthgenError(f"no folder {folder}; --checkpoint should name that of a Florence-2, as {FETCH} fetches it")
+        raise SynthgenError(
+            f"no folder {folder}; --checkpoint should name that of a Florence-2, as {DOWNLOAD_COMMAND} fetches it"
+        )
     there = {path.name for path in folder.iterdir() if path.is_file()}
     lacking = []
-    if CONFIG not in there:
-        lacking.append(CONFIG)
-    if there.isdisjoint(IMAGES):
-        lacking.append(IMAGES[0])
-    if not any(there.issuperset(names) for names in WORDS):
-        lacking.append(WORDS[0][0])
+    if CONFIG_FILE not in there:
+        lacking.append(CONFIG_FILE)
+    if there.isdisjoint(IMAGE_PROCESSOR_FILES):
+        lacking.append(IMAGE_PROCESSOR_FILES[0])
+    if not any(there.issuperset(names) for names in TOKENIZER_FILES):
+        lacking.append(TOKENIZER_FILES[0][0])
     if not any(name.endswith(".safetensors") for name in there):
         pickled = sorted(name for name in there if name.endswith((".bin", ".pt", ".pth")))
         if pickled and not lacking:
             raise SynthgenError(
-                f"{folder} has its weights pickled only ({printable(pickled[0])}), which may run code and is not read; "
-                f"take one with model.safetensors, such as {FETCH} fetches"
+                f"{folder} has its weights pickled only ({escape_control_chars(pickled[0])}), which may run code and "
+                "is not read; "
+                f"take one with model.safetensors, such as {DOWNLOAD_COMMAND} fetches"
             )
         lacking.append("model.safetensors")
     if lacking:
-        raise SynthgenError(f"{folder} lacks {' and '.join(lacking)}; fetch the whole folder, as {FETCH} does")
+        raise SynthgenError(
+            f"{folder} lacks {' and '.join(lacking)}; fetch the whole folder, as {DOWNLOAD_COMMAND} does"
+        )
     return folder
 
 
-def digest_of(folder: Path) -> str:
+def hash_checkpoint(folder: Path) -> str:
     """SHA-256 of the names and digests of all files that decide what is said, wherever the folder lies."""
-    paths = sorted({folder / CONFIG, *(folder / name for name in files_in(folder)), *folder.glob("*.safetensors")})
-    return sha256("\n".join(f"{path.name} {sha256_of(path)}" for path in paths).encode()).hexdigest()
+    paths = sorted(
+        {folder / CONFIG_FILE, *(folder / name for name in list_processor_files(folder)), *folder.glob("*.safetensors")}
+    )
+    return sha256("\n".join(f"{path.name} {cached_file_sha256(path)}" for path in paths).encode()).hexdigest()
 
 
-def load(folder: Path, *, only_look: bool = False) -> Florence2:
-    """Read a folder as of `folder_of`.
+def load_florence2(folder: Path, *, validate_only: bool = False) -> LoadedFlorence2:
+    """Read a folder as of `resolve_checkpoint_folder`.
 
     Args:
-        only_look: leave the network without weights, on the meta device, once they are seen to fit.
+        validate_only: leave the network without weights, on the meta device, once they are seen to fit.
 
     Raises:
         SynthgenError: it is no Florence-2's, or damaged.
     """
     try:
-        network = _network(_config(folder))
-        own = _fitting(network, _weights(folder))
-        processor = _processor(folder, network)
-        if not only_look:
-            _fill(network, own)
+        network = _build_network(_read_config(folder))
+        own = _match_weights(network, _read_tensors(folder))
+        processor = _build_processor(folder, network)
+        if not validate_only:
+            _assign_weights(network, own)
     except ValueError as why:
         raise SynthgenError(
-            f"{folder}: {why}; --checkpoint should name the folder of a Florence-2, as {FETCH} fetches it"
+            f"{folder}: {why}; --checkpoint should name the folder of a Florence-2, as {DOWNLOAD_COMMAND} fetches it"
         ) from None
     text = network.config.text_config
     numbers = (text.d_model, text.encoder_layers, text.decoder_layers)
-    return Florence2(network, processor, SIZES.get(numbers, "{}x{}+{}".format(*numbers)))
+    return LoadedFlorence2(network, processor, SIZE_NAMES.get(numbers, "{}x{}+{}".format(*numbers)))
 
 
-def _config(folder: Path) -> Florence2Config:
-    says = read_json(folder / CONFIG)
+def _read_config(folder: Path) -> Florence2Config:
+    says = read_json(folder / CONFIG_FILE)
     text, vision = says.get("text_config"), says.get("vision_config")
     if says.get("model_type") != "florence2" or not isinstance(text, dict) or not isinstance(vision, dict):
-        raise ValueError(f"its {CONFIG} is of another model ({printable(str(says.get('model_type')))[:40]})")
+        raise ValueError(
+            f"its {CONFIG_FILE} is of another model ({escape_control_chars(str(says.get('model_type')))[:40]})"
+        )
     if "auto_map" in says or (text.get("model_type"), vision.get("model_type")) != ("bart", "florence_vision"):
         raise ValueError("it is in Microsoft's own form, which is run by code that comes with it")
     try:
         config = Florence2Config(
-            **{key: value for key, value in says.items() if key in _NETWORK - {"model_type"}},
-            text_config={key: value for key, value in text.items() if key in _TEXT},
-            vision_config={key: value for key, value in vision.items() if key in _VISION},
+            **{key: value for key, value in says.items() if key in _MODEL_KEYS - {"model_type"}},
+            text_config={key: value for key, value in text.items() if key in _TEXT_KEYS},
+            vision_config={key: value for key, value in vision.items() if key in _VISION_KEYS},
         )
         layers = (
             sum(config.vision_config.depths) + config.text_config.encoder_layers + config.text_config.decoder_layers
         )
     except Exception as why:  # whatever a value of the wrong kind brings about
-        raise ValueError(f"its {CONFIG} cannot be read ({first_line(why)})") from None
-    if layers > _MOST_LAYERS:
-        raise ValueError(f"its {CONFIG} says {layers} layers")
-    if config.vision_config.window_size > _MOST_WINDOW:  # of no weight's shape, and what small maps are padded to
-        raise ValueError(f"its {CONFIG} says windows of {config.vision_config.window_size}")
+        raise ValueError(f"its {CONFIG_FILE} cannot be read ({first_line(why)})") from None
+    if layers > _MAX_LAYERS:
+        raise ValueError(f"its {CONFIG_FILE} says {layers} layers")
+    if config.vision_config.window_size > _MAX_WINDOW_SIZE:  # of no weight's shape, and what small maps are padded to
+        raise ValueError(f"its {CONFIG_FILE} says windows of {config.vision_config.window_size}")
     # A configuration may name an implementation of attention that would be downloaded.
     config._attn_implementation = "sdpa"
     return config
 
 
-def _network(config: Florence2Config) -> Florence2ForConditionalGeneration:
+def _build_network(config: Florence2Config) -> Florence2ForConditionalGeneration:
     """On the meta device, where nothing is allocated."""
     try:
         with torch.device("meta"):
             return Florence2ForConditionalGeneration(config).eval()
     except Exception as why:  # whatever numbers that do not go together bring about
-        raise ValueError(f"its {CONFIG} describes no network ({first_line(why)})") from None
+        raise ValueError(f"its {CONFIG_FILE} describes no network ({first_line(why)})") from None
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of all *.safetensors, in the mapped files."""
     found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -193,51 +202,54 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         except ValueError as why:
             raise ValueError(f"{path.name}: {why}") from None
         if twice := found.keys() & own.keys():
-            raise ValueError(f"its *.safetensors have {printable(min(twice))[:80]} twice")
+            raise ValueError(f"its *.safetensors have {escape_control_chars(min(twice))[:80]} twice")
         found |= own
     return found
 
 
-def _fitting(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _match_weights(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """A tensor for each name of the network, once their shapes are seen to fit: what it takes is what is there."""
     sines = network.model.multi_modal_projector.visual_temporal_embed
-    if _DERIVED not in given and max(sines.max_seq_len, sines.embed_dim) <= _MOST_PIXELS:
-        given = {**given, _DERIVED: type(sines)(network.config).pos_idx_to_embed}
-    shared = next((given[name] for name in TIED if name in given), None)
+    if _DERIVED_BUFFER not in given and max(sines.max_seq_len, sines.embed_dim) <= _MAX_IMAGE_SIDE:
+        given = {**given, _DERIVED_BUFFER: type(sines)(network.config).pos_idx_to_embed}
+    shared = next((given[name] for name in TIED_WEIGHTS if name in given), None)
     if shared is not None:
-        twins = [given[name] for name in TIED if name in given]
+        twins = [given[name] for name in TIED_WEIGHTS if name in given]
         if any(twin.dtype != shared.dtype or not torch.equal(twin, shared) for twin in twins):
             raise ValueError("the weights do not fit: its output is not tied to its embedding, as in every Florence-2")
-        given = {**given, **dict.fromkeys(TIED, shared)}
+        given = {**given, **dict.fromkeys(TIED_WEIGHTS, shared)}
     expected = network.state_dict()
-    kinds = {name: _kind(tensor) for name, tensor in given.items()}
-    wrong = {name for name, tensor in expected.items() if name in given and kinds[name] != _kind(tensor)}
+    kinds = {name: _describe_tensor(tensor) for name, tensor in given.items()}
+    wrong = {name for name, tensor in expected.items() if name in given and kinds[name] != _describe_tensor(tensor)}
     faults = [
-        _listed("lack", [name for name in expected if name not in given]),
-        _listed("have", [printable(name)[:80] for name in given if name not in expected], " beside"),
-        _listed("differ:", [f"{n} is {kinds[n]} instead of {_kind(t)}" for n, t in expected.items() if n in wrong]),
+        _format_names("lack", [name for name in expected if name not in given]),
+        _format_names("have", [escape_control_chars(name)[:80] for name in given if name not in expected], " beside"),
+        _format_names(
+            "differ:",
+            [f"{n} is {kinds[n]} instead of {_describe_tensor(t)}" for n, t in expected.items() if n in wrong],
+        ),
     ]
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
     return given
 
 
-def _fill(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> None:
+def _assign_weights(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> None:
     """Give a network on the meta device its weights, copied: what lies in a mapped file would die with the file."""
-    own = {name: given[name].to(torch.float32, copy=True) for name in network.state_dict() if name not in TIED}
-    shared = given[TIED[0]].to(torch.float32, copy=True)
-    network.load_state_dict({**own, **dict.fromkeys(TIED, shared)}, strict=True, assign=True)
+    own = {name: given[name].to(torch.float32, copy=True) for name in network.state_dict() if name not in TIED_WEIGHTS}
+    shared = given[TIED_WEIGHTS[0]].to(torch.float32, copy=True)
+    network.load_state_dict({**own, **dict.fromkeys(TIED_WEIGHTS, shared)}, strict=True, assign=True)
     network.tie_weights()
     network.requires_grad_(False)
 
 
-def _processor(folder: Path, network: Florence2ForConditionalGeneration) -> Florence2Processor:
+def _build_processor(folder: Path, network: Florence2ForConditionalGeneration) -> Florence2Processor:
     """The processor, once it is seen to be this network's."""
     try:
-        images = images_of(folder)
-        height, width = _size(images)
-        images.image_seq_length = _image_tokens(network, height, width)
-        processor = Florence2Processor(images, tokenizer_of(folder))
+        images = load_image_processor(folder)
+        height, width = _image_size(images)
+        images.image_seq_length = _count_image_tokens(network, height, width)
+        processor = Florence2Processor(images, load_bart_tokenizer(folder))
     except Exception as why:  # whatever a value of the wrong kind brings about
         raise ValueError(f"its tokenizer or its processor cannot be read ({first_line(why)})") from None
     tokenizer, config = processor.tokenizer, network.config
@@ -251,18 +263,18 @@ def _processor(folder: Path, network: Florence2ForConditionalGeneration) -> Flor
     return processor
 
 
-def _size(images: CLIPImageProcessor) -> tuple[int, int]:
+def _image_size(images: CLIPImageProcessor) -> tuple[int, int]:
     """Height and width of what every image becomes, in pixels."""
     size = {key: value for key, value in dict(images.size).items() if value is not None}
     cropped = images.do_center_crop and dict(images.crop_size) != dict(images.size)
     if not images.do_resize or cropped or size.keys() != {"height", "width"}:
         raise ValueError("images are not resized to one size")
-    if not all(type(side) is int and 0 < side <= _MOST_PIXELS for side in size.values()):
+    if not all(type(side) is int and 0 < side <= _MAX_IMAGE_SIDE for side in size.values()):
         raise ValueError(f"images are resized to {size}")
     return size["height"], size["width"]
 
 
-def _image_tokens(network: Florence2ForConditionalGeneration, height: int, width: int) -> int:
+def _count_image_tokens(network: Florence2ForConditionalGeneration, height: int, width: int) -> int:
     """How many tokens the network makes of an image: asked of the meta device, where nothing is computed."""
     vision = network.config.vision_config
     if max(height, width) > prod(vision.patch_stride) * vision.max_position_embeddings:
@@ -271,11 +283,11 @@ def _image_tokens(network: Florence2ForConditionalGeneration, height: int, width
     return int(features.shape[1])
 
 
-def _kind(tensor: Tensor) -> str:
+def _describe_tensor(tensor: Tensor) -> str:
     return f"{list(tensor.shape)}" if tensor.is_floating_point() else f"{list(tensor.shape)} of {tensor.dtype}"
 
 
-def _listed(verb: str, names: list[str], tail: str = "", most: int = 3) -> str:
+def _format_names(verb: str, names: list[str], tail: str = "", most: int = 3) -> str:
     if not names:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""

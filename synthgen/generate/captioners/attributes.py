@@ -16,41 +16,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.generate.captioners import Captioner
-from synthgen.generate.captioners._colours import colour_of
-from synthgen.records.geometry import box_iou
+from synthgen.generate.captioners._colours import dominant_color
+from synthgen.records.geometry import paired_box_iou
 from synthgen.records.sample import Caption
-from synthgen.text.agreement import agrees, is_a, names
+from synthgen.text.agreement import agrees_with_category, category_nouns, is_kind_of
 from synthgen.text.plurals import with_article
 
 #: Boxes of one category with at least this IoU are taken for one object.
-SAME = 0.7
+SAME_OBJECT_IOU = 0.7
 
 #: One of two is larger with this ratio of the areas; one of more is the largest with the other.
-LARGER, LARGEST = 1.5, 1.25
+LARGER_RATIO, LARGEST_RATIO = 1.5, 1.25
 
 #: Centres are apart by this share of the image's side, and of the smaller box's side, for one to be left of another.
-APART_IN_IMAGE, APART_OF_BOX = 0.04, 0.25
+MIN_GAP_OF_IMAGE, MIN_GAP_OF_BOX = 0.04, 0.25
 
 #: How one speaks of what has no name.
-NO_NAME = "object"
+DEFAULT_NOUN = "object"
 
-_BODY = frozenset(
+_BODY_PARTS = frozenset(
     {"face", "head", "hand", "arm", "leg", "foot", "finger", "ear", "nose", "mouth", "lip", "skin", "body"}
 )
 
 #: Shares of the image's area.
-MOST, LITTLE = 0.6, 0.01
+LARGE_AREA_SHARE, SMALL_AREA_SHARE = 0.6, 0.01
 
 #: Of the image's side: a box this near to an edge touches it.
-TOUCHES = 0.005
+EDGE_TOLERANCE = 0.005
 
 
 def build(*, batch_size: int = 16) -> Captioner:
     """Make the captioner. It has no options that matter to the captions."""
-    return Attributes(batch_size)
+    return AttributeCaptioner(batch_size)
 
 
-class Attributes:
+class AttributeCaptioner:
     """See `Captioner`."""
 
     source = "attributes"
@@ -67,26 +67,27 @@ class Attributes:
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
         for image, boxes, own, more in zip(images, boxes_xyxy, categories, crowds, strict=True):
-            nouns = [noun_of(category) for category in own]
+            nouns = [category_noun(category) for category in own]
             colours = [
-                "" if is_of_people(noun) else colour_of(image, box) for noun, box in zip(nouns, boxes, strict=True)
+                "" if is_person_or_body_part(noun) else dominant_color(image, box)
+                for noun, box in zip(nouns, boxes, strict=True)
             ]
-            found = _described(
+            found = _describe_boxes(
                 boxes.astype(np.float64),
                 nouns,
                 colours,
-                alike=_table(may_be_alike, own, own),
-                surely=_table(is_a, own, own).T,
-                more=np.array([any(may_be_alike(a, b) for b in more) for a in own], bool),
+                alike=_pairwise(may_be_same_kind, own, own),
+                surely=_pairwise(is_kind_of, own, own).T,
+                more=np.array([any(may_be_same_kind(a, b) for b in more) for a in own], bool),
                 height=image.shape[0],
                 width=image.shape[1],
             )
             yield [[Caption(text, self.source) for text in texts[:top_k]] for texts in found]
 
 
-def is_of_people(noun: str) -> bool:
+def is_person_or_body_part(noun: str) -> bool:
     """Whether it names people, or what of them has a colour that is not to be spoken of."""
-    return agrees(f"a {noun}", "person") is True or not _BODY.isdisjoint(noun.split())
+    return agrees_with_category(f"a {noun}", "person") is True or not _BODY_PARTS.isdisjoint(noun.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +96,30 @@ class _Traits:
 
     Attributes:
         size, row, column: against its siblings, and of it alone.
-        colour: and whether no sibling has it.
-        place, edge, extent: in the image; beside: against another thing. May be true of siblings, too.
+        color: and whether no sibling has it.
+        region, edge, extent: in the image; neighbor: against another thing. May be true of siblings, too.
     """
 
     noun: str
     size: str
     row: str
     column: str
-    colour: str
-    colour_alone: bool
-    place: str
+    color: str
+    has_unique_color: bool
+    region: str
     edge: str
     extent: str
-    beside: str
+    neighbor: str
 
 
-def noun_of(category: str) -> str:
+def category_noun(category: str) -> str:
     """How one speaks of a category: "cabinet or shelf" for "Cabinet/shelf"; "object" where its name says nothing."""
-    found = names(category)
+    found = category_nouns(category)
     # After a comma stands another word for the same; after a slash, often another thing.
-    return " or ".join(found[:2] if "/" in category else found[:1]) or NO_NAME
+    return " or ".join(found[:2] if "/" in category else found[:1]) or DEFAULT_NOUN
 
 
-def _table(holds: Callable[[str, str], bool], some: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
+def _pairwise(holds: Callable[[str, str], bool], some: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
     """What holds of each of some and each of others: bool [some, others]."""
     kinds, others_kinds = sorted(set(some)), sorted(set(others))
     found = np.array([[holds(a, b) for b in others_kinds] for a in kinds], bool).reshape(len(kinds), len(others_kinds))
@@ -126,12 +127,15 @@ def _table(holds: Callable[[str, str], bool], some: Sequence[str], others: Seque
 
 
 @lru_cache(maxsize=65536)
-def may_be_alike(one: str, other: str) -> bool:
+def may_be_same_kind(category: str, other: str) -> bool:
     """Whether something of the one category may be called by the other's name, as far as anybody can tell."""
-    return agrees(noun_of(one), other) is not False or agrees(noun_of(other), one) is not False
+    return (
+        agrees_with_category(category_noun(category), other) is not False
+        or agrees_with_category(category_noun(other), category) is not False
+    )
 
 
-def _described(
+def _describe_boxes(
     boxes: NDArray[np.float64],
     nouns: Sequence[str],
     colours: Sequence[str],
@@ -152,52 +156,52 @@ def _described(
     landmarks = np.flatnonzero((alike.sum(axis=1) == 1) & ~more)
     for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):
         others = np.flatnonzero(alike[i] & ~more[i])
-        others = others[(others != i) & (box_iou(boxes[others], box) < SAME)]
+        others = others[(others != i) & (paired_box_iou(boxes[others], box) < SAME_OBJECT_IOU)]
         # What holds against all that may be of its kind holds against those that are; but there must be one.
         if not surely[i, others].any():
             others = others[:0]
         counted = bool(surely[i, others].all())
         theirs = {colours[j] for j in others}
-        yield _phrases(
+        yield _rank_phrases(
             _Traits(
                 noun=noun,
-                size=_size(box, boxes[others]),
-                row=_order(box, boxes[others], 0, width, counted),
-                column=_order(box, boxes[others], 1, height, counted),
-                colour=colour,
+                size=_size_phrase(box, boxes[others]),
+                row=_order_phrase(box, boxes[others], 0, width, counted),
+                column=_order_phrase(box, boxes[others], 1, height, counted),
+                color=colour,
                 # A sibling whose colour has no name might have this one for other eyes.
-                colour_alone=bool(theirs) and not theirs & {colour, ""},
-                place=_place(box, height, width),
-                edge=_edge(box, height, width),
-                extent=_extent(box, height, width),
-                beside=_beside(box, boxes, landmarks, nouns),
+                has_unique_color=bool(theirs) and not theirs & {colour, ""},
+                region=_region_phrase(box, height, width),
+                edge=_edge_phrase(box, height, width),
+                extent=_extent_phrase(box, height, width),
+                neighbor=_neighbor_phrase(box, boxes, landmarks, nouns),
             )
         )
 
 
-def _phrases(t: _Traits) -> list[str]:
+def _rank_phrases(t: _Traits) -> list[str]:
     """All that can be said, without doubles: what singles the object out first, then what says most."""
     said = [
-        *((t.size, t.colour, t.row), (t.size, t.colour, t.column), ("", t.colour, t.row), ("", t.colour, t.column)),
-        *((t.size, t.colour, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.colour, t.place)),
-        *((t.size, "", t.place), ("", t.colour, t.beside), ("", t.colour, t.extent), ("", t.colour, t.edge)),
-        *(("", "", t.row), ("", "", t.column), (t.size, "", ""), ("", "", t.beside), ("", "", t.place)),
-        *(("", t.colour, ""), ("", "", t.extent), ("", "", t.edge), ("", "", "")),
+        *((t.size, t.color, t.row), (t.size, t.color, t.column), ("", t.color, t.row), ("", t.color, t.column)),
+        *((t.size, t.color, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.color, t.region)),
+        *((t.size, "", t.region), ("", t.color, t.neighbor), ("", t.color, t.extent), ("", t.color, t.edge)),
+        *(("", "", t.row), ("", "", t.column), (t.size, "", ""), ("", "", t.neighbor), ("", "", t.region)),
+        *(("", t.color, ""), ("", "", t.extent), ("", "", t.edge), ("", "", "")),
     ]
     ranked: dict[str, tuple[bool, int]] = {}
     for size, colour, where in said:
-        singled = bool(size or (where and where in (t.row, t.column)) or (colour and t.colour_alone))
+        singled = bool(size or (where and where in (t.row, t.column)) or (colour and t.has_unique_color))
         noun = " ".join(filter(None, (size, colour, t.noun)))
         text = " ".join(filter(None, (f"the {noun}" if singled else with_article(noun), where)))
         ranked.setdefault(text, (singled, sum(map(bool, (size, colour, where)))))
     return sorted(ranked, key=lambda text: ranked[text], reverse=True)
 
 
-def _size(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
+def _size_phrase(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
     if not len(others):
         return ""
     mine, theirs = _area(box), _area(others)
-    ratio = LARGER if len(others) == 1 else LARGEST
+    ratio = LARGER_RATIO if len(others) == 1 else LARGEST_RATIO
     if mine >= ratio * theirs.max():
         return "larger" if len(others) == 1 else "largest"
     if theirs.min() >= ratio * mine:
@@ -205,7 +209,7 @@ def _size(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
     return ""
 
 
-def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, side: int, counted: bool) -> str:
+def _order_phrase(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, side: int, counted: bool) -> str:
     """Where the box stands among the others along an axis (0: left to right, 1: top to bottom), if that is clear.
 
     Only ends are told where it is not `counted` how many of the others are of its kind.
@@ -215,7 +219,7 @@ def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, sid
         return ""
     low, high = box[axis], box[axis + 2]
     lows, highs = others[:, axis], others[:, axis + 2]
-    gap = np.maximum(APART_IN_IMAGE * side, APART_OF_BOX * np.minimum(high - low, highs - lows))
+    gap = np.maximum(MIN_GAP_OF_IMAGE * side, MIN_GAP_OF_BOX * np.minimum(high - low, highs - lows))
     ahead = (lows + highs - low - high) / 2
     after = (ahead >= gap) & (lows >= low) & (highs >= high)
     before = (-ahead >= gap) & (lows <= low) & (highs <= high)
@@ -236,7 +240,7 @@ def _order(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, sid
     return ""
 
 
-def _place(box: NDArray[np.float64], height: int, width: int) -> str:
+def _region_phrase(box: NDArray[np.float64], height: int, width: int) -> str:
     """The half or quarter of the image that holds the whole box, or its middle."""
     x1, y1, x2, y2 = box / (width, height, width, height)
     across = "left" if x2 <= 0.5 else "right" if x1 >= 0.5 else ""
@@ -251,15 +255,15 @@ def _place(box: NDArray[np.float64], height: int, width: int) -> str:
     return "in the middle of the image" if middle else ""
 
 
-def _edge(box: NDArray[np.float64], height: int, width: int) -> str:
+def _edge_phrase(box: NDArray[np.float64], height: int, width: int) -> str:
     """The one edge of the image that the box touches."""
     x1, y1, x2, y2 = box / (width, height, width, height)
     gaps = {"left": x1, "right": 1 - x2, "top": y1, "bottom": 1 - y2}
-    touched = [edge for edge, gap in gaps.items() if gap < TOUCHES]
+    touched = [edge for edge, gap in gaps.items() if gap < EDGE_TOLERANCE]
     return f"at the {touched[0]} edge of the image" if len(touched) == 1 else ""
 
 
-def _beside(
+def _neighbor_phrase(
     box: NDArray[np.float64], boxes: NDArray[np.float64], landmarks: NDArray[np.int64], nouns: Sequence[str]
 ) -> str:
     """Where the box stands from the nearest thing that is the only one of its kind, if it lies wholly to one side."""
@@ -275,9 +279,15 @@ def _beside(
     return f"{side} the {nouns[landmarks[nearest]]}"
 
 
-def _extent(box: NDArray[np.float64], height: int, width: int) -> str:
+def _extent_phrase(box: NDArray[np.float64], height: int, width: int) -> str:
     share = float(_area(box)) / (height * width)
-    return "filling most of the image" if share >= MOST else "taking up little of the image" if share < LITTLE else ""
+    return (
+        "filling most of the image"
+        if share >= LARGE_AREA_SHARE
+        else "taking up little of the image"
+        if share < SMALL_AREA_SHARE
+        else ""
+    )
 
 
 def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

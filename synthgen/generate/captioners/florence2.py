@@ -29,38 +29,38 @@ from transformers import (
     GenerationConfig,
 )
 
-from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib
+from synthgen.devices import PRECISIONS, OomBatcher, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
-from synthgen.generate.captioners._florence2_folder import digest_of, folder_of, load
+from synthgen.generate.captioners._florence2_folder import hash_checkpoint, load_florence2, resolve_checkpoint_folder
 from synthgen.records.sample import Caption
-from synthgen.text.phrases import clean, gist
+from synthgen.text.phrases import clean_text, comparison_key
 
 #: As in the authors' own examples.
 NO_REPEAT_NGRAM = 3
 
 #: On CUDA: from so many GiB of free memory on, so many images at once.
-_AUTO = ((40, 16), (14, 8), (0, 2))
+_AUTO_BATCH_SIZES = ((40, 16), (14, 8), (0, 2))
 
 #: GiB that boxes may take at once on a CPU; of a GPU, this share of what is free.
-_ON_CPU, _SHARE = 2.0, 0.4
+_CPU_BUDGET_GIB, _GPU_MEMORY_SHARE = 2.0, 0.4
 
 #: Scores of beams that never were.
-_NEVER = -1e6
+_UNUSED_BEAM_SCORE = -1e6
 
 
-def settle(**options: Any) -> dict[str, Any]:
+def resolve_options(**options: Any) -> dict[str, Any]:
     """See the shelf: `weights` becomes the SHA-256 of the names and digests of the checkpoint's files.
 
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
     """
-    _check(options)
-    folder = folder_of(options["checkpoint"])
-    places = load(folder, only_look=True).network.config.text_config.max_position_embeddings
+    _check_options(options)
+    folder = resolve_checkpoint_folder(options["checkpoint"])
+    places = load_florence2(folder, validate_only=True).network.config.text_config.max_position_embeddings
     if options["max_length"] + 2 > places:
         raise SynthgenError(f"--max-length {options['max_length']} is more than this network's {places - 2}")
-    weights = digest_of(folder)
+    weights = hash_checkpoint(folder)
     if options["weights"] not in ("", weights):
         raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
     return {**options, "checkpoint": str(folder), "weights": weights}
@@ -82,7 +82,7 @@ def build(
     Args:
         checkpoint: a folder such as `hf download florence-community/Florence-2-base --local-dir FOLDER` makes; weights
             as safetensors only.
-        weights: what `settle` says of it; "" = any.
+        weights: what `resolve_options` says of it; "" = any.
         precision: fp32 or bf16.
         num_beams: hypotheses that are followed. A job that wants more captions (`--top-k`) than this is refused; called
             directly, the captioner follows as many beams as captions are wanted.
@@ -90,28 +90,30 @@ def build(
         device, batch_size: as of `sam`.
         box_chunk: boxes at once, which bounds the memory; 0 = by the device's memory.
     """
-    options = settle(**locals())
-    found = load(folder_of(options["checkpoint"]))
-    place = device_of(device)
+    options = resolve_options(**locals())
+    found = load_florence2(resolve_checkpoint_folder(options["checkpoint"]))
+    place = resolve_device(device)
     network = found.network.to(place, PRECISIONS[precision])
-    free = free_gib(place)
-    images = next(count for least, count in _AUTO if free >= least) if place.type == "cuda" else 1
-    budget = (free * _SHARE if place.type == "cuda" else _ON_CPU) * 2**30
-    boxes = int(budget / box_bytes(network, found.processor.num_image_tokens, num_beams, max_length))
+    free = free_memory_gib(place)
+    images = next(count for least, count in _AUTO_BATCH_SIZES if free >= least) if place.type == "cuda" else 1
+    budget = (free * _GPU_MEMORY_SHARE if place.type == "cuda" else _CPU_BUDGET_GIB) * 2**30
+    boxes = int(budget / estimate_box_bytes(network, found.processor.num_image_tokens, num_beams, max_length))
     return Florence2Captioner(
         network,
         found.processor,
         source=f"florence2 {found.name}",
         num_beams=num_beams,
         max_length=max_length,
-        portions=Portions(
+        oom_batcher=OomBatcher(
             images if batch_size == "auto" else int(batch_size),
             box_chunk if box_chunk > 0 else min(max(1, boxes), 256),
         ),
     )
 
 
-def box_bytes(network: Florence2ForConditionalGeneration, image_tokens: int, beams: int, max_length: int) -> int:
+def estimate_box_bytes(
+    network: Florence2ForConditionalGeneration, image_tokens: int, beams: int, max_length: int
+) -> int:
     """About what one box takes while it is searched: keys and values of the image, and scores of all words, by beam."""
     text = network.config.text_config
     seen: int = (2 * text.decoder_layers + 2) * image_tokens * text.d_model * network.dtype.itemsize
@@ -120,11 +122,11 @@ def box_bytes(network: Florence2ForConditionalGeneration, image_tokens: int, bea
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Florence2Input:
     """An image as the network gets it, float32 [3, h, w], and its boxes' words, int64 [N, 4]."""
 
     pixels: Tensor
-    words: Tensor
+    box_tokens: Tensor
 
 
 #: Of one box, best first: the tokens of a caption and its score.
@@ -139,7 +141,7 @@ class Florence2Captioner:
         processor: of its words and images.
         source: see `Captioner`.
         num_beams, max_length: see `build`.
-        portions: how many images and boxes go to the device at once; boxes at `num_beams` beams.
+        oom_batcher: how many images and boxes go to the device at once; boxes at `num_beams` beams.
     """
 
     def __init__(
@@ -150,25 +152,28 @@ class Florence2Captioner:
         source: str,
         num_beams: int,
         max_length: int,
-        portions: Portions,
+        oom_batcher: OomBatcher,
     ) -> None:
         self.network, self.processor, self.source = network, processor, source
-        self.num_beams, self.max_length, self.portions = num_beams, max_length, portions
-        self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
+        self.num_beams, self.max_length, self.oom_batcher = num_beams, max_length, oom_batcher
+        self.resize_pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
         tokenizer = processor.tokenizer
-        self.places = torch.tensor(tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)]))
-        self.not_text = {*tokenizer.get_added_vocab().values(), *tokenizer.all_special_ids}
-        prompt = self._prompt()
-        self.of_image, self.of_box = prompt == processor.image_token_id, prompt == self.places[0]
+        self.location_token_ids = torch.tensor(tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)]))
+        self.non_text_token_ids = {*tokenizer.get_added_vocab().values(), *tokenizer.all_special_ids}
+        prompt = self._build_prompt()
+        self.is_image_token, self.is_box_token = (
+            prompt == processor.image_token_id,
+            prompt == self.location_token_ids[0],
+        )
         # What stands in the image's places is replaced; its own token may be beyond the embedding.
-        self.prompt = prompt.masked_fill(self.of_image, tokenizer.pad_token_id).to(network.device)
+        self.prompt = prompt.masked_fill(self.is_image_token, tokenizer.pad_token_id).to(network.device)
         # On purpose not the checkpoint's own: it must not change what is said without being in a recipe.
-        network.generation_config = self._search(num_beams)
+        network.generation_config = self._generation_config(num_beams)
 
     @property
     def batch_size(self) -> int:
         """See `Captioner`."""
-        return self.portions.images
+        return self.oom_batcher.max_images
 
     def caption(
         self,
@@ -179,13 +184,13 @@ class Florence2Captioner:
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
         wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]
-        views = list(self.threads.map(lambda i: self._view(images[i], boxes_xyxy[i]), wanted))
-        run = partial(self._run, beams=max(self.num_beams, top_k))
-        found = dict(zip(wanted, self.portions.serve(run, views) if views else [], strict=True))
+        views = list(self.resize_pool.map(lambda i: self._prepare_input(images[i], boxes_xyxy[i]), wanted))
+        run = partial(self._forward, beams=max(self.num_beams, top_k))
+        found = dict(zip(wanted, self.oom_batcher.run(run, views) if views else [], strict=True))
         for i in range(len(images)):
-            yield [self._captions(hypotheses, top_k) for hypotheses in found.get(i, [])]
+            yield [self._decode_captions(hypotheses, top_k) for hypotheses in found.get(i, [])]
 
-    def _view(self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> View:
+    def _prepare_input(self, image: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]) -> Florence2Input:
         # Said, since an image of 3 rows might be taken for one of 3 channels.
         made = self.processor.image_processor(
             torch.tensor(image), return_tensors="pt", input_data_format="channels_last"
@@ -193,21 +198,21 @@ class Florence2Captioner:
         pixels: Tensor = made["pixel_values"][0]
         # From pinned memory the copy to a GPU runs beside its work.
         pixels = pixels.pin_memory() if self.network.device.type == "cuda" else pixels
-        return View(pixels, self.words_of(boxes_xyxy, *image.shape[:2]))
+        return Florence2Input(pixels, self.encode_boxes(boxes_xyxy, *image.shape[:2]))
 
-    def words_of(self, boxes_xyxy: NDArray[np.float32], height: int, width: int) -> Tensor:
+    def encode_boxes(self, boxes_xyxy: NDArray[np.float32], height: int, width: int) -> Tensor:
         """Boxes, [N, 4] in pixels of an image, as tokens, int64 [N, 4]: thousandths of its sides, cut off."""
         bins: Tensor = self.processor.post_processor.quantize(torch.tensor(boxes_xyxy), (width, height))
-        return self.places[bins.long()]
+        return self.location_token_ids[bins.long()]
 
-    def _prompt(self) -> Tensor:
+    def _build_prompt(self) -> Tensor:
         """What the processor makes of the task for an image and a box in its first corner: int64 [L]."""
         text, black = f"<REGION_TO_DESCRIPTION>{'<loc_0>' * 4}", np.zeros((2, 2, 3), np.uint8)
         made = self.processor(text=[text], images=[black], input_data_format="channels_last", return_tensors="pt")
         prompt: Tensor = made["input_ids"][0]
         return prompt
 
-    def _search(self, beams: int) -> GenerationConfig:
+    def _generation_config(self, beams: int) -> GenerationConfig:
         text = self.network.config.text_config
         return GenerationConfig(
             num_beams=beams,
@@ -226,60 +231,60 @@ class Florence2Captioner:
         )
 
     @torch.inference_mode()
-    def _run(self, views: list[View], *, beams: int) -> list[list[Hypotheses]]:
+    def _forward(self, views: list[Florence2Input], *, beams: int) -> list[list[Hypotheses]]:
         pixels = torch.stack([view.pixels.to(self.network.device, non_blocking=True) for view in views])
         images = self.network.get_image_features(pixels.to(self.network.dtype)).pooler_output
-        owner = [i for i, view in enumerate(views) for _ in range(len(view.words))]
-        words = torch.cat([view.words for view in views]).to(self.network.device)
-        chunk = max(1, self.portions.boxes * self.num_beams // beams)
+        owner = [i for i, view in enumerate(views) for _ in range(len(view.box_tokens))]
+        words = torch.cat([view.box_tokens for view in views]).to(self.network.device)
+        chunk = max(1, self.oom_batcher.max_boxes * self.num_beams // beams)
         told: list[list[Hypotheses]] = [[] for _ in views]
         for start in range(0, len(owner), chunk):
             some = owner[start : start + chunk]
-            spoken = self._describe(images[some], words[start : start + chunk], beams)
+            spoken = self._generate(images[some], words[start : start + chunk], beams)
             for i, hypotheses in zip(some, spoken, strict=True):
                 told[i].append(hypotheses)
         return told
 
-    def _describe(self, images: Tensor, words: Tensor, beams: int) -> list[Hypotheses]:
+    def _generate(self, images: Tensor, words: Tensor, beams: int) -> list[Hypotheses]:
         """Search captions for boxes: images [N, T, C] as the network has seen them, one a box; boxes' words [N, 4]."""
-        network, search = self.network, self._search(beams)
+        network, search = self.network, self._generation_config(beams)
         ids = self.prompt.repeat(len(words), 1)
-        ids[:, self.of_box] = words
+        ids[:, self.is_box_token] = words
         embedded = network.get_input_embeddings()(ids)
-        embedded[:, self.of_image] = images
+        embedded[:, self.is_image_token] = images
         mask = torch.ones_like(ids)
         start = torch.tensor([[search.decoder_start_token_id, search.bos_token_id]], device=ids.device)
         found = network.generate(
             encoder_outputs=network.get_encoder()(inputs_embeds=embedded, attention_mask=mask),
             attention_mask=mask,
             decoder_input_ids=start.repeat(len(ids), 1),
-            past_key_values=_SeenOnce(DynamicCache(), DynamicCache()),
+            past_key_values=_SharedImageCache(DynamicCache(), DynamicCache()),
             generation_config=search,
         )
         tokens = found.sequences[:, start.shape[1] :].tolist()
         pairs = list(zip(tokens, found.sequences_scores.tolist(), strict=True))
         return [pairs[i : i + beams] for i in range(0, len(pairs), beams)]
 
-    def _captions(self, hypotheses: Hypotheses, top_k: int) -> list[Caption]:
+    def _decode_captions(self, hypotheses: Hypotheses, top_k: int) -> list[Caption]:
         """The best texts of a box. Beams that read the same but for articles, case and punctuation are one caption."""
         texts: dict[str, Caption] = {}
         for tokens, score in hypotheses:
-            own = [token for token in tokens if token not in self.not_text]
-            text = clean(self.processor.tokenizer.decode(own, clean_up_tokenization_spaces=False).lower())
-            if text and score > _NEVER:
-                texts.setdefault(gist(text), Caption(text, self.source, score))
+            own = [token for token in tokens if token not in self.non_text_token_ids]
+            text = clean_text(self.processor.tokenizer.decode(own, clean_up_tokenization_spaces=False).lower())
+            if text and score > _UNUSED_BEAM_SCORE:
+                texts.setdefault(comparison_key(text), Caption(text, self.source, score))
         return list(texts.values())[:top_k]
 
 
-class _SeenOnce(EncoderDecoderCache):  # type: ignore[misc]  # of no known type to mypy
+class _SharedImageCache(EncoderDecoderCache):  # type: ignore[misc]  # of no known type to mypy
     """All beams of a box look at the same image: what they see of it stays in its place when they are sorted anew."""
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
-def _check(options: dict[str, Any]) -> None:
-    check_options(options["device"], options["precision"], options["batch_size"])
+def _check_options(options: dict[str, Any]) -> None:
+    check_device_options(options["device"], options["precision"], options["batch_size"])
     for key, least, most in (("num_beams", 2, 128), ("max_length", 2, 4096)):
         if not least <= options[key] <= most:
             raise SynthgenError(f"--{key.replace('_', '-')} {options[key]} should be from {least} to {most}")

@@ -1,9 +1,9 @@
 """Shelf of segmenters: one file each, its name is the `--segmenter`; `build(*, option=default, ...)` makes one.
 
-Options that only say where and how fast (`job.PLACE_OPTIONS`: `device`, `batch_size`, ...) stay out of a job's recipe.
-A plugin may also have `settle(**options) -> dict`: it is called once, where the job is begun, with all options, and
-gives them back with what decides the bytes made definite (which weights, by their SHA-256), or raises `SynthgenError`.
-"""
+Options that only say where and how fast (`job.RUNTIME_OPTIONS`: `device`, `batch_size`, ...) stay out of a job's
+recipe. A plugin may also have `resolve_options(**options) -> dict`: it is called once, where the job is begun, with all
+options, and gives them back with what decides the bytes made definite (which weights, by their SHA-256), or raises
+`SynthgenError`."""
 
 from __future__ import annotations
 

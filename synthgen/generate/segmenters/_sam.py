@@ -14,46 +14,55 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from synthgen.devices import Portions
+from synthgen.devices import OomBatcher
 from synthgen.generate.segmenters import MaskPrediction
-from synthgen.generate.segmenters._sam_zoom import Crop, crops_for
-from synthgen.models.sam_forward import decode, encode, resize, to_model_frame, to_original_size, to_pixels
-from synthgen.models.sam_masks import run_edges, settle
-from synthgen.records.geometry import encode_edges
+from synthgen.generate.segmenters._sam_zoom import Crop, plan_zoom_crops
+from synthgen.models.sam_forward import (
+    decode_masks,
+    encode_images,
+    postprocess_logits,
+    preprocess_images,
+    resize_longest_side,
+    scale_boxes,
+)
+from synthgen.models.sam_masks import run_edges, select_masks
+from synthgen.records.geometry import encode_run_boundaries
 
 #: Logits at full resolution that exist at once, 4 bytes each. One mask of a huge photograph may be more.
-NUMBERS = {"cuda": 2**28, "cpu": 2**25}
+MAX_LOGITS = {"cuda": 2**28, "cpu": 2**25}
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SamInput:
     """An image, or a window of one, as the network gets it.
 
     Attributes:
-        resized: uint8 [h, w, 3], as of `sam_forward.resize`.
+        resized_image: uint8 [h, w, 3], as of `sam_forward.resize_longest_side`.
         boxes_xyxy: float32 [N, 4], absolute pixels of the window.
         window: where in the image it lies.
-        size: (height, width) of the image, in pixels.
+        image_size: (height, width) of the image, in pixels.
     """
 
-    resized: Tensor
+    resized_image: Tensor
     boxes_xyxy: NDArray[np.float32]
     window: Crop
-    size: tuple[int, int]
+    image_size: tuple[int, int]
 
     @property
     def resized_size(self) -> tuple[int, int]:
         """(height, width) as the network gets it."""
-        return self.resized.shape[0], self.resized.shape[1]
+        return self.resized_image.shape[0], self.resized_image.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
-class Mask:
-    """What came off the device for one box: `edges` as of `encode_edges`, the scores as of `sam_masks.Found`."""
+class SamMask:
+    """What came off the device for one box: `edges` as of `encode_edges`, the scores as of
+    `sam_masks.SelectedMasks`.
+    """
 
     edges: NDArray[np.int64]
-    iou: float
-    stability: float
+    predicted_iou: float
+    stability_score: float
     evidence: float
 
 
@@ -66,7 +75,7 @@ class SamSegmenter:
         scores_its_mask: whether the predicted IoU is that of the mask returned (SAM), or of another (HQ-SAM).
         multimask: choose between the three candidates by evidence rather than take the single mask.
         zoom: prompt small boxes again on an enlarged window, and keep the mask with the better evidence.
-        portions: how many images and boxes go to the device at once.
+        oom_batcher: how many images and boxes go to the device at once.
     """
 
     def __init__(
@@ -77,108 +86,118 @@ class SamSegmenter:
         scores_its_mask: bool,
         multimask: bool,
         zoom: bool,
-        portions: Portions,
+        oom_batcher: OomBatcher,
     ) -> None:
         self.network, self.source, self.scores_its_mask = network, source, scores_its_mask
         self.multimask, self.zoom = multimask, zoom
-        self.portions = portions
+        self.oom_batcher = oom_batcher
         self.side: int = network.image_encoder.img_size
-        self.threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
+        self.resize_pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="resize")
 
     @property
     def batch_size(self) -> int:
         """See `Segmenter`."""
-        return self.portions.images
+        return self.oom_batcher.max_images
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
     ) -> Iterator[list[MaskPrediction]]:
         wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]
         whole = [Crop(0, 0, *images[i].shape[:2]) for i in wanted]
-        masks = dict(zip(wanted, self._find(images, wanted, whole, [boxes_xyxy[i] for i in wanted]), strict=True))
+        masks = dict(
+            zip(wanted, self._predict_windows(images, wanted, whole, [boxes_xyxy[i] for i in wanted]), strict=True)
+        )
         if self.zoom:
-            self._look_closer(images, boxes_xyxy, masks)
+            self._refine_small_boxes(images, boxes_xyxy, masks)
         for i, image in enumerate(images):
-            yield [self._prediction(mask, *image.shape[:2]) for mask in masks.get(i, [])]
+            yield [self._to_prediction(mask, *image.shape[:2]) for mask in masks.get(i, [])]
 
-    def _prediction(self, mask: Mask, height: int, width: int) -> MaskPrediction:
-        own, sams = (mask.iou, None) if self.scores_its_mask else (None, mask.iou)
-        return MaskPrediction(encode_edges(mask.edges, height, width), own, mask.stability, sams)
+    def _to_prediction(self, mask: SamMask, height: int, width: int) -> MaskPrediction:
+        own, sams = (mask.predicted_iou, None) if self.scores_its_mask else (None, mask.predicted_iou)
+        return MaskPrediction(encode_run_boundaries(mask.edges, height, width), own, mask.stability_score, sams)
 
-    def _look_closer(
+    def _refine_small_boxes(
         self,
         images: Sequence[NDArray[np.uint8]],
         boxes_xyxy: Sequence[NDArray[np.float32]],
-        masks: dict[int, list[Mask]],
+        masks: dict[int, list[SamMask]],
     ) -> None:
         """Prompt small boxes again on windows of their image; better masks replace those in `masks`."""
-        work = [(i, crop, members) for i in masks for crop, members in crops_for(boxes_xyxy[i], *images[i].shape[:2])]
+        work = [
+            (i, crop, members) for i in masks for crop, members in plan_zoom_crops(boxes_xyxy[i], *images[i].shape[:2])
+        ]
         at_once = self.batch_size  # which may change on the way
         for start in range(0, len(work), at_once):
             some = work[start : start + at_once]
-            found = self._find(
+            found = self._predict_windows(
                 images,
                 [i for i, _, _ in some],
                 [crop for _, crop, _ in some],
-                [crop.to_window(boxes_xyxy[i][members]) for i, crop, members in some],
+                [crop.boxes_to_window(boxes_xyxy[i][members]) for i, crop, members in some],
             )
             for (i, _, members), closer in zip(some, found, strict=True):
                 for member, mask in zip(members, closer, strict=True):
                     if mask.evidence > masks[i][member].evidence:
                         masks[i][member] = mask
 
-    def _find(
+    def _predict_windows(
         self,
         images: Sequence[NDArray[np.uint8]],
         which: Sequence[int],
         windows: Sequence[Crop],
         boxes_xyxy: Sequence[NDArray[np.float32]],
-    ) -> list[list[Mask]]:
+    ) -> list[list[SamMask]]:
         """The masks of some windows' boxes. Resizing needs no device; the rest takes turns at it."""
         if not windows:
             return []
-        resized = self.threads.map(lambda i, window: self._resized(window.of(images[i])), which, windows)
+        resized = self.resize_pool.map(lambda i, window: self._resize(window.extract(images[i])), which, windows)
         views = [
-            View(small, boxes, window, images[i].shape[:2])
+            SamInput(small, boxes, window, images[i].shape[:2])
             for small, boxes, window, i in zip(resized, boxes_xyxy, windows, which, strict=True)
         ]
-        return self.portions.serve(self._run, views)
+        return self.oom_batcher.run(self._forward, views)
 
-    def _resized(self, image: NDArray[np.uint8]) -> Tensor:
-        small = resize(image, self.side)
+    def _resize(self, image: NDArray[np.uint8]) -> Tensor:
+        small = resize_longest_side(image, self.side)
         # From pinned memory the copy to a GPU runs beside its work.
         return small.pin_memory() if self.network.device.type == "cuda" else small
 
     @torch.inference_mode()
-    def _run(self, views: list[View]) -> list[list[Mask]]:
-        embeddings = encode(self.network, to_pixels(self.network, [view.resized for view in views]))
+    def _forward(self, views: list[SamInput]) -> list[list[SamMask]]:
+        embeddings = encode_images(
+            self.network, preprocess_images(self.network, [view.resized_image for view in views])
+        )
         boxes = [torch.tensor(view.boxes_xyxy) for view in views]
         prompts = [
-            to_model_frame(own, view.window.size, view.resized_size) for own, view in zip(boxes, views, strict=True)
+            scale_boxes(own, view.window.size, view.resized_size) for own, view in zip(boxes, views, strict=True)
         ]
-        masks: list[list[Mask]] = [[] for _ in views]
-        for chunk in decode(self.network, embeddings, prompts, chunk=self.portions.boxes, multimask=self.multimask):
+        masks: list[list[SamMask]] = [[] for _ in views]
+        for chunk in decode_masks(
+            self.network, embeddings, prompts, chunk_size=self.oom_batcher.max_boxes, multimask_output=self.multimask
+        ):
             start = 0
-            for owner, members in groupby(chunk.image):
+            for owner, members in groupby(chunk.image_indices):
                 part = slice(start, start := start + len(list(members)))
                 done = len(masks[owner])
                 own = boxes[owner][done : done + part.stop - part.start]
-                masks[owner] += self._leave_device(views[owner], chunk.logits[part], chunk.iou[part], own)
+                masks[owner] += self._masks_to_host(views[owner], chunk.logits[part], chunk.iou[part], own)
         return masks
 
-    def _leave_device(self, view: View, logits: Tensor, iou: Tensor, boxes_xyxy: Tensor) -> list[Mask]:
+    def _masks_to_host(self, view: SamInput, logits: Tensor, iou: Tensor, boxes_xyxy: Tensor) -> list[SamMask]:
         height, width = view.window.size
         at_once = max(
-            1, NUMBERS.get(logits.device.type, 2**25) // (max(height * width, self.side**2) * logits.shape[1])
+            1, MAX_LOGITS.get(logits.device.type, 2**25) // (max(height * width, self.side**2) * logits.shape[1])
         )
         masks = []
         for start in range(0, len(logits), at_once):
             part = slice(start, start + at_once)
-            large = to_original_size(self.network, logits[part], view.resized_size, (height, width))
-            found = settle(large, iou[part], boxes_xyxy[part].to(large.device), weigh=self.zoom)
-            owner, place = run_edges(found.masks, view.window.top, view.window.left, view.size[0])
-            scores = torch.stack([found.iou, found.stability, found.iou if found.evidence is None else found.evidence])
+            large = postprocess_logits(self.network, logits[part], view.resized_size, (height, width))
+            found = select_masks(large, iou[part], boxes_xyxy[part].to(large.device), always_score=self.zoom)
+            owner, place = run_edges(found.masks, view.window.top, view.window.left, view.image_size[0])
+            scores = torch.stack(
+                [found.iou, found.stability, found.iou if found.selection_score is None else found.selection_score]
+            )
             ends = np.searchsorted(owner.cpu().numpy(), np.arange(1, len(found.masks)))
             edges = np.split(place.cpu().numpy(), ends)
-            masks += [Mask(own, *row) for own, row in zip(edges, scores.T.tolist(), strict=True)]
+            masks += [SamMask(own, *row) for own, row in zip(edges, scores.T.tolist(), strict=True)]
         return masks

@@ -12,40 +12,41 @@ import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
-from synthgen.devices import PRECISIONS, Portions, check_options, device_of, free_gib, one_of
+from synthgen.devices import PRECISIONS, OomBatcher, check_choice, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters._sam import SamSegmenter
 from synthgen.models.checkpoint_reader import load_state_dict
 from synthgen.models.hq_sam import build_hq_sam
-from synthgen.models.sam import build_sam, is_hq, load_weights, name_of, numbers_of, set_precision
+from synthgen.models.sam import build_sam, infer_config, is_hq_checkpoint, load_weights, set_precision, variant_name
 from synthgen.models.sam_attention import use_sdpa
 from synthgen.records.geometry import rle_area, rle_iou
-from synthgen.weights import Published, fetch, sha256_of
+from synthgen.weights import PublishedFile, cached_file_sha256, fetch_weights
 
 log = logging.getLogger(__name__)
 
 #: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
-_AUTO = ((40, 16, 256), (14, 8, 64), (0, 2, 16))
+_AUTO_BATCH_SIZES = ((40, 16, 256), (14, 8, 64), (0, 2, 16))
 
 #: A worker whose path agrees less with the plain one is of no use.
-LEAST_AGREEMENT = 0.99
+MIN_SELF_TEST_IOU = 0.99
 
 
-def settled(plugin: str, published: Mapping[str, Published], options: dict[str, Any]) -> dict[str, Any]:
-    """Options with `variant` and `weights` filled in, once they have been looked at; see the shelf's `settle`.
+def resolve_sam_options(plugin: str, published: Mapping[str, PublishedFile], options: dict[str, Any]) -> dict[str, Any]:
+    """Options with `variant` and `weights` filled in, once they have been looked at; see `resolve_options` of the
+    plugin folder.
 
     Published weights need not be here yet: it is known what they will be.
 
     Raises:
         SynthgenError: a value that cannot be, a checkpoint that cannot be read or is another model's.
     """
-    check_options(options["device"], options["precision"], options["batch_size"])
+    check_device_options(options["device"], options["precision"], options["batch_size"])
     if options["checkpoint"]:
         path = Path(options["checkpoint"]).absolute()
-        variant, weights = _examined(plugin, path, options["variant"])[0], sha256_of(path)
+        variant, weights = _load_checkpoint(plugin, path, options["variant"])[0], cached_file_sha256(path)
     else:
         path, variant = Path(), options["variant"] or "vit_h"
-        one_of("--variant", variant, published)
+        check_choice("--variant", variant, published)
         weights = published[variant].sha256
     if options["weights"] and options["weights"] != weights:
         raise SynthgenError(
@@ -55,51 +56,51 @@ def settled(plugin: str, published: Mapping[str, Published], options: dict[str, 
     return {**options, "checkpoint": checkpoint, "variant": variant, "weights": weights}
 
 
-def make(plugin: str, published: Mapping[str, Published], options: dict[str, Any]) -> SamSegmenter:
+def build_sam_segmenter(plugin: str, published: Mapping[str, PublishedFile], options: dict[str, Any]) -> SamSegmenter:
     """Load, put on its device, choose the fast path, and test it.
 
     Raises:
         SynthgenError: the weights are not there or not those of the job; no such device; the path fails its test.
     """
-    own = settled(plugin, published, options)
-    path = Path(own["checkpoint"]) if own["checkpoint"] else fetch(published[own["variant"]])
+    own = resolve_sam_options(plugin, published, options)
+    path = Path(own["checkpoint"]) if own["checkpoint"] else fetch_weights(published[own["variant"]])
     hq = plugin == "hq_sam"
-    variant, weights = _examined(plugin, path, own["variant"])
-    numbers = numbers_of(weights)
+    variant, weights = _load_checkpoint(plugin, path, own["variant"])
+    numbers = infer_config(weights)
     with torch.device("meta"):
         network = build_hq_sam(numbers, hq_token_only=own["hq_token_only"]) if hq else build_sam(numbers)
     try:
         load_weights(network, weights)
     except ValueError as why:
         raise SynthgenError(f"{path}: {why}; is it the whole official file?") from None
-    device = device_of(own["device"])
+    device = resolve_device(own["device"])
     network.to(device)
-    portions = _portions(device, own["batch_size"], own["box_chunk"])
-    reference = _answers(network) if own["self_test"] else None
-    _take_fast_path(network, PRECISIONS[own["precision"]], compiled=own["compile"])
+    portions = _make_oom_batcher(device, own["batch_size"], own["box_chunk"])
+    reference = _predict_test_scene(network) if own["self_test"] else None
+    _enable_fast_path(network, PRECISIONS[own["precision"]], compiled=own["compile"])
     if reference is not None:
-        _check(reference, network, own)
+        _run_self_test(reference, network, own)
     return SamSegmenter(
         network,
         source=f"{plugin} {variant}",
         scores_its_mask=not hq,
         multimask=own["multimask"],
         zoom=own["zoom"],
-        portions=portions,
+        oom_batcher=portions,
     )
 
 
-def _examined(plugin: str, path: Path, variant: str) -> tuple[str, dict[str, torch.Tensor]]:
+def _load_checkpoint(plugin: str, path: Path, variant: str) -> tuple[str, dict[str, torch.Tensor]]:
     """The variant and the weights of a checkpoint, once they are seen to be the plugin's and of the variant asked."""
     try:
         weights = load_state_dict(path)
-        numbers = numbers_of(weights)
+        numbers = infer_config(weights)
     except ValueError as why:
         raise SynthgenError(f"{path}: {why}; name the official file with --checkpoint, or leave it out") from None
-    theirs = "hq_sam" if is_hq(weights) else "sam"
+    theirs = "hq_sam" if is_hq_checkpoint(weights) else "sam"
     if theirs != plugin:
         raise SynthgenError(f"{path} is a checkpoint of {theirs}; say --segmenter {theirs}")
-    name = name_of(numbers)
+    name = variant_name(numbers)
     if variant and name != variant:
         raise SynthgenError(
             f"{path} is a {name}, not the {variant} asked for; leave --variant out, or name another file"
@@ -107,15 +108,15 @@ def _examined(plugin: str, path: Path, variant: str) -> tuple[str, dict[str, tor
     return name, weights
 
 
-def _portions(device: torch.device, batch_size: str | int, box_chunk: int) -> Portions:
+def _make_oom_batcher(device: torch.device, batch_size: str | int, box_chunk: int) -> OomBatcher:
     """On a CPU, more than one image at a time gains nothing and costs memory."""
     images, boxes = 1, 16
     if device.type == "cuda":
-        images, boxes = next((i, b) for least, i, b in _AUTO if free_gib(device) >= least)
-    return Portions(images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes)
+        images, boxes = next((i, b) for least, i, b in _AUTO_BATCH_SIZES if free_memory_gib(device) >= least)
+    return OomBatcher(images if batch_size == "auto" else int(batch_size), box_chunk if box_chunk > 0 else boxes)
 
 
-def _take_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> None:
+def _enable_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> None:
     """Fused attention, the precision asked for, and blocks compiled one by one: a few kinds, quickly compiled."""
     cuda = network.device.type == "cuda"
     if cuda and dtype == torch.float32:
@@ -128,7 +129,7 @@ def _take_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> None
             block.compile()
 
 
-def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
+def _run_self_test(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
     """The self-test: the chosen path must draw what the plain network in float32 draws.
 
     Raises:
@@ -141,7 +142,7 @@ def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
         )
     how = f"--precision {options['precision']}" + (" --compile" if options["compile"] else "")
     try:
-        masks = _answers(network)
+        masks = _predict_test_scene(network)
     except SynthgenError:
         raise
     except Exception as why:
@@ -153,17 +154,19 @@ def _check(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
     ious = [1.0 if a == b else float(rle_iou([a], [b])[0, 0]) for a, b in pairs]
     agreement = sum(ious) / len(ious)
     log.info("self-test of %s on %s: mean IoU with float32 %.4f", how, network.device, agreement)
-    if agreement < LEAST_AGREEMENT:
+    if agreement < MIN_SELF_TEST_IOU:
         raise SynthgenError(
             f"self-test failed: with {how} on {network.device} the masks agree with plain float32 to a mean IoU of "
-            f"{agreement:.3f} only, {LEAST_AGREEMENT} is asked; try --precision fp32 without --compile"
+            f"{agreement:.3f} only, {MIN_SELF_TEST_IOU} is asked; try --precision fp32 without --compile"
         )
 
 
-def _answers(network: Sam) -> list[Any]:
+def _predict_test_scene(network: Sam) -> list[Any]:
     """The masks of the drawn scene's boxes, by the network as it is."""
-    plain = SamSegmenter(network, source="", scores_its_mask=True, multimask=False, zoom=False, portions=Portions(2, 3))
-    image, boxes = scene()
+    plain = SamSegmenter(
+        network, source="", scores_its_mask=True, multimask=False, zoom=False, oom_batcher=OomBatcher(2, 3)
+    )
+    image, boxes = draw_test_scene()
     # Twice, the second time mirrored, and in chunks that hold boxes of both: a batch is part of the path.
     mirrored = np.stack([640 - boxes[:, 2], boxes[:, 1], 640 - boxes[:, 0], boxes[:, 3]], axis=1)
     try:
@@ -175,7 +178,7 @@ def _answers(network: Sam) -> list[Any]:
     return [prediction.rle for prediction in predictions]
 
 
-def scene() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def draw_test_scene() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """A drawn image, uint8 [480, 640, 3], of four plain objects on a grained ground, and their boxes XYXY."""
     y, x = np.mgrid[:480, :640].astype(np.float32)
     image = np.stack([90 + 0.1 * x, 120 + 0.1 * y, 160 - 0.1 * x], axis=2)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: A box is small if its longer side is below this part of the image's longer side: some 6 of SAM's 64 patches.
-SMALL = 0.1
+SMALL_BOX_FRACTION = 0.1
 
 #: The window's side in parts of the longer side of the box that it is made for: enough surroundings to tell it from.
-WINDOW = 4.0
+WINDOW_SCALE = 4.0
 
 #: No window is smaller than this, in pixels: enlarging a few pixels to 1024 shows nothing new.
-LEAST = 64
+MIN_WINDOW_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Crop:
         """(height, width)."""
         return self.height, self.width
 
-    def of(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def extract(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The window of an image [H, W, 3]; a view, not a copy."""
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
-    def to_window(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+    def boxes_to_window(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes [N, 4] of the image in the window's frame."""
         return (boxes_xyxy - np.array([self.left, self.top] * 2, np.float32)).astype(np.float32)
 
@@ -43,10 +43,12 @@ class Crop:
 def is_small(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
     """Which boxes [N, 4], absolute pixels of an image of this size, are worth a second look: bool [N]."""
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1, initial=0)
-    return np.asarray((sides < SMALL * max(height, width)) & (max(height, width) > LEAST), np.bool_)
+    return np.asarray(
+        (sides < SMALL_BOX_FRACTION * max(height, width)) & (max(height, width) > MIN_WINDOW_SIDE), np.bool_
+    )
 
 
-def crops_for(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> list[tuple[Crop, NDArray[np.int64]]]:
+def plan_zoom_crops(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> list[tuple[Crop, NDArray[np.int64]]]:
     """Windows that show each small box of an image enlarged, and the indices of the boxes that each is for.
 
     The largest boxes choose first; a box that a window already shows, with as much around it as its own would and at
@@ -60,17 +62,17 @@ def crops_for(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> list[
     crops: list[tuple[Crop, list[int]]] = []
     for i in small[np.argsort(-sides[small], kind="stable")]:
         box, side = boxes_xyxy[i], float(sides[i])
-        want = max(WINDOW * side, LEAST)
+        want = max(WINDOW_SCALE * side, MIN_WINDOW_SIDE)
         for crop, members in crops:
-            if _shows(crop, box, side, height, width) and max(crop.size) <= 2 * want:
+            if _covers(crop, box, side, height, width) and max(crop.size) <= 2 * want:
                 members.append(int(i))
                 break
         else:
-            crops.append((_window(box, want, height, width), [int(i)]))
+            crops.append((_window_around(box, want, height, width), [int(i)]))
     return [(crop, np.array(members, np.int64)) for crop, members in crops]
 
 
-def _window(box_xyxy: NDArray[np.float32], side: float, height: int, width: int) -> Crop:
+def _window_around(box_xyxy: NDArray[np.float32], side: float, height: int, width: int) -> Crop:
     """A square of this side around a box, moved into the image where it would reach beyond."""
     spans = []
     for low, high, limit in ((box_xyxy[1], box_xyxy[3], height), (box_xyxy[0], box_xyxy[2], width)):
@@ -81,7 +83,7 @@ def _window(box_xyxy: NDArray[np.float32], side: float, height: int, width: int)
     return Crop(top, left, h, w)
 
 
-def _shows(crop: Crop, box_xyxy: NDArray[np.float32], side: float, height: int, width: int) -> bool:
+def _covers(crop: Crop, box_xyxy: NDArray[np.float32], side: float, height: int, width: int) -> bool:
     """Whether a window holds a box and, where the image goes on, half the box's side around it."""
     x1, y1, x2, y2 = (float(v) for v in box_xyxy)
     pad = side / 2

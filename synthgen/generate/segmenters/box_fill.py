@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import encode_window
+from synthgen.records.geometry import encode_mask_window
 
 
-def settle(**options: Any) -> dict[str, Any]:
+def resolve_options(**options: Any) -> dict[str, Any]:
     """See the shelf: options that make no sense are refused before anything is done."""
     build(**options)
     return options
@@ -27,10 +27,10 @@ def build(*, batch_size: int = 16) -> Segmenter:
     """
     if batch_size < 1:
         raise SynthgenError(f"option 'batch_size' of 'box_fill' should be 1 or more images, got {batch_size}")
-    return BoxFill(batch_size)
+    return BoxFillSegmenter(batch_size)
 
 
-class BoxFill:
+class BoxFillSegmenter:
     """See `Segmenter`."""
 
     source = "box_fill"
@@ -42,12 +42,12 @@ class BoxFill:
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
     ) -> Iterator[list[MaskPrediction]]:
         for image, boxes in zip(images, boxes_xyxy, strict=True):
-            yield [_filled(image.shape[0], image.shape[1], box) for box in boxes]
+            yield [_fill_box(image.shape[0], image.shape[1], box) for box in boxes]
 
 
-def _filled(height: int, width: int, box_xyxy: NDArray[np.float32]) -> MaskPrediction:
+def _fill_box(height: int, width: int, box_xyxy: NDArray[np.float32]) -> MaskPrediction:
     """Every pixel whose area the box touches, so that no box of some size gives an empty mask."""
     x1, y1 = (int(v) for v in np.floor(box_xyxy[:2]))
     x2, y2 = (int(v) for v in np.ceil(box_xyxy[2:]))
     whole = np.ones((y2 - y1, x2 - x1), np.uint8)
-    return MaskPrediction(encode_window(whole, y1, x1, height, width), predicted_iou=None, stability_score=None)
+    return MaskPrediction(encode_mask_window(whole, y1, x1, height, width), predicted_iou=None, stability_score=None)

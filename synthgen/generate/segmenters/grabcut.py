@@ -24,23 +24,25 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import encode_window
+from synthgen.records.geometry import encode_mask_window
 
 FloatMap = NDArray[np.float32]
 
-TINY = 4.0  # a box with a side below this many pixels is filled where the cut between two pixels finds nothing
-PRIOR = (1.4, 3.5, 0.1)  # log-odds far from the sides; fall at a side; reach of the fall in parts of the box
+MIN_BOX_SIDE = 4.0  # a box with a side below this many pixels is filled where the cut between two pixels finds nothing
+PRIOR_PARAMS = (1.4, 3.5, 0.1)  # log-odds far from the sides; fall at a side; reach of the fall in parts of the box
 PRIOR_WEIGHT = 0.6
-BINS = 8  # a colour axis
-SHARPNESS = 3e-5  # the guided filter's epsilon, for Lab in [0, 1]
-REACH = 0.05  # the guided filter's radius in parts of the crop's longer side
-SURE_BACKGROUND, LIKELY, SURE_OBJECT = 0.05, 0.35, 0.75  # probabilities that seed GrabCut
-VERDICT_WEIGHT = 1.5
-LEVEL = -0.7  # the log-odds at which the belief is cut: one in three
-OFFSET = 1.0  # the stability score compares the cuts this much above and below (segment-anything's definition)
+COLOR_BINS = 8  # a colour axis
+GUIDED_FILTER_EPS = 3e-5  # the guided filter's epsilon, for Lab in [0, 1]
+GUIDED_FILTER_RADIUS = 0.05  # the guided filter's radius in parts of the crop's longer side
+SURE_BACKGROUND, LIKELY_OBJECT, SURE_OBJECT = 0.05, 0.35, 0.75  # probabilities that seed GrabCut
+GRABCUT_WEIGHT = 1.5
+LOG_ODDS_THRESHOLD = -0.7  # the log-odds at which the belief is cut: one in three
+STABILITY_OFFSET = (
+    1.0  # the stability score compares the cuts this much above and below (segment-anything's definition)
+)
 
 
-def settle(**options: Any) -> dict[str, Any]:
+def resolve_options(**options: Any) -> dict[str, Any]:
     """See the shelf: options that make no sense are refused before anything is done."""
     build(**options)
     return options
@@ -65,10 +67,10 @@ def build(*, side: int = 80, margin: float = 0.25, batch_size: int = 16, threads
         raise SynthgenError(f"option 'batch_size' of 'grabcut' should be 1 or more images, got {batch_size}")
     if not 0 <= threads <= 1024:
         raise SynthgenError(f"option 'threads' of 'grabcut' should be from 0 (one a core) to 1024, got {threads}")
-    return GrabCut(side, margin, batch_size, threads or os.cpu_count() or 1)
+    return GrabCutSegmenter(side, margin, batch_size, threads or os.cpu_count() or 1)
 
 
-class GrabCut:
+class GrabCutSegmenter:
     """See `Segmenter`."""
 
     source = "grabcut"
@@ -93,55 +95,61 @@ class GrabCut:
         box = box_xyxy.astype(np.float64)
         left, top = (int(v) for v in np.floor(box[:2]))
         right, bottom = (int(v) for v in np.ceil(box[2:]))
-        x1, x2 = _grown(left, right, self.margin, width)
-        y1, y2 = _grown(top, bottom, self.margin, height)
+        x1, x2 = _pad_interval(left, right, self.margin, width)
+        y1, y2 = _pad_interval(top, bottom, self.margin, height)
         size = _working_size(y2 - y1, x2 - x1, self.side)
         crop = _resize(image[y1:y2, x1:x2], size)
         # Where each working pixel lies in the box: 0 and 1 are its sides; a side on the image's border is open.
         u = (x1 + (np.arange(size[1]) + 0.5) * (x2 - x1) / size[1] - box[0]) / max(box[2] - box[0], 1e-6)
         v = (y1 + (np.arange(size[0]) + 0.5) * (y2 - y1) / size[0] - box[1]) / max(box[3] - box[1], 1e-6)
-        fall = _fall(v, box[1] > 2, box[3] < height - 2)[:, None] + _fall(u, box[0] > 2, box[2] < width - 2)
+        fall = _border_proximity(v, box[1] > 2, box[3] < height - 2)[:, None] + _border_proximity(
+            u, box[0] > 2, box[2] < width - 2
+        )
         inside = ((v > 0) & (v < 1))[:, None] & ((u > 0) & (u < 1))
         if not inside.any():  # a sliver between the working pixels
             whole = np.ones((bottom - top, right - left), np.bool_)
-            return MaskPrediction(encode_window(whole, top, left, height, width), None, None)
-        belief = _believe(crop, (PRIOR[0] - PRIOR[1] * fall).astype(np.float32), inside)
+            return MaskPrediction(encode_mask_window(whole, top, left, height, width), None, None)
+        belief = _object_log_odds(crop, (PRIOR_PARAMS[0] - PRIOR_PARAMS[1] * fall).astype(np.float32), inside)
 
-        sure, possible = (int((inside & (belief > LEVEL + d)).sum()) for d in (OFFSET, -OFFSET))
+        sure, possible = (
+            int((inside & (belief > LOG_ODDS_THRESHOLD + d)).sum()) for d in (STABILITY_OFFSET, -STABILITY_OFFSET)
+        )
         # Transposed, so that the columns of the large mask are contiguous, as run lengths want them; 8 bits, because
         # this is the one array that grows with the image.
-        large = _resize(np.clip(128 + 32 * (belief - LEVEL), 0, 255).astype(np.uint8).T, (x2 - x1, y2 - y1))
+        large = _resize(
+            np.clip(128 + 32 * (belief - LOG_ODDS_THRESHOLD), 0, 255).astype(np.uint8).T, (x2 - x1, y2 - y1)
+        )
         window = large[left - x1 : right - x1, top - y1 : bottom - y1].T >= 128
-        if min(box[2:] - box[:2]) < TINY and not window.any():
+        if min(box[2:] - box[:2]) < MIN_BOX_SIDE and not window.any():
             window[:] = True
-        return MaskPrediction(encode_window(window, top, left, height, width), None, sure / max(possible, 1))
+        return MaskPrediction(encode_mask_window(window, top, left, height, width), None, sure / max(possible, 1))
 
 
-def _believe(crop: NDArray[np.uint8], prior: FloatMap, inside: NDArray[np.bool_]) -> FloatMap:
+def _object_log_odds(crop: NDArray[np.uint8], prior: FloatMap, inside: NDArray[np.bool_]) -> FloatMap:
     """Log-odds of object for each pixel: crop uint8 [h, w, 3] RGB, prior log-odds and inside-the-box [h, w]."""
     lab: FloatMap = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2Lab), np.float32) / np.float32(255)
-    follow = _guided_filter(lab, max(1, round(REACH * max(prior.shape))))
+    follow = _guided_filter(lab, max(1, round(GUIDED_FILTER_RADIUS * max(prior.shape))))
     low, high = lab.min((0, 1)), lab.max((0, 1))
-    bins = np.minimum((lab - low) / np.maximum((high - low) / BINS, 4 / 255), BINS - 1).astype(np.int64)
-    colour = ((bins[..., 0] * BINS + bins[..., 1]) * BINS + bins[..., 2]).ravel()
+    bins = np.minimum((lab - low) / np.maximum((high - low) / COLOR_BINS, 4 / 255), COLOR_BINS - 1).astype(np.int64)
+    colour = ((bins[..., 0] * COLOR_BINS + bins[..., 1]) * COLOR_BINS + bins[..., 2]).ravel()
     belief, known = prior, _probability(prior) * inside
     for _ in range(2):
-        belief = follow(PRIOR_WEIGHT * prior + _colour_evidence(colour, known))
+        belief = follow(PRIOR_WEIGHT * prior + _color_log_odds(colour, known))
         known = _probability(belief) * inside
-    return belief + VERDICT_WEIGHT * _verdict(crop, known, inside)
+    return belief + GRABCUT_WEIGHT * _grabcut_vote(crop, known, inside)
 
 
-def _colour_evidence(colour: NDArray[np.int64], known: FloatMap) -> FloatMap:
+def _color_log_odds(colour: NDArray[np.int64], known: FloatMap) -> FloatMap:
     """Log-likelihood ratio of each pixel's colour, object against surroundings; float32 [h, w], within 3."""
-    seen = [np.bincount(colour, weight.ravel(), BINS**3) for weight in (known, 1 - known)]
-    shares = [count / max(count.sum(), 1e-9) + 0.1 / BINS**3 for count in seen]
+    seen = [np.bincount(colour, weight.ravel(), COLOR_BINS**3) for weight in (known, 1 - known)]
+    shares = [count / max(count.sum(), 1e-9) + 0.1 / COLOR_BINS**3 for count in seen]
     evidence: FloatMap = np.clip(np.log(shares[0] / shares[1]), -3, 3).astype(np.float32)
     return evidence[colour].reshape(known.shape)
 
 
-def _verdict(crop: NDArray[np.uint8], known: FloatMap, inside: NDArray[np.bool_]) -> FloatMap:
+def _grabcut_vote(crop: NDArray[np.uint8], known: FloatMap, inside: NDArray[np.bool_]) -> FloatMap:
     """GrabCut's answer, softened at its contour: +1 object, -1 not, 0 where there is too little to seed it with."""
-    seeds = np.where(known > LIKELY, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    seeds = np.where(known > LIKELY_OBJECT, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seeds[known >= min(SURE_OBJECT, float(np.quantile(known[inside], 0.8)))] = cv2.GC_FGD
     seeds[(known < SURE_BACKGROUND) | ~inside] = cv2.GC_BGD
     objects = int((seeds & 1).sum())
@@ -163,7 +171,9 @@ def _guided_filter(guide: FloatMap, radius: int) -> Callable[[FloatMap], FloatMa
     h, w = guide.shape[:2]
     mu = mean(guide)
     squares = mean((guide[..., :, None] * guide[..., None, :]).reshape(h, w, 9)).reshape(h, w, 3, 3)
-    inverse = np.linalg.inv(squares - mu[..., :, None] * mu[..., None, :] + SHARPNESS * np.eye(3, dtype=np.float32))
+    inverse = np.linalg.inv(
+        squares - mu[..., :, None] * mu[..., None, :] + GUIDED_FILTER_EPS * np.eye(3, dtype=np.float32)
+    )
 
     def follow(values: FloatMap) -> FloatMap:
         centre = mean(values)
@@ -173,13 +183,13 @@ def _guided_filter(guide: FloatMap, radius: int) -> Callable[[FloatMap], FloatMa
     return follow
 
 
-def _fall(place: NDArray[np.float64], near: bool, far: bool) -> FloatMap:
+def _border_proximity(place: NDArray[np.float64], near: bool, far: bool) -> FloatMap:
     """How close each place in [0, 1] is to the two sides; a side that is False lies on the image's border."""
-    falls = (np.exp(-np.maximum(away, 0) / PRIOR[2]) for away in (place, 1 - place))
+    falls = (np.exp(-np.maximum(away, 0) / PRIOR_PARAMS[2]) for away in (place, 1 - place))
     return np.asarray(sum(closed * fall for closed, fall in zip((near, far), falls, strict=True)), np.float32)
 
 
-def _grown(low: int, high: int, margin: float, limit: int) -> tuple[int, int]:
+def _pad_interval(low: int, high: int, margin: float, limit: int) -> tuple[int, int]:
     pad = max(3, round(margin * (high - low)))
     return max(0, low - pad), min(limit, high + pad)
 

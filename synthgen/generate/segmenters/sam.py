@@ -5,33 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from synthgen.generate.segmenters import Segmenter, _sam_load
-from synthgen.weights import Published
+from synthgen.weights import PublishedFile
 
-_FROM = "https://dl.fbaipublicfiles.com/segment_anything/"
+_BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 #: https://github.com/facebookresearch/segment-anything#model-checkpoints
-PUBLISHED = {
-    "vit_b": Published(
-        _FROM + "sam_vit_b_01ec64.pth",
+PUBLISHED_WEIGHTS = {
+    "vit_b": PublishedFile(
+        _BASE_URL + "sam_vit_b_01ec64.pth",
         375_042_383,
         "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
     ),
-    "vit_l": Published(
-        _FROM + "sam_vit_l_0b3195.pth",
+    "vit_l": PublishedFile(
+        _BASE_URL + "sam_vit_l_0b3195.pth",
         1_249_524_607,
         "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
     ),
-    "vit_h": Published(
-        _FROM + "sam_vit_h_4b8939.pth",
+    "vit_h": PublishedFile(
+        _BASE_URL + "sam_vit_h_4b8939.pth",
         2_564_550_879,
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
 }
 
 
-def settle(**options: Any) -> dict[str, Any]:
+def resolve_options(**options: Any) -> dict[str, Any]:
     """See the shelf."""
-    return _sam_load.settled("sam", PUBLISHED, options)
+    return _sam_load.resolve_sam_options("sam", PUBLISHED_WEIGHTS, options)
 
 
 def build(
@@ -63,4 +63,4 @@ def build(
         box_chunk: boxes at once, which bounds the memory; 0 = by the device's free memory.
         self_test: compare the path chosen with plain float32 before the first image.
     """
-    return _sam_load.make("sam", PUBLISHED, locals())
+    return _sam_load.build_sam_segmenter("sam", PUBLISHED_WEIGHTS, locals())

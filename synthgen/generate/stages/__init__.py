@@ -1,9 +1,9 @@
-"""Shelf of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one
-around a plugin of the shelf that its `SHELF` names.
+"""Plugin folder of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one
+around a plugin of the folder that its `PLUGIN_PACKAGE` names.
 
-A stage with options of its own (`Job.stage_options`) has `settle(options, /, **stage_options) -> dict`: it is called
-once, where the job is begun, with the plugin's options as these are settled, and gives its own back with what decides
-the bytes made definite, or raises `SynthgenError`.
+A stage with options of its own (`Job.stage_options`) has `resolve_options(options, /, **stage_options) -> dict`. It is
+called once, where the job begins, with the resolved options of the plugin. It returns its own options with everything
+that decides the bytes made definite, or raises `SynthgenError`.
 """
 
 from __future__ import annotations

@@ -15,25 +15,25 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
-from synthgen.records.sample import NOT_PROMPTED, Annotation, Caption, Sample
-from synthgen.text.agreement import agrees, names
-from synthgen.text.phrases import clean, gist, holds, repeats, words
-from synthgen.text.plurals import singular
+from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Caption, Sample
+from synthgen.text.agreement import agrees_with_category, category_nouns
+from synthgen.text.phrases import clean_text, comparison_key, contains_phrase, has_repetition, split_words
+from synthgen.text.plurals import singularize
 
 #: Where the stage's plugins stand.
-SHELF = "generate.captioners"
+PLUGIN_PACKAGE = "generate.captioners"
 
 #: Whose captions no run replaces.
-HUMAN = "human"
+HUMAN_SOURCE = "human"
 
 #: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
-DECIMALS = 4
+SCORE_DECIMALS = 4
 
 #: Bytes of a file of forbidden words.
-_MOST_BYTES = 2**20
+_MAX_FILE_BYTES = 2**20
 
 
-def settle(
+def resolve_options(
     options: Mapping[str, Any] | None = None,
     /,
     *,
@@ -66,7 +66,11 @@ def settle(
             f"--min-score {min_score} is what no caption reaches: scores are mean log-probabilities of tokens, at most "
             "0; -1.5 is a start"
         )
-    definite = {"top_k": top_k, "min_score": min_score, "forbidden": ",".join(sorted(_phrases(forbidden))) or None}
+    definite = {
+        "top_k": top_k,
+        "min_score": min_score,
+        "forbidden": ",".join(sorted(_parse_forbidden(forbidden))) or None,
+    }
     return {key: value for key, value in definite.items() if value is not None}
 
 
@@ -77,14 +81,14 @@ def build(
     top_k: int = 5,
     min_score: float | None = None,
     forbidden: str = "",
-) -> Captions:
-    """The stage around the captioner `plugin`; its own options as `settle` gives them."""
-    captioner = plugins.build(SHELF, plugin, options)
+) -> CaptionStage:
+    """The stage around the captioner `plugin`; its own options as `resolve_options` gives them."""
+    captioner = plugins.build_plugin(PLUGIN_PACKAGE, plugin, options)
     phrases = frozenset(filter(None, forbidden.split(",")))
-    return Captions(captioner, top_k=top_k, min_score=min_score, forbidden=phrases)
+    return CaptionStage(captioner, top_k=top_k, min_score=min_score, forbidden=phrases)
 
 
-class Captions:
+class CaptionStage:
     """The stage that writes captions. See `Stage`."""
 
     def __init__(
@@ -107,7 +111,7 @@ class Captions:
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Give captions to each annotation that may be prompted; those by people stay first, others are replaced."""
-        wanted = [[a for a in sample.annotations if is_captioned(a)] for sample in samples]
+        wanted = [[a for a in sample.annotations if needs_captions(a)] for sample in samples]
         regions = [_regions_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         categories = [[a.category for a in own] for own in wanted]
         crowds = [
@@ -116,7 +120,7 @@ class Captions:
         ]
         found = self.captioner.caption(images, regions, categories, crowds, self.top_k)
         for sample, own, captions in zip(samples, wanted, found, strict=True):
-            done = {id(a): self._captioned(a, new) for a, new in zip(own, captions, strict=True)}
+            done = {id(a): self._add_captions(a, new) for a, new in zip(own, captions, strict=True)}
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
@@ -124,40 +128,45 @@ class Captions:
         return replace(
             sample,
             annotations=tuple(
-                _flagged(replace(a, captions=_human(a)), "captioner_failed") if is_captioned(a) else a
+                _replace_flags(replace(a, captions=_human_captions(a)), "captioner_failed") if needs_captions(a) else a
                 for a in sample.annotations
             ),
         )
 
-    def _captioned(self, annotation: Annotation, new: Sequence[Caption]) -> Annotation:
-        kept = _human(annotation)
-        told = {gist(caption.text) for caption in kept}
+    def _add_captions(self, annotation: Annotation, new: Sequence[Caption]) -> Annotation:
+        kept = _human_captions(annotation)
+        told = {comparison_key(caption.text) for caption in kept}
         added: list[Caption] = []
         for caption in new:
-            text = clean(caption.text)
+            text = clean_text(caption.text)
             # Of captions that say the same the first is the best.
-            if text and gist(text) not in told and len(added) < self.top_k:
-                told.add(gist(text))
-                added.append(self._judged(replace(caption, text=text), annotation.category))
-        return _flagged(replace(annotation, captions=(*kept, *added)), *(() if kept or added else ("no_caption",)))
+            if text and comparison_key(text) not in told and len(added) < self.top_k:
+                told.add(comparison_key(text))
+                added.append(self._annotate_caption(replace(caption, text=text), annotation.category))
+        return _replace_flags(
+            replace(annotation, captions=(*kept, *added)), *(() if kept or added else ("no_caption",))
+        )
 
-    def _judged(self, caption: Caption, category: str) -> Caption:
+    def _annotate_caption(self, caption: Caption, category: str) -> Caption:
         """The caption with what a reader may want to filter by; nothing is dropped for it here."""
-        score = None if caption.score is None else round(caption.score, DECIMALS)
+        score = None if caption.score is None else round(caption.score, SCORE_DECIMALS)
         found = {
-            "only_category": _lemmas(caption.text) <= {lemma for name in names(category) for lemma in _lemmas(name)},
-            "forbidden_word": holds(caption.text, self.forbidden),
+            "only_category": _lemmas(caption.text)
+            <= {lemma for name in category_nouns(category) for lemma in _lemmas(name)},
+            "forbidden_word": contains_phrase(caption.text, self.forbidden),
             "low_score": score is not None and self.min_score is not None and score < self.min_score,
             "no_score": score is None and self.min_score is not None,
-            "repeats": repeats(caption.text),
+            "repeats": has_repetition(caption.text),
         }
         reasons = tuple(sorted(reason for reason, given in found.items() if given))
-        return replace(caption, score=score, category_match=agrees(caption.text, category), reasons=reasons)
+        return replace(
+            caption, score=score, category_match=agrees_with_category(caption.text, category), reasons=reasons
+        )
 
 
-def is_captioned(annotation: Annotation) -> bool:
+def needs_captions(annotation: Annotation) -> bool:
     """Whether a captioner is asked for this annotation."""
-    return not annotation.iscrowd and NOT_PROMPTED.isdisjoint(annotation.flags)
+    return not annotation.iscrowd and UNPROMPTED_FLAGS.isdisjoint(annotation.flags)
 
 
 def _is_crowd(annotation: Annotation) -> bool:
@@ -166,14 +175,23 @@ def _is_crowd(annotation: Annotation) -> bool:
 
 def _lemmas(text: str) -> set[str]:
     """The words of a text that say something of an object, each as one of many."""
-    return {singular(word) for word in gist(text).split()} - {"a", "an", "the", "and", "or", "of", "object", "thing"}
+    return {singularize(word) for word in comparison_key(text).split()} - {
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "of",
+        "object",
+        "thing",
+    }
 
 
-def _human(annotation: Annotation) -> tuple[Caption, ...]:
-    return tuple(caption for caption in annotation.captions if caption.source == HUMAN)
+def _human_captions(annotation: Annotation) -> tuple[Caption, ...]:
+    return tuple(caption for caption in annotation.captions if caption.source == HUMAN_SOURCE)
 
 
-def _flagged(annotation: Annotation, *flags: str) -> Annotation:
+def _replace_flags(annotation: Annotation, *flags: str) -> Annotation:
     """With these flags in place of what an earlier captioner left."""
     kept = {flag for flag in annotation.flags if flag not in ("no_caption", "captioner_failed")}
     return replace(annotation, flags=tuple(sorted(kept.union(flags))))
@@ -185,7 +203,7 @@ def _regions_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[
     return clip_xyxy(xywh_to_xyxy(boxes), sample.height, sample.width).astype(np.float32)
 
 
-def _phrases(given: str) -> set[str]:
+def _parse_forbidden(given: str) -> set[str]:
     """Forbidden phrases as they are looked for: case folded, without punctuation.
 
     Raises:
@@ -194,12 +212,12 @@ def _phrases(given: str) -> set[str]:
     path = Path(given)
     parts = given.split(",")
     if given and os.path.isfile(given):  # noqa: PTH113 - a list of words is no path, and may be too long for one
-        if path.stat().st_size > _MOST_BYTES:
-            raise SynthgenError(f"{path} is larger than {_MOST_BYTES} bytes; --forbidden takes a list of words")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise SynthgenError(f"{path} is larger than {_MAX_FILE_BYTES} bytes; --forbidden takes a list of words")
         try:
             parts = path.read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as why:
             raise SynthgenError(f"cannot read {path} ({why}); --forbidden takes a text file in UTF-8") from None
     elif len(parts) == 1 and ("/" in given or path.suffix):
         raise SynthgenError(f"no file {path}; --forbidden takes words with commas between them, or such a file")
-    return {phrase for part in parts if (phrase := " ".join(words(part)))}
+    return {phrase for part in parts if (phrase := " ".join(split_words(part)))}

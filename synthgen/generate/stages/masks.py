@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 from synthgen import plugins
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import box_iou, clip_xyxy, rle_area, rle_bbox_xyxy, xywh_to_xyxy
-from synthgen.records.sample import NOT_PROMPTED, Annotation, Sample
+from synthgen.records.geometry import clip_xyxy, paired_box_iou, rle_area, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 
 #: Where the stage's plugins stand.
-SHELF = "generate.segmenters"
+PLUGIN_PACKAGE = "generate.segmenters"
 
 #: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
-DECIMALS = 4
+SCORE_DECIMALS = 4
 
 
-def build(plugin: str, options: dict[str, Any]) -> Masks:
+def build(plugin: str, options: dict[str, Any]) -> MaskStage:
     """The stage around the segmenter `plugin`."""
-    return Masks(plugins.build(SHELF, plugin, options))
+    return MaskStage(plugins.build_plugin(PLUGIN_PACKAGE, plugin, options))
 
 
-class Masks:
+class MaskStage:
     """The stage that draws masks. See `Stage`."""
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -39,12 +39,12 @@ class Masks:
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Give a mask to each annotation that may be prompted and has none; a mask that is there is not replaced."""
-        wanted = [[a for a in sample.annotations if is_prompted(a)] for sample in samples]
+        wanted = [[a for a in sample.annotations if needs_mask(a)] for sample in samples]
         prompts = [prompts_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         found = self.segmenter.segment(images, [p.astype(np.float32) for p in prompts])
         for sample, own, boxes, predictions in zip(samples, wanted, prompts, found, strict=True):
             done = {
-                id(annotation): self._masked(annotation, box, prediction)
+                id(annotation): self._apply_prediction(annotation, box, prediction)
                 for annotation, box, prediction in zip(own, boxes, predictions, strict=True)
             }
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
@@ -54,12 +54,14 @@ class Masks:
         return replace(
             sample,
             annotations=tuple(
-                replace(a, flags=tuple(sorted({*a.flags, "segmenter_failed"}))) if is_prompted(a) else a
+                replace(a, flags=tuple(sorted({*a.flags, "segmenter_failed"}))) if needs_mask(a) else a
                 for a in sample.annotations
             ),
         )
 
-    def _masked(self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction) -> Annotation:
+    def _apply_prediction(
+        self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction
+    ) -> Annotation:
         # An earlier segmenter's failure, where its layer is read to fill the gaps, is not this one's.
         kept = tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
         if rle_area(prediction.rle) == 0:
@@ -70,16 +72,16 @@ class Masks:
             flags=kept,
             segmentation=prediction.rle,
             mask_source=self.segmenter.source,
-            predicted_iou=_rounded(prediction.predicted_iou),
-            stability_score=_rounded(prediction.stability_score),
-            box_iou=_rounded(float(box_iou(tight, box))),
-            sam_predicted_iou=_rounded(prediction.sam_predicted_iou),
+            predicted_iou=_round_score(prediction.predicted_iou),
+            stability_score=_round_score(prediction.stability_score),
+            box_iou=_round_score(float(paired_box_iou(tight, box))),
+            sam_predicted_iou=_round_score(prediction.sam_predicted_iou),
         )
 
 
-def is_prompted(annotation: Annotation) -> bool:
+def needs_mask(annotation: Annotation) -> bool:
     """Whether a segmenter is asked for this annotation's mask."""
-    return annotation.segmentation is None and NOT_PROMPTED.isdisjoint(annotation.flags)
+    return annotation.segmentation is None and UNPROMPTED_FLAGS.isdisjoint(annotation.flags)
 
 
 def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float64]:
@@ -92,5 +94,5 @@ def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[n
     return clip_xyxy(xywh_to_xyxy(boxes), sample.height, sample.width)
 
 
-def _rounded(score: float | None) -> float | None:
-    return None if score is None else round(score, DECIMALS)
+def _round_score(score: float | None) -> float | None:
+    return None if score is None else round(score, SCORE_DECIMALS)

@@ -10,56 +10,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.ingest.validation.diagnosis import Example, Findings, Sizes
-from synthgen.records.box_checks import audit
+from synthgen.ingest.validation.diagnosis import BoxSizeStats, FindingCollector, FindingExample
+from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
-from synthgen.records.geometry import box_iou, xywh_to_xyxy
+from synthgen.records.geometry import paired_box_iou, xywh_to_xyxy
 
 #: Two boxes with at least this IoU, in one image and category, are near-duplicates.
-NEAR_IOU = 0.95
+NEAR_DUPLICATE_IOU = 0.95
 
 #: A box is compared with at most this many others of its image and category, those nearest in area.
-_NEIGHBOURS = 64
+_MAX_NEIGHBORS = 64
 
 
 @dataclass
-class BoxSums:
+class BoxStats:
     """Sums over all boxes of a split, a shard at a time.
 
     Attributes:
         small, medium, large: as in `Sizes`.
         usable: boxes of finite numbers in images of known size; of them
-        fit: within their image; fit_as_xyxy: within it if read as x1, y1, x2, y2; below_one: of no number above 1.
-        per_image: boxes of each image, int32 [N] a shard.
+        fit_as_xywh: within their image; fit_as_xyxy: within it if read as x1, y1, x2, y2; normalized: of no number
+            above 1.
+        boxes_per_image: boxes of each image, int32 [N] a shard.
     """
 
     small: int = 0
     medium: int = 0
     large: int = 0
     usable: int = 0
-    fit: int = 0
+    fit_as_xywh: int = 0
     fit_as_xyxy: int = 0
-    below_one: int = 0
-    per_image: list[NDArray[np.int32]] = field(default_factory=list)
+    normalized: int = 0
+    boxes_per_image: list[NDArray[np.int32]] = field(default_factory=list)
 
-    def sizes(self) -> Sizes:
+    def size_stats(self) -> BoxSizeStats:
         """The sums as the diagnosis has them."""
-        per_image = np.concatenate(self.per_image) if self.per_image else np.zeros(1, np.int32)
-        return Sizes(self.small, self.medium, self.large, float(np.median(per_image)), int(per_image.max(initial=0)))
+        per_image = np.concatenate(self.boxes_per_image) if self.boxes_per_image else np.zeros(1, np.int32)
+        return BoxSizeStats(
+            self.small, self.medium, self.large, float(np.median(per_image)), int(per_image.max(initial=0))
+        )
 
 
-def inspect_boxes(columns: BoxColumns, found: Findings, sums: BoxSums) -> None:
+def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxStats) -> None:
     """Everything about the boxes of one shard."""
     per_image = np.diff(columns.offsets)
     image = np.repeat(np.arange(len(columns.image_id)), per_image)
-    sums.per_image.append(per_image)
+    stats.boxes_per_image.append(per_image)
 
     def add(code: str, rows: NDArray[np.int64], what: Callable[[int], str]) -> None:
-        examples = (box_example(columns, int(row), what(int(row))) for row in rows)
-        found.add(code, "boxes", len(rows), examples, images=len(np.unique(image[rows])))
+        examples = (make_box_example(columns, int(row), what(int(row))) for row in rows)
+        findings.add(code, "boxes", len(rows), examples, images=len(np.unique(image[rows])))
 
     for flag, there in columns.flags.items():
-        add(flag, np.flatnonzero(there), partial(_what, flag, columns))
+        add(flag, np.flatnonzero(there), partial(_describe_problem, flag, columns))
     with np.errstate(invalid="ignore", over="ignore"):  # numbers near the end of float64 are a hostile file's, not ours
         twin, first, iou = _near_duplicates(columns, image)
     near = dict(zip(twin.tolist(), zip(first.tolist(), iou.tolist(), strict=True), strict=True))
@@ -68,29 +71,29 @@ def inspect_boxes(columns: BoxColumns, found: Findings, sums: BoxSums) -> None:
     same = (np.diff(columns.id[order]) == 0) & (np.diff(image[order]) == 0)
     add("same_annotation_id", np.sort(order[1:][same]), lambda row: columns.categories[columns.category[row]])
     empty = [i for i in np.flatnonzero(per_image == 0).tolist() if columns.error[i] is None]
-    found.add("no_boxes", "images", len(empty), (Example(columns.file_name[i], "no box") for i in empty))
-    _measure(columns, image, sums)
+    findings.add("no_boxes", "images", len(empty), (FindingExample(columns.file_name[i], "no box") for i in empty))
+    _update_stats(columns, image, stats)
 
 
-def resized(columns: BoxColumns, height: NDArray[np.int32], width: NDArray[np.int32]) -> BoxColumns:
+def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDArray[np.int32]) -> BoxColumns:
     """The shard with its images' real sizes where the annotations gave none, and audited by them."""
     if (height == columns.height).all() and (width == columns.width).all():
         return columns
     image = np.repeat(np.arange(len(height)), np.diff(columns.offsets))
-    again = audit(
+    again = flag_boxes(
         columns.bbox,
         height=height[image],
         width=width[image],
-        image=image,
-        category=columns.category,
+        image_index=image,
+        category_index=columns.category,
         iscrowd=columns.iscrowd,
-        known=~columns.flags["unknown_category"],
+        has_category_name=~columns.flags["unknown_category"],
     )
     flags = columns.flags | {flag: again[flag] for flag in ("degenerate", "outside", "clipped")}
     return replace(columns, height=height, width=width, flags=flags)
 
 
-def _measure(columns: BoxColumns, image: NDArray[np.int64], sums: BoxSums) -> None:
+def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats) -> None:
     """Sizes, and how the boxes would look in a wrong format."""
     x, y, w, h = columns.bbox.T
     height, width = columns.height[image], columns.width[image]
@@ -102,9 +105,9 @@ def _measure(columns: BoxColumns, image: NDArray[np.int64], sums: BoxSums) -> No
         sums.large += int((area >= 96**2).sum())
         sums.usable += int(usable.sum())
         # A pixel of slack: annotators' boxes often end on the far side of the last pixel.
-        sums.fit += int((usable & (x >= -1) & (y >= -1) & (x + w <= width + 1) & (y + h <= height + 1)).sum())
+        sums.fit_as_xywh += int((usable & (x >= -1) & (y >= -1) & (x + w <= width + 1) & (y + h <= height + 1)).sum())
         sums.fit_as_xyxy += int((usable & (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)).sum())
-        sums.below_one += int((usable & (columns.bbox.max(axis=1, initial=0.0) <= 1)).sum())
+        sums.normalized += int((usable & (columns.bbox.max(axis=1, initial=0.0) <= 1)).sum())
 
 
 def _near_duplicates(
@@ -121,21 +124,21 @@ def _near_duplicates(
     sound = (columns.bbox[:, 2:] > 0).all(axis=1) & np.isfinite(columns.bbox).all(axis=1) & np.isfinite(area)
     rows = np.flatnonzero(sound & ~left_out)
     rows = rows[np.lexsort((area[rows], columns.category[rows], image[rows]))]
-    boxes, area, group = xywh_to_xyxy(columns.bbox[rows]), area[rows], _groups(image[rows], columns.category[rows])
+    boxes, area, group = xywh_to_xyxy(columns.bbox[rows]), area[rows], _run_numbers(image[rows], columns.category[rows])
     first = np.full(count, count)  # the earliest twin of each box; `count` = it has none
     here = np.arange(len(rows))
-    for step in range(1, _NEIGHBOURS + 1):
+    for step in range(1, _MAX_NEIGHBORS + 1):
         here = here[here + step < len(rows)]
-        here = here[(group[here] == group[here + step]) & (area[here] >= NEAR_IOU * area[here + step])]
-        twins = here[box_iou(boxes[here], boxes[here + step]) >= NEAR_IOU]
+        here = here[(group[here] == group[here + step]) & (area[here] >= NEAR_DUPLICATE_IOU * area[here + step])]
+        twins = here[paired_box_iou(boxes[here], boxes[here + step]) >= NEAR_DUPLICATE_IOU]
         a, b = rows[twins], rows[twins + step]
         np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
     later = np.flatnonzero(first < count)
     earlier = first[later]
-    return later, earlier, box_iou(xywh_to_xyxy(columns.bbox[later]), xywh_to_xyxy(columns.bbox[earlier]))
+    return later, earlier, paired_box_iou(xywh_to_xyxy(columns.bbox[later]), xywh_to_xyxy(columns.bbox[earlier]))
 
 
-def _groups(*keys: NDArray[Any]) -> NDArray[np.int64]:
+def _run_numbers(*keys: NDArray[Any]) -> NDArray[np.int64]:
     """Number of the run of equal keys that each place belongs to."""
     if not len(keys[0]):
         return np.zeros(0, np.int64)
@@ -145,15 +148,15 @@ def _groups(*keys: NDArray[Any]) -> NDArray[np.int64]:
     return np.append(0, np.cumsum(changes))
 
 
-def box_example(columns: BoxColumns, row: int, what: str) -> Example:
+def make_box_example(columns: BoxColumns, row: int, what: str) -> FindingExample:
     """Row `row` of a shard as an example."""
     x, y, w, h = (float(v) if np.isfinite(v) else None for v in columns.bbox[row])
-    return Example(columns.file_name[_image_of(columns, row)], what, int(columns.id[row]), (x, y, w, h))
+    return FindingExample(columns.file_name[_image_index(columns, row)], what, int(columns.id[row]), (x, y, w, h))
 
 
-def _what(flag: str, columns: BoxColumns, row: int) -> str:
+def _describe_problem(flag: str, columns: BoxColumns, row: int) -> str:
     """What is wrong with one box, in numbers."""
-    image = _image_of(columns, row)
+    image = _image_index(columns, row)
     x, y, w, h = (float(v) for v in columns.bbox[row])
     height, width = int(columns.height[image]), int(columns.width[image])
     if flag == "clipped":
@@ -173,5 +176,5 @@ def _what(flag: str, columns: BoxColumns, row: int) -> str:
     return columns.categories[columns.category[row]] or "no name"
 
 
-def _image_of(columns: BoxColumns, row: int) -> int:
+def _image_index(columns: BoxColumns, row: int) -> int:
     return int(np.searchsorted(columns.offsets, row, side="right")) - 1

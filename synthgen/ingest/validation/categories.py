@@ -6,66 +6,70 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from synthgen.ingest.validation.diagnosis import EXAMPLES, Example, Findings
+from synthgen.ingest.validation.diagnosis import MAX_EXAMPLES, FindingCollector, FindingExample
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class SplitCategories:
     """The categories of a split.
 
     Attributes:
         split: its name.
         names: by category id, in the order of the file; padded: those with outer blanks, as the file spells them.
-        boxes: how many boxes have each id.
+        box_counts: how many boxes have each id.
     """
 
     split: str
     names: Mapping[int, str]
     padded: Mapping[int, str]
-    boxes: Mapping[int, int]
+    box_counts: Mapping[int, int]
 
 
-def inspect_categories(categories: Names, found: Findings) -> None:
+def inspect_categories(categories: SplitCategories, findings: FindingCollector) -> None:
     """What the names of one split show by themselves."""
     names = categories.names
-    unused = [name for key, name in names.items() if not categories.boxes.get(key)]
-    found.add("unused_category", "categories", len(unused), (Example(name, "no box") for name in unused))
+    unused = [name for key, name in names.items() if not categories.box_counts.get(key)]
+    findings.add("unused_category", "categories", len(unused), (FindingExample(name, "no box") for name in unused))
     padded = [name for name in categories.padded.values() if name.strip()]
-    examples = (Example(name.strip(), f"written {name!r}") for name in padded)
-    found.add("outer_blanks", "categories", len(padded), examples)
+    examples = (FindingExample(name.strip(), f"written {name!r}") for name in padded)
+    findings.add("outer_blanks", "categories", len(padded), examples)
     ids: defaultdict[str, list[int]] = defaultdict(list)
     for key, name in names.items():
         ids[name].append(key)
     same = {name: keys for name, keys in ids.items() if len(keys) > 1}
-    examples = (Example(name, f"ids {', '.join(map(str, keys))}") for name, keys in same.items())
-    found.add("same_name", "categories", sum(len(keys) - 1 for keys in same.values()), examples)
+    examples = (FindingExample(name, f"ids {', '.join(map(str, keys))}") for name, keys in same.items())
+    findings.add("same_name", "categories", sum(len(keys) - 1 for keys in same.values()), examples)
     spellings: defaultdict[str, list[str]] = defaultdict(list)
     for name in ids:
         spellings["".join(name.casefold().split())].append(name)
     alike = [some for some in spellings.values() if len(some) > 1]
-    examples = (Example(some[0], ", ".join(map(repr, some))) for some in alike)
-    found.add("nearly_same_name", "categories", sum(len(some) - 1 for some in alike), examples)
+    examples = (FindingExample(some[0], ", ".join(map(repr, some))) for some in alike)
+    findings.add("nearly_same_name", "categories", sum(len(some) - 1 for some in alike), examples)
 
 
-def compare_splits(splits: Sequence[tuple[Names, Findings]]) -> None:
+def compare_splits(splits: Sequence[tuple[SplitCategories, FindingCollector]]) -> None:
     """What the names of each split show against the others'; ids and order against the first's."""
     for one, found in splits:
         elsewhere = {name: other.split for other, _ in splits if other is not one for name in other.names.values()}
         here = set(one.names.values())
         absent = [name for name in elsewhere if name not in here]
-        examples = [Example(name, f"named in {elsewhere[name]}, not in {one.split}") for name in absent[:EXAMPLES]]
+        examples = [
+            FindingExample(name, f"named in {elsewhere[name]}, not in {one.split}") for name in absent[:MAX_EXAMPLES]
+        ]
         found.add("not_in_split", "categories", len(absent), examples)
     first = splits[0][0]
     for other, found in splits[1:]:
         renamed = [key for key, name in other.names.items() if first.names.get(key, name) != name]
         examples = [
-            Example(other.names[key], f"id {key}, which is '{first.names[key]}' in {first.split}")
-            for key in renamed[:EXAMPLES]
+            FindingExample(other.names[key], f"id {key}, which is '{first.names[key]}' in {first.split}")
+            for key in renamed[:MAX_EXAMPLES]
         ]
         found.add("id_renamed", "categories", len(renamed), examples)
         ours, theirs = (list(dict.fromkeys(names.names.values())) for names in (other, first))
         common = set(ours) & set(theirs)
         places = zip((n for n in ours if n in common), (n for n in theirs if n in common), strict=True)
         moved = [(our, their) for our, their in places if our != their]
-        examples = [Example(our, f"in its place {first.split} has '{their}'") for our, their in moved[:EXAMPLES]]
+        examples = [
+            FindingExample(our, f"in its place {first.split} has '{their}'") for our, their in moved[:MAX_EXAMPLES]
+        ]
         found.add("other_order", "categories", len(moved), examples)

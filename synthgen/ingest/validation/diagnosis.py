@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from synthgen.errors import printable
-from synthgen.records.sample import FLAGS
+from synthgen.errors import escape_control_chars
+from synthgen.records.sample import ANNOTATION_FLAGS
 
 #: Examples that are kept of each finding: enough to go and look.
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 
 #: Every code that a finding can have beside the flags of boxes, and what it means.
-CODES: dict[str, str] = {
-    **FLAGS,
+FINDING_CODES: dict[str, str] = {
+    **ANNOTATION_FLAGS,
     "near_duplicate": "an earlier box of the same image and category covers nearly the same place (IoU >= 0.95)",
     "xyxy_boxes": "most boxes only fit their images when read as x1, y1, x2, y2; COCO's are x, y, width, height",
     "normalised_boxes": "all boxes lie between 0 and 1; they should be in pixels of the image",
@@ -45,14 +45,14 @@ CODES: dict[str, str] = {
 }
 
 #: To be known, not to be mended.
-NOTES = frozenset(
+INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class FindingExample:
     """One place where something was found.
 
     Attributes:
@@ -73,7 +73,7 @@ class Finding:
     """All places of one split where the same thing was found.
 
     Attributes:
-        code: key of `CODES`.
+        code: key of `FINDING_CODES`.
         unit: what is counted: "boxes", "annotations", "images", "categories" or "shards".
         count: how many have it; of: out of how many.
         images: in how many images; None where that says nothing.
@@ -87,7 +87,7 @@ class Finding:
     of: int
     images: int | None = None
     stops: bool = False
-    examples: tuple[Example, ...] = ()
+    examples: tuple[FindingExample, ...] = ()
 
     @property
     def share(self) -> float:
@@ -95,7 +95,7 @@ class Finding:
         return self.count / self.of if self.of else 0.0
 
 
-class Findings:
+class FindingCollector:
     """Findings of one split while they are counted."""
 
     def __init__(self) -> None:
@@ -103,14 +103,14 @@ class Findings:
         self._images: dict[str, int] = {}
         self._units: dict[str, str] = {}
         self._stops: set[str] = set()
-        self._examples: dict[str, list[Example]] = {}
+        self._examples: dict[str, list[FindingExample]] = {}
 
     def add(
         self,
         code: str,
         unit: str,
         count: int,
-        examples: Iterable[Example] = (),
+        examples: Iterable[FindingExample] = (),
         *,
         images: int | None = None,
         stops: bool = False,
@@ -124,40 +124,40 @@ class Findings:
             self._images[code] = self._images.get(code, 0) + images
         if stops:
             self._stops.add(code)
-        self.exemplify(code, examples)
+        self.add_examples(code, examples)
 
-    def exemplify(self, code: str, examples: Iterable[Example]) -> None:
+    def add_examples(self, code: str, examples: Iterable[FindingExample]) -> None:
         """Add examples to something that is counted elsewhere; only as many are asked for as are still wanted."""
         kept = self._examples.setdefault(code, [])
-        kept.extend(islice(examples, EXAMPLES - len(kept)))
+        kept.extend(islice(examples, MAX_EXAMPLES - len(kept)))
 
-    def wants(self, code: str) -> bool:
+    def needs_examples(self, code: str) -> bool:
         """Whether something of this code was found and lacks examples."""
-        return code in self._counts and len(self._examples[code]) < EXAMPLES
+        return code in self._counts and len(self._examples[code]) < MAX_EXAMPLES
 
     def count(self, code: str) -> int:
         """How many were found so far."""
         return self._counts.get(code, 0)
 
-    def result(self, of: dict[str, int]) -> tuple[Finding, ...]:
-        """All findings in the order of `CODES`; `of`: unit -> out of how many."""
+    def result(self, totals: dict[str, int]) -> tuple[Finding, ...]:
+        """All findings in the order of `FINDING_CODES`; `totals`: unit -> out of how many."""
         return tuple(
             Finding(
                 code,
                 self._units[code],
                 self._counts[code],
-                max(of[self._units[code]], self._counts[code]),
+                max(totals[self._units[code]], self._counts[code]),
                 self._images.get(code),
                 code in self._stops,
                 tuple(self._examples[code]),
             )
-            for code in CODES
+            for code in FINDING_CODES
             if code in self._counts
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class BoxSizeStats:
     """How large the boxes are, in COCO's words, by the box's own area in pixels, and how many an image has.
 
     Attributes:
@@ -173,13 +173,13 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitDiagnosis:
+class SplitReport:
     """One split.
 
     Attributes:
         images, boxes, categories: how many the files list; boxes of unlisted images counted.
         files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
-        findings: what was found, in the order of `CODES`; a code that was not found is not there.
+        findings: what was found, in the order of `FINDING_CODES`; a code that was not found is not there.
     """
 
     split: str
@@ -188,12 +188,12 @@ class SplitDiagnosis:
     categories: int
     files_checked: int
     files_decoded: int
-    sizes: Sizes
+    sizes: BoxSizeStats
     findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class ValidationReport:
     """A dataset.
 
     Attributes:
@@ -204,74 +204,75 @@ class Diagnosis:
     """
 
     dataset: str
-    splits: tuple[SplitDiagnosis, ...]
+    splits: tuple[SplitReport, ...]
     verdict: str
     next: str
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Nothing was found that a job would fail on."""
         return not any(finding.stops for split in self.splits for finding in split.findings)
 
 
-def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+def report_to_dict(report: ValidationReport) -> dict[str, Any]:
     """Plain dictionaries and lists that any JSON writer takes."""
-    return {**asdict(diagnosis), "ready": diagnosis.ready}
+    return {**asdict(report), "ready": report.is_ready}
 
 
-def as_text(diagnosis: Diagnosis) -> list[str]:
+def format_validation_report(report: ValidationReport) -> list[str]:
     """Lines for a terminal."""
     return [
-        *(line for split in diagnosis.splits for line in _split(diagnosis.dataset, split)),
-        diagnosis.verdict,
-        f"next: {diagnosis.next}",
+        *(line for split in report.splits for line in _format_split(report.dataset, split)),
+        report.verdict,
+        f"next: {report.next}",
     ]
 
 
-def _split(dataset: str, split: SplitDiagnosis) -> Iterator[str]:
+def _format_split(dataset: str, split: SplitReport) -> Iterator[str]:
     yield f"{dataset} {split.split}: {split.images:,} images, {split.boxes:,} boxes, {split.categories:,} categories"
-    yield f"  {'boxes':10} {_sizes(split.sizes)}"
-    yield f"  {'files':10} {_files(split)}"
+    yield f"  {'boxes':10} {_format_sizes(split.sizes)}"
+    yield f"  {'files':10} {_format_files(split)}"
     stops = [finding for finding in split.findings if finding.stops]
-    notes = [finding for finding in split.findings if not finding.stops and finding.code in NOTES]
+    notes = [finding for finding in split.findings if not finding.stops and finding.code in INFO_CODES]
     rest = [finding for finding in split.findings if finding not in stops and finding not in notes]
     for heading, findings in (("mend first", stops), ("look at", rest), ("know", notes)):
         if findings:
             yield f"  {heading}:"
-            yield from _findings(findings)
+            yield from _format_findings(findings)
     if not split.findings:
         yield "  nothing wrong was found"
     yield ""
 
 
-def _findings(findings: Iterable[Finding]) -> Iterator[str]:
+def _format_findings(findings: Iterable[Finding]) -> Iterator[str]:
     for finding in findings:
         where = f" in {finding.images:,} images" if finding.images is not None else ""
-        count = f"{finding.count:,} of {finding.of:,} {finding.unit} ({_percent(finding.share)}){where}"
-        yield f"    {finding.code}: {count}: {CODES[finding.code]}"
+        count = f"{finding.count:,} of {finding.of:,} {finding.unit} ({_format_percent(finding.share)}){where}"
+        yield f"    {finding.code}: {count}: {FINDING_CODES[finding.code]}"
         for example in finding.examples:
-            yield f"      {_example(example)}"
+            yield f"      {_format_example(example)}"
 
 
-def _example(example: Example) -> str:
-    text = printable(example.where)
+def _format_example(example: FindingExample) -> str:
+    text = escape_control_chars(example.where)
     if example.annotation_id is not None:
         text += f", annotation {example.annotation_id}"
     if example.bbox is not None:
         text += ", box " + " ".join("?" if value is None else f"{value:.6g}" for value in example.bbox)
-    return f"{text}: {printable(example.what)}"
+    return f"{text}: {escape_control_chars(example.what)}"
 
 
-def _sizes(sizes: Sizes) -> str:
+def _format_sizes(sizes: BoxSizeStats) -> str:
     total = max(sizes.small + sizes.medium + sizes.large, 1)
     return (
-        f"{_percent(sizes.small / total)} small (below 32 x 32 pixels), {_percent(sizes.medium / total)} medium "
-        f"(below 96 x 96), {_percent(sizes.large / total)} large; an image has {sizes.median_per_image:g} "
+        f"{_format_percent(sizes.small / total)} small (below 32 x 32 pixels), "
+        f"{_format_percent(sizes.medium / total)} medium "
+        f"(below 96 x 96), {_format_percent(sizes.large / total)} large; an image has {sizes.median_per_image:g} "
         f"(median), at most {sizes.max_per_image:,}"
     )
 
 
-def _files(split: SplitDiagnosis) -> str:
+def _format_files(split: SplitReport) -> str:
     if not split.files_checked:
         return "not looked at"
     if not split.files_decoded:
@@ -279,7 +280,7 @@ def _files(split: SplitDiagnosis) -> str:
     return f"{split.files_checked:,} of {split.images:,} decoded"
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     """Two significant digits, and never 0 % of something or 100 % of not all."""
     if share in (0.0, 1.0):
         return f"{100 * share:.0f} %"

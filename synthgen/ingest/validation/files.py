@@ -5,32 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from synthgen.images.decode import ImageError, find, image_header, load_rgb
+from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 
 #: An image with one of these is lost to a job.
-LOST = ("missing", "unreadable", "wrong_size")
+UNUSABLE_CODES = ("missing", "unreadable", "wrong_size")
 
 
 @dataclass(frozen=True, slots=True)
-class FileLook:
+class ImageFileCheck:
     """What one look at an image file showed.
 
     Attributes:
         height, width: in pixels, as the annotations of the image are to be understood; 0 = not known.
-        troubles: (code of `diagnosis.CODES`, what it is here).
+        problems: (code of `diagnosis.FINDING_CODES`, what it is here).
     """
 
     height: int
     width: int
-    troubles: tuple[tuple[str, str], ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
 
     @property
-    def lost(self) -> bool:
+    def is_unusable(self) -> bool:
         """A job could not use the image."""
-        return any(code in LOST for code, _ in self.troubles)
+        return any(code in UNUSABLE_CODES for code, _ in self.problems)
 
 
-def look(root: Path, file_name: str, height: int, width: int, *, decode: bool) -> FileLook:
+def check_image_file(root: Path, file_name: str, height: int, width: int, *, decode: bool) -> ImageFileCheck:
     """Look at one file; never raises for the file's sake.
 
     Args:
@@ -39,14 +39,14 @@ def look(root: Path, file_name: str, height: int, width: int, *, decode: bool) -
         decode: to the last pixel, as a job would; otherwise only its header is read.
     """
     try:
-        path = find(root, file_name)
+        path = find_image(root, file_name)
     except ImageError as why:
-        return FileLook(height, width, (("missing", str(why)),))
+        return ImageFileCheck(height, width, (("missing", str(why)),))
     troubles = []
     if path != root.joinpath(*PurePosixPath(file_name.replace("\\", "/")).parts):
         troubles.append(("other_path", f"found as {path.relative_to(root).as_posix()}"))
     try:
-        real_height, real_width, turned = image_header(path)
+        real_height, real_width, turned = read_image_header(path)
         if turned:
             troubles.append(
                 ("turned", f"is {real_width} x {real_height} as shown, {real_height} x {real_width} as stored")
@@ -55,9 +55,9 @@ def look(root: Path, file_name: str, height: int, width: int, *, decode: bool) -
         stored_too = turned and (height, width) == (real_width, real_height)
         if known and (height, width) != (real_height, real_width) and not stored_too:
             what = f"is {real_width} x {real_height} pixels, the annotations say {width} x {height}"
-            return FileLook(height, width, (*troubles, ("wrong_size", what)))
+            return ImageFileCheck(height, width, (*troubles, ("wrong_size", what)))
         if decode:
             load_rgb(path, height, width)
     except ImageError as why:
-        return FileLook(height, width, (*troubles, ("unreadable", str(why))))
-    return FileLook(height if known else real_height, width if known else real_width, tuple(troubles))
+        return ImageFileCheck(height, width, (*troubles, ("unreadable", str(why))))
+    return ImageFileCheck(height if known else real_height, width if known else real_width, tuple(troubles))

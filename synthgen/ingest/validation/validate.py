@@ -22,19 +22,19 @@ import numpy as np
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import Annotations, Categories, Dataset, Images
-from synthgen.ingest.sharding import cut
-from synthgen.ingest.validation.boxes import BoxSums, inspect_boxes, resized
-from synthgen.ingest.validation.categories import Names, compare_splits, inspect_categories
-from synthgen.ingest.validation.diagnosis import Diagnosis, Example, Findings, SplitDiagnosis
-from synthgen.ingest.validation.files import LOST, FileLook, look
-from synthgen.ingest.validation.ids import Ids
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetReader, ImageBatch
+from synthgen.ingest.sharding import split_into_shards
+from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
+from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
+from synthgen.ingest.validation.diagnosis import FindingCollector, FindingExample, SplitReport, ValidationReport
+from synthgen.ingest.validation.files import UNUSABLE_CODES, ImageFileCheck, check_image_file
+from synthgen.ingest.validation.ids import DuplicateIdFinder
 from synthgen.records.box_table import BoxColumns
-from synthgen.records.sample import NOT_PROMPTED
+from synthgen.records.sample import UNPROMPTED_FLAGS
 from synthgen.storage.atomic import scratch_folder
 
 #: A shard with a larger share of lost images is refused by a job, unless it is told otherwise (`Job.max_error_share`).
-LOST_SHARE = 0.05
+MAX_UNUSABLE_SHARE = 0.05
 
 _THREADS = 16  # headers are read in the time of the disk, not of the processor
 
@@ -42,7 +42,7 @@ _THREADS = 16  # headers are read in the time of the disk, not of the processor
 OnProgress = Callable[[str, int, int], None]
 
 
-def examine(
+def validate_dataset(
     dataset: str,
     root: Path,
     splits: Sequence[str] | None = None,
@@ -52,7 +52,7 @@ def examine(
     check_images: str | int = "header",
     name: str | None = None,
     on_progress: OnProgress | None = None,
-) -> Diagnosis:
+) -> ValidationReport:
     """Examine splits of a dataset, each by itself and their categories against each other. Changes nothing.
 
     Args:
@@ -68,38 +68,38 @@ def examine(
     Raises:
         SynthgenError: the files are not there or cannot be read at all, or an argument makes no sense.
     """
-    mode = _mode(check_images)
-    module: Any = plugins.load("formats.readers", dataset)
-    examined = [_Examination(split) for split in (splits or _present(module, root, annotations))]
+    mode = _parse_check_images(check_images)
+    module: Any = plugins.load_plugin("formats.readers", dataset)
+    examined = [_SplitValidator(split) for split in (splits or _available_splits(module, root, annotations))]
     for one in examined:
         one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
-    given = _given(dataset, root, annotations, images)
+    given = _dataset_flags(dataset, root, annotations, images)
     first = examined[0].split  # of a dataset whose first split is not there, it is another
     given += f" --split {shlex.quote(first)}" if first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     verdict, command = _verdict(found, given)
-    return Diagnosis(dataset, found, verdict, command)
+    return ValidationReport(dataset, found, verdict, command)
 
 
-class _Examination:
+class _SplitValidator:
     """Of one split: what only the whole file tells while it streams by, everything else shard by shard."""
 
     def __init__(self, split: str) -> None:
         self.split = split
-        self.findings = Findings()
-        self.sums = BoxSums()
+        self.findings = FindingCollector()
+        self.box_stats = BoxStats()
         self.names: dict[int, str] = {}
         self.padded: dict[int, str] = {}
-        self.boxes_of: defaultdict[int, int] = defaultdict(int)
-        self.ids = Ids()
-        self.images = self.boxes = self.checked = self.decoded = self.lost = self.shards = 0
+        self.boxes_per_category: defaultdict[int, int] = defaultdict(int)
+        self.ids = DuplicateIdFinder()
+        self.images = self.boxes = self.checked = self.decoded = self.unusable = self.shards = 0
 
     def run(
         self,
         dataset: str,
-        module: Dataset,
+        module: DatasetReader,
         root: Path,
         annotations: Path | None,
         images: Path | None,
@@ -107,44 +107,44 @@ class _Examination:
         tell: OnProgress,
     ) -> None:
         """Examine the split's annotation file and images."""
-        files = module.files(root, self.split, annotations).elsewhere(images).of("annotations")
-        folder = files.images
+        files = module.files(root, self.split, annotations).with_image_folder(images).for_layer("annotations")
+        folder = files.image_folder
         if mode != "none" and not folder.is_dir():
             raise SynthgenError(
                 f"no folder {folder} with the images; name it with --images, or leave them out with --check-images none"
             )
-        total, done, seen = files.size(), 0, 0
+        total, done, seen = files.total_bytes(), 0, 0
 
         def on_bytes(count: int) -> None:
             nonlocal done
             done += count
             tell("reading", min(done, total), total)
 
-        stream = self._tap(module.read(replace(files, on_bytes=on_bytes), "annotations"))
+        stream = self._observe(module.read(replace(files, on_bytes=on_bytes), "annotations"))
         with (
             scratch_folder(Path(tempfile.gettempdir())) as scratch,
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
-            for shard in cut(stream, dataset, scratch, expect=total):
+            for shard in split_into_shards(stream, dataset, scratch, expected_bytes=total):
                 if not self.shards:
-                    self.ids.close()
+                    self.ids.finish_reading()
                 self.shards += 1
-                columns = self._look(pool, folder, shard.columns, mode, seen)
+                columns = self._check_files(pool, folder, shard.columns, mode, seen)
                 seen += len(columns.image_id)
-                self.ids.inspect(columns, self.findings)
-                inspect_boxes(columns, self.findings, self.sums)
+                self.ids.inspect_shard(columns, self.findings)
+                inspect_boxes(columns, self.findings, self.box_stats)
                 tell("examining", min(seen, self.images), self.images)
-        self.ids.tell(self.findings)
+        self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
-        self._format()
-        if self._sampled(mode) and self.lost and self.lost / self.checked > LOST_SHARE:
-            self.findings.add("too_many_lost", "files", self.lost, stops=True)
+        self._check_box_format()
+        if self._is_sampled(mode) and self.unusable and self.unusable / self.checked > MAX_UNUSABLE_SHARE:
+            self.findings.add("too_many_lost", "files", self.unusable, stops=True)
 
-    def categories(self) -> Names:
+    def categories(self) -> SplitCategories:
         """The split's categories."""
-        return Names(self.split, self.names, self.padded, self.boxes_of)
+        return SplitCategories(self.split, self.names, self.padded, self.boxes_per_category)
 
-    def result(self) -> SplitDiagnosis:
+    def result(self) -> SplitReport:
         """What was found."""
         of = {
             "images": self.images,
@@ -153,18 +153,20 @@ class _Examination:
             "shards": self.shards,
             "categories": len(self.names),
         }
-        return SplitDiagnosis(
+        return SplitReport(
             split=self.split,
             images=self.images,
             boxes=self.boxes,
             categories=len(self.names),
             files_checked=self.checked,
             files_decoded=self.decoded,
-            sizes=self.sums.sizes(),
+            sizes=self.box_stats.size_stats(),
             findings=self.findings.result(of),
         )
 
-    def _tap(self, parts: Iterable[Images | Annotations | Categories]) -> Iterator[Images | Annotations | Categories]:
+    def _observe(
+        self, parts: Iterable[ImageBatch | AnnotationBatch | Categories]
+    ) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
         """Let a dataset's stream pass, and keep what only the whole of it tells."""
         for part in parts:
             if isinstance(part, Categories):
@@ -172,55 +174,59 @@ class _Examination:
                 self.padded.update(part.padded)
             else:
                 self.ids.add(part)
-                self.images += len(part.file_name) if isinstance(part, Images) else 0
-            if isinstance(part, Annotations):
+                self.images += len(part.file_name) if isinstance(part, ImageBatch) else 0
+            if isinstance(part, AnnotationBatch):
                 self.boxes += len(part.id)
                 for category, count in zip(*np.unique(part.category, return_counts=True), strict=True):
-                    self.boxes_of[int(category)] += int(count)
+                    self.boxes_per_category[int(category)] += int(count)
             yield part
 
-    def _look(self, pool: Executor, folder: Path, columns: BoxColumns, mode: str | int, first: int) -> BoxColumns:
+    def _check_files(
+        self, pool: Executor, folder: Path, columns: BoxColumns, mode: str | int, first: int
+    ) -> BoxColumns:
         """Look at the image files of a shard whose first image is the `first`; fill in sizes that were not given."""
         rows = [] if mode == "none" else [i for i, error in enumerate(columns.error) if error is None]
-        if isinstance(mode, int) and self._sampled(mode):
+        if isinstance(mode, int) and self._is_sampled(mode):
             chosen = set((np.linspace(0, self.images - 1, mode).astype(np.int64) - first).tolist())
             rows = [i for i in rows if i in chosen]
         height, width = columns.height.copy(), columns.width.copy()
 
-        def one(row: int) -> FileLook:
-            return look(folder, columns.file_name[row], int(height[row]), int(width[row]), decode=mode != "header")
+        def one(row: int) -> ImageFileCheck:
+            return check_image_file(
+                folder, columns.file_name[row], int(height[row]), int(width[row]), decode=mode != "header"
+            )
 
         lost = 0
         for row, seen in zip(rows, pool.map(one, rows), strict=True):
             height[row], width[row] = seen.height, seen.width
-            lost += seen.lost
-            for code, what in seen.troubles:
-                self.findings.add(code, "files", 1, [Example(columns.file_name[row], what)])
+            lost += seen.is_unusable
+            for code, what in seen.problems:
+                self.findings.add(code, "files", 1, [FindingExample(columns.file_name[row], what)])
         self.checked += len(rows)
         self.decoded += len(rows) if mode != "header" else 0
-        self.lost += lost
-        if lost and lost / len(rows) > LOST_SHARE and not self._sampled(mode):
+        self.unusable += lost
+        if lost and lost / len(rows) > MAX_UNUSABLE_SHARE and not self._is_sampled(mode):
             where = f"images {columns.image_id[0]} to {columns.image_id[-1]}"
-            example = Example(where, f"{lost} of {len(rows)} lost")
+            example = FindingExample(where, f"{lost} of {len(rows)} lost")
             self.findings.add("too_many_lost", "shards", 1, [example], stops=True)
-        return resized(columns, height, width)
+        return apply_image_sizes(columns, height, width)
 
-    def _sampled(self, mode: str | int) -> bool:
+    def _is_sampled(self, mode: str | int) -> bool:
         """Whether only some of the image files are looked at: then no shard can be judged by itself."""
         return isinstance(mode, int) and mode < self.images
 
-    def _format(self) -> None:
+    def _check_box_format(self) -> None:
         """Boxes in another format than COCO's: rare, and then nothing else matters."""
-        sums = self.sums
+        sums = self.box_stats
         if sums.usable < 10:
             return
-        if sums.below_one == sums.usable:
+        if sums.normalized == sums.usable:
             self.findings.add("normalised_boxes", "boxes", sums.usable, stops=True)
-        elif sums.fit < 0.5 * sums.usable and sums.fit_as_xyxy > 0.95 * sums.usable:
+        elif sums.fit_as_xywh < 0.5 * sums.usable and sums.fit_as_xyxy > 0.95 * sums.usable:
             self.findings.add("xyxy_boxes", "boxes", sums.fit_as_xyxy, stops=True)
 
 
-def _present(module: Any, root: Path, annotations: Path | None) -> list[str]:
+def _available_splits(module: Any, root: Path, annotations: Path | None) -> list[str]:
     """The splits whose files are there; with a file that the user named, only the first."""
     if annotations is not None:
         return [module.SPLITS[0]]
@@ -236,7 +242,7 @@ def _present(module: Any, root: Path, annotations: Path | None) -> list[str]:
     return found
 
 
-def _mode(check_images: str | int) -> str | int:
+def _parse_check_images(check_images: str | int) -> str | int:
     if check_images in ("header", "all", "none"):
         return check_images
     try:
@@ -250,7 +256,7 @@ def _mode(check_images: str | int) -> str | int:
     return count
 
 
-def _given(dataset: str, root: Path, annotations: Path | None, images: Path | None) -> str:
+def _dataset_flags(dataset: str, root: Path, annotations: Path | None, images: Path | None) -> str:
     """The options that name the dataset."""
     words = ["--dataset", dataset if "." in dataset else dataset.replace("_", "-")]
     words += ["--annotations", str(annotations)] if annotations else ["--data", str(root.parent)]
@@ -258,15 +264,17 @@ def _given(dataset: str, root: Path, annotations: Path | None, images: Path | No
     return shlex.join(words)
 
 
-def _verdict(splits: Sequence[SplitDiagnosis], given: str) -> tuple[str, str]:
+def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     """One line, and the next command."""
     found: Counter[str] = Counter()
     for split in splits:
         found.update({finding.code: finding.count for finding in split.findings})
     stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
     if not stops:
-        said = [f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(NOT_PROMPTED) if found[flag]]
-        lost = sum(found[code] for code in LOST)
+        said = [
+            f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
+        ]
+        lost = sum(found[code] for code in UNUSABLE_CODES)
         said += [f"{lost:,} images are lost"] if lost else []
         return f"ready{': ' if said else ''}{'; '.join(said)}", f"synthgen masks {given}"
     if "xyxy_boxes" in stops:
@@ -274,18 +282,18 @@ def _verdict(splits: Sequence[SplitDiagnosis], given: str) -> tuple[str, str]:
     elif "normalised_boxes" in stops:
         remedy = "multiply the boxes by their images' width and height"
     else:
-        worst = max(LOST, key=lambda code: found[code])
+        worst = max(UNUSABLE_CODES, key=lambda code: found[code])
         remedy = {
             "missing": "name the right folder with --images, or complete the download",
             "unreadable": "download the unreadable images again",
             "wrong_size": "these are not the images that were annotated; name the right folder with --images",
         }[worst]
-        remedy += f"; a job takes shards with more than {100 * LOST_SHARE:g} % lost only with --max-error-share"
-        given = given if worst == "unreadable" else _elsewhere(given)
+        remedy += f"; a job takes shards with more than {100 * MAX_UNUSABLE_SHARE:g} % lost only with --max-error-share"
+        given = given if worst == "unreadable" else _with_images_placeholder(given)
     return f"not ready ({', '.join(stops)}): {remedy}", f"synthgen doctor {given}"
 
 
-def _elsewhere(given: str) -> str:
+def _with_images_placeholder(given: str) -> str:
     """The same dataset with another folder of images."""
     words = shlex.split(given)
     if "--images" in words:

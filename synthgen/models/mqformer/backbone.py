@@ -13,41 +13,41 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
 
-from synthgen.models.mqformer.backbone_weights import resnet_of, swin_of
-from synthgen.models.mqformer.weights import read
+from synthgen.models.mqformer.backbone_weights import load_resnet, load_swin
+from synthgen.models.mqformer.weights import read_pretrained
 
-_STAGES = ["stage1", "stage2", "stage3", "stage4"]
+_OUT_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 @dataclass(frozen=True, slots=True)
-class SwinNumbers:
+class SwinVariant:
     """What tells one Swin from another (Liu et al., arXiv 2103.14030): first channels, blocks, heads, window."""
 
-    dim: int
+    embed_dim: int
     depths: tuple[int, int, int, int]
     heads: tuple[int, int, int, int]
-    window: int
+    window_size: int
 
 
 #: As Mask2Former and Mask DINO have them: the larger two with the windows of their pre-training at 384 pixels.
-SWINS = {
-    "tiny": SwinNumbers(16, (2, 2, 2, 2), (1, 2, 4, 8), 4),  # for tests
-    "swin_t": SwinNumbers(96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
-    "swin_s": SwinNumbers(96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
-    "swin_b": SwinNumbers(128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
-    "swin_l": SwinNumbers(192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
+SWIN_VARIANTS = {
+    "tiny": SwinVariant(16, (2, 2, 2, 2), (1, 2, 4, 8), 4),  # for tests
+    "swin_t": SwinVariant(96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
+    "swin_s": SwinVariant(96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
+    "swin_b": SwinVariant(128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
+    "swin_l": SwinVariant(192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
 }
-RESNETS = {"resnet50": (3, 4, 6, 3)}
-NAMES = (*SWINS, *RESNETS)
+RESNET_DEPTHS = {"resnet50": (3, 4, 6, 3)}
+BACKBONES = (*SWIN_VARIANTS, *RESNET_DEPTHS)
 
 
-def build(
+def build_backbone(
     name: str, *, weights: Path | None = None, drop_path: float = 0.0, checkpointing: bool = False
 ) -> Swin | ResNet:
     """Make a backbone, with random weights or with those of ImageNet.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `BACKBONES`.
         weights: a folder in Hugging Face's form, the original's .pth of a Swin, or torchvision's of a ResNet-50.
         drop_path: chance that a branch of the last block is left out of an image's training (0.3 in Mask2Former; less
             in the blocks before). A ResNet has no such.
@@ -56,11 +56,11 @@ def build(
     Raises:
         ValueError: no such name or no such weights; one sentence without the path.
     """
-    if name in SWINS:
-        numbers = SWINS[name]
+    if name in SWIN_VARIANTS:
+        numbers = SWIN_VARIANTS[name]
         config = SwinConfig(
-            embed_dim=numbers.dim, depths=list(numbers.depths), num_heads=list(numbers.heads),
-            window_size=numbers.window, drop_path_rate=drop_path, out_features=_STAGES,
+            embed_dim=numbers.embed_dim, depths=list(numbers.depths), num_heads=list(numbers.heads),
+            window_size=numbers.window_size, drop_path_rate=drop_path, out_features=_OUT_FEATURES,
         )  # fmt: skip
         if weights is None:
             swin = SwinBackbone(config)
@@ -68,14 +68,14 @@ def build(
             # by 300: after six of them nothing else is left of the gradient as a whole.
             swin.swin.embeddings.patch_embeddings.projection.reset_parameters()
         else:
-            swin = swin_of(config, read(weights))
+            swin = load_swin(config, read_pretrained(weights))
         return Swin(swin, checkpointing=checkpointing)
-    if name not in RESNETS:
-        raise ValueError(f"there is no backbone {name[:40]!r}; there are {', '.join(NAMES)}")
+    if name not in RESNET_DEPTHS:
+        raise ValueError(f"there is no backbone {name[:40]!r}; there are {', '.join(BACKBONES)}")
     if drop_path:
         raise ValueError(f"{name} has no drop path; leave it 0, or take a Swin")
-    resnet_config = ResNetConfig(depths=list(RESNETS[name]), out_features=_STAGES)
-    resnet = ResNetBackbone(resnet_config) if weights is None else resnet_of(resnet_config, read(weights))
+    resnet_config = ResNetConfig(depths=list(RESNET_DEPTHS[name]), out_features=_OUT_FEATURES)
+    resnet = ResNetBackbone(resnet_config) if weights is None else load_resnet(resnet_config, read_pretrained(weights))
     return ResNet(resnet, checkpointing=checkpointing)
 
 
@@ -95,7 +95,7 @@ class Swin(nn.Module):
             for block in stage.blocks:
                 # transformers drops the path of a block's attention only, the original that of its MLP as well.
                 block.mlp.drop_path = block.drop_path
-                block.mlp.register_forward_hook(_drop_path)
+                block.mlp.register_forward_hook(_drop_path_hook)
                 block.gradient_checkpointing = checkpointing
                 block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
@@ -151,6 +151,6 @@ class FrozenBatchNorm(nn.Module):
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
 
-def _drop_path(mlp: nn.Module, _: object, out: Tensor) -> Tensor:
+def _drop_path_hook(mlp: nn.Module, _: object, out: Tensor) -> Tensor:
     dropped: Tensor = mlp.get_submodule("drop_path")(out)
     return dropped

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 from transformers import ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
 
-from synthgen.models.mqformer.weights import fitted
+from synthgen.models.mqformer.weights import load_pretrained
 
-_Names = dict[str, str | Callable[[re.Match[str]], str]]
+_NameMap = dict[str, str | Callable[[re.Match[str]], str]]
 
 _QKV = {"q": "query", "k": "key", "v": "value"}
 
 #: Parts of the original Swin's names -> those that Hugging Face publishes; transformers knows them in all versions.
-_SWIN: _Names = {
+_SWIN_TO_HF: _NameMap = {
     r"^patch_embed\.proj\.": "swin.embeddings.patch_embeddings.projection.",
     r"^patch_embed\.norm\.": "swin.embeddings.norm.",
     r"^layers\.": "swin.encoder.layers.",
@@ -29,7 +29,7 @@ _SWIN: _Names = {
 }
 
 #: The same for torchvision's ResNet.
-_RESNET: _Names = {
+_RESNET_TO_HF: _NameMap = {
     r"^conv1\.": "embedder.embedder.convolution.",
     r"^bn1\.": "embedder.embedder.normalization.",
     r"^layer([1-4])\.": lambda found: f"encoder.stages.{int(found[1]) - 1}.layers.",
@@ -40,37 +40,39 @@ _RESNET: _Names = {
 }
 
 #: Of classifiers, and for them only.
-_HEADS = r"(classifier|head|fc|norm|layernorm|swin\.layernorm)\..*"
+_CLASSIFIER_HEADS = r"(classifier|head|fc|norm|layernorm|swin\.layernorm)\..*"
 
 #: Classifiers do not normalise their stages; these norms begin as those that change nothing but the scale.
-_NORMS = r"hidden_states_norms\..*|swin\.layernorm\..*"
+_STAGE_NORMS = r"hidden_states_norms\..*|swin\.layernorm\..*"
 
 
-def swin_of(config: SwinConfig, weights: Mapping[str, Tensor]) -> SwinBackbone:
+def load_swin(config: SwinConfig, weights: Mapping[str, Tensor]) -> SwinBackbone:
     """A Swin of these numbers with these weights, in the original's names or Hugging Face's.
 
     Raises:
         ValueError: they do not fit; see `fitted`.
     """
     if "patch_embed.proj.weight" in weights:
-        weights = {_renamed(name, _SWIN): tensor for name, tensor in _parted(weights).items()}
-    network: SwinBackbone = fitted(SwinBackbone, config, weights, beside=_HEADS, may_lack=_NORMS)
+        weights = {_rename_key(name, _SWIN_TO_HF): tensor for name, tensor in _split_qkv(weights).items()}
+    network: SwinBackbone = load_pretrained(
+        SwinBackbone, config, weights, ignored_names=_CLASSIFIER_HEADS, optional_names=_STAGE_NORMS
+    )
     return network
 
 
-def resnet_of(config: ResNetConfig, weights: Mapping[str, Tensor]) -> ResNetBackbone:
+def load_resnet(config: ResNetConfig, weights: Mapping[str, Tensor]) -> ResNetBackbone:
     """A ResNet of these numbers with these weights, in torchvision's names or Hugging Face's.
 
     Raises:
         ValueError: they do not fit; see `fitted`.
     """
     if "layer1.0.conv1.weight" in weights:
-        weights = {_renamed(name, _RESNET): tensor for name, tensor in weights.items()}
-    network: ResNetBackbone = fitted(ResNetBackbone, config, weights, beside=_HEADS)
+        weights = {_rename_key(name, _RESNET_TO_HF): tensor for name, tensor in weights.items()}
+    network: ResNetBackbone = load_pretrained(ResNetBackbone, config, weights, ignored_names=_CLASSIFIER_HEADS)
     return network
 
 
-def _parted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _split_qkv(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Queries, keys and values as a tensor each; the original has them in one, in this order."""
     parted: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -81,7 +83,7 @@ def _parted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return parted
 
 
-def _renamed(name: str, names: _Names) -> str:
+def _rename_key(name: str, names: _NameMap) -> str:
     for theirs, ours in names.items():
         name = re.sub(theirs, ours, name)
     return name

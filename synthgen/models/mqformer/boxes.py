@@ -28,7 +28,7 @@ def box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return overlap / (union + _EPS), union
 
 
-def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU (Rezatofighi et al., arXiv 1902.09630) of boxes XYXY that broadcast: [...] in [-1, 1]."""
     iou, union = box_iou(a, b)
     hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)

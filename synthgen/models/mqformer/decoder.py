@@ -15,35 +15,40 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from synthgen.models.mqformer.decoder_layer import DecoderLayer, Image
-from synthgen.models.mqformer.denoising import Denoised, noised
-from synthgen.models.mqformer.matcher import Truth
-from synthgen.models.mqformer.ms_deform_attn import DeformableAttention
-from synthgen.models.mqformer.pixel_decoder import Pyramid
-from synthgen.models.mqformer.position_encoding import box_positions, inverse_sigmoid, proposals, valid_ratios
+from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
+from synthgen.models.mqformer.denoising import DenoisingOutput, add_noise
+from synthgen.models.mqformer.matcher import MaskTarget
+from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
+from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
+from synthgen.models.mqformer.position_encoding import (
+    encode_box_positions,
+    generate_proposals,
+    inverse_sigmoid,
+    valid_ratios,
+)
 from synthgen.models.mqformer.predictions import Predictions
 
 #: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
-PRIOR = 0.01
+LABEL_PRIOR = 0.01
 
 #: What likeness of queries and texts, in [-1, 1], is multiplied by at first (CLIP's). OpenSeeD's e, beside this prior,
 #: would let no label be likelier than 0.13 until thousands of steps have raised it.
-SCALE = 1 / 0.07
+INITIAL_LOGIT_SCALE = 1 / 0.07
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class DecoderOutput:
     """What the decoder says of B images.
 
     Attributes:
         layers: predictions from the proposals, before the first layer, and after each layer; the last are the result.
-        conditional: how many of the queries, from the first on, are conditional.
-        denoised: what was made of noised objects, if any were given.
+        num_conditional: how many of the queries, from the first on, are conditional.
+        denoising_output: what was made of noised objects, if any were given.
     """
 
     layers: tuple[Predictions, ...]
-    conditional: int
-    denoised: Denoised | None = None
+    num_conditional: int
+    denoising_output: DenoisingOutput | None = None
 
 
 class Mlp(nn.Module):
@@ -66,9 +71,9 @@ class Decoder(nn.Module):
 
     Args:
         dim: of queries and memory; mask_dim: of mask features; text_dim: of text embeddings.
-        conditional, learnable: how many queries of each kind; one of them may be 0.
+        conditional_queries, learnable: how many queries of each kind; one of them may be 0.
         exchange: see `DecoderLayer`; only where there are both kinds.
-        denoising: most groups of noised objects in training; see `denoising.noised`.
+        denoising: most groups of noised objects in training; see `denoising.add_noise`.
     """
 
     def __init__(
@@ -77,38 +82,38 @@ class Decoder(nn.Module):
         dim: int = 256,
         mask_dim: int = 256,
         text_dim: int = 512,
-        conditional: int = 300,
-        learnable: int = 100,
+        conditional_queries: int = 300,
+        learnable_queries: int = 100,
         levels: int = 4,
-        layers: int = 9,
+        num_layers: int = 9,
         heads: int = 8,
         points: int = 4,
         feedforward: int = 2048,
         exchange: bool = True,
-        union: bool = False,
+        joint_self_attention: bool = False,
         denoising: int = 0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if conditional + learnable < 1:
+        if conditional_queries + learnable_queries < 1:
             raise ValueError("a decoder needs queries")
-        self.dim, self.heads, self.conditional = dim, heads, conditional
+        self.dim, self.heads, self.conditional_queries = dim, heads, conditional_queries
         self.denoising, self.checkpointing = denoising, checkpointing
-        if conditional:
+        if conditional_queries:
             self.enc_output = nn.Linear(dim, dim)
             self.enc_output_norm = nn.LayerNorm(dim)
-        if learnable:
-            self.query_feat = nn.Parameter(torch.randn(learnable, dim))
-            self.query_embed = nn.Parameter(torch.randn(learnable, 4))  # boxes, as logits
+        if learnable_queries:
+            self.query_feat = nn.Parameter(torch.randn(learnable_queries, dim))
+            self.query_embed = nn.Parameter(torch.randn(learnable_queries, 4))  # boxes, as logits
         if denoising:
             self.label_enc = nn.Linear(text_dim, dim, bias=False)
-        both = conditional > 0 and learnable > 0
+        both = conditional_queries > 0 and learnable_queries > 0
         self.layers = nn.ModuleList(
             DecoderLayer(
                 dim, heads=heads, levels=levels, points=points, feedforward=feedforward,
-                exchange=exchange and both, union=union,
+                exchange=exchange and both, joint_self_attention=joint_self_attention,
             )
-            for _ in range(layers)
+            for _ in range(num_layers)
         )  # fmt: skip
         self.norm = nn.LayerNorm(dim)
         self.decoder_norm = nn.LayerNorm(dim)
@@ -116,51 +121,59 @@ class Decoder(nn.Module):
         self.bbox_embed = Mlp(dim, dim, dim, 4)
         self.mask_embed = Mlp(dim, dim, dim, mask_dim)
         self.class_embed = nn.Parameter(torch.empty(dim, text_dim))
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
-        self.prior = nn.Parameter(torch.tensor(-math.log((1 - PRIOR) / PRIOR)))
-        self._reset()
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_LOGIT_SCALE)))
+        self.prior = nn.Parameter(torch.tensor(-math.log((1 - LABEL_PRIOR) / LABEL_PRIOR)))
+        self._reset_parameters()
 
-    def _reset(self) -> None:
+    def _reset_parameters(self) -> None:
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and not name.startswith("query_"):
                 nn.init.xavier_uniform_(parameter)
         for module in self.modules():
-            if isinstance(module, DeformableAttention):
-                module.reset()
+            if isinstance(module, MSDeformAttn):
+                module.reset_parameters()
         nn.init.normal_(self.class_embed, std=self.dim**-0.5)
         if self.denoising:
             nn.init.normal_(self.label_enc.weight)  # of a text of length 1, what other queries are like
         for parameter in self.bbox_embed.layers[-1].parameters():  # a box begins where its proposal is
             nn.init.zeros_(parameter)
 
-    def forward(self, pyramid: Pyramid, texts: Sequence[Tensor], denoise: Sequence[Truth] | None = None) -> Decoded:
+    def forward(
+        self,
+        pyramid: FeaturePyramid,
+        text_embeddings: Sequence[Tensor],
+        denoising_targets: Sequence[MaskTarget] | None = None,
+    ) -> DecoderOutput:
         """Find in each image what its texts name.
 
         Args:
-            texts: for each image [its texts, text_dim], of length 1.
-            denoise: the objects of each image, to be noised; heeded in training only, and where `denoising` is not 0.
+            text_embeddings: for each image [its texts, text_dim], of length 1.
+            denoising_targets: the objects of each image, to be noised; heeded in training only, and where
+                `denoising` is not 0.
         """
-        content, boxes, count = self._queries(pyramid, texts)
-        predictions = [self._heads(content, boxes.sigmoid(), pyramid, texts)]
+        content, boxes, count = self._select_queries(pyramid, text_embeddings)
+        predictions = [self._predict(content, boxes.sigmoid(), pyramid, text_embeddings)]
         # Proposals are judged by the line above; what the layers make of them should not move the encoder's choice.
         content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
         references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
         extra, blocked = 0, None  # noised objects, before all others
-        if denoise is not None and self.denoising and self.training:
-            noise = noised(denoise, [len(own) for own in texts], self.denoising)
-            named = torch.stack([own[labels] for own, labels in zip(texts, noise.labels, strict=True)])
+        if denoising_targets is not None and self.denoising and self.training:
+            noise = add_noise(denoising_targets, [len(own) for own in text_embeddings], self.denoising)
+            named = torch.stack([own[labels] for own, labels in zip(text_embeddings, noise.labels, strict=True)])
             content = torch.cat([self.label_enc(named), content], dim=1)
             references = torch.cat([noise.boxes, references], dim=1)
             extra = noise.labels.shape[1]
-            blocked = noise.hidden(content.shape[1] - extra).repeat_interleave(self.heads, dim=0)
-        predictions.append(self._heads(content, references, pyramid, texts))
-        image = Image(pyramid.memory, pyramid.shapes, torch.cat([p.flatten(1) for p in pyramid.paddings], dim=1))
-        ratios = valid_ratios(pyramid.paddings).to(references.dtype).repeat(1, 1, 2)[:, None]  # [B, 1, levels, 4]
+            blocked = noise.attention_mask(content.shape[1] - extra).repeat_interleave(self.heads, dim=0)
+        predictions.append(self._predict(content, references, pyramid, text_embeddings))
+        image = ImageMemory(
+            pyramid.memory, pyramid.spatial_shapes, torch.cat([p.flatten(1) for p in pyramid.padding_masks], dim=1)
+        )
+        ratios = valid_ratios(pyramid.padding_masks).to(references.dtype).repeat(1, 1, 2)[:, None]  # [B, 1, levels, 4]
         before = references
         for layer in self.layers:
             around = references[:, :, None] * ratios
             # In parts of the image; the reference's are of the finest level with its padding, which is nobody's place.
-            place = self.ref_point_head(box_positions(references, self.dim).to(content.dtype))
+            place = self.ref_point_head(encode_box_positions(references, self.dim).to(content.dtype))
             if self.checkpointing and self.training:
                 content = checkpoint(layer, content, place, around, image, count, extra, blocked, use_reentrant=False)
             else:
@@ -169,24 +182,24 @@ class Decoder(nn.Module):
             normed = self.norm(content)
             # "Look forward twice" (DINO): a box is judged with the gradient of the layer before, which is cut after it.
             judged = (self.bbox_embed(normed) + inverse_sigmoid(before)).sigmoid()
-            predictions.append(self._heads(normed, judged, pyramid, texts))
+            predictions.append(self._predict(normed, judged, pyramid, text_embeddings))
             before, references = after, after.detach()
         if not extra:
-            return Decoded(tuple(predictions), count)
-        own = (predictions[0], *(layer.of(slice(extra, None)) for layer in predictions[1:]))
-        others = tuple(layer.of(slice(extra)) for layer in predictions[1:])
-        return Decoded(own, count, Denoised(others, noise.matches, noise.groups))
+            return DecoderOutput(tuple(predictions), count)
+        own = (predictions[0], *(layer.select_queries(slice(extra, None)) for layer in predictions[1:]))
+        others = tuple(layer.select_queries(slice(extra)) for layer in predictions[1:])
+        return DecoderOutput(own, count, DenoisingOutput(others, noise.matches, noise.num_groups))
 
-    def _queries(self, pyramid: Pyramid, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+    def _select_queries(self, pyramid: FeaturePyramid, text_embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
         """(content [B, Q, dim], logits of boxes [B, Q, 4], how many of them are conditional)."""
         batch = len(pyramid.memory)
         contents, boxes, count = [], [], 0
-        if self.conditional:
-            memory, places, valid = proposals(pyramid.memory, pyramid.paddings)
+        if self.conditional_queries:
+            memory, places, valid = generate_proposals(pyramid.memory, pyramid.padding_masks)
             found = self.enc_output_norm(self.enc_output(memory))
             with torch.no_grad():  # a choice has no gradient
-                best = torch.stack([own.amax(-1) for own in self._logits(found, texts)])  # [B, S]
-            count = min(self.conditional, best.shape[1])
+                best = torch.stack([own.amax(-1) for own in self._class_logits(found, text_embeddings)])  # [B, S]
+            count = min(self.conditional_queries, best.shape[1])
             chosen = best.masked_fill(~valid, -math.inf).topk(count, dim=1).indices[..., None]
             picked = found.gather(1, chosen.expand(-1, -1, self.dim))
             contents.append(picked)
@@ -196,11 +209,15 @@ class Decoder(nn.Module):
             boxes.append(self.query_embed.expand(batch, -1, -1))
         return torch.cat(contents, dim=1), torch.cat(boxes, dim=1), count
 
-    def _heads(self, content: Tensor, boxes: Tensor, pyramid: Pyramid, texts: Sequence[Tensor]) -> Predictions:
+    def _predict(
+        self, content: Tensor, boxes: Tensor, pyramid: FeaturePyramid, text_embeddings: Sequence[Tensor]
+    ) -> Predictions:
         normed = self.decoder_norm(content)
-        return Predictions(self._logits(normed, texts), boxes, pyramid.mask_features, self.mask_embed(normed))
+        return Predictions(
+            self._class_logits(normed, text_embeddings), boxes, pyramid.mask_features, self.mask_embed(normed)
+        )
 
-    def _logits(self, content: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
+    def _class_logits(self, content: Tensor, text_embeddings: Sequence[Tensor]) -> list[Tensor]:
         """For each image float32 [Q, its texts]: the likeness of queries and texts as directions, scaled.
 
         Never in half precision: proposals and results are ranked by it, and the scale magnifies what was rounded.
@@ -209,4 +226,4 @@ class Decoder(nn.Module):
             seen = content.float() @ self.class_embed
             seen = seen / (seen.norm(dim=-1, keepdim=True) + 1e-7)
             scale = self.logit_scale.exp()
-            return [scale * own @ text.T.float() + self.prior for own, text in zip(seen, texts, strict=True)]
+            return [scale * own @ text.T.float() + self.prior for own, text in zip(seen, text_embeddings, strict=True)]

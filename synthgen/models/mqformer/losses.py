@@ -14,113 +14,114 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalised_iou
-from synthgen.models.mqformer.matcher import ALPHA, Truth, Weights, extent_of, match
-from synthgen.models.mqformer.point_sampling import sample_bits, sample_points, uncertain_points
+from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
+from synthgen.models.mqformer.matcher import FOCAL_ALPHA, LossWeights, MaskTarget, hungarian_match, valid_extent_of
+from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
 
 #: A query lies in the ignored region if more than this share of its mask does.
-_INSIDE = 0.5
+_MAX_IGNORED_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class PointSampling:
     """How masks are compared: points a mask; how many times as many are drawn; the share chosen by doubt."""
 
-    points: int = 112 * 112
-    oversample: float = 3.0
-    importance: float = 0.75
+    num_points: int = 112 * 112
+    oversample_ratio: float = 3.0
+    importance_sample_ratio: float = 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
+class _BatchTargets:
     """All objects of a batch, N, those of an image behind those of the one before; made once for all layers.
 
     Attributes:
-        first: for each image, its first object.
+        object_offsets: for each image, its first object.
         labels: int64 [N]; boxes: float32 [N, 4] CXCYWH.
-        masks: bool [M, H, W]; place: int64 [N], whose mask is where; weights: float32 [N], 0 of an object without one.
-        image: int64 [N], whose image is which; ignore: bool [B, H, W]; extent: float32 [B, 2].
-        some_masks, some_ignored: for each image, whether it has any masks, and whether any of it is ignored.
+        masks: bool [M, H, W]; mask_index: int64 [N], whose mask is where; mask_weights: float32 [N], 0 of an object
+            without one.
+        image_index: int64 [N], whose image is which; ignore_masks: bool [B, H, W]; extent: float32 [B, 2].
+        has_masks, has_ignored: for each image, whether it has any masks, and whether any of it is ignored.
     """
 
-    first: list[int]
+    object_offsets: list[int]
     labels: Tensor
     boxes: Tensor
     masks: Tensor
-    place: Tensor
-    weights: Tensor
-    image: Tensor
-    ignore: Tensor
+    mask_index: Tensor
+    mask_weights: Tensor
+    image_index: Tensor
+    ignore_masks: Tensor
     extent: Tensor
-    some_masks: list[bool]
-    some_ignored: list[bool]
+    has_masks: list[bool]
+    has_ignored: list[bool]
 
 
-def _wanted(truths: Sequence[Truth]) -> _Wanted:
-    counts = [len(truth["labels"]) for truth in truths]
-    has_mask = torch.cat([truth["has_mask"] for truth in truths])
-    return _Wanted(
-        first=[0, *accumulate(counts[:-1])],
-        labels=torch.cat([truth["labels"] for truth in truths]),
-        boxes=torch.cat([truth["boxes"] for truth in truths]).float(),
-        masks=torch.cat([truth["masks"] for truth in truths]),
-        place=(has_mask.cumsum(0) - 1).clamp(min=0),
-        weights=torch.cat([truth["mask_weights"] for truth in truths]) * has_mask,
-        image=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(truths)]),
-        some_masks=[len(truth["masks"]) > 0 for truth in truths],
-        ignore=torch.stack([truth["ignore"] for truth in truths]),
-        extent=torch.stack([extent_of(truth) for truth in truths]),
-        some_ignored=[truth["ignores"] if "ignores" in truth else bool(truth["ignore"].any()) for truth in truths],
+def _concat_targets(targets: Sequence[MaskTarget]) -> _BatchTargets:
+    counts = [len(truth["labels"]) for truth in targets]
+    has_mask = torch.cat([truth["has_mask"] for truth in targets])
+    return _BatchTargets(
+        object_offsets=[0, *accumulate(counts[:-1])],
+        labels=torch.cat([truth["labels"] for truth in targets]),
+        boxes=torch.cat([truth["boxes"] for truth in targets]).float(),
+        masks=torch.cat([truth["masks"] for truth in targets]),
+        mask_index=(has_mask.cumsum(0) - 1).clamp(min=0),
+        mask_weights=torch.cat([truth["mask_weights"] for truth in targets]) * has_mask,
+        image_index=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(targets)]),
+        has_masks=[len(truth["masks"]) > 0 for truth in targets],
+        ignore_masks=torch.stack([truth["ignore"] for truth in targets]),
+        extent=torch.stack([valid_extent_of(truth) for truth in targets]),
+        has_ignored=[truth["ignores"] if "ignores" in truth else bool(truth["ignore"].any()) for truth in targets],
     )
 
 
-def losses(
+def compute_losses(
     layers: Sequence[Predictions],
-    truths: Sequence[Truth],
+    targets: Sequence[MaskTarget],
     *,
-    objects: float,
-    weights: Weights,
-    sampling: Sampling,
+    num_objects: float,
+    weights: LossWeights,
+    sampling: PointSampling,
     generator: torch.Generator | None = None,
-    known: Sequence[tuple[Tensor, Tensor]] | None = None,
+    known_matches: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """The losses of layers, summed over them, unweighted: "label", "box", "giou", "mask", "dice".
 
     Args:
-        objects: how many there are in the batch, averaged over processes; at least 1.
-        known: the matches of any layer, for each image (queries, objects), where they need not be found; other queries
-            are then told nothing.
+        num_objects: how many there are in the batch, averaged over processes; at least 1.
+        known_matches: the matches of any layer, for each image (queries, objects), where they need not be found;
+            other queries are then told nothing.
     """
-    wanted = _wanted(truths)
+    wanted = _concat_targets(targets)
     matches: Sequence[Sequence[tuple[Tensor, Tensor]]]
-    if known is None:
-        matches = match(layers, truths, weights=weights, points=sampling.points, generator=generator)
+    if known_matches is None:
+        matches = hungarian_match(layers, targets, weights=weights, num_points=sampling.num_points, generator=generator)
     else:
-        matches = [known] * len(layers)
+        matches = [known_matches] * len(layers)
     parts = []
     for layer, of_images in zip(layers, matches, strict=True):
-        pairs = [(queries, own + first) for (queries, own), first in zip(of_images, wanted.first, strict=True)]
+        pairs = [(queries, own + first) for (queries, own), first in zip(of_images, wanted.object_offsets, strict=True)]
         parts.append(
             {
-                "label": _label_loss(layer, wanted, pairs, only_matched=known is not None),
+                "label": _label_loss(layer, wanted, pairs, only_matched=known_matches is not None),
                 **_box_losses(layer.boxes, wanted, pairs),
                 **_mask_losses(layer, wanted, pairs, sampling, generator),
             }
         )
-    return {name: torch.stack([part[name] for part in parts]).sum() / objects for name in parts[0]}
+    return {name: torch.stack([part[name] for part in parts]).sum() / num_objects for name in parts[0]}
 
 
-def focal_loss(logits: Tensor, truth: Tensor) -> Tensor:
+def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Sigmoid focal loss (Lin et al., arXiv 1708.02002), gamma 2, element by element."""
     probability = logits.sigmoid()
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    wrong = probability + truth - 2 * probability * truth
-    return (ALPHA * truth + (1 - ALPHA) * (1 - truth)) * wrong**2 * cross_entropy
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    wrong = probability + targets - 2 * probability * targets
+    return (FOCAL_ALPHA * targets + (1 - FOCAL_ALPHA) * (1 - targets)) * wrong**2 * cross_entropy
 
 
 def _label_loss(
-    predictions: Predictions, wanted: _Wanted, pairs: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
+    predictions: Predictions, targets: _BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
 ) -> Tensor:
     every = list(predictions.logits)
     if only_matched:
@@ -132,14 +133,14 @@ def _label_loss(
     begin = [0, *accumulate(sizes[:-1])]
     of_label = [first + own * logits.shape[1] for first, own, logits in zip(begin, rows, every, strict=True)]
     present = torch.zeros_like(flat)
-    present[torch.cat(of_label) + wanted.labels[torch.cat([objects for _, objects in pairs])]] = 1.0
+    present[torch.cat(of_label) + targets.labels[torch.cat([objects for _, objects in pairs])]] = 1.0
     loss = focal_loss(flat, present)
-    if only_matched or not any(wanted.some_ignored):
+    if only_matched or not any(targets.has_ignored):
         return loss.sum()
     total = flat.new_zeros(())
     for i, own in enumerate(torch.split(loss, sizes)):
-        if wanted.some_ignored[i]:
-            unknown = _in_ignored_region(predictions, i, wanted.ignore[i])
+        if targets.has_ignored[i]:
+            unknown = _in_ignored_region(predictions, i, targets.ignore_masks[i])
             unknown[rows[i]] = False
             own = own.view(every[i].shape).masked_fill(unknown[:, None], 0.0)
         total = total + own.sum()
@@ -152,44 +153,45 @@ def _in_ignored_region(predictions: Predictions, image: int, ignore: Tensor) -> 
     features = predictions.mask_features[image]
     height, width = features.shape[1:]
     share = functional.adaptive_avg_pool2d(ignore[None].float(), (height, width))[0]
-    mask = (predictions.masks_of(image, slice(None), features) > 0).float()
-    return (mask * share).sum((1, 2)) > _INSIDE * mask.sum((1, 2))
+    mask = (predictions.select_mask_logits(image, slice(None), features) > 0).float()
+    return (mask * share).sum((1, 2)) > _MAX_IGNORED_SHARE * mask.sum((1, 2))
 
 
-def _box_losses(boxes: Tensor, wanted: _Wanted, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def _box_losses(boxes: Tensor, targets: _BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     own = torch.cat([of_image[queries] for of_image, (queries, _) in zip(boxes.unbind(), pairs, strict=True)]).float()
-    theirs = wanted.boxes[torch.cat([objects for _, objects in pairs])]
-    giou = generalised_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs))
+    theirs = targets.boxes[torch.cat([objects for _, objects in pairs])]
+    giou = generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs))
     return {"box": (own - theirs).abs().sum(), "giou": (1 - giou).sum()}
 
 
 def _mask_losses(
     predictions: Predictions,
-    wanted: _Wanted,
+    targets: _BatchTargets,
     pairs: Sequence[tuple[Tensor, Tensor]],
-    sampling: Sampling,
+    sampling: PointSampling,
     generator: torch.Generator | None,
 ) -> dict[str, Tensor]:
     guesses, objects = [], []
     for i, (features, (queries, own)) in enumerate(zip(predictions.mask_features.unbind(), pairs, strict=True)):
-        some = slice(None) if wanted.some_masks[i] else slice(0)
-        guesses.append(predictions.masks_of(i, queries[some], features))
+        some = slice(None) if targets.has_masks[i] else slice(0)
+        guesses.append(predictions.select_mask_logits(i, queries[some], features))
         objects.append(own[some])
     guess, chosen = torch.cat(guesses).float(), torch.cat(objects)
     if not len(guess):
         nothing = guess.sum() * 0.0
         return {"mask": nothing, "dice": nothing}
     with torch.no_grad():
-        points = uncertain_points(
-            guess, wanted.extent[wanted.image[chosen]], sampling.points, oversample=sampling.oversample,
-            importance=sampling.importance, generator=generator,
+        points = sample_uncertain_points(
+            guess, targets.extent[targets.image_index[chosen]], sampling.num_points,
+            oversample_ratio=sampling.oversample_ratio,
+            importance_sample_ratio=sampling.importance_sample_ratio, generator=generator,
         )  # fmt: skip
-        there = sample_bits(wanted.masks, wanted.place[chosen], points)
+        there = sample_bool_points(targets.masks, targets.mask_index[chosen], points)
         counts = torch.ones_like(there)
-        if any(wanted.some_ignored):  # where no neighbour of the point is
-            counts = (sample_bits(wanted.ignore, wanted.image[chosen], points) == 0).float()
+        if any(targets.has_ignored):  # where no neighbour of the point is
+            counts = (sample_bool_points(targets.ignore_masks, targets.image_index[chosen], points) == 0).float()
     at = sample_points(guess, points)
-    weight = wanted.weights[chosen]
+    weight = targets.mask_weights[chosen]
     entropy = functional.binary_cross_entropy_with_logits(at, there, reduction="none") * counts
     share = at.sigmoid() * counts
     both, sums = 2 * (share * there).sum(1), share.sum(1) + (there * counts).sum(1)

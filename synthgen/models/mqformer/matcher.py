@@ -12,17 +12,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
-from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalised_iou
+from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
 from synthgen.models.mqformer.point_sampling import sample_points
 from synthgen.models.mqformer.predictions import Predictions
 
-ALPHA = 0.25  # focal loss: the share of positives
+FOCAL_ALPHA = 0.25  # focal loss: the share of positives
 
 #: What stands for a cost that is no number: an assignment must come out, and the loss will say what is wrong.
-_NEVER = 1e6
+_NONFINITE_COST = 1e6
 
 
-class Truth(TypedDict):
+class MaskTarget(TypedDict):
     """The n objects of one image, of which m have a mask to learn from.
 
     labels: int64 [n], indices into the image's texts. boxes: float32 [n, 4] CXCYWH, in parts of the unpadded image.
@@ -43,7 +43,7 @@ class Truth(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class LossWeights:
     """How much each part counts, in matching as in the loss (Mask DINO's values)."""
 
     label: float = 4.0
@@ -54,7 +54,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Costs:
+class MatchCosts:
     """What each query of an image would cost for each of its objects, by layer: float32 [L, Q, n] each, unweighted.
 
     An object without a mask costs nothing in `mask` and `dice`, whoever gets it.
@@ -66,7 +66,7 @@ class Costs:
     box: Tensor
     giou: Tensor
 
-    def total(self, weights: Weights) -> Tensor:
+    def total(self, weights: LossWeights) -> Tensor:
         """Their weighted sum, float32 [L, Q, n]."""
         return (
             weights.label * self.label
@@ -77,33 +77,35 @@ class Costs:
         )
 
 
-def costs(logits: Tensor, boxes: Tensor, guesses: Iterable[Tensor], truth: Truth, points: Tensor) -> Costs:
+def compute_costs(
+    logits: Tensor, boxes: Tensor, mask_logits: Iterable[Tensor], target: MaskTarget, points: Tensor
+) -> MatchCosts:
     """Compare what L layers say of an image with its objects.
 
     Args:
         logits: [L, Q, T], of each query for each text.
         boxes: [L, Q, 4] CXCYWH in [0, 1].
-        guesses: for each layer [Q, P], logits of masks at the points; taken one after another.
-        points: [1, P, 2], where masks are compared; see `sample_points`. Those in `truth["ignore"]` do not count.
+        mask_logits: for each layer [Q, P], logits of masks at the points; taken one after another.
+        points: [1, P, 2], where masks are compared; see `sample_points`. Those in `target["ignore"]` do not count.
     """
-    probability = logits[..., truth["labels"]].float().sigmoid()
-    absent = (1 - ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
-    present = ALPHA * (1 - probability) ** 2 * -(probability + 1e-8).log()
-    own, theirs = boxes.float()[..., None, :], truth["boxes"].float()
+    probability = logits[..., target["labels"]].float().sigmoid()
+    absent = (1 - FOCAL_ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
+    present = FOCAL_ALPHA * (1 - probability) ** 2 * -(probability + 1e-8).log()
+    own, theirs = boxes.float()[..., None, :], target["boxes"].float()
     mask = dice = torch.zeros_like(probability)
-    if len(truth["masks"]):
-        has_mask = truth["has_mask"]
+    if len(target["masks"]):
+        has_mask = target["has_mask"]
         place = (has_mask.cumsum(0) - 1).clamp(min=0)  # among those that have one
-        counts = (sample_points(truth["ignore"][None].float(), points) == 0).float()  # [1, P]
-        there = sample_points(truth["masks"].float(), points) * counts  # [m, P]
-        pairs = [_mask_costs(guess.float(), there, counts) for guess in guesses]
+        counts = (sample_points(target["ignore"][None].float(), points) == 0).float()  # [1, P]
+        there = sample_points(target["masks"].float(), points) * counts  # [m, P]
+        pairs = [_mask_costs(guess.float(), there, counts) for guess in mask_logits]
         mask, dice = (torch.stack(each)[..., place] * has_mask for each in zip(*pairs, strict=True))
-    return Costs(
+    return MatchCosts(
         label=present - absent,
         mask=mask,
         dice=dice,
         box=(own - theirs).abs().sum(-1),
-        giou=-generalised_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs)),
+        giou=-generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs)),
     )
 
 
@@ -117,34 +119,34 @@ def _mask_costs(guess: Tensor, there: Tensor, counts: Tensor) -> tuple[Tensor, T
 
 
 @torch.no_grad()
-def match(
+def hungarian_match(
     layers: Sequence[Predictions],
-    truths: Sequence[Truth],
+    targets: Sequence[MaskTarget],
     *,
-    weights: Weights,
-    points: int,
+    weights: LossWeights,
+    num_points: int,
     generator: torch.Generator | None = None,
 ) -> list[list[tuple[Tensor, Tensor]]]:
     """The cheapest assignment of each image in each layer. A GPU is waited for once.
 
     Args:
-        points: how many to compare masks at; they are drawn anew for each image, for all layers together.
+        num_points: how many to compare masks at; they are drawn anew for each image, for all layers together.
 
     Returns:
         For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
     """
     device = layers[0].boxes.device
     found = []
-    for i, truth in enumerate(truths):
-        drawn = torch.rand(1, points, 2, generator=generator, device=device) * extent_of(truth)
-        cost = costs(
+    for i, truth in enumerate(targets):
+        drawn = torch.rand(1, num_points, 2, generator=generator, device=device) * valid_extent_of(truth)
+        cost = compute_costs(
             torch.stack([layer.logits[i] for layer in layers]),
             torch.stack([layer.boxes[i] for layer in layers]),
-            _at(layers, i, drawn),
+            _sample_layer_masks(layers, i, drawn),
             truth,
             drawn,
         ).total(weights)
-        found.append(cost.nan_to_num(_NEVER, _NEVER, -_NEVER))  # [L, Q, n]
+        found.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [L, Q, n]
     flat = torch.cat([cost.flatten() for cost in found]).cpu()
     parts = torch.split(flat, [cost.numel() for cost in found])
     tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, found, strict=True)]
@@ -152,19 +154,19 @@ def match(
     whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
     split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
     each = [(queries, objects) for queries, objects in split]
-    return [each[i : i + len(truths)] for i in range(0, len(each), len(truths))]
+    return [each[i : i + len(targets)] for i in range(0, len(each), len(targets))]
 
 
-def extent_of(truth: Truth) -> Tensor:
+def valid_extent_of(target: MaskTarget) -> Tensor:
     """Its `extent`, or all of the canvas: float32 [2]."""
-    return truth["extent"] if "extent" in truth else truth["boxes"].new_ones(2)
+    return target["extent"] if "extent" in target else target["boxes"].new_ones(2)
 
 
-def _at(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
+def _sample_layer_masks(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
     """For each layer [Q, P]: its masks of an image at points; features that layers share are sampled once."""
     features = None
     for layer in layers:
         if layer.mask_features is not features:
             features = layer.mask_features
             there = sample_points(features[image].float(), points).to(features.dtype)  # [C, P]
-        yield layer.masks_of(image, slice(None), there)
+        yield layer.select_mask_logits(image, slice(None), there)

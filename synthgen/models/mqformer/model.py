@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from synthgen.models.mqformer.backbone import ResNet, Swin
-from synthgen.models.mqformer.decoder import Decoded, Decoder
-from synthgen.models.mqformer.matcher import Truth
+from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
+from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.pixel_decoder import PixelDecoder
 from synthgen.models.mqformer.text_encoder import TextEncoder
 
@@ -29,26 +29,32 @@ class MQFormer(nn.Module):
     def forward(
         self,
         images: Tensor,
-        padding: Tensor,
+        padding_mask: Tensor,
         texts: Sequence[Sequence[str]],
-        names: Sequence[bool | Sequence[bool]],
-        denoise: Sequence[Truth] | None = None,
-    ) -> Decoded:
+        is_category_name: Sequence[bool | Sequence[bool]],
+        denoising_targets: Sequence[MaskTarget] | None = None,
+    ) -> DecoderOutput:
         """Find what the texts name.
 
         Args:
             images: float32 [B, 3, H, W], normalised; zero on padding.
-            padding: bool [B, H, W], True on padding, which is right and bottom.
+            padding_mask: bool [B, H, W], True on padding, which is right and bottom.
             texts: the label space of each image, of one text or more.
-            names: for each image, whether its texts are names of categories rather than phrases, or that of each text.
-            denoise: see `Decoder.forward`.
+            is_category_name: for each image, whether its texts are names of categories rather than phrases, or that
+                of each text.
+            denoising_targets: see `Decoder.forward`.
         """
-        pyramid = self.pixel_decoder(self.backbone(images), padding)
-        return self.decoder(pyramid, self._embedded(texts, names), denoise)  # type: ignore[no-any-return]
+        pyramid = self.pixel_decoder(self.backbone(images), padding_mask)
+        return self.decoder(pyramid, self._embed_texts(texts, is_category_name), denoising_targets)  # type: ignore[no-any-return]
 
-    def _embedded(self, texts: Sequence[Sequence[str]], names: Sequence[bool | Sequence[bool]]) -> list[Tensor]:
+    def _embed_texts(
+        self, texts: Sequence[Sequence[str]], is_category_name: Sequence[bool | Sequence[bool]]
+    ) -> list[Tensor]:
         """For each image [its texts, text_dim]; a text that several images have is encoded once."""
-        each = [[name] * len(own) if isinstance(name, bool) else name for own, name in zip(texts, names, strict=True)]
+        each = [
+            [name] * len(own) if isinstance(name, bool) else name
+            for own, name in zip(texts, is_category_name, strict=True)
+        ]
         wanted = [list(zip(own, name, strict=True)) for own, name in zip(texts, each, strict=True)]
         place = {asked: i for i, asked in enumerate(dict.fromkeys(asked for own in wanted for asked in own))}
         found = self.text_encoder([text for text, _ in place], [name for _, name in place])
@@ -57,12 +63,12 @@ class MQFormer(nn.Module):
         return list(torch.split(every, [len(own) for own in wanted]))
 
 
-def build(
+def build_mqformer(
     backbone: Swin | ResNet,
     text_encoder: TextEncoder,
     *,
-    conditional: int = 300,
-    learnable: int = 100,
+    conditional_queries: int = 300,
+    learnable_queries: int = 100,
     dim: int = 256,
     levels: int = 4,
     encoder_feedforward: int | None = None,
@@ -83,12 +89,14 @@ def build(
     return MQFormer(
         backbone,
         PixelDecoder(
-            backbone.channels, dim=dim, mask_dim=dim, levels=levels, layers=encoder_layers, heads=heads,
-            feedforward=encoder_feedforward or 4 * dim, finest=0 if levels == 5 else 1, checkpointing=checkpointing,
+            backbone.channels, dim=dim, mask_dim=dim, levels=levels, num_layers=encoder_layers, heads=heads,
+            feedforward=encoder_feedforward or 4 * dim, start_level=0 if levels == 5 else 1,
+            checkpointing=checkpointing,
         ),
         Decoder(
-            dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional=conditional, learnable=learnable,
-            levels=levels, layers=decoder_layers, heads=heads, feedforward=8 * dim, exchange=exchange,
+            dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional_queries=conditional_queries,
+            learnable_queries=learnable_queries,
+            levels=levels, num_layers=decoder_layers, heads=heads, feedforward=8 * dim, exchange=exchange,
             denoising=denoising, checkpointing=checkpointing,
         ),
         text_encoder,

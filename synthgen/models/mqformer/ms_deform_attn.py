@@ -15,28 +15,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def deformable_attention(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+def ms_deform_attn(
+    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
     """Sum, for each query, what lies at its points, bilinearly sampled; beyond a level's border lie zeros.
 
     Args:
         value: [B, S, heads, dim]; the levels one after another, each row by row.
-        shapes: (height, width) of the levels; their products add up to S.
-        locations: [B, Q, heads, levels, points, 2]; (x, y), from 0 at a level's left or upper edge to 1 at the other.
-        weights: [B, Q, heads, levels, points].
+        spatial_shapes: (height, width) of the levels; their products add up to S.
+        sampling_locations: [B, Q, heads, levels, points, 2]; (x, y), from 0 at a level's left or upper edge to 1 at
+            the other.
+        attention_weights: [B, Q, heads, levels, points].
 
     Returns:
         [B, Q, heads * dim].
     """
     batch, _, heads, dim = value.shape
-    queries = locations.shape[1]
-    grids = (2 * locations.float() - 1).transpose(1, 2).flatten(0, 1)  # [B * heads, Q, levels, points, 2]
-    shares = weights.transpose(1, 2).flatten(0, 1)[:, None]  # [B * heads, 1, Q, levels, points]
+    queries = sampling_locations.shape[1]
+    grids = (2 * sampling_locations.float() - 1).transpose(1, 2).flatten(0, 1)  # [B * heads, Q, levels, points, 2]
+    shares = attention_weights.transpose(1, 2).flatten(0, 1)[:, None]  # [B * heads, 1, Q, levels, points]
     total = value.new_zeros(batch * heads, dim, queries)
     # Weighed level by level: side by side, what is found on all levels would be copied, and it is large.
-    for level, part in enumerate(torch.split(value, [h * w for h, w in shapes], dim=1)):
-        image = part.permute(0, 2, 3, 1).reshape(batch * heads, dim, *shapes[level])
+    for level, part in enumerate(torch.split(value, [h * w for h, w in spatial_shapes], dim=1)):
+        image = part.permute(0, 2, 3, 1).reshape(batch * heads, dim, *spatial_shapes[level])
         # align_corners=False: -1 and 1 are the edges of the border pixels, as 0 and 1 are here. Places are never of
         # half precision: of 200 pixels in a row bfloat16 tells hardly every second one.
         found = functional.grid_sample(image.float(), grids[:, :, level], align_corners=False).to(value.dtype)
@@ -44,7 +45,7 @@ def deformable_attention(
     return total.reshape(batch, heads * dim, queries).transpose(1, 2)
 
 
-class DeformableAttention(nn.Module):
+class MSDeformAttn(nn.Module):
     """A layer of it: points and weights from the query, values from the pyramid.
 
     Args:
@@ -58,9 +59,9 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(dim, heads * levels * points)
         self.value_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
-        self.reset()
+        self.reset_parameters()
 
-    def reset(self) -> None:
+    def reset_parameters(self) -> None:
         """Begin with one direction a head, points at 1, 2, 3, ... pixels along it, all of the same weight."""
         angle = torch.arange(self.heads, dtype=torch.float32) * (2.0 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -79,37 +80,37 @@ class DeformableAttention(nn.Module):
     def forward(
         self,
         query: Tensor,
-        references: Tensor,
+        reference_points: Tensor,
         memory: Tensor,
-        shapes: Sequence[tuple[int, int]],
-        padding: Tensor | None = None,
+        spatial_shapes: Sequence[tuple[int, int]],
+        padding_mask: Tensor | None = None,
     ) -> Tensor:
         """Let queries look at the pyramid.
 
         Args:
             query: [B, Q, dim]; with its position added.
-            references: [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each level, or boxes
-                CXCYWH, with offsets in halves of their sides divided by the number of points.
+            reference_points: [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each level,
+                or boxes CXCYWH, with offsets in halves of their sides divided by the number of points.
             memory: [B, S, dim]; the levels one after another.
-            shapes: (height, width) of the levels.
-            padding: bool [B, S], True where a pixel of `memory` lies in the padding and counts as zero.
+            spatial_shapes: (height, width) of the levels.
+            padding_mask: bool [B, S], True where a pixel of `memory` lies in the padding and counts as zero.
 
         Returns:
             [B, Q, dim].
         """
         batch, queries, dim = query.shape
         value = self.value_proj(memory)
-        if padding is not None:
-            value = value.masked_fill(padding[..., None], 0.0)
+        if padding_mask is not None:
+            value = value.masked_fill(padding_mask[..., None], 0.0)
         value = value.view(batch, -1, self.heads, dim // self.heads)
         offsets = self.sampling_offsets(query).view(batch, queries, self.heads, self.levels, self.points, 2)
         weights = self.attention_weights(query).view(batch, queries, self.heads, self.levels * self.points)
         weights = weights.softmax(-1).to(value.dtype).view(batch, queries, self.heads, self.levels, self.points)
-        around = references[:, :, None, :, None]
-        if references.shape[-1] == 2:
-            sizes = torch.tensor([[w, h] for h, w in shapes], dtype=offsets.dtype)
+        around = reference_points[:, :, None, :, None]
+        if reference_points.shape[-1] == 2:
+            sizes = torch.tensor([[w, h] for h, w in spatial_shapes], dtype=offsets.dtype)
             sizes = sizes.to(offsets.device, non_blocking=True)  # a GPU is not waited for
             locations = around + offsets / sizes[:, None]
         else:
             locations = around[..., :2] + offsets / self.points * around[..., 2:] * 0.5
-        return cast(Tensor, self.output_proj(deformable_attention(value, shapes, locations, weights)))
+        return cast(Tensor, self.output_proj(ms_deform_attn(value, spatial_shapes, locations, weights)))

@@ -14,38 +14,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from synthgen.models.mqformer.ms_deform_attn import DeformableAttention
-from synthgen.models.mqformer.position_encoding import pixel_positions, pixel_references, valid_ratios
+from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
+from synthgen.models.mqformer.position_encoding import encode_pixel_positions, pixel_reference_points, valid_ratios
 
-_GROUPS = 32
+_NORM_GROUPS = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pyramid:
+class FeaturePyramid:
     """What the decoder looks at.
 
     Attributes:
         memory: [B, S, dim]; the levels one after another, from fine to coarse, each row by row.
-        paddings: bool [B, h, w] a level, True on padding; so its shapes.
+        padding_masks: bool [B, h, w] a level, True on padding; so its shapes.
         mask_features: [B, mask_dim, H / 4, W / 4].
     """
 
     memory: Tensor
-    paddings: tuple[Tensor, ...]
+    padding_masks: tuple[Tensor, ...]
     mask_features: Tensor
 
     @property
-    def shapes(self) -> list[tuple[int, int]]:
+    def spatial_shapes(self) -> list[tuple[int, int]]:
         """(height, width) of the levels."""
-        return [(padding.shape[1], padding.shape[2]) for padding in self.paddings]
+        return [(padding.shape[1], padding.shape[2]) for padding in self.padding_masks]
 
 
 class MaskedGroupNorm(nn.GroupNorm):
     """Group norm by what is no padding, and zero there: an image is the same in a batch of larger ones."""
 
-    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:  # type: ignore[override]
         """[B, dim, h, w] and bool [B, h, w] -> float32 [B, dim, h, w]."""
-        hidden = padding[:, None]
+        hidden = padding_mask[:, None]
         groups = x.float().masked_fill(hidden, 0.0).reshape(len(x), self.num_groups, -1, *x.shape[2:])
         count = (~hidden).sum((1, 2, 3)).view(-1, 1, 1, 1, 1) * groups.shape[2]
         mean = groups.sum((2, 3, 4), keepdim=True) / count
@@ -55,35 +55,42 @@ class MaskedGroupNorm(nn.GroupNorm):
         return ((deviation * scale).flatten(1, 2) + self.bias[:, None, None]).masked_fill(hidden, 0.0)
 
 
-class Projection(nn.Sequential):
+class ConvGroupNorm(nn.Sequential):
     """A convolution and a group norm."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, bias: bool = True) -> None:
-        conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=bias)
-        super().__init__(conv, MaskedGroupNorm(_GROUPS, outputs))
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
+    ) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=bias)
+        super().__init__(conv, MaskedGroupNorm(_NORM_GROUPS, out_channels))
 
-    def forward(self, x: Tensor, padding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:  # type: ignore[override]
         """[B, inputs, H, W] and bool [B, h, w] -> [B, outputs, h, w], zero on padding."""
-        normed: Tensor = self[1](self[0](x), padding)
+        normed: Tensor = self[1](self[0](x), padding_mask)
         return normed
 
 
-class EncoderLayer(nn.Module):
+class DeformableEncoderLayer(nn.Module):
     """Pixels look at the pyramid, then each thinks for itself; normalised after each step."""
 
     def __init__(self, dim: int, *, heads: int, levels: int, points: int, feedforward: int) -> None:
         super().__init__()
-        self.self_attn = DeformableAttention(dim, heads=heads, levels=levels, points=points)
+        self.self_attn = MSDeformAttn(dim, heads=heads, levels=levels, points=points)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, feedforward)
         self.linear2 = nn.Linear(feedforward, dim)
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(
-        self, memory: Tensor, positions: Tensor, references: Tensor, shapes: Sequence[tuple[int, int]], padding: Tensor
+        self,
+        memory: Tensor,
+        positions: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        padding_mask: Tensor,
     ) -> Tensor:
         """[B, S, dim] -> the same; see `DeformableAttention.forward`."""
-        looked = self.self_attn(memory + positions, references, memory, shapes, padding)
+        looked = self.self_attn(memory + positions, reference_points, memory, spatial_shapes, padding_mask)
         memory = self.norm1(memory + looked)
         thought: Tensor = self.norm2(memory + self.linear2(functional.relu(self.linear1(memory))))
         return thought
@@ -106,28 +113,30 @@ class PixelDecoder(nn.Module):
         dim: int = 256,
         mask_dim: int = 256,
         levels: int = 4,
-        layers: int = 6,
+        num_layers: int = 6,
         heads: int = 8,
         points: int = 4,
         feedforward: int = 1024,
-        finest: int = 1,
+        start_level: int = 1,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        own = channels[finest:]
+        own = channels[start_level:]
         if levels < len(own):
             raise ValueError(f"{levels} levels cannot hold the {len(own)} of the backbone")
-        self.finest, self.checkpointing = finest, checkpointing
+        self.start_level, self.checkpointing = start_level, checkpointing
         further = [(own[-1] if i == 0 else dim) for i in range(levels - len(own))]
         self.input_proj = nn.ModuleList(
-            [Projection(count, dim, 1) for count in own] + [Projection(count, dim, 3, stride=2) for count in further]
+            [ConvGroupNorm(count, dim, 1) for count in own]
+            + [ConvGroupNorm(count, dim, 3, stride=2) for count in further]
         )
         self.level_embed = nn.Parameter(torch.randn(levels, dim))
         self.layers = nn.ModuleList(
-            EncoderLayer(dim, heads=heads, levels=levels, points=points, feedforward=feedforward) for _ in range(layers)
+            DeformableEncoderLayer(dim, heads=heads, levels=levels, points=points, feedforward=feedforward)
+            for _ in range(num_layers)
         )
-        self.lateral = Projection(channels[0], dim, 1, bias=False)
-        self.output = Projection(dim, dim, 3, bias=False)
+        self.lateral = ConvGroupNorm(channels[0], dim, 1, bias=False)
+        self.output = ConvGroupNorm(dim, dim, 3, bias=False)
         self.mask_features = nn.Conv2d(dim, mask_dim, 1)
         for module in self.input_proj.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -137,15 +146,15 @@ class PixelDecoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
-    def forward(self, features: Sequence[Tensor], padding: Tensor) -> Pyramid:
+    def forward(self, features: Sequence[Tensor], padding_mask: Tensor) -> FeaturePyramid:
         """The pyramid of a batch.
 
         Args:
             features: [B, channels, h, w], from fine (stride 4) to coarse.
-            padding: bool [B, H, W] of the images, True on padding.
+            padding_mask: bool [B, H, W] of the images, True on padding.
         """
-        own = features[self.finest :]
-        paddings = [_shrunk(padding, feature.shape[2], feature.shape[3]) for feature in own]
+        own = features[self.start_level :]
+        paddings = [_downsample_padding(padding_mask, feature.shape[2], feature.shape[3]) for feature in own]
         while len(paddings) < len(self.input_proj):
             paddings.append(paddings[-1][:, ::2, ::2])  # the middles of what its convolution sees
         shapes = [(hidden.shape[1], hidden.shape[2]) for hidden in paddings]
@@ -158,29 +167,29 @@ class PixelDecoder(nn.Module):
             levels.append(project(below, paddings[i]))
         positions = torch.cat(
             [
-                (pixel_positions(hidden, level.shape[1]).to(level.dtype) + embed[:, None, None]).flatten(2)
+                (encode_pixel_positions(hidden, level.shape[1]).to(level.dtype) + embed[:, None, None]).flatten(2)
                 for level, hidden, embed in zip(levels, paddings, self.level_embed, strict=True)
             ],
             dim=2,
         ).transpose(1, 2)
         memory = torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
         hidden = torch.cat([one.flatten(1) for one in paddings], dim=1)
-        references = pixel_references(shapes, valid_ratios(paddings)).to(memory.dtype)
+        references = pixel_reference_points(shapes, valid_ratios(paddings)).to(memory.dtype)
         for layer in self.layers:
             if self.checkpointing and self.training:
                 memory = checkpoint(layer, memory, positions, references, shapes, hidden, use_reentrant=False)
             else:
                 memory = layer(memory, positions, references, shapes, hidden)
         height, width = features[0].shape[-2:]
-        outside = _shrunk(padding, height, width)
+        outside = _downsample_padding(padding_mask, height, width)
         beside = self.lateral(features[0], outside)
-        finest = _without_padding(memory[:, : paddings[0][0].numel()], paddings[0])
+        finest = _replicate_into_padding(memory[:, : paddings[0][0].numel()], paddings[0])
         enlarged = functional.interpolate(finest, size=(height, width), mode="bilinear", align_corners=False)
         fine = self.output((beside + enlarged).masked_fill(outside[:, None], 0.0), outside)
-        return Pyramid(memory, tuple(paddings), self.mask_features(functional.relu(fine)))
+        return FeaturePyramid(memory, tuple(paddings), self.mask_features(functional.relu(fine)))
 
 
-def _without_padding(level: Tensor, padding: Tensor) -> Tensor:
+def _replicate_into_padding(level: Tensor, padding: Tensor) -> Tensor:
     """[B, h * w, dim] -> [B, dim, h, w], with the image's border repeated where padding was."""
     height, width = padding.shape[1:]
     last_row, last_column = (~padding).sum(1).amax(1) - 1, (~padding).sum(2).amax(1) - 1
@@ -191,7 +200,7 @@ def _without_padding(level: Tensor, padding: Tensor) -> Tensor:
     return whole.transpose(1, 2).reshape(len(level), -1, height, width)
 
 
-def _shrunk(padding: Tensor, height: int, width: int) -> Tensor:
+def _downsample_padding(padding: Tensor, height: int, width: int) -> Tensor:
     """bool [B, H, W] -> [B, height, width]; of a row or a column that is partly padding its middle decides.
 
     The first of them are the image's, however little of it: a level without a place would have no references.

@@ -23,12 +23,12 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     return functional.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
 
 
-def sample_bits(maps: Tensor, which: Tensor, points: Tensor) -> Tensor:
+def sample_bool_points(maps: Tensor, map_indices: Tensor, points: Tensor) -> Tensor:
     """As `sample_points(maps[which].float(), points)`, of masks that need not become numbers pixel by pixel for it.
 
     Args:
         maps: bool [M, H, W].
-        which: int64 [N], indices of maps.
+        map_indices: int64 [N], indices of maps.
         points: [N, P, 2].
 
     Returns:
@@ -38,7 +38,7 @@ def sample_bits(maps: Tensor, which: Tensor, points: Tensor) -> Tensor:
     x, y = points[..., 0] * width - 0.5, points[..., 1] * height - 0.5
     left, top = x.floor(), y.floor()
     right_share, lower_share = x - left, y - top
-    bits, begin = maps.flatten(), which[:, None] * (height * width)
+    bits, begin = maps.flatten(), map_indices[:, None] * (height * width)
     found = torch.zeros_like(x)
     for down, in_y in ((0, 1 - lower_share), (1, lower_share)):
         for right, in_x in ((0, 1 - right_share), (1, right_share)):
@@ -49,30 +49,37 @@ def sample_bits(maps: Tensor, which: Tensor, points: Tensor) -> Tensor:
     return found
 
 
-def uncertain_points(
+def sample_uncertain_points(
     logits: Tensor,
-    extent: Tensor,
-    count: int,
+    valid_extent: Tensor,
+    num_points: int,
     *,
-    oversample: float,
-    importance: float,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Points where a prediction is least sure of itself, and some anywhere.
 
     Args:
         logits: [N, h, w].
-        extent: float32 [N, 2], the part of the width and of the height in which points are drawn: what is beyond pads.
-        count: points a mask; oversample: how many times as many are drawn to choose from; importance: the share of
-            `count` that is chosen by its small |logit|. The others are drawn anew, anywhere.
+        valid_extent: float32 [N, 2], the part of the width and of the height in which points are drawn: what is
+            beyond pads.
+        num_points: points a mask; oversample_ratio: how many times as many are drawn to choose from;
+            importance_sample_ratio: the share of `num_points` that is chosen by its small |logit|. The others are
+                drawn anew, anywhere.
 
     Returns:
         [N, count, 2]; see `sample_points`.
     """
-    number, chosen = len(logits), int(importance * count)
-    drawn = torch.rand(number, int(count * oversample), 2, generator=generator, device=logits.device) * extent[:, None]
+    number, chosen = len(logits), int(importance_sample_ratio * num_points)
+    drawn = (
+        torch.rand(number, int(num_points * oversample_ratio), 2, generator=generator, device=logits.device)
+        * valid_extent[:, None]
+    )
     doubt = -sample_points(logits, drawn).abs()
     best = doubt.topk(chosen, dim=1).indices
     least_sure = drawn.gather(1, best[..., None].expand(-1, -1, 2))
-    anywhere = torch.rand(number, count - chosen, 2, generator=generator, device=logits.device) * extent[:, None]
+    anywhere = (
+        torch.rand(number, num_points - chosen, 2, generator=generator, device=logits.device) * valid_extent[:, None]
+    )
     return torch.cat([least_sure, anywhere], dim=1)

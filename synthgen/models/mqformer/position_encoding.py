@@ -15,73 +15,73 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
-def pixel_positions(padding: Tensor, dim: int) -> Tensor:
+def encode_pixel_positions(padding_mask: Tensor, dim: int) -> Tensor:
     """Sine and cosine of each pixel's row and column, counted to 2 pi over the part that is no padding (DETR).
 
     Args:
-        padding: bool [B, H, W], True on padding.
+        padding_mask: bool [B, H, W], True on padding.
         dim: of the result, a multiple of 4: half for the row, half for the column.
 
     Returns:
         float32 [B, dim, H, W].
     """
-    valid = (~padding).float()
+    valid = (~padding_mask).float()
     y, x = valid.cumsum(1), valid.cumsum(2)
     y = y / (y[:, -1:] + 1e-6) * (2 * math.pi)
     x = x / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
-    return torch.cat([_waves(y, dim // 2), _waves(x, dim // 2)], dim=-1).permute(0, 3, 1, 2)
+    return torch.cat([_sine_cosine(y, dim // 2), _sine_cosine(x, dim // 2)], dim=-1).permute(0, 3, 1, 2)
 
 
-def box_positions(places: Tensor, dim: int) -> Tensor:
+def encode_box_positions(boxes: Tensor, dim: int) -> Tensor:
     """The same for points (x, y) or boxes CXCYWH in [0, 1]: float [..., 2 or 4] -> [..., dim / 2 * that].
 
     The order of the parts is y, x, width, height (DAB-DETR).
     """
-    x, y, *sides = places.unbind(-1)
-    return torch.cat([_waves(part * (2 * math.pi), dim // 2) for part in (y, x, *sides)], dim=-1)
+    x, y, *sides = boxes.unbind(-1)
+    return torch.cat([_sine_cosine(part * (2 * math.pi), dim // 2) for part in (y, x, *sides)], dim=-1)
 
 
-def _waves(phase: Tensor, dim: int) -> Tensor:
+def _sine_cosine(phase: Tensor, dim: int) -> Tensor:
     """[...] -> [..., dim]: sine and cosine by turns, with wave lengths from 2 pi to 20,000 pi."""
     place = torch.arange(dim, dtype=torch.float32, device=phase.device)
     turns = phase[..., None] / 10000 ** (2 * (place // 2) / dim)
     return torch.stack([turns[..., 0::2].sin(), turns[..., 1::2].cos()], dim=-1).flatten(-2)
 
 
-def valid_ratios(paddings: Sequence[Tensor]) -> Tensor:
+def valid_ratios(padding_masks: Sequence[Tensor]) -> Tensor:
     """How much of each level's width and height is no padding: bool [B, h, w] a level -> [B, levels, 2] (x, y)."""
     shares = []
-    for padding in paddings:
+    for padding in padding_masks:
         height, width = padding.shape[1:]
         shares.append(torch.stack([(~padding[:, 0]).sum(1) / width, (~padding[:, :, 0]).sum(1) / height], dim=-1))
     return torch.stack(shares, dim=1)
 
 
-def pixel_references(shapes: Sequence[tuple[int, int]], ratios: Tensor) -> Tensor:
+def pixel_reference_points(spatial_shapes: Sequence[tuple[int, int]], valid_ratios_xy: Tensor) -> Tensor:
     """Each pixel's own place on every level, as a part of it with its padding: [B, S, levels, 2] (x, y).
 
     Args:
-        shapes: (height, width) of the levels.
-        ratios: [B, levels, 2], of `valid_ratios`.
+        spatial_shapes: (height, width) of the levels.
+        valid_ratios_xy: [B, levels, 2], of `valid_ratios`.
     """
     own = []
-    for level, (height, width) in enumerate(shapes):
-        y = torch.linspace(0.5, height - 0.5, height, device=ratios.device)
-        x = torch.linspace(0.5, width - 0.5, width, device=ratios.device)
+    for level, (height, width) in enumerate(spatial_shapes):
+        y = torch.linspace(0.5, height - 0.5, height, device=valid_ratios_xy.device)
+        x = torch.linspace(0.5, width - 0.5, width, device=valid_ratios_xy.device)
         y, x = torch.meshgrid(y, x, indexing="ij")
-        there = ratios[:, None, level]
+        there = valid_ratios_xy[:, None, level]
         own.append(
             torch.stack([x.reshape(1, -1) / (there[..., 0] * width), y.reshape(1, -1) / (there[..., 1] * height)], -1)
         )
-    return torch.cat(own, dim=1)[:, :, None] * ratios[:, None]
+    return torch.cat(own, dim=1)[:, :, None] * valid_ratios_xy[:, None]
 
 
-def proposals(memory: Tensor, paddings: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def generate_proposals(memory: Tensor, padding_masks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """A box around each pixel of a pyramid: the places that conditional queries are chosen from (two-stage DETR).
 
     Args:
         memory: [B, S, dim]; the levels one after another.
-        paddings: bool [B, h, w] a level, True on padding.
+        padding_masks: bool [B, h, w] a level, True on padding.
 
     Returns:
         (memory with zeros where there is no proposal, [B, S, dim]; logits of CXCYWH in parts of the unpadded image,
@@ -90,7 +90,7 @@ def proposals(memory: Tensor, paddings: Sequence[Tensor]) -> tuple[Tensor, Tenso
         numbers is not between 0.01 and 0.99.
     """
     boxes = []
-    for level, padding in enumerate(paddings):
+    for level, padding in enumerate(padding_masks):
         batch, height, width = padding.shape
         y, x = torch.meshgrid(
             torch.arange(height, dtype=torch.float32, device=memory.device) + 0.5,
@@ -101,6 +101,6 @@ def proposals(memory: Tensor, paddings: Sequence[Tensor]) -> tuple[Tensor, Tenso
         centre = torch.stack([x, y], dim=-1).reshape(1, -1, 2) / there[:, None]
         boxes.append(torch.cat([centre, torch.full_like(centre, 0.05 * 2.0**level)], dim=-1).expand(batch, -1, -1))
     box = torch.cat(boxes, dim=1)
-    valid = ((box > 0.01) & (box < 0.99)).all(-1) & ~torch.cat([p.flatten(1) for p in paddings], dim=1)
+    valid = ((box > 0.01) & (box < 0.99)).all(-1) & ~torch.cat([p.flatten(1) for p in padding_masks], dim=1)
     logits = torch.log(box / (1 - box)).masked_fill(~valid[..., None], math.inf)
     return memory.masked_fill(~valid[..., None], 0.0), logits, valid

@@ -35,7 +35,7 @@ class Predictions:
             return self.mask_features
         return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
 
-    def masks_of(self, image: int, queries: Tensor | slice, features: Tensor) -> Tensor:
+    def select_mask_logits(self, image: int, queries: Tensor | slice, features: Tensor) -> Tensor:
         """The logits of some masks of an image.
 
         Args:
@@ -50,7 +50,7 @@ class Predictions:
         found = self.mask_embeddings[image, queries] @ features.flatten(1)
         return found.view(-1, *features.shape[1:])
 
-    def of(self, queries: slice) -> Predictions:
+    def select_queries(self, queries: slice) -> Predictions:
         """What is said of some of the queries."""
         logits, boxes = [own[queries] for own in self.logits], self.boxes[:, queries]
         if self.mask_embeddings is None:

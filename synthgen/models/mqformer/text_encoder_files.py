@@ -35,9 +35,9 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from synthgen.models.mqformer.weights import first_line, fitted, quiet, read
+from synthgen.models.mqformer.weights import first_line, load_pretrained, read_pretrained, silence_transformers
 
-_KINDS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+_ARCHITECTURES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "albert": (AlbertConfig, AlbertModel),
     "bert": (BertConfig, BertModel),
     "clip": (CLIPTextConfig, CLIPTextModelWithProjection),
@@ -53,10 +53,10 @@ _KINDS: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
 _WITH_POOLER = ("albert", "bert", "mpnet", "roberta", "xlm-roberta")
 
 #: Count their positions from behind the padding's number, so that many of them are none.
-_LATE_POSITIONS = ("mpnet", "roberta", "xlm-roberta")
+_OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta")
 
 #: All that a configuration may say; what would name code, places to download from, or decoders is not read.
-_NUMBERS = {
+_CONFIG_KEYS = {
     *("vocab_size", "hidden_size", "embedding_size", "intermediate_size", "max_position_embeddings", "type_vocab_size"),
     *("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num", "layer_norm_eps"),
     *("dim", "hidden_dim", "n_layers", "n_heads", "projection_dim", "relative_attention_num_buckets"),
@@ -66,81 +66,83 @@ _NUMBERS = {
 }
 
 #: Of whole models, and not of their text.
-_BESIDE = (
+_UNUSED_WEIGHTS = (
     r"(vision_model|visual_projection|pooler|bert\.pooler|roberta\.pooler|mpnet\.pooler|albert\.pooler|cls|lm_head|"
     r"vocab_\w+|predictions|discriminator_predictions|generator_\w+)\..*|logit_scale"
 )
 
 #: How sentence-transformers says what is known here, in its older and its newer versions.
-_POOLINGS: dict[str, str] = {
+_POOLING_MODES: dict[str, str] = {
     **{"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"},
     **{"mean": "mean", "cls": "cls", "max": "max"},
 }
 
 #: What a folder of strangers may make us read and build.
-_MOST_BYTES = 2**26
-_MOST_LAYERS = 128
-_MOST_CONTEXT = 8192
+_MAX_FILE_BYTES = 2**26
+_MAX_LAYERS = 128
+_MAX_CONTEXT_LENGTH = 8192
 
 #: No word has more letters for each of its tokens; what a text has beyond is not looked at.
-_LETTERS = 64
+_MAX_CHARS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TextTokenizer:
     """Texts to ids, each on its own, cut to what the network has places for.
 
     Attributes:
         tokenizer: adds what a text begins and ends with; pads nothing.
-        context: most ids of a text; size: of the network's vocabulary; pad: the id of padding.
+        context_length: most ids of a text; vocab_size: of the network's vocabulary; pad_id: the id of padding.
     """
 
     tokenizer: Tokenizer
-    context: int
-    size: int
-    pad: int
-    lower: bool = False
+    context_length: int
+    vocab_size: int
+    pad_id: int
+    lowercase: bool = False
 
     def __call__(self, text: str) -> list[int]:
-        """At least one id, at most `context`; a text that says "[SEP]" is text, and does not end there."""
-        text = text[: _LETTERS * self.context].encode(errors="replace").decode()  # half a surrogate pair is no text
+        """At least one id, at most `context_length`; a text that says "[SEP]" is text, and does not end there."""
+        text = (
+            text[: _MAX_CHARS_PER_TOKEN * self.context_length].encode(errors="replace").decode()
+        )  # half a surrogate pair is no text
         if not self.tokenizer.encode_special_tokens:  # which a copy of it forgets
             self.tokenizer.encode_special_tokens = True
-        ids: list[int] = self.tokenizer.encode(text.lower() if self.lower else text).ids
-        return ids or [self.pad]
+        ids: list[int] = self.tokenizer.encode(text.lower() if self.lowercase else text).ids
+        return ids or [self.pad_id]
 
 
-class Sentences(nn.Module):
+class SentenceEncoder(nn.Module):
     """A sentence encoder: what it makes of a text's tokens, pooled as sentence-transformers does."""
 
     def __init__(self, model: PreTrainedModel, pooling: str) -> None:
         super().__init__()
         self.model, self.pooling, self.dim = model, pooling, int(model.config.hidden_size)
 
-    def forward(self, ids: Tensor, there: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int64 [T, L] and bool [T, L], False on padding -> [T, dim]."""
-        hidden: Tensor = self.model(input_ids=ids, attention_mask=there.long()).last_hidden_state
+        hidden: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask.long()).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
         if self.pooling == "max":
-            return hidden.masked_fill(~there[..., None], -torch.inf).amax(1)
-        return (hidden * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+            return hidden.masked_fill(~attention_mask[..., None], -torch.inf).amax(1)
+        return (hidden * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
 
 
-class Clip(nn.Module):
+class ClipTextEncoder(nn.Module):
     """CLIP's text encoder: what it makes of the token that ends a text, projected to where images lie."""
 
     def __init__(self, model: CLIPTextModelWithProjection) -> None:
         super().__init__()
         self.model, self.dim = model, int(model.config.projection_dim)
 
-    def forward(self, ids: Tensor, there: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int64 [T, L] and bool [T, L], False on padding -> [T, dim]."""
-        embeddings: Tensor = self.model(input_ids=ids, attention_mask=there.long()).text_embeds
+        embeddings: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask.long()).text_embeds
         return embeddings
 
 
-def read_folder(folder: Path) -> tuple[Clip | Sentences, Words]:
+def read_text_encoder(folder: Path) -> tuple[ClipTextEncoder | SentenceEncoder, TextTokenizer]:
     """The network of a folder in Hugging Face's or sentence-transformers' form, in float32 on the CPU, and its words.
 
     It holds config.json, tokenizer.json and model.safetensors or pytorch_model.bin; of a sentence encoder modules.json
@@ -151,35 +153,35 @@ def read_folder(folder: Path) -> tuple[Clip | Sentences, Words]:
     """
     if not folder.is_dir():
         raise ValueError("it is no folder")
-    inner, pooling = _modules(folder)
-    kind, config = _config(inner)
-    network = _network(kind, config, inner)
+    inner, pooling = _read_modules(folder)
+    kind, config = _read_config(inner)
+    network = _load_network(kind, config, inner)
     named = sorted(inner.glob("sentence_*_config.json"))
-    words = _words(inner, kind, config, _json(named[0]) if named else {})
-    encoder = Clip(network) if kind.startswith("clip") else Sentences(network, pooling)
-    _try(encoder, words)
+    words = _load_tokenizer(inner, kind, config, _read_json(named[0]) if named else {})
+    encoder = ClipTextEncoder(network) if kind.startswith("clip") else SentenceEncoder(network, pooling)
+    _smoke_test(encoder, words)
     return encoder, words
 
 
-def _modules(folder: Path) -> tuple[Path, str]:
+def _read_modules(folder: Path) -> tuple[Path, str]:
     """Where the network's files lie, and how tokens are pooled."""
     if not (folder / "modules.json").is_file():
         return folder, "mean"
-    parts = [part for part in _json(folder / "modules.json", list) if isinstance(part, dict)]
+    parts = [part for part in _read_json(folder / "modules.json", list) if isinstance(part, dict)]
     kinds = [str(part.get("type")).rsplit(".", 1)[-1] for part in parts]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ValueError(f"its modules.json has {first_line(', '.join(kinds))}, and only Transformer, Pooling and "
                          "Normalize are known here")  # fmt: skip
-    inner, pooling = (_below(folder, part.get("path")) for part in parts[:2])
-    says = _json(pooling / "config.json")
+    inner, pooling = (_subfolder(folder, part.get("path")) for part in parts[:2])
+    says = _read_json(pooling / "config.json")
     modes = [key for key, value in says.items() if key.startswith("pooling_mode") and value not in (False, None)]
-    found = _POOLINGS.get(modes[0] if says[modes[0]] is True else str(says[modes[0]])) if len(modes) == 1 else None
+    found = _POOLING_MODES.get(modes[0] if says[modes[0]] is True else str(says[modes[0]])) if len(modes) == 1 else None
     if found is None:
         raise ValueError(f"its pooling ({first_line(', '.join(modes))}) is none of mean, cls and max")
     return inner, found
 
 
-def _below(folder: Path, name: object) -> Path:
+def _subfolder(folder: Path, name: object) -> Path:
     """A folder within, or the folder itself for ""; never one beside or above."""
     if name == "":
         return folder
@@ -188,27 +190,27 @@ def _below(folder: Path, name: object) -> Path:
     return folder / name
 
 
-def _config(folder: Path) -> tuple[str, PreTrainedConfig]:
-    says = _json(folder / "config.json")
+def _read_config(folder: Path) -> tuple[str, PreTrainedConfig]:
+    says = _read_json(folder / "config.json")
     kind = str(says.get("model_type"))
-    if kind not in _KINDS:
-        known = ", ".join(sorted(_KINDS.keys() - {"clip_text_model"}))
+    if kind not in _ARCHITECTURES:
+        known = ", ".join(sorted(_ARCHITECTURES.keys() - {"clip_text_model"}))
         raise ValueError(f"its config.json is of {first_line(repr(kind))}, and only {known} are known here")
     if isinstance(text := says.get("text_config"), dict) and kind == "clip":
         says = {**text, "projection_dim": says.get("projection_dim", 512)}  # the text's own is not heeded
-    numbers = {key: value for key, value in says.items() if key in _NUMBERS and value is not None}
+    numbers = {key: value for key, value in says.items() if key in _CONFIG_KEYS and value is not None}
     for key in ("num_hidden_layers", "n_layers"):
-        if numbers.get(key, 1) not in range(1, _MOST_LAYERS + 1):
+        if numbers.get(key, 1) not in range(1, _MAX_LAYERS + 1):
             raise ValueError(f"its config.json says {first_line(repr(numbers[key]))} layers")
     try:
-        with quiet():
-            return kind, _KINDS[kind][0](**numbers)
+        with silence_transformers():
+            return kind, _ARCHITECTURES[kind][0](**numbers)
     except Exception as why:  # whatever a value of the wrong kind brings about
         raise ValueError(f"its config.json cannot be read ({first_line(why)})") from None
 
 
-def _network(kind: str, config: PreTrainedConfig, folder: Path) -> Any:
-    weights, model = read(folder), _KINDS[kind][1]
+def _load_network(kind: str, config: PreTrainedConfig, folder: Path) -> Any:
+    weights, model = read_pretrained(folder), _ARCHITECTURES[kind][1]
     options: dict[str, Any] = {"add_pooling_layer": False} if kind in _WITH_POOLER else {}
     try:
         with torch.device("meta"):  # where nothing is allocated
@@ -218,21 +220,21 @@ def _network(kind: str, config: PreTrainedConfig, folder: Path) -> Any:
     held = sum(tensor.numel() for tensor in weights.values())
     if claimed > held:
         raise ValueError(f"its config.json describes a network of {claimed:,} numbers, and its weights have {held:,}")
-    return fitted(model, config, weights, beside=_BESIDE, **options)
+    return load_pretrained(model, config, weights, ignored_names=_UNUSED_WEIGHTS, **options)
 
 
-def _words(folder: Path, kind: str, config: Any, says: dict[str, Any]) -> Words:
+def _load_tokenizer(folder: Path, kind: str, config: Any, says: dict[str, Any]) -> TextTokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise ValueError("it has no tokenizer.json; transformers' AutoTokenizer.save_pretrained writes one")
     pad = config.pad_token_id if type(config.pad_token_id) is int and config.pad_token_id >= 0 else 0
-    own = config.max_position_embeddings - (pad + 1 if kind in _LATE_POSITIONS else 0)
+    own = config.max_position_embeddings - (pad + 1 if kind in _OFFSET_POSITIONS else 0)
     most = says.get("max_seq_length")
     context = min(own, most) if type(most) is int and most > 0 else own
-    if not 4 <= context <= _MOST_CONTEXT or not pad < config.vocab_size:
+    if not 4 <= context <= _MAX_CONTEXT_LENGTH or not pad < config.vocab_size:
         raise ValueError(f"it has places for {context} tokens of a text, and {pad} pads; that is no text encoder")
     try:
-        tokenizer = Tokenizer.from_str(_text(path))
+        tokenizer = Tokenizer.from_str(_read_text(path))
         tokenizer.no_padding()
         tokenizer.enable_truncation(context)
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=config.vocab_size)
@@ -240,14 +242,14 @@ def _words(folder: Path, kind: str, config: Any, says: dict[str, Any]) -> Words:
         raise ValueError(f"its tokenizer.json cannot be read ({first_line(why)})") from None
     if highest >= config.vocab_size:
         raise ValueError(f"its tokenizer has the word {highest}, and its network has {config.vocab_size} of them")
-    return Words(tokenizer, context, config.vocab_size, pad, lower=says.get("do_lower_case") is True)
+    return TextTokenizer(tokenizer, context, config.vocab_size, pad, lowercase=says.get("do_lower_case") is True)
 
 
-def _try(encoder: Clip | Sentences, words: Words) -> None:
+def _smoke_test(encoder: ClipTextEncoder | SentenceEncoder, words: TextTokenizer) -> None:
     """Encode one text, that what does not go together is told now."""
     try:
         ids = words("a photo")
-        if max(ids) >= words.size:
+        if max(ids) >= words.vocab_size:
             raise ValueError(f"its tokenizer adds the word {max(ids)}")
         with torch.no_grad():
             found = encoder(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
@@ -259,9 +261,9 @@ def _try(encoder: Clip | Sentences, words: Words) -> None:
         raise ValueError(f"its tokenizer and its network do not go together ({first_line(why)})") from None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_FILE_BYTES:
             raise ValueError(f"its {path.name} is larger than any model's")
         return path.read_text(encoding="utf-8")
     except OSError as why:
@@ -270,9 +272,9 @@ def _text(path: Path) -> str:
         raise ValueError(f"its {path.name} is no text in UTF-8") from None
 
 
-def _json(path: Path, kind: type[Any] = dict) -> Any:
+def _read_json(path: Path, kind: type[Any] = dict) -> Any:
     try:
-        says = json.loads(_text(path))
+        says = json.loads(_read_text(path))
     except (json.JSONDecodeError, RecursionError):
         says = None
     if not isinstance(says, kind):

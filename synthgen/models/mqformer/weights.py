@@ -16,10 +16,10 @@ from transformers.utils import logging
 from synthgen.models.checkpoint_reader import read_weights
 
 #: Follow from the sizes of a network; files have them or not.
-_DERIVED = re.compile(r".*(position_ids|relative_position_index|attn_mask|num_batches_tracked)")
+_DERIVED_NAMES = re.compile(r".*(position_ids|relative_position_index|attn_mask|num_batches_tracked)")
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_pretrained(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, or of a folder in Hugging Face's form: its *.safetensors, or else its pytorch_model*.bin.
 
     They lie in the mapped files, and cost memory when they are used.
@@ -39,26 +39,26 @@ def read(path: Path) -> dict[str, Tensor]:
         except ValueError as why:
             raise ValueError(f"{file.name}: {why}") from None
         if twice := found.keys() & own.keys():
-            raise ValueError(f"its files have {_plain(min(twice))} twice")
+            raise ValueError(f"its files have {_printable(min(twice))} twice")
         found |= own
     return found
 
 
-def fitted(
-    kind: type[PreTrainedModel],
+def load_pretrained(
+    model_class: type[PreTrainedModel],
     config: PreTrainedConfig,
     weights: Mapping[str, Tensor],
     *,
-    beside: str = "",
-    may_lack: str = "",
+    ignored_names: str = "",
+    optional_names: str = "",
     **options: Any,
 ) -> Any:
     """A network with these weights, in float32 on the CPU, in evaluation mode.
 
     Args:
-        kind: its class; it knows the names of older versions of transformers, and the prefix of a larger model.
-        beside: a pattern of names that may be there and are not for this network.
-        may_lack: a pattern of the network's names that keep their first values.
+        model_class: its class; it knows the names of older versions of transformers, and the prefix of a larger model.
+        ignored_names: a pattern of names that may be there and are not for this network.
+        optional_names: a pattern of the network's names that keep their first values.
         options: of its class.
 
     Raises:
@@ -67,30 +67,34 @@ def fitted(
     kept = {
         name: tensor
         for name, tensor in weights.items()
-        if not _DERIVED.fullmatch(name) and not (beside and re.fullmatch(beside, name))
+        if not _DERIVED_NAMES.fullmatch(name) and not (ignored_names and re.fullmatch(ignored_names, name))
     }
     for name, tensor in kept.items():
         if not tensor.is_floating_point():
-            raise ValueError(f"the weights do not fit: {_plain(name)} is of {tensor.dtype}")
+            raise ValueError(f"the weights do not fit: {_printable(name)} is of {tensor.dtype}")
         if not tensor.isfinite().all():
-            raise ValueError(f"the weights are damaged: {_plain(name)} holds what is no number")
+            raise ValueError(f"the weights are damaged: {_printable(name)} holds what is no number")
     # Copied: what lies in a mapped file would die with the file.
     own = {name: tensor.to(torch.float32, copy=True) for name, tensor in kept.items()}
     try:
-        with quiet():
-            network, info = kind.from_pretrained(
+        with silence_transformers():
+            network, info = model_class.from_pretrained(
                 None, config=config, state_dict=own, dtype=torch.float32,
                 ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
     except Exception as why:  # whatever tensors that do not go together bring about
         raise ValueError(f"the weights do not fit: {first_line(why)}") from None
-    lacking = [n for n in info["missing_keys"] if not _DERIVED.fullmatch(n) and not re.fullmatch(may_lack, n)]
-    wrong = [f"{_plain(n)} is {list(found)} instead of {list(own)}" for n, found, own in info["mismatched_keys"]]
+    lacking = [
+        n for n in info["missing_keys"] if not _DERIVED_NAMES.fullmatch(n) and not re.fullmatch(optional_names, n)
+    ]
+    wrong = [f"{_printable(n)} is {list(found)} instead of {list(own)}" for n, found, own in info["mismatched_keys"]]
     faults = [
-        _listed("lack", lacking),
-        _listed("have", [_plain(name) for name in info["unexpected_keys"]], " that this network has no place for"),
-        _listed("differ:", wrong),
-        _listed("cannot be converted:", [first_line(why) for why in info["error_msgs"]]),
+        _format_names("lack", lacking),
+        _format_names(
+            "have", [_printable(name) for name in info["unexpected_keys"]], " that this network has no place for"
+        ),
+        _format_names("differ:", wrong),
+        _format_names("cannot be converted:", [first_line(why) for why in info["error_msgs"]]),
     ]
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
@@ -99,15 +103,15 @@ def fitted(
 
 def first_line(why: object) -> str:
     """Of an error's words, the first line that says something."""
-    return _plain(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__), 160)
+    return _printable(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__), 160)
 
 
-def _plain(name: str, most: int = 80) -> str:
+def _printable(name: str, most: int = 80) -> str:
     """Without what a terminal would take for a command."""
     return (name if name.isprintable() else ascii(name))[:most]
 
 
-def _listed(verb: str, names: Iterable[str], tail: str = "", most: int = 3) -> str:
+def _format_names(verb: str, names: Iterable[str], tail: str = "", most: int = 3) -> str:
     all_names = sorted(names)
     if not all_names:
         return ""
@@ -116,7 +120,7 @@ def _listed(verb: str, names: Iterable[str], tail: str = "", most: int = 3) -> s
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Without transformers' own report and progress bar: what is wrong is told once, by an error."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

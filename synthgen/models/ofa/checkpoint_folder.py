@@ -7,64 +7,65 @@ from pathlib import Path
 
 from torch import Tensor
 
-from synthgen.models.checkpoint_reader import MoreThanWeightsError, load, read_weights
+from synthgen.models.checkpoint_reader import NonTensorContentError, read_weights, safe_load
 from synthgen.models.ofa.tokenizer import OfaTokenizer, load_tokenizer
-from synthgen.models.ofa.weights import numbers_of
+from synthgen.models.ofa.weights import infer_config
 
 #: What a folder may call its weights, the first that is there counts; and its words, which all published OFAs share.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
-WORDS = ("vocab.json", "merges.txt")
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
 #: Fetches the words; --local-dir says where to.
-FETCH_WORDS = "hf download OFA-Sys/ofa-base vocab.json merges.txt"
+FETCH_TOKENIZER_COMMAND = "hf download OFA-Sys/ofa-base vocab.json merges.txt"
 
 
-def weights_in(folder: Path) -> Path | None:
+def find_weights_file(folder: Path) -> Path | None:
     """The file of weights in a folder, if there is one."""
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    return next((folder / name for name in WEIGHTS_FILES if (folder / name).is_file()), None)
 
 
-def lacking_words(folder: Path) -> list[str]:
-    """Which of `WORDS` are not in a folder."""
-    return [name for name in WORDS if not (folder / name).is_file()]
+def missing_tokenizer_files(folder: Path) -> list[str]:
+    """Which of `TOKENIZER_FILES` are not in a folder."""
+    return [name for name in TOKENIZER_FILES if not (folder / name).is_file()]
 
 
-def read(weights: Path, words: Path) -> tuple[dict[str, Tensor], OfaTokenizer]:
+def read_checkpoint(weights_path: Path, tokenizer_dir: Path) -> tuple[dict[str, Tensor], OfaTokenizer]:
     """Weights and tokenizer that go together.
 
     Args:
-        weights: a file; see `read_weights`.
-        words: the folder of `WORDS`.
+        weights_path: a file; see `read_weights`.
+        tokenizer_dir: the folder of `TOKENIZER_FILES`.
 
     Raises:
         MoreThanWeightsError, ValueError: they are missing, are no OFA's, or of two; one sentence that names which.
     """
-    blamed = weights
+    blamed = weights_path
     try:
-        found = read_weights(weights)
-        size = numbers_of(found).vocabulary
-        blamed = words
-        tokenizer = load_tokenizer(words)
-        if tokenizer.size != size:
+        found = read_weights(weights_path)
+        size = infer_config(found).vocab_size
+        blamed = tokenizer_dir
+        tokenizer = load_tokenizer(tokenizer_dir)
+        if tokenizer.vocab_size != size:
             raise ValueError(
-                f"its vocabulary has {tokenizer.size} words, its network {size}; the files are of two models, fetch "
+                f"its vocabulary has {tokenizer.vocab_size} words, its network {size}; the files are of two models, "
+                "fetch "
                 "the whole folder of one"
             )
     except ValueError as why:
-        kind = MoreThanWeightsError if isinstance(why, MoreThanWeightsError) else ValueError
+        kind = NonTensorContentError if isinstance(why, NonTensorContentError) else ValueError
         raise kind(f"{blamed}: {why}") from None
     return found, tokenizer
 
 
-def side_of(weights: Path) -> int | None:
+def read_image_size(weights_path: Path) -> int | None:
     """The side of the squares that a checkpoint of `synthgen train` has learned from, in pixels; None of other files.
 
     It matters: the corners of boxes are told in bins of it.
     """
-    if weights.suffix == ".safetensors":
+    if weights_path.suffix == ".safetensors":
         return None
     try:
-        content = load(weights)
+        content = safe_load(weights_path)
         side = json.loads(content["about"])["model"]["image_size"] if isinstance(content, dict) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -13,11 +13,11 @@ from torchvision.transforms.functional import resize as resize_pil
 from torchvision.transforms.functional import to_pil_image
 
 #: Corners are told in so many steps over so many pixels of the resized image, whatever its size.
-BINS = 1000
+NUM_BINS = 1000
 BIN_PIXELS = 512
 
 
-def resize(image: NDArray[np.uint8], side: int) -> Tensor:
+def resize_to_square(image: NDArray[np.uint8], side: int) -> Tensor:
     """Resize an image [h, w, 3] to a square, uint8 [side, side, 3], by Pillow's bicubic filter; on the host.
 
     The reference does not keep the aspect either. Of threads, each may do its own.
@@ -26,13 +26,15 @@ def resize(image: NDArray[np.uint8], side: int) -> Tensor:
     return torch.from_numpy(np.array(small))
 
 
-def to_pixels(resized: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Normalise images, uint8 [side, side, 3] RGB each as of `resize`: float32 [B, 3, side, side] in -1 to 1."""
+def preprocess_images(resized: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Normalise images, uint8 [side, side, 3] RGB each as of `resize_to_square`: float32 [B, 3, side, side] in -1 to
+    1.
+    """
     images = torch.stack([image.to(device, non_blocking=True) for image in resized])
     return (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 
 
-def box_bins(boxes_xyxy: Tensor, height: int, width: int, side: int) -> Tensor:
+def quantize_boxes(boxes_xyxy: Tensor, height: int, width: int, side: int) -> Tensor:
     """The bins of boxes' corners, int64 [N, 4] in the order XYXY.
 
     Args:
@@ -44,4 +46,4 @@ def box_bins(boxes_xyxy: Tensor, height: int, width: int, side: int) -> Tensor:
     """
     ratio = torch.tensor([side / width, side / height] * 2, dtype=torch.float32)
     scaled = boxes_xyxy.to("cpu", torch.float32) * ratio
-    return (scaled / BIN_PIXELS * (BINS - 1)).round().clamp(0, BINS - 1).long()
+    return (scaled / BIN_PIXELS * (NUM_BINS - 1)).round().clamp(0, NUM_BINS - 1).long()

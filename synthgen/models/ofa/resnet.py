@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, max_pool2d, relu
 
 #: Channels that come out.
-CHANNELS = 1024
+OUT_CHANNELS = 1024
 
 #: Pixels of the image, along a side, that make one token.
 STRIDE = 16
@@ -55,16 +55,16 @@ class Bottleneck(nn.Module):
         return relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(nn.Module):
+class ResNetStem(nn.Module):
     """Blocks (3, 4, 6) make a ResNet-50 without its last stage, (3, 4, 23) a 101, (3, 8, 36) a 152."""
 
     def __init__(self, blocks: tuple[int, int, int]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = FrozenBatchNorm(64)
-        self.layer1 = _stage(64, 64, blocks[0], stride=1)
-        self.layer2 = _stage(256, 128, blocks[1], stride=2)
-        self.layer3 = _stage(512, 256, blocks[2], stride=2)
+        self.layer1 = _make_stage(64, 64, blocks[0], stride=1)
+        self.layer2 = _make_stage(256, 128, blocks[1], stride=2)
+        self.layer3 = _make_stage(512, 256, blocks[2], stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, h, w] to [B, 1024, ceil(h / 16), ceil(w / 16)]."""
@@ -72,6 +72,6 @@ class ResNet(nn.Module):
         return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
 
 
-def _stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+def _make_stage(channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     rest = (Bottleneck(4 * width, width, 1) for _ in range(blocks - 1))
     return nn.Sequential(Bottleneck(channels, width, stride), *rest)

@@ -10,24 +10,24 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-CODES, BINS = 8192, 1000
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
+NUM_IMAGE_CODES, NUM_BINS = 8192, 1000
 
 #: Two spaces, as in pre-training; the bins follow without any.
 REGION_PROMPT = "  what does the region describe? region:"
 
 #: OFA's have 0.9 MB and 0.5 MB.
-MAX_FILE = 16 * 2**20
+MAX_FILE_BYTES = 16 * 2**20
 
-_EXTRA = re.compile(r"<(code|bin)_(\d{1,4})>")
+_CODE_OR_BIN_TOKEN = re.compile(r"<(code|bin)_(\d{1,4})>")
 
 
 class OfaTokenizer:
     """Texts to ids and back.
 
     Attributes:
-        text_size: ids below are of text.
-        size: of the whole vocabulary, 59,457 in every published OFA.
+        text_vocab_size: ids below are of text.
+        vocab_size: of the whole vocabulary, 59,457 in every published OFA.
     """
 
     def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
@@ -39,43 +39,43 @@ class OfaTokenizer:
         Raises:
             ValueError: it is not OFA's; one sentence.
         """
-        text = {token: number for token, number in vocabulary.items() if not _EXTRA.fullmatch(token)}
-        self.text_size = len(text)
-        self.first_bin = self.text_size + CODES
-        self.size = self.first_bin + BINS
-        if [text.get(token) for token in SPECIAL] != [BOS, PAD, EOS, UNK]:
-            raise ValueError(f"the vocabulary does not begin with {', '.join(SPECIAL)}, as OFA's")
-        if sorted(text.values()) != list(range(self.text_size)):
-            raise ValueError(f"the ids of the vocabulary's {self.text_size} tokens of text are not 0 to that")
+        text = {token: number for token, number in vocabulary.items() if not _CODE_OR_BIN_TOKEN.fullmatch(token)}
+        self.text_vocab_size = len(text)
+        self.first_bin = self.text_vocab_size + NUM_IMAGE_CODES
+        self.vocab_size = self.first_bin + NUM_BINS
+        if [text.get(token) for token in SPECIAL_TOKENS] != [BOS, PAD, EOS, UNK]:
+            raise ValueError(f"the vocabulary does not begin with {', '.join(SPECIAL_TOKENS)}, as OFA's")
+        if sorted(text.values()) != list(range(self.text_vocab_size)):
+            raise ValueError(f"the ids of the vocabulary's {self.text_vocab_size} tokens of text are not 0 to that")
         if any("\ud800" <= letter <= "\udfff" for token in text for letter in token):
             raise ValueError("the vocabulary has a token that is no text (half a pair of surrogates)")
         for token, number in vocabulary.items():
-            extra = _EXTRA.fullmatch(token)
-            first = self.text_size if extra and extra[1] == "code" else self.first_bin
+            extra = _CODE_OR_BIN_TOKEN.fullmatch(token)
+            first = self.text_vocab_size if extra and extra[1] == "code" else self.first_bin
             if extra and number != first + int(extra[2]):
                 raise ValueError(f"the vocabulary says {number} for {token}, and OFA {first + int(extra[2])}")
         try:
-            self._model = Tokenizer(models.BPE(text, list(merges)))
+            self._tokenizer = Tokenizer(models.BPE(text, list(merges)))
         except Exception as why:  # the library raises this very class
             raise ValueError(f"the merges do not go with the vocabulary ({str(why).splitlines()[0][:120]})") from None
         # Nothing is added to it: a caption that says "</s>" is text, and does not end one.
-        self._model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self._model.decoder = decoders.ByteLevel()
-        self._prompt = self.encode(REGION_PROMPT)
+        self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._tokenizer.decoder = decoders.ByteLevel()
+        self._prompt_ids = self.encode(REGION_PROMPT)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it is, without `<s>` and `</s>`; OFA's texts are lower case and begin with a space."""
-        ids: list[int] = self._model.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, without space at its ends; special tokens, codes and bins are left out."""
-        mask = self._model.token_to_id("<mask>")
-        words = [number for number in ids if len(SPECIAL) <= number < self.text_size and number != mask]
-        text: str = self._model.decode(words, skip_special_tokens=False)
+        mask = self._tokenizer.token_to_id("<mask>")
+        words = [number for number in ids if len(SPECIAL_TOKENS) <= number < self.text_vocab_size and number != mask]
+        text: str = self._tokenizer.decode(words, skip_special_tokens=False)
         return text.strip()
 
-    def region_prompt(self, bins: Sequence[int]) -> list[int]:
+    def encode_region_prompt(self, bins: Sequence[int]) -> list[int]:
         """Ids that ask what is within a box, told by the four bins of its corners, XYXY.
 
         They are put together rather than read from a string: a tokenizer would see spaces that were never trained.
@@ -83,9 +83,9 @@ class OfaTokenizer:
         Raises:
             ValueError: these are not four bins.
         """
-        if len(bins) != 4 or not all(0 <= number < BINS for number in bins):
-            raise ValueError(f"{list(bins)[:5]} are not four bins of 0 to {BINS - 1}")
-        return [BOS, *self._prompt, *(self.first_bin + number for number in bins), EOS]
+        if len(bins) != 4 or not all(0 <= number < NUM_BINS for number in bins):
+            raise ValueError(f"{list(bins)[:5]} are not four bins of 0 to {NUM_BINS - 1}")
+        return [BOS, *self._prompt_ids, *(self.first_bin + number for number in bins), EOS]
 
 
 def load_tokenizer(folder: Path) -> OfaTokenizer:
@@ -94,8 +94,8 @@ def load_tokenizer(folder: Path) -> OfaTokenizer:
     Raises:
         ValueError: they are missing, or not OFA's; one sentence without the folder.
     """
-    vocabulary = _vocabulary(_text(folder / "vocab.json"))
-    lines = _text(folder / "merges.txt").split("\n")
+    vocabulary = _parse_vocab(_read_text(folder / "vocab.json"))
+    lines = _read_text(folder / "merges.txt").split("\n")
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     odd = next((pair for pair in merges if len(pair) != 2), None)
     if odd is not None:
@@ -103,16 +103,16 @@ def load_tokenizer(folder: Path) -> OfaTokenizer:
     return OfaTokenizer(vocabulary, [(first, second) for first, second in merges])
 
 
-def clean(caption: str, most_words: int | None = None) -> str:
+def normalize_caption(caption: str, max_words: int | None = None) -> str:
     """A caption as OFA's training had it: lower case, some marks gone, one space between words, not too many."""
     caption = caption.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " ").replace("<person>", "person")
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
-    return " ".join(caption.split(" ")[:most_words])
+    return " ".join(caption.split(" ")[:max_words])
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_FILE:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError(f"{path.name} is far larger than any OFA's")
         return path.read_text(encoding="utf-8")
     except OSError as why:
@@ -121,7 +121,7 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path.name} is no text in UTF-8") from None
 
 
-def _vocabulary(text: str) -> dict[str, int]:
+def _parse_vocab(text: str) -> dict[str, int]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
