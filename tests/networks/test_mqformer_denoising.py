@@ -17,9 +17,10 @@ from synthgen.models.mqformer.criterion import weighted_losses
 from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
 from synthgen.models.mqformer.denoising import MAX_DENOISING_QUERIES, NOISE_SCALE, NoisedTargets, add_noise
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
 from synthgen.models.mqformer.position_encoding import inverse_sigmoid
+from synthgen.models.mqformer.targets import MaskTarget
 
 SHAPES = ((8, 12), (4, 6))
 KINDS = {"mixed": (6, 4), "conditional": (10, 0), "learnable": (0, 10)}

@@ -13,8 +13,9 @@ from synthgen.models.mqformer import backbone, text_encoder
 from synthgen.models.mqformer.criterion import weighted_losses
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.losses import PointSampling
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.model import MQFormer, build_mqformer
+from synthgen.models.mqformer.targets import MaskTarget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,10 +16,11 @@ from synthgen.models.mqformer import losses as loss_module
 from synthgen.models.mqformer import matcher, position_encoding
 from synthgen.models.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget, compute_costs, hungarian_match
+from synthgen.models.mqformer.matcher import LossWeights, compute_costs, hungarian_match
 from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn, ms_deform_attn
 from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
 #: As the reference's facts say: matches and unweighted losses, with 128 points for the losses and 200 for matching.
 MATCHES = [([2, 8, 10, 11], [0, 3, 2, 1]), ([1, 2, 3], [0, 1, 2])]

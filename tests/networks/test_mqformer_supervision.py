@@ -10,8 +10,9 @@ import torch
 from synthgen.models.mqformer.criterion import weighted_losses
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
 SAMPLING = PointSampling(num_points=32)
 WEIGHTS = LossWeights(label=2.0, mask=3.0, dice=5.0, box=7.0, giou=11.0)

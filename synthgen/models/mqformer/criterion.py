@@ -10,7 +10,8 @@ from torch import Tensor
 
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
+from synthgen.models.mqformer.targets import MaskTarget
 
 
 def weighted_losses(

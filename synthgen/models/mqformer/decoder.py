@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
 from synthgen.models.mqformer.denoising import DenoisingOutput, add_noise
-from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
 from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
 from synthgen.models.mqformer.position_encoding import (
@@ -27,6 +26,7 @@ from synthgen.models.mqformer.position_encoding import (
     valid_ratios,
 )
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
 #: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
 LABEL_PRIOR = 0.01

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
 #: How far a box's centre moves in halves of its sides, and its sides change; half of it is how often a label does.
 NOISE_SCALE = 0.4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -15,31 +14,12 @@ from torch.nn import functional
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
 from synthgen.models.mqformer.point_sampling import sample_points
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget, valid_extent_of
 
 FOCAL_ALPHA = 0.25  # focal loss: the share of positives
 
 #: What stands for a cost that is no number: an assignment must come out, and the loss will say what is wrong.
 _NONFINITE_COST = 1e6
-
-
-class MaskTarget(TypedDict):
-    """The n objects of one image, of which m have a mask to learn from.
-
-    labels: int64 [n], indices into the image's texts. boxes: float32 [n, 4] CXCYWH, in parts of the unpadded image.
-    has_mask: bool [n]. masks: bool [m, H, W], in order, with the batch's padding. mask_weights: float32 [n].
-    ignore: bool [H, W], where no mask is right or wrong. ignores: whether that is anywhere, by those who know: a GPU
-    would be waited for to find out. extent: float32 [2], the part of the padded width and height that is image, where
-    masks are compared; all of it, if it is not said.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    has_mask: Tensor
-    masks: Tensor
-    mask_weights: Tensor
-    ignore: Tensor
-    ignores: NotRequired[bool]
-    extent: NotRequired[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +135,6 @@ def hungarian_match(
     split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
     each = [(queries, objects) for queries, objects in split]
     return [each[i : i + len(targets)] for i in range(0, len(each), len(targets))]
-
-
-def valid_extent_of(target: MaskTarget) -> Tensor:
-    """Its `extent`, or all of the canvas: float32 [2]."""
-    return target["extent"] if "extent" in target else target["boxes"].new_ones(2)
 
 
 def _sample_layer_masks(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from synthgen.models.mqformer.backbone import ResNet, Swin
 from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
-from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.pixel_decoder import PixelDecoder
+from synthgen.models.mqformer.targets import MaskTarget
 from synthgen.models.mqformer.text_encoder import TextEncoder
 
 
