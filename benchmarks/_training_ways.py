@@ -22,7 +22,8 @@ from synthgen.dataloading.collate import Batch
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.devices import resolve_device
-from synthgen.models.mqformer import backbone, losses
+from synthgen.models.mqformer import backbone
+from synthgen.models.mqformer.matcher import HungarianMatcher
 from synthgen.training import learner, trainer
 from synthgen.training.optimizer import parameter_groups
 
@@ -103,7 +104,7 @@ def ours(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Mod
     own = learner.SegmentationLearner(manifest, device)
     for name in ("backbone", "text_encoder", "pixel_decoder", "decoder"):
         parts.watch(own.module.get_submodule(name), name.replace("_", " "))
-    losses.hungarian_match = parts.wrapped(losses.hungarian_match, "matching")
+    HungarianMatcher.__call__ = parts.wrapped(HungarianMatcher.__call__, "matching")
     learner.weighted_losses = parts.wrapped(learner.weighted_losses, "criterion")
 
     def forward(batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
-from synthgen.models.mqformer.matcher import FOCAL_ALPHA, LossWeights, hungarian_match
+from synthgen.models.mqformer.matcher import FOCAL_ALPHA, HungarianMatcher, LossWeights
 from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
 from synthgen.models.mqformer.targets import BatchTargets, MaskTarget, concat_targets
@@ -53,7 +53,7 @@ def compute_losses(
     wanted = concat_targets(targets)
     matches: Sequence[Sequence[tuple[Tensor, Tensor]]]
     if known_matches is None:
-        matches = hungarian_match(layers, targets, weights=weights, num_points=sampling.num_points, generator=generator)
+        matches = HungarianMatcher(weights, sampling.num_points)(layers, targets, generator=generator)
     else:
         matches = [known_matches] * len(layers)
     parts = []

@@ -98,43 +98,51 @@ def _mask_costs(guess: Tensor, there: Tensor, counts: Tensor) -> tuple[Tensor, T
     return entropy / counts.sum().clamp(min=1), 1 - (both + 1) / (sums + 1)
 
 
-@torch.no_grad()
-def hungarian_match(
-    layers: Sequence[Predictions],
-    targets: Sequence[MaskTarget],
-    *,
-    weights: LossWeights,
-    num_points: int,
-    generator: torch.Generator | None = None,
-) -> list[list[tuple[Tensor, Tensor]]]:
-    """The cheapest assignment of each image in each layer. A GPU is waited for once.
+@dataclass(frozen=True, slots=True)
+class HungarianMatcher:
+    """Assigns queries to objects at the lowest total cost, per image and layer (DETR).
 
-    Args:
-        num_points: how many to compare masks at; they are drawn anew for each image, for all layers together.
-
-    Returns:
-        For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
+    Attributes:
+        weights: how much each part of the cost counts.
+        num_points: at how many points masks are compared. They are drawn anew for each image and shared by its layers.
     """
-    device = layers[0].boxes.device
-    found = []
-    for i, truth in enumerate(targets):
-        drawn = torch.rand(1, num_points, 2, generator=generator, device=device) * valid_extent_of(truth)
-        cost = compute_costs(
-            torch.stack([layer.logits[i] for layer in layers]),
-            torch.stack([layer.boxes[i] for layer in layers]),
-            _sample_layer_masks(layers, i, drawn),
-            truth,
-            drawn,
-        ).total(weights)
-        found.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [L, Q, n]
-    flat = torch.cat([cost.flatten() for cost in found]).cpu()
-    parts = torch.split(flat, [cost.numel() for cost in found])
-    tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, found, strict=True)]
-    pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
-    whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
-    split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
-    each = [(queries, objects) for queries, objects in split]
-    return [each[i : i + len(targets)] for i in range(0, len(each), len(targets))]
+
+    weights: LossWeights
+    num_points: int
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        layers: Sequence[Predictions],
+        targets: Sequence[MaskTarget],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """Match all layers; the costs are copied to the CPU in one transfer, so a GPU synchronizes once.
+
+        Returns:
+            For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
+        """
+        device = layers[0].boxes.device
+        costs = []
+        for i, target in enumerate(targets):
+            points = torch.rand(1, self.num_points, 2, generator=generator, device=device) * valid_extent_of(target)
+            cost = compute_costs(
+                torch.stack([layer.logits[i] for layer in layers]),
+                torch.stack([layer.boxes[i] for layer in layers]),
+                _sample_layer_masks(layers, i, points),
+                target,
+                points,
+            ).total(self.weights)
+            costs.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [L, Q, n]
+        flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+        parts = torch.split(flat, [cost.numel() for cost in costs])
+        tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, costs, strict=True)]
+        pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
+        whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
+        split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
+        each = [(queries, objects) for queries, objects in split]
+        return [each[i : i + len(targets)] for i in range(0, len(each), len(targets))]
 
 
 def _sample_layer_masks(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
