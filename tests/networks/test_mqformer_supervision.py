@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.criterion import SetCriterion
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
 from synthgen.models.mqformer.matcher import LossWeights
@@ -44,7 +44,7 @@ def truths() -> list[MaskTarget]:
 
 def total(decoded: DecoderOutput) -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return weighted_losses(decoded, truths(), num_objects=2, weights=WEIGHTS, sampling=SAMPLING, generator=rng)
+    return SetCriterion(WEIGHTS, SAMPLING)(decoded, truths(), num_objects=2, generator=rng)
 
 
 def test_the_total_is_the_weighted_sum_of_the_layers(monkeypatch):
