@@ -1,7 +1,7 @@
-"""What a prediction should have been, as losses of labels, boxes and masks (DETR, Mask2Former, Mask DINO).
+"""Losses of labels, boxes and masks (DETR, Mask2Former, Mask DINO).
 
-What nobody knows costs nothing: an object without a mask has no mask loss; where a region is to be ignored no mask is
-right or wrong, and a query that finds something there is not told that there is nothing.
+Missing annotations add no loss. An object without a mask has no mask loss, ignored pixels count in no mask loss, and an
+unmatched query whose mask lies in an ignored region has no label loss.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_p
 from synthgen.models.mqformer.predictions import Predictions
 from synthgen.models.mqformer.targets import BatchTargets, MaskTarget, concat_targets
 
-#: A query lies in the ignored region if more than this share of its mask does.
+#: A query lies in the ignored region if this share of its mask is exceeded.
 _MAX_IGNORED_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PointSampling:
-    """How masks are compared: points a mask; how many times as many are drawn; the share chosen by doubt."""
+    """Point sampling of the mask losses (PointRend).
+
+    Attributes:
+        num_points: points per mask.
+        oversample_ratio: candidates drawn per point chosen by uncertainty.
+        importance_sample_ratio: share of the points chosen by uncertainty; the others are uniform.
+    """
 
     num_points: int = 112 * 112
     oversample_ratio: float = 3.0
@@ -43,12 +49,12 @@ def compute_losses(
     generator: torch.Generator | None = None,
     known_matches: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of layers, summed over them, unweighted: "label", "box", "giou", "mask", "dice".
+    """Compute the losses, summed over layers and unweighted: "label", "box", "giou", "mask", "dice".
 
     Args:
-        num_objects: how many there are in the batch, averaged over processes; at least 1.
-        known_matches: the matches of any layer, for each image (queries, objects), where they need not be found;
-            other queries are then told nothing.
+        num_objects: objects in the batch, averaged over processes; at least 1.
+        known_matches: for each image (queries, objects), used for all layers instead of matching. Unmatched queries
+            then have no label loss.
     """
     wanted = concat_targets(targets)
     matches: Sequence[Sequence[tuple[Tensor, Tensor]]]
@@ -70,7 +76,7 @@ def compute_losses(
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sigmoid focal loss (Lin et al., arXiv 1708.02002), gamma 2, element by element."""
+    """Sigmoid focal loss (Lin et al., arXiv 1708.02002) with gamma 2, element-wise."""
     probability = logits.sigmoid()
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     wrong = probability + targets - 2 * probability * targets
@@ -106,7 +112,7 @@ def _label_loss(
 
 @torch.no_grad()
 def _in_ignored_region(predictions: Predictions, image: int, ignore: Tensor) -> Tensor:
-    """bool [Q]: the queries of an image whose mask lies in the ignored region for the most part."""
+    """bool [Q]: the queries of an image whose masks lie mostly in the ignored region."""
     features = predictions.mask_features[image]
     height, width = features.shape[1:]
     share = functional.adaptive_avg_pool2d(ignore[None].float(), (height, width))[0]
@@ -145,7 +151,7 @@ def _mask_losses(
         )  # fmt: skip
         there = sample_bool_points(targets.masks, targets.mask_index[chosen], points)
         counts = torch.ones_like(there)
-        if any(targets.has_ignored):  # where no neighbour of the point is
+        if any(targets.has_ignored):  # 1 where no neighbouring pixel of the point is ignored
             counts = (sample_bool_points(targets.ignore_masks, targets.image_index[chosen], points) == 0).float()
     at = sample_points(guess, points)
     weight = targets.mask_weights[chosen]

@@ -1,4 +1,6 @@
-"""Which query answers for which object: one assignment over all queries, blind to their kind (Hungarian, DETR)."""
+"""Hungarian matching of queries to ground-truth objects (DETR). One assignment covers learnable and conditional
+queries.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +18,15 @@ from synthgen.models.mqformer.point_sampling import sample_points
 from synthgen.models.mqformer.predictions import Predictions
 from synthgen.models.mqformer.targets import MaskTarget, valid_extent_of
 
-FOCAL_ALPHA = 0.25  # focal loss: the share of positives
+FOCAL_ALPHA = 0.25  # weight of positives in the focal loss
 
-#: What stands for a cost that is no number: an assignment must come out, and the loss will say what is wrong.
+#: Replaces non-finite costs, so that an assignment exists. The trainer reports the non-finite loss.
 _NONFINITE_COST = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """How much each part counts, in matching as in the loss (Mask DINO's values)."""
+    """Weights of the parts of the matching cost and of the loss (values of Mask DINO)."""
 
     label: float = 4.0
     mask: float = 5.0
@@ -35,9 +37,9 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchCosts:
-    """What each query of an image would cost for each of its objects, by layer: float32 [L, Q, n] each, unweighted.
+    """Unweighted matching costs of each query and object of an image, per layer: float32 [L, Q, n] each.
 
-    An object without a mask costs nothing in `mask` and `dice`, whoever gets it.
+    An object without a mask has `mask` and `dice` costs of 0 for every query.
     """
 
     label: Tensor
@@ -47,7 +49,7 @@ class MatchCosts:
     giou: Tensor
 
     def total(self, weights: LossWeights) -> Tensor:
-        """Their weighted sum, float32 [L, Q, n]."""
+        """The weighted sum, float32 [L, Q, n]."""
         return (
             weights.label * self.label
             + weights.mask * self.mask
@@ -60,13 +62,13 @@ class MatchCosts:
 def compute_costs(
     logits: Tensor, boxes: Tensor, mask_logits: Iterable[Tensor], target: MaskTarget, points: Tensor
 ) -> MatchCosts:
-    """Compare what L layers say of an image with its objects.
+    """Compute the costs of L layers for one image.
 
     Args:
-        logits: [L, Q, T], of each query for each text.
+        logits: [L, Q, T], of each query and text.
         boxes: [L, Q, 4] CXCYWH in [0, 1].
-        mask_logits: for each layer [Q, P], logits of masks at the points; taken one after another.
-        points: [1, P, 2], where masks are compared; see `sample_points`. Those in `target["ignore"]` do not count.
+        mask_logits: for each layer [Q, P], mask logits at the points; consumed one layer at a time.
+        points: [1, P, 2], where masks are compared; see `sample_points`. Points in `target["ignore"]` do not count.
     """
     probability = logits[..., target["labels"]].float().sigmoid()
     absent = (1 - FOCAL_ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
@@ -75,7 +77,7 @@ def compute_costs(
     mask = dice = torch.zeros_like(probability)
     if len(target["masks"]):
         has_mask = target["has_mask"]
-        place = (has_mask.cumsum(0) - 1).clamp(min=0)  # among those that have one
+        place = (has_mask.cumsum(0) - 1).clamp(min=0)  # index into the masks
         counts = (sample_points(target["ignore"][None].float(), points) == 0).float()  # [1, P]
         there = sample_points(target["masks"].float(), points) * counts  # [m, P]
         pairs = [_mask_costs(guess.float(), there, counts) for guess in mask_logits]
@@ -90,8 +92,8 @@ def compute_costs(
 
 
 def _mask_costs(guess: Tensor, there: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and dice of [Q, P] and [m, P], where [1, P] counts: [Q, m] each."""
-    # Of a logit x and a truth t: t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x.
+    """Binary cross-entropy and dice costs of [Q, P] and [m, P], over points where [1, P] is 1: [Q, m] each."""
+    # For a logit x and a target t: t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x.
     entropy = functional.softplus(guess) @ counts.T - guess @ there.T
     share = guess.sigmoid()
     both, sums = 2 * share @ there.T, share @ counts.T + there.sum(1)
@@ -118,7 +120,7 @@ class HungarianMatcher:
         *,
         generator: torch.Generator | None = None,
     ) -> list[list[tuple[Tensor, Tensor]]]:
-        """Match all layers; the costs are copied to the CPU in one transfer, so a GPU synchronizes once.
+        """Match all layers. The costs are copied to the CPU in one transfer, and the matches back in another.
 
         Returns:
             For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
@@ -146,7 +148,7 @@ class HungarianMatcher:
 
 
 def _sample_layer_masks(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
-    """For each layer [Q, P]: its masks of an image at points; features that layers share are sampled once."""
+    """For each layer [Q, P]: mask logits of an image at points. Features shared by layers are sampled once."""
     features = None
     for layer in layers:
         if layer.mask_features is not features:
