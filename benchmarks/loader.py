@@ -9,9 +9,10 @@ decoding    the same processes decode the same JPEGs and do nothing else: the li
 
 All take the same images and annotations, as many processes and batches made ahead, and the same `make_train_example`;
 they pack and normalise batches with the same functions. Shape `coco`: the 80 photographs of `--data` with their masks,
-`--repeat` times over, task `instance`. Shape `objects365`: `--scale` of its images and boxes, made up by `benchmarks/ingest.py`,
-over the same photographs; boxes only, task `detection`. Photographs are referred to again and again, not copied, but
-tars hold their pixels: of `objects365` they hold the first images only, and are listed as often as makes up for it.
+`--repeat` times over, task `instance`. Shape `objects365`: `--scale` of its images and boxes, made up by
+`benchmarks/ingest.py`, over the same photographs; boxes only, task `detection`. Photographs are referred to again and
+again, not copied, but tars hold their pixels: of `objects365` they hold the first images only, and are listed as often
+as makes up for it.
 
 Each way runs in a process of its own, by turns, in an order that changes from round to round. Reported: the median
 of seconds from the call to the first batch; images/s and CPU time (all processes) of `--count` images after that;
