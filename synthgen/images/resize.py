@@ -1,5 +1,4 @@
-"""Resizes images, or a window of the resized image, with antialiasing: pixel for pixel as Pillow and detectron2.
-"""
+"""Resizes images, or a window of the resized image, with antialiasing: pixel for pixel as Pillow and detectron2."""
 
 from __future__ import annotations
 
