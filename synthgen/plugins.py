@@ -72,10 +72,10 @@ def _import_error_location(why: Exception) -> str:
 
 
 def build_parameters(package: str, name: str) -> dict[str, inspect.Parameter]:
-    """The keyword options of a plugin's `build`, by name, with their defaults.
+    """The keyword options that a plugin's `build_plugin` takes, by name, with their defaults.
 
     Raises:
-        SynthgenError: no such plugin, or a module of the user without a function `build`.
+        SynthgenError: no such plugin, or a module of the user's own that has no `build_plugin`.
     """
     build = getattr(load_plugin(package, name), "build", None)
     if not callable(build):
@@ -84,7 +84,7 @@ def build_parameters(package: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
-    """Call the plugin's `build` with the completed options.
+    """Call the plugin's `build_plugin(**given)`.
 
     Values that come as text (from `-O key=value`) are turned into the type of the option's default.
 
@@ -95,7 +95,9 @@ def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
 
 
 def complete_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
-    """Check options against the signature of `build` and fill in the defaults. A recipe needs the complete set."""
+    """Check options against `build_plugin`'s signature and fill in the defaults: the complete set, as a recipe needs
+    it.
+    """
     known = build_parameters(package, name)
     full = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}
     for key, value in option_values.items():

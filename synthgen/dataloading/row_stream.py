@@ -118,9 +118,7 @@ def select_reader_units(
     order = list(range(len(all_units)))
     rng = random.Random(seed_key)  # noqa: S311 - which image comes next is no secret
     rng.shuffle(order)
-    first = (
-        reader_id + rng.randrange(num_readers)
-    ) % num_readers  # the smaller share goes to another reader each epoch
+    first = (reader_id + rng.randrange(num_readers)) % num_readers  # the smaller share changes hands each epoch
     return all_units[order[first::num_readers]]
 
 
