@@ -2,18 +2,19 @@
 
     python benchmarks/loader.py --data COCO_TINY [--shape coco|objects365] [--scale 0.1] [--workers 2] [--rounds 3]
 
-ours        shards, a manifest, `Loader`
+ours        shards, a manifest, `TrainLoader`
 pycocotools the Dataset that one writes: all annotations in memory, `annToRLE`, torch's DataLoader
 webdataset  tars of JPEG and JSON (with run lengths), its own pipeline and shuffling; `pip install -e '.[bench]'`
 decoding    the same processes decode the same JPEGs and do nothing else: the limit
 
-All take the same images and annotations, as many processes and batches made ahead, the same `train_view`, and pack and
-normalise batches with the same functions. Shape `coco`: the 80 photographs of `--data` with their masks, `--repeat`
-times over, task `instance`. Shape `objects365`: `--scale` of its images and boxes, made up by `benchmarks/ingest.py`,
-over the same photographs; boxes only, task `detection`. Photographs are referred to again and again, not copied, but
-tars hold their pixels: of `objects365` they hold the first images only, and are listed as often as makes up for it.
+All take the same images and annotations, as many processes and batches made ahead, and the same `make_train_example`;
+they pack and normalise batches with the same functions. Shape `coco`: the 80 photographs of `--data` with their masks,
+`--repeat` times over, task `instance`. Shape `objects365`: `--scale` of its images and boxes, made up by
+`benchmarks/ingest.py`, over the same photographs; boxes only, task `detection`. Photographs are referred to again and
+again, not copied, but tars hold their pixels: of `objects365` they hold the first images only, and are listed as often
+as makes up for it.
 
-Each way runs in a process of its own, by turns, in an order that turns round from round to round. Told are the median
+Each way runs in a process of its own, by turns, in an order that changes from round to round. Reported: the median
 of seconds from the call to the first batch; images/s and CPU time (all processes) of `--count` images after that;
 resident memory (PSS of all processes) behind them; ratios pair by pair. What is imported is imported before. Last,
 where the time of one process goes. Goals, at Objects365's shape: the first batch at least 20 times sooner than by

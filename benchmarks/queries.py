@@ -10,7 +10,7 @@ tasks"; there is no panoptic truth. All strategies have as many queries, the sam
 batches, and for each seed the same scenes in the same order; mixed ones are a quarter learnable ones, as in the paper.
 Manifests, reading, training and evaluation are the product's own.
 
-Told are mean and spread (standard deviation over seeds) of mask AP, PQ and mIoU in percent; which share of the things
+Reported: mean and spread (standard deviation over seeds) of mask AP, PQ and mIoU in percent; which share of the things
 and of the stuff that were found the conditional queries found; seconds of training. A strategy and seed that is
 finished stays in `--out` and is not trained again; one that was broken off goes on. On a CPU, one thread is fastest:
 OMP_NUM_THREADS=1.

@@ -7,7 +7,7 @@ it has nothing to do between two shards of a worker, the median of all such paus
 and decoding the first batch of the next; on Ray also packing and commit of the last, the report to the driver and the
 next call. Overhead is Ray's pause less the other's. What is lost inside a shard is the same code in both, and shows
 how busy the machine is. Goal: less than 1 % of a shard of 10 seconds. Start-up, from the call to the first batch, is
-told apart: a run pays it once.
+reported separately: a run pays it once.
 """
 
 from __future__ import annotations

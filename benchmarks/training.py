@@ -12,8 +12,8 @@ train       `synthgen train` itself, its readers included: which share of the ti
 
 All have random weights and the same images and objects of `--data` (COCO's layout), seen through the product's reader
 in large-scale jitter to `--size` pixels; those of the first four lie in memory, in canvases of size x size, `train`
-takes batches as they come. Each way runs in a process of its own, by turns, in an order that turns round from round to
-round. Told are medians of images/s, of CPU time an image, and of the most memory (tensors on a GPU; the process on a
+takes batches as they come. Each way runs in a process of its own, by turns, in an order that changes from round to
+round. Reported: medians of images/s, of CPU time an image, and of the most memory (tensors on a GPU; the process on a
 CPU); ratios pair by pair; and, from further steps with a GPU waited for at each border, where a step's time goes.
 """
 

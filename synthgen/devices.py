@@ -1,4 +1,4 @@
-"""Where models compute, in what precision, and how much at once; what they share, and no model's own."""
+"""Devices, precision and batch sizes that adapt to the memory (OOM); shared by all models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def check_device_options(device: str, precision: str, batch_size: str | int) -> None:
-    """Refuse what can be seen to be wrong where a job is begun, which may have no such device.
+    """Check the options that can be checked when a job starts, on a machine that may lack the device.
 
     Raises:
         SynthgenError: with the flag and what it should be.
@@ -36,10 +36,10 @@ def check_device_options(device: str, precision: str, batch_size: str | int) -> 
 
 
 def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a value that is not one of those known.
+    """Refuse a value that is not among the choices.
 
     Raises:
-        SynthgenError: with those known.
+        SynthgenError: with the choices.
     """
     names = list(choices)
     if value not in names:
@@ -47,10 +47,10 @@ def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of `--device`; "auto" = CUDA's first, else the CPU.
+    """The device of `--device`; "auto" = the first CUDA device, else the CPU.
 
     Raises:
-        SynthgenError: there is none here.
+        SynthgenError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,16 +65,16 @@ def resolve_device(name: str) -> torch.device:
 
 
 def free_memory_gib(device: torch.device) -> float:
-    """Free memory of a CUDA device in GiB; 0 for others, where nothing is reckoned by it."""
+    """Free memory of a CUDA device in GiB; 0 for other devices, whose batch size does not depend on it."""
     return float(torch.cuda.mem_get_info(device)[0]) / 2**30 if device.type == "cuda" else 0.0
 
 
 @dataclass
 class OomBatcher:
-    """How much goes to a device at once, and turns at it; less from the moment that its memory does not do.
+    """Runs forward passes with a lock on the device, and with smaller batches after it ran out of memory.
 
     Attributes:
-        max_images, max_boxes: at once.
+        max_images, max_boxes: how many are processed at once.
     """
 
     max_images: int
@@ -84,7 +84,7 @@ class OomBatcher:
         self._lock = Lock()
 
     def run(self, forward: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
-        """`forward(items)`, an item an image, alone on the device; `forward` looks up `max_boxes` each time.
+        """Return `forward(items)` with the device locked, one item per image. `forward` reads `max_boxes` at each call.
 
         Raises:
             BrokenWorkerError: the device is lost; every later call would fail as well.
@@ -93,10 +93,10 @@ class OomBatcher:
             return self._run_halving(forward, items)
 
     def _run_halving(self, forward: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
-        """Where memory runs out, half as many images at a time, then half as many boxes, from then on."""
+        """After OOM, halve the number of images, then the number of boxes. The smaller numbers stay."""
         try:
             return forward(items)
-        except RuntimeError as why:  # a CPU's allocator raises this very class
+        except RuntimeError as why:  # the allocator of a CPU raises RuntimeError, too
             if not _is_oom(why) or (len(items) <= 1 and self.max_boxes == 1):
                 raise
         torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
@@ -116,7 +116,7 @@ def _is_oom(why: RuntimeError) -> bool:
 
 @contextmanager
 def explain_oom(remedy: str) -> Iterator[None]:
-    """Turn a device's want of memory into a sentence.
+    """Turn an out-of-memory error of a device into a `SynthgenError`.
 
     Raises:
         SynthgenError: with the remedy.

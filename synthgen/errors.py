@@ -1,4 +1,4 @@
-"""What a person is told when something is wrong. It knows nothing of the rest of the house."""
+"""The errors that a user can fix, and the text of common ones. This module imports no other package."""
 
 import errno
 import os
@@ -6,32 +6,32 @@ from collections.abc import Sequence
 
 
 class SynthgenError(Exception):
-    """Something the user can mend.
+    """An error that the user can fix.
 
-    The message is one sentence that names the thing, the place and the remedy. The front door prints it alone and
-    exits with 2. Every other exception keeps its traceback: it is our mistake, not the user's.
+    The message says what is wrong, where, and what to do. The command line prints it without a traceback and exits with
+    2. Every other exception is a bug of ours and keeps its traceback.
     """
 
 
 class MultipleErrors(SynthgenError):  # noqa: N818
-    """Several things the user can mend, told at once: what they are wrong with, and a sentence each.
+    """Several errors that the user can fix, reported at once: a heading and one sentence for each.
 
     Attributes:
-        lines: the heading, and below it the sentences; none of them can steer a terminal.
+        lines: the heading, and below it the sentences, with control characters escaped.
     """
 
     def __init__(self, heading: str, messages: Sequence[str]) -> None:
-        super().__init__(heading, messages)  # which is what it is pickled by
+        super().__init__(heading, messages)  # pickle calls __init__ with these
         self.lines = [escape_control_chars(heading), *(f"  {escape_control_chars(sentence)}" for sentence in messages)]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
 
 
-#: The name of the distribution, which is not the name of the package.
+#: The name of the distribution on PyPI; the package is named `synthgen`.
 DISTRIBUTION = "synthgen-masks"
 
-#: Packages that come with an extra, by the name that Python imports, and the extra.
+#: Import name of an optional package -> the extra that installs it.
 EXTRAS = {
     **dict.fromkeys(("scipy", "pydantic", "yaml", "tensorboard"), "train"),
     "ray": "ray",
@@ -54,13 +54,13 @@ def install_command(extra: str) -> str:
 
 
 class BrokenWorkerError(SynthgenError):
-    """This process can work no more (its GPU is lost), another one may: the shard is to be done again elsewhere."""
+    """This process cannot continue (its GPU is lost). Another process can do the shard again."""
 
 
 def describe_os_error(why: OSError) -> str | None:
-    """A sentence for what the system refused, where no room of the house has a better one.
+    """A sentence for an error of the operating system, for places that have no better one.
 
-    None where it names no file: then it is our mistake, and its traceback is wanted.
+    None if the error names no file: then it is a bug of ours and needs its traceback.
     """
     full = why.errno in (errno.ENOSPC, errno.EDQUOT)
     if not full and not isinstance(why.filename, str | bytes):
@@ -77,7 +77,7 @@ def describe_os_error(why: OSError) -> str | None:
 
 
 def did_you_mean(word: str, choices: list[str]) -> str:
-    """Return "; did you mean 'x'?" where one of `choices` is close to `word`, else an empty string."""
+    """Return "; did you mean 'x'?" if one of `choices` is close to `word`, else an empty string."""
     import difflib  # stdlib, but 6 ms that `--help` should not pay
 
     close = difflib.get_close_matches(word, choices, n=1)
@@ -85,5 +85,5 @@ def did_you_mean(word: str, choices: list[str]) -> str:
 
 
 def escape_control_chars(text: str) -> str:
-    """`text` with each control character spelt out: a name from a hostile file must not steer the terminal."""
+    """`text` with control characters escaped, so that a name from a hostile file cannot control the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

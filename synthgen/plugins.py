@@ -1,4 +1,4 @@
-"""The folder is the registry: `--segmenter grabcut` is `generate/segmenters/grabcut.py`, and nothing lists it."""
+"""Finds plugins by file name: `--segmenter grabcut` is `generate/segmenters/grabcut.py`. There is no other registry."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from synthgen.errors import SynthgenError, did_you_mean
 
 PACKAGE_ROOT = Path(__file__).parent
 
-#: What messages call a plugin of a folder, where the folder's name without "s" would mislead.
+#: Plugin folder -> the word for its plugins in messages, if it is not the folder's name without "s".
 _KINDS = {"formats.readers": "dataset"}
 
 
 def list_plugins(package: str) -> list[str]:
-    """Names of the plugins on a shelf such as "generate.segmenters": its file names. Imports nothing."""
+    """Names of the plugins in a folder such as "generate.segmenters": its file names. Imports nothing."""
     folder = PACKAGE_ROOT.joinpath(*package.split("."))
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
 def normalize_name(name: str) -> str:
-    """The one spelling of a plugin's name, as recipes keep it: "coco-json" is `coco_json`; modules stay as they are."""
+    """The spelling of a plugin's name in recipes: "coco-json" becomes "coco_json". Module names with a dot stay."""
     return name if "." in name else name.replace("-", "_")
 
 
 def load_plugin(package: str, name: str) -> ModuleType:
-    """Import the plugin `name` of a shelf. A name with a dot is a module of the user's own, from anywhere.
+    """Import the plugin `name` of a plugin folder. A name with a dot is a module of the user.
 
     Raises:
-        SynthgenError: the shelf has no such plugin, or the user's own module cannot be imported.
+        SynthgenError: the folder has no such plugin, or the user's module cannot be imported.
     """
     kind = _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
     if "." in name:
@@ -46,7 +46,7 @@ def load_plugin(package: str, name: str) -> ModuleType:
 
 
 def _load_user_module(name: str, kind: str) -> ModuleType:
-    """A module of the user's own, which may fail in any way while it is imported."""
+    """Import a module of the user. The import may raise any exception."""
     try:
         if importlib.util.find_spec(name) is not None:
             return importlib.import_module(name)
@@ -61,7 +61,7 @@ def _load_user_module(name: str, kind: str) -> ModuleType:
 
 
 def _import_error_location(why: Exception) -> str:
-    """Where an import failed, as " at file:line"; "" where it failed in no file of anybody's."""
+    """Where an import failed, as " at file:line"; "" if it failed outside of any user file."""
     if isinstance(why, SyntaxError):
         return f" at {why.filename}:{why.lineno}"
     machinery = {__file__, importlib.__file__, importlib.util.__file__}

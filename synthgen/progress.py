@@ -1,4 +1,4 @@
-"""Progress of long work: the one protocol that all packages use, and what a terminal shows of it."""
+"""Progress bars: the protocol that all packages use, and the bar on a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from synthgen.errors import escape_control_chars
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-#: Seconds between two lines where standard error is not a terminal.
+#: Seconds between two lines if standard error is not a terminal.
 LOG_INTERVAL_SECONDS = 60.0
 
 
@@ -23,7 +23,7 @@ class ProgressBar(Protocol):
     """Counts work towards a total."""
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Count `count` more units as done. `note` is shown behind the count until there is another one."""
+        """Count `count` more units as done. `note` is shown after the count until the next one."""
 
 
 #: (description, total, unit) -> a context manager around a `ProgressBar`.
@@ -106,7 +106,7 @@ class TerminalProgress:
                 TimeRemainingColumn(),
                 TextColumn(
                     "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True)
-                ),  # what is left of the line
+                ),  # takes the rest of the line
                 console=console,
                 expand=True,
                 transient=True,

@@ -1,7 +1,6 @@
 """Finds the files that the project ships beside its code: training recipes and cluster configurations.
 
-In a checkout, an sdist and an editable install they lie at the top of the repository. A wheel carries them inside the
-package.
+In a checkout, an sdist and an editable install they are at the top of the repository. A wheel has them in the package.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def list_recipes() -> list[str]:
 def copy_shipped_files(target: Path) -> list[Path]:
     """Copy the training recipes to `target` and the cluster files to `target/cluster`, for people to edit.
 
-    Files that are there with the same content stay.
+    Existing files with the same content stay.
 
     Returns:
         The files that were written.

@@ -1,4 +1,4 @@
-"""Published weights: where they lie, how they get there once, and that they are what they say."""
+"""Downloads published weights once, verifies their SHA-256 and keeps them in the folder of weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.progress import TerminalProgress
 from synthgen.storage.atomic import atomic_write, remove_stale_files
 
-#: Seconds without a byte after which a server is given up.
+#: A download fails after this many seconds without a byte.
 STALL_SECONDS = 60.0
 
 _CHUNK_BYTES = 1 << 20
@@ -44,19 +44,19 @@ class PublishedFile:
 
     @property
     def file_name(self) -> str:
-        """What it is called in the folder of weights."""
+        """Its name in the folder of weights."""
         return self.url.rsplit("/", 1)[-1]
 
 
 def weights_folder() -> Path:
-    """Where weights lie: $SYNTHGEN_WEIGHTS, else ./weights."""
+    """The folder of weights: $SYNTHGEN_WEIGHTS, else ./weights."""
     return Path(os.environ.get("SYNTHGEN_WEIGHTS") or "weights").absolute()
 
 
 def fetch_weights(published: PublishedFile) -> Path:
-    """The file in the folder of weights; downloaded once if it is not there, whoever asks, and verified.
+    """The path of a verified file in the folder of weights. It is downloaded if it is missing.
 
-    A file that somebody laid there by hand is verified as well.
+    A file that the user put there is verified as well.
 
     Raises:
         SynthgenError: it cannot be had, or is not what was published.
@@ -75,7 +75,7 @@ def fetch_weights(published: PublishedFile) -> Path:
 
 
 def cached_file_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits; from the mark beside it, where `fetch_weights` has laid one.
+    """SHA-256 of a file, 64 hexadecimal digits; read from the cache file beside it if that is valid.
 
     Raises:
         SynthgenError: it cannot be read.
@@ -95,7 +95,7 @@ def cached_file_sha256(path: Path) -> str:
 
 
 def _verify(path: Path, published: PublishedFile) -> None:
-    """Refuse a file that is there but is not the published one."""
+    """Refuse a file that differs from the published one."""
     size, wrong = path.stat().st_size, ""
     if size != published.size:
         wrong = f"{size:,} bytes instead of {published.size:,}"
@@ -109,7 +109,7 @@ def _verify(path: Path, published: PublishedFile) -> None:
 
 
 def _download(published: PublishedFile, path: Path) -> None:
-    """Bring the file here, whole and verified, or not at all."""
+    """Download and verify the file. A failed download leaves no file."""
     remove_stale_files(path.parent)
     digest, got, size = hashlib.sha256(), 0, published.size
     with atomic_write(path) as temporary:
@@ -124,7 +124,7 @@ def _download(published: PublishedFile, path: Path) -> None:
             with _progress_if_large(f"downloading {published.file_name}", size) as advance:
                 while got <= size:
                     with _translate_network_errors(published):
-                        piece = answer.read(min(_CHUNK_BYTES, size + 1 - got))  # one more tells that there is more
+                        piece = answer.read(min(_CHUNK_BYTES, size + 1 - got))  # one more shows excess
                     if not piece:
                         break
                     got += len(piece)
@@ -142,7 +142,7 @@ def _download(published: PublishedFile, path: Path) -> None:
 
 @contextlib.contextmanager
 def _translate_network_errors(published: PublishedFile) -> Iterator[None]:
-    """Turn what networks and servers do into a sentence; what the disk does is `new_file`'s to tell."""
+    """Turn errors of networks and servers into a `SynthgenError`; `atomic_write` does this for the disk."""
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as why:  # ValueError: redirected to no address at all
@@ -162,7 +162,7 @@ def _manual_download_hint(published: PublishedFile) -> str:
 
 
 class _SafeRedirectHandler(urllib.request.HTTPRedirectHandler):
-    """Follows from one safe address to another only."""
+    """Follows redirects to safe addresses only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         _check_url_is_safe(newurl)
@@ -171,7 +171,7 @@ class _SafeRedirectHandler(urllib.request.HTTPRedirectHandler):
 
 def _open_url(url: str) -> Any:
     _check_url_is_safe(url)
-    request = urllib.request.Request(url, headers={"User-Agent": "synthgen"})  # noqa: S310  # see _refuse_unsafe
+    request = urllib.request.Request(url, headers={"User-Agent": "synthgen"})  # noqa: S310  # see _check_url_is_safe
     return urllib.request.build_opener(_SafeRedirectHandler).open(request, timeout=STALL_SECONDS)
 
 
@@ -183,7 +183,7 @@ def _check_url_is_safe(url: str) -> None:
 
 @contextlib.contextmanager
 def _download_lock(path: Path) -> Iterator[None]:
-    """Let one process of this machine at a time see to a file: eight workers of a node must not load it eight times."""
+    """Lock a file against other processes of this machine, so that the workers of a node download it once."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.with_name(f".{path.name}.lock").open("ab")
@@ -193,7 +193,7 @@ def _download_lock(path: Path) -> Iterator[None]:
                 f"cannot write the folder of weights {path.parent} ({why.strerror}); set $SYNTHGEN_WEIGHTS to "
                 "another one"
             ) from None
-        file = None  # a shared folder that is only read: nothing will be written, each verifies for itself
+        file = None  # a read-only shared folder: each process verifies the file itself
     with file or contextlib.nullcontext():
         if file is not None:
             _flock_or_wait(file, path)
@@ -201,7 +201,7 @@ def _download_lock(path: Path) -> Iterator[None]:
 
 
 def _flock_or_wait(file: BinaryIO, path: Path) -> None:
-    with contextlib.suppress(OSError):  # a file system without locks: each loads for itself, and the last rename wins
+    with contextlib.suppress(OSError):  # a file system without locks: each process downloads; the last rename wins
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -210,14 +210,14 @@ def _flock_or_wait(file: BinaryIO, path: Path) -> None:
 
 
 def _write_cached_digest(path: Path, digest: str) -> None:
-    """Spare the next worker the reading; the mark counts as long as the file's size and time stay."""
+    """Cache the digest for the next process. It is valid while the file's size and modification time stay."""
     stat = path.stat()
-    with contextlib.suppress(OSError):  # a folder that cannot be written costs a reading each time, no more
+    with contextlib.suppress(OSError):  # in a read-only folder, each process reads the file
         _cached_digest_path(path).write_text(f"{digest} {stat.st_size} {stat.st_mtime_ns}\n")
 
 
 def _read_cached_digest(path: Path) -> str | None:
-    """The digest that a valid mark beside the file says."""
+    """The cached digest of a file, if it is valid."""
     try:
         digest, size, time = _cached_digest_path(path).read_text().split()
         stat = path.stat()
@@ -233,7 +233,7 @@ def _cached_digest_path(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _progress_if_large(description: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A bar for what takes seconds; none for less."""
+    """A progress bar for a large file; none for a small one."""
     if size < 200 * 2**20:
         yield lambda _: None
         return

@@ -1,21 +1,20 @@
-"""How a view of an image is drawn: from a kind, the manifest's values and a random generator to plain data.
+"""Draws a random view of an image: the kind, the manifest's values and a random generator give plain data.
 
-Four kinds, named by the tasks:
+There are four kinds, named by the tasks:
 
     jitter      large-scale jitter of Mask DINO and Mask2Former (detectron2's `ResizeScale` and `FixedSizeCrop`): the
-                longer side becomes 0.1 to 2.0 times 1024 pixels; of what is larger than 1024 x 1024 a random part is
-                seen. Ours: a part is drawn for each axis; detectron2 uses one number for both.
+                longer side becomes 0.1 to 2.0 times 1024 pixels; a larger image is cropped to 1024 x 1024 at random.
+                Ours: the crop offset is drawn for each axis; detectron2 uses one number for both.
     semantic    Mask2Former's and Mask DINO's ADE20K: the shorter side becomes 512 times 0.5, 0.6, ..., 2.0, the longer
-                at most 2048; a random part of 512 x 512; SSD's colours.
-    whole       referring: "as instance, without random crop" (MQ-Former). Nothing of the image is lost, so the scale
-                of the jitter ends at 1.0; it begins at 0.5 (ours), since a phrase about a person's shoe is not to be
-                learned from 100 pixels. A COCO image is seen with its shorter side at 384 to 768.
-    foreground  InSPyReNet's: stretched to 384 x 384; at even chances scaled by 0.75 to 1.25 about the middle, and
-                turned by up to 10 degrees; contrast, sharpness and brightness each at even chances raised by up to a
-                tenth, in any order. Ours: a view that was made smaller lies at the top left, as all padding here is
-                right and bottom (theirs: in the middle of black); what a turn brings in from outside the window is the
-                image where that goes on, and otherwise padding colour and ignored (theirs: black, and background);
-                angles are no whole numbers.
+                at most 2048; a random crop of 512 x 512; SSD's color steps.
+    whole       referring: "as instance, without random crop" (MQ-Former). The whole image is in the view, so
+                the scale is at most 1.0; it starts at 0.5 (ours), since small images show too little of an object for
+                its phrase. A COCO image has its shorter side at 384 to 768.
+    foreground  InSPyReNet's: stretched to 384 x 384; with probability one half each: scaled by 0.75 to 1.25 about
+                the middle, rotated by up to 10 degrees, and contrast, sharpness and brightness raised by up to a tenth,
+                in any order. Ours: padding is right and bottom, as everywhere here (theirs: on all sides, black); a
+                rotation shows the image beyond the window, else padding that is ignored (theirs: black background);
+                angles are not whole numbers.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ from numpy.typing import NDArray
 
 AUGMENTATION_KINDS = ("jitter", "semantic", "whole", "foreground")
 
-#: detectron2's `RandomCrop_CategoryAreaConstraint` gives up after so many parts.
+#: detectron2's `RandomCrop_CategoryAreaConstraint` draws at most this many crops.
 _MAX_CROP_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """What a manifest's `augment:` may set; the defaults are the reference's, or said to be ours.
+    """The section `augment:` of a manifest. Defaults are those of the reference, unless marked as ours.
 
     Attributes:
-        flip: the chance of a mirrored view, where no text of an object forbids it; all kinds.
+        flip: probability of a flip, unless the text of an object forbids it; all kinds.
         size: side of the square that a jittered or whole view lies in, in pixels.
         scale: of the jitter: the longer side, in units of `size`.
-        whole_scale: the same of whole views; at most 1, or a part would be lost.
+        whole_scale: the same for whole views; at most 1, so that nothing is cropped.
         crop_semantic: side of the square that a semantic view lies in, in pixels.
         semantic_scale: the shorter side, in units of `crop_semantic`; drawn in steps of a tenth.
-        semantic_long: what the longer side may be, in pixels.
-        max_category_area: no category is to cover more of a semantic view's labelled pixels, if ten tries find such a
-            part; 1 = never mind (the reference's value).
-        semantic_colours: SSD's colours for semantic views.
+        semantic_long: maximum of the longer side, in pixels.
+        max_category_area: no category covers more of a semantic view's labelled pixels, if ten tries find such a crop;
+            1 = no limit (the reference's value).
+        semantic_colours: SSD's color steps for semantic views.
         foreground_size: side of the square that a foreground view lies in, in pixels.
-        foreground_scale: what it is scaled by.
-        foreground_degrees: how far it is turned at most, either way.
-        foreground_enhance: how much contrast, sharpness and brightness are raised at most.
+        foreground_scale: range of its scale.
+        foreground_degrees: maximum rotation in either direction.
+        foreground_enhance: maximum increase of contrast, sharpness and brightness.
     """
 
     flip: float = 0.5
@@ -68,11 +67,11 @@ class AugmentConfig:
     foreground_degrees: float = 10.0
     foreground_enhance: float = 0.1
 
-    #: Where a manifest is typed, an unknown key is a mistake and not a remark, and a text is no number.
+    #: In a manifest, an unknown key is an error, and a string is not accepted as a number.
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
-        """Raises ValueError: what is out of its range, all of it."""
+        """Raises ValueError that lists every value out of its range."""
         wrong = [
             f"{name} should be {low} to {high}, got {value}"
             for name, low, high in _RANGES
@@ -101,17 +100,17 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ViewTransform:
-    """How an image is looked at. In this order: mirrored, resized, a window of it turned, coloured, padded.
+    """A view of an image. In this order: flip, resize, rotate inside a window, color steps, padding.
 
     Attributes:
         resized_size: (height, width) of the whole image after resizing, in pixels; the frame of the window.
-        top, left: of the window.
-        size: (height, width) of the window: what is seen.
+        top, left: position of the window.
+        size: (height, width) of the window, which is the view.
         canvas_size: (height, width) with padding, which is right and bottom.
-        flip: mirrored, left and right exchanged.
-        degrees: counter-clockwise about the window's middle; the window stays.
+        flip: mirror horizontally.
+        degrees: rotation counter-clockwise about the window's middle; the window stays.
         color_steps: steps of `synthgen.dataloading.color_jitter`, in order: (name, amount).
-        bicubic: resized by that filter instead of the bilinear one.
+        bicubic: resize with the bicubic filter instead of the bilinear one.
     """
 
     resized_size: tuple[int, int]
@@ -134,13 +133,13 @@ def make_random_transform(
     may_flip: bool = True,
     category_map: NDArray[np.int32] | None = None,
 ) -> ViewTransform:
-    """Draw a view of an image.
+    """Draw a random view of an image.
 
     Args:
         kind: one of `AUGMENTATION_KINDS`.
         size: (height, width) of the image.
-        may_flip: False = its texts forbid mirroring.
-        category_map: int32 [height, width], which category each pixel shows, 0 = none; for `max_category_area` only.
+        may_flip: False = its texts forbid a flip.
+        category_map: int32 [height, width], the category of each pixel, 0 = none; only for `max_category_area`.
 
     Raises:
         ValueError: there is no such kind.
@@ -168,18 +167,18 @@ def make_resize_transform(size: tuple[int, int], *, short_side: int, long_side: 
 
 
 def make_square_transform(side: int) -> ViewTransform:
-    """The whole image stretched to a square, as OFA is shown it."""
+    """The whole image stretched to a square, as OFA expects it."""
     return ViewTransform((side, side), top=0, left=0, size=(side, side), canvas_size=(side, side), bicubic=True)
 
 
 def _fit_into_square(size: tuple[int, int], side: float) -> tuple[int, int]:
-    """(height, width) that fits into a square of `side` pixels, aspect kept; as detectron2's `ResizeScale` rounds."""
+    """(height, width) that fits into a square of `side` pixels, aspect kept; rounds as detectron2's `ResizeScale`."""
     scale = min(side / size[0], side / size[1])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _resize_shortest_edge(size: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
-    """(height, width) as detectron2's `ResizeShortestEdge` rounds it; a side is at least one pixel."""
+    """(height, width) as detectron2's `ResizeShortestEdge` rounds it; each side is at least one pixel."""
     height, width = size
     scale = short_side / min(height, width)
     new = (float(short_side), scale * width) if height < width else (scale * height, float(short_side))
@@ -188,7 +187,7 @@ def _resize_shortest_edge(size: tuple[int, int], short_side: int, long_side: int
 
 
 def _random_crop(resized: tuple[int, int], side: int, rng: random.Random, flip: bool) -> ViewTransform:
-    """A random part of at most `side` x `side` pixels, padded to that."""
+    """A random crop of at most `side` x `side` pixels, padded to that size."""
     seen = min(resized[0], side), min(resized[1], side)
     top, left = rng.randint(0, resized[0] - seen[0]), rng.randint(0, resized[1] - seen[1])
     return ViewTransform(resized, top, left, seen, canvas_size=(side, side), flip=flip)
@@ -211,7 +210,7 @@ def _semantic_transform(
 
 
 def _has_varied_categories(transform: ViewTransform, category_map: NDArray[np.int32], max_share: float) -> bool:
-    """Whether more than one category is seen, and none covers more than `max_share` of what is labelled."""
+    """Whether the crop has more than one category, and none covers more than `max_share` of the labelled pixels."""
     across = category_map[:, ::-1] if transform.flip else category_map
     rows, columns = (
         slice(start * old // new, -(-(start + seen) * old // new))
@@ -224,7 +223,7 @@ def _has_varied_categories(transform: ViewTransform, category_map: NDArray[np.in
 
 
 def _ssd_color_steps(rng: random.Random) -> tuple[tuple[str, float], ...]:
-    """SSD's distortion, as detectron2's PointRend draws it: each step at even chances."""
+    """SSD's color distortion, as in detectron2's PointRend: each step with probability one half."""
     contrast_first = rng.random() < 0.5
     add, multiply = ("add", rng.uniform(-32, 32)), ("multiply", rng.uniform(0.5, 1.5))
     rest = [("saturate", rng.uniform(0.5, 1.5)), ("hue", float(rng.randint(-18, 18)))]

@@ -1,4 +1,4 @@
-"""Examples -> batches of tensors: packed where they are made, sent as bytes, normalised where they arrive."""
+"""Collates examples into batches: packed in the worker, sent as bytes, normalized in the main process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from synthgen.dataloading.color_jitter import apply_channel_tables
 from synthgen.dataloading.mixture import StreamItem
 from synthgen.dataloading.transforms import Example
 
-#: Of red, green, blue, in steps of an 8-bit image (detectron2's, of ImageNet).
+#: Mean and standard deviation of red, green, blue in 8-bit levels (ImageNet, as in detectron2).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
-#: Sides of a batch are multiples of this: what backbones divide them by.
+#: Sides of a batch are multiples of this, the largest stride of the backbones.
 SIZE_DIVISIBILITY = 32
 
-#: Rows that are normalised at a time, and what each level becomes: float32 [3, 256].
+#: Rows that are normalized at a time, and the lookup table of levels: float32 [3, 256].
 _STRIP_ROWS = 64
 _NORMALIZED = np.stack(
     [
@@ -35,7 +35,7 @@ _NORMALIZED = np.stack(
 
 
 class Batch(NamedTuple):
-    """B images and what they teach, in the frame of the batch.
+    """A batch of B images and their targets, in the frame of the batch.
 
     Attributes:
         images: float32 [B, 3, H, W], RGB, normalised; 0 on padding, which is right and bottom.
@@ -45,8 +45,8 @@ class Batch(NamedTuple):
             boxes: float32 [n, 4], CXCYWH in [0, 1] of `size`;
             has_mask: bool [n]; masks: bool [m, H, W]; mask_weights: float32 [n]; ignore: bool [H, W];
             size, orig_size: (height, width); annotation_ids: for each object; image_key: str;
-            of a layer that is evaluated, "sample" and "original" as well; see `synthgen.dataloading.eval_loader`.
-        source_ids: which source of the manifest each image is of.
+            in evaluation also "sample" and "original"; see `synthgen.dataloading.eval_loader`.
+        source_ids: the source in the manifest of each image.
     """
 
     images: Tensor
@@ -57,14 +57,14 @@ class Batch(NamedTuple):
 
 @dataclass(slots=True)
 class PackedBatch:
-    """A batch as a reader process sends it: three tensors, however many objects; what is small as numpy arrays.
+    """A batch as a worker process sends it: three tensors, and numpy arrays for the small fields.
 
     Attributes:
         images: uint8 [B, H, W, 3]; masks: bool [sum of m, H, W]; ignore: bool [B, H, W].
         targets: as `Batch.targets`, without masks and ignore.
-        reader_id, position: which reader made it, and where in its stream it was after that.
-        stats: what that reader's `Seen` took.
-        batch: what it became, if it has been unpacked.
+        reader_id, position: which reader made it, and its position in the stream after that.
+        stats: the `SampleStats` that this reader counted.
+        batch: the unpacked batch, if it has been unpacked.
     """
 
     images: Tensor
@@ -78,16 +78,16 @@ class PackedBatch:
     batch: Batch | None = None
 
     def pin_memory(self) -> PackedBatch:
-        """Unpack it into page-locked memory; torch calls this on a thread of its own."""
+        """Unpack into page-locked memory; torch calls this in its own thread."""
         self.batch = unpack_batch(self, pin=True)
         return self
 
 
 def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, Any]] = ()) -> PackedBatch:
-    """Put examples into tensors as large as the largest of them, rounded up to `SIZE_DIVISIBILITY`.
+    """Pad examples to the largest of them, rounded up to `SIZE_DIVISIBILITY`, and pack them into tensors.
 
     Args:
-        extra_targets: for each of them, what else its target is to hold.
+        extra_targets: further entries of each target.
     """
     examples = [one.example for one in items]
     height, width = (
@@ -115,7 +115,7 @@ def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, An
 
 
 def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
-    """The batch; masks and ignored regions of an image are views of one tensor.
+    """The batch of tensors. Masks and ignored regions of an image are views of one tensor.
 
     Args:
         pin: into page-locked memory.
@@ -125,7 +125,7 @@ def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
     padding = _allocate((count, height, width), np.bool_, pin)
     masks, ignore = (t.pin_memory() if pin else t for t in (packed.masks, packed.ignore))
     from_images, to_images, to_padding = packed.images.numpy(), images.numpy(), padding.numpy()
-    # All by numpy: torch's threads wait for each other, many times as long, where readers are at work on all cores.
+    # Use numpy: torch's threads slow each other down many times while readers use all cores.
     to_padding[:] = True
     targets = []
     first = 0
@@ -141,14 +141,14 @@ def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
 
 
 def _allocate(shape: tuple[int, ...], dtype: type[np.generic], pin: bool) -> Tensor:
-    """Memory for a batch. Numpy asks the system for large pages, torch does not, and pages are half of the time."""
+    """Memory for a batch. numpy asks the system for large pages and torch does not; this saves half the time."""
     if pin:
         return torch.empty(shape, dtype=torch.bool if dtype is np.bool_ else torch.float32, pin_memory=True)
     return torch.from_numpy(np.empty(shape, dtype))
 
 
 def _normalize(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
-    """Fill a canvas, [3, H, W], with an image, [h, w, 3], and zeros; by strips, which stay in the processor's cache."""
+    """Fill a canvas, [3, H, W], with an image, [h, w, 3], and zeros; in strips that fit the CPU cache."""
     height, width, _ = image.shape
     canvas[:, height:] = 0
     canvas[:, :height, width:] = 0
@@ -158,7 +158,7 @@ def _normalize(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
 
 
 def _shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Zeros; in a reader process they lie at once in memory that its host sees, as torch's own collation has it."""
+    """Zeros; in a worker process, in shared memory, as in torch's own collate function."""
     size = math.prod(shape) * dtype.itemsize
     if not size or get_worker_info() is None:
         return torch.from_numpy(np.zeros(shape, np.uint8)).view(dtype)
@@ -168,7 +168,7 @@ def _shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 def _target_fields(example: Example) -> dict[str, Any]:
-    """What is not of the canvas's size."""
+    """The fields of a target that do not have the canvas's size."""
     height, width = example.size
     x1, y1, x2, y2 = example.boxes_xyxy.astype(np.float64).T
     boxes = np.stack([(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height], axis=1)

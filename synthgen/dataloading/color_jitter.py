@@ -1,4 +1,4 @@
-"""Changes of colour: steps of a view, drawn elsewhere, done to pixels here. No pixel moves."""
+"""Applies the color steps of a view to pixels: brightness, contrast, saturation, hue, sharpness."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: Pillow's `ImageFilter.SMOOTH`, what `ImageEnhance.Sharpness` calls blurred.
+#: Kernel of Pillow's `ImageFilter.SMOOTH`, which `ImageEnhance.Sharpness` uses as the blurred image.
 _SMOOTH_KERNEL = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
 def apply_color_steps(image: NDArray[np.uint8], steps: tuple[tuple[str, float], ...]) -> NDArray[np.uint8]:
-    """Do steps in order, each rounded down to whole levels and clipped to 0..255.
+    """Apply steps in order; each result is rounded down to whole levels and clipped to 0..255.
 
     Args:
-        image: uint8 [H, W, 3], RGB; it is left as it is.
+        image: uint8 [H, W, 3], RGB; it is not changed.
         steps: (name, amount) each:
             add, multiply: to and by every level (SSD's brightness and contrast; Pillow's `ImageEnhance.Brightness`);
             saturate: HSV saturation times the amount; hue: turned by the amount times two degrees (both SSD's);
             contrast, sharpen: away from the mean grey, away from the smoothed image (Pillow's `ImageEnhance`);
-            1 changes nothing.
+            an amount of 1 changes nothing.
 
     Returns:
         uint8 [H, W, 3].
@@ -52,12 +52,12 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 
 def _apply_table(levels: NDArray[np.uint8], table: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Each level replaced by what a table of 256 says, clipped and rounded down as the references do."""
+    """Replace each level by the entry of a table of 256, clipped and rounded down as the references do."""
     return np.asarray(cv2.LUT(levels, np.clip(table, 0, 255).astype(np.uint8)), np.uint8)
 
 
 def apply_channel_tables(image: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Write to `out`, [3, H, W], what a table of each channel, [3, 256], says of the levels of an image, [H, W, 3]."""
+    """Write each level of an image, [H, W, 3], replaced by its channel's table, [3, 256], to `out`, [3, H, W]."""
     for plane, table, to in zip(cv2.split(image), tables, out, strict=True):
         cv2.LUT(plane, table, dst=to)
 
@@ -66,6 +66,6 @@ def _sharpen(image: NDArray[np.uint8], amount: float) -> NDArray[np.uint8]:
     smooth = cv2.filter2D(image, -1, _SMOOTH_KERNEL)
     blend = smooth + (image.astype(np.float32) - smooth) * np.float32(amount)
     sharp: NDArray[np.uint8] = np.clip(blend, 0, 255).astype(np.uint8)
-    for edge in (np.s_[:1], np.s_[-1:], np.s_[:, :1], np.s_[:, -1:]):  # Pillow smooths no border
+    for edge in (np.s_[:1], np.s_[-1:], np.s_[:, :1], np.s_[:, -1:]):  # Pillow does not smooth the border
         sharp[edge] = image[edge]
     return sharp

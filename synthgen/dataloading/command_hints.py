@@ -1,6 +1,6 @@
-"""Commands that a mistake tells a person to type: of the dataset as it was ingested, of its images, of the same store.
+"""Commands that error messages suggest, with the options of the ingested dataset, its images and its store.
 
-What cannot be known stands there in capitals: FILE, FOLDER.
+Unknown values appear in capitals: FILE, FOLDER.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 
-#: What layers are called that datasets' own files give.
+#: Names of the layers that ingest makes.
 _INGESTED_LAYERS = ("annotations", "human", "regions")
 
-#: Reads a file of one's own, which has no usual place and no name of its own.
+#: The reader of users' own files, which have no default path and no default name.
 _GENERIC_READER = "coco_json"
 
 
 def store_option(root: Path) -> str:
-    """The option that names the store, with a blank before it; "" where commands look there anyway."""
+    """The option that names the store, after a space; "" for the default store."""
     return "" if os.path.abspath(root) == os.path.abspath(default_store()) else f" --store {shlex.quote(str(root))}"  # noqa: PTH100
 
 
 def suggest_generate_command(store: ShardStore, source: LayerSource, stage: str) -> str:
-    """The command that adds masks, or captions, to the layer of a source.
+    """The command that adds masks or captions to the layer of a source.
 
     Args:
         stage: "masks" or "captions".
@@ -42,10 +42,10 @@ def suggest_generate_command(store: ShardStore, source: LayerSource, stage: str)
 
 
 def describe_missing_layer(store: ShardStore, source: LayerSource, known_layers: Sequence[str]) -> str:
-    """A sentence for a layer that the store does not have.
+    """The error message for a layer that the store lacks.
 
     Args:
-        known_layers: those that it has.
+        known_layers: the layers of the store.
     """
     dataset, split, layer = source.parts
     what = f"no layer {source.shards} in {store.root}"
@@ -68,7 +68,7 @@ def _dataset_options(store: ShardStore, source: LayerSource, *, needs_annotation
     """The options that name a source's dataset.
 
     Args:
-        needs_annotations: whether the dataset's own files are read; else its images alone are looked for.
+        needs_annotations: whether the command reads the annotation files; else only the images.
     """
     name, split, layer = source.parts
     reader = _find_reader(store, name, split)
@@ -85,12 +85,12 @@ def _dataset_options(store: ShardStore, source: LayerSource, *, needs_annotation
 
 
 def _find_reader(store: ShardStore, dataset: str, split: str) -> str:
-    """The file on the shelf of datasets, or a stranger's, that read a dataset: by the footers of its layers."""
+    """The name of the dataset reader of a dataset, built-in or of the user, from the footers of its layers."""
     layers = [layer for layer in store.list_layers() if layer[0] == dataset]
     for layer in sorted(layers, key=lambda layer: layer[1] != split):
         try:
             footer = next((store.read_footer(shard) for shard in store.list_shards(*layer)), None)
-        except SynthgenError:  # it is damaged, which is no matter of whoever is hinted at
+        except SynthgenError:  # damaged: irrelevant for the suggestion
             continue
         recipe = (footer or {}).get("recipe")
         reader = recipe.get("reader") if isinstance(recipe, dict) and recipe.get("stage") == "ingest" else None

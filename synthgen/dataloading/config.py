@@ -1,4 +1,4 @@
-"""What a manifest says of the network, the schedule and the readers."""
+"""The manifest sections for the network, the captioner, the schedule and the readers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue, quote_value, truncate
 from synthgen.errors import did_you_mean
 
-#: Text encoders by name; anything with a slash is a folder. "tiny" knows no language: for tests and toys.
+#: Text encoders by name; anything with a slash is a folder. "tiny" is untrained, for tests.
 TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
 
-#: Where a backbone's weights come from, if from no file.
+#: Sources of a backbone's weights other than a file.
 WEIGHT_ORIGINS = ("pretrained", "random")
 
-#: The task that a captioner learns, and what a manifest says of other networks alone.
+#: The task of a captioner, and the keys of a manifest that apply only to other networks.
 CAPTIONING = "captioning"
 _NO_EFFECT_ON_CAPTIONER = "changes nothing, as a captioner sees whole images, stretched to its image_size; take it out"
 _CAPTIONER_INCOMPATIBLE_KEYS = {
@@ -51,14 +51,14 @@ def _resolve_file(value: str, info: ValidationInfo) -> str:
 
 
 def _resolve_folder(value: str, info: ValidationInfo) -> str:
-    """As `_resolve_file`, with a slash even where there is but a name."""
+    """As `_resolve_file`, but a bare name is a folder, too."""
     return os.path.join((info.context or {}).get("folder", "."), value)  # noqa: PTH118 - pathlib's drops "./"
 
 
 def _resolve_name_or_path(
     value: str, names: tuple[str, ...], what: str, path_description: str, info: ValidationInfo
 ) -> str:
-    """One of the names, or a path, which becomes one from here."""
+    """One of the names, or a path relative to the manifest, made relative to the working directory."""
     if "/" in value:
         return _resolve_file(value, info)
     if value not in names:
@@ -85,32 +85,32 @@ def _check_sides(value: tuple[int, int]) -> tuple[int, int]:
 
 _Side = Annotated[int, Field(ge=32, le=8192)]
 
-#: The shorter side, and the longer at most, in pixels.
+#: (shorter side, maximum of the longer side), in pixels.
 ImageSides = Annotated[tuple[_Side, _Side], BeforeValidator(_as_pair), AfterValidator(_check_sides)]
 
 
 class ConfigSection(BaseModel):
-    """A part of a manifest: typed as it is written, closed to other keys, frozen."""
+    """A section of a manifest: strictly typed, no unknown keys, frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=False)
 
 
 class ModelConfig(ConfigSection):
-    """The network; the defaults are the paper's ablation setting, with the smallest Swin.
+    """The network. Defaults are the paper's ablation setting with the smallest Swin.
 
     Attributes:
-        backbone: of `tiny`, for tests and toys, there are no weights: it begins with random ones.
+        backbone: `tiny`, for tests, has no published weights and starts with random ones.
         backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights.
-        weights: a checkpoint of such a network, to begin with; None = the backbone's and the text encoder's alone.
-        queries: mixed, or one of the two kinds alone.
+        weights: a checkpoint of such a network to start from; None = only the backbone's and the text encoder's.
+        queries: mixed, or only one of the two kinds.
         exchange: whether the two kinds attend to each other in every layer.
-        denoising: most groups of noised objects that are learned from beside the queries (DN-DETR; fewer where an image
-            has many objects: 100 noised ones is the most); 0 = none.
-        dim: of queries and memory; encoder_layers, decoder_layers: of the pixel decoder and of the decoder.
-        levels: of the features that both attend to: 3 of strides 8 to 32, 4 and one of 64, 5 and one of 4, as Mask
-            DINO's Swin-L has them, for four times the places. encoder_feedforward: None = 4 dim; Mask DINO's larger
-            ones have 2048.
-        text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it learns with the rest.
+        denoising: maximum number of denoising groups (DN-DETR); fewer for an image with many objects, as there are at
+            most 100 noised objects; 0 = none.
+        dim: width of queries and memory; encoder_layers, decoder_layers: of the pixel decoder and of the decoder.
+        levels: feature levels that both attend to: 3 of strides 8 to 32; 4 with stride 64; 5 with stride 4 as well, as
+            Mask DINO's Swin-L, at four times the positions. encoder_feedforward: None = 4 dim; Mask DINO's larger
+            models have 2048.
+        text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it is trained.
     """
 
     backbone: Literal["resnet50", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"] = "swin_t"
@@ -143,15 +143,15 @@ class ModelConfig(ConfigSection):
 
 
 class CaptionerConfig(ConfigSection):
-    """What describes objects: an OFA, which is trained instead of the network of `ModelConfig`. Defaults are OFA's own.
+    """The captioner, an OFA, which is trained instead of the network of `ModelConfig`. Defaults are OFA's.
 
     Attributes:
-        size: of the published five; weights in a file say their own.
+        size: one of the five published sizes; weights in a file determine their own.
         weights: pretrained, random, or a file or folder of such weights.
-        words: folder of vocab.json and merges.txt; None = they lie where the weights do.
-        train_words: whether the table of words learns with the rest; OFA's fine-tuning leaves it as it came.
+        words: folder of vocab.json and merges.txt; None = beside the weights.
+        train_words: whether the word embedding is trained; OFA's fine-tuning freezes it.
         image_size: side of the square that images are stretched to, in pixels.
-        regions: so many objects of an image are learned from at a time; which, and which phrase of each, is drawn anew.
+        regions: objects per image in a step; they and their phrases are drawn at random.
         max_words: longer phrases are cut.
     """
 
@@ -178,23 +178,23 @@ class CaptionerConfig(ConfigSection):
 
 
 class ScheduleConfig(ConfigSection):
-    """How long and how fast; the defaults are the paper's and Mask DINO's.
+    """The training schedule. Defaults are those of the paper and of Mask DINO.
 
     Attributes:
-        steps: in all; the default is 50 epochs of COCO. A run that has learned them learns on if they
-            become more, from then on at the learning rates of the new length.
+        steps: in all; the default is 50 epochs of COCO. A finished run continues if the number is raised, at the
+            learning rates of the new length.
         batch_size: images a step, over all processes.
-        accumulate: a process takes its part of a step's images in so many portions, which saves memory.
-        lr: of what is new; backbone_lr, text_encoder_lr: of what comes with weights.
-        milestones: after these shares of the steps, the learning rate is a tenth of what it was.
-        clip: the largest norm of all gradients together; None = any.
-        mask_points: masks are compared at so many.
+        accumulate: gradient accumulation: a process splits its images of a step into this many parts to save memory.
+        lr: for new parameters; backbone_lr, text_encoder_lr: for pretrained parameters.
+        milestones: after each of these shares of the steps, the learning rate is divided by ten.
+        clip: maximum norm of all gradients together; None = no clipping.
+        mask_points: number of points at which masks are compared.
         ema: decay of a moving average of the weights; None = none is kept.
-        precision: bf16 = of activations; weights and losses stay float32.
-        checkpointing: compute activations a second time instead of keeping them, which saves memory.
-        compile: the layers of pixel decoder and decoder, by torch.compile, which needs a C compiler and minutes; for
-            batches that are nearly all of one shape.
-        checkpoint_every: steps. keep: so many of the last checkpoints, and the best.
+        precision: bf16 applies to activations; weights and losses stay float32.
+        checkpointing: gradient checkpointing: recompute activations to save memory.
+        compile: torch.compile the layers of pixel decoder and decoder. It needs a C compiler and some minutes, and
+            pays off if nearly all batches have one shape.
+        checkpoint_every: steps. keep: number of last checkpoints to keep, beside the best.
         evaluate_every: steps; None = at the end only.
     """
 
@@ -225,11 +225,11 @@ class ScheduleConfig(ConfigSection):
 
 
 class ReadersConfig(ConfigSection):
-    """How images are read; it changes no batch.
+    """How images are read. It does not change any batch.
 
     Attributes:
-        workers: processes that decode, for each training process; 0 = none of their own.
-        cache_mib: decoded images are kept up to so many MiB a worker.
+        workers: worker processes of each training process; 0 = it reads itself.
+        cache_mib: size of the cache of decoded images of each worker, in MiB.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 4
@@ -237,10 +237,10 @@ class ReadersConfig(ConfigSection):
 
 
 def check_captioner_consistency(document: Mapping[str, Any], tasks: Mapping[Location, str]) -> Iterator[ManifestIssue]:
-    """A captioner is trained, or a network, and all that a manifest says goes with the one of them.
+    """Check that a manifest trains either a captioner or a network, and that its other keys agree.
 
     Args:
-        tasks: of its sources, by their places.
+        tasks: of its sources, by location in the manifest.
     """
     captions = document.get("captioner") is not None
     for at, task in tasks.items():

@@ -1,4 +1,4 @@
-"""A layer once through, in its own order, as an evaluation reads it: whole images, and every name of the layer."""
+"""The evaluation loader: every row of a layer once, in order, as whole images."""
 
 from __future__ import annotations
 
@@ -27,29 +27,28 @@ from synthgen.images.decode import ImageError
 from synthgen.records.sample import Sample
 from synthgen.storage.shard_store import ShardStore
 
-#: Metrics by which a prediction counts as wrong also where an image holds nothing of what is asked for.
+#: Metrics that count false positives also in images without ground truth.
 _METRICS_COUNTING_EMPTY_IMAGES = ("ap", "box_ap", "pq")
 
 
 class EvalLoader:
-    """The batches of an evaluated layer: every row once, in order; the last batch, and some others, may be smaller.
+    """The batches of an evaluated layer: every row once, in order. Some batches may be smaller.
 
-    Each process of several has a part of its own, the first rows the first one. Targets hold "sample" and "original"
-    as well: the record, and the target in the frame of the image file, which predictions are to be measured in. Rows
-    with an error and images that cannot be read are passed over and counted; so are images without an object, where
-    the task's metric finds nothing to measure in them.
+    Each rank has a contiguous part of the rows. Targets also hold "sample" and "original": the record, and the target
+    in the frame of the image file, in which predictions are measured. Rows with an error and unreadable images are
+    skipped and counted. So are images without an object if the task's metric measures nothing in them.
 
     Args:
-        index: which of the manifest's `eval`.
+        index: position in the manifest's `eval`.
         rank, world: which process this is, of how many.
-        short, long: sides of the view; see `eval_view`. A captioner sees its own.
+        short, long: sides of the view; see `transforms.make_eval_example`. A captioner has its own size.
 
     Attributes:
-        num_rows: of the layer, how many this process reads.
-        stats: what was in the batches so far.
+        num_rows: rows of the layer that this process reads.
+        stats: counts of the batches so far.
 
     Raises:
-        SynthgenError: there is no such layer, it is empty, or nobody knows where its images are.
+        SynthgenError: there is no such layer, it is empty, or its image folder is unknown.
     """
 
     def __init__(
@@ -85,8 +84,8 @@ class EvalLoader:
         """The next batch.
 
         Raises:
-            StopIteration: that was all.
-            SynthgenError: a reader was killed.
+            StopIteration: no batch is left.
+            SynthgenError: a worker was killed.
         """
         while True:
             packed = next(self._reader_pool)
@@ -95,12 +94,12 @@ class EvalLoader:
                 return packed.batch or unpack_batch(packed)
 
     def close(self) -> None:
-        """End the reader processes, if there are some."""
+        """Stop the worker processes."""
         self._reader_pool.close()
 
 
 class _SequentialStream(BatchStream):
-    """Rows of a layer; of their batches, each reader makes every `readers`-th."""
+    """Rows of a layer in order; the batches are dealt to the workers by turns."""
 
     def __init__(
         self,
@@ -141,12 +140,12 @@ class _SequentialStream(BatchStream):
     def _make_example(
         self, sample: Sample, image_cache: ImageCache, stats: SampleStats
     ) -> tuple[StreamItem, dict[str, Any]] | None:
-        """One image, and its record; None = there is nothing to measure in it."""
+        """One example and its record; None = the metric measures nothing in this image."""
         if sample.error is not None:
             stats.count(0, {"skipped/error": 1})
             return None
         image: NDArray[np.uint8] | None = None
-        if not (sample.height and sample.width):  # the source does not say, and boxes need a frame
+        if not (sample.height and sample.width):  # the source gives no size, and boxes need a frame
             image = image_cache.load(self._source_index.image_folder, sample)
             sample = replace(sample, height=image.shape[0], width=image.shape[1])
         task, names = cast(Task, plugins.load_plugin(TASKS_PACKAGE, self._task)), self._source_index.categories
@@ -169,7 +168,7 @@ class _SequentialStream(BatchStream):
 
 
 def _empty_target(sample: Sample, names: tuple[str, ...], rng: random.Random) -> Target | None:
-    """No object, and all names that somebody looked for; crowds are ignored. None: nobody looked for any."""
+    """A target without objects, with all names that were looked for; crowds are ignored. None: there are none."""
     left = [place for place in extract_regions(sample) if place.is_crowd or not place.category]
     texts = build_label_space(set(), {place.category for place in left}, sample, names, rng, max(1, len(names)))
     return build_target([], [], texts, [get_region_mask(place, sample) for place in left]) if texts else None

@@ -1,4 +1,4 @@
-"""Thresholds at reading: "reject is not delete". What fails one keeps its class and its box, and is counted."""
+"""Filters of masks and captions by score, applied when reading. The annotation stays with its class and box."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import replace
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.records.sample import Annotation, Caption, Sample
 
-#: The scores of a mask that a source may ask for, in the order in which they are looked at.
+#: The scores of a mask that a source may filter by, in the order of the checks.
 MASK_SCORES = ("predicted_iou", "stability_score", "box_iou")
 
 
 def apply_filters(sample: Sample, source: TrainSource) -> tuple[Sample, Counter[str]]:
-    """The sample without the masks and captions that its source does not want, and why they went.
+    """The sample without the masks and captions that its source rejects, and the reasons.
 
-    A mask that is refused becomes None; its annotation stays. A refused caption is none. What a person drew or wrote
-    passes every score; a machine's that lacks the score asked for is refused, as nobody knows how good it is.
+    A rejected mask becomes None; its annotation stays. A rejected caption is removed. Human masks and captions pass
+    every score filter. A generated one that lacks the score is rejected.
 
     Returns:
-        The sample, and how many were refused by reason: "mask/no_score", "mask/" and one of `MASK_SCORES`;
-        "caption/source", "caption/no_score", "caption/score", "caption/category", "caption/category_unknown" (it was
-        asked to agree, and nobody can tell), and "caption/" with one of the reasons that the source drops.
+        The sample, and the number of rejections by reason: "mask/no_score", "mask/" and one of `MASK_SCORES`;
+        "caption/source", "caption/no_score", "caption/score", "caption/category", "caption/category_unknown" (a match
+        is required and not decidable), and "caption/" with one of the reasons that the source drops.
     """
     limits = [(name, least) for name in MASK_SCORES if (least := getattr(source, f"min_{name}")) is not None]
     of_captions = (
@@ -49,7 +49,7 @@ def apply_filters(sample: Sample, source: TrainSource) -> tuple[Sample, Counter[
 
 
 def _mask_rejection_reason(annotation: Annotation, limits: list[tuple[str, float]]) -> str | None:
-    """Why an annotation's mask is not wanted; None = it is, or there is none."""
+    """Why an annotation's mask is rejected; None = it is accepted, or there is none."""
     if annotation.segmentation is None or annotation.mask_source == "human":
         return None
     for name, least in limits:
@@ -62,7 +62,7 @@ def _mask_rejection_reason(annotation: Annotation, limits: list[tuple[str, float
 
 
 def _caption_rejection_reason(caption: Caption, source: TrainSource) -> str | None:
-    """Why a caption is not wanted; None = it is."""
+    """Why a caption is rejected; None = it is accepted."""
     if source.caption_sources is not None and caption.source not in source.caption_sources:
         return "source"
     if reason := next((reason for reason in source.drop_reasons if reason in caption.reasons), None):

@@ -1,4 +1,4 @@
-"""What a layer holds, by the headers of its shards, and what a source of a manifest wants of it in vain."""
+"""Statistics of a layer from the headers of its shards, and checks of a manifest's sources against them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from synthgen.text.left_right import mirror_texts
 _ANNOTATION = "annotations.list.element"
 _CAPTION = f"{_ANNOTATION}.captions.list.element"
 
-#: What is asked of headers, by the name that it has here.
+#: Name of a column here -> its path in the schema.
 _COLUMNS = {
     "images": "image_id",
     "errors": "error",
@@ -37,16 +37,16 @@ _COLUMNS = {
 _CAPTION_FILTERS = ("min_caption_score", "require_category_match", "drop_reasons", "caption_sources")
 _FILTERS = {"mask": tuple(f"min_{score}" for score in MASK_SCORES), "caption": _CAPTION_FILTERS}
 
-#: Images of a shard that filters are tried on.
+#: Images per shard that estimate the effect of filters.
 _PROBED_IMAGES = 64
 
-#: What tasks learn from, by their metric: without it there is nothing to learn.
+#: Metric of a task -> the labels that it requires.
 _METRICS_NEEDING_MASKS, _METRICS_NEEDING_PHRASES = {"pq", "miou", "maxf"}, {"ciou", "cider"}
 _METRICS_NEEDING_NAMES, _METRICS_IGNORING_MASKS = {"ap", "box_ap", "pq", "miou"}, {"box_ap", "cider"}
 
 
 class SourceIssue(NamedTuple):
-    """Something about a source: at which of its keys, what, and whether it is a mistake or merely worth to know."""
+    """A finding about a source: its key, the message, and whether it is an error or a warning."""
 
     key: str
     message: str
@@ -55,12 +55,12 @@ class SourceIssue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LayerStats:
-    """What is in the shards that a source takes.
+    """Statistics of the shards that a source takes.
 
     Attributes:
-        shards: those of them that are committed; num_missing_shards: how many are not.
+        shards: the committed ones; num_missing_shards: how many are not committed.
         columns: by the names of `_COLUMNS`.
-        category_names: of categories, without repetition.
+        category_names: unique names of categories.
     """
 
     shards: tuple[Shard, ...]
@@ -69,19 +69,19 @@ class LayerStats:
     category_names: tuple[str, ...]
 
     def count(self, name: str) -> int:
-        """How many values a column has."""
+        """Number of values in a column."""
         return self.columns[name].count
 
     def is_all_human(self, name: str) -> bool:
-        """Whether people made all that "mask_source", or "caption_source", tells of."""
+        """Whether people made everything that the column "mask_source" or "caption_source" describes."""
         return (self.columns[name].minimum, self.columns[name].maximum) == ("human", "human")
 
     def has_no_human(self, name: str) -> bool:
-        """Whether people surely made none."""
+        """Whether the column certainly has no human source."""
         return not self.may_contain(name, "human")
 
     def may_contain(self, name: str, value: str) -> bool:
-        """Whether a column can hold a value: it lies between the ends."""
+        """Whether a column may hold a value: the value is between its minimum and maximum."""
         column = self.columns[name]
         between: bool = column.minimum is not None and column.minimum <= value <= column.maximum
         return between
@@ -110,9 +110,9 @@ def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
 
 
 def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerStats) -> dict[str, float]:
-    """Which shares of "mask"s and "caption"s pass the source's filters, in a few images of three shards.
+    """The shares of "mask"s and "caption"s that pass the source's filters, from a few images of three shards.
 
-    {} = it has no filters, or those images have neither.
+    {} = it has no filters, or those images have no masks and captions.
     """
     every, refused = Counter[str](), Counter[str]()
     kinds = {kind for kind, keys in _FILTERS.items() if not source.model_fields_set.isdisjoint(keys)}
@@ -128,7 +128,7 @@ def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerSta
 
 
 def describe_synthetic_labels(source: LayerSource, stats: LayerStats, metric: str) -> list[str]:
-    """What a source learns from, or measures by, that machines made, wholly or in part: "masks by human and sam vit_h".
+    """The generated labels that a source trains on or evaluates against: "masks by human and sam vit_h".
 
     Args:
         metric: the task's `METRIC`.
@@ -147,7 +147,7 @@ def describe_synthetic_labels(source: LayerSource, stats: LayerStats, metric: st
 def check_train_source(
     store: ShardStore, source: TrainSource, stats: LayerStats, metric: str, sibling_layers: Sequence[str]
 ) -> Iterator[SourceIssue]:
-    """What stands between a source and its task, and filters that nothing, or everything, would pass.
+    """Errors that prevent the training on a source, and filters that reject nothing or everything.
 
     Args:
         store: where the layer is.
@@ -180,7 +180,7 @@ def check_train_source(
 
 
 def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
-    """Names that keep every image in which they are from being mirrored."""
+    """Names that forbid the flip of every image in which they occur."""
     names = [name for name in stats.category_names if metric in _METRICS_NEEDING_NAMES and mirror_texts([name]) is None]
     if names:
         others = f" and {len(names) - 1:,} other name{'s' * (len(names) > 2)}" if len(names) > 1 else ""
@@ -195,7 +195,7 @@ def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
 def check_eval_source(
     source: LayerSource, stats: LayerStats, metric: str, sibling_layers: Sequence[str]
 ) -> Iterator[SourceIssue]:
-    """Why a layer is no ground truth for its task."""
+    """Why a layer is not ground truth for its task."""
     yield from _check_categories(source, stats, metric)
     others = f" (of these images there are {', '.join(sibling_layers)})" if sibling_layers else ""
     for what, column, wanted in (
@@ -213,7 +213,7 @@ def check_eval_source(
 
 
 def _describe_label_origins(stats: LayerStats, column: str) -> str:
-    """The first and the last by name; "unknown makers", where nobody is named."""
+    """The first and the last source by name; "unknown makers" if there are no names."""
     known = [name for name in (stats.columns[column].minimum, stats.columns[column].maximum) if name is not None]
     return " and ".join(dict.fromkeys(known)) or "unknown makers"
 
@@ -228,7 +228,7 @@ def _check_categories(source: LayerSource, stats: LayerStats, metric: str) -> It
 
 
 def _check_mask_filters(source: TrainSource, stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
-    """Thresholds on masks, and what weighs them."""
+    """Check the filters on masks, and `mask_weight`."""
     keys = [f"min_{score}" for score in MASK_SCORES if getattr(source, f"min_{score}") is not None]
     keys += ["mask_weight"] if source.mask_weight else []
     for key in keys:
@@ -255,7 +255,7 @@ def _check_mask_filters(source: TrainSource, stats: LayerStats, metric: str) -> 
 
 
 def _check_caption_filters(source: TrainSource, stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
-    """Filters on captions."""
+    """Check the filters on captions."""
     if metric not in _METRICS_NEEDING_PHRASES or not stats.count("captions"):
         for key in _CAPTION_FILTERS:
             if metric not in _METRICS_NEEDING_PHRASES and getattr(source, key) not in (None, False, ()):

@@ -1,7 +1,6 @@
-"""The manifest: one YAML file that says what a model is trained on, what it must never see, and how it is trained.
+"""The manifest: a YAML file with the training data, the excluded images, the evaluation and the schedule.
 
-Paths in it are relative to its own folder. This module never opens the store;
-`synthgen.dataloading.manifest_check` does.
+Paths in it are relative to its folder. This module never opens the store; `synthgen.dataloading.manifest_check` does.
 """
 
 from __future__ import annotations
@@ -41,19 +40,19 @@ from synthgen.errors import SynthgenError
 
 
 def default_store() -> Path:
-    """Where shards lie, if nobody says where."""
+    """The default root of the shards."""
     return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
 
 
 class Manifest(ConfigSection):
-    """A run. See the sections.
+    """A manifest; its sections are in `config` and `source_config`.
 
     Attributes:
-        seed: decides every draw; up to 2**63 - 1.
+        seed: seed of all random draws; up to 2**63 - 1.
         store: root of the shards.
         exclude: files of image keys, one a line, that no source may show.
-        eval_size: sides of what the network sees when it is evaluated, in pixels: the shorter, and the longer at most.
-        captioner: what is trained instead of `model`; None = nothing is.
+        eval_size: (shorter side, maximum of the longer side) of the network's input in evaluation, in pixels.
+        captioner: the captioner, which is trained instead of `model`; None = `model` is trained.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -85,13 +84,13 @@ _SECTIONS: dict[str, type[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ManifestDraft:
-    """A manifest that may have mistakes, and what is sound in it, so that the rest can be looked at all the same.
+    """A manifest that may have errors, with its valid parts, so that these can be checked as well.
 
     Attributes:
-        errors: all that can be seen without the store.
-        store: None = it is one of the mistakes.
-        mixture, eval, exclude: by their place in the manifest.
-        manifest: None = there are mistakes.
+        errors: all errors that can be found without the store.
+        store: None = it is invalid.
+        mixture, eval, exclude: the valid entries, by location in the manifest.
+        manifest: None = there are errors.
     """
 
     path: Path
@@ -103,7 +102,7 @@ class ManifestDraft:
     manifest: Manifest | None
 
     def to_exception(self, more_errors: Sequence[ManifestIssue] = ()) -> SynthgenError:
-        """All mistakes, `more_errors` among them, as one error."""
+        """All errors, with `more_errors`, as one exception."""
         return make_manifest_error(
             self.path,
             [*self.errors, *more_errors],
@@ -112,13 +111,13 @@ class ManifestDraft:
 
 
 def load_manifest(path: Path, *, store: Path | None = None) -> Manifest:
-    """Read a manifest; its paths become those from here.
+    """Read a manifest. Its paths become relative to the working directory.
 
     Args:
-        store: the shards' root, instead of the manifest's; without either $SYNTHGEN_STORE, or ./shards.
+        store: root of the shards, instead of the manifest's; the default is $SYNTHGEN_STORE, then ./shards.
 
     Raises:
-        SynthgenError: all mistakes that can be seen without the store, a line each, with place and remedy.
+        SynthgenError: all errors that can be found without the store, one per line, with location and fix.
     """
     found = load_draft(path, store=store)
     if found.manifest is None:
@@ -127,10 +126,10 @@ def load_manifest(path: Path, *, store: Path | None = None) -> Manifest:
 
 
 def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
-    """Read a manifest as far as it goes; see `load_manifest`.
+    """Read a manifest and keep what is valid; see `load_manifest`.
 
     Raises:
-        SynthgenError: there is no such file, or it is no YAML.
+        SynthgenError: there is no such file, or it is not valid YAML.
     """
     text = load_yaml(path)
     context = {"folder": path.parent}
@@ -140,10 +139,10 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
     mistakes += [mistake for error in errors if tuple(error["loc"]) not in said for mistake in _explain_error(error)]
     bad = {mistake.location for mistake in mistakes}
     for key in _SECTIONS.keys() & text.keys() & {at[0] for at in bad if len(at) > 1}:
-        if isinstance(text[key], dict):  # what its keys say of each other, without those that are mistakes
+        if isinstance(text[key], dict):  # checks between its keys, without the invalid ones
             rest = {k: v for k, v in text[key].items() if not any(at[:2] == (key, k) for at in bad)}
             _, errors = _validate(Manifest, {"name": "rest", key: rest}, context)
-            wrong = [str(at[1]) for at in bad if at[0] == key and len(at) > 1]  # nobody knows what these were to be
+            wrong = [str(at[1]) for at in bad if at[0] == key and len(at) > 1]  # their values are unknown
             more = [mistake for error in errors for mistake in _explain_error(error)]
             mistakes += [m for m in more if not any(re.search(rf"\b{re.escape(k)}\b", m.message) for k in wrong)]
     mixture = dict(_valid_sources("mixture", TrainSource, text, bad, context))
@@ -171,7 +170,7 @@ _T = TypeVar("_T", bound=ConfigSection)
 
 
 def _validate(kind: type[_T], content: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[_T | None, list[Any]]:
-    """A section, or what pydantic has against it; by way of JSON, whose lists are tuples where types are strict."""
+    """A validated section, or pydantic's errors. It goes through JSON, whose lists pass as tuples in strict mode."""
     try:
         return kind.model_validate_json(json.dumps(content), context=dict(context)), []
     except ValidationError as why:
@@ -191,7 +190,7 @@ def _section_keys(section: type[Any]) -> list[str]:
 def _valid_sources(
     key: str, kind: type[_T], document: Mapping[str, Any], bad_locations: set[Location], context: Mapping[str, Any]
 ) -> Iterator[tuple[int, _T]]:
-    """The sources of a list that can be looked at further, without those of their keys that are mistakes."""
+    """The sources of a list that can be checked further, without their invalid keys."""
     entries = document.get(key)
     for i, entry in enumerate(entries if isinstance(entries, list) else ()):
         if isinstance(entry, dict):
@@ -205,7 +204,7 @@ def _valid_sources(
 
 
 def _find_duplicates(key: str, entries: Mapping[int, Any], bad_locations: set[Location]) -> Iterator[ManifestIssue]:
-    """Entries that say what an earlier one says, whatever their ratio; of those that are sound."""
+    """Valid entries that repeat an earlier entry, apart from the ratio."""
     first: dict[Any, int] = {}
     for i, entry in entries.items():
         if any(at[:2] == (key, i) for at in bad_locations):

@@ -1,6 +1,6 @@
-"""A manifest held against the store, before anything is learned: layers, images, lists, leakage; all mistakes at once.
+"""Checks a manifest against the store: layers, images, exclude lists, leakage. Reports all errors at once.
 
-The trainer begins with it, and `synthgen check` is nothing else.
+The trainer starts with this check; `synthgen check` runs only this check.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from synthgen.progress import NoProgress, OpenProgress
 from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 
-#: So many of a layer's first images are looked for in the folder; if none is there, so many more.
+#: Number of a layer's first images to look for; if all are missing, number of further images.
 _FIRST_PROBE, _SECOND_PROBE = 8, 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """One source, as it was found.
+    """The result for one source.
 
     Attributes:
-        draw_probability: share of the draws that are of it; None = it is evaluated on.
-        stats: what is in the shards that it takes.
-        num_excluded: images of them that a list names.
-        kept_shares: which shares of "mask"s and "caption"s pass its filters, about; {} = it has none.
-        image_folder: where its images are.
+        draw_probability: share of the draws; None = an evaluated layer.
+        stats: statistics of the shards that it takes.
+        num_excluded: its images that a list names.
+        kept_shares: estimated shares of "mask"s and "caption"s that pass its filters; {} = it has no filters.
+        image_folder: the folder of its images.
     """
 
     source: LayerSource
@@ -60,13 +60,13 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class ManifestReport:
-    """A manifest without mistakes.
+    """The result for a manifest without errors.
 
     Attributes:
-        sources: first what is learned from, then what is evaluated on, each in the manifest's order.
-        warnings: what is worth to know, in one sentence each.
-        excluded_keys: every key that a list names: no reader may show it.
-        num_unique_images: how many there are to learn from, each counted once, in however many sources it is.
+        sources: the training sources, then the evaluated layers, in the manifest's order.
+        warnings: one sentence each.
+        excluded_keys: every key of the exclude lists; readers skip them.
+        num_unique_images: training images, each counted once even if several sources have it.
     """
 
     manifest: Manifest
@@ -78,7 +78,7 @@ class ManifestReport:
 
 @dataclass(slots=True)
 class _CheckState:
-    """What was found so far."""
+    """The results so far."""
 
     errors: list[ManifestIssue] = field(default_factory=list)
     warnings: list[ManifestIssue] = field(default_factory=list)
@@ -90,14 +90,14 @@ class _CheckState:
 def check_manifest(
     path: Path, *, store: Path | None = None, open_progress: OpenProgress = NoProgress
 ) -> ManifestReport:
-    """Find everything that is wrong with a manifest, without training.
+    """Find all errors of a manifest without training.
 
     Args:
-        store: the shards' root, instead of the manifest's.
-        open_progress: makes what counts progress for a person.
+        store: root of the shards, instead of the manifest's.
+        open_progress: opens a progress bar.
 
     Raises:
-        SynthgenError: all mistakes, a line each, with place and remedy.
+        SynthgenError: all errors, one per line, with location and fix.
     """
     given = load_draft(path, store=store)
     found = _CheckState()
@@ -123,7 +123,7 @@ def check_manifest(
                 scanned = checks.scan_sources(
                     house, given, shards, found.image_folders, lists, partial(done.advance, 1)
                 )
-            except SynthgenError as why:  # a shard of which the header can be read, and the keys cannot
+            except SynthgenError as why:  # a shard with a readable header and unreadable keys
                 found.errors.append(ManifestIssue(("store",), str(why)))
         for remark, is_mistake in checks.report_leakage(given, lists, scanned):
             (found.errors if is_mistake else found.warnings).append(remark)
@@ -159,7 +159,7 @@ def check_manifest(
 def _check_source(
     store: ShardStore, location: Location, source: LayerSource, known_layers: list[str], state: _CheckState
 ) -> None:
-    """Read the headers of a source's shards, find its images, and hold both against its task."""
+    """Read the headers of a source's shards, find its images, and check both against its task."""
     if source.shards not in known_layers:
         state.errors.append(ManifestIssue((*location, "shards"), describe_missing_layer(store, source, known_layers)))
         return
@@ -179,7 +179,7 @@ def _check_source(
         )
         if isinstance(source, TrainSource):
             state.warnings.append(ManifestIssue((*location, "shards"), what))
-        else:  # nobody can say then that none of them is learned from
+        else:  # without them, leakage cannot be excluded
             state.errors.append(ManifestIssue((*location, "shards"), f"{what}; let its job go on"))
     if errors := held.count("errors"):
         what = f"{errors:,} of {held.count('images'):,} images of {source.shards} have an error, and are passed over"
@@ -211,10 +211,10 @@ def _check_source(
 
 
 def _locate_images(store: ShardStore, source: LayerSource, stats: LayerStats) -> tuple[Path, list[str]]:
-    """The folder of a source's images, and which of the first are not in it.
+    """The image folder of a source, and which of its first images are missing there.
 
     Raises:
-        SynthgenError: nobody knows it, it is not there, or it holds none of the first images.
+        SynthgenError: the folder is unknown or missing, or it has none of the first images.
     """
     dataset, split, layer = source.parts
     folder = source.images or find_image_folder(store, dataset, split, layer)

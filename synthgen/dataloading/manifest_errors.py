@@ -1,4 +1,4 @@
-"""Mistakes in a manifest: each with its place, what is wrong and the remedy, and all of them told at once."""
+"""Error messages for manifests: each with location, problem and fix; all are reported at once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from synthgen.errors import MultipleErrors, SynthgenError, did_you_mean
 
-#: A mistake's place: ("mixture", 1, "task").
+#: Location of an error: ("mixture", 1, "task").
 Location = tuple[str | int, ...]
 
-#: Mistakes that are told one by one; the rest are counted.
+#: Maximum number of errors that are listed; the rest are counted.
 MAX_LISTED = 100
 
-#: What other trainers call our keys.
+#: Names of our keys in other training frameworks.
 _KEY_ALIASES = {
     **dict.fromkeys(("weight", "sampling_ratio", "probability"), "ratio"),
     **dict.fromkeys(("dataset", "layer", "path", "source", "name"), "shards"),
@@ -30,7 +30,7 @@ _KEY_ALIASES = {
     "min_iou": "min_predicted_iou",
 }
 
-#: What a value should have been, by pydantic's word for what it is not.
+#: pydantic's error type -> the expected value in words.
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -55,7 +55,7 @@ _BOUNDS = {
 
 
 class ManifestIssue(NamedTuple):
-    """What is wrong, and the remedy, in one sentence; `location` is where in the manifest."""
+    """The problem and the fix in one sentence; `location` is the place in the manifest."""
 
     location: Location
     message: str
@@ -70,7 +70,7 @@ def format_location(location: Location) -> str:
 
 
 def make_manifest_error(path: Path, issues: Iterable[ManifestIssue], key_order: Iterable[str]) -> SynthgenError:
-    """The error that tells all mistakes of a manifest, in the `key_order` of its keys, each once."""
+    """The exception with all errors, each once, in the `key_order` of the manifest."""
     ranks = {name: rank for rank, name in reversed(list(enumerate(key_order)))}
     known = sorted(
         dict.fromkeys(issues),
@@ -85,11 +85,11 @@ def make_manifest_error(path: Path, issues: Iterable[ManifestIssue], key_order: 
 
 
 def explain_validation_error(error: Mapping[str, Any], known_keys: Sequence[str]) -> Iterator[ManifestIssue]:
-    """One error of pydantic's in the house's words.
+    """An error of pydantic in our own words.
 
     Args:
-        error: of its `ValidationError.errors()`.
-        known_keys: the keys that the section has in which it happened.
+        error: an entry of `ValidationError.errors()`.
+        known_keys: the keys of its section.
     """
     at, kind, value, facts = tuple(error["loc"]), error["type"], error.get("input"), error.get("ctx", {})
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -115,7 +115,7 @@ def explain_validation_error(error: Mapping[str, Any], known_keys: Sequence[str]
 
 
 def quote_value(value: Any) -> str:
-    """A value as a sentence quotes it: short."""
+    """A value, shortened for a message."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -126,12 +126,12 @@ def quote_value(value: Any) -> str:
 
 
 def truncate(text: str) -> str:
-    """At most 80 letters of a text that may be anything."""
+    """At most 80 characters of an untrusted text."""
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def list_choices(choices: Sequence[str]) -> str:
-    """What a sentence ends with where nothing was close."""
+    """The end of a message that has no close match to suggest."""
     return f" (have: {', '.join(choices)})"
 
 
@@ -142,7 +142,7 @@ def _explain_unknown_key(key: str, known_keys: Sequence[str]) -> str:
 
 
 def _explain_value_error(location: Location, message: str, known_keys: Sequence[str]) -> Iterator[ManifestIssue]:
-    """What a section says of itself; of several sentences, each at the key that it begins with."""
+    """The messages of a section's own validator; each goes to the key that it starts with."""
     for sentence in (
         message.split("; ") if all(part.split(" ")[0] in known_keys for part in message.split("; ")) else [message]
     ):

@@ -1,4 +1,4 @@
-"""The endless stream of examples of a manifest: sources drawn by ratio, each read in an order of the reader's own."""
+"""The mixture: an endless stream of examples. Sources are drawn by ratio; each reader has its own order of rows."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from synthgen.images.decode import ImageError
 from synthgen.records.sample import Sample
 from synthgen.storage.shard_store import ShardStore
 
-#: So many samples may hold nothing to learn before a reader has found anything in their source. Fewer would stop a
-#: source in which one image of a hundred is described, by the bad luck of one of many readers.
+#: A source fails if a reader has found nothing to learn in this many samples. A smaller number would stop a source
+#: with phrases for one image of a hundred, by bad luck of one of many readers.
 MAX_EMPTY_SAMPLES = 1_000
 
-#: So many images in a row may be unreadable, of several row groups: a part of a dataset that was not unpacked is passed
-#: over. More of them are no part any more.
+#: A source fails after this many unreadable images in a row. The number is larger than a row group, so that a part of
+#: a dataset that was not unpacked is skipped.
 MAX_UNREADABLE, MAX_UNREADABLE_PARTIAL = 200, 4000
 
-#: 2**64 divided by the golden ratio. Its multiples, modulo 2**64, fill every interval as evenly as can be: after n
-#: draws a source has its part of them but for a few, where independent draws would miss by the root of n.
+#: 2**64 divided by the golden ratio. Its multiples modulo 2**64 fill every interval evenly: after n draws the number
+#: for a source is right but for a few, while independent draws are off by the square root of n.
 _GOLDEN_STEP = 0x9E3779B97F4A7C15
 
 
 class StreamItem(NamedTuple):
-    """One image of the stream.
+    """One example of the stream.
 
     Attributes:
-        source_id: its place in the manifest's mixture.
-        image_key: which photograph it is.
+        source_id: position in the manifest's mixture.
+        image_key: the key of its photograph.
     """
 
     example: Example
@@ -56,7 +56,7 @@ class StreamItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixturePlan:
-    """What is looked up once for all readers: what each source takes of its layer, and keys that none may show."""
+    """What all readers share: the index of each source, and the excluded keys."""
 
     source_indexes: tuple[SourceIndex, ...]
     excluded_keys: frozenset[str]
@@ -66,7 +66,7 @@ def plan_mixture(manifest: Manifest) -> MixturePlan:
     """Look up the layers of a manifest's mixture.
 
     Raises:
-        SynthgenError: a layer or a list is not there, a layer is empty, or nobody knows where its images are.
+        SynthgenError: a layer or a list is missing, a layer is empty, or its image folder is unknown.
     """
     if not manifest.mixture:
         raise SynthgenError(f"the manifest {manifest.name} has nothing to learn from; add mixture:")
@@ -76,14 +76,14 @@ def plan_mixture(manifest: Manifest) -> MixturePlan:
 
 
 class Mixture:
-    """The stream of reader `reader` of `readers`; the others' streams have none of its rows in the same epoch.
+    """The stream of one of several readers. Streams of other readers have none of its rows in the same epoch.
 
     Args:
-        state_dict: an earlier `state_dict()` of the same reader among as many: the stream goes on behind it.
-        plan: what `plan_mixture(manifest)` gave, if that is known.
+        state_dict: an earlier `state_dict()` of the same reader of the same number: the stream continues after it.
+        plan: the result of `plan_mixture(manifest)`, if known.
 
     Attributes:
-        stats: counts of what the stream gave, and passed over.
+        stats: counts of the examples given and the rows skipped.
 
     Raises:
         SynthgenError: see `plan_mixture`.
@@ -122,7 +122,7 @@ class Mixture:
         """The next image.
 
         Raises:
-            SynthgenError: its source holds nothing to learn, or its images cannot be read; many in a row.
+            SynthgenError: many samples of a source in a row teach nothing or have unreadable images.
         """
         source = self._choose_source(self._draws)
         self._draws += 1
@@ -130,17 +130,17 @@ class Mixture:
         return StreamItem(example, source, key)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, as plain JSON: draws so far; for each source the epoch, its unit, the unit's row."""
+        """The position of the stream as plain JSON: draws so far; for each source epoch, unit and row in the unit."""
         return {"draws": self._draws, "sources": [list(feed.rows.cursor) for feed in self._source_streams]}
 
     def _choose_source(self, draw: int) -> int:
-        """Which source the draw of that number is of."""
+        """The source of a draw."""
         part = ((self._offset + draw * _GOLDEN_STEP) % 2**64) / 2**64
         return min(bisect_right(self._cumulative_ratios, part), len(self._cumulative_ratios) - 1)
 
 
 class _SourceStream:
-    """One source of a stream: its rows, as far as there is something to learn from them, as examples."""
+    """The examples of one source: its rows without those that teach nothing."""
 
     def __init__(
         self,
@@ -164,12 +164,12 @@ class _SourceStream:
             image_cache,
             stats,
         )
-        self._num_skipped = 0  # rows passed over in a row, for whatever reason
-        self._num_failed = 0  # images in a row that could not be used
-        self._has_succeeded = False  # whether one could
+        self._num_skipped = 0  # rows skipped in a row, for any reason
+        self._num_failed = 0  # unusable images in a row
+        self._has_succeeded = False  # whether an image was usable
         self._empty_counts: Counter[str] | None = (
             Counter()
-        )  # samples that taught nothing, and what they held; until one did
+        )  # samples without an example and what they had, until the first example
 
     def next_example(self) -> tuple[Example, str]:
         """The next example, and the key of its image."""
@@ -193,14 +193,14 @@ class _SourceStream:
                 self._skip_row("nothing")
 
     def _make_example(self, sample: Sample, rng: random.Random) -> Example | None:
-        """What a sample teaches; None = nothing.
+        """The example of a sample; None = it teaches nothing.
 
         Raises:
             ImageError: its image cannot be read.
             SynthgenError: its annotations contradict themselves.
         """
         image: NDArray[np.uint8] | None = None
-        if not (sample.height and sample.width):  # the source does not say, and boxes need a frame
+        if not (sample.height and sample.width):  # the source gives no size, and boxes need a frame
             image = self._image_cache.load(self._source_index.image_folder, sample)
             sample = replace(sample, height=image.shape[0], width=image.shape[1])
         kept, refused = apply_filters(sample, self._source)
@@ -222,7 +222,7 @@ class _SourceStream:
         return example
 
     def _skip_row(self, reason: str) -> None:
-        """Count a row that is not used.
+        """Count a skipped row.
 
         Raises:
             SynthgenError: they are too many in a row.
@@ -261,7 +261,7 @@ class _SourceStream:
         self._skip_row("unreadable" if unreadable else "broken")
 
     def _suggest_fix(self, counts: Counter[str]) -> str:
-        """What may be wrong where nothing is learned from many samples, which held so many annotations and so on."""
+        """The likely cause if many samples teach nothing; `counts`: their annotations, masks and so on."""
         if not counts["annotations"]:
             return "they have no annotations; name another layer"
         if self._task.METRIC not in ("ciou", "cider"):
@@ -272,10 +272,10 @@ class _SourceStream:
 
 
 def count_example(sample: Sample, target: Target, example: Example) -> dict[str, int]:
-    """What an example adds to `seen.COUNTED`.
+    """The counts that an example adds to `sample_stats.COUNTERS`.
 
     Args:
-        sample, target: what it was made from.
+        sample, target: the sources of the example.
     """
     phrases = {a.id: {" ".join(c.text.split()).lower() for c in a.captions} for a in sample.annotations if a.captions}
     captions = 0

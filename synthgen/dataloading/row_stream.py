@@ -1,9 +1,9 @@
-"""One source's rows, in an order of each reader's own: all readers together see every row once an epoch.
+"""Streams the rows of one source in a shuffled order. All readers together read every row once per epoch.
 
-A layer is read by units, which are its row groups, or slices of them where it has few. Each epoch shuffles the units
-anew; each of R readers takes every R-th of them, and the rows of each in an order drawn anew. So where a reader
-is, is three whole numbers, and no reader holds more than one row group. Every number drawn follows from the manifest's
-seed and from what it is drawn for, and nothing from what was drawn before it: a stream goes on where it stopped.
+A layer is read in units: row groups, or slices of them if it has few. Each epoch shuffles the units again. Each of R
+readers takes every R-th unit and shuffles its rows. So the position of a reader is three integers, and a reader holds
+one row group at most. Each random number follows from the manifest's seed and its purpose, never from earlier draws, so
+a stream can resume anywhere.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from synthgen.records.sample import Sample
 from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
-#: A layer is cut so that there are so many units for each reader: their shares of an epoch are nearly alike then.
+#: Units for each reader, so that their shares of an epoch are nearly equal.
 UNITS_PER_READER = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceIndex:
-    """What a source takes of its layer, looked up once and handed to all readers.
+    """The row groups that a source takes from its layer; built once and shared by all readers.
 
     Attributes:
         name: "dataset/split/layer".
         shards: in order.
-        row_groups: int32 [G, 3]: place in `shards`, row group in that, rows of it.
-        categories: the layer's names, without repetition.
+        row_groups: int32 [G, 3]: index in `shards`, row group in that shard, its number of rows.
+        categories: the unique category names of the layer.
         image_folder: the folder of its images.
     """
 
@@ -53,7 +53,7 @@ class SourceIndex:
 
 
 class Cursor(NamedTuple):
-    """Where a reader is in a source: the epoch, which of its units, which of that unit's rows comes next."""
+    """The position of a reader in a source: the epoch, its unit in that, the next row in the unit."""
 
     epoch: int = 0
     unit: int = 0
@@ -64,10 +64,10 @@ START = Cursor()
 
 
 def build_source_index(store: ShardStore, source: LayerSource) -> SourceIndex:
-    """Look up what a source takes, from the headers of its shards: about a millisecond each.
+    """Build the index of a source from the headers of its shards: about a millisecond each.
 
     Raises:
-        SynthgenError: there is no such layer, it holds no images, or nobody knows where these are.
+        SynthgenError: there is no such layer, it has no images, or its image folder is unknown.
     """
     name = source.shards
     shards = store.list_shards(*source.parts)
@@ -90,10 +90,11 @@ def build_source_index(store: ShardStore, source: LayerSource) -> SourceIndex:
 
 
 def split_into_units(source_index: SourceIndex, num_readers: int) -> NDArray[np.int32]:
-    """int32 [U, 4]: place of the shard, row group, first row in it, end; at least `UNITS_PER_READER` for each
-    reader, as far as there are rows.
+    """int32 [U, 4]: shard, row group, first row, end row.
+
+    There are at least `UNITS_PER_READER` units for each reader, if there are enough rows.
     """
-    most = max(1, source_index.num_rows // (UNITS_PER_READER * num_readers))  # rows a unit
+    most = max(1, source_index.num_rows // (UNITS_PER_READER * num_readers))  # rows per unit
     place, group, rows = source_index.row_groups.T.astype(np.int64)
     pieces = -(-rows // most)
     if (pieces == 1).all():
@@ -107,25 +108,26 @@ def split_into_units(source_index: SourceIndex, num_readers: int) -> NDArray[np.
 def select_reader_units(
     all_units: NDArray[np.int32], seed_key: str, reader_id: int, num_readers: int
 ) -> NDArray[np.int32]:
-    """A reader's units of an epoch, in order: int32 [u, 4]; those of all readers are disjoint, their union is
-    `all_units`.
+    """The units of a reader in an epoch, in order: int32 [u, 4].
+
+    The units of different readers are disjoint; together they are `all_units`.
 
     Args:
-        seed_key: what the order follows from: the epoch, and whose it is.
+        seed_key: seed of the order: the epoch and the source.
     """
     order = list(range(len(all_units)))
     rng = random.Random(seed_key)  # noqa: S311 - which image comes next is no secret
     rng.shuffle(order)
-    first = (reader_id + rng.randrange(num_readers)) % num_readers  # whose share is smaller changes with the epoch
+    first = (reader_id + rng.randrange(num_readers)) % num_readers  # the smaller share changes hands each epoch
     return all_units[order[first::num_readers]]
 
 
 class ShuffledRows:
-    """The rows of a source that one reader sees, endlessly, each with the random generator that is its own.
+    """The rows of a source that one reader reads, endlessly, each with its own random generator.
 
     Args:
-        key: what tells this source's draws from others': the manifest's seed, and the source's place in it.
-        at: where to begin.
+        key: seed of this source: the manifest's seed and the source's index in it.
+        at: the position to start at.
     """
 
     def __init__(
@@ -151,7 +153,7 @@ class ShuffledRows:
 
     @property
     def cursor(self) -> Cursor:
-        """Where this reader is: a `ShuffledRows` that begins there gives the rows that this one gives next."""
+        """The current position. A `ShuffledRows` that starts there gives the same next rows."""
         return Cursor(self._epoch, self._unit, self._row)
 
     def __iter__(self) -> Iterator[tuple[Sample, random.Random]]:
@@ -164,7 +166,7 @@ class ShuffledRows:
                 self._row = 0
             while self._unit >= len(
                 self._assigned_units
-            ):  # with more readers than rows, some epochs have nothing for this one
+            ):  # with more readers than rows, this one has no rows in some epochs
                 self._epoch += 1
                 self._unit = 0
                 self._assigned_units = self._select_units()
@@ -177,12 +179,12 @@ class ShuffledRows:
         return select_reader_units(self._units, f"{self._seed_key}/{self._epoch}", self._reader_id, self._num_readers)
 
     def _load_unit(self) -> list[tuple[Sample, str]]:
-        """The rows of the present unit in the order of this epoch, and what their generators are seeded with."""
+        """The rows of the current unit in the order of this epoch, and the seed of their generators."""
         place, group, first, end = self._assigned_units[self._unit].tolist()
         shard = self._source_index.shards[place]
         key = f"{self._seed_key}/{self._epoch}/{shard.index}/{group}"
-        if self._group != (place, group):  # in a layer of one row group, units follow each other in it
-            self._samples, self._unit_samples = [], []  # no two at a time
+        if self._group != (place, group):  # units of one row group may follow each other
+            self._samples, self._unit_samples = [], []  # release the old row group first
             self._samples = list(self._store.read_samples(shard, [group]))
             self._group = place, group
         order = list(range(first, end))
@@ -191,7 +193,7 @@ class ShuffledRows:
 
 
 class SequentialRows:
-    """All rows of a source by their number, as an evaluation reads them; the row group last read is kept."""
+    """All rows of a source by number, for evaluation. Keeps the last row group."""
 
     def __init__(self, store: ShardStore, source_index: SourceIndex) -> None:
         self._store, self._source_index = store, source_index
@@ -212,17 +214,17 @@ class SequentialRows:
 
 
 class ImageCache:
-    """Images from their files; those last used are kept, decoded, up to so many bytes."""
+    """Reads images from files and caches the last used ones, decoded, up to a number of bytes."""
 
     def __init__(self, cache_bytes: int = 0) -> None:
         self._capacity_bytes, self._used_bytes = cache_bytes, 0
         self._images: OrderedDict[tuple[Path, str, int, int], NDArray[np.uint8]] = OrderedDict()
 
     def load(self, folder: Path, sample: Sample) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3], RGB; not to be written to.
+        """uint8 [H, W, 3], RGB; read-only.
 
         Raises:
-            ImageError: it cannot be read, or is of another size than the sample says.
+            ImageError: it cannot be read, or its size differs from the sample's.
         """
         key = (folder, sample.file_name, sample.height, sample.width)
         if key in self._images:

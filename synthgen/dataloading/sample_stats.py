@@ -1,4 +1,4 @@
-"""What the model saw: counts by source, small enough to travel with every batch, and a table of them for people."""
+"""Counts of the samples that the model saw, by source, and a table of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from synthgen.errors import escape_control_chars
 
-#: Of images that could not be used, so many are named for each source.
+#: Maximum number of unusable images that are named for each source.
 MAX_NAMED_FAILURES = 20
 
-#: What is counted of the images that became part of a batch:
+#: Counts of the images in batches:
 COUNTERS = {
     "images": "images",
     "objects": "objects, regions or phrases in them, as far as they are in view",
@@ -21,7 +21,7 @@ COUNTERS = {
     "ignored": "images with a region in view from which no absence is learned",
 }
 
-#: Images that were passed over: "skipped/error" and so on.
+#: Reasons of skipped images: "skipped/error" and so on.
 SKIP_REASONS = {
     "error": "have an error in their layer",
     "excluded": "are on a list of `exclude:`",
@@ -32,16 +32,15 @@ SKIP_REASONS = {
 
 
 class SampleStats:
-    """Counts by source. A reader counts, and `pop_state`s what came since the last batch; the main process
-    `merge_state`s that up.
+    """Counts by source. Readers send `pop_state` with each batch; the main process adds it with `merge_state`.
 
-    Keys are those of `COUNTERS`, "skipped/" and one of `SKIP_REASONS`, and those of `thresholds.accepted`:
-    "mask/REASON" and "caption/REASON" for what was refused of the images that were seen.
+    Keys are those of `COUNTERS`, "skipped/" and one of `SKIP_REASONS`, and those of `filters.apply_filters`:
+    "mask/REASON" and "caption/REASON" for what the filters rejected in the images of batches.
 
     Attributes:
-        source_names: what each source is called.
-        counts: for each of them.
-        failures: for each of them, the first images that could not be read or were broken, with the reason.
+        source_names: the name of each source.
+        counts: the counts of each source.
+        failures: for each source, the first unusable images, with the reason.
     """
 
     def __init__(self, source_names: Sequence[str]) -> None:
@@ -55,13 +54,13 @@ class SampleStats:
         self.counts[source_id].update(counts)
 
     def record_failure(self, source_id: int, message: str) -> None:
-        """Name an image that could not be used, unless enough are named."""
+        """Record an unusable image, up to `MAX_NAMED_FAILURES` per source."""
         if self._num_failures[source_id] < MAX_NAMED_FAILURES:
             self._num_failures[source_id] += 1
             self.failures[source_id].append(escape_control_chars(message)[:300])
 
     def pop_state(self) -> dict[str, Any]:
-        """What was counted since the last `pop_state`: `state_dict`, which it empties."""
+        """The counts since the last `pop_state`, in the form of `state_dict`; resets them."""
         taken = self.state_dict()
         for count, names in zip(self.counts, self.failures, strict=True):
             count.clear()
@@ -69,21 +68,21 @@ class SampleStats:
         return taken
 
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Add what a reader took, or an earlier `state_dict`."""
+        """Add the counts of a reader, or an earlier `state_dict`."""
         for i, (more, names) in enumerate(zip(state["counts"], state["names"], strict=True)):
             self.count(i, more)
             for name in names:
                 self.record_failure(i, name)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, as plain JSON."""
+        """All counts as plain JSON."""
         return {
             "counts": [dict(sorted((+count).items())) for count in self.counts],
             "names": [list(names) for names in self.failures],
         }
 
     def format_table(self) -> list[str]:
-        """A table for people: a line a source, and below it what was refused and passed over, and why."""
+        """A table with one row per source, then the rejected and skipped samples with reasons."""
         total = sum(count["images"] for count in self.counts)
         width = max(map(len, self.source_names), default=0)
         lines = [f"{'what the model saw':<{width}}    share" + "".join(f"{key:>12}" for key in COUNTERS)]

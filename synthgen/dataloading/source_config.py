@@ -1,4 +1,4 @@
-"""What a manifest says of one layer: by which task it is read, how often, and which of its masks and texts count."""
+"""The manifest sections `mixture` and `eval`: a layer, its task, its ratio and its filters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.records.sample import CAPTION_REASONS
 from synthgen.storage.shard_store import Shard, check_name
 
-#: Where the tasks stand.
+#: The plugin folder of tasks.
 TASKS_PACKAGE = "dataloading.tasks"
 
-#: Stands for a task that is one of the mistakes: the rest of its source can be looked at all the same.
+#: Stands for an invalid task, so that the rest of its source can be checked.
 UNKNOWN_TASK = ""
 
 
@@ -37,9 +37,7 @@ def _check_layer(value: str) -> str:
 
 
 def _check_task(value: str) -> str:
-    known = plugins.list_plugins(
-        TASKS_PACKAGE
-    )  # no module of one's own: a stranger's manifest must not say what is imported
+    known = plugins.list_plugins(TASKS_PACKAGE)  # no user module: an untrusted manifest must not import code
     name = plugins.normalize_name(value)
     if name not in known:
         raise ValueError(f"no task named '{truncate(value)}'{did_you_mean(name, known) or list_choices(known)}")
@@ -54,7 +52,7 @@ def _check_reason(value: str) -> str:
 
 
 def _resolve_path(value: Path, info: ValidationInfo) -> Path:
-    """A path as the manifest gives it, from where this process is."""
+    """A path of the manifest, made relative to the working directory."""
     if value == Path():
         raise ValueError("should name a file or a folder, got nothing")
     return Path((info.context or {}).get("folder", ".")) / value
@@ -67,12 +65,12 @@ _Score = Annotated[float | None, Field(ge=0, le=1)]
 
 
 class LayerSource(ConfigSection):
-    """A layer, and the task by which it is read.
+    """A layer and its task.
 
     Attributes:
         shards: "dataset/split/layer".
-        task: file on the shelf `reading.tasks`, whose `METRIC` is measured.
-        images: folder of its images; None = where the runs that made the layer found them.
+        task: a plugin of `dataloading.tasks`; its `METRIC` is measured.
+        images: folder of its images; None = the folder in the run logs of the layer.
     """
 
     shards: _Layer
@@ -87,28 +85,28 @@ class LayerSource(ConfigSection):
 
 
 class EvalSource(LayerSource):
-    """A layer to evaluate on; people drew what it holds.
+    """A layer to evaluate on; its labels are human.
 
     Attributes:
-        size: what `eval_size` says of others; None = the same.
+        size: instead of the manifest's `eval_size`; None = the same.
     """
 
     size: ImageSides | None = None
 
 
 class TrainSource(LayerSource):
-    """A layer to learn from. Thresholds act at reading: what fails one keeps its class and its box.
+    """A layer to train on. Filters apply when reading: a rejected mask leaves its class and box.
 
     Attributes:
         ratio: the relative chance that the next image is one of this source.
-        share: only this share of the layer's shards, the first ones: 0.3 = "30 % of Objects365".
-        min_predicted_iou, min_stability_score, min_box_iou: masks by machines below it are not learned from.
-        min_caption_score: captions by machines below it are not drawn (mean token log-probability).
+        share: use only this share of the layer's shards, the first ones: 0.3 = "30 % of Objects365".
+        min_predicted_iou, min_stability_score, min_box_iou: generated masks below it are not used.
+        min_caption_score: generated captions below it are not drawn (mean token log-probability).
         require_category_match: only captions whose noun agrees with the box's category are drawn.
-        drop_reasons: captions with one of these reasons (`REASONS`) are not drawn.
+        drop_reasons: captions with one of these reasons (`CAPTION_REASONS`) are not drawn.
         caption_sources: only captions by these writers are drawn ("human", "ofa base"); None = by all.
-        mask_weight: mask losses count by this score; None = all the same.
-        max_texts: names and phrases that an image is asked for, at most.
+        mask_weight: the score that weights mask losses; None = all count 1.
+        max_texts: maximum number of names and phrases per image.
     """
 
     ratio: Annotated[float, Field(gt=0, le=1e9)] = 1.0
@@ -124,5 +122,5 @@ class TrainSource(LayerSource):
     max_texts: Annotated[int, Field(ge=1)] = 365
 
     def select_shards(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Those of a layer's shards that are in the first `share` of its plan, which is one shard at least."""
+        """The first `share` of a layer's shards; at least one."""
         return [shard for shard in shards if shard.index < max(1, round(self.share * shard.num_shards))]

@@ -1,4 +1,4 @@
-"""What `check` says of a manifest without mistakes: what will be read, what is worth to know. Lines of text."""
+"""The report of `synthgen check` on a manifest without errors, as lines of text."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def _training_cells(row: SourceReport) -> list[str]:
 
 
 def _format_kept_shares(row: SourceReport) -> str:
-    """What passes the filters, about: a few images were looked at."""
+    """The estimated shares that pass the filters."""
     return ", ".join(f"~{share:.0%} of {kind}s" for kind, share in row.kept_shares.items()) or "all"
 
 
 def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their widest; names to the left, numbers to the right."""
+    """A table with columns as wide as their widest cell; names left, numbers right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
         cells = (

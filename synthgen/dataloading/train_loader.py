@@ -1,7 +1,7 @@
-"""The endless stream of batches that a training process takes, and how it goes on exactly where it was broken off.
+"""The training loader: the endless stream of batches of one training process, with exact resume.
 
-A `TrainLoader` can be broken off after any batch. Its `state()` is all that a later process needs to go on with the
-very next one: each batch carries where its reader was behind it, and readers take turns.
+A `TrainLoader` can be stopped after any batch. Its `state_dict()` is all that a later process needs to continue with
+the next batch: each batch carries the position of its reader, and readers take turns.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ STATE_VERSION = 1
 
 
 class TrainLoader:
-    """The batches of one training process, endlessly. Closed, it gives its processes back, and can still go on.
+    """The batches of one training process, endlessly. After `close` it can still continue.
 
     Args:
-        rank, world: which training process this is, of how many.
-        batch_size: images a batch.
-        workers: reader processes of this one; 0 = it reads itself.
-        state_dict: an earlier `state_dict()`, of several training processes `merge_states`.
-        plan: what `planned(manifest)` gave, if that is known.
-        pin_memory: batches lie in page-locked memory.
-        prefetch: batches that each reader makes ahead.
+        rank, world: the rank of this training process, and the world size.
+        batch_size: images per batch.
+        workers: worker processes of this one; 0 = it reads itself.
+        state_dict: an earlier `state_dict()`; of several ranks, `merge_states` of them.
+        plan: the result of `plan_mixture(manifest)`, if known.
+        pin_memory: put batches into page-locked memory.
+        prefetch: batches that each worker prefetches.
 
     Attributes:
-        stats: what was in the batches that were taken, those before the state included.
+        stats: counts of all batches taken, including those before the state.
 
     Raises:
-        SynthgenError: see `planned`; the state is of other code, or of other training processes.
+        SynthgenError: see `plan_mixture`; the state belongs to other code or another world size.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TrainLoader:
         """The next batch.
 
         Raises:
-            SynthgenError: a source has nothing to give, or a reader was killed.
+            SynthgenError: a source has nothing to learn, or a worker was killed.
         """
         if self._reader_pool is None:
             turns = [
@@ -100,7 +100,7 @@ class TrainLoader:
         return packed.batch or unpack_batch(packed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this loader is, as plain JSON; several training processes' are to be `merge_states`."""
+        """The position of this loader as plain JSON. Combine those of several ranks with `merge_states`."""
         fresh = {"draws": 0, "sources": [[0, 0, 0] for _ in self._manifest.mixture]}
         return {
             **self._stream_identity(),
@@ -110,7 +110,7 @@ class TrainLoader:
         }
 
     def close(self) -> None:
-        """End the reader processes. What they have made ahead is made again by the next ones."""
+        """Stop the worker processes. New ones repeat the batches that were prefetched."""
         if self._reader_pool is not None:
             self._reader_pool.close()
             self._reader_pool = None
@@ -126,7 +126,7 @@ class TrainLoader:
             raise SynthgenError(sentence) from None
 
     def _stream_identity(self) -> dict[str, Any]:
-        """What must be the same if a stream is to go on exactly."""
+        """What must be equal for an exact resume."""
         return {
             "version": STATE_VERSION,
             "seed": self._manifest.seed,
@@ -182,7 +182,7 @@ class TrainLoader:
 
 
 def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The states of all training processes as one, from which each of them can be resumed."""
+    """The states of all ranks as one state, from which each rank can resume."""
     return {
         **states[0],
         "positions": {reader: place for state in states for reader, place in state["positions"].items()},
@@ -191,10 +191,10 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_position(position: Mapping[str, Any], num_sources: int) -> dict[str, Any]:
-    """Where a reader of so many sources was: `mixture.Mixture.state`.
+    """The position of a reader in the form of `Mixture.state_dict`, checked.
 
     Raises:
-        KeyError, TypeError, ValueError: that is no such place.
+        KeyError, TypeError, ValueError: it is not a position.
     """
     sources = [[index(number) for number in at] for at in position["sources"]]
     if [len(at) for at in sources] != [3] * num_sources:
@@ -203,12 +203,12 @@ def _parse_position(position: Mapping[str, Any], num_sources: int) -> dict[str, 
 
 
 class _MixtureStream(BatchStream):
-    """What the readers of a training process do.
+    """The work of the readers of one training process.
 
     Args:
-        turns: its readers, in the order in which they come next.
-        readers: how many there are in all training processes.
-        positions: where each of them is; None = at the beginning.
+        turns: its readers, in the order of their next turns.
+        readers: number of readers of all training processes.
+        positions: the position of each of them; None = at the start.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class _MixtureStream(BatchStream):
         self._turns, self._num_readers, self._positions = turns, num_readers, positions
 
     def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
-        """Endless."""
+        """Yield batches endlessly."""
         reader = self._turns[worker_id]
         mixture = Mixture(
             self._manifest,
@@ -235,7 +235,7 @@ class _MixtureStream(BatchStream):
             plan=self._plan,
         )
         while True:
-            yield self._make_batch(mixture, reader)  # and no name keeps it in memory while the next one is made
+            yield self._make_batch(mixture, reader)  # no variable keeps it in memory while the next one is made
 
     def _make_batch(self, mixture: Mixture, reader_id: int) -> PackedBatch:
         packed = collate([next(mixture) for _ in range(self._batch_size)])

@@ -1,9 +1,9 @@
-"""An image and what it teaches, as the network sees them: pixels, masks, boxes and words moved together.
+"""Transforms an image and its target into the network's input: pixels, masks, boxes and texts move together.
 
-One geometry for all of them, on pixel centres: pixel x of a view shows the place (x + left + 0.5) * W / w of the
-(mirrored) image, W pixels wide, w after resizing. The image is filtered there, a mask read off the nearest pixel, a box
-moved as two points. So masks are drawn from their run lengths, one after the other, into the view at once: neither
-all of them nor (but in turned views) one of them is ever there in the size of the original.
+All use one geometry on pixel centres: pixel x of a view shows the position (x + left + 0.5) * W / w of the (flipped)
+image, W pixels wide, w after resizing. There the image is filtered, a mask takes the nearest pixel, and a box moves as
+two points. Masks are drawn from their run lengths directly into the view, one after the other. So the masks never exist
+in the original size, except one at a time in rotated views.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from synthgen.records.geometry import clip_xyxy, decode_mask, decode_runs
 from synthgen.records.sample import Rle
 from synthgen.text.left_right import mirror_texts
 
-#: A view takes so little of a box, in pixels, that all of it is seen.
+#: A box counts as fully visible if the view cuts off at most this many pixels.
 _MAX_CLIPPED_PIXELS = 0.5
 
-#: What padding is painted with, and what a turn brings in from outside the image; near the mean that is subtracted.
+#: Value of padding and of pixels outside a rotated image; close to the mean that is subtracted.
 PADDING_VALUE = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """One image as the network sees it, and what it teaches; n objects, m of them with a mask.
+    """One training or evaluation example; n objects, m of them with a mask.
 
     Attributes:
         image: uint8 [H, W, 3], RGB; padding, right and bottom, is `PADDING_VALUE`.
-        texts: the label space; left and right exchanged where the image is mirrored.
+        texts: the label space; left and right are exchanged if the image is flipped.
         labels: int64 [n], indices into `texts`.
-        boxes_xyxy: float32 [n, 4], absolute pixels, within `size`; read off the mask (exclusive ends) where there is
-            one, else the source's box moved; that as well where a machine drew the mask into it and all of it is seen.
+        boxes_xyxy: float32 [n, 4], absolute pixels, within `size`; computed from the mask (exclusive ends) if there is
+            one, else the source's box; also the source's box if the mask was generated from it and it is fully visible.
         has_mask: bool [n].
-        masks: bool [m, H, W], of the objects that have one, in their order; nothing on padding.
+        masks: bool [m, H, W], of the objects that have one, in their order; empty on padding.
         mask_weights: float32 [n] in [0, 1].
-        ignore: bool [H, W], where nothing may be learned from the absence of an object; nothing on padding.
+        ignore: bool [H, W], the region without loss for absent objects; empty on padding.
         size: (height, width) without padding.
         orig_size: (height, width) of the image file.
-        annotation_ids: for each of the n, the ids of its annotations.
+        annotation_ids: for each object, the ids of its annotations.
     """
 
     image: NDArray[np.uint8]
@@ -73,14 +73,14 @@ class Example:
 def make_train_example(
     image: NDArray[np.uint8], target: Target, kind: str, config: AugmentConfig, rng: random.Random
 ) -> Example:
-    """A training view, drawn as in `synthgen.dataloading.augment`; mirrored only where the texts of objects allow it.
+    """A random training view; see `synthgen.dataloading.augment`. Flipped only if the objects' texts allow it.
 
     Args:
         image: uint8 [H, W, 3], RGB, the original.
         kind: the task's `AUGMENTATION`.
 
     Raises:
-        SynthgenError: a mask is not of the image's size, or its runs are not.
+        SynthgenError: the size of a mask, or the sum of its runs, differs from the image.
         ValueError: there is no such kind.
     """
     categories = _label_map(image.shape[:2], target) if kind == "semantic" and config.max_category_area < 1 else None
@@ -92,11 +92,10 @@ def make_train_example(
 def make_eval_example(
     image: NDArray[np.uint8], target: Target, *, short_side: int = 800, long_side: int = 1333
 ) -> Example:
-    """The whole image with its shorter side at `short_side` pixels, the longer at most `long_side`; no padding, no
-    chance.
+    """The whole image, resized: shorter side `short_side` pixels, longer side at most `long_side`. Not random.
 
-    What is left of nothing here (a mask of a few pixels in a very large image) is not in the example: predictions are
-    to be measured in the original frame, against the original masks.
+    Objects that vanish in the view (a few pixels of a very large image) are not in the example. Predictions must be
+    measured in the original frame, against the original masks.
     """
     return apply_transform(
         image, target, make_resize_transform(image.shape[:2], short_side=short_side, long_side=long_side)
@@ -104,17 +103,18 @@ def make_eval_example(
 
 
 def make_captioner_example(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
-    """The whole image stretched to a square of `side` pixels, for training and evaluation alike; no chance."""
+    """The whole image stretched to a square of `side` pixels, for training and evaluation. Not random."""
     return apply_transform(image, target, make_square_transform(side))
 
 
 def apply_transform(image: NDArray[np.uint8], target: Target, transform: ViewTransform) -> Example:
-    """The view of an image. Objects that it leaves nothing of are dropped: an empty mask, or where there is no mask, a
-    box with a side below one pixel. Texts stay, and are negatives then.
+    """The view of an image. Objects that it does not show are dropped; their texts stay as negatives.
+
+    An object is dropped if its mask is empty in the view or, without a mask, if a side of its box is below one pixel.
 
     Raises:
-        SynthgenError: a mask is not of the image's size, or its runs are not.
-        ValueError: the view is mirrored, and a text forbids that.
+        SynthgenError: the size of a mask, or the sum of its runs, differs from the image.
+        ValueError: the view is flipped, and a text forbids that.
     """
     texts = _flip_texts(target) if transform.flip else target.texts
     if texts is None:
@@ -122,11 +122,11 @@ def apply_transform(image: NDArray[np.uint8], target: Target, transform: ViewTra
     places = _map_pixels(image.shape[:2], transform)
     masks = np.zeros(
         (sum(rle is not None for rle in target.masks), *transform.canvas_size), np.bool_
-    )  # untouched, not in memory
+    )  # not touched, so not in memory
     moved = _transform_boxes(target.boxes_xyxy, image.shape[:2], transform)
     boxes = clip_xyxy(moved, *transform.size).astype(np.float32)
     whole = np.zeros(len(boxes), np.bool_)
-    whole[list(target.box_prompted)] = not transform.degrees  # a turned box is around its object no more
+    whole[list(target.box_prompted)] = not transform.degrees  # a rotated box is not tight
     whole &= (np.abs(moved - boxes).max(axis=1) < _MAX_CLIPPED_PIXELS) & (
         (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= 1
     )
@@ -160,18 +160,18 @@ def apply_transform(image: NDArray[np.uint8], target: Target, transform: ViewTra
 
 
 def disable_opencv_threads() -> None:
-    """Let OpenCV use no threads in this process: for readers, which are as many as there are cores for them."""
+    """Disable OpenCV's threads in this process. There is one worker process per core already."""
     cv2.setNumThreads(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PixelMap:
-    """Which pixel of the original each pixel of a view, [h, w], shows.
+    """The pixel of the original for each pixel of a view, [h, w].
 
     Attributes:
         source_size: (height, width) of the original.
-        rows, columns: int64 [h], [w]; of a turned view both [h, w].
-        outside: bool [h, w], what lies outside the image; None = nothing does, the view is not turned.
+        rows, columns: int64 [h], [w]; in a rotated view both [h, w].
+        outside: bool [h, w], pixels outside the image; None = no rotation, all are inside.
     """
 
     source_size: tuple[int, int]
@@ -182,7 +182,7 @@ class _PixelMap:
 
 def _map_pixels(size: tuple[int, int], transform: ViewTransform) -> _PixelMap:
     if not transform.degrees:
-        rows, columns = (  # floor((start + i + 0.5) * old / new), in whole numbers
+        rows, columns = (  # floor((start + i + 0.5) * old / new), in integers
             (2 * np.arange(start, start + seen) + 1) * old // (2 * new)
             for start, seen, old, new in zip(
                 (transform.top, transform.left), transform.size, size, transform.resized_size, strict=True
@@ -200,7 +200,7 @@ def _map_pixels(size: tuple[int, int], transform: ViewTransform) -> _PixelMap:
 
 
 def _rotation_matrix(transform: ViewTransform) -> NDArray[np.float64]:
-    """float64 [2, 3]: (x, y, 1) of the window, in pixels from its corner -> (x, y) of the mirrored, resized image."""
+    """float64 [2, 3]: (x, y, 1) of the window, in pixels from its corner -> (x, y) of the flipped, resized image."""
     cos, sin = math.cos(math.radians(transform.degrees)), math.sin(math.radians(transform.degrees))
     y, x = transform.size[0] / 2, transform.size[1] / 2
     across = [cos, -sin, x + transform.left - cos * x + sin * y]
@@ -209,16 +209,14 @@ def _rotation_matrix(transform: ViewTransform) -> NDArray[np.float64]:
 
 
 def _render_image(image: NDArray[np.uint8], transform: ViewTransform, pixel_map: _PixelMap) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] of the canvas."""
+    """The image on the canvas: uint8 [H, W, 3]."""
     source = np.asarray(cv2.flip(image, 1), np.uint8) if transform.flip else image
     if pixel_map.outside is None:
         seen = resize(
             source, transform.resized_size, (transform.top, transform.left, *transform.size), bicubic=transform.bicubic
         )
     else:
-        centre = np.array(
-            [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
-        )  # OpenCV counts from a pixel's centre, we from its corner
+        centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # OpenCV's origin is a pixel's centre, ours its corner
         turn = (np.linalg.inv(centre) @ np.vstack([_rotation_matrix(transform), [0, 0, 1]]) @ centre)[:2]
         seen = np.asarray(
             cv2.warpAffine(
@@ -239,7 +237,7 @@ def _render_image(image: NDArray[np.uint8], transform: ViewTransform, pixel_map:
 
 
 def _render_mask(rle: Rle, pixel_map: _PixelMap, canvas: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
-    """Draw a mask into an empty canvas, bool [H, W]: its tight box (x1, y1, x2, y2), or None where nothing is seen."""
+    """Draw a mask into an empty canvas, bool [H, W]; returns its tight box (x1, y1, x2, y2), or None if it is empty."""
     if tuple(rle.size) != pixel_map.source_size:
         raise SynthgenError(
             f"a mask of {rle.size[0]} x {rle.size[1]} in an image of {pixel_map.source_size[0]} x "
@@ -261,21 +259,21 @@ def _render_mask(rle: Rle, pixel_map: _PixelMap, canvas: NDArray[np.bool_]) -> t
 
 
 def _decode_window(rle: Rle, pixel_map: _PixelMap) -> tuple[NDArray[np.bool_], int, int] | None:
-    """The part of a view that a mask may be seen in: its pixels, bool [h, w], and where its top left corner lies."""
+    """The part of a view that may show a mask: its pixels, bool [h, w], and its top left corner."""
     height = rle.size[0]
     edges = np.cumsum(decode_runs(rle))
-    runs = edges[: edges.size // 2 * 2].reshape(-1, 2)  # of mask: its first place, column * height + row, and its end
+    runs = edges[: edges.size // 2 * 2].reshape(-1, 2)  # each run: first position (column * height + row), end
     runs = runs[runs[:, 0] < runs[:, 1]]
     if not len(runs):
         return None
     first, last = runs[:, 0], runs[:, 1] - 1
-    within = (first // height == last // height).all()  # no run goes on in the next column
+    within = (first // height == last // height).all()  # no run continues in the next column
     top, bottom = ((first % height).min(), (last % height).max()) if within else (0, height - 1)
     rows = np.flatnonzero((pixel_map.rows >= top) & (pixel_map.rows <= bottom))
     columns = np.flatnonzero((pixel_map.columns >= first[0] // height) & (pixel_map.columns <= last[-1] // height))
     if not rows.size or not columns.size:
         return None
-    # Only the columns that are seen are decoded, and what is seen of a column is copied as a whole.
+    # Decode only the visible columns, and copy the visible part of a column at once.
     down, across = pixel_map.rows[rows], pixel_map.columns[columns]
     start, stop = across.min(), across.max() + 1
     lengths = np.diff(runs.clip(start * height, stop * height).ravel(), prepend=start * height, append=stop * height)
@@ -287,7 +285,7 @@ def _decode_window(rle: Rle, pixel_map: _PixelMap) -> tuple[NDArray[np.bool_], i
 def _transform_boxes(
     boxes_xyxy: NDArray[np.float32], size: tuple[int, int], transform: ViewTransform
 ) -> NDArray[np.float64]:
-    """The boxes in the view's frame, beyond it too: float64 [n, 4]; of a turned view, those around the turned boxes."""
+    """The boxes in the view's frame, not clipped: float64 [n, 4]; after a rotation, around the rotated boxes."""
     boxes = boxes_xyxy.astype(np.float64)
     if transform.flip:
         boxes[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
@@ -302,9 +300,9 @@ def _transform_boxes(
 
 
 def _flip_texts(target: Target) -> tuple[str, ...] | None:
-    """The texts of the mirror image, None = that of an object cannot be told.
+    """The texts of the flipped image; None = the text of an object is ambiguous.
 
-    What is not there, and cannot be told, is not there in the mirror either.
+    An ambiguous negative stays unchanged: it is absent in the flipped image, too.
     """
     found = [mirror_texts([text]) for text in target.texts]
     if any(found[label] is None for label in target.labels.tolist()):
@@ -313,7 +311,7 @@ def _flip_texts(target: Target) -> tuple[str, ...] | None:
 
 
 def _label_map(size: tuple[int, int], target: Target) -> NDArray[np.int32]:
-    """int32 [H, W]: which label each pixel has, counted from 1; 0 = none."""
+    """int32 [H, W]: the label of each pixel, counted from 1; 0 = none."""
     found = np.zeros(size, np.int32)
     for label, rle in zip(target.labels, target.masks, strict=True):
         if rle is not None:

@@ -1,7 +1,7 @@
-"""Reader processes: torch's DataLoader, kept behind one wall. They end with their host, and what stops one is told.
+"""The worker processes of the data loaders: a wrapper around torch's DataLoader that reports why a worker stopped.
 
-They are forked where that can be: a reader is there at once, and shares what was looked up. They use neither threads of
-OpenCV nor of Arrow, so nothing of the host's can be locked in them. Ctrl-C and SIGTERM are the host's to hear.
+Workers are forked if possible: they start at once and share the index. They use no threads of OpenCV or Arrow, so a
+fork cannot inherit a held lock. They end with their parent, which alone handles Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is 
 
 @dataclass(frozen=True, slots=True)
 class _ReaderError:
-    """What a reader sends in place of a batch where it cannot go on, for a reason that the user can mend."""
+    """Sent instead of a batch if a worker fails with an error that the user can fix."""
 
     message: str
 
 
 class BatchStream(IterableDataset[PackedBatch | _ReaderError]):
-    """What is read. `iter_batches` is called in each reader process, which are numbered from 0 on."""
+    """A stream of batches. `iter_batches` runs in each worker process; workers are numbered from 0."""
 
     def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
-        """The batches of one of the readers."""
+        """The batches of one worker."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[PackedBatch | _ReaderError]:
@@ -50,12 +50,12 @@ class BatchStream(IterableDataset[PackedBatch | _ReaderError]):
 
 
 class ReaderPool:
-    """The batches of a stream, from each reader one by turns.
+    """The batches of a stream, from the workers by turns.
 
     Args:
-        workers: processes; 0 = none, the stream is read here.
-        pin_memory: batches come unpacked, in page-locked memory.
-        prefetch: batches that each process makes ahead.
+        workers: number of processes; 0 = read in this process.
+        pin_memory: give unpacked batches in page-locked memory.
+        prefetch: batches that each process prefetches.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ReaderPool:
             prefetch_factor=prefetch_factor if num_workers else None,
             worker_init_fn=_init_worker,
             multiprocessing_context="fork" if num_workers and sys.platform == "linux" else None,
-            generator=torch.Generator(),  # or it would draw from the training's own
+            generator=torch.Generator(),  # else it would use the training's generator
         )
         self._batches: Any = iter(loader)
 
@@ -81,12 +81,12 @@ class ReaderPool:
         """The next batch.
 
         Raises:
-            StopIteration: the stream is at its end.
-            SynthgenError: a reader cannot go on, or was killed.
+            StopIteration: the stream has ended.
+            SynthgenError: a worker failed or was killed.
         """
         try:
             packed: PackedBatch | _ReaderError = next(self._batches)
-        except (RuntimeError, EOFError, OSError) as why:  # the last two where it died between two parts of a batch
+        except (RuntimeError, EOFError, OSError) as why:  # EOFError, OSError: it died while sending a batch
             sentence = describe_worker_death(why) or self._describe_dead_worker()
             if sentence is None:
                 raise
@@ -98,21 +98,21 @@ class ReaderPool:
         return packed
 
     def close(self) -> None:
-        """End the processes, and wait for that."""
+        """Stop the processes and wait for them."""
         batches, self._batches = self._batches, iter(())
         if not hasattr(batches, "_shutdown_workers"):
             return
         try:
-            batches._shutdown_workers()  # its own end comes with the last reference to it: too late
+            batches._shutdown_workers()  # its finalizer would run too late
         except RuntimeError as why:
             if describe_worker_death(why) is None:
                 raise
-            for worker in batches._workers:  # word of one that was killed came between
+            for worker in batches._workers:  # a report of a killed one came first
                 worker.kill()
                 worker.join()
 
     def _describe_dead_worker(self) -> str | None:
-        """The sentence for a reader that was killed; None = none was. That may be known a moment later than felt."""
+        """The error message for a killed worker; None = none was killed. Waits a moment for the exit code."""
         try:
             for _ in range(20):
                 for worker in getattr(self._batches, "_workers", ()):
@@ -125,9 +125,9 @@ class ReaderPool:
 
 
 def describe_worker_death(error: BaseException | None) -> str | None:
-    """The sentence for the death of a reader, as torch tells it; None = it tells something else.
+    """The error message for the death of a worker in torch's exception; None = another exception.
 
-    Torch notices such a death wherever its host stands in its work, not only where a batch is asked for.
+    torch raises it from a signal handler, anywhere in the parent, not only while it waits for a batch.
     """
     found = _WORKER_DIED.search(str(error)) if isinstance(error, RuntimeError) else None
     return _death_message(found[1], (found[2] or "").strip()) if found else None
@@ -144,9 +144,9 @@ def _death_message(pid: str, signal_name: str) -> str:
 
 
 def _init_worker(worker: int) -> None:  # noqa: ARG001 - so torch calls it
-    # Both come to all processes of a terminal, or of a job: the host decides, and ends its readers.
+    # Both signals reach all processes of a terminal or job. The parent handles them and stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on a Mac
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()
     disable_opencv_threads()
@@ -154,14 +154,14 @@ def _init_worker(worker: int) -> None:  # noqa: ARG001 - so torch calls it
 
 
 def _exit_on_parent_sigterm() -> None:
-    """End the process at a SIGTERM that the host sent."""
+    """Exit at a SIGTERM from the parent."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
 
 
 def _ignore_connection_errors(kind: type[BaseException], why: BaseException, trace: TracebackType | None) -> None:
-    """A host that left in the middle of a batch is no news to it."""
+    """Hide the traceback of a worker whose parent ended during a batch."""
     if not issubclass(kind, ConnectionError):
         sys.__excepthook__(kind, why, trace)
 

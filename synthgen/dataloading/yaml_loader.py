@@ -1,7 +1,7 @@
-"""The text of a manifest as plain lists and mappings; a file by a stranger is read as data and can be nothing else.
+"""Reads YAML as plain lists, mappings and scalars; safe for untrusted files.
 
-The dialect is YAML 1.2's, in which `no` is a word and `1e-4` a number. There are no tags, so no text becomes an object
-of Python's, and no anchors, so none becomes larger than it is.
+The dialect is YAML 1.2: `no` is a string and `1e-4` a number. Tags are refused, so no text becomes a Python object.
+Anchors are refused, so a small file cannot expand to a large one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import yaml
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue
 from synthgen.errors import SynthgenError, escape_control_chars
 
-#: Manifests are a few kB; what is larger is something else.
+#: Maximum file size. Manifests have a few kB.
 MAX_BYTES = 256 * 1024
 
-#: A manifest has four levels.
+#: Maximum depth; a manifest has four levels.
 MAX_DEPTH = 16
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # of its work only the splitting into events is used
-_NON_PRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # is not in YAML's texts
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only used to split text into events
+_NON_PRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # not allowed in YAML
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,4})?")
 _KEYWORDS: dict[str, Any] = {
@@ -35,17 +35,17 @@ _KEYWORDS: dict[str, Any] = {
 
 
 class DuplicateKey:
-    """Stands where a key is said more than once in a mapping: neither of its values is the one that was meant."""
+    """Replaces the value of a key that occurs more than once in a mapping."""
 
     def __init__(self, lines: list[int]) -> None:
         self.lines = lines
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds: of str, int, float, bool, None, lists and mappings; and `DuplicateKey`.
+    """The mapping in a YAML file: str, int, float, bool, None, lists, mappings, and `DuplicateKey`.
 
     Raises:
-        SynthgenError: there is no such file, or it is no such YAML; nothing of it was executed.
+        SynthgenError: there is no such file, or it is not valid YAML of this dialect.
     """
     text = _read_text(path)
     try:
@@ -67,7 +67,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def pop_duplicate_keys(value: Any, location: Location) -> Iterator[ManifestIssue]:
-    """Take out, and tell, every key that is said more than once."""
+    """Remove and return every key that occurs more than once."""
     places = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, inner in places:
         if isinstance(inner, DuplicateKey):
@@ -104,9 +104,9 @@ def _reject_control_character(path: Path, line: int) -> NoReturn:
 
 
 def _build_tree(events: Any, path: Path) -> Any:
-    """Put events together without recursion. Each level is (a list, or a mapping with the lines of its keys; its key).
+    """Build the tree from events without recursion. A level is (list, or mapping with the lines of its keys; key).
 
-    A mapping's next event is a key where the key kept is None, else that key's value.
+    In a mapping, the next event is a key if the pending key is None, else its value.
     """
     levels: list[tuple[Any, dict[str, list[int]]]] = []
     keys: list[str | None] = []
@@ -135,7 +135,7 @@ def _build_tree(events: Any, path: Path) -> Any:
             keys.pop()
             continue
         if isinstance(event, yaml.ScalarEvent):
-            if _NON_PRINTABLE.search(event.value):  # spelt "\0"
+            if _NON_PRINTABLE.search(event.value):  # written as "\0"
                 _reject_control_character(path, line)
             value = _parse_scalar(event.value, event.implicit[0])
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -161,7 +161,7 @@ def _build_tree(events: Any, path: Path) -> Any:
 
 
 def _insert_value(level: tuple[Any, dict[str, list[int]]], keys: list[str | None], value: Any) -> None:
-    """Add a value to a list, or to a mapping under the key that awaits it."""
+    """Add a value to a list, or to a mapping under the pending key."""
     holder, lines = level
     if isinstance(holder, list):
         holder.append(value)
@@ -171,7 +171,7 @@ def _insert_value(level: tuple[Any, dict[str, list[int]]], keys: list[str | None
 
 
 def _parse_scalar(text: str, is_plain: bool) -> Any:
-    """A value as YAML 1.2 reads it; unlike there, numbers may have underscores, and all that is quoted is text."""
+    """A scalar by YAML 1.2. Unlike there, numbers may have underscores; quoted scalars are strings."""
     if not is_plain:
         return text
     if text in _KEYWORDS:

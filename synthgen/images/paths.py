@@ -1,4 +1,4 @@
-"""The paths that an image's name may stand for: releases call their photographs otherwise than their archives do."""
+"""The paths that an image's name may stand for: archives unpack to other names than annotation files use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 #: Objects365 names its images `images/v1/patch8/x.jpg`; its archives unpack to `patch8/x.jpg`.
 _FOLDERS_NOT_IN_ARCHIVES = (("images", "v1"), ("images", "v2"))
 
-# COCO cut the same photographs into other folders in 2017. A number is one photograph, in whichever of them.
+# COCO moved the same photographs into other folders in 2017. A number is one photograph in all of them.
 _COCO_2014 = re.compile(r"COCO_(train2014|val2014)_(\d{12}\.jpg)")
 _COCO_2017 = re.compile(r"\d{12}\.jpg")
 _FOLDERS_2017 = {"train2014": ("train2017",), "val2014": ("train2017", "val2017")}
@@ -17,11 +17,11 @@ _FOLDERS_2014 = {"train2017": ("train2014", "val2014"), "val2017": ("val2014",)}
 
 
 def candidate_paths(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The paths below `root` that an image's name, cut at its slashes, may stand for; see `records.images.find`."""
+    """The paths below `root` that the parts of an image's name may stand for; see `images.decode.find_image`."""
     yield parts
     if parts[:2] in _FOLDERS_NOT_IN_ARCHIVES and len(parts) > 2:
         yield parts[2:]
-    above = root.absolute().parts  # as the user spells it: no links resolved
+    above = root.absolute().parts  # as the user wrote it: symbolic links are not resolved
     for name in (parts, *_coco_year_aliases(parts)):
         if name != parts:
             yield name
@@ -31,7 +31,7 @@ def candidate_paths(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, .
 
 
 def _coco_year_aliases(parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """`train2014/COCO_train2014_000000460986.jpg` as `train2017/000000460986.jpg`, and the other way round."""
+    """`train2014/COCO_train2014_000000460986.jpg` as `train2017/000000460986.jpg`, and vice versa."""
     *above, folder, name = ("", *parts)
     if (match := _COCO_2014.fullmatch(name)) and folder in ("", match[1]):
         found = [(match[1], name)] if not folder else []

@@ -1,5 +1,4 @@
-"""Images in another size, pixel for pixel as Pillow and so detectron2 make them: antialiased, and no more of it than is
-seen."""
+"""Resizes images, or a window of the resized image, with antialiasing: pixel for pixel as Pillow and detectron2."""
 
 from __future__ import annotations
 
@@ -17,10 +16,10 @@ def resize(
     *,
     bicubic: bool = False,
 ) -> NDArray[np.uint8]:
-    """A window of the image as it would be after resizing, at the cost of the window.
+    """A window of the resized image. The cost depends on the window.
 
-    The whole image as one window is Pillow's `resize(..., BILINEAR)`, or BICUBIC, to the bit. A smaller window is the
-    same but where the exact value lies halfway between two levels: Pillow keeps the place of a window in 32 bits, and
+    The whole image as one window equals Pillow's `resize(..., BILINEAR)`, or BICUBIC, bit for bit. A smaller window may
+    differ where the exact value is halfway between two levels: Pillow stores the position of a window in 32 bits, so
     such a value may be rounded the other way.
 
     Args:
@@ -29,7 +28,7 @@ def resize(
         window: (top, left, height, width) in pixels of the resized image, within it; None = all of it.
 
     Returns:
-        uint8 [height, width, 3] of the window; to be read only, it may be the image itself.
+        uint8 [height, width, 3] of the window; read-only, as it may be the image itself.
     """
     top, left, height, width = window or (0, 0, *size)
     pixels = 2 if bicubic else 1
@@ -43,7 +42,7 @@ def resize(
 
 
 def _source_span(start: int, length: int, new: int, old: int, filter_radius: int) -> tuple[slice, float, float]:
-    """What a window looks at along one axis: the slice of the image, and the window's ends as places in that slice.
+    """The source pixels of a window along one axis: the slice of the image, and the window's ends in it.
 
     The filter reaches `filter_radius` new pixels, but at least as many old ones, beyond the window's ends.
     """

@@ -1,1 +1,1 @@
-"""The data contract: the sample, its Parquet schema, run-length encodings and box checks. Imports no other package."""
+"""The data contract: samples, their Parquet schema, run-length encodings and box checks."""

@@ -1,4 +1,4 @@
-"""What is wrong with boxes: every rule in one place, for millions of boxes at once or for one sample."""
+"""Box checks: sets the flags of wrong or unusual boxes, for millions of boxes at once or for one sample."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from synthgen.records.sample import Sample
 
-#: A box may reach this far beyond its image, in pixels, before it is "clipped": rounding, not a mistake.
+#: A box may reach this far beyond its image, in pixels, before it is "clipped": this is rounding, not an error.
 CLIP_TOLERANCE = 0.01
 
-#: What depends on the box and the size of its image alone.
+#: Flags that depend only on the box and the size of its image.
 _GEOMETRY_FLAGS = ("degenerate", "outside", "clipped")
 
 
@@ -28,7 +28,7 @@ def flag_boxes(
     has_category_name: NDArray[np.bool_],
     source_flags: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Flag boxes; the words are those of `records.sample.ANNOTATION_FLAGS`.
+    """Flag boxes; the flags are those of `records.sample.ANNOTATION_FLAGS`.
 
     With a box (x, y, w, h) in COCO's continuous coordinates, in which the image is [0, width] x [0, height]:
 
@@ -58,7 +58,7 @@ def flag_boxes(
 
 
 def flag_sample_boxes(sample: Sample) -> Sample:
-    """The sample with the flags that its boxes and its size call for: for sizes and boxes that are only now known."""
+    """The sample with the flags of its boxes set again, after its size or its boxes became known."""
     bbox = np.array([a.bbox for a in sample.annotations], np.float64).reshape(-1, 4)
     columns = np.stack(_geometry_flags(bbox, np.asarray(sample.height), np.asarray(sample.width)), axis=1).tolist()
     annotations = []
@@ -72,7 +72,7 @@ def flag_sample_boxes(sample: Sample) -> Sample:
 def _geometry_flags(
     bbox: NDArray[np.float64], height: NDArray[np.integer], width: NDArray[np.integer]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """degenerate, outside, clipped: bool [M] each."""
+    """The flags degenerate, outside and clipped: bool [M] each."""
     x, y, w, h = bbox.T
     known = (height > 0) & (width > 0)
     right, bottom = np.where(known, width, np.inf), np.where(known, height, np.inf)
@@ -96,11 +96,11 @@ def _geometry_flags(
 def _find_duplicates(
     bbox: NDArray[np.float64], image: NDArray[np.integer], category: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Whether an earlier row is the same: bool [M]."""
-    # Numbers by their bits, so that NaN equals NaN; + 0.0 makes -0.0 the same as 0.0.
+    """Whether an earlier row has the same values: bool [M]."""
+    # Compare bits, so that NaN equals NaN; + 0.0 turns -0.0 into 0.0.
     numbers = np.ascontiguousarray(bbox + 0.0).view(np.int64)
     keys = np.column_stack([image.astype(np.int64), category.astype(np.int64), numbers])
-    # Equal rows have equal digests, so only rows that share one are sorted by all six numbers.
+    # Equal rows have equal digests, so only rows with equal digests are sorted by all six numbers.
     with np.errstate(over="ignore"):
         digest = np.zeros(len(keys), np.uint64)
         for column in keys.T:

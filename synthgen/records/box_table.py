@@ -1,4 +1,4 @@
-"""Samples that have boxes only, as arrays: millions of boxes become a table without an object for each."""
+"""Samples with boxes only, as arrays: millions of boxes become a table without one object per box."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synthgen.records.schema import SCHEMA, annotations_array, boxes_array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxColumns:
-    """Many samples that have boxes only, as arrays: what an ingest of 25 M boxes writes without making 25 M objects.
+    """Many samples with boxes only, as arrays. Ingest writes 25 M boxes this way without 25 M Python objects.
 
     Attributes:
         image_id: int64 [N]; image_key, file_name: N texts; height, width: int32 [N], pixels; error: N texts or None.
@@ -46,7 +46,7 @@ class BoxColumns:
 def table_from_columns(columns: BoxColumns) -> pa.Table:
     """The table of `SCHEMA` for samples that have boxes only."""
     images, count = len(columns.image_id), len(columns.id)
-    # Few combinations of flags occur; each is made once and looked up per box.
+    # There are few combinations of flags; each is built once and looked up per box.
     bits = np.zeros(count, np.int64)
     names = sorted(columns.flags)
     for place, name in enumerate(names):

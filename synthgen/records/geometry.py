@@ -1,4 +1,4 @@
-"""Boxes and masks: the only place where one form becomes another."""
+"""Boxes and masks: conversions between their forms, and the checks around pycocotools."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from synthgen.errors import SynthgenError
 from synthgen.records.rle_codec import decode_counts, encode_counts
 from synthgen.records.sample import Rle
 
-#: Images with more pixels have no masks: cocoapi counts runs in 32 bits and writes them with shifts of an `int`.
+#: Images with more pixels have no masks: cocoapi stores runs in 32 bits and encodes them with shifts of an `int`.
 MAX_MASK_PIXELS = 2**29
 
-#: Larger masks are not encoded by cocoapi: where every run of a mask takes six letters, which needs two runs of 2^24
-#: pixels, `rleToString` writes one byte beyond its memory (pycocotools 2.0.11).
+#: cocoapi does not encode larger masks: if every run of a mask takes six characters, which needs two runs of 2^24
+#: pixels, its `rleToString` writes one byte out of bounds (pycocotools 2.0.11).
 _COCOAPI_MAX_PIXELS = 2**25 - 1
 
-#: A polygon's outline may be this long, in pixels; cocoapi keeps some 40 bytes for each pixel of it.
+#: Maximum length of a polygon's outline in pixels; cocoapi needs some 40 bytes for each.
 MAX_POLYGON_PERIMETER = 4_000_000
 
-#: The bytes of COCO's text form.
+#: Bytes that COCO's text form may contain.
 _COUNTS_ALPHABET = bytes(range(48, 112))
 
 
@@ -47,7 +47,7 @@ def clip_xyxy(boxes_xyxy: ArrayLike, height: ArrayLike, width: ArrayLike) -> NDA
 
 
 def paired_box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """IoU of boxes pair by pair: [N, 4] and [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 for empty pairs."""
+    """IoU of pairs of boxes: [N, 4] and [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 for empty pairs."""
     a, b = np.asarray(a_xyxy, dtype=np.float64), np.asarray(b_xyxy, dtype=np.float64)
     side = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     overlap = np.clip(side, 0, None).prod(axis=-1)
@@ -56,16 +56,16 @@ def paired_box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
 
 
 def encode_mask(mask: NDArray[Any]) -> Rle:
-    """bool or uint8 [H, W] -> COCO compressed RLE; every value but 0 is foreground."""
+    """bool or uint8 [H, W] -> COCO compressed RLE; every non-zero value is foreground."""
     if mask.size > _COCOAPI_MAX_PIXELS:
         return encode_mask_window(mask, 0, 0, *mask.shape)
-    filled = mask if mask.dtype == bool else mask != 0  # cocoapi would take each change of value for an edge
+    filled = mask if mask.dtype == bool else mask != 0  # cocoapi starts a run at every change of value
     found = coco_mask.encode(np.asfortranarray(filled, dtype=np.uint8))
     return Rle(size=(int(mask.shape[0]), int(mask.shape[1])), counts=found["counts"])
 
 
 def encode_mask_window(window: NDArray[Any], top: int, left: int, height: int, width: int) -> Rle:
-    """Encode a mask that is zero outside a window, at the cost of the window, not of the image.
+    """Encode a mask that is zero outside a window. The cost depends on the window, not on the image.
 
     Args:
         window: bool or uint8 [h, w], non-zero = mask; fastest where its columns are contiguous.
@@ -81,11 +81,11 @@ def encode_mask_window(window: NDArray[Any], top: int, left: int, height: int, w
 
 
 def encode_run_boundaries(boundaries: NDArray[np.int64], height: int, width: int) -> Rle:
-    """Encode a mask from where, column by column, it begins and ends: what a device can find by itself.
+    """Encode a mask from the column-major positions where it starts and ends, which a GPU can compute.
 
     Args:
-        boundaries: int64 [2 * runs], ascending; by turns the place (column * height + row) of a run's first pixel
-            and the place behind its last. A run that ends where the next begins goes on, as at the top of a column.
+        boundaries: int64 [2 * runs], ascending: alternately the position (column * height + row) of a run's first
+            pixel and the position after its last. A run that ends where the next one starts continues.
         height, width: of the image, in pixels.
     """
     return Rle(size=(height, width), counts=encode_counts(_runs_from_boundaries(boundaries, height * width)))
@@ -116,7 +116,7 @@ def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None =
     """IoU of each mask of `a` with each of `b`: float64 [len(a), len(b)]; for crowd `b`, overlap over area of `a`.
 
     Raises:
-        SynthgenError: the runs of a mask do not fill its size (cocoapi would count for ever).
+        SynthgenError: the runs of a mask do not fill its size (cocoapi would not terminate).
     """
     for rle in (*a, *b):
         check_rle(rle)
@@ -136,7 +136,7 @@ def check_rle(rle: Rle) -> None:
 
 
 def decode_runs(rle: Rle) -> NDArray[np.int64]:
-    """The run lengths of a mask, int64 [R], starting with background: `rle_runs` and `check_rle` in one.
+    """The checked run lengths of a mask, int64 [R], starting with background.
 
     Raises:
         SynthgenError: as `check_rle`.
@@ -154,11 +154,11 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
     """A COCO `segmentation` value (polygons, uncompressed or compressed RLE) -> compressed RLE of the image's size.
 
     Polygons are [[x1, y1, x2, y2, ...], ...] in absolute pixels; separate parts become one mask (cocoapi `annToRLE`).
-    The value may come from anyone: it is looked at before cocoapi, which trusts its input, gets it.
+    The value is untrusted. It is checked here because cocoapi does not check its input.
 
     Raises:
         SynthgenError: it is none of the three, a polygon has fewer than three points or reaches further beyond the
-            image than the image is large, or an RLE lies about its size.
+            image than the image is large, or the runs of an RLE do not fill its size.
     """
     try:
         if height <= 0 or width <= 0 or height * width > MAX_MASK_PIXELS:
@@ -170,16 +170,16 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
             if segmentation.get("size") != [height, width]:
                 raise ValueError(f"its RLE is not of the image's size, {height} x {width}")
             return Rle(size=(height, width), counts=_parse_counts(segmentation["counts"], height, width))
-    except ValueError as why:  # np.asarray raises it too, for lists that are no array
+    except ValueError as why:  # np.asarray raises it for ragged lists, too
         raise SynthgenError(f"segmentation: {why}") from None
     raise SynthgenError("segmentation: neither a list of polygons nor an RLE of size and counts")
 
 
 def _parse_counts(counts: Any, height: int, width: int) -> bytes:
-    """COCO's text form of the counts of an RLE, from that form or from a list of numbers; checked."""
+    """Check the counts of an RLE, text or a list of numbers, and return COCO's text form."""
     if isinstance(counts, list):
         runs = np.asarray(counts if set(map(type, counts)) <= {int} else "")
-        if runs.dtype.kind not in "iu":  # no numbers, or of more than 64 bits
+        if runs.dtype.kind not in "iu":  # not integers, or more than 64 bits
             raise ValueError("its counts are not whole numbers")
         _check_runs(runs, height, width)
         return encode_counts(runs)
@@ -191,10 +191,10 @@ def _parse_counts(counts: Any, height: int, width: int) -> bytes:
 
 
 def _rasterize_polygons(polygons: list[list[float]], height: int, width: int) -> bytes:
-    """The counts of polygons that have been checked.
+    """The counts of checked polygons.
 
-    A large image is filled in strips of columns, which are joined; there, cocoapi's rounding to fifths of a pixel may
-    set single pixels of a slanting outline otherwise than `annToRLE` would.
+    A large image is rasterized in strips of columns. There, cocoapi's rounding to fifths of a pixel may set single
+    pixels of a slanted outline differently than `annToRLE` does.
     """
     if height * width <= _COCOAPI_MAX_PIXELS:
         counts: bytes = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))["counts"]
@@ -210,7 +210,7 @@ def _rasterize_polygons(polygons: list[list[float]], height: int, width: int) ->
 
 
 def _runs_from_boundaries(boundaries: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
-    """Run lengths from where mask begins and ends by turns; where it ends and begins at once, it goes on."""
+    """Run lengths from alternating start and end positions. A run that ends where the next one starts continues."""
     joined = np.flatnonzero(boundaries[1:] == boundaries[:-1])
     boundaries = np.delete(boundaries, [*joined, *(joined + 1)])
     runs = np.diff(boundaries, prepend=0, append=pixels)
@@ -220,7 +220,7 @@ def _runs_from_boundaries(boundaries: NDArray[np.int64], pixels: int) -> NDArray
 def _check_runs(runs: NDArray[Any], height: int, width: int) -> None:
     if height < 0 or width < 0 or height * width > MAX_MASK_PIXELS:
         raise ValueError(f"an image of {height} x {width} pixels can have no mask")
-    # Each run is looked at before they are added, since a sum of large ones could come round to the right number.
+    # Check each run before the sum: a sum of large runs could overflow to the right number.
     if runs.size and (runs.min() < 0 or runs.max() > height * width):
         raise ValueError("a run is negative or longer than the image")
     covered = int(runs.sum())
@@ -231,7 +231,7 @@ def _check_runs(runs: NDArray[Any], height: int, width: int) -> None:
 def _check_polygons(polygons: list[Any], height: int, width: int) -> None:
     outline = 0.0
     for part in polygons:
-        # Types first: numpy would make room for the longest of any texts. cocoapi takes a part of four for a box.
+        # Check types first: numpy would allocate for the longest text. cocoapi takes a list of four numbers for a box.
         points = np.asarray(part if isinstance(part, list) and set(map(type, part)) <= {int, float} else "")
         if points.dtype.kind not in "iuf" or points.size < 6 or points.size % 2:
             raise ValueError("a polygon needs at least three points, as a list x1, y1, x2, y2, ... of numbers")
@@ -247,7 +247,9 @@ def _check_polygons(polygons: list[Any], height: int, width: int) -> None:
 
 
 def _to_cocoapi(rle: Rle) -> dict[str, Any]:
-    """The form that cocoapi takes; it reads beyond the end of a text that is not COCO's, and divides by the height.
+    """The dictionary form that pycocotools takes, checked first.
+
+    cocoapi reads out of bounds if the text is malformed, and divides by the height.
 
     Raises:
         SynthgenError: the text is not COCO's, or the size is not positive.

@@ -1,4 +1,4 @@
-"""Recipes: what decides a shard's bytes, as plain JSON. Each footer holds one, and its fingerprint."""
+"""Recipes: the settings that determine a shard's bytes, as plain JSON, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fingerprint(recipe: dict[str, Any]) -> str:
 
 
 def format_recipe(recipe: dict[str, Any]) -> str:
-    """A recipe as a person would say it: "grabcut iterations=3", "ingest of coco". Long values are cut."""
+    """A recipe as short text: "grabcut iterations=3", "ingest of coco". Long values are cut."""
     if "plugin" not in recipe:
         return f"{recipe.get('stage', 'unknown')} of {recipe.get('dataset', 'unknown')}"
     options = {**recipe.get("stage_options", {}), **recipe.get("options", {})}

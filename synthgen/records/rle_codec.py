@@ -1,4 +1,4 @@
-"""The text that COCO writes for the run lengths of a mask: its letters to numbers, and back."""
+"""Encodes and decodes COCO's text form of run lengths (RLE counts)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Texts up to so many letters are kept as runs: whoever looks at all masks of an image, and then draws them, reads each
-#: once. In all these are 16 MiB at most.
+#: Decoded runs of texts up to this length are cached, so that a mask which is first checked and then drawn is decoded
+#: once. The cache takes at most 16 MiB.
 _CACHE_SIZE, _CACHE_MAX_LENGTH = 512, 4096
 
 
 def decode_counts(counts: bytes) -> NDArray[np.int64]:
-    """Run lengths of COCO's text form, int64 [R], starting with background; to be read only.
+    """Run lengths of COCO's text form, int64 [R], starting with background; read-only.
 
     The inverse of `rleToString` in cocoapi's `maskApi.c`: base 32 with sign, and from the fourth run on the difference
     to the run two before.
@@ -55,11 +55,11 @@ def encode_counts(runs: NDArray[Any]) -> bytes:
     """COCO's text form of run lengths, integers [R], each below 2^29: the inverse of `decode_counts`."""
     number = runs.astype(np.int64)
     number[3:] -= runs[1:-2]
-    # Five bits a letter, one of all of them the sign: 2^29 fits into six.
+    # Five bits per character, one bit in all is the sign: 2^29 fits into six characters.
     size = 1 + np.searchsorted([2**4, 2**9, 2**14, 2**19, 2**24], np.where(number < 0, ~number, number), side="right")
     end = np.cumsum(size)
     place = np.arange(size.sum()) - np.repeat(end - size, size)
     letters = (np.repeat(number, size) >> (5 * place)) & 0x1F
-    letters[np.delete(np.arange(letters.size), end - 1)] |= 0x20  # all but the last of a number: it goes on
+    letters[np.delete(np.arange(letters.size), end - 1)] |= 0x20  # the continuation bit
     text: bytes = (letters + 48).astype(np.uint8).tobytes()
     return text

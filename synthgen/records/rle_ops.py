@@ -1,7 +1,6 @@
-"""Sets of pixels as run lengths: united, subtracted and drawn from boxes at the cost of their runs, not of the image.
+"""Set operations on RLE masks: union, difference, rectangles. The cost depends on the runs, not on the image.
 
-Every mask that comes in is checked, so one that lies about its size is told of and comes to nothing else. Every mask
-that goes out has the bytes that `geometry.encode_mask` gives for the same pixels.
+Every input mask is checked. Every output has the bytes that `geometry.encode_mask` gives for the same pixels.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from synthgen.errors import SynthgenError
 from synthgen.records.geometry import MAX_MASK_PIXELS, clip_xyxy, decode_runs, encode_run_boundaries
 from synthgen.records.sample import Rle
 
-#: What a mask that is taken away counts for: more than all that can be there.
+#: Weight of a mask that is subtracted: larger than any possible number of masks.
 _SUBTRACTED = 2**32
 
 
 def rle_union(masks: Sequence[Rle]) -> Rle:
-    """The pixels that are in any of some masks: one or more, all of one size.
+    """The union of one or more masks of one size.
 
     Raises:
         SynthgenError: the runs of a mask do not fill its size, or the masks differ in size.
@@ -38,14 +37,14 @@ def rle_difference(mask: Rle, others: Sequence[Rle]) -> Rle:
 
 
 def rle_from_box(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
-    """All pixels of an image that a box touches; none where the box has no area inside it or is not of numbers.
+    """All pixels of an image that a box touches; none if the box has no area inside it or is not finite.
 
     Args:
         box_xyxy: [4], absolute pixels.
         height, width: of the image, in pixels.
 
     Raises:
-        SynthgenError: an image of that size can have no mask.
+        SynthgenError: the image is too large for a mask.
     """
     if height <= 0 or width <= 0 or height * width > MAX_MASK_PIXELS:
         raise SynthgenError(f"an image of {height} x {width} pixels can have no mask")
@@ -80,7 +79,7 @@ def _combine(masks: Sequence[Rle], others: Sequence[Rle]) -> Rle:
     place, step = np.concatenate(places), np.concatenate(steps)
     order = np.argsort(place, kind="stable")
     place, depth = place[order], np.cumsum(step[order])
-    # Where several begin and end at one place, what holds behind it is known after the last of them.
+    # If several runs start or end at one position, the value after it is known after the last of them.
     last = np.append(place[1:] != place[:-1], True)[: place.size]
     place, held = place[last], (depth[last] > 0) & (depth[last] < _SUBTRACTED)
     changed = held != np.concatenate([[False], held])[:-1]

@@ -1,10 +1,10 @@
-"""The one record that walks through the whole house. Standard library only: it can know no vendor."""
+"""The record that all packages share: an image, its annotations and their captions. Standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Why an annotation is as it is. A flag never removes an annotation; it says what a reader should know about it.
+#: Flags of annotations. A flag never removes an annotation; it warns a reader about it.
 ANNOTATION_FLAGS: dict[str, str] = {
     "clipped": "the box reaches beyond the image; the prompt is its part inside",
     "degenerate": "the box has no area, or a number in it is not finite; not prompted",
@@ -57,8 +57,8 @@ class Caption:
     Attributes:
         text: the phrase.
         source: who wrote it: "human", "ofa base", "attributes", ...
-        score: mean token log-probability; None where the writer gives none.
-        category_match: whether its noun agrees with the box's category; None where nobody checked, or none can tell.
+        score: mean token log-probability; None if the captioner gives none.
+        category_match: whether its noun agrees with the box's category; None if not checked, or not decidable.
         reasons: why a reader may not want it, sorted; the keys of `CAPTION_REASONS`.
     """
 
@@ -77,13 +77,13 @@ class Annotation:
         id: the dataset's own id.
         bbox: (x, y, width, height) in absolute pixels of the original image (COCO). As the source gives it: never
             clipped, never replaced by the mask's own box.
-        category: a name, never an index; "" where the source names none.
+        category: a name, never an index; "" if the source names none.
         iscrowd: COCO's mark for a group of objects.
         isthing: COCO panoptic's mark: countable thing, or stuff.
         flags: reason codes, sorted; the keys of `ANNOTATION_FLAGS`.
         segmentation: the mask; None = none yet, or none for the reason in `flags`.
         mask_source: who drew the mask: "human", "grabcut", "sam vit_h", ...
-        predicted_iou: in [0, 1]; the segmenter's own score of the mask it returned; None where it gives none.
+        predicted_iou: in [0, 1]; the segmenter's own score of the mask it returned; None if it gives none.
         stability_score: in [0, 1]; IoU of the masks at a higher and at a lower threshold (segment-anything).
         box_iou: in [0, 1]; IoU of the mask's tight box with the prompt.
         sam_predicted_iou: in [0, 1]; HQ-SAM's score of SAM's mask, which is a part of the mask here but not the mask:
@@ -108,7 +108,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with all that is known about it.
+    """One image with everything that is known about it.
 
     Attributes:
         image_id: the dataset's own id.
@@ -119,8 +119,8 @@ class Sample:
             source does not say, until the image has been read.
         annotations: in the order of their ids.
         error: why this image could not be processed; the row stays.
-        neg_categories: names that somebody looked for in this image and did not find: the only ones whose absence is
-            known (LVIS). None = whatever the dataset names is annotated wherever it is, so that all names but those of
+        neg_categories: names that annotators looked for in this image and did not find: the only names whose absence
+            is known (LVIS). None = the dataset annotates all its names exhaustively, so that all names except those of
             `annotations` are absent.
         not_exhaustive_categories: names of which there are more objects in this image than annotations (LVIS).
     """

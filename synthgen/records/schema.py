@@ -1,7 +1,7 @@
-"""The Parquet contract: one row per image, and `Sample` <-> table.
+"""The Parquet schema, one row per image, and the conversion between `Sample` and tables.
 
-Additions to the schema are nullable and keep the version. Anything else raises `SCHEMA_VERSION`, and a reader refuses
-a newer version in words. A golden shard of every version lies in `tests/golden/`.
+Additions to the schema are nullable and keep the version. Any other change raises `SCHEMA_VERSION`; readers refuse a
+newer version with a message. `tests/golden/` has a golden shard of every version.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 SCHEMA_VERSION = 1
 
-#: Columns that came to this version after it was settled, all nullable: older shards lack them and are read as None
-#: (a list as empty).
+#: Nullable columns that were added to this version later. Older shards lack them; they are read as None (a list as
+#: empty).
 _OPTIONAL_COLUMNS: dict[str, pa.DataType] = {
     "sam_predicted_iou": pa.float64(),
     "reasons": pa.list_(pa.string()),
@@ -28,7 +28,7 @@ _OPTIONAL_COLUMNS: dict[str, pa.DataType] = {
     "not_exhaustive_categories": pa.list_(pa.string()),
 }
 
-# `size` always holds two; said to be of fixed size, it could not be null where there is no mask (pyarrow < 22).
+# `size` always holds two numbers, but a fixed-size list cannot be null for a missing mask (pyarrow < 22).
 _RLE = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.binary())])
 _CAPTION = pa.struct(
     [
@@ -72,7 +72,7 @@ SCHEMA = pa.schema(
 #: From `mask_source` on, in the order of `Annotation`.
 _MASK_COLUMNS = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou")
 
-#: Columns of few different values, as Parquet names them. Dictionaries of the others cost time and save nothing.
+#: Columns with few distinct values, as Parquet names them. Dictionaries of other columns cost time and save nothing.
 DICTIONARY_COLUMNS = [
     "annotations.list.element.category",
     "annotations.list.element.flags.list.element",
@@ -87,7 +87,7 @@ DICTIONARY_COLUMNS = [
 
 
 def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
-    """The table of `SCHEMA` for samples. Field by field: `dataclasses.asdict` row by row is an order slower."""
+    """The table of `SCHEMA` for samples. It goes field by field: `dataclasses.asdict` per row is ten times slower."""
     flat = [annotation for sample in samples for annotation in sample.annotations]
     rles = [a.segmentation for a in flat]
     captions = [caption for a in flat for caption in a.captions]
@@ -144,7 +144,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
 def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
     """The samples of one record batch of `SCHEMA`, in order.
 
-    Columns that are not in `SCHEMA` are passed over: they were added to this version later.
+    Columns that are not in `SCHEMA` are ignored: a later release added them to this version.
 
     Raises:
         ArrowInvalid: a column is missing.
@@ -197,7 +197,7 @@ def check_version(version: int, where: str) -> None:
 
 
 def _column_or_nulls(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
-    """A column of a batch, or a field of a struct; nulls in place of one that it is too old to have."""
+    """A column of a batch or a field of a struct; nulls if the shard is too old to have it."""
     kinds = rows.schema if isinstance(rows, pa.RecordBatch) else rows.type
     if name in kinds.names:
         return rows.column(name) if isinstance(rows, pa.RecordBatch) else rows.field(name)
@@ -227,7 +227,7 @@ def _to_strings(flat: pa.StringArray) -> list[str]:
 
 
 def _to_tuples(lists: pa.ListArray, convert: Callable[[pa.Array], list[Any]]) -> list[tuple[Any, ...]]:
-    """Each list of a column as a tuple; `convert` turns the elements of all of them into Python's at once."""
+    """Each list of a column as a tuple; `convert` turns the elements of all lists into Python objects at once."""
     lengths = np.diff(_to_numpy(lists.offsets))
     if lists.null_count:
         lengths = lengths * np.array(lists.is_valid().to_pylist(), np.int64)
@@ -248,7 +248,7 @@ def boxes_array(bbox: NDArray[np.float64]) -> pa.Array:
 
 
 def annotations_array(fields: dict[str, pa.Array], offsets: Any, count: int) -> pa.Array:
-    """The column "annotations" from its leaves; one that is not given is null (or an empty list) throughout.
+    """The column "annotations" from its leaves; a leaf that is not given is null (or an empty list) everywhere.
 
     Args:
         offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
@@ -267,5 +267,5 @@ def annotations_array(fields: dict[str, pa.Array], offsets: Any, count: int) -> 
 
 
 def _to_numpy(array: pa.Array) -> NDArray[Any]:
-    """As numpy has them. pyarrow's own way imports pandas where that is installed: a quarter of a second, 50 MiB."""
+    """The array in numpy. pyarrow's own conversion imports pandas if it is installed: 0.25 s, 50 MiB."""
     return np.from_dlpack(array) if not array.null_count else array.to_numpy(zero_copy_only=False)

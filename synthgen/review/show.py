@@ -1,4 +1,4 @@
-"""Pictures of a layer for a person to look at."""
+"""Draws images of a layer: `synthgen show LAYER`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_layer(
         The contact sheet's path and the single pictures' paths.
 
     Raises:
-        SynthgenError: no such layer, no such image, or the images' folder is not known.
+        SynthgenError: no such layer, no such image, or an unknown image folder.
     """
     house = ShardStore(store)
     shards = resolve_shards(layer, store)
@@ -67,7 +67,7 @@ def resolve_shards(layer: str, store: Path) -> list[Shard]:
     """The shards of a layer named DATASET/SPLIT/LAYER.
 
     Raises:
-        SynthgenError: the name is none, or there is no such layer.
+        SynthgenError: the name is not valid, or there is no such layer.
     """
     parts = layer.strip("/").split("/")
     house = ShardStore(store)

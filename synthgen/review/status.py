@@ -1,4 +1,4 @@
-"""What lies in a store, in words: layers, how complete they are, what made them, what failed."""
+"""Reports the content of a store: layers, how complete they are, their recipes and their failures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import ANNOTATION_FLAGS
 from synthgen.storage.shard_store import Shard, ShardStore
 
-#: A status file younger than this many seconds tells of a run that is under way.
+#: A status file younger than this many seconds belongs to an active run.
 ACTIVE_STATUS_SECONDS = 300.0
 
 _SHARD_PATTERN = re.compile(r"\d{5,9}-of-\d{5,9}")
 
-#: Flags of objects that were to get a mask or captions and did not -> what they lack.
+#: Flag of an object whose mask or captions failed -> what it lacks.
 FAILURE_FLAGS = {
     "empty_mask": "mask",
     "segmenter_failed": "mask",
@@ -31,7 +31,7 @@ FAILURE_FLAGS = {
 
 @dataclass
 class LayerStatus:
-    """A layer, added up over its footers.
+    """The footers of a layer, summed.
 
     Attributes:
         committed_shards: committed; num_shards: of how many.
@@ -116,7 +116,7 @@ def format_status(store: Path, *, failures: bool = False) -> Iterator[str]:
 
 
 def _format_failures(shard_store: ShardStore, shard: Shard) -> Iterator[str]:
-    """Each image with an error and each object without the mask or the captions that it was to get."""
+    """The images with an error, and the objects without the mask or captions that were requested."""
     footer = shard_store.read_footer(shard) or {}
     reasons = {entry["image_id"]: entry["error"] for entry in footer.get("failed", [])}
     for sample in shard_store.read_samples(shard):
@@ -134,7 +134,7 @@ def _format_failures(shard_store: ShardStore, shard: Shard) -> Iterator[str]:
 
 
 def list_failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
-    """What the diaries say of shards that were not committed and still are not, the last word on each."""
+    """Shards that the run logs report as failed and that are still not committed; the last report of each."""
     last: dict[str, dict[str, Any]] = {}
     for path in sorted((store / layer / "_log").glob("failures*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -149,7 +149,7 @@ def list_failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
 
 
 def _layers_with_failures_only(store: Path, listed: set[str]) -> list[str]:
-    """Layers in which nothing is committed, and whose diaries say why not."""
+    """Layers without a committed shard whose run logs report failures."""
     logs = {path.parent for path in store.glob("*/*/*/_log/failures*.jsonl")}
     names = {path.parent.relative_to(store).as_posix() for path in logs} - listed
     return sorted(name for name in names if list_failed_shards(store, name))
@@ -161,7 +161,7 @@ def _entry_time(entry: dict[str, Any]) -> float:
 
 
 def _format_active_runs(folder: Path) -> Iterator[str]:
-    """What the diaries of present runs say."""
+    """Lines about the runs that are active."""
     for path in sorted(folder.glob("status*.json")):
         status = _parse_json(path.read_text(encoding="utf-8", errors="replace"))
         try:
@@ -171,11 +171,11 @@ def _format_active_runs(folder: Path) -> Iterator[str]:
                 about = f", about {eta / 60:.0f} minutes" if eta is not None else ""
                 yield f"  running  {status['images_per_second']:.1f} images/s, {left:,} shards left{about}"
         except (KeyError, TypeError, ValueError):
-            continue  # torn, or not ours
+            continue  # truncated, or not ours
 
 
 def _parse_json(text: str) -> dict[str, Any]:
-    """A diary may be torn or tampered with; it is not the truth, so what cannot be read is passed over."""
+    """Parse a line of a run log. A line may be truncated or damaged; then the result is empty."""
     try:
         found = json.loads(text)
     except ValueError:

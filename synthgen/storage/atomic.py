@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, a lock, and the sentences for places where nothing can be written."""
+"""Atomic writes, file locks, scratch folders, and error messages for disks that are full or read-only."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from synthgen.errors import SynthgenError
 
 log = logging.getLogger(__name__)
 
-_TEMPORARY_PATTERN = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d{1,9})\.[0-9a-f]{8}\.tmp")  # of which host and process
+_TEMPORARY_PATTERN = re.compile(r"\..+\.([A-Za-z0-9-]+)\.(\d{1,9})\.[0-9a-f]{8}\.tmp")  # host, process
 
-#: What a file system says to a place where nothing can be written.
+#: Errors of a folder that cannot be written.
 _UNWRITABLE_ERRNOS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP),
 }
 
-#: ... and one that has no locks.
+#: Errors of a file system without locks.
 _NO_LOCK_ERRNOS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
 def atomic_write(final: Path, *, remedy: str = "choose another --store") -> Iterator[Path]:
-    """A temporary path in the folder of `final`; renamed to it when the block ends well, deleted when it does not.
+    """A temporary path beside `final`. It is renamed to `final` if the block succeeds, and deleted if not.
 
     Args:
-        remedy: what the sentence says where the folder cannot be written.
+        remedy: what the error message suggests if the folder cannot be written.
 
     Raises:
         SynthgenError: there is no space, or the folder cannot be written.
@@ -55,7 +55,7 @@ def atomic_write(final: Path, *, remedy: str = "choose another --store") -> Iter
 
 
 def check_writable(path: Path, *, remedy: str) -> None:
-    """See, before the work that it is for, that a file can be put in place, or in the place of the one that is there.
+    """Check, before long work, that a file can be written or replaced.
 
     Raises:
         SynthgenError: it cannot.
@@ -70,29 +70,29 @@ def check_writable(path: Path, *, remedy: str) -> None:
 
 
 def write_text_atomic(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
-    """Put a small file in place, whole or not at all, as a shard is put; see `atomic_write`."""
+    """Write a small text file atomically; see `atomic_write`."""
     with atomic_write(path, remedy=remedy) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def append_line(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
-    """Add a line to a log with one write: the lines of two writers may interleave, their letters may not."""
+    """Append a line to a log with one write, so that lines of two writers do not mix."""
     with _translate_os_errors(path, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
-            # A path need not be UTF-8. Its odd bytes become what JSON reads back as the same: \udcff.
+            # A path may contain bytes that are not UTF-8. They become escapes such as \udcff, which JSON reads back.
             file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: str) -> Iterator[None]:
-    """Hold a lock file until the block ends, or the process does, in whatever way.
+    """Hold a lock file until the block or the process ends.
 
     Args:
-        path: the file, which is made where there is none, and stays.
-        lock_timeout: seconds that another process which holds it is waited for.
-        timeout_message: what is said if it holds it longer.
-        remedy: what is said where the file cannot be written.
+        path: the file. It is created if it is missing, and stays.
+        lock_timeout: how many seconds to wait for a process that holds the lock.
+        timeout_message: the error message if it holds the lock longer.
+        remedy: what the error message suggests if the file cannot be written.
 
     Raises:
         SynthgenError: another process holds it; it cannot be written.
@@ -114,7 +114,7 @@ def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: 
             yield
         finally:
             with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)  # for processes that were forked meanwhile as well
+                fcntl.flock(handle, fcntl.LOCK_UN)  # also unlocks processes that were forked meanwhile
     finally:
         os.close(handle)
 
@@ -130,7 +130,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     with _translate_os_errors(folder):
         folder.mkdir(parents=True)
     try:
-        # Only a full disk is told of here: other errors of the block may come from files that it reads elsewhere.
+        # Translate only a full disk: other errors of the block may come from files that it reads elsewhere.
         with _translate_os_errors(folder, errnos=set()):
             yield folder
     finally:
@@ -138,7 +138,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def remove_stale_files(folder: Path) -> int:
-    """Delete what writers killed on this machine left in a folder; returns how many files and folders it was."""
+    """Delete the temporary files of killed writers of this machine; returns how many files and folders."""
     removed = 0
     for path in folder.glob(".*.tmp"):
         match = _TEMPORARY_PATTERN.fullmatch(path.name)
@@ -152,12 +152,12 @@ def remove_stale_files(folder: Path) -> int:
 
 
 def is_temporary_path(path: Path) -> bool:
-    """Whether a file or folder is what a writer is at, or left, on whatever machine."""
+    """Whether a path is the temporary file or folder of a writer, running or killed, on any machine."""
     return _TEMPORARY_PATTERN.fullmatch(path.name) is not None
 
 
 def _temporary_path(final: Path) -> Path:
-    """A name beside `final` that says whose it is: `remove_stale_files` reads it."""
+    """A name beside `final` with host and process id, which `remove_stale_files` reads."""
     return final.with_name(f".{final.name}.{_host_name()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
 
 
@@ -165,7 +165,7 @@ def _temporary_path(final: Path) -> Path:
 def _translate_os_errors(
     path: Path, errnos: set[int] = _UNWRITABLE_ERRNOS, *, remedy: str = "choose another --store"
 ) -> Iterator[None]:
-    """Turn what the file system refuses, and the user can mend, into a sentence."""
+    """Turn errors of the file system that the user can fix into a `SynthgenError`."""
     try:
         yield
     except OSError as why:
@@ -179,7 +179,7 @@ def _translate_os_errors(
 
 
 def _try_flock(handle: int, path: Path) -> bool:
-    """Whether the file is ours now; a file system without locks gives it to anyone, which is told."""
+    """Whether the lock is ours now. A file system without locks always says yes; this logs a warning."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Where the images of a layer lie, by the diaries of the runs that made it; a diary may be stale, torn or missing."""
+"""Records in the run logs of a layer where its images are. A log may be stale, truncated or missing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from synthgen.storage.shard_store import ShardStore
 
 
 def record_image_folder(store: ShardStore, dataset: str, split: str, layer: str, image_folder: Path) -> None:
-    """Leave word of the folder in which the images of a layer were, or are to be."""
+    """Record the folder of a layer's images."""
     path = store.layer_folder(dataset, split, layer) / "_log" / "images.json"
     write_text_atomic(path, json.dumps({"images_folder": str(image_folder.absolute())}, indent=1))
 
 
 def find_image_folder(store: ShardStore, dataset: str, split: str, layer: str) -> Path | None:
-    """Where a run on this layer, else one on another layer of the same images, found them; None = no such folder."""
+    """The image folder of a run on this layer, else on another layer of the same images; None = no such folder."""
     folder = store.layer_folder(dataset, split, layer)
     for path in [*sorted(folder.glob("_log/*.json")), *sorted(folder.parent.glob("*/_log/*.json"))]:
         try:

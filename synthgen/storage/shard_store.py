@@ -1,8 +1,8 @@
-"""Shards and their store. A shard is committed when its final name exists; nothing else says so.
+"""Shards and their store. A shard is committed when its final name exists; there is no other record of it.
 
-Below the store's root a layer is a folder: `<dataset>/<split>/<layer>/00042-of-01743.parquet`. A layer is complete in
-itself: it repeats what came before it, so no reader joins. Beside its shards lies `_log/`: what the runs told, for
-people to read; nothing in the store depends on it.
+A layer is a folder below the root of the store: `<dataset>/<split>/<layer>/00042-of-01743.parquet`. A layer is complete
+in itself: it repeats its input, so no reader joins. Its folder `_log/` holds the logs of the runs. They are for people;
+the store does not depend on them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from synthgen.records.schema import (
 )
 from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
 
-#: Images in a row group: the grain in which readers stride and memory is counted.
+#: Images in a row group: the unit in which readers shuffle and memory is counted.
 ROW_GROUP_SIZE = 64
 
-#: The same where there are boxes only: they are small, and with 64 half the time of writing them is overhead.
+#: The same for boxes only. They are small; with 64, half of the writing time would be overhead.
 BOX_ROW_GROUP_SIZE = 256
 
 _FOOTER_KEY = b"synthgen"
@@ -45,7 +45,7 @@ _NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shard:
-    """The name of a slice of a dataset's images in one layer: a name, not a file handle."""
+    """The name of a shard: a slice of a dataset's images in one layer. It holds no open file."""
 
     dataset: str
     split: str
@@ -62,7 +62,7 @@ class Shard:
 
     @property
     def relative_path(self) -> str:
-        """Where it lies below the store's root."""
+        """Its path below the root of the store."""
         return f"{self}.parquet"
 
     def in_layer(self, layer: str) -> Shard:
@@ -72,11 +72,11 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ColumnStats:
-    """What a shard's header says of a column.
+    """Statistics of a column in a shard's header.
 
     Attributes:
         count: values that are not null.
-        minimum, maximum: of them, by the order of their kind; None = there are none.
+        minimum, maximum: of these values, in the order of their type; None = there are none.
     """
 
     count: int = 0
@@ -84,17 +84,17 @@ class ColumnStats:
     maximum: Any = None
 
     def __add__(self, other: ColumnStats) -> ColumnStats:
-        """The same of two shards together."""
+        """The statistics of two shards together."""
         some = [column for column in (self, other) if column.minimum is not None]
         least, most = min((c.minimum for c in some), default=None), max((c.maximum for c in some), default=None)
         return ColumnStats(self.count + other.count, least, most)
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it can name a dataset, a split or a layer, and so a folder of the store.
+    """Return `name` if it is a valid name of a dataset, a split or a layer, which is a folder of the store.
 
     Raises:
-        SynthgenError: it could not, or would climb out of the store.
+        SynthgenError: it is not valid, or would leave the store.
     """
     if not _NAME_PATTERN.fullmatch(name):
         raise SynthgenError(
@@ -104,7 +104,7 @@ def check_name(name: str) -> str:
 
 
 class ShardStore:
-    """A folder of layers. Only this class touches its paths."""
+    """A folder of layers. Only this class uses paths below it."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -114,12 +114,12 @@ class ShardStore:
             raise SynthgenError(f"the path {root} is not in UTF-8, as Arrow's are; choose another --store") from None
 
     def commit(self, shard: Shard, samples: Sequence[Sample] | BoxColumns, footer: dict[str, Any]) -> Path:
-        """Write a shard under its final name, whole or not at all: temporary file, fsync, rename, fsync of the folder.
+        """Write a shard atomically: temporary file, fsync, rename, fsync of the folder.
 
         Two writers of one shard are harmless: the last rename wins, and the same job gives the same bytes.
 
         Args:
-            footer: what made the shard (recipe, fingerprint, categories, counts, ...); plain JSON, no clock in it.
+            footer: what made the shard (recipe, fingerprint, categories, counts, ...); plain JSON without times.
 
         Returns:
             The path of the committed file.
@@ -144,7 +144,7 @@ class ShardStore:
                 row_group_size=BOX_ROW_GROUP_SIZE if isinstance(samples, BoxColumns) else ROW_GROUP_SIZE,
                 compression="zstd",
                 use_dictionary=DICTIONARY_COLUMNS,
-                write_page_checksum=True,  # a bit that a disk loses is found when it is read, for 2 % of the time
+                write_page_checksum=True,  # detects flipped bits on reading, for 2 % of the time
             )
         return final
 
@@ -161,13 +161,13 @@ class ShardStore:
                 yield from samples_from_batch(batch)
 
     def read_row_group_sizes(self, shard: Shard) -> tuple[dict[str, Any], list[int]]:
-        """What made a committed shard, and how many rows each of its row groups has; no data is read."""
+        """The footer of a committed shard and the number of rows of each row group. Reads no data."""
         with self._open_shard(shard) as file:
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
             return _parse_footer(file) or {}, [group.num_rows for group in groups]
 
     def read_columns(self, shard: Shard, column_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Chosen columns of a committed shard, a row group in memory at a time; the others are not read from disk.
+        """Some columns of a committed shard, one row group in memory at a time. Reads no other column.
 
         Names are those of the schema, nested ones with dots: "image_key", "annotations.list.element.category".
 
@@ -181,7 +181,7 @@ class ShardStore:
             yield from _read_batches(file, list(column_names))
 
     def read_footer(self, shard: Shard) -> dict[str, Any] | None:
-        """What made the shard; None = not committed."""
+        """The footer of a shard; None = not committed."""
         path = self.root / shard.relative_path
         if not path.exists():
             return None
@@ -191,9 +191,9 @@ class ShardStore:
     def read_column_stats(
         self, shard: Shard, column_names: Sequence[str]
     ) -> tuple[dict[str, Any], dict[str, ColumnStats]]:
-        """What made a committed shard, and what its header says of the columns `column_names`; no data is read.
+        """The footer of a committed shard and the header statistics of the columns `column_names`. Reads no data.
 
-        Of a column that an older shard lacks, it says that there are no values.
+        A column that an older shard lacks has no values.
         """
         with self._open_shard(shard) as file:
             schema = file.schema
@@ -210,7 +210,7 @@ class ShardStore:
         """The committed shards of a layer, in order; [] if there are none.
 
         Raises:
-            SynthgenError: shards of two different plans lie in the folder.
+            SynthgenError: the folder has shards of two different numbers of shards.
         """
         folder = self.layer_folder(dataset, split, layer)
         found = []
@@ -240,11 +240,11 @@ class ShardStore:
         return self.root / check_name(dataset) / check_name(split) / check_name(layer)
 
     def layer_scratch_folder(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:
-        """A folder for what is too large for memory, on the store's own disk; deleted when the block ends."""
+        """A scratch folder on the disk of the store; deleted when the block ends."""
         return scratch_folder(self.layer_folder(dataset, split, layer))
 
     def remove_stale_files(self, dataset: str, split: str, layer: str) -> int:
-        """Delete what writers killed on this machine left in a layer, and in its diary; returns how many it was."""
+        """Delete the temporary files of killed writers in a layer and its run log; returns how many."""
         folder = self.layer_folder(dataset, split, layer)
         return remove_stale_files(folder) + remove_stale_files(folder / "_log")
 
@@ -261,14 +261,14 @@ class ShardStore:
         except FileNotFoundError:
             raise SynthgenError(f"no shard {shard} in {self.root}; `synthgen status` lists what is there") from None
         except (pa.ArrowException, OSError, UnicodeDecodeError) as why:
-            if isinstance(why, OSError) and why.errno is not None:  # else it is Arrow's word for unreadable content
+            if isinstance(why, OSError) and why.errno is not None:  # otherwise Arrow reports unreadable content
                 raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
             reason = str(why).splitlines()[0].rstrip(".")
             raise SynthgenError(f"{path} is damaged ({reason}); delete it and run the job again") from None
 
 
 def _list_folders(folder: Path) -> list[Path]:
-    """Folders that can be a dataset, a split or a layer. What may not be read is an OSError, not an empty folder."""
+    """Folders that may be a dataset, a split or a layer. Raises OSError for an unreadable folder."""
     return sorted(path for path in folder.iterdir() if _NAME_PATTERN.fullmatch(path.name) and path.is_dir())
 
 
@@ -277,11 +277,11 @@ def _read_batches(
 ) -> Iterator[pa.RecordBatch]:
     whole, count = file.metadata, 0
     rows = whole.num_rows if row_groups is None else sum(whole.row_group(group).num_rows for group in row_groups)
-    # Of single row groups so little is read at a time that threads cost more than they save.
+    # Single row groups are small: threads cost more than they save.
     for batch in file.iter_batches(ROW_GROUP_SIZE, row_groups, columns, use_threads=row_groups is None):
         count += len(batch)
         yield batch
-    if count != rows:  # Arrow passes over a page whose header is damaged
+    if count != rows:  # Arrow skips a page with a damaged header
         raise pa.ArrowInvalid(f"it has {count} rows of {rows}")
 
 

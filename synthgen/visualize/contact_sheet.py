@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, which stays as small as one can look at."""
+"""Contact sheets: many pictures on one image of limited size."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _MAX_SHEET_WIDTH = 4800
 
 
 def make_thumbnail(picture: NDArray[np.uint8], *, num_pictures: int, width: int = 640) -> NDArray[np.uint8]:
-    """A picture as it lies on a sheet of `num_pictures`: `width` pixels wide, or less where the sheet would be too
-    wide.
+    """A picture scaled for a contact sheet of `num_pictures`: `width` pixels wide, or less on a full sheet.
 
-    Whoever keeps only these needs no more memory for many pictures than for a few.
+    Keep only thumbnails, so that many pictures need little memory.
     """
     width = min(width, max(1, _MAX_SHEET_WIDTH // _num_columns(num_pictures)))
     size = width, max(1, round(picture.shape[0] * width / picture.shape[1]))
@@ -25,7 +24,7 @@ def make_thumbnail(picture: NDArray[np.uint8], *, num_pictures: int, width: int 
 
 
 def make_contact_sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Pictures of one width, `make_thumbnail`, on one contact sheet, row by row: uint8 [H, W, 3]."""
+    """One contact sheet of thumbnails of one width, row by row: uint8 [H, W, 3]."""
     columns, width = _num_columns(len(pictures)), pictures[0].shape[1] if len(pictures) else 1
     small = [Image.fromarray(p) for p in pictures]
     rows = [small[i : i + columns] for i in range(0, len(small), columns)]

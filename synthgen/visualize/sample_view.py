@@ -1,4 +1,4 @@
-"""A sample as a person would judge it: photograph, masks, boxes, names, scores, captions."""
+"""Draws a sample for review: photograph, masks, boxes, names, scores, captions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def draw_sample(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.u
     """The overlay of one sample.
 
     Masks are tinted and outlined, boxes drawn as the source gives them, each with its category and scores; a box
-    without a mask is dashed, with the reason from its flags. Beside the photograph stand the captions, if there are
-    any, in the colours of their boxes; below it the file name and what went wrong.
+    without a mask is dashed, with the reason from its flags. The captions are beside the photograph, in the
+    colours of their boxes; the file name and the error are below it.
 
     Args:
-        image: uint8 [H, W, 3] RGB; None where it could not be read.
+        image: uint8 [H, W, 3] RGB; None if it could not be read.
 
     Returns:
         uint8 [H', W', 3] RGB, its long side at least `drawing.MIN_LONG_SIDE`.
@@ -55,7 +55,7 @@ def format_annotation(annotation: Annotation) -> str:
 
 
 def format_captions(annotation: Annotation) -> list[str]:
-    """A line a caption, best first: "a brown dog  -0.42  [low_score]", or "a dog  (human)"."""
+    """One line per caption, best first: "a brown dog -0.42 [low_score]", or "a dog (human)"."""
     lines = []
     for own in annotation.captions:
         marks = [own.text, f"({own.source})" if own.source == "human" else ""]

@@ -1,4 +1,4 @@
-"""What a manifest's mixture gives, drawn for a person: half of all mistakes in training data can be seen here."""
+"""Draws the first training samples of a manifest: `synthgen show MANIFEST`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from synthgen.errors import SynthgenError
 from synthgen.visualize.contact_sheet import make_contact_sheet, make_thumbnail
 from synthgen.visualize.drawing import MIN_LONG_SIDE, ObjectMark, TextBlock, draw_overlay, save_png, shorten_text
 
-#: So many negatives are named.
+#: This many negatives are listed.
 _MAX_NEGATIVES = 20
 
-#: Greys of the chequers that padding is drawn as, and their side on the picture in pixels.
+#: Greys and side length in pixels of the chequers that show padding.
 _CHECKER_GRAYS, _CHECKER_SIZE = (34, 58), 16
 
 #: Width of a picture on the sheet, in pixels.
@@ -32,12 +32,12 @@ _THUMBNAIL_WIDTH = 800
 
 @dataclass(frozen=True, slots=True)
 class DrawnSamples:
-    """What was drawn.
+    """Result of `draw_training_samples`.
 
     Attributes:
-        sheet_path: all pictures on one.
-        picture_paths: one by one, in the order of the stream.
-        stats_lines: lines on what the stream gave and passed over.
+        sheet_path: the contact sheet.
+        picture_paths: the single pictures, in the order of the stream.
+        stats_lines: lines about the images that the stream gave and skipped.
     """
 
     sheet_path: Path
@@ -54,10 +54,10 @@ def draw_training_samples(
     seed: int | None = None,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> DrawnSamples:
-    """Draw the first `n` images of a manifest's stream, as its one reader would see them.
+    """Draw the first `n` images of a manifest's stream, as a single reader sees them.
 
     Args:
-        store: the shards' root, instead of the manifest's.
+        store: root of the shards, instead of the manifest's.
         out: folder of the pictures; None = `_show/` and the manifest's name in the store.
         seed: instead of the manifest's.
 
@@ -73,7 +73,7 @@ def draw_training_samples(
     for number, (example, place, key) in enumerate(islice(mixture, n)):
         source = manifest.mixture[place]
         drawn = draw_example(example, task=source.task, source=source.shards, image_key=key)
-        pictures.append(make_thumbnail(drawn, num_pictures=n, width=_THUMBNAIL_WIDTH))  # the others are not kept
+        pictures.append(make_thumbnail(drawn, num_pictures=n, width=_THUMBNAIL_WIDTH))  # the full pictures are not kept
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", key)[-80:]
         paths.append(out / f"{number:03d}-{source.task}-{stem}.png")
         save_png(paths[-1], drawn)
@@ -84,7 +84,7 @@ def draw_training_samples(
 
 
 def _remove_old_pictures(folder: Path, kept_names: set[str]) -> None:
-    """Remove pictures of an earlier call, by the names that only `draw_training_samples` gives."""
+    """Remove pictures of an earlier call; only names that `draw_training_samples` uses."""
     own = re.compile(rf"[0-9]{{3,}}-({'|'.join(plugins.list_plugins(TASKS_PACKAGE))})-[A-Za-z0-9_-]{{1,80}}\.png")
     for path in folder.iterdir():
         if own.fullmatch(path.name) and path.name not in kept_names and path.is_file():
@@ -97,11 +97,11 @@ def _remove_old_pictures(folder: Path, kept_names: set[str]) -> None:
 
 
 def draw_example(example: Example, *, task: str, source: str, image_key: str) -> NDArray[np.uint8]:
-    """One example: what the network sees, and what it is to learn of it.
+    """Draw one example: the input of the network and its targets.
 
-    Masks are tinted, each in a colour of its object; an object without one has a dashed box. Ignored regions are
-    hatched, padding is chequered. Beside the image stand the texts in the colours of their objects, below them a few
-    that are negatives; under it, which task, source and photograph it is, and how much of the view it fills.
+    Masks are tinted in the colour of their object; an object without a mask has a dashed box. Ignored regions are
+    hatched, padding is chequered. Beside the image are the texts in the colours of their objects, and a few negatives.
+    The line below names the task, the source and the photograph, and how much of the view it fills.
 
     Args:
         source: "dataset/split/layer".
@@ -131,7 +131,7 @@ def draw_example(example: Example, *, task: str, source: str, image_key: str) ->
 
 
 def _mark_label(text: str, has_mask: bool, weight: float) -> str:
-    """What stands at a box: "dog", "the larger brown dog on the ...", "dog  [box only]", "dog  x.85"."""
+    """The label at a box: "dog", "the larger brown dog on the ...", "dog [box only]", "dog x.85"."""
     words = [shorten_text(text)]
     if not has_mask:
         words.append("[box only]")
@@ -141,7 +141,7 @@ def _mark_label(text: str, has_mask: bool, weight: float) -> str:
 
 
 def _text_blocks(texts: Sequence[str], labels: Sequence[int]) -> list[TextBlock]:
-    """Texts that have objects, in order; then how many have none, and some of these."""
+    """The texts that have objects, in order; then the number of negatives, and some of them."""
     marks: dict[int, list[int]] = {}
     for i, label in enumerate(labels):
         marks.setdefault(label, []).append(i)
@@ -170,7 +170,7 @@ def _footer_text(example: Example, task: str, source: str, image_key: str) -> st
 
 
 def _draw_padding(example: Example) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3]: the image, with padding that nobody takes for a part of it."""
+    """uint8 [H, W, 3]: the image with a chequered padding."""
     (height, width), canvas = example.size, example.image.copy()
     side = (
         max(1, round(_CHECKER_SIZE * max(canvas.shape[:2]) / MIN_LONG_SIDE))

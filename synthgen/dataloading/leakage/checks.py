@@ -1,4 +1,4 @@
-"""The guards against leakage around a manifest: its lists, a look at the keys of all its layers, and what they say."""
+"""Leakage checks of a manifest: reads its exclude lists, scans the image keys of its layers, reports findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ExcludeLists = Mapping[Location, frozenset[str]]
 
 
 def read_exclude_lists(draft: ManifestDraft) -> tuple[ExcludeLists, list[ManifestIssue]]:
-    """The lists that can be read, by their place, and what is wrong with the others."""
+    """The readable lists by location in the manifest, and the errors of the others."""
     lists: dict[Location, frozenset[str]] = {}
     wrong: list[ManifestIssue] = []
     for i, path in draft.exclude.items():
@@ -45,11 +45,11 @@ def scan_sources(
     exclude_lists: ExcludeLists,
     on_shard: Callable[[], object],
 ) -> dict[Location, KeyScan]:
-    """Hold the images of every source against lists and evaluated layers; those of one layer are read once.
+    """Compare the images of every source with exclude lists and evaluated layers. Each layer is read once.
 
     Args:
-        shards: of each source and evaluated layer, by its place; one that is not there is passed over.
-        image_folders: of their images, likewise; of those that nobody knows, keys alone are compared.
+        shards: of each source and evaluated layer, by location; missing layers are skipped.
+        image_folders: their image folders, likewise; without one, only keys are compared.
 
     Raises:
         SynthgenError: a shard is damaged.
@@ -87,7 +87,7 @@ def _overlapping_eval_layers(
     image_paths: Mapping[Location, ImagePaths],
     eval_locations: Mapping[str, Location],
 ) -> list[str]:
-    """The evaluated layers whose images may be files of a source under other keys."""
+    """The evaluated layers whose images may be the same files as a source's, under other keys."""
     own = draft.mixture[int(location[1])].shards
     return [
         name
@@ -102,7 +102,7 @@ def _overlapping_eval_layers(
 def report_leakage(
     draft: ManifestDraft, exclude_lists: ExcludeLists, scans: Mapping[Location, KeyScan]
 ) -> Iterator[tuple[ManifestIssue, bool]]:
-    """What the keys say, and whether it is a mistake: leakage, sources of which nothing is left, lists without use."""
+    """Findings from the keys, and whether each is an error: leakage, empty sources, lists without effect."""
     places = {source.shards: f"eval.{i}" for i, source in reversed(list(draft.eval.items()))}
     for at, one in scans.items():
         name = draft.mixture[int(at[1])].shards
@@ -110,7 +110,7 @@ def report_leakage(
             by = " and ".join(format_location(place) for place, count in one.num_excluded_by_list.items() if count)
             yield ManifestIssue(at, f"all {one.num_images:,} images of {name} are excluded by {by}; take it out"), True
         if len(exclude_lists) < len(draft.exclude):
-            continue  # they would be found for want of a list, which is told already
+            continue  # caused by a missing list, which is already reported
         for other, count in one.num_shared.items():
             example = one.shared_examples.get(other) or "{}, which is the file of {}".format(
                 *one.same_file_examples[other]
@@ -127,7 +127,7 @@ def report_leakage(
 
 
 def _guess_layers(path: Path, draft: ManifestDraft) -> list[str]:
-    """The layers that a list is named after: `refcoco_val_test`, those evaluated of refcoco..., val... and test..."""
+    """The evaluated layers that a list seems to be made for: `refcoco_val_test` is val... and test... of refcoco."""
     dataset, _, splits = path.stem.partition("_")
     some = tuple(filter(None, splits.split("_")))
     named = {s.shards for s in draft.eval.values() if s.parts[0].startswith(dataset) and s.parts[1].startswith(some)}
@@ -137,7 +137,7 @@ def _guess_layers(path: Path, draft: ManifestDraft) -> list[str]:
 
 
 def _has_explicit_images(name: str, other: str, draft: ManifestDraft) -> bool:
-    """Whether the manifest says where images of the two layers are, so that `synthgen exclude` does not know it."""
+    """Whether the manifest gives the image folder of a layer; `synthgen exclude` does not read the manifest."""
     sources = [*draft.mixture.values(), *draft.eval.values()]
     return any(source.images is not None and source.shards in (name, other) for source in sources)
 

@@ -1,6 +1,6 @@
-"""Guards against learning from what is measured on: lists of image keys to leave out, and a look at all keys before.
+"""Leakage checks by image key: reads and writes exclude lists, and compares the keys of sources and evaluated layers.
 
-Keys are compared, and the places of the files; not pixels: a copy under another name is not seen.
+Keys and file paths are compared, not pixels: a copy under another name is not detected.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from synthgen.storage.atomic import atomic_write
 from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
-#: "coco/000000391895": a dataset's name, and what the photograph is called in it.
+#: "coco/000000391895": the dataset and the name of the photograph in it.
 _KEY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}/.*\S")
 
-#: No path is longer, so no key is.
+#: Maximum length of a path, hence of a key.
 _MAX_KEY_LENGTH = 4_500
 
-#: In a list with more lines that are no keys, the others are not counted.
+#: Invalid lines of a list are counted up to this number.
 _MAX_INVALID_LINES = 1_000
 
 
 @dataclass(slots=True)
 class KeyScan:
-    """What the keys of one source say.
+    """Result of the scan of one source's keys.
 
     Attributes:
-        num_images: rows; num_excluded: those that a list names.
-        image_hashes: int64, a number for the key of each of the others, by which the same one of another source is
-            told.
+        num_images: rows; num_excluded: images that a list names.
+        image_hashes: int64, a hash of the key of each other image, to find it in other sources.
         num_excluded_by_list: by list, how many it names.
-        num_shared: by evaluated layer, how many of its images would be learned from; shared_examples: one key of them.
-        same_file_examples: by evaluated layer, one of those that it has under another key: (key here, key there).
+        num_shared: by evaluated layer, how many of its images are in the source; shared_examples: one key of them.
+        same_file_examples: by evaluated layer, one file that it has under another key: (key here, key there).
     """
 
     num_images: int = 0
@@ -55,10 +54,10 @@ class KeyScan:
 
 @dataclass(frozen=True, slots=True)
 class SameFileIndex:
-    """Where a source's images are, and those of evaluated layers that may be the same files under other keys.
+    """The image paths of a source, and of evaluated layers that may have the same files under other keys.
 
     Attributes:
-        eval_keys_by_path: by the name of an evaluated layer, its keys by the places of its files.
+        eval_keys_by_path: by the name of an evaluated layer, its keys by the paths of its files.
     """
 
     image_paths: ImagePaths
@@ -68,14 +67,14 @@ class SameFileIndex:
 def iter_image_keys(
     store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int
 ) -> Iterator[list[str]]:
-    """The keys of shards, a few at a time: no other column is read."""
+    """Yield the keys of shards, a few at a time. Reads no other column."""
     return (keys for keys, _ in _iter_columns(store, shards, on_shard, with_file_names=False))
 
 
 def iter_image_rows(
     store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int
 ) -> Iterator[tuple[str, str]]:
-    """(image key, file name) of the rows of shards: no other column is read."""
+    """Yield (image key, file name) of the rows of shards. Reads no other column."""
     for keys, names in _iter_columns(store, shards, on_shard, with_file_names=True):
         yield from zip(keys, names, strict=True)
 
@@ -83,7 +82,7 @@ def iter_image_rows(
 def index_keys_by_path(
     store: ShardStore, shards: Iterable[Shard], image_paths: ImagePaths, on_shard: Callable[[], object] = int
 ) -> tuple[frozenset[str], dict[str, str]]:
-    """All keys of shards, and those of images that are somewhere by the places of their files."""
+    """All keys of shards, and the keys of existing files by path."""
     keys: set[str] = set()
     there: dict[str, str] = {}
     for key, name in iter_image_rows(store, shards, on_shard):
@@ -102,13 +101,14 @@ def scan_source_keys(
     same_file_index: SameFileIndex | None = None,
     on_shard: Callable[[], object] = int,
 ) -> KeyScan:
-    """Hold the keys of a source against lists and evaluated layers. Memory is theirs, one row group's keys, and
-    eight bytes an image.
+    """Compare the keys of a source with exclude lists and evaluated layers.
+
+    Memory: the lists and layers, the keys of one row group, and eight bytes per image.
 
     Args:
-        exclude_lists: keys by the place of their list in the manifest.
+        exclude_lists: keys by the location of their list in the manifest.
         eval_keys: keys by the name of their layer.
-        same_file_index: for layers of which the keys do not tell all; None = there are none.
+        same_file_index: for layers that may have the same files under other keys; None = there are none.
     """
     found = KeyScan()
     for batch, names in _iter_columns(store, shards, on_shard, with_file_names=same_file_index is not None):
@@ -122,7 +122,7 @@ def scan_source_keys(
         if out:
             found.num_excluded += sum(key in out for key in batch)
             keys -= out
-        found.image_hashes.extend(map(hash, keys))  # 8 bytes each, where keys of millions of images would be 150
+        found.image_hashes.extend(map(hash, keys))  # 8 bytes each instead of 150 for the key
         for name, measured in eval_keys.items():
             if both := keys & measured:
                 found.num_shared[name] += len(both)
@@ -141,10 +141,10 @@ def scan_source_keys(
 
 
 def read_exclude_list(path: Path) -> frozenset[str]:
-    """The keys of a list: one a line; empty lines and those that begin with # are passed over.
+    """The keys of a list file, one per line; empty lines and comments (#) are skipped.
 
     Raises:
-        SynthgenError: it cannot be read, or holds lines that are no keys.
+        SynthgenError: it cannot be read, or has lines that are not keys.
     """
     keys: set[str] = set()
     wrong, first = 0, ""
@@ -170,16 +170,15 @@ def read_exclude_list(path: Path) -> frozenset[str]:
 
 
 def write_exclude_list(store: ShardStore, layers: Sequence[str], out: Path) -> int:
-    """Write the image keys of layers, sorted, one a line, whole or not at all; returns how many.
+    """Write the sorted image keys of layers to a list file, atomically; returns their number.
 
-    Where other layers of the store have the same files under other keys, these are written as well.
+    If other layers of the store have the same files under other keys, these keys are written, too.
 
     Args:
-        layers: as DATASET/SPLIT/LAYER.
+        layers: in the form DATASET/SPLIT/LAYER.
 
     Raises:
-        SynthgenError: there is no such layer, or a part of one is missing; a key cannot stand on a line; the file
-            cannot be written.
+        SynthgenError: a layer is missing or incomplete; a key contains a line break; the file cannot be written.
     """
     found = {name: _load_complete_layer(store, name) for name in sorted(set(layers))}
     keys: set[str] = set()
@@ -206,7 +205,7 @@ def write_exclude_list(store: ShardStore, layers: Sequence[str], out: Path) -> i
 
 
 def _find_unlisted_copies(store: ShardStore, listed: Mapping[str, Sequence[Shard]]) -> Iterator[tuple[str, set[str]]]:
-    """Layers that are not listed, and their keys of images whose files are those of listed ones under other keys."""
+    """Layers that are not listed but have the same files under other keys, and these keys."""
     folders = {"/".join(parts): find_image_folder(store, *parts) for parts in store.list_layers()}
     files = {name: ImagePaths(folder) for name, folder in folders.items() if folder is not None}
     known: dict[str, dict[str, str]] = {}
@@ -227,7 +226,7 @@ def _find_unlisted_copies(store: ShardStore, listed: Mapping[str, Sequence[Shard
 def _iter_columns(
     store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object], *, with_file_names: bool
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """Image keys and, where they are asked for, file names, a few at a time."""
+    """Image keys and, if requested, file names, a few at a time."""
     for shard in shards:
         for batch in store.read_columns(shard, ["image_key", "file_name"] if with_file_names else ["image_key"]):
             yield (
@@ -238,7 +237,7 @@ def _iter_columns(
 
 
 def _load_complete_layer(store: ShardStore, name: str) -> list[Shard]:
-    """All shards of a layer: a list of a part of it would let the rest be learned from."""
+    """All shards of a layer. An incomplete layer is an error: its list would be incomplete, too."""
     parts = name.split("/")
     shards = store.list_shards(*parts) if len(parts) == 3 else []
     if not shards:

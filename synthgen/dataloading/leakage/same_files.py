@@ -1,6 +1,6 @@
-"""Whether images of two layers are one file, which their keys may not tell: two annotation files of one folder.
+"""Detects images of two layers that are the same file under different keys, such as two annotation files of one folder.
 
-Paths are compared, not content, and no file is asked for: a copy, and a link from one file to another, are not seen.
+Paths are compared, not content: a copy, and a symbolic link to a file, are not detected.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path, PurePosixPath
 
 from synthgen.images.paths import candidate_paths
 
-#: In so many folders below that of the images links are followed; any others are taken for what they are called.
+#: Symbolic links are resolved in at most this many folders below the image folder; further folders keep their names.
 MAX_FOLDERS = 10_000
 
-#: Names that stand for others, beside the folders that they are in; see `records.file_names`.
+#: File names that stand for others, beside their folders; see `images.paths`.
 _COCO_FILE_NAME = re.compile(r"(COCO_(train|val)2014_)?\d{12}\.jpg")
 
 
 class ImagePaths:
-    """The paths of the images of one folder, with links between folders followed.
+    """The paths of the images of one folder, with symbolic links to folders resolved.
 
     Attributes:
         root: the folder itself.
@@ -29,15 +29,15 @@ class ImagePaths:
     def __init__(self, folder: Path) -> None:
         self.root = os.path.realpath(folder)
         self._folder = folder
-        self._folders: dict[str, tuple[str, ...]] = {}  # by what a name says before its last slash
+        self._folders: dict[str, tuple[str, ...]] = {}  # by the folder part of a name
         self._real_folders: dict[str, str] = {}
 
     def overlaps(self, other: ImagePaths) -> bool:
-        """Whether one of the two folders is the other, or lies in it."""
+        """Whether one of the two folders is the other, or contains it."""
         return os.path.commonpath([self.root, other.root]) in (self.root, other.root)
 
     def resolved_candidates(self, file_name: str) -> tuple[str, ...]:
-        """The paths at which `records.images.find` looks for an image, in its order; () = it is nowhere."""
+        """The paths at which `images.decode.find_image` looks for an image, in its order; () = none."""
         before, slash, name = file_name.replace("\\", "/").rpartition("/")
         if name in ("", ".", "..") or "\0" in name or ":" in name or _COCO_FILE_NAME.fullmatch(name):
             return self._resolve_candidates(file_name)
@@ -50,7 +50,7 @@ class ImagePaths:
         return tuple(f"{folder}/{name}" for folder in folders)
 
     def resolve_path(self, file_name: str) -> str | None:
-        """The path of an image; None = it is nowhere. The disk is asked only where it may have several."""
+        """The path of an image; None = it is missing. Reads the disk only if there are several candidates."""
         return _first_existing(self.resolved_candidates(file_name))
 
     def _resolve_candidates(self, file_name: str) -> tuple[str, ...]:
@@ -79,11 +79,11 @@ class ImagePaths:
 def find_same_files(
     image_paths: ImagePaths, rows: Iterable[tuple[str, str]], other_keys_by_path: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Of images that are files of another layer under another key: (key here, key there).
+    """Yield images that are files of another layer under another key: (key here, key there).
 
     Args:
         rows: (image key, file name).
-        other_keys_by_path: that layer's keys by the places of its files.
+        other_keys_by_path: that layer's keys by the paths of its files.
     """
     for key, name in rows:
         paths = image_paths.resolved_candidates(name)

@@ -1,17 +1,17 @@
-"""Shelf of training tasks: one file each, its name is the manifest's `task`. This is what such a file offers.
+"""Plugin folder of training tasks: one file per task; its name is the manifest's `task`. A task module defines:
 
-    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf" | "cider": how `evaluate` measures it
-    AUGMENTATION: str      "jitter" | "semantic" | "whole" | "foreground": how `transforms` varies images of this task;
-                           "square": not at all, a captioner sees them stretched to its size
+    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf" | "cider": the metric of `evaluate`
+    AUGMENTATION: str      "jitter" | "semantic" | "whole" | "foreground": the augmentation in `transforms`;
+                           "square": none, images are stretched to the captioner's size
     def target(sample, categories, rng, *, max_texts=365) -> Target | None
-        what the image teaches; None = nothing, and the reader takes the next image
-        `categories`: the source's own names, without repetition, to take negatives from
-        `rng`: where it stands decides every draw; the order of the sample's annotations decides nothing
-        `max_texts`: a larger label space is drawn from at random
-        raises SynthgenError: the image's size is not known, or a mask lies about its own; it names the image
+        the target of the image; None = there is nothing to learn, and the reader takes the next image
+        `categories`: the unique category names of the source, for negatives
+        `rng`: decides every random draw; the order of the sample's annotations has no effect
+        `max_texts`: a larger label space is subsampled
+        raises SynthgenError: the image's size is unknown, or a mask has another size; the message names the image
 
-Masks stay run lengths here: uniting, subtracting and choosing are done on runs, and only `transforms` makes pixels of
-them, in the size that the network sees. So a target costs kilobytes, however large its image.
+Masks stay RLE here. Unions, differences and choices work on runs; only `transforms` makes pixels, in the network's
+resolution. So a target takes kilobytes for any image size.
 """
 
 from __future__ import annotations
@@ -29,20 +29,18 @@ from synthgen.records.sample import Rle, Sample
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """What one image teaches, in the frame of the original image; n objects (or regions, or phrases).
+    """The target of one image, in the frame of the original image; n objects (or regions, or phrases).
 
     Attributes:
-        texts: the image's label space: names and phrases, without repetition; those that no label points to are
-            negatives.
+        texts: the image's label space: unique names and phrases; those without a label are negatives.
         labels: int64 [n], indices into `texts`.
-        boxes_xyxy: float32 [n, 4], absolute pixels; the source's own boxes, clipped to the image. Where there is a
-            mask, `transforms` reads the box off it; this one serves the others, and `box_prompted`.
-        masks: n run-length masks of the image's size; None = no mask to learn from: class and box only.
-        mask_weights: float32 [n] in [0, 1]: how much the mask losses of an object count.
-        ignore: where nothing may be learned from the absence of an object (crowds, unlabelled or rejected regions);
-            None = nowhere.
-        annotation_ids: for each of the n, the ids of the annotations that it is made of.
-        box_prompted: of the n, those whose mask a machine drew into a given box, which says better where the object is.
+        boxes_xyxy: float32 [n, 4], absolute pixels; the source's own boxes, clipped to the image. If there is a
+            mask, `transforms` computes the box from it, except for `box_prompted`.
+        masks: n run-length masks of the image's size; None = no mask: class and box only.
+        mask_weights: float32 [n] in [0, 1]: weights of the objects' mask losses.
+        ignore: the region without loss for absent objects (crowds, unlabelled or rejected regions); None = none.
+        annotation_ids: for each object, the ids of its annotations.
+        box_prompted: indices of objects whose mask was generated from a given box. The box is more exact than the mask.
     """
 
     texts: tuple[str, ...]
@@ -56,7 +54,7 @@ class Target:
 
 
 class Task(Protocol):
-    """The module of one task, as the docstring of this package says."""
+    """The module of a task; see the docstring of this package."""
 
     METRIC: str
     AUGMENTATION: str

@@ -1,4 +1,4 @@
-"""What somebody said of an object, which `referring` and `captioning` learn."""
+"""Phrases of an object, for the tasks `referring` and `captioning`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from synthgen.dataloading.tasks._places import LabeledRegion
 
 
 def collect_phrases(region: LabeledRegion) -> dict[str, str]:
-    """An object's phrases, each once, by what is compared; blanks at their ends, and several in a row, are gone."""
+    """The phrases of an object, each once, with spaces normalized."""
     found = (" ".join(caption.text.split()) for a in region.annotations for caption in a.captions)
     return {normalize_phrase(phrase): phrase for phrase in found if phrase}
 
 
 def normalize_phrase(phrase: str) -> str:
-    """What two phrases are the same by: case makes no difference."""
+    """The key by which phrases are compared: case is ignored."""
     return phrase.lower()

@@ -1,15 +1,15 @@
-"""What all tasks begin and end with: a sample's annotations as places in its image, and places as a Target.
+"""Shared by all tasks: the regions of a sample's annotations, and the Target of regions.
 
-Rules that hold for every task:
+Rules for every task:
 
-- A mask without a pixel is no mask: "reject is not delete", so the box still teaches where and what. A box without
-  area inside the image is no box; the mask's own serves instead. What has neither has no place and teaches nothing,
-  yet its name is no negative: somewhere, somebody saw it.
-- Two annotations of one box, category and mask are one object, the one without a mask included: a segmenter gives both
-  the same. Masks that differ are objects of their own, as are two segments of a panoptic image that fill one box.
-- Crowds, and what has no category where names are learned, are neither positive nor negative: they are ignored, where
-  no target's mask says better.
-- Depictions and mirror images (`fake`, `reflected`) are objects as any other: so their dataset counts them.
+- An empty mask counts as no mask; the box still gives class and position. A box without area inside the image counts as
+  no box; the mask's own box is used. An annotation with neither has no region and teaches nothing, but its name is not
+  a negative.
+- Two annotations with the same box, category and mask are one object, also if one of them has no mask: a segmenter
+  gives both the same. If their masks differ, they are two objects, such as two panoptic segments with one bounding box.
+- Crowds, and annotations without a category where names are learned, are neither positive nor negative. They are
+  ignored, except where a target has a mask.
+- Depictions and mirror images (`fake`, `reflected`) are ordinary objects, as in their dataset.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from synthgen.records.sample import Annotation, Rle, Sample
 
 Box = tuple[float, float, float, float]
 
-#: With one of these, a box is none.
+#: An annotation with one of these flags has no usable box.
 _INVALID_BOX_FLAGS = frozenset({"degenerate", "outside"})
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledRegion:
-    """Where something is: one annotation, or several that are one.
+    """A region: one annotation, or several that are one object.
 
     Attributes:
         annotations: one or more, in the order of their ids.
         box_xyxy: inside the image, with an area in float32; absolute pixels.
-        mask: with one pixel or more; None = only the box is known.
-        boxes_without_mask: boxes of those of `annotations` that have no mask, where others have: there the mask may
-            be short.
-        has_annotated_box: `box_xyxy` is an annotation's, clipped; else it was read off the mask, or is around several.
+        mask: at least one pixel; None = only the box is known.
+        boxes_without_mask: boxes of those `annotations` that lack a mask while others have one: the mask may be
+            incomplete there.
+        has_annotated_box: `box_xyxy` is an annotation's, clipped; else it is the mask's, or surrounds several.
     """
 
     annotations: tuple[Annotation, ...]
@@ -66,7 +66,7 @@ class LabeledRegion:
 
     @property
     def is_box_prompted(self) -> bool:
-        """Whether a machine drew the mask into the box, which people gave; not of several places as one."""
+        """Whether the mask was generated from a human box; False for several regions merged."""
         own = {a.mask_source for a in self.annotations if a.segmentation is not None}
         return self.mask is not None and self.has_annotated_box and own.isdisjoint(("human", None))
 
@@ -76,10 +76,10 @@ class LabeledRegion:
 
 
 def extract_regions(sample: Sample) -> list[LabeledRegion]:
-    """A place for each annotation that has one, in the order of ids, whatever order the sample has them in.
+    """A region for each annotation that has one, in the order of ids.
 
     Raises:
-        SynthgenError: the image has no size yet, or a mask is not of the image's size or lies about it.
+        SynthgenError: the image has no size yet, or a mask does not have the image's size.
     """
     height, width = sample.height, sample.width
     if sample.annotations and (height <= 0 or width <= 0):
@@ -98,7 +98,7 @@ def extract_regions(sample: Sample) -> list[LabeledRegion]:
 
 
 def merge_duplicates(regions: Iterable[LabeledRegion]) -> list[LabeledRegion]:
-    """Places with those that are the same twice joined, in the order of the first of each."""
+    """The regions with duplicates merged, in the order of the first of each."""
     same: dict[tuple[Box, Box, str], dict[Rle | None, list[LabeledRegion]]] = {}
     for place in regions:
         of_box = same.setdefault((place.annotations[0].bbox, place.box_xyxy, place.category), {})
@@ -114,7 +114,7 @@ def merge_duplicates(regions: Iterable[LabeledRegion]) -> list[LabeledRegion]:
 
 
 def merge_regions(regions: Sequence[LabeledRegion]) -> LabeledRegion:
-    """Several places, one or more, as one: the union of their masks, in the box around all of them."""
+    """One or more regions merged: the union of their masks, in the box around all of them."""
     if len(regions) == 1:
         return regions[0]
     masks = [place.mask for place in regions if place.mask is not None]
@@ -128,7 +128,7 @@ def merge_regions(regions: Sequence[LabeledRegion]) -> LabeledRegion:
 
 
 def merge_by_category(regions: Iterable[LabeledRegion]) -> list[LabeledRegion]:
-    """The places of each category as one, in the order of the first of each."""
+    """The regions of each category merged, in the order of the first of each."""
     groups: dict[str, list[LabeledRegion]] = {}
     for place in regions:
         groups.setdefault(place.category, []).append(place)
@@ -136,19 +136,19 @@ def merge_by_category(regions: Iterable[LabeledRegion]) -> list[LabeledRegion]:
 
 
 def get_region_mask(labeled_region: LabeledRegion, sample: Sample) -> Rle:
-    """The pixels of a place, as far as they are known: its mask, else its box's rectangle."""
+    """The pixels of a region as far as known: its mask, else the rectangle of its box."""
     return labeled_region.mask or rle_from_box(labeled_region.box_xyxy, sample.height, sample.width)
 
 
 def get_gap_masks(regions: Iterable[LabeledRegion], sample: Sample) -> list[Rle]:
-    """Where masks of objects may be short, as rectangles."""
+    """Rectangles in which the objects' masks may be incomplete."""
     return [rle_from_box(box, sample.height, sample.width) for place in regions for box in place.boxes_without_mask]
 
 
 def build_target(
     regions: Sequence[LabeledRegion], names: Sequence[str], texts: tuple[str, ...], ignored_masks: Sequence[Rle]
 ) -> Target:
-    """The Target of places and their names, which are all in `texts`; what is ignored gives way to the masks."""
+    """The Target of regions and their names, which are all in `texts`. Masks take precedence over ignored pixels."""
     label = {text: index for index, text in enumerate(texts)}
     masks = tuple(place.mask for place in regions)
     ignore = (
@@ -173,7 +173,7 @@ def _annotation_id(annotation: Annotation) -> int:
 
 
 def _clip_boxes(annotations: Sequence[Annotation], height: int, width: int) -> list[Box | None]:
-    """Each annotation's box inside the image; None where it has none with an area."""
+    """Each annotation's box clipped to the image; None if no area is left."""
     bbox = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore", invalid="ignore"):
         boxes: NDArray[np.float32] = clip_xyxy(xywh_to_xyxy(bbox), height, width).astype(np.float32)
@@ -185,7 +185,7 @@ def _clip_boxes(annotations: Sequence[Annotation], height: int, width: int) -> l
 
 
 def _check_mask(sample: Sample, annotation: Annotation) -> Rle | None:
-    """An annotation's mask, if it has one with a pixel."""
+    """An annotation's mask if it has at least one pixel."""
     mask, size = annotation.segmentation, (sample.height, sample.width)
     if mask is None:
         return None

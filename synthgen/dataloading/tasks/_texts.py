@@ -1,4 +1,4 @@
-"""An image's label space: the names of what it shows, and names of what it does not show."""
+"""The label space of an image: the names of its objects, and negatives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from synthgen.records.sample import Sample
 
-#: As many names as the largest label space with exhaustive labels has, Objects365: all of them fit.
+#: Number of names of Objects365, the largest exhaustively labelled label space, so that all of them fit.
 MAX_TEXTS = 365
 
 
@@ -19,23 +19,23 @@ def build_label_space(
     rng: random.Random,
     max_texts: int,
 ) -> tuple[str, ...]:
-    """Texts without repetition: all positives, and as negatives the source's other names.
+    """Unique texts: all positives, and the source's other names as negatives.
 
-    Where all names are at most `max_texts`, they stand in the order of `categories`, the same for most images, so that
-    their embeddings can be kept. Otherwise other names are drawn until there are `max_texts`, and all are sorted, so
-    that no place tells a positive; positives are never left out. Names are taken as they are spelt: two that differ
-    stay two, also where a text encoder would clean them to the same.
+    If there are at most `max_texts` names, they are in the order of `categories`, which is the same for most images, so
+    that their embeddings can be cached. Otherwise negatives are drawn up to `max_texts` and all names are sorted, so
+    that the position does not reveal the positives. Positives are never dropped. Names are compared as spelt, even if a
+    text encoder cleans two of them to the same text.
 
-    A name is no negative where the sample's own annotations have it, but as nothing that this task learns: stuff for a
-    task of things, or an object that has no usable place.
+    A name is not a negative if an annotation of the sample has it that this task does not learn: stuff for a task of
+    things, or an object without a usable region.
 
-    Where a sample says which names were looked for (LVIS), those not found are the only negatives. A name of which it
-    has more objects than annotations stays the text of those that are annotated, and the others count against it, as in
-    LVIS' own losses: a Target has no word for "absent, but here and there". Without an annotation it is no text.
+    If a sample lists the names that were looked for (LVIS), those not found are the only negatives. A name with more
+    objects than annotations stays the text of the annotated ones; the others count as negatives, as in LVIS' own
+    losses, because a Target cannot express partial absence. Without an annotation it is not a text.
 
     Args:
-        positives: names that labels will point to.
-        ignored_names: names of ignored places, which are negatives everywhere else in the image.
+        positives: names of labels.
+        ignored_names: names of ignored regions; they are negatives in the rest of the image.
     """
     shown = {annotation.category for annotation in sample.annotations}.union(positives)
     unsure = shown.difference(ignored_names).union([""], sample.not_exhaustive_categories).difference(positives)
@@ -44,7 +44,7 @@ def build_label_space(
         every = dict.fromkeys([*(n for n in names if n not in unsure), *sorted(positives)])
         if len(every) <= max_texts:
             return tuple(every)
-    # More than are wanted are drawn, at the cost of the draw and not of the names, as these may be 100,000.
+    # Draw some more than needed: the cost depends on the draws, not on the names, of which there may be 100,000.
     left_out = unsure.union(positives)
     wanted = max(0, max_texts - len(positives))
     drawn = rng.sample(range(len(names)), min(len(names), wanted + len(left_out)))

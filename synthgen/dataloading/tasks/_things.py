@@ -1,4 +1,4 @@
-"""Countable things of an image one by one, which `instance` and `detection` learn: with masks, and without."""
+"""Targets of countable things, for the tasks `instance` and `detection`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from synthgen.records.sample import Sample
 
 
 def build_thing_target(sample: Sample, categories: Sequence[str], rng: random.Random, max_texts: int) -> Target | None:
-    """A Target of the things that have a name and are no crowd; None where there are none.
+    """A Target of the named things that are not crowds; None if there are none.
 
-    An image without things is left out, as detectron2 leaves it out of training; every other image has negatives.
-    Parts of objects (`part`) are things as any other. Stuff is background, and the names of an image's own stuff are no
-    negatives of it, as they can be seen there; where a name is a thing's and stuff's, the stuff is ignored.
+    An image without things is skipped, as in detectron2; every other image has negatives. Parts of objects (`part`) are
+    ordinary things. Stuff is background, but the names of an image's stuff are not negatives, as they are visible. If a
+    name belongs to both a thing and stuff, the stuff is ignored.
     """
     found = extract_regions(sample)
     objects = merge_duplicates(place for place in found if place.category and place.is_thing and not place.is_crowd)

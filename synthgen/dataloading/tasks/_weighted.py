@@ -1,4 +1,4 @@
-"""How much each object's mask counts, by the score that its segmenter or its box gives it."""
+"""Weights of mask losses from the scores of the masks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from synthgen.records.sample import Annotation, Sample
 
 
 def weight_masks(target: Target, sample: Sample, score_name: Literal["predicted_iou", "box_iou"]) -> Target:
-    """The target with `mask_weights` of its masks' scores; objects without a mask keep theirs, as no loss uses it.
+    """The target with `mask_weights` from the masks' scores. Objects without a mask are unchanged; no loss uses them.
 
-    A mask that a person drew counts 1. So does a machine's mask without that score, as nothing is known against it: a
-    segmenter that gives no scores (or, as HQ-SAM, none of the mask itself) would otherwise teach no mask at all. An
-    object of several annotations counts the mean of their masks' scores by area.
+    A human mask counts 1. So does a generated mask without that score; otherwise a segmenter without scores (or HQ-SAM,
+    which does not score its own mask) would train no masks at all. An object of several annotations counts the mean of
+    their scores, weighted by area.
 
     Args:
-        sample: the one that `target` was made from.
+        sample: the sample of `target`.
     """
     scored: dict[int, tuple[float, int]] = {}  # by id: score and area
     for annotation in sample.annotations:
@@ -36,7 +36,7 @@ def weight_masks(target: Target, sample: Sample, score_name: Literal["predicted_
 
 
 def _mask_score(annotation: Annotation, score_name: Literal["predicted_iou", "box_iou"]) -> float:
-    """In [0, 1]."""
+    """The score in [0, 1]."""
     score = annotation.predicted_iou if score_name == "predicted_iou" else annotation.box_iou
     if annotation.mask_source == "human" or score is None or math.isnan(score):
         return 1.0

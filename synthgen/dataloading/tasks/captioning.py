@@ -1,4 +1,4 @@
-"""Captioning: what somebody said of an object, from the image and the object's box."""
+"""Captioning: generate a phrase for an object from the image and the object's box."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def target(
     *,
     max_texts: int = MAX_TEXTS,
 ) -> Target | None:
-    """One phrase drawn for each object that has some; None: the image has no such object.
+    """One random phrase for each object that has phrases; None: the image has no such object.
 
-    Of more than `max_texts` objects some are drawn. Boxes are the source's own, also where there are masks, as boxes
-    are what a captioner will be asked about; crowds it is never asked about. Two objects may have the same phrase.
+    At most `max_texts` objects are drawn. Boxes are the source's, even if there are masks, because a captioner is
+    prompted with boxes. Crowds are never prompted. Two objects may have the same phrase.
     """
     found = merge_duplicates(place for place in extract_regions(sample) if not place.is_crowd)
     described = [(place, own) for place in found if (own := collect_phrases(place))]

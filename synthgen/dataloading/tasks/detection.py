@@ -1,4 +1,4 @@
-"""Detection: every countable thing by itself, as a box, under the name of its category."""
+"""Detection: every countable thing as a box, under the name of its category."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ AUGMENTATION = "jitter"
 def target(
     sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
 ) -> Target | None:
-    """What `instance` learns, of boxes alone: the source's own, also where there are masks. None: it has no thing."""
+    """As `instance`, with boxes only: the source's, even if there are masks. None: the image has no thing."""
     found = build_thing_target(sample, categories, rng, max_texts)
     return found and replace(found, masks=(None,) * len(found.masks), box_prompted=())

@@ -1,4 +1,4 @@
-"""Foreground segmentation: all that stands out, as one object, whatever it is."""
+"""Foreground segmentation: everything that stands out, as one object of any category."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from synthgen.records.sample import Sample
 METRIC = "maxf"
 AUGMENTATION = "foreground"
 
-#: The one text of every image.
+#: The only text of every image.
 TEXT = "foreground"
 
 
@@ -24,10 +24,10 @@ def target(
     *,
     max_texts: int = MAX_TEXTS,  # noqa: ARG001
 ) -> Target | None:
-    """The union of all annotations, crowds included, as one object; where one lacks its mask, its box is ignored.
+    """The union of all annotations, crowds included, as one object. Boxes of annotations without a mask are ignored.
 
-    An image whose mask is empty, or that has no annotation, teaches absence: no object, and the text. None: what stands
-    out is not known, as an annotation has neither mask nor box, or the sample says that it could not be read.
+    An image with an empty mask or without annotations teaches absence: the text without an object. None: the foreground
+    is unknown, because an annotation has neither mask nor box, or the sample could not be read.
     """
     found = extract_regions(sample)
     if found:

@@ -1,4 +1,4 @@
-"""Instance segmentation: every countable thing by itself, under the name of its category."""
+"""Instance segmentation: every countable thing with its mask, under the name of its category."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ AUGMENTATION = "jitter"
 def target(
     sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
 ) -> Target | None:
-    """Things with their masks; one without a usable mask teaches its class and box. None: the image has no thing."""
+    """Things with their masks. A thing without a usable mask gives its class and box. None: the image has no thing."""
     return build_thing_target(sample, categories, rng, max_texts)

@@ -1,4 +1,4 @@
-"""Panoptic segmentation: things one by one, and all stuff of a category as one."""
+"""Panoptic segmentation: each thing by itself, and all stuff of a category as one segment."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def target(
 ) -> Target | None:
     """Things first, then stuff; None: the image has no segment.
 
-    Pixels of no segment are background for every text, as in Mask2Former's mapper: only crowds are ignored, segments
-    without a name, and where stuff lacks the mask of a part of it. Parts of objects belong to the objects. Masks that
-    overlap, as those of instances do, stay as they are.
+    Pixels without a segment are background for every text, as in Mask2Former's mapper. Only crowds, segments without a
+    name, and stuff with an incomplete mask are ignored. Parts of objects belong to the objects. Overlapping masks, as
+    of instances, stay unchanged.
     """
     found = [place for place in extract_regions(sample) if not place.is_part]
     named = [place for place in found if place.category and not place.is_crowd]

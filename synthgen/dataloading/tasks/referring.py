@@ -1,4 +1,4 @@
-"""Referring segmentation: every object that somebody described, under one of its own phrases."""
+"""Referring segmentation: every object with phrases, under one of them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ def target(
     *,
     max_texts: int = MAX_TEXTS,
 ) -> Target | None:
-    """One phrase drawn for each object that has some; None: the image has no such object.
+    """One random phrase for each object that has phrases; None: the image has no such object.
 
-    Each phrase is a negative for the other objects, so none is drawn from elsewhere, and no object gets one of its own
-    phrases as a negative: in a drawn order, an object takes the phrase of an earlier one if it is its own as well, else
-    it draws among those that are no earlier one's. Where it has no such phrase nothing tells it apart, and it is
-    ignored. Case and blanks make no difference, as no text encoder sees them. Phrases stand in a drawn order; of more
-    than `max_texts` the first are taken, and objects of the others are ignored. Crowds are ignored. Objects without a
-    phrase are background where people wrote the phrases, who mean one object each; a machine's may fit its neighbour,
-    of which it wrote nothing or nothing that was wanted, so there they are ignored.
+    Each phrase is a negative for the other objects, so no other negatives are drawn. No object gets one of its own
+    phrases as a negative: in random order, an object takes the phrase of an earlier object if it shares it; else it
+    draws among the phrases that no earlier object has. An object without such a phrase is ambiguous and ignored. Case
+    and spaces are ignored, as in text encoders. Phrases are in random order; the first `max_texts` are used, and the
+    objects of the rest are ignored. Crowds are ignored. Objects without a phrase are background if people wrote the
+    phrases, as a human phrase means one object. A generated phrase may also fit a neighbour, so then they are ignored.
     """
     found = extract_regions(sample)
     objects = [(place, collect_phrases(place)) for place in merge_duplicates(p for p in found if not p.is_crowd)]
     described = [(place, own) for place, own in objects if own]
     if not described:
         return None
-    spelling: dict[str, str] = {}  # of the phrases drawn, by what is compared
-    held: set[str] = set()  # all phrases of the objects that have drawn
+    spelling: dict[str, str] = {}  # of the drawn phrases, by comparison key
+    held: set[str] = set()  # all phrases of the objects that have drawn one
     drawn: dict[int, str] = {}
     for i in rng.sample(range(len(described)), len(described)):
         _, own = described[i]

@@ -1,4 +1,4 @@
-"""Semantic segmentation: one region for each category, of things, stuff and crowds alike."""
+"""Semantic segmentation: one region per category, for things, stuff and crowds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ AUGMENTATION = "semantic"
 def target(
     sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
 ) -> Target | None:
-    """The union of all annotations of each category; None: the image has no annotation with a name.
+    """The union of all annotations of each category; None: the image has no named annotation.
 
-    A crowd is pixels of its category as any other. What no mask covers is unlabelled, not empty, and ignored: the void
-    of a label map, what has no name or no mask, and all that a source of instances leaves out. Parts of objects belong
-    to the objects. Where masks overlap, as those of instances do, a pixel is in both regions.
+    Crowds are ordinary pixels of their category. Pixels without a mask are unlabelled and ignored: the void of a label
+    map, annotations without a name or mask, and everything that an instance dataset does not annotate. Parts of objects
+    belong to the objects. Where masks overlap, a pixel is in both regions.
     """
     objects = merge_by_category(place for place in extract_regions(sample) if place.category and not place.is_part)
     if not objects:
