@@ -23,7 +23,8 @@ from synthgen.evaluation.metrics import Detection, ForegroundMap, PanopticMap, P
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.records.geometry import clip_xyxy, encode_run_boundaries
+from synthgen.records.boxes import clip_xyxy
+from synthgen.records.rle import encode_run_boundaries
 from synthgen.records.sample import Rle
 
 #: Objects of an image, at most (COCO).

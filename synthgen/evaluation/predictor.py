@@ -26,7 +26,8 @@ from synthgen.evaluation.results import printable_json
 from synthgen.images.decode import ImageError, load_rgb
 from synthgen.images.resize import resize
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.records.geometry import decode_mask, encode_mask, xyxy_to_xywh
+from synthgen.records.boxes import xyxy_to_xywh
+from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Rle
 from synthgen.storage.atomic import atomic_write
 from synthgen.visualize.drawing import ObjectMark, TextBlock, draw_overlay, save_png, shorten_text

@@ -28,7 +28,8 @@ from synthgen.dataloading.config import CaptionerConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import atomic_write, file_lock, is_temporary_path, remove_stale_files, write_text_atomic
+from synthgen.storage.atomic import atomic_write, is_temporary_path, remove_stale_files, write_text_atomic
+from synthgen.storage.locks import file_lock
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 

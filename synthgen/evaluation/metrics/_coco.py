@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools.cocoeval import COCOeval
 
 from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
-from synthgen.records.geometry import clip_xyxy, rle_area, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
+from synthgen.records.rle import rle_area, rle_bbox_xyxy
 from synthgen.records.rle_ops import is_empty_rle, rle_from_box
 from synthgen.records.sample import Rle
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
-from synthgen.records.geometry import rle_area
+from synthgen.records.rle import rle_area
 from synthgen.records.rle_ops import rle_difference
 from synthgen.records.sample import Rle
 

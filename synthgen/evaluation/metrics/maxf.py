@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synthgen.evaluation.metrics import ForegroundMap, GroundTruth, ImageResult, Scores
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 
 TAKES = "foreground"
 MAIN = "maxF"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Scores, SemanticMap
-from synthgen.records.geometry import decode_mask, rle_area
+from synthgen.records.rle import decode_mask, rle_area
 
 TAKES = "semantic"
 MAIN = "mIoU"

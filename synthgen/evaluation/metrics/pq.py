@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, PanopticMap, Scores
-from synthgen.records.geometry import decode_mask, rle_area
+from synthgen.records.rle import decode_mask, rle_area
 from synthgen.records.sample import Rle
 
 TAKES = "panoptic"
