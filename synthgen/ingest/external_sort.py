@@ -102,7 +102,7 @@ class ExternalSorter:
         _partition(records, payloads, self._edges, self._ranges)
 
     def sorted_runs(self, image_ids: NDArray[np.int64]) -> Iterator[SortedRun]:
-        """Yield all annotations in order, once, one range at a time; `image_ids`: all ids that occur, sorted, unique."""
+        """Yield all annotations in order, once, one range at a time; `image_ids`: all ids, sorted, unique."""
         for part in self._ranges:
             part.close()
         for part in self._ranges:
