@@ -242,7 +242,7 @@ class _PickleReader:
 
 
 def _update_dict(target: object, values: list[Any]) -> dict[Any, Any]:
-    """Update a dict with keys and values by turns. Keys are str or numbers: hashing a deep tuple overflows the stack."""
+    """Update a dict from alternating keys and values: str or numbers, as hashing deep tuples overflows the stack."""
     if type(target) is not dict or len(values) % 2:
         raise TypeError
     if not {type(key) for key in values[::2]} <= {str, int, float, bool, type(None)}:
