@@ -22,7 +22,9 @@ from synthgen.dataloading.collate import Batch
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.devices import resolve_device
-from synthgen.models.mqformer import backbone, losses
+from synthgen.models.mqformer import backbone
+from synthgen.models.mqformer.criterion import SetCriterion
+from synthgen.models.mqformer.matcher import HungarianMatcher
 from synthgen.training import learner, trainer
 from synthgen.training.optimizer import parameter_groups
 
@@ -103,8 +105,8 @@ def ours(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Mod
     own = learner.SegmentationLearner(manifest, device)
     for name in ("backbone", "text_encoder", "pixel_decoder", "decoder"):
         parts.watch(own.module.get_submodule(name), name.replace("_", " "))
-    losses.hungarian_match = parts.wrapped(losses.hungarian_match, "matching")
-    learner.weighted_losses = parts.wrapped(learner.weighted_losses, "criterion")
+    HungarianMatcher.__call__ = parts.wrapped(HungarianMatcher.__call__, "matching")
+    SetCriterion.__call__ = parts.wrapped(SetCriterion.__call__, "criterion")
 
     def forward(batch: Batch) -> Tensor:
         return torch.stack(list(own.compute_losses(batch, num_targets=max(own.count_targets(batch), 1)).values())).sum()

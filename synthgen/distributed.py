@@ -1,4 +1,4 @@
-"""The processes that train one network: alone, under torchrun, or under Ray Train; who is the first of them speaks."""
+"""Distributed training: process groups of torchrun or Ray Train, or a single process; rank 0 reports."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from synthgen.errors import SynthgenError
 
 T = TypeVar("T")
 
-#: Seconds that processes wait for each other, as when the first of them evaluates.
+#: Seconds that processes wait for each other, e.g. while rank 0 evaluates.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
 class DistributedContext:
-    """Which of `world_size` processes this is, and where it computes."""
+    """Rank, number of processes and device of this process."""
 
     rank: int
     world_size: int
     device: torch.device
 
     def all_gather(self, value: T) -> list[T]:
-        """What every process says, by rank; picklable, and the same moment in all of them."""
+        """Gather a picklable value from every process, ordered by rank. All processes must call it."""
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
@@ -46,7 +46,7 @@ class DistributedContext:
         return float(total)
 
     def all_reduce_mean(self, numbers: Tensor) -> list[float]:
-        """The means over all processes of some numbers, [n]; their device is waited for once."""
+        """The means of some numbers, [n], over all processes; synchronizes with the device once."""
         if self.world_size > 1:
             numbers = numbers.to(self._collective_device(), copy=True)
             distributed.all_reduce(numbers)
@@ -54,10 +54,11 @@ class DistributedContext:
         return [float(number) for number in numbers.tolist()]
 
     def on_rank0(self, action: Callable[[], T]) -> T:
-        """What the first process finds, in all of them.
+        """Call a function on rank 0 and return its result in all processes.
 
         Raises:
-            SynthgenError: what it was refused with; in the others SystemExit, as it has been said.
+            SynthgenError: on rank 0, the error of the function. The other ranks raise SystemExit, because rank 0
+                reports the error.
         """
         if self.world_size == 1:
             return action()
@@ -77,7 +78,7 @@ class DistributedContext:
         return value
 
     def raise_on_rank0(self, error: SynthgenError) -> BaseException:
-        """What to raise where all processes have come upon the same: the first says it."""
+        """The exception to raise for an error that occurs in all processes, so that only rank 0 reports it."""
         return error if self.rank == 0 else SystemExit(2)
 
     def _collective_device(self) -> torch.device:
@@ -86,13 +87,13 @@ class DistributedContext:
 
 @contextmanager
 def join_process_group(device: str) -> Iterator[DistributedContext]:
-    """Join the others, if there are any: those of torchrun by its environment, those of Ray Train as it joined them.
+    """Join the process group of torchrun (from its environment) or of Ray Train (already initialized), if there is one.
 
     Args:
-        device: as `devices.resolve_device` takes it; under torchrun "auto" and "cuda" are each process's own GPU.
+        device: see `devices.resolve_device`; under torchrun, "auto" and "cuda" mean the process's own GPU.
 
     Raises:
-        SynthgenError: there is no such device here.
+        SynthgenError: no such device on this machine.
     """
     if distributed.is_available() and distributed.is_initialized():
         yield DistributedContext(
@@ -107,7 +108,7 @@ def join_process_group(device: str) -> Iterator[DistributedContext]:
         count, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
         if ":" in device:
             raise SynthgenError(f"--device {device} is one GPU, and several processes have one each; say cuda")
-        shown_one = count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # its own, as some launchers do
+        shown_one = count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ  # some launchers set one GPU per process
         if local >= count and not shown_one:
             raise SynthgenError(
                 f"process {local + 1} of this machine has no GPU, as it has {count}; say --nproc-per-node {count}"
@@ -115,23 +116,23 @@ def join_process_group(device: str) -> Iterator[DistributedContext]:
     _set_current_device(own)
     distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     yield DistributedContext(distributed.get_rank(), distributed.get_world_size(), own)
-    # Not after an error: NCCL takes leave of a group together, and the others may wait elsewhere for this one. If it
-    # ends as it is, its sentence is said, and the launcher ends the others.
+    # Not after an error: destroying an NCCL group is collective, and other ranks may wait elsewhere. If this process
+    # exits with its error message, the launcher stops the others.
     distributed.destroy_process_group()
 
 
 def _set_current_device(device: torch.device) -> torch.device:
-    """The device, which is what "cuda" means from now on: else the first GPU would be asked for memory, too."""
+    """Make the device the current one, so that "cuda" means it. Otherwise the first GPU would be initialized too."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
 
 
 def _local_device(device: str) -> torch.device:
-    """The device of this process among those of its machine."""
+    """The device of this process on its machine."""
     found = resolve_device(device)
     if found.type != "cuda" or ":" in device:
         return found
-    # torchrun shows all GPUs to each process; whoever shows it one means that one.
+    # torchrun makes all GPUs visible to each process; with a single visible GPU, that one is meant.
     local = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local if local < torch.cuda.device_count() else 0)

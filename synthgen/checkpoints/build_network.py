@@ -1,4 +1,4 @@
-"""What a manifest says of the network -> the network: its parts, and where their weights lie."""
+"""Build the network of a manifest, and find its pretrained weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from synthgen.models.mqformer.model import MQFormer
 from synthgen.models.mqformer.model import build_mqformer as put_together
 from synthgen.models.mqformer.text_encoder import TextEncoder
 
-#: As Mask2Former trains its Swins.
+#: Mask2Former's value for Swin.
 _DROP_PATH = 0.3
 
-#: Where what others trained is published, on Hugging Face's hub.
+#: Repositories of pretrained weights on the Hugging Face hub.
 _HUB_REPOS = {
     "resnet50": "microsoft/resnet-50",
     "swin_t": "microsoft/swin-tiny-patch4-window7-224",
@@ -36,17 +36,17 @@ _HUB_REPOS = {
 def build_from_config(
     model: ModelConfig, *, checkpointing: bool = False, device: str = "cpu", encoder: TextEncoder | None = None
 ) -> MQFormer:
-    """The network of a manifest, in training mode; what has no weights from elsewhere begins with random ones.
+    """Build the network of a manifest, in training mode. Parts without pretrained weights are initialized randomly.
 
-    Those of `model.weights` are for `checkpoint.load_initial_weights` to put in.
+    `checkpoint.load_initial_weights` loads `model.weights` afterwards.
 
     Args:
-        checkpointing: compute activations a second time in the backward pass instead of keeping them.
-        device: "meta" makes all but the text encoder without memory.
-        encoder: of texts, if it has been read; see `build_text_encoder`.
+        checkpointing: use activation checkpointing.
+        device: "meta" allocates no memory, except for the text encoder.
+        encoder: a text encoder that is already loaded; see `build_text_encoder`.
 
     Raises:
-        SynthgenError: weights are not where they should be, or are others.
+        SynthgenError: pretrained weights are missing or do not fit.
     """
     encoder = encoder or build_text_encoder(model)
     with torch.device(device):
@@ -67,18 +67,18 @@ def build_from_config(
 
 
 def compile_layers(network: MQFormer) -> None:
-    """Compile, in place, what compiles: the layers, each kind once. Of a Swin's blocks there are too many kinds."""
+    """Compile the layers in place, once per kind of layer. Swin blocks are left out: they have too many kinds."""
     for layer in (*network.pixel_decoder.layers, *network.decoder.layers):
         layer.compile()
 
 
 def has_category_names(task: str) -> bool:
-    """Whether the texts of a task are names of categories, rather than phrases."""
+    """Whether the texts of a task are category names rather than phrases."""
     return str(plugins.load_plugin(TASKS_PACKAGE, task).METRIC) not in ("ciou", "cider")
 
 
 def collect_category_names(sources: Sequence[TrainSource], source_indexes: Sequence[SourceIndex]) -> tuple[str, ...]:
-    """The names of categories that a mixture teaches, each once, of one source after another."""
+    """The category names of a mixture, without duplicates, in the order of its sources."""
     every = [
         name
         for source, own in zip(sources, source_indexes, strict=True)
@@ -102,13 +102,13 @@ def _build_backbone(model: ModelConfig, checkpointing: bool) -> Swin | ResNet:
 
 
 def build_text_encoder(model: ModelConfig, option: str = "model.text_encoder") -> TextEncoder:
-    """The text encoder of a manifest.
+    """Load the text encoder of a manifest.
 
     Args:
-        option: where a person says another.
+        option: the option with which users choose another one, for the error message.
 
     Raises:
-        SynthgenError: it is not there, or is none.
+        SynthgenError: it is missing, or not a text encoder.
     """
     name = model.text_encoder
     if name == "tiny":
@@ -123,7 +123,7 @@ def build_text_encoder(model: ModelConfig, option: str = "model.text_encoder") -
     else:
         path = _existing_path(name, option) if "/" in name else _published_weights_dir(name, option)
     try:
-        # Of one that learns nothing can be remembered: 80 sentences for each name of each step are more than a GPU has.
+        # A trainable encoder cannot cache embeddings, and 80 templates per name and step do not fit on a GPU.
         learns = model.train_text_encoder
         return text_encoder.load_text_encoder(path, trainable=learns, sample_template=learns)
     except ValueError as why:
@@ -131,7 +131,7 @@ def build_text_encoder(model: ModelConfig, option: str = "model.text_encoder") -
 
 
 def _published_weights_dir(name: str, option: str) -> Path:
-    """What others trained, in the folder of weights."""
+    """The folder of pretrained weights in the weights folder."""
     path = weights.weights_folder() / name
     if not path.is_dir():
         raise SynthgenError(

@@ -18,15 +18,15 @@ from synthgen.models.ofa.resnet import STRIDE
 from synthgen.models.ofa.tokenizer import OfaTokenizer, load_tokenizer
 from synthgen.models.ofa.weights import build_from_weights
 
-#: The kind of a captioner's checkpoint.
+#: `Checkpoint.kind` of captioners.
 KIND = "captioner"
 
 
 def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]:
-    """The network, what it reads and writes in, and the folder of that.
+    """Build the network, its tokenizer and the folder of the tokenizer files.
 
     Raises:
-        SynthgenError: weights or words are not where they should be, or are others.
+        SynthgenError: weights or tokenizer files are missing or do not fit.
     """
     words = Path(settings.words) if settings.words is not None else None
     path: Path | None = None
@@ -54,10 +54,10 @@ def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]
 
 
 def load_captioner(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer, Checkpoint]:
-    """The captioner of a checkpoint, ready to describe; its words lie beside it.
+    """Load the captioner of a checkpoint for inference; the tokenizer files are in the checkpoint's folder.
 
     Raises:
-        SynthgenError: it is none, or its words are not there.
+        SynthgenError: not a captioner's checkpoint, or the tokenizer files are missing.
     """
     found = load_checkpoint(path)
     if found.kind != KIND:
@@ -72,10 +72,10 @@ def load_captioner(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokeniz
 
 
 def with_learned_image_size(manifest: Manifest, checkpoint: Checkpoint) -> Manifest:
-    """The manifest, by which images are as large as the captioner of a checkpoint learned from, if it says no other.
+    """The manifest with the image size that the checkpoint was trained with, unless the manifest sets one.
 
     Raises:
-        SynthgenError: the checkpoint says what none can have learned from.
+        SynthgenError: the checkpoint has an invalid image size.
     """
     own = manifest.captioner or CaptionerConfig()
     if "image_size" in own.model_fields_set or "image_size" not in checkpoint.model_config:
@@ -88,7 +88,7 @@ def with_learned_image_size(manifest: Manifest, checkpoint: Checkpoint) -> Manif
 
 
 def _resolve_weights(settings: CaptionerConfig) -> Path:
-    """The file that `weights` means."""
+    """The file that `weights` refers to."""
     if settings.weights == "pretrained":
         place = weights.weights_folder() / f"ofa-{settings.size}"
         remedy = f"run: hf download OFA-Sys/ofa-{settings.size} --local-dir {place}, or say captioner.weights"

@@ -1,6 +1,6 @@
-"""Checkpoints: one file with the weights that predict, what they are of, and all that the training needs to go on.
+"""Checkpoints: one file with the weights for inference, their description, and the state for resuming the training.
 
-A checkpoint is read as any stranger's file is: nothing in it is executed (`synthgen.models.checkpoint_reader`).
+Checkpoints are read like any untrusted file, without executing code (`synthgen.models.checkpoint_reader`).
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from synthgen.storage.atomic import atomic_write
 
 FORMAT_VERSION = 1
 
-#: Pixels that a side of what a network sees may have at most.
+#: Upper limit on the side of an input image, in pixels.
 _MAX_SIDE = 8192
 
-#: What only some networks of one kind have, by the beginning of its name.
+#: Prefixes of parameters that exist only in some networks of one kind.
 _DENOISING_PREFIX, _TEXT_ENCODER_PREFIX = "decoder.label_enc.", "text_encoder."
 
-#: What is said of a network whose `Checkpoint.masks` is False, where masks are asked of it.
+#: Message for masks requested from a network whose `Checkpoint.has_learned_masks` is False.
 NO_MASKS_WARNING = (
     "this network has never learned a mask, only boxes: masks of it are noise; a source with masks in `mixture:` "
     "(task: instance, say) teaches it some"
 )
 
-#: Names of categories that are kept for who predicts without saying what.
+#: Maximum number of category names stored as default texts for prediction.
 MAX_CATEGORY_NAMES = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         kind: "mqformer" or "captioner".
-        step: how many steps it has learned.
-        model_config: the manifest's section of that kind, as JSON has it.
-        category_names: of the categories that it learned from, the first `MAX_CATEGORY_NAMES`.
-        eval_size: sides of what it saw when it was evaluated; see `Manifest`.
-        weights: those that predict: the moving average, where there is one. What does not learn and lies elsewhere, as
-            a text encoder may, is not among them.
-        training_state: what only the training needs: tensors and plain values.
-        has_learned_masks: whether the network ever learned a mask, in this run or before; of boxes alone its masks
-            stay random. True of files from before this was written.
+        step: number of training steps.
+        model_config: the manifest's section of that kind, as JSON.
+        category_names: category names of the training data, the first `MAX_CATEGORY_NAMES`.
+        eval_size: image sides in evaluation; see `Manifest`.
+        weights: the weights for inference: the EMA if there is one. Frozen parts that are stored elsewhere, such as a
+            text encoder, are not included.
+        training_state: state for resuming only: tensors and plain values.
+        has_learned_masks: whether the network was ever trained with masks, in this run or before. If it was trained
+            with boxes only, its mask head is random. True for files of versions without this field.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Put it in place, whole or not at all; the same checkpoint has the same bytes.
+    """Write a checkpoint atomically; equal checkpoints have equal bytes.
 
     Raises:
         SynthgenError: it cannot be written.
@@ -87,19 +87,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "model": dict(checkpoint.weights),
         "training": dict(checkpoint.training_state),
     }
-    # To a file, not a path: torch writes the name of a path into the archive, and this one is drawn.
+    # Given as a file, because torch stores the name of a path in the archive, and this name is random.
     with atomic_write(path, remedy="choose another --out") as temporary, temporary.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as why:  # its archive is not whole; what the system said, as of a full disk, lies beneath
+        except RuntimeError as why:  # the archive is incomplete; the cause, e.g. a full disk, is in the chained OSError
             raise (why.__context__ if isinstance(why.__context__, OSError) else why) from None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; its tensors lie in the mapped file, and cost memory when they are used.
+    """Read a checkpoint; its tensors are memory-mapped.
 
     Raises:
-        SynthgenError: it cannot be read, or is none of ours.
+        SynthgenError: it cannot be read, or is not a checkpoint of synthgen.
     """
     try:
         content = files.safe_load(path)
@@ -135,13 +135,13 @@ def _validated_sides(values: Any) -> tuple[int, int]:
 
 
 def resolve_sides(short: int | None, long: int | None, defaults: tuple[int, int]) -> tuple[int, int]:
-    """(shorter, longer at most) of what a network is to see, in pixels.
+    """The shorter side and the limit of the longer side of the network's input, in pixels.
 
     Args:
-        short, long: as a person said them; None = the `defaults` ones.
+        short, long: values given by the user; None = those of `defaults`.
 
     Raises:
-        SynthgenError: the shorter one is longer than the longer one.
+        SynthgenError: the shorter side is longer than the longer one.
     """
     found = short or defaults[0], long or defaults[1]
     if found[0] > found[1]:
@@ -151,7 +151,7 @@ def resolve_sides(short: int | None, long: int | None, defaults: tuple[int, int]
 
 
 def checkpoint_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint keeps of a module: all but the parts that never learn (`TextEncoder`); what is tied, once."""
+    """The state dict for a checkpoint: without frozen parts (`TextEncoder`), and tied tensors once."""
     frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "trainable", True) is False)
     state = module.state_dict(keep_vars=True)
     first = {id(value): name for name, value in reversed(list(state.items()))}
@@ -163,13 +163,12 @@ def checkpoint_state_dict(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_initial_weights(network: MQFormer, path: Path) -> bool:
-    """Put the weights of a checkpoint into a network that is to learn on from them; returns its `Checkpoint.masks`.
+    """Load the weights of a checkpoint into a network for further training; return its `Checkpoint.has_learned_masks`.
 
-    What is of training alone, the noised objects' table, may be in one of the two only; so may a text encoder that
-    learns from now on.
+    The label embedding of denoising queries may exist in only one of the two, and so may a trainable text encoder.
 
     Raises:
-        SynthgenError: the file is not what it should be, or is of another network.
+        SynthgenError: not a valid checkpoint, or one of another network.
     """
     found, own = load_checkpoint(path), checkpoint_state_dict(network)
     if found.kind != "mqformer":
@@ -191,13 +190,13 @@ def load_initial_weights(network: MQFormer, path: Path) -> bool:
 
 
 def load_network(path: Path, *, device: torch.device, text_encoder: str | None = None) -> tuple[MQFormer, Checkpoint]:
-    """The network of a checkpoint, ready to predict.
+    """Load the network of a checkpoint for inference.
 
     Args:
-        text_encoder: instead of the one that the checkpoint names, which may lie elsewhere on this machine.
+        text_encoder: replaces the path in the checkpoint, which may not exist on this machine.
 
     Raises:
-        SynthgenError: the file is not what it should be, or the text encoder is not there.
+        SynthgenError: not a valid checkpoint, or the text encoder is missing.
     """
     found = load_checkpoint(path)
     if found.kind != "mqformer":
@@ -212,7 +211,7 @@ def load_network(path: Path, *, device: torch.device, text_encoder: str | None =
                 f"no text encoder named '{text_encoder}' (have: {', '.join(TEXT_ENCODERS)}); a folder has a slash in it"
             )
         model = model.model_copy(update={"text_encoder": text_encoder})
-    # A file may claim any size: a network without memory is made first, and must be what the file has numbers for.
+    # A file may claim any size, so a network on the meta device is built first and compared with the tensors.
     encoder = build_network.build_text_encoder(model, "--text-encoder")
     claimed = checkpoint_state_dict(build_network.build_from_config(model, device="meta", encoder=encoder))
     theirs = {name: tuple(value.shape) for name, value in found.weights.items()}

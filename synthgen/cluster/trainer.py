@@ -49,15 +49,16 @@ def train_on_cluster(
     gpus_per_worker: float | None = None,
     progress: OpenProgress = NoProgress,
 ) -> TrainResult:
-    """Train what a manifest describes with processes on all nodes of the cluster; see `loop.train`.
+    """Train what a manifest describes with processes on all nodes of the cluster; see
+    `synthgen.training.trainer.train`.
 
     Args:
-        loader_workers: how many processes read images for each worker.
-        workers: how many processes train; None = as many as there is room for and divide the images of a step evenly.
-        gpus_per_worker: 0 or 1; None = 1 where the cluster has GPUs.
+        loader_workers: data loader processes per worker.
+        workers: number of training processes; None = as many as fit and divide the batch size evenly.
+        gpus_per_worker: 0 or 1; None = 1 if the cluster has GPUs.
 
     Raises:
-        SynthgenError: there is no cluster; what `loop.train` raises; a node does not see a folder; workers died
+        SynthgenError: there is no cluster; `train` fails; a node does not see a folder; or workers died
             `MAX_DEATHS_PER_CHECKPOINT` times without a new checkpoint.
     """
     manifest = load_manifest(manifest_path, store=store)

@@ -1,1 +1,1 @@
-"""Networks only: tensors in, tensors out. They know nothing of shards or datasets."""
+"""Neural networks: tensors in, tensors out. This package does not depend on shards or datasets."""

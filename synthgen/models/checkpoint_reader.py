@@ -1,4 +1,4 @@
-"""Checkpoint files of strangers -> tensors: nothing in them is executed, and none makes us allocate what it claims."""
+"""Read untrusted checkpoint files: no code is executed, and a file cannot make us allocate more than it contains."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-#: The pickle of a state dict holds names and shapes only: a ViT-H's has 60 kB.
+#: The pickle of a state dict contains only names and shapes: 60 kB for a ViT-H.
 MAX_PICKLE_BYTES = 8 * 2**20
 
-#: Tied weights are one tensor under several names; more than so many times the file is no model.
+#: Tied weights are one tensor with several names. A file that claims more than this many times its size is rejected.
 MAX_TIED_RATIO = 4
 
-#: All that such a pickle calls by name. `weights_only` admits more, and some of it allocates as much as it is told to
-#: (bytearray, torch.FloatTensor, torch.storage.UntypedStorage), or makes tensors of no content.
+#: The globals allowed in a pickle. `weights_only` allows more, and some of them allocate a size given by the file
+#: (bytearray, torch.FloatTensor, torch.storage.UntypedStorage) or create tensors without content.
 _TENSOR_GLOBALS = re.compile(
     r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|"
     r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
 )
 
-#: What training frameworks keep beside the weights, and does no harm where it is executed: settings and numbers.
+#: Globals of training frameworks beside the weights, for settings and numbers; harmless when executed.
 _HARMLESS_GLOBALS = re.compile(
     r"argparse Namespace|(omegaconf|fairseq)(\.\w+)* \w+|numpy(\.\w+)* (dtype|scalar|ndarray|_reconstruct)|"
     r"_codecs encode|collections (defaultdict|Counter)|torch (Size|device)|typing Any|"
     r"__builtin__ (dict|set|int|long|float|list)"
 )
 
-#: Takes the weights out of what is trusted.
+#: Extracts the weights from a trusted file.
 EXTRACT_WEIGHTS_COMMAND = (
     """`python -c "import torch; torch.save(torch.load('OLD.pt', weights_only=False)['model'], 'pytorch_model.bin')"`"""
 )
 
-#: The last records of an archive, in 32 and in 64 bits (PKWARE's APPNOTE, 4.3.14 and 4.3.16).
+#: The end records of a zip archive, 32 and 64 bits (PKWARE's APPNOTE, 4.3.14 and 4.3.16).
 _ZIP_END_RECORD, _ZIP64_END_RECORDS = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 
-#: Of a safetensors file: most bytes of its list of tensors, and what numbers weights are of.
+#: Limits of safetensors files: bytes of the header, and supported dtypes.
 _MAX_HEADER_BYTES = 8 * 2**20
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -60,50 +60,51 @@ _LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
 
 class NonTensorContentError(ValueError):
-    """It holds settings of a training framework, too. The sentence says how to take the weights out."""
+    """The file also contains settings of a training framework. The message explains how to extract the weights."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors`, or of a `.bin`, `.pt` or `.pth` as `torch.save` writes it; nothing is executed.
+    """Read the tensors of a `.safetensors`, or of a `.bin`, `.pt` or `.pth` written by `torch.save`, without executing
+    code.
 
-    They lie in the mapped file, and cost memory when they are used.
+    The tensors are memory-mapped.
 
     Raises:
-        ValueError: it cannot be read, or is no such file; one sentence without the path.
+        ValueError: not readable, or not such a file; one sentence without the path.
     """
     return _read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
 
 
 def load_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` as `torch.save` writes it: names and tensors, or these in "model" or "state_dict".
+    """Read the tensors of a `.pth` written by `torch.save`: a state dict, or one under the key "model" or "state_dict".
 
-    What lies beside these, of a training that may go on, is left behind where it is tensors and plain values. The
-    tensors lie in the mapped file, and cost memory when they are used.
+    Other entries of a training checkpoint are ignored if they are tensors and plain values. The tensors are
+    memory-mapped.
 
     Raises:
-        MoreThanWeightsError: of other values beside; one sentence without the path, with the remedy.
-        ValueError: it cannot be read, or is no such file; one sentence without the path.
+        NonTensorContentError: the file contains other values; one sentence without the path, with the remedy.
+        ValueError: not readable, or not such a file; one sentence without the path.
     """
     return as_state_dict(_select_state_dict(safe_load(path)), path)
 
 
 def safe_load(path: Path) -> object:
-    """All that such a file holds: tensors and plain values.
+    """Read the whole content of such a file: tensors and plain values.
 
     Raises:
-        MoreThanWeightsError, ValueError: see `load_state_dict`.
+        NonTensorContentError, ValueError: see `load_state_dict`.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is wrong is told once, by an error
+        warnings.simplefilter("ignore")  # problems are reported once, by an error
         _check_archive(path)
         return _load_archive(path)
 
 
 def as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """A part of what a file holds as a state dict, if it is one.
+    """Check that a part of a file's content is a state dict, and return it.
 
     Raises:
-        ValueError: it is none; one sentence without the path.
+        ValueError: it is not; one sentence without the path.
     """
     if not isinstance(content, dict) or not content:
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict of names and tensors")
@@ -112,14 +113,14 @@ def as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"it is no plain state dict: '{str(name)[:60]}' is a {type(value).__name__}, not a tensor")
         claimed += value.nbytes
-        # One number can be said to be a million by a stride of 0, and one tensor to be many by as many names.
+        # A stride of 0 makes many numbers of one, and a tensor can be listed under many names.
         if value.nbytes > value.untyped_storage().nbytes() or claimed > most:
             raise ValueError(f"its tensor '{name[:60]}' of {list(value.shape)} claims more numbers than it has")
     return {name: value.detach() for name, value in content.items()}
 
 
 def _select_state_dict(content: object) -> object:
-    """What lies under a usual name, alone or beside what a training left there; all of it where two have such names."""
+    """The value under "model" or "state_dict", if exactly one of them exists; else the whole content."""
     if not isinstance(content, dict):
         return content
     named = [content[name] for name in ("model", "state_dict") if name in content]
@@ -127,7 +128,7 @@ def _select_state_dict(content: object) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what is no archive of `torch.save`, before PyTorch gets it."""
+    """Reject files that are not archives of `torch.save` before PyTorch reads them."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_LEGACY_MAGIC))
@@ -137,9 +138,9 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"it cannot be read ({why.strerror or why})") from None
     except Exception as why:
         raise ValueError(f"it is damaged ({_first_line(why)})") from None
-    if start == _LEGACY_MAGIC:  # to read it is to allocate what it claims
+    if start == _LEGACY_MAGIC:  # reading it would allocate the size that it claims
         raise ValueError("it is a checkpoint of PyTorch before 1.6; torch.load it and torch.save it again")
-    if path.suffix == ".safetensors":  # `torch.load` goes by this name
+    if path.suffix == ".safetensors":  # `torch.load` decides by this suffix
         raise ValueError("it is called .safetensors; a .pth, as torch.save writes it, is read here")
     if entries is None:
         raise ValueError("it is no PyTorch checkpoint, or a truncated one")
@@ -152,27 +153,28 @@ def _check_archive(path: Path) -> None:
 
 
 def _is_unambiguous_zip(file: BinaryIO, size: int) -> bool:
-    """Whether the archive's list of entries ends where its last record begins, and that at the file's end.
+    """Whether the central directory ends where the end record begins, and the end record at the end of the file.
 
-    Python's reader and PyTorch's may find different lists otherwise, and what was looked at is not what is loaded.
+    Otherwise the readers of Python and PyTorch may find different directories, and the checks would not cover what is
+    loaded.
     """
     file.seek(max(0, size - _ZIP_END_RECORD.size))
     sign, *_, length, start, comment = _ZIP_END_RECORD.unpack(file.read(_ZIP_END_RECORD.size))
     if sign != b"PK\5\6" or comment:
         return False
-    if start == 0xFFFFFFFF or length == 0xFFFFFFFF:  # larger than 4 GiB: in the 64-bit record before it
+    if start == 0xFFFFFFFF or length == 0xFFFFFFFF:  # larger than 4 GiB: given by the 64-bit record
         file.seek(max(0, size - _ZIP_END_RECORD.size - 20 - _ZIP64_END_RECORDS.size))
         sign, *_, length, start = _ZIP64_END_RECORDS.unpack(file.read(_ZIP64_END_RECORDS.size))
         whole: bool = start + length + _ZIP64_END_RECORDS.size + 20 + _ZIP_END_RECORD.size == size
         return sign == b"PK\6\6" and whole
-    # PyTorch writes the 64-bit records for every file, and counts in 32 bits beside them.
+    # PyTorch always writes the 64-bit records, besides 32-bit counts.
     return start + length + _ZIP_END_RECORD.size in (size, size - _ZIP64_END_RECORDS.size - 20)
 
 
 def _load_archive(path: Path) -> object:
-    """What the archive holds, once its pickle has been seen to call for nothing but tensors."""
+    """Load the archive, after checking that its pickle uses only allowed globals."""
     with _errors_as_value_error():
-        # Read as `torch.load` will: another reader of archives might find another pickle in a file made for that.
+        # Read with PyTorch's own reader, because another one might find a different pickle in a crafted file.
         pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
         names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
     if others := [name for name in names if not _TENSOR_GLOBALS.fullmatch(name)]:
@@ -191,9 +193,9 @@ def _load_archive(path: Path) -> object:
 def _errors_as_value_error() -> Iterator[None]:
     try:
         yield
-    except pickle.UnpicklingError:  # its own words are many, and advise to execute it all the same
+    except pickle.UnpicklingError:  # PyTorch's long message suggests to execute the file anyway
         raise ValueError("it holds more than tensors, which is not executed here") from None
-    except Exception as why:  # what is raised of damaged content is of any kind, and of many lines
+    except Exception as why:  # damaged content can raise any exception, with long messages
         raise ValueError(f"it is damaged ({_first_line(why)})") from None
 
 
@@ -202,7 +204,7 @@ def _first_line(why: Exception) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """A length, a JSON object of that length, and numbers; so little that it needs no library."""
+    """Parse a safetensors file: header length, JSON header, data. Simple enough to need no library."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -218,7 +220,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     start, end, found = 8 + length, 8 + length, {}
     try:
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        # In the order that they lie in, without gap or overlap, as the format demands.
+        # In the order of the offsets, without gaps or overlaps, as the format requires.
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype, shape, (first, last) = _SAFETENSORS_DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
             if start + first != end or not all(type(side) is int and side >= 0 for side in shape):

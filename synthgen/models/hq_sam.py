@@ -1,9 +1,10 @@
-"""HQ-SAM: a fifth mask token and finer features on SAM's frozen decoder; the official checkpoints load as they are.
+"""HQ-SAM: a fifth mask token and finer features on SAM's frozen decoder. Official checkpoints load without conversion.
 
-Ke et al., "Segment Anything in High Quality", NeurIPS 2023. Building, loading, encoding and decoding are `sam`'s.
+Ke et al., "Segment Anything in High Quality", NeurIPS 2023. Building, loading, encoding and decoding are shared with
+`sam`.
 
-A warning for those who filter: HQ-SAM was trained without a head for the quality of its own masks. The IoU that comes
-out scores SAM's mask, which is one summand of the mask returned (none with `hq_token_only`), and so says little of it.
+Note for filtering: HQ-SAM has no head that predicts the quality of its own masks. The IoU returned is that of SAM's
+mask, which is only one summand of the mask returned (and none with `hq_token_only`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from synthgen.models.sam import VARIANTS, ImageEmbeddings, MaskDecoder, SamConfi
 
 
 def build_hq_sam(variant: str | SamConfig, *, hq_token_only: bool = False) -> Sam:
-    """Make an HQ-SAM with random weights; its names are those of `sam_hq_vit_{b,l,h}.pth`.
+    """Build an HQ-SAM with random weights; parameter names are those of `sam_hq_vit_{b,l,h}.pth`.
 
     Args:
-        hq_token_only: return the HQ mask alone rather than added to SAM's; three candidates are then the same.
+        hq_token_only: return the HQ mask alone instead of adding it to SAM's; three candidates are then identical.
 
     Raises:
-        ValueError: no such variant.
+        ValueError: unknown variant.
     """
     numbers = VARIANTS.get(variant) if isinstance(variant, str) else variant
     vit_dim = numbers.vit_dim if numbers else 0
@@ -31,7 +32,7 @@ def build_hq_sam(variant: str | SamConfig, *, hq_token_only: bool = False) -> Sa
 
 
 class HQMaskDecoder(MaskDecoder):
-    """SAM's mask decoder, the HQ token and its features; `hf_*` are the checkpoints' names."""
+    """SAM's mask decoder with the HQ token and its features; `hf_*` are the names of the checkpoints."""
 
     def __init__(self, *, vit_dim: int, hq_token_only: bool, transformer_dim: int, **decoder_options: object) -> None:
         super().__init__(transformer_dim=transformer_dim, **decoder_options)
@@ -66,12 +67,13 @@ class HQMaskDecoder(MaskDecoder):
     def decode(
         self, embeddings: ImageEmbeddings, image_pe: Tensor, sparse_embeddings: Tensor, multimask_output: bool
     ) -> tuple[Tensor, ...]:
-        """See `MaskDecoder.decode`: the HQ mask is added to each of SAM's.
+        """See `MaskDecoder.decode`: the HQ mask is added to each of SAM's masks.
 
-        With `multimask_output`, the reference adds it to the one of best predicted IoU, and returns that one alone.
+        With `multimask_output`, the reference returns only the mask of the best predicted IoU, with the HQ mask added.
 
         Returns:
-            logits [n, 1 or 3, 4 * grid, 4 * grid], and the predicted IoU [n, 1 or 3] of SAM's masks, not of these.
+            logits [n, 1 or 3, 4 * grid, 4 * grid], and the predicted IoU [n, 1 or 3] of SAM's masks (without the HQ
+            mask).
         """
         own = [self.mask_tokens.weight, self.hf_token.weight]
         tokens, upscaled, iou = self._run_transformer(embeddings.image, image_pe, sparse_embeddings, own)

@@ -1,4 +1,4 @@
-"""SAM on segment-anything's own modules: its sizes, its decoder for the boxes of many images, and strict loading."""
+"""SAM, built from segment-anything's modules: sizes, a decoder for boxes of several images, and strict loading."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder, Sam, TwoWa
 from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
 
-#: Of the logits.
+#: Logits above it are mask.
 MASK_THRESHOLD = 0.0
 
-#: No side of SAM's tensors is longer (a ViT-H's MLP has 5,120 channels): what a file may make us allocate.
+#: Upper limit on tensor sides (the MLP of ViT-H has 5,120 channels), which bounds what a file can make us allocate.
 MAX_TENSOR_SIDE = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamConfig:
-    """The numbers that make a SAM; what the published three share is the default.
+    """Sizes of a SAM; the defaults are common to the three published models.
 
     Attributes:
         vit_dim, vit_depth, vit_heads: of the image encoder.
-        global_blocks: indices of the blocks that attend to the whole image; all others attend within a window.
-        image_size: side of the square that the encoder sees, in pixels.
-        dim: channels of the image embedding, and of everything in the decoder.
+        global_blocks: indices of the blocks with global attention; the others use windows.
+        image_size: side of the encoder's square input, in pixels.
+        dim: channels of the image embedding and of the decoder.
     """
 
     vit_dim: int
@@ -56,7 +56,7 @@ VARIANTS = {
 
 
 class ImageEmbeddings(NamedTuple):
-    """What is computed once for each of B images.
+    """Image features, computed once for each of B images.
 
     Attributes:
         image: [B, dim, grid, grid], in the network's dtype.
@@ -68,10 +68,10 @@ class ImageEmbeddings(NamedTuple):
 
 
 class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anything ships no types
-    """The original, with a second way in for boxes of several images (its `forward` takes the boxes of one)."""
+    """The original decoder with an additional method for boxes of several images (its `forward` handles one image)."""
 
     def compute_hq_features(self, image: Tensor, early_features: Tensor) -> Tensor | None:  # noqa: ARG002  # for HQ-SAM
-        """What masks need beside the image embedding, once for each image: nothing."""
+        """Additional image features of the decoder; none for SAM."""
         return None
 
     def decode(
@@ -80,8 +80,8 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
         """Predict the masks of n boxes.
 
         Args:
-            embeddings: of the image of each box, [n, ...], or of the one image of all, [1, ...]; the no-mask embedding
-                is added already.
+            embeddings: of the image of each box, [n, ...], or of one image for all boxes, [1, ...], with the no-mask
+                embedding added.
             image_pe: [1, dim, grid, grid].
             sparse_embeddings: [n, 2, dim], the two corners of each box.
 
@@ -105,7 +105,7 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
         return out[:, 1 : len(own)], upscaled, self.iou_prediction_head(out[:, 0])
 
     def _mask_kernels(self, tokens: Tensor, token_indices: range) -> Tensor:
-        """What the wanted mask tokens of [n, t, dim] look for in the upscaled image: [n, wanted, dim / 8]."""
+        """The hypernetwork outputs of the selected mask tokens of [n, t, dim]: [n, selected, dim / 8]."""
         return torch.stack([self.output_hypernetworks_mlps[i](tokens[:, i]) for i in token_indices], dim=1)
 
     @staticmethod
@@ -115,10 +115,10 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
 
 
 def build_sam(variant: str | SamConfig, decoder: type[MaskDecoder] = MaskDecoder, **decoder_options: int | bool) -> Sam:
-    """Make a SAM with random weights, for inference; under `torch.device("meta")` without any.
+    """Build a SAM with random weights for inference; under `torch.device("meta")` without weights.
 
     Raises:
-        ValueError: no such variant.
+        ValueError: unknown variant.
     """
     if isinstance(variant, str):
         if variant not in VARIANTS:
@@ -166,16 +166,17 @@ def is_hq_checkpoint(weights: Mapping[str, object]) -> bool:
 
 
 def variant_name(config: SamConfig) -> str:
-    """ "vit_b", "vit_l" or "vit_h"; of any other size, its channels and blocks: "vit 64x4"."""
+    """ "vit_b", "vit_l" or "vit_h"; for other sizes the channels and blocks: "vit 64x4"."""
     known = (name for name, published in VARIANTS.items() if published == config)
     return next(known, f"vit {config.vit_dim}x{config.vit_depth}")
 
 
 def infer_config(weights: Mapping[str, object]) -> SamConfig:
-    """Read off the names and shapes of a state dict what SAM it is of; no shape shows the decoder's heads: always 8.
+    """Infer the configuration from the names and shapes of a state dict. Shapes do not show the decoder's heads: always
+    8.
 
     Raises:
-        ValueError: it is no SAM's; one sentence says what was missed.
+        ValueError: not SAM's weights; one sentence names what is missing.
     """
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
@@ -216,11 +217,12 @@ def infer_config(weights: Mapping[str, object]) -> SamConfig:
 
 
 def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
-    """Load a state dict with segment-anything's names, strictly; a network on the meta device takes the tensors as own.
+    """Load a state dict with segment-anything's names, strictly; a network on the meta device takes ownership of the
+    tensors.
 
     Raises:
-        ValueError: names are missing or unknown, shapes differ, or a value is no plain tensor of floats; one sentence
-            names them. Nothing was loaded.
+        ValueError: missing or unknown names, different shapes, or a value that is not a plain float tensor. One
+            sentence names them. Nothing was loaded.
     """
     expected = network.state_dict()
     wrong = [
@@ -238,21 +240,21 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
     meta = any(tensor.is_meta for tensor in expected.values())
-    # Copied: what lies in a mapped file would die with the file.
+    # Copied, because memory-mapped tensors are invalid after the file is closed.
     own = {name: weights[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
     network.load_state_dict(own, strict=True, assign=meta)
     network.requires_grad_(False)
-    if meta:  # the two that no checkpoint holds
+    if meta:  # the two buffers that no checkpoint contains
         network.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
         network.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)
 
 
 def _describe_tensor(value: object) -> str:
-    """The shape of a tensor of floats; of all else, what it is."""
+    """The shape of a float tensor, or a description of any other value."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
-        return f"{list(value.shape)} without as many numbers"  # a stride of 0 makes a million of one
+        return f"{list(value.shape)} without as many numbers"  # a stride of 0 claims many numbers from one
     return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
 
 
@@ -266,7 +268,7 @@ def _format_names(verb: str, names: list[str], tail: str = "", most: int = 5) ->
 def set_precision(network: Sam, dtype: torch.dtype) -> None:
     """Cast encoder and decoder; prompts and pixels stay float32.
 
-    The position of a box passes through sines of up to some dozen turns: in bfloat16 nothing of it would be left.
+    Box positions are encoded as sines with up to a few dozen periods, for which bfloat16 is too coarse.
     """
     network.image_encoder.to(dtype)
     network.mask_decoder.to(dtype)

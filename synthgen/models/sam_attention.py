@@ -1,19 +1,18 @@
-"""The attention of segment-anything's image encoder on PyTorch's fused kernels, equal to the original.
+"""Fused attention for segment-anything's image encoder, numerically equivalent to the original.
 
-The original writes the attention map [heads, tokens, tokens] out several times; a fused kernel never does. What stands
-in the way is SAM's relative position: it adds to the score of query q and key k the terms
+The original stores the attention map [heads, tokens, tokens] several times; a fused kernel never does. The difficulty
+is SAM's decomposed relative position, which adds to the score of query q and key k the terms
 
     q . R_h[row of q, row of k]  +  q . R_w[column of q, column of k].
 
-Each term is small ([tokens, rows] and [tokens, columns]), their sum is as large as the map. Two ways past that:
+Each term is small ([tokens, rows] and [tokens, columns]), but their sum has the size of the map. There are two ways to
+compute it:
 
-added   The sum is handed to the kernel as its mask, a band of queries at a time, so that no more than
-`MAX_BIAS_NUMEL` numbers of
-        it exist at once. The least arithmetic.
-folded  The sum is itself a product, of [q . R_h, q . R_w] with the one-hot row and column of k; appended to q and k
-        it comes out of the kernel's own product, and nothing of the map's size exists. The heads grow from d to
-        d + rows + columns channels (64 to 192 at 1024 pixels), but a kernel that takes no mask can run: CUDA's flash
-        attention does not take one.
+    added   The sum is passed to the kernel as its mask, for a band of queries at a time, so that at most
+    `MAX_BIAS_NUMEL` numbers of it exist at once. Needs the least arithmetic.
+    folded  The sum is a product of [q . R_h, q . R_w] and the one-hot row and column of k. Appended to q and k, it is
+    part of the kernel's own product. The head size grows from d to d + rows + columns (64 to 192 at 1024 pixels), but
+    kernels without mask support, such as CUDA's flash attention, can be used.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from segment_anything.modeling.image_encoder import Attention, ImageEncoderViT
 from torch import Tensor
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
-#: The most numbers of the position mask that exist at once: 512 MB in float32, 256 MB in bfloat16, whatever the batch
-#: (a whole mask of a ViT-H at 1024 pixels would have twice as many for each image).
+#: Maximum number of elements of the position mask at once: 512 MB in float32, 256 MB in bfloat16, for any batch size (a
+#: whole mask of ViT-H at 1024 pixels would have twice as many per image).
 MAX_BIAS_NUMEL = 2**27
 
 
 def use_sdpa(encoder: ImageEncoderViT, rel_pos_mode: Literal["added", "folded"] = "added") -> None:
-    """Swap the attention of every block of `encoder`, in place; parameters, names and hooks stay.
+    """Replace the attention of every block of `encoder`, in place; parameters, names and hooks are kept.
 
-    Holds for windowed and global blocks, any grid that the original takes (it interpolates the relative positions
-    alike), any floating dtype, with and without relative positions, and under `torch.compile` (no graph breaks).
+    Supports windowed and global blocks, any grid that the original supports (relative positions are interpolated
+    alike), any float dtype, with and without relative positions, and `torch.compile` (no graph breaks).
     """
     for block in encoder.blocks:
         block.attn.__class__ = _FoldedBiasAttention if rel_pos_mode == "folded" else _BiasAttention
 
 
 class _BiasAttention(Attention):  # type: ignore[misc]  # segment-anything ships no types
-    """The original's parameters under another `forward`."""
+    """The original's parameters with another `forward`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, H, W, C] -> [B, H, W, C]."""
@@ -67,7 +66,7 @@ class _BiasAttention(Attention):  # type: ignore[misc]  # segment-anything ships
         return q, k, v
 
     def _rel_pos_terms(self, q: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """For each query [B, heads, H, W]: its term for each row [..., H] and for each column [..., W] of keys."""
+        """The position terms of each query [B, heads, H, W]: for each key row [..., H] and each key column [..., W]."""
         grid = q.reshape(*q.shape[:2], height, width, q.shape[3])
         by_row = torch.einsum("bnhwc,hkc->bnhwk", grid, _rel_pos_embeddings(self.rel_pos_h, height))
         by_column = torch.einsum("bnhwc,wkc->bnhwk", grid, _rel_pos_embeddings(self.rel_pos_w, width))
@@ -79,7 +78,7 @@ class _BiasAttention(Attention):  # type: ignore[misc]  # segment-anything ships
 
 
 class _FoldedBiasAttention(_BiasAttention):
-    """As above, the position in further channels of queries and keys."""
+    """Like `_BiasAttention`, with the positions in additional channels of queries and keys."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, H, W, C] -> [B, H, W, C]."""
@@ -93,13 +92,13 @@ class _FoldedBiasAttention(_BiasAttention):
         place = torch.cat([rows, columns], dim=1).expand(*k.shape[:3], -1)
         q = torch.cat([q * self.scale, by_row.flatten(2, 3), by_column.flatten(2, 3)], dim=3)
         k = torch.cat([k, place], dim=3)
-        # Flash kernels want values as wide as the keys.
+        # Flash kernels need values as wide as the keys.
         out = scaled_dot_product_attention(q, k, pad(v, (0, height + width)), scale=1.0)
         return self._merge_heads(out[..., : v.shape[3]], x)
 
 
 def _rel_pos_embeddings(table: Tensor, size: int) -> Tensor:
-    """Position embeddings [size of queries, size of keys, C] from a table [distances, C]."""
+    """Position embeddings [query size, key size, C] from a table [distances, C]."""
     if table.shape[0] != 2 * size - 1:
         table = interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
     places = torch.arange(size, device=table.device)

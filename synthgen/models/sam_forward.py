@@ -1,7 +1,7 @@
-"""SAM's forward for many images at once, each step the reference predictor's.
+"""SAM's forward pass for a batch of images, equivalent to the reference predictor.
 
-In the order of use: `resize_longest_side` on the host; then on the device `preprocess_images`, `encode_images`,
-`scale_boxes`, `decode_masks`, `postprocess_logits`.
+Call order: `resize_longest_side` on the host; then `preprocess_images`, `encode_images`, `scale_boxes`, `decode_masks`
+and `postprocess_logits` on the device.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class MaskChunk(NamedTuple):
 
     Attributes:
         image_indices: for each of the n boxes, the index of its image; ascending.
-        logits: float32 [n, masks, 4 * grid, 4 * grid], over the padded square that the model sees.
-        iou: float32 [n, masks], predicted; of SAM's masks (see `hq_sam` for what that means there).
+        logits: float32 [n, masks, 4 * grid, 4 * grid], over the padded square input.
+        iou: float32 [n, masks], predicted for SAM's masks (see `hq_sam` for its meaning there).
     """
 
     image_indices: list[int]
@@ -35,17 +35,17 @@ class MaskChunk(NamedTuple):
 
 
 def resized_size(height: int, width: int, longest_side: int) -> tuple[int, int]:
-    """(height, width) once the longer side is `longest_side` pixels, rounded as the reference does; never 0, as it
-    would.
+    """(height, width) after resizing the longer side to `longest_side` pixels, rounded as in the reference, but at
+    least 1.
     """
     scale = longest_side / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def resize_longest_side(image: NDArray[np.uint8], longest_side: int) -> Tensor:
-    """Resize an image to uint8 [h, w, 3] as the reference does, by Pillow's bilinear filter; on the host, thread-safe.
+    """Resize an image to uint8 [h, w, 3] with Pillow's bilinear filter, as in the reference; on the host, thread-safe.
 
-    torchvision's filter for tensors is not a substitute: it differs by 1 in up to 1 % of the pixels.
+    torchvision's filter for tensors is not equivalent: it differs by 1 in up to 1 % of the pixels.
     """
     height, width = image.shape[:2]
     small = resize_pil(to_pil_image(image), list(resized_size(height, width, longest_side)))
@@ -53,7 +53,7 @@ def resize_longest_side(image: NDArray[np.uint8], longest_side: int) -> Tensor:
 
 
 def preprocess_images(network: Sam, resized: Sequence[Tensor]) -> Tensor:
-    """Normalise images, uint8 [h, w, 3] RGB each as of `resize_longest_side`, and pad them right and below.
+    """Normalize images, uint8 [h, w, 3] RGB from `resize_longest_side`, and pad them at the right and the bottom.
 
     Returns:
         [B, 3, image_size, image_size] on the network's device, in the encoder's dtype; padding is 0.
@@ -65,13 +65,13 @@ def preprocess_images(network: Sam, resized: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encode_images(network: Sam, pixels: Tensor) -> ImageEmbeddings:
-    """Embed B images: pixels [B, 3, image_size, image_size] as of `preprocess_images`."""
+    """Embed B images: pixels [B, 3, image_size, image_size] from `preprocess_images`."""
     image, early = encode_with_early_features(network.image_encoder, pixels)
     return ImageEmbeddings(image, network.mask_decoder.compute_hq_features(image, early))
 
 
 def encode_with_early_features(encoder: ImageEncoderViT, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The encoder's own forward, which also gives the output of its first global block.
+    """The encoder's forward pass, which also returns the output of its first global block.
 
     Returns:
         embedding [B, dim, grid, grid] and early feature [B, grid, grid, vit_dim].
@@ -88,7 +88,7 @@ def encode_with_early_features(encoder: ImageEncoderViT, pixels: Tensor) -> tupl
 
 
 def scale_boxes(boxes_xyxy: Tensor, original_size: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    """Scale boxes [N, 4], XYXY in pixels of the original image, to the resized one; sizes are (height, width)."""
+    """Scale boxes [N, 4], XYXY in pixels of the original image, to the resized image; sizes are (height, width)."""
     scale = torch.tensor([input_size[1] / original_size[1], input_size[0] / original_size[0]] * 2, dtype=torch.float64)
     return (boxes_xyxy.double() * scale.to(boxes_xyxy.device)).float()
 
@@ -102,16 +102,16 @@ def decode_masks(
     chunk_size: int,
     multimask_output: bool = False,
 ) -> Iterator[MaskChunk]:
-    """Predict the masks of all boxes of B images, `chunk_size` boxes at a time, whichever images they belong to.
+    """Predict the masks of all boxes of B images, in chunks of `chunk_size` boxes across images.
 
-    Memory is a chunk's: in float32 at 1024 pixels about 25 MB a box, 90 MB with HQ-SAM; half in bfloat16.
+    Memory per box in float32 at 1024 pixels: about 25 MB, or 90 MB with HQ-SAM; half in bfloat16.
 
     Args:
-        boxes_per_image: B tensors float32 [N, 4], as of `scale_boxes`; each N its own, 0 too.
-        multimask_output: SAM's three candidates rather than its one mask for unambiguous prompts, which boxes are.
+        boxes_per_image: B tensors float32 [N, 4] from `scale_boxes`; N may differ and may be 0.
+        multimask_output: return SAM's three candidates instead of its mask for unambiguous prompts such as boxes.
 
     Raises:
-        ValueError: no boxes for an image, not even an empty tensor, or the reverse; a chunk of none.
+        ValueError: the numbers of images and box tensors differ, or the chunk size is 0.
     """
     if len(boxes_per_image) != len(embeddings.image) or chunk_size < 1:
         raise ValueError(
@@ -122,7 +122,7 @@ def decode_masks(
     if not owner:
         return
     dtype = embeddings.image.dtype
-    # One transfer each; a chunk is then a slice of what lies on the device, 2 kB a box.
+    # One transfer for all boxes (2 kB per box); chunks are slices on the device.
     boxes = torch.cat([boxes.float() for boxes in boxes_per_image]).to(network.device)
     index = torch.tensor(owner).to(network.device)
     prompts, no_mask = network.prompt_encoder(points=None, boxes=boxes, masks=None)
@@ -131,7 +131,8 @@ def decode_masks(
     for start in range(0, len(owner), chunk_size):
         part = slice(start, start + chunk_size)
         own = owner[part]
-        # Boxes of one image share its embedding: what the decoder makes of it before it meets a box, it makes once.
+        # Boxes of one image share its embedding, so that the decoder computes the part that depends only on the image
+        # once.
         which = slice(own[0], own[0] + 1) if own[0] == own[-1] else index[part]
         chosen = ImageEmbeddings(image[which], None if fine is None else fine[which])
         logits, iou = network.mask_decoder.decode(chosen, image_pe, prompts[part], multimask_output)
@@ -141,11 +142,11 @@ def decode_masks(
 def postprocess_logits(
     network: Sam, logits: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
 ) -> Tensor:
-    """Bring logits [n, masks, 4 * grid, 4 * grid] of one image to its size: [n, masks, height, width].
+    """Upsample logits [n, masks, 4 * grid, 4 * grid] of one image to its size: [n, masks, height, width].
 
-    Bilinear to the model's square, the padding cut off, bilinear to the original; the mask is where the result is
-    above `MASK_THRESHOLD`. Memory: the square and the original, 4 bytes a pixel a mask each; give fewer if images are
-    large.
+    Bilinear to the model's square, crop of the padding, bilinear to the original size; the mask is where the result
+    exceeds `MASK_THRESHOLD`. Memory: square and original, 4 bytes per pixel and mask each; use fewer masks for large
+    images.
     """
     scaled: Tensor = network.postprocess_masks(logits, input_size, original_size)
     return scaled

@@ -1,6 +1,6 @@
-"""From SAM's logits to what leaves the device: scores of each mask, and where its runs begin and end.
+"""Post-processing of SAM's logits on the device: mask scores, and the run boundaries of the masks.
 
-Full masks stay on the device: 25 of them at 1024 x 768 are 20 MB, their runs some 100 kB.
+Full masks are not copied to the host: 25 masks at 1024 x 768 take 20 MB, their runs about 100 kB.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from torch import Tensor
 
 from synthgen.models.sam import MASK_THRESHOLD
 
-#: segment-anything's `stability_score_offset`, in logits.
+#: The offset of segment-anything's stability score, in logits.
 STABILITY_OFFSET = 1.0
 
 
 class SelectedMasks(NamedTuple):
-    """n masks.
+    """n selected masks.
 
     Attributes:
         masks: bool [n, H, W].
-        iou: float32 [n]; the network's own prediction, clamped to [0, 1].
-        stability: float32 [n]; IoU of the masks at `STABILITY_OFFSET` above and below the threshold (segment-anything's
-            `calculate_stability_score`); 0 where even the larger mask is empty.
-        selection_score: float32 [n] in [0, 1]; see `selection_score`. None where nobody asked, and there was one
-            candidate each.
+        iou: float32 [n]; predicted by the network, clamped to [0, 1].
+        stability: float32 [n]; IoU of the masks thresholded at `STABILITY_OFFSET` above and below the threshold
+            (segment-anything's `calculate_stability_score`); 0 if the larger mask is empty.
+        selection_score: float32 [n] in [0, 1]; see `selection_score`. None if there was one candidate and
+            `always_score` was False.
     """
 
     masks: Tensor
@@ -35,13 +35,13 @@ class SelectedMasks(NamedTuple):
 
 
 def select_masks(logits: Tensor, iou: Tensor, boxes_xyxy: Tensor, *, always_score: bool) -> SelectedMasks:
-    """Threshold the candidates of n boxes, and keep for each the one with the best evidence.
+    """Threshold the candidates of n boxes, and select for each box the candidate with the highest `selection_score`.
 
     Args:
         logits: float32 [n, candidates, H, W], at the resolution of the boxes.
         iou: float32 [n, candidates].
         boxes_xyxy: float32 [n, 4], absolute pixels of [H, W].
-        always_score: say the evidence even where there is no choice.
+        always_score: compute the selection score even for a single candidate.
     """
     masks = logits > MASK_THRESHOLD
     high = (logits > MASK_THRESHOLD + STABILITY_OFFSET).sum((2, 3))
@@ -57,10 +57,10 @@ def select_masks(logits: Tensor, iou: Tensor, boxes_xyxy: Tensor, *, always_scor
 
 
 def selection_score(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: Tensor) -> Tensor:
-    """How well masks answer their boxes: float32 [n, candidates] in [0, 1].
+    """How well masks fit their boxes: float32 [n, candidates] in [0, 1].
 
-    The product of four parts, each in [0, 1], so that a mask must pass all of them: IoU of its tight box with the
-    prompt, share of its area inside the prompt, stability, and the network's own prediction. An empty mask has none.
+    The product of four terms in [0, 1]: the IoU of the mask's tight box and the prompt box, the share of the mask's
+    area inside the prompt box, the stability, and the predicted IoU. An empty mask scores 0.
 
     Args:
         masks: bool [n, candidates, H, W].
@@ -70,7 +70,7 @@ def selection_score(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: T
     height, width = masks.shape[2:]
     y, x = (torch.arange(size, device=masks.device) for size in (height, width))
     x1, y1, x2, y2 = (side[:, None] for side in boxes_xyxy.unbind(1))
-    # A pixel belongs to the box where any of its area does, as for a filled box.
+    # A pixel belongs to the box if any part of it does, as when a box is rasterized.
     rows, columns = (y >= y1.floor()) & (y < y2.ceil()), (x >= x1.floor()) & (x < x2.ceil())
     per_column = masks.sum(2)  # [n, candidates, W]
     area = per_column.sum(2)
@@ -86,7 +86,7 @@ def selection_score(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: T
 
 
 def _first_and_end(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """First place that is True, and the place behind the last: bool [n, candidates, size] -> [n, candidates] each."""
+    """The index of the first True, and one past the last: bool [n, candidates, size] -> [n, candidates] each."""
     size = seen.shape[2]
     first = seen.int().argmax(2)
     behind = size - seen.flip(2).int().argmax(2)
@@ -94,16 +94,19 @@ def _first_and_end(seen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def run_edges(masks: Tensor, top: int, left: int, height: int) -> tuple[Tensor, Tensor]:
-    """Where masks begin and end, column by column, in the image that they are a window of.
+    """Run boundaries of masks in column-major order, in the full image that contains the window.
 
     Args:
         masks: bool [n, h, w].
-        top, left: where the window lies, in pixels; height: of the image.
+        top, left: position of the window, in pixels.
+        height: of the image.
 
     Returns:
-        owner int64 [edges], the index of the mask, ascending; and place int64 [edges], as
-        `geometry.encode_run_boundaries` takes them. On CUDA, the host waits here for the device.
+        owner int64 [edges], the index of the mask, ascending; and place int64 [edges], in the form of
+        `geometry.encode_run_boundaries`. On CUDA, this synchronizes with the device.
     """
-    columns = torch.nn.functional.pad(masks.transpose(1, 2).to(torch.int8), (1, 1))  # no run leaves its column
+    columns = torch.nn.functional.pad(
+        masks.transpose(1, 2).to(torch.int8), (1, 1)
+    )  # zero padding ends every run within its column
     owner, column, row = (columns[..., 1:] != columns[..., :-1]).nonzero(as_tuple=True)
     return owner, (column + left) * height + row + top

@@ -1,1 +1,1 @@
-"""English names and captions: plurals, articles, hypernyms, agreement of a caption with a category."""
+"""English names and captions: plurals, articles, hypernyms, left and right, agreement of a caption with a category."""

@@ -1,4 +1,4 @@
-"""Whether a caption speaks of what a box's category names: its head noun against the category's nouns."""
+"""Check whether a caption agrees with the category of its box, by comparing head nouns."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from synthgen.text.hypernyms import HYPERNYMS
 from synthgen.text.phrases import clean_text, comparison_key, split_words
 from synthgen.text.plurals import singularize
 
-#: A category's name is spoken of up to this many characters; what is longer is no name.
+#: Longer category names are ignored.
 MAX_NAME_CHARS = 60
 
-#: Say nothing about what a thing is.
+#: Nouns without information about the object.
 _GENERIC_WORDS = frozenset(
     "object thing item one ones it something anything stuff this that these those unknown other others part half all "
     "region area background left right top bottom middle center centre front back side corner edge end".split()
 )
-#: A noun phrase ends before one of these.
+#: Words that end a noun phrase.
 _PHRASE_STOPS = frozenset(
     "in on at with without near next behind beside besides between under over above below from to for by into onto "
     "off against along across around through inside outside up down while as like than during toward towards among "
@@ -28,28 +28,28 @@ _PHRASE_STOPS = frozenset(
     "laying lying worn made seen taken shown left-hand".split()
 )
 _CONJUNCTIONS = frozenset({"and", "or", "&", ","})
-#: "there is a dog", "it's a dog": what is meant comes after it.
+#: "there is a dog", "it's a dog": the noun phrase follows.
 _EXPLETIVE_OPENING = re.compile(r"^(there|this|it|that|these|those|here)( is| are| was| were|['’]s)\b")
-#: Before a noun, not of it; dropped at both ends of a noun phrase.
+#: Determiners and the like, dropped at both ends of a noun phrase.
 _DETERMINERS = frozenset(
     "a an the this that these those some any another each every his her its their our my your one two three four five "
     "six several many few both other left right top bottom middle center centre far front back first second third "
     "last upper lower outer inner most leftmost rightmost closest nearest furthest only just very all of "
     "partially".split()
 )
-#: Never what a phrase is about, where something else stands there, too.
+#: Words that are not the head of a phrase if another noun is available.
 _ADJECTIVES = frozenset(
     "black white gray grey brown red green blue yellow pink purple tan beige golden dark bright big small large "
     "larger largest smaller smallest little tiny huge tall taller short shorter long young old older younger wooden "
     "plastic empty full open closed clear shiny striped colorful".split()
 )
-#: "a slice of pizza" may be a slice or a pizza.
+#: Measures: "a slice of pizza" may be a slice or a pizza.
 _MEASURE_NOUNS = frozenset(
     "group pair bunch piece slice set couple row herd flock pile stack lot bit kind type view picture photo image "
     "part close side top front back bottom crowd half number series variety collection line school head reflection "
     "statue cluster section end edge corner rest sort bundle handful shot closeup portrait".split()
 )
-#: Words in -ing that are nouns, or stand before one; any other ends a noun phrase ("a man riding").
+#: Words in -ing that are nouns or precede one; any other ends a noun phrase ("a man riding").
 _ING_NOUNS = frozenset(
     "dining parking cutting chopping swimming washing drying sewing living fishing building ceiling ring king string "
     "wing thing railing clothing awning painting earring icing frosting pudding dressing wedding bedding lettering "
@@ -60,11 +60,11 @@ _ING_NOUNS = frozenset(
 
 
 def category_nouns(category: str) -> list[str]:
-    """The nouns of a category's name, in lower case: "cabinet" and "shelf" of "Cabinet/shelf", "bow" of "bow_(weapon)".
+    """The nouns of a category name, in lower case: "cabinet" and "shelf" for "Cabinet/shelf", "bow" for "bow_(weapon)".
 
-    Empty where the name says nothing: "", "object", or no letters.
+    Empty if the name has no information: "", "object", or no letters.
     """
-    # Data sets mark what a name means in brackets (LVIS), what is left over in the name (COCO's stuff).
+    # Data sets put explanations in brackets (LVIS), or append qualifiers (COCO stuff).
     text = re.sub(r"\([^()]*\)", " ", clean_text(category, max_chars=MAX_NAME_CHARS).replace("_", " ")).casefold()
     text = re.sub(r"-(other-merged|merged|other|stuff)\b", "", text)
     text = re.sub(r"^(wall|floor)-(\w+)$", r"\2 \1", text)
@@ -76,7 +76,7 @@ def category_nouns(category: str) -> list[str]:
         name = " ".join(own).strip("-'’&. ")
         if name and any(c.isalpha() for c in name) and name not in found and name not in _GENERIC_WORDS:
             found.append(name)
-    # "Cutting/chopping Board" shares its last word.
+    # The parts of "Cutting/chopping Board" share the last word.
     if len(found) == 2 and found[0].endswith("ing") and found[0] not in _taxonomy()[0] and " " in found[1]:
         found[0] += " " + found[1].split(" ", 1)[1]
     return found
@@ -84,16 +84,16 @@ def category_nouns(category: str) -> list[str]:
 
 @lru_cache(maxsize=65536)
 def agrees_with_category(text: str, category: str) -> bool | None:
-    """Whether a caption's noun agrees with a category: is the same, means the same, or one is a kind of the other.
+    """Whether the noun of a caption agrees with a category: the same word, a synonym, a hypernym or a hyponym.
 
     Returns:
-        True or False; None where nobody can tell from the words: the caption has no noun ("on the left"), or one
-        that is in no table, or one that may mean either, or the category says nothing.
+        True or False; None if undecided: the caption has no noun ("on the left"), the noun is unknown or ambiguous, or
+        the category has no information.
     """
     own = [tuple(_lemmatize(word) for word in split_words(name)) for name in category_nouns(category)]
     said = tuple(_lemmatize(word) for word in comparison_key(text).split())
     if any(len(name) > 1 and _starts_with_name(said, name) for name in own):
-        return True  # word by word, though it be no single noun: "chest of drawers"
+        return True  # matches as a string, even if it is not a single noun: "chest of drawers"
     wanted = {_parse_noun(_strip_adjectives(name)) for name in own}
     heads = [head for phrase in _noun_phrases(text) for head in _head_nouns(phrase)]
     verdicts = [_compare_nouns(head, name) for head in heads for name in wanted]
@@ -104,9 +104,9 @@ def agrees_with_category(text: str, category: str) -> bool | None:
 
 @lru_cache(maxsize=65536)
 def is_kind_of(category: str, other: str) -> bool:
-    """Whether all that is of a category is of another: it means the same, or is a kind of it, for all that is known.
+    """Whether a category is the same as another or a hyponym of it, as far as the table knows.
 
-    A category whose name says nothing is one of anything.
+    Everything is a hyponym of a category without information.
     """
     one, two = (
         {_parse_noun(tuple(_lemmatize(word) for word in split_words(name))) for name in category_nouns(c)}
@@ -119,21 +119,22 @@ def is_kind_of(category: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """A noun that the table may know, by the first of its words for the same, and what stands before it."""
+    """A noun, represented by the first of its synonyms in the table, and the words before it."""
 
     name: str
     modifiers: frozenset[str] = frozenset()
 
 
 def _compare_nouns(caption_noun: _Noun, category_noun: _Noun) -> bool | None:
-    """Whether a caption's noun agrees with one of a category's.
+    """Whether a caption's noun agrees with one of the category's nouns.
 
-    What a word before a noun makes of it, the table need not know: a gravy boat is no boat, a skating shoe no sneaker.
+    A modifier can change the meaning in ways unknown to the table: a gravy boat is not a boat, a skating shoe not a
+    sneaker.
     """
     found = _compare_names(caption_noun.name, category_noun.name)
     if not found:
         return found
-    # Nothing stands before the caption's noun that could be such a word.
+    # The caption's noun has no modifier.
     told = caption_noun.modifiers <= category_noun.modifiers | _ADJECTIVES
     if caption_noun.name == category_noun.name:
         return True if told or not category_noun.modifiers else None
@@ -143,17 +144,17 @@ def _compare_nouns(caption_noun: _Noun, category_noun: _Noun) -> bool | None:
 
 
 def _compare_names(first_name: str, second_name: str) -> bool | None:
-    """Whether one noun is the other, or a kind of it, or the other way round; None if one of them is in no table."""
+    """Whether the nouns are equal or one is a hypernym of the other; None if one of them is unknown."""
     above, below = _hypernyms_of(first_name), _hypernyms_of(second_name)
     if first_name == second_name or second_name in above or first_name in below:
         return True
     table = _taxonomy()[0]
     if any(a not in table and b.endswith(f" {a}") for a, b in ((first_name, second_name), (second_name, first_name))):
-        return True  # "stick" and "hockey stick"; but a dog is no hot dog
+        return True  # "stick" and "hockey stick"; but a dog is not a hot dog
     if first_name not in table or second_name not in table:
         return None
     if "person" in above and "person" in below:
-        # A man may be a player, a child a boy; only the sexes exclude each other.
+        # A man may be a player, and a child a boy; only words for different sexes exclude each other.
         return (
             False
             if any({first_name} & a and {second_name} & b for a, b in (GENDERED_NOUNS, GENDERED_NOUNS[::-1]))
@@ -168,26 +169,26 @@ def _compare_names(first_name: str, second_name: str) -> bool | None:
 
 
 def _lemmatize(word: str) -> str:
-    """The word as one of many; but glasses are not more than one glass, or may not be."""
+    """The singular of a word, except for words such as "glasses" with a different meaning."""
     return word if word == "glasses" else singularize(word)
 
 
 def _starts_with_name(lemmas: tuple[str, ...], name: tuple[str, ...]) -> bool:
-    """Whether a name comes first, and is not the beginning of another: "table tennis" of "a table tennis paddle"."""
+    """Whether the words start with this name, and not with a longer one: "table tennis" in "a table tennis paddle"."""
     first = next((i for i, word in enumerate(lemmas) if word not in _DETERMINERS | _ADJECTIVES), 0)
     ends = [start + len(name) for start in (0, first) if lemmas[start : start + len(name)] == name]
     return any(end == len(lemmas) or lemmas[end] in _PHRASE_STOPS | _CONJUNCTIONS for end in ends)
 
 
 def _strip_adjectives(name: tuple[str, ...]) -> tuple[str, ...]:
-    """The name without the adjectives before it, unless the table has it with them: "brown shirt", but "black bear"."""
+    """The name without leading adjectives, unless the table contains it with them: "brown shirt", but "black bear"."""
     while len(name) > 1 and name[0] in _ADJECTIVES and " ".join(name) not in _taxonomy()[0]:
         name = name[1:]
     return name
 
 
 def _noun_phrases(text: str) -> list[list[str]]:
-    """The first noun phrase as lemmas, and those that are joined to it by "and", or by "of" after a measure."""
+    """The first noun phrase as lemmas, and phrases joined to it by "and", or by "of" after a measure."""
     found: list[list[str]] = [[]]
     text = _EXPLETIVE_OPENING.sub("", text.strip().casefold())
     for part in re.findall(r"[^\W_]+(?:['’][^\W_]+)*|[.,;:!?&]", text)[:60]:
@@ -210,7 +211,7 @@ def _noun_phrases(text: str) -> list[list[str]]:
 
 
 def _head_nouns(phrase: list[str]) -> list[_Noun]:
-    """The nouns that may be a phrase's head: its last, and what stands before a participle ("a car parked")."""
+    """Candidates for the head noun: the last one, and the one before a participle ("a car parked")."""
     while phrase and phrase[-1] in _DETERMINERS | _GENERIC_WORDS:
         phrase = phrase[:-1]
     while phrase and phrase[0] in _DETERMINERS and len(phrase) > 1:
@@ -220,7 +221,7 @@ def _head_nouns(phrase: list[str]) -> list[_Noun]:
 
 
 def _parse_noun(lemmas: tuple[str, ...]) -> _Noun:
-    """The longest end of a phrase that is a word of the table: "brown teddy bear" is a "teddy bear", not a bear."""
+    """The longest suffix of a phrase that is in the table: "brown teddy bear" is a "teddy bear", not a bear."""
     table, same = _taxonomy()[:2]
     for start in range(max(0, len(lemmas) - 4), len(lemmas)):
         phrase = " ".join(lemmas[start:])
@@ -231,7 +232,7 @@ def _parse_noun(lemmas: tuple[str, ...]) -> _Noun:
 
 @cache
 def _hypernyms_of(noun: str) -> frozenset[str]:
-    """The noun and all that it is a kind of."""
+    """The noun and all its hypernyms."""
     found, todo = {noun}, [noun]
     while todo:
         new = _taxonomy()[2].get(todo.pop(), set()) - found
@@ -242,7 +243,7 @@ def _hypernyms_of(noun: str) -> frozenset[str]:
 
 @cache
 def _taxonomy() -> tuple[frozenset[str], dict[str, str], dict[str, set[str]]]:
-    """The table: all its words; a word -> the first of the words for the same; a first word -> what it is a kind of."""
+    """The table: all words; word -> its first synonym; first synonym -> its hypernyms."""
     same: dict[str, str] = {}
     parents: dict[str, set[str]] = {}
 
@@ -253,7 +254,7 @@ def _taxonomy() -> tuple[frozenset[str], dict[str, str], dict[str, set[str]]]:
         return same[known[0]]
 
     lines = HYPERNYMS.replace("\n ", " ").strip().splitlines()
-    # All that are words for the same first: a member may be named by any of them.
+    # Synonyms first, because a member may be given by any of them.
     for line in lines:
         for text in re.split(r"[:,]", line):
             if " = " in text:

@@ -1,15 +1,15 @@
-"""Words that are said for each other, or never are, and names as data sets misspell them: data, for `agreement`."""
+"""Data for `agreement`: words used interchangeably, words that exclude each other, and misspelled category names."""
 
 from __future__ import annotations
 
-#: The two sexes of people: a word of the one and a word of the other do not agree.
+#: Words for female and male people; a word of one set disagrees with a word of the other.
 GENDERED_NOUNS = (
     frozenset("man boy son brother father husband he him king groom".split()),
     frozenset("woman girl daughter sister mother wife she her queen bride".split()),
 )
 
-#: What people call by each other's names, or what one word means both of: nothing is concluded where one is said for
-#: another, or for a kind of another. So it is with people.
+#: Words that are used interchangeably or are ambiguous. No conclusion is drawn if one replaces another or a hyponym of
+#: another. All words for people are treated the same way.
 CONFUSABLE_GROUPS = (
     frozenset("cup bowl vase pot jar pitcher jug glass urn plate basin container".split()),
     frozenset("bottle jug flask jar".split()),
@@ -56,7 +56,7 @@ CONFUSABLE_GROUPS = (
     frozenset("head face hair".split()),
 )
 
-#: Words with a second meaning: nothing is concluded where the one is said for the other, or for a kind of it.
+#: Words with a second meaning. No conclusion is drawn if one replaces the other or a hyponym of it.
 AMBIGUOUS_NOUNS = {
     "fan": "person",
     "mouse": "animal",
@@ -65,7 +65,7 @@ AMBIGUOUS_NOUNS = {
     "green vegetable": "vegetable",
 }
 
-#: Names as data sets misspell them.
+#: Misspellings in data sets.
 SPELLING_CORRECTIONS = {
     "moniter": "monitor",
     "bakset": "basket",

@@ -1,10 +1,10 @@
-"""Which everyday noun is a kind of which: data, for `agreement`.
+"""Hypernyms of everyday nouns: data for `agreement`.
 
-A line is `kind: members`, separated by commas; `a = b = c` are words for the same. A member may be a kind itself, and a
-member of several; nothing is a kind of itself by way of others. A word for either of two things is a kind that has both
-as members: a "bike" is a bicycle or a motorcycle. What is no kind of its last word stands among the things at the end:
-a gravy boat is no boat. Written for the categories of COCO, Objects365, LVIS and Visual Genome and the words that
-people use for them in captions; what is not here is not known, and nothing is concluded from it.
+A line is `hypernym: members`, separated by commas; `a = b = c` are synonyms. A member may itself be a hypernym, and may
+belong to several; there are no cycles. An ambiguous word is a hypernym of both meanings: a "bike" is a bicycle or a
+motorcycle. Compounds that are not a kind of their last word are listed among the things at the end: a gravy boat is not
+a boat. The table covers the categories of COCO, Objects365, LVIS and Visual Genome and words used for them in captions.
+No conclusion is drawn from words that are not listed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a phrase says of the mirrored picture: left and right exchanged, or no answer where that cannot be told.
+"""Exchange left and right in phrases for horizontally flipped images.
 
-"The right cup" becomes "the left cup". But "right behind the cup" means directly, "some milk left" means remaining,
-and "the second zebra" counts from a side that it does not name: of these nothing is said, and the picture stays as it
-is. That costs one mirrored view; a wrong exchange would teach a falsehood. The rules are the same for both words, so
-what is exchanged twice is itself again. For English: pictures with texts of other languages should not be mirrored.
+"The right cup" becomes "the left cup". Ambiguous phrases are not exchanged, and their image is not flipped: "right
+behind the cup" means directly, "some milk left" means remaining, and "the second zebra" counts from an unnamed side.
+Skipping a flip costs one augmented view, but a wrong exchange creates a wrong label. The rules treat both words alike,
+so exchanging twice restores the phrase. English only: do not flip images with texts in other languages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-#: A word ends at all that is no letter: left_handed, bottom-right, man's left.
+#: Any non-letter is a word boundary: left_handed, bottom-right, man's left.
 _WORD_TEMPLATE = r"(?<![^\W\d_])(?:{})(?![^\W\d_])"
 
 
@@ -29,29 +29,29 @@ _SIDE = _word_pattern(
 )
 _CLOCKWISE = _word_pattern("(?P<counter>counter)?(?P<word>clockwise)")
 
-#: Sides that have no opposite to write, or words that are no sides in company.
+#: Directions without a mirrored form, and phrases in which "left" or "right" is not a side.
 _UNSWAPPABLE = _word_pattern(
-    r"o\W?clock|starboard|port\W+side|(?:north|south)?(?:east|west)"  # places on a dial, a ship, a map
-    rf"|anticlockwise|(?:anti|counter){_GAP}(?:counter)?clockwise"  # one opposite for several spellings
+    r"o\W?clock|starboard|port\W+side|(?:north|south)?(?:east|west)"  # clock positions, ships, maps
+    rf"|anticlockwise|(?:anti|counter){_GAP}(?:counter)?clockwise"  # several spellings have one opposite
     r"|l|r|lt|rt|lft|rgt|rght|righ|rigth|rihgt|rite|rightt|lef|letf|lefft|leftt|lhs|rhs"
     rf"|(?:left|right){_GAP}(?:angles?|angled|way|of{_GAP}way|whale|side{_GAP}(?:up|out)|away|now|overs?)"
     rf"|just{_GAP}(?:left|right)|all{_GAP}left"
 )
 _ALL_RIGHT = _word_pattern(rf"all{_GAP}right")
 
-#: After these the word is a side, whatever follows: "on the right behind the counter".
+#: After these words it is a side, whatever follows: "on the right behind the counter".
 _SIDE_CONTEXT = frozenset(
     "the on to at far from its his her their your my our top bottom upper lower front back rear middle mid center "
     "centre extreme very toward towards and or".split()
 )
-#: Before these it may be "directly" or "remaining": "right behind", "left on the plate".
+#: Before these words it may mean "directly" or "remaining": "right behind", "left on the plate".
 _ADVERBIAL = frozenset(
     "about above across after against along alongside alone around as at atop away back before behind below beneath "
     "beside between beyond by close down empty for here in infront inside into near next now off on onto open opposite "
     "out outside over past standing there through to unattended under underneath uneaten unfinished untouched up when "
     "where with without".split()
 )
-#: After these, at the end of what is said, it may be "remaining" or "correct"; after the second, a verb.
+#: After these words, at the end of a phrase, it may mean "remaining" or "correct"; after the second group, a verb.
 _COPULAS = frozenset(
     "is are was were be been being am has have had having get gets got isn't aren't wasn't hasn't haven't what's "
     "that's there's it's who's not only".split()
@@ -69,7 +69,7 @@ _WORD_AFTER = re.compile(rf"{_GAP}([\w'’]+)")
 _TO_THE_SIDE = re.compile(rf"to{_GAP}(?:the{_GAP})?(?:left|right)", re.IGNORECASE)
 
 _ORDINAL_WORD = _word_pattern(_ORDINAL)
-#: What is counted upwards or into the depth, or not counted at all.
+#: Words counted upwards or in depth, or not counted at all.
 _NON_HORIZONTAL_ORDER = _word_pattern(
     rf"(?:{_ORDINAL}){_GAP}(?:row|shelf|floor|base|class|aid|hand)"
     rf"|from{_GAP}(?:the{_GAP})?(?:top|bottom|front|back|camera|ground)"
@@ -77,17 +77,17 @@ _NON_HORIZONTAL_ORDER = _word_pattern(
 
 
 def mirror_texts(texts: Sequence[str]) -> tuple[str, ...] | None:
-    """The texts of a picture as they are true of its mirror image; None = one of them cannot be told, do not mirror.
+    """The texts as they apply to the mirrored image; None = a text is ambiguous, do not flip.
 
-    Case is kept, and two different texts stay different. Names of body parts are exchanged like places: in the mirror
-    a left hand is a right one. Writing that a text quotes is left as it is, though in the mirror it cannot be read.
+    Case is kept, and different texts stay different. Body parts are exchanged like positions: a left hand appears as a
+    right hand in the mirror. Quoted writing is kept, although it is not readable in the mirror.
     """
     found = [_mirror_text(text) for text in texts]
     told = tuple(text for text in found if text is not None)
     return told if len(told) == len(found) else None
 
 
-@lru_cache(maxsize=8192)  # names come again with every image
+@lru_cache(maxsize=8192)  # names recur in most images
 def _mirror_text(text: str) -> str | None:
     if _UNSWAPPABLE.search(text):
         return None
@@ -109,7 +109,7 @@ def _mirror_text(text: str) -> str | None:
 
 
 def _is_ambiguous(text: str, match: re.Match[str]) -> bool:
-    """Whether a "left" or "right" may be something else than a side, by the words around it."""
+    """Whether "left" or "right" may have another meaning than a side, according to the surrounding words."""
     if match["joined"] or match["ending"]:
         return False
     ahead, behind = text[: match.start()], text[match.end() :]
@@ -135,7 +135,7 @@ def _swap_rotation(match: re.Match[str]) -> str | None:
 
 
 def _match_case(word: str, *, case_of: str) -> str | None:
-    """The word in small letters, in capitals, or with one capital as another has it; None = that is none of these."""
+    """The word in lower case, upper case, or capitalized, like the other word; None = the other word has mixed case."""
     for case in (str.lower, str.upper, str.capitalize):
         if case(case_of) == case_of:
             return case(word)

@@ -1,4 +1,4 @@
-"""English nouns: one of many, many of one, and the article before it. Rules, and the words that keep to none."""
+"""Singular and plural of English nouns, and their indefinite article: rules and exceptions."""
 
 from __future__ import annotations
 
@@ -44,37 +44,37 @@ _IRREGULAR_SINGULARS = {
     "quiches": "quiche",
     "brioches": "brioche",
 }
-#: -ves is -f or -fe for these; for all others -ve (gloves, sleeves, stoves, olives, waves).
+#: Words with -f or -fe for -ves; all others have -ve (gloves, sleeves, stoves, olives, waves).
 _VES_TO_F = {
     stem + "ves": stem + "f" for stem in "lea loa hal shel cal scar wol thie hoo el sel shea dwar bookshel".split()
 }
 _VES_TO_F |= {stem + "ves": stem + "fe" for stem in ("kni", "wi", "li", "jackkni", "midwi")}
-#: -ies is -ie for these; for all others -y (berries, puppies).
+#: Words with -ie for -ies; all others have -y (berries, puppies).
 _IES_TO_IE = frozenset(
     "movies cookies ties pies brownies hoodies selfies zombies smoothies veggies birdies rookies pixies genies "
     "prairies bowties neckties magpies eyeries collies calories beanies onesies eeries lies dies".split()
 )
-#: -ses is -s for words on these; for all others -se (horses, vases, noses, houses).
+#: Endings with -s for -ses; all others have -se (horses, vases, noses, houses).
 _SES_TO_S = ("sses", "uses")
 _USES_TO_USE = frozenset(
     "houses mouses blouses uses fuses muses causes spouses excuses greenhouses warehouses lighthouses".split()
 )
-#: One though they end in s.
+#: Singular nouns in -s.
 _SINGULAR_IN_S = frozenset(
     "bus gas lens canvas christmas atlas iris bias pancreas thermos rhinoceros chaos cosmos asbestos news series "
     "species is was has as us this his its always perhaps yes does goes swiss paris texas tennis pampas alas ms mrs "
     "walrus plus mathematics gymnastics athletics electronics ceramics kudos ethos pathos hers ours theirs billiards "
     "upstairs downstairs outdoors indoors towards besides afterwards sideways across".split()
 )
-#: More than one without an s.
+#: Plural nouns without -s.
 _PLURAL_WITHOUT_S = frozenset(
     {"people", "men", "women", "children", "feet", "teeth", "geese", "mice", "cattle", "dice", "oxen"}
 )
-#: -men that is not of man.
+#: Words in -men that are not plurals of -man.
 _MEN_NOT_MAN = frozenset(
     {"specimen", "abdomen", "ramen", "omen", "semen", "regimen", "acumen", "hymen", "stamen", "bitumen"}
 )
-#: Stuff: no "a" before it.
+#: Uncountable nouns, without "a".
 _MASS_NOUNS = frozenset(
     "air asparagus bread broccoli butter cardboard cattle cheese clothing corn cutlery dirt electronics equipment fog "
     "food fruit fruits fur furniture garlic glassware grass gravel ground hair hay ice jewelry jewellery juice "
@@ -83,13 +83,13 @@ _MASS_NOUNS = frozenset(
     "cilantro parsley seaweed tofu yogurt smoke mulch moss foliage rubble straw".split()
 )
 _VOWEL = re.compile(r"[aeiou]")
-#: Begins with a vowel and is spoken with a consonant (you, w), and the other way round.
+#: Words that begin with a vowel letter but a consonant sound (you, w), and vice versa.
 _CONSONANT_SOUND = re.compile(r"(uni(?![nm])|us[eua]|uri|uku|ute|uto|eu|ewe|one(?![a-z])|once|ouija|u-|ufo)")
 _VOWEL_SOUND = re.compile(r"(hour|honest|honou?r|heir|x-|suv|hdmi)")
 
 
 def singularize(word: str) -> str:
-    """The one of a lower-case word that may be many; a word that is one already comes back as it is."""
+    """The singular of a lower-case word; a singular word is returned unchanged."""
     if word in _SINGULAR_IN_S or len(word) < 3:
         return word
     known = _IRREGULAR_SINGULARS.get(word) or _VES_TO_F.get(word)
@@ -109,13 +109,13 @@ def singularize(word: str) -> str:
 
 
 def is_plural(noun: str) -> bool:
-    """Whether a noun phrase is many: its last word before an "of" decides ("pairs of skis", "french fries")."""
+    """Whether a noun phrase is plural, by the last word before an "of" ("pairs of skis", "french fries")."""
     head = re.split(r" (?:of|for|with|in|on) ", noun)[0].split()[-1:]
     return bool(head) and (head[0] in _PLURAL_WITHOUT_S or singularize(head[0]) != head[0])
 
 
 def with_article(noun: str) -> str:
-    """The noun phrase with "a" or "an" before it, or with nothing where it is many or stuff.
+    """The noun phrase with "a" or "an", or unchanged if it is plural or uncountable.
 
     Args:
         noun: lower case, with its adjectives: "orange cup", "french fries", "grass".
@@ -128,7 +128,7 @@ def with_article(noun: str) -> str:
 def _starts_with_vowel_sound(noun: str) -> bool:
     first = noun.split()[0]
     if not _VOWEL.search(first) and re.fullmatch(r"[a-z]{1,4}[0-9]*", first) and "y" not in first:
-        return first[0] in "fhlmnrsx"  # an initialism is spelt: an lcd, a tv
+        return first[0] in "fhlmnrsx"  # initialisms are spelled out: an lcd, a tv
     if _VOWEL_SOUND.match(first):
         return True
     return first[0] in "aeiouáàâäéèêëíîïóôöúû8" and not _CONSONANT_SOUND.match(first)

@@ -22,9 +22,8 @@ from synthgen.dataloading.manifest import Manifest
 from synthgen.distributed import DistributedContext
 from synthgen.evaluation.evaluate import evaluate_network
 from synthgen.evaluation.results import EvalResult
-from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.criterion import SetCriterion
 from synthgen.models.mqformer.losses import PointSampling
-from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.progress import OpenProgress
 from synthgen.training import prediction_view
 from synthgen.training.optimizer import parameter_groups
@@ -123,7 +122,7 @@ class SegmentationLearner:
         self._eager_mode = partial(torch.compiler.set_stance, "force_eager") if schedule.compile else nullcontext
         self._is_category_name = [build_network.has_category_names(source.task) for source in manifest.mixture]
         self._uses_bf16 = schedule.precision == "bf16"
-        self._loss_weights, self._sampling = LossWeights(), PointSampling(num_points=schedule.mask_points)
+        self._criterion = SetCriterion(sampling=PointSampling(num_points=schedule.mask_points))
 
     def model_config(self) -> dict[str, Any]:
         """The manifest's `model`, without what it began with."""
@@ -152,9 +151,7 @@ class SegmentationLearner:
                 batch.images.to(device, non_blocking=True), batch.padding_mask.to(device, non_blocking=True),
                 asked, names, right,
             )  # fmt: skip
-        return weighted_losses(
-            found, right, num_objects=num_targets, weights=self._loss_weights, sampling=self._sampling
-        )
+        return self._criterion(found, right, num_objects=num_targets)
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
         """See `sidecar_files`."""

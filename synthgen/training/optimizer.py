@@ -1,13 +1,12 @@
-"""How weights move: AdamW's groups, the learning rate of each step, a moving average (Mask2Former, Mask DINO)."""
+"""Parameter groups of AdamW and the learning rate of each step (as in Mask2Former and Mask DINO)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from synthgen.dataloading.config import ScheduleConfig
 
@@ -59,42 +58,3 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, schedule: ScheduleConfi
     """Set the learning rate of a step: it follows from the step alone, so that nothing of it need be kept."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * lr_factor(schedule, step)
-
-
-class ModelEma:
-    """A moving average of what learns (EMA); `swapped` evaluates it.
-
-    Attributes:
-        weights: by the names of the module's parameters.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.weights = {name: p.detach().clone() for name, p in self._trainable.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move towards the weights as they are."""
-        torch._foreach_lerp_(
-            list(self.weights.values()), [p.detach() for p in self._trainable.values()], 1 - self._decay
-        )
-
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take up what an earlier one had."""
-        for name, own in self.weights.items():
-            own.copy_(weights[name])
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
-        """Put the average in the place of the weights, and these back."""
-        own = {name: p.detach().clone() for name, p in self._trainable.items()}
-        with torch.no_grad():
-            for name, p in self._trainable.items():
-                p.copy_(self.weights[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, p in self._trainable.items():
-                    p.copy_(own[name])

@@ -16,8 +16,8 @@ from torch import Tensor
 from synthgen.checkpoints import checkpoint
 from synthgen.errors import SynthgenError
 from synthgen.training import run_dir
+from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner
-from synthgen.training.optimizer import ModelEma
 
 #: Seconds in which a checkpoint that the first process sees is to be seen by all: file systems remember folders.
 _VISIBILITY_TIMEOUT_SECONDS = 90

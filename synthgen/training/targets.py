@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from synthgen.models.mqformer.matcher import MaskTarget
+from synthgen.models.mqformer.targets import MaskTarget
 
 
 def build_mask_targets(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[MaskTarget]:

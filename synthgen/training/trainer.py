@@ -34,9 +34,10 @@ from synthgen.progress import NoProgress, OpenProgress
 from synthgen.storage.atomic import write_text_atomic
 from synthgen.training import resume, run_dir
 from synthgen.training.captioner_learner import CaptionerLearner
+from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner, SegmentationLearner, wrap_distributed
 from synthgen.training.logger import MetricsLogger
-from synthgen.training.optimizer import ModelEma, lr_factor, set_learning_rates
+from synthgen.training.optimizer import lr_factor, set_learning_rates
 from synthgen.training.preemption import EXIT_CODE, SigtermHandler
 from synthgen.training.report import (
     TrainResult,

@@ -7,8 +7,9 @@ import torch
 
 from synthgen.models.mqformer import backbone, text_encoder
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.model import MQFormer, build_mqformer
+from synthgen.models.mqformer.targets import MaskTarget
 
 
 def small(conditional: int = 12, learnable: int = 4, seed: int = 0) -> MQFormer:

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from synthgen.models.mqformer import decoder as decoder_module
-from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.criterion import SetCriterion
 from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
 from synthgen.models.mqformer.denoising import MAX_DENOISING_QUERIES, NOISE_SCALE, NoisedTargets, add_noise
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
 from synthgen.models.mqformer.position_encoding import inverse_sigmoid
+from synthgen.models.mqformer.targets import MaskTarget
 
 SHAPES = ((8, 12), (4, 6))
 KINDS = {"mixed": (6, 4), "conditional": (10, 0), "learnable": (0, 10)}
@@ -223,9 +224,8 @@ def test_objects_of_another_image_change_nothing(kind, monkeypatch):
 
 def totals(decoded: DecoderOutput, truths: list[MaskTarget], count: int = 6) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return weighted_losses(
-        decoded, truths, num_objects=count, weights=LossWeights(), sampling=PointSampling(num_points=64), generator=rng
-    )
+    criterion = SetCriterion(LossWeights(), PointSampling(num_points=64))
+    return criterion(decoded, truths, num_objects=count, generator=rng)
 
 
 def test_noised_objects_are_judged_by_what_they_were_made_of():

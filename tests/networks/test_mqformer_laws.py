@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from synthgen.models.mqformer import backbone, text_encoder
-from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.criterion import SetCriterion
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.losses import PointSampling
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.model import MQFormer, build_mqformer
+from synthgen.models.mqformer.targets import MaskTarget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -78,10 +79,10 @@ def seen(network: MQFormer, images: Tensor, padding: Tensor | None = None, **mor
 
 def totals(network: MQFormer, images: Tensor, truths: list[MaskTarget], **more: object) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return weighted_losses(
+    return SetCriterion(LossWeights(), PointSampling(num_points=128))(
         seen(network, images, denoising_targets=truths, **more), truths, num_objects=max(1,
         sum(len(t["labels"]) for t in truths)),
-        weights=LossWeights(), sampling=PointSampling(num_points=128), generator=rng,
+        generator=rng,
     )  # fmt: skip
 
 

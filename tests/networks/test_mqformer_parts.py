@@ -16,10 +16,11 @@ from synthgen.models.mqformer import losses as loss_module
 from synthgen.models.mqformer import matcher, position_encoding
 from synthgen.models.mqformer.boxes import box_iou, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget, compute_costs, hungarian_match
+from synthgen.models.mqformer.matcher import HungarianMatcher, LossWeights, compute_costs
 from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn, ms_deform_attn
 from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
 #: As the reference's facts say: matches and unweighted losses, with 128 points for the losses and 200 for matching.
 MATCHES = [([2, 8, 10, 11], [0, 3, 2, 1]), ([1, 2, 3], [0, 1, 2])]
@@ -168,7 +169,7 @@ def test_costs_and_assignments(golden, monkeypatch):
         assert near(found.total(LossWeights())[0], g[f"total_cost{i}"], 1e-4)
         monkeypatch.setattr(torch, "rand", Draws(g[f"points{i}"]))
         layer = Predictions([logits], boxes[None], masks[None])
-        (((own, theirs),),) = hungarian_match([layer], [truth_of(g, i)], weights=LossWeights(), num_points=200)
+        (((own, theirs),),) = HungarianMatcher(LossWeights(), 200)([layer], [truth_of(g, i)])
         assert (own.tolist(), theirs.tolist()) == (queries, objects)
         monkeypatch.undo()
 
@@ -211,7 +212,7 @@ def test_losses_and_their_gradients(golden, monkeypatch):
     drawn = Draws(g["points0"], g["points1"], g["loss.rand_oversampled"], g["loss.rand_random"])
     monkeypatch.setattr(torch, "rand", drawn)
     # The reference matches with 200 points and counts with 128: matching takes what is drawn for it.
-    monkeypatch.setattr(loss_module, "hungarian_match", lambda *a, **k: hungarian_match(*a, **{**k, "num_points": 200}))
+    monkeypatch.setattr(loss_module, "HungarianMatcher", lambda weights, _: HungarianMatcher(weights, 200))
     predictions = Predictions(list(logits), boxes, masks)
     found = compute_losses(
         [predictions],
@@ -315,9 +316,9 @@ def test_several_layers_are_matched_each_for_itself():
     truths = [objects_of(0, 3), objects_of(1, 0), objects_of(2, 2)]
     layers = [factored(seed, images=3) for seed in range(3)]
     layers[1] = Predictions(layers[1].logits, layers[1].boxes, layers[0].mask_features, layers[1].mask_embeddings)
-    how = {"weights": LossWeights(), "num_points": 64}
-    together = hungarian_match(layers, truths, **how, generator=torch.Generator().manual_seed(0))
-    alone = [hungarian_match([layer], truths, **how, generator=torch.Generator().manual_seed(0))[0] for layer in layers]
+    match = HungarianMatcher(LossWeights(), num_points=64)
+    together = match(layers, truths, generator=torch.Generator().manual_seed(0))
+    alone = [match([layer], truths, generator=torch.Generator().manual_seed(0))[0] for layer in layers]
     assert [[torch.cat(pair).tolist() for pair in layer] for layer in together] == [
         [torch.cat(pair).tolist() for pair in layer] for layer in alone
     ]
@@ -423,7 +424,7 @@ def test_who_finds_an_object_is_told_so_wherever_it_lies():
     guess, truth = guesses(4, images=1), objects_of(0, 2)
     guess.mask_logits[:], truth["ignore"][:] = 5.0, True
     rng = torch.Generator().manual_seed(0)
-    (((queries, _),),) = hungarian_match([guess], [truth], weights=LossWeights(), num_points=64, generator=rng)
+    (((queries, _),),) = HungarianMatcher(LossWeights(), 64)([guess], [truth], generator=rng)
     assert told(guess, truth) == sorted(queries.tolist())
 
 
@@ -445,7 +446,7 @@ def test_a_query_in_an_ignored_region_is_not_told_that_it_is_wrong():
     guess.mask_logits[0, :3, :, 6:] = 5.0  # three queries see the crowd
     guess.mask_logits[0, 3:, :, :6] = 5.0
     rng = torch.Generator().manual_seed(0)
-    (((queries, _),),) = hungarian_match([guess], [truth], weights=LossWeights(), num_points=64, generator=rng)
+    (((queries, _),),) = HungarianMatcher(LossWeights(), 64)([guess], [truth], generator=rng)
     (taken,) = queries.tolist()
     before = lost(guess, [truth])["label"]
     for query in range(6):
@@ -459,7 +460,7 @@ def test_predictions_that_are_no_numbers_still_come_to_an_assignment():
     guess = guesses(0, images=1)
     guess.logits[0][:] = float("nan")
     guess.boxes[0, 0] = float("inf")
-    (((queries, objects),),) = hungarian_match([guess], [objects_of(0, 3)], weights=LossWeights(), num_points=64)
+    (((queries, objects),),) = HungarianMatcher(LossWeights(), 64)([guess], [objects_of(0, 3)])
     assert sorted(objects.tolist()) == [0, 1, 2]
     assert len(set(queries.tolist())) == 3
 

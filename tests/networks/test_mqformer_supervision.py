@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from synthgen.models.mqformer.criterion import weighted_losses
+from synthgen.models.mqformer.criterion import SetCriterion
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.losses import PointSampling, compute_losses
-from synthgen.models.mqformer.matcher import LossWeights, MaskTarget
+from synthgen.models.mqformer.matcher import LossWeights
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
 SAMPLING = PointSampling(num_points=32)
 WEIGHTS = LossWeights(label=2.0, mask=3.0, dice=5.0, box=7.0, giou=11.0)
@@ -43,7 +44,7 @@ def truths() -> list[MaskTarget]:
 
 def total(decoded: DecoderOutput) -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return weighted_losses(decoded, truths(), num_objects=2, weights=WEIGHTS, sampling=SAMPLING, generator=rng)
+    return SetCriterion(WEIGHTS, SAMPLING)(decoded, truths(), num_objects=2, generator=rng)
 
 
 def test_the_total_is_the_weighted_sum_of_the_layers(monkeypatch):

@@ -240,7 +240,8 @@ def fake_gpu() -> Iterator[torch.device]:
     said = {
         "is_available": True, "device_count": 1, "current_device": 0, "is_bf16_supported": True, "synchronize": None,
         "empty_cache": None, "set_device": None, "max_memory_allocated": 2**20, "mem_get_info": (2**36, 2**37),
-        "get_device_name": "a GPU that is none", "get_device_capability": (9, 0), "reset_peak_memory_stats": None,
+        "is_current_stream_capturing": False, "get_device_name": "a GPU that is none",
+        "get_device_capability": (9, 0), "reset_peak_memory_stats": None,
     }  # fmt: skip
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     with ExitStack() as stack:

@@ -31,8 +31,9 @@ from synthgen.distributed import DistributedContext, join_process_group
 from synthgen.errors import SynthgenError
 from synthgen.evaluation.results import EvalResult
 from synthgen.training import logger, run_dir, trainer
+from synthgen.training.ema import ModelEma
 from synthgen.training.learner import SegmentationLearner
-from synthgen.training.optimizer import ModelEma, lr_factor, parameter_groups
+from synthgen.training.optimizer import lr_factor, parameter_groups
 from synthgen.training.targets import build_mask_targets
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,1 +1,1 @@
-"""MQ-Former: learnable and conditional queries that attend to each other; image and texts to boxes and masks."""
+"""MQ-Former: a transformer with learnable and conditional queries predicting boxes and masks from images and texts."""

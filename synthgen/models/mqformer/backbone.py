@@ -1,6 +1,6 @@
-"""The image encoder: Swin or ResNet, images to features of strides 4, 8, 16 and 32.
+"""Image backbones, Swin and ResNet: images to features of strides 4, 8, 16 and 32.
 
-Near the border they see padding, as the reference's do: windows and kernels reach over it. Behind them nothing does.
+Windows and kernels at the image border see padding, as in the reference implementations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OUT_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
 
 @dataclass(frozen=True, slots=True)
 class SwinVariant:
-    """What tells one Swin from another (Liu et al., arXiv 2103.14030): first channels, blocks, heads, window."""
+    """Sizes of a Swin variant (Liu et al., arXiv 2103.14030)."""
 
     embed_dim: int
     depths: tuple[int, int, int, int]
@@ -29,7 +29,7 @@ class SwinVariant:
     window_size: int
 
 
-#: As Mask2Former and Mask DINO have them: the larger two with the windows of their pre-training at 384 pixels.
+#: As in Mask2Former and Mask DINO. The two larger variants have the window size of pre-training at 384 pixels.
 SWIN_VARIANTS = {
     "tiny": SwinVariant(16, (2, 2, 2, 2), (1, 2, 4, 8), 4),  # for tests
     "swin_t": SwinVariant(96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
@@ -44,17 +44,19 @@ BACKBONES = (*SWIN_VARIANTS, *RESNET_DEPTHS)
 def build_backbone(
     name: str, *, weights: Path | None = None, drop_path: float = 0.0, checkpointing: bool = False
 ) -> Swin | ResNet:
-    """Make a backbone, with random weights or with those of ImageNet.
+    """Build a backbone with random or ImageNet weights.
 
     Args:
         name: one of `BACKBONES`.
-        weights: a folder in Hugging Face's form, the original's .pth of a Swin, or torchvision's of a ResNet-50.
-        drop_path: chance that a branch of the last block is left out of an image's training (0.3 in Mask2Former; less
-            in the blocks before). A ResNet has no such.
-        checkpointing: compute the blocks a second time in the backward pass instead of keeping what they computed.
+        weights: a folder in Hugging Face format, the original .pth file of a Swin, or torchvision's file of a
+            ResNet-50.
+        drop_path: probability of dropping a branch of the last block (0.3 in Mask2Former); earlier blocks use less. Not
+            supported by ResNet.
+        checkpointing: activation checkpointing: recompute the blocks in the backward pass instead of storing
+            activations.
 
     Raises:
-        ValueError: no such name or no such weights; one sentence without the path.
+        ValueError: unknown name, or weights that do not fit. The message is one sentence without the path.
     """
     if name in SWIN_VARIANTS:
         numbers = SWIN_VARIANTS[name]
@@ -64,8 +66,8 @@ def build_backbone(
         )  # fmt: skip
         if weights is None:
             swin = SwinBackbone(config)
-            # transformers begins with biases of 0, so padding is 0 throughout, and every norm multiplies its gradient
-            # by 300: after six of them nothing else is left of the gradient as a whole.
+            # transformers initializes the bias to 0. Padding then stays 0, and every norm multiplies its gradient by
+            # about 300, so that after six norms it dominates the gradient norm.
             swin.swin.embeddings.patch_embeddings.projection.reset_parameters()
         else:
             swin = load_swin(config, read_pretrained(weights))
@@ -80,35 +82,36 @@ def build_backbone(
 
 
 class Swin(nn.Module):
-    """Windows that attend within, shifted by turns; each stage's features are normalised.
+    """Swin transformer with a layer norm on the features of each stage.
 
     Attributes:
-        channels: of the four features.
+        channels: channels of the four features.
     """
 
     def __init__(self, body: SwinBackbone, *, checkpointing: bool = False) -> None:
         super().__init__()
         self.body = body
         self.channels = tuple(body.channels)
-        body.swin.layernorm = nn.Identity()  # of a classifier: nobody would hear it, and its weights never learn
+        body.swin.layernorm = nn.Identity()  # used only by a classifier; its weights would never be trained
         for stage in body.swin.encoder.layers:
             for block in stage.blocks:
-                # transformers drops the path of a block's attention only, the original that of its MLP as well.
+                # transformers applies drop path to the attention of a block only; the original also applies it to the
+                # MLP.
                 block.mlp.drop_path = block.drop_path
                 block.mlp.register_forward_hook(_drop_path_hook)
                 block.gradient_checkpointing = checkpointing
                 block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """float32 [B, 3, H, W], normalised, of any size -> four [B, channels, ceil(H / stride), ceil(W / stride)]."""
+        """float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W / stride)]."""
         return list(self.body(images).feature_maps)
 
 
 class ResNet(nn.Module):
-    """Bottlenecks v1.5 (the 3x3 strides). Batch norms keep the statistics and scales of their weights (detectron2).
+    """ResNet v1.5 (stride in the 3x3 convolution) with frozen batch norms (as in detectron2).
 
     Attributes:
-        channels: of the four features.
+        channels: channels of the four features.
     """
 
     def __init__(self, body: ResNetBackbone, *, checkpointing: bool = False) -> None:
@@ -120,7 +123,7 @@ class ResNet(nn.Module):
                 module.normalization = FrozenBatchNorm(module.normalization)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """float32 [B, 3, H, W], normalised, of any size -> four [B, channels, ceil(H / stride), ceil(W / stride)]."""
+        """float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W / stride)]."""
         x, features = self.body.embedder(images), []
         for stage in self.body.encoder.stages:
             for block in stage.layers:
@@ -131,7 +134,7 @@ class ResNet(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by the statistics that came with the weights: batches here are small, and of many sources."""
+    """Batch norm with fixed statistics and scales: batches are too small and too mixed to estimate them."""
 
     weight: Tensor
     bias: Tensor
@@ -145,7 +148,7 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name).detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, h, w] to the same."""
+        """[B, channels, h, w] -> the same shape."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]

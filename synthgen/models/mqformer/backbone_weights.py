@@ -1,4 +1,4 @@
-"""Weights of ImageNet -> backbones: the names of the original Swin, of torchvision's ResNet and of Hugging Face."""
+"""Load ImageNet weights into backbones, key names of the original Swin, torchvision's ResNet or Hugging Face."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _NameMap = dict[str, str | Callable[[re.Match[str]], str]]
 
 _QKV = {"q": "query", "k": "key", "v": "value"}
 
-#: Parts of the original Swin's names -> those that Hugging Face publishes; transformers knows them in all versions.
+#: Patterns in the key names of the original Swin -> the published Hugging Face names, which every transformers version
+#: reads.
 _SWIN_TO_HF: _NameMap = {
     r"^patch_embed\.proj\.": "swin.embeddings.patch_embeddings.projection.",
     r"^patch_embed\.norm\.": "swin.embeddings.norm.",
@@ -39,18 +40,18 @@ _RESNET_TO_HF: _NameMap = {
     r"\.downsample\.1\.": ".shortcut.normalization.",
 }
 
-#: Of classifiers, and for them only.
+#: Keys of classifier heads; ignored.
 _CLASSIFIER_HEADS = r"(classifier|head|fc|norm|layernorm|swin\.layernorm)\..*"
 
-#: Classifiers do not normalise their stages; these norms begin as those that change nothing but the scale.
+#: Keys that classifiers lack: the norms of the stage features keep their initial values.
 _STAGE_NORMS = r"hidden_states_norms\..*|swin\.layernorm\..*"
 
 
 def load_swin(config: SwinConfig, weights: Mapping[str, Tensor]) -> SwinBackbone:
-    """A Swin of these numbers with these weights, in the original's names or Hugging Face's.
+    """Build a Swin and load weights with the original's or Hugging Face's key names.
 
     Raises:
-        ValueError: they do not fit; see `fitted`.
+        ValueError: the weights do not fit; see `load_pretrained`.
     """
     if "patch_embed.proj.weight" in weights:
         weights = {_rename_key(name, _SWIN_TO_HF): tensor for name, tensor in _split_qkv(weights).items()}
@@ -61,10 +62,10 @@ def load_swin(config: SwinConfig, weights: Mapping[str, Tensor]) -> SwinBackbone
 
 
 def load_resnet(config: ResNetConfig, weights: Mapping[str, Tensor]) -> ResNetBackbone:
-    """A ResNet of these numbers with these weights, in torchvision's names or Hugging Face's.
+    """Build a ResNet and load weights with torchvision's or Hugging Face's key names.
 
     Raises:
-        ValueError: they do not fit; see `fitted`.
+        ValueError: the weights do not fit; see `load_pretrained`.
     """
     if "layer1.0.conv1.weight" in weights:
         weights = {_rename_key(name, _RESNET_TO_HF): tensor for name, tensor in weights.items()}
@@ -73,7 +74,7 @@ def load_resnet(config: ResNetConfig, weights: Mapping[str, Tensor]) -> ResNetBa
 
 
 def _split_qkv(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values as a tensor each; the original has them in one, in this order."""
+    """Split the joint qkv tensors of the original into query, key and value."""
     parted: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if ".attn.qkv." in name and tensor.dim() and len(tensor) % 3 == 0:

@@ -1,7 +1,8 @@
-"""The decoder: queries, conditional and learnable, become labels, boxes and masks, layer by layer (MQ-Former).
+"""The transformer decoder of MQ-Former: refines conditional and learnable queries into labels, boxes and masks.
 
-Conditional queries are proposals of the pyramid, chosen because they resemble one of the image's texts; learnable ones
-are parameters. Both go the same way, and one matching judges them. Names and order of computation follow Mask DINO.
+Conditional queries are proposals selected from the feature pyramid by their similarity to the image's texts. Learnable
+queries are parameters. All queries share the heads and one matching. Parameter names and the order of operations follow
+Mask DINO.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
 from synthgen.models.mqformer.denoising import DenoisingOutput, add_noise
-from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
 from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
 from synthgen.models.mqformer.position_encoding import (
@@ -27,23 +27,24 @@ from synthgen.models.mqformer.position_encoding import (
     valid_ratios,
 )
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
-#: How likely any label is held to be before anything is learned: the many that are absent would drown the rest.
+#: Initial probability of a label. Most labels are absent; without this prior their loss dominates the first steps.
 LABEL_PRIOR = 0.01
 
-#: What likeness of queries and texts, in [-1, 1], is multiplied by at first (CLIP's). OpenSeeD's e, beside this prior,
-#: would let no label be likelier than 0.13 until thousands of steps have raised it.
+#: Initial factor of the cosine similarity of queries and texts (as in CLIP). With OpenSeeD's value e and the prior
+#: above, no label could exceed a probability of 0.13 in the first thousands of steps.
 INITIAL_LOGIT_SCALE = 1 / 0.07
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecoderOutput:
-    """What the decoder says of B images.
+    """Output of the decoder for B images.
 
     Attributes:
-        layers: predictions from the proposals, before the first layer, and after each layer; the last are the result.
-        num_conditional: how many of the queries, from the first on, are conditional.
-        denoising_output: what was made of noised objects, if any were given.
+        layers: predictions from the proposals, from the initial queries, and after each layer. The last are the result.
+        num_conditional: the number of conditional queries; they come first.
+        denoising_output: predictions for the noised objects, if any were given.
     """
 
     layers: tuple[Predictions, ...]
@@ -67,13 +68,16 @@ class Mlp(nn.Module):
 
 
 class Decoder(nn.Module):
-    """See this module.
+    """The decoder; see the module docstring.
 
     Args:
-        dim: of queries and memory; mask_dim: of mask features; text_dim: of text embeddings.
-        conditional_queries, learnable: how many queries of each kind; one of them may be 0.
-        exchange: see `DecoderLayer`; only where there are both kinds.
-        denoising: most groups of noised objects in training; see `denoising.add_noise`.
+        dim: channels of queries and memory.
+        mask_dim: channels of the mask features.
+        text_dim: channels of the text embeddings.
+        conditional_queries: number of conditional queries; may be 0 if there are learnable ones.
+        learnable_queries: number of learnable queries; may be 0 if there are conditional ones.
+        exchange: see `DecoderLayer`; applies only if there are queries of both kinds.
+        denoising: the maximum number of denoising groups in training; see `denoising.add_noise`.
     """
 
     def __init__(
@@ -134,8 +138,8 @@ class Decoder(nn.Module):
                 module.reset_parameters()
         nn.init.normal_(self.class_embed, std=self.dim**-0.5)
         if self.denoising:
-            nn.init.normal_(self.label_enc.weight)  # of a text of length 1, what other queries are like
-        for parameter in self.bbox_embed.layers[-1].parameters():  # a box begins where its proposal is
+            nn.init.normal_(self.label_enc.weight)  # projects a unit-length text to the scale of the other queries
+        for parameter in self.bbox_embed.layers[-1].parameters():  # initially, a box equals its proposal
             nn.init.zeros_(parameter)
 
     def forward(
@@ -144,19 +148,20 @@ class Decoder(nn.Module):
         text_embeddings: Sequence[Tensor],
         denoising_targets: Sequence[MaskTarget] | None = None,
     ) -> DecoderOutput:
-        """Find in each image what its texts name.
+        """Predict the objects that the texts name.
 
         Args:
-            text_embeddings: for each image [its texts, text_dim], of length 1.
-            denoising_targets: the objects of each image, to be noised; heeded in training only, and where
-                `denoising` is not 0.
+            text_embeddings: for each image [its texts, text_dim], unit length.
+            denoising_targets: the objects of each image, for denoising queries. Used only in training and if
+                `denoising` > 0.
         """
         content, boxes, count = self._select_queries(pyramid, text_embeddings)
         predictions = [self._predict(content, boxes.sigmoid(), pyramid, text_embeddings)]
-        # Proposals are judged by the line above; what the layers make of them should not move the encoder's choice.
+        # The proposals have their own loss, above. Gradients of the layers must not change the selection, hence
+        # detach().
         content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
         references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
-        extra, blocked = 0, None  # noised objects, before all others
+        extra, blocked = 0, None  # number of denoising queries; they come first
         if denoising_targets is not None and self.denoising and self.training:
             noise = add_noise(denoising_targets, [len(own) for own in text_embeddings], self.denoising)
             named = torch.stack([own[labels] for own, labels in zip(text_embeddings, noise.labels, strict=True)])
@@ -172,7 +177,7 @@ class Decoder(nn.Module):
         before = references
         for layer in self.layers:
             around = references[:, :, None] * ratios
-            # In parts of the image; the reference's are of the finest level with its padding, which is nobody's place.
+            # References are relative to the unpadded image. The reference code uses the padded finest level instead.
             place = self.ref_point_head(encode_box_positions(references, self.dim).to(content.dtype))
             if self.checkpointing and self.training:
                 content = checkpoint(layer, content, place, around, image, count, extra, blocked, use_reentrant=False)
@@ -180,7 +185,8 @@ class Decoder(nn.Module):
                 content = layer(content, place, around, image, count, extra, blocked)
             after = (self.bbox_embed(content) + inverse_sigmoid(references)).sigmoid()
             normed = self.norm(content)
-            # "Look forward twice" (DINO): a box is judged with the gradient of the layer before, which is cut after it.
+            # "Look forward twice" (DINO): the box loss of a layer also reaches the layer before it, where the gradient
+            # stops.
             judged = (self.bbox_embed(normed) + inverse_sigmoid(before)).sigmoid()
             predictions.append(self._predict(normed, judged, pyramid, text_embeddings))
             before, references = after, after.detach()
@@ -191,13 +197,13 @@ class Decoder(nn.Module):
         return DecoderOutput(own, count, DenoisingOutput(others, noise.matches, noise.num_groups))
 
     def _select_queries(self, pyramid: FeaturePyramid, text_embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
-        """(content [B, Q, dim], logits of boxes [B, Q, 4], how many of them are conditional)."""
+        """Returns (content [B, Q, dim], box logits [B, Q, 4], number of conditional queries)."""
         batch = len(pyramid.memory)
         contents, boxes, count = [], [], 0
         if self.conditional_queries:
             memory, places, valid = generate_proposals(pyramid.memory, pyramid.padding_masks)
             found = self.enc_output_norm(self.enc_output(memory))
-            with torch.no_grad():  # a choice has no gradient
+            with torch.no_grad():  # top-k selection has no gradient
                 best = torch.stack([own.amax(-1) for own in self._class_logits(found, text_embeddings)])  # [B, S]
             count = min(self.conditional_queries, best.shape[1])
             chosen = best.masked_fill(~valid, -math.inf).topk(count, dim=1).indices[..., None]
@@ -218,9 +224,10 @@ class Decoder(nn.Module):
         )
 
     def _class_logits(self, content: Tensor, text_embeddings: Sequence[Tensor]) -> list[Tensor]:
-        """For each image float32 [Q, its texts]: the likeness of queries and texts as directions, scaled.
+        """For each image float32 [Q, its texts]: scaled cosine similarity of queries and texts.
 
-        Never in half precision: proposals and results are ranked by it, and the scale magnifies what was rounded.
+        Always computed in float32, because proposals and results are ranked by it and the scale amplifies rounding
+        errors.
         """
         with torch.autocast(content.device.type, enabled=False):
             seen = content.float() @ self.class_embed

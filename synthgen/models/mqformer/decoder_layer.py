@@ -1,8 +1,8 @@
-"""One layer of the decoder: queries see their like, the other kind, the image, and think for themselves.
+"""One decoder layer: self-attention, dual-query cross-attention, attention to the image, feedforward network.
 
-The exchange is what makes queries mixed (MQ-Former's dual-query cross-attention): learnable ones attend to conditional
-ones and these to those, both to what the other was before, so that a region without borders is told by the objects in
-it, and an object by what it stands on.
+In dual-query cross-attention (MQ-Former), learnable queries attend to conditional ones and vice versa. Both use the
+state before the exchange. It relates regions without clear borders to the objects in them, and objects to their
+background.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageMemory:
-    """What queries look at: see `Pyramid` for `memory` [B, S, dim] and `spatial_shapes`; `padding_mask` bool [B, S]."""
+    """Image features for cross-attention: `memory` [B, S, dim] and `spatial_shapes` as in `FeaturePyramid`;
+    `padding_mask` bool [B, S].
+    """
 
     memory: Tensor
     spatial_shapes: Sequence[tuple[int, int]]
@@ -27,7 +29,7 @@ class ImageMemory:
 
 
 class DualQueryCrossAttention(nn.Module):
-    """Dual-query cross-attention: two sets of queries, each of which looks at the other, at once."""
+    """Dual-query cross-attention: two sets of queries attend to each other simultaneously."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -39,9 +41,9 @@ class DualQueryCrossAttention(nn.Module):
     def forward(
         self, conditional: Tensor, learnable: Tensor, query_pos: tuple[Tensor, Tensor], num_denoising: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """[B, C, dim] and [B, L, dim] -> the same; `query_pos` are added where they ask and are asked, not to values.
+        """[B, C, dim] and [B, L, dim] -> the same shapes; `query_pos` is added to queries and keys, not to values.
 
-        The first `num_denoising` of the conditional ones ask and are not asked.
+        The first `num_denoising` conditional queries attend but are not attended to.
         """
         place_c, place_l = query_pos
         asked_c, asked_l = conditional + place_c, learnable + place_l
@@ -56,12 +58,11 @@ class DualQueryCrossAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """See this module. Conditional queries stand before learnable ones, noised objects of training before both.
+    """A decoder layer. The order of the queries is: denoising, conditional, learnable.
 
     Args:
-        exchange: whether the two kinds see each other by `DualQueryCrossAttention`; not where there is one kind only.
-        joint_self_attention: whether self-attention is over all queries, as in the reference programs, or within
-            each kind.
+        exchange: whether to apply `DualQueryCrossAttention`; False if there is only one kind of query.
+        joint_self_attention: self-attention over all queries, as in the reference code, instead of within each kind.
     """
 
     def __init__(
@@ -99,11 +100,12 @@ class DecoderLayer(nn.Module):
         """Refine queries.
 
         Args:
-            content: [B, Q, dim]; query_pos: [B, Q, dim], added to queries where they ask.
-            reference_points: [B, Q, levels, 4] CXCYWH, in parts of each level with its padding.
-            num_conditional: how many of the queries are of that kind; they stand before the learnable ones.
-            num_denoising: how many noised objects stand before these; they go the way of conditional queries.
-            attention_mask: bool [B * heads, Q, Q], where a query (a row) must not see another; None = nowhere.
+            content: [B, Q, dim].
+            query_pos: [B, Q, dim], position encoding, added to queries and keys.
+            reference_points: [B, Q, levels, 4] CXCYWH, relative to the padded size of each level.
+            num_conditional: number of conditional queries; they precede the learnable ones.
+            num_denoising: number of denoising queries; they come first and are processed like conditional ones.
+            attention_mask: bool [B * heads, Q, Q], True where a query (row) must not attend to another; None = no mask.
         """
         first, seen = num_denoising + num_conditional, []
         for kind in [slice(None)] if self.joint_self_attention else [slice(first), slice(first, None)]:

@@ -1,8 +1,9 @@
-"""Denoising queries: noised objects whose own the decoder finds again, as a lesson beside matching (DN-DETR, DINO).
+"""Denoising queries: an auxiliary training task that reconstructs noised ground-truth objects (DN-DETR, DINO).
 
-An object's label becomes, now and then, another of the image's texts, its box is shifted and stretched, and the query
-made of the two is told what object it was: no assignment stands between it and what it learns. They come in groups, a
-copy of each object in each. Matching queries see none of them, a group sees no other, and predictions are made without.
+The label of an object is sometimes replaced by another text of the image, and its box is shifted and scaled. The query
+built from them is trained to predict the original object, without matching. Queries come in groups, with one copy of
+each object per group. Matching queries do not attend to denoising queries, and groups do not attend to each other.
+Inference uses no denoising queries.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget
 
-#: How far a box's centre moves in halves of its sides, and its sides change; half of it is how often a label does.
+#: Maximum shift of a box centre, in half side lengths, and maximum relative change of a side. A label is replaced with
+#: half this probability.
 NOISE_SCALE = 0.4
 
-#: Most queries of an image; of more objects than these, some are drawn.
+#: Maximum number of denoising queries per image. If an image has more objects, a random subset is used.
 MAX_DENOISING_QUERIES = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoisedTargets:
-    """The noised objects of B images: D = groups * places queries, a place for each object of the fullest image.
+    """Noised objects of B images. There are D = groups * slots queries; the image with the most objects sets the slots.
 
     Attributes:
-        labels: int64 [B, D], indices into an image's texts; boxes: float32 [B, D, 4] CXCYWH in [0, 1]; both of no
-            meaning where `is_object`, bool [B, D], is False.
-        matches: for each image (queries, objects), int64 each: which query was made of which object.
-        num_groups: how many copies there are of each object.
+        labels: int64 [B, D], indices into the texts of an image.
+        boxes: float32 [B, D, 4] CXCYWH in [0, 1].
+        is_object: bool [B, D]; where False, `labels` and `boxes` are padding.
+        matches: for each image (queries, objects), int64 each: which object each query was made from.
+        num_groups: the number of copies of each object.
     """
 
     labels: Tensor
@@ -41,9 +44,11 @@ class NoisedTargets:
     num_groups: int
 
     def attention_mask(self, num_matching_queries: int) -> Tensor:
-        """bool [B, D + others, D + others]: what a query (a row) must not see, denoising ones first.
+        """bool [B, D + others, D + others]: True where a query (row) must not attend to another; denoising queries come
+        first.
 
-        What is no object is seen by nobody but itself, so that batches change nothing.
+        Padding slots are attended to only by themselves, so that the result does not depend on the other images of the
+        batch.
         """
         batch, count = self.is_object.shape
         group = torch.arange(count, device=self.is_object.device) // (count // self.num_groups)
@@ -63,7 +68,7 @@ class NoisedTargets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenoisingOutput:
-    """What became of noised objects: predictions of each layer that saw them; the rest as in `NoisedTargets`."""
+    """Predictions for noised objects, for each layer that received them; other fields as in `NoisedTargets`."""
 
     layers: tuple[Predictions, ...]
     matches: list[tuple[Tensor, Tensor]]
@@ -71,14 +76,14 @@ class DenoisingOutput:
 
 
 def add_noise(targets: Sequence[MaskTarget], num_texts: Sequence[int], num_groups: int) -> NoisedTargets:
-    """Add noise to the objects of a batch, by torch's global generator.
+    """Add noise to the objects of a batch, with torch's global generator.
 
     Args:
-        num_texts: how many each image has.
-        num_groups: most copies of each object; fewer if an image would have more than `MAX_DENOISING_QUERIES` queries.
+        num_texts: the number of texts of each image.
+        num_groups: the maximum number of copies of each object; fewer if an image would exceed `MAX_DENOISING_QUERIES`.
 
     Returns:
-        At least one query an image, there or not, so that every batch goes the same way.
+        At least one query per image (possibly padding), so that every batch uses the same parameters.
     """
     device = targets[0]["boxes"].device
     kept = [_sample_indices(len(truth["labels"]), device) for truth in targets]
@@ -96,7 +101,9 @@ def add_noise(targets: Sequence[MaskTarget], num_texts: Sequence[int], num_group
         queries = torch.arange(num_groups * places, device=device).view(num_groups, places)[:, : len(own)].flatten()
         matches.append((queries, own.repeat(num_groups)))
     wrong = torch.rand(labels.shape, device=device) < NOISE_SCALE / 2
-    other = (torch.rand(labels.shape, device=device) * others).long()  # which may be the right one, as in the reference
+    other = (
+        torch.rand(labels.shape, device=device) * others
+    ).long()  # may equal the original label, as in the reference
     shift = (2 * torch.rand(boxes.shape, device=device) - 1) * NOISE_SCALE
     sides = torch.cat([boxes[..., 2:] / 2, boxes[..., 2:]], dim=-1)
     return NoisedTargets(
@@ -109,7 +116,7 @@ def add_noise(targets: Sequence[MaskTarget], num_texts: Sequence[int], num_group
 
 
 def _sample_indices(count: int, device: torch.device) -> Tensor:
-    """int64: all of so many objects, or `MAX_DENOISING_QUERIES` of them, ascending."""
+    """int64: indices of all objects, or of `MAX_DENOISING_QUERIES` random ones, ascending."""
     if count <= MAX_DENOISING_QUERIES:
         return torch.arange(count, device=device)
     return torch.randperm(count)[:MAX_DENOISING_QUERIES].sort().values.to(device)

@@ -1,7 +1,7 @@
-"""What a prediction should have been, as losses of labels, boxes and masks (DETR, Mask2Former, Mask DINO).
+"""Losses of labels, boxes and masks (DETR, Mask2Former, Mask DINO).
 
-What nobody knows costs nothing: an object without a mask has no mask loss; where a region is to be ignored no mask is
-right or wrong, and a query that finds something there is not told that there is nothing.
+Missing annotations add no loss. An object without a mask has no mask loss, ignored pixels count in no mask loss, and an
+unmatched query whose mask lies in an ignored region has no label loss.
 """
 
 from __future__ import annotations
@@ -15,65 +15,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
-from synthgen.models.mqformer.matcher import FOCAL_ALPHA, LossWeights, MaskTarget, hungarian_match, valid_extent_of
+from synthgen.models.mqformer.matcher import FOCAL_ALPHA, HungarianMatcher, LossWeights
 from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import BatchTargets, MaskTarget, concat_targets
 
-#: A query lies in the ignored region if more than this share of its mask does.
+#: A query lies in the ignored region if this share of its mask is exceeded.
 _MAX_IGNORED_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PointSampling:
-    """How masks are compared: points a mask; how many times as many are drawn; the share chosen by doubt."""
+    """Point sampling of the mask losses (PointRend).
+
+    Attributes:
+        num_points: points per mask.
+        oversample_ratio: candidates drawn per point chosen by uncertainty.
+        importance_sample_ratio: share of the points chosen by uncertainty; the others are uniform.
+    """
 
     num_points: int = 112 * 112
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _BatchTargets:
-    """All objects of a batch, N, those of an image behind those of the one before; made once for all layers.
-
-    Attributes:
-        object_offsets: for each image, its first object.
-        labels: int64 [N]; boxes: float32 [N, 4] CXCYWH.
-        masks: bool [M, H, W]; mask_index: int64 [N], whose mask is where; mask_weights: float32 [N], 0 of an object
-            without one.
-        image_index: int64 [N], whose image is which; ignore_masks: bool [B, H, W]; extent: float32 [B, 2].
-        has_masks, has_ignored: for each image, whether it has any masks, and whether any of it is ignored.
-    """
-
-    object_offsets: list[int]
-    labels: Tensor
-    boxes: Tensor
-    masks: Tensor
-    mask_index: Tensor
-    mask_weights: Tensor
-    image_index: Tensor
-    ignore_masks: Tensor
-    extent: Tensor
-    has_masks: list[bool]
-    has_ignored: list[bool]
-
-
-def _concat_targets(targets: Sequence[MaskTarget]) -> _BatchTargets:
-    counts = [len(truth["labels"]) for truth in targets]
-    has_mask = torch.cat([truth["has_mask"] for truth in targets])
-    return _BatchTargets(
-        object_offsets=[0, *accumulate(counts[:-1])],
-        labels=torch.cat([truth["labels"] for truth in targets]),
-        boxes=torch.cat([truth["boxes"] for truth in targets]).float(),
-        masks=torch.cat([truth["masks"] for truth in targets]),
-        mask_index=(has_mask.cumsum(0) - 1).clamp(min=0),
-        mask_weights=torch.cat([truth["mask_weights"] for truth in targets]) * has_mask,
-        image_index=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(targets)]),
-        has_masks=[len(truth["masks"]) > 0 for truth in targets],
-        ignore_masks=torch.stack([truth["ignore"] for truth in targets]),
-        extent=torch.stack([valid_extent_of(truth) for truth in targets]),
-        has_ignored=[truth["ignores"] if "ignores" in truth else bool(truth["ignore"].any()) for truth in targets],
-    )
 
 
 def compute_losses(
@@ -86,17 +49,17 @@ def compute_losses(
     generator: torch.Generator | None = None,
     known_matches: Sequence[tuple[Tensor, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of layers, summed over them, unweighted: "label", "box", "giou", "mask", "dice".
+    """Compute the losses, summed over layers and unweighted: "label", "box", "giou", "mask", "dice".
 
     Args:
-        num_objects: how many there are in the batch, averaged over processes; at least 1.
-        known_matches: the matches of any layer, for each image (queries, objects), where they need not be found;
-            other queries are then told nothing.
+        num_objects: objects in the batch, averaged over processes; at least 1.
+        known_matches: for each image (queries, objects), used for all layers instead of matching. Unmatched queries
+            then have no label loss.
     """
-    wanted = _concat_targets(targets)
+    wanted = concat_targets(targets)
     matches: Sequence[Sequence[tuple[Tensor, Tensor]]]
     if known_matches is None:
-        matches = hungarian_match(layers, targets, weights=weights, num_points=sampling.num_points, generator=generator)
+        matches = HungarianMatcher(weights, sampling.num_points)(layers, targets, generator=generator)
     else:
         matches = [known_matches] * len(layers)
     parts = []
@@ -113,7 +76,7 @@ def compute_losses(
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sigmoid focal loss (Lin et al., arXiv 1708.02002), gamma 2, element by element."""
+    """Sigmoid focal loss (Lin et al., arXiv 1708.02002) with gamma 2, element-wise."""
     probability = logits.sigmoid()
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     wrong = probability + targets - 2 * probability * targets
@@ -121,7 +84,7 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _label_loss(
-    predictions: Predictions, targets: _BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
+    predictions: Predictions, targets: BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
 ) -> Tensor:
     every = list(predictions.logits)
     if only_matched:
@@ -149,7 +112,7 @@ def _label_loss(
 
 @torch.no_grad()
 def _in_ignored_region(predictions: Predictions, image: int, ignore: Tensor) -> Tensor:
-    """bool [Q]: the queries of an image whose mask lies in the ignored region for the most part."""
+    """bool [Q]: the queries of an image whose masks lie mostly in the ignored region."""
     features = predictions.mask_features[image]
     height, width = features.shape[1:]
     share = functional.adaptive_avg_pool2d(ignore[None].float(), (height, width))[0]
@@ -157,7 +120,7 @@ def _in_ignored_region(predictions: Predictions, image: int, ignore: Tensor) -> 
     return (mask * share).sum((1, 2)) > _MAX_IGNORED_SHARE * mask.sum((1, 2))
 
 
-def _box_losses(boxes: Tensor, targets: _BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def _box_losses(boxes: Tensor, targets: BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     own = torch.cat([of_image[queries] for of_image, (queries, _) in zip(boxes.unbind(), pairs, strict=True)]).float()
     theirs = targets.boxes[torch.cat([objects for _, objects in pairs])]
     giou = generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs))
@@ -166,7 +129,7 @@ def _box_losses(boxes: Tensor, targets: _BatchTargets, pairs: Sequence[tuple[Ten
 
 def _mask_losses(
     predictions: Predictions,
-    targets: _BatchTargets,
+    targets: BatchTargets,
     pairs: Sequence[tuple[Tensor, Tensor]],
     sampling: PointSampling,
     generator: torch.Generator | None,
@@ -188,7 +151,7 @@ def _mask_losses(
         )  # fmt: skip
         there = sample_bool_points(targets.masks, targets.mask_index[chosen], points)
         counts = torch.ones_like(there)
-        if any(targets.has_ignored):  # where no neighbour of the point is
+        if any(targets.has_ignored):  # 1 where no neighbouring pixel of the point is ignored
             counts = (sample_bool_points(targets.ignore_masks, targets.image_index[chosen], points) == 0).float()
     at = sample_points(guess, points)
     weight = targets.mask_weights[chosen]

@@ -1,10 +1,11 @@
-"""Which query answers for which object: one assignment over all queries, blind to their kind (Hungarian, DETR)."""
+"""Hungarian matching of queries to ground-truth objects (DETR). One assignment covers learnable and conditional
+queries.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -15,36 +16,17 @@ from torch.nn import functional
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
 from synthgen.models.mqformer.point_sampling import sample_points
 from synthgen.models.mqformer.predictions import Predictions
+from synthgen.models.mqformer.targets import MaskTarget, valid_extent_of
 
-FOCAL_ALPHA = 0.25  # focal loss: the share of positives
+FOCAL_ALPHA = 0.25  # weight of positives in the focal loss
 
-#: What stands for a cost that is no number: an assignment must come out, and the loss will say what is wrong.
+#: Replaces non-finite costs, so that an assignment exists. The trainer reports the non-finite loss.
 _NONFINITE_COST = 1e6
-
-
-class MaskTarget(TypedDict):
-    """The n objects of one image, of which m have a mask to learn from.
-
-    labels: int64 [n], indices into the image's texts. boxes: float32 [n, 4] CXCYWH, in parts of the unpadded image.
-    has_mask: bool [n]. masks: bool [m, H, W], in order, with the batch's padding. mask_weights: float32 [n].
-    ignore: bool [H, W], where no mask is right or wrong. ignores: whether that is anywhere, by those who know: a GPU
-    would be waited for to find out. extent: float32 [2], the part of the padded width and height that is image, where
-    masks are compared; all of it, if it is not said.
-    """
-
-    labels: Tensor
-    boxes: Tensor
-    has_mask: Tensor
-    masks: Tensor
-    mask_weights: Tensor
-    ignore: Tensor
-    ignores: NotRequired[bool]
-    extent: NotRequired[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """How much each part counts, in matching as in the loss (Mask DINO's values)."""
+    """Weights of the parts of the matching cost and of the loss (values of Mask DINO)."""
 
     label: float = 4.0
     mask: float = 5.0
@@ -55,9 +37,9 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchCosts:
-    """What each query of an image would cost for each of its objects, by layer: float32 [L, Q, n] each, unweighted.
+    """Unweighted matching costs of each query and object of an image, per layer: float32 [L, Q, n] each.
 
-    An object without a mask costs nothing in `mask` and `dice`, whoever gets it.
+    An object without a mask has `mask` and `dice` costs of 0 for every query.
     """
 
     label: Tensor
@@ -67,7 +49,7 @@ class MatchCosts:
     giou: Tensor
 
     def total(self, weights: LossWeights) -> Tensor:
-        """Their weighted sum, float32 [L, Q, n]."""
+        """The weighted sum, float32 [L, Q, n]."""
         return (
             weights.label * self.label
             + weights.mask * self.mask
@@ -80,13 +62,13 @@ class MatchCosts:
 def compute_costs(
     logits: Tensor, boxes: Tensor, mask_logits: Iterable[Tensor], target: MaskTarget, points: Tensor
 ) -> MatchCosts:
-    """Compare what L layers say of an image with its objects.
+    """Compute the costs of L layers for one image.
 
     Args:
-        logits: [L, Q, T], of each query for each text.
+        logits: [L, Q, T], of each query and text.
         boxes: [L, Q, 4] CXCYWH in [0, 1].
-        mask_logits: for each layer [Q, P], logits of masks at the points; taken one after another.
-        points: [1, P, 2], where masks are compared; see `sample_points`. Those in `target["ignore"]` do not count.
+        mask_logits: for each layer [Q, P], mask logits at the points; consumed one layer at a time.
+        points: [1, P, 2], where masks are compared; see `sample_points`. Points in `target["ignore"]` do not count.
     """
     probability = logits[..., target["labels"]].float().sigmoid()
     absent = (1 - FOCAL_ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
@@ -95,7 +77,7 @@ def compute_costs(
     mask = dice = torch.zeros_like(probability)
     if len(target["masks"]):
         has_mask = target["has_mask"]
-        place = (has_mask.cumsum(0) - 1).clamp(min=0)  # among those that have one
+        place = (has_mask.cumsum(0) - 1).clamp(min=0)  # index into the masks
         counts = (sample_points(target["ignore"][None].float(), points) == 0).float()  # [1, P]
         there = sample_points(target["masks"].float(), points) * counts  # [m, P]
         pairs = [_mask_costs(guess.float(), there, counts) for guess in mask_logits]
@@ -110,60 +92,63 @@ def compute_costs(
 
 
 def _mask_costs(guess: Tensor, there: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and dice of [Q, P] and [m, P], where [1, P] counts: [Q, m] each."""
-    # Of a logit x and a truth t: t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x.
+    """Binary cross-entropy and dice costs of [Q, P] and [m, P], over points where [1, P] is 1: [Q, m] each."""
+    # For a logit x and a target t: t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x.
     entropy = functional.softplus(guess) @ counts.T - guess @ there.T
     share = guess.sigmoid()
     both, sums = 2 * share @ there.T, share @ counts.T + there.sum(1)
     return entropy / counts.sum().clamp(min=1), 1 - (both + 1) / (sums + 1)
 
 
-@torch.no_grad()
-def hungarian_match(
-    layers: Sequence[Predictions],
-    targets: Sequence[MaskTarget],
-    *,
-    weights: LossWeights,
-    num_points: int,
-    generator: torch.Generator | None = None,
-) -> list[list[tuple[Tensor, Tensor]]]:
-    """The cheapest assignment of each image in each layer. A GPU is waited for once.
+@dataclass(frozen=True, slots=True)
+class HungarianMatcher:
+    """Assigns queries to objects at the lowest total cost, per image and layer (DETR).
 
-    Args:
-        num_points: how many to compare masks at; they are drawn anew for each image, for all layers together.
-
-    Returns:
-        For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
+    Attributes:
+        weights: how much each part of the cost counts.
+        num_points: at how many points masks are compared. They are drawn anew for each image and shared by its layers.
     """
-    device = layers[0].boxes.device
-    found = []
-    for i, truth in enumerate(targets):
-        drawn = torch.rand(1, num_points, 2, generator=generator, device=device) * valid_extent_of(truth)
-        cost = compute_costs(
-            torch.stack([layer.logits[i] for layer in layers]),
-            torch.stack([layer.boxes[i] for layer in layers]),
-            _sample_layer_masks(layers, i, drawn),
-            truth,
-            drawn,
-        ).total(weights)
-        found.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [L, Q, n]
-    flat = torch.cat([cost.flatten() for cost in found]).cpu()
-    parts = torch.split(flat, [cost.numel() for cost in found])
-    tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, found, strict=True)]
-    pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
-    whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
-    split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
-    each = [(queries, objects) for queries, objects in split]
-    return [each[i : i + len(targets)] for i in range(0, len(each), len(targets))]
 
+    weights: LossWeights
+    num_points: int
 
-def valid_extent_of(target: MaskTarget) -> Tensor:
-    """Its `extent`, or all of the canvas: float32 [2]."""
-    return target["extent"] if "extent" in target else target["boxes"].new_ones(2)
+    @torch.no_grad()
+    def __call__(
+        self,
+        layers: Sequence[Predictions],
+        targets: Sequence[MaskTarget],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """Match all layers. The costs are copied to the CPU in one transfer, and the matches back in another.
+
+        Returns:
+            For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
+        """
+        device = layers[0].boxes.device
+        costs = []
+        for i, target in enumerate(targets):
+            points = torch.rand(1, self.num_points, 2, generator=generator, device=device) * valid_extent_of(target)
+            cost = compute_costs(
+                torch.stack([layer.logits[i] for layer in layers]),
+                torch.stack([layer.boxes[i] for layer in layers]),
+                _sample_layer_masks(layers, i, points),
+                target,
+                points,
+            ).total(self.weights)
+            costs.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [L, Q, n]
+        flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+        parts = torch.split(flat, [cost.numel() for cost in costs])
+        tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, costs, strict=True)]
+        pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
+        whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
+        split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
+        each = [(queries, objects) for queries, objects in split]
+        return [each[i : i + len(targets)] for i in range(0, len(each), len(targets))]
 
 
 def _sample_layer_masks(layers: Sequence[Predictions], image: int, points: Tensor) -> Iterator[Tensor]:
-    """For each layer [Q, P]: its masks of an image at points; features that layers share are sampled once."""
+    """For each layer [Q, P]: mask logits of an image at points. Features shared by layers are sampled once."""
     features = None
     for layer in layers:
         if layer.mask_features is not features:

@@ -1,4 +1,4 @@
-"""MQ-Former: images and the texts that may name what is in them -> labels, boxes and masks."""
+"""MQ-Former as a whole: images and candidate texts to labels, boxes and masks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from synthgen.models.mqformer.backbone import ResNet, Swin
 from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
-from synthgen.models.mqformer.matcher import MaskTarget
 from synthgen.models.mqformer.pixel_decoder import PixelDecoder
+from synthgen.models.mqformer.targets import MaskTarget
 from synthgen.models.mqformer.text_encoder import TextEncoder
 
 
 class MQFormer(nn.Module):
-    """The four parts, one after another."""
+    """Backbone, pixel decoder, text encoder and decoder."""
 
     def __init__(
         self, backbone: Swin | ResNet, pixel_decoder: PixelDecoder, decoder: Decoder, text_encoder: TextEncoder
@@ -34,14 +34,13 @@ class MQFormer(nn.Module):
         is_category_name: Sequence[bool | Sequence[bool]],
         denoising_targets: Sequence[MaskTarget] | None = None,
     ) -> DecoderOutput:
-        """Find what the texts name.
+        """Predict the objects that the texts name.
 
         Args:
-            images: float32 [B, 3, H, W], normalised; zero on padding.
-            padding_mask: bool [B, H, W], True on padding, which is right and bottom.
-            texts: the label space of each image, of one text or more.
-            is_category_name: for each image, whether its texts are names of categories rather than phrases, or that
-                of each text.
+            images: float32 [B, 3, H, W], normalized; zero on padding.
+            padding_mask: bool [B, H, W], True on padding, which is at the right and the bottom.
+            texts: the label space of each image, at least one text.
+            is_category_name: whether texts are category names rather than phrases, for each image or each text.
             denoising_targets: see `Decoder.forward`.
         """
         pyramid = self.pixel_decoder(self.backbone(images), padding_mask)
@@ -50,7 +49,7 @@ class MQFormer(nn.Module):
     def _embed_texts(
         self, texts: Sequence[Sequence[str]], is_category_name: Sequence[bool | Sequence[bool]]
     ) -> list[Tensor]:
-        """For each image [its texts, text_dim]; a text that several images have is encoded once."""
+        """For each image [its texts, text_dim]. A text shared by several images is encoded once."""
         each = [
             [name] * len(own) if isinstance(name, bool) else name
             for own, name in zip(texts, is_category_name, strict=True)
@@ -59,7 +58,7 @@ class MQFormer(nn.Module):
         place = {asked: i for i, asked in enumerate(dict.fromkeys(asked for own in wanted for asked in own))}
         found = self.text_encoder([text for text, _ in place], [name for _, name in place])
         places = torch.tensor([place[asked] for own in wanted for asked in own])
-        every = found[places.to(found.device, non_blocking=True)]  # a list would have the device waited for
+        every = found[places.to(found.device, non_blocking=True)]  # indexing with a list would synchronize with the GPU
         return list(torch.split(every, [len(own) for own in wanted]))
 
 
@@ -79,12 +78,12 @@ def build_mqformer(
     denoising: int = 0,
     checkpointing: bool = False,
 ) -> MQFormer:
-    """Put a network together around a backbone and a text encoder; the numbers are Mask DINO's and the paper's.
+    """Build the network around a backbone and a text encoder. The defaults are those of Mask DINO and MQ-Former.
 
     Args:
-        levels: of the pyramid: 3 are the backbone's of strides 8 to 32, 4 and one of 64, 5 and that of stride 4 as well
-            (Mask DINO's Swin-L), which is three quarters of all places then.
-        encoder_feedforward: None = 4 dim.
+        levels: pyramid levels. 3: the backbone's strides 8 to 32. 4: also stride 64. 5: also stride 4 (Mask DINO with
+            Swin-L), which then makes up three quarters of all positions.
+        encoder_feedforward: None = 4 * dim.
     """
     return MQFormer(
         backbone,

@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159), in plain PyTorch.
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, arXiv 2010.04159) in plain PyTorch.
 
-Each query looks at a few points of each level of a feature pyramid, around its reference; where, and how much each
-counts, it computes from itself.
+Each query attends to a few points around its reference point on each pyramid level. Offsets and weights are linear
+functions of the query.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch.nn import functional
 def ms_deform_attn(
     value: Tensor, spatial_shapes: Sequence[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    """Sum, for each query, what lies at its points, bilinearly sampled; beyond a level's border lie zeros.
+    """Weighted sum of the values at the sampling locations, with bilinear interpolation and zero padding.
 
     Args:
-        value: [B, S, heads, dim]; the levels one after another, each row by row.
-        spatial_shapes: (height, width) of the levels; their products add up to S.
-        sampling_locations: [B, Q, heads, levels, points, 2]; (x, y), from 0 at a level's left or upper edge to 1 at
-            the other.
+        value: [B, S, heads, dim]; the levels concatenated, each row by row.
+        spatial_shapes: (height, width) of the levels; the products sum to S.
+        sampling_locations: [B, Q, heads, levels, points, 2]; (x, y), from 0 at the left or upper edge of a level to 1
+            at the opposite edge.
         attention_weights: [B, Q, heads, levels, points].
 
     Returns:
@@ -35,21 +35,24 @@ def ms_deform_attn(
     grids = (2 * sampling_locations.float() - 1).transpose(1, 2).flatten(0, 1)  # [B * heads, Q, levels, points, 2]
     shares = attention_weights.transpose(1, 2).flatten(0, 1)[:, None]  # [B * heads, 1, Q, levels, points]
     total = value.new_zeros(batch * heads, dim, queries)
-    # Weighed level by level: side by side, what is found on all levels would be copied, and it is large.
+    # Accumulated level by level: concatenating the samples of all levels would copy a large tensor.
     for level, part in enumerate(torch.split(value, [h * w for h, w in spatial_shapes], dim=1)):
         image = part.permute(0, 2, 3, 1).reshape(batch * heads, dim, *spatial_shapes[level])
-        # align_corners=False: -1 and 1 are the edges of the border pixels, as 0 and 1 are here. Places are never of
-        # half precision: of 200 pixels in a row bfloat16 tells hardly every second one.
+        # align_corners=False: -1 and 1 are the edges of the border pixels, as 0 and 1 are here. Locations are always
+        # float32, because bfloat16 cannot distinguish neighbouring pixels in a row of 200.
         found = functional.grid_sample(image.float(), grids[:, :, level], align_corners=False).to(value.dtype)
         total = total + (found * shares[..., level, :]).sum(-1)
     return total.reshape(batch, heads * dim, queries).transpose(1, 2)
 
 
 class MSDeformAttn(nn.Module):
-    """A layer of it: points and weights from the query, values from the pyramid.
+    """Layer of multi-scale deformable attention: offsets and weights from the query, values from the pyramid.
 
     Args:
-        dim: of queries and values; heads: a divisor of it; levels: of the pyramid; points: a head and level.
+        dim: channels of queries and values.
+        heads: attention heads; divides `dim`.
+        levels: pyramid levels.
+        points: sampling points per head and level.
     """
 
     def __init__(self, dim: int, *, heads: int, levels: int, points: int) -> None:
@@ -62,7 +65,7 @@ class MSDeformAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Begin with one direction a head, points at 1, 2, 3, ... pixels along it, all of the same weight."""
+        """Initialize one direction per head, points at 1, 2, 3, ... pixels along it, and equal weights."""
         angle = torch.arange(self.heads, dtype=torch.float32) * (2.0 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
         direction = direction / direction.abs().amax(dim=-1, keepdim=True)
@@ -85,15 +88,15 @@ class MSDeformAttn(nn.Module):
         spatial_shapes: Sequence[tuple[int, int]],
         padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """Let queries look at the pyramid.
+        """Attend to the pyramid.
 
         Args:
-            query: [B, Q, dim]; with its position added.
-            reference_points: [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each level,
-                or boxes CXCYWH, with offsets in halves of their sides divided by the number of points.
-            memory: [B, S, dim]; the levels one after another.
+            query: [B, Q, dim], with position encoding added.
+            reference_points: [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each level, or
+                boxes CXCYWH, with offsets in half side lengths divided by the number of points.
+            memory: [B, S, dim]; the levels concatenated.
             spatial_shapes: (height, width) of the levels.
-            padding_mask: bool [B, S], True where a pixel of `memory` lies in the padding and counts as zero.
+            padding_mask: bool [B, S], True on padding, where values are zero.
 
         Returns:
             [B, Q, dim].
@@ -109,7 +112,7 @@ class MSDeformAttn(nn.Module):
         around = reference_points[:, :, None, :, None]
         if reference_points.shape[-1] == 2:
             sizes = torch.tensor([[w, h] for h, w in spatial_shapes], dtype=offsets.dtype)
-            sizes = sizes.to(offsets.device, non_blocking=True)  # a GPU is not waited for
+            sizes = sizes.to(offsets.device, non_blocking=True)  # does not synchronize with the GPU
             locations = around + offsets / sizes[:, None]
         else:
             locations = around[..., :2] + offsets / self.points * around[..., 2:] * 0.5

@@ -1,7 +1,7 @@
-"""The pixel decoder: a pyramid of backbone features that has looked at itself, and features for masks (Mask DINO).
+"""The pixel decoder (Mask DINO): a deformable-attention encoder over the feature pyramid, and the mask features.
 
-Levels stand from fine to coarse throughout. Each pixel of each level attends, by deformable attention, to a few places
-of all levels. Mask features come from the finest level, enlarged, beside the backbone's own of stride 4.
+Levels are ordered from fine to coarse. Each pixel attends to a few points on all levels. Mask features combine the
+upsampled finest level with the backbone features of stride 4.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _NORM_GROUPS = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeaturePyramid:
-    """What the decoder looks at.
+    """Encoded image features, the input of the decoder.
 
     Attributes:
-        memory: [B, S, dim]; the levels one after another, from fine to coarse, each row by row.
-        padding_masks: bool [B, h, w] a level, True on padding; so its shapes.
+        memory: [B, S, dim]; the levels concatenated from fine to coarse, each row by row.
+        padding_masks: bool [B, h, w] per level, True on padding.
         mask_features: [B, mask_dim, H / 4, W / 4].
     """
 
@@ -41,7 +41,7 @@ class FeaturePyramid:
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Group norm by what is no padding, and zero there: an image is the same in a batch of larger ones."""
+    """Group norm over unpadded pixels, zero on padding. The result for an image does not depend on the batch's size."""
 
     def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:  # type: ignore[override]
         """[B, dim, h, w] and bool [B, h, w] -> float32 [B, dim, h, w]."""
@@ -51,12 +51,12 @@ class MaskedGroupNorm(nn.GroupNorm):
         mean = groups.sum((2, 3, 4), keepdim=True) / count
         deviation = (groups - mean).masked_fill(hidden[:, None], 0.0)
         scale = (deviation.square().sum((2, 3, 4), keepdim=True) / count + self.eps).rsqrt()
-        scale = scale * self.weight.view(self.num_groups, -1, 1, 1)  # of each channel: one pass less over the image
+        scale = scale * self.weight.view(self.num_groups, -1, 1, 1)  # per channel: saves a pass over the image
         return ((deviation * scale).flatten(1, 2) + self.bias[:, None, None]).masked_fill(hidden, 0.0)
 
 
 class ConvGroupNorm(nn.Sequential):
-    """A convolution and a group norm."""
+    """A convolution followed by a group norm."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
@@ -71,7 +71,7 @@ class ConvGroupNorm(nn.Sequential):
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Pixels look at the pyramid, then each thinks for itself; normalised after each step."""
+    """Deformable self-attention over the pyramid and a feedforward network, with post-norm."""
 
     def __init__(self, dim: int, *, heads: int, levels: int, points: int, feedforward: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class DeformableEncoderLayer(nn.Module):
         spatial_shapes: Sequence[tuple[int, int]],
         padding_mask: Tensor,
     ) -> Tensor:
-        """[B, S, dim] -> the same; see `DeformableAttention.forward`."""
+        """[B, S, dim] -> the same shape; see `MSDeformAttn.forward`."""
         looked = self.self_attn(memory + positions, reference_points, memory, spatial_shapes, padding_mask)
         memory = self.norm1(memory + looked)
         thought: Tensor = self.norm2(memory + self.linear2(functional.relu(self.linear1(memory))))
@@ -97,13 +97,14 @@ class DeformableEncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """See this module.
+    """The pixel decoder; see the module docstring.
 
     Args:
-        channels: of the backbone's features, from fine to coarse; the first is that of stride 4.
-        dim: of the pyramid, a multiple of 32; mask_dim: of the mask features.
-        levels: of the pyramid: all of the backbone's but the first (or all of them, if there are so many more), and
-            further ones of half the size each.
+        channels: channels of the backbone features, from fine to coarse; the first has stride 4.
+        dim: channels of the pyramid, a multiple of 32.
+        mask_dim: channels of the mask features.
+        levels: pyramid levels. The backbone features without the first (with it, if enough levels are requested),
+            followed by additional levels, each of half the size.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class PixelDecoder(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, features: Sequence[Tensor], padding_mask: Tensor) -> FeaturePyramid:
-        """The pyramid of a batch.
+        """Compute the pyramid of a batch.
 
         Args:
             features: [B, channels, h, w], from fine (stride 4) to coarse.
@@ -156,11 +157,11 @@ class PixelDecoder(nn.Module):
         own = features[self.start_level :]
         paddings = [_downsample_padding(padding_mask, feature.shape[2], feature.shape[3]) for feature in own]
         while len(paddings) < len(self.input_proj):
-            paddings.append(paddings[-1][:, ::2, ::2])  # the middles of what its convolution sees
+            paddings.append(paddings[-1][:, ::2, ::2])  # at the centres of the kernels of the stride-2 convolution
         shapes = [(hidden.shape[1], hidden.shape[2]) for hidden in paddings]
         levels: list[Tensor] = []
         for i, project in enumerate(self.input_proj):
-            # The first further level is made of the backbone's last, where what lies on padding would be seen.
+            # The first additional level convolves the last backbone feature, whose padding is not zero.
             below = own[i] if i < len(own) else levels[-1]
             if i == len(own):
                 below = own[-1].masked_fill(paddings[i - 1][:, None], 0.0)
@@ -190,7 +191,7 @@ class PixelDecoder(nn.Module):
 
 
 def _replicate_into_padding(level: Tensor, padding: Tensor) -> Tensor:
-    """[B, h * w, dim] -> [B, dim, h, w], with the image's border repeated where padding was."""
+    """[B, h * w, dim] -> [B, dim, h, w], with the border of the image replicated into the padding."""
     height, width = padding.shape[1:]
     last_row, last_column = (~padding).sum(1).amax(1) - 1, (~padding).sum(2).amax(1) - 1
     y = torch.minimum(torch.arange(height, device=padding.device), last_row[:, None])
@@ -201,9 +202,9 @@ def _replicate_into_padding(level: Tensor, padding: Tensor) -> Tensor:
 
 
 def _downsample_padding(padding: Tensor, height: int, width: int) -> Tensor:
-    """bool [B, H, W] -> [B, height, width]; of a row or a column that is partly padding its middle decides.
+    """bool [B, H, W] -> [B, height, width]; a cell is padding if its centre is.
 
-    The first of them are the image's, however little of it: a level without a place would have no references.
+    The first row and column always belong to the image: a level without valid positions has no reference points.
     """
     rows, columns = (
         functional.interpolate(side[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5

@@ -1,4 +1,4 @@
-"""Masks compared at points instead of at every pixel (PointRend, arXiv 1912.08193; Mask2Former, arXiv 2112.01527)."""
+"""Sample masks at points instead of at every pixel (PointRend, arXiv 1912.08193; Mask2Former, arXiv 2112.01527)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch.nn import functional
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Values of maps at points, bilinearly; zero beyond the border.
+    """Sample maps at points with bilinear interpolation and zero padding.
 
     Args:
         maps: float [N, H, W].
-        points: [N or 1, P, 2]; (x, y) from 0 at the left or upper edge to 1 at the other.
+        points: [N or 1, P, 2]; (x, y), from 0 at the left or upper edge to 1 at the opposite edge.
 
     Returns:
         [N, P].
     """
     grid = (2 * points - 1)[:, :, None].to(maps.dtype)
-    if len(grid) == 1:  # the maps as channels of one: places are worked out once
+    if len(grid) == 1:  # use the maps as channels of one image, so that the grid is computed once
         return functional.grid_sample(maps[None], grid, align_corners=False)[0, :, :, 0]
     return functional.grid_sample(maps[:, None], grid, align_corners=False)[:, 0, :, 0]
 
 
 def sample_bool_points(maps: Tensor, map_indices: Tensor, points: Tensor) -> Tensor:
-    """As `sample_points(maps[which].float(), points)`, of masks that need not become numbers pixel by pixel for it.
+    """Like `sample_points(maps[map_indices].float(), points)`, without converting whole masks to float.
 
     Args:
         maps: bool [M, H, W].
@@ -58,18 +58,17 @@ def sample_uncertain_points(
     importance_sample_ratio: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Points where a prediction is least sure of itself, and some anywhere.
+    """Sample points where predictions are uncertain, and some uniform points.
 
     Args:
         logits: [N, h, w].
-        valid_extent: float32 [N, 2], the part of the width and of the height in which points are drawn: what is
-            beyond pads.
-        num_points: points a mask; oversample_ratio: how many times as many are drawn to choose from;
-            importance_sample_ratio: the share of `num_points` that is chosen by its small |logit|. The others are
-                drawn anew, anywhere.
+        valid_extent: float32 [N, 2], the share of the width and height in which points are drawn; the rest is padding.
+        num_points: points per mask.
+        oversample_ratio: candidates drawn per point of `num_points`.
+        importance_sample_ratio: the share of `num_points` with the smallest |logit|; the others are drawn uniformly.
 
     Returns:
-        [N, count, 2]; see `sample_points`.
+        [N, num_points, 2]; see `sample_points`.
     """
     number, chosen = len(logits), int(importance_sample_ratio * num_points)
     drawn = (

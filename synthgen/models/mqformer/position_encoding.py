@@ -1,4 +1,4 @@
-"""Where things are, as numbers that a network can use: positions of pixels and boxes; proposals of a pyramid."""
+"""Position encodings of pixels and boxes, reference points and two-stage proposals."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of numbers in [0, 1]; at most `logit(1 - eps)`, at least its negative."""
+    """The logit of numbers in [0, 1], clamped to +-logit(1 - eps)."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def encode_pixel_positions(padding_mask: Tensor, dim: int) -> Tensor:
-    """Sine and cosine of each pixel's row and column, counted to 2 pi over the part that is no padding (DETR).
+    """Sine and cosine encoding of the row and column of each pixel, scaled to 2 pi over the unpadded image (DETR).
 
     Args:
         padding_mask: bool [B, H, W], True on padding.
-        dim: of the result, a multiple of 4: half for the row, half for the column.
+        dim: output channels, a multiple of 4: half for the row, half for the column.
 
     Returns:
         float32 [B, dim, H, W].
@@ -33,7 +33,7 @@ def encode_pixel_positions(padding_mask: Tensor, dim: int) -> Tensor:
 
 
 def encode_box_positions(boxes: Tensor, dim: int) -> Tensor:
-    """The same for points (x, y) or boxes CXCYWH in [0, 1]: float [..., 2 or 4] -> [..., dim / 2 * that].
+    """Encode points (x, y) or boxes CXCYWH in [0, 1]: float [..., 2 or 4] -> [..., dim / 2 * (2 or 4)].
 
     The order of the parts is y, x, width, height (DAB-DETR).
     """
@@ -42,14 +42,14 @@ def encode_box_positions(boxes: Tensor, dim: int) -> Tensor:
 
 
 def _sine_cosine(phase: Tensor, dim: int) -> Tensor:
-    """[...] -> [..., dim]: sine and cosine by turns, with wave lengths from 2 pi to 20,000 pi."""
+    """[...] -> [..., dim]: interleaved sine and cosine, with wavelengths from 2 pi to 20,000 pi."""
     place = torch.arange(dim, dtype=torch.float32, device=phase.device)
     turns = phase[..., None] / 10000 ** (2 * (place // 2) / dim)
     return torch.stack([turns[..., 0::2].sin(), turns[..., 1::2].cos()], dim=-1).flatten(-2)
 
 
 def valid_ratios(padding_masks: Sequence[Tensor]) -> Tensor:
-    """How much of each level's width and height is no padding: bool [B, h, w] a level -> [B, levels, 2] (x, y)."""
+    """The unpadded share of each level's width and height: bool [B, h, w] per level -> [B, levels, 2] (x, y)."""
     shares = []
     for padding in padding_masks:
         height, width = padding.shape[1:]
@@ -58,11 +58,11 @@ def valid_ratios(padding_masks: Sequence[Tensor]) -> Tensor:
 
 
 def pixel_reference_points(spatial_shapes: Sequence[tuple[int, int]], valid_ratios_xy: Tensor) -> Tensor:
-    """Each pixel's own place on every level, as a part of it with its padding: [B, S, levels, 2] (x, y).
+    """The position of each pixel on every level, relative to the padded level: [B, S, levels, 2] (x, y).
 
     Args:
         spatial_shapes: (height, width) of the levels.
-        valid_ratios_xy: [B, levels, 2], of `valid_ratios`.
+        valid_ratios_xy: [B, levels, 2], from `valid_ratios`.
     """
     own = []
     for level, (height, width) in enumerate(spatial_shapes):
@@ -77,17 +77,17 @@ def pixel_reference_points(spatial_shapes: Sequence[tuple[int, int]], valid_rati
 
 
 def generate_proposals(memory: Tensor, padding_masks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """A box around each pixel of a pyramid: the places that conditional queries are chosen from (two-stage DETR).
+    """Generate a proposal box around each pixel of the pyramid, from which conditional queries are selected (two-stage
+    DETR).
 
     Args:
-        memory: [B, S, dim]; the levels one after another.
-        padding_masks: bool [B, h, w] a level, True on padding.
+        memory: [B, S, dim]; the levels concatenated.
+        padding_masks: bool [B, h, w] per level, True on padding.
 
     Returns:
-        (memory with zeros where there is no proposal, [B, S, dim]; logits of CXCYWH in parts of the unpadded image,
-        [B, S, 4], infinite where there is none; bool [B, S], whether there is one). A box's sides are 0.05 on the
-        first level and twice as long on each further one. There is none in the padding, nor where one of the four
-        numbers is not between 0.01 and 0.99.
+        (memory, [B, S, dim], zero where a proposal is invalid; CXCYWH logits relative to the unpadded image, [B, S, 4],
+        infinite where invalid; validity, bool [B, S]). The sides of a box are 0.05 on the first level and double with
+        each further level. Proposals on padding are invalid, and those with a coordinate outside [0.01, 0.99].
     """
     boxes = []
     for level, padding in enumerate(padding_masks):

@@ -1,4 +1,4 @@
-"""What one layer says of the images: labels, boxes and masks; masks as the two factors that they are products of."""
+"""Predictions of one decoder layer: label logits, boxes, and masks in factored form."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What one layer says of B images with Q queries each.
+    """Predictions of one layer for B images with Q queries each.
 
-    Masks of all queries and layers would be most of the memory of a training step, and few of them are ever looked at:
-    matching looks at points, losses at the masks of matched queries, results at the last layer.
+    Masks are stored as two factors. The full masks of all queries and layers would take most of the memory of a
+    training step, and few are needed: matching uses points, losses the masks of matched queries, results the last
+    layer.
 
     Attributes:
-        logits: for each image [Q, its texts]; how well each query fits each text.
-        boxes: [B, Q, 4] CXCYWH in [0, 1], in parts of the unpadded image.
+        logits: for each image [Q, its texts], the similarity of each query and text.
+        boxes: [B, Q, 4] CXCYWH in [0, 1], relative to the unpadded image.
         mask_features: [B, C, h, w], of the padded image.
-        mask_embeddings: [B, Q, C]; None = the features are the masks themselves, one of each query (C = Q).
+        mask_embeddings: [B, Q, C]; None = the features are the masks themselves (C = Q).
     """
 
     logits: Sequence[Tensor]
@@ -30,17 +31,17 @@ class Predictions:
 
     @property
     def mask_logits(self) -> Tensor:
-        """[B, Q, h, w], of the padded image; computed whenever it is asked for."""
+        """[B, Q, h, w], of the padded image; computed on every access."""
         if self.mask_embeddings is None:
             return self.mask_features
         return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
 
     def select_mask_logits(self, image: int, queries: Tensor | slice, features: Tensor) -> Tensor:
-        """The logits of some masks of an image.
+        """Compute the logits of some masks of an image.
 
         Args:
-            queries: int64 [n], or a slice of so many.
-            features: [C, ...] of that image; `mask_features` of it, or what lies at some points of these.
+            queries: int64 [n], or a slice.
+            features: [C, ...] of that image: its `mask_features`, or samples of them at points.
 
         Returns:
             [n, ...].
@@ -51,7 +52,7 @@ class Predictions:
         return found.view(-1, *features.shape[1:])
 
     def select_queries(self, queries: slice) -> Predictions:
-        """What is said of some of the queries."""
+        """The predictions of some queries."""
         logits, boxes = [own[queries] for own in self.logits], self.boxes[:, queries]
         if self.mask_embeddings is None:
             return Predictions(logits, boxes, self.mask_features[:, queries])

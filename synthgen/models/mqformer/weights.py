@@ -1,4 +1,4 @@
-"""Weights of strangers -> networks of transformers: nothing is executed; all fits, or one sentence says what not."""
+"""Load untrusted weights into networks of transformers: executes nothing, and checks that all weights fit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from transformers.utils import logging
 
 from synthgen.models.checkpoint_reader import read_weights
 
-#: Follow from the sizes of a network; files have them or not.
+#: Buffers that follow from the network's sizes; files may or may not contain them.
 _DERIVED_NAMES = re.compile(r".*(position_ids|relative_position_index|attn_mask|num_batches_tracked)")
 
 
 def read_pretrained(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, or of a folder in Hugging Face's form: its *.safetensors, or else its pytorch_model*.bin.
+    """Read the tensors of a file, or of a folder in Hugging Face format (*.safetensors, else pytorch_model*.bin).
 
-    They lie in the mapped files, and cost memory when they are used.
+    The tensors are memory-mapped.
 
     Raises:
-        ValueError: there is none, or it cannot be read; one sentence without the path.
+        ValueError: no weights, or not readable. The message is one sentence without the path.
     """
     if not path.is_dir():
         return read_weights(path)
@@ -53,16 +53,16 @@ def load_pretrained(
     optional_names: str = "",
     **options: Any,
 ) -> Any:
-    """A network with these weights, in float32 on the CPU, in evaluation mode.
+    """Build a network with these weights, in float32 on the CPU, in evaluation mode.
 
     Args:
-        model_class: its class; it knows the names of older versions of transformers, and the prefix of a larger model.
-        ignored_names: a pattern of names that may be there and are not for this network.
-        optional_names: a pattern of the network's names that keep their first values.
-        options: of its class.
+        model_class: its class. It maps the key names of older versions of transformers and prefixes of larger models.
+        ignored_names: pattern of keys that may be present and are not used.
+        optional_names: pattern of keys that may be missing and keep their initial values.
+        options: arguments of the class.
 
     Raises:
-        ValueError: names are missing or unknown, shapes differ, or a value is no finite float; one sentence.
+        ValueError: missing or unknown keys, different shapes, or non-finite values; one sentence.
     """
     kept = {
         name: tensor
@@ -74,7 +74,7 @@ def load_pretrained(
             raise ValueError(f"the weights do not fit: {_printable(name)} is of {tensor.dtype}")
         if not tensor.isfinite().all():
             raise ValueError(f"the weights are damaged: {_printable(name)} holds what is no number")
-    # Copied: what lies in a mapped file would die with the file.
+    # Copied, because memory-mapped tensors are invalid after the file is closed.
     own = {name: tensor.to(torch.float32, copy=True) for name, tensor in kept.items()}
     try:
         with silence_transformers():
@@ -82,7 +82,7 @@ def load_pretrained(
                 None, config=config, state_dict=own, dtype=torch.float32,
                 ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
-    except Exception as why:  # whatever tensors that do not go together bring about
+    except Exception as why:  # inconsistent tensors can raise any exception
         raise ValueError(f"the weights do not fit: {first_line(why)}") from None
     lacking = [
         n for n in info["missing_keys"] if not _DERIVED_NAMES.fullmatch(n) and not re.fullmatch(optional_names, n)
@@ -102,12 +102,12 @@ def load_pretrained(
 
 
 def first_line(why: object) -> str:
-    """Of an error's words, the first line that says something."""
+    """The first non-empty line of an error message."""
     return _printable(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__), 160)
 
 
 def _printable(name: str, most: int = 80) -> str:
-    """Without what a terminal would take for a command."""
+    """Without control characters that a terminal would interpret."""
     return (name if name.isprintable() else ascii(name))[:most]
 
 
@@ -121,7 +121,7 @@ def _format_names(verb: str, names: Iterable[str], tail: str = "", most: int = 3
 
 @contextlib.contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Without transformers' own report and progress bar: what is wrong is told once, by an error."""
+    """Suppress the report and progress bar of transformers: problems are reported once, by an error."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

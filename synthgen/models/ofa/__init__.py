@@ -1,1 +1,1 @@
-"""OFA: an image, a box in words, and text that describes what is in it; Wang et al., ICML 2022."""
+"""OFA (Wang et al., ICML 2022): captions of image regions. The region is given as text tokens."""

@@ -1,8 +1,8 @@
-"""Beam search for many boxes at once, by fairseq's scores; plain, or in groups that differ (diverse beam search).
+"""Batched beam search with fairseq's scores; optionally in diverse groups (diverse beam search).
 
-Ends as fairseq's do: a hypothesis that ends among a step's first candidates is done, a box is when it has as many as
-beams, and at the last step an end keeps its own probability rather than being free. (Hugging Face's
-`forced_eos_token_id` makes it free, which ranks captions otherwise.)
+Termination follows fairseq. A hypothesis that ends among the best candidates of a step is finished, and a box is
+finished when it has as many hypotheses as beams. At the last step, the end token keeps its own probability. (Hugging
+Face's `forced_eos_token_id` sets it to 1, which ranks captions differently.)
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ BOS, PAD, EOS = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class BeamSearchConfig:
-    """How to search.
+    """Options of the beam search.
 
     Attributes:
-        num_beams: hypotheses that are followed, and returned.
-        max_length, min_length: tokens before the end.
-        length_penalty: a hypothesis of n tokens, its end among them, scores the sum of their log-probabilities / n to
-            this power; above 1 long ones gain.
-        no_repeat_ngram_size: so many tokens in a row occur once only; 0 for no such rule.
-        num_beam_groups: the beams are split into so many; those of a group avoid, at each step, what earlier groups
-            just chose, be it a token or to end.
-        diversity_penalty: what a choice costs for each beam of an earlier group that made it; in units of
-            log-probability. It decides what is followed, and is no part of the scores. Vijayakumar et al., "Diverse
-            Beam Search", 2016.
+        num_beams: beams per box, and hypotheses returned per box.
+        max_length, min_length: tokens before the end token.
+        length_penalty: a hypothesis of n tokens (with the end token) scores the sum of its log-probabilities / n **
+            length_penalty; values above 1 favour long hypotheses.
+        no_repeat_ngram_size: n-grams of this size may occur only once; 0 = no limit.
+        num_beam_groups: number of groups that the beams are split into. At each step, a group is penalized for tokens
+            (including the end token) that earlier groups chose.
+        diversity_penalty: log-probability subtracted per beam of an earlier group that chose the same token. It affects
+            the search, not the scores. Vijayakumar et al., "Diverse Beam Search", 2016.
     """
 
     num_beams: int = 5
@@ -59,12 +58,12 @@ class BeamSearchConfig:
 
 
 class Hypothesis(NamedTuple):
-    """A text.
+    """A finished text.
 
     Attributes:
         tokens: ids, without `<s>`, with `</s>`.
-        score: what hypotheses of a box are ranked by.
-        mean_log_probability: of the tokens, `</s>` among them; at most 0.
+        score: ranks the hypotheses of a box.
+        mean_log_probability: over the tokens including `</s>`; at most 0.
     """
 
     tokens: list[int]
@@ -83,15 +82,15 @@ def generate_hypotheses(
     padding_mask: Tensor | None = None,
     position_bias: PositionBias | None = None,
 ) -> Iterator[list[Hypothesis]]:
-    """What the network says of n boxes, each of one of B images: for each in order its hypotheses, best first.
+    """Generate hypotheses for n boxes in B images: for each box, in order, best first.
 
     Args:
-        image_tokens, image_indices, prompts, padding_mask: as `Ofa.encode` takes them.
-        chunk_size: boxes at a time, which bounds the memory.
-        position_bias: of these images and prompts, if they were kept from before.
+        image_tokens, image_indices, prompts, padding_mask: see `Ofa.encode`.
+        chunk_size: boxes per batch, which limits memory.
+        position_bias: a cached bias for these image and prompt sizes.
 
     Raises:
-        ValueError: these do not go together.
+        ValueError: the arguments do not fit together.
     """
     if len(image_indices) != len(prompts) or chunk_size < 1:
         raise ValueError(
@@ -110,12 +109,12 @@ def generate_hypotheses(
 
 @torch.no_grad()
 def beam_search(network: Ofa, encoder_output: EncoderOutput, config: BeamSearchConfig) -> list[list[Hypothesis]]:
-    """For each of n boxes its hypotheses, best first; at most `beams`.
+    """Search hypotheses for each of n boxes: best first, at most `num_beams`.
 
-    Groups may find the same text twice; it is then there twice.
+    Different groups may find the same text; it is then returned twice.
 
     Raises:
-        ValueError: more beams than the vocabulary has tokens for, or texts too long for the network.
+        ValueError: more beams than the vocabulary has tokens, or texts too long for the network.
     """
     if 2 * config.num_beams >= network.config.vocab_size:
         raise ValueError(f"{config.num_beams} beams are too many for {network.config.vocab_size} tokens")
@@ -124,7 +123,7 @@ def beam_search(network: Ofa, encoder_output: EncoderOutput, config: BeamSearchC
         return []
     cache = network.init_cache(encoder_output, config.max_length + 1)
     done = _FinishedHypotheses(boxes, config, device)
-    alive = torch.arange(boxes, device=device)  # which box each row is of
+    alive = torch.arange(boxes, device=device)  # the box of each row
     tokens = torch.full((boxes, 1, 1), BOS, device=device)
     total = torch.zeros(boxes, 1, device=device)
     for step in range(config.max_length + 1):
@@ -135,7 +134,7 @@ def beam_search(network: Ofa, encoder_output: EncoderOutput, config: BeamSearchC
         left = (~done.is_full()[alive]).nonzero()[:, 0]
         if not len(left) or step == config.max_length:
             break
-        # To drop a box is to copy the others' keys and values: worth it once they are half.
+        # Dropping a box copies the keys and values of the others; worth it once half of the boxes are finished.
         if 2 * len(left) <= len(alive):
             cache.select_boxes(left)
             alive, tokens, total, parents = alive[left], tokens[left], total[left], parents[left]
@@ -144,7 +143,7 @@ def beam_search(network: Ofa, encoder_output: EncoderOutput, config: BeamSearchC
 
 
 def _mask_forbidden_tokens(logp: Tensor, tokens: Tensor, step: int, config: BeamSearchConfig) -> Tensor:
-    """The log-probabilities [n, beams, vocabulary] given, -inf now for what must not follow tokens [n, beams, t]."""
+    """Set the log-probabilities [n, beams, vocabulary] of forbidden next tokens to -inf, given tokens [n, beams, t]."""
     never = -torch.inf
     logp.masked_fill_(logp.isnan(), never)
     logp[..., PAD] = never
@@ -165,14 +164,14 @@ def _mask_forbidden_tokens(logp: Tensor, tokens: Tensor, step: int, config: Beam
 def _advance_beams(
     logp: Tensor, total: Tensor, tokens: Tensor, alive: Tensor, finished: _FinishedHypotheses, config: BeamSearchConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step: note what ends, and choose what goes on.
+    """One step: record finished hypotheses and select the beams to continue.
 
     Args:
-        logp: [n, beams, vocabulary]; at the first step there is one beam.
-        total: [n, beams], sums of log-probabilities so far.
+        logp: [n, beams, vocabulary]; one beam at the first step.
+        total: [n, beams], sums of log-probabilities.
 
     Returns:
-        of each beam that goes on its parent, its token and its total; [n, all beams] each.
+        Parent, token and total of each continued beam; [n, all beams] each.
     """
     beams, vocabulary = logp.shape[1:]
     width = config.num_beams // config.num_beam_groups
@@ -183,7 +182,7 @@ def _advance_beams(
         own = slice(first, first + min(width, beams))
         sums = (total[:, own, None] + logp[:, own]).flatten(1)
         ranked = sums if taken is None else sums - taken.repeat(1, own.stop - own.start)
-        # Each beam ends at most once, so that of twice as many candidates enough go on.
+        # Each beam ends at most once, so twice as many candidates always leave enough to continue.
         best = ranked.topk(2 * width).indices
         parent, token, value = best // vocabulary + first, best % vocabulary, sums.gather(1, best)
         ends = (token == EOS) & (value > -torch.inf)
@@ -191,7 +190,7 @@ def _advance_beams(
         on = (token == EOS).sort(dim=1, stable=True).indices[:, :width]
         parent, token, value = (x.gather(1, on) for x in (parent, token, value))
         if taken is not None:
-            # A group that is done says no more, and nothing that others should avoid.
+            # A finished group chooses no tokens that later groups would have to avoid.
             cost = ((~finished.is_full(group)[alive]) * config.diversity_penalty).to(taken.dtype)[:, None]
             taken.scatter_add_(1, token, cost.expand(-1, width))
             taken[:, EOS] += cost[:, 0] * ends[:, :width].sum(1)
@@ -201,19 +200,25 @@ def _advance_beams(
 
 
 class _FinishedHypotheses:
-    """The hypotheses that have ended, at most so many a group as it has beams; those that come later are not noted."""
+    """Finished hypotheses, at most beams-per-group for each group; later ones are dropped."""
 
     def __init__(self, num_boxes: int, config: BeamSearchConfig, device: torch.device) -> None:
         self.config = config
         self.beams_per_group = config.num_beams // config.num_beam_groups
-        room = (num_boxes, config.num_beam_groups, self.beams_per_group + 1)  # the last is for what is not noted
+        room = (
+            num_boxes,
+            config.num_beam_groups,
+            self.beams_per_group + 1,
+        )  # the last slot is a dummy for dropped ones
         self.tokens = torch.full((*room, config.max_length + 1), PAD, device=device)
         self.total = torch.zeros(room, device=device)
         self.length = torch.zeros(room, dtype=torch.int64, device=device)
         self.count = torch.zeros(room[:2], dtype=torch.int64, device=device)
 
     def add(self, alive: Tensor, group: int, ends: Tensor, tokens: Tensor, parent: Tensor, total: Tensor) -> None:
-        """Of n boxes' candidates, all [n, width] but tokens [n, beams, t], `<s>` first, those that end."""
+        """Add those of n boxes' candidates that end. All are [n, width], except tokens [n, beams, t], which begin
+        with `<s>`.
+        """
         slot = self.count[alive, group][:, None] + ends.cumsum(1) - 1
         slot = torch.where(ends, slot, self.beams_per_group).clamp(max=self.beams_per_group)
         length = tokens.shape[2]
@@ -226,12 +231,12 @@ class _FinishedHypotheses:
         self.count[alive, group] = (self.count[alive, group] + ends.sum(1)).clamp(max=self.beams_per_group)
 
     def is_full(self, group: int | None = None) -> Tensor:
-        """Whether each of all boxes needs no more, bool [boxes]; or one of its groups."""
+        """Whether all groups of each box are full, or one group: bool [boxes]."""
         whole = self.count == self.beams_per_group
         return whole.all(1) if group is None else whole[:, group]
 
     def ranked(self) -> list[list[Hypothesis]]:
-        """For each box, best first."""
+        """The hypotheses of each box, best first."""
         scores = (self.total / self.length.clamp(min=1) ** self.config.length_penalty).tolist()
         means = (self.total / self.length.clamp(min=1)).tolist()
         tokens, lengths, counts = self.tokens.tolist(), self.length.tolist(), self.count.tolist()

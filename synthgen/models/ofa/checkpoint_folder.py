@@ -1,4 +1,4 @@
-"""An OFA as it lies on disk: a file of weights and, in the same folder, its words."""
+"""OFA checkpoints on disk: a weights file and, in the same folder, the tokenizer files."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from synthgen.models.checkpoint_reader import NonTensorContentError, read_weight
 from synthgen.models.ofa.tokenizer import OfaTokenizer, load_tokenizer
 from synthgen.models.ofa.weights import infer_config
 
-#: What a folder may call its weights, the first that is there counts; and its words, which all published OFAs share.
+#: File names of the weights, in order of preference, and of the tokenizer, which all published OFA models share.
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
-#: Fetches the words; --local-dir says where to.
+#: Downloads the tokenizer files; --local-dir gives the folder.
 FETCH_TOKENIZER_COMMAND = "hf download OFA-Sys/ofa-base vocab.json merges.txt"
 
 
 def find_weights_file(folder: Path) -> Path | None:
-    """The file of weights in a folder, if there is one."""
+    """The first weights file of a folder, if there is one."""
     return next((folder / name for name in WEIGHTS_FILES if (folder / name).is_file()), None)
 
 
 def missing_tokenizer_files(folder: Path) -> list[str]:
-    """Which of `TOKENIZER_FILES` are not in a folder."""
+    """The files of `TOKENIZER_FILES` that a folder lacks."""
     return [name for name in TOKENIZER_FILES if not (folder / name).is_file()]
 
 
 def read_checkpoint(weights_path: Path, tokenizer_dir: Path) -> tuple[dict[str, Tensor], OfaTokenizer]:
-    """Weights and tokenizer that go together.
+    """Read weights and tokenizer.
 
     Args:
         weights_path: a file; see `read_weights`.
         tokenizer_dir: the folder of `TOKENIZER_FILES`.
 
     Raises:
-        MoreThanWeightsError, ValueError: they are missing, are no OFA's, or of two; one sentence that names which.
+        NonTensorContentError, ValueError: files are missing, not OFA's, or do not match; one sentence that names which.
     """
     blamed = weights_path
     try:
@@ -58,9 +58,9 @@ def read_checkpoint(weights_path: Path, tokenizer_dir: Path) -> tuple[dict[str, 
 
 
 def read_image_size(weights_path: Path) -> int | None:
-    """The side of the squares that a checkpoint of `synthgen train` has learned from, in pixels; None of other files.
+    """The image side, in pixels, that a checkpoint of `synthgen train` was trained with; None for other files.
 
-    It matters: the corners of boxes are told in bins of it.
+    Box corners are quantized to bins that depend on it.
     """
     if weights_path.suffix == ".safetensors":
         return None

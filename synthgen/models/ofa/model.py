@@ -1,8 +1,9 @@
-"""The OFA network: images once, their boxes in batches, captions token by token; its names are `OFA-Sys/ofa-*`'s.
+"""The OFA network: encodes images once, boxes in batches, and decodes captions token by token.
 
-In the order of use: `stem` and `places`, `encode`, `start`, `decode`. Wang et al., "OFA: Unifying Architectures, Tasks,
-and Modalities Through a Simple Sequence-to-Sequence Learning Framework", ICML 2022; what is here was written from its
-description and checked against the original's numbers.
+Call order: `extract_image_tokens` and `compute_position_bias`, `encode`, `init_cache`, `decode`. Parameter names are
+those of `OFA-Sys/ofa-*`. Wang et al., "OFA: Unifying Architectures, Tasks, and Modalities Through a Simple
+Sequence-to-Sequence Learning Framework", ICML 2022. Implemented from the paper and verified against outputs of the
+original.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from synthgen.models.ofa.resnet import OUT_CHANNELS, STRIDE, ResNetStem
 
 @dataclass(frozen=True, kw_only=True)
 class OfaConfig:
-    """The numbers that make an OFA; what the published five share is the default.
+    """Sizes of an OFA network; the defaults are common to the five published models.
 
     Attributes:
         dim: channels of encoder and decoder.
-        ffn_dim: channels between the two layers of each feed-forward network.
-        resnet_blocks: blocks of the visual stem's three stages.
-        vocab_size: tokens of text, of image codes and of box corners.
-        max_positions: tokens that a text may have.
-        token_bucket_size, image_bucket_size: distances within a text, and along a side of an image, that are told
-            apart; an image has at most `image_bucket_size` tokens along a side.
+        ffn_dim: hidden channels of the feedforward networks.
+        resnet_blocks: blocks of the three stages of the visual stem.
+        vocab_size: text tokens, image codes and box bins.
+        max_positions: maximum number of text tokens.
+        token_bucket_size, image_bucket_size: relative distances distinguished within a text, and along a side of an
+            image. An image has at most `image_bucket_size` tokens along a side.
     """
 
     dim: int
@@ -76,7 +77,7 @@ SIZES = {
 
 
 class ImageTokens(NamedTuple):
-    """What is computed once for each of B images of one size.
+    """Image features, computed once for each of B images of one size.
 
     Attributes:
         tokens: [B, rows * columns, dim], in the network's dtype.
@@ -88,11 +89,11 @@ class ImageTokens(NamedTuple):
 
 
 class PositionBias(NamedTuple):
-    """What is computed once for each size of image and length of text.
+    """Position embeddings and attention biases, computed once per image size and text length.
 
     Attributes:
-        embedding: float32 [L, dim], the places of the L tokens, image first; the decoder needs them too.
-        layer_biases: of each encoder layer [1, heads, L, L], added to the attention scores; in the network's dtype.
+        embedding: float32 [L, dim], positions of the L tokens, image first; also used by the decoder.
+        layer_biases: for each encoder layer [1, heads, L, L], added to the attention scores; in the network's dtype.
         shape: rows and columns of the image, tokens of the text.
     """
 
@@ -102,12 +103,12 @@ class PositionBias(NamedTuple):
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder makes of n boxes.
+    """Encoder output for n boxes.
 
     Attributes:
-        states: [n, L, dim]; what stands at padding means nothing.
+        states: [n, L, dim]; undefined at padding.
         position_embedding: float32 [L, dim].
-        padding_mask: bool [n, L], True where no token is; None if all are tokens.
+        padding_mask: bool [n, L], True on padding; None if there is no padding.
     """
 
     states: Tensor
@@ -117,15 +118,15 @@ class EncoderOutput(NamedTuple):
 
 @dataclass
 class DecoderCache:
-    """What decoding n boxes with some beams each has computed so far, and need not compute again.
+    """Keys, values and biases for incremental decoding of n boxes with several beams.
 
     Attributes:
-        self_kv: of each layer keys and values of the texts, [2, n * beams, heads, steps, head_dim]; filled up to
+        self_kv: for each layer keys and values of the texts, [2, n * beams, heads, steps, head_dim]; filled up to
             `length`.
-        cross_kv: of each layer keys and values of the encoder's states, [n, heads, L, head_dim]; the beams share them.
-        self_bias: of each layer [1, heads, steps, steps], -inf where a token would look ahead.
+        cross_kv: for each layer keys and values of the encoder states, [n, heads, L, head_dim]; shared by the beams.
+        self_bias: for each layer [1, heads, steps, steps], with -inf as the causal mask.
         cross_bias: [heads, steps, L].
-        padding_bias: 0, and -inf at padding, [n, 1, 1, L]; None if there is none.
+        padding_bias: [n, 1, 1, L], -inf at padding, else 0; None if there is no padding.
     """
 
     self_kv: list[Tensor]
@@ -138,11 +139,11 @@ class DecoderCache:
 
     @property
     def capacity(self) -> int:
-        """Tokens that there is room for."""
+        """Maximum number of tokens."""
         return self.self_kv[0].shape[3]
 
     def reorder(self, parents: Tensor) -> None:
-        """Go on with other beams: int64 [n, new beams], for each the beam of its box that it continues."""
+        """Continue with other beams: int64 [n, new beams], the index of each parent beam within its box."""
         boxes, beams = parents.shape
         first = torch.arange(boxes, device=parents.device)[:, None] * self.num_beams
         rows = (first + parents).flatten()
@@ -150,7 +151,7 @@ class DecoderCache:
         self.num_beams = beams
 
     def select_boxes(self, boxes: Tensor) -> None:
-        """Go on with some boxes only: int64 [m], ascending."""
+        """Continue with a subset of the boxes: int64 [m], ascending."""
         apart = (own.view(2, -1, self.num_beams, *own.shape[2:]) for own in self.self_kv)
         self.self_kv = [own.index_select(1, boxes).flatten(1, 2) for own in apart]
         self.cross_kv = [(k.index_select(0, boxes), v.index_select(0, boxes)) for k, v in self.cross_kv]
@@ -158,7 +159,7 @@ class DecoderCache:
 
 
 class OfaAttention(nn.Module):
-    """Multi-head attention with a bias, and a learned factor for each head."""
+    """Multi-head attention with an additive bias and a learned scale for each head."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -171,11 +172,11 @@ class OfaAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of [n, t, dim], each [n, heads, t, head_dim]."""
+        """Keys and values of [n, t, dim]: [n, heads, t, head_dim] each."""
         return self._split_heads(self.k_proj(x)), self._split_heads(self.v_proj(x))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """[n, q, dim] attends to keys and values [n, heads, k, head_dim]; bias is 1 or n times [heads, q, k]."""
+        """Attend from [n, q, dim] to keys and values [n, heads, k, head_dim]; the bias is [1 or n, heads, q, k]."""
         found = scaled_dot_product_attention(
             self._split_heads(self.q_proj(x)), keys, values, attn_mask=bias, scale=self.scale
         )
@@ -187,7 +188,7 @@ class OfaAttention(nn.Module):
 
 
 class OfaEncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each normalised before, within and after."""
+    """Self-attention and a feedforward network, each with norms before, within and after."""
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()
@@ -200,19 +201,19 @@ class OfaEncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[n, L, dim] to the same."""
+        """[n, L, dim] -> the same shape."""
         normed = self.self_attn_layer_norm(x)
         x = x + self.self_attn_mid_layer_norm(self.self_attn(normed, *self.self_attn.project_kv(normed), bias))
         return x + self.feed_forward(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """What the second half of a layer adds to [..., dim]."""
+        """The residual of the feedforward half of the layer, for [..., dim]."""
         out: Tensor = self.fc2(self.ffn_layer_norm(gelu(self.fc1(self.final_layer_norm(x)))))
         return out
 
 
 class OfaDecoderLayer(OfaEncoderLayer):
-    """An encoder layer that also attends to the encoder's states."""
+    """An encoder layer with cross-attention to the encoder states."""
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__(config)
@@ -229,12 +230,14 @@ class OfaDecoderLayer(OfaEncoderLayer):
         cross_kv: tuple[Tensor, Tensor],
         cross_bias: Tensor,
     ) -> Tensor:
-        """Tokens at the places `new_steps` of n boxes with some beams each, [n, beams, t, dim] to the same.
+        """Process the tokens at positions `new_steps` of n boxes with several beams, [n, beams, t, dim] -> the same
+        shape.
 
         Args:
-            self_kv: keys and values [2, n * beams, heads, steps, head_dim] of all tokens; those of the new are written.
-            self_bias: [1, heads, t, new.stop].
-            cross_bias: 1 or n times [heads, beams * t, L].
+            self_kv: keys and values [2, n * beams, heads, steps, head_dim] of all tokens; those of the new tokens are
+                written.
+            self_bias: [1, heads, t, new_steps.stop].
+            cross_bias: [1 or n, heads, beams * t, L].
         """
         texts = x.flatten(0, 1)
         normed = self.self_attn_layer_norm(texts)
@@ -242,7 +245,7 @@ class OfaDecoderLayer(OfaEncoderLayer):
         found = self.self_attn(
             normed, self_kv[0, :, :, : new_steps.stop], self_kv[1, :, :, : new_steps.stop], self_bias
         )
-        # A box's beams are so many queries of one attention: keys and values of its image are not repeated.
+        # The beams of a box are treated as queries of one attention, so that keys and values are not repeated.
         boxes = (texts + self.self_attn_mid_layer_norm(found)).view_as(x).flatten(1, 2)
         found = self.cross_attn(self.cross_attn_layer_norm(boxes), *cross_kv, cross_bias)
         boxes = boxes + self.cross_attn_mid_layer_norm(found)
@@ -251,15 +254,15 @@ class OfaDecoderLayer(OfaEncoderLayer):
 
 
 class OfaEncoder(nn.Module):
-    """Image and text to states."""
+    """Encoder of image and text tokens."""
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpointing = False  # in training: layers are computed a second time, for the gradients
+        self.checkpointing = False  # activation checkpointing of the layers in training
         self.embed_tokens = _make_embedding(config.vocab_size, config.dim)
         self.layernorm_embedding = nn.LayerNorm(config.dim)
-        self.type_embedding = _make_embedding(2, config.dim)  # of text, of image
+        self.type_embedding = _make_embedding(2, config.dim)  # 0: text, 1: image
         self.embed_images = ResNetStem(config.resnet_blocks)
         self.image_proj = nn.Linear(OUT_CHANNELS, config.dim)
         self.patch_layernorm_embedding = nn.LayerNorm(config.dim)
@@ -279,13 +282,13 @@ class OfaEncoder(nn.Module):
         )
 
     def extract_image_tokens(self, images: Tensor) -> ImageTokens:
-        """See `Ofa.stem`."""
+        """See `Ofa.extract_image_tokens`."""
         seen = self.embed_images(images.to(self.layer_norm.weight.dtype))
         tokens = self.image_proj(seen.flatten(2).transpose(1, 2)) + self.type_embedding.weight[1]
         return ImageTokens(self.patch_layernorm_embedding(tokens), *seen.shape[2:])
 
     def compute_position_bias(self, rows: int, columns: int, text_length: int) -> PositionBias:
-        """See `Ofa.places`."""
+        """See `Ofa.compute_position_bias`."""
         n, device = self.config, self.layer_norm.weight.device
         image = self.embed_image_positions(image_positions(n.image_bucket_size, rows, columns, device))
         embedding = torch.cat([self.image_pos_ln(image), self.pos_ln(self.embed_positions.weight[:text_length])])
@@ -317,7 +320,7 @@ class OfaEncoder(nn.Module):
 
 
 class OfaDecoder(nn.Module):
-    """States and the text so far to logits; `*image*` and `code_*` are for images that OFA draws, and unused here."""
+    """Decoder; `*image*` and `code_*` parameters serve image generation and are unused here."""
 
     def __init__(self, config: OfaConfig, embed_tokens: nn.Embedding) -> None:
         super().__init__()
@@ -345,7 +348,7 @@ class OfaDecoder(nn.Module):
         )
 
     def init_cache(self, encoder_output: EncoderOutput, capacity: int) -> DecoderCache:
-        """See `Ofa.start`."""
+        """See `Ofa.init_cache`."""
         n, states = self.config, encoder_output.states
         places = self.pos_ln(self.embed_positions.weight[:capacity])
         alike = position_scores(self.self_pos_q_linear(places), self.self_pos_k_linear(places), n.heads)
@@ -372,11 +375,11 @@ class OfaDecoder(nn.Module):
         return self.project_logits(self.run_layers(tokens, cache))
 
     def project_logits(self, states: Tensor) -> Tensor:
-        """Of `run_layers` [..., dim], or some of them, those of each word: float32 [..., vocabulary]."""
+        """Vocabulary logits of outputs of `run_layers` [..., dim]: float32 [..., vocabulary]."""
         return _vocab_logits(self.layer_norm(states), self.output_projection.weight)
 
     def run_layers(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
-        """What the layers make of tokens [n, beams, t]: [n, beams, t, dim]."""
+        """Run the layers on tokens [n, beams, t]: [n, beams, t, dim]."""
         beams, length = tokens.shape[1:]
         new = slice(cache.length, cache.length + length)
         x: Tensor = self.layernorm_embedding(self.embed_tokens(tokens))
@@ -392,9 +395,7 @@ class OfaDecoder(nn.Module):
 
 
 class Ofa(nn.Module):
-    """An OFA for inference; `weights.load_weights` gives it the published weights, `training.teacher_forced_logits`
-    what it learns.
-    """
+    """OFA for inference. `weights.load_weights` loads published weights; `training.teacher_forced_logits` trains it."""
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()
@@ -404,15 +405,15 @@ class Ofa(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the parameters."""
         return self.encoder.layer_norm.weight.device
 
     @torch.no_grad()
     def extract_image_tokens(self, images: Tensor) -> ImageTokens:
-        """See each image once: float [B, 3, h, w], normalised as of `preprocess.preprocess_images`.
+        """Encode each image once: float [B, 3, h, w], normalized by `preprocess.preprocess_images`.
 
         Raises:
-            ValueError: a side is longer than the network tells places apart.
+            ValueError: the image has more tokens along a side than `image_bucket_size`.
         """
         longest = STRIDE * self.config.image_bucket_size
         if images.dim() != 4 or not 0 < max(images.shape[2:]) <= longest:
@@ -422,13 +423,13 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def compute_position_bias(self, image_tokens: ImageTokens, text_length: int) -> PositionBias:
-        """What the places of these images' tokens, and of as many of a text, add to attention.
+        """Compute the position bias for these images and texts of a given length.
 
-        Keep it for as long as size and length are the same. Memory: layers * heads * L^2 numbers; for base at 512
-        pixels 156 MB in bfloat16.
+        Reuse it while size and length are the same. Memory: layers * heads * L^2 numbers; 156 MB in bfloat16 for base
+        at 512 pixels.
 
         Raises:
-            ValueError: texts are not that long.
+            ValueError: unsupported text length.
         """
         if not 0 < text_length <= min(self.config.max_positions, MAX_TEXT_TOKENS):
             raise ValueError(
@@ -450,12 +451,12 @@ class Ofa(nn.Module):
         Args:
             image_tokens: of B images.
             image_indices: for each text, the index of its image.
-            text: int64 [n, t], ids; `<s>` first, `</s>` last, and padding after it.
-            position_bias: of these images and t tokens.
-            padding_mask: bool [n, t], True where a text has ended; None, which is faster, if all are of one length.
+            text: int64 [n, t], ids; `<s>` first, `</s>` last, followed by padding.
+            position_bias: for these images and t tokens.
+            padding_mask: bool [n, t], True on padding; None (faster) if all texts have the same length.
 
         Raises:
-            ValueError: these do not go together.
+            ValueError: the arguments do not fit together.
         """
         wanted = (image_tokens.rows, image_tokens.columns, text.shape[-1])
         if text.dim() != 2 or len(image_indices) != len(text) or position_bias.shape != wanted:
@@ -475,10 +476,10 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def init_cache(self, encoder_output: EncoderOutput, capacity: int) -> DecoderCache:
-        """Make ready to decode n boxes, one beam each, up to so many tokens.
+        """Create the cache for decoding n boxes, with one beam each and up to `capacity` tokens.
 
         Raises:
-            ValueError: texts are not that long.
+            ValueError: unsupported text length.
         """
         if not 0 < capacity <= min(self.config.max_positions, MAX_TEXT_TOKENS):
             raise ValueError(
@@ -488,17 +489,17 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
-        """The logits of what follows each of the next t tokens of n boxes' beams.
+        """The logits of the token after each of the next t tokens, for the beams of n boxes.
 
         Args:
-            tokens: int64 [n, beams, t]; `<s>` is the first of all.
-            cache: remembers them.
+            tokens: int64 [n, beams, t]; `<s>` is the very first.
+            cache: updated with these tokens.
 
         Returns:
             float32 [n, beams, t, vocabulary].
 
         Raises:
-            ValueError: other boxes or beams than the cache has, or more tokens than it has room for.
+            ValueError: the numbers of boxes or beams differ from the cache's, or the tokens exceed its capacity.
         """
         boxes, beams, length = tokens.shape
         if (
@@ -515,10 +516,10 @@ class Ofa(nn.Module):
 
 
 def build_ofa(size: str | OfaConfig) -> Ofa:
-    """Make an OFA with random weights, for inference; under `torch.device("meta")` without any.
+    """Build an OFA with random weights for inference; under `torch.device("meta")` without weights.
 
     Raises:
-        ValueError: no such size.
+        ValueError: unknown size.
     """
     if isinstance(size, str):
         if size not in SIZES:
@@ -528,7 +529,7 @@ def build_ofa(size: str | OfaConfig) -> Ofa:
 
 
 def set_precision(network: Ofa, dtype: torch.dtype) -> None:
-    """Cast all but the places: their bias is computed in float32, and rounded once."""
+    """Cast the network, except for position embeddings: their bias is computed in float32 and then rounded once."""
     for half in (network.encoder, network.decoder):
         for name, part in half.named_children():
             if "pos" not in name:
@@ -536,7 +537,7 @@ def set_precision(network: Ofa, dtype: torch.dtype) -> None:
 
 
 def _make_embedding(rows: int, dim: int) -> nn.Embedding:
-    """As OFA begins: the default would make a tied output far too sure of itself."""
+    """An embedding initialized as in OFA. With PyTorch's default, the tied output layer would be overconfident."""
     made = nn.Embedding(rows, dim)
     nn.init.normal_(made.weight, std=dim**-0.5)
     return made
@@ -547,7 +548,7 @@ def _make_bias_tables(buckets: int, heads: int, layers: int) -> nn.ModuleList:
 
 
 def _vocab_logits(states: Tensor, words: Tensor) -> Tensor:
-    """The logits of states [..., dim], always in float32: in bfloat16 the likeliest words would often be equal."""
+    """Logits of states [..., dim], always in float32: in bfloat16 the most likely tokens would often be tied."""
     with torch.autocast(states.device.type, enabled=False):
         states = states.to(words.dtype)
         if states.is_cuda and states.dtype != torch.float32:
@@ -557,5 +558,5 @@ def _vocab_logits(states: Tensor, words: Tensor) -> Tensor:
 
 
 def _padding_bias(padding: Tensor, dtype: torch.dtype) -> Tensor:
-    """bool [n, L] to a bias [n, 1, 1, L]."""
+    """bool [n, L] -> bias [n, 1, 1, L], -inf where True."""
     return torch.zeros_like(padding, dtype=dtype).masked_fill(padding, -torch.inf)[:, None, None]

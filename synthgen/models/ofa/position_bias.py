@@ -1,7 +1,7 @@
-"""Where OFA's tokens are: buckets of the distances between them, and what these add to attention.
+"""Relative position biases of OFA: buckets of token distances and their contribution to attention scores.
 
-Positions are not added to embeddings. They are a bias of the attention scores, which depends on the size of the image
-and the length of the text alone: what is computed here serves all boxes of all images of one size.
+OFA does not add positions to the embeddings. The bias depends only on the image size and the text length, so it is
+computed once for all boxes of all images of one size.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-#: Distances beyond are of no text that was ever trained; the buckets' logarithm is over this many, in all sizes of OFA.
+#: Longer distances do not occur in trained texts. The logarithm of the buckets spans this range in all OFA sizes.
 MAX_TEXT_TOKENS = 1024
 
-#: Attention divides its scores by sqrt(2 * channels of a head), not sqrt(channels of a head).
+#: Attention divides scores by sqrt(2 * head_dim) instead of sqrt(head_dim).
 SCALE_FACTOR = 2
 
-#: CUDA's fused attention reads a bias by rows that begin at multiples of so many numbers, or else copies it each time.
+#: CUDA's fused attention needs rows of a bias aligned to this many numbers, or copies the bias on every call.
 _BIAS_ALIGNMENT = 16
 
 
 def token_offset_buckets(bucket_size: int, device: torch.device | None = None) -> Tensor:
-    """The bucket of each distance i - j between two tokens of a text: int64 [2 * LONGEST - 1], at i - j + LONGEST - 1.
+    """The bucket of each distance i - j between two text tokens: int64 [2 * MAX_TEXT_TOKENS - 1], at index i - j +
+    MAX_TEXT_TOKENS - 1.
 
-    Exact up to size / 2, then logarithmic. In float32 as the reference: in float64 some edge would lie elsewhere.
+    Exact up to size / 2, then logarithmic. In float32, as in the reference: in float64 some bucket edges would differ.
     """
     offset = torch.arange(1 - MAX_TEXT_TOKENS, MAX_TEXT_TOKENS)
     middle = bucket_size // 2
@@ -35,13 +36,13 @@ def token_offset_buckets(bucket_size: int, device: torch.device | None = None) -
 
 
 def token_buckets(bucket_size: int, length: int, device: torch.device | None = None) -> Tensor:
-    """The bucket of each pair (i, j) of a text's tokens, int64 [length, length]."""
+    """The bucket of each pair (i, j) of text tokens, int64 [length, length]."""
     place = torch.arange(length, device=device)
     return token_offset_buckets(bucket_size, device)[place[:, None] - place[None] + MAX_TEXT_TOKENS - 1]
 
 
 def image_buckets(bucket_size: int, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """The bucket of each pair of an image's tokens, int64 [rows * columns, rows * columns], row by row."""
+    """The bucket of each pair of image tokens, int64 [rows * columns, rows * columns], row by row."""
     row = torch.arange(rows, device=device).repeat_interleave(columns)
     column = torch.arange(columns, device=device).repeat(rows)
     down, right = row[:, None] - row[None] + bucket_size - 1, column[:, None] - column[None] + bucket_size - 1
@@ -49,9 +50,9 @@ def image_buckets(bucket_size: int, rows: int, columns: int, device: torch.devic
 
 
 def image_positions(bucket_size: int, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """The rows of `embed_image_positions` for an image's tokens, int64 [rows * columns].
+    """The rows of `embed_image_positions` for the tokens of an image, int64 [rows * columns].
 
-    A line of the table is `bucket_size` long whatever the image's width is; its row 0 is no place of an image.
+    A row of the grid takes `bucket_size` entries for every image width; entry 0 is not an image position.
     """
     return (
         torch.arange(rows, device=device)[:, None] * bucket_size + torch.arange(columns, device=device) + 1
@@ -59,19 +60,19 @@ def image_positions(bucket_size: int, rows: int, columns: int, device: torch.dev
 
 
 def position_scores(queries: Tensor, keys: Tensor, heads: int) -> Tensor:
-    """What a pair of places adds to attention: [q, dim] and [k, dim], projected, to [heads, q, k]."""
+    """Position scores for attention: projected [q, dim] and [k, dim] -> [heads, q, k]."""
     q, k = (x.view(len(x), heads, -1).transpose(0, 1) for x in (queries, keys))
     alike: Tensor = (q * (SCALE_FACTOR * q.shape[2]) ** -0.5) @ k.transpose(1, 2)
     return alike
 
 
 def lookup_bias(table: nn.Module, buckets: Tensor) -> Tensor:
-    """What a layer's table adds to attention: [heads, q, k]."""
+    """Look up the bias in a layer's table: [heads, q, k]."""
     return table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]
 
 
 def align_bias(bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """A bias [heads, q, k] as [1, heads, q, k] in the attention's dtype, laid out as fused attention reads it."""
+    """A bias [heads, q, k] as [1, heads, q, k] in the attention's dtype, aligned for fused attention."""
     heads, queries, keys = bias.shape
     room = bias.new_zeros(heads, queries, -(-keys // _BIAS_ALIGNMENT) * _BIAS_ALIGNMENT, dtype=dtype)
     room[..., :keys] = bias

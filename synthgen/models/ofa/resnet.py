@@ -1,4 +1,4 @@
-"""The visual stem of OFA: a ResNet v1.5 up to its third stage, by torchvision's names."""
+"""The visual stem of OFA: a ResNet v1.5 without its last stage, with torchvision's parameter names."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, max_pool2d, relu
 
-#: Channels that come out.
+#: Output channels.
 OUT_CHANNELS = 1024
 
-#: Pixels of the image, along a side, that make one token.
+#: Stride: pixels per token along a side.
 STRIDE = 16
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by the statistics that came with the weights, and no others."""
+    """Batch norm with the fixed statistics of the checkpoint."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -27,12 +27,12 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, h, w] to the same."""
+        """[B, channels, h, w] -> the same shape."""
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which strides), 1x1 to four times the width, around a shortcut."""
+    """1x1, 3x3 (with stride) and 1x1 convolutions to four times the width, with a residual connection."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(shortcut, FrozenBatchNorm(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, h, w] to [B, 4 * width, ceil(h / stride), ceil(w / stride)]."""
+        """[B, channels, h, w] -> [B, 4 * width, ceil(h / stride), ceil(w / stride)]."""
         out = relu(self.bn1(self.conv1(x)))
         out = relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -56,7 +56,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetStem(nn.Module):
-    """Blocks (3, 4, 6) make a ResNet-50 without its last stage, (3, 4, 23) a 101, (3, 8, 36) a 152."""
+    """Blocks (3, 4, 6) are a ResNet-50 without its last stage, (3, 4, 23) a ResNet-101, (3, 8, 36) a ResNet-152."""
 
     def __init__(self, blocks: tuple[int, int, int]) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ResNetStem(nn.Module):
         self.layer3 = _make_stage(512, 256, blocks[2], stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, 3, h, w] to [B, 1024, ceil(h / 16), ceil(w / 16)]."""
+        """Images [B, 3, h, w] -> [B, 1024, ceil(h / 16), ceil(w / 16)]."""
         x = max_pool2d(relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
         return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""OFA's words: GPT-2's byte pairs by BART's ids, then codes of images, then bins of box corners."""
+"""OFA's tokenizer: GPT-2's byte pairs with BART's ids, followed by image codes and bins of box corners."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ BOS, PAD, EOS, UNK = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 NUM_IMAGE_CODES, NUM_BINS = 8192, 1000
 
-#: Two spaces, as in pre-training; the bins follow without any.
+#: With two leading spaces, as in pre-training; the bins follow without a space.
 REGION_PROMPT = "  what does the region describe? region:"
 
-#: OFA's have 0.9 MB and 0.5 MB.
+#: OFA's files have 0.9 MB and 0.5 MB.
 MAX_FILE_BYTES = 16 * 2**20
 
 _CODE_OR_BIN_TOKEN = re.compile(r"<(code|bin)_(\d{1,4})>")
 
 
 class OfaTokenizer:
-    """Texts to ids and back.
+    """Converts texts to ids and back.
 
     Attributes:
-        text_vocab_size: ids below are of text.
+        text_vocab_size: smaller ids are text tokens.
         vocab_size: of the whole vocabulary, 59,457 in every published OFA.
     """
 
     def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        """Build it from ids of tokens, 0 to n - 1, and pairs that merge, most frequent first.
+        """Build from a vocabulary, with ids 0 to n - 1, and merges in order of priority.
 
-        The vocabulary may list `<code_0>` to `<code_8191>` and `<bin_0>` to `<bin_999>`, or some of them; their ids
-        follow those of text in any case.
+        The vocabulary may contain `<code_0>` to `<code_8191>` and `<bin_0>` to `<bin_999>`, or some of them; their ids
+        always follow the text tokens.
 
         Raises:
-            ValueError: it is not OFA's; one sentence.
+            ValueError: not OFA's vocabulary; one sentence.
         """
         text = {token: number for token, number in vocabulary.items() if not _CODE_OR_BIN_TOKEN.fullmatch(token)}
         self.text_vocab_size = len(text)
@@ -56,32 +56,32 @@ class OfaTokenizer:
                 raise ValueError(f"the vocabulary says {number} for {token}, and OFA {first + int(extra[2])}")
         try:
             self._tokenizer = Tokenizer(models.BPE(text, list(merges)))
-        except Exception as why:  # the library raises this very class
+        except Exception as why:  # tokenizers raises Exception itself
             raise ValueError(f"the merges do not go with the vocabulary ({str(why).splitlines()[0][:120]})") from None
-        # Nothing is added to it: a caption that says "</s>" is text, and does not end one.
+        # No special tokens are registered: a caption that contains "</s>" is encoded as ordinary text.
         self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._tokenizer.decoder = decoders.ByteLevel()
         self._prompt_ids = self.encode(REGION_PROMPT)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text as it is, without `<s>` and `</s>`; OFA's texts are lower case and begin with a space."""
+        """Ids of a text, without `<s>` and `</s>`. OFA's texts are lower case and begin with a space."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids, without space at its ends; special tokens, codes and bins are left out."""
+        """The text of ids, stripped; special tokens, codes and bins are left out."""
         mask = self._tokenizer.token_to_id("<mask>")
         words = [number for number in ids if len(SPECIAL_TOKENS) <= number < self.text_vocab_size and number != mask]
         text: str = self._tokenizer.decode(words, skip_special_tokens=False)
         return text.strip()
 
     def encode_region_prompt(self, bins: Sequence[int]) -> list[int]:
-        """Ids that ask what is within a box, told by the four bins of its corners, XYXY.
+        """Ids of the prompt for a box, given by the four bins of its corners (XYXY).
 
-        They are put together rather than read from a string: a tokenizer would see spaces that were never trained.
+        The ids are concatenated directly: tokenizing a string would insert spaces that OFA was not trained with.
 
         Raises:
-            ValueError: these are not four bins.
+            ValueError: invalid bins.
         """
         if len(bins) != 4 or not all(0 <= number < NUM_BINS for number in bins):
             raise ValueError(f"{list(bins)[:5]} are not four bins of 0 to {NUM_BINS - 1}")
@@ -89,10 +89,10 @@ class OfaTokenizer:
 
 
 def load_tokenizer(folder: Path) -> OfaTokenizer:
-    """The tokenizer of a checkpoint's folder: its vocab.json and merges.txt.
+    """Load the tokenizer of a checkpoint folder: vocab.json and merges.txt.
 
     Raises:
-        ValueError: they are missing, or not OFA's; one sentence without the folder.
+        ValueError: the files are missing, or not OFA's; one sentence without the folder.
     """
     vocabulary = _parse_vocab(_read_text(folder / "vocab.json"))
     lines = _read_text(folder / "merges.txt").split("\n")
@@ -104,7 +104,9 @@ def load_tokenizer(folder: Path) -> OfaTokenizer:
 
 
 def normalize_caption(caption: str, max_words: int | None = None) -> str:
-    """A caption as OFA's training had it: lower case, some marks gone, one space between words, not too many."""
+    """A caption normalized as in OFA's training: lower case, some punctuation removed, single spaces, limited
+    length.
+    """
     caption = caption.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " ").replace("<person>", "person")
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
     return " ".join(caption.split(" ")[:max_words])

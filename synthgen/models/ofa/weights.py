@@ -1,4 +1,4 @@
-"""Published weights -> an OFA: the names of both families, the sizes that shapes show, and strict loading."""
+"""Load published OFA weights: key names of fairseq and Hugging Face, sizes inferred from shapes, strict checks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from synthgen.models.ofa.model import SIZES, Ofa, OfaConfig, build_ofa
 
-#: No side of OFA's tensors but its vocabulary's is longer, and no vocabulary: what a file may make us allocate.
+#: Upper limits on tensor sides (the vocabulary has its own), which bound what a file can make us allocate.
 MAX_TENSOR_SIDE = 2**14
 MAX_VOCAB_SIZE = 2**18
 
-#: Layers of a kind; the largest published has 36.
+#: Maximum number of layers; the largest published model has 36.
 MAX_LAYERS = 64
 
 _EMBEDDING_NAME = "encoder.embed_tokens.weight"
 _TIED_NAMES = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 
-#: Follow from the numbers, and are in some files and not in others.
+#: Buffers that follow from the sizes; only some files contain them.
 _DERIVED_NAMES = re.compile(
     r"(en|de)coder\.(token_rp_bucket|image_rp_bucket|version)|decoder\.image_position_idx|.*\.num_batches_tracked"
 )
 
-#: What fairseq calls otherwise, as parts of a name.
+#: Parts of key names: fairseq -> Hugging Face.
 _FAIRSEQ_TO_HF = {
     "encoder_attn": "cross_attn",
     "encoder_attn_layer_norm": "cross_attn_layer_norm",
@@ -38,29 +38,29 @@ _FAIRSEQ_TO_HF = {
 
 
 def infer_config(weights: Mapping[str, object]) -> OfaConfig:
-    """Read off the names and shapes of a state dict what OFA it is of; names of both families will do.
+    """Infer the configuration from the names and shapes of a state dict, with fairseq or Hugging Face names.
 
     Raises:
-        ValueError: it is no OFA's; one sentence says what was missed.
+        ValueError: not OFA's weights; one sentence names what is missing.
     """
     return _infer_config(_to_hf_names(weights))
 
 
 def size_name(config: OfaConfig) -> str:
-    """ "tiny" to "huge"; of any other size, its channels and layers: "48x2+2"."""
+    """ "tiny" to "huge"; for other sizes the channels and layers: "48x2+2"."""
     known = (name for name, published in SIZES.items() if published == config)
     return next(known, f"{config.dim}x{config.encoder_layers}+{config.decoder_layers}")
 
 
 def load_weights(network: Ofa, weights: Mapping[str, Tensor]) -> None:
-    """Load a state dict, strictly; a network on the meta device takes the tensors as its own.
+    """Load a state dict strictly; a network on the meta device takes ownership of the tensors.
 
-    Names of both families will do, in any precision of floats; what follows from the numbers (buckets, tied
-    embeddings) may be there or not.
+    Key names of fairseq or Hugging Face and any float precision are accepted. Derived entries (buckets, tied
+    embeddings) are optional.
 
     Raises:
-        ValueError: names are missing or unknown, shapes differ, a value is no plain tensor of floats, or the output is
-            not tied to the embedding; one sentence names them. Nothing was loaded.
+        ValueError: missing or unknown names, different shapes, a value that is not a plain float tensor, or an output
+            layer that is not tied to the embedding. One sentence names them. Nothing was loaded.
     """
     given = _to_hf_names(weights)
     state = network.state_dict()
@@ -83,15 +83,15 @@ def load_weights(network: Ofa, weights: Mapping[str, Tensor]) -> None:
         if name in given and not torch.equal(given[name], given[_EMBEDDING_NAME]):
             raise ValueError(f"the weights do not fit: {name} is not the embedding of the encoder, as in every OFA")
     meta = any(tensor.is_meta for tensor in expected.values())
-    # Copied: what lies in a mapped file would die with the file.
+    # Copied, because memory-mapped tensors are invalid after the file is closed.
     own = {name: given[name].to(tensor.dtype, copy=True) for name, tensor in expected.items()}
     network.load_state_dict({**own, **dict.fromkeys(_TIED_NAMES, own[_EMBEDDING_NAME])}, strict=True, assign=meta)
-    network.decoder.output_projection.weight = network.encoder.embed_tokens.weight  # a tensor assigned ties no more
+    network.decoder.output_projection.weight = network.encoder.embed_tokens.weight  # assigning tensors breaks the tie
     network.requires_grad_(False)
 
 
 def build_from_weights(weights: Mapping[str, Tensor]) -> Ofa:
-    """The OFA that a state dict is of, in float32.
+    """Build the OFA that fits a state dict, in float32.
 
     Raises:
         ValueError: see `infer_config` and `load_weights`.
@@ -103,14 +103,14 @@ def build_from_weights(weights: Mapping[str, Tensor]) -> Ofa:
 
 
 def _to_hf_names(weights: Mapping[str, object]) -> dict[str, Tensor]:
-    """By HF's names, without what can be derived; what is no tensor is left for `_describe_tensor` to tell."""
+    """Rename keys to Hugging Face names and drop derived ones. Values that are not tensors are reported later."""
     found: dict[str, Tensor] = {}
     for name, value in weights.items():
-        house = ".".join(_FAIRSEQ_TO_HF.get(part, part) for part in str(name).split("."))
-        if house in found:
-            raise ValueError(f"these weights have {house[:80]} twice, by the names of fairseq and of Hugging Face")
-        if not _DERIVED_NAMES.fullmatch(house):
-            found[house] = value  # type: ignore[assignment]
+        hf_name = ".".join(_FAIRSEQ_TO_HF.get(part, part) for part in str(name).split("."))
+        if hf_name in found:
+            raise ValueError(f"these weights have {hf_name[:80]} twice, by the names of fairseq and of Hugging Face")
+        if not _DERIVED_NAMES.fullmatch(hf_name):
+            found[hf_name] = value  # type: ignore[assignment]
     return found
 
 
@@ -156,11 +156,11 @@ def _infer_config(weights: dict[str, Tensor]) -> OfaConfig:
 
 
 def _describe_tensor(value: object) -> str:
-    """The shape of a tensor of floats; of all else, what it is."""
+    """The shape of a float tensor, or a description of any other value."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
-        return f"{list(value.shape)} without as many numbers"  # a stride of 0 makes a million of one
+        return f"{list(value.shape)} without as many numbers"  # a stride of 0 claims many numbers from one
     return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
 
 

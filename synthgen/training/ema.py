@@ -1,0 +1,48 @@
+"""Exponential moving average of the weights, for evaluation and the final checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelEma:
+    """An exponential moving average (EMA) of the trainable parameters of a module.
+
+    Attributes:
+        weights: the averages, by parameter name.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach().clone() for name, p in self._trainable.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the averages towards the current weights."""
+        torch._foreach_lerp_(
+            list(self.weights.values()), [p.detach() for p in self._trainable.values()], 1 - self._decay
+        )
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore the averages from a checkpoint."""
+        for name, own in self.weights.items():
+            own.copy_(weights[name])
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Load the averages into the module for the duration of the block, then restore its weights."""
+        own = {name: p.detach().clone() for name, p in self._trainable.items()}
+        with torch.no_grad():
+            for name, p in self._trainable.items():
+                p.copy_(self.weights[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, p in self._trainable.items():
+                    p.copy_(own[name])
