@@ -62,7 +62,7 @@ class DatasetFiles:
     def total_bytes(self) -> int:
         """The approximate sum of all values that `on_bytes` will get.
 
-        These are the bytes of the files; and those in folders if there is no file, or if the images are a source.
+        These are the bytes of the files; and those in folders without a file, or if the images are a source.
         """
         paths = set(self.sources.values())
         files = {path for path in paths if path.is_file()}

@@ -248,7 +248,7 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
 
 
 def _segmentation_payload(segmentation: msgspec.Raw) -> bytes | None:
-    """A copy, as the original keeps a large part of the file in memory; None if there is no mask."""
+    """A copy, as the original keeps a large part of the file in memory; None without a mask."""
     text = bytes(segmentation)
     return None if text in (b"", b"null", b"[]") else text
 
