@@ -26,7 +26,7 @@ class Job:
         store: root of the shards.
         image_folder: the folder that image file names are relative to.
         max_error_share: a shard with a larger share of failed images is not committed.
-        retry_failed: also repeat the failed images of committed shards.
+        retry_failed: also do again what failed in committed shards.
     """
 
     stage: str

@@ -92,9 +92,9 @@ def build(
         side: the image is resized to a square of this side; 384 in pre-training, 512 in RefCOCO's fine-tuning. 0 = as
             the checkpoint says, if `synthgen train` wrote it, else 384.
         num_beams: hypotheses that are followed; at least as many as captions are wanted.
-        groups, diversity: diverse beam search, see `BeamSearchConfig`.
+        groups, diversity: diverse beam search, see `BeamSettings`.
         max_length: tokens of a caption.
-        length_penalty, no_repeat_ngram: see `BeamSearchConfig`.
+        length_penalty, no_repeat_ngram: see `BeamSettings`.
         device, batch_size, box_chunk: as of `sam`.
     """
     options, tokenizer, read = _resolve_checkpoint(locals())

@@ -130,7 +130,7 @@ def _enable_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> No
 
 
 def _run_self_test(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
-    """The self-test: the fast path must draw the same masks as the plain network in float32.
+    """The self-test: the chosen path must draw what the plain network in float32 draws.
 
     Raises:
         SynthgenError: it does not; with the figure and the way out.

@@ -41,13 +41,13 @@ def resolve_options(
     min_score: float | None = None,
     forbidden: str = "",
 ) -> dict[str, Any]:
-    """The stage's options in final form: the forbidden words themselves instead of their file.
+    """The stage's options with what decides the bytes made definite: forbidden words themselves, not their file.
 
     Args:
-        options: the captioner's resolved options.
-        top_k: captions per box, in addition to human ones.
-        min_score: captions below it get the reason "low_score", those without a score "no_score"; None = no limit.
-        forbidden: comma-separated words or phrases, or a file with one per line.
+        options: the captioner's own, settled.
+        top_k: captions of a box, beside those by people.
+        min_score: captions below it get the reason "low_score", and those without a score "no_score"; None = none does.
+        forbidden: words or phrases with commas between them, or a file with one a line.
 
     Raises:
         SynthgenError: an invalid option, or a missing file.
@@ -82,7 +82,7 @@ def build(
     min_score: float | None = None,
     forbidden: str = "",
 ) -> CaptionStage:
-    """The stage around the captioner `plugin`; its own options as `resolve_options` returns them."""
+    """The stage around the captioner `plugin`; its own options as `resolve_options` gives them."""
     captioner = plugins.build_plugin(PLUGIN_PACKAGE, plugin, options)
     phrases = frozenset(filter(None, forbidden.split(",")))
     return CaptionStage(captioner, top_k=top_k, min_score=min_score, forbidden=phrases)
