@@ -1,1 +1,1 @@
-"""Annotation formats: readers of other formats."""
+"""Annotation formats: one reader per dataset format."""

@@ -1,4 +1,4 @@
-"""What a command means: which dataset, of what name in the store, with which files; and the job to do with it."""
+"""Resolves the dataset that a command names, its files and its name in the store, and creates jobs for it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class DatasetSpec:
     """A dataset as a command names it.
 
     Attributes:
-        plugin: file on the shelf of datasets.
-        name: what the store calls it.
+        plugin: a plugin of `formats.readers`.
+        name: its name in the store.
         split: part of the dataset.
-        root: its own folder; annotations: its annotation file, where the user names one.
-        images: folder of its images, where the user names one.
+        root: its folder; annotations: its annotation file, if the user names one.
+        images: folder of its images, if the user names one.
     """
 
     plugin: str
@@ -42,7 +42,7 @@ class DatasetSpec:
 
     @property
     def default_name(self) -> str:
-        """What the store calls it where the user does not say."""
+        """Its name in the store, unless the user gives one."""
         return _default_name(self.plugin, self.annotations)
 
     @property
@@ -51,7 +51,7 @@ class DatasetSpec:
         return cast(DatasetReader, plugins.load_plugin(READERS_PACKAGE, self.plugin))
 
     def locate_files(self) -> DatasetFiles:
-        """Where the dataset lies.
+        """The files of the dataset.
 
         Raises:
             SynthgenError: it does not lie there.
@@ -59,7 +59,7 @@ class DatasetSpec:
         return self.reader.files(self.root, self.split, self.annotations).with_image_folder(self.images)
 
     def resolve_image_folder(self) -> Path:
-        """Folder of the images; asks for the annotation files only where the user names no folder.
+        """The image folder. Looks for annotation files only if the user names no folder.
 
         Raises:
             SynthgenError: there is no such folder.
@@ -78,7 +78,7 @@ def resolve_dataset(
     annotations: Path | None,
     images: Path | None,
 ) -> DatasetSpec:
-    """Understand what the user named, before anything is read.
+    """Resolve and check what the user named, before anything is read.
 
     Raises:
         SynthgenError: no such dataset, split or file; a name that cannot be a folder.
@@ -114,7 +114,7 @@ def _default_name(plugin: str, annotations: Path | None) -> str:
 def ingest_spec(
     spec: DatasetSpec, store: Path, layer: str, *, shard_size: int = 0, open_progress: OpenProgress
 ) -> IngestReport:
-    """Ingest one layer of the dataset, with a bar for reading and one for writing."""
+    """Ingest one layer of the dataset, with progress bars for reading and writing."""
     with PhaseProgress(open_progress, {"reading": "bytes", "writing": "images"}) as bars:
         return ingest(
             ShardStore(store),
@@ -171,7 +171,7 @@ def create_job(
 
 
 def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred: str) -> str:
-    """The input of a layer where the user does not say: what it was begun from, else `preferred` if that is there."""
+    """The default input of a layer: the input it was started from, else `preferred` if it exists."""
     house = ShardStore(store)
     for shard in house.list_shards(spec.name, spec.split, check_name(layer))[:1]:
         begun = (house.read_footer(shard) or {}).get("parent", {}).get("layer")
@@ -181,10 +181,10 @@ def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred
 
 
 def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgress) -> None:
-    """See to it that the job's input layer is there and was made from the present annotation files.
+    """Make the job's input layer if it is missing, and check that it belongs to the current annotation files.
 
-    A layer that the dataset's own files give is made from them. Where they are not on this machine, and the layer is
-    whole, it is taken as it is: shards travel without them.
+    A missing layer is made from the dataset's files. If these are not on this machine and the layer is complete, it is
+    used as it is.
 
     Raises:
         SynthgenError: the layer was made from other files, or cannot be made.
@@ -206,7 +206,7 @@ def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgre
 
 
 def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
-    """What `ensure_input_layer` would have to make first, as a sentence; None if the job's input layer is whole."""
+    """A sentence about what `ensure_input_layer` would make; None if the job's input layer is complete."""
     present = ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer)
     if (present and len(present) == present[0].num_shards) or job.input_layer not in spec.reader.LAYERS:
         return None
@@ -222,7 +222,7 @@ def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
 def validate_spec(
     spec: DatasetSpec, *, all_splits: bool, check_images: str, open_progress: OpenProgress
 ) -> ValidationReport:
-    """Examine the dataset: the split that is named, or all whose files are there."""
+    """Validate the named split of the dataset, or all splits with existing files."""
     own = spec.plugin == "coco_json" or spec.annotations is not None
     with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
         return validate_dataset(

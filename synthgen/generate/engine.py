@@ -1,6 +1,6 @@
-"""Engines: (job, shards) -> reports. `run_in_process` is this machine's.
+"""Engines run the shards of a job and yield their reports. `run_in_process` is the engine of one machine.
 
-An engine is a function. That of a Ray cluster, `synthgen.cluster.engine.run_on_cluster`, has the same signature;
+An engine is a function. The engine of a Ray cluster, `synthgen.cluster.engine.run_on_cluster`, has the same signature;
 both run the same `Worker`.
 """
 
@@ -18,10 +18,10 @@ from synthgen.storage.shard_store import Shard, ShardStore
 
 
 def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
-    """The shards that the job has still to make, in order.
+    """The shards that the job has not committed yet, in order.
 
     Args:
-        part: (i, n): only shards whose index is i modulo n, so that parts never shift as shards are committed.
+        part: (i, n): only shards whose index is i modulo n, so that the parts do not change while shards are committed.
 
     Raises:
         SynthgenError: the input layer is missing or incomplete, or the output layer was made by another recipe.
@@ -61,10 +61,10 @@ def run_in_process(
     gpus_per_worker: float | None = None,
     on_images: OnImages | None = None,
 ) -> Iterator[ShardReport]:
-    """The engine of one machine: a report for each shard, in order, while the next is already being processed.
+    """The engine of one machine: yields a report per shard, in order, while it processes the next shard.
 
     Raises:
-        SynthgenError: more than one worker is asked for, or a part of a GPU.
+        SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.
     """
     if gpus_per_worker is not None:
         raise SynthgenError("--gpus-per-worker needs Ray; add `--engine ray`")
@@ -74,7 +74,7 @@ def run_in_process(
             f"with --part 0/{workers} to --part {workers - 1}/{workers}"
         )
     worker = Worker(job)
-    # Encoding and writing a shard run beside the model's work on the next one.
+    # A shard is encoded and written while the model works on the next one.
     with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
         last: Future[ShardReport] | None = None
         for shard in shards:

@@ -1,4 +1,4 @@
-"""A job: what to do, as plain data. It pickles to a cluster, and its recipe goes into every footer."""
+"""The job: one stage over one layer as plain data. It can be pickled, and its recipe is in every footer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Job:
     """One stage over one layer.
 
     Attributes:
-        stage: file on the shelf `generate.stages`, e.g. "masks".
+        stage: a plugin of `generate.stages`, e.g. "masks".
         dataset, split: whose images, as the store names them.
         input_layer, layer: the input layer and the output layer.
         plugin, options: the model and its complete options, e.g. "grabcut", {"iterations": 3}.
         stage_options: the stage's own, whatever the model, e.g. {"top_k": 5}.
         store: root of the shards.
-        image_folder: folder below which the images' file names are found.
+        image_folder: the folder that image file names are relative to.
         max_error_share: a shard with a larger share of failed images is not committed.
         retry_failed: also do again what failed in committed shards.
     """
@@ -43,7 +43,7 @@ class Job:
     retry_failed: bool = False
 
     def recipe(self) -> dict[str, Any]:
-        """What decides the bytes: no paths, no device, no batch size."""
+        """The settings that determine the bytes of the shards: no paths, no device, no batch size."""
         recipe = {
             "stage": self.stage,
             "dataset": self.dataset,
@@ -54,5 +54,5 @@ class Job:
         return {**recipe, "stage_options": self.stage_options} if self.stage_options else recipe
 
     def fingerprint(self, parent: str) -> str:
-        """Identity of what the job makes from an input layer whose own fingerprint is `parent`."""
+        """The fingerprint of the output for an input layer with the fingerprint `parent`."""
         return fingerprint({**self.recipe(), "parent": parent})

@@ -1,9 +1,9 @@
-"""One run of a job: drives an engine and keeps its diary beside the shards, in the layer's `_log/`.
+"""One run of a job: drives an engine and writes the run log beside the shards, in the layer's `_log/`.
 
-`metrics.jsonl` has a line a shard, `failures.jsonl` a line a shard that was not committed, `status.json` the present
-state, `run_job.log` the rest. They are for people and dashboards; no later run depends on them. A part of a job
-(`--part 3/8`) writes files of its own (`metrics-3-of-8.jsonl`), so that machines on one file system do not share them;
-so does each worker of a cluster that has something to tell (`run-10.0.0.7-4711.log`).
+`metrics.jsonl` has one line per shard, `failures.jsonl` one line per shard that was not committed, `status.json` the
+current state, `run.log` everything else. They are for people and dashboards; no later run depends on them. A part of a
+job (`--part 3/8`) writes its own files (`metrics-3-of-8.jsonl`), so that machines do not share files. So does each
+worker of a cluster that logs something (`run-10.0.0.7-4711.log`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Engine = Callable[..., Iterator[ShardReport]]
 
 @dataclass
 class RunStats:
-    """What a run has done so far.
+    """The counts of a run so far.
 
     Attributes:
-        shards: how many the run was to make; committed, failed: how many it did and did not.
+        shards: number of shards of the run; committed, failed: number of committed and failed ones.
         images, annotations, masks, captions, captioned, described, varied, passed_over: in committed shards; see
             `ShardReport`.
-        errors: the sentences of failed shards.
+        errors: the messages of failed shards.
         flags: annotations by flag, in committed shards.
     """
 
@@ -76,17 +76,17 @@ class RunStats:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.images / max(time.time() - self.started, 1e-9)
 
 
 def select_shards(
     job: Job, *, part: tuple[int, int] = (0, 1), limit: int | None = None, dry_run: bool = False
 ) -> list[Shard]:
-    """What this run has to make: `pending`, cut after `limit` shards.
+    """The shards of this run: those of `pending_shards`, cut after `limit`.
 
-    Leftovers of killed runs are removed, but in a dry run, which touches nothing; of the input as well: one run may
-    have made it whole while another was killed with gigabytes of scratch.
+    It removes stale files of killed runs, also in the input layer, where a killed ingest may have left gigabytes. A dry
+    run changes nothing.
     """
     if not dry_run:
         for layer in (job.input_layer, job.layer):
@@ -104,14 +104,14 @@ def run_job(
     on_images: OnImages | None = None,
     on_report: Callable[[ShardReport], None] | None = None,
 ) -> RunStats:
-    """Let an engine make the shards, and write the diary.
+    """Let an engine run the shards, and write the run log.
 
     Args:
         engine_options: options that only the engine uses: `workers`, `gpus_per_worker`.
 
     Raises:
         SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
-            images: a wrong `--images` is the user's to mend.
+            images, which means a wrong `--images`.
     """
     folder = log_folder(job)
     suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
@@ -169,13 +169,13 @@ def _metrics_line(report: ShardReport) -> str:
 
 
 def log_folder(job: Job) -> Path:
-    """The folder of the job's diary."""
+    """The folder of the job's run log."""
     return ShardStore(job.store).layer_folder(job.dataset, job.split, job.layer) / "_log"
 
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Send the house's log records to a file while the block runs."""
+    """Write synthgen's log records to a file while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _SilentFileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -190,7 +190,7 @@ def log_to_file(path: Path) -> Iterator[None]:
 
 
 class _SilentFileHandler(logging.FileHandler):
-    """A full disk is told once, by the commit that fails on it; not by each log record with a traceback."""
+    """Drops a record that cannot be written. On a full disk the commit reports the error once."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop the record."""

@@ -1,4 +1,4 @@
-"""The worker: one model, many shards; one shard in, one shard committed, one report out."""
+"""The worker: loads one model and processes shards. It commits each shard and reports it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from synthgen.storage.shard_store import Shard, ShardStore
 
 log = logging.getLogger(__name__)
 
-#: Called after each image with how many are done; for progress only.
+#: Called after each image with the number done; for progress only.
 OnImages = Callable[[int], None]
 
-#: Decoded images of one batch may hold this many bytes together; a batch of huge photographs is cut short.
+#: Maximum bytes of the decoded images of a batch; a batch of huge photographs is smaller.
 MAX_BATCH_BYTES = 512 * 2**20
 
-#: Batches that a stage has at once: while one is on the device, the other's images are made ready, or its masks packed.
+#: Batches in flight: while one is on the device, the other's images are prepared, or its masks encoded.
 BATCHES_IN_FLIGHT = 2
 
-#: Captions that an object is asked for where a job does not say; no two of a stage say the same.
+#: Captions per object, if the job does not set it.
 DEFAULT_CAPTION_COUNT = 5
 
 #: (row in the shard, sample, pixels) each.
@@ -45,20 +45,20 @@ _Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What happened to one shard.
+    """The result of one shard.
 
     Attributes:
-        shard: which.
+        shard: the shard.
         error: why it was not committed; None = committed.
-        fatal: the error would hit every other shard too (a full disk); the job stops.
-        too_many_errors: it was refused by the job's `max_error_share`.
+        fatal: the error would hit every other shard, too (a full disk); the job stops.
+        too_many_errors: it exceeds the job's `max_error_share`.
         seconds: wall time.
-        images, annotations, masks, captions: how many.
-        captioned: objects that have captions; described: that have some by a captioner; varied: as many by it as it was
-            asked for.
-        passed_over: images that came with an error: there was nothing to process.
+        images, annotations, masks, captions: numbers.
+        captioned: objects with captions; described: with captions of a captioner; varied: with as many of it as were
+            requested.
+        passed_over: images that came with an error and were not processed.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
-        flags: how many annotations carry each flag.
+        flags: number of annotations with each flag.
     """
 
     shard: Shard
@@ -80,7 +80,7 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class _ProcessedShard:
-    """A shard between model and disk."""
+    """A shard after the model, before it is written."""
 
     shard: Shard
     samples: list[Sample]
@@ -91,9 +91,9 @@ class _ProcessedShard:
 
 
 class Worker:
-    """Holds the model. One shard in, one shard committed, one report out; never raises for a shard's sake.
+    """Holds the model and processes one shard at a time. A failed shard gives a report, not an exception.
 
-    It does raise `BrokenWorkerError`: this worker can make no shard any more, another one may.
+    It raises only `BrokenWorkerError`: this worker cannot continue, another one can.
     """
 
     def __init__(self, job: Job) -> None:
@@ -102,7 +102,7 @@ class Worker:
         self.stage: Stage = plugins.load_plugin("generate.stages", job.stage).build(
             job.plugin, job.options, **job.stage_options
         )
-        self._failure_prefix = f"{job.plugin} failed"  # so begins the reason where it was not the image
+        self._failure_prefix = f"{job.plugin} failed"  # prefix of errors that the image did not cause
         self.decode_threads = max(2, os.cpu_count() or 1)
 
     def run(self, shard: Shard, on_images: OnImages | None = None) -> ShardReport:
@@ -110,7 +110,7 @@ class Worker:
         return self.commit(self.process(shard, on_images))
 
     def process(self, shard: Shard, on_images: OnImages | None = None) -> _ProcessedShard | ShardReport:
-        """All of `run` that needs the model. A failure is a report."""
+        """The part of `run` that needs the model. A failure becomes a report."""
         started = time.monotonic()
         try:
             parent = self.store.read_footer(shard.in_layer(self.job.input_layer))
@@ -119,20 +119,20 @@ class Worker:
                     f"input shard {shard.in_layer(self.job.input_layer)} is gone; run the stage before again"
                 )
             samples, failed, given = self._process_samples(shard, on_images)
-            # What the source could not give was not this stage's to process, and must not dilute its failures.
+            # Images that came with an error do not count in the share of failures.
             self._check_error_share(shard, given, failed)
         except BrokenWorkerError:
             raise
-        except Exception as why:  # a shard's failure is a value: the other shards go on
+        except Exception as why:  # a failed shard must not stop the others
             return _error_report(shard, why, started)
         return _ProcessedShard(shard, samples, parent, given, failed, started)
 
     def commit(self, processed: _ProcessedShard | ShardReport) -> ShardReport:
-        """All of `run` that does not need the model: encode, write, rename."""
+        """The part of `run` that does not need the model: encode, write, rename."""
         if isinstance(processed, ShardReport):
             return processed
         flat = [annotation for sample in processed.samples for annotation in sample.annotations]
-        # By a captioner: those of people are nobody's to ask for. A later stage keeps what an earlier one was asked.
+        # Count captions of captioners, not of people. A later stage keeps the number of an earlier one.
         made = [sum(caption.source != "human" for caption in a.captions) for a in flat]
         asked = self.job.stage_options.get("top_k", processed.parent.get("top_k", DEFAULT_CAPTION_COUNT))
         report = ShardReport(
@@ -171,14 +171,14 @@ class Worker:
         try:
             self.store.commit(processed.shard, processed.samples, footer)
         except Exception as why:
-            # What keeps one shard from being written, a full disk, keeps the others too.
+            # A full disk prevents writing the other shards, too.
             return replace(_error_report(processed.shard, why, processed.started), fatal=isinstance(why, SynthgenError))
         return replace(report, seconds=time.monotonic() - processed.started)
 
     def _process_samples(
         self, shard: Shard, on_images: OnImages | None
     ) -> tuple[list[Sample], tuple[dict[str, Any], ...], int]:
-        """The shard's samples, each processed or with the reason why not; those reasons; how many came without one."""
+        """The shard's samples, processed or with an error; the errors; the number of samples that came without one."""
         samples = list(self.store.read_samples(shard.in_layer(self.job.input_layer)))
         result = list(samples)
         reasons: dict[int, str] = {}
@@ -211,7 +211,7 @@ class Worker:
     def _load_batches(
         self, samples: list[Sample], todo: list[int], result: list[Sample], reasons: dict[int, str]
     ) -> Iterator[_Batch]:
-        """What is to do, batch by batch, its images decoded ahead; an image that cannot be read is settled here."""
+        """The batches to process, with images decoded ahead. An unreadable image is recorded here."""
         batch: _Batch = []
         for i, (sample, image) in zip(
             todo,
@@ -234,7 +234,7 @@ class Worker:
     def _collect_batch(
         self, batch: _Batch, outcome: Callable[[], list[Sample]], result: list[Sample], reasons: dict[int, str]
     ) -> None:
-        """Keep what the stage made of a batch. If it failed, try one by one: a poisoned image fails alone."""
+        """Keep the results of a batch. If it failed, run its images one by one, so that a bad image fails alone."""
         try:
             done = outcome()
         except BrokenWorkerError:
@@ -254,7 +254,7 @@ class Worker:
             result[i] = sample
 
     def _check_error_share(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
-        # Divided, as the limit times a count would be off by a rounding: 0.29 * 100 < 29.
+        # Divide: the limit times the count has a rounding error, 0.29 * 100 < 29.
         if not failed or len(failed) / images <= self.job.max_error_share:
             return
         first = failed[0]
@@ -272,11 +272,11 @@ class Worker:
 
 
 class TooManyFailuresError(Exception):
-    """A shard over the job's share of failed images: it fails alone, the job goes on."""
+    """A shard exceeds the job's share of failed images. Only this shard fails."""
 
 
 def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
-    """Fill in a size that the source did not give, and what could not be audited without it."""
+    """Fill in a size that the source did not give, and the box flags that depend on it."""
     if sample.height and sample.width:
         return sample
     return flag_sample_boxes(replace(sample, height=image.shape[0], width=image.shape[1]))

@@ -1,4 +1,4 @@
-"""Sort more annotations than memory holds: spilled to disk by ranges of image ids, read back range by range."""
+"""External sort of annotations by image id: partitions on disk by ranges of ids, each range sorted in memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from synthgen.formats.readers import AnnotationBatch
 
-#: A range of images is read back whole if it has at most this many bytes on disk, else it is split before. So memory
-#: holds a few times this, or a few times the annotations of the one image that has more.
+#: A range with at most this many bytes on disk is sorted in memory; a larger one is split. So memory holds a few times
+#: this, or a few times the annotations of one image with more.
 MAX_RUN_BYTES = 32 * 2**20
 
-_MAX_RANGES = 64  # ranges at once: two open files each
-_BLOCK_RECORDS = 100_000  # records that are read back at once while a range is split
-_NO_PAYLOAD = -1  # as length of a payload: there is none
+_MAX_RANGES = 64  # ranges at a time; each has two open files
+_BLOCK_RECORDS = 100_000  # records read at a time to split a range
+_NO_PAYLOAD = -1  # payload length that stands for no payload
 
 _RECORD_DTYPE = np.dtype(
     [
@@ -32,13 +32,13 @@ _RECORD_DTYPE = np.dtype(
 
 
 class SortedRun(NamedTuple):
-    """Annotations in the order of (image_id, id), equal ones as they came.
+    """Annotations sorted by (image_id, id); equal ones keep their order.
 
     Attributes:
         image_id: int64 [M].
         records: [M] of fields id int64, bbox float64 [4], category int64, bits uint32 (see `ExternalSorter.flags`),
             and others.
-        payloads: one an annotation; empty where the layer has none.
+        payloads: one per annotation; empty if the layer has none.
     """
 
     image_id: NDArray[np.int64]
@@ -46,7 +46,7 @@ class SortedRun(NamedTuple):
     payloads: list[bytes | None]
 
     def __add__(self, other: SortedRun) -> SortedRun:  # type: ignore[override]
-        """This run and the next."""
+        """This run followed by the other."""
         if not len(self.records):
             return other
         return SortedRun(
@@ -65,15 +65,15 @@ EMPTY_RUN = SortedRun(np.empty(0, np.int64), np.empty(0, _RECORD_DTYPE), [])
 
 
 class ExternalSorter:
-    """Takes annotations in any order, and gives them back by image.
+    """Takes annotations in any order and gives them back sorted by image.
 
     Attributes:
         flags: flag -> its bit in `records["bits"]`; bit 0 is iscrowd.
-        count: annotations taken.
+        count: number of annotations added.
     """
 
     def __init__(self, folder: Path, expected_bytes: int = 0) -> None:
-        """`expected_bytes`: how many bytes there will be, as far as anyone knows."""
+        """`expected_bytes`: an estimate of all bytes."""
         self.folder, self.expected_bytes = folder, expected_bytes
         self.flags: dict[str, int] = {}
         self.count = 0
@@ -82,7 +82,7 @@ class ExternalSorter:
         self._has_payloads = False
 
     def add(self, batch: AnnotationBatch, image_ids: NDArray[np.int64]) -> None:
-        """Take a batch; the first one decides the ranges, from the sorted `image_ids` that are known by then."""
+        """Add a batch. The first batch sets the ranges, from the sorted `image_ids` known so far."""
         if self._edges is None:
             number = min(_MAX_RANGES, 1 + 2 * self.expected_bytes // MAX_RUN_BYTES, max(1, len(image_ids)))
             places = np.linspace(0, len(image_ids), number, endpoint=False).astype(np.int64)[1:]
@@ -102,7 +102,7 @@ class ExternalSorter:
         _partition(records, payloads, self._edges, self._ranges)
 
     def sorted_runs(self, image_ids: NDArray[np.int64]) -> Iterator[SortedRun]:
-        """All annotations in order, a range at a time, once; `image_ids`: all that occur, sorted, each once."""
+        """Yield all annotations in order, once, one range at a time; `image_ids`: all ids, sorted, unique."""
         for part in self._ranges:
             part.close()
         for part in self._ranges:
@@ -112,7 +112,7 @@ class ExternalSorter:
                 yield run
 
     def _split_large_range(self, part: _RangeFile, image_ids: NDArray[np.int64]) -> Iterator[_RangeFile]:
-        """The range, or smaller ones where it has more than `MAX_RUN_BYTES` bytes and more than one image."""
+        """The range, or smaller ranges if it has more than `MAX_RUN_BYTES` bytes and more than one image."""
         if part.num_bytes <= MAX_RUN_BYTES:
             yield part
             return
@@ -141,7 +141,7 @@ class ExternalSorter:
 
 
 class _RangeFile:
-    """Records of one range of image ids on disk, in the order in which they came, and their payloads beside them."""
+    """Records of one range of image ids on disk, unsorted, with their payloads in a second file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -180,7 +180,7 @@ class _RangeFile:
 def _partition(
     records: NDArray[Any], payloads: Sequence[bytes | None], edges: NDArray[np.int64], ranges: list[_RangeFile]
 ) -> None:
-    """Append each record to the range of its image, keeping their order."""
+    """Append each record to the file of its range, keeping the order."""
     which = np.searchsorted(edges, records["image_id"], side="right").astype(np.uint16)
     order = np.argsort(which, kind="stable")
     records = np.take(records, order)  # 14 times as fast as records[order]
@@ -193,11 +193,11 @@ def _partition(
 
 
 def _sort_order(image_id: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order of (image_id, number), equal ones as they are."""
+    """The stable sort order by (image_id, number)."""
     if len(image_id):
         low, high = (int(image_id.min()), int(number.min())), (int(image_id.max()), int(number.max()))
         span = high[1] - low[1] + 1
-        if (high[0] - low[0] + 1) * span < 2**63:  # one sort by both at once takes half the time of two
+        if (high[0] - low[0] + 1) * span < 2**63:  # one sort by both takes half the time of two sorts
             return np.argsort((image_id - low[0]) * span + (number - low[1]), kind="stable")
     return np.lexsort((number, image_id))
 

@@ -1,4 +1,4 @@
-"""All images of a dataset at once, in little memory: numbers in arrays, names in two long texts."""
+"""All images of a dataset in little memory: numbers in arrays, names in two long byte strings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNLISTED = "the annotation file lists no image of this id; only annotations hav
 _SAME_ID = "another image of the file has the same id; the annotations are with the first"
 _NO_NAME = "the annotation file gives no file name for this image"
 
-#: Every error of a row that is not the reader's own (`Images.error`).
+#: Errors of rows that do not come from the reader (`ImageBatch.error`).
 IMAGE_ERRORS = frozenset({_UNLISTED, _SAME_ID, _NO_NAME})
 
 
@@ -26,7 +26,7 @@ class ImageTable:
 
     Attributes:
         file_name, image_key: by row.
-        neg_categories, not_exhaustive_categories: by row, for datasets that tell them.
+        neg_categories, not_exhaustive_categories: by row, for datasets that have them.
     """
 
     def __init__(self) -> None:
@@ -34,13 +34,13 @@ class ImageTable:
         self.neg_categories, self.not_exhaustive_categories = _IntListColumn(), _IntListColumn()
         self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
         self._ids: NDArray[np.int64] | None = None
-        self._id_bitmap: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if that were a large table
-        self._num_listed: int | None = None  # rows from here on are not the file's own
-        self._reader_errors: dict[int, str] = {}  # what the reader says of a row
+        self._id_bitmap: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if it would be large
+        self._num_listed: int | None = None  # later rows are not in the file
+        self._reader_errors: dict[int, str] = {}  # by row
         self._count = 0
 
     def add(self, batch: ImageBatch) -> None:
-        """Take a batch: its images are the next rows."""
+        """Add a batch: its images are the next rows."""
         self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
         self.file_name.extend(batch.file_name)
         self.image_key.extend(batch.image_key)
@@ -51,14 +51,14 @@ class ImageTable:
         self._ids = None
 
     def add_unlisted(self, image_id: NDArray[np.int64], dataset_name: str) -> None:
-        """Take images that only annotations have, and nothing more after them."""
+        """Add images that occur only in annotations. No batch may follow."""
         self._num_listed = len(self._table())
         size = np.zeros(len(image_id), np.int32)
         keys = [f"{dataset_name}/unlisted/{i}" for i in image_id.tolist()]
         self.add(ImageBatch(image_id, [""] * len(keys), keys, size, size))
 
     def sorted_ids(self) -> NDArray[np.int64]:
-        """The ids, sorted, each once."""
+        """The unique ids, sorted."""
         if self._ids is None:
             ids = self._ids = np.unique(self._table()[:, 0])
             self._id_bitmap = None
@@ -68,11 +68,11 @@ class ImageTable:
         return self._ids
 
     def find_unlisted(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of `sorted_ids` that no image has, sorted, each once."""
+        """The ids of `sorted_ids` without an image, sorted, unique."""
         listed = self.sorted_ids()
         if not len(listed) or not len(ids):
             return np.unique(ids)
-        if self._id_bitmap is not None:  # nearly always, and it is a hundred times as fast as a search
+        if self._id_bitmap is not None:  # the usual case, 100 times as fast as a search
             inside = (ids >= listed[0]) & (ids <= listed[-1])
             return np.unique(ids[~(inside & self._id_bitmap[np.where(inside, ids - listed[0], 0)])])
         ids = np.unique(ids)
@@ -80,7 +80,7 @@ class ImageTable:
         return found
 
     def sort_by_id(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows in the order of their ids, equal ones as they came; and the ids in that order."""
+        """The row order by id (stable), and the ids in that order."""
         ids = self._table()[:, 0]
         rows = np.argsort(ids, kind="stable")
         return rows, ids[rows]
@@ -93,7 +93,7 @@ class ImageTable:
     def row_errors(
         self, rows: NDArray[np.int64], is_repeated_id: NDArray[np.bool_], file_name: Sequence[str]
     ) -> list[str | None]:
-        """What is wrong with some rows; `is_repeated_id`: whether an earlier one has the same id."""
+        """The errors of rows; `is_repeated_id`: whether an earlier row has the same id."""
         listed = len(self._table()) if self._num_listed is None else self._num_listed
         return [
             _UNLISTED if row >= listed else _SAME_ID if second else self._reader_errors.get(row) if file else _NO_NAME
@@ -107,7 +107,7 @@ class ImageTable:
 
 
 class _StringColumn:
-    """Many short texts: their bytes end to end, and where each begins."""
+    """Many short strings: their bytes concatenated, and the offset of each."""
 
     def __init__(self) -> None:
         self._text, self._starts = bytearray(), array("q", [0])
@@ -123,16 +123,16 @@ class _StringColumn:
 
 
 class _IntListColumn:
-    """A few integers for each of many rows, where any are told."""
+    """A short list of integers per row, if any row has one."""
 
     def __init__(self) -> None:
         self._of: dict[int, array[int]] = {}
 
     def extend(self, lists: Iterable[Sequence[int]] | None, start: int) -> None:
-        """Those of the rows from `start` on; None = these rows tell none."""
+        """Add the lists of the rows from `start` on; None = these rows have none."""
         if lists is not None:
             self._of.update((row, array("q", numbers)) for row, numbers in enumerate(lists, start))
 
     def take(self, rows: NDArray[np.int64]) -> list[Sequence[int]] | None:
-        """Those of some rows, empty for one that tells none; None where no row of all tells any."""
+        """The lists of some rows, empty for a row without one; None if no row has a list."""
         return [self._of.get(row, ()) for row in rows.tolist()] if self._of else None

@@ -1,4 +1,4 @@
-"""From a dataset's own files to its first layer: sorted by image, audited, in shards; of any size, in little memory."""
+"""Ingest: writes the first layer of a dataset from its annotation files, sorted by image, checked, in shards."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from synthgen.storage.atomic import write_text_atomic
 from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
-#: Raised when the same file would make other shards than before.
+#: Raise it when the same file would give other shards than before.
 INGEST_VERSION = 1
 
-#: Of more category names than these, such as free-form ones, each footer lists only its shard's.
+#: With more category names than this, such as free-form names, a footer lists only those of its shard.
 MAX_FOOTER_NAMES = 5_000
 
-_WRITER_THREADS = 2  # encoding and writing a shard takes about twice as long as cutting it
+_WRITER_THREADS = 2  # writing a shard takes about twice as long as building it
 
 #: (what is being done: "reading" bytes or "writing" images, how much of it is done, of how much)
 OnProgress = Callable[[str, int, int], None]
@@ -40,7 +40,7 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest found; of shards that were already there, what their footers say.
+    """The result of an ingest. Existing shards count by their footers.
 
     Attributes:
         shards: in the layer; committed: by this run.
@@ -68,15 +68,15 @@ def ingest(
     shard_size: int = 0,
     on_progress: OnProgress | None = None,
 ) -> IngestReport:
-    """Write the layer `name`/`split`/`layer` from the dataset's files. Shards that are there are left as they are.
+    """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
 
     Args:
-        name: what the store calls the dataset.
-        shard_size: images a shard; 0 = as the shards that are there, else a 64th of the images, at least 16 and at
+        name: the dataset's name in the store.
+        shard_size: images per shard; 0 = as in existing shards, else a 64th of the images, at least 16 and at
             most 1000.
 
     Raises:
-        SynthgenError: the files are no such dataset, or changed meanwhile; the layer was made from others.
+        SynthgenError: the files are not of this format, or changed meanwhile; the layer was made from other files.
     """
     if layer not in reader.LAYERS:
         raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
@@ -97,7 +97,7 @@ def ingest(
         "shard_size": shard_size,
         "version": INGEST_VERSION,
     }
-    # The digest reads the files a second time, beside the parser and well ahead of it, so mostly from the page cache.
+    # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
         digests = pool.submit(_source_digests, files, log)
         if present:
@@ -116,7 +116,7 @@ def ingest(
         with store.layer_scratch_folder(name, split, layer) as scratch:
             batches = reader.read(replace(files, on_bytes=on_bytes), layer)
             cuts = split_into_shards(batches, name, scratch, expected_bytes=total, shard_size=shard_size)
-            first = next(cuts)  # comes when all is read
+            first = next(cuts)  # arrives when everything is read
             recipe["sources"] = digests.result()
             if {role: _size_and_mtime(path) for role, path in files.sources.items()} != before:
                 raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
@@ -124,7 +124,7 @@ def ingest(
             complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
             record_image_folder(
                 store, name, split, layer, files.image_folder
-            )  # before the last shard: none comes after it
+            )  # before the last shard, which has no next one
             committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
     return _build_report(store, store.list_shards(name, split, layer), committed)
 
@@ -132,9 +132,9 @@ def ingest(
 def describe_source_change(
     store: ShardStore, files: DatasetFiles, *, name: str, split: str, layer: str = "annotations"
 ) -> str | None:
-    """A sentence if the layer was made from other files than those; None if not, or if there is no such layer.
+    """A sentence if the layer was made from other files; None if not, or if there is no such layer.
 
-    Files of the size and the time that they had then are taken for the same; others are digested, 1 to 2 GB a second.
+    Files with the same size and modification time count as unchanged; others are hashed at 1 to 2 GB per second.
     """
     present = store.list_shards(name, split, layer)
     footer = store.read_footer(present[0]) if present else None
@@ -162,7 +162,7 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_sha256(path: Path) -> str:
-    """SHA-256, in hexadecimal, of the names and sizes of a folder's files: their content would take hours."""
+    """SHA-256, in hexadecimal, of the names and sizes in a folder; reading the content would take hours."""
     found = []
     try:
         for folder, _, names in os.walk(path, onerror=_raise):
@@ -183,7 +183,7 @@ def _write_shards(
     present: set[Shard],
     tell: OnProgress,
 ) -> int:
-    """Commit the shards that are not present, some while the next ones are being cut; returns how many."""
+    """Commit the missing shards on threads while the next ones are built; returns their number."""
     committed = images = 0
     waiting: deque[Future[Path]] = deque()
     with ThreadPoolExecutor(_WRITER_THREADS, thread_name_prefix="commit") as pool:
@@ -203,7 +203,7 @@ def _write_shards(
 
 
 def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
-    """The samples of a slice with what their payloads hold; a box that came out of a mask is audited again."""
+    """The samples of a shard with the content of their payloads. A box computed from a mask is checked again."""
     rows = (sample for batch in table_from_columns(one.columns).to_batches() for sample in samples_from_batch(batch))
     payloads: list[bytes | None] = one.payloads or [None] * len(one.columns.id)
     ends = one.columns.offsets.tolist()
@@ -215,7 +215,7 @@ def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | 
 
 
 def _build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: dict[str, Any]) -> dict[str, Any]:
-    """What a shard says of itself; with more names than `MAX_FOOTER_NAMES`, only those that it uses."""
+    """The footer of a shard; with more names than `MAX_FOOTER_NAMES`, only the names it uses."""
     columns = one.columns
     names = one.category_names
     if len(names) > MAX_FOOTER_NAMES:
@@ -272,11 +272,11 @@ def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str
 
 
 def _source_digests(files: DatasetFiles, log: Path) -> dict[str, str]:
-    """SHA-256 by role; that of a file with the size and time of the last ingest is taken from its log."""
+    """SHA-256 by role; if size and time equal those of the last ingest, the digest comes from its log."""
     try:
         then = json.loads(log.read_text(encoding="utf-8"))
         known = {(role, size, time): digest for role, (size, time, digest) in then.items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # a diary: it may be missing or damaged
+    except (OSError, ValueError, TypeError, AttributeError):  # the log may be missing or damaged
         known = {}
     return {
         role: known.get((role, *_size_and_mtime(path))) or (folder_sha256(path) if path.is_dir() else file_sha256(path))
@@ -285,7 +285,7 @@ def _source_digests(files: DatasetFiles, log: Path) -> dict[str, str]:
 
 
 def _size_and_mtime(path: Path) -> tuple[int, int]:
-    """(bytes, time of the last change in ns) of a file; (0, a number made from what is in it) of a folder."""
+    """(bytes, modification time in ns) of a file; (0, a hash of the content list) of a folder."""
     try:
         if path.is_dir():
             return 0, int(folder_sha256(path)[:15], 16)

@@ -1,4 +1,4 @@
-"""A dataset's stream, sorted by image, audited, and cut into shards: of any size and in any order, in little memory."""
+"""Splits a dataset's stream into shards, sorted by image and checked; for any size and order, in little memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardSlice:
-    """The slice of a dataset that makes one shard.
+    """The images and annotations of one shard.
 
     Attributes:
         index, num_shards: which shard of how many.
         total_images: images in the whole dataset.
-        category_names: the file's category names, sorted, each once.
-        columns: the slice's images and boxes, audited.
-        payloads: one an annotation; empty where the layer has none.
+        category_names: the file's unique category names, sorted.
+        columns: its images and boxes, with flags.
+        payloads: one per annotation; empty if the layer has none.
     """
 
     index: int
@@ -48,17 +48,17 @@ def split_into_shards(
     expected_bytes: int = 0,
     shard_size: int = 0,
 ) -> Iterator[ShardSlice]:
-    """Yield a dataset's shards, in order, once its stream has ended.
+    """Yield the shards of a dataset in order, after its stream has ended.
 
-    Images come in the order of their ids, annotations in that of theirs. Nothing is lost: an image id that only
-    annotations have, or that two images have, makes a row with an error. Memory holds the images' names and numbers
-    (some 100 bytes an image) and a few times `spill.BOUND`, or the annotations of the one image that has more.
+    Images are sorted by id, and so are the annotations of an image. Nothing is lost: an image id that only annotations
+    have, or that two images have, becomes a row with an error. Memory holds the images' names and numbers (some 100
+    bytes per image) and a few times `external_sort.MAX_RUN_BYTES`, or the annotations of one image with more.
 
     Args:
-        dataset_name: what the store calls the dataset; for the keys of images that are nobody else's.
-        scratch: an empty folder; 64 bytes an annotation, and its payload, are written there.
-        expected_bytes: bytes that the stream comes from, as far as known.
-        shard_size: images a shard; 0 = a 64th of all, at least 16 and at most 1000.
+        dataset_name: the dataset's name in the store; for the keys of images that only this dataset has.
+        scratch: an empty folder for 64 bytes per annotation and its payload.
+        expected_bytes: an estimate of the bytes of the stream's files.
+        shard_size: images per shard; 0 = a 64th of all, at least 16 and at most 1000.
 
     Raises:
         SynthgenError: there are no images.
@@ -94,7 +94,7 @@ def split_into_shards(
             if run is None:
                 break
             ahead += run
-        # All annotations of the last image, even if the next shard begins with a second image of its id.
+        # Include all annotations of the last image, even if the next shard starts with an image of the same id.
         end = int(np.searchsorted(ahead.image_id, ids[stop - 1], side="right"))
         run, ahead = ahead.select_rows(0, end), ahead.select_rows(end, len(ahead.image_id))
         columns = _build_columns(images, rows[start:stop], again[start:stop], run, codes, spill.flags, dataset_name)
@@ -124,7 +124,7 @@ def _build_columns(
     bits = records["bits"]
     given = {flag: (bits >> np.uint32(bit) & 1).astype(np.bool_) for flag, bit in flags.items()}
     bbox = np.ascontiguousarray(records["bbox"])
-    if "no_box" in given:  # whatever a reader put there for want of a box
+    if "no_box" in given:  # the values of a missing box are arbitrary
         bbox[given["no_box"] & ~np.isfinite(bbox).all(axis=1)] = 0.0
     category, known, isthing = codes.encode(records["category"])
     iscrowd = (bits & 1).astype(np.bool_)
@@ -161,7 +161,7 @@ def _build_columns(
 
 
 class _IdSet:
-    """A set of ids that arrives in pieces, mostly the same ones again."""
+    """A set of ids that arrive in batches with many repetitions."""
 
     def __init__(self) -> None:
         self._parts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
@@ -179,10 +179,10 @@ class _IdSet:
 
 
 class _CategoryCodes:
-    """Category ids of the file -> indices into its names.
+    """Maps category ids of the file to indices into its names.
 
     Attributes:
-        category_names: sorted, each once; names_with_unknown: the same, and "" at the end for a category that the
+        category_names: sorted, unique; names_with_unknown: the same, and "" at the end for a category that the
             file does not name.
         num_unnamed: ids in lists of absent or incomplete categories that the file does not name, so far.
     """
@@ -192,7 +192,7 @@ class _CategoryCodes:
         self.category_names = sorted({name for name in categories.names.values() if name})
         self.names_with_unknown = [*self.category_names, ""]
         code = {name: i for i, name in enumerate(self.names_with_unknown)}
-        # With a last row that no id reaches, so that every search lands on a row.
+        # A sentinel row at the end, so that every search gives a row.
         ids = sorted(categories.names)
         self._ids = np.array([*ids, 2**63 - 1], np.int64)
         self._codes = np.array([*(code[categories.names[i]] for i in ids), len(self.category_names)], np.int32)
@@ -206,7 +206,7 @@ class _CategoryCodes:
         return self._codes[place], self._known[place], self._isthing[place]
 
     def decode_lists(self, lists: list[Sequence[int]] | None) -> list[list[str]] | None:
-        """Lists of ids as lists of names; ids that the file does not name are counted and left out."""
+        """Lists of ids as lists of names. Ids without a name are counted and dropped."""
         if lists is None:
             return None
         names = [[self._names.get(i, "") for i in ids] for ids in lists]

@@ -1,16 +1,16 @@
-"""Shelf of datasets: one file each, its name is the `--dataset`. This is what such a file offers.
+"""Plugin folder of dataset formats: one file per format; its name is the `--dataset`. A reader module defines:
 
     SPLITS: tuple[str, ...]      the first is the default
     LAYERS: tuple[str, ...]      "annotations" (boxes) first, then layers of human masks or phrases
 
-    def files(root, split, annotations) -> Files
-        where the dataset's own files are below `root` (or the file that the user named); `SynthgenError` if not there
-    def read(files, layer) -> Iterator[Images | Annotations | Categories]
-        the content in the order of the file, in batches of some 10,000, never all at once
+    def files(root, split, annotations) -> DatasetFiles
+        the dataset's own files below `root` (or the file that the user named); `SynthgenError` if they are missing
+    def read(files, layer) -> Iterator[ImageBatch | AnnotationBatch | Categories]
+        the content in the order of the file, in batches of some 10,000
     def complete(files, layer) -> Callable[[Sample, list[bytes | None]], Sample]      only for layers with payloads
-        adds to one sample what its annotations' payloads hold: masks, phrases
+        adds the content of the annotations' payloads to a sample: masks, phrases
 
-A reader knows the file's format and nothing else: sorting, auditing and sharding are `ingest`'s.
+A reader only knows the format. `ingest` sorts, checks boxes and writes shards.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ from synthgen.records.sample import Sample
 
 @dataclass(frozen=True, slots=True)
 class DatasetFiles:
-    """Where a dataset lies.
+    """The files of a dataset.
 
     Attributes:
-        sources: the annotation files, by their role in this dataset ("instances", "objects", ...); a folder stands for
-            the files in it.
+        sources: the annotation files by role ("instances", "objects", ...); a folder stands for the files in it.
         image_folder: folder below which `Sample.file_name` is found.
-        layer_sources: by layer, the sources that it is made from; a layer that is not named here is made from all.
-        split: the part that is to be read, where the sources hold several.
-        image_key_prefix: what tells the photographs' folder from others of the same dataset, in keys of what is
-            known by its name alone; wherever `image_folder` is.
-        on_bytes: where it is given, a reader tells it how many further bytes of the sources it has read.
+        layer_sources: by layer, the sources that it needs; other layers need all.
+        split: the split to read, if the sources hold several.
+        image_key_prefix: distinguishes image folders of one dataset in image keys made of file names. It does not
+            depend on the path of `image_folder`.
+        on_bytes: called by the reader with the number of further bytes read.
     """
 
     sources: dict[str, Path]
@@ -49,21 +48,21 @@ class DatasetFiles:
     on_bytes: Callable[[int], None] | None = None
 
     def for_layer(self, layer: str) -> DatasetFiles:
-        """With only the sources that a layer is made from."""
+        """The same with only the sources of a layer."""
         roles = self.layer_sources.get(layer, tuple(self.sources))
         return replace(self, sources={role: path for role, path in self.sources.items() if role in roles})
 
     def with_image_folder(self, image_folder: Path | None) -> DatasetFiles:
-        """With the folder of images that the user names, if any: also as a source, where the folder is one."""
+        """The same with the user's image folder, if any; it also replaces the source "images"."""
         if image_folder is None:
             return self
         sources = {role: image_folder if role == "images" else path for role, path in self.sources.items()}
         return replace(self, sources=sources, image_folder=image_folder)
 
     def total_bytes(self) -> int:
-        """What `on_bytes` will be told in all, roughly.
+        """The approximate sum of all values that `on_bytes` will get.
 
-        That is the bytes of the files, and those below the folders where there is no file, or the images are a source.
+        These are the bytes of the files; and those in folders without a file, or if the images are a source.
         """
         paths = set(self.sources.values())
         files = {path for path in paths if path.is_file()}
@@ -74,15 +73,15 @@ class DatasetFiles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBatch:
-    """A batch of a dataset's images.
+    """A batch of images of a dataset.
 
     Attributes:
         image_id: int64 [N].
         file_name: below the image folder.
-        image_key: the photograph's identity (`Sample.image_key`); "" = nobody else's, `ingest` makes one of the
-            dataset's name and the file's; what begins with a slash goes behind the dataset's name instead.
-        height, width: int32 [N], pixels; 0 where the file does not say.
-        error: why an image's annotations cannot be had, for `Sample.error`, or None; None throughout where not given.
+        image_key: the photograph's identity (`Sample.image_key`); "" = only this dataset has it, and `ingest` makes a
+            key of the names of dataset and file; a key that starts with a slash is appended to the dataset's name.
+        height, width: int32 [N], pixels; 0 if the file does not say.
+        error: why an image's annotations cannot be read, for `Sample.error`, or None; None = no image has an error.
         neg_categories, not_exhaustive_categories: N lists of category ids, for `Sample`'s fields of these names; given
             for all of a dataset's images or for none.
     """
@@ -99,7 +98,7 @@ class ImageBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnnotationBatch:
-    """A batch of a dataset's annotations, of any images, in any order.
+    """A batch of annotations of any images, in any order.
 
     Attributes:
         image_id: int64 [M]; id: int64 [M], the dataset's own.
@@ -107,7 +106,7 @@ class AnnotationBatch:
         category: int64 [M], the file's own category id; `Categories` gives the names.
         iscrowd: bool [M].
         flags: flag name -> bool [M], for what the file itself says ("fake", "reflected", "no_box").
-        payload: one `bytes` per annotation that `complete` understands; None = this layer has none.
+        payload: one `bytes` per annotation, in a format that `complete` reads; None = this layer has none.
     """
 
     image_id: NDArray[np.int64]
@@ -121,12 +120,12 @@ class AnnotationBatch:
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """A dataset's categories; a reader may give them in several parts.
+    """Categories of a dataset; a reader may give them in several parts.
 
     Attributes:
-        names: by category id, in the order of the file, stripped of outer blanks and otherwise as they are spelt.
+        names: by category id, in the order of the file, stripped, otherwise unchanged.
         stuff: ids of stuff categories.
-        padded: names that the file spells with outer blanks, by id, as it spells them.
+        padded: names with leading or trailing spaces in the file, unstripped, by id.
     """
 
     names: dict[int, str]
@@ -135,7 +134,7 @@ class Categories:
 
 
 class DatasetReader(Protocol):
-    """The module of one dataset, as the docstring of this package says."""
+    """The module of a dataset format; see the docstring of this package."""
 
     SPLITS: tuple[str, ...]
     LAYERS: tuple[str, ...]

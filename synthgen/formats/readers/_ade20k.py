@@ -1,4 +1,4 @@
-"""What ADE20K's two releases share: the benchmark's 150 categories, and the numbers and keys of photographs."""
+"""Shared by both ADE20K releases: the benchmark's 150 categories, image ids and image keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ flag
 #: door"). No two categories share it.
 CATEGORY_NAMES = tuple(name.strip() for name in _NAME_LIST.split(","))
 
-#: The labels that are no things: those that are not among the 100 of the benchmark's instance task (Places Challenge
+#: The labels of stuff: those that are not among the 100 of the benchmark's instance task (Places Challenge
 #: 2017). The panoptic task has the same 50 as stuff. (The column "Stuff" of objectInfo150.csv, 35 labels, is older.)
 STUFF_LABELS = frozenset((
     1, 2, 3, 4, 5, 6, 7, 10, 12, 14, 17, 18, 22, 26, 27, 29, 30, 35, 41, 47, 49, 52, 53, 55, 60, 61, 62, 64, 69,
@@ -36,9 +36,9 @@ _FILE_NAME_PATTERN = re.compile(r"ADE_(?:train|val|test)_0*(\d{1,12})")
 
 
 def image_ids_and_keys(file_names: Sequence[str]) -> list[tuple[int, str]]:
-    """The number in each file name, and the image key made of the name: both releases number alike.
+    """The number in each file name, and the image key of the name; both releases use the same numbers.
 
-    Numbers are 0 throughout where one has none, or two are the same; a key is "" where a name is not ADE20K's.
+    All numbers are 0 if one is missing or two are equal; a key is "" if a name is not ADE20K's.
     """
     found = [_FILE_NAME_PATTERN.fullmatch(PurePosixPath(name).stem) for name in file_names]
     numbers = [int(match[1]) if match else 0 for match in found]

@@ -1,7 +1,7 @@
-"""Stream the records of a giant JSON file: typed, in the order of the file, in bounded memory.
+"""Streams the records of a huge JSON file: typed, in the order of the file, in bounded memory.
 
-It knows JSON and nothing of datasets. The usual file goes through `msgspec`, some megabytes of an array at a time;
-whatever does not fit that way (odd spacing, nested records, NaN, numbers in quotes) goes record by record.
+It knows JSON, but no dataset. Normally `msgspec` decodes some megabytes of an array at a time. Whatever it cannot
+decode that way (odd spacing, nested records, NaN, numbers in quotes) is decoded record by record.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ import msgspec
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers._json_window import JsonWindow, describe_byte, skip_whitespace
 
-#: Bytes read at once; records come in batches of this size. What is made of one fits a processor's cache: 4 MiB take a
-#: third longer.
+#: Bytes read at once; records come in batches of this size, which fit a CPU cache: 4 MiB take a third longer.
 CHUNK_BYTES = 2**19
 
 _MAX_TRIES = 64
 _WHITESPACE = b" \t\n\r"
 _REMEDY = "mend it in the file"
 
-# The first key of a record, with its bracket.
+# The first key of a record, with its brace.
 _RECORD_START = re.compile(rb'\{(?:[ \t\n\r]{0,64}+"[^"\\]{0,64}+")?')
 
 
@@ -36,23 +35,21 @@ def stream_records(
     on_bytes: Callable[[int], None] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> Iterator[tuple[str, list[Any]]]:
-    """Yield (key, records) for the arrays of objects under the `record_types` keys of a JSON file, in the order of
-    the file.
+    """Yield (key, records) for the arrays under the `record_types` keys of a JSON file, in the order of the file.
 
-    A key that is there yields at least one batch, if an empty one; a key that is there twice is read twice. Memory is
-    a few `chunk_bytes`s, or a few times the largest single record. What is not wanted is passed over: only its
-    brackets and strings are looked at.
+    An existing key yields at least one batch, which may be empty; a repeated key is read again. Memory is a few times
+    `chunk_bytes` or the largest single record. Other keys are skipped: only their brackets and strings are parsed.
 
-    Where a record does not fit its type strictly, text with a number in it passes for the number. What does not fit
-    then either goes to the type's own `coerce(value: dict) -> Struct` where it has one; it refuses by a ValueError.
+    If a record does not fit its type strictly, strings are accepted as numbers. If it still does not fit, the type's
+    own `coerce(value: dict) -> Struct` gets it, if there is one; it raises ValueError to refuse.
 
     Args:
         record_types: type of the records, by top-level key; "" stands for a file whose top level is itself an array.
-        on_bytes: told how many further bytes were read, for progress.
+        on_bytes: called with the number of further bytes read, for progress.
         chunk_bytes: bytes read at once.
 
     Raises:
-        SynthgenError: the file cannot be read, is no such JSON (with the byte where), or a record cannot be understood.
+        SynthgenError: the file cannot be read, is not such JSON (with the byte position), or a record is invalid.
     """
     try:
         with path.open("rb") as file:
@@ -72,7 +69,7 @@ def stream_records(
 
 
 def _read_members(window: JsonWindow, wanted: dict[str, type[msgspec.Struct]]) -> Iterator[tuple[str, list[Any]]]:
-    """The wanted members of the object at the cursor."""
+    """The requested members of the object at the cursor."""
     window.expect(b"{")
     if window.peek() == b"}":
         window.expect(b"}")
@@ -118,11 +115,11 @@ def _read_records(window: JsonWindow, key: str, kind: type[msgspec.Struct]) -> I
 
 
 def _decode_window(window: JsonWindow, several: msgspec.json.Decoder[list[Any]]) -> list[Any] | None:
-    """The usual way: all records up to the window's last `}, {`, decoded at one go; None if that does not work.
+    """The fast path: decode all records up to the last `}, {` of the window at once; None if that fails.
 
-    That `}, {` may lie anywhere: within a record, in a string, behind the array. But if the text from the start of a
-    record up to it, in brackets, is a JSON array, then it ends a record of ours. JSON is read from left to right: in
-    the file the same text leads into the same state, and a comma in that state parts two records.
+    That `}, {` may be anywhere: inside a record, in a string, after the array. But if the text from the start of a
+    record up to it, in brackets, is a valid JSON array, then it ends a record. JSON is parsed from left to right: in
+    the file the same text leads to the same parser state, in which a comma separates two records.
     """
     cut = _last_record_boundary(window.data, window.position)
     if cut < 0:
@@ -136,9 +133,9 @@ def _decode_window(window: JsonWindow, several: msgspec.json.Decoder[list[Any]])
 
 
 def _last_record_boundary(data: bytes, at: int) -> int:
-    """Place of the comma in the last `}` `,` `{` behind `at`, with blanks between; -1 if there is none near the end.
+    """Position of the comma in the last `}` `,` `{` after `at`; -1 if there is none near the end.
 
-    That `{` is looked for with the first key of the record at `at`, which records within records rarely share.
+    The search uses `{` with the first key of the record at `at`, which nested records rarely share.
     """
     opening = _RECORD_START.match(data, at)
     brace = len(data)
@@ -154,10 +151,10 @@ def _last_record_boundary(data: bytes, at: int) -> int:
 
 
 def _record_spans(window: JsonWindow, what: str) -> tuple[list[tuple[int, int]], bool, int]:
-    """The exact way: where the records that are whole in the window begin and end.
+    """The exact path: start and end of the records that are complete in the window.
 
     Returns:
-        [(begin, end), ...] in `window.data`; whether the array ended; where to read on.
+        [(begin, end), ...] in `window.data`; whether the array ended; where to continue.
     """
     data, at = window.data, window.position
     spans: list[tuple[int, int]] = []
@@ -169,7 +166,7 @@ def _record_spans(window: JsonWindow, what: str) -> tuple[list[tuple[int, int]],
         closing = bytearray()
         end = window.skip_brackets(at, closing)
         after = len(data) if closing else skip_whitespace(data, end)
-        if after == len(data):  # unfinished, or it is not known yet what follows
+        if after == len(data):  # incomplete, or the next byte is not read yet
             break
         if data[after] not in b",]":
             raise window.make_error(f"{describe_byte(data[after : after + 1])} where , or ] should stand", after)
@@ -188,7 +185,7 @@ def _decode_spans(
     spans: list[tuple[int, int]],
     count: int,
 ) -> list[Any]:
-    """The records in `spans`: together if they all fit their type, else each on its own."""
+    """Decode the records in `spans`: together if all fit their type, else one by one."""
     try:
         return several.decode(b"[" + window.data[spans[0][0] : spans[-1][1]] + b"]")
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -205,7 +202,7 @@ def _decode_spans(
 
 
 def _decode_leniently(window: JsonWindow, what: str, kind: type[msgspec.Struct], text: bytes, begin: int) -> Any:
-    """A record that does not fit its type strictly."""
+    """Decode a record that does not fit its type strictly."""
     try:
         value = json.loads(text.decode())
         if b"\\u" in text:  # half a surrogate pair, which JSON allows and no column can hold, becomes a question mark

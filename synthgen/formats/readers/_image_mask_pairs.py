@@ -1,7 +1,7 @@
-"""Datasets that are a folder of photographs and a folder of label maps: which belong together, and what is in them.
+"""Datasets of a folder of photographs and a folder of label maps: pairs the files and reads their regions.
 
-Nothing is passed over: a photograph without a map, a map without a photograph, or a map that cannot be read or is of
-another size makes a row with an error that says so.
+Nothing is skipped. A photograph without a map, a map without a photograph, and a map that is unreadable or of another
+size each become a row with an error.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from synthgen.formats.readers._label_regions import LabelRegion, split_label_reg
 from synthgen.images.decode import ImageError, read_image_header
 from synthgen.records.sample import Rle, Sample
 
-#: What a file is called that may be a photograph or a label map.
+#: Suffixes of photographs and label maps.
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 )
 
-_JPEG_SUFFIXES = frozenset((".jpg", ".jpeg"))  # where photographs and label maps share a folder
+_JPEG_SUFFIXES = frozenset((".jpg", ".jpeg"))  # photographs, if label maps are in the same folder
 _BATCH = 128
 _NO_SIZE = (0, 0)
 
@@ -39,9 +39,9 @@ class ImageMaskPair:
     """A photograph and its label map.
 
     Attributes:
-        file_name: the photograph's, below the image folder; the map's, where there is no photograph.
-        image_path, labels_path: the files; None = there is none.
-        image_id, image_key: as in `Images`; id 0 = its place in the list, from 1.
+        file_name: the photograph's, below the image folder; the map's, if there is no photograph.
+        image_path, labels_path: the files; None = missing.
+        image_id, image_key: as in `ImageBatch`; id 0 = its position in the list, from 1.
     """
 
     file_name: str
@@ -52,9 +52,9 @@ class ImageMaskPair:
 
 
 def make_key_prefix(folder: Path, root: Path) -> str:
-    """What a folder of photographs is called in their keys: its path below `root`, else its parent's name and its own.
+    """Prefix of image keys for a folder of photographs: its path below `root`, else its parent's name and its own.
 
-    It says nothing of what else lies there, so a photograph keeps its key whatever is unpacked beside it.
+    It does not depend on other files there, so a photograph keeps its key if more data is unpacked.
     """
     path, above = (Path(os.path.abspath(one)) for one in (folder, root))  # noqa: PTH100 - links keep their names
     names = path.relative_to(above).parts if path.is_relative_to(above) else path.parts[1:][-2:]
@@ -62,13 +62,13 @@ def make_key_prefix(folder: Path, root: Path) -> str:
 
 
 def list_images(folder: Path, *, suffixes: frozenset[str] = IMAGE_SUFFIXES, exclude: Path | None = None) -> list[str]:
-    """Names of the files of these suffixes below a folder, with forward slashes, sorted.
+    """Names of the files with these suffixes below a folder, with forward slashes, sorted.
 
-    Files and folders with a leading dot are not looked at. Links to files are followed, those to folders are not, as
-    they might lead anywhere; that is told.
+    Files and folders with a leading dot are skipped. Symbolic links to files are followed. Links to folders are skipped
+    with a warning, as they might lead anywhere.
 
     Args:
-        exclude: a folder that is left out.
+        exclude: a folder to skip.
 
     Raises:
         SynthgenError: there is no such folder, or it cannot be read.
@@ -101,17 +101,17 @@ def pair_files(
     image_stem: Callable[[str], str | None] = lambda stem: stem,
     labels_stem: Callable[[str], str | None] = lambda stem: stem,
 ) -> list[ImageMaskPair]:
-    """Photographs and label maps of the same path below their folders, suffix apart; in the order of their names.
+    """Pair photographs and label maps by their paths without suffix; sorted by name.
 
-    One folder may hold both: then the JPEGs are the photographs. One may lie in the other.
+    One folder may hold both: then the JPEGs are the photographs. One may contain the other.
 
     Args:
-        name_prefix: goes before the names of photographs, with its slash: their folder below the image root.
-        key_prefix: goes before their names in keys: `make_key_prefix` their folder.
-        image_stem, labels_stem: the path without suffix -> what both have in common; None = the file is neither.
+        name_prefix: prefix of the names of photographs, with its slash: their folder below the image root.
+        key_prefix: prefix of their names in keys: `make_key_prefix` of their folder.
+        image_stem, labels_stem: path without suffix -> the common part of both; None = skip the file.
 
     Raises:
-        SynthgenError: a folder is not there, or no photograph has a label map.
+        SynthgenError: a folder is missing, or no photograph has a label map.
     """
     for folder, option in ((images, "--images"), (labels, "--annotations")):
         if not folder.is_dir():
@@ -157,12 +157,12 @@ def read_pairs(
     ignore_labels: Container[int],
     with_masks: bool,
 ) -> Iterator[ImageBatch | AnnotationBatch]:
-    """Read label maps, one at a time: an annotation for each region, and the error of each image that has none.
+    """Read label maps one at a time: an annotation for each region, and an error for each image without any.
 
     Args:
         load_label_map: a file -> its label map, integers or bool [H, W], or `ImageError`.
-        ignore_labels: labels that are no category.
-        with_masks: with each mask as payload.
+        ignore_labels: labels without a category.
+        with_masks: add each mask as payload.
     """
     count = 0
     for start in range(0, len(pairs), _BATCH):
@@ -187,7 +187,7 @@ def read_pairs(
 
 
 def _annotation_batch(rows: Sequence[tuple[int, LabelRegion]], count: int, *, masks: bool) -> AnnotationBatch:
-    """Annotations of (image id, region), with ids from `count` + 1 on."""
+    """Annotations of (image id, region), with ids from `count` + 1."""
     return AnnotationBatch(
         image_id=np.array([image_id for image_id, _ in rows], np.int64),
         id=np.arange(count + 1, count + len(rows) + 1),
@@ -199,7 +199,7 @@ def _annotation_batch(rows: Sequence[tuple[int, LabelRegion]], count: int, *, ma
 
 
 def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
-    """Layer "human": each payload is the text of a mask of the image's size."""
+    """Layer "human": each payload is the RLE text of a mask of the image's size."""
 
     def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
         size = (sample.height, sample.width)
@@ -213,9 +213,9 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
 
 
 def read_image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of a photograph as it is shown, and as it is stored; zeros where it cannot be opened.
+    """(height, width) of a photograph with EXIF orientation, and as stored; zeros if it cannot be opened.
 
-    That it cannot is for the job to say which needs its pixels.
+    The job that needs its pixels will report the error.
     """
     try:
         height, width, turned = read_image_header(path) if path.is_file() else (0, 0, False)
@@ -227,7 +227,7 @@ def read_image_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
 def _read_pair(
     pair: ImageMaskPair, load: Callable[[Path], NDArray[Any]], unlabelled: Container[int]
 ) -> tuple[tuple[int, int], str | None, list[LabelRegion]]:
-    """(height, width) of an image as its annotations are to be understood, its error, its regions."""
+    """(height, width) of an image in the frame of its annotations, its error, its regions."""
     shown, stored = read_image_sizes(pair.image_path) if pair.image_path is not None else (_NO_SIZE, _NO_SIZE)
     if pair.labels_path is None:
         return shown, "no mask or label map has this image's name", []
@@ -235,7 +235,7 @@ def _read_pair(
         return shown, "no photograph has the name of this mask or label map", []
     if _utf8_safe(pair.file_name) != pair.file_name:
         return shown, "its file name is not UTF-8; rename the file", []
-    if not pair.labels_path.is_file():  # a pipe would be waited for
+    if not pair.labels_path.is_file():  # opening a pipe would block
         return shown, "its mask or label map is no file, or a link to none", []
     try:
         labels = load(pair.labels_path)
@@ -260,7 +260,7 @@ def _file_bytes(path: Path | None) -> int:
 
 
 def _utf8_safe(name: str) -> str:
-    """The name as UTF-8 can write it: question marks for the bytes of another encoding."""
+    """The name in valid UTF-8; bytes of other encodings become question marks."""
     return name.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""COCO's format of an instances file, which several datasets share: images, annotations and categories in one JSON."""
+"""Shared by datasets in COCO's instances format: images, annotations and categories in one JSON."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from synthgen.images.decode import MAX_IMAGE_PIXELS
 from synthgen.records.rle import rle_bbox_xyxy, rle_from_coco
 from synthgen.records.sample import Annotation, Sample
 
-#: An id that is not given. No file has it: many JSON readers stop at 2**53.
+#: Stands for a missing id. Files do not contain it: many JSON parsers stop at 2**53.
 NO_ID = -(2**63)
 
-#: A box that is not given.
+#: Stands for a missing box.
 NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
-# The types below are strict, because strict is fast; `mend` takes what real files spell otherwise. Only a record
-# without an identity is refused: what it says could not be kept with the image that it is about.
+# The types below are strict, because strict decoding is fast; `coerce` accepts other spellings of real files. Only a
+# record without an id is refused, as its content could not be assigned to an image.
 class CocoImage(msgspec.Struct, gc=False):
     """One element of "images"."""
 
@@ -56,7 +56,7 @@ class CocoImage(msgspec.Struct, gc=False):
 
 
 class LvisImage(CocoImage, gc=False):
-    """One element of "images" of a dataset that looks for some categories only in each image (LVIS)."""
+    """One element of "images" with the categories that were looked for (LVIS)."""
 
     neg_category_ids: list[Int64] = []
     not_exhaustive_category_ids: list[Int64] = []
@@ -71,7 +71,7 @@ class LvisImage(CocoImage, gc=False):
 
 
 class CocoBox(msgspec.Struct, gc=False):
-    """One element of "annotations", as far as the layer of boxes needs it."""
+    """One element of "annotations" for the layer of boxes."""
 
     image_id: Int64
     category_id: Int64 = NO_ID
@@ -94,7 +94,7 @@ class CocoBox(msgspec.Struct, gc=False):
 
 
 class CocoMask(CocoBox, gc=False):
-    """One element of "annotations" with its segmentation, unread."""
+    """One element of "annotations" with its undecoded segmentation."""
 
     segmentation: msgspec.Raw = msgspec.Raw()
 
@@ -119,10 +119,10 @@ class CocoCategory(msgspec.Struct, gc=False):
 
 
 def find_annotation_file(root: Path, names: Sequence[str], annotations: Path | None) -> Path:
-    """The instances file: `annotations` where it is given, else the first of `names` below root or root/annotations.
+    """The instances file: `annotations` if given, else the first of `names` below root or root/annotations.
 
     Raises:
-        SynthgenError: it is not there.
+        SynthgenError: it is missing.
     """
     if annotations is not None:
         if not annotations.is_file():
@@ -138,7 +138,7 @@ def find_annotation_file(root: Path, names: Sequence[str], annotations: Path | N
 
 
 def find_split_folder(root: Path, split: str) -> Path:
-    """The folder of a split's images: root/split where there is one, else root."""
+    """The folder of a split's images: root/split if it exists, else root."""
     return root / split if (root / split).is_dir() else root
 
 
@@ -158,10 +158,10 @@ def read_instances(
         name_and_key: an image's (file_name, image_key).
         image_type: type of the records of images: `CocoImage` or `LvisImage`.
         box_type: type of the records of the layer "annotations"; mask_type: of those of the other layers.
-        flag_fields: by name of the flag, the field of both kinds that sets it.
+        flag_fields: by name of the flag, the field of both types that sets it.
 
     Raises:
-        SynthgenError: the file is no such JSON.
+        SynthgenError: the file is not such JSON.
     """
     path = files.sources["instances"]
     masked = layer != "annotations"
@@ -189,7 +189,7 @@ def read_instances(
 
 
 def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
-    """Layer "human": each payload is a segmentation's JSON. One that cannot be read is flagged: its box stays."""
+    """Layer "human": each payload is the JSON of a segmentation. An unreadable one sets a flag; the box stays."""
 
     def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
         masked = (_with_mask(a, p, sample) for a, p in zip(sample.annotations, payloads, strict=True))
@@ -205,7 +205,7 @@ def _with_mask(annotation: Annotation, payload: bytes | None, sample: Sample) ->
         if not 0 < sample.height * sample.width <= MAX_IMAGE_PIXELS:
             raise SynthgenError("a mask needs the size of its image")
         rle = rle_from_coco(msgspec.json.decode(payload), sample.height, sample.width)
-    except Exception:  # other people's polygons fail in other people's ways: TypeError, OverflowError, ...
+    except Exception:  # bad polygons raise many types: TypeError, OverflowError, ...
         return replace(annotation, flags=tuple(sorted({*annotation.flags, "bad_segmentation"})))
     bbox = annotation.bbox
     if "no_box" in annotation.flags:
@@ -229,9 +229,9 @@ def _image_batch(found: list[CocoImage], name: Callable[[CocoImage], tuple[str, 
 
 
 def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *, masked: bool) -> AnnotationBatch:
-    # A list a field, and no test of single records: this is half of what an ingest of boxes does.
+    # One list per field, no checks of single records: this is half of the time of an ingest of boxes.
     ids = np.array([a.id for a in found], np.int64)
-    ids = np.where(ids == NO_ID, np.arange(count + 1, count + len(ids) + 1), ids)  # else its place in the file, from 1
+    ids = np.where(ids == NO_ID, np.arange(count + 1, count + len(ids) + 1), ids)  # else its number in the file
     numbers = chain.from_iterable([a.bbox for a in found])
     bbox = np.fromiter(numbers, np.float64, 4 * len(found)).reshape(-1, 4)
     said = {flag: np.fromiter(map(attrgetter(field), found), np.int64) != 0 for flag, field in flags.items()}
@@ -248,7 +248,7 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
 
 
 def _segmentation_payload(segmentation: msgspec.Raw) -> bytes | None:
-    """A copy, since the original keeps the whole stretch of the file in memory; None where there is no mask."""
+    """A copy, as the original keeps a large part of the file in memory; None without a mask."""
     text = bytes(segmentation)
     return None if text in (b"", b"null", b"[]") else text
 
@@ -261,12 +261,12 @@ def _required_id(value: dict[str, Any], key: str) -> int:
 
 
 def _parse_ids(value: object) -> list[int]:
-    """Category ids in any spelling; what is none is an id that no category has."""
+    """Category ids in any spelling; an invalid one becomes an id that no category has."""
     return [_or_default(parse_int(one), NO_ID) for one in value] if isinstance(value, list) else []
 
 
 def parse_flag(value: object) -> int:
-    """1 for what says yes: true, 1, "1"; else 0."""
+    """1 for true, 1 and "1"; else 0."""
     return int(bool(parse_int(value)) if isinstance(value, str) else bool(value))
 
 
@@ -275,5 +275,5 @@ def _or_default(value: int | None, default: int) -> int:
 
 
 def _clean_text(value: object) -> str:
-    """A text that UTF-8 can hold; half a surrogate pair, which JSON allows, becomes a question mark."""
+    """A text that UTF-8 can encode; lone surrogates, which JSON allows, become question marks."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

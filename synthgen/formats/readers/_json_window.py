@@ -1,4 +1,4 @@
-"""A window on the text of a giant JSON file: steps over keys, brackets and values of any size, in bounded memory."""
+"""A window on a huge JSON text: steps over keys, brackets and values of any size, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import BinaryIO
 
 from synthgen.errors import SynthgenError
 
-#: One record, key or blank space may be this large: some 1,000 times the largest of the known releases. What is
-#: skipped may be of any size.
+#: Maximum size of a record, key or whitespace: some 1,000 times the largest of the known releases. Skipped values may
+#: be of any size.
 MAX_RECORD = 32 * 2**20
 
 _MAX_DEPTH = 10_000
 _QUOTE = ord('"')
 _CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 
-# Possessive throughout: nothing is tried twice, so no text is slow, and none needs a stack. The atomic group is for
-# Python before 3.11.5, whose possessive repeats end in the middle of a part that does not fit.
+# All quantifiers are possessive: no backtracking, so no text is slow or needs a stack. The atomic group is for Python
+# before 3.11.5, whose possessive repeats end in the middle of a part that does not match.
 _WHITESPACE = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _STRING_BODY = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -29,21 +29,19 @@ _SCALAR = re.compile(rb'[^ \t\n\r,:"\[\]{}]*+')
 
 
 class JsonWindow:
-    """A stretch of the file in memory, and a cursor in it. `data[:at]` has been read and is forgotten by
-    `read_more`.
-    """
+    """A part of the file in memory, and a cursor in it. `read_more` drops `data[:at]`, which has been read."""
 
     def __init__(self, file: BinaryIO, path: Path, on_bytes: Callable[[int], None] | None, chunk_bytes: int) -> None:
         self.file, self.path, self.on_bytes, self.chunk_bytes = file, path, on_bytes, chunk_bytes
         self.data, self.position = b"", 0
-        self.base_offset = 0  # bytes of the file before `data`
+        self.base_offset = 0  # offset of `data` in the file
         while len(self.data) < len(codecs.BOM_UTF8) and self.read_more():
             pass
         if self.data.startswith(codecs.BOM_UTF8):
             self.position = len(codecs.BOM_UTF8)
 
     def read_more(self) -> bool:
-        """Read on, at least as much again as is still unread, so that a long record is not looked at too often."""
+        """Read at least as many bytes as are unread, so that a long record is not scanned too often."""
         unread = len(self.data) - self.position
         if unread > MAX_RECORD:
             raise self.make_error(f"a value of more than {MAX_RECORD >> 20} MiB")
@@ -58,7 +56,7 @@ class JsonWindow:
         return True
 
     def peek(self) -> bytes:
-        """The next byte that is not blank, with the cursor on it; b"" at the end of the file."""
+        """Move the cursor to the next byte that is not whitespace, and return it; b"" at the end of the file."""
         while True:
             self.position = skip_whitespace(self.data, self.position)
             if self.position < len(self.data):
@@ -67,7 +65,7 @@ class JsonWindow:
                 return b""
 
     def expect(self, allowed: bytes) -> bytes:
-        """Step over the next byte that is not blank; it has to be one of `allowed`."""
+        """Step over the next byte that is not whitespace; it must be one of `allowed`."""
         byte = self.peek()
         if not byte or byte not in allowed:
             raise self.make_error(f"{describe_byte(byte)} where {' or '.join(chr(b) for b in allowed)} should stand")
@@ -89,7 +87,7 @@ class JsonWindow:
         return text
 
     def skip_value(self) -> None:
-        """Step over the value at the cursor, of whatever size."""
+        """Step over the value at the cursor, of any size."""
         closing = bytearray()
         while True:
             byte = self.peek()
@@ -105,11 +103,10 @@ class JsonWindow:
                 return
 
     def skip_brackets(self, position: int, closing: bytearray) -> int:
-        """Go on from the bracket at `position` until none is open, or to the string or the end that the window cuts
-        off.
+        """Continue from the bracket at `position` until all are closed, or to where the window cuts off.
 
         Args:
-            closing: what closes the open brackets, the innermost last; it is kept up to date.
+            closing: the closing brackets of all open ones, the innermost last; updated in place.
         """
         data = self.data
         while position < len(data) and data[position] != _QUOTE:
@@ -132,7 +129,7 @@ class JsonWindow:
             if self.data[self.position : self.position + 1] == b'"':
                 self.position += 1
                 return
-            if not self.read_more():  # the end of the window, or a backslash there whose letter is yet to come
+            if not self.read_more():  # the end of the window, or a backslash there without its character
                 raise self.make_error("an unfinished string")
 
     def _skip_scalar(self) -> None:
@@ -149,21 +146,21 @@ class JsonWindow:
     def make_error(
         self, what: str, position: int | None = None, remedy: str = "is it whole, and JSON in UTF-8?"
     ) -> SynthgenError:
-        """The sentence for a file that is no good JSON; `position` is a place in `data`, by default the cursor."""
+        """The error for invalid JSON; `position` is an index in `data`, by default the cursor."""
         byte = self.base_offset + (self.position if position is None else position)
         return SynthgenError(f"{self.path}: {what}, at byte {byte:,}; {remedy}")
 
 
 def skip_whitespace(data: bytes, position: int) -> int:
-    """Where the blank space at `position` ends."""
+    """The end of the whitespace at `position`."""
     return _match_end(_WHITESPACE, data, position)
 
 
 def describe_byte(byte: bytes) -> str:
-    """A byte as a sentence names it."""
+    """A byte for a message."""
     return ascii(byte.decode("latin-1")) if byte else "the end of the file"
 
 
 def _match_end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
     match = pattern.match(data, at)
-    return match.end() if match else at  # the patterns match everywhere, if with nothing
+    return match.end() if match else at  # the patterns always match, possibly nothing

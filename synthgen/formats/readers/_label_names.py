@@ -1,4 +1,4 @@
-"""What the numbers, or the colours, of a folder of label maps mean: a file of names, in the forms that people write."""
+"""Names of the labels, numbers or colours, of a folder of label maps; reads the common forms of name files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import Categories
 from synthgen.formats.readers._numbers import parse_int
 
-#: What the file of names may be called, beside the label maps or above them.
+#: File names of the list of names, in the folder of label maps or above it.
 NAME_FILES = ("class_names.json", "class_names.txt", "classes.json", "classes.txt", "label_colors.txt")
 
-#: Names that mean "no label". Pixels of them make no annotation.
+#: Names that mean "no label". Their pixels give no annotation.
 _IGNORED_NAMES = frozenset(
     ("unlabelled", "unlabeled", "unlabel", "void", "ignore", "ignored", "background", "dontcare", "none")
 )
-_IGNORE_LABEL = 255  # in label maps of 8 bits, where no name says otherwise
+_IGNORE_LABEL = 255  # in 8-bit label maps, unless it has a name
 _MAX_BYTES = 2**20  # bytes
 _COLOR_LINE = re.compile(r"(\d{1,3})\s+(\d{1,3})\s+(\d{1,3})\s+(\S.*)")
 
@@ -44,8 +44,8 @@ class LabelScheme:
     """The labels of a dataset.
 
     Attributes:
-        categories: those that are categories.
-        ignore_labels: those that are none.
+        categories: the labels with a category.
+        ignore_labels: the labels to ignore.
         is_color_coded: the labels are colours, 65536 * red + 256 * green + blue.
     """
 
@@ -55,7 +55,7 @@ class LabelScheme:
 
 
 def find_names_file(labels: Path) -> Path | None:
-    """The file of names in the folder of label maps, or in one of the two above it; None if there is none."""
+    """The file of names in the folder of label maps, or in one of the two folders above; None if missing."""
     places = [labels, *list(labels.absolute().parents)[:2]]
     return next((place / name for place in places for name in NAME_FILES if (place / name).is_file()), None)
 
@@ -66,10 +66,10 @@ def read_label_names(path: Path) -> LabelScheme:
     JSON: a list of names (the first is label 0); an object {"0": name} or {name: 0}; or a list of objects with "name"
     and, as far as they are there, "id", "color" or "colour" ([red, green, blue]) and "isthing". Text: a name a line,
     from label 0 on (from -1, where the first is `__ignore__`, as labelme writes it), or `red green blue name`.
-    Where nothing says what is a thing, all are stuff: a region holds all that an image has of a category.
+    Without "isthing", all are stuff: a region holds all pixels of a category in an image.
 
     Raises:
-        SynthgenError: it cannot be read, or is none of these.
+        SynthgenError: it cannot be read, or has none of these forms.
     """
     try:
         with path.open("rb") as file:
@@ -89,14 +89,14 @@ def read_label_names(path: Path) -> LabelScheme:
 
 
 def cityscapes_labels(*, train_ids: bool) -> LabelScheme:
-    """Cityscapes' categories, by its labels or by its train labels; what it calls void is no label."""
+    """Cityscapes' categories by label or train label; its void labels are ignored."""
     names = _CITYSCAPES if not train_ids else {i: _CITYSCAPES[label] for i, label in enumerate(_CITYSCAPES_TRAIN_IDS)}
     stuff = frozenset(label for label, name in names.items() if name not in _CITYSCAPES_THINGS)
     return LabelScheme(Categories(dict(names), stuff), frozenset({*range(7), _IGNORE_LABEL}.difference(names)))
 
 
 def voc_labels() -> LabelScheme:
-    """PASCAL VOC's twenty categories; 0 is background, 255 the rim of the objects."""
+    """PASCAL VOC's twenty categories; 0 is background, 255 the border of objects."""
     return LabelScheme(Categories(dict(_VOC)), frozenset({0, _IGNORE_LABEL}))
 
 
@@ -164,5 +164,5 @@ def _pack_color(colour: Any) -> int:
 
 
 def _normalize_name(name: str) -> str:
-    """ "_background_" and "Unlabelled" without what does not matter."""
+    """A name without case, outer underscores and spaces: "_background_" and "Unlabelled" become plain words."""
     return re.sub(r"[\s_-]+", "", name).casefold()

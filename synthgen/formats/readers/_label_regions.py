@@ -1,4 +1,4 @@
-"""From a label map to its regions: box and mask of each label, in one pass over the pixels."""
+"""Splits a label map into regions: box and mask of each label, in one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from synthgen.images.decode import ImageError
 from synthgen.records.rle import encode_run_boundaries, rle_bbox_xyxy
 from synthgen.records.sample import Rle
 
-#: A map with more labels, or with more runs of one label down its columns, is a photograph or noise. The largest real
-#: ones have some hundred labels, and a hundred runs a column.
+#: A map with more labels, or with more runs in its columns, is a photograph or noise. The largest real maps have some
+#: hundred labels, and a hundred runs per column.
 MAX_LABELS = 4_096
 MAX_RUNS = 2**22
 
-_STRIP_PIXELS = 2**21  # pixels that are turned column by column at once: they fit a processor's cache
+_STRIP_PIXELS = 2**21  # pixels that are transposed at once; they fit a CPU cache
 
 
 class LabelRegion(NamedTuple):
@@ -35,12 +35,10 @@ class LabelRegion(NamedTuple):
 
 
 def split_label_regions(labels: NDArray[Any], ignore_labels: Container[int] = ()) -> list[LabelRegion]:
-    """The regions of a label map, integers or bool [H, W], in the order of their labels; `ignore_labels` labels make
-    none.
+    """The regions of a label map, integers or bool [H, W], in the order of labels, without `ignore_labels`.
 
-    The columns are cut into runs of one label, and the runs sorted by label: the cost is one look at each pixel, and
-    then that of the runs, however many labels there are; a mask for each of them is never made. Memory is the map's
-    and some 50 bytes a run.
+    The columns are split into runs of one label, and the runs sorted by label. So the cost is one pass over the pixels
+    plus the runs, for any number of labels; full masks are never made. Memory is the map and some 50 bytes per run.
 
     Raises:
         ImageError: more than `MAX_LABELS` labels or `MAX_RUNS` runs.
@@ -65,9 +63,9 @@ def split_label_regions(labels: NDArray[Any], ignore_labels: Container[int] = ()
 
 
 def _label_runs(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Place (column * height + row) of the first pixel of each run, and its label: int64 [R] each.
+    """The first position (column * height + row) of each run, and its label: int64 [R] each.
 
-    A strip of columns at a time: the whole map, turned, would double what is in memory.
+    It works on strips of columns: transposing the whole map would double the memory.
     """
     height, width = labels.shape
     columns = max(1, _STRIP_PIXELS // height)

@@ -1,4 +1,4 @@
-"""Numbers as annotation files really spell them: in quotes, as floats, or not at all."""
+"""Parses numbers as annotation files spell them: in quotes, as floats, or missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def parse_float(value: object) -> float:
-    """A number, in quotes or not; not a number otherwise."""
+    """A number, in quotes or not; NaN otherwise."""
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)
@@ -44,6 +44,6 @@ def parse_int(value: object) -> int | None:
 
 
 def parse_pixels(value: object) -> int:
-    """A height or a width; 0, which means unknown, where it is none."""
+    """A height or a width; 0 = unknown."""
     found = parse_int(value)
     return found if found is not None and 0 < found < 2**31 else 0

@@ -1,4 +1,4 @@
-"""What Objects365's files share: two marks a box, and the key that a photograph of it has in every dataset."""
+"""Shared by Objects365's files: two flags per box, and image keys that are the same in every dataset."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any, Self
 
 from synthgen.formats.readers._instances import CocoBox, CocoImage, CocoMask, Int64, parse_flag
 
-#: By name of the flag, the field that sets it.
+#: Flag -> the field that sets it.
 FLAG_FIELDS = {"fake": "isfake", "reflected": "isreflected"}
 
 
 class Objects365Box(CocoBox, gc=False):
-    """A box, whether it is of a picture of the object, and whether it is of a mirror image."""
+    """A box with the flags fake (a depiction) and reflected (a mirror image)."""
 
     isfake: Int64 = 0
     isreflected: Int64 = 0
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
-        """As for `Box`."""
+        """As for `CocoBox`."""
         found = super().coerce(value)
         found.isfake, found.isreflected = _parse_flags(value)
         return found
@@ -32,7 +32,7 @@ class Objects365Mask(CocoMask, gc=False):
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
-        """As for `Box`."""
+        """As for `CocoMask`."""
         found = super().coerce(value)
         found.isfake, found.isreflected = _parse_flags(value)
         return found

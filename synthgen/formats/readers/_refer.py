@@ -1,9 +1,9 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg as their authors release them: COCO's objects, and sentences by people for some.
+"""RefCOCO, RefCOCO+ and RefCOCOg in the authors' format: COCO's objects, and human sentences for some of them.
 
 A dataset is a folder with `instances.json`, COCO's annotations of its images, and one or more `refs(...).p`: pickled
-lists of the objects that were described, each with its sentences and its split. Images come with all their objects, so
-that the others are there too; those described in this split have its sentences as captions, and no others: the split of
-a Google file may have sentences about images of another one.
+lists of the described objects, each with its sentences and its split. Images keep all their objects. Only the objects
+described in this split get captions, and only its sentences, as a Google file may have sentences of another split for
+the same image.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from synthgen.formats.readers._numbers import parse_int
 from synthgen.formats.readers._refer_pickle import load_plain_pickle
 from synthgen.records.sample import Caption, Sample
 
-#: Of a release's file, the sentences walked through are less than its bytes, and the letters in them too. One that
-#: holds its own parts again and again has more than so many times as much.
+#: In a real file, the number of sentences and their characters are below its bytes. A file that repeats its own parts
+#: by reference has more than this many times as much.
 _MAX_REPEATS = 4
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Refs:
-    """What was said of the objects of one split.
+    """The sentences of one split.
 
     Attributes:
         sentences: by (image id, annotation id), in the order of the file.
-        category_ids: the category id that the file of refs gives for each.
-        without_sentence: where a ref has no sentence that can be read.
+        category_ids: the category id of each in the refs file.
+        without_sentence: refs without a readable sentence.
     """
 
     sentences: dict[tuple[int, int], list[str]]
@@ -48,13 +48,13 @@ class Refs:
 
 
 def find_refs(root: Path, split: str, annotations: Path | None, *, folder: str, split_by: str) -> DatasetFiles:
-    """refs(<by>).p and instances.json in root, or in the folder that the release unpacks to, beside or below root.
+    """refs(<by>).p and instances.json in root, or in the release's folder beside or below root.
 
     Args:
         annotations: another .p, such as refs(google).p, with instances.json beside it.
 
     Raises:
-        SynthgenError: they are not there.
+        SynthgenError: they are missing.
     """
     name = f"refs({split_by}).p"
     if annotations is not None and not annotations.is_file():
@@ -75,10 +75,10 @@ def find_refs(root: Path, split: str, annotations: Path | None, *, folder: str, 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The images of the split with all their objects; the payload of layer "human" is a mask and sentences.
 
-    An object that has sentences and is not annotated is kept, without a box; so are its image if that is not there.
+    An object with sentences but without an annotation is kept without a box, and so is its image.
 
     Raises:
-        SynthgenError: a file is none of its kind, has nothing of the split, or the two are not of one dataset.
+        SynthgenError: a file has another format or nothing of the split, or the two belong to different datasets.
     """
     path = files.sources["refs"]
     refs = read_refs(path, files.split)
@@ -115,11 +115,11 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
 
 
 def read_refs(path: Path, split: str) -> Refs:
-    """The sentences of one split: "sent" of each, the cleaned text that everybody trains on, or else "raw".
+    """The sentences of one split: "sent" of each, the cleaned text that is common in training, else "raw".
 
     Raises:
-        SynthgenError: the file holds no list of refs, one that does not say of which image, object or split it is,
-            nothing of the split, or itself.
+        SynthgenError: the file is not a list of refs, a ref lacks image, object or split, nothing is of the split, or
+            the list contains itself.
     """
     content = load_plain_pickle(path)
     if not isinstance(content, list):
@@ -166,7 +166,7 @@ def read_refs(path: Path, split: str) -> Refs:
 
 
 def _ref_key(ref: object, what: str) -> tuple[int, int, str]:
-    """(image id, annotation id, split): what a ref must say for its sentences to have a place."""
+    """(image id, annotation id, split): required in each ref."""
     if not isinstance(ref, dict):
         raise SynthgenError(f"{what} is a {type(ref).__name__}, not a dict; take the file from the dataset's release")
     image_id, annotation_id, split = parse_int(ref.get("image_id")), parse_int(ref.get("ann_id")), ref.get("split")
@@ -177,7 +177,7 @@ def _ref_key(ref: object, what: str) -> tuple[int, int, str]:
 
 
 def _sentence_text(sentence: object) -> tuple[str, int]:
-    """The sentence, without outer blanks, as UTF-8 can hold it, "" where there is none; how many letters were read."""
+    """The stripped sentence in valid UTF-8, "" if there is none; and the number of characters read."""
     forms = [sentence.get("sent"), sentence.get("raw")] if isinstance(sentence, dict) else []
     text, letters = "", 0
     for form in forms:
@@ -205,7 +205,7 @@ def _select_images(batch: ImageBatch, rows: NDArray[np.intp]) -> ImageBatch:
 def _select_annotations(
     batch: AnnotationBatch, rows: NDArray[np.intp], waiting: dict[tuple[int, int], list[str]]
 ) -> AnnotationBatch:
-    """Some rows of a batch, with the sentences that are waiting for them."""
+    """Some rows of a batch, with the sentences that wait for them."""
     image_id, ids, payload = batch.image_id[rows], batch.id[rows], batch.payload
     said = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
     return AnnotationBatch(
@@ -223,7 +223,7 @@ def _select_annotations(
 def _unmatched_annotations(
     refs: Refs, waiting: dict[tuple[int, int], list[str]], *, with_payload: bool
 ) -> AnnotationBatch:
-    """Objects that were described and are not annotated: nobody knows where they are."""
+    """Described objects without an annotation; their position is unknown."""
     count = len(waiting)
     return AnnotationBatch(
         image_id=np.array([image_id for image_id, _ in waiting], np.int64),
@@ -237,7 +237,7 @@ def _unmatched_annotations(
 
 
 def _report_unmatched(files: DatasetFiles, refs: Refs, waiting: dict[tuple[int, int], list[str]]) -> None:
-    """Say which objects are not annotated; of more than half of them, the file of annotations is another dataset's."""
+    """Warn about described objects without an annotation; an error if they are more than half of all."""
     path, source = files.sources["refs"], files.sources["instances"]
     image_id, annotation_id = next(iter(waiting))
     example = f"e.g. annotation {annotation_id} of image {image_id}"
@@ -250,7 +250,7 @@ def _report_unmatched(files: DatasetFiles, refs: Refs, waiting: dict[tuple[int, 
 
 
 def _pack_payload(texts: list[str], segmentation: bytes | None) -> bytes | None:
-    """Sentences as a line of JSON, and the segmentation's JSON behind it."""
+    """One line of JSON with the sentences, then the JSON of the segmentation."""
     return msgspec.json.encode(texts) + b"\n" + (segmentation or b"") if texts or segmentation else None
 
 

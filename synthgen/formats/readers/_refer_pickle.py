@@ -1,8 +1,8 @@
-"""Pickles of strangers as plain data: this machine knows the opcodes of lists, dicts, texts and numbers, and no others.
+"""A safe pickle reader for untrusted files: it supports only the opcodes of lists, dicts, strings and numbers.
 
-Nothing is imported or called, as there is no code here that could. Memory is bounded by the file's own size and by the
-number of its opcodes, of which each makes one small object at most; no length that it claims is believed. A small file
-may still hold its own parts many times over, or hold itself: whoever walks the result should count.
+It imports and calls nothing. Memory is bounded by the size of the file and the number of its opcodes, each of which
+makes at most one small object; lengths in the file are not trusted. A small file may still contain its own parts many
+times, or itself, so code that walks the result must count.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 from synthgen.errors import SynthgenError
 
-#: Bytes; the refs of RefCOCOg, the largest, are some 40 MB.
+#: Maximum bytes; the refs of RefCOCOg, the largest, have some 40 MB.
 MAX_BYTES = 2**27
 
-#: Those of RefCOCOg are some 6 million.
+#: Maximum number of opcodes; RefCOCOg has some 6 million.
 MAX_OPCODES = 2**24
 
 _MAX_PROTOCOL = 5
@@ -30,9 +30,9 @@ _OPCODE_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes
 
 
 def load_plain_pickle(path: Path) -> Any:
-    """What a pickle of protocol 0 to 5 holds: lists, tuples, dicts, str, int, float, bool and None, nested in any way.
+    """The content of a pickle of protocol 0 to 5: nested lists, tuples, dicts, str, int, float, bool and None.
 
-    Texts that Python 2 wrote as bytes are read as UTF-8, or as Latin-1 where they are not.
+    Byte strings of Python 2 are decoded as UTF-8, else as Latin-1.
 
     Raises:
         SynthgenError: it cannot be read, is damaged or truncated or larger than the limits, or builds anything else.
@@ -62,14 +62,14 @@ def load_plain_pickle(path: Path) -> Any:
 
 
 class _UnsafePickleError(Exception):
-    """What the pickle should not hold."""
+    """The pickle contains something else than plain data."""
 
 
 class _PickleReader:
-    """The machine of `pickletools`, as far as data needs it.
+    """The stack machine of `pickletools`, restricted to plain data.
 
     Attributes:
-        position: the next byte; opcode_position: where the opcode begins that is being done.
+        position: the next byte; opcode_position: the start of the current opcode.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class _PickleReader:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Do what the pickle says, and return what is on top of the stack in the end."""
+        """Execute the opcodes, and return the top of the stack."""
         data, table = self.data, self._opcode_table()
         for _ in range(MAX_OPCODES):
             self.opcode_position = self.position
@@ -96,7 +96,7 @@ class _PickleReader:
         )
 
     def _opcode_table(self) -> dict[int, Callable[[], object]]:
-        """What each opcode does; `sized` are those with a number before them, in bytes of one kind or another."""
+        """The method of each opcode; `sized` are those with a length before the data."""
         push, since_mark, line = self._push, self._pop_to_mark, self._read_line
         table: dict[str, Callable[[], object]] = {
             "\x80": self._check_protocol,
@@ -190,7 +190,7 @@ class _PickleReader:
         return found
 
     def _pop_last(self, count: int) -> list[Any]:
-        """Take that many from the stack."""
+        """Pop that many items."""
         if len(self.stack) < count:
             raise IndexError
         found = self.stack[-count:]
@@ -198,7 +198,7 @@ class _PickleReader:
         return found
 
     def _pop_to_mark(self) -> list[Any]:
-        """Take what came on the stack since the last mark."""
+        """Pop all items above the last mark."""
         start = self.marks.pop()
         found = self.stack[start:]
         del self.stack[start:]
@@ -228,7 +228,7 @@ class _PickleReader:
             )
 
     def _unsupported_opcode(self, opcode: int) -> str:
-        """What an opcode builds that is no data."""
+        """What an unsupported opcode would build."""
         name = _OPCODE_NAMES.get(opcode)
         if name is None:
             return "it is damaged, or no pickle"
@@ -242,7 +242,7 @@ class _PickleReader:
 
 
 def _update_dict(target: object, values: list[Any]) -> dict[Any, Any]:
-    """A dict with further keys and values, in turn. Keys are texts or numbers: a deep tuple's hash breaks the stack."""
+    """Update a dict from alternating keys and values: str or numbers, as hashing deep tuples overflows the stack."""
     if type(target) is not dict or len(values) % 2:
         raise TypeError
     if not {type(key) for key in values[::2]} <= {str, int, float, bool, type(None)}:
@@ -252,7 +252,7 @@ def _update_dict(target: object, values: list[Any]) -> dict[Any, Any]:
 
 
 def _parse_int_line(line: bytes) -> int:
-    """A number, or by its leading zero what protocol 0 says for True and False."""
+    """An integer or, with a leading zero, protocol 0's True and False."""
     return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line)
 
 

@@ -1,7 +1,7 @@
-"""ADE20K as the scene parsing benchmark has it (SceneParse150): a label map an image, 150 categories.
+"""ADE20K in the form of the scene parsing benchmark (SceneParse150): label maps with 150 categories.
 
 The release unpacks to `ADEChallengeData2016/{images,annotations}/{training,validation}`. Label 0, "other objects",
-makes no annotation. A region is all that an image has of a category: of a thing, it may be several.
+makes no annotation. A region holds all pixels of a category in an image, so it may be several things.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _SPLIT_PREFIX = {"training": "ADE_train_", "validation": "ADE_val_"}
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The release's folders below root, root/ADEChallengeData2016 or root/sceneparsing150.
 
-    Where images/ and annotations/ have no folder for each split, they are the split that their names say (`ADE_val_`).
+    If images/ and annotations/ have no folders for splits, the file names decide (`ADE_val_`).
 
     Args:
-        annotations: a folder of label maps of one's own; its images are then below `root`, or where the user says.
+        annotations: a user's own folder of label maps; its images are below `root` or in the user's image folder.
 
     Raises:
-        SynthgenError: there are no such folders, or nothing of the split is in them.
+        SynthgenError: the folders are missing, or have no files of the split.
     """
     if annotations is not None:
         if not annotations.is_dir():

@@ -1,8 +1,8 @@
 """ADE20K's full release (ADE20K_2021_17_01): every object, and every part of one, with a mask of its own.
 
-Beside a photograph lie a JSON of its objects and a folder of one PNG an object: 255 where it is seen, 128 where another
-one hides it. The mask is what is seen, the box that mask's own. Names are lists of synonyms, of which the first is the
-category; parts (`part_level` 1 and more) are flagged "part".
+Each photograph has a JSON of its objects and a folder with one PNG per object: 255 where it is visible, 128 where it is
+occluded. The mask is the visible part, and the box is the mask's. Names are lists of synonyms, of which the first is
+the category; parts (`part_level` 1 and more) have the flag "part".
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ LAYERS = ("annotations", "human")
 
 __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
-_VISIBLE_THRESHOLD = 192  # between 128, hidden, and 255, seen
+_VISIBLE_THRESHOLD = 192  # between 128, occluded, and 255, visible
 _THREADS = 4  # PNGs of one photograph at once
 _BATCH = 64
-_MAX_JSON_BYTES = 2**26  # of a JSON; the largest has one million
-_MAX_OBJECTS = 10_000  # of a photograph
+_MAX_JSON_BYTES = 2**26  # of a JSON; the largest has 1 MB
+_MAX_OBJECTS = 10_000  # per photograph
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 class _Object(msgspec.Struct):
-    # Loose on purpose: written by MATLAB, which makes an object of a list of one.
+    # Loose on purpose: MATLAB writes a list of one element as an object.
     id: Any = None
     name: Any = None
     parts: Any = None
@@ -48,7 +48,7 @@ class _Object(msgspec.Struct):
 
 
 class _ObjectAnnotation(NamedTuple):
-    """An annotation: the id and the first name of its object, its box, the text of its mask, its flags."""
+    """An annotation: id and first name of its object, its box, its RLE text, its flags."""
 
     id: int
     name: str
@@ -59,7 +59,7 @@ class _ObjectAnnotation(NamedTuple):
 
 
 class _ImageAnnotations(NamedTuple):
-    """What is known of a photograph: (height, width), its error, its annotations."""
+    """A photograph's (height, width), its error, its annotations."""
 
     size: tuple[int, int]
     error: str | None
@@ -70,7 +70,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The folder images/ADE/<split> of the release, which lies in root or as root/ADE20K_2021_17_01.
 
     Args:
-        annotations: that folder itself, where it lies elsewhere.
+        annotations: that folder itself, if it is elsewhere.
 
     Raises:
         SynthgenError: it is not there.
@@ -119,7 +119,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
             yield _annotation_batch(rows, names, masks=layer == "human")
             if files.on_bytes is not None:
                 files.on_bytes(sum(_release_bytes(folder / name) for name in some))
-    names.pop("", None)  # an object without a name keeps its category id, and is flagged for it
+    names.pop("", None)  # an object without a name keeps its category id and gets a flag
     stuff = {CATEGORY_NAMES[label - 1] for label in STUFF_LABELS}
     yield Categories(
         {key: name for name, key in sorted(names.items())},
@@ -142,7 +142,7 @@ def _read_objects(path: Path) -> list[_Object]:
     """The objects of a JSON.
 
     Raises:
-        ValueError: it cannot be had; the rest of a sentence that begins with "its JSON".
+        ValueError: it is unusable; the message continues a sentence that starts with "its JSON".
     """
     try:
         if not path.is_file():
@@ -163,7 +163,7 @@ def _read_objects(path: Path) -> list[_Object]:
 
 
 def _read_object(folder: Path, sizes: set[tuple[int, int]], place: int, thing: _Object) -> _ObjectAnnotation:
-    """One object; `sizes` are those that its photograph may have, none where that cannot be opened."""
+    """One object; `sizes` are the possible sizes of its photograph, empty if it cannot be opened."""
     own = parse_int(thing.id)
     level = parse_int(thing.parts.get("part_level")) if isinstance(thing.parts, dict) else None
     bbox, counts = _polygon_box(thing.polygon), None
@@ -176,14 +176,14 @@ def _read_object(folder: Path, sizes: set[tuple[int, int]], place: int, thing: _
             for region in split_label_regions(seen, ignore_labels={0}):
                 bbox, counts = region.bbox, region.mask.counts
     except ImageError:
-        pass  # flagged: there is no mask
+        pass  # no mask: gets a flag
     name = thing.name.split(",")[0].strip() if isinstance(thing.name, str) else ""
     name = name.encode("utf-8", "replace").decode()
     return _ObjectAnnotation(place if own is None else own, name, bbox or _NO_BOX, counts, bool(level), bbox is None)
 
 
 def _polygon_box(polygon: object) -> tuple[float, float, float, float] | None:
-    """Box of a polygon, XYWH in pixels; None where it has no points."""
+    """Box of a polygon, XYWH in pixels; None if it has no points."""
     if not isinstance(polygon, dict):
         return None
     x, y = ([parse_float(v) for v in polygon[k]] if isinstance(polygon.get(k), list) else [] for k in ("x", "y"))
@@ -211,7 +211,7 @@ def _annotation_batch(
 
 
 def _release_bytes(photograph: Path) -> int:
-    """Of a photograph and all that the release has of it."""
+    """Bytes of a photograph and its annotation files."""
     stem = photograph.with_suffix("")
     others = [f"{stem}.json", f"{stem}_seg.png", *(f"{stem}_parts_{level}.png" for level in range(1, 7))]
     objects = stem.iterdir() if stem.is_dir() else ()
@@ -219,5 +219,5 @@ def _release_bytes(photograph: Path) -> int:
 
 
 def _category_id(name: str) -> int:
-    """63 bits of BLAKE2: the release numbers its names, but otherwise than other releases do."""
+    """63 bits of BLAKE2: the name numbers of the release differ between releases."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

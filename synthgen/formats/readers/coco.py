@@ -1,7 +1,7 @@
 """COCO instances: boxes, and human masks as a layer of their own.
 
 The splits of 2014 and 2017 are the same photographs, divided in two ways: never train on one and evaluate on the other.
-Their keys are the same, so that the trainer sees it.
+Their keys are the same, so the leakage checks detect it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One's own COCO-style JSON: boxes, and masks where it has them. Needs `--annotations`."""
+"""COCO-style JSON files of users: boxes, and masks if present. Needs `--annotations`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
 
 def _name_and_key(image: CocoImage) -> tuple[str, str]:
-    """A photograph of COCO's keeps COCO's key, whatever its id in this file; any other gets one from its name."""
+    """A COCO photograph has COCO's key, whatever its id in this file; others get a key from the file name."""
     coco = _COCO_URL.fullmatch(image.coco_url)
     return image.file_name or image.coco_url.rsplit("/", 1)[-1], f"coco/{coco[1]}" if coco else ""

@@ -1,7 +1,7 @@
 """COCO panoptic: one JSON of segments, and beside it one PNG an image whose colours are the segments' ids.
 
-The PNGs lie in the folder that is named as the JSON, without `.json` (`annotations/panoptic_val2017/`). Any dataset in
-this format reads the same way with `annotations` naming its JSON. Segment ids are colours: unique within an image only.
+The PNGs are in the folder with the name of the JSON without `.json` (`annotations/panoptic_val2017/`). Any dataset in
+this format can be read: `annotations` names its JSON. Segment ids are colours, unique only within an image.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LAYERS = ("annotations", "human")
 
 _BATCH = 10_000
 _NO_CATEGORY = -(2**63)  # an id that no file has
-_MAX_MISSING_SHARE = 0.05  # with more images than these without their PNG, it is the folder that is wrong
-_THREADS = 16  # headers are read in the time of the disk, not of the processor
+_MAX_MISSING_SHARE = 0.05  # a larger share without a PNG means a wrong folder
+_THREADS = 16  # reading headers waits for the disk, not for the CPU
 
 log = logging.getLogger(__name__)
 
 
-# A segment may be spelt in any way; only a record without an identity is refused, as its content has no place to go.
+# Segments are accepted in any spelling. Only a record without an id is refused, as it belongs to no image.
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -70,7 +70,7 @@ class _Category(msgspec.Struct):
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The release's layout below `root`, or the JSON that `annotations` names with the PNG folder beside it.
 
-    Images are COCO's: root/<split>, or that of the `coco` beside root.
+    Images are COCO's: root/<split>, or <split> in `coco` beside root.
 
     Raises:
         SynthgenError: there is no such JSON.
@@ -90,8 +90,8 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
     """Stream images and segments; for layer "human" each payload is the name of the image's PNG.
 
     Raises:
-        SynthgenError: the file is no such JSON; or layer "human" is asked for, and there is no folder of PNGs, or it
-            lacks more than 5 % of them.
+        SynthgenError: the file is not such JSON; or, for layer "human", the folder of PNGs is missing or lacks more
+            than 5 % of them.
     """
     pngs = _PngChecker(_find_png_folder(files)) if layer == "human" else None
     path = files.sources["panoptic"]
@@ -145,13 +145,13 @@ def _find_png_folder(files: DatasetFiles) -> Path:
 
 
 class _PngChecker:
-    """Counts the images whose PNG is not there to be read, before anything is made of the others."""
+    """Counts missing or unreadable PNGs before any are decoded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.images, self.missing, self.example = folder, 0, 0, ""
 
     def check(self, found: list[_Segments]) -> None:
-        """Look for the PNGs of some images; one without segments needs none."""
+        """Check the PNGs of some images; one without segments needs none."""
         names = [record.file_name for record in found if record.segments_info]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool:
             for name, there in zip(names, pool.map(self._is_readable, names), strict=True):
@@ -168,7 +168,7 @@ class _PngChecker:
             )
 
     def _is_readable(self, name: str) -> bool:
-        """Whether a PNG is there, opens, and ends as PNGs do: as much as can be known without decoding it."""
+        """Whether a PNG exists, opens, and has the end marker; no decoding."""
         try:
             path = find_image(self.folder, name)
             read_image_header(path)
@@ -194,7 +194,7 @@ def _load_segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArra
 
 
 def _with_mask(annotation: Annotation, ids: NDArray[np.int32] | None) -> Annotation:
-    # Colour 0 is panoptic's "no segment here": a segment of that id has no pixels of its own.
+    # Colour 0 means "no segment", so a segment with that id has no pixels.
     rle = None if ids is None or annotation.id == 0 else encode_mask(ids == annotation.id)
     if rle is None or not rle_area(rle):
         return replace(annotation, flags=tuple(sorted({*annotation.flags, "bad_segmentation"})))
@@ -256,5 +256,5 @@ def _parse_box(bbox: object) -> tuple[float, float, float, float]:
 
 
 def _segment_id(value: object) -> int:
-    """A segment's id; 0, the colour of no segment, where it has none."""
+    """A segment's id; 0, which means no segment, if it has none."""
     return parse_int(value) or 0

@@ -1,6 +1,6 @@
-"""DaTaSeg's masks, drawn by people, of 1,000 photographs of Objects365's val split: a COCO-style file.
+"""DaTaSeg's human masks for 1,000 photographs of Objects365's val split, in a COCO-style file.
 
-The photographs are Objects365's own and carry its keys: whoever trains on `objects365/val` has seen them.
+The photographs are Objects365's and have its keys, so the leakage checks detect training on `objects365/val`.
 """
 
 from __future__ import annotations

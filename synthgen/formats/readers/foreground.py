@@ -1,12 +1,12 @@
-"""Photographs with one mask each of what stands out: salient objects, thin objects, cut-outs.
+"""Foreground datasets: photographs with one mask each of salient objects, thin objects or cut-outs.
 
-DUTS, DIS5K, HRSOD, UHRSD, ThinObject5K, COIFT, THUS10K (MSRA10K), DAVIS 2016 as they unpack, several of them beside
-each other, or any two folders that `--images` and `--annotations` name. One annotation an image, of the category
-"foreground": the pixels that are at least half white (128 of 255). A mask without such a pixel makes none.
+It reads DUTS, DIS5K, HRSOD, UHRSD, ThinObject5K, COIFT, THUS10K (MSRA10K) and DAVIS 2016 as they unpack, one or several
+of them, or any two folders from `--images` and `--annotations`. Each image has one annotation of the category
+"foreground": the pixels that are at least half white (128 of 255). A mask without such a pixel gives none.
 
-A photograph's key has the folder in it, as releases count their files alike: below the dataset's own folder
-("foreground/DUTS-TR/DUTS-TR-Image/1.jpg"), or of two folders that lie elsewhere with its parent: the photographs' where
-it is found beside the masks ("foreground/mine/im/1.jpg"), else the masks'. What else lies there changes no key.
+An image key contains the folder, because releases use the same file names: its path below the dataset's folder
+("foreground/DUTS-TR/DUTS-TR-Image/1.jpg"). For two folders elsewhere it contains the parent: the photographs' if they
+are beside the masks ("foreground/mine/im/1.jpg"), else the masks'. Other files there change no key.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ _FOLDER_PAIRS = (
     *((images, "gt") for images in ("image", "images", "img", "imgs")),
 )
 _SINGLE_FOLDERS = ("imgs", "imgs_gt", "msra_10k", "thus10000")  # THUS10K: .jpg and .png in one folder
-_MAX_DEPTH = 3  # folders below the root that are looked through: root/DIS5K/DIS-TR/im
+_MAX_DEPTH = 3  # levels of folders to search: root/DIS5K/DIS-TR/im
 _MAX_FOLDERS = 10_000
 _SPLIT_WORDS = {
     "train": re.compile(r"(?<![a-z])(tr|train|training)(?![a-z])"),
     "val": re.compile(r"(?<![a-z])(vd|val|valid|validation)(?![a-z])"),
     "test": re.compile(r"(?<![a-z])(te\d*|test|testing)(?![a-z])"),
 }
-_SPLIT_FOLDER = re.compile("train(ing)?|val(id|idation)?|test(ing)?", re.IGNORECASE)  # as the name of a folder
+_SPLIT_FOLDER = re.compile("train(ing)?|val(id|idation)?|test(ing)?", re.IGNORECASE)  # as a folder name
 _FOREGROUND_THRESHOLD = 128
-_MAX_GRAY_SPREAD = 64  # the largest difference between a grey pixel's red, green and blue that compression makes
+_MAX_GRAY_SPREAD = 64  # maximum difference of a grey pixel's channels due to compression
 _CATEGORIES = Categories({1: "foreground"})
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """All pairs of sister folders of the split up to three folders below `root`, or the masks that `annotations` names.
 
-    The split is what a folder's name says (DUTS-TR, DIS-VD, DIS-TE1, ...); folders that say nothing are "train".
+    The folder's name gives the split (DUTS-TR, DIS-VD, DIS-TE1, ...); other folders are "train".
 
     Raises:
         SynthgenError: there are none.
@@ -112,7 +112,7 @@ def _load_mask(path: Path) -> NDArray[np.bool_]:
     """The pixels that are at least half white, bool [H, W].
 
     Raises:
-        ImageError: no image, one in colour, or one that counts objects (0 and 1) instead of showing them.
+        ImageError: not an image, in colour, or with labels 0 and 1 instead of grey values.
     """
     red, green, blue = np.moveaxis(load_rgb(path), 2, 0)
     most = np.maximum(np.maximum(red, green), blue)
@@ -124,7 +124,7 @@ def _load_mask(path: Path) -> NDArray[np.bool_]:
 
 
 def _find_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
-    """(photographs, masks), folder by folder in the order of their names; links to folders are followed, three deep."""
+    """(photographs, masks), sorted by folder; symbolic links to folders are followed, three levels deep."""
     waiting, looked = [(root, 0)], 0
     while waiting and looked < _MAX_FOLDERS:
         folder, depth = waiting.pop(0)
@@ -141,7 +141,7 @@ def _find_pairs(root: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _paired_subfolders(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """The pairs of folders right below one; the folder itself, twice, where it holds both."""
+    """The pairs of folders directly below one; the folder itself, twice, if it holds both."""
     if folder.name.lower() in _SINGLE_FOLDERS and any(path.suffix.lower() == ".png" for path in folder.glob("*.*")):
         yield folder, folder
     below = {path.name.lower(): path for path in _subfolders(folder)}
@@ -159,12 +159,12 @@ def _paired_subfolders(folder: Path) -> Iterator[tuple[Path, Path]]:
 def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:  # not there, or not ours to read
+    except OSError:  # missing, or no permission
         return []
 
 
 def _split_of(name: str) -> str:
-    """The split that the last of a folder's words says; "train" where none does."""
+    """The split in the last word of a folder's name; "train" if there is none."""
     last = {
         split: max((m.start() for m in words.finditer(name.lower())), default=-1)
         for split, words in _SPLIT_WORDS.items()

@@ -1,10 +1,10 @@
 """LVIS, v1 and v0.5: COCO's photographs with more than a thousand categories, boxes and human masks.
 
-Nobody looked for all categories in every image: each says which were looked for and not found, and of which it has more
-objects than annotations. A category that is neither of these nor annotated may be there or not.
+Annotators did not look for all categories in every image. Each image lists the categories that were looked for and not
+found, and those with more objects than annotations. Any other category without an annotation may be present or not.
 
 Its splits are not COCO's: LVIS val has photographs of both COCO folders, so the image root holds train2017/ and
-val2017/. Version 1 has no file names, version 0.5 has those of 2014; both have the URL, whose tail is the 2017 path.
+val2017/. Version 1 has no file names, version 0.5 has those of 2014; both have the URL, which ends in the 2017 path.
 """
 
 from __future__ import annotations

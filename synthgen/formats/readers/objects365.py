@@ -1,6 +1,6 @@
 """Objects365, v2 release: boxes.
 
-The categories are numbered otherwise in the train file than in the val file: names come from the same file, always.
+Category numbers differ between the train file and the val file, so names come from the same file as the boxes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""RefCOCO: short phrases that tell an object from others of its kind, by people who play a game.
+"""RefCOCO: short phrases that distinguish an object from others of its kind, from a two-player game.
 
-The split is UNC's; Google's other one of the same refs is read with `--annotations "refs(google).p" --split ...`.
+The split is UNC's. Google's split of the same refs is read with `--annotations "refs(google).p" --split ...`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RefCOCO+: as RefCOCO, but the players may not say where in the image the object is."""
+"""RefCOCO+: as RefCOCO, but phrases must not name the position in the image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""RefCOCOg: whole sentences, written without a game.
+"""RefCOCOg: complete sentences, written without a game.
 
-The split is UMD's, in which no image is in two parts; Google's, read with `--annotations "refs(google).p"`, has objects
-of one image in train and in val, and no test.
+The split is UMD's, in which each image is in one part. Google's, read with `--annotations "refs(google).p"`, has
+objects of one image in both train and val, and no test.
 """
 
 from __future__ import annotations

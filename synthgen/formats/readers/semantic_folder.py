@@ -1,10 +1,10 @@
-"""A folder of photographs and one of label maps, as most datasets of semantic segmentation come.
+"""Semantic segmentation datasets: a folder of photographs and a folder of label maps.
 
-Cityscapes (`leftImg8bit/`, `gtFine/`), PASCAL VOC (`JPEGImages/`, `SegmentationClass/`), CamVid as SegNet has it
-(`train/`, `trainannot/`), `images/` with `labels/`, and any two folders that `--images` and `--annotations` name. A
-file of names beside the maps says what their numbers mean (`_label_names`); Cityscapes' and VOC's are known. Pixels
-that mean "no label" (255, or a name such as void or background) make no annotation. A region is all that an image has
-of a category. A photograph's key has the folder in it, as in `foreground`: "semantic_folder/leftImg8bit/val/...".
+It reads Cityscapes (`leftImg8bit/`, `gtFine/`), PASCAL VOC (`JPEGImages/`, `SegmentationClass/`), CamVid in SegNet's
+form (`train/`, `trainannot/`), `images/` with `labels/`, and any two folders from `--images` and `--annotations`. A
+file beside the maps names their labels (`_label_names`); those of Cityscapes and VOC are built in. Pixels without a
+label (255, or a name such as void or background) give no annotation. A region holds all pixels of a category in an
+image. An image key contains the folder, as in `foreground`: "semantic_folder/leftImg8bit/val/...".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 
 _VOC_LAYOUT = ("JPEGImages", "SegmentationClass")
 
-#: (photographs, label maps) below the dataset's folder; the first of which both are there.
+#: (photographs, label maps) below the dataset's folder; the first pair that exists is used.
 _LAYOUTS = (
     ("leftImg8bit/{split}", "gtFine/{split}"),
     ("leftImg8bit/{split}", "gtCoarse/{split}"),
@@ -50,9 +50,9 @@ _LAYOUTS = (
     *(("images", labels) for labels in ("labels", "annotations", "masks")),
 )
 _MAX_LIST_CHARS = 2**26  # characters of such a list
-_VOC_LIST = "ImageSets/Segmentation/{split}.txt"  # of VOC: most of its photographs have no label map
+_VOC_LIST = "ImageSets/Segmentation/{split}.txt"  # VOC: most photographs have no label map
 
-#: Cityscapes' maps lie beside others of the same photographs: in colour, and of instances.
+#: Cityscapes has several maps per photograph: labels, colours and instances.
 _CITYSCAPES_MAP = re.compile(r"(.*)_gt(?:Fine|Coarse)_(label(?:Train)?Ids)", re.DOTALL)
 _CITYSCAPES_IMAGE = "_leftImg8bit"
 
@@ -60,7 +60,7 @@ _CITYSCAPES_IMAGE = "_leftImg8bit"
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The first of the usual pairs of folders below `root`, or the label maps that `annotations` names.
 
-    The photographs of label maps that the user names are looked for beside these in the usual places; else below root.
+    For label maps from the user, the photographs are in the usual folders beside them, else below root.
 
     Raises:
         SynthgenError: there are no such folders.
@@ -108,7 +108,7 @@ def _make_files(images: Path, labels: Path, listing: Path | None, place: str) ->
 
 
 def _find_folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | None]]:
-    """(photographs, label maps, list of the split's names or None) that are there; without splits, all is the first."""
+    """The existing (photographs, label maps, list of the split's names or None); without splits, all are the first."""
     for layout in _LAYOUTS:
         images, labels = (root / part.format(split=split) for part in layout)
         if images.is_dir() and labels.is_dir():
@@ -120,7 +120,7 @@ def _find_folders(root: Path, split: str) -> Iterator[tuple[Path, Path, Path | N
 
 
 def _has_splits(root: Path, images: Path) -> bool:
-    """Whether a dataset says which images are whose: then none of its folders is a split as a whole."""
+    """Whether the dataset defines splits; then no folder as a whole is a split."""
     return any((images / split).is_dir() or (root / _VOC_LIST.format(split=split)).is_file() for split in SPLITS)
 
 
@@ -140,7 +140,7 @@ def _load_scheme(files: DatasetFiles, cityscapes_kind: str | None) -> LabelSchem
 
 
 def _detect_cityscapes(folder: Path) -> str | None:
-    """Which of Cityscapes' maps a folder has: "labelIds", else "labelTrainIds", else None."""
+    """The kind of Cityscapes' maps in a folder: "labelIds", else "labelTrainIds", else None."""
     found = {match[2] for path in folder.rglob("*.png") if (match := _CITYSCAPES_MAP.fullmatch(path.stem))}
     return min(found, default=None)
 

@@ -1,10 +1,10 @@
 """Visual Genome: objects with free-form names, and regions with one human phrase each.
 
-The release is one JSON array per kind, one element per image, some 108,000 of them in no particular order; the
-photographs unpack to `VG_100K/` and `VG_100K_2/`. Half of them are COCO's: those carry COCO's image key.
+The release has one JSON array per kind with one element per image, some 108,000 in no particular order. The photographs
+unpack to `VG_100K/` and `VG_100K_2/`. Half of them are COCO's and have COCO's image key.
 
-A phrase belongs to its region, whose box it came with. `region_graphs.json` names objects for some regions, but
-not which of them a phrase is about ("a sign on the facade of the building"), so none is given to an object.
+A phrase belongs to its region's box. `region_graphs.json` names objects for some regions, but not which of them a
+phrase describes ("a sign on the facade of the building"), so objects get no phrases.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from synthgen.records.sample import Caption, Sample
 SPLITS = ("train",)  # the release has no splits
 LAYERS = ("annotations", "regions")
 
-#: Below `root` or `root/annotations`; the first that is there. 1.2 added the version to the name of its archive.
+#: Below `root` or `root/annotations`; the first that exists. Version 1.2 has the version in its archive's name.
 _FILE_NAMES = {
     "objects": ("objects.json", "objects_v1_2.json"),
     "images": ("image_data.json",),
@@ -38,12 +38,12 @@ _FILE_NAMES = {
 _IMAGE_FOLDERS = ("VG_100K", "VG_100K_2")
 _BATCH = 10_000
 _NO_IMAGE = -1
-_REGION_CATEGORY = 0  # the one category of all regions: no name
+_REGION_CATEGORY = 0  # the category of all regions, without a name
 
 log = logging.getLogger(__name__)
 
 
-# Field types are loose on purpose: releases differ, and a number in quotes is no reason to stop at image 90,000.
+# Field types are loose on purpose: releases differ, and a number in quotes must not stop the ingest at image 90,000.
 class _Image(msgspec.Struct):
     image_id: Any = None
     id: Any = None  # 1.0
@@ -81,7 +81,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # 
     """Find the release's files; `annotations` may name `objects.json`, whose siblings are then taken from its folder.
 
     Raises:
-        SynthgenError: neither objects nor regions are there.
+        SynthgenError: both objects and regions are missing.
     """
     if annotations is not None and not annotations.is_file():
         raise SynthgenError(f"no file {annotations}; --annotations should name Visual Genome's objects.json")
@@ -101,7 +101,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # 
             f"no objects.json in {places[0]}; unpack Visual Genome's JSON files there, or name it with --annotations"
         )
     images = next((p for p in (root, root / "images") if any((p / name).is_dir() for name in _IMAGE_FOLDERS)), root)
-    # Without image_data.json the images are those that have objects or regions, so every layer needs both.
+    # Without image_data.json the images are those with objects or regions, so every layer needs both.
     if "images" not in sources:
         return DatasetFiles(sources=sources, image_folder=images)
     return DatasetFiles(
@@ -112,11 +112,11 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """Stream images and boxes; memory is bounded by one image's element, the image ids and the distinct names.
 
-    Every layer gives the same images, so that its shards are the same slices. A category's id is a digest of its name:
+    Every layer gives the same images, so that its shards have the same images. A category's id is a hash of its name:
     the source has no ids, and numbers in order of appearance would depend on the order of the file.
 
     Raises:
-        SynthgenError: the layer's file is not there, or is no such JSON.
+        SynthgenError: the layer's file is missing, or is not such JSON.
     """
     role = "objects" if layer == "annotations" else "regions"
     if role not in files.sources:
@@ -129,13 +129,13 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
     boxes: list[_Box] = []
     owners: list[int] = []
     named_twice = 0
-    strange = False  # there are elements, and all of them of another kind
+    strange = False  # all elements have another structure
     for place, element in enumerate(_read_elements(files, role)):
         strange = (strange or place == 0) and getattr(element, role) is None
         some, owner = getattr(element, role) or [], _image_id(element)
         boxes += some
         named_twice += sum(isinstance(box.names, list) and len(box.names) > 1 for box in some)
-        # An image that no list has is told of by an ingest; a box without one would be lost.
+        # Ingest reports images that are in no list; a box without an image would be lost.
         owners += (
             [_NO_IMAGE if (i := _image_id(box)) is None else i for box in some]
             if owner is None
@@ -150,7 +150,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
         raise SynthgenError(f"{files.sources[role]} has no '{role}' in any of its elements; is it the right file?")
     if named_twice:
         log.warning("%s: %d objects have several names; the first is the category", files.sources[role], named_twice)
-    names.pop("", None)  # an object that nobody named keeps a category id without a name, and is flagged for it
+    names.pop("", None)  # an object without a name keeps its category id and gets a flag
     yield Categories(
         {_REGION_CATEGORY: ""} if role == "regions" else {key: name for name, key in sorted(names.items())}
     )
@@ -177,7 +177,7 @@ def _read_images(files: DatasetFiles) -> Iterator[ImageBatch]:
             for start in range(0, len(found), _BATCH):
                 yield _image_batch(found[start : start + _BATCH])
         return
-    # Without image_data.json the images are those that have objects or regions; the objects tell their url, too.
+    # Without image_data.json the images are those with objects or regions; objects also have the url.
     log.warning(
         "no image_data.json beside %s: sizes are unknown until the images are read, and photographs shared with COCO "
         "do not get COCO's key; unpack image_data.json.zip there",
@@ -217,10 +217,9 @@ def _image_batch(found: list[_Image]) -> ImageBatch:
 
 
 def _file_name(image_id: int, url: object) -> str:
-    """The last two parts of the url (".../VG_100K_2/1.jpg"): only it tells in which of the two archives an image is.
+    """The last two parts of the url (".../VG_100K_2/1.jpg"): only it names the archive of an image.
 
-    Without a url the first archive is as good a guess as any; the name goes into shards, so it must not depend on
-    what lies on this disk.
+    Without a url, the first archive is assumed. The name goes into shards, so it must not depend on this disk.
     """
     parts = PurePosixPath(url).parts if isinstance(url, str) else ()
     if len(parts) >= 2 and parts[-2] in _IMAGE_FOLDERS and ".." not in parts[-1]:
@@ -237,7 +236,7 @@ def _region_batch(boxes: list[_Box], owners: list[int]) -> AnnotationBatch:
 
 
 def _object_batch(boxes: list[_Box], owners: list[int], names: dict[str, int]) -> AnnotationBatch:
-    """New names are added to `names` with their ids."""
+    """Annotations of objects; new names are added to `names` with their ids."""
     found = [_first_name(box.names) for box in boxes]
     names.update({name: _category_id(name) for name in set(found).difference(names)})
     category = np.array([names[name] for name in found], np.int64)
@@ -245,7 +244,7 @@ def _object_batch(boxes: list[_Box], owners: list[int], names: dict[str, int]) -
 
 
 def _annotation_batch(boxes: list[_Box], owners: list[int], ids: list[Any]) -> AnnotationBatch:
-    """What objects and regions have in common."""
+    """The fields that objects and regions share."""
     bbox = np.stack(
         [
             parse_floats([box.x for box in boxes]),
@@ -266,7 +265,7 @@ def _annotation_batch(boxes: list[_Box], owners: list[int], ids: list[Any]) -> A
 
 
 def _image_id(thing: _Element | _Box) -> int | None:
-    """The id of the image that an element or a box belongs to; None where it does not say."""
+    """The id of the image of an element or a box; None if missing."""
     nested = thing.id if isinstance(thing, _Element) else thing.image
     if isinstance(nested, dict):
         nested = nested.get("image_id", nested.get("id"))
@@ -275,7 +274,7 @@ def _image_id(thing: _Element | _Box) -> int | None:
 
 
 def _first_name(names: object) -> str:
-    """The first name, without outer blanks; "" where there is none."""
+    """The first name, stripped; "" if there is none."""
     first = names[0] if isinstance(names, list) and names else names
     return first.strip() if isinstance(first, str) else ""
 
@@ -285,12 +284,12 @@ def _phrase_payload(phrase: object) -> bytes | None:
 
 
 def _category_id(name: str) -> int:
-    """63 bits of BLAKE2: among 100,000 names two share them once in a billion releases."""
+    """63 bits of BLAKE2, so that collisions among 100,000 names are practically impossible."""
     return int.from_bytes(blake2b(name.encode("utf-8", "replace"), digest_size=8).digest(), "big") >> 1
 
 
 def _first_integer(*values: object) -> int:
-    """The first of `values` that is an integer; -1 where none is."""
+    """The first integer of `values`; -1 if there is none."""
     for value in values:
         found = parse_int(value)
         if found is not None:

@@ -1,21 +1,21 @@
-"""Colours by name: the eleven basic terms of English (Berlin and Kay, 1969), and none where people would not agree."""
+"""Colour names: the eleven basic terms of English (Berlin and Kay, 1969), or none for ambiguous colours."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: In the order of their numbers; number 0 is none.
+#: Index of a colour -> its name; 0 is no name.
 COLOR_NAMES = ("", "black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 
-#: A colour names a region that it covers to this share.
+#: A region has a colour that covers at least this share.
 MIN_COLOR_SHARE = 0.6
 
-#: Points of a region that are looked at, along each side.
+#: Sample points of a region along each side.
 _GRID_POINTS = 24
 
-#: (hue from, below, lightness from, below, chroma from, below) in OKLCh, degrees and [0, 1]. Focal colours with gaps
-#: between them: what falls into a gap has no name, as between red and orange, or turquoise.
+#: (hue from, below, lightness from, below, chroma from, below) in OKLCh, degrees and [0, 1]. There are gaps
+#: between the focal colours. A colour in a gap, such as turquoise, has no name.
 _FOCAL_RANGES: dict[str, list[tuple[float, float, float, float, float, float]]] = {
     "red": [(16, 33, 0.35, 0.70, 0.13, 1)],
     "orange": [(46, 78, 0.66, 0.87, 0.135, 1)],
@@ -26,7 +26,7 @@ _FOCAL_RANGES: dict[str, list[tuple[float, float, float, float, float, float]]] 
     "pink": [(338, 360, 0.64, 0.93, 0.055, 1), (0, 16, 0.66, 0.93, 0.055, 1)],
     "brown": [(30, 80, 0.28, 0.52, 0.042, 0.13), (40, 72, 0.28, 0.58, 0.06, 0.14)],
 }
-#: Below this chroma a colour is none; below this lightness it is black, whatever its hue.
+#: Below this chroma a colour is achromatic; below this lightness it is black.
 _GRAY_MAX_CHROMA, _BLACK_MAX_LIGHTNESS = 0.022, 0.22
 
 

@@ -1,6 +1,6 @@
-"""The folder of a Florence-2 as it is published -> a network and a processor, strictly; nothing in it is executed.
+"""Loads a published Florence-2 folder, strictly: network and processor. Executes nothing in it.
 
-All is read by classes that are named here, never by those that a configuration names, and never from elsewhere.
+Only the classes named here are used, never those named in a configuration. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from synthgen.generate.captioners._florence2_words import (
 from synthgen.models.checkpoint_reader import read_weights
 from synthgen.weights import cached_file_sha256
 
-#: What to type for the published weights.
+#: The command that downloads the published weights.
 DOWNLOAD_COMMAND = "`hf download florence-community/Florence-2-base --local-dir weights/florence-2-base`"
 
-#: With those of `files_in` and *.safetensors all files that decide what is said: no other is opened.
+#: With those of `list_processor_files` and *.safetensors, all files that affect captions; no other is opened.
 CONFIG_FILE = "config.json"
 
-#: All that is taken of it: what a network is made of. The rest (labels, code, ways to generate) is left alone.
+#: The configuration keys that are used. The rest (labels, code, generation settings) is ignored.
 _MODEL_KEYS = frozenset({"model_type", "image_token_id", "tie_word_embeddings", "is_encoder_decoder"})
 _TEXT_KEYS = frozenset(
     "model_type vocab_size max_position_embeddings d_model encoder_layers encoder_ffn_dim encoder_attention_heads "
@@ -54,7 +54,7 @@ _VISION_KEYS = frozenset(
 #: Published sizes by channels and layers of the language model.
 SIZE_NAMES = {(768, 6, 6): "base", (1024, 12, 12): "large"}
 
-#: One tensor under several names; files have one of them, or more.
+#: Names of one shared tensor; a file has one or more of them.
 TIED_WEIGHTS = (
     "model.language_model.shared.weight",
     "lm_head.weight",
@@ -62,10 +62,10 @@ TIED_WEIGHTS = (
     "model.language_model.decoder.embed_tokens.weight",
 )
 
-#: Follows from the configuration, and may be left out.
+#: Tensors that follow from the configuration and may be missing.
 _DERIVED_BUFFER = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
 
-#: What a folder of strangers may make us read, build and allocate.
+#: Limits for untrusted folders: what we read, build and allocate.
 _MAX_LAYERS = 256
 _MAX_IMAGE_SIDE = 4096
 _MAX_WINDOW_SIZE = 64
@@ -73,11 +73,11 @@ _MAX_WINDOW_SIZE = 64
 
 @dataclass(frozen=True, slots=True)
 class LoadedFlorence2:
-    """A Florence-2 that can be used.
+    """A loaded Florence-2.
 
     Attributes:
         network: on the CPU in float32.
-        processor: of its words and images.
+        processor: tokenizer and image processor.
         name: "base", "large"; of any other size, its channels and layers: "64x2+2".
     """
 
@@ -87,10 +87,10 @@ class LoadedFlorence2:
 
 
 def resolve_checkpoint_folder(checkpoint: str) -> Path:
-    """The folder that `--checkpoint` names, once it is seen to have all files.
+    """The folder of `--checkpoint`, after a check that it has all files.
 
     Raises:
-        SynthgenError: there is none, or files are missing.
+        SynthgenError: the folder or files are missing.
     """
     if not checkpoint:
         raise SynthgenError(f"the captioner florence2 needs --checkpoint FOLDER; {DOWNLOAD_COMMAND} fetches one")
@@ -124,7 +124,7 @@ def resolve_checkpoint_folder(checkpoint: str) -> Path:
 
 
 def hash_checkpoint(folder: Path) -> str:
-    """SHA-256 of the names and digests of all files that decide what is said, wherever the folder lies."""
+    """SHA-256 of the names and digests of all files that affect captions, independent of the folder's path."""
     paths = sorted(
         {folder / CONFIG_FILE, *(folder / name for name in list_processor_files(folder)), *folder.glob("*.safetensors")}
     )
@@ -132,13 +132,13 @@ def hash_checkpoint(folder: Path) -> str:
 
 
 def load_florence2(folder: Path, *, validate_only: bool = False) -> LoadedFlorence2:
-    """Read a folder as of `resolve_checkpoint_folder`.
+    """Load a folder from `resolve_checkpoint_folder`.
 
     Args:
-        validate_only: leave the network without weights, on the meta device, once they are seen to fit.
+        validate_only: check the weights, but leave the network without them on the meta device.
 
     Raises:
-        SynthgenError: it is no Florence-2's, or damaged.
+        SynthgenError: it is not a Florence-2, or it is damaged.
     """
     try:
         network = _build_network(_read_config(folder))
@@ -177,7 +177,7 @@ def _read_config(folder: Path) -> Florence2Config:
         raise ValueError(f"its {CONFIG_FILE} cannot be read ({first_line(why)})") from None
     if layers > _MAX_LAYERS:
         raise ValueError(f"its {CONFIG_FILE} says {layers} layers")
-    if config.vision_config.window_size > _MAX_WINDOW_SIZE:  # of no weight's shape, and what small maps are padded to
+    if config.vision_config.window_size > _MAX_WINDOW_SIZE:  # no weight's shape checks it
         raise ValueError(f"its {CONFIG_FILE} says windows of {config.vision_config.window_size}")
     # A configuration may name an implementation of attention that would be downloaded.
     config._attn_implementation = "sdpa"
@@ -185,7 +185,7 @@ def _read_config(folder: Path) -> Florence2Config:
 
 
 def _build_network(config: Florence2Config) -> Florence2ForConditionalGeneration:
-    """On the meta device, where nothing is allocated."""
+    """Build the network on the meta device, which allocates nothing."""
     try:
         with torch.device("meta"):
             return Florence2ForConditionalGeneration(config).eval()
@@ -194,7 +194,7 @@ def _build_network(config: Florence2Config) -> Florence2ForConditionalGeneration
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of all *.safetensors, in the mapped files."""
+    """The tensors of all *.safetensors, memory-mapped."""
     found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -208,7 +208,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _match_weights(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A tensor for each name of the network, once their shapes are seen to fit: what it takes is what is there."""
+    """A tensor for each parameter name, after a check of all shapes, so that memory is bounded by the files."""
     sines = network.model.multi_modal_projector.visual_temporal_embed
     if _DERIVED_BUFFER not in given and max(sines.max_seq_len, sines.embed_dim) <= _MAX_IMAGE_SIDE:
         given = {**given, _DERIVED_BUFFER: type(sines)(network.config).pos_idx_to_embed}
@@ -235,7 +235,7 @@ def _match_weights(network: Florence2ForConditionalGeneration, given: dict[str, 
 
 
 def _assign_weights(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> None:
-    """Give a network on the meta device its weights, copied: what lies in a mapped file would die with the file."""
+    """Copy weights into a network on the meta device; the mapped files may be closed later."""
     own = {name: given[name].to(torch.float32, copy=True) for name in network.state_dict() if name not in TIED_WEIGHTS}
     shared = given[TIED_WEIGHTS[0]].to(torch.float32, copy=True)
     network.load_state_dict({**own, **dict.fromkeys(TIED_WEIGHTS, shared)}, strict=True, assign=True)
@@ -244,7 +244,7 @@ def _assign_weights(network: Florence2ForConditionalGeneration, given: dict[str,
 
 
 def _build_processor(folder: Path, network: Florence2ForConditionalGeneration) -> Florence2Processor:
-    """The processor, once it is seen to be this network's."""
+    """The processor, after a check that it belongs to this network."""
     try:
         images = load_image_processor(folder)
         height, width = _image_size(images)
@@ -264,7 +264,7 @@ def _build_processor(folder: Path, network: Florence2ForConditionalGeneration) -
 
 
 def _image_size(images: CLIPImageProcessor) -> tuple[int, int]:
-    """Height and width of what every image becomes, in pixels."""
+    """Height and width to which every image is resized, in pixels."""
     size = {key: value for key, value in dict(images.size).items() if value is not None}
     cropped = images.do_center_crop and dict(images.crop_size) != dict(images.size)
     if not images.do_resize or cropped or size.keys() != {"height", "width"}:
@@ -275,7 +275,7 @@ def _image_size(images: CLIPImageProcessor) -> tuple[int, int]:
 
 
 def _count_image_tokens(network: Florence2ForConditionalGeneration, height: int, width: int) -> int:
-    """How many tokens the network makes of an image: asked of the meta device, where nothing is computed."""
+    """Number of tokens per image, from a forward pass on the meta device, which computes nothing."""
     vision = network.config.vision_config
     if max(height, width) > prod(vision.patch_stride) * vision.max_position_embeddings:
         raise ValueError(f"images of {height} by {width} pixels are more than the network has places for")

@@ -1,7 +1,7 @@
-"""Florence-2's tokenizer and image processor from files of strangers: read here, bounded, and known keys of them alone.
+"""Loads Florence-2's tokenizer and image processor from untrusted files: size limits, known keys only.
 
-Transformers opens more than it is shown: files that a configuration names, templates, folders below. So what it gets is
-a folder of our own with nothing in it but what was looked at; the images' settings it gets without any file.
+Transformers opens further files: those that a configuration names, templates, subfolders. So it gets a temporary folder
+with checked files only, and the image settings without any file.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from transformers import BartTokenizer, CLIPImageProcessor
 
 from synthgen.errors import escape_control_chars
 
-#: One of them is enough; where both are, the second counts if it says anything of images.
+#: One of them is enough; if both exist, the second counts if it has image settings.
 IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-#: One of the two sets is enough, and the first counts.
+#: One of the two sets is enough; the first counts.
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 TOKENIZER_CONFIG_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-#: Bytes that are read of a file: several times what published ones have.
+#: Maximum bytes of a file: several times those of published files.
 _MAX_BYTES = {"tokenizer.json": 2**25, "vocab.json": 2**23, "merges.txt": 2**23}
 _MAX_BYTES_DEFAULT = 2**21
 
-#: Of published ones 51,289 words, of which 1,025 were added to BART's, and 49,992 merges.
+#: Published tokenizers have 51,289 tokens, 1,025 of them added to BART's, and 49,992 merges.
 _MAX_VOCAB, _MAX_ADDED_TOKENS, _MAX_MERGES = 2**16, 2048, 2**17
 
-#: Longer is no word.
+#: Maximum length of a token.
 _MAX_TOKEN_LENGTH = 256
 
-#: All that a tokenizer is told beside its words.
+#: Settings of the tokenizer that are used.
 _SPECIAL_TOKEN_KEYS = frozenset(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask", "image"))
 _TOKEN_LIST_KEYS = frozenset({"extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"})
 _BOOL_KEYS = frozenset({"add_prefix_space", "trim_offsets"})
 _TOKEN_FIELDS = frozenset({"content", "lstrip", "rstrip", "normalized", "single_word", "special", "__type", "id"})
 
-#: All that becomes of an image.
+#: Settings of the image processor that are used.
 _IMAGE_PROCESSOR_KEYS = frozenset(
     "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize image_mean image_std "
     "do_convert_rgb".split()
@@ -47,17 +47,17 @@ _IMAGE_PROCESSOR_KEYS = frozenset(
 
 
 def list_processor_files(folder: Path) -> list[str]:
-    """Names of those that are there of the files above that are read; all of them decide what is said."""
+    """Names of the files above that exist; all of them affect captions."""
     there = {path.name for path in folder.iterdir() if path.is_file()}
     words = next((names for names in TOKENIZER_FILES if there.issuperset(names)), ())
     return [*words, *(name for name in (*IMAGE_PROCESSOR_FILES, *TOKENIZER_CONFIG_FILES) if name in there)]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, read whole or not at all.
+    """The JSON object in a file of limited size.
 
     Raises:
-        ValueError: it is larger than any model's, or no JSON object.
+        ValueError: it is too large, or not a JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -74,10 +74,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_image_processor(folder: Path) -> CLIPImageProcessor:
-    """What makes pixels of images, as the folder's configuration says.
+    """The image processor of the folder's configuration.
 
     Raises:
-        ValueError: it cannot be that of a Florence-2; one sentence without the folder.
+        ValueError: it is not a Florence-2's; one sentence without the folder.
     """
     given = {name: read_json(folder / name) for name in list_processor_files(folder) if name in IMAGE_PROCESSOR_FILES}
     nested = given.get(IMAGE_PROCESSOR_FILES[1], {}).get("image_processor")
@@ -100,11 +100,11 @@ def load_image_processor(folder: Path) -> CLIPImageProcessor:
 
 
 def load_bart_tokenizer(folder: Path) -> BartTokenizer:
-    """What makes words of tokens, from the files of `TOKENIZER_FILES` and `TOKENIZER_CONFIG_FILES` alone.
+    """The tokenizer from `TOKENIZER_FILES` and `TOKENIZER_CONFIG_FILES` only.
 
     Raises:
-        ValueError: they cannot be a tokenizer's; one sentence without the folder. Other errors, too, for content of
-            other kinds than it should be.
+        ValueError: they are not a tokenizer's; one sentence without the folder. Content of wrong types raises other
+            errors, too.
     """
     with TemporaryDirectory() as own:
         for name in (name for name in list_processor_files(folder) if name not in IMAGE_PROCESSOR_FILES):
@@ -113,7 +113,7 @@ def load_bart_tokenizer(folder: Path) -> BartTokenizer:
 
 
 def _sanitize_file(path: Path) -> str:
-    """What a file may tell a tokenizer."""
+    """The allowed content of a tokenizer file."""
     if path.name == "merges.txt":
         return _read_merges(path)
     says = read_json(path)
@@ -152,7 +152,7 @@ def _added_tokens(path: Path, says: Mapping[str, Any]) -> list[Any]:
 
 
 def _check_token(path: Path, value: Any) -> Any:
-    """A token as configurations have it: a text, or one with how it is found."""
+    """A token of a configuration: a string, or an object with matching options."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str) or len(content) > _MAX_TOKEN_LENGTH:
         raise ValueError(f"its {path.name} has {escape_control_chars(repr(content))[:60]} for a token")
@@ -179,7 +179,7 @@ def _is_number(value: object) -> bool:
 
 
 def first_line(why: Exception) -> str:
-    """What an error of a library says, in one line that cannot steer a terminal."""
+    """The first line of a library's error, without control characters."""
     return escape_control_chars(
         next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:160]
     )

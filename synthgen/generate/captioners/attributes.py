@@ -1,9 +1,9 @@
-"""Captions without weights: category, colour, size and place, all read off the boxes and the pixels.
+"""Captions without weights: category, colour, size and position, computed from boxes and pixels.
 
-True by construction. An object is compared with all boxes that the captioner is given and that may be of its kind, an
-SUV with the cars and what has no name with everything, unless there are more of them than boxes; boxes that are nearly
-the same are taken for one object. "the" singles out one of several; what does not single it out has an "a". People have
-no colour: it would be that of their clothes, and read otherwise.
+Captions are true by construction. An object is compared with all boxes in the image that may be of its kind: an SUV
+with the cars, an unnamed object with everything. No comparison is made if the image has more such objects than boxes.
+Nearly equal boxes count as one object. A phrase that singles out an object starts with "the", any other with "a".
+People have no colour, as it would be that of their clothes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LARGER_RATIO, LARGEST_RATIO = 1.5, 1.25
 #: Centres are apart by this share of the image's side, and of the smaller box's side, for one to be left of another.
 MIN_GAP_OF_IMAGE, MIN_GAP_OF_BOX = 0.04, 0.25
 
-#: How one speaks of what has no name.
+#: Noun of an object without a name.
 DEFAULT_NOUN = "object"
 
 _BODY_PARTS = frozenset(
@@ -86,13 +86,13 @@ class AttributeCaptioner:
 
 
 def is_person_or_body_part(noun: str) -> bool:
-    """Whether it names people, or what of them has a colour that is not to be spoken of."""
+    """Whether it names people or body parts, whose colour must not be mentioned."""
     return agrees_with_category(f"a {noun}", "person") is True or not _BODY_PARTS.isdisjoint(noun.split())
 
 
 @dataclass(frozen=True, slots=True)
 class _Traits:
-    """What is true of one object; "" = nothing to say.
+    """The traits of one object; "" = none.
 
     Attributes:
         size, row, column: against its siblings, and of it alone.
@@ -113,14 +113,14 @@ class _Traits:
 
 
 def category_noun(category: str) -> str:
-    """How one speaks of a category: "cabinet or shelf" for "Cabinet/shelf"; "object" where its name says nothing."""
+    """The noun of a category: "cabinet or shelf" for "Cabinet/shelf"; "object" if its name has none."""
     found = category_nouns(category)
-    # After a comma stands another word for the same; after a slash, often another thing.
+    # A comma separates synonyms; a slash often separates different things.
     return " or ".join(found[:2] if "/" in category else found[:1]) or DEFAULT_NOUN
 
 
 def _pairwise(holds: Callable[[str, str], bool], some: Sequence[str], others: Sequence[str]) -> NDArray[np.bool_]:
-    """What holds of each of some and each of others: bool [some, others]."""
+    """A relation for each pair of two lists: bool [some, others]."""
     kinds, others_kinds = sorted(set(some)), sorted(set(others))
     found = np.array([[holds(a, b) for b in others_kinds] for a in kinds], bool).reshape(len(kinds), len(others_kinds))
     return found[np.ix_([kinds.index(name) for name in some], [others_kinds.index(name) for name in others])]
@@ -128,7 +128,7 @@ def _pairwise(holds: Callable[[str, str], bool], some: Sequence[str], others: Se
 
 @lru_cache(maxsize=65536)
 def may_be_same_kind(category: str, other: str) -> bool:
-    """Whether something of the one category may be called by the other's name, as far as anybody can tell."""
+    """Whether an object of one category may be called by the other's name."""
     return (
         agrees_with_category(category_noun(category), other) is not False
         or agrees_with_category(category_noun(other), category) is not False
@@ -157,7 +157,7 @@ def _describe_boxes(
     for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):
         others = np.flatnonzero(alike[i] & ~more[i])
         others = others[(others != i) & (paired_box_iou(boxes[others], box) < SAME_OBJECT_IOU)]
-        # What holds against all that may be of its kind holds against those that are; but there must be one.
+        # What holds against all possible siblings holds against the real ones; but there must be one.
         if not surely[i, others].any():
             others = others[:0]
         counted = bool(surely[i, others].all())
@@ -169,7 +169,7 @@ def _describe_boxes(
                 row=_order_phrase(box, boxes[others], 0, width, counted),
                 column=_order_phrase(box, boxes[others], 1, height, counted),
                 color=colour,
-                # A sibling whose colour has no name might have this one for other eyes.
+                # A sibling with an ambiguous colour may have this colour for another viewer.
                 has_unique_color=bool(theirs) and not theirs & {colour, ""},
                 region=_region_phrase(box, height, width),
                 edge=_edge_phrase(box, height, width),
@@ -180,7 +180,7 @@ def _describe_boxes(
 
 
 def _rank_phrases(t: _Traits) -> list[str]:
-    """All that can be said, without doubles: what singles the object out first, then what says most."""
+    """All phrases without duplicates: first those that single out the object, then by information."""
     said = [
         *((t.size, t.color, t.row), (t.size, t.color, t.column), ("", t.color, t.row), ("", t.color, t.column)),
         *((t.size, t.color, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.color, t.region)),
@@ -210,9 +210,9 @@ def _size_phrase(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
 
 
 def _order_phrase(box: NDArray[np.float64], others: NDArray[np.float64], axis: int, side: int, counted: bool) -> str:
-    """Where the box stands among the others along an axis (0: left to right, 1: top to bottom), if that is clear.
+    """The position of the box among the others along an axis (0: left to right, 1: top to bottom), if it is clear.
 
-    Only ends are told where it is not `counted` how many of the others are of its kind.
+    If it is not `counted` how many of the others are of its kind, only the first and last positions are named.
     """
     count = len(others)
     if not count:
@@ -241,7 +241,7 @@ def _order_phrase(box: NDArray[np.float64], others: NDArray[np.float64], axis: i
 
 
 def _region_phrase(box: NDArray[np.float64], height: int, width: int) -> str:
-    """The half or quarter of the image that holds the whole box, or its middle."""
+    """The half or quarter of the image that contains the box, or its middle."""
     x1, y1, x2, y2 = box / (width, height, width, height)
     across = "left" if x2 <= 0.5 else "right" if x1 >= 0.5 else ""
     down = "top" if y2 <= 0.5 else "bottom" if y1 >= 0.5 else ""
@@ -266,12 +266,12 @@ def _edge_phrase(box: NDArray[np.float64], height: int, width: int) -> str:
 def _neighbor_phrase(
     box: NDArray[np.float64], boxes: NDArray[np.float64], landmarks: NDArray[np.int64], nouns: Sequence[str]
 ) -> str:
-    """Where the box stands from the nearest thing that is the only one of its kind, if it lies wholly to one side."""
+    """The position of the box relative to the nearest unique thing, if it is completely on one side of it."""
     theirs = boxes[landmarks]
     gaps = np.stack(
         [theirs[:, 0] - box[2], box[0] - theirs[:, 2], theirs[:, 1] - box[3], box[1] - theirs[:, 3]], axis=1
     )
-    gaps[(gaps < 0).all(axis=1)] = np.inf  # they overlap, as a thing does with itself
+    gaps[(gaps < 0).all(axis=1)] = np.inf  # they overlap; a box overlaps with itself
     if not np.isfinite(gaps).any():
         return ""
     nearest = int(np.where(gaps.max(axis=1) >= 0, gaps.max(axis=1), np.inf).argmin())

@@ -1,11 +1,11 @@
-"""Florence-2 (Xiao et al., 2023) by transformers: the whole image, a box as four words, a beam search.
+"""Captioner: Florence-2 (Xiao et al., 2023) through transformers, prompted with a box, with beam search.
 
-The image is seen once for all its boxes: its tokens are laid into the prompt of each. A prompt is that of
-`<REGION_TO_DESCRIPTION>`, whose length is the same for every box, so that nothing is padded.
+The image is encoded once for all its boxes; its tokens are inserted into each prompt. The prompt is that of
+`<REGION_TO_DESCRIPTION>`. All prompts have the same length, so there is no padding.
 
-Scores are mean token log-probabilities, of nothing that the network did not choose: the decoder is given its start and
-`<s>` to go on from, and both count for nothing; the end counts as a token. Where `max_length` cuts a caption, no end is
-forced on it: a forced one would be free (log 1 = 0), add to the length, and lift what is cut over what is whole.
+Scores are mean token log-probabilities of the tokens that the network chose. The start token and the forced `<s>` do
+not count; the end token counts. If `max_length` cuts a caption, no end token is forced: it would cost nothing (log 1 =
+0), increase the length, and so rank cut captions above complete ones.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""OFA (Wang et al., 2022) as a describer of regions: the whole image, the corners of a box as words, a beam search.
+"""Captioner: OFA (Wang et al., 2022), prompted with the whole image and a box, with beam search.
 
-The image is seen once for all its boxes. What is asked is what OFA was pre-trained with, `what does the region
-describe? region:` and the four bins of the box. Beams of one box are near one another; `num_beams` above the captions
-wanted, and `groups`, are the two ways to captions that differ.
+The image is encoded once for all its boxes. The prompt is that of OFA's pre-training, `what does the region describe?
+region:` with the four bins of the box. Beams of one box are similar. For captions that differ, use more `num_beams`
+than captions, or `groups`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What SAM and HQ-SAM share as segmenters: batches of images, chunks of boxes, run lengths from the device."""
+"""Shared by SAM and HQ-SAM: batches of images, chunks of boxes, masks as runs from the device."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from synthgen.models.sam_masks import run_edges, select_masks
 from synthgen.oom import OomBatcher
 from synthgen.records.rle import encode_run_boundaries
 
-#: Logits at full resolution that exist at once, 4 bytes each. One mask of a huge photograph may be more.
+#: Full-resolution logits at a time, 4 bytes each. One mask of a huge photograph may exceed it.
 MAX_LOGITS = {"cuda": 2**28, "cpu": 2**25}
 
 
 @dataclass(frozen=True, slots=True)
 class SamInput:
-    """An image, or a window of one, as the network gets it.
+    """An image or a window of it, as the network's input.
 
     Attributes:
         resized_image: uint8 [h, w, 3], as of `sam_forward.resize_longest_side`.
         boxes_xyxy: float32 [N, 4], absolute pixels of the window.
-        window: where in the image it lies.
+        window: its position in the image.
         image_size: (height, width) of the image, in pixels.
     """
 
@@ -50,13 +50,13 @@ class SamInput:
 
     @property
     def resized_size(self) -> tuple[int, int]:
-        """(height, width) as the network gets it."""
+        """(height, width) of the network's input."""
         return self.resized_image.shape[0], self.resized_image.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class SamMask:
-    """What came off the device for one box: `edges` as of `encode_edges`, the scores as of
+    """What came off the device for one box: `edges` as of `geometry.encode_run_boundaries`, the scores as of
     `sam_masks.SelectedMasks`.
     """
 
@@ -70,12 +70,12 @@ class SamSegmenter:
     """See `Segmenter`.
 
     Args:
-        network: ready: on its device, in its precision.
+        network: on its device, in its precision.
         source: see `Segmenter`.
-        scores_its_mask: whether the predicted IoU is that of the mask returned (SAM), or of another (HQ-SAM).
-        multimask: choose between the three candidates by evidence rather than take the single mask.
-        zoom: prompt small boxes again on an enlarged window, and keep the mask with the better evidence.
-        oom_batcher: how many images and boxes go to the device at once.
+        scores_its_mask: whether the predicted IoU belongs to the returned mask (SAM) or to another (HQ-SAM).
+        multimask: choose the best of three candidate masks instead of the single mask.
+        zoom: prompt small boxes again on an enlarged window, and keep the better mask.
+        oom_batcher: number of images and boxes on the device at once.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class SamSegmenter:
         work = [
             (i, crop, members) for i in masks for crop, members in plan_zoom_crops(boxes_xyxy[i], *images[i].shape[:2])
         ]
-        at_once = self.batch_size  # which may change on the way
+        at_once = self.batch_size  # may change during the loop
         for start in range(0, len(work), at_once):
             some = work[start : start + at_once]
             found = self._predict_windows(
@@ -147,7 +147,7 @@ class SamSegmenter:
         windows: Sequence[Crop],
         boxes_xyxy: Sequence[NDArray[np.float32]],
     ) -> list[list[SamMask]]:
-        """The masks of some windows' boxes. Resizing needs no device; the rest takes turns at it."""
+        """The masks of the boxes of some windows. Images are resized without the device lock, the rest with it."""
         if not windows:
             return []
         resized = self.resize_pool.map(lambda i, window: self._resize(window.extract(images[i])), which, windows)
@@ -159,7 +159,7 @@ class SamSegmenter:
 
     def _resize(self, image: NDArray[np.uint8]) -> Tensor:
         small = resize_longest_side(image, self.side)
-        # From pinned memory the copy to a GPU runs beside its work.
+        # From pinned memory, the copy to a GPU is asynchronous.
         return small.pin_memory() if self.network.device.type == "cuda" else small
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""From options to a SAM that can be trusted: which weights, on which device, by which path, and the test of it."""
+"""Loads SAM and HQ-SAM from options: weights, device, fast path, and a self-test of the result."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def build_sam_segmenter(plugin: str, published: Mapping[str, PublishedFile], opt
 
 
 def _load_checkpoint(plugin: str, path: Path, variant: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """The variant and the weights of a checkpoint, once they are seen to be the plugin's and of the variant asked."""
+    """Variant and weights of a checkpoint, after a check of the model and the requested variant."""
     try:
         weights = load_state_dict(path)
         numbers = infer_config(weights)
@@ -163,7 +163,7 @@ def _run_self_test(reference: list[Any], network: Sam, options: dict[str, Any]) 
 
 
 def _predict_test_scene(network: Sam) -> list[Any]:
-    """The masks of the drawn scene's boxes, by the network as it is."""
+    """The masks of the test scene's boxes."""
     plain = SamSegmenter(
         network, source="", scores_its_mask=True, multimask=False, zoom=False, oom_batcher=OomBatcher(2, 3)
     )

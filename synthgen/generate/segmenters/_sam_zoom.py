@@ -1,4 +1,4 @@
-"""Windows of an image around its small boxes, so that a network of fixed resolution sees them larger."""
+"""Zoom windows around small boxes, so that a network of fixed resolution sees them larger."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: A box is small if its longer side is below this part of the image's longer side: some 6 of SAM's 64 patches.
+#: A box is small if its longer side is below this share of the image's longer side: some 6 of SAM's 64 patches.
 SMALL_BOX_FRACTION = 0.1
 
-#: The window's side in parts of the longer side of the box that it is made for: enough surroundings to tell it from.
+#: The window's side divided by the box's longer side, to include surroundings.
 WINDOW_SCALE = 4.0
 
-#: No window is smaller than this, in pixels: enlarging a few pixels to 1024 shows nothing new.
+#: Minimum side of a window in pixels: enlarging a few pixels to 1024 shows nothing new.
 MIN_WINDOW_SIDE = 64
 
 
@@ -41,7 +41,7 @@ class Crop:
 
 
 def is_small(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """Which boxes [N, 4], absolute pixels of an image of this size, are worth a second look: bool [N]."""
+    """Which boxes [N, 4], absolute pixels of an image of this size, are small enough to zoom: bool [N]."""
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1, initial=0)
     return np.asarray(
         (sides < SMALL_BOX_FRACTION * max(height, width)) & (max(height, width) > MIN_WINDOW_SIDE), np.bool_
@@ -49,10 +49,10 @@ def is_small(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> NDArra
 
 
 def plan_zoom_crops(boxes_xyxy: NDArray[np.float32], height: int, width: int) -> list[tuple[Crop, NDArray[np.int64]]]:
-    """Windows that show each small box of an image enlarged, and the indices of the boxes that each is for.
+    """Windows that enlarge each small box of an image, and the indices of the boxes of each window.
 
-    The largest boxes choose first; a box that a window already shows, with as much around it as its own would and at
-    least half as large, needs none of its own. So a crowd of small things costs a few windows, not one each.
+    Boxes are processed from the largest. A box needs no window of its own if an earlier one shows it with as much
+    around it and at least half as large. So a crowd of small things needs a few windows, not one each.
 
     Args:
         boxes_xyxy: float32 [N, 4], absolute pixels of the image, inside it; height, width: of the image.
@@ -73,7 +73,7 @@ def plan_zoom_crops(boxes_xyxy: NDArray[np.float32], height: int, width: int) ->
 
 
 def _window_around(box_xyxy: NDArray[np.float32], side: float, height: int, width: int) -> Crop:
-    """A square of this side around a box, moved into the image where it would reach beyond."""
+    """A square of this side around a box, shifted to be inside the image."""
     spans = []
     for low, high, limit in ((box_xyxy[1], box_xyxy[3], height), (box_xyxy[0], box_xyxy[2], width)):
         length = min(int(np.ceil(side)), limit)
@@ -84,7 +84,7 @@ def _window_around(box_xyxy: NDArray[np.float32], side: float, height: int, widt
 
 
 def _covers(crop: Crop, box_xyxy: NDArray[np.float32], side: float, height: int, width: int) -> bool:
-    """Whether a window holds a box and, where the image goes on, half the box's side around it."""
+    """Whether a window contains a box with half the box's side around it, as far as the image extends."""
     x1, y1, x2, y2 = (float(v) for v in box_xyxy)
     pad = side / 2
     return (

@@ -1,4 +1,4 @@
-"""The box itself as the mask: the floor that every segmenter has to beat."""
+"""A segmenter that returns the box as the mask: the baseline for every segmenter."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""OpenCV's GrabCut seeded by the box: the weight-free default, better than the box, far from a trained model.
+"""OpenCV's GrabCut seeded by the box: the default without weights. Better than the box, far from a trained model.
 
-Each box is worked on in a small copy of its surroundings, so that time and memory do not grow with the image:
+Each box is processed in a small crop of fixed size, so that time and memory do not depend on the image size:
 
-1. prior: in the middle of a box there is usually object, along its sides there is not;
-2. colours: histograms of object and surroundings, weighted by what is believed so far, correct the prior, and a guided
-   filter makes the belief follow the edges of the picture;
-3. GrabCut, seeded with the surest pixels, gives its verdict, which is added to the belief.
+1. prior: the middle of a box is usually object, its sides are usually not;
+2. colours: histograms of object and surroundings, weighted by the current log-odds, correct the prior, and a guided
+   filter aligns the log-odds with image edges;
+3. GrabCut, seeded with the most certain pixels, votes; its vote is added to the log-odds.
 
-The belief is a map of log-odds; enlarged to the image's resolution and cut at one level it is the mask. All numbers
-below were chosen on 128 COCO images; `benchmarks/quality.py` measures them on any others.
+The mask is the map of log-odds, enlarged to the image's resolution and thresholded. All constants below were chosen on
+128 COCO images; `benchmarks/quality.py` measures them on other images.
 """
 
 from __future__ import annotations

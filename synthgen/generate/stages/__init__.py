@@ -21,14 +21,14 @@ class Stage(Protocol):
     """What a worker does with images. `process` may be called from two threads at once.
 
     Attributes:
-        batch_size: images it likes to get at once.
+        batch_size: preferred number of images per call.
     """
 
     @property
     def batch_size(self) -> int: ...
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
-        """Yield each sample, in order, one thing richer.
+        """Yield each sample, in order, with the stage's results.
 
         Args:
             samples: without an error, and with the height and width of their images.
@@ -37,5 +37,5 @@ class Stage(Protocol):
         ...
 
     def failed(self, sample: Sample) -> Sample:
-        """The sample as it stands when `process` has raised on it alone: each object that it wanted is flagged."""
+        """The sample after `process` raised on it alone: each object that needed a result gets a flag."""
         ...

@@ -1,4 +1,4 @@
-"""Every box a region, every region its captions. The rules that all captioners share stand here, once."""
+"""The stage that writes captions for boxes, with the rules that all captioners share."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from synthgen.text.agreement import agrees_with_category, category_nouns
 from synthgen.text.phrases import clean_text, comparison_key, contains_phrase, has_repetition, split_words
 from synthgen.text.plurals import singularize
 
-#: Where the stage's plugins stand.
+#: The plugin folder of captioners.
 PLUGIN_PACKAGE = "generate.captioners"
 
-#: Whose captions no run replaces.
+#: The source of captions that no run replaces.
 HUMAN_SOURCE = "human"
 
-#: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
+#: Scores are rounded to this many decimals; further digits differ between machines.
 SCORE_DECIMALS = 4
 
-#: Bytes of a file of forbidden words.
+#: Maximum bytes of a file of forbidden words.
 _MAX_FILE_BYTES = 2**20
 
 
@@ -50,7 +50,7 @@ def resolve_options(
         forbidden: words or phrases with commas between them, or a file with one a line.
 
     Raises:
-        SynthgenError: an option that makes no sense, or no such file.
+        SynthgenError: an invalid option, or a missing file.
     """
     if top_k < 1:
         raise SynthgenError(f"--top-k {top_k} should be at least 1")
@@ -106,11 +106,11 @@ class CaptionStage:
 
     @property
     def batch_size(self) -> int:
-        """See `Stage`; the captioner's, at each time."""
+        """See `Stage`; the captioner's current value."""
         return self.captioner.batch_size
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
-        """Give captions to each annotation that may be prompted; those by people stay first, others are replaced."""
+        """Write captions for each annotation that may be prompted. Human captions stay first; others are replaced."""
         wanted = [[a for a in sample.annotations if needs_captions(a)] for sample in samples]
         regions = [_regions_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         categories = [[a.category for a in own] for own in wanted]
@@ -124,7 +124,7 @@ class CaptionStage:
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
-        """Flag the annotations that captions were wanted for, and leave them those by people."""
+        """Flag the annotations that needed captions, and keep their human captions."""
         return replace(
             sample,
             annotations=tuple(
@@ -139,7 +139,7 @@ class CaptionStage:
         added: list[Caption] = []
         for caption in new:
             text = clean_text(caption.text)
-            # Of captions that say the same the first is the best.
+            # Keep the first of equivalent captions: it is the best.
             if text and comparison_key(text) not in told and len(added) < self.top_k:
                 told.add(comparison_key(text))
                 added.append(self._annotate_caption(replace(caption, text=text), annotation.category))
@@ -148,7 +148,7 @@ class CaptionStage:
         )
 
     def _annotate_caption(self, caption: Caption, category: str) -> Caption:
-        """The caption with what a reader may want to filter by; nothing is dropped for it here."""
+        """The caption with `category_match` and `reasons`; no caption is dropped here."""
         score = None if caption.score is None else round(caption.score, SCORE_DECIMALS)
         found = {
             "only_category": _lemmas(caption.text)
@@ -174,7 +174,7 @@ def _is_crowd(annotation: Annotation) -> bool:
 
 
 def _lemmas(text: str) -> set[str]:
-    """The words of a text that say something of an object, each as one of many."""
+    """The content words of a text, in the singular."""
     return {singularize(word) for word in comparison_key(text).split()} - {
         "a",
         "an",
@@ -192,22 +192,22 @@ def _human_captions(annotation: Annotation) -> tuple[Caption, ...]:
 
 
 def _replace_flags(annotation: Annotation, *flags: str) -> Annotation:
-    """With these flags in place of what an earlier captioner left."""
+    """With these flags instead of the flags of an earlier captioner."""
     kept = {flag for flag in annotation.flags if flag not in ("no_caption", "captioner_failed")}
     return replace(annotation, flags=tuple(sorted(kept.union(flags))))
 
 
 def _regions_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float32]:
-    """The parts of some boxes inside their image: float32 [N, 4] XYXY, absolute pixels of the original image."""
+    """Boxes clipped to their image: float32 [N, 4] XYXY, absolute pixels of the original image."""
     boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     return clip_xyxy(xywh_to_xyxy(boxes), sample.height, sample.width).astype(np.float32)
 
 
 def _parse_forbidden(given: str) -> set[str]:
-    """Forbidden phrases as they are looked for: case folded, without punctuation.
+    """Forbidden phrases, normalized for the search: case folded, without punctuation.
 
     Raises:
-        SynthgenError: it looks like a file, and is none that can be read.
+        SynthgenError: it looks like a file that cannot be read.
     """
     path = Path(given)
     parts = given.split(",")

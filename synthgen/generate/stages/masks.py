@@ -1,4 +1,4 @@
-"""Every box a prompt, every prompt a mask. The rules that all segmenters share stand here, once."""
+"""The stage that draws masks for boxes, with the rules that all segmenters share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from synthgen.records.boxes import clip_xyxy, paired_box_iou, xywh_to_xyxy
 from synthgen.records.rle import rle_area, rle_bbox_xyxy
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 
-#: Where the stage's plugins stand.
+#: The plugin folder of segmenters.
 PLUGIN_PACKAGE = "generate.segmenters"
 
-#: Scores are stored to this many decimals: what is beyond differs between machines and says nothing.
+#: Scores are rounded to this many decimals; further digits differ between machines.
 SCORE_DECIMALS = 4
 
 
@@ -35,11 +35,11 @@ class MaskStage:
 
     @property
     def batch_size(self) -> int:
-        """See `Stage`; the segmenter's, at each time."""
+        """See `Stage`; the segmenter's current value."""
         return self.segmenter.batch_size
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
-        """Give a mask to each annotation that may be prompted and has none; a mask that is there is not replaced."""
+        """Draw a mask for each annotation that may be prompted and has none. Existing masks are not replaced."""
         wanted = [[a for a in sample.annotations if needs_mask(a)] for sample in samples]
         prompts = [prompts_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         found = self.segmenter.segment(images, [p.astype(np.float32) for p in prompts])
@@ -51,7 +51,7 @@ class MaskStage:
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
-        """Flag the annotations that a mask was wanted for."""
+        """Flag the annotations that needed a mask."""
         return replace(
             sample,
             annotations=tuple(
@@ -63,7 +63,7 @@ class MaskStage:
     def _apply_prediction(
         self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction
     ) -> Annotation:
-        # An earlier segmenter's failure, where its layer is read to fill the gaps, is not this one's.
+        # Remove the failure flags of an earlier segmenter, whose layer may be the input.
         kept = tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
         if rle_area(prediction.rle) == 0:
             return replace(annotation, flags=tuple(sorted({*kept, "empty_mask"})))
@@ -86,7 +86,7 @@ def needs_mask(annotation: Annotation) -> bool:
 
 
 def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float64]:
-    """The prompts of some of a sample's annotations: the parts of their boxes inside the image.
+    """The prompts of a sample's annotations: their boxes clipped to the image.
 
     Returns:
         float64 [N, 4] XYXY, absolute pixels of the original image.

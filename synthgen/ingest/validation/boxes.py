@@ -1,4 +1,4 @@
-"""What is wrong with the boxes of one shard: flags in numbers, near-duplicates, sizes, and boxes in a wrong format."""
+"""Box findings of one shard: flags, near-duplicates, sizes, and boxes in a wrong format."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MAX_NEIGHBORS = 64
 
 @dataclass
 class BoxStats:
-    """Sums over all boxes of a split, a shard at a time.
+    """Sums over all boxes of a split, updated per shard.
 
     Attributes:
-        small, medium, large: as in `Sizes`.
-        usable: boxes of finite numbers in images of known size; of them
-        fit_as_xywh: within their image; fit_as_xyxy: within it if read as x1, y1, x2, y2; normalized: of no number
-            above 1.
-        boxes_per_image: boxes of each image, int32 [N] a shard.
+        small, medium, large: as in `BoxSizeStats`.
+        usable: finite boxes in images of known size; of them
+        fit_as_xywh: inside their image; fit_as_xyxy: inside it if read as x1, y1, x2, y2; normalized: no number above
+            1.
+        boxes_per_image: boxes of each image, one int32 [N] per shard.
     """
 
     small: int = 0
@@ -44,7 +44,7 @@ class BoxStats:
     boxes_per_image: list[NDArray[np.int32]] = field(default_factory=list)
 
     def size_stats(self) -> BoxSizeStats:
-        """The sums as the diagnosis has them."""
+        """The sums as `diagnosis.BoxSizeStats`."""
         per_image = np.concatenate(self.boxes_per_image) if self.boxes_per_image else np.zeros(1, np.int32)
         return BoxSizeStats(
             self.small, self.medium, self.large, float(np.median(per_image)), int(per_image.max(initial=0))
@@ -52,7 +52,7 @@ class BoxStats:
 
 
 def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxStats) -> None:
-    """Everything about the boxes of one shard."""
+    """Add all findings about the boxes of one shard."""
     per_image = np.diff(columns.offsets)
     image = np.repeat(np.arange(len(columns.image_id)), per_image)
     stats.boxes_per_image.append(per_image)
@@ -63,7 +63,7 @@ def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxSta
 
     for flag, there in columns.flags.items():
         add(flag, np.flatnonzero(there), partial(_describe_problem, flag, columns))
-    with np.errstate(invalid="ignore", over="ignore"):  # numbers near the end of float64 are a hostile file's, not ours
+    with np.errstate(invalid="ignore", over="ignore"):  # hostile files have numbers near the end of float64
         twin, first, iou = _near_duplicates(columns, image)
     near = dict(zip(twin.tolist(), zip(first.tolist(), iou.tolist(), strict=True), strict=True))
     add("near_duplicate", twin, lambda row: f"IoU {near[row][1]:.3f} with annotation {columns.id[near[row][0]]}")
@@ -76,7 +76,7 @@ def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxSta
 
 
 def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDArray[np.int32]) -> BoxColumns:
-    """The shard with its images' real sizes where the annotations gave none, and audited by them."""
+    """The shard with the real image sizes where annotations gave none, with flags set again."""
     if (height == columns.height).all() and (width == columns.width).all():
         return columns
     image = np.repeat(np.arange(len(height)), np.diff(columns.offsets))
@@ -94,7 +94,7 @@ def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDA
 
 
 def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats) -> None:
-    """Sizes, and how the boxes would look in a wrong format."""
+    """Count sizes, and boxes that would fit in a wrong format."""
     x, y, w, h = columns.bbox.T
     height, width = columns.height[image], columns.width[image]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -104,7 +104,7 @@ def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats)
         sums.medium += int(((area >= 32**2) & (area < 96**2)).sum())
         sums.large += int((area >= 96**2).sum())
         sums.usable += int(usable.sum())
-        # A pixel of slack: annotators' boxes often end on the far side of the last pixel.
+        # Tolerate one pixel: annotated boxes often end on the far side of the last pixel.
         sums.fit_as_xywh += int((usable & (x >= -1) & (y >= -1) & (x + w <= width + 1) & (y + h <= height + 1)).sum())
         sums.fit_as_xyxy += int((usable & (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)).sum())
         sums.normalized += int((usable & (columns.bbox.max(axis=1, initial=0.0) <= 1)).sum())
@@ -113,10 +113,10 @@ def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats)
 def _near_duplicates(
     columns: BoxColumns, image: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """(later box, earlier box, IoU) of each box that nearly covers an earlier one of its image and category.
+    """(later box, earlier box, IoU) of each box that nearly equals an earlier one of its image and category.
 
-    IoU >= 0.95 needs areas within 5 %: sorted by area, only neighbours can be twins. Exact duplicates and crowds are
-    left out; a box is named once, with the earliest of its twins among the neighbours.
+    IoU >= 0.95 needs areas within 5 %, so only neighbours in the order of area are compared. Exact duplicates and
+    crowds are skipped. A box is reported once, with its earliest near-duplicate among the neighbours.
     """
     count = len(columns.id)
     left_out = columns.flags.get("duplicate", np.zeros(count, np.bool_)) | columns.iscrowd
@@ -125,7 +125,7 @@ def _near_duplicates(
     rows = np.flatnonzero(sound & ~left_out)
     rows = rows[np.lexsort((area[rows], columns.category[rows], image[rows]))]
     boxes, area, group = xywh_to_xyxy(columns.bbox[rows]), area[rows], _run_numbers(image[rows], columns.category[rows])
-    first = np.full(count, count)  # the earliest twin of each box; `count` = it has none
+    first = np.full(count, count)  # the earliest near-duplicate of each box; `count` = none
     here = np.arange(len(rows))
     for step in range(1, _MAX_NEIGHBORS + 1):
         here = here[here + step < len(rows)]
@@ -139,7 +139,7 @@ def _near_duplicates(
 
 
 def _run_numbers(*keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Number of the run of equal keys that each place belongs to."""
+    """The number of the run of equal keys at each position."""
     if not len(keys[0]):
         return np.zeros(0, np.int64)
     changes = np.zeros(len(keys[0]) - 1, np.bool_)
@@ -155,7 +155,7 @@ def make_box_example(columns: BoxColumns, row: int, what: str) -> FindingExample
 
 
 def _describe_problem(flag: str, columns: BoxColumns, row: int) -> str:
-    """What is wrong with one box, in numbers."""
+    """The problem of one box, with its numbers."""
     image = _image_index(columns, row)
     x, y, w, h = (float(v) for v in columns.bbox[row])
     height, width = int(columns.height[image]), int(columns.width[image])

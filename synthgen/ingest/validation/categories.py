@@ -1,4 +1,4 @@
-"""What is wrong with category names: in one split by themselves, and in several against each other."""
+"""Findings about category names: within one split, and between splits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SplitCategories:
 
 
 def inspect_categories(categories: SplitCategories, findings: FindingCollector) -> None:
-    """What the names of one split show by themselves."""
+    """Add the findings about the names of one split."""
     names = categories.names
     unused = [name for key, name in names.items() if not categories.box_counts.get(key)]
     findings.add("unused_category", "categories", len(unused), (FindingExample(name, "no box") for name in unused))
@@ -48,7 +48,7 @@ def inspect_categories(categories: SplitCategories, findings: FindingCollector) 
 
 
 def compare_splits(splits: Sequence[tuple[SplitCategories, FindingCollector]]) -> None:
-    """What the names of each split show against the others'; ids and order against the first's."""
+    """Findings between splits: names of each against the others, ids and order against the first."""
     for one, found in splits:
         elsewhere = {name: other.split for other, _ in splits if other is not one for name in other.names.values()}
         here = set(one.names.values())

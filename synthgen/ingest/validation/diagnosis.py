@@ -1,4 +1,4 @@
-"""What an examination of a dataset found: plain data, and the same in lines of text. It reads no files."""
+"""The report of a dataset validation: findings as plain data, and as lines of text. Reads no files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from synthgen.errors import escape_control_chars
 from synthgen.records.sample import ANNOTATION_FLAGS
 
-#: Examples that are kept of each finding: enough to go and look.
+#: Number of examples kept of each finding.
 MAX_EXAMPLES = 3
 
-#: Every code that a finding can have beside the flags of boxes, and what it means.
+#: The codes of findings, beside the flags of boxes, and what they mean.
 FINDING_CODES: dict[str, str] = {
     **ANNOTATION_FLAGS,
     "near_duplicate": "an earlier box of the same image and category covers nearly the same place (IoU >= 0.95)",
@@ -44,7 +44,7 @@ FINDING_CODES: dict[str, str] = {
     "position go wrong",
 }
 
-#: To be known, not to be mended.
+#: Findings that need no fix.
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
@@ -53,12 +53,12 @@ INFO_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FindingExample:
-    """One place where something was found.
+    """One example of a finding.
 
     Attributes:
         where: the image's file name, or the category's name.
-        what: what is wrong with it there.
-        annotation_id: the dataset's own; None where it is not about a box.
+        what: the problem there.
+        annotation_id: the dataset's own id; None if it is not about a box.
         bbox: (x, y, width, height), absolute pixels; None for a number that is not finite.
     """
 
@@ -70,15 +70,15 @@ class FindingExample:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """All places of one split where the same thing was found.
+    """All occurrences of one problem in a split.
 
     Attributes:
         code: key of `FINDING_CODES`.
         unit: what is counted: "boxes", "annotations", "images", "categories" or "shards".
-        count: how many have it; of: out of how many.
-        images: in how many images; None where that says nothing.
-        stops: a job on this dataset would fail or be worthless.
-        examples: the first few, in the order of the images' ids.
+        count: number of occurrences; of: total number.
+        images: number of images with it; None if not applicable.
+        stops: a job on this dataset would fail or be useless.
+        examples: the first ones, in the order of image ids.
     """
 
     code: str
@@ -96,7 +96,7 @@ class Finding:
 
 
 class FindingCollector:
-    """Findings of one split while they are counted."""
+    """Collects the findings of one split."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -115,7 +115,7 @@ class FindingCollector:
         images: int | None = None,
         stops: bool = False,
     ) -> None:
-        """Count `count` more; of `examples` only as many are asked for as are still wanted."""
+        """Count `count` more; takes only as many `examples` as are still needed."""
         if not count:
             return
         self._units[code] = unit
@@ -127,20 +127,20 @@ class FindingCollector:
         self.add_examples(code, examples)
 
     def add_examples(self, code: str, examples: Iterable[FindingExample]) -> None:
-        """Add examples to something that is counted elsewhere; only as many are asked for as are still wanted."""
+        """Add examples of a finding that is counted elsewhere; takes only as many as are still needed."""
         kept = self._examples.setdefault(code, [])
         kept.extend(islice(examples, MAX_EXAMPLES - len(kept)))
 
     def needs_examples(self, code: str) -> bool:
-        """Whether something of this code was found and lacks examples."""
+        """Whether a finding of this code lacks examples."""
         return code in self._counts and len(self._examples[code]) < MAX_EXAMPLES
 
     def count(self, code: str) -> int:
-        """How many were found so far."""
+        """The count so far."""
         return self._counts.get(code, 0)
 
     def result(self, totals: dict[str, int]) -> tuple[Finding, ...]:
-        """All findings in the order of `FINDING_CODES`; `totals`: unit -> out of how many."""
+        """All findings in the order of `FINDING_CODES`; `totals`: unit -> total number."""
         return tuple(
             Finding(
                 code,
@@ -158,7 +158,7 @@ class FindingCollector:
 
 @dataclass(frozen=True, slots=True)
 class BoxSizeStats:
-    """How large the boxes are, in COCO's words, by the box's own area in pixels, and how many an image has.
+    """Number of small, medium and large boxes (COCO's sizes, by box area), and boxes per image.
 
     Attributes:
         small, medium, large: boxes below 32 x 32, below 96 x 96, and the others; boxes without an area are in none.
@@ -199,8 +199,8 @@ class ValidationReport:
     Attributes:
         dataset: its name.
         splits: those examined.
-        verdict: one line: ready, or what to mend first.
-        next: the command to type next.
+        verdict: one line: ready, or what to fix first.
+        next: the next command.
     """
 
     dataset: str
@@ -210,17 +210,17 @@ class ValidationReport:
 
     @property
     def is_ready(self) -> bool:
-        """Nothing was found that a job would fail on."""
+        """Whether no finding would make a job fail."""
         return not any(finding.stops for split in self.splits for finding in split.findings)
 
 
 def report_to_dict(report: ValidationReport) -> dict[str, Any]:
-    """Plain dictionaries and lists that any JSON writer takes."""
+    """The report as dictionaries and lists for JSON."""
     return {**asdict(report), "ready": report.is_ready}
 
 
 def format_validation_report(report: ValidationReport) -> list[str]:
-    """Lines for a terminal."""
+    """The report as lines for a terminal."""
     return [
         *(line for split in report.splits for line in _format_split(report.dataset, split)),
         report.verdict,
@@ -281,7 +281,7 @@ def _format_files(split: SplitReport) -> str:
 
 
 def _format_percent(share: float) -> str:
-    """Two significant digits, and never 0 % of something or 100 % of not all."""
+    """A percentage with two digits, never rounded to 0 % or 100 %."""
     if share in (0.0, 1.0):
         return f"{100 * share:.0f} %"
     if share < 0.0001:

@@ -1,4 +1,4 @@
-"""What is wrong with image files: missing, unreadable, of another size than annotated, turned, in another folder."""
+"""Findings about one image file: missing, unreadable, wrong size, rotated, in another folder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path, PurePosixPath
 
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 
-#: An image with one of these is lost to a job.
+#: A job cannot use an image with one of these.
 UNUSABLE_CODES = ("missing", "unreadable", "wrong_size")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFileCheck:
-    """What one look at an image file showed.
+    """The result of a check of one image file.
 
     Attributes:
-        height, width: in pixels, as the annotations of the image are to be understood; 0 = not known.
-        problems: (code of `diagnosis.FINDING_CODES`, what it is here).
+        height, width: in pixels, in the frame of the annotations; 0 = unknown.
+        problems: (code of `diagnosis.FINDING_CODES`, details).
     """
 
     height: int
@@ -26,17 +26,17 @@ class ImageFileCheck:
 
     @property
     def is_unusable(self) -> bool:
-        """A job could not use the image."""
+        """Whether a job could not use the image."""
         return any(code in UNUSABLE_CODES for code, _ in self.problems)
 
 
 def check_image_file(root: Path, file_name: str, height: int, width: int, *, decode: bool) -> ImageFileCheck:
-    """Look at one file; never raises for the file's sake.
+    """Check one file; never raises for a bad file.
 
     Args:
-        root, file_name: as in `records.images.find`.
+        root, file_name: as in `images.decode.find_image`.
         height, width: what the annotations say, pixels; 0 = they do not.
-        decode: to the last pixel, as a job would; otherwise only its header is read.
+        decode: decode all pixels, as a job would; otherwise read only the header.
     """
     try:
         path = find_image(root, file_name)

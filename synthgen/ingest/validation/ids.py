@@ -1,4 +1,4 @@
-"""What occurs twice in a dataset, and what belongs to nothing: ids of images and annotations, and file names."""
+"""Findings about duplicate ids, duplicate file names, and annotations or images without a partner."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _ANNOTATION_ID = "same_annotation_id_elsewhere"
 
 
 class DuplicateIdFinder:
-    """All ids of a split, 8 bytes a box and 16 an image; once the file has been read, only those that occur twice."""
+    """Finds duplicate ids of a split: 8 bytes per box and 16 per image; after reading, only the duplicates."""
 
     def __init__(self) -> None:
         self._all: dict[str, list[NDArray[np.int64]]] = {"same_image_id": [], "same_file_name": [], _ANNOTATION_ID: []}
         self._listed_ids = np.zeros(0, np.int64)
         self._duplicate_values: dict[str, NDArray[np.int64]] = {}
-        self._duplicate_counts: dict[str, int] = {}  # how many have a value that was there before
+        self._duplicate_counts: dict[str, int] = {}  # number of repeated values
         self._examples: defaultdict[str, list[FindingExample]] = defaultdict(list)
 
     def add(self, batch: ImageBatch | AnnotationBatch) -> None:
-        """Take the ids of a batch while the file is read."""
-        # Copies: a reader's array may be a view that keeps all of a batch in memory.
+        """Add the ids of a batch while the file is read."""
+        # Copy: a reader's array may be a view that keeps a whole batch in memory.
         if isinstance(batch, ImageBatch):
             self._all["same_image_id"].append(batch.image_id.copy())
             self._all["same_file_name"].append(_hash_texts([name for name in batch.file_name if name]))
@@ -38,7 +38,7 @@ class DuplicateIdFinder:
             self._all[_ANNOTATION_ID].append(batch.id.copy())
 
     def finish_reading(self) -> None:
-        """The file has been read: find what occurs twice, and let go of the rest."""
+        """Find the duplicates after the file was read, and release the rest."""
         for code, arrays in self._all.items():
             values = np.concatenate([np.zeros(0, np.int64), *arrays])
             arrays.clear()
@@ -49,7 +49,7 @@ class DuplicateIdFinder:
             self._duplicate_values[code], self._duplicate_counts[code] = np.unique(again), len(again)
 
     def inspect_shard(self, columns: BoxColumns, findings: FindingCollector) -> None:
-        """Find the places of these ids in one shard, and what in it belongs to no image or to no file."""
+        """Find where the duplicates are in one shard, and what in it has no image or no file."""
         for code, twice in self._duplicate_values.items():
             wanted = MAX_EXAMPLES - len(self._examples[code])
             if self._duplicate_counts[code] and wanted > 0:
@@ -68,9 +68,9 @@ class DuplicateIdFinder:
         )
 
     def report_duplicates(self, findings: FindingCollector) -> None:
-        """All shards have been seen: count what occurs twice."""
+        """Count the duplicates after all shards were inspected."""
         for code, again in self._duplicate_counts.items():
-            # An id that is there twice in one image was already found among the boxes of the image.
+            # Two equal ids in one image were already found among the boxes of the image.
             count = again - findings.count("same_annotation_id") if code == _ANNOTATION_ID else again
             findings.add(code, "boxes" if code == _ANNOTATION_ID else "images", count, self._examples[code])
 
@@ -88,6 +88,6 @@ def _make_example(code: str, columns: BoxColumns, row: int) -> FindingExample:
 
 
 def _hash_texts(texts: Sequence[str]) -> NDArray[np.int64]:
-    """64 bits of each text, which are enough to tell 1.7 M file names apart."""
+    """64-bit hashes of texts, enough to distinguish 1.7 M file names."""
     found = (blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() for text in texts)
     return np.frombuffer(b"".join(found), np.int64)

@@ -1,10 +1,10 @@
-"""Examines a dataset before any GPU time is spent: boxes, ids, categories, splits against each other, image files.
+"""Dataset validation (`synthgen doctor`): boxes, ids, categories, splits against each other, image files.
 
-It reads the stream that an ingest reads, through the same sorting and the same audit (`cutting.cut`), but writes no
-layer. So the doctor's counts are the footers' counts and its shards are the job's shards, it needs no store, and what
-an ingest has already thrown together (one name for two ids, the second image of an id) is still apart. Beside what
-`cutting.cut` holds, memory is 8 bytes a box and 16 an image while the file is read, and twice that for the moment in
-which the ids are sorted: 0.45 GB for Objects365's 25.4 M boxes. The boxes themselves are seen a shard at a time.
+It reads the same stream as an ingest, with the same sorting and the same box checks (`sharding.split_into_shards`), but
+writes no layer and needs no store. So its counts equal those of the footers. It also sees what an ingest merges, such
+as one name for two ids or a second image with the same id. Beside the memory of `split_into_shards`, it takes 8 bytes
+per box and 16 per image while the file is read, and twice that while the ids are sorted: 0.45 GB for the 25.4 M boxes
+of Objects365. The boxes themselves are processed one shard at a time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
 from synthgen.storage.atomic import scratch_folder
 
-#: A shard with a larger share of lost images is refused by a job, unless it is told otherwise (`Job.max_error_share`).
+#: By default, a job refuses a shard with a larger share of failed images (`Job.max_error_share`).
 MAX_UNUSABLE_SHARE = 0.05
 
-_THREADS = 16  # headers are read in the time of the disk, not of the processor
+_THREADS = 16  # reading headers waits for the disk, not for the CPU
 
 #: (what is being done: "reading" bytes or "examining" images, how much of it is done, of how much), for each split
 OnProgress = Callable[[str, int, int], None]
@@ -53,20 +53,20 @@ def validate_dataset(
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> ValidationReport:
-    """Examine splits of a dataset, each by itself and their categories against each other. Changes nothing.
+    """Validate splits of a dataset, and compare their categories. Changes nothing.
 
     Args:
-        dataset: a plugin of the shelf of datasets.
+        dataset: a plugin of `formats.readers`.
         root: the dataset's folder.
-        splits: which; None = all whose files are there.
-        annotations, images: annotation file and image folder, where they are not in the dataset's usual place.
+        splits: None = all with existing files.
+        annotations, images: annotation file and image folder, if they are not at the dataset's default paths.
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
-        name: what the store is to call it, where that is not the dataset's own name; for the command to type next.
-        on_progress: called now and then.
+        name: the name in the store, if it is not the dataset's default; for the next command.
+        on_progress: called from time to time.
 
     Raises:
-        SynthgenError: the files are not there or cannot be read at all, or an argument makes no sense.
+        SynthgenError: the files are missing or unreadable, or an argument is invalid.
     """
     mode = _parse_check_images(check_images)
     module: Any = plugins.load_plugin("formats.readers", dataset)
@@ -76,7 +76,7 @@ def validate_dataset(
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
     given = _dataset_flags(dataset, root, annotations, images)
-    first = examined[0].split  # of a dataset whose first split is not there, it is another
+    first = examined[0].split  # not `splits[0]`, which may be missing
     given += f" --split {shlex.quote(first)}" if first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     verdict, command = _verdict(found, given)
@@ -84,7 +84,7 @@ def validate_dataset(
 
 
 class _SplitValidator:
-    """Of one split: what only the whole file tells while it streams by, everything else shard by shard."""
+    """Validates one split: some findings from the whole stream, all others shard by shard."""
 
     def __init__(self, split: str) -> None:
         self.split = split
@@ -106,7 +106,7 @@ class _SplitValidator:
         mode: str | int,
         tell: OnProgress,
     ) -> None:
-        """Examine the split's annotation file and images."""
+        """Validate the split's annotation file and images."""
         files = module.files(root, self.split, annotations).with_image_folder(images).for_layer("annotations")
         folder = files.image_folder
         if mode != "none" and not folder.is_dir():
@@ -145,7 +145,7 @@ class _SplitValidator:
         return SplitCategories(self.split, self.names, self.padded, self.boxes_per_category)
 
     def result(self) -> SplitReport:
-        """What was found."""
+        """The report of the split."""
         of = {
             "images": self.images,
             "boxes": self.boxes,
@@ -167,7 +167,7 @@ class _SplitValidator:
     def _observe(
         self, parts: Iterable[ImageBatch | AnnotationBatch | Categories]
     ) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
-        """Let a dataset's stream pass, and keep what only the whole of it tells."""
+        """Pass a dataset's stream through, and collect what only the whole stream shows."""
         for part in parts:
             if isinstance(part, Categories):
                 self.names.update(part.names)
@@ -184,7 +184,7 @@ class _SplitValidator:
     def _check_files(
         self, pool: Executor, folder: Path, columns: BoxColumns, mode: str | int, first: int
     ) -> BoxColumns:
-        """Look at the image files of a shard whose first image is the `first`; fill in sizes that were not given."""
+        """Check the image files of a shard whose first image has number `first`; fill in missing sizes."""
         rows = [] if mode == "none" else [i for i, error in enumerate(columns.error) if error is None]
         if isinstance(mode, int) and self._is_sampled(mode):
             chosen = set((np.linspace(0, self.images - 1, mode).astype(np.int64) - first).tolist())
@@ -212,11 +212,11 @@ class _SplitValidator:
         return apply_image_sizes(columns, height, width)
 
     def _is_sampled(self, mode: str | int) -> bool:
-        """Whether only some of the image files are looked at: then no shard can be judged by itself."""
+        """Whether only some image files are checked; then a single shard cannot be judged."""
         return isinstance(mode, int) and mode < self.images
 
     def _check_box_format(self) -> None:
-        """Boxes in another format than COCO's: rare, and then nothing else matters."""
+        """Detect boxes in another format than COCO's. It is rare, and makes all other findings meaningless."""
         sums = self.box_stats
         if sums.usable < 10:
             return
@@ -227,7 +227,7 @@ class _SplitValidator:
 
 
 def _available_splits(module: Any, root: Path, annotations: Path | None) -> list[str]:
-    """The splits whose files are there; with a file that the user named, only the first."""
+    """The splits with existing files; with an annotation file from the user, only the first."""
     if annotations is not None:
         return [module.SPLITS[0]]
     found, reasons = [], []
@@ -257,7 +257,7 @@ def _parse_check_images(check_images: str | int) -> str | int:
 
 
 def _dataset_flags(dataset: str, root: Path, annotations: Path | None, images: Path | None) -> str:
-    """The options that name the dataset."""
+    """The command-line options that name the dataset."""
     words = ["--dataset", dataset if "." in dataset else dataset.replace("_", "-")]
     words += ["--annotations", str(annotations)] if annotations else ["--data", str(root.parent)]
     words += ["--images", str(images)] if images else []
@@ -294,7 +294,7 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
 
 
 def _with_images_placeholder(given: str) -> str:
-    """The same dataset with another folder of images."""
+    """The same options with a placeholder for the image folder."""
     words = shlex.split(given)
     if "--images" in words:
         place = words.index("--images")
