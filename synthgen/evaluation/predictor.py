@@ -41,7 +41,7 @@ _MAX_DRAWN_SIDE = 2048
 #: A URL after conversion to a path.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
-#: Limits of the printed list: number of objects and length of their texts; the second number applies beside a drawing.
+#: Limits of the printed list (objects, characters of a text) and of the legend of the drawing.
 _MAX_PRINTED_DETECTIONS, _MAX_PROMPT_CHARS, _MAX_LEGEND_CHARS = 20, 80, 240
 
 

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, for evaluation and the final checkpoint."""
+"""Exponential moving average (EMA) of the weights, which evaluation and inference use."""
 
 from __future__ import annotations
 
