@@ -27,7 +27,7 @@ from synthgen.dataloading.tasks import Target
 from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.dataloading.transforms import make_train_example
 from synthgen.images.decode import load_rgb
-from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
+from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
 from synthgen.records.rle_ops import rle_difference, rle_from_box, rle_union
 from synthgen.records.sample import Rle
 from synthgen.storage.shard_store import ShardStore

@@ -18,8 +18,9 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from synthgen.generate.stages import masks
-from synthgen.images.decode import ImageError, prefetch_images
-from synthgen.records.geometry import rle_iou
+from synthgen.images.decode import ImageError
+from synthgen.images.prefetch import prefetch_images
+from synthgen.records.rle import rle_iou
 from synthgen.records.sample import Annotation, Rle, Sample
 
 #: COCO's size classes: area of the human mask below, in square pixels.

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from synthgen.records.geometry import encode_mask_window
+from synthgen.records.rle import encode_mask_window
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 

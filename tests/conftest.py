@@ -78,3 +78,14 @@ def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[
         return code, out + err
 
     return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `pytest -n 2 --dist loadgroup`.
+
+    Tests of a module stay in one process, which makes their fixtures once. All tests that start a Ray cluster stay in one
+    process as well: `ray.init` joins a cluster of the same machine, also that of another test.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("ray" if folder == "cluster" else str(item.path)))

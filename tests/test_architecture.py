@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.plugins": _packages("errors"),
     "synthgen.progress": _packages("errors"),
     "synthgen.devices": _packages("errors"),
+    "synthgen.oom": _packages("errors"),
     "synthgen.distributed": _packages("devices errors"),
     "synthgen.weights": _packages("storage progress errors"),
     "synthgen.demo": _packages("errors"),
@@ -45,17 +46,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.formats": _packages("records images errors"),
     "synthgen.ingest": _packages("formats images records storage plugins errors"),
     "synthgen.generate": _packages(
-        "formats images ingest models records storage text devices plugins progress weights errors"
+        "formats images ingest models records storage text devices oom plugins progress weights errors"
     ),
     "synthgen.dataloading": _packages("images records storage text plugins progress errors"),
     "synthgen.visualize": _packages("dataloading records plugins errors"),
     "synthgen.review": _packages("images records storage visualize plugins errors"),
     "synthgen.checkpoints": _packages("dataloading models storage plugins weights errors"),
     "synthgen.evaluation": _packages(
-        "checkpoints dataloading images models records storage visualize devices distributed plugins progress errors"
+        "checkpoints dataloading images models records storage visualize devices oom distributed plugins progress "
+        "errors"
     ),
     "synthgen.training": _packages(
-        "checkpoints dataloading evaluation models records storage visualize devices distributed plugins "
+        "checkpoints dataloading evaluation models records storage visualize devices oom distributed plugins "
         "progress errors"
     ),
     "synthgen.cluster": _packages("dataloading distributed generate records storage training progress weights errors"),
@@ -75,7 +77,7 @@ PLUGIN_FOLDERS = {
     "synthgen.dataloading.tasks",
     "synthgen.evaluation.metrics",
 }
-PLUGIN_MAY_IMPORT = _packages("records images models text weights devices errors")
+PLUGIN_MAY_IMPORT = _packages("records images models text weights devices oom errors")
 #: Metrics compare with what tasks make of a sample.
 ALSO: dict[str, set[str]] = {"synthgen.evaluation.metrics": _packages("dataloading.tasks")}
 
@@ -86,6 +88,7 @@ _TORCH = [
     "synthgen/models/*.py",
     "synthgen/models/*/*.py",
     "synthgen/devices.py",
+    "synthgen/oom.py",
     "synthgen/distributed.py",
     "synthgen/dataloading/collate.py",
     "synthgen/dataloading/worker_processes.py",
@@ -109,7 +112,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     ],
     "yaml": ["synthgen/dataloading/yaml_loader.py"],
     "PIL": ["synthgen/images/*.py", "synthgen/visualize/drawing.py", "synthgen/visualize/contact_sheet.py"],
-    "pycocotools": ["synthgen/records/geometry.py", "synthgen/evaluation/metrics/*.py"],
+    "pycocotools": ["synthgen/records/rle.py", "synthgen/evaluation/metrics/*.py"],
     "typer": ["synthgen/cli/*.py"],
     "rich": ["synthgen/progress.py"],
     "msgspec": ["synthgen/formats/readers/*.py"],

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from synthgen.devices import OomBatcher
+from synthgen.oom import OomBatcher
 
 #: As PyTorch's allocator of main memory says it, which raises no error of its own kind.
 OF_THE_CPU = RuntimeError(

@@ -28,7 +28,7 @@ from synthgen.evaluation import evaluate, predictor
 from synthgen.evaluation.metrics import Scores, cider
 from synthgen.models.mqformer.text_encoder import find_minilm
 from synthgen.progress import NoProgress
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 from synthgen.training import trainer
 from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.learner import SegmentationLearner

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from synthgen.records.geometry import rle_area, rle_iou
+from synthgen.records.rle import rle_area, rle_iou
 from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
 from synthgen.storage.shard_store import ShardStore
 

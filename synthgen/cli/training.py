@@ -78,7 +78,7 @@ def train(
             "`torchrun --nproc-per-node N -m synthgen train`"
         )
     else:
-        from synthgen.devices import explain_oom
+        from synthgen.oom import explain_oom
         from synthgen.training import trainer
 
         with explain_oom(

@@ -38,8 +38,8 @@ def run_on_cluster(
     Connects to the cluster of `ray job submit`, of RAY_ADDRESS or of this machine, else starts one on this machine.
 
     Args:
-        workers: at most this many, also where the cluster has no room for all of them yet (an autoscaler adds nodes);
-            None = as many as there is room for at any time.
+        workers: at most this many, even if the cluster lacks resources for all of them yet (an autoscaler adds nodes);
+            None = as many as fit at any time.
         gpus_per_worker: 0.5 puts two workers on a GPU; None = 1 where the cluster has GPUs and the model can use one,
             else 0. Each worker also gets one CPU.
         on_images: called with the number of images of each shard that is done.

@@ -49,8 +49,7 @@ def train_on_cluster(
     gpus_per_worker: float | None = None,
     progress: OpenProgress = NoProgress,
 ) -> TrainResult:
-    """Train what a manifest describes with processes on all nodes of the cluster; see
-    `synthgen.training.trainer.train`.
+    """Train a manifest with processes on all nodes of the cluster; see `synthgen.training.trainer.train`.
 
     Args:
         loader_workers: data loader processes per worker.

@@ -27,7 +27,8 @@ from synthgen.dataloading.color_jitter import apply_color_steps
 from synthgen.dataloading.tasks import Target
 from synthgen.errors import SynthgenError
 from synthgen.images.resize import resize
-from synthgen.records.geometry import clip_xyxy, decode_mask, decode_runs
+from synthgen.records.boxes import clip_xyxy
+from synthgen.records.rle import decode_mask, decode_runs
 from synthgen.records.sample import Rle
 from synthgen.text.left_right import mirror_texts
 

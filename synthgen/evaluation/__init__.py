@@ -1,1 +1,1 @@
-"""What networks predict, in the frame of the image file, measured against ground truth."""
+"""Prediction and evaluation of networks, in the coordinates of the image file."""

@@ -1,4 +1,4 @@
-"""What two arms of an experiment came to, seed by seed: their differences, how far they spread, and that in words."""
+"""Differences between the two arms of an ablation, their spread over seeds, and a description in words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from synthgen.evaluation.results import EvalResult
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One number, by seed.
+    """The values of one metric in both arms, by seed.
 
     Attributes:
-        source, task: the layer that it was measured on, and how.
-        name: of the number ("AP", "AP50", ...). is_main: whether it stands for all of that layer.
-        with_it, without_it: in percent, by seed in the same order.
+        source, task: the evaluated layer, and its task.
+        name: of the value ("AP", "AP50", ...).
+        is_main: whether it is the main value of the layer.
+        with_it, without_it: in percent, with the seeds in the same order.
     """
 
     source: str
@@ -30,21 +31,21 @@ class Difference:
 
     @property
     def by_seed(self) -> list[float]:
-        """With less without: the same seed is the same beginning, which is half of the noise."""
+        """With minus without, paired by seed: equal seeds have equal initial weights, which reduces the variance."""
         return [one - other for one, other in zip(self.with_it, self.without_it, strict=True)]
 
     @property
     def mean(self) -> float:
-        """Of the differences."""
+        """The mean difference."""
         return statistics.fmean(self.by_seed)
 
     @property
     def standard_error(self) -> float | None:
-        """Standard error of the mean; None = one seed tells nothing of it."""
+        """Standard error of the mean; None = only one seed."""
         return statistics.stdev(self.by_seed) / math.sqrt(len(self.by_seed)) if len(self.by_seed) > 1 else None
 
     def summarize(self) -> dict[str, object]:
-        """All of it, for programs."""
+        """All values, as JSON."""
         return {
             "with_mean": statistics.fmean(self.with_it), "without_mean": statistics.fmean(self.without_it),
             "by_seed": self.by_seed, "mean": self.mean, "standard_error": self.standard_error,
@@ -52,10 +53,10 @@ class Difference:
         }  # fmt: skip
 
     def describe(self, factor: str) -> str:
-        """In plain words.
+        """Describe the difference in a sentence.
 
         Args:
-            factor: one arm has, and the other has not.
+            factor: what the first arm has and the second has not.
         """
         least, most, seeds = min(self.by_seed), max(self.by_seed), len(self.by_seed)
         if least <= 0 <= most and seeds > 1:
@@ -70,7 +71,7 @@ class Difference:
 def compare_arms(
     with_it: Sequence[Sequence[EvalResult]], without_it: Sequence[Sequence[EvalResult]]
 ) -> Iterator[Difference]:
-    """Compare what two arms measured, each by seed and layer by layer; without layers of which no image could be."""
+    """Pair the results of both arms by seed and layer; layers without evaluated images are left out."""
     for i, one in enumerate(with_it[0]):
         every = [[seed[i] for seed in arm] for arm in (with_it, without_it)]
         if all(measured.images for arm in every for measured in arm):
@@ -81,7 +82,9 @@ def compare_arms(
 
 
 def format_differences(differences: Sequence[Difference], num_seeds: int, factor: str) -> Iterator[str]:
-    """A table for each layer, with its main number in a sentence, and how far to trust it all; see `sentence`."""
+    """A table for each layer, a sentence about its main value, and a note on how reliable they are; see
+    `Difference.describe`.
+    """
     for (source, task), group in groupby(differences, key=lambda one: (one.source, one.task)):
         rows = list(group)
         width = max(len(one.name) for one in rows)

@@ -1,4 +1,4 @@
-"""Captions of a network measured against captions by people: CIDEr and token F1."""
+"""Evaluate captions of a network against human captions: CIDEr and token F1."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from synthgen.models.ofa.preprocess import quantize_boxes
 from synthgen.models.ofa.tokenizer import OfaTokenizer, normalize_caption
 from synthgen.progress import NoProgress, OpenProgress
 
-#: How OFA's own evaluation of captions searches.
+#: Beam search settings of OFA's own evaluation.
 BEAM_SETTINGS = BeamSearchConfig(num_beams=5, max_length=16, no_repeat_ngram_size=3)
 
-#: Images and boxes that are evaluated at a time.
+#: Batch sizes of images and boxes.
 _EVAL_BATCH_SIZE, _BEAM_CHUNK = 8, 64
 
 
@@ -37,14 +37,15 @@ def evaluate_captioner(
     precision: str = "fp32",
     progress: OpenProgress = NoProgress,
 ) -> list[EvalResult]:
-    """What a captioner says of the objects of the manifest's `eval`, against what people said: CIDEr and token F1.
+    """Evaluate the captions of the objects of the manifest's `eval` against human captions: CIDEr and token F1.
 
     Args:
-        network: on the device of `context`; each process describes its part of the images, and all return the whole.
+        network: on the device of `context`. Each process evaluates a part of the images, and all return the full
+            result.
         precision: fp32 or bf16, of activations.
 
     Raises:
-        SynthgenError: see `Once`; what counts CIDEr is not installed.
+        SynthgenError: see `EvalLoader`; or the package for CIDEr is not installed.
     """
     cider.require_package()
 
@@ -68,7 +69,7 @@ def evaluate_captioner(
 
 
 def _compare_batch(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Iterator[tuple[GroundTruth, ImageResult]]:
-    """Of each image of a batch what is true of it, and what the network says of its regions, compared."""
+    """For each image of a batch, the ground truth and the comparison with the network's captions."""
     ids = [
         tokenizer.encode_region_prompt(corners)
         for target in batch.targets
@@ -82,18 +83,19 @@ def _compare_batch(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Itera
     texts = (normalize_caption(tokenizer.decode(found[0].tokens)) if found else "" for found in spoken)
     for target in batch.targets:
         asked = GroundTruth(target["sample"], target["original"])
-        said = dict(zip(target["annotation_ids"], texts, strict=False))  # the next texts, as many as it has regions
+        # zip takes only the texts of this image's regions from the iterator.
+        said = dict(zip(target["annotation_ids"], texts, strict=False))
         yield asked, cider.compare(asked, [said.get(region, "") for region in asked.target.annotation_ids])
 
 
 def normalize_images(images: Tensor) -> Tensor:
-    """Images of a batch, [B, 3, side, side], normalised as OFA's are."""
+    """Normalize the images of a batch, [B, 3, side, side], as OFA expects."""
     mean, std = (images.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
     return (images * std + mean) / 127.5 - 1
 
 
 def target_box_bins(target: Mapping[str, Any]) -> Tensor:
-    """The bins of the corners of a target's boxes, int64 [n, 4]; as the generating wing counts them."""
+    """The bins of the box corners of a target, int64 [n, 4], computed as in caption generation."""
     height, width = target["size"]
     middle, half = target["boxes"][:, :2].double(), target["boxes"][:, 2:].double() / 2
     corners = torch.cat([middle - half, middle + half], dim=1) * torch.tensor([width, height] * 2)

@@ -1,4 +1,4 @@
-"""A network on the layers that a manifest evaluates: image by image, by each task's own metric."""
+"""Evaluate a network on the `eval` layers of a manifest, with the metric of each task."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def evaluate_network(
     precision: str = "fp32",
     progress: OpenProgress = NoProgress,
 ) -> list[EvalResult]:
-    """Measure a network on each layer of the manifest's `eval`.
+    """Evaluate a network on each layer of the manifest's `eval`.
 
     Args:
-        short, long: sides of what the network sees; None = the manifest's `eval_size`, and if both are, what a layer
-            says of itself by `size`. Predictions are measured in the frame of the image's file.
-        rank, world_size: which process this is, of how many: each measures a part, and all of them return the whole.
+        short, long: sides of the network's input; None = the manifest's `eval_size`. If both are None, the `size` of a
+            layer takes precedence. Predictions are evaluated in the coordinates of the image file.
+        rank, world_size: of this process. Each process evaluates a part of the images, and all return the full result.
         precision: fp32 or bf16, of activations.
 
     Raises:
-        SynthgenError: a layer is not there, or empty, or nobody knows where its images are.
+        SynthgenError: a layer is missing or empty, or its image folder is unknown.
     """
     here, was_training = DistributedContext(rank, world_size, device), network.training
     said = None if short is None and long is None else resolve_sides(short, long, manifest.eval_size)
@@ -95,19 +95,19 @@ def evaluate_checkpoint(
     progress: OpenProgress = NoProgress,
     **options: Any,
 ) -> tuple[list[EvalResult], Path | None]:
-    """Measure a checkpoint, and write what came of it as JSON.
+    """Evaluate a checkpoint, and write the results as JSON.
 
     Args:
-        out: the file; None = beside the checkpoint, named after both.
-        text_encoder: instead of the one that the checkpoint names.
-        device: as `ranks.together` takes it.
-        options: of `evaluate_network`; of a captioner's, `workers` and `precision`.
+        out: the file; None = next to the checkpoint, named after checkpoint and manifest.
+        text_encoder: replaces the path in the checkpoint.
+        device: see `join_process_group`.
+        options: of `evaluate_network`; for a captioner only `num_workers` and `precision`.
 
     Returns:
-        What was measured, and the file; None in all processes but the first.
+        The results and the file; None in all processes but rank 0.
 
     Raises:
-        SynthgenError: the manifest has mistakes or nothing to evaluate on, or the checkpoint is none of ours.
+        SynthgenError: the manifest is invalid or has no `eval`, or the file is not a checkpoint of synthgen.
     """
     said = load_manifest(manifest_path, store=store)
     if not said.eval:
@@ -161,7 +161,7 @@ def _evaluate_layer(
         has_category_names(source.task),
         context.on_rank0(lambda: _load_stuff_names(store, build_source_index(store, source))),
     )
-    kinds: Counter[tuple[bool, bool]] = Counter()  # whether it is a thing, whether a conditional query found it
+    kinds: Counter[tuple[bool, bool]] = Counter()  # (is a thing, found by a conditional query)
 
     def compare(batch: Batch) -> Iterator[tuple[GroundTruth, ImageResult]]:
         asked = [_build_ground_truth(target, metric, stuff) for target in batch.targets]
@@ -204,7 +204,7 @@ def _build_ground_truth(target: dict[str, Any], metric: Metric, stuff_names: fro
 
 
 def _with_all_phrases(sample: Sample, target: Target) -> Target:
-    """All phrases of all objects, as REFER measures, where training draws one for each object."""
+    """All phrases of all objects, as REFER evaluates; training draws one per object."""
     pairs = [
         (" ".join(caption.text.split()), annotation)
         for annotation in sorted(sample.annotations, key=lambda a: a.id)
@@ -228,7 +228,7 @@ def _with_all_phrases(sample: Sample, target: Target) -> Target:
 
 
 def _load_stuff_names(store: ShardStore, source_index: SourceIndex) -> frozenset[str]:
-    """The names of a layer that are never a thing's."""
+    """The names of a layer that are stuff and never things."""
     kinds: dict[bool, set[str]] = {True: set(), False: set()}
     for shard in source_index.shards:
         column = f"{_ANNOTATION_COLUMN}.isthing"

@@ -1,4 +1,4 @@
-"""One layer of a manifest's `eval`, image by image, by all the processes that there are; what compares is given."""
+"""Evaluate one layer of a manifest's `eval`, distributed over processes, with a given comparison function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synthgen.storage.shard_store import ShardStore
 
 
 def load_metric(task: str) -> Metric:
-    """What a task is measured by."""
+    """The metric module of a task."""
     return cast(Metric, plugins.load_plugin("evaluation.metrics", plugins.load_plugin(TASKS_PACKAGE, task).METRIC))
 
 
@@ -35,16 +35,16 @@ def evaluate_layer(
     progress: OpenProgress,
     **loader_options: int,
 ) -> EvalResult:
-    """Measure a layer: each process compares its part of the images, and all of them return the whole.
+    """Evaluate a layer: each process compares its part of the images, and all of them return the full result.
 
     Args:
-        eval_index: which of the manifest's `eval`.
-        compare: what is kept of each image of a batch.
-        description: what the bar says beside the layer's name.
-        loader_options: `batch_size`, `workers` and sides, as `Once` takes them.
+        eval_index: index into the manifest's `eval`.
+        compare: yields ground truth and `ImageResult` of each image of a batch.
+        description: text of the progress bar, beside the layer's name.
+        loader_options: `batch_size`, `num_workers` and sides; see `EvalLoader`.
 
     Raises:
-        SynthgenError: see `Once`.
+        SynthgenError: see `EvalLoader`.
     """
     source, store = manifest.eval[eval_index], ShardStore(manifest.store)
     kind: str = plugins.load_plugin(TASKS_PACKAGE, source.task).METRIC
@@ -66,7 +66,8 @@ def evaluate_layer(
     for part, state in context.all_gather((rows, once.stats.state_dict())):
         every += part
         seen.merge_state(state)
-    every.sort(key=lambda row: row[:2])  # in one order, whoever compared what: sums of floats are the same then
+    # In a fixed order for any number of processes, so that sums of floats are equal.
+    every.sort(key=lambda row: row[:2])
     metric = load_metric(source.task)
     scores = metric.scores([compared for *_, compared in every])
     return EvalResult(
@@ -74,7 +75,7 @@ def evaluate_layer(
         task=source.task,
         metric=metric.MAIN,
         values={metric.MAIN: 0.0, **scores.values},
-        images=len(every) if metric.MAIN in scores.values else 0,  # there was nothing to be right about
+        images=len(every) if metric.MAIN in scores.values else 0,  # no ground truth to compare with
         by_name=scores.by_name,
         seen=seen.state_dict(),
         by_machines=context.on_rank0(lambda: describe_synthetic_labels(source, load_layer_stats(store, source), kind)),

@@ -1,9 +1,9 @@
-"""What the network says -> objects, regions and labels in the frame of the image file.
+"""Post-processing: outputs of the network to objects, segments and label maps in the coordinates of the image file.
 
-The rules are the field's: Mask2Former's, with Mask DINO's changes for scores that are sigmoids. A mask is enlarged to
-the padded batch, cut to the image, and resized to the original. Both steps are linear, so along each axis they are one
-matrix; so an image is made by strips of its columns, and the memory for masks is that of a few strips, however large
-the image is and however many masks it has.
+The rules are Mask2Former's, with Mask DINO's changes for sigmoid scores. A mask is upsampled to the padded batch,
+cropped to the image, and resized to the original. These steps are linear, so that each axis needs one matrix. An image
+is processed in strips of columns, and the memory for masks is that of a few strips, for any image size and number of
+masks.
 """
 
 from __future__ import annotations
@@ -23,33 +23,36 @@ from synthgen.evaluation.metrics import Detection, ForegroundMap, PanopticMap, P
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.records.geometry import clip_xyxy, encode_run_boundaries
+from synthgen.records.boxes import clip_xyxy
+from synthgen.records.rle import encode_run_boundaries
 from synthgen.records.sample import Rle
 
-#: Objects of an image, at most (COCO).
+#: Maximum number of objects per image (COCO).
 MAX_DETECTIONS = 100
 
-#: A query of a panoptic map is sure of its label from this probability on (Mask DINO; Mask2Former, of softmax, 0.8) ...
+#: Minimum probability of a query in a panoptic map (Mask DINO; Mask2Former uses 0.8 with softmax).
 PANOPTIC_SCORE_THRESHOLD = 0.25
-#: ... and its region stays if the part of its mask that no other query covers is this share of it (both).
+#: Minimum share of a mask that no other query covers (both).
 PANOPTIC_OVERLAP_THRESHOLD = 0.8
 
-#: Regions: Mask DINO sharpens sigmoids to shares of the texts: softmax(probability / temperature).
+#: Mask DINO sharpens sigmoids to a distribution over texts: softmax(probability / temperature).
 PANOPTIC_TEMPERATURE = 0.06
 
-#: Numbers of a strip of masks, at most: 128 MiB; and its columns. Of narrow strips less is multiplied by nothing.
+#: Maximum number of elements of a strip of masks (128 MiB), and of its columns. Narrow strips have fewer zero products.
 _MAX_STRIP_ELEMENTS, _STRIP_COLUMNS = 2**25, 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawPrediction:
-    """What the last layer says of one image with Q queries.
+    """Outputs of the last layer for one image with Q queries.
 
     Attributes:
-        logits: [Q, T], of its texts; boxes: [Q, 4] CXCYWH in parts of the image; mask_logits: [Q, h, w], of the batch.
+        logits: [Q, T], for its texts.
+        boxes: [Q, 4] CXCYWH relative to the image.
+        mask_logits: [Q, h, w], of the padded batch.
         padded_size, size, original_size: (height, width) of the batch, of the image in it, of the image file.
-        num_conditional: how many queries, the first ones, are conditional.
-        stuff_labels: which texts are no countable things: of each there is one region.
+        num_conditional: number of conditional queries, which come first.
+        stuff_labels: indices of texts that are stuff; each has at most one segment.
     """
 
     logits: Tensor
@@ -65,11 +68,11 @@ class RawPrediction:
 def split_predictions(
     decoded: DecoderOutput, batch: Batch, texts: Sequence[Sequence[str]], stuff_names: frozenset[str] = frozenset()
 ) -> list[RawPrediction]:
-    """One for each image; values that are no numbers say that there is nothing.
+    """Split predictions by image; non-finite values are replaced so that nothing is detected.
 
     Args:
-        texts: what each image was asked for.
-        stuff_names: names that are no countable things.
+        texts: input texts of each image.
+        stuff_names: names that are stuff.
     """
     last, (height, width) = decoded.layers[-1], batch.images.shape[-2:]
     return [
@@ -94,7 +97,7 @@ def predict_batch(
     precision: str = "fp32",
     stuff_names: frozenset[str] = frozenset(),
 ) -> list[RawPrediction]:
-    """What a network says of the images of a batch, on its own device; see `split_predictions` and `MQFormer.forward`.
+    """Run a network on a batch, on the network's device; see `split_predictions` and `MQFormer.forward`.
 
     Args:
         precision: fp32 or bf16, of activations.
@@ -111,20 +114,19 @@ def predict_batch(
 
 
 def boxes(prediction: RawPrediction, *, every_text: bool = False) -> list[Detection]:
-    """The `MAX_DETECTIONS` likeliest pairs of query and text, best first; without masks.
+    """The `MAX_DETECTIONS` most likely pairs of query and text, best first; without masks.
 
     Args:
-        every_text: also the likeliest query of each text that is not among them.
+        every_text: also the most likely query of each text that is not among them.
     """
     pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
     return [Detection(label, score, places[query], None, query) for score, query, label in pairs]
 
 
 def instances(prediction: RawPrediction, *, every_text: bool = False) -> list[Detection]:
-    """The `MAX_DETECTIONS` likeliest pairs of query and text with their masks, as far as these have a pixel, best
-    first.
+    """The `MAX_DETECTIONS` most likely pairs of query and text with non-empty masks, best first.
 
-    A score is the pair's probability times the mean of those of the mask's pixels.
+    The score is the probability of the pair times the mean probability of the mask's pixels.
 
     Args:
         every_text: see `boxes`.
@@ -140,7 +142,7 @@ def instances(prediction: RawPrediction, *, every_text: bool = False) -> list[De
 
 
 def referring(prediction: RawPrediction) -> list[Detection]:
-    """For each text the query that fits it best; none where its mask has no pixel."""
+    """For each text the best query; none if its mask is empty."""
     likely, queries = prediction.logits.sigmoid().max(0)
     places = _absolute_boxes(prediction)
     masks = _encode_masks(prediction, sorted(set(queries.tolist())))
@@ -152,7 +154,7 @@ def referring(prediction: RawPrediction) -> list[Detection]:
 
 
 def foreground(prediction: RawPrediction) -> ForegroundMap:
-    """The mask of the query that fits the first text best, as probabilities."""
+    """The mask of the best query for the first text, as probabilities."""
     query = int(prediction.logits[:, 0].argmax())
     likely = np.empty(prediction.original_size, np.float32)
     for columns, strip in _iter_mask_strips(prediction, [query]):
@@ -161,27 +163,27 @@ def foreground(prediction: RawPrediction) -> ForegroundMap:
 
 
 def semantic(prediction: RawPrediction) -> SemanticMap:
-    """For each pixel the text of the largest sum over queries: probability of the text times that of the mask.
+    """For each pixel the text with the largest sum, over queries, of text probability times mask probability.
 
-    That is Mask2Former's rule. Mask DINO sharpens here as well, by which a query that is sure of no text speaks as loud
-    as one that is sure; docs/results.md has what that costs.
+    This is Mask2Former's rule. Mask DINO also sharpens the text probabilities here, which gives uncertain queries the
+    same weight as certain ones; docs/results.md shows the effect.
     """
     likely = prediction.logits.sigmoid()
     labels = np.empty(prediction.original_size, np.int32)
-    weight = torch.zeros_like(likely)  # what each query says of each label, where that was found
+    weight = torch.zeros_like(likely)  # contribution of each query to each label at its pixels
     for columns, strip in _iter_mask_strips(prediction, range(len(likely)), extra_per_pixel=2 * likely.shape[1]):
         masks = strip.sigmoid()
         said = torch.einsum("qt,qhc->thc", likely, masks).argmax(0)
         labels[:, columns] = said.cpu().numpy()
         there, which = torch.unique(said, return_inverse=True)
-        pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels there]
+        pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels]
         weight[:, there] += likely[:, there] * pixels
     most = weight.argmax(0).tolist()
     return SemanticMap(labels, {label: most[label] for label in np.unique(labels).tolist()})
 
 
 def panoptic(prediction: RawPrediction) -> PanopticMap:
-    """Queries that are sure of a text share the pixels; what is mostly hidden goes; stuff of a name is one region."""
+    """Certain queries share the pixels, mostly hidden segments are dropped, and stuff segments of a name are merged."""
     likely = prediction.logits.sigmoid()
     kept = (likely.max(1).values > PANOPTIC_SCORE_THRESHOLD).nonzero().flatten()
     shares, labels = functional.softmax(likely[kept] / PANOPTIC_TEMPERATURE, dim=-1).max(1)
@@ -216,7 +218,7 @@ def panoptic(prediction: RawPrediction) -> PanopticMap:
 
 
 def _top_pairs(prediction: RawPrediction, *, every_text: bool) -> list[tuple[float, int, int]]:
-    """(probability, query, text) of the likeliest pairs, best first; see `boxes`."""
+    """(probability, query, text) of the most likely pairs, best first; see `boxes`."""
     likely, texts = prediction.logits.sigmoid(), prediction.logits.shape[1]
     scores, pairs = likely.flatten().topk(min(MAX_DETECTIONS, likely.numel()))
     best = [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
@@ -228,7 +230,7 @@ def _top_pairs(prediction: RawPrediction, *, every_text: bool) -> list[tuple[flo
 
 
 def _absolute_boxes(prediction: RawPrediction) -> list[tuple[float, float, float, float]]:
-    """Of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, within it."""
+    """Boxes of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, clipped to it."""
     height, width = prediction.original_size
     scale = np.array([width, height, width, height])
     found = clip_xyxy(cxcywh_to_xyxy(prediction.boxes).cpu().double().numpy() * scale, height, width)
@@ -236,20 +238,20 @@ def _absolute_boxes(prediction: RawPrediction) -> list[tuple[float, float, float
 
 
 def _encode_masks(prediction: RawPrediction, queries: Sequence[int]) -> dict[int, tuple[Rle, float]]:
-    """The masks of queries, and the mean probability of their pixels; 0.0 where there is none."""
+    """The masks of queries, and the mean probability of their pixels; 0.0 for empty masks."""
     height, width = prediction.original_size
     found = {}
     at_once = max(1, _MAX_STRIP_ELEMENTS // (height * _STRIP_COLUMNS))
     for start in range(0, len(queries), at_once):
         some = queries[start : start + at_once]
         edges: list[list[NDArray[np.int64]]] = [[] for _ in some]
-        total = torch.zeros(len(some), dtype=torch.float64)  # on the CPU: not every device has such numbers
+        total = torch.zeros(len(some), dtype=torch.float64)  # on the CPU, because some devices lack float64
         area = total.clone()
         for columns, strip in _iter_mask_strips(prediction, some):
             mask = strip > 0
             total += (strip.sigmoid() * mask).sum((1, 2)).cpu()
             area += mask.sum((1, 2)).cpu()
-            for own, more in zip(edges, _run_edges(mask.mT.flatten(1)), strict=True):  # run lengths go down columns
+            for own, more in zip(edges, _run_edges(mask.mT.flatten(1)), strict=True):  # RLE is column-major
                 own.append(more + columns.start * height)
         scores = (total / area.clamp(min=1)).tolist()
         for query, own, score in zip(some, edges, scores, strict=True):
@@ -258,7 +260,7 @@ def _encode_masks(prediction: RawPrediction, queries: Sequence[int]) -> dict[int
 
 
 def _run_edges(masks: Tensor) -> list[NDArray[np.int64]]:
-    """For each of k masks, bool [k, n], the places where its runs begin, and behind their ends, by turns."""
+    """For each of k masks, bool [k, n], the positions where runs begin and end (exclusive), alternating."""
     padded = functional.pad(masks, (1, 1))
     row, place = (padded[:, 1:] != padded[:, :-1]).nonzero(as_tuple=True)
     ends = torch.bincount(row, minlength=len(masks)).cumsum(0).tolist()
@@ -269,10 +271,10 @@ def _run_edges(masks: Tensor) -> list[NDArray[np.int64]]:
 def _iter_mask_strips(
     prediction: RawPrediction, queries: Sequence[int], extra_per_pixel: int = 0
 ) -> Iterator[tuple[slice, Tensor]]:
-    """The mask logits of queries in the original frame, by strips: (which columns, [queries, H, columns]).
+    """Iterate over the mask logits of queries at original resolution, in strips: (columns, [queries, H, columns]).
 
     Args:
-        extra_per_pixel: so many numbers for each pixel are needed beside those of the queries.
+        extra_per_pixel: elements per pixel that the caller needs in addition to those of the queries.
     """
     height, width = prediction.original_size
     device = prediction.mask_logits.device
@@ -289,6 +291,8 @@ def _iter_mask_strips(
 
 
 def _resize_matrix(coarse: int, padded: int, size: int, original: int) -> Tensor:
-    """[original, coarse]: along one axis, enlarge to the padded batch, cut to the image, resize to the original."""
+    """[original, coarse]: along one axis, upsampling to the padded batch, crop to the image, and resize to the
+    original.
+    """
     enlarged = functional.interpolate(torch.eye(coarse)[None], padded, mode="linear", align_corners=False)
     return functional.interpolate(enlarged[..., :size], original, mode="linear", align_corners=False)[0].T

@@ -1,4 +1,4 @@
-"""What a trained network finds in a photograph: drawn into it, and as JSON."""
+"""Predict objects in an image file: a drawing and JSON."""
 
 from __future__ import annotations
 
@@ -26,37 +26,38 @@ from synthgen.evaluation.results import printable_json
 from synthgen.images.decode import ImageError, load_rgb
 from synthgen.images.resize import resize
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.records.geometry import decode_mask, encode_mask, xyxy_to_xywh
+from synthgen.records.boxes import xyxy_to_xywh
+from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Rle
 from synthgen.storage.atomic import atomic_write
 from synthgen.visualize.drawing import ObjectMark, TextBlock, draw_overlay, save_png, shorten_text
 
-#: What a score has to reach to be drawn, if nobody says what.
+#: Default minimum score.
 DEFAULT_THRESHOLD = 0.25
 
-#: Larger photographs are drawn smaller; the JSON keeps their frame.
+#: Larger images are drawn at a reduced size; the JSON keeps the original coordinates.
 _MAX_DRAWN_SIDE = 2048
 
-#: "https://..." as it is left of a path.
+#: A URL after conversion to a path.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
-#: So many objects are told one by one, with so many letters of what they are; beside the picture with so many.
+#: Limits of the printed list: number of objects and length of their texts; the second number applies beside a drawing.
 _MAX_PRINTED_DETECTIONS, _MAX_PROMPT_CHARS, _MAX_LEGEND_CHARS = 20, 80, 240
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictResult:
-    """What came of one image.
+    """The result for one image.
 
     Attributes:
-        texts: what was asked for.
-        detections: what was found of it, best first; labels are indices into `texts`.
-        best_scores: for each text the best score, of what was found or not; of an empty one that of its label.
-        empty_masks: for each text whether no mask of what may be it has a pixel, so that no threshold finds it.
-        has_learned_masks: whether the network ever learned a mask; if not, boxes were found, and scores are their
-            labels'.
-        image_path, json_path: what was written.
-        replaced: whether another prediction lay in their place.
+        texts: the prompts.
+        detections: best first; labels are indices into `texts`.
+        best_scores: for each text the best score, below the threshold too; for an empty mask the label's probability.
+        empty_masks: for each text whether all candidate masks are empty, so that no threshold detects it.
+        has_learned_masks: whether the network was ever trained with masks. If not, only boxes are detected, and scores
+            are label probabilities.
+        image_path, json_path: the files written.
+        replaced: whether files of another prediction were overwritten.
     """
 
     texts: tuple[str, ...]
@@ -69,7 +70,7 @@ class PredictResult:
     replaced: bool = False
 
     def format_lines(self, threshold: float) -> list[str]:
-        """For a person."""
+        """The lines to print."""
         lines = [
             f"{one.score:.2f}  {shorten_text(self.texts[one.label], _MAX_PROMPT_CHARS)}"
             for one in self.detections[:_MAX_PRINTED_DETECTIONS]
@@ -87,7 +88,7 @@ class PredictResult:
         return [*lines, str(self.image_path), str(self.json_path)]
 
     def _explain_no_detections(self, threshold: float) -> str:
-        """Why nothing was found, in a sentence."""
+        """Explain in a sentence why nothing was detected."""
         all_empty = all(self.empty_masks)
         score, text = max(
             (score, text)
@@ -115,19 +116,19 @@ def predict_file(
     short: int | None = None,
     long: int | None = None,
 ) -> PredictResult:
-    """Find what is asked for in an image file, and write NAME.found.png and NAME.found.json: photo.jpg.found.png.
+    """Detect objects in an image file, and write NAME.found.png and NAME.found.json (photo.jpg.found.png).
 
     Args:
-        prompts: names or phrases; none = all names that the checkpoint learned.
+        prompts: names or phrases; none = all category names of the checkpoint.
         out: folder of both files.
-        threshold: scores below it are left out.
-        text_encoder: instead of the one that the checkpoint names.
-        device, precision: as `synthgen.devices` has them.
-        short, long: sides of what the network sees, in pixels; None = as it was evaluated in training.
+        threshold: minimum score.
+        text_encoder: replaces the path in the checkpoint.
+        device, precision: see `synthgen.devices`.
+        short, long: sides of the network's input, in pixels; None = those of the evaluation in training.
 
     Raises:
-        SynthgenError: the image or the checkpoint cannot be read, or a file cannot be written; nothing was asked for,
-            or a file was; `short` is more than `long`.
+        SynthgenError: the image or the checkpoint cannot be read; a file cannot be written; there are no prompts, or a
+            prompt is a file; or `short` is larger than `long`.
     """
     check_device_options(device, precision, 1)
     asked = tuple(dict.fromkeys(" ".join(prompt.split()) for prompt in prompts))
@@ -142,13 +143,14 @@ def predict_file(
         raise SynthgenError(f"{checkpoint_path} has learned no names of categories, only phrases; say what to look for")
     shorter, longer = resolve_sides(short, long, held.eval_size)
     learned = set(held.category_names)
-    names = [text in learned for text in texts]  # each as it was learned, whatever else is asked for
+    names = [text in learned for text in texts]  # as in training, independent of the other prompts
     seen = predict_image(
         network, pixels, texts, is_category_name=names, precision=precision, short=shorter, long=longer
     )
     likely = postprocess.boxes(seen, every_text=True)
     every = postprocess.instances(seen, every_text=True) if held.has_learned_masks else likely
-    best = {one.label: one.score for one in (*reversed(likely), *reversed(every))}  # of each text the last one stays
+    # The last one of each text wins; it has the best score.
+    best = {one.label: one.score for one in (*reversed(likely), *reversed(every))}
     there = {one.label for one in every}
     done = PredictResult(
         texts=texts,
@@ -178,7 +180,7 @@ def predict_image(
     short: int = 800,
     long: int = 1333,
 ) -> postprocess.RawPrediction:
-    """What the network says of an image, uint8 [H, W, 3]; `is_category_name`: see `MQFormer.forward`."""
+    """Predict objects in an image, uint8 [H, W, 3]; `is_category_name`: see `MQFormer.forward`."""
     nothing = Target(
         tuple(texts), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), None, ()
     )
@@ -191,7 +193,7 @@ def predict_image(
 def draw_detections(
     pixels: NDArray[np.uint8], detections: Sequence[Detection], texts: Sequence[str], footer: str = ""
 ) -> NDArray[np.uint8]:
-    """The image with what was found in it: uint8 [H', W', 3]."""
+    """The image with the detections drawn: uint8 [H', W', 3]."""
     height, width = pixels.shape[:2]
     scale = min(1.0, _MAX_DRAWN_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -219,7 +221,7 @@ def _load_image(image: Path) -> NDArray[np.uint8]:
         if image.is_file():
             return load_rgb(image)
         told = "no regular file, but a device or a pipe" if image.exists() else "no such file"
-    except (ImageError, OSError, ValueError) as why:  # ValueError: a null in its name
+    except (ImageError, OSError, ValueError) as why:  # ValueError: a null character in the path
         told = str(why) if isinstance(why, ImageError) else "its name cannot be used"
     if address := _URL.fullmatch(str(image)):
         raise SynthgenError(f"{address[1]}://{address[2]} is an address, and predict reads files; download it first")
@@ -227,7 +229,7 @@ def _load_image(image: Path) -> NDArray[np.uint8]:
 
 
 def _multiple_images_hint(image: Path, prompt: str, checkpoint: Path) -> str:
-    """What is said to who gave several images: a sentence with a line for a shell."""
+    """The error message for several images: a sentence and a shell loop."""
     images = f"{shlex.quote(str(image.parent))}/*{shlex.quote(image.suffix)}"
     return (
         f"prompt {shorten_text(prompt, _MAX_PROMPT_CHARS)} is a file, and predict looks at one image at a time; for "
@@ -238,7 +240,7 @@ def _multiple_images_hint(image: Path, prompt: str, checkpoint: Path) -> str:
 
 
 def _has_other_content(path: Path, content: str) -> bool:
-    """Whether a file is there that says something else."""
+    """Whether a file with other content exists."""
     try:
         return path.is_file() and path.read_bytes() != content.encode()
     except OSError:
@@ -246,7 +248,7 @@ def _has_other_content(path: Path, content: str) -> bool:
 
 
 def _shrink_mask(mask: Rle, size: tuple[int, int]) -> Rle:
-    """The mask in a smaller image."""
+    """The mask at a reduced image size."""
     if tuple(mask.size) == size:
         return mask
     rows, columns = (
@@ -263,7 +265,9 @@ def _footer(image: Path, result: PredictResult, step: int) -> str:
 def _as_json(
     image: Path, pixels: NDArray[np.uint8], result: PredictResult, checkpoint: Path, step: int
 ) -> dict[str, Any]:
-    """As COCO's results have it, with names instead of numbers; without masks where the network learned none."""
+    """In the format of COCO results, with names instead of ids; without masks if the network was not trained with
+    any.
+    """
     return {
         "image": image.name,
         "height": pixels.shape[0],

@@ -1,4 +1,4 @@
-"""What an evaluation measured: a table for people, JSON for programs."""
+"""Results of an evaluation: a table to print, and JSON."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from synthgen.dataloading.sample_stats import SKIP_REASONS
 from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.storage.atomic import atomic_write
 
-#: Where results cannot be written.
+#: Remedy in errors about results that cannot be written.
 REMEDY = "choose another --out"
 
-#: Of the rules by which predictions are made and compared: raised where the same network would be given other numbers.
+#: Version of the rules of prediction and comparison. Increase it when the same network would get other values.
 RULES_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """What was measured on one layer.
+    """The results of one layer.
 
     Attributes:
         source: "dataset/split/layer".
-        task: whose metric it is.
-        metric: which of the values stands for all; it is always among them, and 0 where no image could be measured.
+        task: the task whose metric is used.
+        metric: name of the main value. It is always in `values`, and 0 if no image could be evaluated.
         values: in percent, by name (AP, AP50, PQ, PQ_things, mIoU, cIoU, maxF, MAE, ...).
-        images: how many were measured; 0 where none holds anything to measure by, such as a mask.
-        by_name: the main value by category, in percent, where the metric has one.
-        by_kind: of the "things" and of the "stuff" that were found rightly, the share in percent that "conditional"
-            and that "learnable" queries found, and how many there were ("found"); without a kind that was not found.
-        seen: what `Seen.state` says of the layer's images: how many were passed over, and why.
-        by_machines: what of the truth machines made; see `layers.machines`.
+        images: number of evaluated images; 0 if no image has the required ground truth, such as a mask.
+        by_name: the main value by category, in percent, if the metric has one.
+        by_kind: for correct "things" and "stuff", the percentage found by "conditional" and by "learnable" queries, and
+            their number ("found"); a kind without correct predictions is left out.
+        seen: `SampleStats.state_dict` of the layer's images: how many were skipped, and why.
+        by_machines: which ground truth is synthetic; see `layer_stats.describe_synthetic_labels`.
     """
 
     source: str
@@ -51,10 +51,10 @@ class EvalResult:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """What `save_results` wrote of a layer.
+        """Read the results of a layer from the format of `save_results`.
 
         Raises:
-            ValueError, TypeError, KeyError: it did not write that.
+            ValueError, TypeError, KeyError: not in that format.
         """
         found = cls(**content)
         if not all(isinstance(text, str) for text in (found.source, found.task, found.metric)):
@@ -70,7 +70,7 @@ class EvalResult:
 
 
 def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]]:
-    """Mean and median of the main value, for each task that several layers were measured by (as SeginW is told)."""
+    """Mean and median of the main value, for each task with several layers (as reported for SeginW)."""
     groups: dict[str, list[float]] = defaultdict(list)
     for one in results:
         if one.images:
@@ -83,7 +83,7 @@ def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]
 
 
 def format_results(results: Sequence[EvalResult]) -> Iterator[str]:
-    """A paragraph a layer, and what they come to together."""
+    """A paragraph for each layer, and averages."""
     for one in results:
         yield f"{one.source} {one.task}, {one.images:,} image{'s' * (one.images != 1)}"
         if one.images:
@@ -109,13 +109,13 @@ def format_results(results: Sequence[EvalResult]) -> Iterator[str]:
 
 
 def save_results(path: Path, results: Sequence[EvalResult], **metadata: Any) -> None:
-    """Write it as JSON, whole or not at all.
+    """Write results as JSON, atomically.
 
     Args:
-        metadata: what else is to stand there, in front.
+        metadata: additional entries, placed first.
 
     Raises:
-        SynthgenError: it cannot be written.
+        SynthgenError: the file cannot be written.
     """
     content = {
         **metadata,
@@ -128,7 +128,7 @@ def save_results(path: Path, results: Sequence[EvalResult], **metadata: Any) -> 
 
 
 def load_results(path: Path) -> tuple[list[EvalResult], bool]:
-    """What `save_results` wrote, and whether it is by today's rules.
+    """Read results, and whether they were made with the current rules.
 
     Raises:
         SynthgenError: the file is damaged.
@@ -141,5 +141,5 @@ def load_results(path: Path) -> tuple[list[EvalResult], bool]:
 
 
 def printable_json(content: Any) -> str:
-    """JSON of letters that every file and terminal takes."""
+    """ASCII-only JSON, which every file and terminal can display."""
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -19,7 +19,8 @@ from synthgen import __version__, plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
 from synthgen.generate.job import Job
 from synthgen.generate.stages import Stage
-from synthgen.images.decode import ImageError, prefetch_images
+from synthgen.images.decode import ImageError
+from synthgen.images.prefetch import prefetch_images
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.sample import Sample
 from synthgen.storage.shard_store import Shard, ShardStore

@@ -1,12 +1,9 @@
-"""Decodes image files to RGB arrays and prefetches them on threads. A file gives an array or an `ImageError`."""
+"""Image files to RGB arrays. Every unusual file has a defined outcome: an array, or an `ImageError`."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,13 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from synthgen.images.paths import candidate_paths
-from synthgen.records.sample import Sample
 
 #: A larger image is an error: 178 M pixels are half a GiB in RGB.
 MAX_IMAGE_PIXELS = 178_956_970
 
-#: Maximum bytes of all decoded images that are waiting.
-PREFETCH_BYTES = 512 * 2**20
 
 #: File formats of photographs and label maps. Pillow knows thirty more; one of them (EPS) runs a program on the file,
 #: and none is worth the risk.
@@ -146,65 +140,6 @@ def read_image_header(path: Path) -> tuple[int, int, bool]:
             return height, width, (width, height) != image.size
     except Exception as why:
         raise _as_image_error(why, "opened") from None
-
-
-def prefetch_images(
-    samples: Iterable[Sample], root: Path, *, num_threads: int
-) -> Iterator[tuple[Sample, NDArray[np.uint8] | ImageError | None]]:
-    """Pair each sample with its pixels, in order, decoding ahead on threads.
-
-    A sample that already has an error is passed through with None. At most `2 * threads` images, and at most
-    `PREFETCH_BYTES` of pixels (or one image), are in flight. Closing the iterator cancels the rest.
-    """
-
-    def load(sample: Sample) -> NDArray[np.uint8] | ImageError | None:
-        if sample.error is not None:
-            return None
-        try:
-            return load_rgb(find_image(root, sample.file_name), sample.height, sample.width)
-        except ImageError as why:
-            return why
-
-    def cost(sample: Sample) -> int:
-        """Bytes of its pixels. The sample's size can be trusted: a file of another size is not decoded."""
-        if sample.error is not None:
-            return 0
-        if sample.height and sample.width:
-            return 3 * sample.height * sample.width
-        try:
-            height, width, _ = read_image_header(find_image(root, sample.file_name))
-        except ImageError:
-            return 0
-        return 3 * height * width
-
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        yield from _prefetch(samples, lambda s: pool.submit(load, s), cost, max_in_flight=2 * num_threads)
-
-
-def _prefetch(
-    samples: Iterable[Sample],
-    submit: Callable[[Sample], Future[NDArray[np.uint8] | ImageError | None]],
-    cost: Callable[[Sample], int],
-    *,
-    max_in_flight: int,
-) -> Iterator[tuple[Sample, NDArray[np.uint8] | ImageError | None]]:
-    waiting: deque[tuple[Sample, Future[NDArray[np.uint8] | ImageError | None], int]] = deque()
-    held = 0
-    try:
-        for sample in samples:
-            more = cost(sample)
-            while waiting and (len(waiting) >= max_in_flight or held + more > PREFETCH_BYTES):
-                first, future, size = waiting.popleft()
-                yield first, future.result()
-                held -= size
-            waiting.append((sample, submit(sample), more))
-            held += more
-        while waiting:
-            first, future, _ = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future, _ in waiting:
-            future.cancel()
 
 
 def _check_size(size: tuple[int, int]) -> None:

@@ -103,10 +103,9 @@ def run_edges(masks: Tensor, top: int, left: int, height: int) -> tuple[Tensor, 
 
     Returns:
         owner int64 [edges], the index of the mask, ascending; and place int64 [edges], in the form of
-        `geometry.encode_run_boundaries`. On CUDA, this synchronizes with the device.
+        `rle.encode_run_boundaries`. On CUDA, this synchronizes with the device.
     """
-    columns = torch.nn.functional.pad(
-        masks.transpose(1, 2).to(torch.int8), (1, 1)
-    )  # zero padding ends every run within its column
+    # Zero padding ends every run within its column.
+    columns = torch.nn.functional.pad(masks.transpose(1, 2).to(torch.int8), (1, 1))
     owner, column, row = (columns[..., 1:] != columns[..., :-1]).nonzero(as_tuple=True)
     return owner, (column + left) * height + row + top

@@ -1,6 +1,6 @@
 """Set operations on RLE masks: union, difference, rectangles. The cost depends on the runs, not on the image.
 
-Every input mask is checked. Every output has the bytes that `geometry.encode_mask` gives for the same pixels.
+Every input mask is checked. Every output has the bytes that `rle.encode_mask` gives for the same pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import MAX_MASK_PIXELS, clip_xyxy, decode_runs, encode_run_boundaries
+from synthgen.records.boxes import clip_xyxy
+from synthgen.records.rle import MAX_MASK_PIXELS, decode_runs, encode_run_boundaries
 from synthgen.records.sample import Rle
 
 #: Weight of a mask that is subtracted: larger than any possible number of masks.

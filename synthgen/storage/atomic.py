@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import re
 import secrets
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +25,6 @@ _UNWRITABLE_ERRNOS = {
     *(errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP),
 }
 
-#: Errors of a file system without locks.
-_NO_LOCK_ERRNOS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-
 
 @contextlib.contextmanager
 def atomic_write(final: Path, *, remedy: str = "choose another --store") -> Iterator[Path]:
@@ -41,7 +36,7 @@ def atomic_write(final: Path, *, remedy: str = "choose another --store") -> Iter
     Raises:
         SynthgenError: there is no space, or the folder cannot be written.
     """
-    with _translate_os_errors(final, remedy=remedy):
+    with translate_os_errors(final, remedy=remedy):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_path(final)
         try:
@@ -60,7 +55,7 @@ def check_writable(path: Path, *, remedy: str) -> None:
     Raises:
         SynthgenError: it cannot.
     """
-    with _translate_os_errors(path, remedy=remedy):
+    with translate_os_errors(path, remedy=remedy):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,46 +72,11 @@ def write_text_atomic(path: Path, text: str, *, remedy: str = "choose another --
 
 def append_line(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
     """Append a line to a log with one write, so that lines of two writers do not mix."""
-    with _translate_os_errors(path, remedy=remedy):
+    with translate_os_errors(path, remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
             # A path may contain bytes that are not UTF-8. They become escapes such as \udcff, which JSON reads back.
             file.write(text.encode("utf-8", "backslashreplace") + b"\n")
-
-
-@contextlib.contextmanager
-def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: str) -> Iterator[None]:
-    """Hold a lock file until the block or the process ends.
-
-    Args:
-        path: the file. It is created if it is missing, and stays.
-        lock_timeout: how many seconds to wait for a process that holds the lock.
-        timeout_message: the error message if it holds the lock longer.
-        remedy: what the error message suggests if the file cannot be written.
-
-    Raises:
-        SynthgenError: another process holds it; it cannot be written.
-    """
-    with _translate_os_errors(path, remedy=remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        began, is_told = time.monotonic(), False
-        while not _try_flock(handle, path):
-            waited = time.monotonic() - began
-            if waited >= lock_timeout:
-                raise SynthgenError(timeout_message)
-            if waited > 1 and not is_told:
-                log.warning("another process holds %s: waiting for it, %.0f s at most", path, lock_timeout)
-                is_told = True
-            time.sleep(0.1)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)  # also unlocks processes that were forked meanwhile
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -127,11 +87,11 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         SynthgenError: it cannot be made, or there is no space for what the block writes.
     """
     folder = _temporary_path(parent / "scratch")
-    with _translate_os_errors(folder):
+    with translate_os_errors(folder):
         folder.mkdir(parents=True)
     try:
         # Translate only a full disk: other errors of the block may come from files that it reads elsewhere.
-        with _translate_os_errors(folder, errnos=set()):
+        with translate_os_errors(folder, errnos=set()):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,7 +122,7 @@ def _temporary_path(final: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _translate_os_errors(
+def translate_os_errors(
     path: Path, errnos: set[int] = _UNWRITABLE_ERRNOS, *, remedy: str = "choose another --store"
 ) -> Iterator[None]:
     """Turn errors of the file system that the user can fix into a `SynthgenError`."""
@@ -176,19 +136,6 @@ def _translate_os_errors(
         if why.errno in errnos:
             raise SynthgenError(f"cannot write {path} ({why.strerror}); {remedy}") from None
         raise
-
-
-def _try_flock(handle: int, path: Path) -> bool:
-    """Whether the lock is ours now. A file system without locks always says yes; this logs a warning."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as why:
-        if why.errno not in _NO_LOCK_ERRNOS:
-            raise
-        log.warning("%s is on a file system without locks: see to it that nobody else writes there", path)
-    return True
 
 
 def _fsync(path: Path) -> None:

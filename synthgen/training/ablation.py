@@ -1,7 +1,7 @@
-"""Does synthetic data pay? A manifest is trained with and without its synthetic sources, seed by seed, and compared.
+"""Ablation of synthetic data: train a manifest with and without its synthetic sources, for several seeds, and compare.
 
-Each of the trainings is an ordinary run: a manifest and a folder of its own, so that one that was killed goes on, one
-that has ended is not trained again, and a cluster may train any of them. What they came to is told by `differences`.
+Each training is an ordinary run with its own manifest and run directory. A run that was killed resumes, a finished run
+is not repeated, and a cluster may train any of them. `ablation_stats` formats the comparison.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ARMS = ("with", "without")
 
 @dataclass(frozen=True, slots=True)
 class AblationSource:
-    """A source of the mixture: what of it machines made, and whether one arm goes without it."""
+    """A source of the mixture: which of its labels are synthetic, and whether one arm leaves it out."""
 
     source: TrainSource
     synthetic: tuple[str, ...]
@@ -39,18 +39,19 @@ class AblationSource:
 
     @property
     def name(self) -> str:
-        """As `--without` and tables have it."""
+        """Its name in `--without` and in tables."""
         return f"{self.source.shards} {self.source.task}"
 
 
 @dataclass(frozen=True, slots=True)
 class AblationResult:
-    """What came of it.
+    """The result of an ablation.
 
     Attributes:
-        folder: of the ablation, in which `ablation.json` says the same.
-        differences: for each layer and number. unmeasured: layers of which no image could be measured.
-        is_rank0: whether this is the process that speaks.
+        folder: of the ablation; `ablation.json` in it has the same content.
+        differences: for each evaluated layer and value.
+        unmeasured: layers without an image that could be evaluated.
+        is_rank0: whether this is rank 0, which prints the result.
     """
 
     folder: Path
@@ -61,7 +62,7 @@ class AblationResult:
     is_rank0: bool
 
     def format_lines(self) -> Iterator[str]:
-        """For a person."""
+        """The lines to print."""
         left_out = [one for one in self.sources if one.is_left_out]
         what = (
             "synthetic data" if all(one.synthetic for one in left_out) else _join_names([one.name for one in left_out])
@@ -84,25 +85,22 @@ def ablate(
     progress: OpenProgress = NoProgress,
     echo: Callable[..., None] = lambda *_: None,
 ) -> AblationResult:
-    """Train a manifest with and without its synthetic sources, from several seeds, and compare.
+    """Train a manifest with and without its synthetic sources, for several seeds, and compare.
 
-    Both arms learn as many steps of as many images, from the same seeds: the manifest's own and those after it. Where
-    sources are left out, the ratios of the others make up the whole, so that what people made is seen more often.
+    Both arms train the same number of steps with the same batch size and seeds: the manifest's seed and those after it.
+    If sources are left out, the ratios of the others are rescaled, so that manual annotations are seen more often.
 
     Args:
         out: folder of all runs; None = ablations/ and the manifest's name.
-        store: the shards' root, instead of the manifest's.
-        without: the sources to leave out, "dataset/split/layer" or that and " task"; () = those of which machines made
-            what is learned.
-        device, num_workers: see `loop.train`.
-        echo: says lines to a person.
+        store: root of the shards, instead of the manifest's.
+        without: sources to leave out, "dataset/split/layer" or that and " task"; () = all with synthetic labels.
+        device, num_workers: see `trainer.train`.
+        echo: prints a line.
 
     Raises:
-        SynthgenError: nothing is synthetic, all is, or nothing is measured; what `loop.train` raises.
+        SynthgenError: no source is synthetic, or all are; nothing is evaluated; or `trainer.train` fails.
     """
-    manifest_path = (
-        manifest_path.absolute()
-    )  # the manifests of the runs lie elsewhere, and their paths are relative to them
+    manifest_path = manifest_path.absolute()  # absolute, because the manifests of the runs are in other folders
     manifest = load_manifest(manifest_path, store=store)
     manifest = manifest.model_copy(update={"store": manifest.store.absolute()})
     for key, remedy in (("mixture", "there is nothing to leave out"), ("eval", "nothing could be compared")):
@@ -121,7 +119,7 @@ def ablate(
         texts = {run: _dump_manifest(recipe) for run, recipe in runs.items()}
 
         def plan() -> None:
-            for run, recipe in runs.items():  # all of them, before the first plan is another
+            for run, recipe in runs.items():  # write all manifests before the plan of another ablation can replace them
                 run_dir.load_starts(run, recipe, kind=trainer.checkpoint_kind(recipe))
             remove_stale_files(place)
             for run, text in texts.items():
@@ -142,10 +140,10 @@ def ablate(
 
 
 def select_sources(checked: ManifestReport, without: Sequence[str] = ()) -> tuple[AblationSource, ...]:
-    """What of each source machines made, and which are left out.
+    """Determine the synthetic labels of each source, and the sources to leave out.
 
     Raises:
-        SynthgenError: `without` names what is not there; none would be left out, or all.
+        SynthgenError: `without` names an unknown source, or all or none would be left out.
     """
     rows = [row for row in checked.sources if row.draw_probability is not None]
     sources = [cast(TrainSource, row.source) for row in rows]
@@ -183,7 +181,7 @@ def _join_names(names: Sequence[str]) -> str:
 
 
 def _format_plan(manifest: Manifest, sources: Sequence[AblationSource], num_seeds: int) -> Iterator[str]:
-    """What is left out, and what that changes."""
+    """Describe the sources left out and the resulting mixture."""
     total = sum(one.source.ratio for one in sources)
     rest = sum(one.source.ratio for one in sources if not one.is_left_out)
     width = max(len(one.name) for one in sources)
@@ -209,12 +207,12 @@ def _arm_manifest(manifest: Manifest, sources: Sequence[AblationSource], arm: st
 
 
 def _dump_manifest(manifest: Manifest) -> str:
-    """As JSON, which is YAML."""
+    """As JSON, which is valid YAML."""
     return json.dumps(manifest.model_dump(mode="json", exclude_unset=True), indent=1, ensure_ascii=False) + "\n"
 
 
 def _manifest_path(folder: Path) -> Path:
-    """Where the manifest of a run lies."""
+    """The path of a run's manifest."""
     return folder.with_name(f"{folder.name}.yaml")
 
 
@@ -227,7 +225,7 @@ def _run_arm(
     num_workers: int | None,
     progress: OpenProgress,
 ) -> list[EvalResult]:
-    """What a run comes to after its last step; trained as far as it is not."""
+    """Train a run to its last step, if it is not finished, and return its evaluation."""
     steps, path = manifest.schedule.steps, _manifest_path(folder)
     results = run_dir.results_path(folder, steps)
 
@@ -239,7 +237,7 @@ def _run_arm(
 
     if not context.on_rank0(ended):
         done = trainer.train(path, out=folder, device=device, num_workers=num_workers, progress=progress)
-        if not done.eval_results:  # it had learned all, and was measured on other layers then, or by other rules
+        if not done.eval_results:  # finished earlier, but evaluated on other layers or by other rules
             own = manifest.readers.workers if num_workers is None else num_workers
             evaluate.evaluate_checkpoint(
                 done.last_checkpoint, path, out=results, device=device, num_workers=own, progress=progress,

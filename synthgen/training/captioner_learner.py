@@ -1,4 +1,4 @@
-"""The captioner's learner: an OFA as a manifest describes it, and the loss of its tokens."""
+"""The learner of the captioner: an OFA network and its token loss."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from synthgen.models.ofa.tokenizer import EOS, PAD, normalize_caption
 from synthgen.models.ofa.training import label_smoothed_loss, prepare_for_training, teacher_forced_logits
 from synthgen.training.optimizer import parameter_groups
 
-#: Phrases of which the tokens are kept.
+#: Size of the cache of tokenized phrases.
 _TOKEN_CACHE_SIZE = 2**16
 
 
 class RegionBatch(NamedTuple):
-    """The regions of a batch, n in all.
+    """The n regions of a batch.
 
     Attributes:
-        image_indices: for each the index of its image.
-        prompt_tokens: int64 [n, t], what is asked of it.
-        target_tokens: int64 [n, s], what is to be said, `</s>` last, and padding after it.
+        image_indices: for each region the index of its image.
+        prompt_tokens: int64 [n, t].
+        target_tokens: int64 [n, s], `</s>` last, followed by padding.
     """
 
     image_indices: list[int]
@@ -45,13 +45,14 @@ class RegionBatch(NamedTuple):
 
 
 class CaptionerLearner:
-    """An OFA as a manifest describes it; see `learner.Learner`.
+    """An OFA as configured by a manifest; see `learner.Learner`.
 
     Attributes:
-        tokenizer: its words. sidecar_files: their files, which are to lie beside its checkpoints.
+        tokenizer: the tokenizer.
+        sidecar_files: the tokenizer files, copied to the folder of the checkpoints.
 
     Raises:
-        SynthgenError: weights or words are not where they should be, or are others; what measures is not installed.
+        SynthgenError: weights or tokenizer files are missing or do not fit, or the package for CIDEr is not installed.
     """
 
     kind = KIND
@@ -72,20 +73,20 @@ class CaptionerLearner:
         self._cached_tokens = lru_cache(_TOKEN_CACHE_SIZE)(self._encode_phrase)
 
     def model_config(self) -> dict[str, Any]:
-        """The manifest's `captioner`."""
+        """The manifest's `captioner` section."""
         said = self._settings.model_dump(mode="json", exclude_unset=True)
         return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in said.items()}
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """The visual stem has the backbone's rate."""
+        """The visual stem uses the learning rate of backbones."""
         return parameter_groups(self.module, schedule, {"encoder.embed_images.": schedule.backbone_lr})
 
     def count_targets(self, batch: Batch) -> int:
-        """Tokens that are to be said, ends among them."""
+        """The number of target tokens, including end tokens."""
         return sum(len(tokens) for _, _, tokens in self._iter_regions(batch))
 
     def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
-        """Of each token, where those before it are given: "words"."""
+        """The token loss with teacher forcing, named "words"."""
         device = self.module.device
         regions = self.build_regions(batch)
         images, prompts, texts = (
@@ -96,13 +97,13 @@ class CaptionerLearner:
         return {"words": label_smoothed_loss(logits, texts[texts != PAD]) / num_targets}
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:  # noqa: ARG002
-        """None: what it says of an image is measured, not drawn."""
+        """Nothing: captions are evaluated but not drawn."""
         return iter(())
 
     def evaluate(
         self, manifest: Manifest, context: DistributedContext, *, num_workers: int, progress: Any
     ) -> list[EvalResult]:
-        """See `measure`."""
+        """See `evaluate_captioner`."""
         precision = manifest.schedule.precision
         return evaluate_captioner(
             self.module,
@@ -115,10 +116,10 @@ class CaptionerLearner:
         )
 
     def build_regions(self, batch: Batch) -> RegionBatch:
-        """What of a batch is learned: all regions whose phrase is more than marks.
+        """The regions of a batch to train on: all with a phrase of more than punctuation.
 
-        Where there is none, one of which nothing is to be said: all weights have a gradient then, of 0, for which other
-        processes wait.
+        If there is none, one region with an empty target is returned, so that all weights have a gradient of 0. Other
+        processes wait for these gradients.
         """
         found = list(self._iter_regions(batch)) or [(0, [0] * 4, ())]
         longest = max(1, *(len(tokens) for _, _, tokens in found))
@@ -127,7 +128,7 @@ class CaptionerLearner:
         return RegionBatch([owner for owner, _, _ in found], prompts, texts)
 
     def _iter_regions(self, batch: Batch) -> Iterator[tuple[int, list[int], tuple[int, ...]]]:
-        """Of each region its image, the bins of its corners, and the tokens of its phrase."""
+        """The image, box corner bins and phrase tokens of each region."""
         for i, target in enumerate(batch.targets):
             phrases = [target["texts"][label] for label in target["labels"].tolist()]
             for corners, phrase in zip(target_box_bins(target).tolist(), phrases, strict=True):

@@ -1,4 +1,6 @@
-"""What the loop trains: a module, and what of a batch is its loss. This is MQ-Former's; the captioner has its own."""
+"""Learners: what the trainer needs of a network and its losses. Contains MQ-Former's; the captioner has its own
+module.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +31,19 @@ from synthgen.training import prediction_view
 from synthgen.training.optimizer import parameter_groups
 from synthgen.training.targets import build_mask_targets
 
-#: What of `model` may be a path.
+#: Keys of the manifest's `model` that may be paths.
 _PATH_KEYS = ("backbone_weights", "text_encoder")
 
 
 class Learner(Protocol):
-    """What can be trained.
+    """A trainable network with its losses and evaluation.
 
     Attributes:
-        kind: what its checkpoints say they are of.
-        module: its weights.
-        has_learned_masks: whether these had learned a mask when this process began with them; see
+        kind: `Checkpoint.kind` of its checkpoints.
+        module: the network.
+        has_learned_masks: whether the network had been trained with masks when this process loaded it; see
             `checkpoint.Checkpoint`.
-        sidecar_files: files of text that are to lie beside its checkpoints.
+        sidecar_files: text files to copy to the folder of its checkpoints.
     """
 
     has_learned_masks: bool
@@ -56,19 +58,19 @@ class Learner(Protocol):
     def sidecar_files(self) -> tuple[Path, ...]: ...
 
     def model_config(self) -> dict[str, Any]:
-        """What of the manifest says what the module is, as JSON has it, with absolute paths."""
+        """The part of the manifest that describes the network, as JSON with absolute paths."""
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """AdamW's groups; see `optimiser.parameter_groups`."""
+        """Parameter groups for AdamW; see `optimizer.parameter_groups`."""
 
     def count_targets(self, batch: Batch) -> int:
-        """What its losses are divided by: objects, or words."""
+        """The number of targets in a batch (objects or tokens), by which losses are normalized."""
 
     def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
-        """Losses by name, weighted; their sum is made smaller. Draws are the global generator's.
+        """Weighted losses by name; training minimizes their sum. Uses torch's global generator.
 
         Args:
-            num_targets: how many there are in a step, averaged over the processes; at least 1.
+            num_targets: targets in the step, averaged over processes; at least 1.
         """
 
     def evaluate(
@@ -77,27 +79,27 @@ class Learner(Protocol):
         """Evaluate on the manifest's `eval`."""
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
-        """What it finds in a batch, beside what is to be found: uint8 [H, W, 3] each; a few, or none."""
+        """A few images of predictions next to ground truth, uint8 [H, W, 3] each; may be empty."""
 
 
 class LossModule(nn.Module):
-    """Losses as a forward pass: what DistributedDataParallel wraps."""
+    """The losses as a forward pass, as DistributedDataParallel requires."""
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
         self.module, self._learner = learner.module, learner
 
     def forward(self, batch: Batch, num_targets: float) -> dict[str, Tensor]:
-        """See `Learner.losses`."""
+        """See `Learner.compute_losses`."""
         return self._learner.compute_losses(batch, num_targets=num_targets)
 
 
 def wrap_distributed(learner: Learner, context: DistributedContext) -> nn.Module:
-    """The losses of a learner, whose gradients are averaged over the processes."""
+    """The losses of a learner as a module whose gradients are averaged over processes."""
     losses = LossModule(learner)
     if context.world_size == 1:
         return losses
-    # Buffers never change; newer versions of torch have another name for it, and warn of the old one.
+    # Buffers never change. Newer versions of torch renamed the argument and warn about the old name.
     known = signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
@@ -105,7 +107,7 @@ def wrap_distributed(learner: Learner, context: DistributedContext) -> nn.Module
 
 
 class SegmentationLearner:
-    """MQ-Former as a manifest describes it; see `Learner`."""
+    """MQ-Former as configured by a manifest; see `Learner`."""
 
     kind = "mqformer"
     has_learned_masks = False
@@ -118,30 +120,30 @@ class SegmentationLearner:
         )
         if schedule.compile:
             build_network.compile_layers(self.module)
-        # Images that are looked at are of any shape, and each would be compiled anew.
+        # Evaluation images have varying shapes, and each shape would be compiled anew.
         self._eager_mode = partial(torch.compiler.set_stance, "force_eager") if schedule.compile else nullcontext
         self._is_category_name = [build_network.has_category_names(source.task) for source in manifest.mixture]
         self._uses_bf16 = schedule.precision == "bf16"
         self._criterion = SetCriterion(sampling=PointSampling(num_points=schedule.mask_points))
 
     def model_config(self) -> dict[str, Any]:
-        """The manifest's `model`, without what it began with."""
+        """The manifest's `model` without the initial weights."""
         return {
             key: str(Path(said).absolute()) if key in _PATH_KEYS and "/" in said else said
             for key, said in self._model.model_dump(mode="json", exclude={"weights"}).items()
         }
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """The backbone and the text encoder came with weights: they have rates of their own."""
+        """The pretrained backbone and text encoder have their own learning rates."""
         rates = {"backbone.": schedule.backbone_lr, "text_encoder.": schedule.text_encoder_lr}
         return parameter_groups(self.module, schedule, rates)
 
     def count_targets(self, batch: Batch) -> int:
-        """All that are to be found."""
+        """The number of objects."""
         return sum(len(target["labels"]) for target in batch.targets)
 
     def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
-        """Of all layers together: "label", "box", "giou", "mask", "dice"; with denoising these after "dn_", too."""
+        """The losses "label", "box", "giou", "mask" and "dice" of all layers; see `SetCriterion`."""
         device = next(self.module.parameters()).device
         asked = [target["texts"] for target in batch.targets]
         names = [self._is_category_name[source] for source in batch.source_ids]
@@ -154,7 +156,7 @@ class SegmentationLearner:
         return self._criterion(found, right, num_objects=num_targets)
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
-        """See `sidecar_files`."""
+        """See `prediction_view.draw_predictions`."""
         with self._eager_mode():
             return iter(
                 [
@@ -167,7 +169,7 @@ class SegmentationLearner:
     def evaluate(
         self, manifest: Manifest, context: DistributedContext, *, num_workers: int, progress: OpenProgress
     ) -> Sequence[EvalResult]:
-        """See `evaluate`."""
+        """See `evaluate_network`."""
         with self._eager_mode():
             return evaluate_network(
                 self.module, manifest, device=context.device, num_workers=num_workers, rank=context.rank,

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a line of JSON a step, and TensorBoard's scalars and pictures."""
+"""The metrics of a training: a line of JSON per step, and TensorBoard scalars and images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from synthgen.training.run_dir import REMEDY
 
 
 class MetricsLogger:
-    """log.jsonl and tensorboard/ in the folder of a run; what an earlier run wrote of steps to come is taken back.
+    """Writes log.jsonl and tensorboard/ of a run directory. Entries of an earlier run from `step` on are removed.
 
     Args:
-        step: the first step that will be written.
+        step: the first step that will be logged.
 
     Raises:
-        SynthgenError: what lies there is no log, or cannot be written.
+        SynthgenError: log.jsonl is not a log, or cannot be written.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -41,13 +41,13 @@ class MetricsLogger:
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def log_metrics(self, step: int, values: Mapping[str, float], *, prefix: str = "train") -> None:
-        """Numbers by name."""
+        """Log numbers by name."""
         append_line(self._log_path, json.dumps({"step": step, "of": prefix, **values}), remedy=REMEDY)
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{prefix}/{name}", value, step)
 
     def _parse_step(self, line: bytes, line_number: int) -> int:
-        """Of a line that was written."""
+        """The step of a log line."""
         try:
             return int(json.loads(line)["step"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -57,7 +57,7 @@ class MetricsLogger:
             ) from None
 
     def log_image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """uint8 [H, W, 3], RGB."""
+        """Log an image: uint8 [H, W, 3], RGB."""
         self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def __enter__(self) -> Self:

@@ -10,22 +10,22 @@ from torch import nn
 
 from synthgen.dataloading.config import ScheduleConfig
 
-#: Tables that are looked up and are no `nn.Embedding`. None is pulled to zero, nor are norms and single numbers: of a
-#: row that no image asks for nothing else would be left in time.
+#: Embedding tables that are not `nn.Embedding`. They have no weight decay, and neither do norms and scalars: a row that
+#: is rarely used would otherwise decay to zero.
 _NO_DECAY_SUFFIXES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")
 
 
 def parameter_groups(
     module: nn.Module, schedule: ScheduleConfig, lr_by_prefix: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """What learns, in groups of one rate and one decay.
+    """The trainable parameters, grouped by learning rate and weight decay.
 
     Args:
-        lr_by_prefix: the learning rate of parts, by the beginning of their parameters' names; others have
-            `schedule.lr`. What has rate 0 is no part of a group, and needs no gradients from now on.
+        lr_by_prefix: learning rates by prefix of parameter names; the others use `schedule.lr`. Parameters with rate 0
+            are frozen and left out.
 
     Returns:
-        AdamW's groups; "initial_lr" is the rate that `set_learning_rates` goes by.
+        Groups for AdamW; "initial_lr" is the base of `set_learning_rates`.
     """
     undecayed = {
         f"{name}.{own}" if name else own
@@ -49,12 +49,12 @@ def parameter_groups(
 
 
 def lr_factor(schedule: ScheduleConfig, step: int) -> float:
-    """What a step's learning rate is of the full one: it rises over `warmup_steps`, and falls at each milestone."""
+    """The factor of the learning rate at a step: linear warmup over `warmup_steps`, then a drop at each milestone."""
     warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
     return warm * 0.1 ** sum(step >= share * schedule.steps for share in schedule.milestones)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: int) -> None:
-    """Set the learning rate of a step: it follows from the step alone, so that nothing of it need be kept."""
+    """Set the learning rates of a step. They depend only on the step, so a checkpoint need not store them."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * lr_factor(schedule, step)

@@ -1,4 +1,4 @@
-"""What a network finds in a batch, beside what was to be found there: pictures of a training for a person."""
+"""Images for TensorBoard: ground truth and prediction side by side."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from synthgen.evaluation import postprocess
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.visualize.drawing import ObjectMark, draw_overlay, shorten_text
 
-#: Of what is found so much is drawn, if its score is as high.
+#: Limits of the predictions drawn: number and minimum score.
 _MAX_DRAWN, _SCORE_THRESHOLD = 20, 0.25
 
 
 def draw_predictions(
     network: MQFormer, batch: Batch, is_category_name: Sequence[bool], *, max_images: int = 4
 ) -> Iterator[NDArray[np.uint8]]:
-    """Of the first images of a batch: uint8 [H, W, 3], the target on the left, the prediction on the right.
+    """For the first images of a batch: uint8 [H, W, 3], ground truth on the left, prediction on the right.
 
     Args:
-        is_category_name: for each image, whether its texts are names of categories.
+        is_category_name: for each image, whether its texts are category names.
     """
     few = batch._replace(
         images=batch.images[:max_images],
         padding_mask=batch.padding_mask[:max_images],
-        # In the frame of the view: nobody asks here how large the file was.
+        # At the resolution of the network's input; the size of the image file does not matter here.
         targets=[{**target, "orig_size": target["size"]} for target in batch.targets[:max_images]],
     )
     was_training, texts = network.training, [target["texts"] for target in few.targets]
@@ -55,7 +55,7 @@ def draw_predictions(
 
 
 def _denormalize(image: torch.Tensor) -> NDArray[np.uint8]:
-    """A normalised image [3, H, W] as it was: uint8 [H, W, 3]."""
+    """Undo the normalization of an image [3, H, W]: uint8 [H, W, 3]."""
     raw = image.permute(1, 2, 0).cpu().numpy() * np.array(PIXEL_STD) + np.array(PIXEL_MEAN)
     pixels: NDArray[np.uint8] = raw.round().clip(0, 255).astype(np.uint8)
     return pixels

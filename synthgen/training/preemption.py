@@ -1,4 +1,4 @@
-"""Notice to quit: schedulers and spot machines send SIGTERM, and kill some seconds later."""
+"""Handle SIGTERM: schedulers and spot instances send it some seconds before they kill a process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-#: What a process ends with that heard it: 128 and the signal's number, as shells have it.
+#: Exit code after SIGTERM: 128 plus the signal's number, as in shells.
 EXIT_CODE = 128 + signal.SIGTERM
 
 
 class SigtermHandler:
-    """Hears SIGTERM while the block lasts, instead of dying of it; in the main thread alone, as signals are its.
+    """Records SIGTERM while the block runs, instead of exiting. Effective in the main thread only, where signals
+    arrive.
 
     Attributes:
-        received: whether it came.
+        received: whether SIGTERM was received.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class SigtermHandler:
 
     @contextmanager
     def exit_immediately(self) -> Iterator[None]:
-        """In the block it is obeyed at once, by SystemExit: what is done there can be done again."""
+        """Exit at once on SIGTERM while the block runs, with SystemExit; for work that can be repeated."""
         self._exits_immediately = True
         try:
             if self.received:

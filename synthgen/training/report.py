@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs, and when it cannot go on."""
+"""The result of a training, and the message for a non-finite loss."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from synthgen.training import run_dir
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        folder: of the run. last_checkpoint: the last one. best_checkpoint: the best evaluated one; None = nothing
-            was evaluated.
-        new_steps: learned in this call.
-        eval_results: of the last evaluation; see `evaluate.Measured`.
-        sample_report: lines on what the network saw, since its first step.
-        is_rank0: whether this is the process that speaks.
+        folder: the run directory.
+        last_checkpoint: the last checkpoint.
+        best_checkpoint: the checkpoint with the best evaluation; None = nothing was evaluated.
+        new_steps: steps trained in this call.
+        eval_results: the last evaluation.
+        sample_report: lines about the samples used since the first step.
+        is_rank0: whether this is rank 0, which prints the result.
     """
 
     folder: Path
@@ -40,7 +41,7 @@ class TrainResult:
     is_rank0: bool
 
     def format_lines(self) -> list[str]:
-        """For a person."""
+        """The lines to print."""
         told = (
             f"{self.new_steps:,} step{'s' * (self.new_steps != 1)} learned"
             if self.new_steps
@@ -57,11 +58,11 @@ class TrainResult:
 def describe_nonfinite_step(
     step: int, values: Mapping[str, float], image_keys: Sequence[Sequence[str]], manifest: Manifest, folder: Path
 ) -> str:
-    """A sentence.
+    """The error message for a step with non-finite values.
 
     Args:
-        values: what the step gave, by name.
-        image_keys: of the images of each process.
+        values: losses and gradient norm of the step, by name.
+        image_keys: keys of the images of each process.
     """
     parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     images = [key for own in image_keys for key in own]
@@ -84,7 +85,7 @@ def format_progress(values: Mapping[str, float]) -> str:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """MiB: the most that tensors took of a GPU; of a CPU, the most that the process had."""
+    """Peak memory in MiB: of tensors on a GPU, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

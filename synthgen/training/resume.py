@@ -1,4 +1,4 @@
-"""What of a run goes into a checkpoint beside the weights that predict, and how it goes on from there."""
+"""The training state in a checkpoint, and resuming from it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from synthgen.training import run_dir
 from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner
 
-#: Seconds in which a checkpoint that the first process sees is to be seen by all: file systems remember folders.
+#: Seconds until a checkpoint written by rank 0 must be visible to all processes: file systems cache directories.
 _VISIBILITY_TIMEOUT_SECONDS = 90
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeState:
-    """Where a run goes on.
+    """The state at which a run resumes.
 
     Attributes:
-        step: so many are learned.
-        loader_state: in the data; see `loader.Loader.state`.
-        best_score: the best score of an evaluation; -inf where there was none.
-        nonfinite_steps: the last so many steps changed nothing, as their gradients were no numbers.
+        step: number of completed steps.
+        loader_state: position in the data; see `TrainLoader.state_dict`.
+        best_score: best score of an evaluation; -inf = none yet.
+        nonfinite_steps: number of last steps in a row that were skipped because of non-finite gradients.
     """
 
     step: int
@@ -48,7 +48,7 @@ def collect_training_state(
     best_score: float,
     nonfinite_steps: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(the weights that predict, what it takes to learn on)."""
+    """(weights for inference, state for resuming)."""
     weights = checkpoint.checkpoint_state_dict(learner.module)
     kept: dict[str, Any] = {
         "optimiser": optimizer.state_dict(), "place": json.dumps(loader_state), "best": best_score,
@@ -61,17 +61,17 @@ def collect_training_state(
 
 
 def has_seen_masks(loader_state: Mapping[str, Any]) -> bool:
-    """Whether there was a mask to learn from in what a run saw before it came to a place in the data."""
+    """Whether any sample up to a loader state had a mask."""
     return any(count.get("masks", 0) > 0 for seen in loader_state["seen"].values() for count in seen["counts"])
 
 
 def restore_training_state(
     path: Path, learner: Learner, optimizer: torch.optim.Optimizer, ema: ModelEma | None
 ) -> ResumeState:
-    """Put all that a checkpoint of the same run kept back where it was.
+    """Restore the state of a run from its checkpoint.
 
     Raises:
-        SynthgenError: it cannot be read, or is not of this run.
+        SynthgenError: it cannot be read, or belongs to another run.
     """
     until = time.monotonic() + _VISIBILITY_TIMEOUT_SECONDS
     while not path.exists() and time.monotonic() < until:
@@ -95,7 +95,7 @@ def restore_training_state(
         learner.module.load_state_dict(weights, strict=False)
         learner.has_learned_masks = found.has_learned_masks
         unsound = int(found.training_state.get("unsound", 0))
-        if unsound < found.step:  # else nothing has moved yet
+        if unsound < found.step:  # else all steps were skipped, and AdamW has no state
             _restore_optimizer(path, optimizer, found.training_state["optimiser"])
         place, best = json.loads(found.training_state["place"]), float(found.training_state["best"])
         if math.isnan(best) or not isinstance(place, dict):
@@ -106,10 +106,10 @@ def restore_training_state(
 
 
 def _restore_optimizer(path: Path, optimizer: torch.optim.Optimizer, saved_state: Mapping[str, Any]) -> None:
-    """Put back what AdamW remembers of each parameter; its rates follow from the manifest.
+    """Restore AdamW's moments of each parameter; learning rates follow from the manifest.
 
     Raises:
-        SynthgenError: the parameters are the same, and were grouped by other rules, so that nobody knows whose is what.
+        SynthgenError: the parameters are the same but grouped differently, so moments cannot be assigned to them.
     """
     own = optimizer.state_dict()["param_groups"]
     mine, theirs = ([list(group["params"]) for group in groups] for groups in (own, saved_state["param_groups"]))

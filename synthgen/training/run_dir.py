@@ -1,11 +1,11 @@
-"""The folder of a run, which explains itself: the manifest, with what it was run, what was learned, and how far it is.
+"""The directory of a run: manifest, versions, logs, checkpoints and results.
 
-manifest.yaml        as it was given          run.json     versions, commit, command, devices
-checked.txt          what was to be read      seen.txt     what the network saw
-log.jsonl            a line a step            tensorboard/
-step-00005000.pt     the last checkpoints     best.pt      the best evaluated one
-results-00005000.json                         what an evaluation measured
-lock                                          held by the process that trains in it
+manifest.yaml        as given by the user     run.json     versions, commit, command, devices
+checked.txt          the checked data sources seen.txt     the samples used
+log.jsonl            a line per step          tensorboard/
+step-00005000.pt     the last checkpoints     best.pt      the checkpoint with the best evaluation
+results-00005000.json                         results of an evaluation
+lock                                          held by the process that trains in this directory
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from synthgen.dataloading.config import CaptionerConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import atomic_write, file_lock, is_temporary_path, remove_stale_files, write_text_atomic
+from synthgen.storage.atomic import atomic_write, is_temporary_path, remove_stale_files, write_text_atomic
+from synthgen.storage.locks import file_lock
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 
 #: The first file of a run.
 _RUN_FILE = "run.json"
 
-#: What of a manifest does not decide what is learned.
+#: Manifest keys that do not affect training results.
 _NON_TRAINING_KEYS = {"readers", "store", "eval", "eval_size"}
 _NON_TRAINING_SCHEDULE_KEYS = {
     "accumulate",
@@ -47,19 +48,19 @@ _NON_TRAINING_SCHEDULE_KEYS = {
     "steps",
 }
 
-#: Where the folder cannot be written.
+#: Remedy in errors about a directory that is not writable.
 REMEDY = "choose another --out"
 
 
 @contextmanager
 def lock_run_dir(folder: Path, *, lock_timeout: float) -> Iterator[None]:
-    """Hold a run's folder, which is made if it is not there: nobody else trains in it until the block ends.
+    """Create and lock a run directory, so that no other process trains in it while the block runs.
 
     Args:
-        lock_timeout: seconds that another process is waited for.
+        lock_timeout: seconds to wait for another process.
 
     Raises:
-        SynthgenError: another process trains in it; something else lies there; it cannot be written.
+        SynthgenError: another process trains in it; it is not a run directory; or it is not writable.
     """
     lock = folder / "lock"
     begun = (folder / _RUN_FILE).exists() or not folder.is_dir()
@@ -75,15 +76,15 @@ def lock_run_dir(folder: Path, *, lock_timeout: float) -> Iterator[None]:
 def init_run_dir(
     folder: Path, manifest_path: Path, manifest: Manifest, *, kind: str, world_size: int, device: str
 ) -> None:
-    """Make the folder, or see that it is of the same run; `run.json` gets a paragraph for every start.
+    """Initialize the directory, or check that it belongs to the same run; `run.json` gets an entry for every start.
 
-    A run without a checkpoint has learned nothing that counts: it begins anew, whatever it was to be.
+    A run without a checkpoint has no results, so any run may replace it.
 
     Raises:
-        SynthgenError: something else lies there, or another run's.
+        SynthgenError: it is not a run directory, or belongs to another run.
     """
     starts = load_starts(folder, manifest, kind=kind)
-    remove_stale_files(folder)  # of a checkpoint as of a log: what a killed process was writing
+    remove_stale_files(folder)  # temporary files of checkpoints and logs left by a killed process
     starts.append(
         {
             "command": sys.argv,
@@ -103,10 +104,10 @@ def init_run_dir(
 
 
 def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, Any]]:
-    """The starts of the run in a folder, which is of that manifest; none = there is no run yet. Nothing is written.
+    """The starts of the run of this manifest in a directory; empty = no run yet. Writes nothing.
 
     Raises:
-        SynthgenError: it is of another manifest, or damaged.
+        SynthgenError: it belongs to another manifest, or is damaged.
     """
     about, recipe = folder / _RUN_FILE, _recipe(manifest, kind)
     starts: list[dict[str, Any]] = []
@@ -130,12 +131,12 @@ def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """What the checkpoint of a step is called."""
+    """The path of the checkpoint of a step."""
     return folder / f"step-{step:08}.pt"
 
 
 def results_path(folder: Path, step: int) -> Path:
-    """What an evaluation after a step is called."""
+    """The path of the results of an evaluation after a step."""
     return folder / f"results-{step:08}.json"
 
 
@@ -146,16 +147,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def link_best_checkpoint(folder: Path, path: Path) -> None:
-    """Give a checkpoint the name `link_best_checkpoint.pt` as well."""
+    """Link a checkpoint as `best.pt`."""
     with atomic_write(folder / "best.pt", remedy=REMEDY) as temporary:
         try:
             os.link(path, temporary)
-        except OSError:  # file systems of clouds have no such
+        except OSError:  # cloud file systems have no hard links
             shutil.copyfile(path, temporary)
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints; the best has a name of its own."""
+    """Delete all but the last `keep` checkpoints; `best.pt` is a separate link."""
     for path in _checkpoints(folder)[:-keep]:
         path.unlink(missing_ok=True)
 
@@ -173,7 +174,7 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
     for source in said["mixture"]:
         source.pop("images")
     said["exclude"] = [Path(name).name for name in said["exclude"]]
-    for section in ("model", "captioner"):  # wherever the command is given from
+    for section in ("model", "captioner"):  # does not depend on the working directory
         for key, one in (said[section] or {}).items():
             if isinstance(one, str) and "/" in one:
                 said[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
@@ -181,7 +182,7 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
 
 
 def _changed_keys(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The keys in which two recipes differ; one that is not there, as it came later, is what it is by default."""
+    """The keys in which two manifests differ. A missing key counts as its default, because later versions add keys."""
     usual = Manifest.model_construct().model_dump(mode="json")
     found = []
     for key in sorted(then.keys() | now.keys()):
@@ -204,7 +205,7 @@ def _differing_keys(one: dict[str, Any], other: dict[str, Any], defaults: dict[s
 
 
 def _git_commit() -> str | None:
-    """Of synthgen's own repository, where it runs from one; "+" = with changes."""
+    """The commit of synthgen's repository, if it runs from one; "+" = with uncommitted changes."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(  # noqa: S603

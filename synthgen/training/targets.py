@@ -1,4 +1,4 @@
-"""Targets of a batch -> what the matcher and the losses compare predictions with, on the network's device."""
+"""Convert the targets of a batch to `MaskTarget` on the network's device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synthgen.models.mqformer.targets import MaskTarget
 
 
 def build_mask_targets(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[MaskTarget]:
-    """The parts of `Batch.targets` that are learned from; copies from page-locked memory do not wait."""
+    """The entries of `Batch.targets` used by matcher and losses. Copies from pinned memory are asynchronous."""
     return [
         MaskTarget(
             labels=target["labels"].to(device, non_blocking=True),

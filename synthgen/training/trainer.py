@@ -1,7 +1,7 @@
-"""The training loop: batches in, checkpoints out; killed anywhere, the same command goes on where it was.
+"""The training loop. A run that was killed at any point resumes when the same command is run again.
 
-All that a step draws at random follows from the manifest's seed, the step and the process, so that nothing but
-weights, the optimiser's state and the place in the data need be kept to go on bit for bit.
+All random numbers of a step follow from the manifest's seed, the step and the rank. Therefore the weights, the
+optimizer state and the position in the data are sufficient to resume bit by bit.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from synthgen.training.report import (
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two changes of what the progress line says.
+#: Seconds between updates of the progress line.
 _PROGRESS_INTERVAL_SECONDS = 2.0
 
-#: The run ends with so many steps in a row whose gradients are no numbers.
+#: The run ends after this many steps in a row with non-finite gradients.
 _MAX_NONFINITE_STEPS = 10
 
 
@@ -67,20 +67,20 @@ def train(
     lock_timeout: float = 15.0,
     progress: OpenProgress = NoProgress,
 ) -> TrainResult:
-    """Train what a manifest describes; or go on, where `out` holds a run of the same manifest.
+    """Train what a manifest describes, or resume if `out` contains a run of the same manifest.
 
     Args:
-        out: the run's folder; None = runs/ and the manifest's name.
-        store: the shards' root, instead of the manifest's.
+        out: the run directory; None = runs/ and the manifest's name.
+        store: root of the shards, instead of the manifest's.
         device: "auto", "cpu", "cuda", "cuda:1", ...
-        num_workers: reader processes of each training process, instead of the manifest's.
-        lock_timeout: seconds that another process which trains in the folder is waited for: readers of one that was
-            killed hold it until they see that.
-        progress: makes what counts progress for a person.
+        num_workers: data loader workers per training process, instead of the manifest's.
+        lock_timeout: seconds to wait for another process that trains in the directory. Data loader workers of a killed
+            process hold the lock until they notice.
+        progress: creates progress bars.
 
     Raises:
-        SynthgenError: the manifest has mistakes; the folder is another run's or cannot be written; a loss is no number;
-            a reader died.
+        SynthgenError: the manifest is invalid; the directory belongs to another run or is not writable; the loss is not
+            finite; or a data loader worker died.
     """
     with join_process_group(device) as here, ExitStack() as held:
         checked = here.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
@@ -89,9 +89,8 @@ def train(
             raise SynthgenError(f"{manifest_path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
         begins = here.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
-        learner = _build_learner(
-            manifest, here, is_new_run=begins
-        )  # before the folder is: what it needs may not be there
+        # Before the directory is created, because weights may be missing.
+        learner = _build_learner(manifest, here, is_new_run=begins)
 
         def begin() -> Path | None:
             held.enter_context(run_dir.lock_run_dir(run, lock_timeout=lock_timeout))
@@ -110,18 +109,18 @@ def train(
                 write_text_atomic(run / file.name, file.read_text(encoding="utf-8"), remedy=run_dir.REMEDY)
             return run_dir.latest_checkpoint(run)
 
-        last = here.on_rank0(begin)  # others may see an older one, where folders are remembered for a while
+        last = here.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
         own = manifest.readers.workers if num_workers is None else num_workers
         return Trainer(manifest, run, learner, here, own, progress, last).run()
 
 
 def checkpoint_kind(manifest: Manifest) -> str:
-    """Of what the checkpoints of a manifest's runs are."""
+    """`Checkpoint.kind` of the checkpoints of a manifest's runs."""
     return SegmentationLearner.kind if manifest.captioner is None else CaptionerLearner.kind
 
 
 def _build_learner(manifest: Manifest, context: DistributedContext, *, is_new_run: bool = True) -> Learner:
-    torch.manual_seed(_derive_seed(manifest.seed, "weights"))  # those that come from nowhere
+    torch.manual_seed(_derive_seed(manifest.seed, "weights"))  # for weights that are not pretrained
     if manifest.captioner is not None:
         return CaptionerLearner(manifest, context.device)
     learner = SegmentationLearner(manifest, context.device)
@@ -131,7 +130,7 @@ def _build_learner(manifest: Manifest, context: DistributedContext, *, is_new_ru
 
 
 class Trainer:
-    """The state of a run between two steps, and how to come from one to the next."""
+    """The state of a run, and its training step."""
 
     def __init__(
         self,
@@ -158,7 +157,7 @@ class Trainer:
         self._ema = ModelEma(learner.module, schedule.ema) if schedule.ema else None
         self._step, self._best_score = 0, -math.inf
         self._sigterm_handler, self._is_preempted = SigtermHandler(), False
-        self._nonfinite_steps = 0  # steps in a row
+        self._nonfinite_steps = 0  # in a row
         self._loader_state: Mapping[str, Any] | None = None
         if last_checkpoint is not None:
             found = resume.restore_training_state(last_checkpoint, learner, self._optimizer, self._ema)
@@ -174,7 +173,7 @@ class Trainer:
         self._mixture_plan = plan_mixture(manifest)
 
     def run(self) -> TrainResult:
-        """All steps that are left, and an evaluation after the last."""
+        """Run all remaining steps, and evaluate after the last one."""
         first, schedule = self._step, self._schedule
         measured: tuple[EvalResult, ...] = ()
         with ExitStack() as stack:
@@ -186,7 +185,7 @@ class Trainer:
             told = 0.0
             measured_as = run_dir.results_path(self._folder, first)
             if first and self._is_eval_due() and not self._context.on_rank0(measured_as.exists):
-                measured = self._evaluate(loader, journal)  # where it was broken off
+                measured = self._evaluate(loader, journal)  # resumes an interrupted evaluation
             for step in range(first, schedule.steps):
                 began = time.monotonic()
                 portions = [next(loader) for _ in range(schedule.accumulate)]
@@ -204,7 +203,7 @@ class Trainer:
                 due = self._is_eval_due()
                 ends = self._step == schedule.steps
                 if due or ends or self._is_preempted or self._step % schedule.checkpoint_every == 0:
-                    self._save_checkpoint(loader)  # before it is measured, which may fail where learning does not
+                    self._save_checkpoint(loader)  # before the evaluation, which may fail
                     if journal is not None and not self._is_preempted:
                         for i, picture in enumerate(self._learner.draw_predictions(portions[0])):
                             journal.log_image(step, f"target and prediction/{i}", picture)
@@ -231,10 +230,10 @@ class Trainer:
         )  # fmt: skip
 
     def _train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        """One step; returns the losses of all processes by name, "loss", "gradient" (before clipping) and "lr".
+        """Train one step; return the losses by name, "loss", "gradient" (norm before clipping) and "lr".
 
-        A gradient that is no number where the losses are numbers, as half precision has it now and then, changes
-        nothing, as with torch's GradScaler: instead of "gradient" there is "unsound" then.
+        A step with finite losses and a non-finite gradient, which happens in half precision, is skipped, as with
+        torch's GradScaler. It returns "unsound" instead of "gradient".
         """
         torch.manual_seed(_derive_seed(self._manifest.seed, f"{step}/{self._context.rank}"))
         set_learning_rates(self._optimizer, self._schedule, step)
@@ -253,7 +252,8 @@ class Trainer:
                 totals[name] = totals.get(name, 0.0) + loss.detach()
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
-        quits = torch.full_like(norm, float(self._sigterm_handler.received))  # of one process, and all of them end
+        # If one process is preempted, all of them stop.
+        quits = torch.full_like(norm, float(self._sigterm_handler.received))
         *found, gradient, quitting = self._context.all_reduce_mean(torch.stack([*totals.values(), norm, quits]))
         self._is_preempted = quitting > 0
         values = {"loss": sum(found), **dict(zip(totals, found, strict=True))}
@@ -267,7 +267,7 @@ class Trainer:
                 SynthgenError(describe_nonfinite_step(step, values, keys, self._manifest, self._folder))
             )
         values["lr"] = self._schedule.lr * lr_factor(self._schedule, step)
-        if self._nonfinite_steps:  # in all processes, as it is one number
+        if self._nonfinite_steps:  # equal in all processes, because it is reduced
             if self._nonfinite_steps == 1 and self._context.rank == 0:
                 log.warning("step %d: the gradient is no number, though its losses are; it changes nothing", step)
             return {**values, "unsound": 1.0}
@@ -282,13 +282,14 @@ class Trainer:
         raise SystemExit(EXIT_CODE)
 
     def _is_eval_due(self) -> bool:
-        """Whether what was learned so far is to be measured."""
+        """Whether an evaluation is due after the current step."""
         every = self._schedule.evaluate_every or self._schedule.steps
         return bool(self._manifest.eval) and (self._step % every == 0 or self._step == self._schedule.steps)
 
     def _evaluate(self, loader: TrainLoader, logger: MetricsLogger | None) -> tuple[EvalResult, ...]:
-        """Measure it, and keep it as the best, where it is; the results are written last: then it is done."""
-        if any(self._context.all_gather(self._sigterm_handler.received)):  # all end, or some would wait for the others
+        """Evaluate and update the best checkpoint. The results are written last and mark the evaluation as done."""
+        # All ranks exit together; otherwise some would wait for others.
+        if any(self._context.all_gather(self._sigterm_handler.received)):
             self._exit_preempted()
         self._learner.module.eval()
         try:
@@ -302,12 +303,13 @@ class Trainer:
                     )
                 )
         except SystemExit as why:
-            if why.code != EXIT_CODE:  # the first process has said why
+            if why.code != EXIT_CODE:  # rank 0 has reported the error
                 raise
             self._exit_preempted()
         self._learner.module.train()
         score = sum(one.values[one.metric] for one in found) / len(found)
-        if self._context.on_rank0(lambda: score >= self._best_score):  # as good: it was killed before it had the name
+        # The score is equal if the run was killed before the link was created.
+        if self._context.on_rank0(lambda: score >= self._best_score):
             self._best_score = score
             self._save_checkpoint(loader, is_best=True)
         if logger is not None:
@@ -340,5 +342,5 @@ class Trainer:
 
 
 def _derive_seed(seed: int, purpose: str) -> int:
-    """64 bits for what is drawn at one place."""
+    """A 64-bit seed for one use."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big") >> 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from synthgen.errors import SynthgenError, escape_control_chars
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
 
 #: The long side of an overlay is at least this many pixels, so that text stays readable on small photographs.

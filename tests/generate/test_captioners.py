@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from synthgen import plugins
 from synthgen.generate.captioners import _colours, attributes
 from synthgen.images.decode import load_rgb
-from synthgen.records.geometry import paired_box_iou
+from synthgen.records.boxes import paired_box_iou
 from synthgen.text.phrases import clean_text
 
 SHELF = "generate.captioners"

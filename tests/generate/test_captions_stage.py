@@ -19,8 +19,8 @@ from synthgen.generate.engine import run_in_process
 from synthgen.generate.job import Job
 from synthgen.generate.stages import captions as stage
 from synthgen.generate.stages.captions import CaptionStage
-from synthgen.records.geometry import encode_mask
 from synthgen.records.recipe import format_recipe
+from synthgen.records.rle import encode_mask
 from synthgen.records.sample import ANNOTATION_FLAGS, CAPTION_REASONS, UNPROMPTED_FLAGS, Annotation, Caption, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 from synthgen.text.phrases import comparison_key

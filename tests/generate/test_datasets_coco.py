@@ -18,7 +18,7 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, coco, coco_json, lvis, objects365
 from synthgen.images.decode import find_image
 from synthgen.ingest.ingest import IngestReport, ingest
-from synthgen.records.geometry import decode_mask, rle_area, rle_bbox_xyxy
+from synthgen.records.rle import decode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 

@@ -36,7 +36,7 @@ from synthgen.generate import dataset_spec
 from synthgen.images.decode import find_image, load_rgb
 from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest
 from synthgen.ingest.validation.validate import validate_dataset
-from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
+from synthgen.records.rle import decode_mask, encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 

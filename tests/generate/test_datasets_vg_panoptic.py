@@ -18,7 +18,7 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, coco_panoptic, visual_genome
 from synthgen.ingest.ingest import describe_source_change, ingest
 from synthgen.ingest.validation.validate import validate_dataset
-from synthgen.records.geometry import decode_mask, rle_area
+from synthgen.records.rle import decode_mask, rle_area
 from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 

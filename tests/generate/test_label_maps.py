@@ -17,7 +17,7 @@ from PIL import Image
 from synthgen.formats.readers import _label_regions
 from synthgen.formats.readers._label_regions import split_label_regions
 from synthgen.images.decode import ImageError, load_label_map
-from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
+from synthgen.records.rle import decode_mask, encode_mask, rle_bbox_xyxy
 
 LABELS = np.array([[0, 1, 1], [2, 2, 1]], np.uint8)
 

@@ -13,7 +13,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 from synthgen.generate.stages import masks
 from synthgen.generate.stages.masks import MaskStage
-from synthgen.records.geometry import decode_mask, encode_mask
+from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import ANNOTATION_FLAGS, UNPROMPTED_FLAGS, Annotation, Sample
 
 HEIGHT, WIDTH = 20, 30

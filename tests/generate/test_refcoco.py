@@ -17,7 +17,7 @@ from synthgen.generate.dataset_spec import resolve_dataset
 from synthgen.images.decode import find_image
 from synthgen.ingest.ingest import IngestReport, ingest
 from synthgen.ingest.validation.validate import validate_dataset
-from synthgen.records.geometry import rle_area
+from synthgen.records.rle import rle_area
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 

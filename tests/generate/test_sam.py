@@ -18,7 +18,7 @@ from synthgen.generate.segmenters._sam_zoom import MIN_WINDOW_SIDE, SMALL_BOX_FR
 from synthgen.models.hq_sam import build_hq_sam
 from synthgen.models.sam import build_sam, infer_config, load_weights
 from synthgen.models.sam_masks import select_masks
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 from synthgen.weights import cached_file_sha256
 
 SHELF = "generate.segmenters"

@@ -9,7 +9,7 @@ from toys import tiny_sam
 
 from synthgen import plugins
 from synthgen.models.sam import build_sam
-from synthgen.records.geometry import decode_mask, rle_iou
+from synthgen.records.rle import decode_mask, rle_iou
 
 pytestmark = pytest.mark.gpu
 

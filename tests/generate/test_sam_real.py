@@ -13,7 +13,7 @@ from segment_anything import SamPredictor
 
 from synthgen.cli.main import main
 from synthgen.models.sam import build_sam
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 from synthgen.storage.shard_store import ShardStore
 
 pytestmark = pytest.mark.slow

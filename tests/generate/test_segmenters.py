@@ -15,7 +15,7 @@ from toys import tiny_sam
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import box_fill, grabcut
-from synthgen.records.geometry import check_rle, decode_mask, encode_mask, rle_area, rle_iou
+from synthgen.records.rle import check_rle, decode_mask, encode_mask, rle_area, rle_iou
 
 SHELF = "generate.segmenters"
 #: A mask may leave its prompt by this many pixels; a filled box by none.

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from segment_anything.utils.amg import calculate_stability_score
 
 from synthgen.models.sam_masks import run_edges, select_masks, selection_score
-from synthgen.records.geometry import encode_mask, encode_run_boundaries
+from synthgen.records.rle import encode_mask, encode_run_boundaries
 
 masks = npst.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)))
 

@@ -11,7 +11,7 @@ import pytest
 from synthgen.dataloading.augment import AUGMENTATION_KINDS, AugmentConfig
 from synthgen.dataloading.tasks import Target
 from synthgen.dataloading.transforms import Example, make_eval_example, make_train_example
-from synthgen.records.geometry import encode_mask
+from synthgen.records.rle import encode_mask
 from synthgen.visualize.drawing import MIN_LONG_SIDE
 from synthgen.visualize.training_samples import _footer_text, _mark_label, _text_blocks, draw_example
 

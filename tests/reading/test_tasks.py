@@ -23,7 +23,7 @@ from synthgen.dataloading.tasks import Target, Task, detection, foreground, inst
 from synthgen.dataloading.tasks._texts import MAX_TEXTS
 from synthgen.dataloading.tasks._weighted import weight_masks
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import decode_mask, encode_mask
+from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Caption, Rle, Sample
 
 CATEGORIES = ("person", "dog", "sky", "sky-other")

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from synthgen import plugins
 from synthgen.dataloading.tasks import Target
 from synthgen.dataloading.tasks._weighted import weight_masks
-from synthgen.records.geometry import decode_mask, encode_mask, rle_area
+from synthgen.records.rle import decode_mask, encode_mask, rle_area
 from synthgen.records.rle_ops import rle_from_box
 from synthgen.records.sample import Annotation, Caption, Sample
 

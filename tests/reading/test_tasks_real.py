@@ -15,7 +15,7 @@ from PIL import Image
 from synthgen.dataloading.tasks import Target, detection, foreground, instance, panoptic, semantic
 from synthgen.formats.readers import coco_json, coco_panoptic, lvis
 from synthgen.ingest.ingest import ingest
-from synthgen.records.geometry import decode_mask, encode_mask, rle_area
+from synthgen.records.rle import decode_mask, encode_mask, rle_area
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 

@@ -22,7 +22,7 @@ from synthgen.dataloading.transforms import (
     make_train_example,
 )
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import decode_mask, encode_mask
+from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Rle
 
 #: What the image shows is what the masks say: each region has a colour, and no mixture of the four is one of them.

@@ -12,7 +12,7 @@ import pytest
 from toys.holder import lock_held_elsewhere
 
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import file_lock
+from synthgen.storage.locks import file_lock
 
 SAID = {"lock_timeout": 0.0, "timeout_message": "it is taken; wait", "remedy": "choose another --out"}
 

@@ -14,20 +14,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
-from synthgen.records import geometry
-from synthgen.records.geometry import (
+from synthgen.records import rle as rle_module
+from synthgen.records.boxes import clip_xyxy, paired_box_iou, xywh_to_xyxy, xyxy_to_xywh
+from synthgen.records.rle import (
     check_rle,
-    clip_xyxy,
     decode_mask,
     encode_mask,
     encode_mask_window,
-    paired_box_iou,
     rle_area,
     rle_bbox_xyxy,
     rle_from_coco,
     rle_iou,
-    xywh_to_xyxy,
-    xyxy_to_xywh,
 )
 from synthgen.records.rle_codec import decode_counts, encode_counts
 from synthgen.records.sample import Rle
@@ -268,7 +265,7 @@ def test_polygons_are_pycocotools_own(parts):
 @pytest.fixture
 def strips(monkeypatch):
     """As if no more than 100 pixels were safe: images are filled in strips of three columns."""
-    monkeypatch.setattr(geometry, "_COCOAPI_MAX_PIXELS", 100)
+    monkeypatch.setattr(rle_module, "_COCOAPI_MAX_PIXELS", 100)
 
 
 corner = st.integers(-20, 60)
@@ -291,7 +288,7 @@ def test_slanting_outlines_of_large_images_are_off_by_single_pixels(strips):
 @given(masks)
 def test_large_masks_are_encoded_as_small_ones(mask):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geometry, "_COCOAPI_MAX_PIXELS", 0)
+        patch.setattr(rle_module, "_COCOAPI_MAX_PIXELS", 0)
         large = encode_mask(mask)
     assert large == encode_mask(mask)
 
@@ -408,10 +405,10 @@ def test_the_largest_mask_works():
     """As many pixels as are allowed, in runs of six letters, where cocoapi's shifts are still right."""
     height = width = 2**14
     rle = rle_from_coco(
-        {"size": [height, width * 2], "counts": [5, geometry.MAX_MASK_PIXELS - 6, 1]}, height, width * 2
+        {"size": [height, width * 2], "counts": [5, rle_module.MAX_MASK_PIXELS - 6, 1]}, height, width * 2
     )
-    assert rle_area(rle) == geometry.MAX_MASK_PIXELS - 6
-    assert decode_counts(rle.counts).tolist() == [5, geometry.MAX_MASK_PIXELS - 6, 1]
+    assert rle_area(rle) == rle_module.MAX_MASK_PIXELS - 6
+    assert decode_counts(rle.counts).tolist() == [5, rle_module.MAX_MASK_PIXELS - 6, 1]
 
 
 # --- real masks ------------------------------------------------------------------------------------------------------

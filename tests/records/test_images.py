@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from synthgen.images import decode
-from synthgen.images.decode import ImageError, find_image, load_rgb, prefetch_images, read_image_header
+from synthgen.images import decode, prefetch
+from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
+from synthgen.images.prefetch import prefetch_images
 from synthgen.records.sample import Sample
 
 RED = (250, 10, 20)
@@ -630,7 +631,7 @@ class Decoder:
 
     def __init__(self, monkeypatch):
         self.begun, self.lock = 0, threading.Lock()
-        monkeypatch.setattr(decode, "load_rgb", self)
+        monkeypatch.setattr(prefetch, "load_rgb", self)
 
     def __call__(self, path, height=0, width=0):
         with self.lock:
@@ -650,7 +651,7 @@ def test_no_more_than_two_images_a_thread_are_in_flight(folder, monkeypatch):
 
 def test_no_more_than_so_many_bytes_are_in_flight(folder, monkeypatch):
     decoder = Decoder(monkeypatch)
-    monkeypatch.setattr(decode, "PREFETCH_BYTES", 3 * 1000 * 1000)
+    monkeypatch.setattr(prefetch, "PREFETCH_BYTES", 3 * 1000 * 1000)
     ahead = []
     samples = [sample(i, f"{i}.png", 1000, 500) for i in range(20)]  # two at a time
     for taken, _ in enumerate(prefetch_images(samples, folder, num_threads=8)):
@@ -666,7 +667,7 @@ def test_an_image_of_unstated_size_is_weighed_by_its_header(tmp_path, monkeypatc
     for number in range(6):
         save(tmp_path / f"{number}.png", Image.new("1", (4000, 4000)))  # a few hundred bytes on disk, 48 MB as RGB
     decoder = Decoder(monkeypatch)
-    monkeypatch.setattr(decode, "PREFETCH_BYTES", 100 * 2**20)
+    monkeypatch.setattr(prefetch, "PREFETCH_BYTES", 100 * 2**20)
     most = 0
     for taken, _ in enumerate(
         prefetch_images([sample(i, f"{i}.png", 0, 0) for i in range(6)], tmp_path, num_threads=8)
@@ -697,7 +698,7 @@ def test_closing_early_gives_up_what_has_not_begun(folder, monkeypatch):
         begun.append(path)
         time.sleep(0.001 if path.name == "0.png" else 0.3)
 
-    monkeypatch.setattr(decode, "load_rgb", slow)
+    monkeypatch.setattr(prefetch, "load_rgb", slow)
     ahead = prefetch_images([sample(i, f"{i}.png") for i in range(40)], folder, num_threads=2)
     next(ahead)  # 1 and 2 are being decoded, 3 waits
     ahead.close()

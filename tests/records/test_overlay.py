@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthgen.records.geometry import encode_mask
+from synthgen.records.rle import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.visualize.drawing import MIN_LONG_SIDE
 from synthgen.visualize.sample_view import draw_sample, format_annotation, format_captions

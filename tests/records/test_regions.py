@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import MAX_MASK_PIXELS, decode_mask, encode_mask, rle_area
+from synthgen.records.rle import MAX_MASK_PIXELS, decode_mask, encode_mask, rle_area
 from synthgen.records.rle_codec import encode_counts
 from synthgen.records.rle_ops import is_empty_rle, rle_difference, rle_from_box, rle_union
 from synthgen.records.sample import Rle

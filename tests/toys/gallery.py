@@ -13,7 +13,7 @@ from synthgen.checkpoints import build_network
 from synthgen.checkpoints.checkpoint import Checkpoint, checkpoint_state_dict, save_checkpoint
 from synthgen.dataloading.config import ModelConfig
 from synthgen.models.mqformer.model import MQFormer
-from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
+from synthgen.records.rle import encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 

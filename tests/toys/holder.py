@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROGRAM = """
 import pathlib, sys
-from synthgen.storage.atomic import file_lock
+from synthgen.storage.locks import file_lock
 with file_lock(pathlib.Path(sys.argv[1]), lock_timeout=0, timeout_message="", remedy=""):
     print("held", flush=True)
     sys.stdin.read()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synthgen.records.geometry import encode_mask
+from synthgen.records.rle import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore

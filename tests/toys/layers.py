@@ -14,7 +14,7 @@ from synthgen.dataloading.augment import AugmentConfig
 from synthgen.dataloading.config import ReadersConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import TrainSource
-from synthgen.records.geometry import encode_mask
+from synthgen.records.rle import encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 

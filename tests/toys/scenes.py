@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.records.geometry import decode_mask, encode_mask
+from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 

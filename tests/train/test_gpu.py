@@ -19,9 +19,9 @@ from synthgen.checkpoints import checkpoint
 from synthgen.dataloading.config import CaptionerConfig, ScheduleConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import EvalSource, TrainSource
-from synthgen.devices import explain_oom
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import evaluate
+from synthgen.oom import explain_oom
 from synthgen.training import run_dir, trainer
 from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.learner import SegmentationLearner

@@ -15,7 +15,7 @@ from synthgen.evaluation import evaluate
 from synthgen.evaluation.results import EvalResult
 from synthgen.formats.readers import DatasetFiles, coco_json
 from synthgen.ingest import ingest
-from synthgen.records.geometry import encode_mask
+from synthgen.records.rle import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 from synthgen.training import trainer

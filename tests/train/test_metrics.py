@@ -17,7 +17,7 @@ from synthgen.evaluation.evaluate import _with_all_phrases
 from synthgen.evaluation.evaluator import load_metric
 from synthgen.evaluation.metrics import Detection, GroundTruth
 from synthgen.evaluation.postprocess import RawPrediction
-from synthgen.records.geometry import decode_mask, encode_mask
+from synthgen.records.rle import decode_mask, encode_mask
 
 #: Letters are objects, capitals are stuff; dots are of nothing.
 DRAWINGS = (

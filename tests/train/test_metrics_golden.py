@@ -22,7 +22,7 @@ from synthgen.evaluation.metrics import (
     pq,
 )
 from synthgen.images.decode import load_label_map
-from synthgen.records.geometry import encode_mask, rle_bbox_xyxy
+from synthgen.records.rle import encode_mask, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Rle, Sample
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "eval"

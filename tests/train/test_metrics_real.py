@@ -18,7 +18,7 @@ from synthgen.evaluation.metrics import Detection, GroundTruth, PanopticMap, Pan
 from synthgen.evaluation.metrics._coco import COCO_METRICS
 from synthgen.formats.readers import coco_json, coco_panoptic
 from synthgen.ingest.ingest import ingest
-from synthgen.records.geometry import decode_mask, encode_mask, rle_bbox_xyxy
+from synthgen.records.rle import decode_mask, encode_mask, rle_bbox_xyxy
 from synthgen.storage.shard_store import ShardStore
 
 

@@ -16,7 +16,7 @@ from synthgen.evaluation.postprocess import (
     PANOPTIC_TEMPERATURE,
     RawPrediction,
 )
-from synthgen.records.geometry import decode_mask, rle_bbox_xyxy
+from synthgen.records.rle import decode_mask, rle_bbox_xyxy
 
 
 def random(seed=0, queries=12, texts=5, coarse=(16, 24), size=(60, 90), original=(75, 113), **more) -> RawPrediction:

@@ -20,7 +20,7 @@ from synthgen.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from synthgen.evaluation.metrics import Detection
 from synthgen.evaluation.predictor import PredictResult, draw_detections
 from synthgen.models.mqformer.text_encoder import TextEncoder
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
 
 OPTIONS = ("--checkpoint", "best.pt", "--device", "cpu", "--short", "64", "--threshold", "0.3")

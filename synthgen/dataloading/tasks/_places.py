@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from synthgen.dataloading.tasks import Target
 from synthgen.errors import SynthgenError
-from synthgen.records.geometry import clip_xyxy, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
+from synthgen.records.rle import rle_bbox_xyxy
 from synthgen.records.rle_ops import is_empty_rle, rle_difference, rle_from_box, rle_union
 from synthgen.records.sample import Annotation, Rle, Sample
 

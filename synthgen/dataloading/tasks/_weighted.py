@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from synthgen.dataloading.tasks import Target
-from synthgen.records.geometry import rle_area
+from synthgen.records.rle import rle_area
 from synthgen.records.sample import Annotation, Sample
 
 

@@ -1,13 +1,14 @@
-"""A shelf: one file each, named as the tasks' `METRIC`. A metric is a module with
+"""Metrics, one module each, named as the tasks' `METRIC`. A metric module defines
 
-    TAKES       the function of `synthgen.evaluation.postprocess` that makes what it compares
-    MAIN        which of its values stands for all of them
-    def compare(asked, found) -> Compared
-        one image: small, picklable, without pixels, so that memory grows with what is found and not with images
-    def scores(compared) -> Scores
-        all of them together, in whatever order they come
+    TAKES       the function of `synthgen.evaluation.postprocess` that produces its predictions
+    MAIN        the name of its main value
+    def compare(ground_truth, prediction) -> ImageResult
+                one image. The result is small, picklable and without pixels, so that memory grows with the number of
+                detections and not with the size of images
+    def scores(image_results) -> Scores
+                all images, in any order
 
-Values are in percent. What nobody knows is neither right nor wrong.
+Values are in percent. Predictions without a known ground truth count neither as right nor as wrong.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from synthgen.records.sample import Rle, Sample
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundTruth:
-    """What is true of one image, in the frame of its file.
+    """The ground truth of one image, in the coordinates of its file.
 
     Attributes:
-        target: what its task makes of the sample; `texts` are what the network was asked for.
-        stuff_names: names that are no countable things in this layer.
+        target: the sample as converted by its task; `texts` are the network's input texts.
+        stuff_names: names that are stuff (uncountable) in this layer.
     """
 
     sample: Sample
@@ -39,14 +40,14 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One object that was found.
+    """One detected object.
 
     Attributes:
-        label: index into the texts that were asked for.
+        label: index into the input texts.
         score: in [0, 1].
-        box_xyxy: absolute pixels of the original image, within it.
-        mask: of the original image's size; None = only a box was asked for.
-        query: which query says so.
+        box_xyxy: absolute pixels of the original image, clipped to it.
+        mask: of the original image's size; None = only boxes were requested.
+        query: index of the query.
     """
 
     label: int
@@ -58,7 +59,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class PanopticSegment:
-    """A region of a panoptic map: its label, its score, and the queries that it is made of, one for a thing."""
+    """A segment of a panoptic map: its label, its score, and its queries (one for a thing)."""
 
     label: int
     score: float
@@ -67,7 +68,7 @@ class PanopticSegment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PanopticMap:
-    """A region for each pixel: int32 [H, W], 0 = none, else the place in `segments`, counted from 1."""
+    """A segment for each pixel: int32 [H, W], 0 = none, else the 1-based index into `segments`."""
 
     segment_ids: NDArray[np.int32]
     segments: tuple[PanopticSegment, ...]
@@ -75,7 +76,7 @@ class PanopticMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SemanticMap:
-    """A label for each pixel: int32 [H, W]; and the query that says most of each label that was found."""
+    """A label for each pixel: int32 [H, W]; and the query that contributes most to each predicted label."""
 
     labels: NDArray[np.int32]
     query_by_label: dict[int, int]
@@ -83,18 +84,18 @@ class SemanticMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForegroundMap:
-    """How likely each pixel is foreground: float32 [H, W] in [0, 1]."""
+    """The foreground probability of each pixel: float32 [H, W] in [0, 1]."""
 
     probabilities: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageResult:
-    """What is kept of one image.
+    """The comparison of one image.
 
     Attributes:
-        stats: the metric's own.
-        true_positives: for each object or region that was found: whether it is a thing, and the query that found it.
+        stats: data of the metric.
+        true_positives: for each correct object or segment: whether it is a thing, and its query.
     """
 
     stats: Any
@@ -103,11 +104,11 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What came of all images, in percent.
+    """The values of a layer, in percent.
 
     Attributes:
-        values: by name; those that nothing was there to measure for are left out.
-        by_name: the main value of each category, where the metric has one.
+        values: by name; values without ground truth are left out.
+        by_name: the main value of each category, if the metric has one.
     """
 
     values: dict[str, float]
@@ -115,7 +116,7 @@ class Scores:
 
 
 class Metric(Protocol):
-    """The module of one metric, as the docstring of this package says."""
+    """The module of a metric; see the docstring of this package."""
 
     TAKES: str
     MAIN: str

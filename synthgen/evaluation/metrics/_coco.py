@@ -1,8 +1,9 @@
-"""COCO's average precision as pycocotools reckons it, image by image: of each only scores and hits are kept.
+"""COCO average precision with pycocotools, image by image: only scores and matches are kept.
 
-What a sample has and its target has not (crowds, unnamed regions, stuff of a thing's name), what has no mask where
-masks are compared, and all of an image where a name's annotations are not exhaustive (LVIS) is given to pycocotools as
-a crowd: who is found there is neither right nor wrong. What nobody looked for is not asked, so it is not found.
+The following are passed to pycocotools as crowds, so that detections there count neither as right nor as wrong:
+annotations that the target leaves out (crowds, unnamed regions, stuff with a thing's name), objects without a mask when
+masks are compared, and the whole image for names that are not annotated exhaustively (LVIS). Names that were not
+annotated in an image are not among the input texts.
 """
 
 from __future__ import annotations
@@ -19,22 +20,25 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools.cocoeval import COCOeval
 
 from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
-from synthgen.records.geometry import clip_xyxy, rle_area, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
+from synthgen.records.rle import rle_area, rle_bbox_xyxy
 from synthgen.records.rle_ops import is_empty_rle, rle_from_box
 from synthgen.records.sample import Rle
 
 MAIN = "AP"
 
-#: COCO's twelve numbers, in pycocotools' order.
+#: The twelve values of COCO, in pycocotools' order.
 COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _CategoryMatches:
-    """One name in one image: G objects, D found, A ranges of area, T thresholds of IoU.
+    """One name in one image, with G objects, D detections, A area ranges and T IoU thresholds.
 
-    scores: float64 [D], best first; hit, ignored: bool [A, T, D]; ground_truth_ignored: bool [A, G], objects that
-        are not counted.
+    Attributes:
+        scores: float64 [D], best first.
+        hit, ignored: bool [A, T, D].
+        ground_truth_ignored: bool [A, G], objects that are not counted.
     """
 
     name: str
@@ -47,7 +51,7 @@ class _CategoryMatches:
 def compare(
     ground_truth: GroundTruth, detections: Sequence[Detection], *, iou_type: Literal["segm", "bbox"]
 ) -> ImageResult:
-    """Match what was found with what is there; see `synthgen.evaluation.metrics`."""
+    """Match the detections of an image with its objects; see `synthgen.evaluation.metrics`."""
     theirs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, is_crowd, box, mask, area in _iter_ground_truth(ground_truth, iou_type):
         theirs[name].append({"id": len(theirs[name]) + 1, "ignore": is_crowd, "iscrowd": int(is_crowd),
@@ -71,14 +75,14 @@ def compare(
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """COCO's values, and AP by name; names of which there is no object are in no mean."""
+    """COCO's values, and AP by name; names without objects are left out of means."""
     cells: dict[str, list[_CategoryMatches]] = defaultdict(list)
     for one in image_results:
         for cell in one.stats:
             cells[cell.name].append(cell)
     judge = COCOeval(iouType="segm")
     precisions, recalls, by_name = [], [], {}
-    with contextlib.redirect_stdout(io.StringIO()):  # where pycocotools talks
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         for name in sorted(cells):
             precision, recall = _accumulate(cells[name])
             precisions.append(precision)
@@ -96,7 +100,7 @@ def scores(image_results: Sequence[ImageResult]) -> Scores:
 def _iter_ground_truth(
     ground_truth: GroundTruth, iou_type: str
 ) -> Iterator[tuple[str, bool, tuple[float, float, float, float], Rle | None, float]]:
-    """What is in the image: (name, whether it is a crowd or as good as one, box, mask, area)."""
+    """The objects of the image: (name, whether to treat it as a crowd, box, mask, area)."""
     target, sample = ground_truth.target, ground_truth.sample
     masks = {a.id: a.segmentation for a in sample.annotations}
     for label, box, mask, ids in zip(
@@ -105,7 +109,7 @@ def _iter_ground_truth(
         name, unknown = target.texts[label], iou_type == "segm" and mask is None
         if unknown:
             mask = rle_from_box(box, sample.height, sample.width)
-        # COCO's areas are those of masks, also where boxes are compared.
+        # COCO uses mask areas, also for box AP.
         drawn = mask if mask is not None else next((own for i in ids if (own := masks.get(i)) is not None), None)
         area = rle_area(drawn) if drawn is not None else (box[2] - box[0]) * (box[3] - box[1])
         yield name, unknown, tuple(box), mask, area
@@ -132,7 +136,7 @@ def _iter_ground_truth(
 def _match_category(
     name: str, ground_truth: list[Any], detections: list[Any], iou_type: str
 ) -> tuple[_CategoryMatches, list[int]]:
-    """The cell of a name, and the numbers of what was found rightly, at an IoU of 0.5."""
+    """The matches of a name, and the indices of correct detections at an IoU of 0.5."""
     judge = COCOeval(iouType=iou_type)
     judge._gts[1, 1], judge._dts[1, 1] = ground_truth, detections
     judge.ious[1, 1] = judge.computeIoU(1, 1)
@@ -148,7 +152,7 @@ def _match_category(
 
 
 def _accumulate(cells: Sequence[_CategoryMatches]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision [T, R, 1, A, M] and recall [T, 1, A, M] of one name, by pycocotools."""
+    """Precision [T, R, 1, A, M] and recall [T, 1, A, M] of one name, computed by pycocotools."""
     judge = COCOeval(iouType="segm")
     judge.params.imgIds, judge.params.catIds = list(range(len(cells))), [1]
     judge._paramsEval = judge.params

@@ -1,8 +1,8 @@
-"""What was said of objects against what people said of them: CIDEr (Vedantam et al., 2015) and F1 of words.
+"""Captions of objects against human captions: CIDEr (Vedantam et al., 2015) and token F1.
 
-CIDEr is computed by the authors' own code, in pycocoevalcap. Their words come of a tokenizer in Java; ours are the
-letters and digits between blanks and marks, in lower case, of both sides alike. Phrases of objects hold few marks, and
-none that divides a word.
+CIDEr is computed by the authors' code in pycocoevalcap. It is used with a Java tokenizer there; here, tokens are
+lower-case runs of letters and digits, for both sides. Object phrases contain little punctuation, and rarely inside
+words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 def require_package() -> None:
-    """Ask for it before a training begins, rather than at its end.
+    """Check for the package before training starts, rather than at its end.
 
     Raises:
         SynthgenError: it is not installed.
@@ -37,10 +37,10 @@ def require_package() -> None:
 
 
 def compare(ground_truth: GroundTruth, captions: Sequence[str]) -> ImageResult:
-    """One image; kept is for each of its objects what was said, and all that people said, as words with blanks.
+    """Compare one image; keeps for each object the generated caption and all human captions, normalized.
 
     Args:
-        captions: for each object of the target a phrase; "" = nothing was said.
+        captions: a caption for each object of the target; "" = none.
     """
     people = {a.id: [normalize_text(caption.text) for caption in a.captions] for a in ground_truth.sample.annotations}
     kept = [
@@ -51,11 +51,11 @@ def compare(ground_truth: GroundTruth, captions: Sequence[str]) -> ImageResult:
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """CIDEr, 100 times as is usual, where words weigh by how few of the layer's objects they are said of; and token F1,
-    of each object the best with any one of its phrases, averaged over objects.
+    """CIDEr times 100, with document frequencies of this layer, and token F1: the best F1 over the phrases of each
+    object, averaged over objects.
 
     Raises:
-        SynthgenError: the package that counts CIDEr is not installed.
+        SynthgenError: the package for CIDEr is not installed.
     """
     rows = [row for one in image_results for row in one.stats]
     if not rows:
@@ -71,12 +71,12 @@ def scores(image_results: Sequence[ImageResult]) -> Scores:
 
 
 def normalize_text(text: str) -> str:
-    """A text's words in lower case, with a blank between."""
+    """The words of a text in lower case, separated by spaces."""
     return " ".join(_WORD.findall(text.lower()))
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """Twice the words that both have, by the words of both, in [0, 1]; a word counts as often as it is said."""
+    """Token F1 in [0, 1]: twice the number of common words over the words of both; repeated words count repeatedly."""
     ours, theirs = Counter(prediction.split()), Counter(reference.split())
     both, either = (ours & theirs).total(), ours.total() + theirs.total()
     return 2 * both / either if either else 0.0

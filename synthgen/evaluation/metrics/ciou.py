@@ -1,4 +1,4 @@
-"""Referring segmentation: the mask of each phrase against that of the object that it was said of (REFER)."""
+"""Referring segmentation: the mask of each phrase against the mask of the object it refers to (REFER)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
-from synthgen.records.geometry import rle_area
+from synthgen.records.rle import rle_area
 from synthgen.records.rle_ops import rle_difference
 from synthgen.records.sample import Rle
 
 TAKES = "referring"
 MAIN = "mIoU"
 
-#: Shares of phrases whose IoU is above these are told as P@50 and so on.
+#: IoU thresholds of P@50 and so on.
 _IOU_THRESHOLDS_PERCENT = (50, 60, 70, 80, 90)
 
 
 def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> ImageResult:
-    """One image; kept is for each phrase with a mask the pixels of both masks, and of either.
+    """Compare one image; keeps intersection and union in pixels for each phrase with a mask.
 
     Args:
         detections: one for each text.
@@ -39,7 +39,7 @@ def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> Image
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """mIoU over phrases; cIoU, of all pixels together; and the share of phrases whose IoU is above 0.5 and more."""
+    """mIoU over phrases; cIoU over all pixels; and the share of phrases above each IoU threshold."""
     pixels = np.array([row for one in image_results for row in one.stats], np.float64)
     if not len(pixels):
         return Scores({}, {})
@@ -50,7 +50,7 @@ def scores(image_results: Sequence[ImageResult]) -> Scores:
 
 
 def _intersection_and_union(a: Rle, b: Rle | None) -> tuple[int, int]:
-    """How many are in both, and in either."""
+    """Pixels of the intersection and of the union."""
     if b is None:
         return 0, rle_area(a)
     only_a = rle_area(rle_difference(a, [b]))

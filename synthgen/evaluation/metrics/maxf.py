@@ -1,8 +1,8 @@
-"""Foreground: the best F of all thresholds, and the mean absolute error, as salient object detection tells them.
+"""Foreground segmentation: maximum F-measure and mean absolute error, as in salient object detection.
 
-F weighs precision more than recall (beta^2 = 0.3). It is reckoned for each image at each of 255 thresholds; curves are
-averaged over images before the best threshold is chosen (Achanta et al. 2009; PySODMetrics, which stretches each map
-to [0, 1] before: here maps stay as they are).
+F weighs precision more than recall (beta^2 = 0.3). It is computed for each image at 255 thresholds, and the curves are
+averaged over images before the best threshold is chosen (Achanta et al. 2009; PySODMetrics, which also stretches each
+map to [0, 1], unlike this module).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synthgen.evaluation.metrics import ForegroundMap, GroundTruth, ImageResult, Scores
-from synthgen.records.geometry import decode_mask
+from synthgen.records.rle import decode_mask
 
 TAKES = "foreground"
 MAIN = "maxF"
@@ -21,9 +21,9 @@ _BETA_SQUARED = 0.3
 
 
 def compare(ground_truth: GroundTruth, prediction: ForegroundMap) -> ImageResult:
-    """One image; kept are F at each threshold from 1 to 255 of 255, float32 [255], and the mean error.
+    """Compare one image; keeps F at the thresholds 1/255 to 255/255, float32 [255], and the mean absolute error.
 
-    Where there is no foreground there is no F, and the error alone counts. What is ignored counts nowhere.
+    Without foreground, F is undefined and only the error counts. Ignored pixels do not count.
     """
     target = ground_truth.target
     truth = np.zeros(prediction.probabilities.shape, np.bool_)
@@ -36,7 +36,7 @@ def compare(ground_truth: GroundTruth, prediction: ForegroundMap) -> ImageResult
     if not truth.any():
         return ImageResult((None, error))
     levels = np.rint(likely * 255).astype(np.uint8)
-    # How many pixels are at a threshold or above, of the foreground and of all.
+    # The number of pixels at or above a threshold, of the foreground and of all.
     right, told = (np.bincount(some, minlength=256)[::-1].cumsum()[::-1][1:] for some in (levels[truth], levels))
     precision, recall = right / np.maximum(told, 1), right / truth.sum()
     weighted = np.maximum(_BETA_SQUARED * precision + recall, np.finfo(np.float64).tiny)

@@ -1,4 +1,4 @@
-"""Mean intersection over union of a label map, where pixels are labelled (detectron2's SemSegEvaluator)."""
+"""Mean IoU of a label map over labelled pixels (detectron2's SemSegEvaluator)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Scores, SemanticMap
-from synthgen.records.geometry import decode_mask, rle_area
+from synthgen.records.rle import decode_mask, rle_area
 
 TAKES = "semantic"
 MAIN = "mIoU"
 
-#: An image's region of a name counts as found from this IoU on, for the shares of queries.
+#: IoU from which a name counts as found in an image, for the shares of query kinds.
 _MATCH_IOU = 0.5
 
 
 def compare(ground_truth: GroundTruth, prediction: SemanticMap) -> ImageResult:
-    """One image; kept is for each name: the labelled pixels that are rightly so, that are of it, that are said to be.
+    """Compare one image; keeps for each name the labelled pixels of intersection, ground truth and prediction.
 
-    Where masks of the truth overlap, the smaller one counts; what none covers is ignored.
+    Where ground-truth masks overlap, the smaller one counts; pixels without a mask are ignored.
     """
     target, texts = ground_truth.target, ground_truth.target.texts
-    truth = np.zeros(prediction.labels.shape, np.int32)  # counted from 1
+    truth = np.zeros(prediction.labels.shape, np.int32)  # 1-based
     masks = [(label, mask) for label, mask in zip(target.labels, target.masks, strict=True) if mask is not None]
     for label, mask in sorted(masks, key=lambda one: -rle_area(one[1])):
         truth[decode_mask(mask)] = label + 1
@@ -44,7 +44,9 @@ def compare(ground_truth: GroundTruth, prediction: SemanticMap) -> ImageResult:
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """mIoU, its mean by frequency (fwIoU), accuracy of names (mAcc) and of pixels (pAcc): of names that are there."""
+    """mIoU, frequency-weighted IoU (fwIoU), mean accuracy (mAcc) and pixel accuracy (pAcc), over names that are
+    present.
+    """
     total: dict[str, NDArray[np.int64]] = {}
     for one in image_results:
         for name, row in one.stats.items():

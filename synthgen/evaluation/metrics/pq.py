@@ -1,8 +1,8 @@
-"""Panoptic quality by panopticapi's rules: of things, of stuff, of all.
+"""Panoptic quality with panopticapi's rules: of things, of stuff, of all.
 
-A region is found if one of its name overlaps it by more than half, void apart. One of another name, or of none, is
-missed; one that is found and not there is wrong, unless more than half of it lies on void or on crowds of its name.
-Panopticapi looks at the last crowd of each name in an image, of which COCO has one; here all of them count.
+A segment is found if a prediction of the same name overlaps it by an IoU above 0.5, void excluded; otherwise it is
+missed. An unmatched prediction is wrong, unless more than half of it is void or a crowd of its name. Panopticapi uses
+only the last crowd of each name in an image (COCO has at most one); here all of them count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, PanopticMap, Scores
-from synthgen.records.geometry import decode_mask, rle_area
+from synthgen.records.rle import decode_mask, rle_area
 from synthgen.records.sample import Rle
 
 TAKES = "panoptic"
@@ -21,10 +21,10 @@ MAIN = "PQ"
 
 
 def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
-    """One image; kept is for each name: whether it is a thing, the sum of IoUs, and how many were found, wrong, missed.
+    """Compare one image; keeps for each name: whether it is a thing, the sum of IoUs, and the numbers of TP, FP and FN.
 
-    Masks of the truth that overlap, as those of instances do, are laid on each other, small ones on top; what is
-    covered wholly is not asked for. What has no name or no mask, and parts of objects, are void.
+    Overlapping ground-truth masks, as those of instances, are stacked with small ones on top; completely covered ones
+    are left out. Unnamed regions, objects without a mask, and parts of objects are void.
     """
     target, texts = ground_truth.target, ground_truth.target.texts
     there = [
@@ -40,7 +40,7 @@ def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
     truth = _label_map([mask for _, _, mask in there], prediction.segment_ids.shape)
     width = len(prediction.segments) + 1
     common = np.bincount((truth * width + prediction.segment_ids).ravel(), minlength=(len(there) + 1) * width)
-    common = common.reshape(-1, width)  # pixels of each region of the truth (0 = void) in each that was found
+    common = common.reshape(-1, width)  # pixels of each ground-truth segment (0 = void) in each predicted segment
     own, theirs = common.sum(axis=0), common.sum(axis=1)
     counts: dict[str, list[float]] = {}
     right: list[tuple[bool, int]] = []
@@ -71,7 +71,7 @@ def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """PQ, SQ and RQ: means over the names that are there or were said to be."""
+    """PQ, SQ and RQ: means over names that are present or predicted."""
     total: dict[str, NDArray[np.float64]] = {}
     things: dict[str, bool] = {}
     for one in image_results:
@@ -100,7 +100,7 @@ def _pq_sq_rq(
 
 
 def _label_map(masks: Sequence[Rle], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """int32 [H, W]: which mask each pixel is of, counted from 1; 0 = none. Small ones lie on large ones."""
+    """int32 [H, W]: the 1-based index of the mask of each pixel; 0 = none. Small masks cover large ones."""
     laid = np.zeros(shape, np.int32)
     for i in sorted(range(len(masks)), key=lambda i: -rle_area(masks[i])):
         laid[decode_mask(masks[i])] = i + 1

@@ -19,7 +19,7 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._numbers import parse_float, parse_int, parse_pixels
 from synthgen.images.decode import MAX_IMAGE_PIXELS
-from synthgen.records.geometry import rle_bbox_xyxy, rle_from_coco
+from synthgen.records.rle import rle_bbox_xyxy, rle_from_coco
 from synthgen.records.sample import Annotation, Sample
 
 #: Stands for a missing id. Files do not contain it: many JSON parsers stop at 2**53.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.images.decode import ImageError
-from synthgen.records.geometry import encode_run_boundaries, rle_bbox_xyxy
+from synthgen.records.rle import encode_run_boundaries, rle_bbox_xyxy
 from synthgen.records.sample import Rle
 
 #: A map with more labels, or with more runs in its columns, is a photograph or noise. The largest real maps have some

@@ -23,7 +23,7 @@ from synthgen.formats.readers._coco_images import coco_key_from_name, find_coco_
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._numbers import parse_float, parse_int, parse_pixels
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
-from synthgen.records.geometry import encode_mask, rle_area, rle_bbox_xyxy
+from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
 SPLITS = ("train2017", "val2017")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._colours import dominant_color
-from synthgen.records.geometry import paired_box_iou
+from synthgen.records.boxes import paired_box_iou
 from synthgen.records.sample import Caption
 from synthgen.text.agreement import agrees_with_category, category_nouns, is_kind_of
 from synthgen.text.plurals import with_article

@@ -29,10 +29,11 @@ from transformers import (
     GenerationConfig,
 )
 
-from synthgen.devices import PRECISIONS, OomBatcher, check_device_options, free_memory_gib, resolve_device
+from synthgen.devices import PRECISIONS, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._florence2_folder import hash_checkpoint, load_florence2, resolve_checkpoint_folder
+from synthgen.oom import OomBatcher
 from synthgen.records.sample import Caption
 from synthgen.text.phrases import clean_text, comparison_key
 

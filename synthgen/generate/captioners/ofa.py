@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthgen.devices import PRECISIONS, OomBatcher, check_device_options, free_memory_gib, resolve_device
+from synthgen.devices import PRECISIONS, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.models.checkpoint_reader import NonTensorContentError
@@ -41,6 +41,7 @@ from synthgen.models.ofa.preprocess import preprocess_images, quantize_boxes, re
 from synthgen.models.ofa.resnet import STRIDE
 from synthgen.models.ofa.tokenizer import OfaTokenizer, normalize_caption
 from synthgen.models.ofa.weights import build_from_weights, infer_config, size_name
+from synthgen.oom import OomBatcher
 from synthgen.records.sample import Caption
 from synthgen.weights import cached_file_sha256
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from synthgen.devices import OomBatcher
 from synthgen.generate.segmenters import MaskPrediction
 from synthgen.generate.segmenters._sam_zoom import Crop, plan_zoom_crops
 from synthgen.models.sam_forward import (
@@ -26,7 +25,8 @@ from synthgen.models.sam_forward import (
     scale_boxes,
 )
 from synthgen.models.sam_masks import run_edges, select_masks
-from synthgen.records.geometry import encode_run_boundaries
+from synthgen.oom import OomBatcher
+from synthgen.records.rle import encode_run_boundaries
 
 #: Full-resolution logits at a time, 4 bytes each. One mask of a huge photograph may exceed it.
 MAX_LOGITS = {"cuda": 2**28, "cpu": 2**25}

@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 
-from synthgen.devices import PRECISIONS, OomBatcher, check_choice, check_device_options, free_memory_gib, resolve_device
+from synthgen.devices import PRECISIONS, check_choice, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters._sam import SamSegmenter
 from synthgen.models.checkpoint_reader import load_state_dict
 from synthgen.models.hq_sam import build_hq_sam
 from synthgen.models.sam import build_sam, infer_config, is_hq_checkpoint, load_weights, set_precision, variant_name
 from synthgen.models.sam_attention import use_sdpa
-from synthgen.records.geometry import rle_area, rle_iou
+from synthgen.oom import OomBatcher
+from synthgen.records.rle import rle_area, rle_iou
 from synthgen.weights import PublishedFile, cached_file_sha256, fetch_weights
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import encode_mask_window
+from synthgen.records.rle import encode_mask_window
 
 
 def resolve_options(**options: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import encode_mask_window
+from synthgen.records.rle import encode_mask_window
 
 FloatMap = NDArray[np.float32]
 

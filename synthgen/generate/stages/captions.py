@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
-from synthgen.records.geometry import clip_xyxy, xywh_to_xyxy
+from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Caption, Sample
 from synthgen.text.agreement import agrees_with_category, category_nouns
 from synthgen.text.phrases import clean_text, comparison_key, contains_phrase, has_repetition, split_words

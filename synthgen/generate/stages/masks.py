@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from synthgen import plugins
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
-from synthgen.records.geometry import clip_xyxy, paired_box_iou, rle_area, rle_bbox_xyxy, xywh_to_xyxy
+from synthgen.records.boxes import clip_xyxy, paired_box_iou, xywh_to_xyxy
+from synthgen.records.rle import rle_area, rle_bbox_xyxy
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 
 #: The plugin folder of segmenters.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synthgen.ingest.validation.diagnosis import BoxSizeStats, FindingCollector, FindingExample
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
-from synthgen.records.geometry import paired_box_iou, xywh_to_xyxy
+from synthgen.records.boxes import paired_box_iou, xywh_to_xyxy
 
 #: Two boxes with at least this IoU, in one image and category, are near-duplicates.
 NEAR_DUPLICATE_IOU = 0.95

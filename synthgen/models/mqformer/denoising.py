@@ -101,9 +101,8 @@ def add_noise(targets: Sequence[MaskTarget], num_texts: Sequence[int], num_group
         queries = torch.arange(num_groups * places, device=device).view(num_groups, places)[:, : len(own)].flatten()
         matches.append((queries, own.repeat(num_groups)))
     wrong = torch.rand(labels.shape, device=device) < NOISE_SCALE / 2
-    other = (
-        torch.rand(labels.shape, device=device) * others
-    ).long()  # may equal the original label, as in the reference
+    # May equal the original label, as in the reference code.
+    other = (torch.rand(labels.shape, device=device) * others).long()
     shift = (2 * torch.rand(boxes.shape, device=device) - 1) * NOISE_SCALE
     sides = torch.cat([boxes[..., 2:] / 2, boxes[..., 2:]], dim=-1)
     return NoisedTargets(

@@ -105,9 +105,8 @@ class TextTokenizer:
 
     def __call__(self, text: str) -> list[int]:
         """One to `context_length` ids. Special tokens in the text, such as "[SEP]", are encoded as ordinary text."""
-        text = (
-            text[: _MAX_CHARS_PER_TOKEN * self.context_length].encode(errors="replace").decode()
-        )  # lone surrogates are not valid text
+        # Lone surrogates are not valid text.
+        text = text[: _MAX_CHARS_PER_TOKEN * self.context_length].encode(errors="replace").decode()
         if not self.tokenizer.encode_special_tokens:  # a copied tokenizer loses this setting
             self.tokenizer.encode_special_tokens = True
         ids: list[int] = self.tokenizer.encode(text.lower() if self.lowercase else text).ids

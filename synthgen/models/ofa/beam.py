@@ -205,15 +205,12 @@ class _FinishedHypotheses:
     def __init__(self, num_boxes: int, config: BeamSearchConfig, device: torch.device) -> None:
         self.config = config
         self.beams_per_group = config.num_beams // config.num_beam_groups
-        room = (
-            num_boxes,
-            config.num_beam_groups,
-            self.beams_per_group + 1,
-        )  # the last slot is a dummy for dropped ones
-        self.tokens = torch.full((*room, config.max_length + 1), PAD, device=device)
-        self.total = torch.zeros(room, device=device)
-        self.length = torch.zeros(room, dtype=torch.int64, device=device)
-        self.count = torch.zeros(room[:2], dtype=torch.int64, device=device)
+        # The last slot is a dummy for dropped hypotheses.
+        shape = (num_boxes, config.num_beam_groups, self.beams_per_group + 1)
+        self.tokens = torch.full((*shape, config.max_length + 1), PAD, device=device)
+        self.total = torch.zeros(shape, device=device)
+        self.length = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.count = torch.zeros(shape[:2], dtype=torch.int64, device=device)
 
     def add(self, alive: Tensor, group: int, ends: Tensor, tokens: Tensor, parent: Tensor, total: Tensor) -> None:
         """Add those of n boxes' candidates that end. All are [n, width], except tokens [n, beams, t], which begin

@@ -74,6 +74,6 @@ def lookup_bias(table: nn.Module, buckets: Tensor) -> Tensor:
 def align_bias(bias: Tensor, dtype: torch.dtype) -> Tensor:
     """A bias [heads, q, k] as [1, heads, q, k] in the attention's dtype, aligned for fused attention."""
     heads, queries, keys = bias.shape
-    room = bias.new_zeros(heads, queries, -(-keys // _BIAS_ALIGNMENT) * _BIAS_ALIGNMENT, dtype=dtype)
-    room[..., :keys] = bias
-    return room[None, ..., :keys]
+    padded = bias.new_zeros(heads, queries, -(-keys // _BIAS_ALIGNMENT) * _BIAS_ALIGNMENT, dtype=dtype)
+    padded[..., :keys] = bias
+    return padded[None, ..., :keys]
