@@ -1,4 +1,4 @@
-"""Atomic writes, file locks, scratch folders, and error messages for disks that are full or read-only."""
+"""Atomic writes, scratch folders, and error messages for disks that are full or read-only."""
 
 from __future__ import annotations
 

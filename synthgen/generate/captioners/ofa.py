@@ -1,7 +1,7 @@
 """Captioner: OFA (Wang et al., 2022), prompted with the whole image and a box, with beam search.
 
-The image is encoded once for all its boxes. The prompt is that of OFA's pre-training, `what does the region describe?
-region:` with the four bins of the box. Beams of one box are similar. For captions that differ, use more `num_beams`
+The image is encoded once for all its boxes. The prompt is that of OFA's pre-training, with the four bins of the box:
+`what does the region describe? region:`. Beams of one box are similar. For captions that differ, use more `num_beams`
 than captions, or `groups`.
 """
 

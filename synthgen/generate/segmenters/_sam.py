@@ -56,7 +56,7 @@ class SamInput:
 
 @dataclass(frozen=True, slots=True)
 class SamMask:
-    """What came off the device for one box: `edges` as of `geometry.encode_run_boundaries`, the scores as of
+    """What came off the device for one box: `edges` as of `rle.encode_run_boundaries`, the scores as of
     `sam_masks.SelectedMasks`.
     """
 
