@@ -182,7 +182,7 @@ def goes_along(path: str) -> bool:
 
 def test_ray_sends_the_code_and_no_results():
     assert all(map(goes_along, sources("synthgen", "pipelines")))
-    assert not any(map(goes_along, [*RESULTS, ".git/config", "tests/test_cli.py", "weights/x.pth", "x.pth"]))
+    assert not any(map(goes_along, [*RESULTS, ".git/config", "tests/cli/test_main.py", "weights/x.pth", "x.pth"]))
     assert set(patterns(".gitignore")) <= set(RAY_ENVIRONMENT["excludes"])
 
 

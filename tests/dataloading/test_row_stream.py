@@ -1,8 +1,7 @@
-"""All readers together see every row once an epoch, each in an order of its own, in bounded memory."""
+"""Rows of a layer: disjoint parts per reader, orders per epoch and seed, bounded memory."""
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import time
@@ -17,10 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import train_layers
-from fakes.train_layers import annotation, phrase, row
+from fakes.train_layers import annotation, row
 from PIL import Image
 
-from synthgen.dataloading.filters import apply_filters
 from synthgen.dataloading.row_stream import (
     UNITS_PER_READER,
     Cursor,
@@ -70,9 +68,6 @@ def keys(*which: Any) -> list[str]:
     return [key for key, _ in epoch(*which)]
 
 
-# --- disjoint, and all of it -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("readers", [1, 2, 3, 7, 75, ROWS, 2 * ROWS])
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_readers_parts_are_disjoint_and_their_union_is_the_epoch(root: Path, readers: int, number: int) -> None:
@@ -119,9 +114,6 @@ def test_row_groups_stay_whole_where_there_are_many() -> None:
     assert np.array_equal(cut, np.column_stack([groups[:, :2], np.zeros(1600, int), groups[:, 2]]))
 
 
-# --- orders ----------------------------------------------------------------------------------------------------------
-
-
 def test_each_epoch_has_an_order_of_its_own_and_so_has_each_seed(root: Path) -> None:
     first, second = keys(root, 0, 1, 0), keys(root, 0, 1, 1)
     assert first == keys(root, 0, 1, 0)
@@ -155,9 +147,6 @@ def test_what_is_drawn_for_a_row_depends_on_the_epoch_and_on_nothing_else(root: 
     five = {key: rng.random() for reader in range(5) for key, rng in epoch(root, reader, 5)}
     assert five == one and len(set(one.values())) == ROWS
     assert all(rng.random() != one[key] for key, rng in epoch(root, 0, 1, 1))
-
-
-# --- what a source takes ---------------------------------------------------------------------------------------------
 
 
 def test_share_takes_the_first_shards(root: Path) -> None:
@@ -259,17 +248,11 @@ def test_objects365_is_looked_up_in_seconds(tmp_path: Path) -> None:
     assert time.process_time() - begun < 1
 
 
-# --- in order --------------------------------------------------------------------------------------------------------
-
-
 def test_rows_by_their_number(root: Path) -> None:
     store, found = taken(root)
     rows = SequentialRows(store, found)
     assert [rows[i].image_id for i in range(len(rows))] == list(range(ROWS))
     assert [rows[i].image_id for i in (299, 0, 100, 99, 163, 164)] == [299, 0, 100, 99, 163, 164]
-
-
-# --- images ----------------------------------------------------------------------------------------------------------
 
 
 def test_images_last_used_are_kept_up_to_so_many_bytes(tmp_path: Path) -> None:
@@ -293,73 +276,3 @@ def test_images_last_used_are_kept_up_to_so_many_bytes(tmp_path: Path) -> None:
     for room in (0, 299):
         little = ImageCache(cache_bytes=room)
         assert little.load(tmp_path, a) is not little.load(tmp_path, a)
-
-
-# --- thresholds ------------------------------------------------------------------------------------------------------
-
-SAM = {"mask_source": "sam vit_b"}
-
-
-@pytest.mark.parametrize(
-    ("limits", "scores", "reason"),
-    [
-        ({}, {**SAM, "predicted_iou": 0.0}, None),
-        ({"min_predicted_iou": 0.88}, {**SAM, "predicted_iou": 0.88}, None),
-        ({"min_predicted_iou": 0.88}, {**SAM, "predicted_iou": 0.8799}, "predicted_iou"),
-        ({"min_predicted_iou": 0.88}, {**SAM, "predicted_iou": None}, "no_score"),
-        ({"min_predicted_iou": 0.0}, {**SAM, "predicted_iou": math.nan}, "no_score"),
-        ({"min_predicted_iou": 0.88}, {"mask_source": "human"}, None),
-        ({"min_predicted_iou": 0.88}, {"mask_source": None, "predicted_iou": 0.5}, "predicted_iou"),
-        ({"min_stability_score": 0.9}, {**SAM, "stability_score": 0.5}, "stability_score"),
-        ({"min_box_iou": 0.9}, {**SAM, "box_iou": 0.5, "predicted_iou": 1.0}, "box_iou"),
-        ({"min_predicted_iou": 0.5, "min_box_iou": 0.9}, {**SAM, "predicted_iou": 0.1, "box_iou": 0.1},
-         "predicted_iou"),
-        ({"min_predicted_iou": 0.5, "min_box_iou": 0.9}, {**SAM, "predicted_iou": 0.9}, "no_score"),
-    ],
-)  # fmt: skip
-def test_a_mask_that_fails_goes_and_its_annotation_stays(limits: dict, scores: dict, reason: str | None) -> None:
-    sample = row(1, annotation(1, **scores), annotation(2, segmentation=None, mask_source=None))
-    kept, refused = apply_filters(sample, train_layers.source(Path(), **limits))
-    assert refused == ({f"mask/{reason}": 1} if reason else {})
-    expected = sample.annotations[0] if reason is None else replace(sample.annotations[0], segmentation=None)
-    assert kept == replace(sample, annotations=(expected, sample.annotations[1]))
-
-
-@pytest.mark.parametrize(
-    ("wanted", "caption", "reason"),
-    [
-        ({}, {"source": "ofa", "score": -9.0, "category_match": False, "reasons": ("repeats",)}, None),
-        ({"min_caption_score": -1.0}, {"source": "ofa", "score": -1.0}, None),
-        ({"min_caption_score": -1.0}, {"source": "ofa", "score": -1.1}, "score"),
-        ({"min_caption_score": -1.0}, {"source": "ofa", "score": None}, "no_score"),
-        ({"min_caption_score": -1.0}, {"source": "human", "score": None}, None),
-        ({"require_category_match": True}, {"source": "ofa", "category_match": True}, None),
-        ({"require_category_match": True}, {"source": "ofa", "category_match": False}, "category"),
-        ({"require_category_match": True}, {"source": "ofa", "category_match": None}, "category_unknown"),
-        ({"require_category_match": True}, {"source": "human", "category_match": None}, None),
-        ({"drop_reasons": ("repeats",)}, {"source": "ofa", "reasons": ("low_score",)}, None),
-        ({"drop_reasons": ("repeats",)}, {"source": "human", "reasons": ("low_score", "repeats")}, "repeats"),
-        ({"caption_sources": ("human", "ofa base")}, {"source": "ofa base"}, None),
-        ({"caption_sources": ("human",)}, {"source": "ofa base"}, "source"),
-    ],
-)
-def test_a_caption_that_fails_goes_and_the_others_stay(wanted: dict, caption: dict, reason: str | None) -> None:
-    good = phrase("a cat")
-    one = phrase("the cat", **caption)
-    sample = row(1, annotation(1, captions=(one, good)), annotation(2))
-    kept, refused = apply_filters(sample, train_layers.source(Path(), **wanted))
-    assert refused == ({f"caption/{reason}": 1} if reason else {})
-    assert kept.annotations[0].captions == ((one, good) if reason is None else (good,))
-    assert kept.annotations[1] == sample.annotations[1]
-
-
-def test_thresholds_change_nothing_but_masks_and_captions() -> None:
-    rng = random.Random(0)
-    bad = annotation(3, iscrowd=True, flags=("crowd",), captions=(phrase("x", source="ofa"),), **SAM)
-    sample = row(1, annotation(1), bad, annotation(2))
-    limits = train_layers.source(Path(), min_box_iou=rng.random(), min_caption_score=0.0)
-    kept, refused = apply_filters(sample, limits)
-    assert refused == {"mask/no_score": 1, "caption/no_score": 1}
-    assert kept == replace(
-        sample, annotations=(annotation(1), replace(bad, segmentation=None, captions=()), annotation(2))
-    )

@@ -1,4 +1,4 @@
-"""With and without synthetic data: what is synthetic, two arms that differ in nothing else, what is said of them."""
+"""Ablations: which sources are synthetic, two arms that differ in their sources alone, the command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from fakes import train_layers
+from fakes.eval_results import difference
 
 from synthgen.cli.main import main
 from synthgen.dataloading.manifest import load_manifest
 from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.errors import SynthgenError
-from synthgen.evaluation.ablation_stats import Difference, compare_arms, format_differences
-from synthgen.evaluation.results import EvalResult
 from synthgen.records.sample import Sample
 from synthgen.training import ablation as module
 from synthgen.training import trainer
@@ -43,6 +42,7 @@ model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder
 schedule: {{batch_size: 2, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, steps: 2}}
 readers: {{workers: 0}}
 """
+
 EVAL = "eval: [{shards: held/val/human, task: instance, images: held}]"
 
 
@@ -214,17 +214,6 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "one seed: it may be chance" in out
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
-
-
-def measured(*, images: int = 3, **values: float) -> EvalResult:
-    return EvalResult("d/s/l", "instance", "AP", values, images)
-
-
-def difference(with_it: tuple[float, ...], without_it: tuple[float, ...]) -> Difference:
-    return Difference("d/s/l", "instance", "AP", True, with_it, without_it)
-
-
 @pytest.mark.slow
 def test_torchrun(tmp_path):
     """Processes train and measure together, and one of them speaks; the same command finds all of it done."""
@@ -243,37 +232,3 @@ def test_torchrun(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, env=own).returncode == 0
     assert len(before) == 2 and before == {path: path.stat().st_mtime_ns for path in before}
     assert (tmp_path / "both" / "ablation.json").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("with_it", "without_it", "sentence"),
-    [
-        ((31.0, 32.0, 33.0), (29.9, 30.9, 30.9), "AP is 1.4 higher (1.1 to 2.1 over 3 seeds)"),
-        ((29.9, 30.9, 30.9), (31.0, 32.0, 33.0), "AP is 1.4 lower (1.1 to 2.1 over 3 seeds)"),
-        ((31.0, 32.0), (30.0, 32.5), "AP is now higher, now lower (-0.5 to +1.0 over 2 seeds, +0.2 on average): no"),
-        ((31.0, 32.0), (31.0, 32.0), "AP is now higher, now lower (+0.0 to +0.0 over 2 seeds"),
-        ((31.0,), (30.0,), "AP is 1.0 higher (one seed: it may be chance)"),
-    ],
-)
-def test_differences_in_words(with_it, without_it, sentence):
-    assert difference(with_it, without_it).describe("it").startswith(f"with it {sentence}")
-
-
-def test_seeds_are_paired():
-    """Seeds that differ by ten and arms that differ by one: the one is seen."""
-    one = difference((10.0, 20.0, 31.0), (9.0, 19.0, 29.0))
-    assert one.by_seed == [1.0, 1.0, 2.0]
-    assert one.standard_error == pytest.approx(((2 / 9 + 4 / 9) / 2) ** 0.5 / 3**0.5)
-    assert difference((1.0,), (0.0,)).standard_error is None
-    assert set(one.summarize()) >= {"with_mean", "without_mean", "standard_error", "least", "most"}
-
-
-def test_what_was_not_measured_everywhere_is_not_compared():
-    with_it = [[measured(AP=1.0, AP50=2.0), measured(AP=5.0)]] * 2
-    without_it = [[measured(AP=0.5), measured(AP=0.0, images=0)], [measured(AP=0.5, AP50=1.0), measured(AP=5.0)]]
-    (only,) = compare_arms(with_it, without_it)
-    assert only.name == "AP" and only.with_it == (1.0, 1.0) and only.without_it == (0.5, 0.5)
-    lines = list(format_differences([only], 2, "it"))
-    assert lines[0] == "d/s/l instance" and "+0.50 ± 0.00" in lines[2]
-    assert lines[-1] == "by chance alone 2 seeds would all fall on one side in 1 of 2 cases"
-    assert list(format_differences([], 2, "it")) == []

@@ -1,8 +1,7 @@
-"""A captioner that learns: sees what it will see, learns what was said of each region, and says it once it has."""
+"""Training a captioner: inputs as in captioning, losses, parameter groups, checkpoints, resume."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from fakes import caption_dataset, tiny_ofa
-from fakes.ascii_samples import ascii_sample, boxed_annotation, human_captions, masked_annotation
 
 from synthgen import plugins
 from synthgen.checkpoints import captioner, checkpoint
@@ -20,17 +18,16 @@ from synthgen.dataloading.eval_loader import EvalLoader
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.dataloading.mixture import Mixture
-from synthgen.dataloading.tasks import Target, captioning
 from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.distributed import DistributedContext
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import captioner_evaluator, evaluate
 from synthgen.evaluation.captioner_evaluator import normalize_images, target_box_bins
-from synthgen.evaluation.metrics import GroundTruth, cider
+from synthgen.evaluation.metrics import cider
 from synthgen.images.decode import load_rgb
 from synthgen.models.ofa import preprocess
 from synthgen.models.ofa.training import label_smoothed_loss, teacher_forced_logits
-from synthgen.records.sample import Annotation, Caption, Sample
+from synthgen.records.sample import Caption
 from synthgen.storage.run_log import record_image_folder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import report, trainer
@@ -38,9 +35,9 @@ from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.visualize import training_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = torch.device("cpu")
 CAPTIONER = "captioner: {weights: ./ofa, train_words: true, image_size: 96, regions: 4}"
+
 MANIFEST = f"""
 name: toy
 store: shards
@@ -70,58 +67,6 @@ def batch(world: Path, *, size: int = 3, **more):
         load_manifest(world / "toy.yaml").model_copy(update=more), batch_size=size, num_workers=0
     ) as loader:
         return next(loader)
-
-
-# --- what is learned -------------------------------------------------------------------------------------------------
-
-DRAWN = """
-aab
-aab
-..c
-"""
-
-
-def learn(sample: Sample, *, seed: int = 0, most: int = 365) -> Target | None:
-    return captioning.target(sample, ("cat",), random.Random(seed), max_texts=most)
-
-
-def test_each_described_object_is_a_region_with_one_of_its_phrases():
-    sample = ascii_sample(
-        DRAWN,
-        [
-            masked_annotation(
-                DRAWN, "a", 1, "cat", bbox=(0.0, 0.0, 3.0, 3.0), captions=human_captions("the cat", "it")
-            ),
-            masked_annotation(DRAWN, "b", 2, "cat", captions=human_captions("the cat")),
-            masked_annotation(DRAWN, "c", 3, "cat"),
-            boxed_annotation(4, (0, 0, 1, 1), "", captions=human_captions("  many   cats ")),
-            boxed_annotation(5, (0, 0, 2, 2), "cat", iscrowd=True, captions=human_captions("a crowd")),
-            boxed_annotation(6, (0, 0, 0, 1), "cat", captions=human_captions("nowhere")),
-            boxed_annotation(7, (1, 1, 1, 1), "cat", captions=human_captions("", "  ")),
-        ],
-    )
-    drawn = [learn(sample, seed=seed) for seed in range(20)]
-    assert all(sorted(t.annotation_ids) == [(1,), (2,), (4,)] for t in drawn)
-    phrases = {(ids, t.texts[label]) for t in drawn for ids, label in zip(t.annotation_ids, t.labels, strict=True)}
-    assert phrases == {((1,), "the cat"), ((1,), "it"), ((2,), "the cat"), ((4,), "many cats")}
-    first = drawn[0]
-    assert first.masks == (None,) * 3 and first.ignore is None
-    own = first.boxes_xyxy[first.annotation_ids.index((1,))]
-    assert own.tolist() == [0, 0, 3, 3], "the source's box, whatever the mask's is"
-
-
-def test_of_many_regions_some_are_drawn_and_of_none_there_is_nothing():
-    many = ascii_sample(
-        DRAWN,
-        [boxed_annotation(i, (0, 0, 1 + i % 3, 1 + i // 3), "", captions=human_captions(f"no {i}")) for i in range(9)],
-    )
-    drawn = [learn(many, seed=seed, most=2) for seed in range(50)]
-    assert all(len(t.labels) == len(t.texts) == 2 for t in drawn)
-    assert {ids for t in drawn for ids in t.annotation_ids} == {(i,) for i in range(9)}
-    assert learn(ascii_sample(DRAWN, [masked_annotation(DRAWN, "a", 1, "cat")])) is None
-
-
-# --- what is seen ----------------------------------------------------------------------------------------------------
 
 
 def test_image_and_box_are_what_the_describing_captioner_sees(world):
@@ -171,9 +116,6 @@ def test_check_and_show_know_captioning(world, tmp_path):
     assert check_manifest(world / "eval.yaml").warnings == ()
     shown = training_samples.draw_training_samples(world / "toy.yaml", out=tmp_path, n=2)
     assert all("captioning" in path.name and path.exists() for path in shown.picture_paths)
-
-
-# --- the manifest ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,9 +182,6 @@ def test_random_weights_are_of_the_size_and_the_words_that_are_said(world):
     assert words == world / "ofa"
 
 
-# --- the loss --------------------------------------------------------------------------------------------------------
-
-
 def test_the_loss_is_that_of_every_token_of_every_phrase(world):
     own, found = learner(world), batch(world)
     words = own.tokenizer
@@ -289,70 +228,12 @@ def test_groups_hold_what_learns_and_the_stem_has_the_backbones_rate(world):
     assert not rates
 
 
-# --- the measure -----------------------------------------------------------------------------------------------------
-
-
-def asked(*phrases: tuple[str, ...]) -> GroundTruth:
-    """Of one image, one object for each."""
-    drawn = [
-        Annotation(i, (0.0, 0.0, 1.0, 1.0 + i), "", captions=human_captions(*own)) for i, own in enumerate(phrases)
-    ]
-    sample = replace(ascii_sample(DRAWN, []), annotations=tuple(drawn), height=50, width=50)
-    made = captioning.target(sample, (), random.Random(0))
-    order = [made.annotation_ids.index((i,)) for i in range(len(phrases))]
-    ids = tuple(made.annotation_ids[i] for i in order)
-    return GroundTruth(sample, replace(made, labels=made.labels[order], annotation_ids=ids))
-
-
-@pytest.mark.parametrize(
-    ("words", "text", "f1"),
-    [("a red cat", "a red cat", 1), ("cat", "a red cat", 1 / 2), ("dog", "a red cat", 0), ("", "a cat", 0),
-     ("cat cat cat cat", "cat", 2 / 5), ("cat red a", "a red cat", 1), ("a a b", "a a c d", 4 / 7)],
-)  # fmt: skip
-def test_token_f1_by_hand(words, text, f1):
-    assert cider.token_f1(words, text) == pytest.approx(f1)
-
-
-def test_case_and_marks_are_no_words():
-    assert cider.normalize_text("  The man's CAT, left-most (2nd)_ …") == "the man's cat left most 2nd"
-
-
-def test_the_best_phrase_of_each_object_counts_for_f1():
-    pytest.importorskip("pycocoevalcap")
-    compared = cider.compare(asked(("red cat", "A cat."), ("blue cup",)), ["a cat", "red cup"])
-    found = cider.scores([compared]).values
-    assert found["token_F1"] == pytest.approx(100 * (1 + 1 / 2) / 2)
-
-
-def test_cider_is_the_definition():
-    """Vedantam et al., 2015, with the clipping and the penalty of length of CIDEr-D, written out for single words."""
-    pytest.importorskip("pycocoevalcap")
-    objects = [("red cat",), ("blue cat",), ("green cup",), ("white cup",)]
-    exact = cider.scores([cider.compare(asked(*objects), [one[0] for one in objects])]).values["CIDEr"]
-    # Two words make n-grams of 1 and 2 of 4 lengths; each like itself is 1, so 10 times the mean is 5, in percent 500.
-    assert exact == pytest.approx(500)
-    rare, common = np.log(4), np.log(2)  # said of one object of four, and of two
-    crossed = cider.scores([cider.compare(asked(*objects), ["red cup", *[one[0] for one in objects[1:]]])]).values
-    half = 10 / 4 * rare**2 / (rare**2 + common**2)  # "red" is shared, of two words as long; no pair is
-    assert crossed["CIDEr"] == pytest.approx(100 * (3 * 5 + half) / 4)
-
-
-def test_objects_of_which_nothing_was_said_count_as_wrong_and_those_without_phrases_not_at_all():
-    pytest.importorskip("pycocoevalcap")
-    given = asked(("red cat",), ("blue cup",))
-    assert cider.scores([cider.compare(given, ["red cat", ""])]).values["token_F1"] == 50
-    assert cider.compare(asked(("?",), ("cat",)), ["x", "cat"]).stats == [("cat", ["cat"])]
-    assert cider.scores([]).values == {}
-
-
 def test_without_the_package_it_is_a_sentence_before_the_training(world, monkeypatch):
     monkeypatch.setattr(cider, "find_spec", lambda name: None)
     with pytest.raises(SynthgenError, match=r"pycocoevalcap; install it: pip install 'synthgen-masks\[eval\]'$"):
         CaptionerLearner(load_manifest(world / "eval.yaml"), CPU)
     CaptionerLearner(load_manifest(world / "toy.yaml"), CPU)  # what is not evaluated needs it not
 
-
-# --- from shards to captions -----------------------------------------------------------------------------------------
 
 SCHEDULE = """
 schedule: {{steps: {steps}, batch_size: 6, lr: 2.0e-3, backbone_lr: 2.0e-3, clip: 1.0, weight_decay: 0.0,

@@ -1,8 +1,7 @@
-"""Pictures: marks and hatches where they are and nowhere else; no text and no shape of image stops the pen."""
+"""Drawings: hatches, marks, boxes and texts where they belong, for any text and any shape of image."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.visualize.contact_sheet import make_contact_sheet, make_thumbnail
 from synthgen.visualize.drawing import (
     MAX_LABEL_LENGTH,
     MIN_LONG_SIDE,
@@ -116,23 +114,6 @@ def test_a_long_footer_goes_on_below() -> None:
     one, two = draw_overlay(IMAGE, [], footer="a.jpg"), draw_overlay(IMAGE, [], footer="a.jpg " * 60)
     assert two.shape[0] > one.shape[0]
     assert np.array_equal(one[: 128 * SCALE], two[: 128 * SCALE])
-
-
-def test_a_sheet_holds_all_pictures_in_order() -> None:
-    pictures = [np.full((50, 100, 3), value, np.uint8) for value in (10, 90, 170)]
-    page = make_contact_sheet([make_thumbnail(one, num_pictures=3, width=100) for one in pictures])
-    assert page.shape == (100, 200, 3)
-    assert [int(page[y, x, 0]) for y, x in ((25, 50), (25, 150), (75, 50))] == [10, 90, 170]
-    assert make_contact_sheet([]).shape[2] == 3
-
-
-@pytest.mark.parametrize("count", [1, 16, 120, 5000])
-def test_a_sheet_of_many_pictures_is_no_larger(count: int) -> None:
-    """Those of 120 images in the sizes of a few would be half a gigabyte."""
-    one = make_thumbnail(np.zeros((1100, 1536, 3), np.uint8), num_pictures=count, width=800)
-    columns = math.ceil(count**0.5)
-    assert one.shape[1] == min(800, 4800 // columns)
-    assert one.nbytes * columns**2 < 64 * 2**20
 
 
 def test_saving_where_nothing_can_be_written_is_a_sentence(tmp_path: Path) -> None:

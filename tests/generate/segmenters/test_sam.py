@@ -1,4 +1,4 @@
-"""SAM and HQ-SAM as segmenters: segment-anything's masks, whatever the batch; refusals in a sentence."""
+"""SAM and HQ-SAM as segmenters: segment-anything's masks, batches, too little memory, options and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from fakes import tiny_sam
+from fakes.sam_segmenters import build_segmenter, draw_image, random_boxes
 from segment_anything import SamPredictor
 
 from synthgen import plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError
-from synthgen.generate.segmenters import _sam, _sam_load, sam
-from synthgen.generate.segmenters._sam_zoom import MIN_WINDOW_SIDE, SMALL_BOX_FRACTION, Crop, is_small, plan_zoom_crops
+from synthgen.generate.segmenters import _sam, sam
+from synthgen.generate.segmenters._sam_zoom import plan_zoom_crops
 from synthgen.models.hq_sam import build_hq_sam
 from synthgen.models.sam import build_sam, infer_config, load_weights
 from synthgen.models.sam_masks import select_masks
@@ -22,34 +23,8 @@ from synthgen.records.geometry import decode_mask
 from synthgen.weights import cached_file_sha256
 
 SHELF = "generate.segmenters"
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("weights")
-    return {name: str(tiny_sam.checkpoint(folder, f"{name}_tiny")) for name in ("sam", "hq_sam")}
-
-
-def make(checkpoints, name="sam", **options):
-    own = {"checkpoint": checkpoints[name], "device": "cpu", "self_test": False, **options}
-    return plugins.build_plugin(SHELF, name, own)
-
-
-def drawn(height, width, seed=0):
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / rng.uniform(5, 30) + y / rng.uniform(5, 30) + rng.uniform(0, 6)) for _ in range(3)]
-    return np.clip(128 + 90 * np.stack(waves, 2) + rng.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
-
-
-def some_boxes(height, width, count, seed=0):
-    rng = np.random.default_rng(seed)
-    corners = np.sort(rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
-    return (corners * np.array([width, height] * 2)).astype(np.float32)
-
-
-IMAGES = [drawn(100, 150, 1), drawn(150, 90, 2), drawn(60, 60, 3)]
-BOXES = [some_boxes(100, 150, 4, 1), some_boxes(150, 90, 0), some_boxes(60, 60, 7, 2)]
+IMAGES = [draw_image(100, 150, 1), draw_image(150, 90, 2), draw_image(60, 60, 3)]
+BOXES = [random_boxes(100, 150, 4, 1), random_boxes(150, 90, 0), random_boxes(60, 60, 7, 2)]
 
 
 def reference(name="sam"):
@@ -70,7 +45,7 @@ def alike(some, others) -> bool:
 
 def test_masks_and_scores_are_the_predictors(checkpoints):
     predictor = SamPredictor(reference())
-    found = list(make(checkpoints).segment(IMAGES, BOXES))
+    found = list(build_segmenter(checkpoints).segment(IMAGES, BOXES))
     assert [len(predictions) for predictions in found] == [4, 0, 7]
     for image, boxes, predictions in zip(IMAGES, BOXES, found, strict=True):
         if len(boxes):
@@ -89,36 +64,38 @@ def test_masks_and_scores_are_the_predictors(checkpoints):
 @pytest.mark.parametrize("name", ["sam", "hq_sam"])
 @pytest.mark.parametrize("options", [{}, {"multimask": True}, {"zoom": True}], ids=str)
 def test_batches_and_chunks_change_nothing(checkpoints, name, options):
-    whole = list(make(checkpoints, name, box_chunk=1000, **options).segment(IMAGES, BOXES))
-    narrow = make(checkpoints, name, box_chunk=3, **options)
+    whole = list(build_segmenter(checkpoints, name, box_chunk=1000, **options).segment(IMAGES, BOXES))
+    narrow = build_segmenter(checkpoints, name, box_chunk=3, **options)
     for i, predictions in enumerate(whole):
         ((*alone,),) = narrow.segment([IMAGES[i]], [BOXES[i]])
         assert alike(predictions, alone)
 
 
 def test_large_images_leave_the_device_in_parts(checkpoints, monkeypatch):
-    expected = list(make(checkpoints).segment(IMAGES, BOXES))
+    expected = list(build_segmenter(checkpoints).segment(IMAGES, BOXES))
     monkeypatch.setattr(_sam, "MAX_LOGITS", {"cpu": 2 * 128 * 128})
     seen = []
     whole = _sam.postprocess_logits
     monkeypatch.setattr(
         _sam, "postprocess_logits", lambda net, logits, *a: seen.append(len(logits)) or whole(net, logits, *a)
     )
-    found = list(make(checkpoints).segment(IMAGES, BOXES))
+    found = list(build_segmenter(checkpoints).segment(IMAGES, BOXES))
     assert all(alike(a, b) for a, b in zip(found, expected, strict=True))
     assert max(seen) == 2
     assert sum(seen) == 11
 
 
 def test_hq_sam_does_not_claim_to_score_its_masks(checkpoints):
-    (plain,), (fine,) = (make(checkpoints, name).segment(IMAGES[:1], BOXES[:1]) for name in ("sam", "hq_sam"))
+    (plain,), (fine,) = (
+        build_segmenter(checkpoints, name).segment(IMAGES[:1], BOXES[:1]) for name in ("sam", "hq_sam")
+    )
     assert all(p.predicted_iou is None and 0 <= p.sam_predicted_iou <= 1 for p in fine)
     assert [p.rle for p in plain] != [p.rle for p in fine]
-    assert make(checkpoints, "hq_sam").source == "hq_sam vit 64x4"
+    assert build_segmenter(checkpoints, "hq_sam").source == "hq_sam vit 64x4"
 
 
 def test_many_boxes_cost_the_memory_of_a_chunk(checkpoints, monkeypatch):
-    segmenter = make(checkpoints, box_chunk=64)
+    segmenter = build_segmenter(checkpoints, box_chunk=64)
     seen = []
     whole = type(segmenter.network.mask_decoder).decode
 
@@ -127,17 +104,14 @@ def test_many_boxes_cost_the_memory_of_a_chunk(checkpoints, monkeypatch):
         return whole(self, embeddings, image_pe, prompts, multimask)
 
     monkeypatch.setattr(type(segmenter.network.mask_decoder), "decode", counting)
-    (found,) = segmenter.segment([IMAGES[0]], [some_boxes(100, 150, 500)])
+    (found,) = segmenter.segment([IMAGES[0]], [random_boxes(100, 150, 500)])
     assert len(found) == 500
     assert max(seen) == 64
     assert len(seen) == 8
 
 
-# --- memory that does not do -----------------------------------------------------------------------------------------
-
-
 def test_fewer_images_where_memory_runs_out(checkpoints, monkeypatch, caplog):
-    segmenter = make(checkpoints, batch_size="3")
+    segmenter = build_segmenter(checkpoints, batch_size="3")
     expected = list(segmenter.segment(IMAGES, BOXES))
     whole = _sam.encode_images
 
@@ -155,10 +129,10 @@ def test_fewer_images_where_memory_runs_out(checkpoints, monkeypatch, caplog):
 
 
 def test_no_window_is_left_out_where_memory_runs_out(checkpoints, monkeypatch):
-    image, small = drawn(600, 600), np.arange(16)[:, None] // [4, 1] % 4 * 130 + 40
+    image, small = draw_image(600, 600), np.arange(16)[:, None] // [4, 1] % 4 * 130 + 40
     boxes = np.hstack([small, np.add(small, [30, 25])]).astype(np.float32)
     assert len(plan_zoom_crops(boxes, 600, 600)) > 8
-    (expected,) = make(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
+    (expected,) = build_segmenter(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
     whole = _sam.encode_images
 
     def greedy(network, pixels):
@@ -167,12 +141,12 @@ def test_no_window_is_left_out_where_memory_runs_out(checkpoints, monkeypatch):
         return whole(network, pixels)
 
     monkeypatch.setattr(_sam, "encode_images", greedy)
-    (found,) = make(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
+    (found,) = build_segmenter(checkpoints, zoom=True, batch_size="4").segment([image], [boxes])
     assert alike(found, expected)
 
 
 def test_fewer_boxes_where_memory_runs_out(checkpoints, monkeypatch):
-    segmenter = make(checkpoints, box_chunk=64)
+    segmenter = build_segmenter(checkpoints, box_chunk=64)
     (expected,) = segmenter.segment(IMAGES[2:], BOXES[2:])
     whole = _sam.decode_masks
 
@@ -195,7 +169,7 @@ def test_fewer_boxes_where_memory_runs_out(checkpoints, monkeypatch):
 
 
 def test_a_lost_device_ends_the_worker(checkpoints, monkeypatch):
-    segmenter = make(checkpoints)
+    segmenter = build_segmenter(checkpoints)
 
     def lost(*_):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nand more")
@@ -205,72 +179,10 @@ def test_a_lost_device_ends_the_worker(checkpoints, monkeypatch):
         list(segmenter.segment(IMAGES, BOXES))
 
 
-# --- trust -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_path_that_draws_otherwise_is_refused(checkpoints, monkeypatch):
-    def broken(encoder, position):
-        for block in encoder.blocks:
-            block.attn.scale *= 3
-
-    monkeypatch.setattr(_sam_load, "use_sdpa", broken)
-    with pytest.raises(
-        SynthgenError, match=r"self-test failed: with --precision fp32 on cpu .* mean IoU of 0\.\d+ only"
-    ):
-        make(checkpoints, self_test=True)
-    make(checkpoints)
-
-
-def test_a_path_broken_for_all_but_the_first_of_a_batch_is_refused(checkpoints, monkeypatch):
-    whole = _sam.encode_images
-
-    def broken(network, pixels):
-        found = whole(network, pixels)
-        found.image[1:] = 0
-        return found
-
-    monkeypatch.setattr(_sam_load, "set_precision", lambda *_: monkeypatch.setattr(_sam, "encode_images", broken))
-    with pytest.raises(SynthgenError, match="self-test failed"):
-        make(checkpoints, self_test=True)
-
-
-def test_weights_that_draw_nothing_are_refused(tmp_path):
-    weights = {name: tensor.clone() for name, tensor in tiny_sam.weights("sam_tiny").items()}
-    weights["image_encoder.neck.0.weight"][:] = float("nan")
-    torch.save(weights, tmp_path / "nan.pth")
-    with pytest.raises(SynthgenError, match=r"draw nothing at all on the test scene; is the checkpoint a trained one"):
-        make({"sam": str(tmp_path / "nan.pth")}, self_test=True)
-
-
-def test_a_path_that_does_not_run_is_refused(checkpoints, monkeypatch):
-    def broken(network, dtype):
-        network.mask_decoder.decode = lambda *_: 1 / 0
-
-    monkeypatch.setattr(_sam_load, "set_precision", broken)
-    with pytest.raises(
-        SynthgenError, match=r"--precision bf16 does not run here \(ZeroDivisionError: .*; try --precision"
-    ):
-        make(checkpoints, precision="bf16", self_test=True)
-
-
-def test_a_sound_path_passes_its_test(checkpoints, caplog):
-    with caplog.at_level(logging.INFO):
-        make(checkpoints, self_test=True)
-    assert "self-test of --precision fp32 on cpu: mean IoU with float32 1.0000" in caplog.text
-
-
-def test_the_scene_has_four_objects_within_it():
-    image, boxes = _sam_load.draw_test_scene()
-    assert (image.shape, image.dtype, boxes.shape) == ((480, 640, 3), np.uint8, (4, 4))
-    assert (boxes[:, 2:] - boxes[:, :2] > 100).all()
-    assert (boxes >= 0).all()
-    assert (boxes <= [640, 480, 640, 480]).all()
-
-
 def test_candidates_are_chosen_by_evidence(checkpoints):
     """Each mask kept is, of SAM's three, the one whose evidence is best; not always the one that SAM scores best."""
-    image, boxes = drawn(150, 90, 1), some_boxes(150, 90, 8, 1)
-    (found,) = make(checkpoints, multimask=True).segment([image], [boxes])
+    image, boxes = draw_image(150, 90, 1), random_boxes(150, 90, 8, 1)
+    (found,) = build_segmenter(checkpoints, multimask=True).segment([image], [boxes])
     predictor = SamPredictor(reference())
     predictor.set_image(image)
     chosen = set()
@@ -282,63 +194,6 @@ def test_candidates_are_chosen_by_evidence(checkpoints):
         assert ((logits[best] > 0) == decode_mask(prediction.rle))[sure].all()
         chosen.add((best, int(iou.argmax())))
     assert any(best != theirs for best, theirs in chosen)
-
-
-# --- zoom ------------------------------------------------------------------------------------------------------------
-
-
-def test_windows_hold_their_boxes_within_the_image():
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        height, width = (int(v) for v in rng.integers(65, 700, 2))
-        middle = rng.uniform(0, 1, (40, 2)) * [width, height]
-        half = rng.uniform(0.5, 0.08 * max(height, width), (40, 2)) / 2
-        boxes = np.clip(np.hstack([middle - half, middle + half]), 0, [width, height] * 2).astype(np.float32)
-        small = is_small(boxes, height, width)
-        crops = plan_zoom_crops(boxes, height, width)
-        members = sorted(int(i) for _, own in crops for i in own)
-        assert members == np.flatnonzero(small).tolist(), "each small box once"
-        assert len(crops) < small.sum(), "near ones share a window"
-        for crop, own in crops:
-            assert 0 <= crop.top <= crop.top + crop.height <= height
-            assert 0 <= crop.left <= crop.left + crop.width <= width
-            inside = crop.boxes_to_window(boxes[own])
-            assert (inside >= -1e-3).all()
-            assert (inside <= np.array([crop.width, crop.height] * 2) + 1e-3).all()
-            assert max(crop.size) <= max(MIN_WINDOW_SIDE, 4 * SMALL_BOX_FRACTION * max(height, width) + 1), (
-                "enlarged, not reduced"
-            )
-
-
-def test_large_boxes_and_small_images_get_no_window():
-    assert plan_zoom_crops(np.array([[0, 0, 100, 100]], np.float32), 200, 200) == []
-    assert plan_zoom_crops(np.array([[0, 0, 3, 3]], np.float32), 50, 60) == []
-
-
-def test_zoom_replaces_masks_of_small_boxes_by_better_ones_only(checkpoints):
-    image = drawn(400, 600, 5)
-    boxes = np.concatenate(
-        [some_boxes(400, 600, 2, 3), [[100, 100, 130, 125], [110, 130, 125, 160], [500, 10, 520, 40]]]
-    )
-    boxes = boxes.astype(np.float32)
-    (plain,), (zoomed,) = (make(checkpoints, zoom=zoom).segment([image], [boxes]) for zoom in (False, True))
-    assert plain[:2] == zoomed[:2]
-    assert plain[2:] != zoomed[2:]
-    segmenter = make(checkpoints, zoom=True)
-    whole = [Crop(0, 0, 400, 600)]
-    (before,) = segmenter._predict_windows([image], [0], whole, [boxes])
-    masks = {0: list(before)}
-    segmenter._refine_small_boxes([image], [boxes], masks)
-    assert all(after.evidence >= first.evidence for first, after in zip(before, masks[0], strict=True))
-    for crop, own in plan_zoom_crops(boxes, 400, 600):
-        for i in own:
-            mask = decode_mask(zoomed[i].rle)
-            if zoomed[i] != plain[i]:
-                crop.extract(mask)[:] = False
-                assert not mask.any(), "nothing beyond the window"
-
-
-# --- options and weights ---------------------------------------------------------------------------------------------
 
 
 def settled(name="sam", **options):
@@ -408,7 +263,7 @@ def test_damaged_and_foreign_checkpoints_are_one_sentence(tmp_path):
         ("c", "they lack"),
     ):
         with pytest.raises(SynthgenError, match=sentence) as told:
-            make({"sam": str(tmp_path / f"{name}.pth")})
+            build_segmenter({"sam": str(tmp_path / f"{name}.pth")})
         assert "\n" not in str(told.value)
 
 
@@ -416,4 +271,4 @@ def test_no_such_device_is_told(checkpoints):
     if torch.cuda.is_available():
         pytest.skip("there is one here")
     with pytest.raises(SynthgenError, match=r"^--device cuda: PyTorch sees no such device here"):
-        make(checkpoints, device="cuda")
+        build_segmenter(checkpoints, device="cuda")

@@ -1,4 +1,4 @@
-"""OFA against what the original programs gave, and the laws of sharing, batching and remembering."""
+"""OFA: hidden states and logits of the original, cached decoding, batches, low precision."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from fakes.tiny_ofa import (
 )
 
 from synthgen.models.ofa.model import SIZES, Ofa, build_ofa, set_precision
-from synthgen.models.ofa.position_bias import image_buckets, image_positions, token_buckets, token_offset_buckets
-from synthgen.models.ofa.resnet import ResNetStem
 
 CLOSE = 1e-4
 
@@ -73,41 +71,6 @@ def test_from_pixels_to_logits_all_is_the_originals():
     check_against(net, known["in.patch_images"], known)
 
 
-@pytest.mark.parametrize(("blocks", "name"), [((3, 4, 6), "resnet50"), ((3, 4, 23), "resnet101")])
-def test_the_visual_stem_is_torchvisions_without_the_last_stage(blocks, name):
-    models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(0)
-    theirs = models.get_model(name).eval()
-    theirs.layer4, theirs.avgpool, theirs.fc = (torch.nn.Identity() for _ in range(3))
-    for part in theirs.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(part.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(part.running_var, 0.9, 1.1)
-    ours = ResNetStem(blocks)
-    state = {name: tensor for name, tensor in theirs.state_dict().items() if "num_batches" not in name}
-    ours.load_state_dict(state, strict=True)
-    images = torch.randn(1, 3, 50, 70)
-    with torch.no_grad():
-        seen = ours(images)
-        assert seen.shape == (1, 1024, 4, 5)
-        assert apart(seen.flatten(1), theirs(images)) < CLOSE * float(seen.abs().max())
-
-
-@pytest.mark.parametrize("size", [8, 256])
-def test_distances_within_a_text_are_the_originals(size):
-    assert torch.equal(token_offset_buckets(size), torch.from_numpy(golden()[f"tables.token_bucket_{size}"]).long())
-    square = token_buckets(size, 20)
-    assert all(square[i, j] == token_offset_buckets(size)[i - j + 1023] for i in range(20) for j in range(20))
-
-
-def test_distances_within_an_image_are_the_originals():
-    table = torch.from_numpy(golden()["tables.image_bucket_7"]).long()
-    assert torch.equal(image_buckets(7, 7, 7), table[1:, 1:])
-    places = image_positions(7, 3, 5)
-    assert places[5] == 8, "a row of places is as long as the table's, whatever the image's width is"
-    assert torch.equal(image_buckets(7, 3, 5), table[places][:, places])
-
-
 @pytest.mark.parametrize(
     ("size", "parameters"),
     [("tiny", 33_488_336), ("medium", 92_892_000), ("base", 182_238_536), ("large", 472_977_152),
@@ -124,8 +87,6 @@ def test_no_such_size():
     with pytest.raises(ValueError, match="no OFA of size 'small'; there are tiny, medium, base, large, huge"):
         build_ofa("small")
 
-
-# --- laws ------------------------------------------------------------------------------------------------------------
 
 #: Of images of another shape than the table of places.
 PIXELS = torch.randn(3, 3, 48, 80, generator=torch.Generator().manual_seed(1))

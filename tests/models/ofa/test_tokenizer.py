@@ -1,17 +1,14 @@
-"""OFA's words, bins and pixels against the original's, and vocabularies that are not what they say."""
+"""OFA's tokenizer: the original's IDs, prompts, captions, unusable vocabularies."""
 
 from __future__ import annotations
 
 import json
 from functools import cache
 
-import numpy as np
 import pytest
-import torch
-from fakes.tiny_ofa import FOLDER, MERGES, REFERENCE, SKIP_REASON, vocabulary, write_vocabulary
+from fakes.tiny_ofa import MERGES, REFERENCE, SKIP_REASON, vocabulary, write_vocabulary
 
 from synthgen.models.ofa import tokenizer as words
-from synthgen.models.ofa.preprocess import preprocess_images, quantize_boxes, resize_to_square
 from synthgen.models.ofa.tokenizer import REGION_PROMPT, OfaTokenizer, load_tokenizer, normalize_caption
 
 needs_vocabulary = pytest.mark.skipif(SKIP_REASON is not None, reason=str(SKIP_REASON))
@@ -20,9 +17,6 @@ needs_vocabulary = pytest.mark.skipif(SKIP_REASON is not None, reason=str(SKIP_R
 @cache
 def published() -> OfaTokenizer:
     return load_tokenizer(REFERENCE / "bpe")
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
 
 
 @needs_vocabulary
@@ -197,33 +191,3 @@ def test_files_that_are_not_what_they_say_are_told(name, content, sentence, tmp_
     with pytest.raises(ValueError, match=sentence) as told:
         load_tokenizer(folder)
     assert str(tmp_path) not in str(told.value)
-
-
-# --- bins and pixels -------------------------------------------------------------------------------------------------
-
-
-def test_bins_are_the_originals():
-    cases = json.loads((FOLDER / "ofa_box_bins.json").read_text())
-    assert {case["patch_image_size"] for case in cases} == {384, 480, 512}
-    for case in cases:
-        boxes = torch.tensor([case["box_xyxy"]])
-        found = quantize_boxes(boxes, case["image_h"], case["image_w"], case["patch_image_size"])
-        assert found.tolist() == [case["bins"]]
-
-
-def test_bins_are_of_512_pixels_whatever_the_image_is():
-    whole = torch.tensor([[0.0, 0.0, 640.0, 480.0]])
-    assert [quantize_boxes(whole, 480, 640, side)[0, 2].item() for side in (512, 480, 384)] == [999, 937, 749]
-    assert quantize_boxes(torch.tensor([[-9.0, -9.0, 700.0, 500.0]]), 480, 640, 512).tolist() == [[0, 0, 999, 999]]
-    assert quantize_boxes(torch.zeros(0, 4), 480, 640, 512).shape == (0, 4)
-
-
-def test_pixels_are_the_originals():
-    with np.load(FOLDER / "ofa_preprocess.npz") as known:
-        image = known["in.image_uint8"]
-        for name in ("caption_transform_64", "caption_transform_128", "positioning_transform_64"):
-            side = int(name.rsplit("_", 1)[1])
-            small = resize_to_square(image, side)
-            assert small.dtype == torch.uint8
-            pixels = preprocess_images([small, small], torch.device("cpu"))
-            assert np.array_equal(pixels[1].numpy(), known[f"out.{name}"])

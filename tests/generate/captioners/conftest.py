@@ -1,0 +1,20 @@
+"""Fixtures that several test files of this folder use."""
+
+from __future__ import annotations
+
+import pytest
+
+from synthgen import plugins
+
+SHELF = "generate.captioners"
+
+
+#: Those with weights are tried in tests of their own, with few and random ones.
+WITHOUT_WEIGHTS = [
+    name for name in plugins.list_plugins(SHELF) if "checkpoint" not in plugins.build_parameters(SHELF, name)
+]
+
+
+@pytest.fixture(params=WITHOUT_WEIGHTS)
+def captioner(request):
+    return plugins.build_plugin(SHELF, request.param, {})
