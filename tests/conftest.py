@@ -1,4 +1,4 @@
-"""What all tests share: where the real data lies, and how hard hypothesis tries."""
+"""Fixtures of all tests: paths of the real data, captured commands, Hypothesis profiles."""
 
 from __future__ import annotations
 

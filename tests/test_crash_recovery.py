@@ -1,4 +1,4 @@
-"""Kill it anywhere: no half file under a final name, nothing lost, nothing doubled, and the same bytes in the end."""
+"""Jobs killed at any moment: no partial files, nothing lost or doubled, the same bytes in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No tensor of the CPU meets one of a GPU: proved without one, by a GPU that is none."""
+"""No operation mixes tensors of the CPU and of the GPU, tested with a fake GPU on the CPU."""
 
 from __future__ import annotations
 

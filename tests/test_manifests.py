@@ -1,4 +1,4 @@
-"""The manifests that are shipped load, name layers that synthgen makes, and say how; the full one from end to end."""
+"""The published manifests load, name layers that synthgen makes, and run from end to end."""
 
 from __future__ import annotations
 

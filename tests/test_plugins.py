@@ -1,4 +1,4 @@
-"""The folder is the registry: what lies on a shelf is found, what does not is told with the nearest name."""
+"""Plugins: found by their file name; unknown names are reported with the nearest one."""
 
 from __future__ import annotations
 

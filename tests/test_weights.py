@@ -1,4 +1,4 @@
-"""Published weights: downloaded once, whole and verified, or one sentence that says how to do it by hand."""
+"""Published weights: downloaded once, complete and verified, or an error with the manual steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that never learned a mask: its checkpoint knows, carries it on, and it is told where that matters."""
+"""Networks trained on boxes alone: the flag in their checkpoint, and the warnings of `predict` and `evaluate`."""
 
 from __future__ import annotations
 

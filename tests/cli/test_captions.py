@@ -1,4 +1,4 @@
-"""`synthgen captions` as a person types it: what it reads, what it says, how it resumes, how mistakes are told."""
+"""`synthgen captions`: input layers, output, resumed runs, error messages."""
 
 from __future__ import annotations
 

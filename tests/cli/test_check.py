@@ -1,4 +1,4 @@
-"""`synthgen check` and `synthgen exclude` as a person types them."""
+"""`synthgen check` and `synthgen exclude`: output and error messages."""
 
 from __future__ import annotations
 

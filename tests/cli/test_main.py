@@ -1,4 +1,4 @@
-"""The front door: exit codes tell the truth, and each mistake gets one sentence that names thing, place and remedy."""
+"""The command line: exit codes, and one error message per mistake with the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One's own train and val files of one folder of photographs, as a person ingests, checks and mends them."""
+"""Train and val files of users in one folder of images: ingest, leakage check, `exclude`."""
 
 from __future__ import annotations
 

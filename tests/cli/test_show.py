@@ -1,4 +1,4 @@
-"""`synthgen show MANIFEST` as a person types it: what is drawn, where it lies, and how mistakes are told."""
+"""`synthgen show MANIFEST`: drawn samples, where they are saved, error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places that cannot be read or written, and names that no system takes: one sentence, exit code 2, no traceback."""
+"""Unreadable, unwritable and too long paths: one error message, exit code 2, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that bring synthgen to a cluster say what the code does: images, Kubernetes, Ray's environment."""
+"""Docker, Kubernetes and Ray files agree with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions on a Ray cluster are those of one machine, byte for byte."""
+"""Captions on a Ray cluster equal those of one machine, byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--engine ray` and the entry points in `pipelines/`: the same commands, with the same bytes as `--engine local`."""
+"""`--engine ray` and the entry points in `pipelines/`: the same commands and bytes as `--engine local`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script for Slurm: a Ray cluster of the job's nodes for the time of the job, and nothing of it left behind."""
+"""The Slurm script: a Ray cluster on the nodes of the job, for the time of the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views as they are drawn: sizes as the references round them, ranges reached and not left, values typed."""
+"""Random views: rounded sizes as in the reference code, ranges of parameters, types of values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of colour: Pillow's and SSD's to the bit, and the step that changes nothing."""
+"""Color jitter: bit-for-bit Pillow's and SSD's, and the identity step."""
 
 from __future__ import annotations
 

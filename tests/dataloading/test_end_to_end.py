@@ -1,4 +1,4 @@
-"""The walk of one image through the whole house: an annotation file goes in at one end, a training batch comes out."""
+"""From an annotation file to training and evaluation batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/manifests.md against the code: every key of every section, its default and its choices, tasks, the example."""
+"""docs/manifests.md agrees with the code: keys, defaults, choices, tasks, the example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream: ratios hold, what is excluded is never seen, what teaches nothing is told, and it goes on exactly."""
+"""The mixture: ratios, excluded images, samples without targets, exact resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of views: pixels, masks, ignored regions, boxes and words move together, and nothing is learned of padding."""
+"""Views: pixels, masks, ignored regions, boxes and words are transformed together; padding has no targets."""
 
 from __future__ import annotations
 

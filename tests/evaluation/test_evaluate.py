@@ -1,4 +1,4 @@
-"""An evaluation from the store to the table: frames, batches, processes, what was passed over; and as it is typed."""
+"""Evaluation from store to table: image frames, batches, processes, skipped images, the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the last layer to the original frame: against Mask2Former's and Mask DINO's code, as they have it."""
+"""From network outputs to the original image, compared with the code of Mask2Former and Mask DINO."""
 
 from __future__ import annotations
 

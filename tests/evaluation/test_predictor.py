@@ -1,4 +1,4 @@
-"""`synthgen predict`: what is written, in whose frame; images and checkpoints of strangers."""
+"""`synthgen predict`: its files, image frames, and untrusted images and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes the CPU wait for a GPU that is none (`pretend_cuda`): numbers that come back, and sizes made of them."""
+"""Records what makes the CPU wait for the GPU of `fake_cuda`: values read back, and sizes that depend on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's laws: every image answered, failures alone and told, same job same bytes, nothing overwritten."""
+"""The engine: every image has a result, single failures, reproducible bytes, nothing is overwritten."""
 
 from __future__ import annotations
 

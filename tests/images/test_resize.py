@@ -1,4 +1,4 @@
-"""Resized images: Pillow's pixels to the bit, windows of them at the cost of a window, from any size to any."""
+"""Resizing: bit-for-bit Pillow's, windows of large images, any pair of sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of strangers: read, or refused in a sentence; never executed, never believed about their size."""
+"""Untrusted checkpoints and safetensors files: read or refused, never executed."""
 
 from __future__ import annotations
 

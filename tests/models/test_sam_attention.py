@@ -1,4 +1,4 @@
-"""The fused attention is the original: windows, whole images, odd grids, and tables that must be interpolated."""
+"""Fused attention equals the original: windows, whole images, odd grids, interpolated tables."""
 
 from __future__ import annotations
 

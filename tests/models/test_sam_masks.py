@@ -1,4 +1,4 @@
-"""What leaves the device: runs that are pycocotools' own, scores that are segment-anything's, evidence that decides."""
+"""Masks of SAM on the device: pycocotools' run lengths, segment-anything's scores, selection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the audit: what each flag means, and that all of them are the same for one box and for many."""
+"""Box checks: the meaning of each flag, and equal results for one box and for many."""
 
 from __future__ import annotations
 

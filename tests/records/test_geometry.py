@@ -1,4 +1,4 @@
-"""Boxes and masks: conversions are inverses, masks agree with pycocotools and numpy, and no input crashes cocoapi."""
+"""Boxes and masks: inverse conversions, masks equal to pycocotools' and numpy's, hostile input."""
 
 from __future__ import annotations
 

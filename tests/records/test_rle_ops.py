@@ -1,4 +1,4 @@
-"""Set algebra on run lengths: the same pixels as numpy's, the same bytes as the encoder's, and no lie gets through."""
+"""Set operations on run lengths: numpy's pixels, the encoder's bytes, invalid masks."""
 
 from __future__ import annotations
 

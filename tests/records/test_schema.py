@@ -1,4 +1,4 @@
-"""The contract: any sample comes back as it was, old shards stay readable, and newer ones are refused in words."""
+"""The schema: any sample comes back unchanged, old shards are read, newer ones are refused."""
 
 from __future__ import annotations
 

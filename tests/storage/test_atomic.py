@@ -1,4 +1,4 @@
-"""A lock is one process's, however that ends; a file system without locks is told of, and costs nothing else."""
+"""File locks: one process at a time, released at its end; file systems without locks."""
 
 from __future__ import annotations
 

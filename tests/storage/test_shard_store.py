@@ -1,4 +1,4 @@
-"""A shard is there whole or not at all, whatever happens to the process, the disk or the file."""
+"""The shard store: commits are atomic, whatever happens to the process, the disk or the file."""
 
 from __future__ import annotations
 

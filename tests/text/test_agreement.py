@@ -1,4 +1,4 @@
-"""Whether a phrase's noun and a category agree: by phrases as people and captioners write them, and on real ones."""
+"""Whether a phrase's noun agrees with a category: examples by people and captioners, and real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Left and right in a mirrored picture: exchanged where that is sure, refused where it is not, twice is once not."""
+"""Left and right in mirrored images: swapped where that is certain, refused elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts are cleaned without loss of what they say, and compared by it."""
+"""Cleaned and compared phrases."""
 
 from __future__ import annotations
 

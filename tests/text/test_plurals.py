@@ -1,4 +1,4 @@
-"""One and many, and the article: by the words that captions are made of."""
+"""Singular, plural and articles of the nouns in captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer on a GPU: what one that is none (`tests/test_fake_cuda.py`) cannot show. `pytest -m gpu`."""
+"""The trainer on a GPU: what the fake GPU of `tests/test_fake_cuda.py` cannot show. `pytest -m gpu`."""
 
 from __future__ import annotations
 

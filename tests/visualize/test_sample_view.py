@@ -1,4 +1,4 @@
-"""Overlays: masks where they are, boxes where they were given, words that say why; no odd sample stops the pen."""
+"""Overlays: masks, boxes and captions where they belong, for any sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of examples: what is taught is seen where it is, and nowhere else; no example stops the pen."""
+"""Drawn training samples: each target where it belongs, for any sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether images of two layers are one file: held against where `find` finds them; without asking the disk for each."""
+"""Whether images of two layers are the same file, compared with `find_image`, with few file-system calls."""
 
 from __future__ import annotations
 

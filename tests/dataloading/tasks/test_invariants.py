@@ -1,4 +1,4 @@
-"""What holds for every target of every task, whatever the sample: checked on drawn and on ill-made ones."""
+"""Invariants of the targets of every task, for drawn and for invalid samples."""
 
 from __future__ import annotations
 

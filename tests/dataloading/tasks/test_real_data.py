@@ -1,4 +1,4 @@
-"""Targets of real annotations: COCO's instances and panoptic segments, and label maps of the reference evaluations."""
+"""Targets of COCO's instances and panoptic segments, and of label maps of the reference evaluations."""
 
 from __future__ import annotations
 

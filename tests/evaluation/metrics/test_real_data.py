@@ -1,4 +1,4 @@
-"""COCO's own files, by pycocotools and by our way through shards and tasks: the same numbers, crowds and all."""
+"""COCO's own files: the same numbers from pycocotools and from shards, tasks and our metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One photograph, one key, in whichever of COCO, LVIS, RefCOCO and Visual Genome it is: leakage is seen by it."""
+"""Image keys: the same photograph has one key in COCO, LVIS, RefCOCO and Visual Genome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stream` reads what `json.load` reads: any legal JSON, in any order and spacing, in pieces of any size."""
+"""`stream_records` reads what `json.load` reads: any JSON, order and spacing, in chunks of any size."""
 
 from __future__ import annotations
 

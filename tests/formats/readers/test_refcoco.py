@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: the real refs with their counts, splits that do not leak, files that are wrong."""
+"""RefCOCO, RefCOCO+ and RefCOCOg: counts of the real files, splits without leakage, invalid files."""
 
 from __future__ import annotations
 

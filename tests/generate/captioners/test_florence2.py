@@ -1,4 +1,4 @@
-"""Florence-2 as a captioner: transformers' own answers, whatever the batch, with one look at an image; refusals."""
+"""Florence-2 as a captioner: equal to transformers for any batch, one encoding per image, refused options."""
 
 from __future__ import annotations
 

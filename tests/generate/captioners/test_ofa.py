@@ -1,4 +1,4 @@
-"""OFA as a captioner: what is said of a box is the box's own, each image is seen once, and refusals are a sentence."""
+"""OFA as a captioner: captions depend on their own box, one encoding per image, refused options."""
 
 from __future__ import annotations
 

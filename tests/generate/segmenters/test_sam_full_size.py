@@ -1,4 +1,4 @@
-"""SAM at its real size with random weights, on photographs: the whole pipeline against segment-anything's own."""
+"""SAM at full size with random weights, on photographs, compared with segment-anything."""
 
 from __future__ import annotations
 

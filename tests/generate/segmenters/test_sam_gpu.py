@@ -1,4 +1,4 @@
-"""SAM on a GPU: the masks of the CPU, and a memory that is too small for what was hoped."""
+"""SAM on a GPU: the masks of the CPU, and too little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that all captioners share: who is captioned, what stays, what is merged, what is said of a caption."""
+"""The captions stage: which boxes are captioned, filters, merged captions."""
 
 from __future__ import annotations
 

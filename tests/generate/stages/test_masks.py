@@ -1,4 +1,4 @@
-"""The rules that all segmenters share: who is prompted, with what, and what becomes of the answer."""
+"""The masks stage: which boxes are prompted, with what, and what is stored of the answer."""
 
 from __future__ import annotations
 

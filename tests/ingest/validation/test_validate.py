@@ -1,4 +1,4 @@
-"""The doctor: a clean dataset has nothing, each planted defect is reported exactly, hostile input is a sentence."""
+"""Validation: no findings for a clean dataset, each planted defect, hostile input."""
 
 from __future__ import annotations
 

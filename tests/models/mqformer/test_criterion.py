@@ -1,4 +1,4 @@
-"""All losses of a batch: a weighted sum over the layers, in float32."""
+"""The loss of a batch: a weighted sum over the layers, in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MQ-Former's decoder: the reference's where the computation is the same, and what must hold of mixed queries."""
+"""The decoder: the reference's values where the computation is the same, and invariants of mixed queries."""
 
 from __future__ import annotations
 

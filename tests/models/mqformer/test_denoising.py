@@ -1,4 +1,4 @@
-"""Denoising queries: the reference's noise, who sees whom, and losses by known matches."""
+"""Denoising queries: the reference's noise, the attention mask, losses by known matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of MQ-Former as a whole: padding, batches, order, ignored regions, gradients, precision, compilation."""
+"""Invariants of MQ-Former: padding, batches, order, ignored regions, gradients, precision, compilation."""
 
 from __future__ import annotations
 

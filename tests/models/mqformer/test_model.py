@@ -1,4 +1,4 @@
-"""MQ-Former as a whole: batches, padding, texts; and that it learns."""
+"""MQ-Former as a whole: batches, padding, texts, and a short training."""
 
 from __future__ import annotations
 

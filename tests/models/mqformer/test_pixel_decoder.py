@@ -1,4 +1,4 @@
-"""MQ-Former's pixel decoder: what Mask DINO's computes, and that padding is nothing."""
+"""The pixel decoder: Mask DINO's values, and independence of the padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beam search against what fairseq's found, against a plain loop that remembers nothing, and its laws."""
+"""Beam search: fairseq's results, a plain loop without a cache, and invariants."""
 
 from __future__ import annotations
 

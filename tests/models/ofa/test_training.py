@@ -1,4 +1,4 @@
-"""An OFA that learns computes what the one that speaks does, and its gradients reach all that texts depend on."""
+"""OFA in training: the logits of generation, and gradients of all parameters that texts depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OFA's weights: names of both families, sizes read off shapes, and files that are not what they say."""
+"""OFA's weights: names of both families, sizes from shapes, invalid files."""
 
 from __future__ import annotations
 
