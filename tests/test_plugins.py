@@ -38,7 +38,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         del sys.modules[name]
 
 
-def test_a_shelf_lists_its_files(tmp_path, monkeypatch):
+def test_a_plugin_package_lists_its_files(tmp_path, monkeypatch):
     shelf = tmp_path / "generate" / "things"
     shelf.mkdir(parents=True)
     for name in ("__init__.py", "_shared.py", "b.py", "a.py", "notes.txt"):
@@ -48,7 +48,7 @@ def test_a_shelf_lists_its_files(tmp_path, monkeypatch):
     assert plugins.list_plugins("generate.nothing") == []
 
 
-def test_the_shelves_of_the_house_are_found():
+def test_the_plugin_packages_are_found():
     assert {"box_fill", "grabcut"} <= set(plugins.list_plugins(SHELF))
     assert {"coco", "coco_json", "objects365"} <= set(plugins.list_plugins("formats.readers"))
 
@@ -93,7 +93,7 @@ def test_both_spellings_are_one_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["box_fil", "boxfill", "Box-Fill", "", "_crop", "__init__", "x/y", "grabcut "])
-def test_a_name_that_is_not_on_the_shelf(name):
+def test_an_unknown_plugin_name(name):
     with pytest.raises(SynthgenError, match=r"no segmenter named '.*\(have: .*box_fill, grabcut") as why:
         plugins.load_plugin(SHELF, name)
     if name.startswith("box"):

@@ -121,7 +121,7 @@ DAMAGES = [
 ]
 
 
-def test_a_checkpoint_that_is_damaged_is_told(tmp_path):
+def test_a_checkpoint_that_is_damaged_is_reported(tmp_path):
     path = write_manifest(tmp_path, "steps: 2, ema: 0.5")
     done = trainer.train(path, out=tmp_path / "run")
     path.write_text(path.read_text().replace("steps: 2", "steps: 4"))

@@ -60,7 +60,7 @@ ok: 2 sources of 13 images to learn from, 1 to evaluate on
     )
 
 
-def test_leakage_is_refused_and_says_how_to_mend_it(synthgen, tmp_path: Path) -> None:
+def test_leakage_is_refused_with_a_remedy(synthgen, tmp_path: Path) -> None:
     layer_kinds.write_store(tmp_path)
     Path("m.yaml").write_text(MANIFEST.replace("exclude: [exclude/val.txt]\n", ""))
     code, out, err = synthgen("check", "m.yaml")

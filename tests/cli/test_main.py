@@ -59,7 +59,7 @@ def test_the_main_job_from_boxes_to_pictures(synthgen, tmp_path: Path) -> None:
         assert min(Image.open(path).size) > 200
 
 
-def test_an_image_that_the_source_could_not_give_is_told_of_where_its_boxes_get_no_masks(synthgen, tmp_path) -> None:
+def test_an_image_with_an_error_of_its_source_is_reported_where_its_boxes_get_no_masks(synthgen, tmp_path) -> None:
     coco_dataset.write_coco_dataset(tmp_path, images=8)
     content = json.loads((tmp_path / "boxes.json").read_text())
     content["annotations"].append({**content["annotations"][0], "id": 99_999, "image_id": 555_555})  # of no image
@@ -161,7 +161,7 @@ def test_failed_shards_exit_1_and_are_named(synthgen, tmp_path: Path) -> None:
     assert "image 10 0010.png: cannot be decoded" in synthgen("status", "--failures").out
 
 
-def test_retry_failed_mends_what_can_be_mended(synthgen, tmp_path: Path) -> None:
+def test_retry_failed_repairs_what_can_be_repaired(synthgen, tmp_path: Path) -> None:
     coco_dataset.write_coco_dataset(tmp_path, images=8)
     good = (tmp_path / "photos/0003.png").read_bytes()
     (tmp_path / "photos/0003.png").write_bytes(good[:50])

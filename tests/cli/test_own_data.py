@@ -212,7 +212,7 @@ def test_a_damaged_layer_hides_no_mistakes(typed: Typed) -> None:
 
 @pytest.mark.parametrize("store", ["shards", "elsewhere/my shards"])
 @pytest.mark.parametrize("images", ["photos", "my photos"])
-def test_told_commands_run_for_own_data(typed: Typed, images: str, store: str) -> None:
+def test_suggested_commands_run_for_own_data(typed: Typed, images: str, store: str) -> None:
     coco_dataset.write_coco_dataset(Path())
     if images != "photos":
         Path("photos").rename(images)

@@ -166,7 +166,7 @@ def test_each_mistake_has_its_sentence(synthgen, manifest, tmp_path, words: tupl
     assert "Traceback" not in told
 
 
-def test_mistakes_in_the_manifest_are_told_all_at_once(synthgen, manifest):
+def test_mistakes_in_the_manifest_are_reported_all_at_once(synthgen, manifest):
     manifest.write_text(TOY.replace("task: instance", "task: instnce").replace("ratio: 2", "ratio: -2"))
     code, told = synthgen("show", "manifests/shapes.yaml")
     assert code == 2

@@ -267,7 +267,7 @@ def test_ctrl_c_ends_the_workers_too(cluster, place, undisturbed):
     assert all(undisturbed[name] == content for name, content in masks(place).items())
 
 
-def test_a_cluster_that_is_not_there_is_told(place):
+def test_a_cluster_that_is_not_there_is_reported(place):
     code, told = finish(start(place, "127.0.0.1:1"))
     assert code == 2, told
     assert re.search(r"^synthgen: cannot join the Ray cluster 127.0.0.1:1 \(.+\); mend RAY_ADDRESS", told, re.M), told
@@ -283,7 +283,7 @@ def test_a_cluster_that_is_not_there_is_told(place):
         ),
     ],
 )
-def test_a_model_that_no_node_can_make_is_told_once(cluster, place, option, sentence):
+def test_a_model_that_no_node_can_make_is_reported_once(cluster, place, option, sentence):
     code, told = finish(
         start(place, cluster.address, "--workers", "3", "-O", option, segmenter="fakes.crashing_segmenter")
     )

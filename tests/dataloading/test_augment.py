@@ -153,7 +153,7 @@ def test_evaluation_rounds_as_detectron2(size, resized):
     assert make_resize_transform(size, short_side=800, long_side=1333) == ViewTransform(resized, 0, 0, resized, resized)
 
 
-def test_an_unknown_kind_is_told():
+def test_an_unknown_kind_is_reported():
     with pytest.raises(ValueError, match="no kind of augmentation named 'jiter'"):
         make_random_transform("jiter", SIZE, AugmentConfig(), random.Random(0))
 

@@ -428,7 +428,7 @@ schedule: {lr: -1}
 """
 
 
-def test_ten_mistakes_are_told_at_once_in_the_order_of_the_manifest(folder: Path) -> None:
+def test_ten_mistakes_are_reported_at_once_in_the_order_of_the_manifest(folder: Path) -> None:
     told = check_text(folder, TEN)
     assert isinstance(told, list)
     assert [line.split(":")[0] for line in told] == [
@@ -437,7 +437,7 @@ def test_ten_mistakes_are_told_at_once_in_the_order_of_the_manifest(folder: Path
     ]
 
 
-def test_the_house_example_is_told_as_the_house_has_it(folder: Path) -> None:
+def test_the_example_of_the_specification_is_reported_word_for_word(folder: Path) -> None:
     path = folder / "mqformer.yaml"
     path.write_text(
         "name: x\nmixture:\n  - {shards: coco/train2017/human, task: instance}\n"
@@ -537,7 +537,7 @@ def test_a_photograph_is_counted_once_in_however_many_layers_it_is(folder: Path)
         (("left hand", "dog"), "", None),
     ],
 )
-def test_a_name_that_keeps_images_from_being_mirrored_is_told(
+def test_a_name_that_keeps_images_from_being_mirrored_is_reported(
     tmp_path: Path, names: tuple[str, ...], more: str, note: str | None
 ) -> None:
     train_layers.commit(tmp_path, 3, name="toy/train/human", categories=names)

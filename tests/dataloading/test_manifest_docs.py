@@ -118,7 +118,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> str:
     return PAGE.read_text(encoding="utf-8")
 
 
-def test_every_key_is_told_with_its_default(page: str, tmp_path: Path) -> None:
+def test_every_key_is_documented_with_its_default(page: str, tmp_path: Path) -> None:
     assert list(wrong(page, tmp_path)) == []
 
 
@@ -143,7 +143,7 @@ def test_a_stale_page_is_noticed(page: str, tmp_path: Path, old: str, new: str, 
     assert sentence in list(wrong(page.replace(old, new), tmp_path))
 
 
-def test_every_task_is_told_with_its_metric_and_its_view(page: str) -> None:
+def test_every_task_is_documented_with_its_metric_and_its_view(page: str) -> None:
     head, rows, _ = re.split(r"(?m)^\| task .*\n\| --.*\n((?:\|.*\n)+)", page)
     assert "## " not in head
     told = {}

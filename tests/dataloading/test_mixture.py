@@ -164,7 +164,7 @@ def test_unreadable_images_are_passed_over_counted_and_named(tmp_path: Path) -> 
     assert any("passed over: " in line and "could not be read" in line for line in lines)
 
 
-def test_a_wrong_folder_is_told(tmp_path: Path) -> None:
+def test_a_wrong_folder_is_reported(tmp_path: Path) -> None:
     train_layers.commit(tmp_path, 10)
     with pytest.raises(SynthgenError) as why:
         next(one(tmp_path, train_layers.source(tmp_path, images=tmp_path / "store")))

@@ -350,7 +350,7 @@ def test_categories_keep_a_semantic_view_varied():
 
 
 @pytest.mark.parametrize("degrees", [0.0, 5.0])
-def test_a_mask_that_lies_about_its_size_is_told(degrees):
+def test_a_mask_of_another_size_is_reported(degrees):
     image, view = np.zeros((4, 6, 3), np.uint8), plain((4, 6), degrees=degrees)
     for rle, sentence in (
         (encode_mask(np.ones((6, 4), bool)), "a mask of 6 x 4 in an image of 4 x 6"),

@@ -158,7 +158,7 @@ def test_a_name_of_things_and_of_stuff_is_a_things(manifest, monkeypatch):
     assert {kind: row["found"] for kind, row in found.by_kind.items()} == {"things": 13, "stuff": 7}
 
 
-def test_what_was_passed_over_is_told(manifest, tmp_path):
+def test_skipped_images_are_reported(manifest, tmp_path):
     store = ShardStore(manifest.store)
     shard = store.list_shards(*eval_dataset.LAYER.split("/"))[0]
     samples = list(store.read_samples(shard))
@@ -194,7 +194,7 @@ def test_where_no_object_has_a_mask_there_is_no_ap_of_masks(manifest):
     assert "nothing could be measured" in "\n".join(results.format_results([found["instance"]]))
 
 
-def test_of_a_truth_by_machines_that_is_told(manifest):
+def test_ground_truth_by_machines_is_reported(manifest):
     store = ShardStore(manifest.store)
     (shard,) = store.list_shards(*eval_dataset.LAYER.split("/"))
     samples = [
@@ -243,7 +243,7 @@ def test_a_checkpoint_is_measured_as_typed(synthgen, tmp_path):
     assert (tmp_path / "other.json").read_bytes() == written, "same weights, same images, same bytes"
 
 
-def test_what_cannot_be_measured_is_told_in_a_sentence(synthgen, tmp_path, monkeypatch):
+def test_what_cannot_be_measured_is_reported_in_a_sentence(synthgen, tmp_path, monkeypatch):
     eval_dataset.write_eval_dataset(tmp_path)
     eval_dataset.write_checkpoint(tmp_path / "best.pt")
     (tmp_path / "toy.yaml").write_text(TOY)

@@ -118,7 +118,7 @@ def test_words_stand_in_the_picture_as_they_were_asked_for(monkeypatch):
     assert [mark.label for mark in drawn] == ["a 10.5 cm ruler .25", "a 10.5 cm ruler 1.00"]
 
 
-def test_a_large_photograph_is_drawn_smaller_and_told_in_its_own_frame(synthgen, monkeypatch):
+def test_a_large_photograph_is_drawn_smaller_and_reported_in_its_own_frame(synthgen, monkeypatch):
     monkeypatch.setattr("synthgen.evaluation.predictor._MAX_DRAWN_SIDE", 60)
     code, told = synthgen("predict", "photos/1.png", "ball", *OPTIONS)
     assert code == 0, told
@@ -132,7 +132,7 @@ def test_any_text_is_a_prompt(synthgen, prompt):
     assert said("1")["asked"][0]["text"] == prompt
 
 
-def test_what_cannot_be_used_is_told_in_a_sentence(synthgen):
+def test_what_cannot_be_used_is_reported_in_a_sentence(synthgen):
     Path("broken.png").write_bytes(Path("photos/1.png").read_bytes()[:300])
     Path("text.png").write_text("no image")
     Path("empty.pt").write_bytes(b"")
@@ -259,7 +259,7 @@ class _Harm:
         return os.system, ("touch harmed",)
 
 
-def test_nothing_of_a_strangers_checkpoint_is_executed(synthgen):
+def test_nothing_of_an_untrusted_checkpoint_is_executed(synthgen):
     torch.save({"about": "{}", "model": _Harm()}, "best.pt")
     code, told = synthgen("predict", "photos/1.png", "x", *OPTIONS)
     assert code == 2 and "best.pt" in told

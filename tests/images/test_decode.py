@@ -311,7 +311,7 @@ def test_missing(tmp_path):
             read(tmp_path / "x.jpg")
 
 
-def test_a_file_that_may_not_be_read_is_told_without_its_path(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_reported_without_its_path(tmp_path, monkeypatch):
     def denied(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
 

@@ -230,7 +230,7 @@ def test_source_changed(tmp_path, monkeypatch):
     assert sentence is not None and str(path) in sentence and "choose another --name" in sentence
 
 
-def test_progress_is_told_in_order(tmp_path):
+def test_progress_is_reported_in_order(tmp_path):
     files = write_annotations(tmp_path / "boxes.json", images=300, boxes=20_000)
     told: list[tuple[str, int, int]] = []
     ingest_layer(tmp_path, files, on_progress=lambda *now: told.append(now))

@@ -58,7 +58,7 @@ def test_what_a_training_leaves_beside_the_weights_is_left_behind(tmp_path, besi
 
 
 @pytest.mark.parametrize("setting", [Namespace(lr=0.1), np.float64(0.5), np.arange(3), defaultdict(int)], ids=repr)
-def test_settings_beside_the_weights_are_told_with_a_line_that_takes_these_out(tmp_path, monkeypatch, setting):
+def test_settings_beside_the_weights_are_reported_with_a_line_that_takes_these_out(tmp_path, monkeypatch, setting):
     monkeypatch.chdir(tmp_path)
     weights = {"weight": torch.arange(3.0)}
     torch.save({"cfg": {"model": setting}, "model": weights}, "OLD.pt")
@@ -71,7 +71,7 @@ def test_settings_beside_the_weights_are_told_with_a_line_that_takes_these_out(t
     assert load_state_dict(Path("pytorch_model.bin"))["weight"].tolist() == [0, 1, 2]
 
 
-def test_nobody_is_told_how_to_execute_what_is_no_setting(tmp_path):
+def test_no_message_suggests_executing_what_is_no_setting(tmp_path):
     torch.save({"cfg": Namespace(evil=Evil(tmp_path / "mark")), "model": {"weight": torch.ones(1)}}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="more than tensors") as told:
         load_state_dict(tmp_path / "x.pt")
@@ -186,7 +186,7 @@ def test_the_name_does_not_choose_another_reader(good, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.99, 0.9999])
-def test_truncated_files_are_told(good, share):
+def test_truncated_files_are_reported(good, share):
     content = good.read_bytes()
     good.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match="no PyTorch checkpoint, or a truncated one"):
@@ -194,13 +194,13 @@ def test_truncated_files_are_told(good, share):
 
 
 @pytest.mark.parametrize("content", [b"\0" * 5000, b"PK\3\4 not really", b'{"a": 1}', b"\x80\x02}q\0."])
-def test_other_files_are_told(tmp_path, content):
+def test_other_files_are_reported(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ValueError, match="no PyTorch checkpoint"):
         load_state_dict(tmp_path / "x.pth")
 
 
-def test_what_is_no_file_is_told(tmp_path):
+def test_what_is_no_file_is_reported(tmp_path):
     for path in (tmp_path, tmp_path / "missing.pth"):
         with pytest.raises(ValueError, match=r"cannot be read \((Is a directory|No such file or directory)\)"):
             load_state_dict(path)
@@ -221,7 +221,7 @@ def test_what_is_no_file_is_told(tmp_path):
         ({"sparse": torch.eye(3).to_sparse()}, "more than tensors"),
     ],
 )
-def test_what_is_no_state_dict_is_told(tmp_path, content, sentence):
+def test_what_is_no_state_dict_is_reported(tmp_path, content, sentence):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=sentence):
         load_state_dict(tmp_path / "x.pth")
@@ -255,7 +255,7 @@ def test_an_archive_to_be_read_in_two_ways_is_refused(good, tmp_path):
     assert load_state_dict(tmp_path / "x.pth").keys() == load_state_dict(good).keys()
 
 
-def test_an_archive_said_to_span_disks_is_told(good):
+def test_an_archive_said_to_span_disks_is_reported(good):
     content = bytearray(good.read_bytes())
     content[content.rindex(b"PK\6\7") + 16] = 2  # how many disks
     good.write_bytes(content)
@@ -277,7 +277,7 @@ def test_an_archive_said_to_span_disks_is_told(good):
         b"(S'ls'\niposix\nsystem\n.",
     ],
 )
-def test_a_hostile_list_of_tensors_is_told(good, tmp_path, pickled):
+def test_a_hostile_list_of_tensors_is_reported(good, tmp_path, pickled):
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "x.pth", "w") as target:
         for name in source.namelist():
             target.writestr(name, pickled if name.endswith("data.pkl") else source.read(name))
@@ -286,7 +286,7 @@ def test_a_hostile_list_of_tensors_is_told(good, tmp_path, pickled):
     assert "\n" not in str(told.value)
 
 
-def test_damage_anywhere_is_read_or_told(good):
+def test_damage_anywhere_is_read_or_reported(good):
     """A flipped bit in the numbers is a number; elsewhere it is a sentence. Neither is a crash."""
     content = good.read_bytes()
     rng = random.Random(0)
@@ -362,7 +362,7 @@ FOUR = bytes(16)
         ((8).to_bytes(8, "little") + b'{"a": 3}', "damaged"),
     ],
 )
-def test_safetensors_that_are_not_what_they_say_are_told(content, sentence, tmp_path):
+def test_safetensors_that_are_not_what_they_say_are_reported(content, sentence, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=sentence) as told:
@@ -371,6 +371,6 @@ def test_safetensors_that_are_not_what_they_say_are_told(content, sentence, tmp_
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_files_that_are_not_there_are_told(name, tmp_path):
+def test_files_that_are_not_there_are_reported(name, tmp_path):
     with pytest.raises(ValueError, match="it cannot be read"):
         read_weights(tmp_path / name)

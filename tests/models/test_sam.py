@@ -88,7 +88,7 @@ def test_weights_in_half_precision_become_those_of_the_network():
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_told(change, sentence):
+def test_weights_that_do_not_fit_are_reported(change, sentence):
     given = dict(weights("sam_tiny"))
     change(given)
     net = build_sam(tiny_sam.numbers("sam_tiny"))
@@ -117,7 +117,7 @@ def test_weights_that_do_not_fit_are_told(change, sentence):
         lambda w: (w.update({1: torch.ones(1)}), w.pop("image_encoder.pos_embed")),
     ],
 )
-def test_what_is_no_sam_is_told_without_a_crash(change):
+def test_what_is_no_sam_is_reported_without_a_crash(change):
     given: dict[str, object] = dict(weights("sam_tiny"))
     change(given)
     with pytest.raises(ValueError, match="these weights are"):

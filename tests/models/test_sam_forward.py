@@ -193,7 +193,7 @@ def test_boxes_of_one_image_share_its_embedding(name, multimask, monkeypatch):
 
 
 @pytest.mark.parametrize(("images", "chunk"), [(1, 5), (3, 5), (2, 0), (2, -1)])
-def test_boxes_that_no_image_has_are_told(images, chunk):
+def test_boxes_that_no_image_has_are_reported(images, chunk):
     """On a GPU an index too far would end the process."""
     net = network("sam_tiny")
     embeddings = encode_images(

@@ -131,7 +131,7 @@ LIES = [
 
 
 @pytest.mark.parametrize("lie", LIES, ids=range(len(LIES)))
-def test_a_mask_that_lies_is_told_of(lie):
+def test_an_invalid_mask_is_reported(lie):
     for act in (
         lambda: rle_union([lie]),
         lambda: rle_union([GOOD, lie]),

@@ -53,7 +53,7 @@ def test_the_last_word_on_a_shard_is_the_latest_whatever_its_file(tmp_path: Path
     assert [entry["error"] for entry in status.list_failed_shards(tmp_path, "w/train/masks")] == ["third"]
 
 
-def test_a_layer_in_which_every_shard_failed_is_told(tmp_path: Path) -> None:
+def test_a_layer_in_which_every_shard_failed_is_reported(tmp_path: Path) -> None:
     log = write_store_with_failures(tmp_path).parents[1] / "wrong" / "_log"
     log.mkdir(parents=True)
     for i in range(2):

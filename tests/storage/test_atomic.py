@@ -50,7 +50,7 @@ def test_who_waits_says_so(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, caplog, code):
+def test_a_file_system_without_locks_is_reported(tmp_path, monkeypatch, caplog, code):
     def refused(handle: int, how: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -60,7 +60,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, caplog, c
     assert "a file system without locks: see to it that nobody else writes there" in caplog.text
 
 
-def test_what_cannot_be_a_lock_is_told(tmp_path):
+def test_what_cannot_be_a_lock_is_reported(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")

@@ -74,7 +74,7 @@ def test_other_words_stay(text):
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_cannot_be_told_is_refused_and_all_its_company(text):
+def test_a_text_that_cannot_be_mirrored_is_refused_with_all_others(text):
     assert mirror_texts([text]) is None
     assert mirror_texts(["cup", "left cup", text]) is None
 

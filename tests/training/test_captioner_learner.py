@@ -254,7 +254,7 @@ def describer(path: Path):
 
 
 @pytest.mark.slow
-def test_it_learns_what_only_the_box_tells_and_the_generating_wing_says_the_same(world, tmp_path):
+def test_it_learns_what_only_the_box_shows_and_the_ofa_captioner_says_the_same(world, tmp_path):
     pytest.importorskip("pycocoevalcap")
     done = trained(world, tmp_path / "learned", steps=140, warmup=15)
     (found,), path = evaluate.evaluate_checkpoint(done.last_checkpoint, world / "eval.yaml", device="cpu")
@@ -298,7 +298,7 @@ def test_a_captioner_is_measured_at_the_side_that_it_learned_from(world, tmp_pat
             captioner.with_learned_image_size(free, replace(held, model_config={"image_size": hostile}))
 
 
-def test_a_checkpoint_is_one_that_the_generating_wing_reads_also_of_an_average(world, tmp_path):
+def test_the_ofa_captioner_reads_the_checkpoint_also_of_averaged_weights(world, tmp_path):
     """Weights by the published names, the words beside them, tied tables once and alike."""
     done = trained(world, tmp_path / "averaged", steps=2, more=", ema: 0.9")
     speaker = describer(done.last_checkpoint)
@@ -360,7 +360,7 @@ def test_processes_share_the_images_and_what_they_measure_is_the_same(world):
     assert together == alone and alone.images == 6
 
 
-def test_of_phrases_by_machines_that_is_told(world, monkeypatch, tmp_path):
+def test_phrases_by_machines_are_reported(world, monkeypatch, tmp_path):
     """Who agrees with what a machine said of objects has not been measured against people."""
     pytest.importorskip("pycocoevalcap")
     monkeypatch.setattr(captioner_evaluator, "_compare_batch", lambda *_: [])  # whatever it says

@@ -16,7 +16,7 @@ from synthgen.training import logger, trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, caplog):
+def test_a_run_that_gets_sigterm_saves_a_checkpoint(tmp_path, monkeypatch, caplog):
     path = write_manifest(tmp_path, "steps: 6, checkpoint_every: 100")
     whole = trainer.train(path, out=tmp_path / "whole").last_checkpoint.read_bytes()
     write, before = logger.MetricsLogger.log_metrics, signal.getsignal(signal.SIGTERM)
@@ -37,7 +37,7 @@ def test_a_run_that_is_told_to_end_keeps_what_it_learned(tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_a_job_that_is_told_to_end_keeps_what_it_learned(tmp_path):
+def test_a_job_that_gets_sigterm_saves_a_checkpoint(tmp_path):
     """Schedulers tell all of its processes, readers as well."""
     path, run = write_manifest(tmp_path, "steps: 5000, checkpoint_every: 5000"), tmp_path / "run"
     words = ("train", "--manifest", str(path), "--out", str(run), "--device", "cpu", "--readers", "2")

@@ -116,7 +116,7 @@ def test_a_run_of_before_a_key_was_there_is_the_same_run(tmp_path):
         trainer.train(path, out=run)
 
 
-def test_a_checkpoint_that_does_not_fit_is_told(tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_reported(tmp_path):
     path = write_manifest(tmp_path, "steps: 1")
     done = trainer.train(path, out=tmp_path / "run")
     path.write_text(path.read_text().replace("steps: 1", "steps: 3"))

@@ -72,7 +72,7 @@ def test_a_run_explains_itself(tmp_path):
     assert first["lr"] == pytest.approx(1e-3) and first["gradient"] > 0
 
 
-def test_files_of_a_run_that_are_damaged_are_told(tmp_path):
+def test_files_of_a_run_that_are_damaged_are_reported(tmp_path):
     path = write_manifest(tmp_path, "steps: 2, checkpoint_every: 1")
     run = tmp_path / "run"
     done = trainer.train(path, out=run)

@@ -190,7 +190,7 @@ def test_negatives_are_counted_and_some_are_named() -> None:
         example(size=(1, 1), canvas=(1, 1), boxes=[(0, 0, 1, 1)]),
     ],
 )
-def test_no_example_stops_the_pen(given: Example) -> None:
+def test_any_sample_can_be_drawn(given: Example) -> None:
     before = given.image.copy()
     picture = draw_example(given, **ABOUT)
     assert picture.dtype == np.uint8

@@ -32,12 +32,12 @@ TASKS = {
 METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf", "cider"}
 
 
-def test_the_shelf_has_these_tasks():
+def test_these_tasks_exist():
     assert plugins.list_plugins("dataloading.tasks") == sorted(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_offers_what_the_shelf_says(name):
+def test_a_task_offers_what_its_protocol_says(name):
     task = TASKS[name]
     assert task.METRIC in METRICS
     assert task.AUGMENTATION in {"jitter", "semantic", "whole", "foreground", "square"}
@@ -78,18 +78,18 @@ def test_nothing_teaches_nothing(name):
         (encode_mask(np.ones((6, 5), bool)), "a mask of 6 x 5 in an image of 5 x 6"),
     ],
 )
-def test_a_mask_that_lies_is_told_with_its_place(name, rle, wrong):
+def test_an_invalid_mask_is_reported_with_its_place(name, rle, wrong):
     with pytest.raises(SynthgenError, match=rf"image 1 \(1.png\), annotation 2: .*{wrong}.*; make its layer again"):
         TASKS[name].target(park_sample(d={"segmentation": rle}), CATEGORIES, random.Random(0))
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_an_image_of_no_size_is_told(name):
+def test_an_image_of_no_size_is_reported(name):
     with pytest.raises(SynthgenError, match=r"image 1 \(1.png\) has no size"):
         TASKS[name].target(replace(park_sample(), height=0), CATEGORIES, random.Random(0))
 
 
-def test_boxes_into_which_a_machine_drew_are_told_apart():
+def test_boxes_with_masks_by_machines_are_distinguished():
     """The people's own box serves then, whatever became of the mask; not where the box was read off a mask."""
     drawn = {"mask_source": "sam vit_h"}
     sample = park_sample(p=drawn, d={"mask_source": "human"}, c=drawn, s=drawn)

@@ -263,5 +263,5 @@ def test_progress_adds_up_to_the_file(tmp_path):
     assert sum(read) == path.stat().st_size and len(read) > 10
 
 
-def test_an_empty_array_is_told_and_a_missing_one_is_not(tmp_path):
+def test_an_empty_array_is_reported_and_a_missing_one_is_not(tmp_path):
     assert collected(file(tmp_path, '{"images": [ ], "x": 1}'), LOOSE) == {"images": []}

@@ -17,7 +17,7 @@ Shared = Callable[[str], Path]
 
 
 @pytest.mark.parametrize("name", plugins.list_plugins("formats.readers"))
-def test_every_file_on_the_shelf_is_a_dataset(name: str, tmp_path: Path) -> None:
+def test_every_reader_is_a_dataset(name: str, tmp_path: Path) -> None:
     module: Any = plugins.load_plugin("formats.readers", name)
     assert module.__doc__ and "\n" not in module.__doc__.splitlines()[0]
     assert module.SPLITS and module.LAYERS[0] == "annotations"

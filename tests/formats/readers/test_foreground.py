@@ -326,7 +326,7 @@ def test_a_new_photograph_is_a_change_of_the_source(tmp_path: Path) -> None:
     )
 
 
-def test_the_bytes_that_are_told_are_those_that_were_promised(tmp_path: Path) -> None:
+def test_the_reported_bytes_equal_the_announced_ones(tmp_path: Path) -> None:
     for i in range(200):
         write_photograph(tmp_path / "im" / f"{i}.jpg")
         write_label_map(tmp_path / "gt" / f"{i}.png", filled_labels(255))

@@ -315,7 +315,7 @@ def test_the_singles_out(rows):
                 assert not any(text.startswith("the ") for text in shared), (rows, shared)
 
 
-def test_on_photographs_most_objects_are_told_apart(shared):
+def test_on_photographs_most_objects_are_distinguished(shared):
     root: Path = shared("data/coco_tiny")
     truth = json.loads((root / "annotations/instances_val2017.json").read_text())
     names = {c["id"]: c["name"] for c in truth["categories"]}

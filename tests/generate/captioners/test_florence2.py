@@ -325,7 +325,7 @@ def test_less_memory_than_hoped_for(folder, monkeypatch, caplog):
     assert "going on with 2 boxes at once" in caplog.text
 
 
-def test_a_lost_gpu_is_told(folder, monkeypatch):
+def test_a_lost_gpu_is_reported(folder, monkeypatch):
     captioner = make(folder)
 
     def lost(**_):
@@ -591,7 +591,7 @@ def test_files_that_are_not_what_they_are_called(own, name, content):
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
-def test_what_a_tokenizer_is_told_is_bounded(own, changes, sentence):
+def test_the_input_of_a_tokenizer_is_bounded(own, changes, sentence):
     change(own / "tokenizer_config.json", **changes)
     started = time.monotonic()
     assert re.search(sentence, sentence_of(own))

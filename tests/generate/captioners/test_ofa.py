@@ -144,7 +144,7 @@ def test_groups_find_at_least_as_many_captions_as_plain_beams_and_other_beginnin
 
 
 @pytest.mark.parametrize("own", [{"length_penalty": 2.0, "no_repeat_ngram": 0}, {"no_repeat_ngram": 2, "groups": 2}])
-def test_what_the_search_is_told_is_what_it_does_and_scores_are_means(folder, own):
+def test_the_search_follows_its_settings_and_scores_are_means(folder, own):
     """Against the search itself, which the reference's goldens hold to; with other settings than these it says else."""
     captioner = make(folder, **own)
     names = {"no_repeat_ngram": "no_repeat_ngram_size", "groups": "num_beam_groups"}
@@ -372,7 +372,7 @@ def test_the_side_is_what_a_checkpoint_learned_from_unless_it_is_said(folder, tm
         assert settled(own, side=64)["side"] == 64
 
 
-def test_a_checkpoint_that_changed_since_the_job_began_is_told(folder, tmp_path):
+def test_a_checkpoint_that_changed_since_the_job_began_is_reported(folder, tmp_path):
     options = settled(folder)
     other = tiny_ofa.checkpoint(
         tmp_path / "other", {k: v + 0.01 for k, v in tiny_ofa.text_generating_weights().items()}
@@ -418,7 +418,7 @@ def test_more_captions_than_beams_are_refused(folder):
         ({"length_penalty": float("inf")}, r"^-O length_penalty=inf and"),
     ],
 )
-def test_options_that_cannot_be_are_told(folder, options, sentence):
+def test_options_that_cannot_be_used_are_reported(folder, options, sentence):
     with pytest.raises(SynthgenError, match=sentence) as why:
         settled(folder, **options)
     assert "\n" not in str(why.value)
@@ -534,7 +534,7 @@ def test_each_mistake_of_a_checkpoint_is_one_sentence(synthgen, tmp_path, kind, 
     assert not shards(tmp_path, "captions")
 
 
-def test_no_checkpoint_and_fewer_beams_than_captions_are_told_where_the_job_is_begun(synthgen, tmp_path, folder):
+def test_no_checkpoint_and_fewer_beams_than_captions_are_reported_before_the_job(synthgen, tmp_path, folder):
     coco_dataset.write_coco_dataset(tmp_path, images=1)
     code, said = synthgen("captions", *WORLD, *OFA, "--dry-run")
     assert code == 2

@@ -224,26 +224,26 @@ def test_settled_options_say_which_weights(checkpoints):
         ),
     ],
 )
-def test_options_that_cannot_be_are_told(options, sentence):
+def test_options_that_cannot_be_used_are_reported(options, sentence):
     with pytest.raises(SynthgenError, match=sentence):
         settled(**options)
 
 
-def test_a_checkpoint_of_the_other_model_is_told(checkpoints):
+def test_a_checkpoint_of_the_other_model_is_reported(checkpoints):
     with pytest.raises(SynthgenError, match=r"hq_sam_tiny\.pth is a checkpoint of hq_sam; say --segmenter hq_sam$"):
         settled(checkpoint=checkpoints["hq_sam"])
     with pytest.raises(SynthgenError, match=r"sam_tiny\.pth is a checkpoint of sam; say --segmenter sam$"):
         settled("hq_sam", checkpoint=checkpoints["sam"])
 
 
-def test_a_checkpoint_of_another_size_is_told(checkpoints):
+def test_a_checkpoint_of_another_size_is_reported(checkpoints):
     with pytest.raises(
         SynthgenError, match=r"sam_tiny\.pth is a vit 64x4, not the vit_b asked for; leave --variant out"
     ):
         settled(checkpoint=checkpoints["sam"], variant="vit_b")
 
 
-def test_a_checkpoint_that_changed_since_the_job_began_is_told(checkpoints, tmp_path):
+def test_a_checkpoint_that_changed_since_the_job_began_is_reported(checkpoints, tmp_path):
     options = settled(checkpoint=checkpoints["sam"])
     other = {name: tensor + 0.01 for name, tensor in tiny_sam.weights("sam_tiny").items()}
     torch.save(other, tmp_path / "other.pth")
@@ -267,7 +267,7 @@ def test_damaged_and_foreign_checkpoints_are_one_sentence(tmp_path):
         assert "\n" not in str(told.value)
 
 
-def test_no_such_device_is_told(checkpoints):
+def test_no_such_device_is_reported(checkpoints):
     if torch.cuda.is_available():
         pytest.skip("there is one here")
     with pytest.raises(SynthgenError, match=r"^--device cuda: PyTorch sees no such device here"):

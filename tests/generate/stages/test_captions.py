@@ -78,7 +78,7 @@ def test_crowds_and_boxes_without_area_are_passed_through_unasked(flag):
     assert toy.asked == [([[3, 3, 7, 7]], ["dog"])]
 
 
-def test_a_crowd_without_its_flag_is_a_crowd_and_the_captioner_is_told_of_it():
+def test_a_crowd_without_its_flag_is_passed_to_the_captioner_as_a_crowd():
     toy = Toy("a dog")
     assert run(toy, crowd := box(iscrowd=True), flagged := box(category="Cup", flags=("crowd",))) == (crowd, flagged)
     assert toy.crowds == [["Cup", "dog"]]

@@ -159,7 +159,7 @@ def swin_weights() -> dict[str, torch.Tensor]:
         (lambda w: w.update({"layers.0.blocks.0.attn.qkv.bias": torch.tensor(1.0)}), "attn.qkv.bias"),
     ],
 )  # fmt: skip
-def test_wrong_weights_are_told_in_one_sentence(tmp_path, change, told, capfd):
+def test_wrong_weights_are_reported_in_one_sentence(tmp_path, change, told, capfd):
     weights = swin_weights()
     change(weights)
     torch.save(weights, tmp_path / "swin.pth")

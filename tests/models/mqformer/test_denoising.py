@@ -247,7 +247,7 @@ def test_noised_objects_are_judged_by_what_they_were_made_of():
     assert found["dn_box"].item() == pytest.approx(LossWeights().box * box.item() / (6 * 3), rel=1e-5)
 
 
-def test_places_without_an_object_are_told_nothing():
+def test_places_without_an_object_get_no_gradient():
     decoder, truths = small(), [objects(4), objects(2, 1)]
     decoded = decoder(scene(), words(3, 3), truths)
     denoised = decoded.denoising_output

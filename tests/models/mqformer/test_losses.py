@@ -157,7 +157,7 @@ def test_masks_in_ignored_regions_change_nothing(seed):
     assert sum_losses(guess, [truth]) == sum_losses(guess, [flipped])
 
 
-def test_a_query_in_an_ignored_region_is_not_told_that_it_is_wrong():
+def test_a_query_in_an_ignored_region_has_no_loss_for_being_wrong():
     truth = random_target(0, 1)
     truth["ignore"][:, 24:] = True
     guess = random_predictions(4, images=1)

@@ -97,7 +97,7 @@ def told(guess: Predictions, truth: MaskTarget) -> list[int]:
     return torch.autograd.grad(found["label"], logits)[0].any(1).nonzero().flatten().tolist()
 
 
-def test_who_finds_an_object_is_told_so_wherever_it_lies():
+def test_a_query_matches_its_object_wherever_it_lies():
     """An object that crowds surround still has a name to be learned; only absence is unknown there."""
     guess, truth = random_predictions(4, images=1), random_target(0, 2)
     guess.mask_logits[:], truth["ignore"][:] = 5.0, True

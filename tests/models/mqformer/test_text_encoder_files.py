@@ -133,7 +133,7 @@ def pickled(folder: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_folders_that_are_none_are_told_in_one_sentence(tmp_path, change, told, capfd):
+def test_folders_that_are_none_are_reported_in_one_sentence(tmp_path, change, told, capfd):
     folder = write_sentence_encoder(tmp_path / "folder")
     change(folder)
     capfd.readouterr()

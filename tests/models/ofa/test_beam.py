@@ -269,12 +269,12 @@ def test_no_boxes_no_hypotheses():
      ({"num_beam_groups": 0}, "are no search"), ({"min_length": 17}, "min_length 17, max_length 16"),
      ({"no_repeat_ngram_size": -1}, "do not go together")],
 )  # fmt: skip
-def test_settings_that_are_no_search_are_told(given, sentence):
+def test_settings_that_are_no_search_are_reported(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         BeamSearchConfig(**given)
 
 
-def test_searches_beyond_the_network_are_told():
+def test_searches_beyond_the_network_are_reported():
     net = network()
     image = net.extract_image_tokens(PIXELS)
     with pytest.raises(ValueError, match="300 beams are too many for 600 tokens"):

@@ -212,7 +212,7 @@ def test_the_bias_lies_as_fused_attention_reads_it():
         (lambda net: net.decode(prompts(2, 1)[None], net.init_cache(encoded(net), 5)), "of 2 texts in beams of 1"),
     ],
 )
-def test_what_does_not_go_together_is_told(wrong, sentence):
+def test_what_does_not_go_together_is_reported(wrong, sentence):
     net = network()
     with pytest.raises(ValueError, match=sentence):
         wrong(net)
@@ -223,7 +223,7 @@ def test_what_does_not_go_together_is_told(wrong, sentence):
     [([0, 3], 9, "there are 3 images"), ([-1, 0], 9, "there are 3 images"), ([0], 9, "do not go together"),
      ([0, 1], 8, r"places of \(3, 5, 8\) do not go together")],
 )  # fmt: skip
-def test_boxes_that_no_image_has_are_told(owner, length, sentence):
+def test_boxes_that_no_image_has_are_reported(owner, length, sentence):
     """On a GPU an index too far would end the process."""
     net = network()
     image = net.extract_image_tokens(PIXELS)

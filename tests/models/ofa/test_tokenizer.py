@@ -91,7 +91,7 @@ def test_a_prompt_is_put_together():
 
 
 @pytest.mark.parametrize("bins", [[0, 0, 0], [0, 0, 0, 1000], [-1, 0, 0, 0], [0] * 5])
-def test_what_is_no_box_is_told(bins):
+def test_what_is_no_box_is_reported(bins):
     with pytest.raises(ValueError, match="are not four bins of 0 to 999"):
         toy().encode_region_prompt(bins)
 
@@ -153,7 +153,7 @@ def changed(**ids) -> dict:
         (vocabulary(), [("nothing", "a")], "the merges do not go with the vocabulary"),
     ],
 )
-def test_vocabularies_that_are_not_ofas_are_told(given, merges, sentence):
+def test_vocabularies_that_are_not_ofas_are_reported(given, merges, sentence):
     with pytest.raises(ValueError, match=sentence) as told:
         OfaTokenizer(given, merges)
     assert "\n" not in str(told.value)
@@ -180,7 +180,7 @@ def test_a_folder_is_read(tmp_path):
         ("vocab.json", bytes(2000), "far larger than any OFA's"),
     ],
 )
-def test_files_that_are_not_what_they_say_are_told(name, content, sentence, tmp_path, monkeypatch):
+def test_files_that_are_not_what_they_say_are_reported(name, content, sentence, tmp_path, monkeypatch):
     folder = write_vocabulary(tmp_path)
     if "larger" in sentence:
         monkeypatch.setattr(words, "MAX_FILE_BYTES", 1000)

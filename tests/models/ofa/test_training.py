@@ -74,7 +74,7 @@ def test_the_loss_is_what_speaking_step_by_step_would_cost():
     assert apart(ours, cost) < CLOSE * float(cost)
 
 
-def test_words_are_told_apart_in_half_precision_too():
+def test_words_are_distinguished_in_half_precision_too():
     """bfloat16 has 8 bits: of a thousand words whose logits are alike it tells a few."""
     net = network()
     with torch.autocast("cpu", torch.bfloat16):

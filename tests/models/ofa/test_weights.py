@@ -105,7 +105,7 @@ NORM = "decoder.layers.1.cross_attn_mid_layer_norm.weight"
         (lambda w: w.update({TIED[1]: torch.ones(600, 40)}), r"is \[600, 40\] instead of \[600, 48\]"),
     ],
 )
-def test_weights_that_do_not_fit_are_told(change, sentence):
+def test_weights_that_do_not_fit_are_reported(change, sentence):
     given = dict(weights())
     change(given)
     net = build_ofa(NUMBERS)
@@ -116,7 +116,7 @@ def test_weights_that_do_not_fit_are_told(change, sentence):
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_weights_of_another_size_are_told():
+def test_weights_of_another_size_are_reported():
     with pytest.raises(ValueError, match=r"they lack decoder\.layers\.2.* and \d+ more"):
         load_weights(build_ofa(replace(NUMBERS, decoder_layers=3)), weights())
 
@@ -141,7 +141,7 @@ def test_weights_of_another_size_are_told():
         lambda w: [w.pop(name) for name in list(w) if name.startswith("decoder.layers.")],
     ],
 )
-def test_weights_of_no_ofa_are_told(change):
+def test_weights_of_no_ofa_are_reported(change):
     given = dict(random_weights())
     change(given)
     with pytest.raises(ValueError, match=r"these weights are (not OFA's|of no OFA)") as told:
@@ -174,7 +174,7 @@ class Payload:
         return (Path.touch, (Path("executed"),))
 
 
-def test_a_pickle_with_code_in_it_is_told_and_not_executed(tmp_path, monkeypatch):
+def test_a_pickle_with_code_in_it_is_reported_and_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({**weights(), "more": Payload()}, "pytorch_model.bin")
     with pytest.raises(ValueError, match="more than tensors, which is not executed here"):
