@@ -253,7 +253,7 @@ def test_what_nobody_can_know_is_said_in_capitals(typed: Typed) -> None:
 
 
 def test_the_reader_is_the_one_that_made_the_layer(tmp_path: Path) -> None:
-    """Another name of a dataset on the shelf, a stranger's module, a layer made before readers were written down."""
+    """Another name of a bundled dataset, a module of a user, a layer made before readers were written down."""
     store = ShardStore(tmp_path / "shards")
     made = {"refcoco-google": "refcoco", "ours": "my_reader", "old": None, "coco_panoptic": "coco_panoptic"}
     for name, reader in made.items():

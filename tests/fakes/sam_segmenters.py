@@ -6,12 +6,12 @@ import numpy as np
 
 from synthgen import plugins
 
-SHELF = "generate.segmenters"
+PLUGIN_PACKAGE = "generate.segmenters"
 
 
 def build_segmenter(checkpoints, name="sam", **options):
     own = {"checkpoint": checkpoints[name], "device": "cpu", "self_test": False, **options}
-    return plugins.build_plugin(SHELF, name, own)
+    return plugins.build_plugin(PLUGIN_PACKAGE, name, own)
 
 
 def draw_image(height, width, seed=0):

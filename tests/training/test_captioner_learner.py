@@ -248,7 +248,7 @@ def trained(world: Path, out: Path, *, steps: int, warmup: int = 1, more: str = 
 
 
 def describer(path: Path):
-    """The captioner of the generating wing."""
+    """The OFA captioner of `synthgen captions`."""
     options = {"checkpoint": str(path), "device": "cpu", "num_beams": 5, "max_length": 16}
     return plugins.build_plugin("generate.captioners", "ofa", options)
 

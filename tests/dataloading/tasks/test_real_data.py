@@ -25,11 +25,11 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "eval"
 
 def layer(store: Path, dataset: object, files: object) -> tuple[list[Sample], list[str]]:
     """The human masks of a dataset, and its categories."""
-    house = ShardStore(store)
-    ingest(house, dataset, files, name="real", split="train", layer="human")
-    shards = house.list_shards("real", "train", "human")
-    names = {name for shard in shards for name in house.read_footer(shard)["categories"]}
-    return [sample for shard in shards for sample in house.read_samples(shard)], sorted(names)
+    shard_store = ShardStore(store)
+    ingest(shard_store, dataset, files, name="real", split="train", layer="human")
+    shards = shard_store.list_shards("real", "train", "human")
+    names = {name for shard in shards for name in shard_store.read_footer(shard)["categories"]}
+    return [sample for shard in shards for sample in shard_store.read_samples(shard)], sorted(names)
 
 
 def segment_ids(png: Path) -> NDArray[np.int64]:

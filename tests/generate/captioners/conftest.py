@@ -6,15 +6,17 @@ import pytest
 
 from synthgen import plugins
 
-SHELF = "generate.captioners"
+PLUGIN_PACKAGE = "generate.captioners"
 
 
 #: Those with weights are tried in tests of their own, with few and random ones.
 WITHOUT_WEIGHTS = [
-    name for name in plugins.list_plugins(SHELF) if "checkpoint" not in plugins.build_parameters(SHELF, name)
+    name
+    for name in plugins.list_plugins(PLUGIN_PACKAGE)
+    if "checkpoint" not in plugins.build_parameters(PLUGIN_PACKAGE, name)
 ]
 
 
 @pytest.fixture(params=WITHOUT_WEIGHTS)
 def captioner(request):
-    return plugins.build_plugin(SHELF, request.param, {})
+    return plugins.build_plugin(PLUGIN_PACKAGE, request.param, {})

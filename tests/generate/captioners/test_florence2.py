@@ -28,7 +28,7 @@ from synthgen.generate.stages import captions as stage
 from synthgen.records.sample import Annotation, Sample
 from synthgen.text.phrases import clean_text, comparison_key
 
-SHELF = "generate.captioners"
+PLUGIN_PACKAGE = "generate.captioners"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -60,7 +60,7 @@ def own(folder, tmp_path) -> Path:
 
 def make(folder, **options):
     return plugins.build_plugin(
-        SHELF, "florence2", {"checkpoint": str(folder), "device": "cpu", "max_length": 12, **options}
+        PLUGIN_PACKAGE, "florence2", {"checkpoint": str(folder), "device": "cpu", "max_length": 12, **options}
     )
 
 
@@ -374,7 +374,7 @@ def test_through_the_stage(folder):
 
 def settle(folder, **options):
     return florence2.resolve_options(
-        **plugins.complete_options(SHELF, "florence2", {"checkpoint": str(folder), **options})
+        **plugins.complete_options(PLUGIN_PACKAGE, "florence2", {"checkpoint": str(folder), **options})
     )
 
 
@@ -687,5 +687,5 @@ def test_nothing_that_comes_with_it_is_executed(own, tmp_path):
 def test_options_that_cannot_be(folder, options, sentence):
     given = {"checkpoint": str(folder), "device": "cpu", **options}
     with pytest.raises(SynthgenError) as why:
-        florence2.resolve_options(**plugins.complete_options(SHELF, "florence2", given))
+        florence2.resolve_options(**plugins.complete_options(PLUGIN_PACKAGE, "florence2", given))
     assert sentence in str(why.value)

@@ -26,7 +26,7 @@ from synthgen.models.ofa.tokenizer import normalize_caption
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 from synthgen.storage.shard_store import ShardStore
 
-SHELF = "generate.captioners"
+PLUGIN_PACKAGE = "generate.captioners"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folder(tmp_path_factory) -> Path:
 
 def make(folder, **options):
     own = {"checkpoint": str(folder), "device": "cpu", "side": tiny_ofa.SIDE, "max_length": 8, **options}
-    return plugins.build_plugin(SHELF, "ofa", own)
+    return plugins.build_plugin(PLUGIN_PACKAGE, "ofa", own)
 
 
 def drawn(height, width, seed=0):
@@ -330,7 +330,9 @@ def test_a_gpu_says_what_the_cpu_says(folder):
 
 def settled(folder, **options):
     own = {"checkpoint": str(folder), "side": tiny_ofa.SIDE, **options}
-    return plugins.load_plugin(SHELF, "ofa").resolve_options(**plugins.complete_options(SHELF, "ofa", own))
+    return plugins.load_plugin(PLUGIN_PACKAGE, "ofa").resolve_options(
+        **plugins.complete_options(PLUGIN_PACKAGE, "ofa", own)
+    )
 
 
 def test_settled_options_say_which_weights_wherever_they_lie(folder, tmp_path):
@@ -378,7 +380,7 @@ def test_a_checkpoint_that_changed_since_the_job_began_is_reported(folder, tmp_p
         tmp_path / "other", {k: v + 0.01 for k, v in tiny_ofa.text_generating_weights().items()}
     )
     with pytest.raises(SynthgenError, match=r"^-O weights=[0-9a-f]{64} asks for another checkpoint than .*other \("):
-        plugins.build_plugin(SHELF, "ofa", {**options, "checkpoint": str(other)})
+        plugins.build_plugin(PLUGIN_PACKAGE, "ofa", {**options, "checkpoint": str(other)})
 
 
 def test_names_of_fairseq_and_safetensors_are_read_as_well(folder, tmp_path):

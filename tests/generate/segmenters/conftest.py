@@ -7,11 +7,15 @@ from fakes import tiny_sam
 
 from synthgen import plugins
 
-SHELF = "generate.segmenters"
-WITH_WEIGHTS = [name for name in plugins.list_plugins(SHELF) if "checkpoint" in plugins.build_parameters(SHELF, name)]
+PLUGIN_PACKAGE = "generate.segmenters"
+WITH_WEIGHTS = [
+    name
+    for name in plugins.list_plugins(PLUGIN_PACKAGE)
+    if "checkpoint" in plugins.build_parameters(PLUGIN_PACKAGE, name)
+]
 
 
-@pytest.fixture(params=[name for name in plugins.list_plugins(SHELF) if name not in WITH_WEIGHTS])
+@pytest.fixture(params=[name for name in plugins.list_plugins(PLUGIN_PACKAGE) if name not in WITH_WEIGHTS])
 def name(request):
     return request.param
 
@@ -19,7 +23,7 @@ def name(request):
 @pytest.fixture
 def segmenter(name):
     """One that needs no weights, and so can be asked for sensible masks."""
-    return plugins.build_plugin(SHELF, name, {})
+    return plugins.build_plugin(PLUGIN_PACKAGE, name, {})
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,27 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import box_fill, grabcut
 from synthgen.records.geometry import check_rle, decode_mask, rle_area
 
-SHELF = "generate.segmenters"
+PLUGIN_PACKAGE = "generate.segmenters"
 
 
 #: A mask may leave its prompt by this many pixels; a filled box by none.
 SLACK = {"box_fill": 0, "grabcut": 0}
-WITH_WEIGHTS = [name for name in plugins.list_plugins(SHELF) if "checkpoint" in plugins.build_parameters(SHELF, name)]
+WITH_WEIGHTS = [
+    name
+    for name in plugins.list_plugins(PLUGIN_PACKAGE)
+    if "checkpoint" in plugins.build_parameters(PLUGIN_PACKAGE, name)
+]
 
 
-@pytest.fixture(params=plugins.list_plugins(SHELF))
+@pytest.fixture(params=plugins.list_plugins(PLUGIN_PACKAGE))
 def any_segmenter(request, tmp_path):
     """Each of the shelf; those with weights have few and random ones, and draw nonsense."""
     if request.param not in WITH_WEIGHTS:
-        return plugins.build_plugin(SHELF, request.param, {})
+        return plugins.build_plugin(PLUGIN_PACKAGE, request.param, {})
     path = tiny_sam.checkpoint(tmp_path, f"{request.param}_tiny")
-    return plugins.build_plugin(SHELF, request.param, {"checkpoint": str(path), "device": "cpu", "self_test": False})
+    return plugins.build_plugin(
+        PLUGIN_PACKAGE, request.param, {"checkpoint": str(path), "device": "cpu", "self_test": False}
+    )
 
 
 def inside(mask: np.ndarray, box: np.ndarray, slack: int) -> bool:
@@ -182,16 +188,16 @@ def test_many_boxes_on_one_image_in_bounded_memory(segmenter):
 )
 def test_options_out_of_range_are_refused_where_the_job_begins(name, options, sentence):
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.build_plugin(SHELF, name, options)
-    full = plugins.complete_options(SHELF, name, options)
+        plugins.build_plugin(PLUGIN_PACKAGE, name, options)
+    full = plugins.complete_options(PLUGIN_PACKAGE, name, options)
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.load_plugin(SHELF, name).resolve_options(**full)
+        plugins.load_plugin(PLUGIN_PACKAGE, name).resolve_options(**full)
 
 
 @pytest.mark.parametrize("options", [{"side": 8, "margin": 0.0}, {"margin": 100.0, "threads": 1024}])
 def test_options_at_the_end_of_their_range_work(options):
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    (found,) = plugins.build_plugin(SHELF, "grabcut", options).segment(
+    (found,) = plugins.build_plugin(PLUGIN_PACKAGE, "grabcut", options).segment(
         [image], [np.array([[10, 10, 60, 50]], np.float32)]
     )
     assert found[0].rle.size == (60, 80)

@@ -14,7 +14,7 @@ from synthgen import plugins
 from synthgen.generate.segmenters import grabcut
 from synthgen.records.geometry import encode_mask, rle_area, rle_iou
 
-SHELF = "generate.segmenters"
+PLUGIN_PACKAGE = "generate.segmenters"
 
 
 def test_finds_a_disc():
@@ -93,7 +93,7 @@ def test_beats_the_box_on_human_masks(shared):
         prompts = np.clip(prompts, 0, [*image.shape[1::-1], *image.shape[1::-1]]).astype(np.float32)
         for name, scores in ious.items():
             for prediction, truth in zip(
-                segment_one(plugins.build_plugin(SHELF, name, {}), image, prompts), human, strict=True
+                segment_one(plugins.build_plugin(PLUGIN_PACKAGE, name, {}), image, prompts), human, strict=True
             ):
                 rle = Rle(image.shape[:2], coco.annToRLE(truth)["counts"])
                 scores.append(rle_iou([prediction.rle], [rle])[0, 0])

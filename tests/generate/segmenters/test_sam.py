@@ -22,7 +22,7 @@ from synthgen.models.sam_masks import select_masks
 from synthgen.records.geometry import decode_mask
 from synthgen.weights import cached_file_sha256
 
-SHELF = "generate.segmenters"
+PLUGIN_PACKAGE = "generate.segmenters"
 IMAGES = [draw_image(100, 150, 1), draw_image(150, 90, 2), draw_image(60, 60, 3)]
 BOXES = [random_boxes(100, 150, 4, 1), random_boxes(150, 90, 0), random_boxes(60, 60, 7, 2)]
 
@@ -197,7 +197,9 @@ def test_candidates_are_chosen_by_evidence(checkpoints):
 
 
 def settled(name="sam", **options):
-    return plugins.load_plugin(SHELF, name).resolve_options(**plugins.complete_options(SHELF, name, options))
+    return plugins.load_plugin(PLUGIN_PACKAGE, name).resolve_options(
+        **plugins.complete_options(PLUGIN_PACKAGE, name, options)
+    )
 
 
 def test_settled_options_say_which_weights(checkpoints):
@@ -248,7 +250,7 @@ def test_a_checkpoint_that_changed_since_the_job_began_is_reported(checkpoints, 
     other = {name: tensor + 0.01 for name, tensor in tiny_sam.weights("sam_tiny").items()}
     torch.save(other, tmp_path / "other.pth")
     with pytest.raises(SynthgenError, match=r"^-O weights=[0-9a-f]{64} asks for another checkpoint than other\.pth"):
-        plugins.build_plugin(SHELF, "sam", {**options, "checkpoint": str(tmp_path / "other.pth")})
+        plugins.build_plugin(PLUGIN_PACKAGE, "sam", {**options, "checkpoint": str(tmp_path / "other.pth")})
 
 
 def test_damaged_and_foreign_checkpoints_are_one_sentence(tmp_path):
