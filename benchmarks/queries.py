@@ -35,7 +35,8 @@ from synthgen.checkpoints import checkpoint
 from synthgen.dataloading.manifest import load_manifest
 from synthgen.dataloading.source_config import EvalSource
 from synthgen.devices import resolve_device
-from synthgen.evaluation.evaluate import EvalResult, evaluate_network
+from synthgen.evaluation.evaluate import evaluate_network
+from synthgen.evaluation.results import EvalResult
 from synthgen.formats.readers import coco, semantic_folder
 from synthgen.ingest import ingest
 from synthgen.storage.atomic import write_text_atomic

@@ -1,4 +1,4 @@
-"""What all tests share: where the real data lies, and how hard hypothesis tries."""
+"""Fixtures of all tests: paths of the real data, captured commands, Hypothesis profiles."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for `pytest -n 2 --dist loadgroup`.
 
-    Tests of a module stay in one process, which makes their fixtures once. Tests that start a Ray cluster also stay in one
-    process: `ray.init` joins a cluster of the same machine, also that of another test.
+    Tests of a module stay in one process, which makes their fixtures once. So do all tests that start a Ray cluster:
+    `ray.init` joins any cluster of the same machine, also that of another test.
     """
     for item in items:
         folder = item.path.parent.name

@@ -1,4 +1,4 @@
-"""Turns at a device, and less at once where its memory does not do, whoever says so."""
+"""Turns at a device, and smaller batches after an out-of-memory error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifests that are shipped load, name layers that synthgen makes, and say how; the full one from end to end."""
+"""The published manifests load, name layers that synthgen makes, and run from end to end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from toys import kinds_of_layers as layers
+from fakes import layer_kinds
 
 from synthgen import plugins
 from synthgen.cli.main import app
@@ -196,16 +196,16 @@ def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: 
         **{"coco/train2017": range(10), "coco_panoptic/train2017": range(10), "lvis/train": [1, 5, 6, 7]},
         **{"refcoco/train": [6, 100], "refcoco_plus/train": [6, 7], "refcocog/train": [8, 2]},
     }
-    keys = {place: layers.coco_keys(*numbers) for place, numbers in {**val, **train}.items()}
-    keys["visual_genome/train"] = [*layers.coco_keys(0, 101), "visual_genome/7"]
-    kinds = {"panoptic": layers.panoptic, "semantic": layers.human, "referring": layers.referred}
+    keys = {place: layer_kinds.coco_keys(*numbers) for place, numbers in {**val, **train}.items()}
+    keys["visual_genome/train"] = [*layer_kinds.coco_keys(0, 101), "visual_genome/7"]
+    kinds = {"panoptic": layer_kinds.panoptic, "semantic": layer_kinds.human, "referring": layer_kinds.referred}
     for source in (*load_manifest(path).mixture, *load_manifest(path).eval):
         place, _, layer = source.shards.rpartition("/")
         own = keys.get(place, [f"{place}/{i}" for i in range(5)])
-        kind = {"masks": layers.machine_masked, "captions": layers.captioned}.get(
-            layer, kinds.get(source.task, layers.human)
+        kind = {"masks": layer_kinds.machine_masked, "captions": layer_kinds.captioned}.get(
+            layer, kinds.get(source.task, layer_kinds.human)
         )
-        layers.write_layer(store, source.shards, own, kind, images=tmp_path / "images" / place)
+        layer_kinds.write_layer(store, source.shards, own, kind, images=tmp_path / "images" / place)
 
     with pytest.raises(SynthgenError) as why:
         check_manifest(path)

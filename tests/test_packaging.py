@@ -1,4 +1,4 @@
-"""Lock files pin everything with hashes, and the wheel works with the packages of the core alone."""
+"""Lock files pin every package with hashes, and the wheel runs with the core packages alone."""
 
 from __future__ import annotations
 

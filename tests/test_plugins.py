@@ -1,4 +1,4 @@
-"""The folder is the registry: what lies on a shelf is found, what does not is told with the nearest name."""
+"""Plugins: found by their file name; unknown names are reported with the nearest one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate import dataset_spec
 
-SHELF = "generate.segmenters"
+PLUGIN_PACKAGE = "generate.segmenters"
 OWN = '''"""A segmenter of the user's own."""
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def build(*, checkpoint, steps: int = 5, rate: float = 0.5, flip: bool = False, 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module beside the house, as a user would write one."""
+    """The name of a module beside the package, as a user would write one."""
     package = tmp_path / "their_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -38,18 +38,18 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         del sys.modules[name]
 
 
-def test_a_shelf_lists_its_files(tmp_path, monkeypatch):
-    shelf = tmp_path / "generate" / "things"
-    shelf.mkdir(parents=True)
+def test_a_plugin_package_lists_its_files(tmp_path, monkeypatch):
+    folder = tmp_path / "generate" / "things"
+    folder.mkdir(parents=True)
     for name in ("__init__.py", "_shared.py", "b.py", "a.py", "notes.txt"):
-        (shelf / name).touch()
+        (folder / name).touch()
     monkeypatch.setattr(plugins, "PACKAGE_ROOT", tmp_path)
     assert plugins.list_plugins("generate.things") == ["a", "b"]
     assert plugins.list_plugins("generate.nothing") == []
 
 
-def test_the_shelves_of_the_house_are_found():
-    assert {"box_fill", "grabcut"} <= set(plugins.list_plugins(SHELF))
+def test_the_plugin_packages_are_found():
+    assert {"box_fill", "grabcut"} <= set(plugins.list_plugins(PLUGIN_PACKAGE))
     assert {"coco", "coco_json", "objects365"} <= set(plugins.list_plugins("formats.readers"))
 
 
@@ -65,7 +65,7 @@ def test_listing_imports_nothing():
 
 @pytest.mark.parametrize("name", ["box_fill", "box-fill"])
 def test_a_dash_is_an_underscore(name):
-    assert plugins.load_plugin(SHELF, name).__name__ == "synthgen.generate.segmenters.box_fill"
+    assert plugins.load_plugin(PLUGIN_PACKAGE, name).__name__ == "synthgen.generate.segmenters.box_fill"
     assert plugins.normalize_name(name) == "box_fill"
 
 
@@ -93,9 +93,9 @@ def test_both_spellings_are_one_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["box_fil", "boxfill", "Box-Fill", "", "_crop", "__init__", "x/y", "grabcut "])
-def test_a_name_that_is_not_on_the_shelf(name):
+def test_an_unknown_plugin_name(name):
     with pytest.raises(SynthgenError, match=r"no segmenter named '.*\(have: .*box_fill, grabcut") as why:
-        plugins.load_plugin(SHELF, name)
+        plugins.load_plugin(PLUGIN_PACKAGE, name)
     if name.startswith("box"):
         assert "did you mean 'box_fill'?" in str(why.value)
 
@@ -106,23 +106,23 @@ def test_a_name_that_is_not_on_the_shelf(name):
 )
 def test_a_module_that_is_not_there(name):
     with pytest.raises(SynthgenError, match="to take a segmenter from; is its folder on PYTHONPATH"):
-        plugins.load_plugin(SHELF, name)
+        plugins.load_plugin(PLUGIN_PACKAGE, name)
 
 
 def test_a_module_of_the_users_own(own):
-    built = plugins.build_plugin(SHELF, own, {"checkpoint": "x.pth", "steps": "7"})
+    built = plugins.build_plugin(PLUGIN_PACKAGE, own, {"checkpoint": "x.pth", "steps": "7"})
     assert (built["checkpoint"], built["steps"], built["rate"]) == ("x.pth", 7, 0.5)
     assert plugins.normalize_name("their-package.segmenter") == "their-package.segmenter"
 
 
 def test_a_module_of_the_users_own_that_does_not_fit(own):
     with pytest.raises(SynthgenError, match=r"'their_package\.empty' has no function build"):
-        plugins.build_plugin(SHELF, "their_package.empty", {})
+        plugins.build_plugin(PLUGIN_PACKAGE, "their_package.empty", {})
 
 
 def test_options_are_complete_and_of_the_defaults_type(own):
     given = {"checkpoint": "1", "steps": "7", "rate": "1e-3", "flip": "Yes", "mode": "5", "limit": "9"}
-    full = plugins.complete_options(SHELF, own, given)
+    full = plugins.complete_options(PLUGIN_PACKAGE, own, given)
     assert full == {
         "checkpoint": "1", "steps": 7, "rate": 0.001, "flip": True, "mode": "5", "limit": "9", "where": Path(),
         "sizes": (1, 2),
@@ -131,18 +131,18 @@ def test_options_are_complete_and_of_the_defaults_type(own):
 
 
 def test_values_that_are_no_text_stay_as_they_are(own):
-    full = plugins.complete_options(SHELF, own, {"checkpoint": None, "steps": 7, "sizes": (3,), "flip": False})
+    full = plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": None, "steps": 7, "sizes": (3,), "flip": False})
     assert (full["checkpoint"], full["steps"], full["sizes"], full["flip"]) == (None, 7, (3,), False)
 
 
 @pytest.mark.parametrize("text", ["true", "True", "YES", "1"])
 def test_words_for_true(text, own):
-    assert plugins.complete_options(SHELF, own, {"checkpoint": "", "flip": text})["flip"] is True
+    assert plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": "", "flip": text})["flip"] is True
 
 
 @pytest.mark.parametrize("text", ["false", "No", "0"])
 def test_words_for_false(text, own):
-    assert plugins.complete_options(SHELF, own, {"checkpoint": "", "flip": text})["flip"] is False
+    assert plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": "", "flip": text})["flip"] is False
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_words_for_false(text, own):
 )
 def test_options_that_do_not_fit_are_a_sentence(given, sentence, own):
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.complete_options(SHELF, own, given)
+        plugins.complete_options(PLUGIN_PACKAGE, own, given)
 
 
 @pytest.mark.parametrize(
@@ -175,17 +175,17 @@ def test_options_that_do_not_fit_are_a_sentence(given, sentence, own):
 def test_a_module_that_cannot_be_imported_is_a_sentence(text, sentence, own, tmp_path):
     (tmp_path / "their_package" / "sick.py").write_text(text)
     with pytest.raises(SynthgenError, match=sentence) as caught:
-        plugins.load_plugin(SHELF, "their_package.sick")
+        plugins.load_plugin(PLUGIN_PACKAGE, "their_package.sick")
     assert "\n" not in str(caught.value)
     (tmp_path / "their_package" / "inner").mkdir()
     (tmp_path / "their_package" / "inner" / "__init__.py").write_text(text)
     with pytest.raises(SynthgenError, match=r"'their_package\.inner\.deep' cannot be imported"):
-        plugins.load_plugin(SHELF, "their_package.inner.deep")
+        plugins.load_plugin(PLUGIN_PACKAGE, "their_package.inner.deep")
 
 
 def test_every_build_takes_keywords_with_defaults_that_go_into_json():
     """An option's default says its type on the command line, and goes into every footer."""
-    for name in plugins.list_plugins(SHELF):
-        for option in plugins.build_parameters(SHELF, name).values():
+    for name in plugins.list_plugins(PLUGIN_PACKAGE):
+        for option in plugins.build_parameters(PLUGIN_PACKAGE, name).values():
             assert option.kind is option.KEYWORD_ONLY, f"{name}: {option}"
             assert option.default is option.empty or isinstance(option.default, int | float | str | None)

@@ -1,4 +1,4 @@
-"""What a person sees: a line a minute where there is no terminal, a bar where there is one."""
+"""Progress: a line per minute without a terminal, a bar in a terminal."""
 
 from __future__ import annotations
 

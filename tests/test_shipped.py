@@ -1,4 +1,4 @@
-"""Recipes and cluster files are found in a checkout and in a wheel, and copied for people to edit."""
+"""Manifests and cluster files are found in a checkout and in a wheel, and copied for editing."""
 
 from __future__ import annotations
 

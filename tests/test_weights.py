@@ -1,4 +1,4 @@
-"""Published weights: downloaded once, whole and verified, or one sentence that says how to do it by hand."""
+"""Published weights: downloaded once, complete and verified, or an error with the manual steps."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_redirects_are_followed(server, home):
         ("stalls", r"^cannot download model\.pth \(.*timed out\)"),
     ],
 )
-def test_what_goes_wrong_is_told_and_leaves_nothing(server, home, how, sentence, monkeypatch):
+def test_what_goes_wrong_is_reported_and_leaves_nothing(server, home, how, sentence, monkeypatch):
     monkeypatch.setattr(weights, "STALL_SECONDS", 0.5)
     with pytest.raises(SynthgenError, match=sentence) as told:
         fetch_weights(server.published(how))
@@ -179,7 +179,7 @@ class Broken:
         raise OSError(errno.EHOSTUNREACH, "No route to host")
 
 
-def test_a_network_that_goes_away_is_told(server, home, monkeypatch):
+def test_a_network_that_goes_away_is_reported(server, home, monkeypatch):
     monkeypatch.setattr(weights, "_open_url", lambda *_: Broken())
     with pytest.raises(SynthgenError, match=r"^cannot download model\.pth \(\[Errno 113\] No route to host\)"):
         fetch_weights(server.published("good"))
@@ -201,7 +201,7 @@ def test_no_more_is_read_than_tells_that_it_is_too_much(server, home, monkeypatc
     assert sum(asked) == len(CONTENT) + 1
 
 
-def test_a_full_disk_is_told_before_the_download(server, home, monkeypatch):
+def test_a_full_disk_is_reported_before_the_download(server, home, monkeypatch):
     free = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with pytest.raises(SynthgenError, match=r"^no space for .*model\.pth: it has 1,280,000 bytes, and 1,000 are free"):
@@ -249,7 +249,7 @@ def test_a_folder_that_is_only_read_serves_what_it_has(server, home):
     assert server.asked == []
 
 
-def test_a_folder_in_its_place_is_told_before_the_download(server, home):
+def test_a_folder_in_its_place_is_reported_before_the_download(server, home):
     (home / "model.pth").mkdir(parents=True)
     with pytest.raises(SynthgenError, match=r"model\.pth is not the file that was published"):
         fetch_weights(server.published("good"))
@@ -257,7 +257,7 @@ def test_a_folder_in_its_place_is_told_before_the_download(server, home):
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1]])
-def test_another_file_of_that_name_is_told_and_kept(server, home, content):
+def test_another_file_of_that_name_is_reported_and_kept(server, home, content):
     home.mkdir()
     (home / "model.pth").write_bytes(content)
     with pytest.raises(SynthgenError, match=r"model\.pth is not the file that was published \(.*\); delete it"):
@@ -277,7 +277,7 @@ def test_a_file_that_changed_is_not_known_any_more(server, home):
         assert cached_file_sha256(path) == hashlib.sha256(CONTENT[::-1]).hexdigest()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "file" / "weights"))
     with pytest.raises(SynthgenError, match=r"^cannot write the folder of weights .*set \$SYNTHGEN_WEIGHTS"):

@@ -1,4 +1,4 @@
-"""What an actor reports when it cannot start."""
+"""Errors of an actor that cannot start."""
 
 from __future__ import annotations
 

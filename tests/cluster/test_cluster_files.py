@@ -1,4 +1,4 @@
-"""The files that bring synthgen to a cluster say what the code does: images, Kubernetes, Ray's environment."""
+"""Docker, Kubernetes and Ray files agree with the code."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def names_in(path: Path) -> set[str]:
         ("pipelines/slurm.sh", "sbatch pipelines/slurm.sh"),
     ],
 )
-def test_the_commands_are_ones_that_the_front_door_knows(file, before):
+def test_the_commands_are_known_to_the_command_line(file, before):
     (words,) = re.findall(rf"{re.escape(before)} (--.*)", (ROOT / file).read_text())
     # Unknown options are refused before --help is looked at.
     command = [sys.executable, "-m", "synthgen", "masks", *shlex.split(words), "--help"]
@@ -182,7 +182,7 @@ def goes_along(path: str) -> bool:
 
 def test_ray_sends_the_code_and_no_results():
     assert all(map(goes_along, sources("synthgen", "pipelines")))
-    assert not any(map(goes_along, [*RESULTS, ".git/config", "tests/test_cli.py", "weights/x.pth", "x.pth"]))
+    assert not any(map(goes_along, [*RESULTS, ".git/config", "tests/cli/test_main.py", "weights/x.pth", "x.pth"]))
     assert set(patterns(".gitignore")) <= set(RAY_ENVIRONMENT["excludes"])
 
 
@@ -225,7 +225,7 @@ def test_all_pods_run_one_image_as_its_user_and_see_one_volume():
         assert [volume["name"] for volume in pod["volumes"]] == [mount["name"]]
 
 
-def test_ray_is_told_of_cpus_and_gpus_what_kubernetes_is():
+def test_ray_and_kubernetes_get_the_same_cpus_and_gpus():
     """KubeRay takes parameters as words only; GPUs cannot be requested and limited differently."""
     head, workers = groups()
     assert head["rayStartParams"] == {"num-cpus": "0"}

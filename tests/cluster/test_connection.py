@@ -1,4 +1,4 @@
-"""What a driver refuses before it connects, what its workers inherit, and how it names an error."""
+"""Jobs refused before a connection, the environment of workers, names of errors."""
 
 from __future__ import annotations
 

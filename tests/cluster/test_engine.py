@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import coco_dataset, ray_cluster
 from PIL import Image
-from toys import clusters, world
 
-ray_cluster = pytest.importorskip("ray.cluster_utils")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +31,8 @@ SHARDS = 12
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[ray_cluster.Cluster]:
-    with clusters.two_node_cluster(2) as made:
+def cluster() -> Iterator[cluster_utils.Cluster]:
+    with ray_cluster.two_node_cluster(2) as made:
         yield made
 
 
@@ -42,11 +42,13 @@ def environment(address: str | None) -> dict[str, str]:
     return own | ({"RAY_ADDRESS": address} if address else {})
 
 
-def start(folder: Path, address: str | None, *words: str, segmenter: str = "toys.slow") -> subprocess.Popen[str]:
+def start(
+    folder: Path, address: str | None, *words: str, segmenter: str = "fakes.slow_segmenter"
+) -> subprocess.Popen[str]:
     """A driver; without an address, the engine of one machine."""
     program = ["pipelines.masks"] if address else ["synthgen", "masks"]
     own = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos", "--segmenter", segmenter]
-    if segmenter == "toys.slow":
+    if segmenter == "fakes.slow_segmenter":
         own += ["-O", "seconds=0.3"]
     return subprocess.Popen(
         [sys.executable, "-m", *program, *own, *words],
@@ -62,7 +64,7 @@ def finish(driver: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def redden(folder: Path, number: int) -> None:
-    """Give a picture the corner that the toys fail on."""
+    """Give a picture the corner that the fake plugins fail on."""
     path = folder / f"photos/{number:04d}.png"
     picture = Image.open(path)
     picture.putpixel((0, 0), (255, 0, 0))
@@ -70,7 +72,7 @@ def redden(folder: Path, number: int) -> None:
 
 
 def ingest(folder: Path, images: int = 4 * SHARDS) -> Path:
-    world.write_coco_dataset(folder, images=images)
+    coco_dataset.write_coco_dataset(folder, images=images)
     own = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos", "--shard-size", "4"]
     subprocess.run(
         [sys.executable, "-m", "synthgen", "ingest", *own],
@@ -102,7 +104,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return made
 
 
-def raylets_of(cluster: ray_cluster.Cluster) -> set[int]:
+def raylets_of(cluster: cluster_utils.Cluster) -> set[int]:
     return {p.process.pid for node in cluster.list_all_nodes() for p in node.all_processes.get("raylet", [])}
 
 
@@ -128,7 +130,7 @@ def wait_for(what, seconds: float = 60.0) -> bool:
     return False
 
 
-def wait_for_workers(cluster: ray_cluster.Cluster, driver: subprocess.Popen[str], count: int = 1) -> None:
+def wait_for_workers(cluster: cluster_utils.Cluster, driver: subprocess.Popen[str], count: int = 1) -> None:
     assert wait_for(lambda: len(workers_of(raylets_of(cluster))) >= count or driver.poll() is not None)
 
 
@@ -197,7 +199,7 @@ def test_a_node_that_dies_is_done_without(cluster, place, undisturbed):
 
 
 def test_a_late_node_is_used(place, undisturbed):
-    own = ray_cluster.Cluster(
+    own = cluster_utils.Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False}
     )
     try:
@@ -219,7 +221,7 @@ def test_a_late_node_is_used(place, undisturbed):
 def test_a_shard_that_kills_its_workers_fails_alone(cluster, tmp_path):
     place = ingest(tmp_path, images=16)
     redden(place, 6)
-    code, told = finish(start(place, cluster.address, "--workers", "2", segmenter="toys.killer"))
+    code, told = finish(start(place, cluster.address, "--workers", "2", segmenter="fakes.crashing_segmenter"))
     assert code == 1, told
     assert re.search(r"masks/00001-of-00004: its worker died 3 times \(.+\); if the memory is too small", told)
     assert sorted(masks(place)) == [f"{i:05d}-of-00004.parquet" for i in (0, 2, 3)]
@@ -233,10 +235,12 @@ def test_a_worker_that_cannot_be_replaced_ends_the_job(cluster, tmp_path):
     """One worker has begun, and dies; no other can."""
     place = ingest(tmp_path, images=16)
     redden(place, 6)
-    curse = ["-O", f"curse={place / 'curse'}"]
-    code, told = finish(start(place, cluster.address, "--workers", "1", *curse, segmenter="toys.killer"))
+    words = ["-O", f"fail_after_crash_file={place / 'crashed'}"]
+    code, told = finish(start(place, cluster.address, "--workers", "1", *words, segmenter="fakes.crashing_segmenter"))
     assert code == 2, told
-    assert re.search(r"^synthgen: a curse lies on the model; lift it \(on node [\d.]+\)$", told, re.M), told
+    assert re.search(
+        r"^synthgen: the model cannot be loaded again; remove the file of the crash \(on node [\d.]+\)$", told, re.M
+    ), told
     assert sorted(masks(place)) == ["00000-of-00004.parquet"]
 
 
@@ -244,7 +248,7 @@ def test_what_a_worker_logs_lies_beside_the_shards(cluster, tmp_path):
     place = ingest(tmp_path, images=16)
     redden(place, 6)
     words = ["--workers", "2", "--max-error-share", "0.3"]
-    code, told = finish(start(place, cluster.address, *words, segmenter="toys.poison"))
+    code, told = finish(start(place, cluster.address, *words, segmenter="fakes.failing_segmenter"))
     assert code == 0, told
     assert "Traceback" not in told
     (log,) = (place / "shards/boxes/train/masks/_log").glob("run-*.log")  # of the one that had something to tell
@@ -263,7 +267,7 @@ def test_ctrl_c_ends_the_workers_too(cluster, place, undisturbed):
     assert all(undisturbed[name] == content for name, content in masks(place).items())
 
 
-def test_a_cluster_that_is_not_there_is_told(place):
+def test_a_cluster_that_is_not_there_is_reported(place):
     code, told = finish(start(place, "127.0.0.1:1"))
     assert code == 2, told
     assert re.search(r"^synthgen: cannot join the Ray cluster 127.0.0.1:1 \(.+\); mend RAY_ADDRESS", told, re.M), told
@@ -272,48 +276,53 @@ def test_a_cluster_that_is_not_there_is_told(place):
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("unfit=true", r"^synthgen: the model is not here; lay it there \(on node [\d.]+\)$"),
+        ("fail_to_build=true", r"^synthgen: the model is missing; download it \(on node [\d.]+\)$"),
         (
-            "dies=true",
+            "crash_in_build=true",
             r"^synthgen: \d workers in a row died before they could begin \(.+, on node [\d.]+\); a node needs memory",
         ),
     ],
 )
-def test_a_model_that_no_node_can_make_is_told_once(cluster, place, option, sentence):
-    code, told = finish(start(place, cluster.address, "--workers", "3", "-O", option, segmenter="toys.killer"))
+def test_a_model_that_no_node_can_make_is_reported_once(cluster, place, option, sentence):
+    code, told = finish(
+        start(place, cluster.address, "--workers", "3", "-O", option, segmenter="fakes.crashing_segmenter")
+    )
     assert code == 2, told
     assert len(re.findall(sentence, told, re.M)) == 1, told
     assert "Traceback" not in told
     assert masks(place) == {}
 
 
-def fussy(place: Path, **asked) -> list[str]:
-    """The words for a job by `toys.fussy`."""
+def unloadable(place: Path, **asked) -> list[str]:
+    """The words for a job by `fakes.unloadable_segmenter`."""
     (place / "nodes.json").write_text(json.dumps({"seconds": 0.3, **asked}))
     return ["-O", f"checkpoint={place / 'nodes.json'}"]
 
 
 @pytest.fixture(scope="module")
 def untroubled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one machine makes of the job of `toys.fussy`."""
+    """What one machine makes of the job of `fakes.unloadable_segmenter`."""
     folder = ingest(tmp_path_factory.mktemp("untroubled"))
-    code, told = finish(start(folder, None, *fussy(folder), segmenter="toys.fussy"))
+    code, told = finish(start(folder, None, *unloadable(folder), segmenter="fakes.unloadable_segmenter"))
     assert code == 0, told
     return masks(folder)
 
 
 def test_where_one_node_refuses_the_other_makes_every_shard(cluster, place, untroubled):
-    words = fussy(place, refuse=[cluster.head_node.node_id])
-    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="toys.fussy"))
+    words = unloadable(place, synthgen_error=[cluster.head_node.node_id])
+    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="fakes.unloadable_segmenter"))
     assert code == 0, told
-    assert len(re.findall(r"^a worker cannot begin: no driver here; install one \(on node [\d.]+\)$", told, re.M)) == 1
+    assert (
+        len(re.findall(r"^a worker cannot begin: no driver on this node; install one \(on node [\d.]+\)$", told, re.M))
+        == 1
+    )
     assert masks(place) == untroubled
     assert len(untroubled) == SHARDS
 
 
 def test_where_one_node_has_no_memory_the_other_makes_every_shard(cluster, place, untroubled):
-    words = fussy(place, fill=[cluster.head_node.node_id])
-    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="toys.fussy"))
+    words = unloadable(place, out_of_memory=[cluster.head_node.node_id])
+    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="fakes.unloadable_segmenter"))
     assert code == 0, told
     assert masks(place) == untroubled
     log = (place / "shards/boxes/train/masks/_log/run.log").read_text()
@@ -326,23 +335,23 @@ def test_where_one_node_has_no_memory_the_other_makes_every_shard(cluster, place
 
 
 def test_a_mistake_on_every_node_keeps_its_traceback(cluster, place):
-    words = fussy(place, err=["all"])
-    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="toys.fussy"))
+    words = unloadable(place, type_error=["all"])
+    code, told = finish(start(place, cluster.address, "--workers", "4", *words, segmenter="fakes.unloadable_segmenter"))
     assert code == 1, told
-    assert "toys/fussy.py" in told
-    assert told.rstrip().endswith("TypeError: one and one are not fish")
+    assert "fakes/unloadable_segmenter.py" in told
+    assert told.rstrip().endswith("TypeError: expected a list, got a number")
     assert masks(place) == {}
 
 
 def test_a_node_that_refused_may_leave_and_a_late_one_is_used(place, untroubled):
-    own = ray_cluster.Cluster(
+    own = cluster_utils.Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False}
     )
     try:
         bad = own.add_node(num_cpus=2, num_gpus=0)
         own.add_node(num_cpus=1, num_gpus=0)
-        words = fussy(place, refuse=[bad.node_id], seconds=0.6)
-        driver = start(place, own.address, *words, segmenter="toys.fussy")
+        words = unloadable(place, synthgen_error=[bad.node_id], seconds=0.6)
+        driver = start(place, own.address, *words, segmenter="fakes.unloadable_segmenter")
         assert wait_for(lambda: masks(place) or driver.poll() is not None)
         own.remove_node(bad)
         late = own.add_node(num_cpus=2, num_gpus=0)
@@ -353,7 +362,7 @@ def test_a_node_that_refused_may_leave_and_a_late_one_is_used(place, untroubled)
     finally:
         own.shutdown()
     assert code == 0, told
-    assert told.count("a worker cannot begin: no driver here") == 1
+    assert told.count("a worker cannot begin: no driver on this node") == 1
     assert masks(place) == untroubled
 
 

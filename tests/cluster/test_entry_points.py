@@ -1,4 +1,4 @@
-"""`--engine ray` and the entry points in `pipelines/`: the same commands, with the same bytes as `--engine local`."""
+"""`--engine ray` and the entry points in `pipelines/`: the same commands and bytes as `--engine local`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from toys import world
+from fakes import coco_dataset
 
 ROOT = Path(__file__).parents[2]
 OWN = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos"]
@@ -52,7 +52,7 @@ def test_without_ray_nothing_is_begun(synthgen, monkeypatch, tmp_path, command):
         monkeypatch.delitem(sys.modules, name)
     for name in ("ray", "ray.train", "ray.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
-    world.write_coco_dataset(tmp_path, images=4)
+    coco_dataset.write_coco_dataset(tmp_path, images=4)
     needed = ["--manifest", "m.yaml"] if command == "train" else OWN
     code, told = synthgen(command, *needed, "--engine", "ray")
     assert code == 2
@@ -66,7 +66,7 @@ def test_without_ray_nothing_is_begun(synthgen, monkeypatch, tmp_path, command):
 def test_engine_ray_writes_the_bytes_of_engine_local(tmp_path, command):
     """A cluster of this machine alone, which the command starts; the entry point finds that nothing is left to do."""
     pytest.importorskip("ray")
-    world.write_coco_dataset(tmp_path, images=12)
+    coco_dataset.write_coco_dataset(tmp_path, images=12)
     done = start(tmp_path, "synthgen", "ingest", *OWN, "--shard-size", "4")
     assert done.returncode == 0, done.stderr
     for engine in ("local", "ray"):

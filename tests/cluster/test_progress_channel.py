@@ -1,4 +1,4 @@
-"""Progress messages of a worker as the driver gets them, through a mailbox that is not an actor."""
+"""Progress messages of workers, through a mailbox that is not an actor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script for Slurm: a Ray cluster of the job's nodes for the time of the job, and nothing of it left behind."""
+"""The Slurm script: a Ray cluster on the nodes of the job, for the time of the job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toys import world
+from fakes import coco_dataset
 
 ROOT = Path(__file__).parents[2]
 SLURM = ROOT / "pipelines/slurm.sh"
@@ -133,8 +133,8 @@ def test_slurm_script_wants_to_be_submitted(tmp_path):
 def test_slurm_makes_the_masks_of_one_machine(tmp_path):
     """Two nodes of a real Ray cluster, both on this machine; nothing of it is left."""
     pytest.importorskip("ray")
-    world.write_coco_dataset(tmp_path, images=24)
-    own = "--dataset coco-json --annotations boxes.json --images photos --segmenter toys.slow -O seconds=0.3"
+    coco_dataset.write_coco_dataset(tmp_path, images=24)
+    own = "--dataset coco-json --annotations boxes.json --images photos --segmenter fakes.slow_segmenter -O seconds=0.3"
     path = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     alone = [sys.executable, "-m", "synthgen", "masks", *own.split(), "--store", "alone"]
     subprocess.run(alone, cwd=tmp_path, env=os.environ | path, check=True, capture_output=True)

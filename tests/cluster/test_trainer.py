@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toys import clusters, layers
+from fakes import ray_cluster, train_layers
 
-ray_cluster = pytest.importorskip("ray.cluster_utils")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
 trainer = pytest.importorskip("synthgen.cluster.trainer")  # Ray without its extra "train" has no ray.train
 
 from synthgen.errors import SynthgenError  # noqa: E402
@@ -41,15 +41,15 @@ readers: {{workers: 1}}
 
 def written(root: Path) -> Path:
     """A manifest beside its layer, of 12 rows."""
-    layers.commit(root, 12, shards=2)
+    train_layers.commit(root, 12, shards=2)
     path = root / "m.yaml"
     path.write_text(TEXT)
     return path
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[ray_cluster.Cluster]:
-    with clusters.two_node_cluster(1) as made:
+def cluster() -> Iterator[cluster_utils.Cluster]:
+    with ray_cluster.two_node_cluster(1) as made:
         yield made
 
 
@@ -59,7 +59,7 @@ def environment() -> dict[str, str]:
     return own | {"PYTHONPATH": paths, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 
 
-def start(place: Path, cluster: ray_cluster.Cluster, *words: str) -> subprocess.Popen[str]:
+def start(place: Path, cluster: cluster_utils.Cluster, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines.train", "--manifest", "m.yaml", *words],
         cwd=place, env=environment() | {"RAY_ADDRESS": cluster.address},
@@ -111,7 +111,7 @@ def same(run: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: ray_cluster.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(cluster: cluster_utils.Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("undisturbed")
     written(place)
     code, told = finish(start(place, cluster, "--workers", "2", "--out", "run"))

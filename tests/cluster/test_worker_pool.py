@@ -1,4 +1,4 @@
-"""The worker pool without a cluster: what it refuses; and, with a simulated Ray, where it starts workers."""
+"""The worker pool: refused options, and where it starts workers in a simulated Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's boxes fit the photographs that ship with them, and are dirty in the two ways doctor shows."""
+"""The demo's boxes fit its photographs, and have the two kinds of errors that `doctor` shows."""
 
 from __future__ import annotations
 

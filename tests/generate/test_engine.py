@@ -1,4 +1,4 @@
-"""The engine's laws: every image answered, failures alone and told, same job same bytes, nothing overwritten."""
+"""The engine: every image has a result, single failures, reproducible bytes, nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import coco_dataset
 from PIL import Image
-from toys import world
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
@@ -25,7 +25,7 @@ SIZE = (72, 96)
 def make_job(folder: Path, *, images: int = 12, shards: int = 3, plugin: str = "box_fill", **given: object) -> Job:
     """An ingested world of `images` images in `shards` shards, and the job that fills its masks."""
     if not (folder / "boxes.json").exists():
-        world.write_coco_dataset(folder, images=images)
+        coco_dataset.write_coco_dataset(folder, images=images)
         store = ShardStore(folder / "store")
         each = images // shards
         for index in range(shards):
@@ -208,8 +208,8 @@ def test_one_bad_shard_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 def test_a_poisoned_image_fails_alone_and_is_cured_by_a_retry(tmp_path: Path) -> None:
-    cure = tmp_path / "cure"
-    redden_me = make_job(tmp_path, plugin="toys.poison", cure=str(cure))
+    recovery_file = tmp_path / "recovered"
+    redden_me = make_job(tmp_path, plugin="fakes.failing_segmenter", recovery_file=str(recovery_file))
     redden(tmp_path, 6)
     job = replace(redden_me, max_error_share=0.3)
     tally = do(job)
@@ -226,21 +226,23 @@ def test_a_poisoned_image_fails_alone_and_is_cured_by_a_retry(tmp_path: Path) ->
     again = replace(job, retry_failed=True)
     assert [shard.index for shard in select_shards(again)] == [1]
 
-    cure.touch()
+    recovery_file.touch()
     assert do(again).failed_images == 0
     assert select_shards(again) == []
     # The retried layer is, byte for byte, that of a run in which nothing failed.
-    healthy = make_job(tmp_path / "healthy", plugin="toys.poison", cure=str(cure))
+    healthy = make_job(tmp_path / "healthy", plugin="fakes.failing_segmenter", recovery_file=str(recovery_file))
     redden(tmp_path / "healthy", 6)
     do(replace(healthy, max_error_share=0.3))
     assert layer_bytes(job) == layer_bytes(healthy)
 
 
 def test_where_the_segmenter_fails_the_images_are_not_blamed(tmp_path: Path) -> None:
-    job = make_job(tmp_path, images=4, shards=1, plugin="toys.poison")
+    job = make_job(tmp_path, images=4, shards=1, plugin="fakes.failing_segmenter")
     for number in range(1, 5):
         redden(tmp_path, number)
-    with pytest.raises(SynthgenError, match=r"4 of 4 images failed.*_log/.*options of toys\.poison") as caught:
+    with pytest.raises(
+        SynthgenError, match=r"4 of 4 images failed.*_log/.*options of fakes\.failing_segmenter"
+    ) as caught:
         do(job)
     assert "--images" not in str(caught.value)
 
@@ -249,9 +251,9 @@ def test_a_foreign_recipe_is_refused_with_what_to_do(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     do(job)
     before = layer_bytes(job)
-    other = make_job(tmp_path, plugin="toys.slow")
+    other = make_job(tmp_path, plugin="fakes.slow_segmenter")
     with pytest.raises(
-        SynthgenError, match=r"masks/00000-of-00003 was made with box_fill; this job says toys.slow.*--layer"
+        SynthgenError, match=r"masks/00000-of-00003 was made with box_fill; this job says fakes.slow_segmenter.*--layer"
     ):
         select_shards(other)
     assert layer_bytes(job) == before

@@ -1,4 +1,4 @@
-"""The contract: any sample comes back as it was, old shards stay readable, and newer ones are refused in words."""
+"""The schema: any sample comes back unchanged, old shards are read, newer ones are refused."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fakes import hypothesis_strategies
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import strategies
 
 from synthgen.errors import SynthgenError
 from synthgen.records import schema
@@ -38,7 +38,7 @@ def back(table: pa.Table, rows: int = 64) -> list[Sample]:
 # --- there and back --------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(strategies.samples, max_size=6), st.integers(1, 4))
+@given(st.lists(hypothesis_strategies.samples, max_size=6), st.integers(1, 4))
 def test_any_samples_come_back(made, rows):
     """In batches that do not start at the table's first row, too: there the offsets of the lists do not start at 0."""
     table = table_from_samples(made)
@@ -106,14 +106,16 @@ def as_columns(made: list[Sample]) -> BoxColumns:
     )
 
 
-boxes_only = strategies.annotations.map(
+boxes_only = hypothesis_strategies.annotations.map(
     lambda a: Annotation(a.id, a.bbox, a.category, iscrowd=a.iscrowd, isthing=a.isthing, flags=a.flags)
 )
 
 
 @given(
     st.lists(
-        st.builds(dataclasses.replace, strategies.samples, annotations=st.lists(boxes_only, max_size=4).map(tuple)),
+        st.builds(
+            dataclasses.replace, hypothesis_strategies.samples, annotations=st.lists(boxes_only, max_size=4).map(tuple)
+        ),
         max_size=5,
     )
 )

@@ -1,0 +1,1 @@
+"""Drawn datasets, tiny networks and plugins that fail on purpose, for tests."""

@@ -1,0 +1,225 @@
+"""COCO panoptic: masks equal to the official detection format, missing and damaged PNGs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.reader_output import ingest_layer, make_sample, read_layer
+from PIL import Image
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import Categories, DatasetFiles, coco_panoptic
+from synthgen.ingest.ingest import describe_source_change
+from synthgen.ingest.validation.validate import validate_dataset
+from synthgen.records.rle import decode_mask, rle_area
+from synthgen.records.sample import Annotation
+from synthgen.storage.shard_store import ShardStore
+
+Shared = Callable[[str], Path]
+
+
+def panoptic(
+    root: Path, ids: np.ndarray, segments: list[dict[str, Any]], split: str = "val2017", **image: Any
+) -> DatasetFiles:
+    """A release of one image whose PNG has the given segment ids."""
+    folder = root / "annotations" / f"panoptic_{split}"
+    folder.mkdir(parents=True)
+    rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=2).astype(np.uint8)
+    Image.fromarray(rgb).save(folder / "000000000007.png")
+    (root / split).mkdir()
+    height, width = ids.shape
+    content = {
+        "annotations": [{"image_id": 7, "file_name": "000000000007.png", "segments_info": segments}],
+        "categories": [
+            {"id": 1, "name": " person", "isthing": 1, "color": [1, 2, 3]},
+            {"id": 200, "name": "sky-other", "isthing": 0},
+        ],
+        "images": [{"id": 7, "file_name": "000000000007.jpg", "height": height, "width": width, **image}],
+    }
+    (root / "annotations" / f"panoptic_{split}.json").write_text(json.dumps(content))
+    return coco_panoptic.files(root, split, None)
+
+
+def masked(files: DatasetFiles) -> tuple[Annotation, ...]:
+    images, rows = read_layer(coco_panoptic, files, "human")
+    return coco_panoptic.complete(files, "human")(
+        make_sample(images, rows, 7), [r["payload"] for r in rows]
+    ).annotations
+
+
+def test_masks_equal_the_official_detection_format_byte_for_byte(shared: Shared) -> None:
+    root = shared("data/coco_panoptic_sample")
+    files = coco_panoptic.files(root, "val2017", root / "panoptic_examples.json")
+    images, rows = read_layer(coco_panoptic, files, "human")
+    official = json.loads((root / "panoptic_coco_detection_format.json").read_text())
+    names = {c["id"]: c["name"] for c in official["categories"]}
+    complete = coco_panoptic.complete(files, "human")
+    for image_id, count in ((142238, 18), (439180, 32)):
+        mine = [row for row in rows if row["image_id"] == image_id]
+        theirs = [a for a in official["annotations"] if a["image_id"] == image_id]
+        done = complete(make_sample(images, mine, image_id), [row["payload"] for row in mine]).annotations
+        assert len(done) == len(theirs) == count
+        for row, annotation, other in zip(mine, done, theirs, strict=True):
+            assert annotation.segmentation is not None
+            assert annotation.segmentation.counts.decode() == other["segmentation"]["counts"]
+            assert list(annotation.segmentation.size) == other["segmentation"]["size"]
+            assert (list(annotation.bbox), annotation.category) == (other["bbox"], names[other["category_id"]])
+            assert row["iscrowd"] == bool(other["iscrowd"])
+            assert (annotation.flags, annotation.mask_source) == ((), "human")
+    assert images[142238] == ("000000142238.jpg", "coco/000000142238", 427, 640)
+
+
+def test_stuff_is_known_and_names_are_stripped(shared: Shared) -> None:
+    root = shared("data/coco_panoptic_sample")
+    files = coco_panoptic.files(root, "val2017", root / "panoptic_examples.json")
+    found = next(part for part in coco_panoptic.read(files, "annotations") if isinstance(part, Categories))
+    assert len(found.names) == 133 and len(found.stuff) == 53
+    assert found.names[1] == "person" and 1 not in found.stuff and 187 in found.stuff
+
+
+def test_the_releases_layout(tmp_path: Path) -> None:
+    big = 1 + 256 * 2 + 65536 * 3
+    ids = np.zeros((6, 8), np.int64)
+    ids[1:3, 2:5], ids[4, :] = big, 255
+    box = [2, 1, 3, 2]
+    segments = [{"id": big, "category_id": 1, "bbox": box, "iscrowd": 0}, {"id": 255, "category_id": 200, "iscrowd": 0}]
+    files = panoptic(tmp_path, ids, segments)
+    assert files.image_folder == tmp_path / "val2017"
+    person, sky = masked(files)
+    assert person.category == "person" and sky.category == "sky-other"
+    assert person.segmentation is not None and sky.segmentation is not None
+    assert (decode_mask(person.segmentation) == (ids == big)).all()
+    assert sky.bbox == (0, 4, 8, 1) and sky.flags == ("no_box",), "a missing box is read off the mask"
+
+
+@pytest.mark.parametrize("png", ["gone", "hostile", "truncated", "other size", "absolute"])
+def test_a_bad_png_costs_the_masks_of_its_image_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: str
+) -> None:
+    monkeypatch.setattr(coco_panoptic, "_MAX_MISSING_SHARE", 1.0)  # it is the only image
+    ids = np.full((40, 50), 9)
+    segments = [
+        {"id": 9, "category_id": 1, "bbox": [0, 0, 50, 40]},
+        {"id": 9, "category_id": 200, "bbox": [0, 0, 5, 4]},
+    ]
+    files = panoptic(tmp_path, ids, segments, **({"height": 41} if png == "other size" else {}))
+    path = tmp_path / "annotations" / "panoptic_val2017" / "000000000007.png"
+    text = files.sources["panoptic"].read_text()
+    if png == "gone":
+        path.unlink()
+    if png == "truncated":
+        path.write_bytes(path.read_bytes()[:-30])
+    if png in ("hostile", "absolute"):
+        secret = tmp_path / "secret.png"
+        path.rename(secret)
+        name = "../../secret.png" if png == "hostile" else str(secret)
+        files.sources["panoptic"].write_text(text.replace('"000000000007.png"', json.dumps(name)))
+    done = masked(files)
+    assert [a.flags for a in done] == [("bad_segmentation",)] * 2
+    assert [a.segmentation for a in done] == [None] * 2
+    assert done[0].bbox == (0, 0, 50, 40)
+
+
+def test_a_segment_whose_colour_is_not_in_the_png_keeps_its_box(tmp_path: Path) -> None:
+    ids = np.zeros((4, 4), np.int64)
+    ids[0, 0] = 3
+    segments = [{"id": i, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0} for i in (3, 4, 0)]
+    done = masked(panoptic(tmp_path, ids, segments))
+    assert [a.flags for a in done] == [(), ("bad_segmentation",), ("bad_segmentation",)]
+    assert done[0].segmentation is not None and rle_area(done[0].segmentation) == 1
+    assert [a.bbox for a in done] == [(0, 0, 1, 1)] * 3
+
+
+def test_boxes_do_not_need_the_pngs_and_masks_say_so(tmp_path: Path) -> None:
+    files = panoptic(
+        tmp_path, np.ones((2, 2), np.int64), [{"id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "iscrowd": 1}]
+    )
+    folder = tmp_path / "annotations" / "panoptic_val2017"
+    folder.rename(tmp_path / "away")
+    _, rows = read_layer(coco_panoptic, files, "annotations")
+    assert [(r["id"], r["iscrowd"], r["payload"]) for r in rows] == [(1, True, None)]
+    with pytest.raises(SynthgenError, match=r"no folder .*panoptic_val2017, and layer 'human'"):
+        list(coco_panoptic.read(files, "human"))
+    with pytest.raises(SynthgenError, match=r"no file .*panoptic_train2017.json; put"):
+        coco_panoptic.files(tmp_path, "train2017", None)
+
+
+@pytest.mark.parametrize("layer", ["annotations", "human"])
+def test_a_file_of_instances_is_no_panoptic_file(tmp_path: Path, layer: str) -> None:
+    """Else every box of it would vanish, and nothing be said."""
+    files = panoptic(tmp_path, np.ones((2, 2), np.int64), [{"id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}])
+    content = json.loads(files.sources["panoptic"].read_text())
+    content["annotations"] = [{"id": 5, "image_id": 7, "category_id": 1, "bbox": [0, 0, 2, 2]}]
+    files.sources["panoptic"].write_text(json.dumps(content))
+    with pytest.raises(SynthgenError, match=r"no 'segments_info' for image 7, .*--dataset coco or coco-json"):
+        list(coco_panoptic.read(files, layer))
+    with pytest.raises(SynthgenError, match="no 'segments_info'"):
+        validate_dataset("coco_panoptic", tmp_path, ["val2017"], check_images="none")
+    with pytest.raises(SynthgenError, match="no 'segments_info'"):
+        ingest_layer(tmp_path / "store", coco_panoptic, files, layer)
+
+
+def many_pngs(root: Path, count: int) -> tuple[DatasetFiles, Path]:
+    """A release of `count` images of one segment each, and the folder of its PNGs."""
+    files = panoptic(root, np.full((4, 4), 3), [])
+    folder = root / "annotations" / "panoptic_val2017"
+    content = json.loads(files.sources["panoptic"].read_text())
+    content["images"] = [{"id": i, "file_name": f"{i}.jpg", "height": 4, "width": 4} for i in range(count)]
+    segments = [{"id": 3, "category_id": 1, "bbox": [0, 0, 4, 4]}]
+    content["annotations"] = [{"image_id": i, "file_name": f"{i}.png", "segments_info": segments} for i in range(count)]
+    files.sources["panoptic"].write_text(json.dumps(content))
+    for i in range(count):
+        shutil.copyfile(folder / "000000000007.png", folder / f"{i}.png")
+    (folder / "000000000007.png").unlink()
+    return files, folder
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "cut", "text"])
+def test_more_than_five_percent_without_their_png_are_refused(tmp_path: Path, how: str) -> None:
+    files, folder = many_pngs(tmp_path / "release", 40)
+    whole = (folder / "0.png").read_bytes()
+
+    def lose(number: int) -> None:
+        path = folder / f"{number}.png"
+        path.unlink() if how == "gone" else path.write_bytes({"empty": b"", "cut": whole[:-30], "text": b"<html>"}[how])
+
+    for number in (11, 12, 13):
+        lose(number)
+    with pytest.raises(SynthgenError, match=r"3 of 40 images have no readable PNG .*panoptic_val2017, e\.g\. 11\.png"):
+        ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    assert not list((tmp_path / "store").rglob("*.parquet"))
+    (folder / "13.png").write_bytes(whole)  # 2 of 40 are 5 %, and not more
+    done = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    assert [a.flags for s in done for a in s.annotations].count(("bad_segmentation",)) == 2
+    assert len(ingest_layer(tmp_path / "store", coco_panoptic, files, "annotations")) == 40
+
+
+def test_the_pngs_belong_to_what_the_masks_are_made_from(tmp_path: Path) -> None:
+    files, folder = many_pngs(tmp_path / "release", 40)
+    whole = (folder / "7.png").read_bytes()
+    (folder / "7.png").unlink()
+    store = ShardStore(tmp_path / "store")
+    for layer in ("annotations", "human"):
+        ingest_layer(tmp_path / "store", coco_panoptic, files, layer)
+    assert describe_source_change(store, files, name="given", split="all", layer="human") is None
+    (folder / "7.png").write_bytes(whole)
+    changed = str(describe_source_change(store, files, name="given", split="all", layer="human"))
+    assert "panoptic_val2017 is not what given/all/human was made from; choose another --name, or delete" in changed
+    with pytest.raises(SynthgenError, match="given/all/human/00000-of-00003 was made from other annotation files"):
+        ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    # The boxes do not come from them; nor does it matter when they were unpacked, or what a file manager leaves there.
+    assert describe_source_change(store, files, name="given", split="all") is None
+    (folder / "7.png").unlink()
+    (folder / ".DS_Store").write_bytes(b"x")
+    os.utime(folder / "8.png", (1, 1))
+    assert describe_source_change(store, files, name="given", split="all", layer="human") is None
+    ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    (folder / "8.png").write_bytes(whole + b"x")
+    assert describe_source_change(store, files, name="given", split="all", layer="human") is not None

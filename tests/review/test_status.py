@@ -1,0 +1,109 @@
+"""`status`: layers summed over their footers, failures, running jobs, damaged log files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from fakes.reviewed_store import write_store_with_failures
+
+from synthgen.review import status
+
+
+def test_a_layer_is_added_up_over_its_footers(tmp_path: Path) -> None:
+    write_store_with_failures(tmp_path)
+    text = "\n".join(status.format_status(tmp_path))
+    assert "shards   2 of 3 (67%)" in text
+    assert "made by  toy level=3" in text
+    assert "images   8, 1 with an error" in text
+    assert "boxes    8, 6 masks" in text
+    assert "clipped 2" in text
+    assert "2 images; --failures" in text
+
+
+def test_failures_are_listed_by_object_image_and_shard(tmp_path: Path) -> None:
+    log = write_store_with_failures(tmp_path)
+    log.mkdir()
+    lines = [
+        {"shard": "w/train/masks/00002-of-00003", "error": "first try"},
+        {"shard": "w/train/masks/00001-of-00003", "error": "long mended"},
+        {"shard": "w/train/masks/00002-of-00003", "error": "last word"},
+    ]
+    (log / "failures.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{torn")
+    text = "\n".join(status.format_status(tmp_path, failures=True))
+    assert "failed   00000 image 2 0002.png: no such file" in text
+    assert "no mask  00000 image 3 0003.png, annotation 3 ball: toy failed (RuntimeError: poisoned)" in text
+    assert "last word" in text
+    assert "first try" not in text
+    assert "long mended" not in text  # that shard is there
+
+
+def test_the_last_word_on_a_shard_is_the_latest_whatever_its_file(tmp_path: Path) -> None:
+    log = write_store_with_failures(tmp_path)
+    log.mkdir()
+    shard = "w/train/masks/00002-of-00003"
+    for name, when, word in (
+        ("failures", 2.0, "second"),
+        ("failures-0-of-5", 3.0, "third"),
+        ("failures-9", 1.0, "1st"),
+    ):
+        (log / f"{name}.jsonl").write_text(json.dumps({"shard": shard, "error": word, "time": when}))
+    assert [entry["error"] for entry in status.list_failed_shards(tmp_path, "w/train/masks")] == ["third"]
+
+
+def test_a_layer_in_which_every_shard_failed_is_reported(tmp_path: Path) -> None:
+    log = write_store_with_failures(tmp_path).parents[1] / "wrong" / "_log"
+    log.mkdir(parents=True)
+    for i in range(2):
+        line = {"shard": f"w/train/wrong/0000{i}-of-00002", "error": f"{i}: check --images", "time": 1.0}
+        with (log / "failures.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    text = "\n".join(status.format_status(tmp_path))
+    assert "w/train/wrong\n  shards   none committed\n  failed   2 shards; --failures lists them" in text
+    text = "\n".join(status.format_status(tmp_path, failures=True))
+    assert "failed   0: check --images" in text and "failed   1: check --images" in text
+    (log / "failures.jsonl").write_text("")
+    assert "wrong" not in "\n".join(status.format_status(tmp_path))
+
+
+def test_a_running_job_is_shown_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    log = write_store_with_failures(tmp_path)
+    log.mkdir()
+    said = {"shards": 3, "committed": 2, "failed": 0, "images_per_second": 2.5, "eta_seconds": 120}
+    (log / "status.json").write_text(json.dumps({**said, "updated": time.time()}))
+    assert "running  2.5 images/s, 1 shards left, about 2 minutes" in "\n".join(status.format_status(tmp_path))
+    (log / "status.json").write_text(json.dumps({**said, "updated": time.time() - 3600}))
+    assert "running" not in "\n".join(status.format_status(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shard": "w/train/masks/\0", "error": "x"},
+        {"shard": "../../etc/passwd", "error": "x"},
+        {"shard": "w/train/masks/" + "0" * 400 + "-of-00003", "error": "x"},
+        {"shard": 7, "error": "x"},
+        {"shard": "w/train/masks/00002-of-00003"},
+        {"shard": "w/train/masks/00002-of-00003", "error": "x", "time": 10**400},
+    ],
+)
+def test_a_tampered_diary_stops_nothing(tmp_path: Path, entry: dict[str, object]) -> None:
+    log = write_store_with_failures(tmp_path)
+    log.mkdir()
+    (log / "failures.jsonl").write_text(f"{json.dumps(entry)}\n" * 2)
+    assert "shards   2 of 3" in "\n".join(status.format_status(tmp_path, failures=True))
+
+
+@pytest.mark.parametrize("rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00"])
+def test_a_damaged_diary_stops_nothing(tmp_path: Path, rubbish: str) -> None:
+    log = write_store_with_failures(tmp_path)
+    log.mkdir()
+    for name in ("status.json", "failures.jsonl"):
+        (log / name).write_text(rubbish)
+    assert "shards   2 of 3" in "\n".join(status.format_status(tmp_path, failures=True))
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
+    assert "synthgen demo" in next(status.format_status(tmp_path / "nowhere"))

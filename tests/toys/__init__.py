@@ -1,1 +1,0 @@
-"""Small worlds and small models for tests: drawn images with known objects, segmenters that misbehave on purpose."""

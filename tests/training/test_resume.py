@@ -1,0 +1,220 @@
+"""Resumed training: bit-for-bit continuation, changed manifests, weights of another run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes.training_runs import read_log, single_process, write_manifest
+
+from synthgen.checkpoints import checkpoint
+from synthgen.dataloading.manifest import load_manifest
+from synthgen.distributed import DistributedContext
+from synthgen.errors import SynthgenError
+from synthgen.training import logger, run_dir, trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    ("more", "model"), [("", ""), (", ema: 0.9, accumulate: 2", ""), (", precision: bf16", ", denoising: 2")]
+)
+def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model):
+    path = write_manifest(tmp_path, "steps: 6, checkpoint_every: 2" + more, model=model)
+    # In bf16 torch's convolution of a single pixel has gradients on the CPU that are no numbers, now and then.
+    path.write_text(path.read_text().replace("size: 32", "size: 64"))
+    whole = trainer.train(path, out=tmp_path / "whole", num_workers=1)
+    assert whole.new_steps == 6 and whole.last_checkpoint.name == "step-00000006.pt"
+    write = logger.MetricsLogger.log_metrics
+
+    def killed(self, step, values, **kwargs):
+        write(self, step, values, **kwargs)
+        if step == 3:  # after its line, before its checkpoint
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logger.MetricsLogger, "log_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(path, out=tmp_path / "again", num_workers=1)
+    assert run_dir.latest_checkpoint(tmp_path / "again").name == "step-00000002.pt"
+    again = trainer.train(path, out=tmp_path / "again", num_workers=1)
+    assert again.new_steps == 4
+    assert again.last_checkpoint.read_bytes() == whole.last_checkpoint.read_bytes()
+    assert read_log(tmp_path / "again") == read_log(tmp_path / "whole")
+    assert again.sample_report == whole.sample_report
+    nothing = trainer.train(path, out=tmp_path / "again", num_workers=1)
+    assert (
+        nothing.new_steps == 0
+        and nothing.last_checkpoint == again.last_checkpoint
+        and nothing.sample_report == again.sample_report
+    )
+
+
+@pytest.mark.parametrize("which", ["run.json", "manifest.yaml", "checked.txt"])
+def test_a_start_that_was_broken_off_is_no_obstacle(tmp_path, monkeypatch, which):
+    path, run = write_manifest(tmp_path, "steps: 1"), tmp_path / "run"
+    replace_file, full = os.replace, []
+
+    def broken(temporary, final):
+        if Path(final).name == which:
+            full.append(final)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_file(temporary, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", broken)
+        with pytest.raises(SynthgenError, match="no space left"):
+            trainer.train(path, out=run)
+    assert full
+    (run / f".{which}.elsewhere.4711.deadbeef.tmp").write_text("half")  # of a node that is gone
+    assert trainer.train(path, out=run).new_steps == 1
+
+
+def test_all_processes_go_on_from_what_the_first_one_sees(tmp_path, monkeypatch):
+    """A node may see a folder as it was a while ago; weights are copied to all, places and moments are not."""
+    path, run = write_manifest(tmp_path, "steps: 2, checkpoint_every: 1"), tmp_path / "run"
+    trainer.train(path, out=run)
+    asked = []
+    monkeypatch.setattr(DistributedContext, "on_rank0", lambda self, do: asked.append(do()) or asked[-1])
+    assert trainer.train(path, out=run).new_steps == 0
+    assert run / "step-00000002.pt" in asked, "which goes to all"
+
+
+def test_a_run_that_is_to_be_longer_goes_on(tmp_path):
+    path, run = write_manifest(tmp_path, "steps: 2"), tmp_path / "run"
+    trainer.train(path, out=run)
+    text = path.read_text()
+    path.write_text(text.replace("steps: 2", "steps: 3"))
+    assert trainer.train(path, out=run).new_steps == 1
+    assert [start["steps"] for start in json.loads((run / "run.json").read_text())["starts"]] == [2, 3]
+    path.write_text(text)
+    with pytest.raises(SynthgenError, match=r"has learned 3 steps, and schedule\.steps is 2; raise it"):
+        trainer.train(path, out=run)
+
+
+def test_a_run_of_before_a_key_was_there_is_the_same_run(tmp_path):
+    path, run = write_manifest(tmp_path, "steps: 1"), tmp_path / "run"
+    trainer.train(path, out=run)
+    about = json.loads((run / "run.json").read_text())
+    recipe = about["recipe"]
+    for gone in (recipe["model"], "denoising"), (recipe["mixture"][0], "share"), (recipe, "captioner"):
+        del gone[0][gone[1]]
+    recipe["schedule"]["steps"] = 1
+    (run / "run.json").write_text(json.dumps(about))
+    assert trainer.train(path, out=run).new_steps == 0
+    path.write_text(path.read_text().replace("model: {", "model: {denoising: 3, "))
+    del about["recipe"]["augment"]["size"]  # which is not what it would be by default
+    (run / "run.json").write_text(json.dumps(about))
+    with pytest.raises(
+        SynthgenError, match=r"was trained with another augment\.size, model\.denoising; choose another"
+    ):
+        trainer.train(path, out=run)
+
+
+def test_a_checkpoint_that_does_not_fit_is_reported(tmp_path):
+    path = write_manifest(tmp_path, "steps: 1")
+    done = trainer.train(path, out=tmp_path / "run")
+    path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
+    found = checkpoint.load_checkpoint(done.last_checkpoint)
+    checkpoint.save_checkpoint(run_dir.checkpoint_path(tmp_path / "run", 2), replace(found, training_state={}, step=2))
+    with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
+        trainer.train(path, out=tmp_path / "run")
+
+
+def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):
+    path = write_manifest(tmp_path, "steps: 1")
+    done = trainer.train(path, out=tmp_path / "run")
+    path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
+    found = checkpoint.load_checkpoint(done.last_checkpoint)
+    first, second, *others = found.training_state["optimiser"]["param_groups"]
+    moved = [
+        {**first, "params": first["params"][:-1]},
+        {**second, "params": [*first["params"][-1:], *second["params"]]},
+    ]
+    kept = {**found.training_state["optimiser"], "param_groups": [*moved, *others]}
+    checkpoint.save_checkpoint(
+        done.last_checkpoint, replace(found, training_state={**found.training_state, "optimiser": kept})
+    )
+    with pytest.raises(
+        SynthgenError, match=r"grouped parameters otherwise.*or begin another --out with its weights"
+    ) as why:
+        trainer.train(path, out=tmp_path / "run")
+    assert "delete" not in str(why.value)
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path):
+    first = trainer.train(write_manifest(tmp_path, "steps: 2, ema: 0.5"), out=tmp_path / "first")
+    path = write_manifest(tmp_path, "steps: 2, checkpoint_every: 1", model=", denoising: 1, weights: first/best.pt")
+    path.write_text(path.read_text() + "seed: 5\n")
+    with pytest.raises(SynthgenError, match=r"first/best\.pt cannot be used as a checkpoint: it cannot be read"):
+        trainer.train(path, out=tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    weights = tmp_path / "first" / "best.pt"
+    weights.write_bytes(first.last_checkpoint.read_bytes())
+    learned = checkpoint.load_checkpoint(first.last_checkpoint).weights
+    begun = trainer._build_learner(load_manifest(path), next(single_process())).module.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in learned.items())
+    assert "decoder.label_enc.weight" in begun and "decoder.label_enc.weight" not in learned
+    second = trainer.train(path, out=tmp_path / "second")
+    about = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert about["recipe"]["model"]["weights"] == str(weights)
+    checkpoint.load_network(second.last_checkpoint, device=torch.device("cpu"))
+    # Once there is a checkpoint, what it began with is no longer asked for.
+    second.last_checkpoint.unlink()
+    weights.unlink()
+    again = trainer.train(path, out=tmp_path / "second")
+    assert again.new_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "other", "sentence"),
+    [
+        ("dim: 32", "dim: 64", r"another network than model: describes \(.* is \[.*32.*\] there and \[.*64.*\] here\)"),
+        ("decoder_layers: 1", "decoder_layers: 2", r"\(decoder\.layers\.1\..* is not there and \["),
+        (
+            ", weights",
+            ", exchange: false, weights",
+            r"exchange\..* is \[.*\] there and not here\)",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, said, other, sentence):
+    done = trainer.train(write_manifest(tmp_path, "steps: 1"), out=tmp_path / "run")
+    path = write_manifest(tmp_path, "steps: 1", model=f", weights: {done.last_checkpoint}")
+    path.write_text(path.read_text().replace(said, other))
+    with pytest.raises(SynthgenError, match=sentence):
+        trainer.train(path, out=tmp_path / "other")
+
+
+def test_a_text_encoder_that_learned_goes_on_learning(tmp_path):
+    done = trainer.train(write_manifest(tmp_path, "steps: 1", model=", train_text_encoder: true"), out=tmp_path / "run")
+    path = write_manifest(tmp_path, "steps: 1", model=f", weights: {done.last_checkpoint}")
+    with pytest.raises(SynthgenError, match=r"has learned with the rest; say model\.train_text_encoder: true"):
+        trainer.train(path, out=tmp_path / "other")
+
+
+def test_what_has_learned_nothing_begins_anew_and_what_saves_memory_changes(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(SynthgenError, match="is not divisible"):
+        trainer.train(write_manifest(tmp_path, "steps: 2, accumulate: 3"), out=run)
+    (run / f".step-00000001.pt.{os.uname().nodename}.999999999.deadbeef.tmp").write_bytes(b"half")
+    trainer.train(write_manifest(tmp_path, "steps: 1, accumulate: 1"), out=run)
+    assert not list(run.glob(".step*"))
+    done = trainer.train(write_manifest(tmp_path, "steps: 1, accumulate: 2, checkpointing: true"), out=run)
+    assert done.new_steps == 0
+    with pytest.raises(SynthgenError, match=r"was trained with another schedule\.weight_decay"):
+        trainer.train(write_manifest(tmp_path, "steps: 1, weight_decay: 0.5"), out=run)
+
+
+def test_a_run_is_the_same_from_wherever_it_is_called(tmp_path, monkeypatch):
+    path = write_manifest(tmp_path, "steps: 1")
+    first = trainer.train(path, out=tmp_path / "first").last_checkpoint
+    path = write_manifest(tmp_path, "steps: 1", model=f", weights: first/{first.name}")
+    trainer.train(path, out=tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "photos")
+    assert trainer.train(Path("..", path.name), out=tmp_path / "run").new_steps == 0
