@@ -22,6 +22,7 @@ def job_of(package: str, plugin: str, given: dict[str, Any], **stage_options: An
     options = plugins.complete_options(package, plugin, given)
     return Job(
         stage, "d", "train", "annotations", stage, plugin, Path("shards"), Path("images"), options, stage_options,
+        runtime_options=plugins.runtime_options(package, plugin),
     )  # fmt: skip
 
 

@@ -342,7 +342,7 @@ def test_zoom_replaces_masks_of_small_boxes_by_better_ones_only(checkpoints):
 
 
 def settled(name="sam", **options):
-    return plugins.load_plugin(SHELF, name).resolve_options(**plugins.complete_options(SHELF, name, options))
+    return plugins.resolve_options(SHELF, name, options)
 
 
 def test_settled_options_say_which_weights(checkpoints):

@@ -190,7 +190,7 @@ def test_any_box_in_any_image(data):
         return
     prompt = boxes((x[0], y[0], x[1], y[1]))
     image = np.random.default_rng(height * 100 + width).integers(0, 256, (height, width, 3), np.uint8)
-    for own in (box_fill.build(), grabcut.build(side=16, threads=1)):
+    for own in (box_fill.build(), grabcut.build(grabcut.GrabCutOptions(side=16, threads=1))):
         (prediction,) = one(own, image, prompt)
         check_rle(prediction.rle)
         assert inside(decode_mask(prediction.rle), prompt[0], 0)
@@ -237,9 +237,8 @@ def test_a_filled_box_is_every_pixel_that_the_box_touches():
 def test_options_out_of_range_are_refused_where_the_job_begins(name, options, sentence):
     with pytest.raises(SynthgenError, match=sentence):
         plugins.build_plugin(SHELF, name, options)
-    full = plugins.complete_options(SHELF, name, options)
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.load_plugin(SHELF, name).resolve_options(**full)
+        plugins.resolve_options(SHELF, name, options)
 
 
 @pytest.mark.parametrize("options", [{"side": 8, "margin": 0.0}, {"margin": 100.0, "threads": 1024}])
@@ -272,19 +271,19 @@ def test_threads_and_what_ran_before_do_not_change_a_byte():
     rng = np.random.default_rng(5)
     images = [rng.integers(0, 256, (120, 90, 3), np.uint8), photograph(100, 140), photograph(64, 64, 7)]
     prompts = [random_boxes(10, *image.shape[:2], seed=i) for i, image in enumerate(images)]
-    first = list(grabcut.build(threads=1).segment(images, prompts))
+    first = list(grabcut.build(grabcut.GrabCutOptions(threads=1)).segment(images, prompts))
     assert sum(rle_area(p.rle) > 0 for own in first for p in own) > 20  # else equality would say little
     cv2.setRNGSeed(12345)
-    assert list(grabcut.build(threads=4).segment(images, prompts)) == first
-    backwards = grabcut.build(threads=4).segment(images[::-1], [p[::-1] for p in prompts[::-1]])
+    assert list(grabcut.build(grabcut.GrabCutOptions(threads=4)).segment(images, prompts)) == first
+    backwards = grabcut.build(grabcut.GrabCutOptions(threads=4)).segment(images[::-1], [p[::-1] for p in prompts[::-1]])
     assert [own[::-1] for own in backwards][::-1] == first
-    assert list(grabcut.build(threads=3, batch_size=1).segment(images, prompts)) == first
+    assert list(grabcut.build(grabcut.GrabCutOptions(threads=3, batch_size=1)).segment(images, prompts)) == first
 
 
 def test_closing_early_stops_the_work():
     images, prompts = [photograph()] * 40, [random_boxes(4, 60, 80)] * 40
     done = []
-    segmenter = grabcut.build(threads=2)
+    segmenter = grabcut.build(grabcut.GrabCutOptions(threads=2))
     predict = segmenter._predict
     segmenter._predict = lambda image, box: done.append(0) or predict(image, box)
     found = segmenter.segment(images, prompts)
