@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synthgen.cli import options as opt
-from synthgen.cli.plugin_flags import add_plugin_flags
+from synthgen.cli.plugin_flags import add_flags, plugin_flags, stage_flags
 from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.plugin_options import OptionValue
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from synthgen.generate.run import Engine
     from synthgen.generate.worker import ShardReport
 
-#: Values of a plugin's options, by name.
-PluginOptions = dict[str, OptionValue] | None
+#: By the name of the option.
+OptionValues = dict[str, OptionValue] | None
 
 
-@add_plugin_flags("generate.segmenters")
+@add_flags(plugin_options=plugin_flags("generate.segmenters"))
 def masks(
     dataset: opt.Dataset,
     segmenter: opt.Segmenter = "grabcut",
@@ -33,7 +33,7 @@ def masks(
     store: opt.Store = opt.DEFAULT_STORE,
     reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
     layer: Annotated[str, typer.Option(help="Layer to write")] = "masks",
-    plugin_options: PluginOptions = None,
+    plugin_options: OptionValues = None,
     option: opt.ExtraOptions = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
@@ -73,7 +73,7 @@ def masks(
     _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
-@add_plugin_flags("generate.captioners")
+@add_flags(stage_options=stage_flags("captions"), plugin_options=plugin_flags("generate.captioners"))
 def captions(
     dataset: opt.Dataset,
     captioner: opt.Captioner = "attributes",
@@ -88,10 +88,8 @@ def captions(
         typer.Option(help="Layer whose boxes are captioned (default: masks if it is there, else annotations)"),
     ] = None,
     layer: Annotated[str, typer.Option(help="Layer to write")] = "captions",
-    top_k: opt.TopK = 5,
-    min_score: opt.MinScore = None,
-    forbidden: opt.Forbidden = "",
-    plugin_options: PluginOptions = None,
+    stage_options: OptionValues = None,
+    plugin_options: OptionValues = None,
     option: opt.ExtraOptions = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
@@ -123,7 +121,7 @@ def captions(
         stage="captions",
         plugin=captioner,
         options=dataset_spec.parse_plugin_options(option or [], plugin_options or {}),
-        stage_options={"top_k": top_k, "min_score": min_score, "forbidden": forbidden},
+        stage_options=stage_options or {},
         input_layer=reads or dataset_spec.default_input_layer(given, store, layer, preferred="masks"),
         layer=layer,
         max_error_share=max_error_share,

@@ -66,18 +66,6 @@ Captioner = Annotated[
     str,
     typer.Option(help=describe_plugins("generate.captioners", weights="with --checkpoint, best on a GPU")),
 ]
-TopK = Annotated[int, typer.Option(min=1, help="Captions of a box, beside those by people")]
-MinScore = Annotated[
-    float | None,
-    typer.Option(
-        help="Captions below it get the reason low_score, those without a score no_score (mean token log-probability, "
-        "at most 0)"
-    ),
-]
-Forbidden = Annotated[
-    str,
-    typer.Option(metavar="WORDS|FILE", help="Captions with one of a,b,c or of a file get the reason forbidden_word"),
-]
 
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many shards: a first look")]
 MaxErrorShare = Annotated[

@@ -1,10 +1,10 @@
-"""Flags of the commands that stand for options of plugins, made from the plugins' options classes."""
+"""Flags of the commands that stand for options of plugins and stages, made from their options classes."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -35,22 +35,22 @@ class GroupedCommand(TyperCommand):
                 formatter.write_dl(records)
 
 
-def add_plugin_flags(package: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command: its parameter `plugin_options` becomes the flags of a plugin folder.
+def add_flags(**groups: list[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command: its parameter `NAME` becomes the flags of the group `NAME`.
 
-    The command receives the values that were given, by option name.
+    For the parameter, the command receives a dictionary with the values that were given.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        flags = _make_flags(package)
-
         def run(**values: Any) -> None:
-            given = {flag.name: values.pop(flag.name) for flag in flags}
-            command(**values, plugin_options={name: value for name, value in given.items() if value is not None})
+            for group, flags in groups.items():
+                given = {flag.name: values.pop(flag.name) for flag in flags}
+                values[group] = {name: value for name, value in given.items() if value is not None}
+            command(**values)
 
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            parameters += flags if parameter.name == "plugin_options" else [parameter]
+            parameters += groups.get(parameter.name, [parameter])
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -59,25 +59,40 @@ def add_plugin_flags(package: str) -> Callable[[Callable[..., None]], Callable[.
     return decorate
 
 
-def _make_flags(package: str) -> list[inspect.Parameter]:
-    """One parameter for each option with a flag. None = not given, so that the plugin's own default holds."""
+def plugin_flags(package: str) -> list[inspect.Parameter]:
+    """One flag for each option that plugins of a folder mark with `flag`; options of one name share a flag."""
+    classes = plugins.list_flag_options(package)
     found: dict[str, dict[str, OptionInfo]] = {}
-    for plugin, options_class in plugins.list_flag_options(package).items():
+    for plugin, options_class in classes.items():
         for name, info in list_options(options_class).items():
             if info.flag:
                 found.setdefault(name, {})[plugin] = info
-    return [_make_flag(name, by_plugin) for name, by_plugin in found.items()]
+    return [
+        _make_flag(name, classes[next(iter(by_plugin))], by_plugin, panel=f"Options of {' and '.join(by_plugin)}")
+        for name, by_plugin in found.items()
+    ]
 
 
-def _make_flag(name: str, by_plugin: Mapping[str, OptionInfo]) -> inspect.Parameter:
+def stage_flags(stage: str) -> list[inspect.Parameter]:
+    """One flag for each option of a stage."""
+    options_class = plugins.list_flag_options("generate.stages")[stage]
+    return [
+        _make_flag(name, options_class, {stage: info}, panel=None) for name, info in list_options(options_class).items()
+    ]
+
+
+def _make_flag(
+    name: str, options_class: type, by_plugin: Mapping[str, OptionInfo], *, panel: str | None
+) -> inspect.Parameter:
+    """The parameter of a command for one option. None = not given, so that the default of the option holds."""
     first = next(iter(by_plugin.values()))
-    kind: Any = type(first.default)
+    kind: Any = get_type_hints(options_class)[name]
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         metavar=first.metavar,
         min=first.minimum,
         help=_describe_flag(by_plugin),
-        rich_help_panel=f"Options of {' and '.join(by_plugin)}",
+        rich_help_panel=panel,
     )
     return inspect.Parameter(
         name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Annotated[kind | None, option]
@@ -88,7 +103,9 @@ def _describe_flag(by_plugin: Mapping[str, OptionInfo]) -> str:
     """Help and default; one for each plugin where they differ."""
     helps = {plugin: info.help for plugin, info in by_plugin.items()}
     text = _join_texts(helps.values(), [f"{plugin}: {text}" for plugin, text in helps.items()], "; ")
-    defaults = {plugin: str(info.default) for plugin, info in by_plugin.items() if info.default not in ("", False)}
+    defaults = {
+        plugin: str(info.default) for plugin, info in by_plugin.items() if info.default not in ("", False, None)
+    }
     if not defaults:
         return text
     default = _join_texts(defaults.values(), [f"{value} with {plugin}" for plugin, value in defaults.items()], ", ")

@@ -161,7 +161,7 @@ def create_job(
         layer=layer,
         plugin=plugins.normalize_name(plugin),
         options=resolved,
-        stage_options=work.resolve_options(resolved, **stage_options) if stage_options else {},
+        stage_options=work.resolve_options(resolved, **stage_options) if stage_options is not None else {},
         store=store,
         image_folder=spec.resolve_image_folder(),
         max_error_share=max_error_share,
