@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.plugin_options import KEYWORD_RUNTIME_OPTIONS, list_options
 
 PACKAGE_ROOT = Path(__file__).parent
 
@@ -71,32 +73,82 @@ def _import_error_location(why: Exception) -> str:
     return ""
 
 
+def options_class(package: str, name: str) -> type | None:
+    """The dataclass of a plugin's options; None for a plugin that takes them as keywords of `build`.
+
+    It is the name `OPTIONS` of the plugin's module. If its options have flags on the command line, the class is in the
+    light file `_NAME_options.py` beside the plugin, so that the help does not import the plugin's dependencies.
+    """
+    light = _light_options_module(package, name)
+    module = importlib.import_module(light) if light else load_plugin(package, name)
+    found = getattr(module, "OPTIONS", None)
+    return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
+
+
+def list_flag_options(package: str) -> dict[str, type]:
+    """The options classes in light files of a plugin folder, by plugin. Imports no plugin."""
+    light = {name: _light_options_module(package, name) for name in list_plugins(package)}
+    return {name: importlib.import_module(module).OPTIONS for name, module in light.items() if module}
+
+
+def _light_options_module(package: str, name: str) -> str | None:
+    stem = f"_{normalize_name(name)}_options"
+    is_there = "." not in name and PACKAGE_ROOT.joinpath(*package.split("."), f"{stem}.py").is_file()
+    return f"synthgen.{package}.{stem}" if is_there else None
+
+
+def runtime_options(package: str, name: str) -> frozenset[str]:
+    """Names of a plugin's options that stay out of a recipe, because they say only where and how fast."""
+    declared = options_class(package, name)
+    if declared is None:
+        return KEYWORD_RUNTIME_OPTIONS
+    return frozenset(option for option, info in list_options(declared).items() if info.runtime)
+
+
 def build_parameters(package: str, name: str) -> dict[str, inspect.Parameter]:
-    """The keyword options that a plugin's `build_plugin` takes, by name, with their defaults.
+    """The options that a plugin takes, by name, with their defaults.
 
     Raises:
-        SynthgenError: no such plugin, or a module of the user's own that has no `build_plugin`.
+        SynthgenError: no such plugin, or a module of the user's own that has no `build`.
     """
     build = getattr(load_plugin(package, name), "build", None)
     if not callable(build):
         raise SynthgenError(f"module '{name}' has no function build(); see the docstring of synthgen.{package}")
-    return dict(inspect.signature(build).parameters)
+    return dict(inspect.signature(options_class(package, name) or build).parameters)
 
 
 def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
-    """Call the plugin's `build_plugin(**given)`.
+    """Build a plugin: `build(OPTIONS(...))`, or `build(option=value, ...)` if the module has no `OPTIONS`.
 
     Values that come as text (from `-O key=value`) are turned into the type of the option's default.
 
     Raises:
         SynthgenError: an option that the plugin does not take, or a value of the wrong kind.
     """
-    return load_plugin(package, name).build(**complete_options(package, name, option_values))
+    full, declared = complete_options(package, name, option_values), options_class(package, name)
+    build = load_plugin(package, name).build
+    return build(declared(**full)) if declared else build(**full)
+
+
+def resolve_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
+    """The complete options of a plugin, checked, with everything definite that decides the bytes.
+
+    Raises:
+        SynthgenError: an option that the plugin does not take, or a value that it refuses.
+    """
+    full, declared = complete_options(package, name, option_values), options_class(package, name)
+    resolve = getattr(load_plugin(package, name), "resolve_options", None)
+    if declared is None:
+        return resolve(**full) if resolve else full
+    options = declared(**full)
+    return dataclasses.asdict(resolve(options) if resolve else options)
 
 
 def complete_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
-    """Check options against `build_plugin`'s signature and fill in the defaults: the complete set, as a recipe needs
-    it.
+    """Check the names of options, convert text, and fill in the defaults.
+
+    Raises:
+        SynthgenError: an option that the plugin does not take, or a value of the wrong kind.
     """
     known = build_parameters(package, name)
     full = {key: p.default for key, p in known.items() if p.default is not inspect.Parameter.empty}

@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.__main__": _packages("cli"),
     "synthgen.errors": set(),
     "synthgen.shipped": _packages("errors"),
-    "synthgen.plugins": _packages("errors"),
+    "synthgen.plugin_options": set(),
+    "synthgen.plugins": _packages("plugin_options errors"),
     "synthgen.progress": _packages("errors"),
     "synthgen.devices": _packages("errors"),
     "synthgen.oom": _packages("errors"),
@@ -46,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.formats": _packages("records images errors"),
     "synthgen.ingest": _packages("formats images records storage plugins errors"),
     "synthgen.generate": _packages(
-        "formats images ingest models records storage text devices oom plugins progress weights errors"
+        "formats images ingest models records storage text devices oom plugin_options plugins progress weights errors"
     ),
     "synthgen.dataloading": _packages("images records storage text plugins progress errors"),
     "synthgen.visualize": _packages("dataloading records plugins errors"),
@@ -77,7 +78,7 @@ PLUGIN_FOLDERS = {
     "synthgen.dataloading.tasks",
     "synthgen.evaluation.metrics",
 }
-PLUGIN_MAY_IMPORT = _packages("records images models text weights devices oom errors")
+PLUGIN_MAY_IMPORT = _packages("records images models text weights devices oom plugin_options errors")
 #: Metrics compare with what tasks make of a sample.
 ALSO: dict[str, set[str]] = {"synthgen.evaluation.metrics": _packages("dataloading.tasks")}
 
@@ -324,7 +325,8 @@ def packages_hold_a_docstring(tree: SourceTree) -> Iterator[str]:
         plugins = module.name in PLUGIN_FOLDERS
         allowed = (ast.Import, ast.ImportFrom, ast.ClassDef) if plugins else ()
         for node in module.syntax.body[1:]:
-            if not isinstance(node, allowed):
+            typing_only = plugins and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            if not isinstance(node, allowed) and not typing_only:
                 holds = "a docstring and its protocol" if plugins else "a docstring and nothing else"
                 yield f"{module.path}:{node.lineno} holds code; this __init__ holds {holds}"
 

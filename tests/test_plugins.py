@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synthgen import plugins
+from synthgen import plugin_options, plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate import dataset_spec
 
@@ -23,6 +23,37 @@ def build(*, checkpoint, steps: int = 5, rate: float = 0.5, flip: bool = False, 
     return dict(locals())
 '''
 
+DECLARED = '''"""A segmenter of the user's own, with a dataclass of options."""
+
+from dataclasses import dataclass, replace
+
+from synthgen.errors import SynthgenError
+from synthgen.plugin_options import option
+
+
+@dataclass(frozen=True)
+class Options:
+    steps: int = option(5, help="Steps")
+    weights: str = option("", help="SHA-256 of the weights")
+    cores: int = option(2, runtime=True, help="Cores at once")
+    plain: float = 0.5
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise SynthgenError(f"option 'steps' should be 1 or more, got {self.steps}")
+
+
+OPTIONS = Options
+
+
+def resolve_options(options):
+    return replace(options, weights="abc")
+
+
+def build(options):
+    return options
+'''
+
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -31,6 +62,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "segmenter.py").write_text(OWN)
+    (package / "declared.py").write_text(DECLARED)
     (package / "empty.py").write_text("build = 3\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "their_package.segmenter"
@@ -181,6 +213,39 @@ def test_a_module_that_cannot_be_imported_is_a_sentence(text, sentence, own, tmp
     (tmp_path / "their_package" / "inner" / "__init__.py").write_text(text)
     with pytest.raises(SynthgenError, match=r"'their_package\.inner\.deep' cannot be imported"):
         plugins.load_plugin(PLUGIN_PACKAGE, "their_package.inner.deep")
+
+
+def test_a_module_of_the_users_own_may_declare_its_options(own):
+    name = "their_package.declared"
+    built = plugins.build_plugin(PLUGIN_PACKAGE, name, {"steps": "7"})
+    assert (built.steps, built.cores, built.plain) == (7, 2, 0.5)
+    resolved = plugins.resolve_options(PLUGIN_PACKAGE, name, {"plain": "1"})
+    assert resolved == {"steps": 5, "weights": "abc", "cores": 2, "plain": 1.0}
+    assert plugins.runtime_options(PLUGIN_PACKAGE, name) == {"cores"}
+    with pytest.raises(SynthgenError, match=r"takes steps, weights, cores, plain; got 'step'; did you mean 'steps'\?"):
+        plugins.resolve_options(PLUGIN_PACKAGE, name, {"step": "7"})
+    with pytest.raises(SynthgenError, match="'steps' should be 1 or more, got 0"):
+        plugins.resolve_options(PLUGIN_PACKAGE, name, {"steps": "0"})
+
+
+def test_of_keyword_options_the_name_decides_what_a_recipe_holds(own):
+    assert {"checkpoint", "device", "batch_size"} < plugins.runtime_options(PLUGIN_PACKAGE, own)
+    full = plugins.resolve_options(PLUGIN_PACKAGE, own, {"checkpoint": "x"})
+    assert full == plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": "x"})
+
+
+@pytest.mark.parametrize("package", [PLUGIN_PACKAGE, "generate.captioners"])
+def test_every_plugin_declares_its_options_with_help(package):
+    for name in plugins.list_plugins(package):
+        declared = plugins.options_class(package, name)
+        assert declared is not None, name
+        options = plugin_options.list_options(declared)
+        assert set(options) == set(plugins.build_parameters(package, name)), name
+        assert all(info.help for info in options.values()), name
+        # So that recipes of plugins with keywords and of those with a dataclass agree.
+        assert plugins.runtime_options(package, name) == plugin_options.KEYWORD_RUNTIME_OPTIONS & set(options)
+        if any(info.flag for info in options.values()):
+            assert name in plugins.list_flag_options(package), f"options of {name} belong in _{name}_options.py"
 
 
 def test_every_build_takes_keywords_with_defaults_that_go_into_json():

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from synthgen.cli import options as opt
+from synthgen.cli.plugin_flags import add_flags, plugin_flags, stage_flags
 from synthgen.cli.terminal import open_progress, print_lines
+from synthgen.plugin_options import OptionValue
+
+if TYPE_CHECKING:
+    from synthgen.generate.dataset_spec import DatasetSpec
+    from synthgen.generate.job import Job
+    from synthgen.generate.run import Engine
+    from synthgen.generate.worker import ShardReport
+
+#: By the name of the option.
+OptionValues = dict[str, OptionValue] | None
 
 
+@add_flags(plugin_options=plugin_flags("generate.segmenters"))
 def masks(
     dataset: opt.Dataset,
     segmenter: opt.Segmenter = "grabcut",
@@ -21,14 +33,7 @@ def masks(
     store: opt.Store = opt.DEFAULT_STORE,
     reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
     layer: Annotated[str, typer.Option(help="Layer to write")] = "masks",
-    variant: opt.Variant = None,
-    checkpoint: opt.Checkpoint = None,
-    device: opt.Device = None,
-    precision: opt.Precision = None,
-    compile: opt.Compile = None,
-    batch_size: opt.BatchSize = None,
-    multimask: opt.Multimask = None,
-    zoom: opt.Zoom = None,
+    plugin_options: OptionValues = None,
     option: opt.ExtraOptions = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
@@ -40,8 +45,6 @@ def masks(
     dry_run: opt.DryRun = False,
 ) -> None:
     """Draw a mask for every box.
-
-    The options from --variant to --zoom are those of sam and hq_sam.
 
     Kill it at any moment and type the same command again: what is committed stays, and the result is that of a run
     undisturbed; byte for byte on the same kind of device, with the same batch size and threads. Exit code 0: all done;
@@ -60,26 +63,17 @@ def masks(
         store,
         stage="masks",
         plugin=segmenter,
-        options=dataset_spec.parse_plugin_options(
-            option or [],
-            variant=variant,
-            checkpoint=checkpoint,
-            device=device,
-            precision=precision,
-            compile=compile,
-            batch_size=batch_size,
-            multimask=multimask,
-            zoom=zoom,
-        ),
+        options=dataset_spec.parse_plugin_options(option or [], plugin_options or {}),
         input_layer=reads,
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
-    placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
     _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
+@add_flags(stage_options=stage_flags("captions"), plugin_options=plugin_flags("generate.captioners"))
 def captions(
     dataset: opt.Dataset,
     captioner: opt.Captioner = "attributes",
@@ -94,15 +88,8 @@ def captions(
         typer.Option(help="Layer whose boxes are captioned (default: masks if it is there, else annotations)"),
     ] = None,
     layer: Annotated[str, typer.Option(help="Layer to write")] = "captions",
-    top_k: opt.TopK = 5,
-    min_score: opt.MinScore = None,
-    forbidden: opt.Forbidden = "",
-    checkpoint: opt.CaptionerCheckpoint = None,
-    device: opt.Device = None,
-    precision: opt.Precision = None,
-    batch_size: opt.BatchSize = None,
-    num_beams: opt.NumBeams = None,
-    max_length: opt.MaxLength = None,
+    stage_options: OptionValues = None,
+    plugin_options: OptionValues = None,
     option: opt.ExtraOptions = None,
     part: opt.Part = "0/1",
     limit: opt.Limit = None,
@@ -115,9 +102,8 @@ def captions(
 ) -> None:
     """Write captions for every box.
 
-    The options from --checkpoint to --max-length are those of captioners with weights. Captions by people that are
-    there already are kept, and stand first. Nothing is dropped for its score or its words: each caption carries the
-    reasons why a reader may not want it.
+    Captions by people that are there already are kept, and stand first. Nothing is dropped for its score or its words:
+    each caption carries the reasons why a reader may not want it.
 
     Kill it and type the same command again, as with `masks`; the exit codes are the same, too.
 
@@ -134,26 +120,18 @@ def captions(
         store,
         stage="captions",
         plugin=captioner,
-        options=dataset_spec.parse_plugin_options(
-            option or [],
-            checkpoint=checkpoint,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            num_beams=num_beams,
-            max_length=max_length,
-        ),
-        stage_options={"top_k": top_k, "min_score": min_score, "forbidden": forbidden},
+        options=dataset_spec.parse_plugin_options(option or [], plugin_options or {}),
+        stage_options=stage_options or {},
         input_layer=reads or dataset_spec.default_input_layer(given, store, layer, preferred="masks"),
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
     )
-    placement = {"workers": workers, "gpus_per_worker": gpus_per_worker}
+    placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
     _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
-def _load_engine(name: opt.EngineName) -> Any:
+def _load_engine(name: opt.EngineName) -> Engine:
     """Return the function that makes shards; see `synthgen.generate.engine`."""
     if name == opt.EngineName.RAY:
         from synthgen.cluster.engine import run_on_cluster
@@ -166,12 +144,12 @@ def _load_engine(name: opt.EngineName) -> Any:
 
 def _run_job(
     engine: opt.EngineName,
-    spec: Any,
-    job: Any,
+    spec: DatasetSpec,
+    job: Job,
     *,
     part: str,
     limit: int | None,
-    placement: dict[str, Any],
+    placement: dict[str, int | float | None],
     dry_run: bool,
 ) -> None:
     """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
@@ -193,7 +171,7 @@ def _run_job(
     with open_progress(job.layer, messages.count_images(job, shards), "images") as done:
         chances = iter(range(messages.MAX_LISTED_ERRORS))
 
-        def told(report: Any) -> None:
+        def told(report: ShardReport) -> None:
             if report.error is not None and next(chances, None) is not None:
                 done.print_line(f"failed: {report.error}")
 

@@ -16,6 +16,7 @@ from synthgen import __version__
 from synthgen.cli import options as opt
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import DEFAULT_DATA, DEFAULT_STORE
+from synthgen.cli.plugin_flags import GroupedCommand
 from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.cli.training import ablate, evaluate, predict, train
 from synthgen.errors import (
@@ -119,7 +120,9 @@ def doctor(
     raise typer.Exit(0 if found.is_ready else 1)
 
 
-for job in (masks, captions, train, evaluate, predict, ablate):
+for job in (masks, captions, train):
+    app.command(cls=GroupedCommand)(job)
+for job in (evaluate, predict, ablate):
     app.command()(job)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from synthgen.cli import options as opt
+from synthgen.cli.plugin_flags import RAY_PANEL
 from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.errors import SynthgenError
 
@@ -46,11 +47,16 @@ def train(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="With --engine ray: so many processes train (default: as many as find a GPU, else a CPU)"
+            min=1,
+            rich_help_panel=RAY_PANEL,
+            help="Number of training processes (default: as many as find a GPU, else a CPU)",
         ),
     ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="With --engine ray: 0 or 1 (default: 1, if there are any)")
+        float | None,
+        typer.Option(
+            min=0, rich_help_panel=RAY_PANEL, help="GPUs of each process: 0 or 1 (default: 1, if there are any)"
+        ),
     ] = None,
 ) -> None:
     """Train what a manifest describes, and evaluate it.

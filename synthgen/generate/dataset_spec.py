@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from synthgen.generate.job import Job
 from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest
 from synthgen.ingest.validation.diagnosis import ValidationReport
 from synthgen.ingest.validation.validate import validate_dataset
+from synthgen.plugin_options import OptionValue
 from synthgen.progress import OpenProgress, PhaseProgress
 from synthgen.storage.shard_store import ShardStore, check_name
 
@@ -151,9 +152,7 @@ def create_job(
         another = stage if stage not in (input_layer, layer) else f"{stage}-2"
         raise SynthgenError(f"the layer '{layer}' {wrong}; choose another --layer to write, such as {another}")
     work: Any = plugins.load_plugin("generate.stages", stage)
-    full = plugins.complete_options(work.PLUGIN_PACKAGE, plugin, options)
-    resolve_options = getattr(plugins.load_plugin(work.PLUGIN_PACKAGE, plugin), "resolve_options", None)
-    settled = resolve_options(**full) if resolve_options else full
+    resolved = plugins.resolve_options(work.PLUGIN_PACKAGE, plugin, options)
     return Job(
         stage=stage,
         dataset=spec.name,
@@ -161,12 +160,13 @@ def create_job(
         input_layer=input_layer,
         layer=layer,
         plugin=plugins.normalize_name(plugin),
-        options=settled,
-        stage_options=work.resolve_options(settled, **stage_options) if stage_options else {},
+        options=resolved,
+        stage_options=work.resolve_options(resolved, **stage_options) if stage_options is not None else {},
         store=store,
         image_folder=spec.resolve_image_folder(),
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        runtime_options=plugins.runtime_options(work.PLUGIN_PACKAGE, plugin),
     )
 
 
@@ -237,13 +237,13 @@ def validate_spec(
         )
 
 
-def parse_plugin_options(assignments: Sequence[str], **flags: Any) -> dict[str, Any]:
-    """["key=value", ...] as a dict, with the flags that were given (are not None) beside them.
+def parse_plugin_options(assignments: Sequence[str], flags: Mapping[str, OptionValue]) -> dict[str, Any]:
+    """["key=value", ...] as a dict, with the values of flags beside them.
 
     Raises:
         SynthgenError: one has no key or no value, or is said twice.
     """
-    found: dict[str, Any] = {key: str(v) if isinstance(v, Path) else v for key, v in flags.items() if v is not None}
+    found: dict[str, Any] = dict(flags)
     for text in assignments:
         key, equals, value = text.partition("=")
         if not key or not equals:

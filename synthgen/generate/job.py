@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthgen.plugin_options import KEYWORD_RUNTIME_OPTIONS
 from synthgen.records.recipe import fingerprint
-
-#: Options that say where and how fast, not what, so they are not in a recipe. Other values of them may change the last
-#: bit of a float sum: a pixel on a mask's outline, a score's fourth decimal.
-RUNTIME_OPTIONS = frozenset({"device", "batch_size", "threads", "checkpoint", "compile", "box_chunk", "self_test"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +24,7 @@ class Job:
         image_folder: the folder that image file names are relative to.
         max_error_share: a shard with a larger share of failed images is not committed.
         retry_failed: also do again what failed in committed shards.
+        runtime_options: names of options that say only where and how fast, so that a recipe leaves them out.
     """
 
     stage: str
@@ -41,6 +39,7 @@ class Job:
     stage_options: dict[str, Any] = field(default_factory=dict)
     max_error_share: float = 0.05
     retry_failed: bool = False
+    runtime_options: frozenset[str] = KEYWORD_RUNTIME_OPTIONS
 
     def recipe(self) -> dict[str, Any]:
         """The settings that determine the bytes of the shards: no paths, no device, no batch size."""
@@ -49,7 +48,7 @@ class Job:
             "dataset": self.dataset,
             "split": self.split,
             "plugin": self.plugin,
-            "options": {key: value for key, value in self.options.items() if key not in RUNTIME_OPTIONS},
+            "options": {key: value for key, value in self.options.items() if key not in self.runtime_options},
         }
         return {**recipe, "stage_options": self.stage_options} if self.stage_options else recipe
 

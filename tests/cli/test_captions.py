@@ -107,7 +107,10 @@ def test_help_promises_no_more_than_captioners_take(synthgen):
     code, told = synthgen("captions", "--help")
     told = " ".join(told.split())
     assert code == 0
-    assert re.search(r"--checkpoint \S+ Folder of the weights, which ofa and florence2 need", told)
+    assert re.search(
+        r"--checkpoint PATH florence2: Folder of the weights, required .*; ofa: Folder of the weights", told
+    )
+    assert "(default: 32 with florence2, 16 with ofa)" in told
     assert "--compile" not in told
     assert "downloaded once" not in told
     assert "--compile" in synthgen("masks", "--help")[1]

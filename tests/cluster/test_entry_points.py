@@ -27,7 +27,7 @@ def start(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_entry_point_is_the_command_with_another_default(tmp_path, command):
     told = []
-    for words in (("synthgen", command), (f"pipelines.{command}",)):
+    for words in (("synthgen", command, "--engine", "ray"), (f"pipelines.{command}",)):
         done = start(tmp_path, *words, "--help")
         assert done.returncode == 0, done.stderr
         told.append(" ".join(done.stdout.split()))
@@ -36,6 +36,13 @@ def test_an_entry_point_is_the_command_with_another_default(tmp_path, command):
     assert told[1].count("[default: ray]") == 1
     ours = told[1].removeprefix(usage).replace("[default: ray]", "[default: local]")
     assert told[0].endswith(ours)
+    assert "With --engine ray: --workers" in ours
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_offers_options_of_ray_only_where_ray_is_used(synthgen, command):
+    assert "--workers" not in synthgen(command, "--help")[1]
+    assert "--workers" in synthgen(command, "--engine", "ray", "--help")[1]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,17 +1,18 @@
-"""Shelf of captioners: one file each, its name is the `--captioner`; `build(*, option=default, ...)` makes one.
+"""Plugin folder of captioners: one file each, its name is the `--captioner`.
 
-Options and `resolve_options(**options)` are as on the shelf of segmenters.
+`build`, `OPTIONS` and `resolve_options` are as in the plugin folder of segmenters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line imports this folder for the names of options, and must not import NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
-from synthgen.records.sample import Caption
+    from synthgen.records.sample import Caption
 
 
 class Captioner(Protocol):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._colours import dominant_color
+from synthgen.plugin_options import option
 from synthgen.records.boxes import paired_box_iou
 from synthgen.records.sample import Caption
 from synthgen.text.agreement import agrees_with_category, category_nouns, is_kind_of
@@ -45,9 +46,19 @@ LARGE_AREA_SHARE, SMALL_AREA_SHARE = 0.6, 0.01
 EDGE_TOLERANCE = 0.005
 
 
-def build(*, batch_size: int = 16) -> Captioner:
-    """Make the captioner. It has no options that matter to the captions."""
-    return AttributeCaptioner(batch_size)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributesOptions:
+    """Options of the captioner `attributes`. None of them matters to the captions."""
+
+    batch_size: int = option(16, runtime=True, help="Images per batch")
+
+
+OPTIONS = AttributesOptions
+
+
+def build(options: AttributesOptions = AttributesOptions()) -> Captioner:
+    """Make the captioner."""
+    return AttributeCaptioner(options.batch_size)
 
 
 class AttributeCaptioner:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from synthgen.devices import PRECISIONS, check_device_options, free_memory_gib, 
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
 from synthgen.generate.captioners._florence2_folder import hash_checkpoint, load_florence2, resolve_checkpoint_folder
+from synthgen.generate.captioners._florence2_options import Florence2Options
 from synthgen.oom import OomBatcher
 from synthgen.records.sample import Caption
 from synthgen.text.phrases import clean_text, comparison_key
@@ -50,64 +50,42 @@ _CPU_BUDGET_GIB, _GPU_MEMORY_SHARE = 2.0, 0.4
 _UNUSED_BEAM_SCORE = -1e6
 
 
-def resolve_options(**options: Any) -> dict[str, Any]:
-    """See the shelf: `weights` becomes the SHA-256 of the names and digests of the checkpoint's files.
+def resolve_options(options: Florence2Options) -> Florence2Options:
+    """See the plugin folder: `weights` becomes the SHA-256 of the names and digests of the checkpoint's files.
 
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
     """
     _check_options(options)
-    folder = resolve_checkpoint_folder(options["checkpoint"])
+    folder = resolve_checkpoint_folder(options.checkpoint)
     places = load_florence2(folder, validate_only=True).network.config.text_config.max_position_embeddings
-    if options["max_length"] + 2 > places:
-        raise SynthgenError(f"--max-length {options['max_length']} is more than this network's {places - 2}")
+    if options.max_length + 2 > places:
+        raise SynthgenError(f"--max-length {options.max_length} is more than this network's {places - 2}")
     weights = hash_checkpoint(folder)
-    if options["weights"] not in ("", weights):
-        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {folder} ({weights})")
-    return {**options, "checkpoint": str(folder), "weights": weights}
+    if options.weights not in ("", weights):
+        raise SynthgenError(f"-O weights={options.weights} asks for another checkpoint than {folder} ({weights})")
+    return replace(options, checkpoint=str(folder), weights=weights)
 
 
-def build(
-    *,
-    checkpoint: str = "",
-    weights: str = "",
-    precision: str = "fp32",
-    num_beams: int = 10,
-    max_length: int = 32,
-    device: str = "auto",
-    batch_size: str = "auto",
-    box_chunk: int = 0,
-) -> Captioner:
-    """Make the captioner.
-
-    Args:
-        checkpoint: a folder such as `hf download florence-community/Florence-2-base --local-dir FOLDER` makes; weights
-            as safetensors only.
-        weights: what `resolve_options` says of it; "" = any.
-        precision: fp32 or bf16.
-        num_beams: hypotheses that are followed. A job that wants more captions (`--top-k`) than this is refused; called
-            directly, the captioner follows as many beams as captions are wanted.
-        max_length: tokens of a caption, its end among them.
-        device, batch_size: as of `sam`.
-        box_chunk: boxes at once, which bounds the memory; 0 = by the device's memory.
-    """
-    options = resolve_options(**locals())
-    found = load_florence2(resolve_checkpoint_folder(options["checkpoint"]))
-    place = resolve_device(device)
-    network = found.network.to(place, PRECISIONS[precision])
+def build(options: Florence2Options) -> Captioner:
+    """Make the captioner."""
+    own = resolve_options(options)
+    found = load_florence2(resolve_checkpoint_folder(own.checkpoint))
+    place = resolve_device(own.device)
+    network = found.network.to(place, PRECISIONS[own.precision])
     free = free_memory_gib(place)
     images = next(count for least, count in _AUTO_BATCH_SIZES if free >= least) if place.type == "cuda" else 1
     budget = (free * _GPU_MEMORY_SHARE if place.type == "cuda" else _CPU_BUDGET_GIB) * 2**30
-    boxes = int(budget / estimate_box_bytes(network, found.processor.num_image_tokens, num_beams, max_length))
+    boxes = int(budget / estimate_box_bytes(network, found.processor.num_image_tokens, own.num_beams, own.max_length))
     return Florence2Captioner(
         network,
         found.processor,
         source=f"florence2 {found.name}",
-        num_beams=num_beams,
-        max_length=max_length,
+        num_beams=own.num_beams,
+        max_length=own.max_length,
         oom_batcher=OomBatcher(
-            images if batch_size == "auto" else int(batch_size),
-            box_chunk if box_chunk > 0 else min(max(1, boxes), 256),
+            images if own.batch_size == "auto" else int(own.batch_size),
+            own.box_chunk if own.box_chunk > 0 else min(max(1, boxes), 256),
         ),
     )
 
@@ -141,7 +119,7 @@ class Florence2Captioner:
         network: ready: on its device, in its precision.
         processor: of its words and images.
         source: see `Captioner`.
-        num_beams, max_length: see `build`.
+        num_beams, max_length: see `Florence2Options`.
         oom_batcher: how many images and boxes go to the device at once; boxes at `num_beams` beams.
     """
 
@@ -284,8 +262,11 @@ class _SharedImageCache(EncoderDecoderCache):  # type: ignore[misc]  # of no kno
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
-def _check_options(options: dict[str, Any]) -> None:
-    check_device_options(options["device"], options["precision"], options["batch_size"])
-    for key, least, most in (("num_beams", 2, 128), ("max_length", 2, 4096)):
-        if not least <= options[key] <= most:
-            raise SynthgenError(f"--{key.replace('_', '-')} {options[key]} should be from {least} to {most}")
+def _check_options(options: Florence2Options) -> None:
+    check_device_options(options.device, options.precision, options.batch_size)
+    for flag, value, least, most in (
+        ("--num-beams", options.num_beams, 2, 128),
+        ("--max-length", options.max_length, 2, 4096),
+    ):
+        if not least <= value <= most:
+            raise SynthgenError(f"{flag} {value} should be from {least} to {most}")

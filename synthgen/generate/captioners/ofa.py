@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from synthgen.devices import PRECISIONS, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
+from synthgen.generate.captioners._ofa_options import OfaOptions
 from synthgen.models.checkpoint_reader import NonTensorContentError
 from synthgen.models.ofa.beam import BeamSearchConfig, Hypothesis, generate_hypotheses
 from synthgen.models.ofa.checkpoint_folder import (
@@ -57,8 +57,8 @@ _DEFAULT_SIDE = 384
 MAX_BEAMS = 128
 
 
-def resolve_options(**options: Any) -> dict[str, Any]:
-    """See the shelf: `weights` becomes the SHA-256 of the digests of the checkpoint's files.
+def resolve_options(options: OfaOptions) -> OfaOptions:
+    """See the plugin folder: `weights` becomes the SHA-256 of the digests of the checkpoint's files.
 
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
@@ -66,55 +66,25 @@ def resolve_options(**options: Any) -> dict[str, Any]:
     return _resolve_checkpoint(options)[0]
 
 
-def build(
-    *,
-    checkpoint: str = "",
-    weights: str = "",
-    precision: str = "fp32",
-    side: int = 0,
-    num_beams: int = 10,
-    groups: int = 1,
-    diversity: float = 0.5,
-    max_length: int = 16,
-    length_penalty: float = 1.0,
-    no_repeat_ngram: int = 3,
-    device: str = "auto",
-    batch_size: str = "auto",
-    box_chunk: int = 0,
-) -> Captioner:
-    """Make the captioner.
-
-    Args:
-        checkpoint: a folder with the weights (`model.safetensors` or `pytorch_model.bin`; names of Hugging Face or of
-            fairseq), `vocab.json` and `merges.txt`, as of `OFA-Sys/ofa-base`; or a file of weights beside these two, as
-            `synthgen train` writes them.
-        weights: what `resolve_options` says of it; "" = any.
-        precision: fp32 or bf16.
-        side: the image is resized to a square of this side; 384 in pre-training, 512 in RefCOCO's fine-tuning. 0 = as
-            the checkpoint says, if `synthgen train` wrote it, else 384.
-        num_beams: hypotheses that are followed; at least as many as captions are wanted.
-        groups, diversity: diverse beam search, see `BeamSettings`.
-        max_length: tokens of a caption.
-        length_penalty, no_repeat_ngram: see `BeamSettings`.
-        device, batch_size, box_chunk: as of `sam`.
-    """
-    options, tokenizer, read = _resolve_checkpoint(locals())
+def build(options: OfaOptions) -> Captioner:
+    """Make the captioner."""
+    own, tokenizer, read = _resolve_checkpoint(options)
     try:
         network = build_from_weights(read)
     except ValueError as why:
-        raise SynthgenError(f"{options['checkpoint']}: {why}; name the folder of an OFA with --checkpoint") from None
-    place = resolve_device(device)
+        raise SynthgenError(f"{own.checkpoint}: {why}; name the folder of an OFA with --checkpoint") from None
+    place = resolve_device(own.device)
     network.to(place)
-    set_precision(network, PRECISIONS[precision])
+    set_precision(network, PRECISIONS[own.precision])
     images, boxes = 1, 8
     if place.type == "cuda":
         images, boxes = next((i, b) for least, i, b in _AUTO_BATCH_SIZES if free_memory_gib(place) >= least)
-    boxes = box_chunk if box_chunk > 0 else max(1, boxes * _REFERENCE_BEAMS // max(_REFERENCE_BEAMS, num_beams))
-    portions = OomBatcher(images if batch_size == "auto" else int(batch_size), boxes)
-    source = f"ofa {size_name(network.config)}"
-    return OfaCaptioner(
-        network, tokenizer, _beam_settings(options), source=source, side=options["side"], oom_batcher=portions
+    boxes = max(1, boxes * _REFERENCE_BEAMS // max(_REFERENCE_BEAMS, own.num_beams))
+    portions = OomBatcher(
+        images if own.batch_size == "auto" else int(own.batch_size), own.box_chunk if own.box_chunk > 0 else boxes
     )
+    source = f"ofa {size_name(network.config)}"
+    return OfaCaptioner(network, tokenizer, _beam_settings(own), source=source, side=own.side, oom_batcher=portions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,17 +189,15 @@ class OfaCaptioner:
         return [Caption(text, self.source, score) for text, score in texts.items()]
 
 
-def _resolve_checkpoint(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTokenizer, dict[str, Tensor]]:
+def _resolve_checkpoint(options: OfaOptions) -> tuple[OfaOptions, OfaTokenizer, dict[str, Tensor]]:
     """The options made definite, tokenizer and weights, once all are seen to go together; see `resolve_options`."""
-    check_device_options(options["device"], options["precision"], options["batch_size"])
+    check_device_options(options.device, options.precision, options.batch_size)
     settings = _beam_settings(options)
     if settings.num_beams > MAX_BEAMS:
         raise SynthgenError(f"--num-beams {settings.num_beams} should be at most {MAX_BEAMS}")
-    place, path = _locate_checkpoint(options["checkpoint"])
-    side = options["side"] or read_image_size(path) or _DEFAULT_SIDE
-    told = (
-        f"-O side={side}" if options["side"] else f"the side of images for {path} is {side} unless -O side= is said; it"
-    )
+    place, path = _locate_checkpoint(options.checkpoint)
+    side = options.side or read_image_size(path) or _DEFAULT_SIDE
+    told = f"-O side={side}" if options.side else f"the side of images for {path} is {side} unless -O side= is said; it"
     if side < STRIDE or side % STRIDE:
         raise SynthgenError(f"{told} should be a multiple of {STRIDE}, such as 384 or 512")
     try:
@@ -249,25 +217,25 @@ def _resolve_checkpoint(options: dict[str, Any]) -> tuple[dict[str, Any], OfaTok
         f"{file.name} {cached_file_sha256(file)}" for file in (*(path.parent / name for name in TOKENIZER_FILES), path)
     )
     weights = sha256(digests.encode()).hexdigest()
-    if options["weights"] not in ("", weights):
-        raise SynthgenError(f"-O weights={options['weights']} asks for another checkpoint than {place} ({weights})")
-    return {**options, "checkpoint": str(place), "weights": weights, "side": side}, tokenizer, read
+    if options.weights not in ("", weights):
+        raise SynthgenError(f"-O weights={options.weights} asks for another checkpoint than {place} ({weights})")
+    return replace(options, checkpoint=str(place), weights=weights, side=side), tokenizer, read
 
 
-def _beam_settings(options: dict[str, Any]) -> BeamSearchConfig:
-    if not isfinite(options["length_penalty"]) or not 0 <= options["diversity"] < inf:
+def _beam_settings(options: OfaOptions) -> BeamSearchConfig:
+    if not isfinite(options.length_penalty) or not 0 <= options.diversity < inf:
         raise SynthgenError(
-            f"-O length_penalty={options['length_penalty']} and -O diversity={options['diversity']} should be numbers, "
+            f"-O length_penalty={options.length_penalty} and -O diversity={options.diversity} should be numbers, "
             "and diversity not below 0"
         )
     try:
         return BeamSearchConfig(
-            num_beams=options["num_beams"],
-            num_beam_groups=options["groups"],
-            diversity_penalty=options["diversity"],
-            max_length=options["max_length"],
-            length_penalty=options["length_penalty"],
-            no_repeat_ngram_size=options["no_repeat_ngram"],
+            num_beams=options.num_beams,
+            num_beam_groups=options.groups,
+            diversity_penalty=options.diversity,
+            max_length=options.max_length,
+            length_penalty=options.length_penalty,
+            no_repeat_ngram_size=options.no_repeat_ngram,
         )
     except ValueError as why:
         raise SynthgenError(f"{why}; see --num-beams, --max-length, -O groups, -O no_repeat_ngram") from None

@@ -1,19 +1,28 @@
-"""Shelf of segmenters: one file each, its name is the `--segmenter`; `build(*, option=default, ...)` makes one.
+"""Plugin folder of segmenters: one file each, its name is the `--segmenter`. A plugin has `build`, in one of two ways.
 
-Options that only say where and how fast (`job.RUNTIME_OPTIONS`: `device`, `batch_size`, ...) stay out of a job's
-recipe. A plugin may also have `resolve_options(**options) -> dict`: it is called once, where the job is begun, with all
-options, and gives them back with what decides the bytes made definite (which weights, by their SHA-256), or raises
-`SynthgenError`."""
+1. `build(options)` with `OPTIONS`, a frozen dataclass whose fields are made by `synthgen.plugin_options.option`: type,
+   default and help of each option. All plugins of synthgen are written so. Options with a flag of the command line
+   (`flag=True`) stand in a light file `_NAME_options.py`; all others need `-O name=value`.
+2. `build(*, option=default, ...)` with keyword options, and no `OPTIONS`: the short way for a module of your own.
+
+Options that say only where and how fast (`runtime=True`; with keywords, the names in
+`plugin_options.KEYWORD_RUNTIME_OPTIONS`: `device`, `batch_size`, ...) stay out of a job's recipe.
+
+A plugin may also have `resolve_options`. It is called once, where the job begins, with all options. With `OPTIONS` it
+takes and returns the dataclass, else it takes keywords and returns a dict. What decides the bytes is definite in the
+result (which weights, by their SHA-256). It raises `SynthgenError` for options that make no sense.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line imports this folder for the names of options, and must not import NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
-from synthgen.records.sample import Rle
+    from synthgen.records.sample import Rle
 
 
 class MaskPrediction(NamedTuple):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from segment_anything.modeling import Sam
 
 from synthgen.devices import PRECISIONS, check_choice, check_device_options, free_memory_gib, resolve_device
 from synthgen.errors import SynthgenError
+from synthgen.generate.segmenters._hq_sam_options import HqSamOptions
 from synthgen.generate.segmenters._sam import SamSegmenter
+from synthgen.generate.segmenters._sam_options import SamOptions
 from synthgen.models.checkpoint_reader import load_state_dict
 from synthgen.models.hq_sam import build_hq_sam
 from synthgen.models.sam import build_sam, infer_config, is_hq_checkpoint, load_weights, set_precision, variant_name
@@ -25,6 +28,8 @@ from synthgen.weights import PublishedFile, cached_file_sha256, fetch_weights
 
 log = logging.getLogger(__name__)
 
+AnySamOptions = TypeVar("AnySamOptions", bound=SamOptions)
+
 #: On CUDA: from so many GiB of free memory on, so many images and boxes at once.
 _AUTO_BATCH_SIZES = ((40, 16, 256), (14, 8, 64), (0, 2, 16))
 
@@ -32,7 +37,7 @@ _AUTO_BATCH_SIZES = ((40, 16, 256), (14, 8, 64), (0, 2, 16))
 MIN_SELF_TEST_IOU = 0.99
 
 
-def resolve_sam_options(plugin: str, published: Mapping[str, PublishedFile], options: dict[str, Any]) -> dict[str, Any]:
+def resolve_sam_options(plugin: str, published: Mapping[str, PublishedFile], options: AnySamOptions) -> AnySamOptions:
     """Options with `variant` and `weights` filled in, once they have been looked at; see `resolve_options` of the
     plugin folder.
 
@@ -41,52 +46,54 @@ def resolve_sam_options(plugin: str, published: Mapping[str, PublishedFile], opt
     Raises:
         SynthgenError: a value that cannot be, a checkpoint that cannot be read or is another model's.
     """
-    check_device_options(options["device"], options["precision"], options["batch_size"])
-    if options["checkpoint"]:
-        path = Path(options["checkpoint"]).absolute()
-        variant, weights = _load_checkpoint(plugin, path, options["variant"])[0], cached_file_sha256(path)
+    check_device_options(options.device, options.precision, options.batch_size)
+    if options.checkpoint:
+        path = Path(options.checkpoint).absolute()
+        variant, weights = _load_checkpoint(plugin, path, options.variant)[0], cached_file_sha256(path)
     else:
-        path, variant = Path(), options["variant"] or "vit_h"
+        path, variant = Path(), options.variant or "vit_h"
         check_choice("--variant", variant, published)
         weights = published[variant].sha256
-    if options["weights"] and options["weights"] != weights:
+    if options.weights and options.weights != weights:
         raise SynthgenError(
-            f"-O weights={options['weights']} asks for another checkpoint than {path.name or variant} ({weights})"
+            f"-O weights={options.weights} asks for another checkpoint than {path.name or variant} ({weights})"
         )
-    checkpoint = str(path) if options["checkpoint"] else ""
-    return {**options, "checkpoint": checkpoint, "variant": variant, "weights": weights}
+    checkpoint = str(path) if options.checkpoint else ""
+    return replace(options, checkpoint=checkpoint, variant=variant, weights=weights)
 
 
-def build_sam_segmenter(plugin: str, published: Mapping[str, PublishedFile], options: dict[str, Any]) -> SamSegmenter:
+def build_sam_segmenter(plugin: str, published: Mapping[str, PublishedFile], options: SamOptions) -> SamSegmenter:
     """Load, put on its device, choose the fast path, and test it.
 
     Raises:
         SynthgenError: the weights are not there or not those of the job; no such device; the path fails its test.
     """
     own = resolve_sam_options(plugin, published, options)
-    path = Path(own["checkpoint"]) if own["checkpoint"] else fetch_weights(published[own["variant"]])
-    hq = plugin == "hq_sam"
-    variant, weights = _load_checkpoint(plugin, path, own["variant"])
+    path = Path(own.checkpoint) if own.checkpoint else fetch_weights(published[own.variant])
+    variant, weights = _load_checkpoint(plugin, path, own.variant)
     numbers = infer_config(weights)
     with torch.device("meta"):
-        network = build_hq_sam(numbers, hq_token_only=own["hq_token_only"]) if hq else build_sam(numbers)
+        if isinstance(own, HqSamOptions):
+            network = build_hq_sam(numbers, hq_token_only=own.hq_token_only)
+        else:
+            network = build_sam(numbers)
     try:
         load_weights(network, weights)
     except ValueError as why:
         raise SynthgenError(f"{path}: {why}; is it the whole official file?") from None
-    device = resolve_device(own["device"])
+    device = resolve_device(own.device)
     network.to(device)
-    portions = _make_oom_batcher(device, own["batch_size"], own["box_chunk"])
-    reference = _predict_test_scene(network) if own["self_test"] else None
-    _enable_fast_path(network, PRECISIONS[own["precision"]], compiled=own["compile"])
+    portions = _make_oom_batcher(device, own.batch_size, own.box_chunk)
+    reference = _predict_test_scene(network) if own.self_test else None
+    _enable_fast_path(network, PRECISIONS[own.precision], compiled=own.compile)
     if reference is not None:
         _run_self_test(reference, network, own)
     return SamSegmenter(
         network,
         source=f"{plugin} {variant}",
-        scores_its_mask=not hq,
-        multimask=own["multimask"],
-        zoom=own["zoom"],
+        scores_its_mask=plugin == "sam",
+        multimask=own.multimask,
+        zoom=own.zoom,
         oom_batcher=portions,
     )
 
@@ -109,7 +116,7 @@ def _load_checkpoint(plugin: str, path: Path, variant: str) -> tuple[str, dict[s
     return name, weights
 
 
-def _make_oom_batcher(device: torch.device, batch_size: str | int, box_chunk: int) -> OomBatcher:
+def _make_oom_batcher(device: torch.device, batch_size: str, box_chunk: int) -> OomBatcher:
     """On a CPU, more than one image at a time gains nothing and costs memory."""
     images, boxes = 1, 16
     if device.type == "cuda":
@@ -130,7 +137,7 @@ def _enable_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> No
             block.compile()
 
 
-def _run_self_test(reference: list[Any], network: Sam, options: dict[str, Any]) -> None:
+def _run_self_test(reference: list[Any], network: Sam, options: SamOptions) -> None:
     """The self-test: the chosen path must draw what the plain network in float32 draws.
 
     Raises:
@@ -138,10 +145,10 @@ def _run_self_test(reference: list[Any], network: Sam, options: dict[str, Any]) 
     """
     if not any(rle_area(mask) for mask in reference):
         raise SynthgenError(
-            f"self-test failed: the weights {options['weights'][:12]}... draw nothing at all on the test scene; is the "
+            f"self-test failed: the weights {options.weights[:12]}... draw nothing at all on the test scene; is the "
             "checkpoint a trained one? (-O self_test=false goes on with it)"
         )
-    how = f"--precision {options['precision']}" + (" --compile" if options["compile"] else "")
+    how = f"--precision {options.precision}" + (" --compile" if options.compile else "")
     try:
         masks = _predict_test_scene(network)
     except SynthgenError:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
+from synthgen.plugin_options import option
 from synthgen.records.rle import encode_mask_window
 
 
-def resolve_options(**options: Any) -> dict[str, Any]:
-    """See the shelf: options that make no sense are refused before anything is done."""
-    build(**options)
-    return options
-
-
-def build(*, batch_size: int = 16) -> Segmenter:
-    """Make the segmenter. It has no options that matter to the masks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoxFillOptions:
+    """Options of the segmenter `box_fill`. None of them matters to the masks.
 
     Raises:
         SynthgenError: a number is out of its range.
     """
-    if batch_size < 1:
-        raise SynthgenError(f"option 'batch_size' of 'box_fill' should be 1 or more images, got {batch_size}")
-    return BoxFillSegmenter(batch_size)
+
+    batch_size: int = option(16, runtime=True, help="Images per batch")
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SynthgenError(f"option 'batch_size' of 'box_fill' should be 1 or more images, got {self.batch_size}")
+
+
+OPTIONS = BoxFillOptions
+
+
+def build(options: BoxFillOptions = BoxFillOptions()) -> Segmenter:
+    """Make the segmenter."""
+    return BoxFillSegmenter(options.batch_size)
 
 
 class BoxFillSegmenter:

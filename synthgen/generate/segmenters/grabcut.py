@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
+from synthgen.plugin_options import option
 from synthgen.records.rle import encode_mask_window
 
 FloatMap = NDArray[np.float32]
@@ -42,32 +43,40 @@ STABILITY_OFFSET = (
 )
 
 
-def resolve_options(**options: Any) -> dict[str, Any]:
-    """See the shelf: options that make no sense are refused before anything is done."""
-    build(**options)
-    return options
-
-
-def build(*, side: int = 80, margin: float = 0.25, batch_size: int = 16, threads: int = 0) -> Segmenter:
-    """Make the segmenter.
-
-    Args:
-        side: the crop is worked on at about `side` x `side` pixels, whatever its shape and size.
-        margin: surroundings shown on each side of the box, in parts of the box.
-        threads: boxes worked on at once; 0 = one a core. The masks do not depend on it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrabCutOptions:
+    """Options of the segmenter `grabcut`.
 
     Raises:
         SynthgenError: a number is out of its range.
     """
-    if not 8 <= side <= 2048:
-        raise SynthgenError(f"option 'side' of 'grabcut' should be from 8 to 2048 pixels, got {side}")
-    if not 0 <= margin <= 100:
-        raise SynthgenError(f"option 'margin' of 'grabcut' should be from 0 to 100 parts of the box, got {margin}")
-    if batch_size < 1:
-        raise SynthgenError(f"option 'batch_size' of 'grabcut' should be 1 or more images, got {batch_size}")
-    if not 0 <= threads <= 1024:
-        raise SynthgenError(f"option 'threads' of 'grabcut' should be from 0 (one a core) to 1024, got {threads}")
-    return GrabCutSegmenter(side, margin, batch_size, threads or os.cpu_count() or 1)
+
+    side: int = option(80, help="Work on each crop at about side x side pixels, whatever its shape and size")
+    margin: float = option(0.25, help="Surroundings shown on each side of the box, in parts of the box")
+    batch_size: int = option(16, runtime=True, help="Images per batch")
+    threads: int = option(0, runtime=True, help="Boxes processed at once; 0 = one per core. Masks do not depend on it")
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.side <= 2048:
+            raise SynthgenError(f"option 'side' of 'grabcut' should be from 8 to 2048 pixels, got {self.side}")
+        if not 0 <= self.margin <= 100:
+            raise SynthgenError(
+                f"option 'margin' of 'grabcut' should be from 0 to 100 parts of the box, got {self.margin}"
+            )
+        if self.batch_size < 1:
+            raise SynthgenError(f"option 'batch_size' of 'grabcut' should be 1 or more images, got {self.batch_size}")
+        if not 0 <= self.threads <= 1024:
+            raise SynthgenError(
+                f"option 'threads' of 'grabcut' should be from 0 (one a core) to 1024, got {self.threads}"
+            )
+
+
+OPTIONS = GrabCutOptions
+
+
+def build(options: GrabCutOptions = GrabCutOptions()) -> Segmenter:
+    """Make the segmenter."""
+    return GrabCutSegmenter(options.side, options.margin, options.batch_size, options.threads or os.cpu_count() or 1)
 
 
 class GrabCutSegmenter:

@@ -6,9 +6,8 @@ What it predicts is the IoU of SAM's mask, not of the one returned: it is kept a
 
 from __future__ import annotations
 
-from typing import Any
-
 from synthgen.generate.segmenters import Segmenter, _sam_load
+from synthgen.generate.segmenters._hq_sam_options import HqSamOptions
 from synthgen.weights import PublishedFile
 
 _BASE_URL = "https://huggingface.co/lkeab/hq-sam/resolve/main/"
@@ -33,31 +32,11 @@ PUBLISHED_WEIGHTS = {
 }
 
 
-def resolve_options(**options: Any) -> dict[str, Any]:
-    """See the shelf."""
+def resolve_options(options: HqSamOptions) -> HqSamOptions:
+    """See the plugin folder."""
     return _sam_load.resolve_sam_options("hq_sam", PUBLISHED_WEIGHTS, options)
 
 
-def build(
-    *,
-    variant: str = "",
-    checkpoint: str = "",
-    weights: str = "",
-    precision: str = "fp32",
-    hq_token_only: bool = False,
-    multimask: bool = False,
-    zoom: bool = False,
-    device: str = "auto",
-    compile: bool = False,
-    batch_size: str = "auto",
-    box_chunk: int = 0,
-    self_test: bool = True,
-) -> Segmenter:
-    """Make the segmenter.
-
-    Args:
-        hq_token_only: the HQ mask alone, rather than added to SAM's; for single, large objects.
-
-    The others are those of `sam.build`.
-    """
-    return _sam_load.build_sam_segmenter("hq_sam", PUBLISHED_WEIGHTS, locals())
+def build(options: HqSamOptions) -> Segmenter:
+    """Make the segmenter."""
+    return _sam_load.build_sam_segmenter("hq_sam", PUBLISHED_WEIGHTS, options)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from synthgen.generate.segmenters import Segmenter, _sam_load
+from synthgen.generate.segmenters._sam_options import SamOptions
 from synthgen.weights import PublishedFile
 
 _BASE_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -29,38 +28,11 @@ PUBLISHED_WEIGHTS = {
 }
 
 
-def resolve_options(**options: Any) -> dict[str, Any]:
-    """See the shelf."""
+def resolve_options(options: SamOptions) -> SamOptions:
+    """See the plugin folder."""
     return _sam_load.resolve_sam_options("sam", PUBLISHED_WEIGHTS, options)
 
 
-def build(
-    *,
-    variant: str = "",
-    checkpoint: str = "",
-    weights: str = "",
-    precision: str = "fp32",
-    multimask: bool = False,
-    zoom: bool = False,
-    device: str = "auto",
-    compile: bool = False,
-    batch_size: str = "auto",
-    box_chunk: int = 0,
-    self_test: bool = True,
-) -> Segmenter:
-    """Make the segmenter.
-
-    Args:
-        variant: vit_b, vit_l or vit_h; "" = the checkpoint's, without one vit_h.
-        checkpoint: a .pth of one's own or the official one; "" = the official one, from the folder of weights.
-        weights: SHA-256 that the checkpoint must have; "" = any.
-        precision: fp32 or bf16, of encoder and decoder; pixels, prompts and what is done with logits stay float32.
-        multimask: the best of SAM's three candidates by evidence, rather than its single mask.
-        zoom: prompt small boxes again on an enlarged window of the image.
-        device: auto, cpu, cuda, cuda:1, mps.
-        compile: `torch.compile` the encoder's blocks; minutes at the start, some percent afterwards.
-        batch_size: images at once; auto = by the device's free memory, halved when that turns out too many.
-        box_chunk: boxes at once, which bounds the memory; 0 = by the device's free memory.
-        self_test: compare the path chosen with plain float32 before the first image.
-    """
-    return _sam_load.build_sam_segmenter("sam", PUBLISHED_WEIGHTS, locals())
+def build(options: SamOptions) -> Segmenter:
+    """Make the segmenter."""
+    return _sam_load.build_sam_segmenter("sam", PUBLISHED_WEIGHTS, options)

@@ -1,20 +1,22 @@
 """Plugin folder of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one
 around a plugin of the folder that its `PLUGIN_PACKAGE` names.
 
-A stage with options of its own (`Job.stage_options`) has `resolve_options(options, /, **stage_options) -> dict`. It is
-called once, where the job begins, with the resolved options of the plugin. It returns its own options with everything
-that decides the bytes made definite, or raises `SynthgenError`.
+A stage with options of its own (`Job.stage_options`) declares them in a dataclass, in the light file
+`_NAME_options.py`, and has `resolve_options(options, /, **stage_options) -> dict`. It is called once, where the job
+begins, with the resolved options of the plugin. It returns its own options with everything that decides the bytes made
+definite, or raises `SynthgenError`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line imports this folder for the names of options, and must not import NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
-from synthgen.records.sample import Sample
+    from synthgen.records.sample import Sample
 
 
 class Stage(Protocol):

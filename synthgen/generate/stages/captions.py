@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
+from synthgen.generate.stages._captions_options import CaptionStageOptions
 from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Caption, Sample
 from synthgen.text.agreement import agrees_with_category, category_nouns
@@ -33,59 +34,37 @@ SCORE_DECIMALS = 4
 _MAX_FILE_BYTES = 2**20
 
 
-def resolve_options(
-    options: Mapping[str, Any] | None = None,
-    /,
-    *,
-    top_k: int = 5,
-    min_score: float | None = None,
-    forbidden: str = "",
-) -> dict[str, Any]:
+def resolve_options(options: Mapping[str, Any] | None = None, /, **stage_options: Any) -> dict[str, Any]:
     """The stage's options with what decides the bytes made definite: forbidden words themselves, not their file.
 
     Args:
-        options: the captioner's own, settled.
-        top_k: captions of a box, beside those by people.
-        min_score: captions below it get the reason "low_score", and those without a score "no_score"; None = none does.
-        forbidden: words or phrases with commas between them, or a file with one a line.
+        options: the captioner's own, resolved.
+        stage_options: see `CaptionStageOptions`.
 
     Raises:
         SynthgenError: an invalid option, or a missing file.
     """
-    if top_k < 1:
-        raise SynthgenError(f"--top-k {top_k} should be at least 1")
-    beams = (options or {}).get("num_beams", top_k)
-    if beams < top_k:
+    own = CaptionStageOptions(**stage_options)
+    beams = (options or {}).get("num_beams", own.top_k)
+    if beams < own.top_k:
         raise SynthgenError(
-            f"--num-beams {beams} cannot give {top_k} captions; make it {top_k} or more, or ask for fewer with --top-k"
-        )
-    if min_score is not None and not np.isfinite(min_score):
-        raise SynthgenError(f"--min-score {min_score} should be a number, such as --min-score -1.5")
-    if min_score is not None and min_score > 0:
-        raise SynthgenError(
-            f"--min-score {min_score} is what no caption reaches: scores are mean log-probabilities of tokens, at most "
-            "0; -1.5 is a start"
+            f"--num-beams {beams} cannot give {own.top_k} captions; make it {own.top_k} or more, or ask for fewer with "
+            "--top-k"
         )
     definite = {
-        "top_k": top_k,
-        "min_score": min_score,
-        "forbidden": ",".join(sorted(_parse_forbidden(forbidden))) or None,
+        "top_k": own.top_k,
+        "min_score": own.min_score,
+        "forbidden": ",".join(sorted(_parse_forbidden(own.forbidden))) or None,
     }
     return {key: value for key, value in definite.items() if value is not None}
 
 
-def build(
-    plugin: str,
-    options: dict[str, Any],
-    *,
-    top_k: int = 5,
-    min_score: float | None = None,
-    forbidden: str = "",
-) -> CaptionStage:
-    """The stage around the captioner `plugin`; its own options as `resolve_options` gives them."""
+def build(plugin: str, options: dict[str, Any], **stage_options: Any) -> CaptionStage:
+    """The stage around the captioner `plugin`; options as `resolve_options` gives them."""
+    own = CaptionStageOptions(**stage_options)
+    phrases = frozenset(filter(None, own.forbidden.split(",")))
     captioner = plugins.build_plugin(PLUGIN_PACKAGE, plugin, options)
-    phrases = frozenset(filter(None, forbidden.split(",")))
-    return CaptionStage(captioner, top_k=top_k, min_score=min_score, forbidden=phrases)
+    return CaptionStage(captioner, top_k=own.top_k, min_score=own.min_score, forbidden=phrases)
 
 
 class CaptionStage:
@@ -95,7 +74,7 @@ class CaptionStage:
         self,
         captioner: Captioner,
         *,
-        top_k: int = 5,
+        top_k: int = CaptionStageOptions.top_k,
         min_score: float | None = None,
         forbidden: frozenset[str] = frozenset(),
     ) -> None:

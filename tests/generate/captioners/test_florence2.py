@@ -373,9 +373,7 @@ def test_through_the_stage(folder):
 
 
 def settle(folder, **options):
-    return florence2.resolve_options(
-        **plugins.complete_options(PLUGIN_PACKAGE, "florence2", {"checkpoint": str(folder), **options})
-    )
+    return plugins.resolve_options(PLUGIN_PACKAGE, "florence2", {"checkpoint": str(folder), **options})
 
 
 def test_settle_names_the_weights_and_not_their_place(folder, own):
@@ -687,5 +685,5 @@ def test_nothing_that_comes_with_it_is_executed(own, tmp_path):
 def test_options_that_cannot_be(folder, options, sentence):
     given = {"checkpoint": str(folder), "device": "cpu", **options}
     with pytest.raises(SynthgenError) as why:
-        florence2.resolve_options(**plugins.complete_options(PLUGIN_PACKAGE, "florence2", given))
+        plugins.resolve_options(PLUGIN_PACKAGE, "florence2", given)
     assert sentence in str(why.value)

@@ -330,9 +330,7 @@ def test_a_gpu_says_what_the_cpu_says(folder):
 
 def settled(folder, **options):
     own = {"checkpoint": str(folder), "side": tiny_ofa.SIDE, **options}
-    return plugins.load_plugin(PLUGIN_PACKAGE, "ofa").resolve_options(
-        **plugins.complete_options(PLUGIN_PACKAGE, "ofa", own)
-    )
+    return plugins.resolve_options(PLUGIN_PACKAGE, "ofa", own)
 
 
 def test_settled_options_say_which_weights_wherever_they_lie(folder, tmp_path):

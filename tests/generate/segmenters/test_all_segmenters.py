@@ -156,7 +156,7 @@ def test_any_box_in_any_image(data):
         return
     prompt = box_array((x[0], y[0], x[1], y[1]))
     image = np.random.default_rng(height * 100 + width).integers(0, 256, (height, width, 3), np.uint8)
-    for own in (box_fill.build(), grabcut.build(side=16, threads=1)):
+    for own in (box_fill.build(), grabcut.build(grabcut.GrabCutOptions(side=16, threads=1))):
         (prediction,) = segment_one(own, image, prompt)
         check_rle(prediction.rle)
         assert inside(decode_mask(prediction.rle), prompt[0], 0)
@@ -189,9 +189,8 @@ def test_many_boxes_on_one_image_in_bounded_memory(segmenter):
 def test_options_out_of_range_are_refused_where_the_job_begins(name, options, sentence):
     with pytest.raises(SynthgenError, match=sentence):
         plugins.build_plugin(PLUGIN_PACKAGE, name, options)
-    full = plugins.complete_options(PLUGIN_PACKAGE, name, options)
     with pytest.raises(SynthgenError, match=sentence):
-        plugins.load_plugin(PLUGIN_PACKAGE, name).resolve_options(**full)
+        plugins.resolve_options(PLUGIN_PACKAGE, name, options)
 
 
 @pytest.mark.parametrize("options", [{"side": 8, "margin": 0.0}, {"margin": 100.0, "threads": 1024}])

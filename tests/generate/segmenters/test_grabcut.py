@@ -38,19 +38,19 @@ def test_threads_and_what_ran_before_do_not_change_a_byte():
     rng = np.random.default_rng(5)
     images = [rng.integers(0, 256, (120, 90, 3), np.uint8), draw_ellipse(100, 140), draw_ellipse(64, 64, 7)]
     prompts = [random_boxes(10, *image.shape[:2], seed=i) for i, image in enumerate(images)]
-    first = list(grabcut.build(threads=1).segment(images, prompts))
+    first = list(grabcut.build(grabcut.GrabCutOptions(threads=1)).segment(images, prompts))
     assert sum(rle_area(p.rle) > 0 for own in first for p in own) > 20  # else equality would say little
     cv2.setRNGSeed(12345)
-    assert list(grabcut.build(threads=4).segment(images, prompts)) == first
-    backwards = grabcut.build(threads=4).segment(images[::-1], [p[::-1] for p in prompts[::-1]])
+    assert list(grabcut.build(grabcut.GrabCutOptions(threads=4)).segment(images, prompts)) == first
+    backwards = grabcut.build(grabcut.GrabCutOptions(threads=4)).segment(images[::-1], [p[::-1] for p in prompts[::-1]])
     assert [own[::-1] for own in backwards][::-1] == first
-    assert list(grabcut.build(threads=3, batch_size=1).segment(images, prompts)) == first
+    assert list(grabcut.build(grabcut.GrabCutOptions(threads=3, batch_size=1)).segment(images, prompts)) == first
 
 
 def test_closing_early_stops_the_work():
     images, prompts = [draw_ellipse()] * 40, [random_boxes(4, 60, 80)] * 40
     done = []
-    segmenter = grabcut.build(threads=2)
+    segmenter = grabcut.build(grabcut.GrabCutOptions(threads=2))
     predict = segmenter._predict
     segmenter._predict = lambda image, box: done.append(0) or predict(image, box)
     found = segmenter.segment(images, prompts)

@@ -197,9 +197,7 @@ def test_candidates_are_chosen_by_evidence(checkpoints):
 
 
 def settled(name="sam", **options):
-    return plugins.load_plugin(PLUGIN_PACKAGE, name).resolve_options(
-        **plugins.complete_options(PLUGIN_PACKAGE, name, options)
-    )
+    return plugins.resolve_options(PLUGIN_PACKAGE, name, options)
 
 
 def test_settled_options_say_which_weights(checkpoints):
