@@ -1,4 +1,4 @@
-"""The front door: each command is a few lines over the rooms behind it, and imports them only when it runs."""
+"""Command line: the app, its commands, and how it ends. Commands import the packages behind them when they run."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Name = Annotated[
     str | None, typer.Option(help="What the store calls it (default: the dataset; for coco-json the file's name)")
 ]
 Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: its first, e.g. train)")]
-# readable=False: whether they may be read is for the rooms to say, in their own words.
+# readable=False: the packages behind a command check readability, with their own messages.
 Annotations = Annotated[
     Path | None,
     typer.Option(
