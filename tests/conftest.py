@@ -80,6 +80,7 @@ def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[
     return run
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for `pytest -n 2 --dist loadgroup`.
 
