@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 LOCKS  := requirements/torch.txt requirements/dev.txt requirements/no-deps.txt
 QUICK  := not slow and not gpu
 # Tests run in as many processes as there are cores. Each computes on one thread; more would only wait for cores.
-PYTEST  = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n auto --dist loadgroup
+PYTEST  = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all slow gpu lint format lock latest lowest wheel clean

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -80,13 +81,18 @@ def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[
     return run
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for `pytest -n 2 --dist loadgroup`.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute tests by module with `pytest -n 2`, so that each module makes its fixtures once.
 
-    Tests of a module stay in one process, which makes their fixtures once. So do all tests that start a Ray cluster:
-    `ray.init` joins any cluster of the same machine, also that of another test.
+    Tests that start a Ray cluster all run in one process: `ray.init` joins any cluster of the same machine, also that of
+    another test.
     """
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("ray" if folder == "cluster" else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "ray" if "/cluster/" in path else path
+
+    return ByModule(config, log)
