@@ -85,7 +85,7 @@ def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Distribute tests by module with `pytest -n 2`, so that each module makes its fixtures once.
 
-    Tests that start a Ray cluster all run in one process: `ray.init` joins any cluster of the same machine, also that of
+    Tests that start a Ray cluster all run in one process: `ray.init` joins any cluster of the machine, also that of
     another test.
     """
     from xdist.scheduler import LoadScopeScheduling
