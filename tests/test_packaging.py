@@ -213,10 +213,10 @@ def test_the_core_runs_the_demo_without_the_training(core: Path, tmp_path: Path)
     ("command", "package"),
     [
         (("train", "--manifest", "demo/learn.yaml"), "train"),
-        (("evaluate", "--manifest", "x.yaml", "--checkpoint", "x.pt"), "train"),
+        (("ablate", "--manifest", "demo/learn.yaml"), "train"),
         (("masks", *OWN, "--engine", "ray"), "ray"),
     ],
-    ids=["train", "evaluate", "ray"],
+    ids=["train", "ablate", "ray"],
 )  # fmt: skip
 def test_a_missing_extra_is_one_sentence_with_the_pip_line(
     core: Path, tmp_path: Path, command: tuple[str, ...], package: str
