@@ -270,17 +270,19 @@ def test_nothing_of_an_untrusted_checkpoint_is_executed(synthgen):
 
 _LARGE = """
 import resource, torch
-from synthgen.training import outputs
+from synthgen.evaluation import postprocess
 torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
 logits = torch.randn(400, 150, generator=rng)
 logits[15:] -= 5
-outputs.MOST = 25
-seen = outputs.Prediction(logits, torch.rand(400, 4, generator=rng), torch.randn(400, 200, 268, generator=rng) * 3,
-                          (800, 1072), (800, 1067), (3000, 4000), 300)
+postprocess.MAX_DETECTIONS = 25
+seen = postprocess.RawPrediction(
+    logits, torch.rand(400, 4, generator=rng), torch.randn(400, 200, 268, generator=rng) * 3,
+    (800, 1072), (800, 1067), (3000, 4000), 300,
+)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert len({one.query for one in outputs.instances(seen)}) > 10
-assert outputs.panoptic(seen).regions.shape == outputs.foreground(seen).likely.shape == (3000, 4000)
+assert len({one.query for one in postprocess.instances(seen)}) > 10
+assert postprocess.panoptic(seen).segment_ids.shape == postprocess.foreground(seen).probabilities.shape == (3000, 4000)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
