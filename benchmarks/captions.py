@@ -172,11 +172,11 @@ class Benchmark:
             told = []
             height, width = case.image.shape[:2]
             for bins in quantize_boxes(torch.tensor(case.boxes), height, width, self.args.side).tolist():
-                prompt = torch.tensor([tokenizer.region_prompt(bins)], device=self.device)
+                prompt = torch.tensor([tokenizer.encode_region_prompt(bins)], device=self.device)
                 image = network.stem(preprocess_images([small], self.device))
                 encoded = network.encode(image, [0], prompt, network.places(image, prompt.shape[1]))
                 texts = beam_search(network, encoded, self.args.beams, self.args.max_length)
-                told.append([caption.text for caption in self.captioner._captions(texts)])
+                told.append([caption.text for caption in self.captioner._decode_captions(texts)])
             found.append(told)
         return found
 

@@ -66,7 +66,7 @@ def test_a_network_says_there_what_it_says_here(tmp_path, queries):
             said = network(batch.images.to(device), batch.padding_mask.to(device), texts, [True] * len(texts)).layers[
                 -1
             ]
-        masks = [said.masks_of(i, slice(None), said.mask_features[i]) for i in range(len(texts))]
+        masks = [said.select_mask_logits(i, slice(None), said.mask_features[i]) for i in range(len(texts))]
         found.append([x.float().cpu() for x in (said.boxes, *said.logits, *masks)])
     for here, there in zip(*found, strict=True):
         torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
