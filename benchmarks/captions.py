@@ -173,8 +173,8 @@ class Benchmark:
             height, width = case.image.shape[:2]
             for bins in quantize_boxes(torch.tensor(case.boxes), height, width, self.args.side).tolist():
                 prompt = torch.tensor([tokenizer.encode_region_prompt(bins)], device=self.device)
-                image = network.stem(preprocess_images([small], self.device))
-                encoded = network.encode(image, [0], prompt, network.places(image, prompt.shape[1]))
+                image = network.extract_image_tokens(preprocess_images([small], self.device))
+                encoded = network.encode(image, [0], prompt, network.compute_position_bias(image, prompt.shape[1]))
                 texts = beam_search(network, encoded, self.args.beams, self.args.max_length)
                 told.append([caption.text for caption in self.captioner._decode_captions(texts)])
             found.append(told)
