@@ -145,7 +145,7 @@ class Benchmark:
         print(
             f"OFA {self.args.size}, {self.args.side} pixels, {self.args.precision}, {chip}, torch {torch.__version__}; "
             f"{len(self.cases)} images, {self.args.boxes} boxes each, {self.args.beams} beams of at most "
-            f"{self.args.max_length} tokens; {self.captioner.portions}"
+            f"{self.args.max_length} tokens; {self.captioner.oom_batcher}"
         )
         for name in sorted(seconds):
             until = "" if self.cuda else " (of the process so far)"

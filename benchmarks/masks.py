@@ -138,7 +138,7 @@ class Benchmark:
         how = f"{self.args.precision}{' compiled' if self.args.compile else ''}"
         print(
             f"{self.args.segmenter} {self.args.variant}, {how}, {chip}, torch {torch.__version__}; {len(self.samples)} "
-            f"images, {self.args.boxes} boxes each; {self.segmenter.portions}"
+            f"images, {self.args.boxes} boxes each; {self.segmenter.oom_batcher}"
         )
         for name, each in seconds.items():
             memory = f"{peak[name]:6.2f} GiB" if self.cuda else ""
@@ -196,7 +196,7 @@ class Benchmark:
         def way(_: Sequence[Sample]) -> None:
             for pixels, own in batches:
                 for _chunk in decode_masks(
-                    network, encode_images(network, pixels), own, chunk_size=self.segmenter.portions.boxes
+                    network, encode_images(network, pixels), own, chunk_size=self.segmenter.oom_batcher.boxes
                 ):
                     pass
 
