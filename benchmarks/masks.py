@@ -196,7 +196,7 @@ class Benchmark:
         def way(_: Sequence[Sample]) -> None:
             for pixels, own in batches:
                 for _chunk in decode_masks(
-                    network, encode_images(network, pixels), own, chunk_size=self.segmenter.oom_batcher.boxes
+                    network, encode_images(network, pixels), own, chunk_size=self.segmenter.oom_batcher.max_boxes
                 ):
                     pass
 
