@@ -39,9 +39,9 @@ class EvalLoader:
     skipped and counted. So are images without an object if the task's metric measures nothing in them.
 
     Args:
-        index: position in the manifest's `eval`.
-        rank, world: which process this is, of how many.
-        short, long: sides of the view; see `transforms.make_eval_example`. A captioner has its own size.
+        eval_index: position in the manifest's `eval`.
+        rank, world_size: which process this is, of how many.
+        short_side, long_side: sides of the view; see `transforms.make_eval_example`. A captioner has its own size.
 
     Attributes:
         num_rows: rows of the layer that this process reads.

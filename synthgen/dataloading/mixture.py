@@ -79,7 +79,7 @@ class Mixture:
     """The stream of one of several readers. Streams of other readers have none of its rows in the same epoch.
 
     Args:
-        state_dict: an earlier `state_dict()` of the same reader of the same number: the stream continues after it.
+        state: an earlier `state_dict()` of the same reader of the same number: the stream continues after it.
         plan: the result of `plan_mixture(manifest)`, if known.
 
     Attributes:

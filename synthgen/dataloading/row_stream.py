@@ -126,8 +126,8 @@ class ShuffledRows:
     """The rows of a source that one reader reads, endlessly, each with its own random generator.
 
     Args:
-        key: seed of this source: the manifest's seed and the source's index in it.
-        at: the position to start at.
+        seed_key: seed of this source: the manifest's seed and the source's index in it.
+        cursor: the position to start at.
     """
 
     def __init__(

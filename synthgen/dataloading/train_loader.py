@@ -26,13 +26,13 @@ class TrainLoader:
     """The batches of one training process, endlessly. After `close` it can still continue.
 
     Args:
-        rank, world: the rank of this training process, and the world size.
+        rank, world_size: the rank of this training process, and the world size.
         batch_size: images per batch.
-        workers: worker processes of this one; 0 = it reads itself.
-        state_dict: an earlier `state_dict()`; of several ranks, `merge_states` of them.
+        num_workers: worker processes of this one; 0 = it reads itself.
+        state: an earlier `state_dict()`; of several ranks, `merge_states` of them.
         plan: the result of `plan_mixture(manifest)`, if known.
         pin_memory: put batches into page-locked memory.
-        prefetch: batches that each worker prefetches.
+        prefetch_factor: batches that each worker prefetches.
 
     Attributes:
         stats: counts of all batches taken, including those before the state.
@@ -207,7 +207,7 @@ class _MixtureStream(BatchStream):
 
     Args:
         turns: its readers, in the order of their next turns.
-        readers: number of readers of all training processes.
+        num_readers: number of readers of all training processes.
         positions: the position of each of them; None = at the start.
     """
 

@@ -53,9 +53,9 @@ class ReaderPool:
     """The batches of a stream, from the workers by turns.
 
     Args:
-        workers: number of processes; 0 = read in this process.
+        num_workers: number of processes; 0 = read in this process.
         pin_memory: give unpacked batches in page-locked memory.
-        prefetch: batches that each process prefetches.
+        prefetch_factor: batches that each process prefetches.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ class MetricsLogger:
     """Writes log.jsonl and tensorboard/ of a run directory. Entries of an earlier run from `step` on are removed.
 
     Args:
-        step: the first step that will be logged.
+        first_step: the first step that will be logged.
 
     Raises:
         SynthgenError: log.jsonl is not a log, or cannot be written.
