@@ -12,6 +12,8 @@ from segment_anything.modeling import ImageEncoderViT, PromptEncoder, Sam, TwoWa
 from segment_anything.modeling import MaskDecoder as OriginalMaskDecoder
 from torch import Tensor, nn
 
+from synthgen.models.state_dict import describe_tensor, format_names
+
 #: Logits above it are mask.
 MASK_THRESHOLD = 0.0
 
@@ -226,16 +228,16 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     """
     expected = network.state_dict()
     wrong = [
-        f"{name} is {found} instead of {_describe_tensor(tensor)}"
+        f"{name} is {found} instead of {describe_tensor(tensor)}"
         for name, tensor in expected.items()
-        if name in weights and (found := _describe_tensor(weights[name])) != _describe_tensor(tensor)
+        if name in weights and (found := describe_tensor(weights[name])) != describe_tensor(tensor)
     ]
     faults = [
-        _format_names("lack", [name for name in expected if name not in weights]),
-        _format_names(
+        format_names("lack", [name for name in expected if name not in weights]),
+        format_names(
             "have", [str(name)[:80] for name in weights if name not in expected], " that this network has no place for"
         ),
-        _format_names("differ:", wrong),
+        format_names("differ:", wrong),
     ]
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
@@ -247,22 +249,6 @@ def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     if meta:  # the two buffers that no checkpoint contains
         network.pixel_mean = torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1)
         network.pixel_std = torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1)
-
-
-def _describe_tensor(value: object) -> str:
-    """The shape of a float tensor, or a description of any other value."""
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
-        return f"{list(value.shape)} without as many numbers"  # a stride of 0 claims many numbers from one
-    return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
-
-
-def _format_names(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{verb} {', '.join(names[:most])}{more}{tail}"
 
 
 def set_precision(network: Sam, dtype: torch.dtype) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synthgen.models.ofa.model import SIZES, Ofa, OfaConfig, build_ofa
+from synthgen.models.state_dict import describe_tensor, format_names
 
 #: Upper limits on tensor sides (the vocabulary has its own), which bound what a file can make us allocate.
 MAX_TENSOR_SIDE = 2**14
@@ -66,16 +67,14 @@ def load_weights(network: Ofa, weights: Mapping[str, Tensor]) -> None:
     state = network.state_dict()
     expected = {name: tensor for name, tensor in state.items() if name not in _TIED_NAMES}
     wrong = [
-        f"{name} is {found} instead of {_describe_tensor(tensor)}"
+        f"{name} is {found} instead of {describe_tensor(tensor)}"
         for name, tensor in state.items()
-        if name in given and (found := _describe_tensor(given[name])) != _describe_tensor(tensor)
+        if name in given and (found := describe_tensor(given[name])) != describe_tensor(tensor)
     ]
     faults = [
-        _format_names("lack", [name for name in expected if name not in given]),
-        _format_names(
-            "have", [name[:80] for name in given if name not in state], " that this network has no place for"
-        ),
-        _format_names("differ:", wrong),
+        format_names("lack", [name for name in expected if name not in given]),
+        format_names("have", [name[:80] for name in given if name not in state], " that this network has no place for"),
+        format_names("differ:", wrong),
     ]
     if any(faults):
         raise ValueError("the weights do not fit: they " + ", and ".join(fault for fault in faults if fault))
@@ -153,19 +152,3 @@ def _infer_config(weights: dict[str, Tensor]) -> OfaConfig:
         token_bucket_size=token_bucket,
         image_bucket_size=image_bucket,
     )
-
-
-def _describe_tensor(value: object) -> str:
-    """The shape of a float tensor, or a description of any other value."""
-    if not isinstance(value, Tensor):
-        return f"a {type(value).__name__}"
-    if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
-        return f"{list(value.shape)} without as many numbers"  # a stride of 0 claims many numbers from one
-    return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
-
-
-def _format_names(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{verb} {', '.join(names[:most])}{more}{tail}"

@@ -1,0 +1,23 @@
+"""Descriptions of checkpoint tensors that do not fit a network, for error messages."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def describe_tensor(value: object) -> str:
+    """The shape of a float tensor, or a description of any other value."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    if value.layout != torch.strided or value.untyped_storage().nbytes() < value.nbytes:
+        return f"{list(value.shape)} without as many numbers"  # a stride of 0 claims many numbers from one
+    return f"{list(value.shape)}" if value.is_floating_point() else f"{list(value.shape)} of {value.dtype}"
+
+
+def format_names(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
+    """`verb` and the first `most` names; "" if there are none."""
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{verb} {', '.join(names[:most])}{more}{tail}"
