@@ -29,6 +29,9 @@ class ProgressBar(Protocol):
 #: (description, total, unit) -> a context manager around a `ProgressBar`.
 OpenProgress = Callable[[str, int, str], AbstractContextManager[ProgressBar]]
 
+#: (phase, units done, units in all), such as ("reading", 4096, 8192).
+ReportPhase = Callable[[str, int, int], None]
+
 
 class NoProgress:
     """An `OpenProgress` that shows nothing."""

@@ -17,6 +17,7 @@ from synthgen import __version__
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.progress import ReportPhase
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.box_table import BoxColumns, table_from_columns
 from synthgen.records.recipe import fingerprint, format_recipe
@@ -33,9 +34,6 @@ INGEST_VERSION = 1
 MAX_FOOTER_NAMES = 5_000
 
 _WRITER_THREADS = 2  # writing a shard takes about twice as long as building it
-
-#: (what is being done: "reading" bytes or "writing" images, how much of it is done, of how much)
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ def ingest(
     split: str,
     layer: str = "annotations",
     shard_size: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: ReportPhase | None = None,
 ) -> IngestReport:
     """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
 
@@ -181,7 +179,7 @@ def _write_shards(
     recipe: dict[str, Any],
     complete: Callable[[Sample, list[bytes | None]], Sample] | None,
     present: set[Shard],
-    tell: OnProgress,
+    tell: ReportPhase,
 ) -> int:
     """Commit the missing shards on threads while the next ones are built; returns their number."""
     committed = images = 0

@@ -37,7 +37,7 @@ class _CategoryMatches:
 
     Attributes:
         scores: float64 [D], best first.
-        hit, ignored: bool [A, T, D].
+        matched, detection_ignored: bool [A, T, D].
         ground_truth_ignored: bool [A, G], objects that are not counted.
     """
 

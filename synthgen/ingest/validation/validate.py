@@ -12,7 +12,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from synthgen.ingest.validation.categories import SplitCategories, compare_split
 from synthgen.ingest.validation.diagnosis import FindingCollector, FindingExample, SplitReport, ValidationReport
 from synthgen.ingest.validation.files import UNUSABLE_CODES, ImageFileCheck, check_image_file
 from synthgen.ingest.validation.ids import DuplicateIdFinder
+from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
 from synthgen.storage.atomic import scratch_folder
@@ -37,9 +38,6 @@ from synthgen.storage.atomic import scratch_folder
 MAX_UNUSABLE_SHARE = 0.05
 
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
-
-#: (what is being done: "reading" bytes or "examining" images, how much of it is done, of how much), for each split
-OnProgress = Callable[[str, int, int], None]
 
 
 def validate_dataset(
@@ -51,7 +49,7 @@ def validate_dataset(
     images: Path | None = None,
     check_images: str | int = "header",
     name: str | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ReportPhase | None = None,
 ) -> ValidationReport:
     """Validate splits of a dataset, and compare their categories. Changes nothing.
 
@@ -104,7 +102,7 @@ class _SplitValidator:
         annotations: Path | None,
         images: Path | None,
         mode: str | int,
-        tell: OnProgress,
+        tell: ReportPhase,
     ) -> None:
         """Validate the split's annotation file and images."""
         files = module.files(root, self.split, annotations).with_image_folder(images).for_layer("annotations")
