@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,43 @@ def test_an_error_is_named_by_its_first_line():
     assert connection.first_message_line(ValueError("\n  out of memory \nTraceback ...")) == "out of memory"
     assert connection.first_message_line(ValueError()) == "ValueError"
     assert len(connection.first_message_line(ValueError("x" * 1000))) == 200
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_temporary_folder_that_is_too_long_for_ray_is_named(tmp_path, variable):
+    """Ray cannot make sockets in it; RAY_ADDRESS has nothing to do with it."""
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    done = subprocess.run(
+        [sys.executable, "-c", "from synthgen.cluster import connection; connection.connect()"],
+        env={**environment, variable: str(long)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    told = done.stderr.splitlines()[-1]
+    assert f"Ray cannot start, because the path of its sockets below {long} ({variable}) is too long" in told
+    assert "set RAY_TMPDIR to a folder of at most" in told and "RAY_ADDRESS" not in told
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (None, r"cannot start Ray on this machine \(no space\); check that .* and /dev/shm are writable"),
+        ("auto", r"cannot join the Ray cluster auto \(no space\); mend RAY_ADDRESS, or unset it"),
+    ],
+)
+def test_what_is_blamed_depends_on_the_address(monkeypatch, tmp_path, address, told):
+    def fail(**options):
+        raise OSError("no space")
+
+    monkeypatch.setattr(connection.ray, "init", fail)
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(SynthgenError, match=told):
+        connection.connect()
 
 
 def test_warnings_of_the_package_are_shown(capsys):
