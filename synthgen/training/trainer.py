@@ -26,6 +26,7 @@ from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.dataloading.mixture import plan_mixture
 from synthgen.dataloading.train_loader import TrainLoader, merge_states
+from synthgen.dataloading.worker_processes import StoppedWaitingError
 from synthgen.distributed import DistributedContext, join_process_group
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import results
@@ -188,7 +189,7 @@ class Trainer:
                 measured = self._evaluate(loader, journal)  # resumes an interrupted evaluation
             for step in range(first, schedule.steps):
                 began = time.monotonic()
-                portions = [next(loader) for _ in range(schedule.accumulate)]
+                portions = self._take_batches(loader)
                 waited = time.monotonic() - began
                 values = self._train_step(step, portions)
                 self._step = step + 1
@@ -226,8 +227,27 @@ class Trainer:
             self._manifest, rank=self._context.rank, world_size=self._context.world_size,
             batch_size=self._micro_batch_size,
             num_workers=self._num_workers, state=self._loader_state, plan=self._mixture_plan,
-            pin_memory=self._context.device.type == "cuda",
+            pin_memory=self._context.device.type == "cuda", is_stopping=lambda: self._sigterm_handler.received,
         )  # fmt: skip
+
+    def _take_batches(self, loader: TrainLoader) -> list[Batch]:
+        """The batches of the next step."""
+        batches: list[Batch] = []
+        try:
+            for _ in range(self._schedule.accumulate):
+                batches.append(next(loader))
+        except StoppedWaitingError:
+            # The place in the data is that of the last step, unless a part of the next one was taken. Other processes
+            # cannot take part, because they wait in a step.
+            if self._context.world_size == 1 and not batches and self._step:
+                self._save_checkpoint(loader)
+            log.warning(
+                "told to end (SIGTERM) while no batch came, after step %d; the same command continues from the last "
+                "checkpoint",
+                self._step,
+            )
+            raise SystemExit(EXIT_CODE) from None
+        return batches
 
     def _train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """Train one step; return the losses by name, "loss", "gradient" (norm before clipping) and "lr".

@@ -11,6 +11,7 @@ import time
 import pytest
 from fakes.training_runs import write_manifest, write_manifest_with_eval
 
+from synthgen.dataloading import mixture, worker_processes
 from synthgen.training import logger, trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,6 +35,36 @@ def test_a_run_that_gets_sigterm_saves_a_checkpoint(tmp_path, monkeypatch, caplo
     assert "told to end (SIGTERM) after step 4, which is kept; the same command continues" in caplog.text
     assert [p.name for p in (tmp_path / "run").glob("*.pt")] == ["step-00000004.pt"]
     assert trainer.train(path, out=tmp_path / "run").last_checkpoint.read_bytes() == whole
+
+
+def test_a_run_whose_readers_hang_saves_a_checkpoint_too(tmp_path, monkeypatch, caplog):
+    """Their storage may be gone."""
+    path = write_manifest(tmp_path, "steps: 6, checkpoint_every: 100")
+    whole = trainer.train(path, out=tmp_path / "whole", num_workers=1).last_checkpoint.read_bytes()
+    write, make, made = logger.MetricsLogger.log_metrics, mixture.make_train_example, []
+
+    def told_to_end(self, step, values, **kwargs):
+        write(self, step, values, **kwargs)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def hang(*args, **kwargs):
+        made.append(None)
+        if len(made) > 12:  # three batches
+            time.sleep(600)
+        return make(*args, **kwargs)
+
+    began = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(logger.MetricsLogger, "log_metrics", told_to_end)
+        patch.setattr(mixture, "make_train_example", hang)
+        patch.setattr(worker_processes, "STOP_GRACE_SECONDS", 0.2)
+        with pytest.raises(SystemExit) as end:
+            trainer.train(path, out=tmp_path / "run", num_workers=1)
+    assert end.value.code == 143 and time.monotonic() - began < 60
+    assert "told to end (SIGTERM) while no batch came, after step 3; the same command continues" in caplog.text
+    assert [p.name for p in (tmp_path / "run").glob("*.pt")] == ["step-00000003.pt"]
+    assert trainer.train(path, out=tmp_path / "run", num_workers=1).last_checkpoint.read_bytes() == whole
 
 
 @pytest.mark.slow
