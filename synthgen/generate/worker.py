@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 #: Called after each image with the number done; for progress only.
 OnImages = Callable[[int], None]
 
-#: Maximum bytes of the decoded images of a batch; a batch of huge photographs is smaller.
+#: Maximum bytes of the decoded images of a batch, and of all batches in flight; one image may have more.
 MAX_BATCH_BYTES = 512 * 2**20
 
 #: Batches in flight: while one is on the device, the other's images are prepared, or its masks encoded.
@@ -200,6 +200,10 @@ class Worker:
                 if len(waiting) == BATCHES_IN_FLIGHT:
                     take()
                 waiting.append((batch, pool.submit(self._run_stage, batch)))
+                next_bytes = _count_bytes(batch)  # as much is expected of the next one
+                del batch  # its pixels must not stay in memory while the next images are decoded
+                while waiting and sum(_count_bytes(one) for one, _ in waiting) + next_bytes > MAX_BATCH_BYTES:
+                    take()
             while waiting:
                 take()
         failed = [
@@ -213,16 +217,16 @@ class Worker:
     ) -> Iterator[_Batch]:
         """The batches to process, with images decoded ahead. An unreadable image is recorded here."""
         batch: _Batch = []
-        for i, (sample, image) in zip(
-            todo,
-            prefetch_images((samples[i] for i in todo), self.job.image_folder, num_threads=self.decode_threads),
-            strict=True,
-        ):
+        images = prefetch_images((samples[i] for i in todo), self.job.image_folder, num_threads=self.decode_threads)
+        for i in todo:  # not `zip`, which would keep the last pixels
+            sample, image = next(images)
             if isinstance(image, ImageError):
                 result[i], reasons[i] = replace(sample, error=str(image)), str(image)
             elif image is not None:
                 batch.append((i, _fill_image_size(sample, image), image))
-            if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= MAX_BATCH_BYTES:
+            del image
+            # The next image is expected to be as large as the last one.
+            if len(batch) >= self.stage.batch_size or _count_bytes(batch) + _count_bytes(batch[-1:]) > MAX_BATCH_BYTES:
                 yield batch
                 batch = []
         if batch:
@@ -273,6 +277,11 @@ class Worker:
 
 class TooManyFailuresError(Exception):
     """A shard exceeds the job's share of failed images. Only this shard fails."""
+
+
+def _count_bytes(batch: _Batch) -> int:
+    """Bytes of the pixels of a batch."""
+    return sum(image.nbytes for _, _, image in batch)
 
 
 def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
