@@ -17,6 +17,7 @@ from synthgen import __version__
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.ingest.text_limits import check_captions
 from synthgen.progress import ReportPhase
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.box_table import BoxColumns, table_from_columns
@@ -113,13 +114,15 @@ def ingest(
 
         with store.layer_scratch_folder(name, split, layer) as scratch:
             batches = reader.read(replace(files, on_bytes=on_bytes), layer)
-            cuts = split_into_shards(batches, name, scratch, expected_bytes=total, shard_size=shard_size)
+            where = ", ".join(map(str, files.sources.values()))
+            cuts = split_into_shards(batches, name, scratch, where=where, expected_bytes=total, shard_size=shard_size)
             first = next(cuts)  # arrives when everything is read
             recipe["sources"] = digests.result()
             if {role: _size_and_mtime(path) for role, path in files.sources.items()} != before:
                 raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
             write_text_atomic(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
             complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
+            complete = complete and _with_checked_captions(complete, where)
             record_image_folder(
                 store, name, split, layer, files.image_folder
             )  # before the last shard, which has no next one
@@ -198,6 +201,17 @@ def _write_shards(
         for future in waiting:
             future.result()
     return committed
+
+
+def _with_checked_captions(
+    complete: Callable[[Sample, list[bytes | None]], Sample], where: str
+) -> Callable[[Sample, list[bytes | None]], Sample]:
+    def complete_and_check(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        richer = complete(sample, payloads)
+        check_captions(richer, where)
+        return richer
+
+    return complete_and_check
 
 
 def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:

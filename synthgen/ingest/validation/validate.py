@@ -123,7 +123,8 @@ class _SplitValidator:
             scratch_folder(Path(tempfile.gettempdir())) as scratch,
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
-            for shard in split_into_shards(stream, dataset, scratch, expected_bytes=total):
+            where = ", ".join(map(str, files.sources.values()))
+            for shard in split_into_shards(stream, dataset, scratch, where=where, expected_bytes=total):
                 if not self.shards:
                     self.ids.finish_reading()
                 self.shards += 1
