@@ -169,20 +169,21 @@ def manifest(budget: Budget, strategy: str, seed: int, problem: Problem) -> dict
         "store": "shards",
         "mixture": list(problem.mixture),
         "augment": {
-            "size": budget.side, "scale": problem.scale, "crop_semantic": budget.side, "semantic_scale": problem.scale,
+            "size": budget.side, "scale": problem.scale, "semantic_crop_size": budget.side,
+            "semantic_scale": problem.scale,
         },
         "model": {
             "backbone": budget.backbone, "backbone_weights": "pretrained" if pretrained else "random",
-            "queries": strategy, **own, "dim": budget.dim, "encoder_layers": budget.encoder_layers,
+            "queries": strategy, **own, "hidden_dim": budget.dim, "encoder_layers": budget.encoder_layers,
             "decoder_layers": budget.decoder_layers, "text_encoder": "tiny",
         },
         "schedule": {
             "steps": budget.steps, "batch_size": budget.batch_size, "lr": budget.lr,
             "backbone_lr": budget.lr / 10 if pretrained else budget.backbone_lr,
-            "warmup_steps": min(50, budget.steps // 10), "clip": 1.0, "mask_points": budget.mask_points,
-            "checkpoint_every": 200, "keep": 1,
+            "warmup_steps": min(50, budget.steps // 10), "max_grad_norm": 1.0, "mask_points": budget.mask_points,
+            "checkpoint_every": 200, "keep_checkpoints": 1,
         },
-        "readers": {"cache_mib": 256},
+        "dataloader": {"cache_mib": 256},
     }  # fmt: skip
 
 

@@ -55,13 +55,13 @@ def build_from_config(
             encoder,
             conditional_queries=model.conditional_queries if model.queries != "learnable" else 0,
             learnable_queries=model.learnable_queries if model.queries != "conditional" else 0,
-            dim=model.dim,
-            levels=model.levels,
-            encoder_feedforward=model.encoder_feedforward,
+            dim=model.hidden_dim,
+            levels=model.num_feature_levels,
+            encoder_dim_feedforward=model.encoder_dim_feedforward,
             encoder_layers=model.encoder_layers,
             decoder_layers=model.decoder_layers,
             exchange=model.exchange,
-            denoising=model.denoising,
+            denoising=model.denoising_groups,
             checkpointing=checkpointing,
         )
 

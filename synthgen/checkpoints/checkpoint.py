@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from synthgen.checkpoints import build_network
 from synthgen.dataloading.config import TEXT_ENCODERS, ModelConfig
+from synthgen.dataloading.renamed_keys import rename_section_keys
 from synthgen.errors import SynthgenError
 from synthgen.models import checkpoint_reader as files
 from synthgen.models.mqformer.model import MQFormer
@@ -115,7 +116,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             kind=str(about["kind"]),
             step=int(about["step"]),
-            model_config=dict(about["model"]),
+            model_config=rename_section_keys("captioner" if about["kind"] == "captioner" else "model", about["model"]),
             category_names=tuple(map(str, about["names"]))[:MAX_CATEGORY_NAMES],
             weights=files.as_state_dict(content.get("model"), path),
             eval_size=_validated_sides(about["eval_size"]),

@@ -238,7 +238,7 @@ def _run_arm(
     if not context.on_rank0(ended):
         done = trainer.train(path, out=folder, device=device, num_workers=num_workers, progress=progress)
         if not done.eval_results:  # finished earlier, but evaluated on other layers or by other rules
-            own = manifest.readers.workers if num_workers is None else num_workers
+            own = manifest.dataloader.num_workers if num_workers is None else num_workers
             evaluate.evaluate_checkpoint(
                 done.last_checkpoint, path, out=results, device=device, num_workers=own, progress=progress,
                 precision=manifest.schedule.precision,

@@ -66,7 +66,9 @@ class CaptionerLearner:
         self.sidecar_files: tuple[Path, ...] = tuple(words / name for name in checkpoint_folder.TOKENIZER_FILES)
         schedule = manifest.schedule
         prepare_for_training(
-            network, train_token_embeddings=self._settings.train_words, checkpointing=schedule.checkpointing
+            network,
+            train_token_embeddings=self._settings.train_embeddings,
+            checkpointing=schedule.activation_checkpointing,
         )
         self.module = network.to(device)
         self._uses_bf16 = schedule.precision == "bf16"

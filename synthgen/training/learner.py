@@ -116,7 +116,9 @@ class SegmentationLearner:
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         schedule, self._model = manifest.schedule, manifest.model
         self.module = (
-            build_network.build_from_config(manifest.model, checkpointing=schedule.checkpointing).to(device).train()
+            build_network.build_from_config(manifest.model, checkpointing=schedule.activation_checkpointing)
+            .to(device)
+            .train()
         )
         if schedule.compile:
             build_network.compile_layers(self.module)

@@ -72,7 +72,7 @@ def describe_nonfinite_step(
     begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
     return (
         f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with "
-        f"a lower schedule.lr (now {manifest.schedule.lr:g}) or schedule.clip{half}, in another --out{begins}"
+        f"a lower schedule.lr (now {manifest.schedule.lr:g}) or schedule.max_grad_norm{half}, in another --out{begins}"
     )
 
 

@@ -26,6 +26,7 @@ from typing import Any
 from synthgen import __version__
 from synthgen.dataloading.config import CaptionerConfig
 from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.renamed_keys import rename_manifest_keys
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.storage.atomic import atomic_write, is_temporary_path, remove_stale_files, write_text_atomic
@@ -37,13 +38,13 @@ _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 _RUN_FILE = "run.json"
 
 #: Manifest keys that do not affect training results.
-_NON_TRAINING_KEYS = {"readers", "store", "eval", "eval_size"}
+_NON_TRAINING_KEYS = {"dataloader", "store", "eval", "eval_size"}
 _NON_TRAINING_SCHEDULE_KEYS = {
-    "accumulate",
-    "checkpointing",
+    "accumulation_steps",
+    "activation_checkpointing",
     "compile",
     "checkpoint_every",
-    "keep",
+    "keep_checkpoints",
     "evaluate_every",
     "steps",
 }
@@ -114,7 +115,7 @@ def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str
     if about.exists():
         try:
             begun = json.loads(about.read_text(encoding="utf-8"))
-            differs, starts = _changed_keys(begun["recipe"], recipe), list(begun["starts"])
+            differs, starts = _changed_keys(rename_manifest_keys(begun["recipe"]), recipe), list(begun["starts"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{about} is damaged; choose another --out") from None
         last = latest_checkpoint(folder)

@@ -110,7 +110,7 @@ def train(
             return run_dir.latest_checkpoint(run)
 
         last = here.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
-        own = manifest.readers.workers if num_workers is None else num_workers
+        own = manifest.dataloader.num_workers if num_workers is None else num_workers
         return Trainer(manifest, run, learner, here, own, progress, last).run()
 
 
@@ -143,18 +143,18 @@ class Trainer:
         last_checkpoint: Path | None,
     ) -> None:
         schedule = manifest.schedule
-        portion, rest = divmod(schedule.batch_size, context.world_size * schedule.accumulate)
+        portion, rest = divmod(schedule.batch_size, context.world_size * schedule.accumulation_steps)
         if rest or not portion:
             raise SynthgenError(
                 f"schedule.batch_size {schedule.batch_size} is not divisible by {context.world_size} processes times "
-                f"accumulate {schedule.accumulate}; change one of them"
+                f"accumulation_steps {schedule.accumulation_steps}; change one of them"
             )
         self._manifest, self._schedule, self._folder = manifest, schedule, folder
         self._learner, self._context = learner, context
         self._open_progress = progress if context.rank == 0 else NoProgress
         self._micro_batch_size, self._num_workers = portion, num_workers
         self._optimizer = torch.optim.AdamW(learner.param_groups(schedule))
-        self._ema = ModelEma(learner.module, schedule.ema) if schedule.ema else None
+        self._ema = ModelEma(learner.module, schedule.ema_decay) if schedule.ema_decay else None
         self._step, self._best_score = 0, -math.inf
         self._sigterm_handler, self._is_preempted = SigtermHandler(), False
         self._nonfinite_steps = 0  # in a row
@@ -188,7 +188,7 @@ class Trainer:
                 measured = self._evaluate(loader, journal)  # resumes an interrupted evaluation
             for step in range(first, schedule.steps):
                 began = time.monotonic()
-                portions = [next(loader) for _ in range(schedule.accumulate)]
+                portions = [next(loader) for _ in range(schedule.accumulation_steps)]
                 waited = time.monotonic() - began
                 values = self._train_step(step, portions)
                 self._step = step + 1
@@ -251,7 +251,7 @@ class Trainer:
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0.0) + loss.detach()
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(parameters, self._schedule.max_grad_norm or math.inf)
         # If one process is preempted, all of them stop.
         quits = torch.full_like(norm, float(self._sigterm_handler.received))
         *found, gradient, quitting = self._context.all_reduce_mean(torch.stack([*totals.values(), norm, quits]))
@@ -338,7 +338,7 @@ class Trainer:
         checkpoint.save_checkpoint(path, content)
         if is_best:
             run_dir.link_best_checkpoint(self._folder, path)
-        run_dir.delete_old_checkpoints(self._folder, self._schedule.keep)
+        run_dir.delete_old_checkpoints(self._folder, self._schedule.keep_checkpoints)
 
 
 def _derive_seed(seed: int, purpose: str) -> int:

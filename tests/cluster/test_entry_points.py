@@ -108,7 +108,18 @@ def test_a_training_gets_what_was_typed(synthgen, monkeypatch):
         return SimpleNamespace(is_rank0=True, format_lines=lambda: ["2 steps learned"])
 
     monkeypatch.setattr(trainer, "train_on_cluster", called)
-    words = ("--manifest", "m.yaml", "--workers", "3", "--gpus-per-worker", "0", "--readers", "1", "--out", "run")
+    words = (
+        "--manifest",
+        "m.yaml",
+        "--workers",
+        "3",
+        "--gpus-per-worker",
+        "0",
+        "--loader-workers",
+        "1",
+        "--out",
+        "run",
+    )
     code, told = synthgen("train", *words, "--engine", "ray")
     assert (code, told) == (0, "2 steps learned\n")
     ((manifest, options),) = given

@@ -40,7 +40,7 @@ def test_a_run_that_gets_sigterm_saves_a_checkpoint(tmp_path, monkeypatch, caplo
 def test_a_job_that_gets_sigterm_saves_a_checkpoint(tmp_path):
     """Schedulers tell all of its processes, readers as well."""
     path, run = write_manifest(tmp_path, "steps: 5000, checkpoint_every: 5000"), tmp_path / "run"
-    words = ("train", "--manifest", str(path), "--out", str(run), "--device", "cpu", "--readers", "2")
+    words = ("train", "--manifest", str(path), "--out", str(run), "--device", "cpu", "--loader-workers", "2")
     with subprocess.Popen(
         [sys.executable, "-m", "synthgen", *words], start_new_session=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},

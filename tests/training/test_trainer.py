@@ -34,7 +34,7 @@ def test_mistakes_are_found_before_the_first_step(tmp_path):
     with pytest.raises(SynthgenError, match="humans"):
         trainer.train(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    path = write_manifest(tmp_path, "steps: 1, accumulate: 3")
+    path = write_manifest(tmp_path, "steps: 1, accumulation_steps: 3")
     with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulate 3"):
         trainer.train(path, out=tmp_path / "run")
 
@@ -69,7 +69,7 @@ def edgy(monkeypatch, unsound: range) -> None:
 
 
 def test_a_gradient_that_is_no_number_changes_nothing(tmp_path, monkeypatch, caplog):
-    path, run = write_manifest(tmp_path, "steps: 4, checkpoint_every: 1, keep: 9"), tmp_path / "run"
+    path, run = write_manifest(tmp_path, "steps: 4, checkpoint_every: 1, keep_checkpoints: 9"), tmp_path / "run"
     edgy(monkeypatch, range(1, 2))
     assert trainer.train(path, out=run).new_steps == 4
     assert [line["step"] for line in read_log(run) if "unsound" in line] == [1]
@@ -113,7 +113,11 @@ def test_a_run_of_which_no_step_was_sound_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_layers_learn_the_same(tmp_path):
-    text = write_manifest(tmp_path, "steps: 2", model=", denoising: 1").read_text().replace("[0.5, 1.5]", "[2.0, 2.0]")
+    text = (
+        write_manifest(tmp_path, "steps: 2", model=", denoising_groups: 1")
+        .read_text()
+        .replace("[0.5, 1.5]", "[2.0, 2.0]")
+    )
     losses = {}
     for compiled in ("false", "true"):
         path = tmp_path / f"{compiled}.yaml"
