@@ -121,6 +121,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_damaged_is_reported(tmp_path):
     path = write_manifest(tmp_path, "steps: 2, ema_decay: 0.5")
     done = trainer.train(path, out=tmp_path / "run")

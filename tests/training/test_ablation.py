@@ -131,6 +131,7 @@ def test_nothing_to_compare_by(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_path, monkeypatch):
     path, out = written(tmp_path), tmp_path / "out"
     real, trained = trainer.train, list[str]()

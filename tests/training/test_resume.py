@@ -21,6 +21,7 @@ from synthgen.training import logger, run_dir, trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "model"),
     [("", ""), (", ema_decay: 0.9, accumulation_steps: 2", ""), (", precision: bf16", ", denoising_groups: 2")],
@@ -148,6 +149,7 @@ def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):
     assert "delete" not in str(why.value)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tmp_path):
     first = trainer.train(write_manifest(tmp_path, "steps: 2, ema_decay: 0.5"), out=tmp_path / "first")
     path = write_manifest(

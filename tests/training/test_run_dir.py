@@ -57,6 +57,7 @@ def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path):
     assert trainer.train(path, out=run).new_steps == 1, "what held it is gone, however it went"
 
 
+@pytest.mark.slow
 def test_a_run_explains_itself(tmp_path):
     path = write_manifest(tmp_path, "steps: 5, checkpoint_every: 1, keep_checkpoints: 2")
     run = trainer.train(path, out=tmp_path / "run").folder
@@ -72,6 +73,7 @@ def test_a_run_explains_itself(tmp_path):
     assert first["lr"] == pytest.approx(1e-3) and first["gradient"] > 0
 
 
+@pytest.mark.slow
 def test_files_of_a_run_that_are_damaged_are_reported(tmp_path):
     path = write_manifest(tmp_path, "steps: 2, checkpoint_every: 1")
     run = tmp_path / "run"
