@@ -314,7 +314,7 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("more", [{}, {"precision": "bf16", "checkpointing": True}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"precision": "bf16", "activation_checkpointing": True}], ids=str)
 def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkeypatch, more):
     said: list[list[Any]] = []
     monkeypatch.setattr(cider, "require_package", lambda: None)

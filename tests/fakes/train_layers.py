@@ -70,7 +70,7 @@ def source(root: Path, name: str = "toy/train/human", task: str = "instance", **
 def manifest(root: Path, *sources: TrainSource, seed: int = 0, cache_mib: int = 0, **more: Any) -> Manifest:
     """A manifest with views of 32 x 32 pixels."""
     augment = AugmentConfig(size=32, scale=(0.5, 1.5), semantic_crop_size=32, foreground_size=32)
-    readers = DataLoaderConfig(cache_mib=cache_mib)
+    dataloader = DataLoaderConfig(cache_mib=cache_mib)
     return Manifest(
-        name="toy", seed=seed, store=root / "store", mixture=sources, augment=augment, readers=readers, **more
+        name="toy", seed=seed, store=root / "store", mixture=sources, augment=augment, dataloader=dataloader, **more
     )
