@@ -28,6 +28,7 @@ from synthgen.errors import (
     install_command,
     missing_extra_error,
 )
+from synthgen.progress import PhaseProgress
 
 _CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
@@ -74,11 +75,12 @@ def ingest(
       synthgen ingest --dataset coco --split val2017 --layer human
     """
     from synthgen.cli import messages
-    from synthgen.generate import dataset_spec
+    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.generate.input_layer import ingest_spec
 
-    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
-    report = dataset_spec.ingest_spec(given, store, layer, shard_size=shard_size, open_progress=open_progress)
-    print_lines(*messages.format_ingest_report(f"{given.name}/{given.split}/{layer}", report))
+    spec = resolve_dataset(dataset, name, split, data, annotations, images)
+    report = ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
+    print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
 
 
 @app.command()
@@ -103,21 +105,31 @@ def doctor(
     Example:
       synthgen doctor --dataset coco-json --annotations boxes.json --images photos/
     """
-    from synthgen.generate import dataset_spec
+    from synthgen.generate.dataset_spec import resolve_dataset
     from synthgen.ingest.validation import diagnosis
+    from synthgen.ingest.validation.validate import validate_dataset
 
-    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
-    found = dataset_spec.validate_spec(
-        given, all_splits=split is None, check_images=check_images, open_progress=open_progress
-    )
+    spec = resolve_dataset(dataset, name, split, data, annotations, images)
+    all_splits = split is None and spec.plugin != "coco_json" and annotations is None
+    with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
+        report = validate_dataset(
+            spec.plugin,
+            spec.root,
+            None if all_splits else [spec.split],
+            annotations=annotations,
+            images=images,
+            check_images=check_images,
+            name=None if spec.name == spec.default_name else spec.name,
+            on_progress=bars.report,
+        )
     print_lines(
         *(
-            json.dumps(diagnosis.report_to_dict(found), indent=1).splitlines()
+            json.dumps(diagnosis.report_to_dict(report), indent=1).splitlines()
             if as_json
-            else diagnosis.format_validation_report(found)
+            else diagnosis.format_validation_report(report)
         )
     )
-    raise typer.Exit(0 if found.is_ready else 1)
+    raise typer.Exit(0 if report.is_ready else 1)
 
 
 for job in (masks, captions, train):
