@@ -161,13 +161,13 @@ def _run_job(
     from synthgen.generate.input_layer import describe_missing_input, ensure_input_layer
     from synthgen.generate.run import run_job, select_shards
 
+    shard_part = parse_part(part)
     make = _load_engine(engine)  # first: where Ray is not installed, nothing is done
     if not dry_run:
         ensure_input_layer(spec, job, open_progress=open_progress)
     elif first := describe_missing_input(spec, job):
         print_lines(first)
         return
-    shard_part = parse_part(part)
     shards = select_shards(job, part=shard_part, limit=limit, dry_run=dry_run)
     print_lines(*messages.format_plan(job, shards))
     if dry_run or not shards:

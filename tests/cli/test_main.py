@@ -271,6 +271,12 @@ def test_each_mistake_has_its_sentence(synthgen, tmp_path: Path, words: tuple[st
     assert not list(tmp_path.rglob("masks/*.parquet"))
 
 
+def test_a_wrong_part_is_refused_before_the_ingest(synthgen, tmp_path: Path) -> None:
+    coco_dataset.write_coco_dataset(tmp_path, images=2)
+    assert synthgen("masks", *OWN, "--part", "3/3").code == 2
+    assert not (tmp_path / "shards").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
