@@ -31,7 +31,7 @@ from synthgen.dataloading.source_config import TASKS_PACKAGE, UNKNOWN_TASK, Eval
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError, find_image
 from synthgen.progress import NoProgress, OpenProgress
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 
 #: Number of a layer's first images to look for; if all are missing, number of further images.

@@ -24,7 +24,7 @@ from synthgen.records.recipe import fingerprint, format_recipe
 from synthgen.records.sample import Sample
 from synthgen.records.schema import samples_from_batch
 from synthgen.storage.atomic import write_text_atomic
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Raise it when the same file would give other shards than before.

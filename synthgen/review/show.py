@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError, find_image, load_rgb
 from synthgen.records.sample import Sample
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
+from synthgen.storage.run_log import log_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 from synthgen.visualize.contact_sheet import make_contact_sheet, make_thumbnail
 from synthgen.visualize.drawing import save_png
@@ -43,7 +44,7 @@ def draw_layer(
     folder = images or find_image_folder(house, *place)
     if folder is None:
         raise SynthgenError(f"where are the images of {place[0]}/{place[1]}? Say it with --images FOLDER")
-    out = out or house.layer_folder(*place) / "_log" / "show"
+    out = out or log_folder(house, *place) / "show"
     chosen = list(
         _select_named(house, shards, only_images) if only_images else _sample_randomly(house, shards, num_images, seed)
     )
