@@ -72,7 +72,8 @@ def log_to_file(path: Path) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # it writes the buffer again; see `_SilentFileHandler`
+            handler.close()
 
 
 class _SilentFileHandler(logging.FileHandler):

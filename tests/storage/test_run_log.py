@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import time
 
 import pytest
@@ -69,3 +71,13 @@ def test_messages_are_captured_while_the_block_runs_only(tmp_path):
     assert [line.split(maxsplit=2)[2] for line in path.read_text().splitlines()] == [
         "INFO synthgen.somewhere: inside \\udcff"
     ]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_record_that_cannot_be_written_is_dropped_in_silence(tmp_path, capsys):
+    (tmp_path / "run.log").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught, log_to_file(tmp_path / "run.log"):
+        logging.getLogger("synthgen.x").warning("lost")
+        raise OSError(errno.EIO, "the job's own error")
+    assert caught.value.errno == errno.EIO
+    assert capsys.readouterr().err == ""
