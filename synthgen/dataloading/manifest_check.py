@@ -15,18 +15,12 @@ import numpy as np
 
 from synthgen import plugins
 from synthgen.dataloading.command_hints import describe_missing_layer
-from synthgen.dataloading.layer_stats import (
-    LayerStats,
-    check_eval_source,
-    check_flip,
-    check_train_source,
-    estimate_kept_shares,
-    load_layer_stats,
-)
+from synthgen.dataloading.layer_stats import LayerStats, estimate_kept_shares, load_layer_stats
 from synthgen.dataloading.leakage import checks
 from synthgen.dataloading.leakage.image_keys import KeyScan
 from synthgen.dataloading.manifest import Manifest, load_draft
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue
+from synthgen.dataloading.source_checks import check_eval_source, check_flip, check_train_source
 from synthgen.dataloading.source_config import TASKS_PACKAGE, UNKNOWN_TASK, EvalSource, LayerSource, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError, find_image

@@ -36,7 +36,7 @@ class EvalResult:
         by_kind: for correct "things" and "stuff", the percentage found by "conditional" and by "learnable" queries, and
             their number ("found"); a kind without correct predictions is left out.
         seen: `SampleStats.state_dict` of the layer's images: how many were skipped, and why.
-        by_machines: which ground truth is synthetic; see `layer_stats.describe_synthetic_labels`.
+        by_machines: which ground truth is synthetic; see `source_checks.describe_synthetic_labels`.
     """
 
     source: str

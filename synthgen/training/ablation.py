@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from synthgen import plugins
-from synthgen.dataloading.layer_stats import describe_synthetic_labels
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.manifest_check import ManifestReport, check_manifest
+from synthgen.dataloading.source_checks import describe_synthetic_labels
 from synthgen.dataloading.source_config import TASKS_PACKAGE, TrainSource
 from synthgen.distributed import DistributedContext, join_process_group
 from synthgen.errors import SynthgenError, did_you_mean, escape_control_chars
