@@ -123,8 +123,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             has_learned_masks=masks,
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as why:
-        told = why if type(why) is ValueError or isinstance(why, files.NonTensorContentError) else "it is damaged"
-        raise SynthgenError(f"{path} cannot be used as a checkpoint: {told}") from None
+        problem = why if type(why) is ValueError or isinstance(why, files.NonTensorContentError) else "it is damaged"
+        raise SynthgenError(f"{path} cannot be used as a checkpoint: {problem}") from None
 
 
 def _validated_sides(values: Any) -> tuple[int, int]:

@@ -20,9 +20,9 @@ def demo(
     from synthgen.cli import messages
     from synthgen.demo import photographs
 
-    laid = photographs.write_demo_files(folder)
-    store, where = folder / "shards", ["--annotations", str(laid.annotations), "--images", str(laid.images)]
-    run, photograph = folder / "run", laid.images / "coffee.jpg"
+    files = photographs.write_demo_files(folder)
+    store, where = folder / "shards", ["--annotations", str(files.annotations), "--images", str(files.images)]
+    run, photograph = folder / "run", files.images / "coffee.jpg"
     learned = ["--checkpoint", str(run / "step-00000150.pt")]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
     annotate = (
@@ -34,10 +34,10 @@ def demo(
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],
     )
     learn = (
-        ["check", str(laid.preview_manifest)],
-        ["show", str(laid.preview_manifest), "--n", "12", "--out", str(folder / "training")],
-        ["train", "--manifest", str(laid.train_manifest), "--out", str(run)],
-        ["evaluate", *learned, "--manifest", str(laid.eval_manifest)],
+        ["check", str(files.preview_manifest)],
+        ["show", str(files.preview_manifest), "--n", "12", "--out", str(folder / "training")],
+        ["train", "--manifest", str(files.train_manifest), "--out", str(run)],
+        ["evaluate", *learned, "--manifest", str(files.eval_manifest)],
         ["predict", str(photograph), "cup", "saucer", "spoon", *learned, "--out", str(folder / "predictions")],
     )
     synthgen = context.find_root().command  # `main.py` imports this module

@@ -72,8 +72,8 @@ def _resolve_name_or_path(
 
 def _as_pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        said = list(value) if isinstance(value, list | tuple) else quote_value(value)
-        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {said}")
+        given = list(value) if isinstance(value, list | tuple) else quote_value(value)
+        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {given}")
     return tuple(value)
 
 
@@ -168,8 +168,8 @@ class CaptionerConfig(ConfigSection):
         if "/" in self.weights and "size" in self.model_fields_set:
             raise ValueError(f"weights of {truncate(self.weights)} say their own size; take size out")
         if self.weights == "random" and self.words is None and not self.train_words:
-            said = "words: FOLDER, of vocab.json and merges.txt, and train_words: true"
-            raise ValueError(f"weights 'random' come without words, and know none; say {said}")
+            remedy = "words: FOLDER, of vocab.json and merges.txt, and train_words: true"
+            raise ValueError(f"weights 'random' come without words, and know none; say {remedy}")
         if self.weights == "random" and self.words is None:
             raise ValueError("weights 'random' come without words; say words: FOLDER, of vocab.json and merges.txt")
         if self.weights == "random" and not self.train_words:

@@ -65,8 +65,8 @@ class EvalResult:
         return found
 
     def __str__(self) -> str:
-        told = "  ".join(f"{name} {value:.1f}" for name, value in self.values.items())
-        return f"{self.source} {self.task}, {self.images:,} images: {told}"
+        scores = "  ".join(f"{name} {value:.1f}" for name, value in self.values.items())
+        return f"{self.source} {self.task}, {self.images:,} images: {scores}"
 
 
 def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]]:

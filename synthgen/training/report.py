@@ -42,12 +42,12 @@ class TrainResult:
 
     def format_lines(self) -> list[str]:
         """The lines to print."""
-        told = (
+        outcome = (
             f"{self.new_steps:,} step{'s' * (self.new_steps != 1)} learned"
             if self.new_steps
             else "nothing was left to learn"
         )
-        lines = [f"{told}; the network is {self.best_checkpoint or self.last_checkpoint}", ""]
+        lines = [f"{outcome}; the network is {self.best_checkpoint or self.last_checkpoint}", ""]
         return (
             lines
             + [*results.format_results(self.eval_results), ""] * bool(self.eval_results)

@@ -137,18 +137,18 @@ def _match_category(
     name: str, ground_truth: list[Any], detections: list[Any], iou_type: str
 ) -> tuple[_CategoryMatches, list[int]]:
     """The matches of a name, and the indices of correct detections at an IoU of 0.5."""
-    judge = COCOeval(iouType=iou_type)
-    judge._gts[1, 1], judge._dts[1, 1] = ground_truth, detections
-    judge.ious[1, 1] = judge.computeIoU(1, 1)
-    most, ranges = judge.params.maxDets[-1], judge.params.areaRng
-    said = [judge.evaluateImg(1, 1, area, most) for area in ranges]
-    hit = np.stack([one["dtMatches"] > 0 for one in said])
-    ignored = np.stack([np.asarray(one["dtIgnore"], np.bool_) for one in said])
+    evaluator = COCOeval(iouType=iou_type)
+    evaluator._gts[1, 1], evaluator._dts[1, 1] = ground_truth, detections
+    evaluator.ious[1, 1] = evaluator.computeIoU(1, 1)
+    most, ranges = evaluator.params.maxDets[-1], evaluator.params.areaRng
+    by_area = [evaluator.evaluateImg(1, 1, area, most) for area in ranges]
+    hit = np.stack([one["dtMatches"] > 0 for one in by_area])
+    ignored = np.stack([np.asarray(one["dtIgnore"], np.bool_) for one in by_area])
     cell = _CategoryMatches(
-        name, np.array(said[0]["dtScores"], np.float64), hit, ignored,
-        np.stack([np.asarray(one["gtIgnore"], np.bool_) for one in said]),
+        name, np.array(by_area[0]["dtScores"], np.float64), hit, ignored,
+        np.stack([np.asarray(one["gtIgnore"], np.bool_) for one in by_area]),
     )  # fmt: skip
-    return cell, [said[0]["dtIds"][i] for i in np.flatnonzero(hit[0, 0] & ~ignored[0, 0])]
+    return cell, [by_area[0]["dtIds"][i] for i in np.flatnonzero(hit[0, 0] & ~ignored[0, 0])]
 
 
 def _accumulate(cells: Sequence[_CategoryMatches]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -101,7 +101,7 @@ def _pq_sq_rq(
 
 def _label_map(masks: Sequence[Rle], shape: tuple[int, ...]) -> NDArray[np.int32]:
     """int32 [H, W]: the 1-based index of the mask of each pixel; 0 = none. Small masks cover large ones."""
-    laid = np.zeros(shape, np.int32)
+    label_map = np.zeros(shape, np.int32)
     for i in sorted(range(len(masks)), key=lambda i: -rle_area(masks[i])):
-        laid[decode_mask(masks[i])] = i + 1
-    return laid
+        label_map[decode_mask(masks[i])] = i + 1
+    return label_map

@@ -76,12 +76,12 @@ def list_images(folder: Path, *, suffixes: frozenset[str] = IMAGE_SUFFIXES, excl
     found, away = [], exclude.resolve() if exclude is not None else None
     try:
         for place, folders, names in os.walk(folder, onerror=_raise):
-            here = Path(place)
-            folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() != away)
+            current = Path(place)
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and (current / n).resolve() != away)
             for name in folders:
-                if (here / name).is_symlink():
-                    log.warning("%s is a link and is not followed; lay the folder itself there", here / name)
-            below = PurePosixPath(here.relative_to(folder).as_posix())
+                if (current / name).is_symlink():
+                    log.warning("%s is a link and is not followed; lay the folder itself there", current / name)
+            below = PurePosixPath(current.relative_to(folder).as_posix())
             found += [
                 (below / name).as_posix()
                 for name in names

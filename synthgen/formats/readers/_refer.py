@@ -135,8 +135,8 @@ def read_refs(path: Path, split: str) -> Refs:
         image_id, annotation_id = place
         mine = refs.sentences.setdefault((image_id, annotation_id), [])
         before = len(mine)
-        said = ref.get("sentences")
-        for sentence in said if isinstance(said, list) else ():
+        listed = ref.get("sentences")
+        for sentence in listed if isinstance(listed, list) else ():
             text, letters = _sentence_text(sentence)
             left -= 1 + letters
             if left < 0:
@@ -207,7 +207,7 @@ def _select_annotations(
 ) -> AnnotationBatch:
     """Some rows of a batch, with the sentences that wait for them."""
     image_id, ids, payload = batch.image_id[rows], batch.id[rows], batch.payload
-    said = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
+    sentences = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
     return AnnotationBatch(
         image_id=image_id,
         id=ids,
@@ -216,7 +216,7 @@ def _select_annotations(
         iscrowd=batch.iscrowd[rows],
         flags={flag: there[rows] for flag, there in batch.flags.items()},
         payload=payload
-        and [_pack_payload(texts, payload[row]) for row, texts in zip(rows.tolist(), said, strict=True)],
+        and [_pack_payload(texts, payload[row]) for row, texts in zip(rows.tolist(), sentences, strict=True)],
     )
 
 

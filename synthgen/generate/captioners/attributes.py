@@ -192,7 +192,7 @@ def _describe_boxes(
 
 def _rank_phrases(t: _Traits) -> list[str]:
     """All phrases without duplicates: first those that single out the object, then by information."""
-    said = [
+    candidates = [
         *((t.size, t.color, t.row), (t.size, t.color, t.column), ("", t.color, t.row), ("", t.color, t.column)),
         *((t.size, t.color, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.color, t.region)),
         *((t.size, "", t.region), ("", t.color, t.neighbor), ("", t.color, t.extent), ("", t.color, t.edge)),
@@ -200,7 +200,7 @@ def _rank_phrases(t: _Traits) -> list[str]:
         *(("", t.color, ""), ("", "", t.extent), ("", "", t.edge), ("", "", "")),
     ]
     ranked: dict[str, tuple[bool, int]] = {}
-    for size, colour, where in said:
+    for size, colour, where in candidates:
         singled = bool(size or (where and where in (t.row, t.column)) or (colour and t.has_unique_color))
         noun = " ".join(filter(None, (size, colour, t.noun)))
         text = " ".join(filter(None, (f"the {noun}" if singled else with_article(noun), where)))
