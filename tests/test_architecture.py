@@ -129,6 +129,12 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
 #: Distributions whose import name is another.
 IMPORT_NAME = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 
+#: Names of test files in folders of packages that test several modules together.
+CROSS_MODULE_TESTS = {
+    "all_captioners", "all_readers", "all_segmenters", "all_tasks", "cluster_files", "end_to_end", "entry_points",
+    "gpu", "invariants", "learning", "own_data", "real_data", "slurm", "unusable_paths",
+}  # fmt: skip
+
 VAGUE_NAMES = {"utils", "util", "common", "base", "helpers", "helper", "misc", "manager", "managers", "tools"}
 LINES = 400
 LONGER = {"synthgen/models/ofa/model.py"}
@@ -382,6 +388,18 @@ def tree() -> SourceTree:
 def test_rule(rule: Callable[[SourceTree], Iterator[str]], tree: SourceTree) -> None:
     broken = list(rule(tree))
     assert not broken, "\n".join(broken)
+
+
+def test_each_test_file_is_named_after_its_module() -> None:
+    """`test_<module>.py` or `test_<module>_<topic>.py`; a test of several modules is listed in `CROSS_MODULE_TESTS`."""
+    strays = []
+    for path in sorted((ROOT / "tests").glob("*/**/test_*.py")):
+        folder = ROOT / "synthgen" / path.parent.relative_to(ROOT / "tests")
+        stem = path.stem.removeprefix("test_")
+        fits = any(stem == m.stem or stem.startswith(f"{m.stem}_") for m in folder.glob("*.py") if m.stem != "__init__")
+        if not fits and stem not in CROSS_MODULE_TESTS:
+            strays.append(f"{path.relative_to(ROOT)} tests no module of synthgen/{folder.name}/; rename it or list it")
+    assert not strays, "\n".join(strays)
 
 
 def test_every_dependency_is_declared_and_used() -> None:

@@ -1,4 +1,4 @@
-"""Fingerprints of recipes as literals: shards in users' stores carry them, so a change of code must not change them."""
+"""Recipes and their fingerprints as literals: shards in users' stores carry them, so they must not change."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.mask_jobs import make_job
 
 from synthgen import plugins
 from synthgen.generate.job import Job
+from synthgen.records.recipe import fingerprint
 
 pytest.importorskip("torch")
 
@@ -67,3 +69,12 @@ def test_the_fingerprint_of_florence2_does_not_change():
     pytest.importorskip("transformers")
     job = job_of(CAPTIONERS, "florence2", {"weights": WEIGHTS, "max_length": "24", "device": "cpu"}, top_k=3)
     assert job.fingerprint("0123456789abcdef") == "3fd1c9392f3809c4"
+
+
+def test_a_recipe_holds_no_place(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    text = str(job.recipe())
+    assert str(tmp_path) not in text
+    assert "batch_size" not in text
+    assert job.fingerprint("x") == fingerprint({**job.recipe(), "parent": "x"})
+    assert job.fingerprint("x") != job.fingerprint("y")
