@@ -106,7 +106,11 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/dataloading/color_jitter.py",
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
-    "pyarrow": ["synthgen/records/schema.py", "synthgen/records/box_table.py", "synthgen/storage/shard_store.py"],
+    "pyarrow": [
+        "synthgen/records/parquet_schema.py",
+        "synthgen/records/box_table.py",
+        "synthgen/storage/shard_store.py",
+    ],
     "pydantic": [
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),
         "synthgen/checkpoints/checkpoint.py",
@@ -487,7 +491,7 @@ BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
     (PLUGINS, f"{SEGMENTERS}/x.py", D + "import synthgen.generate.segmenters.sam", "plugin 'x'"),
     (PLUGINS, f"{SEGMENTERS}/x.py", D + "import synthgen.generate.stages", "plugin 'x'"),
     (PLUGINS, "synthgen/generate/stages/x.py", D + "import synthgen.generate.segmenters.sam", "plugin 'x'"),
-    (FILES, "synthgen/records/x.py", D + "import pyarrow.parquet", "only synthgen/records/schema.py"),
+    (FILES, "synthgen/records/x.py", D + "import pyarrow.parquet", "only synthgen/records/parquet_schema.py"),
     (FILES, "synthgen/records/x.py", D + "def f():\n    from ray import remote", "x.py:3"),
     (FILES, "pipelines/masks.py", D + "import ray", "only synthgen/cluster/*.py may"),
     (FILES, "synthgen/records/x.py", D + "import importlib\nimportlib.import_module('ray')", "x.py:3"),

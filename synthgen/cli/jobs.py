@@ -138,7 +138,7 @@ def captions(
 def _load_engine(name: opt.EngineName) -> Engine:
     """Return the function that makes shards; see `synthgen.generate.engine`."""
     if name == opt.EngineName.RAY:
-        from synthgen.cluster.engine import run_on_cluster
+        from synthgen.cluster.ray_engine import run_on_cluster
 
         return run_on_cluster
     from synthgen.generate.engine import run_in_process

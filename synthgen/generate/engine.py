@@ -1,7 +1,7 @@
 """Engines run the shards of a job and yield their reports. `run_in_process` is the engine of one machine.
 
-An engine is a function. The engine of a Ray cluster, `synthgen.cluster.engine.run_on_cluster`, has the same signature;
-both run the same `Worker`.
+An engine is a function. The engine of a Ray cluster, `synthgen.cluster.ray_engine.run_on_cluster`, has the same
+signature; both run the same `Worker`.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner, SegmentationLearner, wrap_distributed
 from synthgen.training.logger import MetricsLogger
+from synthgen.training.nonfinite_loss import describe_nonfinite_step
 from synthgen.training.optimizer import lr_factor, set_learning_rates
 from synthgen.training.preemption import EXIT_CODE, SigtermHandler
 from synthgen.training.report import (
     TrainResult,
     describe_device,
-    describe_nonfinite_step,
     format_progress,
     format_sample_stats,
     peak_memory_mib,

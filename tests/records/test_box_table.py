@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.records.box_table import BoxColumns, table_from_columns
+from synthgen.records.parquet_schema import samples_from_batch, table_from_samples
 from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
-from synthgen.records.schema import samples_from_batch, table_from_samples
 
 
 def as_columns(made: list[Sample]) -> BoxColumns:

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.records import schema
+from synthgen.records import parquet_schema
+from synthgen.records.parquet_schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
-from synthgen.records.schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.storage.shard_store import Shard, ShardStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -130,9 +130,11 @@ def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):
     made = [from_json(sample) for sample in content["samples"]]
     written = ShardStore(tmp_path).commit(SHARD, made, content["footer"])
     new, old = _parquet_columns(written), _parquet_columns(path)
-    assert [column for column in new if not schema._OPTIONAL_COLUMNS.keys() & column[0].split(".")] == old
-    fields = [*SCHEMA, *schema._ANNOTATION, *schema._CAPTION]
-    assert all(any(field.name == name and field.nullable for field in fields) for name in schema._OPTIONAL_COLUMNS)
+    assert [column for column in new if not parquet_schema._OPTIONAL_COLUMNS.keys() & column[0].split(".")] == old
+    fields = [*SCHEMA, *parquet_schema._ANNOTATION, *parquet_schema._CAPTION]
+    assert all(
+        any(field.name == name and field.nullable for field in fields) for name in parquet_schema._OPTIONAL_COLUMNS
+    )
 
 
 def _parquet_columns(path: Path) -> list[tuple[str, str, int, int]]:
@@ -175,8 +177,8 @@ def test_columns_of_the_future_are_passed_over(table, made, tmp_path):
 
 
 def test_columns_that_a_shard_is_too_old_to_have_are_none(table, made, tmp_path, monkeypatch):
-    later = {"stability_score": pa.float64(), "captions": pa.list_(schema._CAPTION), "error": pa.string()}
-    monkeypatch.setattr(schema, "_OPTIONAL_COLUMNS", schema._OPTIONAL_COLUMNS | later)
+    later = {"stability_score": pa.float64(), "captions": pa.list_(parquet_schema._CAPTION), "error": pa.string()}
+    monkeypatch.setattr(parquet_schema, "_OPTIONAL_COLUMNS", parquet_schema._OPTIONAL_COLUMNS | later)
     annotations = _struct_with(table["annotations"].combine_chunks(), "stability_score", None)
     annotations = _struct_with(annotations, "captions", None)
     table = _replaced(table, annotations).drop_columns(["error"])
@@ -221,7 +223,7 @@ def test_reading_imports_no_pandas():
     """Where it is installed, pyarrow's own conversions import it: a quarter of a second and 50 MiB a process."""
     code = (
         "import sys, json; from pathlib import Path; import pyarrow.parquet as pq\n"
-        "from synthgen.records.schema import samples_from_batch\n"
+        "from synthgen.records.parquet_schema import samples_from_batch\n"
         "found = [s for b in pq.ParquetFile(sys.argv[1]).iter_batches() for s in samples_from_batch(b)]\n"
         "print(len(found), 'pandas' in sys.modules)"
     )
