@@ -52,23 +52,23 @@ def compare(
     ground_truth: GroundTruth, detections: Sequence[Detection], *, iou_type: Literal["segm", "bbox"]
 ) -> ImageResult:
     """Match the detections of an image with its objects; see `synthgen.evaluation.metrics`."""
-    theirs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    truths: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, is_crowd, box, mask, area in _iter_ground_truth(ground_truth, iou_type):
-        theirs[name].append({"id": len(theirs[name]) + 1, "ignore": is_crowd, "iscrowd": int(is_crowd),
+        truths[name].append({"id": len(truths[name]) + 1, "ignore": is_crowd, "iscrowd": int(is_crowd),
                              "bbox": _to_xywh(box), "segmentation": _rle_to_dict(mask), "area": area})  # fmt: skip
-    ours: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    predictions: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number, one in enumerate(detections, 1):
         bbox = _to_xywh(one.box_xyxy)
         if iou_type == "segm" and one.mask is None:
             raise ValueError("masks are compared, and one is missing")
         area = rle_area(one.mask) if iou_type == "segm" and one.mask else bbox[2] * bbox[3]
-        ours[ground_truth.target.texts[one.label]].append(
+        predictions[ground_truth.target.texts[one.label]].append(
             {"id": number, "score": one.score, "bbox": bbox, "segmentation": _rle_to_dict(one.mask), "area": area}
         )
     cells, right = [], []
-    counted = {name for name, objects in theirs.items() if not all(one["ignore"] for one in objects)}
-    for name in sorted(counted | ours.keys()):
-        cell, hits = _match_category(name, theirs[name], ours[name], iou_type)
+    counted = {name for name, objects in truths.items() if not all(one["ignore"] for one in objects)}
+    for name in sorted(counted | predictions.keys()):
+        cell, hits = _match_category(name, truths[name], predictions[name], iou_type)
         cells.append(cell)
         right += [(name not in ground_truth.stuff_names, detections[number - 1].query) for number in hits]
     return ImageResult(cells, tuple(right))

@@ -133,8 +133,8 @@ def read_refs(path: Path, split: str) -> Refs:
         if its_split != split:
             continue
         image_id, annotation_id = place
-        mine = refs.sentences.setdefault((image_id, annotation_id), [])
-        before = len(mine)
+        texts = refs.sentences.setdefault((image_id, annotation_id), [])
+        before = len(texts)
         listed = ref.get("sentences")
         for sentence in listed if isinstance(listed, list) else ():
             text, letters = _sentence_text(sentence)
@@ -144,8 +144,8 @@ def read_refs(path: Path, split: str) -> Refs:
                     f"{path} holds the same sentences again and again, more than {_MAX_REPEATS} times its own bytes; "
                     "take the file from the dataset's release"
                 )
-            mine += [text] if text else []
-        if len(mine) == before:
+            texts += [text] if text else []
+        if len(texts) == before:
             refs.without_sentence.append((image_id, annotation_id))
         category = parse_int(ref.get("category_id"))
         refs.category_ids[image_id, annotation_id] = instances.NO_ID if category is None else category
