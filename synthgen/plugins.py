@@ -55,9 +55,9 @@ def _load_user_module(name: str, kind: str) -> ModuleType:
     except Exception as why:
         place = _import_error_location(why)
         if place or not isinstance(why, ImportError | ValueError):
-            said = f"{type(why).__name__}: {(str(why).splitlines() or ['no reason given'])[0]}{place}"
+            cause = f"{type(why).__name__}: {(str(why).splitlines() or ['no reason given'])[0]}{place}"
             raise SynthgenError(
-                f"module '{name}' cannot be imported ({said}); mend it, or choose another --{kind}"
+                f"module '{name}' cannot be imported ({cause}); mend it, or choose another --{kind}"
             ) from None
     raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
 

@@ -10,7 +10,6 @@ import pytest
 
 from synthgen import plugin_options, plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate import dataset_spec
 
 PLUGIN_PACKAGE = "generate.segmenters"
 OWN = '''"""A segmenter of the user's own."""
@@ -99,29 +98,6 @@ def test_listing_imports_nothing():
 def test_a_dash_is_an_underscore(name):
     assert plugins.load_plugin(PLUGIN_PACKAGE, name).__name__ == "synthgen.generate.segmenters.box_fill"
     assert plugins.normalize_name(name) == "box_fill"
-
-
-def test_both_spellings_are_one_recipe(tmp_path):
-    """Or a run could not be resumed with the other one."""
-    (tmp_path / "boxes.json").touch()
-    where = dataset_spec.resolve_dataset("coco-json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
-    assert where == dataset_spec.resolve_dataset("coco_json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
-
-    def recipe(segmenter: str) -> str:
-        job = dataset_spec.create_job(
-            where,
-            tmp_path / "store",
-            stage="masks",
-            plugin=segmenter,
-            options={},
-            input_layer="annotations",
-            layer="masks",
-            max_error_share=0.05,
-            retry_failed=False,
-        )
-        return str(job.recipe())
-
-    assert recipe("box-fill") == recipe("box_fill")
 
 
 @pytest.mark.parametrize("name", ["box_fil", "boxfill", "Box-Fill", "", "_crop", "__init__", "x/y", "grabcut "])

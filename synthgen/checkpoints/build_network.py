@@ -91,9 +91,9 @@ def collect_category_names(sources: Sequence[TrainSource], source_indexes: Seque
 def _build_backbone(model: ModelConfig, checkpointing: bool) -> Swin | ResNet:
     path = None
     if model.backbone != "tiny" and model.backbone_weights != "random" and model.weights is None:
-        said = model.backbone_weights
+        source = model.backbone_weights
         key = "model.backbone_weights"
-        path = _published_weights_dir(model.backbone, key) if said == "pretrained" else _existing_path(said, key)
+        path = _published_weights_dir(model.backbone, key) if source == "pretrained" else _existing_path(source, key)
     drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
     try:
         return backbone.build_backbone(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)

@@ -67,8 +67,8 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
     )
     if job.stage == "captions" and tally.described:
         asked = job.stage_options.get("top_k", DEFAULT_CAPTION_COUNT)
-        said = f"have {asked} that differ" if asked > 1 else "have one"
-        yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {said}"
+        variety = f"have {asked} that differ" if asked > 1 else "have one"
+        yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {variety}"
     yield from format_flags(tally.flags)
     if tally.passed_over:
         some = pluralize(tally.passed_over, "image")

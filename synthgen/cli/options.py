@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from synthgen.cli.plugin_flags import RAY_PANEL, describe_datasets, describe_plugins
+
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 DEFAULT_DATA, DEFAULT_STORE = Path("data"), Path("shards")
 

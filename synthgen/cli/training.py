@@ -84,10 +84,10 @@ def train(
             "`torchrun --nproc-per-node N -m synthgen train`"
         )
     else:
-        from synthgen.oom import explain_oom
+        from synthgen.oom import explain_out_of_memory
         from synthgen.training import trainer
 
-        with explain_oom(
+        with explain_out_of_memory(
             "raise schedule.accumulation_steps, set schedule.activation_checkpointing: true, "
             "or lower augment.size (another --out)"
         ):

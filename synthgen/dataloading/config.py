@@ -72,8 +72,8 @@ def _resolve_name_or_path(
 
 def _as_pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        said = list(value) if isinstance(value, list | tuple) else quote_value(value)
-        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {said}")
+        given = list(value) if isinstance(value, list | tuple) else quote_value(value)
+        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {given}")
     return tuple(value)
 
 
@@ -170,8 +170,8 @@ class CaptionerConfig(ConfigSection):
         if "/" in self.weights and "size" in self.model_fields_set:
             raise ValueError(f"weights of {truncate(self.weights)} say their own size; take size out")
         if self.weights == "random" and self.tokenizer is None and not self.train_embeddings:
-            said = "tokenizer: FOLDER, of vocab.json and merges.txt, and train_embeddings: true"
-            raise ValueError(f"weights 'random' come without a tokenizer and without embeddings; add {said}")
+            remedy = "tokenizer: FOLDER, of vocab.json and merges.txt, and train_embeddings: true"
+            raise ValueError(f"weights 'random' come without a tokenizer and without embeddings; add {remedy}")
         if self.weights == "random" and self.tokenizer is None:
             raise ValueError(
                 "weights 'random' come without a tokenizer; add tokenizer: FOLDER, of vocab.json and merges.txt"

@@ -141,9 +141,11 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
     mistakes = list(pop_duplicate_keys(text, ()))
     _warn_of_renamed_keys(path, tuple(find_renamed_keys(text)))
     text = rename_manifest_keys(text)
-    said = {mistake.location for mistake in mistakes}
+    reported = {mistake.location for mistake in mistakes}
     manifest, errors = _validate(Manifest, text, context)
-    mistakes += [mistake for error in errors if tuple(error["loc"]) not in said for mistake in _explain_error(error)]
+    mistakes += [
+        mistake for error in errors if tuple(error["loc"]) not in reported for mistake in _explain_error(error)
+    ]
     bad = {mistake.location for mistake in mistakes}
     for key in _SECTIONS.keys() & text.keys() & {at[0] for at in bad if len(at) > 1}:
         if isinstance(text[key], dict):  # checks between its keys, without the invalid ones
@@ -163,7 +165,7 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
         *_find_duplicates("exclude", exclude, bad),
         *check_captioner_consistency(text, {at: task for at, task in tasks.items() if task != UNKNOWN_TASK}),
     ]
-    if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
+    if not any(text.get(key) or (key,) in reported for key in ("mixture", "eval")):
         mistakes.append(ManifestIssue((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
     root = store
     if root is None and ("store",) not in bad:

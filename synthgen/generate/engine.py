@@ -1,7 +1,7 @@
 """Engines run the shards of a job and yield their reports. `run_in_process` is the engine of one machine.
 
-An engine is a function. The engine of a Ray cluster, `synthgen.cluster.engine.run_on_cluster`, has the same signature;
-both run the same `Worker`.
+An engine is a function. The engine of a Ray cluster, `synthgen.cluster.ray_engine.run_on_cluster`, has the same
+signature; both run the same `Worker`.
 """
 
 from __future__ import annotations
@@ -96,12 +96,13 @@ def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:
 
 
 def _recipe_mismatch_message(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
-    theirs, ours = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
-    if theirs == ours and footer.get("parent", {}).get("fingerprint") != parent:
+    stored, requested = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
+    if stored == requested and footer.get("parent", {}).get("fingerprint") != parent:
         return (
             f"{shard} was made from another version of the layer '{job.input_layer}' than the one there now; "
             "choose another --layer, or delete that layer's folder"
         )
     return (
-        f"{shard} was made with {theirs}; this job says {ours}; choose another --layer, or delete that layer's folder"
+        f"{shard} was made with {stored}; this job says {requested}; "
+        "choose another --layer, or delete that layer's folder"
     )

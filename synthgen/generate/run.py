@@ -1,21 +1,12 @@
-"""One run of a job: drives an engine and writes the run log beside the shards, in the layer's `_log/`.
-
-`metrics.jsonl` has one line per shard, `failures.jsonl` one line per shard that was not committed, `status.json` the
-current state, `run.log` everything else. They are for people and dashboards; no later run depends on them. A part of a
-job (`--part 3/8`) writes its own files (`metrics-3-of-8.jsonl`), so that machines do not share files. So does each
-worker of a cluster that logs something (`run-10.0.0.7-4711.log`).
-"""
+"""One run of a job: selects the shards, drives an engine, counts the results."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from synthgen.errors import SynthgenError
@@ -23,7 +14,7 @@ from synthgen.generate.engine import pending_shards
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.recipe import format_recipe
-from synthgen.storage.atomic import append_line, write_text_atomic
+from synthgen.storage.run_log import RunLog, log_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: (job, shards, on_images=, **placement) -> reports
@@ -113,20 +104,18 @@ def run_job(
         SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
             images, which means a wrong `--images`.
     """
-    folder = log_folder(job)
-    suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
+    run_log = RunLog(log_folder(ShardStore(job.store), job.dataset, job.split, job.layer), part)
     tally = RunStats(shards=len(shards))
-    with log_to_file(folder / f"run{suffix}.log"):
+    with run_log.capture_messages():
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), format_recipe(job.recipe()))
         refused = 0
         for report in engine(job, shards, on_images=on_images, **(engine_options or {})):
             tally.add(report)
             refused += report.too_many_errors
-            append_line(folder / f"metrics{suffix}.jsonl", _metrics_line(report))
+            run_log.append_metrics(_metrics_dict(report))
             if report.error is not None:
-                failure = {"shard": str(report.shard), "error": report.error, "time": round(time.time(), 3)}
-                append_line(folder / f"failures{suffix}.jsonl", json.dumps(failure, ensure_ascii=False))
-            write_text_atomic(folder / f"status{suffix}.json", json.dumps(_status_dict(job, tally), indent=1))
+                run_log.append_failure(str(report.shard), report.error)
+            run_log.write_status(_status_dict(job, tally))
             if on_report:
                 on_report(report)
             if report.fatal:
@@ -154,43 +143,13 @@ def _status_dict(job: Job, tally: RunStats) -> dict[str, Any]:
         "failed_images": tally.failed_images,
         "images_per_second": round(tally.images_per_second, 3),
         "eta_seconds": round(left * per_shard / tally.images_per_second) if tally.images else None,
-        "updated": time.time(),
     }
 
 
-def _metrics_line(report: ShardReport) -> str:
-    line: dict[str, Any] = asdict(report)
-    line["shard"] = str(report.shard)
-    line["failed"] = len(report.failed)
-    line["seconds"] = round(report.seconds, 3)
-    line["images_per_second"] = round(report.images / report.seconds, 3) if report.seconds else None
-    line["time"] = round(time.time(), 3)
-    return json.dumps(line, ensure_ascii=False)
-
-
-def log_folder(job: Job) -> Path:
-    """The folder of the job's run log."""
-    return ShardStore(job.store).layer_folder(job.dataset, job.split, job.layer) / "_log"
-
-
-@contextlib.contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Write synthgen's log records to a file while the block runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _SilentFileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    house = logging.getLogger("synthgen")
-    house.addHandler(handler)
-    house.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        house.removeHandler(handler)
-        handler.close()
-
-
-class _SilentFileHandler(logging.FileHandler):
-    """Drops a record that cannot be written. On a full disk the commit reports the error once."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Drop the record."""
+def _metrics_dict(report: ShardReport) -> dict[str, Any]:
+    metrics: dict[str, Any] = asdict(report)
+    metrics["shard"] = str(report.shard)
+    metrics["failed"] = len(report.failed)
+    metrics["seconds"] = round(report.seconds, 3)
+    metrics["images_per_second"] = round(report.images / report.seconds, 3) if report.seconds else None
+    return metrics

@@ -20,11 +20,11 @@ from synthgen.ingest.sharding import ShardSlice, split_into_shards
 from synthgen.progress import ReportPhase
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.box_table import BoxColumns, table_from_columns
+from synthgen.records.parquet_schema import samples_from_batch
 from synthgen.records.recipe import fingerprint, format_recipe
 from synthgen.records.sample import Sample
-from synthgen.records.schema import samples_from_batch
 from synthgen.storage.atomic import write_text_atomic
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Raise it when the same file would give other shards than before.

@@ -38,14 +38,14 @@ def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: 
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        began, is_told = time.monotonic(), False
+        began, is_logged = time.monotonic(), False
         while not _try_flock(handle, path):
             waited = time.monotonic() - began
             if waited >= lock_timeout:
                 raise SynthgenError(timeout_message)
-            if waited > 1 and not is_told:
+            if waited > 1 and not is_logged:
                 log.warning("another process holds %s: waiting for it, %.0f s at most", path, lock_timeout)
-                is_told = True
+                is_logged = True
             time.sleep(0.1)
         try:
             yield

@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 
 from synthgen.errors import SynthgenError
 from synthgen.records.box_table import BoxColumns, table_from_columns
-from synthgen.records.sample import Sample
-from synthgen.records.schema import (
+from synthgen.records.parquet_schema import (
     DICTIONARY_COLUMNS,
     SCHEMA_VERSION,
     check_version,
     samples_from_batch,
     table_from_samples,
 )
+from synthgen.records.sample import Sample
 from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
 
 #: Images in a row group: the unit in which readers shuffle and memory is counted.

@@ -76,8 +76,8 @@ class CaptionerLearner:
 
     def model_config(self) -> dict[str, Any]:
         """The manifest's `captioner` section."""
-        said = self._settings.model_dump(mode="json", exclude_unset=True)
-        return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in said.items()}
+        settings = self._settings.model_dump(mode="json", exclude_unset=True)
+        return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in settings.items()}
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
         """The visual stem uses the learning rate of backbones."""

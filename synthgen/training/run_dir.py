@@ -171,15 +171,15 @@ def _parse_step(path: Path) -> int:
 
 
 def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
-    said: dict[str, Any] = manifest.model_dump(mode="json", exclude=_NON_TRAINING_KEYS)
-    for source in said["mixture"]:
+    settings: dict[str, Any] = manifest.model_dump(mode="json", exclude=_NON_TRAINING_KEYS)
+    for source in settings["mixture"]:
         source.pop("images")
-    said["exclude"] = [Path(name).name for name in said["exclude"]]
+    settings["exclude"] = [Path(name).name for name in settings["exclude"]]
     for section in ("model", "captioner"):  # does not depend on the working directory
-        for key, one in (said[section] or {}).items():
+        for key, one in (settings[section] or {}).items():
             if isinstance(one, str) and "/" in one:
-                said[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
-    return {"kind": kind, **said}
+                settings[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
+    return {"kind": kind, **settings}
 
 
 def _changed_keys(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -37,12 +37,12 @@ from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner, SegmentationLearner, wrap_distributed
 from synthgen.training.logger import MetricsLogger
+from synthgen.training.nonfinite_loss import describe_nonfinite_step
 from synthgen.training.optimizer import lr_factor, set_learning_rates
 from synthgen.training.preemption import EXIT_CODE, SigtermHandler
 from synthgen.training.report import (
     TrainResult,
     describe_device,
-    describe_nonfinite_step,
     format_progress,
     format_sample_stats,
     peak_memory_mib,
@@ -82,15 +82,15 @@ def train(
         SynthgenError: the manifest is invalid; the directory belongs to another run or is not writable; the loss is not
             finite; or a data loader worker died.
     """
-    with join_process_group(device) as here, ExitStack() as held:
-        checked = here.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
+    with join_process_group(device) as context, ExitStack() as held:
+        checked = context.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
         manifest = load_manifest(manifest_path, store=store)
         if not manifest.mixture:
             raise SynthgenError(f"{manifest_path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        begins = here.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
+        begins = context.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
         # Before the directory is created, because weights may be missing.
-        learner = _build_learner(manifest, here, is_new_run=begins)
+        learner = _build_learner(manifest, context, is_new_run=begins)
 
         def begin() -> Path | None:
             held.enter_context(run_dir.lock_run_dir(run, lock_timeout=lock_timeout))
@@ -99,8 +99,8 @@ def train(
                 manifest_path,
                 manifest,
                 kind=learner.kind,
-                world_size=here.world_size,
-                device=describe_device(here.device),
+                world_size=context.world_size,
+                device=describe_device(context.device),
             )
             write_text_atomic(
                 run / "checked.txt", "\n".join(summary.format_report(checked)) + "\n", remedy=run_dir.REMEDY
@@ -109,9 +109,9 @@ def train(
                 write_text_atomic(run / file.name, file.read_text(encoding="utf-8"), remedy=run_dir.REMEDY)
             return run_dir.latest_checkpoint(run)
 
-        last = here.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
+        last = context.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
         own = manifest.dataloader.num_workers if num_workers is None else num_workers
-        return Trainer(manifest, run, learner, here, own, progress, last).run()
+        return Trainer(manifest, run, learner, context, own, progress, last).run()
 
 
 def checkpoint_kind(manifest: Manifest) -> str:
@@ -182,7 +182,7 @@ class Trainer:
             journal = stack.enter_context(MetricsLogger(self._folder, first)) if self._context.rank == 0 else None
             left = (schedule.steps - first) * schedule.batch_size
             progress = stack.enter_context(self._open_progress("training", left, "images"))
-            told = 0.0
+            last_note_time = 0.0
             measured_as = run_dir.results_path(self._folder, first)
             if first and self._is_eval_due() and not self._context.on_rank0(measured_as.exists):
                 measured = self._evaluate(loader, journal)  # resumes an interrupted evaluation
@@ -197,9 +197,11 @@ class Trainer:
                 values["memory_mib"] = peak_memory_mib(self._context.device)
                 if journal is not None:
                     journal.log_metrics(step, values)
-                said = format_progress(values) if time.monotonic() - told > _PROGRESS_INTERVAL_SECONDS else None
-                told = time.monotonic() if said else told
-                progress.advance(schedule.batch_size, said)
+                note = (
+                    format_progress(values) if time.monotonic() - last_note_time > _PROGRESS_INTERVAL_SECONDS else None
+                )
+                last_note_time = time.monotonic() if note else last_note_time
+                progress.advance(schedule.batch_size, note)
                 due = self._is_eval_due()
                 ends = self._step == schedule.steps
                 if due or ends or self._is_preempted or self._step % schedule.checkpoint_every == 0:

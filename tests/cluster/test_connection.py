@@ -11,7 +11,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 
 connection = pytest.importorskip("synthgen.cluster.connection", reason="no Ray here")
-engine = pytest.importorskip("synthgen.cluster.engine", reason="no Ray here")
+engine = pytest.importorskip("synthgen.cluster.ray_engine", reason="no Ray here")
 
 
 def test_a_store_that_ray_would_delete_is_refused(tmp_path):

@@ -28,7 +28,7 @@ from synthgen.images.decode import load_rgb
 from synthgen.models.ofa import preprocess
 from synthgen.models.ofa.training import label_smoothed_loss, teacher_forced_logits
 from synthgen.records.sample import Caption
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import report, trainer
 from synthgen.training.captioner_learner import CaptionerLearner

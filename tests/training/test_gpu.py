@@ -21,7 +21,7 @@ from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import EvalSource, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import evaluate
-from synthgen.oom import explain_oom
+from synthgen.oom import explain_out_of_memory
 from synthgen.training import run_dir, trainer
 from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.learner import SegmentationLearner
@@ -162,7 +162,7 @@ def test_a_captioner_learns_there_what_it_learns_here(tmp_path, precision):
 def test_a_memory_that_is_too_small_is_a_sentence():
     with (
         pytest.raises(SynthgenError, match=r"the device's memory is too small \(.*\); take less"),
-        explain_oom("take less"),
+        explain_out_of_memory("take less"),
     ):
         torch.empty(2**50, dtype=torch.uint8, device=GPU)
 

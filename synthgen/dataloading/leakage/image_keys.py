@@ -18,7 +18,7 @@ from synthgen.dataloading.leakage.same_files import ImagePaths, find_same_files
 from synthgen.dataloading.manifest_errors import Location, truncate
 from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.storage.atomic import atomic_write
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: "coco/000000391895": the dataset and the name of the photograph in it.

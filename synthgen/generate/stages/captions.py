@@ -114,13 +114,13 @@ class CaptionStage:
 
     def _add_captions(self, annotation: Annotation, new: Sequence[Caption]) -> Annotation:
         kept = _human_captions(annotation)
-        told = {comparison_key(caption.text) for caption in kept}
+        known = {comparison_key(caption.text) for caption in kept}
         added: list[Caption] = []
         for caption in new:
             text = clean_text(caption.text)
             # Keep the first of equivalent captions: it is the best.
-            if text and comparison_key(text) not in told and len(added) < self.top_k:
-                told.add(comparison_key(text))
+            if text and comparison_key(text) not in known and len(added) < self.top_k:
+                known.add(comparison_key(text))
                 added.append(self._annotate_caption(replace(caption, text=text), annotation.category))
         return _replace_flags(
             replace(annotation, captions=(*kept, *added)), *(() if kept or added else ("no_caption",))

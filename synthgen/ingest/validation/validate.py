@@ -269,12 +269,12 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
         found.update({finding.code: finding.count for finding in split.findings})
     stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
     if not stops:
-        said = [
+        limits = [
             f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
         ]
         lost = sum(found[code] for code in UNUSABLE_CODES)
-        said += [f"{lost:,} images are lost"] if lost else []
-        return f"ready{': ' if said else ''}{'; '.join(said)}", f"synthgen masks {given}"
+        limits += [f"{lost:,} images are lost"] if lost else []
+        return f"ready{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
     if "xyxy_boxes" in stops:
         remedy = "write the boxes as x, y, width, height (width = x2 - x1, height = y2 - y1)"
     elif "normalised_boxes" in stops:
