@@ -14,6 +14,7 @@ import typer
 
 from synthgen import __version__
 from synthgen.cli import options as opt
+from synthgen.cli.exits import end_despite_running_batches
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import DEFAULT_DATA, DEFAULT_STORE
 from synthgen.cli.plugin_flags import GroupedCommand
@@ -319,6 +320,7 @@ def _error_message(why: Exception, command: str) -> str | None:
     return describe_os_error(why) if isinstance(why, OSError) else str(why)
 
 
+@end_despite_running_batches
 def main(*, command: str | None = None, engine: str = "local") -> None:
     """Run the command line.
 
