@@ -79,8 +79,11 @@ PLUGIN_FOLDERS = {
     "synthgen.evaluation.metrics",
 }
 PLUGIN_MAY_IMPORT = _packages("records images models text weights devices oom plugin_options errors")
-#: Metrics compare with what tasks make of a sample.
-ALSO: dict[str, set[str]] = {"synthgen.evaluation.metrics": _packages("dataloading.tasks")}
+#: Metrics compare with what tasks make of a sample. Stages check what the plugins of other folders return.
+ALSO: dict[str, set[str]] = {
+    "synthgen.evaluation.metrics": _packages("dataloading.tasks"),
+    "synthgen.generate.stages": _packages("generate.output_checks"),
+}
 
 #: Dependency -> the only files that may import it.
 _TORCH = [

@@ -42,6 +42,7 @@ def masks(
     workers: opt.Workers = None,
     gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: opt.MaxErrorShare = 0.05,
+    timeout: opt.Timeout = None,
     retry_failed: opt.RetryFailed = False,
     dry_run: opt.DryRun = False,
 ) -> None:
@@ -70,6 +71,7 @@ def masks(
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        timeout=timeout,
     )
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
     _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
@@ -99,6 +101,7 @@ def captions(
     workers: opt.Workers = None,
     gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: opt.MaxErrorShare = 0.05,
+    timeout: opt.Timeout = None,
     retry_failed: opt.RetryFailed = False,
     dry_run: opt.DryRun = False,
 ) -> None:
@@ -130,6 +133,7 @@ def captions(
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        timeout=timeout,
     )
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
     _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)

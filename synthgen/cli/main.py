@@ -15,6 +15,7 @@ import typer
 from synthgen import __version__
 from synthgen.cli import manifests
 from synthgen.cli.demo import demo
+from synthgen.cli.exits import end_despite_running_batches
 from synthgen.cli.ingest import doctor, ingest
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import CONTEXT_SETTINGS
@@ -80,6 +81,7 @@ def _error_message(why: Exception, command: str) -> str | None:
     return describe_os_error(why) if isinstance(why, OSError) else str(why)
 
 
+@end_despite_running_batches
 def main(*, command: str | None = None, engine: str = "local") -> None:
     """Run the command line.
 

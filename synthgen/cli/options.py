@@ -73,6 +73,14 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many sha
 MaxErrorShare = Annotated[
     float, typer.Option(min=0, max=1, help="A shard with a larger share of failed images is not committed")
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="A model hangs if it finishes no batch for so long: its images are named, and their shard fails; with "
+        "--engine ray, only the images that hang fail (default: no limit)",
+    ),
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed images of finished shards again")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing")]
 

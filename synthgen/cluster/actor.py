@@ -8,6 +8,7 @@ import os
 import ray
 
 from synthgen.errors import SynthgenError
+from synthgen.generate.batch_threads import NONE_HUNG, BatchTimeoutError, HungRows
 from synthgen.generate.job import Job
 from synthgen.generate.worker import ShardReport, Worker
 from synthgen.storage.run_log import log_folder, log_to_file
@@ -46,7 +47,10 @@ class WorkerActor:
                 raise
         return None
 
-    def run(self, shard: Shard) -> ShardReport:
-        """Process one shard."""
+    def run(self, shard: Shard, hung: HungRows = NONE_HUNG) -> ShardReport | BatchTimeoutError:
+        """Process one shard; return a `BatchTimeoutError` if the model hangs, and this process is of no more use."""
         with log_to_file(self.log):
-            return self.worker.run(shard)
+            try:
+                return self.worker.run(shard, hung=hung)
+            except BatchTimeoutError as why:
+                return why

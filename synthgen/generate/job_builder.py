@@ -11,6 +11,9 @@ from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
 from synthgen.storage.shard_store import check_name
 
+#: Maximum of --timeout, in seconds. Locks accept no wait that is much longer.
+MAX_TIMEOUT = 1_000_000
+
 
 def create_job(
     spec: DatasetSpec,
@@ -23,13 +26,16 @@ def create_job(
     layer: str,
     max_error_share: float,
     retry_failed: bool,
+    timeout: float | None = None,
     stage_options: dict[str, Any] | None = None,
 ) -> Job:
     """The job of a stage over a dataset; nothing is read or written but what the options need.
 
     Raises:
-        SynthgenError: no such plugin, option or image folder; a layer that cannot be written.
+        SynthgenError: no such plugin, option or image folder; a layer that cannot be written; an invalid timeout.
     """
+    if timeout is not None and not 0 < timeout <= MAX_TIMEOUT:
+        raise SynthgenError(f"--timeout {timeout:g} should be above 0 and at most {MAX_TIMEOUT:,} seconds")
     if check_name(layer) == check_name(input_layer) or layer in spec.reader.LAYERS:
         wrong = "is what the job reads" if layer == input_layer else f"is made from {spec.name}'s own files"
         another = stage if stage not in (input_layer, layer) else f"{stage}-2"
@@ -49,5 +55,6 @@ def create_job(
         image_folder=spec.resolve_image_folder(),
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        timeout=timeout,
         runtime_options=plugins.runtime_options(work.PLUGIN_PACKAGE, plugin),
     )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes.mask_jobs import do, layer_bytes, make_job, sample
+from fakes import misbehaving_segmenter
+from fakes.mask_jobs import do, layer_bytes, make_job, redden, rows, sample
 
 from synthgen.errors import SynthgenError
+from synthgen.generate import engine, worker
+from synthgen.generate.batch_threads import BatchTimeoutError, HungRows, is_batch_running
 from synthgen.generate.engine import pending_shards, run_in_process
+from synthgen.generate.job import Job
 from synthgen.generate.run import run_job, select_shards
 from synthgen.generate.worker import Worker
 from synthgen.storage.shard_store import Shard, ShardStore
@@ -96,3 +104,188 @@ def test_a_damaged_input_shard_fails_alone(tmp_path: Path) -> None:
     assert not reports[1].fatal
     assert sorted(layer_bytes(job)) == ["00000-of-00003.parquet", "00002-of-00003.parquet"]
     assert Worker(job).run(todo[1]).error == reports[1].error  # a value, not an exception
+
+
+#: The key of `misbehaving_segmenter.WRONG` or `.RAISED` -> the reason of the failed image 3.
+MISBEHAVIOUR = {
+    "size": "the mask of annotation 30 is 36 x 96, the image 72 x 96",
+    "transposed": "the mask of annotation 30 is 96 x 72, the image 72 x 96",
+    "partial_rle": "the RLE of annotation 30 is damaged (mask of 72 x 96: its runs cover 72 pixels, not 6912)",
+    "no_rle_text": "the RLE of annotation 30 is damaged (mask of 72 x 96: not a COCO run-length text)",
+    "text_counts": "the mask of annotation 30 is an Rle with counts of type str, not an Rle "
+    "(synthgen.records.rle.encode_mask makes it)",
+    "array": "the mask of annotation 30 is ndarray, not an Rle (synthgen.records.rle.encode_mask makes it)",
+    "nan": "predicted_iou of annotation 30 is nan, not a finite number from 0 to 1",
+    "inf": "stability_score of annotation 30 is inf, not a finite number from 0 to 1",
+    "high": "predicted_iou of annotation 30 is 7.5, not a finite number from 0 to 1",
+    "low": "sam_predicted_iou of annotation 30 is -0.5, not a finite number from 0 to 1",
+    "text_score": "predicted_iou of annotation 30 is str, not a finite number from 0 to 1",
+    "too_few": "the number of masks of an image is 1, not 2, one for each box",
+    "too_many": "the number of masks of an image is 3, not 2, one for each box",
+    "none": "it returned NoneType instead of a list of masks for an image",
+    "tuples": "for annotation 30 it returned tuple, not a MaskPrediction",
+    "system_exit": "it raised SystemExit",
+    "system_exit_0": "it raised SystemExit: 0",
+    "system_exit_130": "it raised SystemExit: 130",
+    "generator_exit": "it raised GeneratorExit",
+    "cancelled": "it raised CancelledError",
+}
+
+
+def test_every_misbehaviour_has_its_reason() -> None:
+    assert MISBEHAVIOUR.keys() == misbehaving_segmenter.WRONG.keys() | misbehaving_segmenter.RAISED.keys()
+
+
+@pytest.mark.parametrize("wrong", MISBEHAVIOUR)
+def test_what_must_not_be_stored_fails_its_image_alone_and_is_cured_by_a_retry(tmp_path: Path, wrong: str) -> None:
+    cured = tmp_path / "cured"
+    name = "fakes.misbehaving_segmenter"
+    job = replace(
+        make_job(tmp_path, images=8, shards=2, plugin=name, wrong=wrong, checkpoint=str(cured)), max_error_share=0.3
+    )
+    redden(tmp_path, 3)
+    tally = do(job)
+    assert (tally.committed, tally.failed_images, tally.masks) == (2, 1, 14)
+    footer = ShardStore(job.store).read_footer(Shard("world", "train", "masks", 0, 2))
+    assert footer is not None
+    reason = f"{name} failed ({MISBEHAVIOUR[wrong]})"
+    assert footer["failed"] == [{"row": 2, "image_id": 3, "file_name": "0003.png", "error": reason}]
+    done = rows(job)
+    assert [a.flags for a in done[2].annotations[:2]] == [("segmenter_failed",), ("clipped", "segmenter_failed")]
+    assert all(a.segmentation is not None for i, row in enumerate(done) if i != 2 for a in row.annotations[:2])
+
+    cured.touch()
+    again = replace(job, retry_failed=True)
+    assert [shard.index for shard in select_shards(again)] == [0]
+    assert do(again).failed_images == 0
+    healthy = make_job(tmp_path / "healthy", images=8, shards=2, plugin=name, wrong=wrong, checkpoint=str(cured))
+    redden(tmp_path / "healthy", 3)
+    do(healthy)
+    assert layer_bytes(job) == layer_bytes(healthy)
+
+
+def hanging_job(folder: Path, *, batch_size: int = 4, **shape: int) -> Job:
+    """A job whose segmenter hangs on red images while there is no file `cured`."""
+    given = {"wrong": "hang", "checkpoint": str(folder / "cured"), "batch_size": batch_size}
+    job = make_job(folder, plugin="fakes.misbehaving_segmenter", **shape, **given)
+    return replace(job, timeout=0.6, max_error_share=0.3)
+
+
+@pytest.fixture
+def cure(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Ends all hangs, at the latest after the test."""
+    yield (tmp_path / "cured").touch
+    (tmp_path / "cured").touch()
+    wait_until_idle()
+
+
+def wait_until_idle() -> None:
+    end = time.monotonic() + 10
+    while is_batch_running() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_batch_running()
+
+
+def test_a_hang_fails_its_shard_and_a_new_worker_makes_the_others(
+    tmp_path: Path, cure: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = hanging_job(tmp_path, images=16, shards=4)
+    redden(tmp_path, 6)
+    redden(tmp_path, 16)
+    built: list[Worker] = []
+
+    def build(job: Job) -> Worker:
+        built.append(Worker(job))
+        return built[-1]
+
+    monkeypatch.setattr(engine, "Worker", build)
+    tally = do(job)
+    assert (tally.committed, tally.images) == (2, 8)
+    assert [error.partition("; nothing of it was committed")[0] for error in tally.errors] == [
+        f"world/train/masks/{shard}: fakes.misbehaving_segmenter did not answer within 0.6 s for {image} and 3 more"
+        for shard, image in (("00001-of-00004", "0005.png"), ("00003-of-00004", "0013.png"))
+    ]
+    assert len(built) == 2  # the last shard needs no third
+    assert sorted(layer_bytes(job)) == ["00000-of-00004.parquet", "00002-of-00004.parquet"]
+
+    cure()
+    assert do(job).committed == 2
+    plain = replace(hanging_job(tmp_path / "plain", images=16, shards=4), timeout=None)
+    do(plain)
+    assert layer_bytes(job) == layer_bytes(plain), "the timeout is in no recipe and no byte"
+
+
+def test_after_hangs_in_a_row_the_rest_is_not_tried(tmp_path: Path, cure: Callable[[], None]) -> None:
+    job = hanging_job(tmp_path, images=14, shards=7)
+    for number in (1, *range(5, 15)):  # shards 0 and 2 to 6
+        redden(tmp_path, number)
+    reports = list(run_in_process(job, pending_shards(job)))
+    told = [str(report.error).partition(": ")[2][:26] for report in reports]
+    assert told == [
+        *("fakes.misbehaving_segmente", "", *["fakes.misbehaving_segmente"] * 3),
+        *["not tried, because fakes.m"] * 2,
+    ]
+    assert [report.shard.index for report in reports] == list(range(7))
+
+
+def test_a_worker_leaves_out_an_image_that_hung_alone(tmp_path: Path, cure: Callable[[], None]) -> None:
+    """As the engine of a cluster does it: a new worker after each hang."""
+    job = hanging_job(tmp_path, images=8, shards=1)
+    redden(tmp_path, 3)
+    (shard,) = pending_shards(job)
+    hung = HungRows()
+    with pytest.raises(BatchTimeoutError, match=r"for 0001.png and 3 more$") as caught:
+        Worker(job).run(shard, hung=hung)
+    hung = hung.after(caught.value)
+    assert hung.suspected == {0, 1, 2, 3}
+    with pytest.raises(BatchTimeoutError, match=r"for 0003.png$") as caught:
+        Worker(job).run(shard, hung=hung)
+    hung = hung.after(caught.value)
+    assert (hung.suspected, hung.proven) == ({0, 1, 3}, {2})
+    seen: list[int] = []
+    report = Worker(job).run(shard, seen.append, hung=hung)
+    assert report.error is None
+    assert sum(seen) == 7
+    reason = "fakes.misbehaving_segmenter failed (did not answer within 0.6 s)"
+    assert report.failed == ({"row": 2, "image_id": 3, "file_name": "0003.png", "error": reason},)
+    assert report.masks == 14
+    assert [a.flags for a in rows(job)[2].annotations[:2]] == [("segmenter_failed",), ("clipped", "segmenter_failed")]
+
+    # A retry meets the same image again, alone or not.
+    again = replace(job, retry_failed=True)
+    with pytest.raises(BatchTimeoutError, match=r"for 0003.png$"):
+        Worker(again).run(shard)
+    cure()
+    assert do(again).failed_images == 0
+    healthy = hanging_job(tmp_path / "healthy", images=8, shards=1)
+    do(healthy)
+    assert layer_bytes(job) == layer_bytes(healthy)
+
+
+def test_an_image_that_hangs_in_every_company_is_named_with_it(tmp_path: Path, cure: Callable[[], None]) -> None:
+    """Batches of one image, two in flight: the second is suspected too, and cleared when it runs alone."""
+    job = hanging_job(tmp_path, images=4, shards=1, batch_size=1)
+    redden(tmp_path, 1)
+    redden(tmp_path, 2)
+    (shard,) = pending_shards(job)
+    with pytest.raises(BatchTimeoutError) as caught:
+        Worker(job).run(shard)
+    assert caught.value.rows == (0, 1)
+
+
+def test_where_images_cannot_be_read_the_running_batches_end_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next shard must not begin beside a batch of this one."""
+    job = make_job(tmp_path, images=8, shards=1, plugin="fakes.slow_segmenter", seconds=0.1, batch_size=2)
+    real = worker.prefetch_images
+
+    def broken(*args: object, **more: object) -> Iterator[object]:
+        found = real(*args, **more)  # type: ignore[arg-type]
+        yield from itertools.islice(found, 4)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(worker, "prefetch_images", broken)
+    report = Worker(job).run(pending_shards(job)[0])
+    assert not is_batch_running()
+    assert "MemoryError: no room" in str(report.error)
