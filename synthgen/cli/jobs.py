@@ -177,4 +177,4 @@ def _run_job(
 
         tally = run_job(job, shards, make, part=some, engine_options=placement, on_images=done.advance, on_report=told)
     print_lines(*messages.format_result(job, tally))
-    raise typer.Exit(1 if tally.errors else 0)
+    raise typer.Exit(1 if tally.errors or not tally.has_output(job.stage) else 0)

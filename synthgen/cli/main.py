@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +18,19 @@ from synthgen.cli import options as opt
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import DEFAULT_DATA, DEFAULT_STORE
 from synthgen.cli.plugin_flags import GroupedCommand
-from synthgen.cli.terminal import open_progress, print_lines
+from synthgen.cli.signals import SignalExit, exit_code, stop_on_signals
+from synthgen.cli.terminal import open_progress, print_last_lines, print_lines
 from synthgen.cli.training import ablate, evaluate, predict, train
 from synthgen.errors import (
     EXTRAS,
+    FailedRunError,
     MultipleErrors,
     SynthgenError,
+    describe_exhaustion,
     describe_os_error,
     escape_control_chars,
     install_command,
+    is_disk_full,
     missing_extra_error,
 )
 
@@ -79,6 +84,7 @@ def ingest(
     given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
     report = dataset_spec.ingest_spec(given, store, layer, shard_size=shard_size, open_progress=open_progress)
     print_lines(*messages.format_ingest_report(f"{given.name}/{given.split}/{layer}", report))
+    raise typer.Exit(0 if report.has_usable_box else 1)
 
 
 @app.command()
@@ -311,12 +317,20 @@ def demo(
     print_lines("", *messages.format_next_steps(folder, trained=not missing))
 
 
-def _error_message(why: Exception, command: str) -> str | None:
-    """What to print instead of a traceback; None where the traceback is wanted."""
+def _describe_error(why: Exception, command: str) -> tuple[list[str], int] | None:
+    """The lines to print instead of a traceback, and the exit code; None where the traceback is wanted."""
+    if isinstance(why, SynthgenError):
+        lines = why.lines if isinstance(why, MultipleErrors) else [escape_control_chars(str(why))]
+        return lines, why.exit_code
+    if (sentence := describe_exhaustion(why)) is not None:
+        return [sentence], FailedRunError.exit_code
     if isinstance(why, ModuleNotFoundError):
         package = (why.name or "").partition(".")[0]
-        return str(missing_extra_error(package, f"`synthgen {command}`")) if package in EXTRAS else None
-    return describe_os_error(why) if isinstance(why, OSError) else str(why)
+        missing = missing_extra_error(package, f"`synthgen {command}`") if package in EXTRAS else None
+        return None if missing is None else ([str(missing)], missing.exit_code)
+    if isinstance(why, OSError) and (sentence := describe_os_error(why)) is not None:
+        return [escape_control_chars(sentence)], FailedRunError.exit_code if is_disk_full(why) else 2
+    return None
 
 
 def main(*, command: str | None = None, engine: str = "local") -> None:
@@ -333,21 +347,30 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
         # File and category names come from anywhere; a terminal of another encoding must not end a job.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    try:
-        if command is None:
-            app()
-        else:  # alone, so that its help and its sentences speak of what was typed
-            own = typer.main.get_group(app).commands[command]
-            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_CONTEXT_SETTINGS)
-    except (SynthgenError, OSError, ModuleNotFoundError) as why:
-        sentence = _error_message(why, command or " ".join(sys.argv[1:2]))
-        if sentence is None:
-            raise
-        lines = why.lines if isinstance(why, MultipleErrors) else [escape_control_chars(sentence)]
-        typer.echo("synthgen: " + "\n".join(lines), err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; typer makes an exit of it where a command is at work
-        if isinstance(end, SystemExit) and end.code != 130:
-            raise
-        typer.echo("stopped; what is committed stays, and the same command continues", err=True)
-        sys.exit(130)
+    with stop_on_signals() as request:
+        try:
+            if command is None:
+                app()
+            else:  # alone, so that its help and its sentences speak of what was typed
+                own = typer.main.get_group(app).commands[command]
+                own.main(
+                    prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **_CONTEXT_SETTINGS
+                )
+        except Exception as why:
+            if request.received is None:
+                told = _describe_error(why, command or " ".join(sys.argv[1:2]))
+                if told is None:
+                    raise
+                print_last_lines("synthgen: " + "\n".join(told[0]))
+                sys.exit(told[1])
+        except KeyboardInterrupt:
+            pass
+        except SystemExit as end:  # typer makes an exit of Ctrl-C where a command is at work
+            if end.code != exit_code(signal.SIGINT) and not isinstance(end, SignalExit):
+                raise
+        else:
+            return
+        received = request.received or signal.SIGINT
+        how = "" if received == signal.SIGINT else f" ({received.name})"
+        print_last_lines(f"stopped{how}; what is committed stays, and the same command continues")
+        sys.exit(exit_code(received))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import __version__, plugins
-from synthgen.errors import BrokenWorkerError, SynthgenError
+from synthgen.errors import BrokenWorkerError, SynthgenError, describe_exhaustion
 from synthgen.generate.job import Job
 from synthgen.generate.stages import Stage
 from synthgen.images.decode import ImageError
@@ -102,6 +102,7 @@ class Worker:
         self.stage: Stage = plugins.load_plugin("generate.stages", job.stage).build(
             job.plugin, job.options, **job.stage_options
         )
+        self.store.create_layer(job.dataset, job.split, job.layer)
         self._failure_prefix = f"{job.plugin} failed"  # prefix of errors that the image did not cause
         self.decode_threads = max(2, os.cpu_count() or 1)
 
@@ -245,6 +246,8 @@ class Worker:
                 for one in batch:
                     self._collect_batch([one], partial(self._run_stage, [one]), result, reasons)
                 return
+            if describe_exhaustion(why) and not isinstance(why, MemoryError):
+                raise  # the machine lacks threads or open files: the image is not the cause
             i, sample, _ = batch[0]
             log.exception("image %s failed", sample.file_name)
             result[i] = self.stage.failed(sample)
@@ -284,11 +287,12 @@ def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
 
 def _error_report(shard: Shard, why: Exception, started: float) -> ShardReport:
     known = isinstance(why, SynthgenError | TooManyFailuresError)
-    if not known:
+    exhausted = None if known else describe_exhaustion(why)
+    if not known and exhausted is None:
         log.error("shard %s failed", shard, exc_info=why)
     return ShardReport(
         shard,
-        error=str(why) if known else f"{shard}: {type(why).__name__}: {_first_line(why)}",
+        error=str(why) if known else f"{shard}: {exhausted or f'{type(why).__name__}: {_first_line(why)}'}",
         too_many_errors=isinstance(why, TooManyFailuresError),
         seconds=time.monotonic() - started,
     )
