@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 
 from synthgen.storage.atomic import write_text_atomic
+from synthgen.storage.disk import check_folder_exists, create_folder
 from synthgen.storage.shard_store import ShardStore
 
 
 def record_image_folder(store: ShardStore, dataset: str, split: str, layer: str, image_folder: Path) -> None:
-    """Record the folder of a layer's images."""
-    path = store.layer_folder(dataset, split, layer) / "_log" / "images.json"
-    write_text_atomic(path, json.dumps({"images_folder": str(image_folder.absolute())}, indent=1))
+    """Record the folder of a layer's images. The layer must exist."""
+    folder = store.layer_folder(dataset, split, layer)
+    check_folder_exists(folder)
+    create_folder(folder / "_log")
+    write_text_atomic(
+        folder / "_log" / "images.json", json.dumps({"images_folder": str(image_folder.absolute())}, indent=1)
+    )
 
 
 def find_image_folder(store: ShardStore, dataset: str, split: str, layer: str) -> Path | None:

@@ -21,7 +21,7 @@ from fakes import hypothesis_strategies, shard_writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage import atomic
 from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_name
@@ -415,6 +415,73 @@ def test_a_read_only_disk_is_a_sentence(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(SynthgenError, match=r"cannot write .* \(Read-only file system\); choose another --store"):
         ShardStore(small_disk / "store").commit(SHARD, [], {})
+
+
+# --- a store that vanishes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def share(small_disk: Path) -> Iterator[Path]:
+    """A mount point that the test may unmount; it is mounted again at the end."""
+    yield small_disk
+    if not small_disk.is_mount():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small_disk)], check=True)
+
+
+def unmount(share: Path) -> None:
+    subprocess.run(["umount", str(share)], check=True)
+
+
+@pytest.mark.parametrize("root", ["", "store"])
+def test_an_unmounted_store_is_not_created_again_below_its_mount_point(share, root):
+    store = ShardStore(share / root)
+    store.create_root()
+    store.create_layer("d", "train", "masks")
+    store.commit(SHARD, [], {})
+    unmount(share)
+    for _ in range(2):
+        with pytest.raises(FailedRunError, match=r"has gone during the run .*; if its disk was unmounted, mount it ag"):
+            store.commit(SHARD, [], {})
+        with pytest.raises(FailedRunError, match="has gone during the run"):
+            ShardStore(share / "store").create_layer("d", "train", "captions")
+    assert list(share.iterdir()) == []
+
+
+def test_an_older_store_below_the_mount_point_is_not_written_either(share):
+    """An earlier version may have left one there."""
+    store = ShardStore(share)
+    unmount(share)
+    below = store.layer_folder("d", "train", "masks")
+    below.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(share)], check=True)
+    store.create_layer("d", "train", "masks")
+    store.commit(SHARD, [], {})
+    unmount(share)
+    with pytest.raises(FailedRunError, match=f"{below} has gone during the run .another disk is in its place.; if its"):
+        store.commit(SHARD, [], {})
+    assert list(below.iterdir()) == []
+
+
+def test_a_store_that_was_deleted_during_a_run_stays_deleted(store):
+    store.create_root()
+    store.create_layer("d", "train", "masks")
+    shutil.rmtree(store.root)
+    with pytest.raises(FailedRunError, match="has gone during the run"):
+        store.commit(SHARD, [], {})
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("why", [pa.ArrowMemoryError("malloc of size 64 failed"), OSError(errno.EMFILE, "Too many")])
+def test_a_machine_at_its_limits_does_not_make_a_shard_damaged(store, monkeypatch, why):
+    """Else the message would tell the user to delete it."""
+    store.commit(SHARD, [], {})
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise why
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", fail)
+    with pytest.raises(type(why)):
+        store.read_footer(SHARD)
 
 
 # --- small files and scratch -----------------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ class _SplitValidator:
             split=self.split,
             images=self.images,
             boxes=self.boxes,
+            prompted=self.box_stats.prompted,
             categories=len(self.names),
             files_checked=self.checked,
             files_decoded=self.decoded,
@@ -268,6 +269,8 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     for split in splits:
         found.update({finding.code: finding.count for finding in split.findings})
     stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
+    if not stops and not any(split.prompted for split in splits):
+        return "not ready: no box can be used; what is wrong with them is named above", f"synthgen doctor {given}"
     if not stops:
         said = [
             f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
