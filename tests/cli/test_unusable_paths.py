@@ -134,7 +134,11 @@ def test_paths_that_are_not_utf_8(tmp_path: Path) -> None:
     is_a_sentence(done, "is not in UTF-8", "choose another --store")
 
 
-def test_an_interrupted_ingest_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "how"),
+    [(signal.SIGINT, 130, ""), (signal.SIGTERM, 143, " (SIGTERM)"), (signal.SIGHUP, 129, " (SIGHUP)")],
+)
+def test_an_interrupted_ingest_says_so(tmp_path: Path, number: int, code: int, how: str) -> None:
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 9, "width": 9} for i in range(400_000)]
     (tmp_path / "boxes.json").write_text(json.dumps({"images": images, "annotations": []}))
     process = subprocess.Popen(
@@ -143,7 +147,8 @@ def test_an_interrupted_ingest_says_so(tmp_path: Path) -> None:
     end = time.monotonic() + 60
     while not list(tmp_path.glob("shards/boxes/train/annotations/.*.tmp")) and time.monotonic() < end:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert told == "stopped; what is committed stays, and the same command continues\n"
+    assert process.returncode == code, told
+    assert told == f"stopped{how}; what is committed stays, and the same command continues\n"
+    assert not list(tmp_path.rglob("*.tmp"))
