@@ -72,6 +72,13 @@ def test_a_part_without_boxes_has_not_failed(synthgen, tmp_path) -> None:
         assert synthgen("masks", *OWN, *FILLED, "--part", f"{part}/4")[0] == 0
 
 
+@pytest.mark.parametrize("words", [("--part", "3/3"), ("--workers", "2"), ("--gpus-per-worker", "1")])
+def test_wrong_input_starts_nothing(synthgen, tmp_path, words) -> None:
+    coco_dataset.write_coco_dataset(tmp_path, images=2)
+    assert synthgen("masks", *OWN, *words)[0] == 2
+    assert not (tmp_path / "shards").exists()
+
+
 def fail_with(why: BaseException) -> Callable[..., None]:
     def fail(*args: object, **kwargs: object) -> None:
         raise why
