@@ -18,7 +18,7 @@ from synthgen.cli import options as opt
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import DEFAULT_DATA, DEFAULT_STORE
 from synthgen.cli.plugin_flags import GroupedCommand
-from synthgen.cli.signals import SignalExit, exit_code, stop_on_signals
+from synthgen.cli.signals import exit_code, stop_on_signals
 from synthgen.cli.terminal import open_progress, print_last_lines, print_lines
 from synthgen.cli.training import ablate, evaluate, predict, train
 from synthgen.errors import (
@@ -365,8 +365,8 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
                 sys.exit(told[1])
         except KeyboardInterrupt:
             pass
-        except SystemExit as end:  # typer makes an exit of Ctrl-C where a command is at work
-            if end.code != exit_code(signal.SIGINT) and not isinstance(end, SignalExit):
+        except SystemExit as end:  # typer makes an exit of Ctrl-C where a command is at work, and Ray one of any signal
+            if not end.code or (request.received is None and end.code != exit_code(signal.SIGINT)):
                 raise
         else:
             return

@@ -113,6 +113,21 @@ def test_sigterm_ends_each_command_cleanly(tmp_path: Path, command: str) -> None
     assert left_over(tmp_path) == []
 
 
+def test_an_exit_that_ray_makes_of_a_signal_has_the_signals_code(typed, monkeypatch) -> None:
+    """Its `ray.wait` raises SystemExit(1) instead of the exception of the handler."""
+    from synthgen.review import status
+
+    def work(*args: object, **kwargs: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except SystemExit:
+            raise SystemExit(1) from None
+
+    monkeypatch.setattr(status, "format_status", work)
+    assert typed("status") == (143, "", STOPPED.format(" (SIGTERM)"))
+
+
 @pytest.mark.parametrize(("number", "code", "how"), [(signal.SIGINT, 130, ""), (signal.SIGHUP, 129, " (SIGHUP)")])
 def test_each_signal_has_its_exit_code(tmp_path: Path, number: signal.Signals, code: int, how: str) -> None:
     with working(tmp_path, "doctor") as process:

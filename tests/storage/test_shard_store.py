@@ -561,7 +561,8 @@ def test_leftovers_of_dead_writers_are_removed_and_no_others(store):
 
 
 def start(root: Path, shards: int) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(Path(shard_writer.__file__).parents[1])}
+    tests = Path(shard_writer.__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
     return subprocess.Popen(
         [sys.executable, shard_writer.__file__, str(root), str(shards)], stdout=subprocess.PIPE, text=True, env=env
     )

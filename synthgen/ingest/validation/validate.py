@@ -32,7 +32,7 @@ from synthgen.ingest.validation.ids import DuplicateIdFinder
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
-from synthgen.storage.atomic import scratch_folder
+from synthgen.storage.atomic import remove_stale_files, scratch_folder
 
 #: By default, a job refuses a shard with a larger share of failed images (`Job.max_error_share`).
 MAX_UNUSABLE_SHARE = 0.05
@@ -119,8 +119,10 @@ class _SplitValidator:
             tell("reading", min(done, total), total)
 
         stream = self._observe(module.read(replace(files, on_bytes=on_bytes), "annotations"))
+        place = Path(tempfile.gettempdir())
+        remove_stale_files(place)
         with (
-            scratch_folder(Path(tempfile.gettempdir())) as scratch,
+            scratch_folder(place, remedy="set $TMPDIR to another folder") as scratch,
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
             for shard in split_into_shards(stream, dataset, scratch, expected_bytes=total):
