@@ -40,6 +40,7 @@ from synthgen.evaluation.results import EvalResult
 from synthgen.formats.readers import coco, semantic_folder
 from synthgen.ingest import ingest
 from synthgen.storage.atomic import write_text_atomic
+from synthgen.storage.disk import create_folder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import trainer
 
@@ -114,6 +115,7 @@ def main() -> None:
     about, content = args.out / f"{args.data}.budget.json", json.dumps(asdict(budget), indent=1) + "\n"
     if about.exists() and about.read_text() != content:
         options.error(f"{args.out} holds what was made with another budget ({about.name}); choose another --out")
+    create_folder(args.out, remedy="choose another --out")
     write_text_atomic(about, content)
     problem = DATA[args.data](args.out, budget, args.root)
     results: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in args.strategies}

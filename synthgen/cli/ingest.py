@@ -41,6 +41,7 @@ def ingest(
     spec = resolve_dataset(dataset, name, split, data, annotations, images)
     report = ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
     print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
+    raise typer.Exit(0 if report.has_usable_box else 1)
 
 
 def doctor(

@@ -50,7 +50,8 @@ def masks(
 
     Kill it at any moment and type the same command again: what is committed stays, and the result is that of a run
     undisturbed; byte for byte on the same kind of device, with the same batch size and threads. Exit code 0: all done;
-    1: some shards failed and are named; 2: something for you to mend, said in a sentence; 130: stopped by Ctrl-C.
+    1: some shards failed and are named, or no box got a mask; 2: wrong input, nothing was started; 129, 130, 143:
+    stopped by SIGHUP, Ctrl-C or SIGTERM.
 
     \b
     Examples:
@@ -139,14 +140,15 @@ def captions(
     _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
-def _load_engine(name: opt.EngineName) -> Engine:
-    """Return the function that makes shards; see `synthgen.generate.engine`."""
+def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None]) -> Engine:
+    """Return the function that makes shards; see `synthgen.generate.engine`. Without Ray, its options are checked."""
     if name == opt.EngineName.RAY:
         from synthgen.cluster.ray_engine import run_on_cluster
 
         return run_on_cluster
-    from synthgen.generate.engine import run_in_process
+    from synthgen.generate.engine import check_in_process_options, run_in_process
 
+    check_in_process_options(**placement)
     return run_in_process
 
 
@@ -166,7 +168,7 @@ def _run_job(
     from synthgen.generate.run import run_job, select_shards
 
     shard_part = parse_part(part)
-    make = _load_engine(engine)  # first: where Ray is not installed, nothing is done
+    make = _load_engine(engine, placement)  # first: where Ray is not installed, nothing is done
     if not dry_run:
         ensure_input_layer(spec, job, open_progress=open_progress)
     elif first := describe_missing_input(spec, job):
@@ -193,4 +195,4 @@ def _run_job(
             on_report=report_failure,
         )
     print_lines(*messages.format_result(job, tally))
-    raise typer.Exit(1 if tally.errors else 0)
+    raise typer.Exit(1 if tally.errors or not tally.has_output(job.stage) else 0)

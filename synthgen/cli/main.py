@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -21,13 +22,18 @@ from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import CONTEXT_SETTINGS
 from synthgen.cli.plugin_flags import GroupedCommand
 from synthgen.cli.review import show, status
+from synthgen.cli.signals import exit_code, stop_on_signals
+from synthgen.cli.terminal import print_last_lines
 from synthgen.cli.training import ablate, evaluate, predict, train
 from synthgen.errors import (
     EXTRAS,
+    FailedRunError,
     MultipleErrors,
     SynthgenError,
+    describe_exhaustion,
     describe_os_error,
     escape_control_chars,
+    is_disk_full,
     missing_extra_error,
 )
 
@@ -73,12 +79,20 @@ for command in _COMMANDS:
 app.add_typer(manifests.app, name="manifests")
 
 
-def _error_message(why: Exception, command: str) -> str | None:
-    """What to print instead of a traceback; None where the traceback is wanted."""
+def _describe_error(why: Exception, command: str) -> tuple[list[str], int] | None:
+    """The lines to print instead of a traceback, and the exit code; None where the traceback is wanted."""
+    if isinstance(why, SynthgenError):
+        lines = why.lines if isinstance(why, MultipleErrors) else [escape_control_chars(str(why))]
+        return lines, why.exit_code
+    if (sentence := describe_exhaustion(why)) is not None:
+        return [sentence], FailedRunError.exit_code
     if isinstance(why, ModuleNotFoundError):
         package = (why.name or "").partition(".")[0]
-        return str(missing_extra_error(package, f"`synthgen {command}`")) if package in EXTRAS else None
-    return describe_os_error(why) if isinstance(why, OSError) else str(why)
+        missing = missing_extra_error(package, f"`synthgen {command}`") if package in EXTRAS else None
+        return None if missing is None else ([str(missing)], missing.exit_code)
+    if isinstance(why, OSError) and (sentence := describe_os_error(why)) is not None:
+        return [escape_control_chars(sentence)], FailedRunError.exit_code if is_disk_full(why) else 2
+    return None
 
 
 @end_despite_running_batches
@@ -96,21 +110,28 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
         # File and category names come from anywhere; a terminal of another encoding must not end a job.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    try:
-        if command is None:
-            app()
-        else:  # alone, so that its help and its sentences speak of what was typed
-            own = typer.main.get_group(app).commands[command]
-            own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **CONTEXT_SETTINGS)
-    except (SynthgenError, OSError, ModuleNotFoundError) as why:
-        sentence = _error_message(why, command or " ".join(sys.argv[1:2]))
-        if sentence is None:
-            raise
-        lines = why.lines if isinstance(why, MultipleErrors) else [escape_control_chars(sentence)]
-        typer.echo("synthgen: " + "\n".join(lines), err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as end:  # Ctrl-C; typer makes an exit of it where a command is at work
-        if isinstance(end, SystemExit) and end.code != 130:
-            raise
-        typer.echo("stopped; what is committed stays, and the same command continues", err=True)
-        sys.exit(130)
+    with stop_on_signals() as request:
+        try:
+            if command is None:
+                app()
+            else:  # alone, so that its help and its sentences speak of what was typed
+                own = typer.main.get_group(app).commands[command]
+                own.main(prog_name=f"python -m pipelines.{command}", default_map={"engine": engine}, **CONTEXT_SETTINGS)
+        except Exception as why:
+            if request.received is None:
+                described = _describe_error(why, command or " ".join(sys.argv[1:2]))
+                if described is None:
+                    raise
+                print_last_lines("synthgen: " + "\n".join(described[0]))
+                sys.exit(described[1])
+        except KeyboardInterrupt:
+            pass
+        except SystemExit as end:  # typer makes an exit of Ctrl-C where a command is at work, and Ray one of any signal
+            if not end.code or (request.received is None and end.code != exit_code(signal.SIGINT)):
+                raise
+        else:
+            return
+        received = request.received or signal.SIGINT
+        how = "" if received == signal.SIGINT else f" ({received.name})"
+        print_last_lines(f"stopped{how}; what is committed stays, and the same command continues")
+        sys.exit(exit_code(received))

@@ -1,7 +1,7 @@
 """The worker processes of the data loaders: a wrapper around torch's DataLoader that reports why a worker stopped.
 
 Workers are forked if possible: they start at once and share the index. They use no threads of OpenCV or Arrow, so a
-fork cannot inherit a held lock. They end with their parent, which alone handles Ctrl-C and SIGTERM.
+fork cannot inherit a held lock. They end with their parent, which alone handles Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from synthgen.dataloading.collate import PackedBatch
 from synthgen.dataloading.transforms import disable_opencv_threads
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError, describe_exhaustion
 
 _WORKER_DIED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited)")
 
@@ -47,6 +47,10 @@ class BatchStream(IterableDataset[PackedBatch | _ReaderError]):
             yield from self.iter_batches(info.id if info is not None else 0)
         except SynthgenError as why:
             yield _ReaderError(str(why))
+        except Exception as why:
+            if (sentence := describe_exhaustion(why)) is None:
+                raise
+            yield _ReaderError(sentence)
 
 
 class ReaderPool:
@@ -82,7 +86,7 @@ class ReaderPool:
 
         Raises:
             StopIteration: the stream has ended.
-            SynthgenError: a worker failed or was killed.
+            FailedRunError: a worker failed or was killed.
         """
         try:
             packed: PackedBatch | _ReaderError = next(self._batches)
@@ -91,10 +95,10 @@ class ReaderPool:
             if sentence is None:
                 raise
             self.close()
-            raise SynthgenError(sentence) from None
+            raise FailedRunError(sentence) from None
         if isinstance(packed, _ReaderError):
             self.close()
-            raise SynthgenError(packed.message)
+            raise FailedRunError(packed.message)
         return packed
 
     def close(self) -> None:
@@ -144,8 +148,9 @@ def _death_message(pid: str, signal_name: str) -> str:
 
 
 def _init_worker(worker: int) -> None:  # noqa: ARG001 - so torch calls it
-    # Both signals reach all processes of a terminal or job. The parent handles them and stops its workers.
+    # These signals reach all processes of a terminal or job. The parent handles them and stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_on_parent_sigterm, daemon=True).start()

@@ -20,7 +20,7 @@ from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.row_stream import SourceIndex, build_source_index
 from synthgen.dataloading.tasks import Target
 from synthgen.distributed import DistributedContext, join_process_group
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, job_has_started
 from synthgen.evaluation import captioner_evaluator, postprocess, results
 from synthgen.evaluation.evaluator import evaluate_layer, load_metric
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric
@@ -141,7 +141,8 @@ def evaluate_checkpoint(
             found = captioner_evaluator.evaluate_captioner(model, words, manifest, context, progress=progress, **own)
     if context.rank:
         return found, None
-    results.save_results(path, found, checkpoint=checkpoint_path.name, step=held.step, manifest=manifest.name)
+    with job_has_started():
+        results.save_results(path, found, checkpoint=checkpoint_path.name, step=held.step, manifest=manifest.name)
     return found, path
 
 

@@ -73,13 +73,7 @@ def run_in_process(
     Raises:
         SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.
     """
-    if gpus_per_worker is not None:
-        raise SynthgenError("--gpus-per-worker needs Ray; add `--engine ray`")
-    if workers not in (None, 1):
-        raise SynthgenError(
-            f"--workers {workers} needs Ray; add `--engine ray`, or without it start {workers} commands "
-            f"with --part 0/{workers} to --part {workers - 1}/{workers}"
-        )
+    check_in_process_options(workers, gpus_per_worker)
     # A shard is encoded and written while the model works on the next one.
     with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
         last: Future[ShardReport] | None = None
@@ -113,6 +107,21 @@ def _process_shards(
                 "which leaves out only the images that hang"
             )
             yield worker, ShardReport(shard, error=error)
+
+
+def check_in_process_options(workers: float | None, gpus_per_worker: float | None) -> None:
+    """Check the options of `run_in_process`, before any work.
+
+    Raises:
+        SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.
+    """
+    if gpus_per_worker is not None:
+        raise SynthgenError("--gpus-per-worker needs Ray; add `--engine ray`")
+    if workers not in (None, 1):
+        raise SynthgenError(
+            f"--workers {workers} needs Ray; add `--engine ray`, or without it start {workers} commands "
+            f"with --part 0/{workers} to --part {workers - 1}/{workers}"
+        )
 
 
 def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:

@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, job_has_started
 from synthgen.generate.engine import pending_shards
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
@@ -29,6 +30,7 @@ class RunStats:
         shards: number of shards of the run; committed, failed: number of committed and failed ones.
         images, annotations, masks, captions, captioned, described, varied, passed_over: in committed shards; see
             `ShardReport`.
+        is_whole_layer: whether these are all shards of the layer.
         errors: the messages of failed shards.
         flags: annotations by flag, in committed shards.
     """
@@ -44,6 +46,7 @@ class RunStats:
     varied: int = 0
     passed_over: int = 0
     failed_images: int = 0
+    is_whole_layer: bool = False
     errors: list[str] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.time)
@@ -64,6 +67,11 @@ class RunStats:
         self.passed_over += report.passed_over
         self.failed_images += len(report.failed)
         self.flags.update(report.flags)
+
+    def has_output(self, stage: str) -> bool:
+        """Whether a box of the committed shards has what the stage makes, or the run is one of many without boxes."""
+        made = self.captioned if stage == "captions" else self.masks
+        return made > 0 or not self.committed or (not self.annotations and not self.is_whole_layer)
 
     @property
     def images_per_second(self) -> float:
@@ -101,28 +109,39 @@ def run_job(
         engine_options: options that only the engine uses: `workers`, `gpus_per_worker`.
 
     Raises:
-        SynthgenError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
+        FailedRunError: the cause would hit every shard (a full disk), or every shard of the run had too many failed
             images, which means a wrong `--images`.
+        SynthgenError: of the engine; its exit code is 1 if a shard was reported before.
     """
-    run_log = RunLog(log_folder(ShardStore(job.store), job.dataset, job.split, job.layer), part)
-    tally = RunStats(shards=len(shards))
+    store = ShardStore(job.store)
+    store.create_layer(job.dataset, job.split, job.layer)
+    run_log = RunLog(log_folder(store, job.dataset, job.split, job.layer), part)
+    tally = RunStats(shards=len(shards), is_whole_layer=len(shards) == (shards[0].num_shards if shards else 0))
     with run_log.capture_messages():
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), format_recipe(job.recipe()))
         refused = 0
-        for report in engine(job, shards, on_images=on_images, **(engine_options or {})):
-            tally.add(report)
-            refused += report.too_many_errors
-            run_log.append_metrics(_metrics_dict(report))
-            if report.error is not None:
-                run_log.append_failure(str(report.shard), report.error)
-            run_log.write_status(_status_dict(job, tally))
-            if on_report:
-                on_report(report)
+        for report in _mark_started(engine(job, shards, on_images=on_images, **(engine_options or {}))):
+            with job_has_started():
+                tally.add(report)
+                refused += report.too_many_errors
+                run_log.append_metrics(_metrics_dict(report))
+                if report.error is not None:
+                    run_log.append_failure(str(report.shard), report.error)
+                run_log.write_status(_status_dict(job, tally))
+                if on_report:
+                    on_report(report)
             if report.fatal:
-                raise SynthgenError(str(report.error))
+                raise FailedRunError(str(report.error))
     if refused and refused == tally.shards:
-        raise SynthgenError(tally.errors[0])
+        raise FailedRunError(tally.errors[0])
     return tally
+
+
+def _mark_started(reports: Iterator[ShardReport]) -> Iterator[ShardReport]:
+    """The reports of an engine. The first one shows that the job has started."""
+    yield from islice(reports, 1)
+    with job_has_started():
+        yield from reports
 
 
 def _status_dict(job: Job, tally: RunStats) -> dict[str, Any]:

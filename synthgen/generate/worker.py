@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import __version__, plugins
-from synthgen.errors import BrokenWorkerError, SynthgenError
+from synthgen.errors import BrokenWorkerError, SynthgenError, describe_exhaustion
 from synthgen.generate.batch_threads import (
     NONE_HUNG,
     Batch,
@@ -109,6 +109,7 @@ class Worker:
         self.stage: Stage = plugins.load_plugin("generate.stages", job.stage).build(
             job.plugin, job.options, **job.stage_options
         )
+        self.store.create_layer(job.dataset, job.split, job.layer)
         self._failure_prefix = f"{job.plugin} failed"  # prefix of errors that the image did not cause
         self.decode_threads = max(2, os.cpu_count() or 1)
 
@@ -280,6 +281,8 @@ class Worker:
                 for one in batch:
                     self._collect_batch(self._start([one]), others, result, reasons)
                 return
+            if describe_exhaustion(why) and not isinstance(why, MemoryError):
+                raise  # the machine lacks threads or open files: the image is not the cause
             log.exception("image %s failed", batch[0][1].file_name)
             kind = "" if isinstance(why, PluginError) else f"{type(why).__name__}: "
             self._record_failure(batch, kind + _first_line(why), result, reasons)
@@ -322,11 +325,12 @@ def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
 
 def _error_report(shard: Shard, why: Exception, started: float) -> ShardReport:
     known = isinstance(why, SynthgenError | TooManyFailuresError)
-    if not known:
+    exhausted = None if known else describe_exhaustion(why)
+    if not known and exhausted is None:
         log.error("shard %s failed", shard, exc_info=why)
     return ShardReport(
         shard,
-        error=str(why) if known else f"{shard}: {type(why).__name__}: {_first_line(why)}",
+        error=str(why) if known else f"{shard}: {exhausted or f'{type(why).__name__}: {_first_line(why)}'}",
         too_many_errors=isinstance(why, TooManyFailuresError),
         seconds=time.monotonic() - started,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from synthgen.errors import describe_exhaustion
 from synthgen.images.paths import candidate_paths
 
 #: A larger image is an error: 178 M pixels are half a GiB in RGB.
@@ -196,8 +197,15 @@ def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.intege
 
 
 def _as_image_error(why: Exception, done: str) -> ImageError:
+    """The error for a row.
+
+    Raises:
+        OSError: the machine lacks memory or open files.
+    """
     if isinstance(why, ImageError):
         return why
+    if isinstance(why, OSError) and describe_exhaustion(why):
+        raise why  # it says nothing about the image
     if isinstance(why, FileNotFoundError):
         return ImageError("no such file")
     if isinstance(why, Image.DecompressionBombError):

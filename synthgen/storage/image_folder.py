@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 
 from synthgen.storage.atomic import write_text_atomic
+from synthgen.storage.disk import check_folder_exists, create_folder
 from synthgen.storage.run_log import log_folder
 from synthgen.storage.shard_store import ShardStore
 
 
 def record_image_folder(store: ShardStore, dataset: str, split: str, layer: str, image_folder: Path) -> None:
-    """Record the folder of a layer's images."""
-    path = log_folder(store, dataset, split, layer) / "images.json"
-    write_text_atomic(path, json.dumps({"images_folder": str(image_folder.absolute())}, indent=1))
+    """Record the folder of a layer's images. The layer must exist."""
+    check_folder_exists(store.layer_folder(dataset, split, layer))
+    folder = log_folder(store, dataset, split, layer)
+    create_folder(folder)
+    write_text_atomic(folder / "images.json", json.dumps({"images_folder": str(image_folder.absolute())}, indent=1))
 
 
 def find_image_folder(store: ShardStore, dataset: str, split: str, layer: str) -> Path | None:

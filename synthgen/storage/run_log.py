@@ -61,8 +61,7 @@ class RunLog:
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Write synthgen's log records to a file while the block runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write synthgen's log records to a file, in a folder that exists, while the block runs."""
     handler = _SilentFileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("synthgen")
@@ -78,6 +77,11 @@ def log_to_file(path: Path) -> Iterator[None]:
 
 class _SilentFileHandler(logging.FileHandler):
     """Drops a record that cannot be written. On a full disk the commit reports the error once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; the first one opens the file."""
+        with contextlib.suppress(OSError):
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Drop the record."""

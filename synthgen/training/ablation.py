@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +19,13 @@ from synthgen.dataloading.manifest_check import ManifestReport, check_manifest
 from synthgen.dataloading.source_checks import describe_synthetic_labels
 from synthgen.dataloading.source_config import TASKS_PACKAGE, TrainSource
 from synthgen.distributed import DistributedContext, join_process_group
-from synthgen.errors import SynthgenError, did_you_mean, escape_control_chars
+from synthgen.errors import SynthgenError, did_you_mean, escape_control_chars, job_has_started
 from synthgen.evaluation import evaluate
 from synthgen.evaluation.ablation_stats import Difference, compare_arms, format_differences
 from synthgen.evaluation.results import EvalResult, load_results, printable_json
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.storage.atomic import atomic_write, remove_stale_files, write_text_atomic
+from synthgen.storage.disk import create_folder
 from synthgen.training import run_dir, trainer
 
 ARMS = ("with", "without")
@@ -121,16 +123,18 @@ def ablate(
         def plan() -> None:
             for run, recipe in runs.items():  # write all manifests before the plan of another ablation can replace them
                 run_dir.load_starts(run, recipe, kind=trainer.checkpoint_kind(recipe))
+            create_folder(place, remedy="choose another --out")
             remove_stale_files(place)
             for run, text in texts.items():
                 write_text_atomic(_manifest_path(run), text)
 
         context.on_rank0(plan)
-        results = []
+        results: list[list[EvalResult]] = []
         for number, (run, text) in enumerate(texts.items(), 1):
             if context.rank == 0:
                 echo(f"{number} of {len(texts)}: {run}")
-            results.append(_run_arm(run, text, manifest, context, device, num_workers, progress))
+            with job_has_started() if results else nullcontext():
+                results.append(_run_arm(run, text, manifest, context, device, num_workers, progress))
         found = tuple(compare_arms(results[::2], results[1::2]))
         if context.rank == 0:
             _save_json(place / "ablation.json", manifest, own, judged, found)

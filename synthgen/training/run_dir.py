@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.renamed_keys import rename_manifest_keys
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import atomic_write, is_temporary_path, remove_stale_files, write_text_atomic
+from synthgen.storage.atomic import is_temporary_path, link_or_copy, remove_stale_files, write_text_atomic
 from synthgen.storage.locks import file_lock
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
@@ -149,11 +148,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def link_best_checkpoint(folder: Path, path: Path) -> None:
     """Link a checkpoint as `best.pt`."""
-    with atomic_write(folder / "best.pt", remedy=REMEDY) as temporary:
-        try:
-            os.link(path, temporary)
-        except OSError:  # cloud file systems have no hard links
-            shutil.copyfile(path, temporary)
+    link_or_copy(path, folder / "best.pt", remedy=REMEDY)
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:

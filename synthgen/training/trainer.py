@@ -27,7 +27,7 @@ from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.dataloading.mixture import plan_mixture
 from synthgen.dataloading.train_loader import TrainLoader, merge_states
 from synthgen.distributed import DistributedContext, join_process_group
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, job_has_started
 from synthgen.evaluation import results
 from synthgen.evaluation.results import EvalResult
 from synthgen.progress import NoProgress, OpenProgress
@@ -79,8 +79,8 @@ def train(
         progress: creates progress bars.
 
     Raises:
-        SynthgenError: the manifest is invalid; the directory belongs to another run or is not writable; the loss is not
-            finite; or a data loader worker died.
+        SynthgenError: the manifest is invalid; the directory belongs to another run or is not writable. With exit code
+            1: the loss is not finite, a data loader worker died, or the disk is full.
     """
     with join_process_group(device) as context, ExitStack() as held:
         checked = context.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
@@ -111,7 +111,9 @@ def train(
 
         last = context.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
         own = manifest.dataloader.num_workers if num_workers is None else num_workers
-        return Trainer(manifest, run, learner, context, own, progress, last).run()
+        one = Trainer(manifest, run, learner, context, own, progress, last)
+        with job_has_started():
+            return one.run()
 
 
 def checkpoint_kind(manifest: Manifest) -> str:

@@ -32,7 +32,7 @@ from synthgen.ingest.validation.ids import DuplicateIdFinder
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
-from synthgen.storage.atomic import scratch_folder
+from synthgen.storage.atomic import remove_stale_files, scratch_folder
 
 #: By default, a job refuses a shard with a larger share of failed images (`Job.max_error_share`).
 MAX_UNUSABLE_SHARE = 0.05
@@ -119,8 +119,10 @@ class _SplitValidator:
             tell("reading", min(done, total), total)
 
         stream = self._observe(module.read(replace(files, on_bytes=on_bytes), "annotations"))
+        place = Path(tempfile.gettempdir())
+        remove_stale_files(place)
         with (
-            scratch_folder(Path(tempfile.gettempdir())) as scratch,
+            scratch_folder(place, remedy="set $TMPDIR to another folder") as scratch,
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
             for shard in split_into_shards(stream, dataset, scratch, expected_bytes=total):
@@ -155,6 +157,7 @@ class _SplitValidator:
             split=self.split,
             images=self.images,
             boxes=self.boxes,
+            prompted=self.box_stats.prompted,
             categories=len(self.names),
             files_checked=self.checked,
             files_decoded=self.decoded,
@@ -268,6 +271,8 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     for split in splits:
         found.update({finding.code: finding.count for finding in split.findings})
     stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
+    if not stops and not any(split.prompted for split in splits):
+        return "not ready: no box can be used; what is wrong with them is named above", f"synthgen doctor {given}"
     if not stops:
         limits = [
             f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]

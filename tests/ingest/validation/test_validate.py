@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import coco_dataset
+from fakes.temporary_writer import writing_elsewhere
 from fakes.validated_datasets import clean, copy_annotation, findings, look, photo_path, write
 
 from synthgen.errors import SynthgenError
@@ -159,6 +162,19 @@ def test_a_sample_of_images_is_spread_and_decoded(tmp_path: Path) -> None:
     for wrong in ("0", "-3", "some", 0):
         with pytest.raises(SynthgenError, match="--check-images"):
             look(tmp_path, content, wrong)
+
+
+def test_what_a_killed_run_left_in_the_temporary_folder_is_removed(tmp_path: Path, monkeypatch) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with writing_elsewhere(place):
+        pass
+    (place / "of another program").touch()
+    assert len(list(place.iterdir())) == 3
+    coco_dataset.write_coco_dataset(tmp_path, images=2)
+    validate_dataset("coco_json", tmp_path, annotations=tmp_path / "boxes.json", images=tmp_path / "photos")
+    assert [path.name for path in place.iterdir()] == ["of another program"]
 
 
 def test_an_empty_dataset_is_a_sentence(tmp_path: Path) -> None:
