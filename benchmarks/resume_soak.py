@@ -47,11 +47,11 @@ seed: {seed}
 mixture:
   - {{shards: toy/train/human, task: {task}, images: photos}}
 augment: {{size: 32, scale: [0.5, 1.5]}}
-model: {{backbone: tiny, text_encoder: {text_encoder}, dim: 32, encoder_layers: 1, decoder_layers: 1,
+model: {{backbone: tiny, text_encoder: {text_encoder}, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1,
   learnable_queries: 3, conditional_queries: 4, denoising: {denoising}}}
 schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 2, steps: {steps}, checkpoint_every: 2, keep: 9,
-  accumulate: {accumulate}, evaluate_every: {evaluate_every}{ema}}}
-readers: {{workers: 0, cache_mib: 1}}
+  accumulation_steps: {accumulate}, evaluate_every: {evaluate_every}{ema}}}
+dataloader: {{num_workers: 0, cache_mib: 1}}
 eval: [{{shards: toy/val/human, task: {task}, images: held}}]
 eval_size: [32, 48]
 """
@@ -282,7 +282,7 @@ def main() -> None:
     try:
         manifests = {}
         for place, kind in enumerate(kinds()):
-            ema = f", ema: {kind.ema}" if kind.ema else ""
+            ema = f", ema_decay: {kind.ema}" if kind.ema else ""
             manifests[kind] = folder / f"{kind.name}.yaml"
             if not manifests[kind].exists():
                 fields = {**asdict(kind), "ema": ema, "seed": place, "steps": STEPS}

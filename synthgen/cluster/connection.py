@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +43,8 @@ def connect(*, log_to_driver: bool = True) -> None:
         host, _, port = address.rpartition(":")
         if port.isdigit() and "/" not in host:  # Ray itself would try for many minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
+        with _sigterm_handler_kept():
+            ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
     except (OSError, ValueError, RuntimeError, RayError) as why:
         raise SynthgenError(_describe_failure(first_message_line(why))) from why
 
@@ -63,6 +66,17 @@ def _describe_failure(reason: str) -> str:
         f"cannot start Ray on this machine ({reason}); check that {folder} and /dev/shm are writable and have space, "
         "and end an old cluster with `ray stop`"
     )
+
+
+@contextlib.contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Undo what `ray.init` does in the main thread: with its handler, SIGTERM ends the driver with exit code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

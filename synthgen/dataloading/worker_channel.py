@@ -21,7 +21,7 @@ import torch
 
 from synthgen.dataloading.batch_memory import map_arrays, memory_size
 from synthgen.dataloading.collate import PackedBatch
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError
 
 #: The kind of an answer; where the pickled rest of a batch starts in its memory; the length of that, or of the text.
 _HEADER = struct.Struct("<BQQ")
@@ -102,7 +102,7 @@ def receive(channel: socket.socket) -> PackedBatch | WorkerError | None:
 
     Raises:
         ChannelClosedError: the worker has ended without an answer.
-        SynthgenError: this process cannot open the batch.
+        FailedRunError: this process cannot open the batch.
     """
     try:
         header, fds, _, _ = socket.recv_fds(channel, _HEADER.size, 1)
@@ -116,13 +116,13 @@ def receive(channel: socket.socket) -> PackedBatch | WorkerError | None:
     except ConnectionError:
         raise ChannelClosedError from None
     if not fds:  # the kernel drops a descriptor for which there is no room
-        raise SynthgenError(describe_resource_error(OSError(errno.EMFILE, "")) or "")
+        raise FailedRunError(describe_resource_error(OSError(errno.EMFILE, "")) or "")
     try:
         return _open_batch(fds[0], start, length)
     except OSError as why:
         if (sentence := describe_resource_error(why)) is None:
             raise
-        raise SynthgenError(sentence) from None
+        raise FailedRunError(sentence) from None
     finally:
         os.close(fds[0])
 
@@ -155,13 +155,13 @@ def describe_resource_error(why: BaseException) -> str | None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
             f"the readers have no file descriptor left (the limit of a process is {limit}); raise it with ulimit -n, "
-            "or lower readers.workers"
+            "or lower dataloader.num_workers"
         )
     if number == errno.EAGAIN:
         return (
             "no more reader processes can be started; raise the limit of processes (ulimit -u), or lower "
-            "readers.workers"
+            "dataloader.num_workers"
         )
     if number in (errno.ENOMEM, errno.ENOSPC) or isinstance(why, MemoryError):
-        return "the readers have no memory left; lower readers.workers, readers.cache_mib or the batch size"
+        return "the readers have no memory left; lower dataloader.num_workers, dataloader.cache_mib or the batch size"
     return None

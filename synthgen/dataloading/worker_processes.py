@@ -1,7 +1,7 @@
 """The worker processes of the data loaders. Each death of one becomes a sentence, and no wait is without end.
 
 Workers are forked if possible: they start at once and share the index. They use no threads of OpenCV or Arrow, so a
-fork cannot inherit a held lock. They end with their parent, which alone handles Ctrl-C and SIGTERM.
+fork cannot inherit a held lock. They end with their parent, which alone handles Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from synthgen.dataloading.batch_memory import share_batches
 from synthgen.dataloading.collate import PackedBatch
 from synthgen.dataloading.transforms import disable_opencv_threads
 from synthgen.dataloading.worker_channel import ChannelClosedError, WorkerError
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ STOP_GRACE_SECONDS = 5.0
 _EXIT_SECONDS = 5.0
 
 #: Signals that reach all processes of a terminal or job. The parent handles them and stops its workers.
-_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedWaitingError(Exception):
@@ -113,7 +113,7 @@ class ReaderPool:
 
         Raises:
             StopIteration: the stream has ended.
-            SynthgenError: a worker failed or was killed.
+            FailedRunError: a worker failed or was killed.
             StoppedWaitingError: this process was told to end, and no batch came.
         """
         try:
@@ -163,7 +163,7 @@ def _start_workers(stream: BatchStream, count: int) -> list[_Worker]:
         _stop_workers(workers, threading.Event(), (), os.getpid())
         if (sentence := channels.describe_resource_error(why)) is None:
             raise
-        raise SynthgenError(sentence) from None
+        raise FailedRunError(sentence) from None
     return workers
 
 
@@ -212,7 +212,7 @@ def _receive(worker: _Worker, stop: threading.Event, is_stopping: Callable[[], b
             return None
         # The channel of a dead worker is closed, unless a process that it started holds a copy.
         if not worker.process.is_alive() and not wait([worker.channel], 0):
-            raise SynthgenError(_describe_death(worker.process))
+            raise FailedRunError(_describe_death(worker.process))
         if is_stopping():
             told = told or now
             if now - told > STOP_GRACE_SECONDS:
@@ -225,11 +225,11 @@ def _receive(worker: _Worker, stop: threading.Event, is_stopping: Callable[[], b
     except ChannelClosedError:
         if stop.is_set():
             return None
-        raise SynthgenError(_describe_death(worker.process)) from None
+        raise FailedRunError(_describe_death(worker.process)) from None
     if isinstance(answer, WorkerError):
         if answer.is_bug:
             raise RuntimeError(f"a reader process failed:\n{answer.message}")
-        raise SynthgenError(answer.message)
+        raise FailedRunError(answer.message)
     return answer
 
 
@@ -243,8 +243,8 @@ def _describe_death(process: BaseProcess) -> str:
     elif code:
         how = f" (exit code {code})"
     return (
-        f"the reader process {process.pid} died{how}, most likely for want of memory; lower readers.workers, "
-        "readers.cache_mib or the batch size"
+        f"the reader process {process.pid} died{how}, most likely for want of memory; lower dataloader.num_workers, "
+        "dataloader.cache_mib or the batch size"
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from synthgen.errors import describe_exhaustion
 from synthgen.images.paths import candidate_paths
 
 #: A larger image is an error: 178 M pixels are half a GiB in RGB.
@@ -134,16 +135,18 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
     Raises:
         ImageError: missing, not one of `IMAGE_FORMATS`, truncated, too large, or not of the annotated size.
     """
-    told = (expected_width, expected_height) if expected_height and expected_width else None
+    expected = (expected_width, expected_height) if expected_height and expected_width else None
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             turn, shown = _exif_transpose(image)
             _check_size(shown)
-            if told is not None and told not in (shown, image.size):  # before a pixel is decoded
-                raise ImageError(f"is {shown[0]} x {shown[1]} pixels, the annotations say {told[0]} x {told[1]}")
+            if expected is not None and expected not in (shown, image.size):  # before a pixel is decoded
+                raise ImageError(
+                    f"is {shown[0]} x {shown[1]} pixels, the annotations say {expected[0]} x {expected[1]}"
+                )
             with _budget.hold(_decode_bytes(image)):
                 image.load()
-                return _to_rgb(image.transpose(turn) if turn is not None and told in (None, shown) else image)
+                return _to_rgb(image.transpose(turn) if turn is not None and expected in (None, shown) else image)
     except Exception as why:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise _as_image_error(why, "decoded") from None
 
@@ -267,8 +270,15 @@ def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.intege
 
 
 def _as_image_error(why: Exception, done: str) -> ImageError:
+    """The error for a row.
+
+    Raises:
+        OSError: the machine lacks memory or open files.
+    """
     if isinstance(why, ImageError):
         return why
+    if isinstance(why, OSError) and describe_exhaustion(why):
+        raise why  # it says nothing about the image
     if isinstance(why, FileNotFoundError):
         return ImageError("no such file")
     if isinstance(why, Image.DecompressionBombError):

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import __version__
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.ingest.sharding import ShardSlice, split_into_shards
 from synthgen.ingest.text_limits import check_captions
 from synthgen.progress import ReportPhase
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.box_table import BoxColumns, table_from_columns
+from synthgen.records.parquet_schema import samples_from_batch
 from synthgen.records.recipe import fingerprint, format_recipe
-from synthgen.records.sample import Sample
-from synthgen.records.schema import samples_from_batch
+from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
 from synthgen.storage.atomic import write_text_atomic
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Raise it when the same file would give other shards than before.
@@ -45,6 +45,7 @@ class IngestReport:
         shards: in the layer; committed: by this run.
         images, annotations, masks: how many; errors: images that have one.
         flags: how many annotations carry each flag.
+        has_usable_box: whether a job can prompt a box, or there are masks.
     """
 
     shards: int
@@ -54,6 +55,7 @@ class IngestReport:
     masks: int
     errors: int
     flags: dict[str, int]
+    has_usable_box: bool
 
 
 def ingest(
@@ -103,8 +105,12 @@ def ingest(
             recipe["sources"] = digests.result()
             _check_same_recipe(store, present, recipe)
             if len(present) == present[0].num_shards:
+                store.create_layer(name, split, layer)
                 record_image_folder(store, name, split, layer, files.image_folder)
                 return _build_report(store, present, committed=0)
+        else:
+            store.create_root()
+        store.create_layer(name, split, layer)
         done, total = 0, files.total_bytes()
 
         def on_bytes(count: int) -> None:
@@ -117,16 +123,17 @@ def ingest(
             where = ", ".join(map(str, files.sources.values()))
             cuts = split_into_shards(batches, name, scratch, where=where, expected_bytes=total, shard_size=shard_size)
             first = next(cuts)  # arrives when everything is read
-            recipe["sources"] = digests.result()
-            if {role: _size_and_mtime(path) for role, path in files.sources.items()} != before:
-                raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
-            write_text_atomic(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
-            complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
-            complete = complete and _with_checked_captions(complete, where)
-            record_image_folder(
-                store, name, split, layer, files.image_folder
-            )  # before the last shard, which has no next one
-            committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
+            with job_has_started():
+                recipe["sources"] = digests.result()
+                if {role: _size_and_mtime(path) for role, path in files.sources.items()} != before:
+                    raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
+                write_text_atomic(log, json.dumps({role: [*before[role], recipe["sources"][role]] for role in before}))
+                complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
+                complete = complete and _with_checked_captions(complete, where)
+                record_image_folder(
+                    store, name, split, layer, files.image_folder
+                )  # before the last shard, which has no next one
+                committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
     return _build_report(store, store.list_shards(name, split, layer), committed)
 
 
@@ -261,7 +268,23 @@ def _build_report(store: ShardStore, shards: list[Shard], committed: int) -> Ing
     images, annotations, masks, errors = (
         sum(of_shard[what] for of_shard in counts) for what in ("images", "annotations", "masks", "errors")
     )
-    return IngestReport(len(shards), committed, images, annotations, masks, errors, dict(sorted(flags.items())))
+    # A box may carry several of these flags. So the counts alone may not tell, and the shards are read.
+    usable = annotations - sum(flags[flag] for flag in UNPROMPTED_FLAGS) > 0 or masks > 0
+    return IngestReport(
+        len(shards),
+        committed,
+        images,
+        annotations,
+        masks,
+        errors,
+        dict(sorted(flags.items())),
+        usable or (annotations > 0 and _has_usable_box(store, shards)),
+    )
+
+
+def _has_usable_box(store: ShardStore, shards: list[Shard]) -> bool:
+    samples = chain.from_iterable(map(store.read_samples, shards))
+    return any(not UNPROMPTED_FLAGS.intersection(a.flags) for sample in samples for a in sample.annotations)
 
 
 def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str, Any]) -> None:

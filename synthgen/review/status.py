@@ -54,11 +54,11 @@ class LayerStatus:
 
 def summarize_layers(store: Path) -> Iterator[LayerStatus]:
     """Every layer of a store, in order of name."""
-    house = ShardStore(store)
-    for dataset, split, layer in house.list_layers():
+    shard_store = ShardStore(store)
+    for dataset, split, layer in shard_store.list_layers():
         found = LayerStatus(f"{dataset}/{split}/{layer}")
-        for shard in house.list_shards(dataset, split, layer):
-            footer = house.read_footer(shard) or {}
+        for shard in shard_store.list_shards(dataset, split, layer):
+            footer = shard_store.read_footer(shard) or {}
             found.committed_shards, found.num_shards = found.committed_shards + 1, shard.num_shards
             found.size_bytes += (store / shard.relative_path).stat().st_size
             found.recipes[format_recipe(footer.get("recipe", {}))] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 
 connection = pytest.importorskip("synthgen.cluster.connection", reason="no Ray here")
-engine = pytest.importorskip("synthgen.cluster.engine", reason="no Ray here")
+engine = pytest.importorskip("synthgen.cluster.ray_engine", reason="no Ray here")
 
 
 def test_a_store_that_ray_would_delete_is_refused(tmp_path):
@@ -34,6 +35,20 @@ def test_workers_inherit_the_folders_of_the_driver(monkeypatch, tmp_path):
     assert inherited["SYNTHGEN_STORE"] == "/mnt/shards"
     assert Path(inherited["SYNTHGEN_WEIGHTS"]) == tmp_path
     assert not {"SYNTHGEN_DATA", "OTHER"} & set(inherited)
+
+
+def test_a_connection_leaves_sigterm_to_the_command(monkeypatch):
+    """Ray's own handler would end the driver with another exit code."""
+
+    def init(**how: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connection.ray, "init", init)
+    connection.connect()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_error_is_named_by_its_first_line():

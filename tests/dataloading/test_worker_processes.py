@@ -54,8 +54,8 @@ def test_a_killed_reader_is_a_sentence(tmp_path: Path) -> None:
         while True:  # torch tells of it here, or in whatever its host does
             next(loader)
     assert re.fullmatch(
-        rf"the reader process {victim} died( \(Killed\))?, most likely for want of memory; lower readers.workers, "
-        r"readers.cache_mib or the batch size",
+        rf"the reader process {victim} died( \(Killed\))?, most likely for want of memory; lower "
+        r"dataloader.num_workers, dataloader.cache_mib or the batch size",
         str(why.value),
     )
 
@@ -133,7 +133,7 @@ def raise_error(why: BaseException) -> Any:
     [
         (OSError(errno.EMFILE, "x"), r"no file descriptor left \(.*\d+\); raise it with ulimit -n"),
         (OSError(errno.ENFILE, "x"), "no file descriptor left"),
-        (OSError(errno.ENOSPC, "x"), "no memory left; lower readers.workers"),
+        (OSError(errno.ENOSPC, "x"), "no memory left; lower dataloader.num_workers"),
         (OSError(errno.ENOMEM, "x"), "no memory left"),
         (MemoryError(), "no memory left"),
     ],
