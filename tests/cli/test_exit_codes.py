@@ -177,14 +177,14 @@ LITTLE_MEMORY = """
 import re, resource, sys
 import numpy as np
 from synthgen.cli.main import main
-from synthgen.generate import dataset_spec
+from synthgen.generate import input_layer
 
 def ingest_spec(*args, **kwargs):
     used = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1])
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
     held = [np.ones(2**20) for _ in range(1_000)]
 
-dataset_spec.ingest_spec = ingest_spec
+input_layer.ingest_spec = ingest_spec
 sys.argv = ["synthgen", *sys.argv[1:]]
 main()
 """

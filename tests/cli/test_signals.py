@@ -55,10 +55,10 @@ TRAINED = ("--checkpoint", "best.pt", "--manifest", "m.yaml")
 
 #: Command -> the module and function that do its work, and what is typed.
 COMMANDS = {
-    "ingest": ("synthgen.generate.dataset_spec", "ingest_spec", OWN),
-    "doctor": ("synthgen.generate.dataset_spec", "validate_spec", OWN),
-    "masks": ("synthgen.generate.dataset_spec", "ensure_input_layer", (*OWN, "--images", ".")),
-    "captions": ("synthgen.generate.dataset_spec", "ensure_input_layer", (*OWN, "--images", ".")),
+    "ingest": ("synthgen.generate.input_layer", "ingest_spec", OWN),
+    "doctor": ("synthgen.ingest.validation.validate", "validate_dataset", OWN),
+    "masks": ("synthgen.generate.input_layer", "ensure_input_layer", (*OWN, "--images", ".")),
+    "captions": ("synthgen.generate.input_layer", "ensure_input_layer", (*OWN, "--images", ".")),
     "status": ("synthgen.review.status", "format_status", ()),
     "show": ("synthgen.review.show", "draw_layer", ("a/b/c",)),
     "check": ("synthgen.dataloading.manifest_check", "check_manifest", ("m.yaml",)),

@@ -288,4 +288,4 @@ def test_where_images_cannot_be_read_the_running_batches_end_first(
     monkeypatch.setattr(worker, "prefetch_images", broken)
     report = Worker(job).run(pending_shards(job)[0])
     assert not is_batch_running()
-    assert "MemoryError: no room" in str(report.error)
+    assert "the memory is used up" in str(report.error)

@@ -13,7 +13,11 @@ PLACE = ("d", "train", "masks")
 
 @pytest.fixture
 def store(tmp_path):
-    return ShardStore(tmp_path / "store")
+    store = ShardStore(tmp_path / "store")
+    store.create_root()
+    for layer in (PLACE, ("d", "train", "annotations"), ("d", "val", "masks")):
+        store.create_layer(*layer)
+    return store
 
 
 def test_it_is_found_where_it_was_recorded(store, tmp_path, monkeypatch):
@@ -45,7 +49,7 @@ def test_other_layers_of_the_same_split_are_asked_after_its_own(store, tmp_path)
 )
 def test_a_log_that_does_not_help_is_passed_over(store, tmp_path, text):
     folder = log_folder(store, *PLACE)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "a.json").write_text(text)
     (folder / "b.json").write_bytes(b"\xff")
     assert find_image_folder(store, *PLACE) is None

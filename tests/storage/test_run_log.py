@@ -24,6 +24,7 @@ def test_the_folder_lies_beside_the_shards(tmp_path):
 
 def test_lines_are_appended_with_their_time(tmp_path):
     before = time.time()
+    (tmp_path / "_log").mkdir()
     log = RunLog(tmp_path / "_log")
     log.append_metrics({"shard": "d/s/l/0", "images": 3, "name": "é\udcff"})
     RunLog(tmp_path / "_log").append_metrics({"images": 4})  # the next run
@@ -61,7 +62,7 @@ def test_each_part_of_a_job_has_its_own_files(tmp_path):
 
 
 def test_messages_are_captured_while_the_block_runs_only(tmp_path):
-    path = tmp_path / "new" / "run.log"
+    path = tmp_path / "run.log"
     logger = logging.getLogger("synthgen.somewhere")
     with pytest.raises(KeyError), log_to_file(path):
         logger.info("inside \udcff")
