@@ -15,8 +15,10 @@ import pytest
 from synthgen.errors import SynthgenError
 from synthgen.generate.job import Job
 
-connection = pytest.importorskip("synthgen.cluster.connection", reason="no Ray here")
-engine = pytest.importorskip("synthgen.cluster.ray_engine", reason="no Ray here")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from synthgen.cluster import connection
+from synthgen.cluster import ray_engine as engine
 
 
 def test_a_store_that_ray_would_delete_is_refused(tmp_path):

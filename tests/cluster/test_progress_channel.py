@@ -10,7 +10,9 @@ import pytest
 
 from synthgen.errors import SynthgenError
 
-progress_channel = pytest.importorskip("synthgen.cluster.progress_channel", reason="no Ray here")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from synthgen.cluster import progress_channel
 
 
 class Bar:

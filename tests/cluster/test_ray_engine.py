@@ -22,7 +22,9 @@ import pytest
 from fakes import coco_dataset, ray_cluster
 from PIL import Image
 
-cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from ray import cluster_utils
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes import coco_dataset, tiny_ofa
 
-pytest.importorskip("ray")
+pytest.importorskip("ray", reason="Ray is not installed")
 
 ROOT = Path(__file__).parents[2]
 OWN = ["--dataset", "coco-json", "--annotations", "boxes.json", "--images", "photos"]

@@ -21,7 +21,9 @@ from synthgen.ingest.ingest import ingest
 from synthgen.records.sample import Sample
 from synthgen.storage.shard_store import Shard, ShardStore
 
-engine = pytest.importorskip("synthgen.cluster.ray_engine", reason="no Ray here")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from synthgen.cluster import ray_engine as engine
 
 
 class PoolHere:

@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 from fakes import ray_cluster, train_layers
 
-cluster_utils = pytest.importorskip("ray.cluster_utils")
-trainer = pytest.importorskip("synthgen.cluster.trainer")  # Ray without its extra "train" has no ray.train
+pytest.importorskip("ray.train", reason="Ray is not installed with its extra 'train'")
 
-from synthgen.errors import SynthgenError  # noqa: E402
-from synthgen.training import run_dir  # noqa: E402
+from ray import cluster_utils
+
+from synthgen.cluster import trainer
+from synthgen.errors import SynthgenError
+from synthgen.training import run_dir
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40

@@ -15,7 +15,9 @@ from synthgen.generate.job import Job
 from synthgen.generate.worker import ShardReport
 from synthgen.storage.shard_store import Shard
 
-worker_pool = pytest.importorskip("synthgen.cluster.worker_pool", reason="no Ray here")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from synthgen.cluster import worker_pool
 
 GONE = "gone"
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from ray import cluster_utils
 
 
 @contextmanager
