@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -26,6 +27,11 @@ _MAX_FOLDER_BYTES = (107 if sys.platform == "linux" else 103) - 68
 #: Environment variables of the driver that its workers get as well.
 _FORWARDED_VARIABLES = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE", "OMP_WAIT_POLICY")
 
+#: Seconds until a cluster must accept a connection. Ray itself would try for many minutes.
+_CONNECT_SECONDS = 10
+
+log = logging.getLogger(__name__)
+
 
 def connect(*, log_to_driver: bool = True) -> None:
     """Connect to the cluster of `ray job submit`, of RAY_ADDRESS or of this machine, else start one on this machine.
@@ -38,15 +44,48 @@ def connect(*, log_to_driver: bool = True) -> None:
     """
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS", "")
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "include_dashboard": False}
     try:
-        host, _, port = address.rpartition(":")
-        if port.isdigit() and "/" not in host:  # Ray itself would try for many minutes
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        if address := os.environ.get("RAY_ADDRESS"):
+            _check_reachable(address)
+        elif _is_last_cluster_dead():
+            options["address"] = "local"  # else Ray would try to join it
         with _sigterm_handler_kept():
-            ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
+            ray.init(log_to_driver=log_to_driver, **options)
     except (OSError, ValueError, RuntimeError, RayError) as why:
         raise SynthgenError(_describe_failure(first_message_line(why))) from why
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if the address is of the form HOST:PORT and nothing listens there."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+
+
+def _is_last_cluster_dead() -> bool:
+    """Whether the file that `ray start` wrote names a cluster that was killed; `ray stop` removes the file."""
+    try:
+        address = (_temporary_folder() / "ray" / "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    try:
+        _check_reachable(address)
+    except (OSError, ValueError) as why:
+        with show_warnings():
+            log.warning(
+                "the Ray cluster %s of `ray start` is gone (%s): starting another on this machine; `ray stop` removes "
+                "what is left of it",
+                address,
+                first_message_line(why),
+            )
+        return True
+    return False
+
+
+def _temporary_folder() -> Path:
+    """The folder in which Ray makes its own."""
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
 
 
 def _describe_failure(reason: str) -> str:
@@ -55,7 +94,7 @@ def _describe_failure(reason: str) -> str:
         return (
             f"cannot join the Ray cluster {address} ({reason}); mend RAY_ADDRESS, or unset it to use this machine alone"
         )
-    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    folder = _temporary_folder()
     if len(os.fsencode(folder)) > _MAX_FOLDER_BYTES:
         variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
         return (

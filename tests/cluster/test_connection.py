@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,26 @@ def test_workers_inherit_the_folders_of_the_driver(monkeypatch, tmp_path):
     assert inherited["SYNTHGEN_STORE"] == "/mnt/shards"
     assert Path(inherited["SYNTHGEN_WEIGHTS"]) == tmp_path
     assert not {"SYNTHGEN_DATA", "OTHER"} & set(inherited)
+
+
+@pytest.mark.parametrize("is_alive", [False, True])
+def test_a_cluster_of_ray_start_that_was_killed_is_not_waited_for(monkeypatch, tmp_path, capfd, is_alive):
+    """Ray would try to join it for minutes: only `ray stop` removes the file with its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if not is_alive:
+            server.close()
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray/ray_current_cluster").write_text(address)
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        given = []
+        monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(connection.ray, "init", lambda **how: given.append(how.get("address")))
+        connection.connect()
+    assert given == [None if is_alive else "local"]
+    warning = f"the Ray cluster {address} of `ray start` is gone (" in capfd.readouterr().err
+    assert warning is not is_alive
 
 
 def test_a_connection_leaves_sigterm_to_the_command(monkeypatch):
