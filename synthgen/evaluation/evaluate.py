@@ -29,7 +29,7 @@ from synthgen.models.mqformer.model import MQFormer
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.records.rle_ops import is_empty_rle
 from synthgen.records.sample import Sample
-from synthgen.storage.atomic import check_writable
+from synthgen.storage.atomic import check_writable, remove_stale_files
 from synthgen.storage.shard_store import ShardStore
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,12 @@ def evaluate_checkpoint(
         raise SynthgenError(f"no file {checkpoint_path}; name a checkpoint of `synthgen train`")
     path = out or checkpoint_path.with_name(f"{checkpoint_path.stem}.{manifest.name}.json")
     with join_process_group(device) as context:
-        context.on_rank0(lambda: check_writable(path, remedy=results.REMEDY))
+
+        def prepare() -> None:
+            check_writable(path, remedy=results.REMEDY)
+            remove_stale_files(path.parent)
+
+        context.on_rank0(prepare)
         if manifest.captioner is None:
             network, held = load_network(checkpoint_path, device=context.device, text_encoder=text_encoder)
             if (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import eval_dataset
+from fakes import eval_dataset, temporary_writer
 
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import EvalSource
@@ -241,6 +241,20 @@ def test_a_checkpoint_is_measured_as_typed(synthgen, tmp_path):
     assert str(tmp_path) not in written.decode()
     assert synthgen(*words, "--out", "other.json")[0] == 0
     assert (tmp_path / "other.json").read_bytes() == written, "same weights, same images, same bytes"
+
+
+def test_what_a_killed_evaluation_left_is_removed(synthgen, tmp_path):
+    eval_dataset.write_eval_dataset(tmp_path, images=1)
+    eval_dataset.write_checkpoint(tmp_path / "network.pt")
+    source = f"{{shards: {eval_dataset.LAYER}, task: detection, images: photos}}"
+    (tmp_path / "m.yaml").write_text(f"name: toy\nstore: store\neval: [{source}]\neval_size: [64, 96]\n")
+    with temporary_writer.writing_elsewhere(tmp_path):
+        pass
+    assert list(tmp_path.glob(".file.*.tmp")), "the writer left nothing"
+    words = ("--checkpoint", "network.pt", "--manifest", "m.yaml", "--out", "r.json", "--loader-workers", "0")
+    code, told = synthgen("evaluate", *words)
+    assert code == 0, told
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_what_cannot_be_measured_is_reported_in_a_sentence(synthgen, tmp_path, monkeypatch):
