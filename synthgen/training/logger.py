@@ -18,24 +18,22 @@ from synthgen.training.run_dir import REMEDY
 
 
 class MetricsLogger:
-    """Writes log.jsonl and tensorboard/ of a run directory. Entries of an earlier run from `step` on are removed.
+    """Writes log.jsonl and tensorboard/ of a run directory. Entries of a killed run that are made again are removed.
 
     Args:
         first_step: the first step that will be logged.
+        repeats_evaluation: whether the evaluation after the step before it will be logged, too.
 
     Raises:
         SynthgenError: log.jsonl is not a log, or cannot be written.
     """
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, first_step: int, *, repeats_evaluation: bool = False) -> None:
         self._log_path = folder / "log.jsonl"
         if self._log_path.exists():
             lines = self._log_path.read_bytes().splitlines(keepends=True)
-            before = [
-                line
-                for i, line in enumerate(lines, 1)
-                if line.endswith(b"\n") and self._parse_step(line, i) < first_step
-            ]
+            end = (first_step - 1, True) if repeats_evaluation else (first_step, False)
+            before = [line for i, line in enumerate(lines, 1) if line.endswith(b"\n") and self._position(line, i) < end]
             if len(before) < len(lines):
                 write_text_atomic(self._log_path, b"".join(before).decode(), remedy=REMEDY)
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
@@ -46,10 +44,11 @@ class MetricsLogger:
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{prefix}/{name}", value, step)
 
-    def _parse_step(self, line: bytes, line_number: int) -> int:
-        """The step of a log line."""
+    def _position(self, line: bytes, line_number: int) -> tuple[int, bool]:
+        """The step of a log line, and whether it is of the evaluation after it."""
         try:
-            return int(json.loads(line)["step"])
+            entry = json.loads(line)
+            return int(entry["step"]), entry.get("of", "train") != "train"
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise SynthgenError(
                 f"line {line_number} of {self._log_path} is damaged; take it out, or move the file away: a new one "

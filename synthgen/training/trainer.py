@@ -179,16 +179,20 @@ class Trainer:
         """Run all remaining steps, and evaluate after the last one."""
         first, schedule = self._step, self._schedule
         measured: tuple[EvalResult, ...] = ()
+        measured_as = run_dir.results_path(self._folder, first)
+        is_eval_missing = bool(first) and self._is_eval_due() and not self._context.on_rank0(measured_as.exists)
         with ExitStack() as stack:
             stack.enter_context(self._sigterm_handler)
             loader = stack.enter_context(self._build_loader())
-            journal = stack.enter_context(MetricsLogger(self._folder, first)) if self._context.rank == 0 else None
+            journal = None
+            if self._context.rank == 0:
+                journal = stack.enter_context(MetricsLogger(self._folder, first, repeats_evaluation=is_eval_missing))
             left = (schedule.steps - first) * schedule.batch_size
             progress = stack.enter_context(self._open_progress("training", left, "images"))
             last_note_time = 0.0
-            measured_as = run_dir.results_path(self._folder, first)
-            if first and self._is_eval_due() and not self._context.on_rank0(measured_as.exists):
-                measured = self._evaluate(loader, journal)  # resumes an interrupted evaluation
+            lines = self._save_seen(loader) if first == schedule.steps else []
+            if is_eval_missing:  # it was interrupted
+                measured = self._evaluate(loader, journal)
             for step in range(first, schedule.steps):
                 began = time.monotonic()
                 portions = self._take_batches(loader)
@@ -214,17 +218,23 @@ class Trainer:
                             journal.log_image(step, f"target and prediction/{i}", picture)
                 if self._is_preempted and not ends:
                     self._exit_preempted()
+                if ends:
+                    lines = self._save_seen(loader)  # before the results, which mark the run as done
                 if due:
                     measured = self._evaluate(loader, journal)
-            seen = merge_states(self._context.all_gather(loader.state_dict()))["seen"]
-        lines = format_sample_stats(self._manifest, seen)
-        if self._context.rank == 0:
-            write_text_atomic(self._folder / "seen.txt", "\n".join(lines) + "\n")
         best, last = self._folder / "best.pt", run_dir.checkpoint_path(self._folder, self._step)
         kept = best if best.exists() else None
         return TrainResult(
             self._folder, last, kept, self._step - first, measured, tuple(lines), self._context.rank == 0
         )
+
+    def _save_seen(self, loader: TrainLoader) -> list[str]:
+        """Write what the run has seen; returns the lines."""
+        seen = merge_states(self._context.all_gather(loader.state_dict()))["seen"]
+        lines = format_sample_stats(self._manifest, seen)
+        if self._context.rank == 0:
+            write_text_atomic(self._folder / "seen.txt", "\n".join(lines) + "\n", remedy=run_dir.REMEDY)
+        return lines
 
     def _build_loader(self) -> TrainLoader:
         return TrainLoader(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes.training_runs import read_log, single_process, write_manifest
+from fakes.training_runs import read_log, single_process, write_manifest, write_manifest_with_eval
 
 from synthgen.checkpoints import checkpoint
 from synthgen.dataloading.manifest import load_manifest
@@ -55,6 +55,28 @@ def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model)
         and nothing.last_checkpoint == again.last_checkpoint
         and nothing.sample_report == again.sample_report
     )
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_a_run_that_was_killed_at_its_results_logs_them_once(tmp_path, monkeypatch, is_saved):
+    path, run = write_manifest_with_eval(tmp_path, "steps: 1"), tmp_path / "run"
+    trainer.train(path, out=tmp_path / "whole")
+    save = trainer.results.save_results
+
+    def killed(*args, **kwargs):
+        if is_saved:
+            save(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.results, "save_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(path, out=run)
+    # Results mark a run as done, and an ablation does not start it again.
+    assert (run / "seen.txt").read_text() == (tmp_path / "whole/seen.txt").read_text()
+    trainer.train(path, out=run)
+    assert read_log(run) == read_log(tmp_path / "whole")
+    assert [line["of"] for line in read_log(run)] == ["train", "toy/val/human"]
 
 
 @pytest.mark.parametrize("which", ["run.json", "manifest.yaml", "checked.txt"])
