@@ -2,7 +2,7 @@
 
     python benchmarks/kill_rounds.py [--command retry-failed|evaluate|ablate|train] [--rounds 50] [--seed 0]
 
-Each kill is a SIGKILL, of the process alone or of its whole group. A round kills up to three processes. Then the result
+Each kill is a SIGKILL, of the process alone or of its whole group. A round kills up to four processes. Then the result
 must be that of a run that nothing disturbed, and no temporary file may be left:
 
 retry-failed  `synthgen masks --retry-failed` over a layer with failed images: the bytes of all shards
@@ -43,7 +43,7 @@ from resume_soak import contents as run_contents  # noqa: E402
 
 from synthgen.storage.atomic import is_temporary_path  # noqa: E402
 
-#: Kills of one round at most.
+#: Kills of one round at most, where no two processes compete.
 MAX_KILLS = 3
 #: Seconds until a command counts as hanging.
 COMMAND_SECONDS = 120

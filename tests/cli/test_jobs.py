@@ -9,7 +9,7 @@ import urllib.error
 from pathlib import Path
 
 import pytest
-from fakes import coco_dataset, tiny_sam
+from fakes import coco_dataset, kill_rounds, tiny_sam
 from fakes.command_result import CommandResult
 from PIL import Image
 
@@ -263,6 +263,11 @@ def test_retry_failed_repairs_what_can_be_repaired(synthgen, tmp_path: Path) -> 
     assert told.code == 0
     assert "24 masks for 24 boxes" in told.out
     assert "failed" not in synthgen("status").out
+
+
+@pytest.mark.slow
+def test_kills_change_nothing_that_a_retry_makes(tmp_path: Path) -> None:
+    kill_rounds.assert_kills_change_nothing("retry-failed", tmp_path)
 
 
 def test_a_wrong_part_is_refused_before_the_ingest(synthgen, tmp_path: Path) -> None:

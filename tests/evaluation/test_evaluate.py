@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import eval_dataset, temporary_writer
+from fakes import eval_dataset, kill_rounds, temporary_writer
 
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import EvalSource
@@ -241,6 +241,11 @@ def test_a_checkpoint_is_measured_as_typed(synthgen, tmp_path):
     assert str(tmp_path) not in written.decode()
     assert synthgen(*words, "--out", "other.json")[0] == 0
     assert (tmp_path / "other.json").read_bytes() == written, "same weights, same images, same bytes"
+
+
+@pytest.mark.slow
+def test_kills_change_no_result(tmp_path):
+    kill_rounds.assert_kills_change_nothing("evaluate", tmp_path)
 
 
 def test_what_a_killed_evaluation_left_is_removed(synthgen, tmp_path):

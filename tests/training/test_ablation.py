@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import train_layers
+from fakes import kill_rounds, train_layers
 from fakes.eval_results import difference
 
 from synthgen.cli.main import main
@@ -175,6 +175,11 @@ def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_pa
     assert len(trained) == 5 and (out / "ablation.json").read_bytes() == before
     text = "\n".join(done.format_lines())
     assert "held/val/human instance" in text and "with synthetic data AP is" in text
+
+
+@pytest.mark.slow
+def test_kills_change_no_comparison(tmp_path):
+    kill_rounds.assert_kills_change_nothing("ablate", tmp_path)
 
 
 def test_another_recipe_is_refused_and_other_layers_are_measured(tmp_path):

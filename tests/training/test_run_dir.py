@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from fakes import kill_rounds
 from fakes.lock_holder import lock_held_elsewhere
 from fakes.training_runs import read_log, write_manifest, write_manifest_with_eval
 
@@ -55,6 +56,11 @@ def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path):
             trainer.train(path, out=run, lock_timeout=0.1)
         assert [p.name for p in run.iterdir()] == ["lock"]
     assert trainer.train(path, out=run).new_steps == 1, "what held it is gone, however it went"
+
+
+@pytest.mark.slow
+def test_processes_that_compete_and_are_killed_train_one_run(tmp_path):
+    kill_rounds.assert_kills_change_nothing("train", tmp_path)
 
 
 @pytest.mark.slow
