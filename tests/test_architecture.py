@@ -106,7 +106,10 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/dataloading/color_jitter.py",
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
-    "pyarrow": ["synthgen/records/schema.py", "synthgen/records/box_table.py", "synthgen/storage/shard_store.py"],
+    "pyarrow": [
+        *(f"synthgen/records/{name}.py" for name in ("schema", "box_table", "content_digest")),
+        *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity")),
+    ],
     "pydantic": [
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),
         "synthgen/checkpoints/checkpoint.py",
