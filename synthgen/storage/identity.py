@@ -96,14 +96,26 @@ def parse_identity(footer: Mapping[str, Any]) -> ShardIdentity | None:
 
 
 def is_stale(footer: Mapping[str, Any], parent_sha256: str | None) -> bool:
-    """Whether a shard was made from other rows than those of its parent shard now.
+    """Whether a shard was made from other rows than those of its parent shard now; False if either is unknown.
 
     Args:
         footer: the shard's.
-        parent_sha256: the content digest of its parent shard; None = unknown, so False.
+        parent_sha256: the content digest of its parent shard now.
     """
-    made_from = (footer.get("parent") or {}).get("content_sha256")
-    return parent_sha256 is not None and isinstance(made_from, str) and made_from != parent_sha256
+    made_from = parent_digest(footer)
+    return made_from is not None and parent_sha256 is not None and made_from != parent_sha256
+
+
+def parent_digest(footer: Mapping[str, Any]) -> str | None:
+    """The content digest of the parent rows that a shard was made from; None = unknown, as in older releases."""
+    digest = (footer.get("parent") or {}).get("content_sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def content_digest_of(footer: Mapping[str, Any]) -> str | None:
+    """The digest of a shard's own rows, from its footer; None = unknown, as in older releases."""
+    identity = parse_identity(footer)
+    return None if identity is None else identity.content_sha256
 
 
 def check_identity(path: Path, shard: Shard, footer: Mapping[str, Any], num_rows: int) -> None:

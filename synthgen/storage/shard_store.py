@@ -25,7 +25,7 @@ from synthgen.records.content_digest import ContentDigest, content_digest
 from synthgen.records.sample import Sample
 from synthgen.records.schema import SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
-from synthgen.storage.identity import NAME_PATTERN, Shard, ShardIdentity, check_identity, check_name, parse_identity
+from synthgen.storage.identity import NAME_PATTERN, Shard, ShardIdentity, check_identity, check_name, content_digest_of
 from synthgen.storage.parquet_file import ForeignShardError, describe_irregular, open_parquet, write_parquet
 
 __all__ = ["ColumnStats", "LayerFiles", "Shard", "ShardStore", "check_name"]
@@ -152,8 +152,7 @@ class ShardStore:
 
     def read_content_digest(self, shard: Shard) -> str:
         """The digest of the rows of a committed shard: that of its footer, of an older shard that of its pages."""
-        identity = parse_identity(self.read_footer(shard) or {})
-        return self.compute_content_digest(shard) if identity is None else identity.content_sha256
+        return content_digest_of(self.read_footer(shard) or {}) or self.compute_content_digest(shard)
 
     def compute_content_digest(self, shard: Shard) -> str:
         """The digest of the rows of a committed shard, from all its pages.
