@@ -108,7 +108,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [
         *(f"synthgen/records/{name}.py" for name in ("schema", "box_table", "content_digest")),
-        *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity")),
+        *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity", "migrate")),
     ],
     "pydantic": [
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),

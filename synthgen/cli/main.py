@@ -14,6 +14,7 @@ import typer
 
 from synthgen import __version__
 from synthgen.cli import options as opt
+from synthgen.cli.integrity import migrate, verify
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import DEFAULT_DATA, DEFAULT_STORE
 from synthgen.cli.plugin_flags import GroupedCommand
@@ -122,7 +123,7 @@ def doctor(
 
 for job in (masks, captions, train):
     app.command(cls=GroupedCommand)(job)
-for job in (evaluate, predict, ablate):
+for job in (evaluate, predict, ablate, verify, migrate):
     app.command()(job)
 
 
@@ -131,10 +132,16 @@ def status(
     store: opt.Store = DEFAULT_STORE,
     failures: Annotated[bool, typer.Option("--failures", help="List every failed object, image and shard")] = False,
 ) -> None:
-    """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
+    """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each.
+
+    Also what is damaged, stale or foreign, from the footers alone; `verify` reads all pages of a layer. Exit code 1 if
+    a shard is damaged, or another one has its name.
+    """
     from synthgen.review import status as inventory
 
-    print_lines(*inventory.format_status(store, failures=failures))
+    layers = inventory.summarize_layers(store)
+    print_lines(*inventory.format_status(store, failures=failures, layers=layers))
+    raise typer.Exit(1 if any(layer.damaged for layer in layers) else 0)
 
 
 @app.command()

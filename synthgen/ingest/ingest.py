@@ -38,6 +38,8 @@ MAX_FOOTER_NAMES = 5_000
 #: The digest of a file is remembered only if the file was this many seconds old when it was read.
 RACY_SECONDS = 2.0
 
+_LOG_ERRORS = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError)
+
 _WRITER_THREADS = 2  # writing a shard takes about twice as long as building it
 
 
@@ -309,24 +311,16 @@ def _read_source_log(log: Path) -> dict[tuple[Any, ...], str]:
 
     Time stamps are coarse: a file that is changed again in the moment in which it is read may look unchanged.
     """
+    known = {}
     try:
         then = json.loads(log.read_text(encoding="utf-8"))
         checked_ns = int(then["checked_ns"])
-        known = {(role, *state): digest for role, (*state, digest) in then["files"].items()}
-        return {
-            (role, size, mtime_ns, ctime_ns, inode): digest
-            for (role, size, mtime_ns, ctime_ns, inode), digest in known.items()
-            if abs(checked_ns - mtime_ns) >= RACY_SECONDS * 1e9 and checked_ns - ctime_ns >= RACY_SECONDS * 1e9
-        }
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        OverflowError,
-    ):  # missing, damaged, or of an older release
+        for role, (size, mtime_ns, ctime_ns, inode, digest) in then["files"].items():
+            if min(abs(checked_ns - mtime_ns), checked_ns - ctime_ns) >= RACY_SECONDS * 1e9:
+                known[role, size, mtime_ns, ctime_ns, inode] = digest
+    except _LOG_ERRORS:  # it is missing, damaged, or of an older release
         return {}
+    return known
 
 
 def _file_state(path: Path) -> tuple[int, int, int, int]:

@@ -112,6 +112,12 @@ def parent_digest(footer: Mapping[str, Any]) -> str | None:
     return digest if isinstance(digest, str) else None
 
 
+def parent_shard(shard: Shard, footer: Mapping[str, Any]) -> Shard | None:
+    """The shard that a shard was made from; None = from annotation files."""
+    layer = (footer.get("parent") or {}).get("layer")
+    return shard.in_layer(layer) if isinstance(layer, str) and NAME_PATTERN.fullmatch(layer) else None
+
+
 def content_digest_of(footer: Mapping[str, Any]) -> str | None:
     """The digest of a shard's own rows, from its footer; None = unknown, as in older releases."""
     identity = parse_identity(footer)

@@ -7,9 +7,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from fakes import coco_dataset
+from fakes import coco_dataset, older_shards
 from PIL import Image
 
 from synthgen import plugins
@@ -436,15 +435,9 @@ def test_an_input_that_is_written_again_with_the_same_rows_makes_nothing_stale(t
 
 
 def strip(job: Job, layer: str) -> None:
-    """Make the shards of a layer those of an older release: no digest of the parent; no identity, no seal."""
+    """Make the shards of a layer those of an older release."""
     store = ShardStore(job.store)
-    for shard in store.list_shards(job.dataset, job.split, layer):
-        path, footer = job.store / shard.relative_path, dict(store.read_footer(shard) or {})
-        if footer.get("parent"):
-            footer["parent"] = {key: footer["parent"][key] for key in ("layer", "fingerprint")}
-        table = pq.read_table(path)
-        footer.pop("identity")
-        pq.write_table(table.replace_schema_metadata({b"synthgen": json.dumps(footer)}), path, row_group_size=64)
+    older_shards.make_older(store, store.list_shards(job.dataset, job.split, layer))
 
 
 def test_layers_of_an_older_release_are_not_stale_and_their_digests_are_computed(tmp_path: Path) -> None:
