@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from synthgen.errors import SynthgenError
 from synthgen.review.show import resolve_shards
-from synthgen.storage.identity import content_digest_of, is_stale, parent_shard
+from synthgen.storage.identity import content_digest_of, parent_shard
 from synthgen.storage.parquet_file import ForeignShardError
 from synthgen.storage.shard_store import LayerFiles, Shard, ShardStore
 
@@ -122,15 +122,6 @@ def _examine(store: ShardStore, shard: Shard) -> tuple[ShardState, str]:
         return ShardState.UNVERIFIED, ""
     if found != written:
         return ShardState.DAMAGED, "its rows are not those that were written; delete it and run the job again"
-    parent = parent_shard(shard, footer)
-    if parent is not None and is_stale(footer, _recorded_digest(store, parent)):
-        return ShardState.STALE, f"{parent} has other rows now; run the job again"
+    if store.is_stale(shard, footer):
+        return ShardState.STALE, f"{parent_shard(shard, footer)} has other rows now; run the job again"
     return ShardState.OK, ""
-
-
-def _recorded_digest(store: ShardStore, shard: Shard) -> str | None:
-    """What a footer says; None = it says nothing, or cannot be read."""
-    try:
-        return content_digest_of(store.read_footer(shard) or {})
-    except SynthgenError:
-        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,17 @@ from synthgen.records.content_digest import ContentDigest, content_digest
 from synthgen.records.sample import Sample
 from synthgen.records.schema import SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
-from synthgen.storage.identity import NAME_PATTERN, Shard, ShardIdentity, check_identity, check_name, content_digest_of
+from synthgen.storage.identity import (
+    NAME_PATTERN,
+    Shard,
+    ShardIdentity,
+    check_identity,
+    check_name,
+    content_digest_of,
+    is_stale,
+    parent_digest,
+    parent_shard,
+)
 from synthgen.storage.parquet_file import ForeignShardError, describe_irregular, open_parquet, write_parquet
 
 __all__ = ["ColumnStats", "LayerFiles", "Shard", "ShardStore", "check_name"]
@@ -153,6 +163,20 @@ class ShardStore:
     def read_content_digest(self, shard: Shard) -> str:
         """The digest of the rows of a committed shard: that of its footer, of an older shard that of its pages."""
         return content_digest_of(self.read_footer(shard) or {}) or self.compute_content_digest(shard)
+
+    def is_stale(self, shard: Shard, footer: Mapping[str, Any]) -> bool:
+        """Whether a committed shard was made from other rows than those that its parent shard says it has now.
+
+        Args:
+            footer: the shard's.
+        """
+        parent = parent_shard(shard, footer)
+        if parent is None or parent_digest(footer) is None:
+            return False
+        try:
+            return is_stale(footer, content_digest_of(self.read_footer(parent) or {}))
+        except SynthgenError:  # of a damaged parent nothing is known
+            return False
 
     def compute_content_digest(self, shard: Shard) -> str:
         """The digest of the rows of a committed shard, from all its pages.
