@@ -24,6 +24,7 @@ from synthgen.records import schema
 from synthgen.records.box_table import BoxColumns, table_from_columns
 from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Caption, Rle, Sample
 from synthgen.records.schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
+from synthgen.storage.parquet_file import SEAL_MAGIC
 from synthgen.storage.shard_store import Shard, ShardStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -169,6 +170,17 @@ def test_shards_of_every_version_are_read(version, tmp_path):
     assert list(store.read_samples(SHARD)) == [from_json(sample) for sample in content["samples"]]
     assert store.read_footer(SHARD) == content["footer"]
     assert len(content["samples"]) == 4
+
+
+def test_the_first_shards_with_an_identity_are_read(tmp_path):
+    """Their digests, too, must be those that every later release computes."""
+    content = golden(1)[1]
+    store = put(GOLDEN / "shard_v1_identity.parquet", tmp_path)
+    assert list(store.read_samples(SHARD)) == [from_json(sample) for sample in content["samples"]]
+    digest = store.compute_content_digest(SHARD)
+    identity = {**dataclasses.asdict(SHARD), "num_rows": 4, "content_sha256": digest}
+    assert store.read_footer(SHARD) == {**content["footer"], "identity": identity}
+    assert SEAL_MAGIC in (GOLDEN / "shard_v1_identity.parquet").read_bytes()
 
 
 def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):
