@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from synthgen.storage.migrate import MigrationReport, migrate_shards
 from synthgen.storage.parquet_file import write_parquet
 from synthgen.storage.shard_store import Shard, ShardStore
 
+ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden" / "shard_v1.parquet"
 FOOTER = {"fingerprint": "f", "recipe": {"stage": "masks"}, "parent": {"layer": "a", "fingerprint": "e"}, "failed": []}
 
@@ -246,3 +250,46 @@ def test_a_renamed_shard_with_other_rows_is_damaged(store: ShardStore, monkeypat
     found = migrate_shards(store, shards, is_renamed=True)
     assert (found.num_migrated, len(found.refused)) == (2, 1)
     assert "is damaged (its rows are not those that were written)" in found.refused[0]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from synthgen.storage.migrate import migrate_shards
+from synthgen.storage.shard_store import ShardStore
+root, change, seen = sys.argv[1], int(sys.argv[2]), 0
+
+def hook(event, args):
+    global seen
+    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if (writes or event in ("os.rename", "os.remove")) and str(args[0]).startswith(root):
+        seen += 1
+        if seen == change:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+store = ShardStore(root)
+sys.addaudithook(hook)
+migrate_shards(store, store.list_shards("d", "train", "masks"))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_every_change_of_the_folder(store: ShardStore, tmp_path: Path) -> None:
+    rows = {shard.index: list(store.read_samples(shard)) for shard in layer_of(store)}
+    new = content(store)
+    make_older(store)
+    kills = 0
+    for change in range(1, 100):
+        root = tmp_path / f"round-{change}"
+        shutil.copytree(store.layer_folder("d", "train", "masks"), root / "d/train/masks")
+        done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(change)], cwd=ROOT, check=False)
+        again = ShardStore(root)
+        assert {shard.index: list(again.read_samples(shard)) for shard in layer_of(again)} == rows
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL
+        kills += 1
+        again.remove_stale_files("d", "train", "masks")
+        migrate_shards(again, layer_of(again))
+        assert content(again) == new
+    assert kills >= 6  # each of three shards is opened to be sealed, and renamed
