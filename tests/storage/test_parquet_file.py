@@ -104,9 +104,19 @@ def test_flipped_bits_of_the_end_are_refused(path: Path) -> None:
 @pytest.mark.slow
 def test_every_flipped_bit_of_the_end_is_refused(path: Path) -> None:
     content = path.read_bytes()
-    seal, _ = parts(content)
-    for flipped in flips(content, ((place, bit) for place in range(seal, len(content)) for bit in range(8))):
-        damage(path, flipped)
+    count = 0
+    with path.open("r+b", buffering=0) as file:
+        for place in range(parts(content)[0], len(content)):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([content[place] ^ 1 << bit]), place)
+                try:
+                    read(path)
+                except DamagedShardError as why:
+                    assert "\n" not in str(why)
+                    count += 1
+            os.pwrite(file.fileno(), content[place : place + 1], place)
+    assert count == 8 * (len(content) - parts(content)[0])
+    assert read(path) == FOOTER
 
 
 @pytest.mark.parametrize("count", [1, 8, 60, 512, 4096])
