@@ -31,7 +31,7 @@ _TRAILER_BYTES = 8  # length of the footer, magic
 _SEAL_BYTES = len(SEAL_MAGIC) + hashlib.sha256().digest_size
 
 #: Where no seal precedes the footer, it is looked for in the end of the file: the length of the footer may be damaged.
-_SEARCHED_BYTES = 4 * 2**20
+_SEARCHED_BYTES = 2**20
 
 #: Types of what our footer may hold; other members are allowed.
 _MEMBER_TYPES: dict[str, tuple[type, ...]] = {
@@ -127,6 +127,9 @@ def _translate_errors(path: Path, errors: tuple[type[Exception], ...]) -> Iterat
         if isinstance(why, OSError) and why.errno is not None:  # otherwise Arrow reports unreadable content
             raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
         reason = (str(why).splitlines() or [type(why).__name__])[0].rstrip(".")
+        if isinstance(why, MemoryError):  # whoever lacks memory must not be told to delete a whole shard
+            remedy = "if there is enough, it is damaged: delete it and run the job again"
+            raise SynthgenError(f"{path} cannot be read for lack of memory ({reason}); {remedy}") from None
         raise DamagedShardError(f"{path} is damaged ({reason}); delete it and run the job again") from None
 
 

@@ -139,6 +139,19 @@ def test_an_identity_without_a_seal_is_damage(path: Path) -> None:
     assert "the digest of its footer is gone" in damage(path, path.read_bytes())
 
 
+@pytest.mark.parametrize("error", [MemoryError(), pa.ArrowMemoryError("malloc of size 64 failed")])
+def test_where_memory_lacks_nobody_is_told_to_delete_a_whole_shard(
+    error: Exception, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(SynthgenError, match=r"cannot be read for lack of memory \(.*\); if there is enough, it") as why:
+        read(path)
+    assert not isinstance(why.value, DamagedShardError)
+
+
 def test_a_shard_of_an_older_release_has_neither() -> None:
     assert SEAL_MAGIC not in GOLDEN.read_bytes()
     with open_parquet(GOLDEN) as (file, footer):
