@@ -127,9 +127,10 @@ def mask2former(
                 window_size=numbers.window_size, drop_path_rate=0.3, out_features=[f"stage{i}" for i in (1, 2, 3, 4)],
             ),
             num_labels=80, num_queries=queries, train_num_points=manifest.schedule.mask_points,
-            hidden_dim=model.dim, feature_size=model.dim, mask_feature_size=model.dim,
+            hidden_dim=model.hidden_dim, feature_size=model.hidden_dim, mask_feature_size=model.hidden_dim,
             encoder_layers=model.encoder_layers, decoder_layers=model.decoder_layers + 1,  # it counts a first look
-            encoder_feedforward_dim=4 * model.dim, dim_feedforward=8 * model.dim, output_auxiliary_logits=True,
+            encoder_feedforward_dim=4 * model.hidden_dim, dim_feedforward=8 * model.hidden_dim,
+            output_auxiliary_logits=True,
         )
     ).to(device).train()  # fmt: skip
     whole = network.model
@@ -171,7 +172,7 @@ def wide(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Mod
 def bare(manifest: Manifest, device: torch.device, parts: Parts) -> tuple[nn.Module, list[dict[str, Any]], Forward]:
     """The backbone alone: the limit."""
     network = backbone.build_backbone(
-        manifest.model.backbone, drop_path=0.3, checkpointing=manifest.schedule.checkpointing
+        manifest.model.backbone, drop_path=0.3, checkpointing=manifest.schedule.activation_checkpointing
     ).to(device).train()  # fmt: skip
     parts.watch(network, "backbone")
 
@@ -207,7 +208,7 @@ def learn(way: str, content: Content, seed: int) -> dict[str, Any]:
         with parts.part("backward"):
             loss.backward()
         with parts.part("optimiser"):
-            nn.utils.clip_grad_norm_(parameters, manifest.schedule.clip or math.inf)
+            nn.utils.clip_grad_norm_(parameters, manifest.schedule.max_grad_norm or math.inf)
             if not math.isfinite(float(loss.detach())):
                 raise SystemExit(f"{way}: the loss of step {number} is no number")
             optimiser.step()

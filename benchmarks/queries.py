@@ -40,6 +40,7 @@ from synthgen.evaluation.results import EvalResult
 from synthgen.formats.readers import coco, semantic_folder
 from synthgen.ingest import ingest
 from synthgen.storage.atomic import write_text_atomic
+from synthgen.storage.disk import create_folder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import trainer
 
@@ -114,6 +115,7 @@ def main() -> None:
     about, content = args.out / f"{args.data}.budget.json", json.dumps(asdict(budget), indent=1) + "\n"
     if about.exists() and about.read_text() != content:
         options.error(f"{args.out} holds what was made with another budget ({about.name}); choose another --out")
+    create_folder(args.out, remedy="choose another --out")
     write_text_atomic(about, content)
     problem = DATA[args.data](args.out, budget, args.root)
     results: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in args.strategies}
@@ -169,20 +171,21 @@ def manifest(budget: Budget, strategy: str, seed: int, problem: Problem) -> dict
         "store": "shards",
         "mixture": list(problem.mixture),
         "augment": {
-            "size": budget.side, "scale": problem.scale, "crop_semantic": budget.side, "semantic_scale": problem.scale,
+            "size": budget.side, "scale": problem.scale, "semantic_crop_size": budget.side,
+            "semantic_scale": problem.scale,
         },
         "model": {
             "backbone": budget.backbone, "backbone_weights": "pretrained" if pretrained else "random",
-            "queries": strategy, **own, "dim": budget.dim, "encoder_layers": budget.encoder_layers,
+            "queries": strategy, **own, "hidden_dim": budget.dim, "encoder_layers": budget.encoder_layers,
             "decoder_layers": budget.decoder_layers, "text_encoder": "tiny",
         },
         "schedule": {
             "steps": budget.steps, "batch_size": budget.batch_size, "lr": budget.lr,
             "backbone_lr": budget.lr / 10 if pretrained else budget.backbone_lr,
-            "warmup_steps": min(50, budget.steps // 10), "clip": 1.0, "mask_points": budget.mask_points,
-            "checkpoint_every": 200, "keep": 1,
+            "warmup_steps": min(50, budget.steps // 10), "max_grad_norm": 1.0, "mask_points": budget.mask_points,
+            "checkpoint_every": 200, "keep_checkpoints": 1,
         },
-        "readers": {"cache_mib": 256},
+        "dataloader": {"cache_mib": 256},
     }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def main() -> None:
     # A Ray of this run alone, though there may be others here; its workers import this file by its name.
     os.environ.update(RAY_ADDRESS="local", PYTHONPATH=str(ROOT))
     sys.path.insert(0, str(ROOT))
-    from synthgen.cluster.engine import run_on_cluster
+    from synthgen.cluster.ray_engine import run_on_cluster
 
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)

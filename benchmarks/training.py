@@ -83,11 +83,12 @@ def compare(args: argparse.Namespace, folder: Path, size: int, cuda: bool) -> No
         "mixture": [{"shards": "bench/train/human", "task": "instance"}],
         "augment": {"size": size},
         "model": {
-            "backbone": args.backbone, "backbone_weights": "random", "text_encoder": text, "denoising": args.denoising
+            "backbone": args.backbone, "backbone_weights": "random", "text_encoder": text,
+            "denoising_groups": args.denoising
         },
         "schedule": {
             "steps": steps + WARM, "batch_size": batch_size, "precision": args.precision, "warmup_steps": 0,
-            "checkpointing": args.checkpointing, "compile": args.compile,
+            "activation_checkpointing": args.checkpointing, "compile": args.compile,
         },
     }  # fmt: skip
     (folder / "training.yaml").write_text(json.dumps(manifest))  # which is YAML, too

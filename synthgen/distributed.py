@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed
 
 from synthgen.devices import resolve_device
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError
 
 T = TypeVar("T")
 
@@ -78,8 +78,8 @@ class DistributedContext:
         return value
 
     def raise_on_rank0(self, error: SynthgenError) -> BaseException:
-        """The exception to raise for an error that occurs in all processes, so that only rank 0 reports it."""
-        return error if self.rank == 0 else SystemExit(2)
+        """The exception for an error of a job that occurs in all its processes, so that only rank 0 reports it."""
+        return error if self.rank == 0 else SystemExit(FailedRunError.exit_code)
 
     def _collective_device(self) -> torch.device:
         return self.device if distributed.get_backend() == "nccl" else torch.device("cpu")

@@ -2,15 +2,37 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class SynthgenError(Exception):
     """An error that the user can fix.
 
-    The message says what is wrong, where, and what to do. The command line prints it without a traceback and exits with
-    2. Every other exception is a bug of ours and keeps its traceback.
+    The message says what is wrong, where, and what to do. The command line prints it without a traceback. Every other
+    exception is a bug of ours and keeps its traceback.
+
+    Attributes:
+        exit_code: of the command line; 2 = wrong input, nothing was started; 1 = the job ran and failed.
     """
+
+    exit_code = 2
+
+
+class FailedRunError(SynthgenError):
+    """The input is right, and the job failed: a full disk, a lost device."""
+
+    exit_code = 1
+
+
+@contextmanager
+def job_has_started() -> Iterator[None]:
+    """A `SynthgenError` that leaves the block ends the command with 1 instead of 2."""
+    try:
+        yield
+    except SynthgenError as why:
+        why.exit_code = FailedRunError.exit_code
+        raise
 
 
 class MultipleErrors(SynthgenError):  # noqa: N818
@@ -53,8 +75,37 @@ def install_command(extra: str) -> str:
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
-class BrokenWorkerError(SynthgenError):
+class BrokenWorkerError(FailedRunError):
     """This process cannot continue (its GPU is lost). Another process can do the shard again."""
+
+
+#: What errors without a number say if memory is short: torch's CPU allocator, the loader of shared libraries, Arrow.
+_OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "annot allocate memory", "failed to map segment from shared object")
+
+
+def describe_exhaustion(why: BaseException) -> str | None:
+    """A sentence if the machine has no more memory, threads or open files; None for every other error."""
+    code = why.errno if isinstance(why, OSError) else None
+    # The text of an error with a number may hold any file name.
+    text = str(why) if code is None and isinstance(why, OSError | RuntimeError | ImportError) else ""
+    if isinstance(why, MemoryError) or code == errno.ENOMEM or any(words in text for words in _OUT_OF_MEMORY_TEXTS):
+        return (
+            "the memory is used up; end other programs, give the job more memory, or lower its batch size or number of "
+            "workers, and run the same command again"
+        )
+    if code == errno.EAGAIN or "can't start new thread" in text:
+        return (
+            "the system starts no more threads or processes; raise the limit (`ulimit -u`, the container's pids or "
+            "memory) or end other programs, and run the same command again"
+        )
+    if code in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text:
+        return "too many files are open; raise the limit (`ulimit -n`), and run the same command again"
+    return None
+
+
+def is_disk_full(why: OSError) -> bool:
+    """Whether there is no space left on a disk, or in the user's share of it."""
+    return why.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def describe_os_error(why: OSError) -> str | None:
@@ -62,8 +113,7 @@ def describe_os_error(why: OSError) -> str | None:
 
     None if the error names no file: then it is a bug of ours and needs its traceback.
     """
-    full = why.errno in (errno.ENOSPC, errno.EDQUOT)
-    if not full and not isinstance(why.filename, str | bytes):
+    if not is_disk_full(why) and not isinstance(why.filename, str | bytes):
         return None
     what = os.fsdecode(why.filename) if isinstance(why.filename, str | bytes) else "the disk"
     remedy = {

@@ -47,7 +47,7 @@ class OomBatcher:
         try:
             return forward(items)
         except RuntimeError as why:  # the allocator of a CPU raises RuntimeError, too
-            if not _is_oom(why) or (len(items) <= 1 and self.max_boxes == 1):
+            if not _is_out_of_memory(why) or (len(items) <= 1 and self.max_boxes == 1):
                 raise
         torch.cuda.empty_cache()  # outside the handler, whose exception keeps the tensors of its frames alive
         if len(items) <= 1:
@@ -60,12 +60,12 @@ class OomBatcher:
         return self._run_halving(forward, items[:half]) + self._run_halving(forward, items[half:])
 
 
-def _is_oom(why: RuntimeError) -> bool:
+def _is_out_of_memory(why: RuntimeError) -> bool:
     return isinstance(why, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(why)
 
 
 @contextmanager
-def explain_oom(remedy: str) -> Iterator[None]:
+def explain_out_of_memory(remedy: str) -> Iterator[None]:
     """Turn an out-of-memory error of a device into a `SynthgenError`.
 
     Raises:
@@ -74,7 +74,7 @@ def explain_oom(remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as why:
-        if not _is_oom(why):
+        if not _is_out_of_memory(why):
             raise
         raise SynthgenError(f"the device's memory is too small ({str(why).splitlines()[0][:200]}); {remedy}") from None
 

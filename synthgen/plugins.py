@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,17 +54,19 @@ def _load_user_module(name: str, kind: str) -> ModuleType:
     try:
         if importlib.util.find_spec(name) is not None:
             return importlib.import_module(name)
-    except Exception as why:
+    except (Exception, SystemExit) as why:
+        if _is_signal(why):
+            raise
         place = _import_error_location(why)
         if place or not isinstance(why, ImportError | ValueError):
-            said = f"{type(why).__name__}: {(str(why).splitlines() or ['no reason given'])[0]}{place}"
+            cause = f"{type(why).__name__}: {(str(why).splitlines() or ['no reason given'])[0]}{place}"
             raise SynthgenError(
-                f"module '{name}' cannot be imported ({said}); mend it, or choose another --{kind}"
+                f"module '{name}' cannot be imported ({cause}); mend it, or choose another --{kind}"
             ) from None
     raise SynthgenError(f"no module '{name}' to take a {kind} from; is its folder on PYTHONPATH?")
 
 
-def _import_error_location(why: Exception) -> str:
+def _import_error_location(why: BaseException) -> str:
     """Where an import failed, as " at file:line"; "" if it failed outside of any user file."""
     if isinstance(why, SyntaxError):
         return f" at {why.filename}:{why.lineno}"
@@ -127,7 +131,8 @@ def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
     """
     full, declared = complete_options(package, name, option_values), options_class(package, name)
     build = load_plugin(package, name).build
-    return build(declared(**full)) if declared else build(**full)
+    with _forbid_exit(name):
+        return build(declared(**full)) if declared else build(**full)
 
 
 def resolve_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
@@ -138,10 +143,27 @@ def resolve_options(package: str, name: str, option_values: dict[str, Any]) -> d
     """
     full, declared = complete_options(package, name, option_values), options_class(package, name)
     resolve = getattr(load_plugin(package, name), "resolve_options", None)
-    if declared is None:
-        return resolve(**full) if resolve else full
-    options = declared(**full)
-    return dataclasses.asdict(resolve(options) if resolve else options)
+    with _forbid_exit(name):
+        if declared is None:
+            return resolve(**full) if resolve else full
+        options = declared(**full)
+        return dataclasses.asdict(resolve(options) if resolve else options)
+
+
+def _is_signal(why: BaseException) -> bool:
+    """Whether the program ends for SIGHUP, Ctrl-C or SIGTERM, which it does wherever it is."""
+    return isinstance(why, SystemExit) and why.code in (129, 130, 143)
+
+
+@contextlib.contextmanager
+def _forbid_exit(name: str) -> Iterator[None]:
+    """Turn SystemExit from a plugin into an error; the program would end as if all was done."""
+    try:
+        yield
+    except SystemExit as why:
+        if _is_signal(why):
+            raise
+        raise SynthgenError(f"plugin '{name}' ended the program ({why!r}); it should raise an error") from why
 
 
 def complete_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:

@@ -147,9 +147,9 @@ def _translate_network_errors(published: PublishedFile) -> Iterator[None]:
         yield
     except (OSError, http.client.HTTPException, ValueError) as why:  # ValueError: redirected to no address at all
         reason = why if isinstance(why, urllib.error.HTTPError) else getattr(why, "reason", why)
-        said = escape_control_chars(" ".join(str(reason).split())[:200]) or type(why).__name__
+        cause = escape_control_chars(" ".join(str(reason).split())[:200]) or type(why).__name__
         raise SynthgenError(
-            f"cannot download {published.file_name} ({said}); {_manual_download_hint(published)}"
+            f"cannot download {published.file_name} ({cause}); {_manual_download_hint(published)}"
         ) from None
 
 

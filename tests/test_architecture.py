@@ -79,8 +79,11 @@ PLUGIN_FOLDERS = {
     "synthgen.evaluation.metrics",
 }
 PLUGIN_MAY_IMPORT = _packages("records images models text weights devices oom plugin_options errors")
-#: Metrics compare with what tasks make of a sample.
-ALSO: dict[str, set[str]] = {"synthgen.evaluation.metrics": _packages("dataloading.tasks")}
+#: Metrics compare with what tasks make of a sample. Stages check what the plugins of other folders return.
+ALSO: dict[str, set[str]] = {
+    "synthgen.evaluation.metrics": _packages("dataloading.tasks"),
+    "synthgen.generate.stages": _packages("generate.output_checks"),
+}
 
 #: Dependency -> the only files that may import it.
 _TORCH = [
@@ -92,6 +95,7 @@ _TORCH = [
     "synthgen/oom.py",
     "synthgen/distributed.py",
     "synthgen/dataloading/collate.py",
+    "synthgen/dataloading/worker_channel.py",
     "synthgen/dataloading/worker_processes.py",
     "synthgen/checkpoints/*.py",
     "synthgen/evaluation/*.py",
@@ -107,7 +111,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [
-        *(f"synthgen/records/{name}.py" for name in ("schema", "box_table", "content_digest")),
+        *(f"synthgen/records/{name}.py" for name in ("parquet_schema", "box_table", "content_digest")),
         *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity", "migrate")),
     ],
     "pydantic": [
@@ -131,6 +135,12 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
 }
 #: Distributions whose import name is another.
 IMPORT_NAME = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+
+#: Names of test files in folders of packages that test several modules together.
+CROSS_MODULE_TESTS = {
+    "all_captioners", "all_readers", "all_segmenters", "all_tasks", "cluster_files", "end_to_end", "entry_points",
+    "exit_codes", "gpu", "invariants", "learning", "own_data", "real_data", "slurm", "unusable_paths",
+}  # fmt: skip
 
 VAGUE_NAMES = {"utils", "util", "common", "base", "helpers", "helper", "misc", "manager", "managers", "tools"}
 LINES = 400
@@ -387,6 +397,18 @@ def test_rule(rule: Callable[[SourceTree], Iterator[str]], tree: SourceTree) -> 
     assert not broken, "\n".join(broken)
 
 
+def test_each_test_file_is_named_after_its_module() -> None:
+    """`test_<module>.py` or `test_<module>_<topic>.py`; a test of several modules is listed in `CROSS_MODULE_TESTS`."""
+    strays = []
+    for path in sorted((ROOT / "tests").glob("*/**/test_*.py")):
+        folder = ROOT / "synthgen" / path.parent.relative_to(ROOT / "tests")
+        stem = path.stem.removeprefix("test_")
+        fits = any(stem == m.stem or stem.startswith(f"{m.stem}_") for m in folder.glob("*.py") if m.stem != "__init__")
+        if not fits and stem not in CROSS_MODULE_TESTS:
+            strays.append(f"{path.relative_to(ROOT)} tests no module of synthgen/{folder.name}/; rename it or list it")
+    assert not strays, "\n".join(strays)
+
+
 def test_every_dependency_is_declared_and_used() -> None:
     """pyproject.toml and DEPENDENCY_FILES name the same packages: none is undeclared, none is unused."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -472,7 +494,7 @@ BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
     (PLUGINS, f"{SEGMENTERS}/x.py", D + "import synthgen.generate.segmenters.sam", "plugin 'x'"),
     (PLUGINS, f"{SEGMENTERS}/x.py", D + "import synthgen.generate.stages", "plugin 'x'"),
     (PLUGINS, "synthgen/generate/stages/x.py", D + "import synthgen.generate.segmenters.sam", "plugin 'x'"),
-    (FILES, "synthgen/records/x.py", D + "import pyarrow.parquet", "only synthgen/records/schema.py"),
+    (FILES, "synthgen/records/x.py", D + "import pyarrow.parquet", "only synthgen/records/parquet_schema.py"),
     (FILES, "synthgen/records/x.py", D + "def f():\n    from ray import remote", "x.py:3"),
     (FILES, "pipelines/masks.py", D + "import ray", "only synthgen/cluster/*.py may"),
     (FILES, "synthgen/records/x.py", D + "import importlib\nimportlib.import_module('ray')", "x.py:3"),

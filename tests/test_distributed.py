@@ -34,9 +34,10 @@ def test_who_fails_does_not_wait_for_the_others_to_take_leave(monkeypatch, fails
     assert left == [1] * (not fails)
 
 
-@pytest.mark.parametrize("task", ["instance", pytest.param("detection", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["instance", "detection"])
 def test_two_processes_are_one(tmp_path, task):
-    write_manifest(tmp_path, "steps: 4, clip: 0.1", task=task)
+    write_manifest(tmp_path, "steps: 4, max_grad_norm: 0.1", task=task)
     distributed_step.run_rank_step(0, 1, str(tmp_path), [[0, 1, 2, 3]])
     multiprocessing.spawn(distributed_step.run_rank_step, (2, str(tmp_path), [[0, 1], [2, 3]]), nprocs=2)
     alone = torch.load(tmp_path / "after-1-4-0.pt")

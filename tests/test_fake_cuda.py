@@ -186,7 +186,7 @@ def test_the_gpu_is_gone_behind_it():
 @pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
 @pytest.mark.parametrize("denoising", [0, 2])
 def test_a_segmenter_learns_there_what_it_learns_here(tmp_path, queries, denoising):
-    manifest = small_manifest(tmp_path, queries=queries, denoising=denoising)
+    manifest = small_manifest(tmp_path, queries=queries, denoising_groups=denoising)
     found = []
     for place in (nullcontext(torch.device("cpu")), fake_gpu()):
         torch.manual_seed(0)
@@ -198,7 +198,7 @@ def test_a_segmenter_learns_there_what_it_learns_here(tmp_path, queries, denoisi
 
 
 def test_in_half_precision_and_with_activations_made_twice(tmp_path, gpu):
-    manifest = small_manifest(tmp_path, denoising=2, precision="bf16", checkpointing=True)
+    manifest = small_manifest(tmp_path, denoising_groups=2, precision="bf16", checkpointing=True)
     learner = SegmentationLearner(manifest, gpu)
     assert all(map(math.isfinite, training_step(learner, load_batch(manifest, gpu), manifest.schedule).values()))
 
@@ -206,7 +206,7 @@ def test_in_half_precision_and_with_activations_made_twice(tmp_path, gpu):
 @pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
 def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path, gpu, queries):
     """Wherever it waits, what was asked of the GPU runs out; the loop waits once more, for the losses."""
-    manifest = small_manifest(tmp_path, queries=queries, denoising=2, precision="bf16")
+    manifest = small_manifest(tmp_path, queries=queries, denoising_groups=2, precision="bf16")
     learner, batch = SegmentationLearner(manifest, gpu), load_batch(manifest, gpu)
     learner.compute_losses(batch, num_targets=1.0)  # texts are known from now on
     with record_cuda_syncs() as found:
@@ -281,11 +281,12 @@ def test_a_run_is_kept_and_taken_up_again(tmp_path):
         store: store
         mixture: [{shards: toy/train/human, task: instance, images: photos}]
         augment: {size: 64, scale: [0.5, 1.5]}
-        model: {backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1,
+        model: {backbone: tiny, text_encoder: tiny, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1,
                 learnable_queries: 3, conditional_queries: 4}
-        schedule: {batch_size: 2, accumulate: 2, mask_points: 16, ema: 0.9, checkpoint_every: 1, keep: 2, steps: 2,
+        schedule: {batch_size: 2, accumulation_steps: 2, mask_points: 16, ema_decay: 0.9, checkpoint_every: 1,
+          keep_checkpoints: 2, steps: 2,
                    warmup_steps: 0, precision: bf16}
-        readers: {workers: 0}
+        dataloader: {num_workers: 0}
     """
     (tmp_path / "m.yaml").write_text(text)
     run = tmp_path / "run"
@@ -313,7 +314,7 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("more", [{}, {"precision": "bf16", "checkpointing": True}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"precision": "bf16", "activation_checkpointing": True}], ids=str)
 def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkeypatch, more):
     said: list[list[Any]] = []
     monkeypatch.setattr(cider, "require_package", lambda: None)
@@ -323,7 +324,9 @@ def test_a_captioner_learns_there_and_says_there_what_it_says_here(world, monkey
     source = {"shards": caption_dataset.LAYER, "images": world / "photos", "task": "captioning"}
     manifest = Manifest(
         name="toy", store=world / "shards", mixture=(TrainSource(**source),),
-        captioner=CaptionerConfig(weights=str(world / "learning"), train_words=True, image_size=96, regions=4),
+        captioner=CaptionerConfig(
+            weights=str(world / "learning"), train_embeddings=True, image_size=96, regions_per_image=4
+        ),
         schedule=ScheduleConfig(batch_size=2, **more),
     )  # fmt: skip
     asked = manifest.model_copy(update={"mixture": (), "eval": (EvalSource(**source),)})
@@ -421,6 +424,6 @@ def test_published_parts_learn_there_too(tmp_path, gpu, part):
             pytest.skip("the text encoder minilm is not installed")
     else:
         part = {**part, "backbone_weights": "random"}
-    manifest = small_manifest(tmp_path, precision="bf16", denoising=1, **part)
+    manifest = small_manifest(tmp_path, precision="bf16", denoising_groups=1, **part)
     learner = SegmentationLearner(manifest, gpu)
     assert all(map(math.isfinite, training_step(learner, load_batch(manifest, gpu), manifest.schedule).values()))

@@ -10,7 +10,6 @@ import pytest
 
 from synthgen import plugin_options, plugins
 from synthgen.errors import SynthgenError
-from synthgen.generate import dataset_spec
 
 PLUGIN_PACKAGE = "generate.segmenters"
 OWN = '''"""A segmenter of the user's own."""
@@ -101,29 +100,6 @@ def test_a_dash_is_an_underscore(name):
     assert plugins.normalize_name(name) == "box_fill"
 
 
-def test_both_spellings_are_one_recipe(tmp_path):
-    """Or a run could not be resumed with the other one."""
-    (tmp_path / "boxes.json").touch()
-    where = dataset_spec.resolve_dataset("coco-json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
-    assert where == dataset_spec.resolve_dataset("coco_json", "mine", None, tmp_path, tmp_path / "boxes.json", tmp_path)
-
-    def recipe(segmenter: str) -> str:
-        job = dataset_spec.create_job(
-            where,
-            tmp_path / "store",
-            stage="masks",
-            plugin=segmenter,
-            options={},
-            input_layer="annotations",
-            layer="masks",
-            max_error_share=0.05,
-            retry_failed=False,
-        )
-        return str(job.recipe())
-
-    assert recipe("box-fill") == recipe("box_fill")
-
-
 @pytest.mark.parametrize("name", ["box_fil", "boxfill", "Box-Fill", "", "_crop", "__init__", "x/y", "grabcut "])
 def test_an_unknown_plugin_name(name):
     with pytest.raises(SynthgenError, match=r"no segmenter named '.*\(have: .*box_fill, grabcut") as why:
@@ -202,6 +178,8 @@ def test_options_that_do_not_fit_are_a_sentence(given, sentence, own):
         ("\n\n1 / 0", r"'their_package\.sick' cannot be imported \(ZeroDivisionError: .* at .*sick\.py:3\)"),
         ("raise KeyError", r"KeyError: no reason given at"),
         ("raise ImportError('two\\nlines')", r"ImportError: two at"),
+        ("\nraise SystemExit(0)", r"SystemExit: 0 at .*sick\.py:2\)"),
+        ("import sys; sys.exit()", r"SystemExit: no reason given at"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_a_sentence(text, sentence, own, tmp_path):
@@ -213,6 +191,26 @@ def test_a_module_that_cannot_be_imported_is_a_sentence(text, sentence, own, tmp
     (tmp_path / "their_package" / "inner" / "__init__.py").write_text(text)
     with pytest.raises(SynthgenError, match=r"'their_package\.inner\.deep' cannot be imported"):
         plugins.load_plugin(PLUGIN_PACKAGE, "their_package.inner.deep")
+
+
+@pytest.mark.parametrize("code", [129, 130, 143])
+def test_a_signal_ends_an_import_and_a_build_too(code, own, tmp_path):
+    (tmp_path / "their_package" / "sick.py").write_text(f"raise SystemExit({code})")
+    (tmp_path / "their_package" / "slow.py").write_text(f"def build():\n    raise SystemExit({code})\n")
+    with pytest.raises(SystemExit):
+        plugins.load_plugin(PLUGIN_PACKAGE, "their_package.sick")
+    with pytest.raises(SystemExit):
+        plugins.build_plugin(PLUGIN_PACKAGE, "their_package.slow", {})
+
+
+@pytest.mark.parametrize("how", ["sys.exit()", "sys.exit(0)", "sys.exit('bye')"])
+def test_a_plugin_that_ends_the_program_is_a_sentence(how, own, tmp_path):
+    (tmp_path / "their_package" / "ends.py").write_text(
+        f"import sys\n\n\ndef resolve_options():\n    {how}\n\n\ndef build():\n    {how}\n"
+    )
+    for work in (plugins.build_plugin, plugins.resolve_options):
+        with pytest.raises(SynthgenError, match=r"^plugin 'their_package\.ends' ended the program \(SystemExit\("):
+            work(PLUGIN_PACKAGE, "their_package.ends", {})
 
 
 def test_a_module_of_the_users_own_may_declare_its_options(own):

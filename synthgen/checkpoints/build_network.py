@@ -55,13 +55,13 @@ def build_from_config(
             encoder,
             conditional_queries=model.conditional_queries if model.queries != "learnable" else 0,
             learnable_queries=model.learnable_queries if model.queries != "conditional" else 0,
-            dim=model.dim,
-            levels=model.levels,
-            encoder_feedforward=model.encoder_feedforward,
+            dim=model.hidden_dim,
+            levels=model.num_feature_levels,
+            encoder_dim_feedforward=model.encoder_dim_feedforward,
             encoder_layers=model.encoder_layers,
             decoder_layers=model.decoder_layers,
             exchange=model.exchange,
-            denoising=model.denoising,
+            denoising=model.denoising_groups,
             checkpointing=checkpointing,
         )
 
@@ -91,9 +91,9 @@ def collect_category_names(sources: Sequence[TrainSource], source_indexes: Seque
 def _build_backbone(model: ModelConfig, checkpointing: bool) -> Swin | ResNet:
     path = None
     if model.backbone != "tiny" and model.backbone_weights != "random" and model.weights is None:
-        said = model.backbone_weights
+        source = model.backbone_weights
         key = "model.backbone_weights"
-        path = _published_weights_dir(model.backbone, key) if said == "pretrained" else _existing_path(said, key)
+        path = _published_weights_dir(model.backbone, key) if source == "pretrained" else _existing_path(source, key)
     drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
     try:
         return backbone.build_backbone(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)

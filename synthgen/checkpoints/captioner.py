@@ -28,7 +28,7 @@ def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]
     Raises:
         SynthgenError: weights or tokenizer files are missing or do not fit.
     """
-    words = Path(settings.words) if settings.words is not None else None
+    words = Path(settings.tokenizer) if settings.tokenizer is not None else None
     path: Path | None = None
     if settings.weights != "random":
         path = _resolve_weights(settings)
@@ -37,7 +37,7 @@ def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]
     if lacking := checkpoint_folder.missing_tokenizer_files(words):
         raise SynthgenError(
             f"{words} lacks {' and '.join(lacking)}, which all OFAs have; "
-            f"run: {checkpoint_folder.FETCH_TOKENIZER_COMMAND} --local-dir {words}, or say captioner.words"
+            f"run: {checkpoint_folder.FETCH_TOKENIZER_COMMAND} --local-dir {words}, or say captioner.tokenizer"
         )
     try:
         if path is None:
@@ -47,7 +47,7 @@ def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]
             state, tokenizer = checkpoint_folder.read_checkpoint(path, words)
             network = build_from_weights(state)
     except ValueError as why:
-        raise SynthgenError(f"{why}; see captioner.weights and captioner.words") from None
+        raise SynthgenError(f"{why}; see captioner.weights and captioner.tokenizer") from None
     if settings.image_size > (longest := STRIDE * network.config.image_bucket_size):
         raise SynthgenError(f"captioner.image_size {settings.image_size} is more than this OFA's {longest} pixels")
     return network, tokenizer, words

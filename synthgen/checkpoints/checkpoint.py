@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from synthgen.checkpoints import build_network
 from synthgen.dataloading.config import TEXT_ENCODERS, ModelConfig
+from synthgen.dataloading.renamed_keys import rename_section_keys
 from synthgen.errors import SynthgenError
 from synthgen.models import checkpoint_reader as files
 from synthgen.models.mqformer.model import MQFormer
@@ -115,7 +116,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             kind=str(about["kind"]),
             step=int(about["step"]),
-            model_config=dict(about["model"]),
+            model_config=rename_section_keys("captioner" if about["kind"] == "captioner" else "model", about["model"]),
             category_names=tuple(map(str, about["names"]))[:MAX_CATEGORY_NAMES],
             weights=files.as_state_dict(content.get("model"), path),
             eval_size=_validated_sides(about["eval_size"]),
@@ -123,8 +124,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             has_learned_masks=masks,
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as why:
-        told = why if type(why) is ValueError or isinstance(why, files.NonTensorContentError) else "it is damaged"
-        raise SynthgenError(f"{path} cannot be used as a checkpoint: {told}") from None
+        problem = why if type(why) is ValueError or isinstance(why, files.NonTensorContentError) else "it is damaged"
+        raise SynthgenError(f"{path} cannot be used as a checkpoint: {problem}") from None
 
 
 def _validated_sides(values: Any) -> tuple[int, int]:
@@ -173,19 +174,19 @@ def load_initial_weights(network: MQFormer, path: Path) -> bool:
     found, own = load_checkpoint(path), checkpoint_state_dict(network)
     if found.kind != "mqformer":
         raise SynthgenError(f"{path} is a checkpoint of a {found.kind[:40]}, not of MQ-Former; mend model.weights")
-    theirs = {
+    weights = {
         name: value for name, value in found.weights.items() if name in own or not name.startswith(_DENOISING_PREFIX)
     }
-    if not network.text_encoder.trainable and any(name.startswith(_TEXT_ENCODER_PREFIX) for name in theirs):
+    if not network.text_encoder.trainable and any(name.startswith(_TEXT_ENCODER_PREFIX) for name in weights):
         raise SynthgenError(f"the text encoder of {path} has learned with the rest; say model.train_text_encoder: true")
-    for name in sorted(own.keys() | theirs.keys()):
-        here, there = (list(state[name].shape) if name in state else "not" for state in (own, theirs))
+    for name in sorted(own.keys() | weights.keys()):
+        here, there = (list(state[name].shape) if name in state else "not" for state in (own, weights))
         if here != there and not (there == "not" and name.startswith((_DENOISING_PREFIX, _TEXT_ENCODER_PREFIX))):
             raise SynthgenError(
                 f"{path} is of another network than model: describes ({name[:80]} is {there} there and {here} here); "
                 "say of it what the manifest.yaml beside that file says, or take model.weights out"
             )
-    network.load_state_dict(theirs, strict=False)
+    network.load_state_dict(weights, strict=False)
     return found.has_learned_masks
 
 
@@ -213,11 +214,11 @@ def load_network(path: Path, *, device: torch.device, text_encoder: str | None =
         model = model.model_copy(update={"text_encoder": text_encoder})
     # A file may claim any size, so a network on the meta device is built first and compared with the tensors.
     encoder = build_network.build_text_encoder(model, "--text-encoder")
-    claimed = checkpoint_state_dict(build_network.build_from_config(model, device="meta", encoder=encoder))
-    theirs = {name: tuple(value.shape) for name, value in found.weights.items()}
-    if {name: tuple(value.shape) for name, value in claimed.items()} != theirs:
-        other = next(iter(sorted(claimed.keys() ^ theirs.keys())), "") or next(
-            name for name, value in claimed.items() if tuple(value.shape) != theirs[name]
+    network_state = checkpoint_state_dict(build_network.build_from_config(model, device="meta", encoder=encoder))
+    stored_shapes = {name: tuple(value.shape) for name, value in found.weights.items()}
+    if {name: tuple(value.shape) for name, value in network_state.items()} != stored_shapes:
+        other = next(iter(sorted(network_state.keys() ^ stored_shapes.keys())), "") or next(
+            name for name, value in network_state.items() if tuple(value.shape) != stored_shapes[name]
         )
         raise SynthgenError(f"{path} does not hold the network that it describes: {other[:80]} differs")
     built = build_network.build_from_config(model, encoder=encoder)

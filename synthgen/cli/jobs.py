@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from synthgen.cli import options as opt
+from synthgen.cli.parsing import parse_part, parse_plugin_options
 from synthgen.cli.plugin_flags import add_flags, plugin_flags, stage_flags
 from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.plugin_options import OptionValue
@@ -41,6 +42,7 @@ def masks(
     workers: opt.Workers = None,
     gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: opt.MaxErrorShare = 0.05,
+    timeout: opt.Timeout = None,
     retry_failed: opt.RetryFailed = False,
     dry_run: opt.DryRun = False,
 ) -> None:
@@ -48,29 +50,32 @@ def masks(
 
     Kill it at any moment and type the same command again: what is committed stays, and the result is that of a run
     undisturbed; byte for byte on the same kind of device, with the same batch size and threads. Exit code 0: all done;
-    1: some shards failed and are named; 2: something for you to mend, said in a sentence; 130: stopped by Ctrl-C.
+    1: some shards failed and are named, or no box got a mask; 2: wrong input, nothing was started; 129, 130, 143:
+    stopped by SIGHUP, Ctrl-C or SIGTERM.
 
     \b
     Examples:
       synthgen masks --dataset coco-json --annotations boxes.json --images photos/
       synthgen masks --dataset objects365 --segmenter sam --precision bf16
     """
-    from synthgen.generate import dataset_spec
+    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.generate.job_builder import create_job
 
-    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
-    job = dataset_spec.create_job(
-        given,
+    spec = resolve_dataset(dataset, name, split, data, annotations, images)
+    job = create_job(
+        spec,
         store,
         stage="masks",
         plugin=segmenter,
-        options=dataset_spec.parse_plugin_options(option or [], plugin_options or {}),
+        options=parse_plugin_options(option or [], plugin_options or {}),
         input_layer=reads,
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        timeout=timeout,
     )
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 @add_flags(stage_options=stage_flags("captions"), plugin_options=plugin_flags("generate.captioners"))
@@ -97,6 +102,7 @@ def captions(
     workers: opt.Workers = None,
     gpus_per_worker: opt.GpusPerWorker = None,
     max_error_share: opt.MaxErrorShare = 0.05,
+    timeout: opt.Timeout = None,
     retry_failed: opt.RetryFailed = False,
     dry_run: opt.DryRun = False,
 ) -> None:
@@ -112,33 +118,37 @@ def captions(
       synthgen captions --dataset coco-json --annotations boxes.json --images photos/
       synthgen captions --dataset objects365 --reads masks --forbidden words.txt
     """
-    from synthgen.generate import dataset_spec
+    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.generate.input_layer import default_input_layer
+    from synthgen.generate.job_builder import create_job
 
-    given = dataset_spec.resolve_dataset(dataset, name, split, data, annotations, images)
-    job = dataset_spec.create_job(
-        given,
+    spec = resolve_dataset(dataset, name, split, data, annotations, images)
+    job = create_job(
+        spec,
         store,
         stage="captions",
         plugin=captioner,
-        options=dataset_spec.parse_plugin_options(option or [], plugin_options or {}),
+        options=parse_plugin_options(option or [], plugin_options or {}),
         stage_options=stage_options or {},
-        input_layer=reads or dataset_spec.default_input_layer(given, store, layer, preferred="masks"),
+        input_layer=reads or default_input_layer(spec, store, layer, preferred="masks"),
         layer=layer,
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        timeout=timeout,
     )
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_job(engine, given, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
-def _load_engine(name: opt.EngineName) -> Engine:
-    """Return the function that makes shards; see `synthgen.generate.engine`."""
+def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None]) -> Engine:
+    """Return the function that makes shards; see `synthgen.generate.engine`. Without Ray, its options are checked."""
     if name == opt.EngineName.RAY:
-        from synthgen.cluster.engine import run_on_cluster
+        from synthgen.cluster.ray_engine import run_on_cluster
 
         return run_on_cluster
-    from synthgen.generate.engine import run_in_process
+    from synthgen.generate.engine import check_in_process_options, run_in_process
 
+    check_in_process_options(**placement)
     return run_in_process
 
 
@@ -154,27 +164,35 @@ def _run_job(
 ) -> None:
     """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
     from synthgen.cli import messages
-    from synthgen.generate import dataset_spec
+    from synthgen.generate.input_layer import describe_missing_input, ensure_input_layer
     from synthgen.generate.run import run_job, select_shards
 
-    make = _load_engine(engine)  # first: where Ray is not installed, nothing is done
+    shard_part = parse_part(part)
+    make = _load_engine(engine, placement)  # first: where Ray is not installed, nothing is done
     if not dry_run:
-        dataset_spec.ensure_input_layer(spec, job, open_progress=open_progress)
-    elif first := dataset_spec.describe_missing_input(spec, job):
+        ensure_input_layer(spec, job, open_progress=open_progress)
+    elif first := describe_missing_input(spec, job):
         print_lines(first)
         return
-    some = dataset_spec.parse_part(part)
-    shards = select_shards(job, part=some, limit=limit, dry_run=dry_run)
+    shards = select_shards(job, part=shard_part, limit=limit, dry_run=dry_run)
     print_lines(*messages.format_plan(job, shards))
     if dry_run or not shards:
         return
     with open_progress(job.layer, messages.count_images(job, shards), "images") as done:
         chances = iter(range(messages.MAX_LISTED_ERRORS))
 
-        def told(report: ShardReport) -> None:
+        def report_failure(report: ShardReport) -> None:
             if report.error is not None and next(chances, None) is not None:
                 done.print_line(f"failed: {report.error}")
 
-        tally = run_job(job, shards, make, part=some, engine_options=placement, on_images=done.advance, on_report=told)
+        tally = run_job(
+            job,
+            shards,
+            make,
+            part=shard_part,
+            engine_options=placement,
+            on_images=done.advance,
+            on_report=report_failure,
+        )
     print_lines(*messages.format_result(job, tally))
-    raise typer.Exit(1 if tally.errors else 0)
+    raise typer.Exit(1 if tally.errors or not tally.has_output(job.stage) else 0)

@@ -49,6 +49,8 @@ def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     yield f"{layer}: {pluralize(report.images, 'image')}, {pluralize(report.annotations, 'box')}{masks}; {how}"
     if report.errors:
         yield f"  {pluralize(report.errors, 'image')} with an error; `synthgen show {layer}` draws them with it"
+    if not report.has_usable_box:
+        yield "  no box can be used; `synthgen doctor` says what is wrong with them"
     yield from format_flags(report.flags)
 
 
@@ -74,9 +76,11 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
     )
     if job.stage == "captions" and tally.described:
         asked = job.stage_options.get("top_k", DEFAULT_CAPTION_COUNT)
-        said = f"have {asked} that differ" if asked > 1 else "have one"
-        yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {said}"
+        variety = f"have {asked} that differ" if asked > 1 else "have one"
+        yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {variety}"
     yield from format_flags(tally.flags)
+    if not tally.has_output(job.stage):
+        yield f"  no box got a {'caption' if job.stage == 'captions' else 'mask'}; `synthgen show {layer}` draws why"
     if tally.passed_over:
         some = pluralize(tally.passed_over, "image")
         yield f"  passed over: {some} that came with an error; `synthgen show {layer}` draws such with it"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from synthgen.cli.plugin_flags import RAY_PANEL, describe_datasets, describe_plugins
+
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 DEFAULT_DATA, DEFAULT_STORE = Path("data"), Path("shards")
 
@@ -70,6 +72,14 @@ Captioner = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after this many shards: a first look")]
 MaxErrorShare = Annotated[
     float, typer.Option(min=0, max=1, help="A shard with a larger share of failed images is not committed")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="A model hangs if it finishes no batch for so long: its images are named, and their shard fails; with "
+        "--engine ray, only the images that hang fail (default: no limit)",
+    ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed images of finished shards again")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing")]

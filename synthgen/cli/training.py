@@ -14,7 +14,7 @@ from synthgen.errors import SynthgenError
 
 Manifest = Annotated[Path, typer.Option(readable=False, help="A YAML file, see manifests/")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps")]
-NumReaders = Annotated[
+LoaderWorkers = Annotated[
     int | None,
     typer.Option(min=0, help="Processes that read images, of each training process (default: the manifest's)"),
 ]
@@ -42,7 +42,7 @@ def train(
     ] = None,
     store: opt.ManifestStore = None,
     device: Device = "auto",
-    readers: NumReaders = None,
+    loader_workers: LoaderWorkers = None,
     engine: opt.Engine = opt.EngineName.LOCAL,
     workers: Annotated[
         int | None,
@@ -75,7 +75,7 @@ def train(
         from synthgen.cluster.trainer import train_on_cluster
 
         done = train_on_cluster(
-            manifest, loader_workers=readers, workers=workers, gpus_per_worker=gpus_per_worker, **own
+            manifest, loader_workers=loader_workers, workers=workers, gpus_per_worker=gpus_per_worker, **own
         )
     elif workers is not None or gpus_per_worker is not None:
         flag = "--workers" if workers is not None else "--gpus-per-worker"
@@ -84,13 +84,14 @@ def train(
             "`torchrun --nproc-per-node N -m synthgen train`"
         )
     else:
-        from synthgen.oom import explain_oom
+        from synthgen.oom import explain_out_of_memory
         from synthgen.training import trainer
 
-        with explain_oom(
-            "raise schedule.accumulate or say schedule.checkpointing: true, or lower augment.size (another --out)"
+        with explain_out_of_memory(
+            "raise schedule.accumulation_steps, set schedule.activation_checkpointing: true, "
+            "or lower augment.size (another --out)"
         ):
-            done = trainer.train(manifest, num_workers=readers, **own)
+            done = trainer.train(manifest, num_workers=loader_workers, **own)
     if done.is_rank0:
         print_lines(*done.format_lines())
 
@@ -108,7 +109,7 @@ def ablate(
         typer.Option(metavar="LAYER", help="Leave out this source instead of all synthetic ones; repeatable"),
     ] = None,
     device: Device = "auto",
-    readers: NumReaders = None,
+    loader_workers: LoaderWorkers = None,
 ) -> None:
     """Does synthetic data pay, here, for me? Train with and without it, from a few seeds, and compare.
 
@@ -123,7 +124,8 @@ def ablate(
     from synthgen.training.ablation import ablate as compare
 
     done = compare(
-        manifest, num_seeds=seeds, out=out, store=store, without=without or (), device=device, num_workers=readers,
+        manifest, num_seeds=seeds, out=out, store=store, without=without or (), device=device,
+        num_workers=loader_workers,
         progress=open_progress,
         echo=print_lines,
     )  # fmt: skip
@@ -142,7 +144,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "fp32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once")] = 1,
-    readers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
+    loader_workers: Annotated[int, typer.Option(min=0, help="Processes that read images")] = 2,
     short: ShortSide = None,
     long: LongSide = None,
 ) -> None:
@@ -163,7 +165,7 @@ def evaluate(
     check_device_options(device, precision, batch_size)
     found, path = evaluate_checkpoint(
         checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
-        batch_size=batch_size, num_workers=readers, short=short, long=long, progress=open_progress,
+        batch_size=batch_size, num_workers=loader_workers, short=short, long=long, progress=open_progress,
     )  # fmt: skip
     if path is not None:
         print_lines(*results.format_results(found), "", f"in full: {path}")

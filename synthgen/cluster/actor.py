@@ -8,10 +8,11 @@ import os
 import ray
 
 from synthgen.errors import SynthgenError
+from synthgen.generate.batch_threads import NONE_HUNG, BatchTimeoutError, HungRows
 from synthgen.generate.job import Job
-from synthgen.generate.run import log_folder, log_to_file
 from synthgen.generate.worker import ShardReport, Worker
-from synthgen.storage.shard_store import Shard
+from synthgen.storage.run_log import log_folder, log_to_file
+from synthgen.storage.shard_store import Shard, ShardStore
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class WorkerActor:
             if not folder.is_dir():
                 return f"node {node} does not see {folder}; all nodes must reach the same {flag} by the same path"
         # Each process has its own log: processes on several nodes cannot share one, and it outlives a dead process.
-        self.log = log_folder(self.job) / f"run-{node}-{os.getpid()}.log"
+        job = self.job
+        folder = log_folder(ShardStore(job.store), job.dataset, job.split, job.layer)
+        self.log = folder / f"run-{node}-{os.getpid()}.log"
         with log_to_file(self.log):
             try:
                 self.worker = Worker(self.job)
@@ -44,7 +47,10 @@ class WorkerActor:
                 raise
         return None
 
-    def run(self, shard: Shard) -> ShardReport:
-        """Process one shard."""
+    def run(self, shard: Shard, hung: HungRows = NONE_HUNG) -> ShardReport | BatchTimeoutError:
+        """Process one shard; return a `BatchTimeoutError` if the model hangs, and this process is of no more use."""
         with log_to_file(self.log):
-            return self.worker.run(shard)
+            try:
+                return self.worker.run(shard, hung=hung)
+            except BatchTimeoutError as why:
+                return why

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,10 @@ from ray.exceptions import RayError
 
 from synthgen import weights
 from synthgen.errors import SynthgenError
+
+#: Maximum bytes of Ray's temporary folder: the path of a socket has at most 107 bytes (103 on macOS). Ray needs 68 of
+#: them, as in /ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store.
+_MAX_FOLDER_BYTES = (107 if sys.platform == "linux" else 103) - 68
 
 #: Environment variables of the driver that its workers get as well.
 _FORWARDED_VARIABLES = ("PYTHONPATH", "SYNTHGEN_DATA", "SYNTHGEN_STORE", "OMP_WAIT_POLICY")
@@ -26,22 +34,49 @@ def connect(*, log_to_driver: bool = True) -> None:
         log_to_driver: whether the driver shows what workers write to their standard output and error.
 
     Raises:
-        SynthgenError: the cluster does not answer, or refuses the connection.
+        SynthgenError: the cluster does not answer, refuses the connection, or cannot be started.
     """
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS") or "of this machine"
+    address = os.environ.get("RAY_ADDRESS", "")
     try:
         host, _, port = address.rpartition(":")
         if port.isdigit() and "/" not in host:  # Ray itself would try for many minutes
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
+        with _sigterm_handler_kept():
+            ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=log_to_driver)
     except (OSError, ValueError, RuntimeError, RayError) as why:
-        raise SynthgenError(
-            f"cannot join the Ray cluster {address} ({first_message_line(why)}); mend RAY_ADDRESS, or unset it to "
-            "use this "
-            "machine alone"
-        ) from why
+        raise SynthgenError(_describe_failure(first_message_line(why))) from why
+
+
+def _describe_failure(reason: str) -> str:
+    """The error message for a cluster that cannot be joined or started."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        return (
+            f"cannot join the Ray cluster {address} ({reason}); mend RAY_ADDRESS, or unset it to use this machine alone"
+        )
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _MAX_FOLDER_BYTES:
+        variable = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        return (
+            f"Ray cannot start, because the path of its sockets below {folder} ({variable}) is too long; set "
+            f"RAY_TMPDIR to a folder of at most {_MAX_FOLDER_BYTES} characters, such as /tmp"
+        )
+    return (
+        f"cannot start Ray on this machine ({reason}); check that {folder} and /dev/shm are writable and have space, "
+        "and end an old cluster with `ray stop`"
+    )
+
+
+@contextlib.contextmanager
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Undo what `ray.init` does in the main thread: with its handler, SIGTERM ends the driver with exit code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

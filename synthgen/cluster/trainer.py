@@ -64,7 +64,8 @@ def train_on_cluster(
     run = (out or Path("runs") / manifest.name).absolute()
     # Paths are made absolute before the driver connects: Ray may then move it to another working directory.
     config: dict[str, Any] = {
-        "path": manifest_path.absolute(), "out": run, "store": manifest.store.absolute(), "readers": loader_workers,
+        "path": manifest_path.absolute(), "out": run, "store": manifest.store.absolute(),
+        "loader_workers": loader_workers,
         "environment": connection.worker_environment(),
     }  # fmt: skip
     connection.reject_temporary_dir(run, "the run's folder", "--out")
@@ -101,7 +102,7 @@ def _worker_count(workers: int | None, resources: dict[str, float], manifest: Ma
     room = sum(worker_slots_by_node(resources).values())
     if workers is None:
         schedule = manifest.schedule
-        portions = schedule.batch_size // schedule.accumulate
+        portions = schedule.batch_size // schedule.accumulation_steps
         return next((n for n in range(min(room, portions), 1, -1) if portions % n == 0), 1)
     if room < workers:
         log.warning(
@@ -177,7 +178,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
         writer.send_result(
             trainer.train(
                 config["path"], out=out, store=config["store"], device=_worker_device(config["gpus"]),
-                num_workers=config["readers"], lock_timeout=_LOCK_TIMEOUT_SECONDS, progress=writer.open_progress,
+                num_workers=config["loader_workers"], lock_timeout=_LOCK_TIMEOUT_SECONDS, progress=writer.open_progress,
             )
         )  # fmt: skip
 
@@ -210,6 +211,6 @@ def _final_error(why: BaseException, run: Path) -> BaseException:
     return SynthgenError(
         f"{MAX_DEATHS_PER_CHECKPOINT} times in a row a worker died before the next checkpoint ({_describe(why)}); if "
         "the memory is "
-        "too small, raise schedule.accumulate or say schedule.checkpointing: true, else lower "
+        "too small, raise schedule.accumulation_steps or say schedule.activation_checkpointing: true, else lower "
         f"schedule.checkpoint_every; the same command goes on with {run}"
     )

@@ -19,6 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 from synthgen.cluster.actor import WorkerActor
 from synthgen.cluster.connection import first_message_line, worker_environment
 from synthgen.errors import SynthgenError
+from synthgen.generate.batch_threads import NONE_HUNG, HungRows
 from synthgen.generate.job import Job
 from synthgen.storage.shard_store import Shard
 
@@ -120,12 +121,16 @@ class WorkerPool:
         worker = WorkerHandle(actor, actor.node.remote())
         self.calls[actor.start.remote()] = (worker, None)
 
-    def assign(self, worker: WorkerHandle, shard: Shard | None) -> None:
-        """Give a worker its next shard; None = stop the worker."""
+    def assign(self, worker: WorkerHandle, shard: Shard | None, hung: HungRows = NONE_HUNG) -> None:
+        """Give a worker its next shard; None = stop the worker.
+
+        Args:
+            hung: over which of the shard's images earlier workers hung.
+        """
         if shard is None:
             ray.kill(worker.actor)
         else:
-            self.calls[worker.actor.run.remote(shard)] = (worker, shard)
+            self.calls[worker.actor.run.remote(shard, hung)] = (worker, shard)
 
     def poll(self) -> Iterator[tuple[WorkerHandle | None, Shard | None, Any]]:
         """Wait up to `POLL_SECONDS` for a call to end; yield (idle worker, shard, its report or the cause of death).

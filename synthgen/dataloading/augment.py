@@ -41,12 +41,12 @@ class AugmentConfig:
         size: side of the square that a jittered or whole view lies in, in pixels.
         scale: of the jitter: the longer side, in units of `size`.
         whole_scale: the same for whole views; at most 1, so that nothing is cropped.
-        crop_semantic: side of the square that a semantic view lies in, in pixels.
-        semantic_scale: the shorter side, in units of `crop_semantic`; drawn in steps of a tenth.
-        semantic_long: maximum of the longer side, in pixels.
+        semantic_crop_size: side of the square that a semantic view lies in, in pixels.
+        semantic_scale: the shorter side, in units of `semantic_crop_size`; drawn in steps of a tenth.
+        semantic_max_size: maximum of the longer side, in pixels.
         max_category_area: no category covers more of a semantic view's labelled pixels, if ten tries find such a crop;
             1 = no limit (the reference's value).
-        semantic_colours: SSD's color steps for semantic views.
+        semantic_color_jitter: SSD's color steps for semantic views.
         foreground_size: side of the square that a foreground view lies in, in pixels.
         foreground_scale: range of its scale.
         foreground_degrees: maximum rotation in either direction.
@@ -57,11 +57,11 @@ class AugmentConfig:
     size: int = 1024
     scale: tuple[float, float] = (0.1, 2.0)
     whole_scale: tuple[float, float] = (0.5, 1.0)
-    crop_semantic: int = 512
+    semantic_crop_size: int = 512
     semantic_scale: tuple[float, float] = (0.5, 2.0)
-    semantic_long: int = 2048
+    semantic_max_size: int = 2048
     max_category_area: float = 1.0
-    semantic_colours: bool = True
+    semantic_color_jitter: bool = True
     foreground_size: int = 384
     foreground_scale: tuple[float, float] = (0.75, 1.25)
     foreground_degrees: float = 10.0
@@ -89,8 +89,8 @@ class AugmentConfig:
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("flip", 0, 1),
     ("size", 16, 8192),
-    ("crop_semantic", 16, 8192),
-    ("semantic_long", 16, 32768),
+    ("semantic_crop_size", 16, 8192),
+    ("semantic_max_size", 16, 32768),
     ("max_category_area", 0.01, 1),
     ("foreground_size", 16, 8192),
     ("foreground_degrees", 0, 180),
@@ -197,15 +197,15 @@ def _semantic_transform(
     size: tuple[int, int], config: AugmentConfig, rng: random.Random, flip: bool, category_map: NDArray[np.int32] | None
 ) -> ViewTransform:
     least, most = (round(10 * scale) for scale in config.semantic_scale)
-    short = max(1, rng.randint(least, most) * config.crop_semantic // 10)
-    resized = _resize_shortest_edge(size, short, config.semantic_long)
-    view = _random_crop(resized, config.crop_semantic, rng, flip)
+    short = max(1, rng.randint(least, most) * config.semantic_crop_size // 10)
+    resized = _resize_shortest_edge(size, short, config.semantic_max_size)
+    view = _random_crop(resized, config.semantic_crop_size, rng, flip)
     if category_map is not None and config.max_category_area < 1:
         for _ in range(_MAX_CROP_TRIES - 1):
             if _has_varied_categories(view, category_map, config.max_category_area):
                 break
-            view = _random_crop(resized, config.crop_semantic, rng, flip)
-    colours = _ssd_color_steps(rng) if config.semantic_colours else ()
+            view = _random_crop(resized, config.semantic_crop_size, rng, flip)
+    colours = _ssd_color_steps(rng) if config.semantic_color_jitter else ()
     return ViewTransform(resized, view.top, view.left, view.size, view.canvas_size, flip, color_steps=colours)
 
 

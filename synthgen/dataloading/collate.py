@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
+from synthgen.dataloading.batch_memory import allocate
 from synthgen.dataloading.color_jitter import apply_channel_tables
 from synthgen.dataloading.mixture import StreamItem
 from synthgen.dataloading.transforms import Example
@@ -65,6 +64,7 @@ class PackedBatch:
         reader_id, position: which reader made it, and its position in the stream after that.
         stats: the `SampleStats` that this reader counted.
         batch: the unpacked batch, if it has been unpacked.
+        memory: the file of shared memory that holds the three tensors; None = they are in ordinary memory.
     """
 
     images: Tensor
@@ -76,9 +76,10 @@ class PackedBatch:
     position: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     batch: Batch | None = None
+    memory: IO[bytes] | None = None
 
     def pin_memory(self) -> PackedBatch:
-        """Unpack into page-locked memory; torch calls this in its own thread."""
+        """Unpack into page-locked memory."""
         self.batch = unpack_batch(self, pin=True)
         return self
 
@@ -94,10 +95,13 @@ def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, An
         -(-max((e.image.shape[axis] for e in examples), default=0) // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY
         for axis in (0, 1)
     )
-    images = _shared_zeros(len(examples), height, width, 3, dtype=torch.uint8)
-    masks = _shared_zeros(sum(len(e.masks) for e in examples), height, width, dtype=torch.bool)
-    ignore = _shared_zeros(len(examples), height, width, dtype=torch.bool)
-    to_images, to_masks, to_ignore = images.numpy(), masks.numpy(), ignore.numpy()
+    (to_images, to_masks, to_ignore), memory = allocate(
+        [
+            (len(examples), height, width, 3),
+            (sum(len(e.masks) for e in examples), height, width),
+            (len(examples), height, width),
+        ]
+    )
     first = 0
     for i, example in enumerate(examples):
         h, w = example.size
@@ -111,7 +115,15 @@ def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, An
         {**_target_fields(one.example), "image_key": one.image_key, **extra}
         for one, extra in zip(items, extras, strict=True)
     ]
-    return PackedBatch(images, masks, ignore, targets, [one.source_id for one in items])
+    images, masks, ignore = (torch.from_numpy(array) for array in (to_images, to_masks, to_ignore))
+    return PackedBatch(
+        images,
+        masks.view(torch.bool),
+        ignore.view(torch.bool),
+        targets,
+        [one.source_id for one in items],
+        memory=memory,
+    )
 
 
 def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
@@ -155,16 +167,6 @@ def _normalize(image: NDArray[np.uint8], canvas: NDArray[np.float32]) -> None:
     for top in range(0, height, _STRIP_ROWS):
         rows = slice(top, min(top + _STRIP_ROWS, height))
         apply_channel_tables(image[rows], _NORMALIZED, canvas[:, rows, :width])
-
-
-def _shared_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-    """Zeros; in a worker process, in shared memory, as in torch's own collate function."""
-    size = math.prod(shape) * dtype.itemsize
-    if not size or get_worker_info() is None:
-        return torch.from_numpy(np.zeros(shape, np.uint8)).view(dtype)
-    shared: Any = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    flat: Tensor = torch.empty(0, dtype=dtype).set_(shared)
-    return flat.view(shape)
 
 
 def _target_fields(example: Example) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from synthgen import plugins
 from synthgen.dataloading.manifest import default_store
 from synthgen.dataloading.source_config import LayerSource
 from synthgen.errors import SynthgenError, did_you_mean
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 
 #: Names of the layers that ingest makes.

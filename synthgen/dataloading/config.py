@@ -72,8 +72,8 @@ def _resolve_name_or_path(
 
 def _as_pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        said = list(value) if isinstance(value, list | tuple) else quote_value(value)
-        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {said}")
+        given = list(value) if isinstance(value, list | tuple) else quote_value(value)
+        raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {given}")
     return tuple(value)
 
 
@@ -104,12 +104,14 @@ class ModelConfig(ConfigSection):
         weights: a checkpoint of such a network to start from; None = only the backbone's and the text encoder's.
         queries: mixed, or only one of the two kinds.
         exchange: whether the two kinds attend to each other in every layer.
-        denoising: maximum number of denoising groups (DN-DETR); fewer for an image with many objects, as there are at
-            most 100 noised objects; 0 = none.
-        dim: width of queries and memory; encoder_layers, decoder_layers: of the pixel decoder and of the decoder.
-        levels: feature levels that both attend to: 3 of strides 8 to 32; 4 with stride 64; 5 with stride 4 as well, as
-            Mask DINO's Swin-L, at four times the positions. encoder_feedforward: None = 4 dim; Mask DINO's larger
-            models have 2048.
+        denoising_groups: maximum number of denoising groups (DN-DETR); fewer for an image with many objects, as
+            there are at most 100 noised objects; 0 = none.
+        hidden_dim: width of queries and memory.
+        encoder_layers, decoder_layers: layers of the pixel decoder and of the decoder.
+        num_feature_levels: feature levels that both attend to: 3 of strides 8 to 32; 4 with stride 64; 5 with
+            stride 4 as well, as Mask DINO's Swin-L, at four times the positions.
+        encoder_dim_feedforward: width of the feedforward blocks of the pixel decoder; None = 4 hidden_dim. Mask
+            DINO's larger models have 2048.
         text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it is trained.
     """
 
@@ -120,12 +122,12 @@ class ModelConfig(ConfigSection):
     learnable_queries: _Queries = 100
     conditional_queries: _Queries = 300
     exchange: bool = True
-    denoising: Annotated[int, Field(ge=0, le=1000)] = 0
-    dim: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
+    denoising_groups: Annotated[int, Field(ge=0, le=1000)] = 0
+    hidden_dim: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
     encoder_layers: Annotated[int, Field(ge=1, le=100)] = 6
     decoder_layers: Annotated[int, Field(ge=1, le=100)] = 9
-    levels: Literal[3, 4, 5] = 4
-    encoder_feedforward: Annotated[int | None, Field(ge=32, le=65_536)] = None
+    num_feature_levels: Literal[3, 4, 5] = 4
+    encoder_dim_feedforward: Annotated[int | None, Field(ge=32, le=65_536)] = None
     text_encoder: Annotated[str, AfterValidator(_resolve_text_encoder)] = "clip_b"
     train_text_encoder: bool = False
 
@@ -148,32 +150,34 @@ class CaptionerConfig(ConfigSection):
     Attributes:
         size: one of the five published sizes; weights in a file determine their own.
         weights: pretrained, random, or a file or folder of such weights.
-        words: folder of vocab.json and merges.txt; None = beside the weights.
-        train_words: whether the word embedding is trained; OFA's fine-tuning freezes it.
+        tokenizer: folder of vocab.json and merges.txt; None = beside the weights.
+        train_embeddings: whether the word embedding is trained; OFA's fine-tuning freezes it.
         image_size: side of the square that images are stretched to, in pixels.
-        regions: objects per image in a step; they and their phrases are drawn at random.
+        regions_per_image: objects per image in a step; they and their phrases are drawn at random.
         max_words: longer phrases are cut.
     """
 
     size: Literal["tiny", "medium", "base", "large", "huge"] = "base"
     weights: Annotated[str, AfterValidator(_resolve_weights)] = "pretrained"
-    words: Annotated[str | None, AfterValidator(lambda value, info: value and _resolve_folder(value, info))] = None
-    train_words: bool = False
+    tokenizer: Annotated[str | None, AfterValidator(lambda value, info: value and _resolve_folder(value, info))] = None
+    train_embeddings: bool = False
     image_size: Annotated[int, Field(ge=32, le=672, multiple_of=32)] = 384
-    regions: Annotated[int, Field(ge=1, le=365)] = 8
+    regions_per_image: Annotated[int, Field(ge=1, le=365)] = 8
     max_words: Annotated[int, Field(ge=1, le=200)] = 30
 
     @model_validator(mode="after")
     def _check_weights_and_words(self) -> CaptionerConfig:
         if "/" in self.weights and "size" in self.model_fields_set:
             raise ValueError(f"weights of {truncate(self.weights)} say their own size; take size out")
-        if self.weights == "random" and self.words is None and not self.train_words:
-            said = "words: FOLDER, of vocab.json and merges.txt, and train_words: true"
-            raise ValueError(f"weights 'random' come without words, and know none; say {said}")
-        if self.weights == "random" and self.words is None:
-            raise ValueError("weights 'random' come without words; say words: FOLDER, of vocab.json and merges.txt")
-        if self.weights == "random" and not self.train_words:
-            raise ValueError("weights 'random' know no words; say train_words: true")
+        if self.weights == "random" and self.tokenizer is None and not self.train_embeddings:
+            remedy = "tokenizer: FOLDER, of vocab.json and merges.txt, and train_embeddings: true"
+            raise ValueError(f"weights 'random' come without a tokenizer and without embeddings; add {remedy}")
+        if self.weights == "random" and self.tokenizer is None:
+            raise ValueError(
+                "weights 'random' come without a tokenizer; add tokenizer: FOLDER, of vocab.json and merges.txt"
+            )
+        if self.weights == "random" and not self.train_embeddings:
+            raise ValueError("weights 'random' have no embeddings; add train_embeddings: true")
         return self
 
 
@@ -184,37 +188,38 @@ class ScheduleConfig(ConfigSection):
         steps: in all; the default is 50 epochs of COCO. A finished run continues if the number is raised, at the
             learning rates of the new length.
         batch_size: images a step, over all processes.
-        accumulate: gradient accumulation: a process splits its images of a step into this many parts to save memory.
+        accumulation_steps: gradient accumulation: a process splits its images of a step into this many parts to
+            save memory.
         lr: for new parameters; backbone_lr, text_encoder_lr: for pretrained parameters.
         milestones: after each of these shares of the steps, the learning rate is divided by ten.
-        clip: maximum norm of all gradients together; None = no clipping.
+        max_grad_norm: maximum norm of all gradients together; None = no clipping.
         mask_points: number of points at which masks are compared.
-        ema: decay of a moving average of the weights; None = none is kept.
+        ema_decay: decay of a moving average of the weights; None = none is kept.
         precision: bf16 applies to activations; weights and losses stay float32.
-        checkpointing: gradient checkpointing: recompute activations to save memory.
+        activation_checkpointing: gradient checkpointing: recompute activations to save memory.
         compile: torch.compile the layers of pixel decoder and decoder. It needs a C compiler and some minutes, and
             pays off if nearly all batches have one shape.
-        checkpoint_every: steps. keep: number of last checkpoints to keep, beside the best.
+        checkpoint_every: steps. keep_checkpoints: number of last checkpoints to keep, beside the best.
         evaluate_every: steps; None = at the end only.
     """
 
     steps: _Size = 184_375
     batch_size: _Size = 32
-    accumulate: _Size = 1
+    accumulation_steps: _Size = 1
     lr: Annotated[float, Field(gt=0)] = 2e-4
     backbone_lr: Annotated[float, Field(ge=0)] = 2e-5
     text_encoder_lr: Annotated[float, Field(ge=0)] = 2e-5
     warmup_steps: _Count = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     milestones: Annotated[tuple[float, ...], AfterValidator(_check_milestones)] = (0.9, 0.95)
-    clip: Annotated[float | None, Field(gt=0)] = 0.01
+    max_grad_norm: Annotated[float | None, Field(gt=0)] = 0.01
     mask_points: Annotated[int, Field(ge=16, le=2**20)] = 112 * 112
-    ema: Annotated[float | None, Field(gt=0, lt=1)] = None
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    checkpointing: bool = False
+    activation_checkpointing: bool = False
     compile: bool = False
     checkpoint_every: _Size = 5_000
-    keep: _Size = 3
+    keep_checkpoints: _Size = 3
     evaluate_every: _Size | None = None
 
     @model_validator(mode="after")
@@ -224,15 +229,15 @@ class ScheduleConfig(ConfigSection):
         return self
 
 
-class ReadersConfig(ConfigSection):
+class DataLoaderConfig(ConfigSection):
     """How images are read. It does not change any batch.
 
     Attributes:
-        workers: worker processes of each training process; 0 = it reads itself.
+        num_workers: worker processes of each training process; 0 = it reads itself.
         cache_mib: size of the cache of decoded images of each worker, in MiB.
     """
 
-    workers: Annotated[int, Field(ge=0, le=256)] = 4
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 4
     cache_mib: _Count = 0
 
 

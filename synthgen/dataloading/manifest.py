@@ -5,7 +5,9 @@ Paths in it are relative to its folder. This module never opens the store; `synt
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +22,14 @@ from synthgen.dataloading.augment import AugmentConfig
 from synthgen.dataloading.config import (
     CaptionerConfig,
     ConfigSection,
+    DataLoaderConfig,
     ImageSides,
     ModelConfig,
-    ReadersConfig,
     ScheduleConfig,
     check_captioner_consistency,
 )
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue, explain_validation_error, make_manifest_error
+from synthgen.dataloading.renamed_keys import find_renamed_keys, rename_manifest_keys
 from synthgen.dataloading.source_config import (
     TASKS_PACKAGE,
     UNKNOWN_TASK,
@@ -37,6 +40,8 @@ from synthgen.dataloading.source_config import (
 )
 from synthgen.dataloading.yaml_loader import load_yaml, pop_duplicate_keys
 from synthgen.errors import SynthgenError
+
+log = logging.getLogger(__name__)
 
 
 def default_store() -> Path:
@@ -66,7 +71,7 @@ class Manifest(ConfigSection):
     eval_size: ImageSides = (800, 1333)
     captioner: CaptionerConfig | None = None
     schedule: ScheduleConfig = ScheduleConfig()
-    readers: ReadersConfig = ReadersConfig()
+    dataloader: DataLoaderConfig = DataLoaderConfig()
 
 
 #: The sections by the first part of a place in them; () is the manifest itself.
@@ -78,7 +83,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "model": ModelConfig,
     "captioner": CaptionerConfig,
     "schedule": ScheduleConfig,
-    "readers": ReadersConfig,
+    "dataloader": DataLoaderConfig,
 }
 
 
@@ -134,9 +139,13 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
     text = load_yaml(path)
     context = {"folder": path.parent}
     mistakes = list(pop_duplicate_keys(text, ()))
-    said = {mistake.location for mistake in mistakes}
+    _warn_of_renamed_keys(path, tuple(find_renamed_keys(text)))
+    text = rename_manifest_keys(text)
+    reported = {mistake.location for mistake in mistakes}
     manifest, errors = _validate(Manifest, text, context)
-    mistakes += [mistake for error in errors if tuple(error["loc"]) not in said for mistake in _explain_error(error)]
+    mistakes += [
+        mistake for error in errors if tuple(error["loc"]) not in reported for mistake in _explain_error(error)
+    ]
     bad = {mistake.location for mistake in mistakes}
     for key in _SECTIONS.keys() & text.keys() & {at[0] for at in bad if len(at) > 1}:
         if isinstance(text[key], dict):  # checks between its keys, without the invalid ones
@@ -156,7 +165,7 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
         *_find_duplicates("exclude", exclude, bad),
         *check_captioner_consistency(text, {at: task for at, task in tasks.items() if task != UNKNOWN_TASK}),
     ]
-    if not any(text.get(key) or (key,) in said for key in ("mixture", "eval")):
+    if not any(text.get(key) or (key,) in reported for key in ("mixture", "eval")):
         mistakes.append(ManifestIssue((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))
     root = store
     if root is None and ("store",) not in bad:
@@ -164,6 +173,14 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
     if manifest is not None:
         manifest = None if mistakes else manifest.model_copy(update={"store": root})
     return ManifestDraft(path, tuple(mistakes), root, mixture, evals, exclude, manifest)
+
+
+@functools.cache
+def _warn_of_renamed_keys(path: Path, renamed: tuple[tuple[str, str], ...]) -> None:
+    """Log one warning that names all renamed keys of a manifest, once per process."""
+    if renamed:
+        pairs = ", ".join(f"{old} is now {new}" for old, new in renamed)
+        log.warning("%s has keys that were renamed: %s; the old names still work", path, pairs)
 
 
 _T = TypeVar("_T", bound=ConfigSection)

@@ -15,23 +15,17 @@ import numpy as np
 
 from synthgen import plugins
 from synthgen.dataloading.command_hints import describe_missing_layer
-from synthgen.dataloading.layer_stats import (
-    LayerStats,
-    check_eval_source,
-    check_flip,
-    check_train_source,
-    estimate_kept_shares,
-    load_layer_stats,
-)
+from synthgen.dataloading.layer_stats import LayerStats, estimate_kept_shares, load_layer_stats
 from synthgen.dataloading.leakage import checks
 from synthgen.dataloading.leakage.image_keys import KeyScan
 from synthgen.dataloading.manifest import Manifest, load_draft
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue
+from synthgen.dataloading.source_checks import check_eval_source, check_flip, check_train_source
 from synthgen.dataloading.source_config import TASKS_PACKAGE, UNKNOWN_TASK, EvalSource, LayerSource, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError, find_image
 from synthgen.progress import NoProgress, OpenProgress
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 
 #: Number of a layer's first images to look for; if all are missing, number of further images.
@@ -103,25 +97,25 @@ def check_manifest(
     found = _CheckState()
     sources: dict[Location, TrainSource] = {("mixture", i): source for i, source in given.mixture.items()}
     evaluated: dict[Location, EvalSource] = {("eval", i): source for i, source in given.eval.items()}
-    house = ShardStore(given.store) if given.store is not None else None
-    known = ["/".join(layer) for layer in house.list_layers()] if house is not None else []
-    if house is not None and not known and (sources or evaluated):
+    shard_store = ShardStore(given.store) if given.store is not None else None
+    known = ["/".join(layer) for layer in shard_store.list_layers()] if shard_store is not None else []
+    if shard_store is not None and not known and (sources or evaluated):
         remedy = "name the folder of the shards with --store or SYNTHGEN_STORE, or make some: `synthgen masks --help`"
-        found.errors.append(ManifestIssue(("store",), f"no shards in {house.root}; {remedy}"))
+        found.errors.append(ManifestIssue(("store",), f"no shards in {shard_store.root}; {remedy}"))
     lists, wrong = checks.read_exclude_lists(given)
     found.errors += wrong
     scanned: dict[Location, KeyScan] = {}
-    if house is not None and known:
+    if shard_store is not None and known:
         every = {**evaluated, **sources}
         with open_progress("reading headers", len(every), "layers") as done:
             for at, source in every.items():
-                _check_source(house, at, source, known, found)
+                _check_source(shard_store, at, source, known, found)
                 done.advance(1)
         shards = {at: held.shards for at, held in found.stats.items()}
         with open_progress("comparing keys", sum(map(len, set(shards.values()))), "shards") as done:
             try:
                 scanned = checks.scan_sources(
-                    house, given, shards, found.image_folders, lists, partial(done.advance, 1)
+                    shard_store, given, shards, found.image_folders, lists, partial(done.advance, 1)
                 )
             except SynthgenError as why:  # a shard with a readable header and unreadable keys
                 found.errors.append(ManifestIssue(("store",), str(why)))

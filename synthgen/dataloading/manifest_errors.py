@@ -21,10 +21,10 @@ _KEY_ALIASES = {
     **dict.fromkeys(("dataset", "layer", "path", "source", "name"), "shards"),
     **dict.fromkeys(("learning_rate", "base_lr"), "lr"),
     **dict.fromkeys(("max_iter", "iterations", "max_steps", "epochs"), "steps"),
-    **dict.fromkeys(("clip_grad", "grad_clip", "max_norm"), "clip"),
+    **dict.fromkeys(("clip_grad", "grad_clip", "max_norm"), "max_grad_norm"),
     **dict.fromkeys(("sources", "train", "datasets", "data"), "mixture"),
     **dict.fromkeys(("val", "test", "evaluate", "evaluation"), "eval"),
-    **dict.fromkeys(("num_workers", "threads"), "workers"),
+    **dict.fromkeys(("workers", "threads"), "num_workers"),
     **dict.fromkeys(("warmup", "warmup_iters"), "warmup_steps"),
     **dict.fromkeys(("fraction", "percent", "part"), "share"),
     "min_iou": "min_predicted_iou",
@@ -51,6 +51,7 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
+    "multiple_of": ("multiple_of", "a multiple of"),
 }
 
 

@@ -104,7 +104,7 @@ class Mixture:
         self._cumulative_ratios = list(itertools.accumulate(ratio / sum(ratios) for ratio in ratios))
         self._offset = random.Random(f"{manifest.seed}/draws/{reader_id}").getrandbits(64)  # noqa: S311
         self._draws: int = state["draws"] if state else 0
-        store, pixels = ShardStore(manifest.store), ImageCache(manifest.readers.cache_mib * 2**20)
+        store, pixels = ShardStore(manifest.store), ImageCache(manifest.dataloader.cache_mib * 2**20)
         self._source_streams = []
         for i, taken in enumerate(found.source_indexes):
             at = Cursor(*state["sources"][i]) if state else Cursor()
@@ -157,7 +157,7 @@ class _SourceStream:
         self._task = cast(Task, plugins.load_plugin(TASKS_PACKAGE, self._source.task))
         self._captioner, self._max_texts = manifest.captioner, self._source.max_texts
         if self._captioner is not None:
-            self._max_texts = min(self._max_texts, self._captioner.regions)
+            self._max_texts = min(self._max_texts, self._captioner.regions_per_image)
         self._source_index, self._excluded_keys, self._image_cache, self._stats = (
             source_index,
             excluded_keys,

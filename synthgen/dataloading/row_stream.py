@@ -22,7 +22,7 @@ from synthgen.dataloading.source_config import LayerSource, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import find_image, load_rgb
 from synthgen.records.sample import Sample
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Units for each reader, so that their shares of an epoch are nearly equal.

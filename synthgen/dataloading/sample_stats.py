@@ -92,8 +92,8 @@ class SampleStats:
             for kind, words in (("mask", "masks refused"), ("caption", "captions refused"), ("skipped", "passed over")):
                 reasons = {key.partition("/")[2]: n for key, n in sorted(count.items()) if key.startswith(f"{kind}/")}
                 if reasons:
-                    told = ", ".join(f"{n:,} {SKIP_REASONS.get(reason, reason)}" for reason, n in reasons.items())
-                    lines.append(f"  {words}: {told}")
+                    listed = ", ".join(f"{n:,} {SKIP_REASONS.get(reason, reason)}" for reason, n in reasons.items())
+                    lines.append(f"  {words}: {listed}")
             lines += [f"    {name}" for name in names]
             unnamed = count["skipped/unreadable"] + count["skipped/broken"] - len(names)
             if names and unnamed > 0:

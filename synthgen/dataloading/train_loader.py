@@ -7,7 +7,7 @@ the next batch: each batch carries the position of its reader, and readers take 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import index
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +16,7 @@ from synthgen.dataloading.collate import Batch, PackedBatch, collate, unpack_bat
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.mixture import Mixture, MixturePlan, plan_mixture
 from synthgen.dataloading.sample_stats import SampleStats
-from synthgen.dataloading.worker_processes import BatchStream, ReaderPool, describe_worker_death
+from synthgen.dataloading.worker_processes import BatchStream, ReaderPool
 from synthgen.errors import SynthgenError
 
 STATE_VERSION = 1
@@ -33,6 +33,7 @@ class TrainLoader:
         plan: the result of `plan_mixture(manifest)`, if known.
         pin_memory: put batches into page-locked memory.
         prefetch_factor: batches that each worker prefetches.
+        is_stopping: whether this process was told to end; see `ReaderPool`.
 
     Attributes:
         stats: counts of all batches taken, including those before the state.
@@ -53,10 +54,12 @@ class TrainLoader:
         plan: MixturePlan | None = None,
         pin_memory: bool = False,
         prefetch_factor: int = 2,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._manifest, self._plan = manifest, plan or plan_mixture(manifest)
         self._rank, self._world_size, self._batch_size = rank, world_size, batch_size
         self._num_workers, self._pin_memory, self._prefetch_factor = num_workers, pin_memory, prefetch_factor
+        self._is_stopping = is_stopping
         own = max(1, num_workers)
         self._reader_ids = range(rank * own, rank * own + own)
         self._positions: dict[int, dict[str, Any] | None] = dict.fromkeys(self._reader_ids)
@@ -74,6 +77,7 @@ class TrainLoader:
 
         Raises:
             SynthgenError: a source has nothing to learn, or a worker was killed.
+            StoppedWaitingError: this process was told to end, and no batch came.
         """
         if self._reader_pool is None:
             turns = [
@@ -92,6 +96,7 @@ class TrainLoader:
                 num_workers=self._num_workers,
                 pin_memory=self._pin_memory,
                 prefetch_factor=self._prefetch_factor,
+                is_stopping=self._is_stopping,
             )
         packed = next(self._reader_pool)
         self._positions[packed.reader_id] = packed.position
@@ -122,8 +127,6 @@ class TrainLoader:
         self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        if (sentence := describe_worker_death(why)) is not None:
-            raise SynthgenError(sentence) from None
 
     def _stream_identity(self) -> dict[str, Any]:
         """What must be equal for an exact resume."""

@@ -84,8 +84,8 @@ def _compare_batch(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Itera
     for target in batch.targets:
         asked = GroundTruth(target["sample"], target["original"])
         # zip takes only the texts of this image's regions from the iterator.
-        said = dict(zip(target["annotation_ids"], texts, strict=False))
-        yield asked, cider.compare(asked, [said.get(region, "") for region in asked.target.annotation_ids])
+        captions = dict(zip(target["annotation_ids"], texts, strict=False))
+        yield asked, cider.compare(asked, [captions.get(region, "") for region in asked.target.annotation_ids])
 
 
 def normalize_images(images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.row_stream import SourceIndex, build_source_index
 from synthgen.dataloading.tasks import Target
 from synthgen.distributed import DistributedContext, join_process_group
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, job_has_started
 from synthgen.evaluation import captioner_evaluator, postprocess, results
 from synthgen.evaluation.evaluator import evaluate_layer, load_metric
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric
@@ -62,9 +62,9 @@ def evaluate_network(
     Raises:
         SynthgenError: a layer is missing or empty, or its image folder is unknown.
     """
-    here, was_training = DistributedContext(rank, world_size, device), network.training
-    said = None if short is None and long is None else resolve_sides(short, long, manifest.eval_size)
-    sizes = [said or one.size or manifest.eval_size for one in manifest.eval]
+    context, was_training = DistributedContext(rank, world_size, device), network.training
+    override = None if short is None and long is None else resolve_sides(short, long, manifest.eval_size)
+    sizes = [override or one.size or manifest.eval_size for one in manifest.eval]
     reading = {"batch_size": batch_size, "num_workers": num_workers}
     network.eval()
     try:
@@ -73,7 +73,7 @@ def evaluate_network(
                 network,
                 manifest,
                 i,
-                here,
+                context,
                 {**reading, "short_side": size[0], "long_side": size[1]},
                 precision=precision,
                 progress=progress,
@@ -109,39 +109,40 @@ def evaluate_checkpoint(
     Raises:
         SynthgenError: the manifest is invalid or has no `eval`, or the file is not a checkpoint of synthgen.
     """
-    said = load_manifest(manifest_path, store=store)
-    if not said.eval:
+    manifest = load_manifest(manifest_path, store=store)
+    if not manifest.eval:
         raise SynthgenError(f"{manifest_path} names nothing to evaluate on; add eval: to it, as manifests/ show")
     if not checkpoint_path.is_file():
         raise SynthgenError(f"no file {checkpoint_path}; name a checkpoint of `synthgen train`")
-    path = out or checkpoint_path.with_name(f"{checkpoint_path.stem}.{said.name}.json")
-    with join_process_group(device) as here:
-        here.on_rank0(lambda: check_writable(path, remedy=results.REMEDY))
-        if said.captioner is None:
-            network, held = load_network(checkpoint_path, device=here.device, text_encoder=text_encoder)
+    path = out or checkpoint_path.with_name(f"{checkpoint_path.stem}.{manifest.name}.json")
+    with join_process_group(device) as context:
+        context.on_rank0(lambda: check_writable(path, remedy=results.REMEDY))
+        if manifest.captioner is None:
+            network, held = load_network(checkpoint_path, device=context.device, text_encoder=text_encoder)
             if (
-                here.rank == 0
+                context.rank == 0
                 and not held.has_learned_masks
-                and any(load_metric(one.task).TAKES != "boxes" for one in said.eval)
+                and any(load_metric(one.task).TAKES != "boxes" for one in manifest.eval)
             ):
                 log.warning(NO_MASKS_WARNING)
             found = evaluate_network(
                 network,
-                said,
-                device=here.device,
-                rank=here.rank,
-                world_size=here.world_size,
+                manifest,
+                device=context.device,
+                rank=context.rank,
+                world_size=context.world_size,
                 progress=progress,
                 **options,
             )
         else:
-            speaker, words, held = captioner.load_captioner(checkpoint_path, device=here.device)
-            said = captioner.with_learned_image_size(said, held)
+            model, words, held = captioner.load_captioner(checkpoint_path, device=context.device)
+            manifest = captioner.with_learned_image_size(manifest, held)
             own = {key: options[key] for key in ("num_workers", "precision") if key in options}
-            found = captioner_evaluator.evaluate_captioner(speaker, words, said, here, progress=progress, **own)
-    if here.rank:
+            found = captioner_evaluator.evaluate_captioner(model, words, manifest, context, progress=progress, **own)
+    if context.rank:
         return found, None
-    results.save_results(path, found, checkpoint=checkpoint_path.name, step=held.step, manifest=said.name)
+    with job_has_started():
+        results.save_results(path, found, checkpoint=checkpoint_path.name, step=held.step, manifest=manifest.name)
     return found, path
 
 

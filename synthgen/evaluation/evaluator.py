@@ -9,9 +9,10 @@ from typing import cast
 from synthgen import plugins
 from synthgen.dataloading.collate import Batch
 from synthgen.dataloading.eval_loader import EvalLoader
-from synthgen.dataloading.layer_stats import describe_synthetic_labels, load_layer_stats
+from synthgen.dataloading.layer_stats import load_layer_stats
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.sample_stats import SampleStats
+from synthgen.dataloading.source_checks import describe_synthetic_labels
 from synthgen.dataloading.source_config import TASKS_PACKAGE
 from synthgen.distributed import DistributedContext
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric

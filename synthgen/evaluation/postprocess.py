@@ -173,9 +173,9 @@ def semantic(prediction: RawPrediction) -> SemanticMap:
     weight = torch.zeros_like(likely)  # contribution of each query to each label at its pixels
     for columns, strip in _iter_mask_strips(prediction, range(len(likely)), extra_per_pixel=2 * likely.shape[1]):
         masks = strip.sigmoid()
-        said = torch.einsum("qt,qhc->thc", likely, masks).argmax(0)
-        labels[:, columns] = said.cpu().numpy()
-        there, which = torch.unique(said, return_inverse=True)
+        best = torch.einsum("qt,qhc->thc", likely, masks).argmax(0)
+        labels[:, columns] = best.cpu().numpy()
+        there, which = torch.unique(best, return_inverse=True)
         pixels = masks.flatten(1) @ functional.one_hot(which.flatten(), len(there)).to(masks.dtype)  # [Q, labels]
         weight[:, there] += likely[:, there] * pixels
     most = weight.argmax(0).tolist()

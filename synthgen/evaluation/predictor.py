@@ -220,12 +220,12 @@ def _load_image(image: Path) -> NDArray[np.uint8]:
             raise SynthgenError(f"image {image} is a folder; name one of the images in it")
         if image.is_file():
             return load_rgb(image)
-        told = "no regular file, but a device or a pipe" if image.exists() else "no such file"
+        problem = "no regular file, but a device or a pipe" if image.exists() else "no such file"
     except (ImageError, OSError, ValueError) as why:  # ValueError: a null character in the path
-        told = str(why) if isinstance(why, ImageError) else "its name cannot be used"
+        problem = str(why) if isinstance(why, ImageError) else "its name cannot be used"
     if address := _URL.fullmatch(str(image)):
         raise SynthgenError(f"{address[1]}://{address[2]} is an address, and predict reads files; download it first")
-    raise SynthgenError(f"image {image}: {told}; name another")
+    raise SynthgenError(f"image {image}: {problem}; name another")
 
 
 def _multiple_images_hint(image: Path, prompt: str, checkpoint: Path) -> str:

@@ -36,7 +36,7 @@ class EvalResult:
         by_kind: for correct "things" and "stuff", the percentage found by "conditional" and by "learnable" queries, and
             their number ("found"); a kind without correct predictions is left out.
         seen: `SampleStats.state_dict` of the layer's images: how many were skipped, and why.
-        by_machines: which ground truth is synthetic; see `layer_stats.describe_synthetic_labels`.
+        by_machines: which ground truth is synthetic; see `source_checks.describe_synthetic_labels`.
     """
 
     source: str
@@ -65,8 +65,8 @@ class EvalResult:
         return found
 
     def __str__(self) -> str:
-        told = "  ".join(f"{name} {value:.1f}" for name, value in self.values.items())
-        return f"{self.source} {self.task}, {self.images:,} images: {told}"
+        scores = "  ".join(f"{name} {value:.1f}" for name, value in self.values.items())
+        return f"{self.source} {self.task}, {self.images:,} images: {scores}"
 
 
 def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]]:

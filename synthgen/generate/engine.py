@@ -1,7 +1,7 @@
 """Engines run the shards of a job and yield their reports. `run_in_process` is the engine of one machine.
 
-An engine is a function. The engine of a Ray cluster, `synthgen.cluster.engine.run_on_cluster`, has the same signature;
-both run the same `Worker`.
+An engine is a function. The engine of a Ray cluster, `synthgen.cluster.ray_engine.run_on_cluster`, has the same
+signature; both run the same `Worker`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from synthgen.errors import SynthgenError
+from synthgen.generate.batch_threads import BatchTimeoutError
 from synthgen.generate.job import Job
-from synthgen.generate.worker import OnImages, ShardReport, Worker
+from synthgen.generate.worker import OnImages, ProcessedShard, ShardReport, Worker
 from synthgen.records.recipe import format_recipe
 from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore
+
+#: After this many shards in a row over which the model hung, the remaining ones are not tried.
+MAX_HANGS_IN_A_ROW = 3
 
 
 def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
@@ -66,6 +70,51 @@ def run_in_process(
 ) -> Iterator[ShardReport]:
     """The engine of one machine: yields a report per shard, in order, while it processes the next shard.
 
+    If a batch exceeds the job's `timeout`, its shard fails, and the next shard begins with a new worker. The old one's
+    threads cannot be stopped: they keep their memory while this process lives.
+
+    Raises:
+        SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.
+    """
+    check_in_process_options(workers, gpus_per_worker)
+    # A shard is encoded and written while the model works on the next one.
+    with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
+        last: Future[ShardReport] | None = None
+        for worker, done in _process_shards(job, shards, on_images):
+            if last is not None:
+                yield last.result()
+            last = pool.submit(worker.commit, done)
+        if last is not None:
+            yield last.result()
+
+
+def _process_shards(
+    job: Job, shards: Sequence[Shard], on_images: OnImages | None
+) -> Iterator[tuple[Worker, ProcessedShard | ShardReport]]:
+    """Each shard as its worker leaves it, to be committed by that worker."""
+    worker, hangs_in_a_row = Worker(job), 0
+    for shard in shards:
+        if hangs_in_a_row == MAX_HANGS_IN_A_ROW:
+            error = f"{shard}: not tried, because {job.plugin} did not answer for the shards before it"
+            yield worker, ShardReport(shard, error=error)
+            continue
+        if hangs_in_a_row:
+            worker = Worker(job)
+        try:
+            yield worker, worker.process(shard, on_images)
+            hangs_in_a_row = 0
+        except BatchTimeoutError as why:
+            hangs_in_a_row += 1
+            error = (
+                f"{shard}: {why}; nothing of it was committed; allow more with --timeout, or add `--engine ray`, "
+                "which leaves out only the images that hang"
+            )
+            yield worker, ShardReport(shard, error=error)
+
+
+def check_in_process_options(workers: float | None, gpus_per_worker: float | None) -> None:
+    """Check the options of `run_in_process`, before any work.
+
     Raises:
         SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.
     """
@@ -76,17 +125,6 @@ def run_in_process(
             f"--workers {workers} needs Ray; add `--engine ray`, or without it start {workers} commands "
             f"with --part 0/{workers} to --part {workers - 1}/{workers}"
         )
-    worker = Worker(job)
-    # A shard is encoded and written while the model works on the next one.
-    with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
-        last: Future[ShardReport] | None = None
-        for shard in shards:
-            done = worker.process(shard, on_images)
-            if last is not None:
-                yield last.result()
-            last = pool.submit(worker.commit, done)
-        if last is not None:
-            yield last.result()
 
 
 def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:
@@ -99,12 +137,13 @@ def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:
 
 
 def _recipe_mismatch_message(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
-    theirs, ours = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
-    if theirs == ours and footer.get("parent", {}).get("fingerprint") != parent:
+    stored, requested = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
+    if stored == requested and footer.get("parent", {}).get("fingerprint") != parent:
         return (
             f"{shard} was made from another version of the layer '{job.input_layer}' than the one there now; "
             "choose another --layer, or delete that layer's folder"
         )
     return (
-        f"{shard} was made with {theirs}; this job says {ours}; choose another --layer, or delete that layer's folder"
+        f"{shard} was made with {stored}; this job says {requested}; "
+        "choose another --layer, or delete that layer's folder"
     )

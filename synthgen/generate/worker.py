@@ -7,17 +7,26 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import __version__, plugins
-from synthgen.errors import BrokenWorkerError, SynthgenError
+from synthgen.errors import BrokenWorkerError, SynthgenError, describe_exhaustion
+from synthgen.generate.batch_threads import (
+    NONE_HUNG,
+    Batch,
+    HungRows,
+    StartedBatch,
+    describe_timeout,
+    start_batch,
+    wait_for_batch,
+)
 from synthgen.generate.job import Job
+from synthgen.generate.output_checks import PluginError
 from synthgen.generate.stages import Stage
 from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
@@ -31,7 +40,7 @@ log = logging.getLogger(__name__)
 #: Called after each image with the number done; for progress only.
 OnImages = Callable[[int], None]
 
-#: Maximum bytes of the decoded images of a batch; a batch of huge photographs is smaller.
+#: Maximum bytes of the decoded images of a batch, and of all batches in flight; one image may have more.
 MAX_BATCH_BYTES = 512 * 2**20
 
 #: Batches in flight: while one is on the device, the other's images are prepared, or its masks encoded.
@@ -39,9 +48,6 @@ BATCHES_IN_FLIGHT = 2
 
 #: Captions per object, if the job does not set it.
 DEFAULT_CAPTION_COUNT = 5
-
-#: (row in the shard, sample, pixels) each.
-_Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class ShardReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _ProcessedShard:
+class ProcessedShard:
     """A shard after the model, before it is written.
 
     Attributes:
@@ -100,7 +106,8 @@ class _ProcessedShard:
 class Worker:
     """Holds the model and processes one shard at a time. A failed shard gives a report, not an exception.
 
-    It raises only `BrokenWorkerError`: this worker cannot continue, another one can.
+    It raises only `BrokenWorkerError`: this worker cannot continue, another one can. If the model hangs (see
+    `Job.timeout`), this is a `BatchTimeoutError`.
     """
 
     def __init__(self, job: Job) -> None:
@@ -109,14 +116,17 @@ class Worker:
         self.stage: Stage = plugins.load_plugin("generate.stages", job.stage).build(
             job.plugin, job.options, **job.stage_options
         )
+        self.store.create_layer(job.dataset, job.split, job.layer)
         self._failure_prefix = f"{job.plugin} failed"  # prefix of errors that the image did not cause
         self.decode_threads = max(2, os.cpu_count() or 1)
 
-    def run(self, shard: Shard, on_images: OnImages | None = None) -> ShardReport:
+    def run(self, shard: Shard, on_images: OnImages | None = None, hung: HungRows = NONE_HUNG) -> ShardReport:
         """Process one shard of the job's output layer and commit it."""
-        return self.commit(self.process(shard, on_images))
+        return self.commit(self.process(shard, on_images, hung))
 
-    def process(self, shard: Shard, on_images: OnImages | None = None) -> _ProcessedShard | ShardReport:
+    def process(
+        self, shard: Shard, on_images: OnImages | None = None, hung: HungRows = NONE_HUNG
+    ) -> ProcessedShard | ShardReport:
         """The part of `run` that needs the model. A failure becomes a report."""
         started = time.monotonic()
         try:
@@ -132,16 +142,16 @@ class Worker:
             kept = made if self.job.retry_failed else None
             if kept is not None:  # its rows stay, and so does what they were made from
                 parent_sha256 = parent_digest(kept)
-            samples, failed, given = self._process_samples(shard, kept, on_images)
+            samples, failed, given = self._process_samples(shard, kept, on_images, hung)
             # Images that came with an error do not count in the share of failures.
             self._check_error_share(shard, given, failed)
         except BrokenWorkerError:
             raise
         except Exception as why:  # a failed shard must not stop the others
             return _error_report(shard, why, started)
-        return _ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started)
+        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started)
 
-    def commit(self, processed: _ProcessedShard | ShardReport) -> ShardReport:
+    def commit(self, processed: ProcessedShard | ShardReport) -> ShardReport:
         """The part of `run` that does not need the model: encode, write, rename."""
         if isinstance(processed, ShardReport):
             return processed
@@ -194,7 +204,7 @@ class Worker:
         return replace(report, seconds=time.monotonic() - processed.started)
 
     def _process_samples(
-        self, shard: Shard, kept: dict[str, Any] | None, on_images: OnImages | None
+        self, shard: Shard, kept: dict[str, Any] | None, on_images: OnImages | None, hung: HungRows
     ) -> tuple[list[Sample], tuple[dict[str, Any], ...], int]:
         """The shard's samples, processed or with an error; the errors; the number of samples that came without one.
 
@@ -209,21 +219,37 @@ class Worker:
             again = {entry["row"] for entry in kept["failed"]}
             todo = [i for i in todo if i in again]
             result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read_samples(shard))]
-        waiting: deque[tuple[_Batch, Future[list[Sample]]]] = deque()
+        waiting: deque[StartedBatch] = deque()
 
         def take() -> None:
-            batch, done = waiting.popleft()
-            self._collect_batch(batch, done.result, result, reasons)
+            first = waiting.popleft()
+            self._collect_batch(first, waiting, result, reasons)
             if on_images:
-                on_images(len(batch))
+                on_images(len(first.batch))
 
-        with ThreadPoolExecutor(BATCHES_IN_FLIGHT, thread_name_prefix="batch") as pool:
-            for batch in self._load_batches(samples, todo, result, reasons):
+        alone = hung.suspected | hung.proven
+        for batch in self._load_batches(samples, [i for i in todo if i in alone], result, reasons, batch_size=1):
+            if batch[0][0] in hung.suspected:
+                waiting.append(self._start(batch))
+                take()
+            else:
+                self._record_failure(batch, describe_timeout(self.job.timeout), result, reasons)
+        try:
+            for batch in self._load_batches(samples, [i for i in todo if i not in alone], result, reasons):
                 if len(waiting) == BATCHES_IN_FLIGHT:
                     take()
-                waiting.append((batch, pool.submit(self._run_stage, batch)))
+                waiting.append(self._start(batch))
+                next_bytes = _count_bytes(batch)  # as much is expected of the next one
+                del batch  # its pixels must not stay in memory while the next images are decoded
+                while waiting and sum(_count_bytes(one.batch) for one in waiting) + next_bytes > MAX_BATCH_BYTES:
+                    take()
             while waiting:
                 take()
+        except BrokenWorkerError:
+            raise
+        except Exception:  # the next shard must not begin beside a batch of this one; Ctrl-C waits for none
+            wait([started.future for started in waiting], self.job.timeout)
+            raise
         failed = [
             {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}
             for i in sorted(reasons)
@@ -231,49 +257,68 @@ class Worker:
         return result, tuple(failed), sum(sample.error is None for sample in samples)
 
     def _load_batches(
-        self, samples: list[Sample], todo: list[int], result: list[Sample], reasons: dict[int, str]
-    ) -> Iterator[_Batch]:
+        self,
+        samples: list[Sample],
+        todo: list[int],
+        result: list[Sample],
+        reasons: dict[int, str],
+        batch_size: int | None = None,  # None = as the stage prefers
+    ) -> Iterator[Batch]:
         """The batches to process, with images decoded ahead. An unreadable image is recorded here."""
-        batch: _Batch = []
-        for i, (sample, image) in zip(
-            todo,
-            prefetch_images((samples[i] for i in todo), self.job.image_folder, num_threads=self.decode_threads),
-            strict=True,
-        ):
+        batch: Batch = []
+        images = prefetch_images((samples[i] for i in todo), self.job.image_folder, num_threads=self.decode_threads)
+        for i in todo:  # not `zip`, which would keep the last pixels
+            sample, image = next(images)
             if isinstance(image, ImageError):
                 result[i], reasons[i] = replace(sample, error=str(image)), str(image)
             elif image is not None:
                 batch.append((i, _fill_image_size(sample, image), image))
-            if len(batch) >= self.stage.batch_size or sum(image.nbytes for _, _, image in batch) >= MAX_BATCH_BYTES:
+            del image
+            # The next image is expected to be as large as the last one.
+            size = batch_size or self.stage.batch_size
+            if len(batch) >= size or _count_bytes(batch) + _count_bytes(batch[-1:]) > MAX_BATCH_BYTES:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _run_stage(self, batch: _Batch) -> list[Sample]:
+    def _start(self, batch: Batch) -> StartedBatch:
+        return start_batch(self._run_stage, batch, self.job.timeout)
+
+    def _run_stage(self, batch: Batch) -> list[Sample]:
         return list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
 
     def _collect_batch(
-        self, batch: _Batch, outcome: Callable[[], list[Sample]], result: list[Sample], reasons: dict[int, str]
+        self,
+        started: StartedBatch,
+        others: Sequence[StartedBatch],
+        result: list[Sample],
+        reasons: dict[int, str],
     ) -> None:
         """Keep the results of a batch. If it failed, run its images one by one, so that a bad image fails alone."""
+        batch = started.batch
         try:
-            done = outcome()
+            done = wait_for_batch(started, others, self.job.plugin, self.job.timeout)
         except BrokenWorkerError:
             raise
         except Exception as why:
             if len(batch) > 1:
                 log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
                 for one in batch:
-                    self._collect_batch([one], partial(self._run_stage, [one]), result, reasons)
+                    self._collect_batch(self._start([one]), others, result, reasons)
                 return
-            i, sample, _ = batch[0]
-            log.exception("image %s failed", sample.file_name)
-            result[i] = self.stage.failed(sample)
-            reasons[i] = f"{self._failure_prefix} ({type(why).__name__}: {_first_line(why)})"
+            if describe_exhaustion(why) and not isinstance(why, MemoryError):
+                raise  # the machine lacks threads or open files: the image is not the cause
+            log.exception("image %s failed", batch[0][1].file_name)
+            kind = "" if isinstance(why, PluginError) else f"{type(why).__name__}: "
+            self._record_failure(batch, kind + _first_line(why), result, reasons)
             return
         for (i, _, _), sample in zip(batch, done, strict=True):
             result[i] = sample
+
+    def _record_failure(self, batch: Batch, why: str, result: list[Sample], reasons: dict[int, str]) -> None:
+        ((i, sample, _),) = batch
+        result[i], reasons[i] = self.stage.failed(sample), f"{self._failure_prefix} ({why})"
 
     def _check_error_share(self, shard: Shard, images: int, failed: Sequence[dict[str, Any]]) -> None:
         # Divide: the limit times the count has a rounding error, 0.29 * 100 < 29.
@@ -297,6 +342,11 @@ class TooManyFailuresError(Exception):
     """A shard exceeds the job's share of failed images. Only this shard fails."""
 
 
+def _count_bytes(batch: Batch) -> int:
+    """Bytes of the pixels of a batch."""
+    return sum(image.nbytes for _, _, image in batch)
+
+
 def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
     """Fill in a size that the source did not give, and the box flags that depend on it."""
     if sample.height and sample.width:
@@ -306,11 +356,12 @@ def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
 
 def _error_report(shard: Shard, why: Exception, started: float) -> ShardReport:
     known = isinstance(why, SynthgenError | TooManyFailuresError)
-    if not known:
+    exhausted = None if known else describe_exhaustion(why)
+    if not known and exhausted is None:
         log.error("shard %s failed", shard, exc_info=why)
     return ShardReport(
         shard,
-        error=str(why) if known else f"{shard}: {type(why).__name__}: {_first_line(why)}",
+        error=str(why) if known else f"{shard}: {exhausted or f'{type(why).__name__}: {_first_line(why)}'}",
         too_many_errors=isinstance(why, TooManyFailuresError),
         seconds=time.monotonic() - started,
     )

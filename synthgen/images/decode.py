@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from synthgen.errors import describe_exhaustion
 from synthgen.images.paths import candidate_paths
 
 #: A larger image is an error: 178 M pixels are half a GiB in RGB.
 MAX_IMAGE_PIXELS = 178_956_970
 
+#: Maximum bytes that all threads decode at the same time, with Pillow's own copy.
+MAX_DECODE_BYTES = 2**30
+
+#: Bytes a pixel in Pillow's memory and in our copies of it, without the result; other modes take four.
+_BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 8, "I;16B": 8, "I;16L": 8, "I": 20, "F": 20}
+
+#: Larger images are converted in strips of about this many pixels: Pillow's copies take up to ten bytes a pixel.
+_STRIP_PIXELS = 2**22
 
 #: File formats of photographs and label maps. Pillow knows thirty more; one of them (EPS) runs a program on the file,
 #: and none is worth the risk.
@@ -45,6 +58,37 @@ _QUARTER_TURNS = tuple(
 # Pillow warns about images above half our limit, odd EXIF, and so on; everything that matters is an `ImageError`.
 # `warnings.catch_warnings` is process-wide and decoding runs on threads, so the filter is set once, not per file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class _ByteBudget:
+    """Limits the bytes that all threads of this process decode at the same time. One image may exceed it alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held, self._changed = limit, 0, threading.Condition()
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Wait until there is room for `count` bytes, and hold them while the block runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + count <= self._limit)
+            self._held += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= count
+                self._changed.notify_all()
+
+
+_budget = _ByteBudget(MAX_DECODE_BYTES)
+
+
+def _reset_budget() -> None:
+    global _budget  # noqa: PLW0603
+    _budget = _ByteBudget(MAX_DECODE_BYTES)
+
+
+os.register_at_fork(after_in_child=_reset_budget)  # threads that hold a part of it exist only in the parent
 
 
 class ImageError(Exception):
@@ -91,15 +135,18 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
     Raises:
         ImageError: missing, not one of `IMAGE_FORMATS`, truncated, too large, or not of the annotated size.
     """
-    told = (expected_width, expected_height) if expected_height and expected_width else None
+    expected = (expected_width, expected_height) if expected_height and expected_width else None
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             turn, shown = _exif_transpose(image)
             _check_size(shown)
-            if told is not None and told not in (shown, image.size):  # before a pixel is decoded
-                raise ImageError(f"is {shown[0]} x {shown[1]} pixels, the annotations say {told[0]} x {told[1]}")
-            image.load()
-            return _to_rgb(image.transpose(turn) if turn is not None and told in (None, shown) else image)
+            if expected is not None and expected not in (shown, image.size):  # before a pixel is decoded
+                raise ImageError(
+                    f"is {shown[0]} x {shown[1]} pixels, the annotations say {expected[0]} x {expected[1]}"
+                )
+            with _budget.hold(_decode_bytes(image)):
+                image.load()
+                return _to_rgb(image.transpose(turn) if turn is not None and expected in (None, shown) else image)
     except Exception as why:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise _as_image_error(why, "decoded") from None
 
@@ -119,8 +166,9 @@ def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integ
             _check_size(image.size)
             if image.format not in _LOSSLESS_FORMATS:
                 raise ImageError(f"is a {image.format}, whose compression changes labels")
-            image.load()
-            return _to_label_map(image, color_coded=color_coded)
+            with _budget.hold(_decode_bytes(image)):
+                image.load()
+                return _to_label_map(image, color_coded=color_coded)
     except Exception as why:
         raise _as_image_error(why, "decoded") from None
 
@@ -140,6 +188,11 @@ def read_image_header(path: Path) -> tuple[int, int, bool]:
             return height, width, (width, height) != image.size
     except Exception as why:
         raise _as_image_error(why, "opened") from None
+
+
+def _decode_bytes(image: Image.Image) -> int:
+    """An estimate of the bytes that decoding takes, with the RGB result; from the header."""
+    return image.width * image.height * (3 + _BYTES_PER_PIXEL.get(image.mode, 4))
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -170,9 +223,28 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         scale = 1 / 257 if top > 255 else 255 if image.mode == "F" and top <= 1 else 1
         grey = (values * scale).astype(np.uint8)
     else:
-        image.info.pop("transparency", None)  # avoids a warning of Pillow that it will be lost
-        return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+        return _convert_to_rgb(image)
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def _convert_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Pillow's conversion to RGB: uint8 [H, W, 3]."""
+    image.info.pop("transparency", None)  # avoids a warning of Pillow that it will be lost
+    width, height = image.size
+    if width * height <= _STRIP_PIXELS:
+        return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+    pixels = np.empty((height, width, 3), np.uint8)
+    for rows, strip in _iter_strips(image):
+        pixels[rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    return pixels
+
+
+def _iter_strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Strips of an image from top to bottom, and their rows."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield slice(top, top + rows), image.crop((0, top, width, min(top + rows, height)))
 
 
 def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.integer]:
@@ -184,18 +256,29 @@ def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.intege
         if values.min(initial=0) < 0:
             raise ImageError("has negative labels")
         return np.asarray(values, np.int32 if image.mode == "I" else np.uint16)
-    image.info.pop("transparency", None)
-    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
+    rgb = _convert_to_rgb(image)
+    red, green, blue = np.moveaxis(rgb, 2, 0)
     if color_coded:
-        return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
+        labels: NDArray[np.int32] = red.astype(np.int32)
+        for channel in (green, blue):  # in place: copies of a large image would take gigabytes
+            labels <<= 8
+            labels |= channel
+        return labels
     if image.mode == "F" or not ((red == green).all() and (green == blue).all()):
         raise ImageError(f"has colours (mode {image.mode}), and a label map has one number a pixel")
     return np.ascontiguousarray(red, dtype=np.uint8)
 
 
 def _as_image_error(why: Exception, done: str) -> ImageError:
+    """The error for a row.
+
+    Raises:
+        OSError: the machine lacks memory or open files.
+    """
     if isinstance(why, ImageError):
         return why
+    if isinstance(why, OSError) and describe_exhaustion(why):
+        raise why  # it says nothing about the image
     if isinstance(why, FileNotFoundError):
         return ImageError("no such file")
     if isinstance(why, Image.DecompressionBombError):

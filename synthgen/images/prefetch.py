@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 from synthgen.records.sample import Sample
 
-#: Maximum bytes of all decoded images that are waiting.
+#: Maximum bytes of all images that are being decoded or waiting.
 PREFETCH_BYTES = 512 * 2**20
 
 
@@ -59,18 +59,23 @@ def _prefetch(
 ) -> Iterator[tuple[Sample, NDArray[np.uint8] | ImageError | None]]:
     waiting: deque[tuple[Sample, Future[NDArray[np.uint8] | ImageError | None], int]] = deque()
     held = 0
+
+    def take() -> tuple[Sample, NDArray[np.uint8] | ImageError | None]:
+        """The first one. No variable may keep its pixels in memory while the next ones are decoded."""
+        nonlocal held
+        first, future, size = waiting.popleft()
+        held -= size
+        return first, future.result()
+
     try:
         for sample in samples:
             more = cost(sample)
             while waiting and (len(waiting) >= max_in_flight or held + more > PREFETCH_BYTES):
-                first, future, size = waiting.popleft()
-                yield first, future.result()
-                held -= size
+                yield take()
             waiting.append((sample, submit(sample), more))
             held += more
         while waiting:
-            first, future, _ = waiting.popleft()
-            yield first, future.result()
+            yield take()
     finally:
         for _, future, _ in waiting:
             future.cancel()

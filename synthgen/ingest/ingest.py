@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthgen import __version__
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.ingest.text_limits import check_captions
 from synthgen.progress import ReportPhase
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.box_table import BoxColumns, table_from_columns
+from synthgen.records.parquet_schema import samples_from_batch
 from synthgen.records.recipe import fingerprint, format_recipe
-from synthgen.records.sample import Sample
-from synthgen.records.schema import samples_from_batch
+from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
 from synthgen.storage.atomic import write_text_atomic
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Raise it when the same file would give other shards than before.
@@ -51,6 +52,7 @@ class IngestReport:
         shards: in the layer; committed: by this run.
         images, annotations, masks: how many; errors: images that have one.
         flags: how many annotations carry each flag.
+        has_usable_box: whether a job can prompt a box, or there are masks.
     """
 
     shards: int
@@ -60,6 +62,7 @@ class IngestReport:
     masks: int
     errors: int
     flags: dict[str, int]
+    has_usable_box: bool
 
 
 class _SourceDigests(NamedTuple):
@@ -117,9 +120,13 @@ def ingest(
             recipe["sources"] = digests.result().by_role
             _check_same_recipe(store, present, recipe)
             if len(present) == present[0].num_shards:
+                store.create_layer(name, split, layer)
                 _remember_digests(log, digests.result())
                 record_image_folder(store, name, split, layer, files.image_folder)
                 return _build_report(store, present, committed=0)
+        else:
+            store.create_root()
+        store.create_layer(name, split, layer)
         done, total = 0, files.total_bytes()
 
         def on_bytes(count: int) -> None:
@@ -129,17 +136,20 @@ def ingest(
 
         with store.layer_scratch_folder(name, split, layer) as scratch:
             batches = reader.read(replace(files, on_bytes=on_bytes), layer)
-            cuts = split_into_shards(batches, name, scratch, expected_bytes=total, shard_size=shard_size)
+            where = ", ".join(map(str, files.sources.values()))
+            cuts = split_into_shards(batches, name, scratch, where=where, expected_bytes=total, shard_size=shard_size)
             first = next(cuts)  # arrives when everything is read
-            recipe["sources"] = digests.result().by_role
-            if {role: _file_state(path) for role, path in files.sources.items()} != before:
-                raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
-            _remember_digests(log, digests.result())
-            complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
-            record_image_folder(
-                store, name, split, layer, files.image_folder
-            )  # before the last shard, which has no next one
-            committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
+            with job_has_started():
+                recipe["sources"] = digests.result().by_role
+                if {role: _file_state(path) for role, path in files.sources.items()} != before:
+                    raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
+                _remember_digests(log, digests.result())
+                complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
+                complete = complete and _with_checked_captions(complete, where)
+                record_image_folder(
+                    store, name, split, layer, files.image_folder
+                )  # before the last shard, which has no next one
+                committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
     return _build_report(store, store.list_shards(name, split, layer), committed)
 
 
@@ -224,6 +234,17 @@ def _write_shards(
     return committed
 
 
+def _with_checked_captions(
+    complete: Callable[[Sample, list[bytes | None]], Sample], where: str
+) -> Callable[[Sample, list[bytes | None]], Sample]:
+    def complete_and_check(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        richer = complete(sample, payloads)
+        check_captions(richer, where)
+        return richer
+
+    return complete_and_check
+
+
 def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
     """The samples of a shard with the content of their payloads. A box computed from a mask is checked again."""
     rows = (sample for batch in table_from_columns(one.columns).to_batches() for sample in samples_from_batch(batch))
@@ -271,7 +292,23 @@ def _build_report(store: ShardStore, shards: list[Shard], committed: int) -> Ing
     images, annotations, masks, errors = (
         sum(of_shard[what] for of_shard in counts) for what in ("images", "annotations", "masks", "errors")
     )
-    return IngestReport(len(shards), committed, images, annotations, masks, errors, dict(sorted(flags.items())))
+    # A box may carry several of these flags. So the counts alone may not tell, and the shards are read.
+    usable = annotations - sum(flags[flag] for flag in UNPROMPTED_FLAGS) > 0 or masks > 0
+    return IngestReport(
+        len(shards),
+        committed,
+        images,
+        annotations,
+        masks,
+        errors,
+        dict(sorted(flags.items())),
+        usable or (annotations > 0 and _has_usable_box(store, shards)),
+    )
+
+
+def _has_usable_box(store: ShardStore, shards: list[Shard]) -> bool:
+    samples = chain.from_iterable(map(store.read_samples, shards))
+    return any(not UNPROMPTED_FLAGS.intersection(a.flags) for sample in samples for a in sample.annotations)
 
 
 def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
 from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable
+from synthgen.ingest.text_limits import check_category_names, shorten_file_names
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
 
@@ -45,6 +46,7 @@ def split_into_shards(
     dataset_name: str,
     scratch: Path,
     *,
+    where: str = "",
     expected_bytes: int = 0,
     shard_size: int = 0,
 ) -> Iterator[ShardSlice]:
@@ -57,11 +59,12 @@ def split_into_shards(
     Args:
         dataset_name: the dataset's name in the store; for the keys of images that only this dataset has.
         scratch: an empty folder for 64 bytes per annotation and its payload.
+        where: the stream's files, for errors.
         expected_bytes: an estimate of the bytes of the stream's files.
         shard_size: images per shard; 0 = a 64th of all, at least 16 and at most 1000.
 
     Raises:
-        SynthgenError: there are no images.
+        SynthgenError: there are no images, or a category name is too long.
     """
     images, spill, categories, unlisted = (
         ImageTable(),
@@ -71,11 +74,12 @@ def split_into_shards(
     )
     for batch in batches:
         if isinstance(batch, ImageBatch):
-            images.add(batch)
+            images.add(shorten_file_names(batch))
         elif isinstance(batch, AnnotationBatch):
             spill.add(batch, images.sorted_ids())
             unlisted.add(images.find_unlisted(batch.image_id))
         else:
+            check_category_names(batch, where or dataset_name)
             categories = Categories(categories.names | batch.names, categories.stuff | batch.stuff)
     images.add_unlisted(images.find_unlisted(unlisted.unique()), dataset_name)
     rows, ids = images.sort_by_id()

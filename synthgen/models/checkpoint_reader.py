@@ -179,11 +179,11 @@ def _load_archive(path: Path) -> object:
         names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
     if others := [name for name in names if not _TENSOR_GLOBALS.fullmatch(name)]:
         harmless = all(_HARMLESS_GLOBALS.fullmatch(name) for name in others)
-        told = f"it holds more than tensors, which is not executed here: {others[0].replace(' ', '.')[:80]}"
+        problem = f"it holds more than tensors, which is not executed here: {others[0].replace(' ', '.')[:80]}"
         if not harmless:
-            raise ValueError(told)
+            raise ValueError(problem)
         raise NonTensorContentError(
-            f"{told}; if you trust who made it, {EXTRACT_WEIGHTS_COMMAND} keeps its weights alone"
+            f"{problem}; if you trust who made it, {EXTRACT_WEIGHTS_COMMAND} keeps its weights alone"
         )
     with _errors_as_value_error():
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from synthgen.records.schema import SCHEMA, annotations_array, boxes_array
+from synthgen.records.parquet_schema import SCHEMA, annotations_array, boxes_array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError, find_image, load_rgb
 from synthgen.records.sample import Sample
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.image_folder import find_image_folder
+from synthgen.storage.run_log import log_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 from synthgen.visualize.contact_sheet import make_contact_sheet, make_thumbnail
 from synthgen.visualize.drawing import save_png
@@ -37,15 +38,17 @@ def draw_layer(
     Raises:
         SynthgenError: no such layer, no such image, or an unknown image folder.
     """
-    house = ShardStore(store)
+    shard_store = ShardStore(store)
     shards = resolve_shards(layer, store)
     place = shards[0].dataset, shards[0].split, shards[0].layer
-    folder = images or find_image_folder(house, *place)
+    folder = images or find_image_folder(shard_store, *place)
     if folder is None:
         raise SynthgenError(f"where are the images of {place[0]}/{place[1]}? Say it with --images FOLDER")
-    out = out or house.layer_folder(*place) / "_log" / "show"
+    out = out or log_folder(shard_store, *place) / "show"
     chosen = list(
-        _select_named(house, shards, only_images) if only_images else _sample_randomly(house, shards, num_images, seed)
+        _select_named(shard_store, shards, only_images)
+        if only_images
+        else _sample_randomly(shard_store, shards, num_images, seed)
     )
     pictures, paths = [], []
     for sample in chosen:
@@ -70,10 +73,10 @@ def resolve_shards(layer: str, store: Path) -> list[Shard]:
         SynthgenError: the name is not valid, or there is no such layer.
     """
     parts = layer.strip("/").split("/")
-    house = ShardStore(store)
-    shards = house.list_shards(*parts) if len(parts) == 3 else []
+    shard_store = ShardStore(store)
+    shards = shard_store.list_shards(*parts) if len(parts) == 3 else []
     if not shards:
-        have = ", ".join("/".join(found) for found in house.list_layers()) or "none"
+        have = ", ".join("/".join(found) for found in shard_store.list_layers()) or "none"
         raise SynthgenError(
             f"no layer '{layer}' in {store}; name one as DATASET/SPLIT/LAYER (have: {have}), or a manifest as FILE.yaml"
         )

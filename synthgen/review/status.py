@@ -63,22 +63,22 @@ class LayerStatus:
 
 def summarize_layers(store: Path) -> list[LayerStatus]:
     """Every layer of a store, in order of name. What is damaged in one does not hide the others."""
-    house = ShardStore(store)
+    shard_store = ShardStore(store)
     layers = []
     digests: dict[Shard, str | None] = {}
     footers: list[tuple[LayerStatus, Shard, dict[str, Any]]] = []  # of what is needed to tell stale shards
-    for place in house.list_layers(with_foreign=True):
-        files = house.scan_layer(*place)
+    for place in shard_store.list_layers(with_foreign=True):
+        files = shard_store.scan_layer(*place)
         found = LayerStatus("/".join(place), foreign=files.foreign)
         found.num_shards = max((shard.num_shards for shard in files.shards), default=0)
         layers.append(found)
         try:
-            house.list_shards(*place)
+            shard_store.list_shards(*place)
         except SynthgenError as why:  # shards of two plans
             found.damaged.append(str(why))
         for shard in files.shards:
             try:
-                footer = house.read_footer(shard) or {}
+                footer = shard_store.read_footer(shard) or {}
             except SynthgenError as why:
                 found.damaged.append(str(why))
                 continue

@@ -1,4 +1,4 @@
-"""Lock files: one process at a time works in a folder; the operating system releases the lock of a dead one."""
+"""Locks on files: the operating system releases the lock of a process that has ended, however it ended."""
 
 from __future__ import annotations
 
@@ -12,13 +12,36 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import translate_os_errors
+from synthgen.storage.disk import create_folder, translate_os_errors
 
 log = logging.getLogger(__name__)
 
 
 #: Errors of a file system without locks.
 _NO_LOCK_ERRNOS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+
+
+def try_lock(handle: int) -> bool | None:
+    """Lock an open file if nobody holds its lock; True = it is ours, False = another one's, None = no locks there.
+
+    The lock belongs to the open file and not to the process: another handle of the same process cannot take it.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as why:
+        if why.errno not in _NO_LOCK_ERRNOS:
+            raise
+        return None
+    return True
+
+
+def release_lock(handle: int) -> None:
+    """Release the lock and close the file. Processes that were forked meanwhile lose the lock, too."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
 
 
 @contextlib.contextmanager
@@ -34,36 +57,21 @@ def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: 
     Raises:
         SynthgenError: another process holds it; it cannot be written.
     """
+    create_folder(path.parent, remedy=remedy)
     with translate_os_errors(path, remedy=remedy):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        began, is_told = time.monotonic(), False
-        while not _try_flock(handle, path):
+        began, is_logged = time.monotonic(), False
+        while (is_ours := try_lock(handle)) is False:
             waited = time.monotonic() - began
             if waited >= lock_timeout:
                 raise SynthgenError(timeout_message)
-            if waited > 1 and not is_told:
+            if waited > 1 and not is_logged:
                 log.warning("another process holds %s: waiting for it, %.0f s at most", path, lock_timeout)
-                is_told = True
+                is_logged = True
             time.sleep(0.1)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_UN)  # also unlocks processes that were forked meanwhile
+        if is_ours is None:
+            log.warning("%s is on a file system without locks: see to it that nobody else writes there", path)
+        yield
     finally:
-        os.close(handle)
-
-
-def _try_flock(handle: int, path: Path) -> bool:
-    """Whether the lock is ours now. A file system without locks always says yes; this logs a warning."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as why:
-        if why.errno not in _NO_LOCK_ERRNOS:
-            raise
-        log.warning("%s is on a file system without locks: see to it that nobody else writes there", path)
-    return True
+        release_lock(handle)

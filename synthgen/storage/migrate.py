@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from synthgen.errors import SynthgenError
 from synthgen.records.content_digest import content_digest
-from synthgen.records.schema import SCHEMA
+from synthgen.records.parquet_schema import SCHEMA
 from synthgen.storage.atomic import atomic_write
 from synthgen.storage.identity import Shard, ShardIdentity, check_identity, parse_identity
 from synthgen.storage.parquet_file import DamagedShardError, open_parquet, write_parquet

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthgen.errors import SynthgenError
-from synthgen.records.schema import DICTIONARY_COLUMNS, check_types, check_version
+from synthgen.errors import SynthgenError, describe_exhaustion
+from synthgen.records.parquet_schema import DICTIONARY_COLUMNS, check_types, check_version
 
 #: Before the digest of a footer. Its bytes are no text, so that no name in a footer can hold them.
 SEAL_MAGIC = b"\x89synthgen-seal\r\n"
@@ -124,6 +124,8 @@ def _translate_errors(path: Path, errors: tuple[type[Exception], ...]) -> Iterat
     except FileNotFoundError:
         raise
     except errors as why:
+        if not isinstance(why, MemoryError) and describe_exhaustion(why):  # says nothing about the file
+            raise
         if isinstance(why, OSError) and why.errno is not None:  # otherwise Arrow reports unreadable content
             raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
         reason = (str(why).splitlines() or [type(why).__name__])[0].rstrip(".")

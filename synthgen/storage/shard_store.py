@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from synthgen.errors import SynthgenError
 from synthgen.records.box_table import BoxColumns, table_from_columns
 from synthgen.records.content_digest import ContentDigest, content_digest
+from synthgen.records.parquet_schema import SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.records.sample import Sample
-from synthgen.records.schema import SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
+from synthgen.storage.disk import check_folder_exists, create_folder, gone_error
 from synthgen.storage.identity import (
     NAME_PATTERN,
     Shard,
@@ -82,18 +83,54 @@ class ColumnStats:
 
 
 class ShardStore:
-    """A folder of layers. Only this class uses paths below it."""
+    """A folder of layers. Only this class uses paths below it.
+
+    A job creates the root and its layer once, when it starts. Later commits create no folder. So a store that was
+    unmounted meanwhile gets no second copy below its mount point.
+    """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        self._devices: dict[Path, int] = {}  # folder of a layer -> the device that it was on when the job started
         try:
             str(root).encode()
         except UnicodeEncodeError:
             raise SynthgenError(f"the path {root} is not in UTF-8, as Arrow's are; choose another --store") from None
 
+    def create_root(self) -> None:
+        """Create the root of the store, when a job starts.
+
+        Raises:
+            SynthgenError: it cannot be created.
+        """
+        create_folder(self.root)
+
+    def create_layer(self, dataset: str, split: str, layer: str) -> None:
+        """Create the folder of a layer and of its logs, when a job starts. The root must exist.
+
+        Raises:
+            SynthgenError: the root is gone, or the folder cannot be created.
+        """
+        folder = self.layer_folder(dataset, split, layer)
+        check_folder_exists(self.root)
+        create_folder(folder / "_log")
+        self._devices[folder] = check_folder_exists(folder).st_dev
+
+    def _create_for_commit(self, folder: Path) -> None:
+        """Create the folder of a layer, and the root, for a commit that no `create_layer` preceded."""
+        create_folder(folder)
+        self._devices[folder] = check_folder_exists(folder).st_dev
+
+    def _check_layer(self, folder: Path) -> None:
+        """Check that a layer is where `create_layer` made it. Another device means that its disk was unmounted."""
+        # Not the inode: file systems in user space may number a folder anew.
+        if check_folder_exists(folder).st_dev != self._devices[folder]:
+            raise gone_error(folder, "another disk is in its place")
+
     def commit(self, shard: Shard, samples: Sequence[Sample] | BoxColumns, footer: dict[str, Any]) -> Path:
         """Write a shard atomically: temporary file, fsync, rename, fsync of the folder.
 
+        If `create_layer` was not called before, the first commit to a layer creates its folder, and the root.
         Two writers of one shard are harmless: the last rename wins, and the same job gives the same bytes.
 
         Args:
@@ -117,6 +154,9 @@ class ShardStore:
         identity = ShardIdentity(shard, len(table), content_digest(table))
         footer = {**footer, "schema_version": SCHEMA_VERSION, "identity": identity.to_json()}
         group = BOX_ROW_GROUP_SIZE if isinstance(samples, BoxColumns) else ROW_GROUP_SIZE
+        if final.parent not in self._devices:
+            self._create_for_commit(final.parent)
+        self._check_layer(final.parent)
         with atomic_write(final) as temporary:
             write_parquet(temporary, table, footer, row_group_size=group)
         return final
@@ -278,7 +318,7 @@ class ShardStore:
         return self.root / check_name(dataset) / check_name(split) / check_name(layer)
 
     def layer_scratch_folder(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:
-        """A scratch folder on the disk of the store; deleted when the block ends."""
+        """A scratch folder on the disk of the store, in a layer that exists; deleted when the block ends."""
         return scratch_folder(self.layer_folder(dataset, split, layer))
 
     def remove_stale_files(self, dataset: str, split: str, layer: str) -> int:

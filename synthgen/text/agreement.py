@@ -91,8 +91,8 @@ def agrees_with_category(text: str, category: str) -> bool | None:
         the category has no information.
     """
     own = [tuple(_lemmatize(word) for word in split_words(name)) for name in category_nouns(category)]
-    said = tuple(_lemmatize(word) for word in comparison_key(text).split())
-    if any(len(name) > 1 and _starts_with_name(said, name) for name in own):
+    words = tuple(_lemmatize(word) for word in comparison_key(text).split())
+    if any(len(name) > 1 and _starts_with_name(words, name) for name in own):
         return True  # matches as a string, even if it is not a single noun: "chest of drawers"
     wanted = {_parse_noun(_strip_adjectives(name)) for name in own}
     heads = [head for phrase in _noun_phrases(text) for head in _head_nouns(phrase)]
@@ -135,11 +135,11 @@ def _compare_nouns(caption_noun: _Noun, category_noun: _Noun) -> bool | None:
     if not found:
         return found
     # The caption's noun has no modifier.
-    told = caption_noun.modifiers <= category_noun.modifiers | _ADJECTIVES
+    has_known_modifiers = caption_noun.modifiers <= category_noun.modifiers | _ADJECTIVES
     if caption_noun.name == category_noun.name:
-        return True if told or not category_noun.modifiers else None
+        return True if has_known_modifiers or not category_noun.modifiers else None
     if caption_noun.name in _hypernyms_of(category_noun.name) or category_noun.name.endswith(f" {caption_noun.name}"):
-        return True if told else None
+        return True if has_known_modifiers else None
     return None if category_noun.modifiers else True
 
 

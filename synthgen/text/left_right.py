@@ -83,8 +83,8 @@ def mirror_texts(texts: Sequence[str]) -> tuple[str, ...] | None:
     right hand in the mirror. Quoted writing is kept, although it is not readable in the mirror.
     """
     found = [_mirror_text(text) for text in texts]
-    told = tuple(text for text in found if text is not None)
-    return told if len(told) == len(found) else None
+    mirrored = tuple(text for text in found if text is not None)
+    return mirrored if len(mirrored) == len(found) else None
 
 
 @lru_cache(maxsize=8192)  # names recur in most images

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from synthgen import plugins
-from synthgen.dataloading.layer_stats import describe_synthetic_labels
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.manifest_check import ManifestReport, check_manifest
+from synthgen.dataloading.source_checks import describe_synthetic_labels
 from synthgen.dataloading.source_config import TASKS_PACKAGE, TrainSource
 from synthgen.distributed import DistributedContext, join_process_group
-from synthgen.errors import SynthgenError, did_you_mean, escape_control_chars
+from synthgen.errors import SynthgenError, did_you_mean, escape_control_chars, job_has_started
 from synthgen.evaluation import evaluate
 from synthgen.evaluation.ablation_stats import Difference, compare_arms, format_differences
 from synthgen.evaluation.results import EvalResult, load_results, printable_json
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.storage.atomic import atomic_write, remove_stale_files, write_text_atomic
+from synthgen.storage.disk import create_folder
 from synthgen.training import run_dir, trainer
 
 ARMS = ("with", "without")
@@ -106,10 +108,10 @@ def ablate(
     for key, remedy in (("mixture", "there is nothing to leave out"), ("eval", "nothing could be compared")):
         if not getattr(manifest, key):
             raise SynthgenError(f"{manifest_path} has no {key}: and so {remedy}; add it, as manifests/ show")
-    with join_process_group(device) as here:
-        checked = here.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
+    with join_process_group(device) as context:
+        checked = context.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
         judged = select_sources(checked, without)
-        if here.rank == 0:
+        if context.rank == 0:
             echo(*_format_plan(manifest, judged, num_seeds), "")
         place = out or Path("ablations") / manifest.name
         own = tuple((manifest.seed + i) % 2**63 for i in range(num_seeds))
@@ -121,22 +123,24 @@ def ablate(
         def plan() -> None:
             for run, recipe in runs.items():  # write all manifests before the plan of another ablation can replace them
                 run_dir.load_starts(run, recipe, kind=trainer.checkpoint_kind(recipe))
+            create_folder(place, remedy="choose another --out")
             remove_stale_files(place)
             for run, text in texts.items():
                 write_text_atomic(_manifest_path(run), text)
 
-        here.on_rank0(plan)
-        results = []
+        context.on_rank0(plan)
+        results: list[list[EvalResult]] = []
         for number, (run, text) in enumerate(texts.items(), 1):
-            if here.rank == 0:
+            if context.rank == 0:
                 echo(f"{number} of {len(texts)}: {run}")
-            results.append(_run_arm(run, text, manifest, here, device, num_workers, progress))
+            with job_has_started() if results else nullcontext():
+                results.append(_run_arm(run, text, manifest, context, device, num_workers, progress))
         found = tuple(compare_arms(results[::2], results[1::2]))
-        if here.rank == 0:
+        if context.rank == 0:
             _save_json(place / "ablation.json", manifest, own, judged, found)
         compared = {(one.source, one.task) for one in found}
         lost = (f"{one.shards} {one.task}" for one in manifest.eval if (one.shards, one.task) not in compared)
-        return AblationResult(place, own, judged, found, tuple(lost), here.rank == 0)
+        return AblationResult(place, own, judged, found, tuple(lost), context.rank == 0)
 
 
 def select_sources(checked: ManifestReport, without: Sequence[str] = ()) -> tuple[AblationSource, ...]:
@@ -238,7 +242,7 @@ def _run_arm(
     if not context.on_rank0(ended):
         done = trainer.train(path, out=folder, device=device, num_workers=num_workers, progress=progress)
         if not done.eval_results:  # finished earlier, but evaluated on other layers or by other rules
-            own = manifest.readers.workers if num_workers is None else num_workers
+            own = manifest.dataloader.num_workers if num_workers is None else num_workers
             evaluate.evaluate_checkpoint(
                 done.last_checkpoint, path, out=results, device=device, num_workers=own, progress=progress,
                 precision=manifest.schedule.precision,

@@ -66,7 +66,9 @@ class CaptionerLearner:
         self.sidecar_files: tuple[Path, ...] = tuple(words / name for name in checkpoint_folder.TOKENIZER_FILES)
         schedule = manifest.schedule
         prepare_for_training(
-            network, train_token_embeddings=self._settings.train_words, checkpointing=schedule.checkpointing
+            network,
+            train_token_embeddings=self._settings.train_embeddings,
+            checkpointing=schedule.activation_checkpointing,
         )
         self.module = network.to(device)
         self._uses_bf16 = schedule.precision == "bf16"
@@ -74,8 +76,8 @@ class CaptionerLearner:
 
     def model_config(self) -> dict[str, Any]:
         """The manifest's `captioner` section."""
-        said = self._settings.model_dump(mode="json", exclude_unset=True)
-        return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in said.items()}
+        settings = self._settings.model_dump(mode="json", exclude_unset=True)
+        return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in settings.items()}
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
         """The visual stem uses the learning rate of backbones."""

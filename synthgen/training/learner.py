@@ -116,7 +116,9 @@ class SegmentationLearner:
     def __init__(self, manifest: Manifest, device: torch.device) -> None:
         schedule, self._model = manifest.schedule, manifest.model
         self.module = (
-            build_network.build_from_config(manifest.model, checkpointing=schedule.checkpointing).to(device).train()
+            build_network.build_from_config(manifest.model, checkpointing=schedule.activation_checkpointing)
+            .to(device)
+            .train()
         )
         if schedule.compile:
             build_network.compile_layers(self.module)
@@ -129,8 +131,8 @@ class SegmentationLearner:
     def model_config(self) -> dict[str, Any]:
         """The manifest's `model` without the initial weights."""
         return {
-            key: str(Path(said).absolute()) if key in _PATH_KEYS and "/" in said else said
-            for key, said in self._model.model_dump(mode="json", exclude={"weights"}).items()
+            key: str(Path(value).absolute()) if key in _PATH_KEYS and "/" in value else value
+            for key, value in self._model.model_dump(mode="json", exclude={"weights"}).items()
         }
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:

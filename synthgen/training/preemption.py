@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -12,17 +14,22 @@ from typing import Any, Self
 #: Exit code after SIGTERM: 128 plus the signal's number, as in shells.
 EXIT_CODE = 128 + signal.SIGTERM
 
+#: Within so many seconds of the first SIGTERM, another one is the same request: a scheduler may send it to all
+#: processes of a job, and torchrun sends it on to those that it started.
+REPEAT_SECONDS = 5.0
+
 
 class SigtermHandler:
     """Records SIGTERM while the block runs, instead of exiting. Effective in the main thread only, where signals
     arrive.
 
     Attributes:
-        received: whether SIGTERM was received.
+        received: whether SIGTERM was received. After `REPEAT_SECONDS`, another one ends the process at once.
     """
 
     def __init__(self) -> None:
         self.received = False
+        self._received_at = 0.0
         self._exits_immediately = False
         self._previous_handler: Any = None
         self._is_main_thread = threading.current_thread() is threading.main_thread()
@@ -50,6 +57,9 @@ class SigtermHandler:
             self._exits_immediately = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.received = True
+        if not self.received:
+            self.received, self._received_at = True, time.monotonic()
+        elif time.monotonic() - self._received_at > REPEAT_SECONDS:
+            os._exit(EXIT_CODE)
         if self._exits_immediately:
             raise SystemExit(EXIT_CODE)

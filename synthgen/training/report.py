@@ -1,10 +1,10 @@
-"""The result of a training, and the message for a non-finite loss."""
+"""What a training reports: its result, its progress, its device."""
 
 from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.sample_stats import SampleStats
 from synthgen.evaluation import results
 from synthgen.evaluation.results import EvalResult
-from synthgen.training import run_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +41,17 @@ class TrainResult:
 
     def format_lines(self) -> list[str]:
         """The lines to print."""
-        told = (
+        outcome = (
             f"{self.new_steps:,} step{'s' * (self.new_steps != 1)} learned"
             if self.new_steps
             else "nothing was left to learn"
         )
-        lines = [f"{told}; the network is {self.best_checkpoint or self.last_checkpoint}", ""]
+        lines = [f"{outcome}; the network is {self.best_checkpoint or self.last_checkpoint}", ""]
         return (
             lines
             + [*results.format_results(self.eval_results), ""] * bool(self.eval_results)
             + list(self.sample_report)
         )
-
-
-def describe_nonfinite_step(
-    step: int, values: Mapping[str, float], image_keys: Sequence[Sequence[str]], manifest: Manifest, folder: Path
-) -> str:
-    """The error message for a step with non-finite values.
-
-    Args:
-        values: losses and gradient norm of the step, by name.
-        image_keys: keys of the images of each process.
-    """
-    parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    images = [key for own in image_keys for key in own]
-    more = f" and {len(images) - 8:,} more" if len(images) > 8 else ""
-    half = ", or with precision: fp32" if manifest.schedule.precision == "bf16" else ""
-    last, section = run_dir.latest_checkpoint(folder.absolute()), "model" if manifest.captioner is None else "captioner"
-    begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
-    return (
-        f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with "
-        f"a lower schedule.lr (now {manifest.schedule.lr:g}) or schedule.clip{half}, in another --out{begins}"
-    )
 
 
 def format_progress(values: Mapping[str, float]) -> str:

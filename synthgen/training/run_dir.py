@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +25,10 @@ from typing import Any
 from synthgen import __version__
 from synthgen.dataloading.config import CaptionerConfig
 from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.renamed_keys import rename_manifest_keys
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
-from synthgen.storage.atomic import atomic_write, is_temporary_path, remove_stale_files, write_text_atomic
+from synthgen.storage.atomic import is_temporary_path, link_or_copy, remove_stale_files, write_text_atomic
 from synthgen.storage.locks import file_lock
 
 _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
@@ -37,13 +37,13 @@ _CHECKPOINT = re.compile(r"step-(\d{8,})\.pt")
 _RUN_FILE = "run.json"
 
 #: Manifest keys that do not affect training results.
-_NON_TRAINING_KEYS = {"readers", "store", "eval", "eval_size"}
+_NON_TRAINING_KEYS = {"dataloader", "store", "eval", "eval_size"}
 _NON_TRAINING_SCHEDULE_KEYS = {
-    "accumulate",
-    "checkpointing",
+    "accumulation_steps",
+    "activation_checkpointing",
     "compile",
     "checkpoint_every",
-    "keep",
+    "keep_checkpoints",
     "evaluate_every",
     "steps",
 }
@@ -114,7 +114,7 @@ def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str
     if about.exists():
         try:
             begun = json.loads(about.read_text(encoding="utf-8"))
-            differs, starts = _changed_keys(begun["recipe"], recipe), list(begun["starts"])
+            differs, starts = _changed_keys(rename_manifest_keys(begun["recipe"]), recipe), list(begun["starts"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise SynthgenError(f"{about} is damaged; choose another --out") from None
         last = latest_checkpoint(folder)
@@ -148,11 +148,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def link_best_checkpoint(folder: Path, path: Path) -> None:
     """Link a checkpoint as `best.pt`."""
-    with atomic_write(folder / "best.pt", remedy=REMEDY) as temporary:
-        try:
-            os.link(path, temporary)
-        except OSError:  # cloud file systems have no hard links
-            shutil.copyfile(path, temporary)
+    link_or_copy(path, folder / "best.pt", remedy=REMEDY)
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:
@@ -170,15 +166,15 @@ def _parse_step(path: Path) -> int:
 
 
 def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
-    said: dict[str, Any] = manifest.model_dump(mode="json", exclude=_NON_TRAINING_KEYS)
-    for source in said["mixture"]:
+    settings: dict[str, Any] = manifest.model_dump(mode="json", exclude=_NON_TRAINING_KEYS)
+    for source in settings["mixture"]:
         source.pop("images")
-    said["exclude"] = [Path(name).name for name in said["exclude"]]
+    settings["exclude"] = [Path(name).name for name in settings["exclude"]]
     for section in ("model", "captioner"):  # does not depend on the working directory
-        for key, one in (said[section] or {}).items():
+        for key, one in (settings[section] or {}).items():
             if isinstance(one, str) and "/" in one:
-                said[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
-    return {"kind": kind, **said}
+                settings[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
+    return {"kind": kind, **settings}
 
 
 def _changed_keys(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -19,13 +19,13 @@ def build_mask_targets(targets: Sequence[Mapping[str, Any]], device: torch.devic
             has_mask=target["has_mask"].to(device, non_blocking=True),
             masks=target["masks"].to(device, non_blocking=True),
             mask_weights=target["mask_weights"].to(device, non_blocking=True),
-            ignore=target["ignore"].to(device, non_blocking=True),
-            ignores=bool(target["ignore"].any()),
-            extent=_image_extent(*target["size"], *target["ignore"].shape[-2:]).to(device, non_blocking=True),
+            ignore_mask=target["ignore"].to(device, non_blocking=True),
+            has_ignored=bool(target["ignore"].any()),
+            valid_ratio=_valid_ratio(*target["size"], *target["ignore"].shape[-2:]).to(device, non_blocking=True),
         )
         for target in targets
     ]
 
 
-def _image_extent(height: int, width: int, padded_height: int, padded_width: int) -> torch.Tensor:
+def _valid_ratio(height: int, width: int, padded_height: int, padded_width: int) -> torch.Tensor:
     return torch.tensor([width / padded_width, height / padded_height])

@@ -26,8 +26,9 @@ from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.manifest_check import check_manifest
 from synthgen.dataloading.mixture import plan_mixture
 from synthgen.dataloading.train_loader import TrainLoader, merge_states
+from synthgen.dataloading.worker_processes import StoppedWaitingError
 from synthgen.distributed import DistributedContext, join_process_group
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, job_has_started
 from synthgen.evaluation import results
 from synthgen.evaluation.results import EvalResult
 from synthgen.progress import NoProgress, OpenProgress
@@ -37,12 +38,12 @@ from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner, SegmentationLearner, wrap_distributed
 from synthgen.training.logger import MetricsLogger
+from synthgen.training.nonfinite_loss import describe_nonfinite_step
 from synthgen.training.optimizer import lr_factor, set_learning_rates
 from synthgen.training.preemption import EXIT_CODE, SigtermHandler
 from synthgen.training.report import (
     TrainResult,
     describe_device,
-    describe_nonfinite_step,
     format_progress,
     format_sample_stats,
     peak_memory_mib,
@@ -79,18 +80,18 @@ def train(
         progress: creates progress bars.
 
     Raises:
-        SynthgenError: the manifest is invalid; the directory belongs to another run or is not writable; the loss is not
-            finite; or a data loader worker died.
+        SynthgenError: the manifest is invalid; the directory belongs to another run or is not writable. With exit code
+            1: the loss is not finite, a data loader worker died, or the disk is full.
     """
-    with join_process_group(device) as here, ExitStack() as held:
-        checked = here.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
+    with join_process_group(device) as context, ExitStack() as held:
+        checked = context.on_rank0(lambda: check_manifest(manifest_path, store=store, open_progress=progress))
         manifest = load_manifest(manifest_path, store=store)
         if not manifest.mixture:
             raise SynthgenError(f"{manifest_path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        begins = here.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
+        begins = context.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
         # Before the directory is created, because weights may be missing.
-        learner = _build_learner(manifest, here, is_new_run=begins)
+        learner = _build_learner(manifest, context, is_new_run=begins)
 
         def begin() -> Path | None:
             held.enter_context(run_dir.lock_run_dir(run, lock_timeout=lock_timeout))
@@ -99,8 +100,8 @@ def train(
                 manifest_path,
                 manifest,
                 kind=learner.kind,
-                world_size=here.world_size,
-                device=describe_device(here.device),
+                world_size=context.world_size,
+                device=describe_device(context.device),
             )
             write_text_atomic(
                 run / "checked.txt", "\n".join(summary.format_report(checked)) + "\n", remedy=run_dir.REMEDY
@@ -111,9 +112,11 @@ def train(
                 write_text_atomic(run / file.name, file.read_text(encoding="utf-8"), remedy=run_dir.REMEDY)
             return run_dir.latest_checkpoint(run)
 
-        last = here.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
-        own = manifest.readers.workers if num_workers is None else num_workers
-        return Trainer(manifest, run, learner, here, own, progress, last).run()
+        last = context.on_rank0(begin)  # other ranks may see an older one, because file systems cache directories
+        own = manifest.dataloader.num_workers if num_workers is None else num_workers
+        one = Trainer(manifest, run, learner, context, own, progress, last)
+        with job_has_started():
+            return one.run()
 
 
 def checkpoint_kind(manifest: Manifest) -> str:
@@ -145,18 +148,18 @@ class Trainer:
         last_checkpoint: Path | None,
     ) -> None:
         schedule = manifest.schedule
-        portion, rest = divmod(schedule.batch_size, context.world_size * schedule.accumulate)
+        portion, rest = divmod(schedule.batch_size, context.world_size * schedule.accumulation_steps)
         if rest or not portion:
             raise SynthgenError(
                 f"schedule.batch_size {schedule.batch_size} is not divisible by {context.world_size} processes times "
-                f"accumulate {schedule.accumulate}; change one of them"
+                f"accumulation_steps {schedule.accumulation_steps}; change one of them"
             )
         self._manifest, self._schedule, self._folder = manifest, schedule, folder
         self._learner, self._context = learner, context
         self._open_progress = progress if context.rank == 0 else NoProgress
         self._micro_batch_size, self._num_workers = portion, num_workers
         self._optimizer = torch.optim.AdamW(learner.param_groups(schedule))
-        self._ema = ModelEma(learner.module, schedule.ema) if schedule.ema else None
+        self._ema = ModelEma(learner.module, schedule.ema_decay) if schedule.ema_decay else None
         self._step, self._best_score = 0, -math.inf
         self._sigterm_handler, self._is_preempted = SigtermHandler(), False
         self._nonfinite_steps = 0  # in a row
@@ -184,13 +187,13 @@ class Trainer:
             journal = stack.enter_context(MetricsLogger(self._folder, first)) if self._context.rank == 0 else None
             left = (schedule.steps - first) * schedule.batch_size
             progress = stack.enter_context(self._open_progress("training", left, "images"))
-            told = 0.0
+            last_note_time = 0.0
             measured_as = run_dir.results_path(self._folder, first)
             if first and self._is_eval_due() and not self._context.on_rank0(measured_as.exists):
                 measured = self._evaluate(loader, journal)  # resumes an interrupted evaluation
             for step in range(first, schedule.steps):
                 began = time.monotonic()
-                portions = [next(loader) for _ in range(schedule.accumulate)]
+                portions = self._take_batches(loader)
                 waited = time.monotonic() - began
                 values = self._train_step(step, portions)
                 self._step = step + 1
@@ -199,9 +202,11 @@ class Trainer:
                 values["memory_mib"] = peak_memory_mib(self._context.device)
                 if journal is not None:
                     journal.log_metrics(step, values)
-                said = format_progress(values) if time.monotonic() - told > _PROGRESS_INTERVAL_SECONDS else None
-                told = time.monotonic() if said else told
-                progress.advance(schedule.batch_size, said)
+                note = (
+                    format_progress(values) if time.monotonic() - last_note_time > _PROGRESS_INTERVAL_SECONDS else None
+                )
+                last_note_time = time.monotonic() if note else last_note_time
+                progress.advance(schedule.batch_size, note)
                 due = self._is_eval_due()
                 ends = self._step == schedule.steps
                 if due or ends or self._is_preempted or self._step % schedule.checkpoint_every == 0:
@@ -228,8 +233,27 @@ class Trainer:
             self._manifest, rank=self._context.rank, world_size=self._context.world_size,
             batch_size=self._micro_batch_size,
             num_workers=self._num_workers, state=self._loader_state, plan=self._mixture_plan,
-            pin_memory=self._context.device.type == "cuda",
+            pin_memory=self._context.device.type == "cuda", is_stopping=lambda: self._sigterm_handler.received,
         )  # fmt: skip
+
+    def _take_batches(self, loader: TrainLoader) -> list[Batch]:
+        """The batches of the next step."""
+        batches: list[Batch] = []
+        try:
+            for _ in range(self._schedule.accumulation_steps):
+                batches.append(next(loader))
+        except StoppedWaitingError:
+            # The place in the data is that of the last step, unless a part of the next one was taken. Other processes
+            # cannot take part, because they wait in a step.
+            if self._context.world_size == 1 and not batches and self._step:
+                self._save_checkpoint(loader)
+            log.warning(
+                "told to end (SIGTERM) while no batch came, after step %d; the same command continues from the last "
+                "checkpoint",
+                self._step,
+            )
+            raise SystemExit(EXIT_CODE) from None
+        return batches
 
     def _train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """Train one step; return the losses by name, "loss", "gradient" (norm before clipping) and "lr".
@@ -253,7 +277,7 @@ class Trainer:
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0.0) + loss.detach()
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self._schedule.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(parameters, self._schedule.max_grad_norm or math.inf)
         # If one process is preempted, all of them stop.
         quits = torch.full_like(norm, float(self._sigterm_handler.received))
         *found, gradient, quitting = self._context.all_reduce_mean(torch.stack([*totals.values(), norm, quits]))
@@ -340,7 +364,7 @@ class Trainer:
         checkpoint.save_checkpoint(path, content)
         if is_best:
             run_dir.link_best_checkpoint(self._folder, path)
-        run_dir.delete_old_checkpoints(self._folder, self._schedule.keep)
+        run_dir.delete_old_checkpoints(self._folder, self._schedule.keep_checkpoints)
 
 
 def _derive_seed(seed: int, purpose: str) -> int:

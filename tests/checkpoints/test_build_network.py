@@ -16,16 +16,16 @@ def test_a_text_encoder_that_learns_puts_a_name_into_one_sentence_at_a_time(tmp_
         real, "load_text_encoder", lambda _, **said: options.append(said) or real.build_tiny_text_encoder()
     )
     for learns in (False, True):
-        model = ModelConfig(backbone="tiny", dim=32, text_encoder=f"{tmp_path}/clip", train_text_encoder=learns)
+        model = ModelConfig(backbone="tiny", hidden_dim=32, text_encoder=f"{tmp_path}/clip", train_text_encoder=learns)
         (tmp_path / "clip").mkdir(exist_ok=True)
         build_network.build_from_config(model)
     assert options == [{"trainable": learns, "sample_template": learns} for learns in (False, True)]
 
 
 def test_the_network_is_as_large_as_the_manifest_says():
-    tiny = {"backbone": "tiny", "backbone_weights": "random", "text_encoder": "tiny", "dim": 32}
+    tiny = {"backbone": "tiny", "backbone_weights": "random", "text_encoder": "tiny", "hidden_dim": 32}
     built = build_network.build_from_config(
-        ModelConfig(**tiny, levels=5, encoder_feedforward=96, encoder_layers=1, decoder_layers=1)
+        ModelConfig(**tiny, num_feature_levels=5, encoder_dim_feedforward=96, encoder_layers=1, decoder_layers=1)
     )
     assert len(built.pixel_decoder.input_proj) == len(built.pixel_decoder.level_embed) == 5
     assert [layer.linear1.out_features for layer in built.pixel_decoder.layers] == [96]

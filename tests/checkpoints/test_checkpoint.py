@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_checkpoint_is_a_network(tmp_path):
-    path = write_manifest(tmp_path, "steps: 2, ema: 0.5", model=", denoising: 1")
+    path = write_manifest(tmp_path, "steps: 2, ema_decay: 0.5", model=", denoising_groups: 1")
     done = trainer.train(path, out=tmp_path / "run")
     loaded, found = checkpoint.load_network(done.last_checkpoint, device=torch.device("cpu"))
     assert found.step == 2 and found.category_names == train_layers.CATEGORIES and found.kind == "mqformer"
@@ -42,7 +42,7 @@ def test_a_checkpoint_is_a_network(tmp_path):
     [
         (lambda c: replace(c, kind="captioner"), "is a checkpoint of a captioner, not of MQ-Former"),
         (
-            lambda c: replace(c, model_config={**c.model_config, "dim": 4096}),
+            lambda c: replace(c, model_config={**c.model_config, "hidden_dim": 4096}),
             "does not hold the network that it describes",
         ),
         (
@@ -50,7 +50,7 @@ def test_a_checkpoint_is_a_network(tmp_path):
             "does not hold the network that it describes",
         ),
         (
-            lambda c: replace(c, model_config={**c.model_config, "dim": 33}),
+            lambda c: replace(c, model_config={**c.model_config, "hidden_dim": 33}),
             "describes no network that this synthgen knows",
         ),
         (
@@ -121,8 +121,9 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_damaged_is_reported(tmp_path):
-    path = write_manifest(tmp_path, "steps: 2, ema: 0.5")
+    path = write_manifest(tmp_path, "steps: 2, ema_decay: 0.5")
     done = trainer.train(path, out=tmp_path / "run")
     path.write_text(path.read_text().replace("steps: 2", "steps: 4"))
     whole = checkpoint.load_checkpoint(done.last_checkpoint)

@@ -55,4 +55,4 @@ def test_want_of_memory_is_a_sentence(tmp_path, monkeypatch, capsys):
         main()
     assert end.value.code == 2
     told = capsys.readouterr().err
-    assert "is too small (CUDA out of memory. Tried to allocate 9 GiB.); raise schedule.accumulate" in told
+    assert "is too small (CUDA out of memory. Tried to allocate 9 GiB.); raise schedule.accumulation_steps" in told

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,7 +111,18 @@ def test_a_training_gets_what_was_typed(synthgen, monkeypatch):
         return SimpleNamespace(is_rank0=True, format_lines=lambda: ["2 steps learned"])
 
     monkeypatch.setattr(trainer, "train_on_cluster", called)
-    words = ("--manifest", "m.yaml", "--workers", "3", "--gpus-per-worker", "0", "--readers", "1", "--out", "run")
+    words = (
+        "--manifest",
+        "m.yaml",
+        "--workers",
+        "3",
+        "--gpus-per-worker",
+        "0",
+        "--loader-workers",
+        "1",
+        "--out",
+        "run",
+    )
     code, told = synthgen("train", *words, "--engine", "ray")
     assert (code, told) == (0, "2 steps learned\n")
     ((manifest, options),) = given
@@ -118,3 +131,30 @@ def test_a_training_gets_what_was_typed(synthgen, monkeypatch):
     assert options == {
         "out": Path("run"), "store": None, "device": "auto", "loader_workers": 1, "workers": 3, "gpus_per_worker": 0.0,
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_driver_as_any_command(tmp_path):
+    coco_dataset.write_coco_dataset(tmp_path, images=8)
+    began = tmp_path / "began"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/waiting.py").write_text(
+        "import pathlib, time\nfrom synthgen.generate.segmenters import box_fill\n"
+        f"def build(*, seconds: float = 60.0):\n    pathlib.Path({str(began)!r}).touch()\n"
+        "    time.sleep(seconds)\n    return box_fill.build()\n"
+    )
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("SYNTHGEN_", "RAY_"))}
+    own |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]), "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "synthgen", "masks", *OWN, "--segmenter", "theirs.waiting", "--engine", "ray"],
+        cwd=tmp_path, env=own, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as driver:  # fmt: skip
+        end = time.monotonic() + 120
+        while not began.exists():
+            assert driver.poll() is None, driver.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        driver.send_signal(signal.SIGTERM)
+        _, told = driver.communicate(timeout=60)
+    assert driver.returncode == 143, told
+    assert "stopped (SIGTERM); what is committed stays" in told and "Traceback" not in told

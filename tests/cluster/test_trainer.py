@@ -32,10 +32,10 @@ store: store
 mixture:
   - {{shards: toy/train/human, task: instance, images: photos}}
 augment: {{size: 32, scale: [0.5, 1.5]}}
-model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
+model: {{backbone: tiny, text_encoder: tiny, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
   conditional_queries: 4}}
 schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, steps: {STEPS}, checkpoint_every: 4}}
-readers: {{workers: 1}}
+dataloader: {{num_workers: 1}}
 """
 
 
@@ -231,7 +231,7 @@ def test_a_mistaken_manifest_needs_no_cluster(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "more", "workers"), [(None, "", 2), (1, "", 1), (7, "", 7), (None, ", accumulate: 4", 1)]
+    ("asked", "more", "workers"), [(None, "", 2), (1, "", 1), (7, "", 7), (None, ", accumulation_steps: 4", 1)]
 )
 def test_how_many_workers(tmp_path, elsewhere, monkeypatch, caplog, asked, more, workers):
     """Of three CPUs two: a step's four images cannot be dealt to three."""
@@ -312,7 +312,7 @@ def test_a_node_says_what_it_does_not_see(tmp_path, monkeypatch, flag):
     places = {"--out": tmp_path, "--store": tmp_path, "--manifest": written(tmp_path)} | {flag: tmp_path / "elsewhere"}
     config = {
         "path": places["--manifest"], "store": places["--store"], "shared": str(places["--out"]),
-        "out": tmp_path / "elsewhere", "mailbox": Mailbox, "gpus": 0.0, "readers": None,
+        "out": tmp_path / "elsewhere", "mailbox": Mailbox, "gpus": 0.0, "loader_workers": None,
     }  # fmt: skip
     with pytest.raises(
         SynthgenError, match=f"does not see {tmp_path / 'elsewhere'}; all nodes must reach the same {flag}"

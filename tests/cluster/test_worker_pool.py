@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from synthgen.errors import SynthgenError
+from synthgen.generate.batch_threads import HungRows
 from synthgen.generate.job import Job
 from synthgen.generate.worker import ShardReport
 from synthgen.storage.shard_store import Shard
@@ -86,7 +87,7 @@ class SimulatedRay:
         self.given = given
         self.starts.append((where, start))
 
-        def run(shard: Shard) -> Promise:
+        def run(shard: Shard, hung: HungRows) -> Promise:
             self.runs.append(Promise())
             return self.runs[-1]
 

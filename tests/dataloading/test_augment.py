@@ -72,7 +72,7 @@ def test_semantic_sides_are_those_of_the_reference():
     assert {name for names in steps for name in names} == {"add", "multiply", "saturate", "hue"}
     assert all(abs(sum(name in names for names in steps) / 3000 - 0.5) < 0.04 for name in ("add", "hue", "multiply"))
     assert all(names.index("add") == 0 for names in steps if "add" in names)
-    assert not any(view.color_steps for view in drawn("semantic", AugmentConfig(semantic_colours=False), n=99))
+    assert not any(view.color_steps for view in drawn("semantic", AugmentConfig(semantic_color_jitter=False), n=99))
 
 
 def test_no_category_fills_a_semantic_view_where_another_part_can_be_had():

@@ -12,8 +12,6 @@ from fakes.batch_examples import make_example
 from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, collate, unpack_batch
 from synthgen.dataloading.mixture import StreamItem
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():

@@ -17,8 +17,6 @@ from synthgen.dataloading.eval_loader import EvalLoader
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import EvalSource
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():

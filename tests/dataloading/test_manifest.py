@@ -31,13 +31,13 @@ def test_thousands_of_mistakes_are_counted(tmp_path: Path) -> None:
     assert lines[-1] == "  ... and 1,900 more"
 
 
-@pytest.mark.parametrize("words", ["words", "./words", "sub/../words"])
-def test_a_captioners_words_are_a_folder_whatever_it_is_called(folder: Path, words: str) -> None:
-    more = f"captioner: {{weights: random, train_words: true, words: {words}}}"
+@pytest.mark.parametrize("folder_name", ["words", "./words", "sub/../words"])
+def test_a_captioners_words_are_a_folder_whatever_it_is_called(folder: Path, folder_name: str) -> None:
+    more = f"captioner: {{weights: random, train_embeddings: true, tokenizer: {folder_name}}}"
     found = check_text(folder, manifest_with_source("shards: coco/train2017/captions, task: captioning", more))
     assert isinstance(found, ManifestReport), found
     assert found.manifest.captioner is not None
-    assert found.manifest.captioner.words == f"{folder}/{words}"
+    assert found.manifest.captioner.tokenizer == f"{folder}/{folder_name}"
 
 
 def test_a_manifest_is_read_as_it_is_written(tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ mixture:
 exclude: [exclude/a.txt, /abs/b.txt]
 augment: {size: 512, scale: [0.5, 1]}
 model: {backbone: resnet50, queries: learnable, learnable_queries: 400}
-schedule: {steps: 90_000, lr: 1e-4, milestones: [0.5], clip: null, ema: 0.999}
-readers: {workers: 0}
+schedule: {steps: 90_000, lr: 1e-4, milestones: [0.5], max_grad_norm: null, ema_decay: 0.999}
+dataloader: {num_workers: 0}
 """
     )
     found = load_manifest(path)
@@ -68,9 +68,9 @@ readers: {workers: 0}
     assert found.exclude == (path.parent / "exclude/a.txt", Path("/abs/b.txt"))
     assert (found.augment.size, found.augment.scale, found.augment.flip) == (512, (0.5, 1.0), 0.5)
     assert (found.model.queries, found.model.learnable_queries) == ("learnable", 400)
-    assert (found.schedule.steps, found.schedule.lr, found.schedule.clip) == (90_000, 1e-4, None)
+    assert (found.schedule.steps, found.schedule.lr, found.schedule.max_grad_norm) == (90_000, 1e-4, None)
     assert found.schedule.backbone_lr == 2e-5
-    assert (found.readers.workers, found.readers.cache_mib) == (0, 0)
+    assert (found.dataloader.num_workers, found.dataloader.cache_mib) == (0, 0)
     assert pickle.loads(pickle.dumps(found)) == found  # it travels to worker processes
 
 
@@ -80,7 +80,7 @@ def test_defaults_are_the_papers(tmp_path: Path) -> None:
     assert (found.model.queries, found.model.learnable_queries, found.model.conditional_queries) == ("mixed", 100, 300)
     schedule = found.schedule
     assert (schedule.lr, schedule.backbone_lr, schedule.warmup_steps, schedule.weight_decay) == (2e-4, 2e-5, 10, 0.05)
-    assert (schedule.milestones, schedule.batch_size, schedule.clip) == ((0.9, 0.95), 32, 0.01)
+    assert (schedule.milestones, schedule.batch_size, schedule.max_grad_norm) == ((0.9, 0.95), 32, 0.01)
     assert abs(schedule.steps * schedule.batch_size / 118_287 - 50) < 1  # epochs of COCO
 
 

@@ -45,8 +45,8 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a key like no other",
-        manifest_with_source(GOOD[1:-1], "readers: {zzz: 1}"),
-        ["readers.zzz: no such key; take it out (have: workers, cache_mib)"],
+        manifest_with_source(GOOD[1:-1], "dataloader: {zzz: 1}"),
+        ["dataloader.zzz: no such key; take it out (have: num_workers, cache_mib)"],
     ),
     (
         "a key of another source",
@@ -330,8 +330,8 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ),
     (
         "an average of all",
-        manifest_with_source(GOOD[1:-1], "schedule: {ema: 1}"),
-        ["schedule.ema: should be less than 1, got 1"],
+        manifest_with_source(GOOD[1:-1], "schedule: {ema_decay: 1}"),
+        ["schedule.ema_decay: should be less than 1, got 1"],
     ),
     (
         "a scale of one number",
@@ -378,16 +378,17 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "a captioner's words that are no text",
         manifest_with_source(
-            "shards: coco/train2017/captions, task: captioning", "captioner: {weights: random, words: 3}"
+            "shards: coco/train2017/captions, task: captioning", "captioner: {weights: random, tokenizer: 3}"
         ),
-        ["captioner.words: should be a text, got 3"],
+        ["captioner.tokenizer: should be a text, got 3"],
     ),
     (
         "a captioner of nothing",
         manifest_with_source("shards: coco/train2017/captions, task: captioning", "captioner: {weights: random}"),
         [
-            "captioner: weights 'random' come without words, and know none; say words: FOLDER, of vocab.json and "
-            "merges.txt, and train_words: true"
+            "captioner: weights 'random' come without a tokenizer and without embeddings; add "
+            "tokenizer: FOLDER, of vocab.json and "
+            "merges.txt, and train_embeddings: true"
         ],
     ),
     (

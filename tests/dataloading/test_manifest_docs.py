@@ -129,13 +129,17 @@ def test_every_key_is_documented_with_its_default(page: str, tmp_path: Path) -> 
         ("| `seed` | `0` |", "| `seed`, `sed` | `0` |", ".sed is no key"),
         ("| `seed` | `0` |", "| `seed` | `1` |", ".seed is 0 by default, not 1"),
         ("| `flip` | `0.5` |", "| `flip` | `0.4` |", "augment.flip is 0.5 by default, not 0.4"),
-        ("| `train_words` | `false` |", "| `train_words` | `0` |", "captioner.train_words is false by default, not 0"),
+        (
+            "| `train_embeddings` | `false` |",
+            "| `train_embeddings` | `0` |",
+            "captioner.train_embeddings is false by default, not 0",
+        ),
         ("| `ratio` | `1.0` |", "| `ratio` | required |", "mixture.ratio is 1.0 by default, not required"),
         ("| `name` | required |", "| `name` | `null` |", ".name is required by default, not null"),
         ("`resnet50`, ", "", "model.backbone does not tell resnet50"),
         ("`clip_l`, ", "", "model.text_encoder does not tell clip_l"),
-        ("## `readers`", "## `reader`", "sections: ['reader', 'readers']"),
-        ("| `ema` |", "| `clip`, `ema` |", "schedule.clip is told twice"),
+        ("## `dataloader`", "## `loader`", "sections: ['dataloader', 'loader']"),
+        ("| `ema_decay` |", "| `max_grad_norm`, `ema_decay` |", "schedule.max_grad_norm is told twice"),
     ],
 )
 def test_a_stale_page_is_noticed(page: str, tmp_path: Path, old: str, new: str, sentence: str) -> None:

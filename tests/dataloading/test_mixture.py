@@ -14,7 +14,7 @@ from fakes import train_layers
 from fakes.train_layers import annotation, phrase, row
 
 from synthgen.dataloading.mixture import MAX_EMPTY_SAMPLES, MAX_UNREADABLE, Mixture, StreamItem, plan_mixture
-from synthgen.dataloading.sample_stats import MAX_NAMED_FAILURES, SampleStats
+from synthgen.dataloading.sample_stats import MAX_NAMED_FAILURES
 from synthgen.errors import SynthgenError
 from synthgen.records.sample import Rle, Sample
 
@@ -334,23 +334,6 @@ def test_objects_out_of_view_are_counted(root: Path) -> None:
     count = mixture.stats.counts[0]
     assert count["objects"] == sum(len(d.example.labels) for d in drawn)
     assert count["objects"] + count["unseen"] == count["images"] == 100
-
-
-def test_counts_travel_in_parts_and_add_up() -> None:
-    whole, reader, host = SampleStats(["a", "b"]), SampleStats(["a", "b"]), SampleStats(["a", "b"])
-    for i in range(50):
-        for seen in (whole, reader):
-            seen.count(i % 2, {"images": 1, "mask/no_score": i})
-            seen.record_failure(i % 2, f"{i}.png: \x1b[31m gone")
-        if i % 7 == 0:
-            host.merge_state(json.loads(json.dumps(reader.pop_state())))
-            assert reader.state_dict() == {"counts": [{}, {}], "names": [[], []]}
-    host.merge_state(reader.pop_state())
-    assert host.state_dict() == whole.state_dict() and host.format_table() == whole.format_table()
-    assert len(host.failures[0]) == MAX_NAMED_FAILURES and "\x1b" not in "".join(host.format_table())
-    again = SampleStats(["a", "b"])
-    again.merge_state(json.loads(json.dumps(host.state_dict())))
-    assert again.state_dict() == host.state_dict()
 
 
 def test_mask_weights_follow_the_score_asked_for(tmp_path: Path) -> None:

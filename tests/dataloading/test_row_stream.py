@@ -33,7 +33,7 @@ from synthgen.dataloading.row_stream import (
 from synthgen.dataloading.source_config import EvalSource
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore
 
 ROWS, SHARDS = 300, 3  # row groups of 64 and of 36

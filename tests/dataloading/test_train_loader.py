@@ -20,8 +20,6 @@ from synthgen.dataloading.mixture import Mixture
 from synthgen.dataloading.train_loader import TrainLoader, merge_states
 from synthgen.errors import SynthgenError
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
-
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():

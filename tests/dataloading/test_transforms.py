@@ -343,7 +343,7 @@ def test_categories_keep_a_semantic_view_varied():
     labels = np.ones((100, 900), int)
     labels[:, 800:] = 2
     image, target = world(labels)
-    few = AugmentConfig(max_category_area=0.9, crop_semantic=64, semantic_scale=(1.0, 1.0))
+    few = AugmentConfig(max_category_area=0.9, semantic_crop_size=64, semantic_scale=(1.0, 1.0))
     for augment, least in ((few, 12), (replace(few, max_category_area=1.0), 0)):
         seen = [make_train_example(image, target, "semantic", augment, random.Random(seed)) for seed in range(40)]
         assert least <= sum(len(example.labels) == 2 for example in seen) <= (40 if least else 12)

@@ -230,7 +230,7 @@ def test_a_checkpoint_is_measured_as_typed(synthgen, tmp_path):
     eval_dataset.write_checkpoint(tmp_path / "runs" / "best.pt")
     (tmp_path / "toy.yaml").write_text(TOY)
     words = ("evaluate", "--checkpoint", "runs/best.pt", "--manifest", "toy.yaml", "--device", "cpu",
-             "--short", "64", "--readers", "0")  # fmt: skip
+             "--short", "64", "--loader-workers", "0")  # fmt: skip
     code, told = synthgen(*words)
     assert code == 0, told
     assert "gallery/val/human panoptic, 4 images" in told and "runs/best.toy.json" in told and "PQ_stuff" in told
@@ -248,7 +248,7 @@ def test_what_cannot_be_measured_is_reported_in_a_sentence(synthgen, tmp_path, m
     eval_dataset.write_checkpoint(tmp_path / "best.pt")
     (tmp_path / "toy.yaml").write_text(TOY)
     (tmp_path / "blind.yaml").write_text("name: blind\nmixture:\n  - {shards: a/b/c, task: instance}\n")
-    own = ("evaluate", "--checkpoint", "best.pt", "--manifest", "toy.yaml", "--device", "cpu", "--readers", "0")
+    own = ("evaluate", "--checkpoint", "best.pt", "--manifest", "toy.yaml", "--device", "cpu", "--loader-workers", "0")
     for words, sentence in (
         (("--manifest", "blind.yaml"), "names nothing to evaluate on"),
         (("--manifest", "none.yaml"), "none.yaml"),

@@ -242,7 +242,7 @@ def test_a_shorter_side_is_not_the_longer_one(synthgen, sides, sentence):
     """As `eval_size` of manifests has it."""
     manifest = "name: m\nstore: store\neval: [{shards: gallery/val/human, task: instance, images: photos}]\n"
     Path("m.yaml").write_text(manifest)
-    for words in (("predict", "photos/1.png", "x"), ("evaluate", "--manifest", "m.yaml", "--readers", "0")):
+    for words in (("predict", "photos/1.png", "x"), ("evaluate", "--manifest", "m.yaml", "--loader-workers", "0")):
         code, told = synthgen(*words, "--checkpoint", "best.pt", "--device", "cpu", *sides)
         assert code == 2 and sentence in told and len(told.strip().splitlines()) == 1, told
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 230), "white": (240, 240, 240)}

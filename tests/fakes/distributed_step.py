@@ -40,7 +40,9 @@ def run_rank_step(rank: int, world_size: int, root: str, microbatches_by_rank: l
             target = batch.targets[0]
             for key in ("labels", "boxes", "has_mask", "mask_weights", "masks"):
                 target[key] = target[key].repeat_interleave(i + 1, dim=0)
-        schedule = manifest.schedule.model_copy(update={"accumulate": len(microbatches_by_rank[rank]), "batch_size": 4})
+        schedule = manifest.schedule.model_copy(
+            update={"accumulation_steps": len(microbatches_by_rank[rank]), "batch_size": 4}
+        )
         run = trainer.Trainer(
             manifest.model_copy(update={"schedule": schedule}), Path(root, "none"),
             trainer._build_learner(manifest, here), here, 0, trainer.NoProgress, None,

@@ -20,7 +20,7 @@ from synthgen.storage.shard_store import Shard, ShardStore
 LAYER = "gallery/val/human"
 CATEGORIES = ("ball", "plate", "sky", "grass")
 MODEL = ModelConfig(
-    backbone="tiny", text_encoder="tiny", dim=32, encoder_layers=1, decoder_layers=1, conditional_queries=10,
+    backbone="tiny", text_encoder="tiny", hidden_dim=32, encoder_layers=1, decoder_layers=1, conditional_queries=10,
     learnable_queries=6,
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from synthgen.records.rle import encode_mask
 from synthgen.records.sample import Annotation, Caption, Sample
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 SIZE = (8, 10)

@@ -45,7 +45,7 @@ def recorded_target(g: dict[str, Tensor], i: int) -> MaskTarget:
         has_mask=torch.ones(count, dtype=torch.bool),
         masks=g[f"target{i}.masks"].bool(),
         mask_weights=torch.ones(count),
-        ignore=torch.zeros(64, 80, dtype=torch.bool),
+        ignore_mask=torch.zeros(64, 80, dtype=torch.bool),
     )
 
 
@@ -70,7 +70,7 @@ def random_target(seed: int, count: int, *, masked: list[bool] | None = None) ->
         has_mask=has_mask,
         masks=torch.rand(int(has_mask.sum()), 32, 48, generator=rng) > 0.5,
         mask_weights=torch.rand(count, generator=rng),
-        ignore=torch.zeros(32, 48, dtype=torch.bool),
+        ignore_mask=torch.zeros(32, 48, dtype=torch.bool),
     )
 
 

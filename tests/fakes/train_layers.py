@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from synthgen.dataloading.augment import AugmentConfig
-from synthgen.dataloading.config import ReadersConfig
+from synthgen.dataloading.config import DataLoaderConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.records.rle import encode_mask
@@ -69,8 +69,8 @@ def source(root: Path, name: str = "toy/train/human", task: str = "instance", **
 
 def manifest(root: Path, *sources: TrainSource, seed: int = 0, cache_mib: int = 0, **more: Any) -> Manifest:
     """A manifest with views of 32 x 32 pixels."""
-    augment = AugmentConfig(size=32, scale=(0.5, 1.5), crop_semantic=32, foreground_size=32)
-    readers = ReadersConfig(cache_mib=cache_mib)
+    augment = AugmentConfig(size=32, scale=(0.5, 1.5), semantic_crop_size=32, foreground_size=32)
+    dataloader = DataLoaderConfig(cache_mib=cache_mib)
     return Manifest(
-        name="toy", seed=seed, store=root / "store", mixture=sources, augment=augment, readers=readers, **more
+        name="toy", seed=seed, store=root / "store", mixture=sources, augment=augment, dataloader=dataloader, **more
     )

@@ -16,10 +16,10 @@ store: store
 mixture:
   - {{shards: toy/train/human, task: {task}, images: photos}}
 augment: {{size: 32, scale: [0.5, 1.5]}}
-model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
+model: {{backbone: tiny, text_encoder: tiny, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
   conditional_queries: 4{model}}}
 schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, {schedule}}}
-readers: {{workers: 0}}
+dataloader: {{num_workers: 0}}
 """
 
 

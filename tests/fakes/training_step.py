@@ -22,13 +22,15 @@ def small_manifest(root: Path, *, precision: str = "fp32", checkpointing: bool =
     train_layers.commit(root, [train_layers.row(i, train_layers.annotation(i, **said)) for i in range(4)])
     kinds = {"mixed": ("learnable", "conditional"), "learnable": ("learnable",), "conditional": ("conditional",)}
     counts = {f"{kind}_queries": 4 for kind in kinds[model.get("queries", "mixed")]}
-    tiny = {"backbone": "tiny", "text_encoder": "tiny", "dim": 32, "encoder_layers": 1, "decoder_layers": 1}
+    tiny = {"backbone": "tiny", "text_encoder": "tiny", "hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 1}
     manifest = train_layers.manifest(
         root,
         train_layers.source(root, task="panoptic"),
         train_layers.source(root, task="referring"),
         model=ModelConfig(**{**tiny, **model}, **counts),
-        schedule=ScheduleConfig(batch_size=2, mask_points=16, precision=precision, checkpointing=checkpointing),
+        schedule=ScheduleConfig(
+            batch_size=2, mask_points=16, precision=precision, activation_checkpointing=checkpointing
+        ),
     )
     # In bf16 torch's convolution of a single pixel has gradients on the CPU that are no numbers, now and then.
     return manifest.model_copy(update={"augment": replace(manifest.augment, size=64)})

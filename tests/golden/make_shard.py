@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from synthgen.records.parquet_schema import SCHEMA_VERSION
 from synthgen.records.rle import encode_mask, rle_from_coco
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
-from synthgen.records.schema import SCHEMA_VERSION
 from synthgen.storage.shard_store import Shard, ShardStore
 
 HERE = Path(__file__).parent

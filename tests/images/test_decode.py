@@ -7,8 +7,11 @@ import resource
 import struct
 import subprocess
 import sys
+import threading
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -399,3 +402,68 @@ def test_the_header_is_read_without_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: pytest.fail("decoded"))
     assert read_image_header(turned) == (20, 12, True)
     assert read_image_header(plain) == (12, 20, False)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "L", "LA", "P", "1", "YCbCr"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_image_is_converted_in_strips_to_the_same_pixels(tmp_path, mode, orientation, monkeypatch):
+    picture = Image.fromarray(smooth(67, 43)).convert(mode)
+    suffix = ".jpg" if mode in ("CMYK", "YCbCr") else ".png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save_image(tmp_path / f"x{suffix}", picture, exif=exif)
+    whole = load_rgb(path)
+    for pixels in (1, 43 * 5, 67 * 43 - 1):
+        monkeypatch.setattr(decode, "_STRIP_PIXELS", pixels)
+        strips = load_rgb(path)
+        assert np.array_equal(strips, whole) and strips.dtype == np.uint8 and strips.flags.c_contiguous
+
+
+def test_a_large_colour_coded_label_map_is_the_same_in_strips(tmp_path, monkeypatch):
+    colours = random_pixels(50, 30)
+    path = save_image(tmp_path / "labels.png", colours)
+    expected = (colours.astype(np.int64) * (65536, 256, 1)).sum(2)
+    for pixels in (2**22, 70):
+        monkeypatch.setattr(decode, "_STRIP_PIXELS", pixels)
+        labels = decode.load_label_map(path, color_coded=True)
+        assert labels.dtype == np.int32 and np.array_equal(labels, expected)
+
+
+def test_threads_decode_only_so_many_bytes_at_a_time(tmp_path, monkeypatch):
+    """One image that exceeds them alone is decoded too, by itself."""
+    sizes = [(10, 10)] * 6 + [(100, 100)] + [(10, 10)] * 6
+    paths = [save_image(tmp_path / f"{i}.png", random_pixels(*size)) for i, size in enumerate(sizes)]
+    monkeypatch.setattr(decode, "_budget", decode._ByteBudget(3 * 7 * 100))
+    lock, running, seen = threading.Lock(), [], []
+    convert = decode._to_rgb
+
+    def slow(image):
+        with lock:
+            running.append(image.width)
+            seen.append(sorted(running))
+        time.sleep(0.02)
+        with lock:
+            running.remove(image.width)
+        return convert(image)
+
+    monkeypatch.setattr(decode, "_to_rgb", slow)
+    with ThreadPoolExecutor(8) as pool:
+        assert [pixels.shape[:2] for pixels in pool.map(load_rgb, paths)] == sizes
+    assert max(map(len, seen)) == 3, "room for three small ones"
+    assert [100] in seen and all(widths == [100] for widths in seen if 100 in widths)
+
+
+def test_a_forked_process_decodes_whatever_its_parent_does(tmp_path):
+    """The reader processes of a training."""
+    path = save_image(tmp_path / "x.png", random_pixels(10, 10))
+    program = f"""
+import os, threading
+from pathlib import Path
+from synthgen.images import decode
+with decode._budget.hold(2 * decode.MAX_DECODE_BYTES):
+    child = os.fork()
+    if child == 0:
+        os._exit(decode.load_rgb(Path({str(path)!r})).shape != (10, 10, 3))
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synthgen.records.content_digest import ContentDigest, content_digest
+from synthgen.records.parquet_schema import SCHEMA, samples_from_batch, table_from_samples
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
-from synthgen.records.schema import SCHEMA, samples_from_batch, table_from_samples
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "shard_v1.parquet"
 LISTS = st.lists(hypothesis_strategies.samples, max_size=5)

@@ -1,4 +1,4 @@
-"""Boxes and masks: inverse conversions, masks equal to pycocotools' and numpy's, hostile input."""
+"""Masks: equal to those of pycocotools and numpy, inverse conversions, hostile input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
 from synthgen.records import rle as rle_module
-from synthgen.records.boxes import clip_xyxy, paired_box_iou, xywh_to_xyxy, xyxy_to_xywh
 from synthgen.records.rle import (
     check_rle,
     decode_mask,
@@ -26,67 +25,10 @@ from synthgen.records.rle import (
     rle_from_coco,
     rle_iou,
 )
-from synthgen.records.rle_codec import decode_counts, encode_counts
+from synthgen.records.rle_codec import decode_counts
 from synthgen.records.sample import Rle
 
-# --- boxes -----------------------------------------------------------------------------------------------------------
-
-coordinate = st.floats(-1e4, 1e4)
-side = st.floats(0, 1e4)
-xywh = st.lists(st.tuples(coordinate, coordinate, side, side), max_size=5).map(lambda b: np.array(b).reshape(-1, 4))
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
-
-
-@given(xywh)
-def test_box_forms_are_inverses(boxes):
-    assert np.allclose(xyxy_to_xywh(xywh_to_xyxy(boxes)), boxes, rtol=0, atol=1e-9)
-    corners = xywh_to_xyxy(boxes)
-    assert (corners[:, 2:] >= corners[:, :2]).all()
-
-
-@given(st.tuples(*[st.integers(-(10**6), 10**6)] * 4))
-def test_box_forms_are_exact_inverses_on_whole_pixels(box):
-    assert xyxy_to_xywh(xywh_to_xyxy(box)).tolist() == list(map(float, box))
-    assert xywh_to_xyxy(xyxy_to_xywh(box)).tolist() == list(map(float, box))
-
-
-def test_a_box_by_hand():
-    assert xywh_to_xyxy([10, 20, 3, 4]).tolist() == [10, 20, 13, 24]
-    assert xyxy_to_xywh([[10, 20, 13, 24]]).tolist() == [[10, 20, 3, 4]]
-
-
-@given(xywh, st.integers(1, 5000), st.integers(1, 5000))
-def test_a_clipped_box_lies_inside_and_is_clipped_once(boxes, height, width):
-    corners = xywh_to_xyxy(boxes)
-    clipped = clip_xyxy(corners, height, width)
-    assert (clipped >= 0).all()
-    assert (clipped[:, 0::2] <= width).all()
-    assert (clipped[:, 1::2] <= height).all()
-    assert (clipped[:, 2:] >= clipped[:, :2]).all()
-    assert np.array_equal(clip_xyxy(clipped, height, width), clipped)
-    inside = (corners >= 0).all(1) & (corners[:, 2] <= width) & (corners[:, 3] <= height)
-    assert np.array_equal(clipped[inside], corners[inside])
-
-
-def test_each_box_is_clipped_to_its_own_image():
-    boxes = [[-1, -1, 99, 99], [-1, -1, 99, 99]]
-    assert clip_xyxy(boxes, [10, 20], [30, 40]).tolist() == [[0, 0, 30, 10], [0, 0, 40, 20]]
-
-
-@given(xywh, st.integers(1, 50), st.integers(1, 50))
-def test_box_iou_is_symmetric_and_one_with_itself(boxes, dx, dy):
-    a = xywh_to_xyxy(boxes)
-    b = a + np.array([dx, dy, dx, dy])
-    assert np.array_equal(paired_box_iou(a, b), paired_box_iou(b, a))
-    assert ((paired_box_iou(a, b) >= 0) & (paired_box_iou(a, b) <= 1)).all()
-    solid = (a[:, 2:] - a[:, :2] > 1e-3).all(1)
-    assert np.allclose(paired_box_iou(a, a)[solid], 1)
-
-
-def test_box_iou_by_hand():
-    pairs = [([0, 0, 2, 2], [1, 0, 3, 2]), ([0, 0, 1, 1], [5, 5, 6, 6]), ([3, 3, 3, 3], [3, 3, 3, 3])]
-    a, b = zip(*pairs, strict=True)
-    assert paired_box_iou(a, b).tolist() == [2 / 6, 0, 0]
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -115,30 +57,6 @@ def test_runs_are_the_masks(mask):
     runs = decode_counts(encode_mask(mask).counts)
     values = np.arange(len(runs)) % 2 == 1
     assert np.array_equal(np.repeat(values, runs).reshape(mask.shape, order="F"), mask)
-
-
-runs_of_any_length = st.lists(st.integers(0, 2**28) | st.integers(0, 40), min_size=1, max_size=30)
-
-
-@given(runs_of_any_length)
-def test_texts_and_runs_are_inverses(runs):
-    assert decode_counts(encode_counts(np.array(runs))).tolist() == runs
-
-
-@given(runs_of_any_length)
-def test_texts_are_cocoapis(runs):
-    """A short run goes first and another last: without one, cocoapi writes beyond its memory."""
-    runs = [7, *runs, 1]
-    assert encode_counts(np.array(runs)) == coco_mask.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"]
-
-
-def test_runs_that_make_cocoapi_write_beyond_its_memory():
-    """Four runs of six letters each: 25 bytes into 24. Ours are written without it."""
-    runs = [2**24, 2**24, 2**24, 2**26]
-    rle = rle_from_coco({"size": [sum(runs) // 2**12, 2**12], "counts": runs}, sum(runs) // 2**12, 2**12)
-    assert len(rle.counts) == 24
-    assert decode_counts(rle.counts).tolist() == runs
-    assert rle_area(rle) == 2**24 + 2**26
 
 
 @given(masks)

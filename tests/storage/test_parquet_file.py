@@ -17,7 +17,7 @@ import pytest
 from fakes import shard_writer
 
 from synthgen.errors import SynthgenError
-from synthgen.records.schema import table_from_samples
+from synthgen.records.parquet_schema import table_from_samples
 from synthgen.storage.parquet_file import (
     SEAL_MAGIC,
     DamagedShardError,

@@ -21,10 +21,10 @@ from fakes import hypothesis_strategies, shard_writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError
 from synthgen.records.content_digest import content_digest
+from synthgen.records.parquet_schema import table_from_samples
 from synthgen.records.sample import Annotation, Sample
-from synthgen.records.schema import table_from_samples
 from synthgen.storage import atomic
 from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_name
 
@@ -463,13 +463,19 @@ def test_the_order_is_write_sync_rename_sync(store, monkeypatch):
     )
     monkeypatch.setattr("os.replace", lambda a, b: (told.append("rename"), real_replace(a, b)))
     path = store.commit(SHARD, [], {})
-    assert [Path(t).name.rsplit(".", 4)[0] for t in told] == [f".{path.name}", "rename", path.parent.name]
+    folders = [path.parents[4], path.parents[3], path.parents[2], path.parents[1]]
+    assert told[:4] == [str(folder) for folder in folders], "a new name in each of them"
+    again = [f".{path.name}", "rename", path.parent.name]
+    assert [Path(t).name.rsplit(".", 2)[0] for t in told[4:]] == again
+    told.clear()
+    store.commit(SHARD, [], {})
+    assert [Path(t).name.rsplit(".", 2)[0] for t in told] == again
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / ("x" * 300)):
-        with pytest.raises(SynthgenError, match=r"cannot write .*; choose another --store"):
+        with pytest.raises(SynthgenError, match=r"cannot write .*; (move it away, or )?choose another --store"):
             ShardStore(root).commit(SHARD, [], {})
 
 
@@ -518,11 +524,79 @@ def test_a_read_only_disk_is_a_sentence(small_disk):
         ShardStore(small_disk / "store").commit(SHARD, [], {})
 
 
+# --- a store that vanishes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def share(small_disk: Path) -> Iterator[Path]:
+    """A mount point that the test may unmount; it is mounted again at the end."""
+    yield small_disk
+    if not small_disk.is_mount():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small_disk)], check=True)
+
+
+def unmount(share: Path) -> None:
+    subprocess.run(["umount", str(share)], check=True)
+
+
+@pytest.mark.parametrize("root", ["", "store"])
+def test_an_unmounted_store_is_not_created_again_below_its_mount_point(share, root):
+    store = ShardStore(share / root)
+    store.create_root()
+    store.create_layer("d", "train", "masks")
+    store.commit(SHARD, [], {})
+    unmount(share)
+    for _ in range(2):
+        with pytest.raises(FailedRunError, match=r"has gone during the run .*; if its disk was unmounted, mount it ag"):
+            store.commit(SHARD, [], {})
+        with pytest.raises(FailedRunError, match="has gone during the run"):
+            ShardStore(share / "store").create_layer("d", "train", "captions")
+    assert list(share.iterdir()) == []
+
+
+def test_an_older_store_below_the_mount_point_is_not_written_either(share):
+    """An earlier version may have left one there."""
+    store = ShardStore(share)
+    unmount(share)
+    below = store.layer_folder("d", "train", "masks")
+    below.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(share)], check=True)
+    store.create_layer("d", "train", "masks")
+    store.commit(SHARD, [], {})
+    unmount(share)
+    with pytest.raises(FailedRunError, match=f"{below} has gone during the run .another disk is in its place.; if its"):
+        store.commit(SHARD, [], {})
+    assert list(below.iterdir()) == []
+
+
+def test_a_store_that_was_deleted_during_a_run_stays_deleted(store):
+    store.create_root()
+    store.create_layer("d", "train", "masks")
+    shutil.rmtree(store.root)
+    with pytest.raises(FailedRunError, match="has gone during the run"):
+        store.commit(SHARD, [], {})
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("why", [pa.ArrowMemoryError("malloc of size 64 failed"), OSError(errno.EMFILE, "Too many")])
+def test_a_machine_at_its_limits_does_not_make_a_shard_damaged(store, monkeypatch, why):
+    """Else the message would tell the user to delete it."""
+    store.commit(SHARD, [], {})
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise why
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", fail)
+    with pytest.raises(type(why)):
+        store.read_footer(SHARD)
+
+
 # --- small files and scratch -----------------------------------------------------------------------------------------
 
 
 def test_small_files_are_put_whole(tmp_path, monkeypatch):
     path = tmp_path / "new" / "status.json"
+    path.parent.mkdir()
     atomic.write_text_atomic(path, "äöü")
     monkeypatch.setattr("os.replace", _fails(errno.ENOSPC))
     with pytest.raises(SynthgenError, match="no space left"):
@@ -533,12 +607,16 @@ def test_small_files_are_put_whole(tmp_path, monkeypatch):
 
 def test_lines_are_added(tmp_path):
     path = tmp_path / "new" / "log.jsonl"
+    path.parent.mkdir()
     atomic.append_line(path, "ä")
     atomic.append_line(path, "b")
     assert path.read_text(encoding="utf-8") == "ä\nb\n"
 
 
 def test_scratch_is_gone_afterwards_and_tells_only_of_its_own_disk(store, tmp_path):
+    store.create_root()
+    store.create_layer("d", "train", "masks")
+    (store.layer_folder("d", "train", "masks") / "_log").rmdir()
     with store.layer_scratch_folder("d", "train", "masks") as folder:
         (folder / "part").write_bytes(b"x")
     assert not folder.exists()
@@ -552,40 +630,46 @@ def test_scratch_is_gone_afterwards_and_tells_only_of_its_own_disk(store, tmp_pa
 # --- killed writers --------------------------------------------------------------------------------------------------
 
 
-def dead_process() -> int:
-    """The number of a process that was alive a moment ago."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
-
-
 def test_leftovers_of_dead_writers_are_removed_and_no_others(store):
+    """Under the names of this version, which are locked, and of earlier ones, by their age."""
     store.commit(SHARD, [], {})
     folder = store.layer_folder("d", "train", "masks")
-    host, dead = atomic._host_name(), dead_process()
     name = ".00001-of-00012.parquet"
-    gone = [f"{name}.{host}.{dead}.01234567.tmp", f".scratch.{host}.{dead}.89abcdef.tmp"]
-    (folder / gone[1]).mkdir()
-    (folder / gone[1] / "part").touch()
-    (folder / gone[0]).touch()
+    files = [f"{name}.0123456789abcdef.tmp", f"{name}.host.4711.01234567.tmp", f"{name}.another-host.1.01234567.tmp"]
+    folders = [".scratch.0123456789abcdef.tmp", ".scratch.0123456789abcdee.tmp", ".scratch.host.1.89abcdef.tmp"]
+    for gone in files:
+        (folder / gone).touch()
+    for gone in folders:
+        (folder / gone).mkdir()
+        (folder / gone / "part").touch()
+    (folder / folders[0] / ".lock").touch()
+    long_ago = time.time() - atomic.STALE_SECONDS - 60
+    for path in (folder / files[1], folder / files[2], folder / folders[2] / "part", folder / folders[2]):
+        os.utime(path, (long_ago, long_ago))
     kept = [
-        f"{name}.{host}.{os.getpid()}.01234567.tmp",  # alive
-        f"{name}.{host}.1.01234567.tmp",  # alive, and perhaps not ours to ask
-        f"{name}.another-{host}.{dead}.01234567.tmp",  # of another machine: who knows
-        f"{name}.{host}.{dead}.tmp",  # not of our making
-        f"{name}.{host}.pid.01234567.tmp",
-        f"{name}.{host}.{10**30}.01234567.tmp",
+        f"{name}.host.{os.getpid()}.01234567.tmp",  # of an earlier version, and young
+        f"{name}.host.4711.tmp",  # not of our making
+        f"{name}.host.pid.01234567.tmp",
+        f"{name}.host.{10**30}.01234567.tmp",
+        f"{name}.0123456789abcde.tmp",
         ".tmp",
     ]
     for other in kept:
         (folder / other).touch()
-    assert store.remove_stale_files("d", "train", "masks") == len(gone)
-    assert sorted(p.name for p in folder.iterdir()) == sorted([*kept, Path(SHARD.relative_path).name])
+        if other != kept[0]:
+            os.utime(folder / other, (long_ago, long_ago))
+    young = folder / ".scratch.host.2.89abcdef.tmp"  # an old folder with a young file is in use
+    young.mkdir()
+    (young / "part").touch()
+    os.utime(young, (long_ago, long_ago))
+    assert store.remove_stale_files("d", "train", "masks") == len(files) + len(folders)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*kept, young.name, Path(SHARD.relative_path).name])
     assert store.remove_stale_files("d", "train", "none") == 0
 
 
 def start(root: Path, shards: int) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(Path(shard_writer.__file__).parents[1])}
+    tests = Path(shard_writer.__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
     return subprocess.Popen(
         [sys.executable, shard_writer.__file__, str(root), str(shards)], stdout=subprocess.PIPE, text=True, env=env
     )

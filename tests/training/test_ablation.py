@@ -37,10 +37,10 @@ mixture:
 augment: {{size: 32, scale: [0.5, 1.5]}}
 eval_size: [32, 64]
 {eval}
-model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
+model: {{backbone: tiny, text_encoder: tiny, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1, learnable_queries: 3,
   conditional_queries: 4}}
 schedule: {{batch_size: 2, mask_points: 16, lr: 1.0e-3, warmup_steps: 0, steps: 2}}
-readers: {{workers: 0}}
+dataloader: {{num_workers: 0}}
 """
 
 EVAL = "eval: [{shards: held/val/human, task: instance, images: held}]"
@@ -131,6 +131,7 @@ def test_nothing_to_compare_by(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_arms_differ_in_their_sources_alone_and_a_killed_ablation_goes_on(tmp_path, monkeypatch):
     path, out = written(tmp_path), tmp_path / "out"
     real, trained = trainer.train, list[str]()

@@ -28,7 +28,7 @@ from synthgen.images.decode import load_rgb
 from synthgen.models.ofa import preprocess
 from synthgen.models.ofa.training import label_smoothed_loss, teacher_forced_logits
 from synthgen.records.sample import Caption
-from synthgen.storage.run_log import record_image_folder
+from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import report, trainer
 from synthgen.training.captioner_learner import CaptionerLearner
@@ -36,7 +36,7 @@ from synthgen.visualize import training_samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
-CAPTIONER = "captioner: {weights: ./ofa, train_words: true, image_size: 96, regions: 4}"
+CAPTIONER = "captioner: {weights: ./ofa, train_embeddings: true, image_size: 96, regions_per_image: 4}"
 
 MANIFEST = f"""
 name: toy
@@ -44,7 +44,7 @@ store: shards
 mixture:
   - {{shards: {caption_dataset.LAYER}, task: captioning}}
 {CAPTIONER}
-readers: {{workers: 0}}
+dataloader: {{num_workers: 0}}
 """
 
 
@@ -104,7 +104,9 @@ def test_bins_of_any_box_are_the_describing_captioners():
 def test_an_image_is_never_mirrored_nor_cut_and_shows_so_many_regions(world):
     manifest = load_manifest(world / "toy.yaml")
     for regions in (2, 4):
-        own = manifest.model_copy(update={"captioner": manifest.captioner.model_copy(update={"regions": regions})})
+        own = manifest.model_copy(
+            update={"captioner": manifest.captioner.model_copy(update={"regions_per_image": regions})}
+        )
         for drawn in islice(Mixture(own, reader_id=0, num_readers=1), 12):
             assert drawn.example.image.shape == (96, 96, 3) and drawn.example.size == (96, 96)
             assert len(drawn.example.labels) == regions and not drawn.example.ignore.any()
@@ -139,10 +141,13 @@ def test_check_and_show_know_captioning(world, tmp_path):
         (("image_size: 96", "imagesize: 96"), ["captioner.imagesize: no such key; did you mean 'image_size'?"]),
         (("weights: ./ofa", "weights: ofa"), ["captioner.weights: no weights named 'ofa' (have: pretrained, random; "]),
         (("weights: ./ofa", "weights: ./ofa, size: tiny"), ["captioner: weights", "say their own size; take size out"]),
-        (("weights: ./ofa", "weights: random"), ["captioner: weights", "come without words; say words: FOLDER"]),
         (
-            ("./ofa, train_words: true", "random, words: ./ofa"),
-            ["captioner: weights", "know no words; say train_words: true"],
+            ("weights: ./ofa", "weights: random"),
+            ["captioner: weights", "come without a tokenizer; add tokenizer: FOLDER"],
+        ),
+        (
+            ("./ofa, train_embeddings: true", "random, tokenizer: ./ofa"),
+            ["captioner: weights", "have no embeddings; add train_embeddings: true"],
         ),
     ],
 )
@@ -159,8 +164,14 @@ def test_each_mistake_has_its_place_and_its_remedy(tmp_path, change, sentences):
     ("change", "sentence"),
     [
         (("./ofa", "./nowhere"), r"no weights of an OFA in .*nowhere; mend captioner.weights"),
-        (("./ofa", "./ofa, words: ./shards"), r"shards lacks vocab.json and merges.txt, which all OFAs have; run: hf"),
-        (("./ofa", "./toy.yaml, words: ./ofa"), r"toy.yaml: it is no PyTorch checkpoint.*; see captioner.weights and"),
+        (
+            ("./ofa", "./ofa, tokenizer: ./shards"),
+            r"shards lacks vocab.json and merges.txt, which all OFAs have; run: hf",
+        ),
+        (
+            ("./ofa", "./toy.yaml, tokenizer: ./ofa"),
+            r"toy.yaml: it is no PyTorch checkpoint.*; see captioner.weights and",
+        ),
         (("image_size: 96", "image_size: 128"), r"captioner.image_size 128 is more than this OFA's 112 pixels"),
         (("weights: ./ofa", "size: tiny"), r"no weights of an OFA in .*ofa-tiny; run: hf download OFA-Sys/ofa-tiny"),
     ],
@@ -176,9 +187,9 @@ def test_weights_that_cannot_be_had_are_a_sentence(world, change, sentence, monk
 def test_random_weights_are_of_the_size_and_the_words_that_are_said(world):
     torch.manual_seed(0)
     network, tokenizer, words = captioner.build_captioner(
-        CaptionerConfig(size="tiny", weights="random", words=str(world / "ofa"), train_words=True)
+        CaptionerConfig(size="tiny", weights="random", tokenizer=str(world / "ofa"), train_embeddings=True)
     )
-    assert network.config.dim == 256 and network.config.vocab_size == tokenizer.vocab_size
+    assert network.config.hidden_dim == 256 and network.config.vocab_size == tokenizer.vocab_size
     assert words == world / "ofa"
 
 
@@ -236,7 +247,7 @@ def test_without_the_package_it_is_a_sentence_before_the_training(world, monkeyp
 
 
 SCHEDULE = """
-schedule: {{steps: {steps}, batch_size: 6, lr: 2.0e-3, backbone_lr: 2.0e-3, clip: 1.0, weight_decay: 0.0,
+schedule: {{steps: {steps}, batch_size: 6, lr: 2.0e-3, backbone_lr: 2.0e-3, max_grad_norm: 1.0, weight_decay: 0.0,
            warmup_steps: {warmup}, milestones: [0.75, 0.9]{more}}}
 """
 
@@ -285,10 +296,10 @@ def test_it_learns_what_only_the_box_shows_and_the_ofa_captioner_says_the_same(w
 def test_a_captioner_is_measured_at_the_side_that_it_learned_from(world, tmp_path):
     """Unless the manifest says another."""
     given = load_manifest(world / "eval.yaml")
-    free = given.model_copy(update={"captioner": CaptionerConfig.model_validate({"regions": 4})})
+    free = given.model_copy(update={"captioner": CaptionerConfig.model_validate({"regions_per_image": 4})})
     held = checkpoint.Checkpoint("captioner", 1, {"image_size": 96}, (), {})
     assert captioner.with_learned_image_size(free, held).captioner == CaptionerConfig.model_validate(
-        {"regions": 4, "image_size": 96}
+        {"regions_per_image": 4, "image_size": 96}
     )
     said = given.model_copy(update={"captioner": CaptionerConfig(image_size=64)})
     assert captioner.with_learned_image_size(said, held) is said
@@ -300,7 +311,7 @@ def test_a_captioner_is_measured_at_the_side_that_it_learned_from(world, tmp_pat
 
 def test_the_ofa_captioner_reads_the_checkpoint_also_of_averaged_weights(world, tmp_path):
     """Weights by the published names, the words beside them, tied tables once and alike."""
-    done = trained(world, tmp_path / "averaged", steps=2, more=", ema: 0.9")
+    done = trained(world, tmp_path / "averaged", steps=2, more=", ema_decay: 0.9")
     speaker = describer(done.last_checkpoint)
     assert speaker.side == 96, "it sees images as large as it learned from"
     network, _, held = captioner.load_captioner(done.last_checkpoint, device=CPU)

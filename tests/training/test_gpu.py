@@ -21,7 +21,7 @@ from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.source_config import EvalSource, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.evaluation import evaluate
-from synthgen.oom import explain_oom
+from synthgen.oom import explain_out_of_memory
 from synthgen.training import run_dir, trainer
 from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.learner import SegmentationLearner
@@ -34,10 +34,10 @@ name: toy
 store: store
 mixture: [{{shards: toy/train/human, task: instance, images: photos}}]
 augment: {{size: 64, scale: [1.0, 1.5]}}
-model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 2, learnable_queries: 5,
-         conditional_queries: 10, denoising: {denoising}}}
-schedule: {{batch_size: 4, mask_points: 256, lr: 1.0e-3, warmup_steps: 0, clip: 1.0, {schedule}}}
-readers: {{workers: 1}}
+model: {{backbone: tiny, text_encoder: tiny, hidden_dim: 32, encoder_layers: 1, decoder_layers: 2, learnable_queries: 5,
+         conditional_queries: 10, denoising_groups: {denoising}}}
+schedule: {{batch_size: 4, mask_points: 256, lr: 1.0e-3, warmup_steps: 0, max_grad_norm: 1.0, {schedule}}}
+dataloader: {{num_workers: 1}}
 """
 
 
@@ -75,7 +75,7 @@ def test_a_network_says_there_what_it_says_here(tmp_path, queries):
 @pytest.mark.parametrize("denoising", [0, 2])
 def test_a_step_loses_there_what_it_loses_here(tmp_path, denoising):
     """Nearly: masks are compared at points that each device draws for itself."""
-    manifest, found = small_manifest(tmp_path, denoising=denoising), []
+    manifest, found = small_manifest(tmp_path, denoising_groups=denoising), []
     manifest = manifest.model_copy(update={"schedule": manifest.schedule.model_copy(update={"mask_points": 4096})})
     for device in (CPU, GPU):
         torch.manual_seed(0)
@@ -89,7 +89,8 @@ def test_a_step_loses_there_what_it_loses_here(tmp_path, denoising):
 
 @pytest.mark.parametrize(
     ("more", "denoising"),
-    [("", 0), (", precision: bf16, accumulate: 2, ema: 0.9", 2), (", precision: bf16, checkpointing: true", 0),
+    [("", 0), (", precision: bf16, accumulation_steps: 2, ema_decay: 0.9", 2),
+     (", precision: bf16, activation_checkpointing: true", 0),
      (", precision: bf16, compile: true", 0)],
 )  # fmt: skip
 def test_it_learns_and_a_killed_run_goes_on(tmp_path, more, denoising):
@@ -108,7 +109,7 @@ def test_it_learns_and_a_killed_run_goes_on(tmp_path, more, denoising):
 
 
 def test_a_step_waits_for_the_gpu_where_it_matches_and_nowhere_else(tmp_path):
-    manifest = small_manifest(tmp_path, denoising=2, precision="bf16")
+    manifest = small_manifest(tmp_path, denoising_groups=2, precision="bf16")
     learner, batch = SegmentationLearner(manifest, GPU), load_batch(manifest, GPU)
     learner.compute_losses(batch, num_targets=1.0)  # texts are known from now on
     torch.cuda.synchronize()
@@ -147,7 +148,9 @@ def test_a_captioner_learns_there_what_it_learns_here(tmp_path, precision):
     manifest = Manifest(
         name="toy", store=world / "shards", mixture=(source,), schedule=ScheduleConfig(batch_size=2,
         precision=precision),
-        captioner=CaptionerConfig(weights=str(world / "learning"), train_words=True, image_size=96, regions=4),
+        captioner=CaptionerConfig(
+            weights=str(world / "learning"), train_embeddings=True, image_size=96, regions_per_image=4
+        ),
     )  # fmt: skip
     here, there = (
         training_step(CaptionerLearner(manifest, device), load_batch(manifest, device), manifest.schedule)["words"]
@@ -159,7 +162,7 @@ def test_a_captioner_learns_there_what_it_learns_here(tmp_path, precision):
 def test_a_memory_that_is_too_small_is_a_sentence():
     with (
         pytest.raises(SynthgenError, match=r"the device's memory is too small \(.*\); take less"),
-        explain_oom("take less"),
+        explain_out_of_memory("take less"),
     ):
         torch.empty(2**50, dtype=torch.uint8, device=GPU)
 

@@ -28,11 +28,11 @@ store: store
 mixture: [{{shards: {layer}, task: {task}, images: {images}}}]
 augment: {{size: {size}, scale: [1.0, 1.0], whole_scale: [1.0, 1.0], flip: {flip}}}
 eval_size: [{size}, {size}]
-model: {{backbone: tiny, text_encoder: tiny, dim: 64, encoder_layers: 1, decoder_layers: 2, learnable_queries: 8,
+model: {{backbone: tiny, text_encoder: tiny, hidden_dim: 64, encoder_layers: 1, decoder_layers: 2, learnable_queries: 8,
   conditional_queries: 16}}
-schedule: {{steps: {steps}, batch_size: 8, mask_points: 1024, clip: 1.0, lr: 1.0e-3, backbone_lr: 1.0e-3,
+schedule: {{steps: {steps}, batch_size: 8, mask_points: 1024, max_grad_norm: 1.0, lr: 1.0e-3, backbone_lr: 1.0e-3,
   weight_decay: 0.0, checkpoint_every: 1000}}
-readers: {{workers: 0}}
+dataloader: {{num_workers: 0}}
 """
 
 MEASURE = """

@@ -1,4 +1,4 @@
-"""Learning rates, parameter groups and the moving average of the weights."""
+"""Learning rates and parameter groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from synthgen.checkpoints import checkpoint
 from synthgen.dataloading.config import ScheduleConfig
 from synthgen.dataloading.manifest import load_manifest
 from synthgen.training import trainer
-from synthgen.training.ema import ModelEma
 from synthgen.training.learner import SegmentationLearner
 from synthgen.training.optimizer import lr_factor, parameter_groups
 
@@ -53,20 +52,6 @@ def test_words_that_no_image_names_do_not_fade():
     tables = torch.nn.ModuleDict({"words": torch.nn.Embedding(4, 2), "linear": torch.nn.Linear(2, 2)})
     groups = parameter_groups(tables, ScheduleConfig(weight_decay=0.1), {})
     assert {len(own["params"]): own["weight_decay"] for own in groups} == {1: 0.0, 2: 0.1}
-
-
-def test_a_moving_average():
-    module = torch.nn.Linear(1, 1, bias=False)
-    with torch.no_grad():
-        module.weight.fill_(1.0)
-    average = ModelEma(module, 0.75)
-    with torch.no_grad():
-        module.weight.fill_(3.0)
-    average.update()
-    assert average.weights["weight"].item() == pytest.approx(1.5)
-    with average.swapped():
-        assert module.weight.item() == pytest.approx(1.5)
-    assert module.weight.item() == 3.0
 
 
 def test_what_does_not_learn_has_no_gradients(tmp_path):

@@ -21,8 +21,10 @@ from synthgen.training import logger, run_dir, trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("more", "model"), [("", ""), (", ema: 0.9, accumulate: 2", ""), (", precision: bf16", ", denoising: 2")]
+    ("more", "model"),
+    [("", ""), (", ema_decay: 0.9, accumulation_steps: 2", ""), (", precision: bf16", ", denoising_groups: 2")],
 )
 def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model):
     path = write_manifest(tmp_path, "steps: 6, checkpoint_every: 2" + more, model=model)
@@ -102,16 +104,16 @@ def test_a_run_of_before_a_key_was_there_is_the_same_run(tmp_path):
     trainer.train(path, out=run)
     about = json.loads((run / "run.json").read_text())
     recipe = about["recipe"]
-    for gone in (recipe["model"], "denoising"), (recipe["mixture"][0], "share"), (recipe, "captioner"):
+    for gone in (recipe["model"], "denoising_groups"), (recipe["mixture"][0], "share"), (recipe, "captioner"):
         del gone[0][gone[1]]
     recipe["schedule"]["steps"] = 1
     (run / "run.json").write_text(json.dumps(about))
     assert trainer.train(path, out=run).new_steps == 0
-    path.write_text(path.read_text().replace("model: {", "model: {denoising: 3, "))
+    path.write_text(path.read_text().replace("model: {", "model: {denoising_groups: 3, "))
     del about["recipe"]["augment"]["size"]  # which is not what it would be by default
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(
-        SynthgenError, match=r"was trained with another augment\.size, model\.denoising; choose another"
+        SynthgenError, match=r"was trained with another augment\.size, model\.denoising_groups; choose another"
     ):
         trainer.train(path, out=run)
 
@@ -147,9 +149,12 @@ def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):
     assert "delete" not in str(why.value)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another(tmp_path):
-    first = trainer.train(write_manifest(tmp_path, "steps: 2, ema: 0.5"), out=tmp_path / "first")
-    path = write_manifest(tmp_path, "steps: 2, checkpoint_every: 1", model=", denoising: 1, weights: first/best.pt")
+    first = trainer.train(write_manifest(tmp_path, "steps: 2, ema_decay: 0.5"), out=tmp_path / "first")
+    path = write_manifest(
+        tmp_path, "steps: 2, checkpoint_every: 1", model=", denoising_groups: 1, weights: first/best.pt"
+    )
     path.write_text(path.read_text() + "seed: 5\n")
     with pytest.raises(SynthgenError, match=r"first/best\.pt cannot be used as a checkpoint: it cannot be read"):
         trainer.train(path, out=tmp_path / "second")
@@ -174,7 +179,11 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path):
 @pytest.mark.parametrize(
     ("said", "other", "sentence"),
     [
-        ("dim: 32", "dim: 64", r"another network than model: describes \(.* is \[.*32.*\] there and \[.*64.*\] here\)"),
+        (
+            "hidden_dim: 32",
+            "hidden_dim: 64",
+            r"another network than model: describes \(.* is \[.*32.*\] there and \[.*64.*\] here\)",
+        ),
         ("decoder_layers: 1", "decoder_layers: 2", r"\(decoder\.layers\.1\..* is not there and \["),
         (
             ", weights",
@@ -201,11 +210,13 @@ def test_a_text_encoder_that_learned_goes_on_learning(tmp_path):
 def test_what_has_learned_nothing_begins_anew_and_what_saves_memory_changes(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(SynthgenError, match="is not divisible"):
-        trainer.train(write_manifest(tmp_path, "steps: 2, accumulate: 3"), out=run)
-    (run / f".step-00000001.pt.{os.uname().nodename}.999999999.deadbeef.tmp").write_bytes(b"half")
-    trainer.train(write_manifest(tmp_path, "steps: 1, accumulate: 1"), out=run)
+        trainer.train(write_manifest(tmp_path, "steps: 2, accumulation_steps: 3"), out=run)
+    (run / ".step-00000001.pt.0123456789abcdef.tmp").write_bytes(b"half")
+    trainer.train(write_manifest(tmp_path, "steps: 1, accumulation_steps: 1"), out=run)
     assert not list(run.glob(".step*"))
-    done = trainer.train(write_manifest(tmp_path, "steps: 1, accumulate: 2, checkpointing: true"), out=run)
+    done = trainer.train(
+        write_manifest(tmp_path, "steps: 1, accumulation_steps: 2, activation_checkpointing: true"), out=run
+    )
     assert done.new_steps == 0
     with pytest.raises(SynthgenError, match=r"was trained with another schedule\.weight_decay"):
         trainer.train(write_manifest(tmp_path, "steps: 1, weight_decay: 0.5"), out=run)

@@ -33,7 +33,7 @@ def test_a_folder_is_of_one_run(tmp_path):
     run = tmp_path / "run"
     trainer.train(path, out=run)
     text = path.read_text()
-    path.write_text(text.replace("workers: 0", "workers: 1") + "eval: []\n")  # changes nothing that is learned
+    path.write_text(text.replace("num_workers: 0", "num_workers: 1") + "eval: []\n")  # changes nothing that is learned
     trainer.train(path, out=run)
     assert len(json.loads((run / "run.json").read_text())["starts"]) == 2
     path.write_text(text.replace("lr: 1.0e-3", "lr: 2.0e-3").replace("size: 32", "size: 64"))
@@ -57,13 +57,14 @@ def test_nobody_else_trains_in_the_folder_of_a_run(tmp_path):
     assert trainer.train(path, out=run).new_steps == 1, "what held it is gone, however it went"
 
 
+@pytest.mark.slow
 def test_a_run_explains_itself(tmp_path):
-    path = write_manifest(tmp_path, "steps: 5, checkpoint_every: 1, keep: 2")
+    path = write_manifest(tmp_path, "steps: 5, checkpoint_every: 1, keep_checkpoints: 2")
     run = trainer.train(path, out=tmp_path / "run").folder
     assert sorted(p.name for p in run.glob("*.pt")) == ["step-00000004.pt", "step-00000005.pt"]
     assert (run / "manifest.yaml").read_text() == path.read_text()
     about = json.loads((run / "run.json").read_text())
-    assert torch.__version__.startswith(about["starts"][0]["torch"]) and about["recipe"]["model"]["dim"] == 32
+    assert torch.__version__.startswith(about["starts"][0]["torch"]) and about["recipe"]["model"]["hidden_dim"] == 32
     assert "toy/train/human instance" in (run / "seen.txt").read_text()
     assert "toy/train/human" in (run / "checked.txt").read_text()
     assert list((run / "tensorboard").glob("events.*"))
@@ -72,6 +73,7 @@ def test_a_run_explains_itself(tmp_path):
     assert first["lr"] == pytest.approx(1e-3) and first["gradient"] > 0
 
 
+@pytest.mark.slow
 def test_files_of_a_run_that_are_damaged_are_reported(tmp_path):
     path = write_manifest(tmp_path, "steps: 2, checkpoint_every: 1")
     run = tmp_path / "run"

@@ -18,5 +18,5 @@ def test_the_truth_of_each_image_knows_which_part_of_the_canvas_it_is():
         return {**empty, **masks, **kinds, "size": (height, width)}
 
     wide, tall = build_mask_targets([target(16, 128), target(64, 32)], torch.device("cpu"))
-    assert wide["extent"].tolist() == [1.0, 0.25]  # of the width, of the height
-    assert tall["extent"].tolist() == [0.25, 1.0]
+    assert wide["valid_ratio"].tolist() == [1.0, 0.25]  # of the width, of the height
+    assert tall["valid_ratio"].tolist() == [0.25, 1.0]

@@ -49,7 +49,7 @@ def test_mistakes_are_found_before_the_first_step(tmp_path):
     with pytest.raises(SynthgenError, match="humans"):
         trainer.train(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    path = write_manifest(tmp_path, "steps: 1, accumulate: 3")
+    path = write_manifest(tmp_path, "steps: 1, accumulation_steps: 3")
     with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulate 3"):
         trainer.train(path, out=tmp_path / "run")
 
@@ -83,8 +83,9 @@ def edgy(monkeypatch, unsound: range) -> None:
     monkeypatch.setattr(SegmentationLearner, "compute_losses", losses)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_changes_nothing(tmp_path, monkeypatch, caplog):
-    path, run = write_manifest(tmp_path, "steps: 4, checkpoint_every: 1, keep: 9"), tmp_path / "run"
+    path, run = write_manifest(tmp_path, "steps: 4, checkpoint_every: 1, keep_checkpoints: 9"), tmp_path / "run"
     edgy(monkeypatch, range(1, 2))
     assert trainer.train(path, out=run).new_steps == 4
     assert [line["step"] for line in read_log(run) if "unsound" in line] == [1]
@@ -106,12 +107,13 @@ def test_several_in_a_row_stop_however_often_it_is_killed(tmp_path, monkeypatch)
     with pytest.raises(
         SynthgenError,
         match=r"step 3 gave what is no number \(loss [\d.]+, .*gradient nan; images toy/.*\); begin another run, "
-        r"with a lower schedule\.lr \(now 0\.001\) or schedule\.clip, in another --out, from this one's last sound "
-        rf"checkpoint \(model\.weights: {re.escape(str(run))}/step-00000002\.pt\)$",
+        r"with a lower schedule\.lr \(now 0\.001\) or schedule\.max_grad_norm, in another --out, from this one's last "
+        rf"sound checkpoint \(model\.weights: {re.escape(str(run))}/step-00000002\.pt\)$",
     ):
         trainer.train(path, out=Path("run"))  # a manifest's own paths are relative to where it lies
 
 
+@pytest.mark.slow
 def test_a_run_of_which_no_step_was_sound_goes_on(tmp_path, monkeypatch):
     """Nothing has moved, so there is nothing that an optimiser remembers."""
     weights = []
@@ -128,7 +130,11 @@ def test_a_run_of_which_no_step_was_sound_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_layers_learn_the_same(tmp_path):
-    text = write_manifest(tmp_path, "steps: 2", model=", denoising: 1").read_text().replace("[0.5, 1.5]", "[2.0, 2.0]")
+    text = (
+        write_manifest(tmp_path, "steps: 2", model=", denoising_groups: 1")
+        .read_text()
+        .replace("[0.5, 1.5]", "[2.0, 2.0]")
+    )
     losses = {}
     for compiled in ("false", "true"):
         path = tmp_path / f"{compiled}.yaml"
@@ -140,6 +146,7 @@ def test_compiled_layers_learn_the_same(tmp_path):
     assert named == checkpoint.load_checkpoint(run_dir.checkpoint_path(tmp_path / "false", 2)).weights.keys()
 
 
+@pytest.mark.slow
 def test_what_is_measured_may_fail_and_is_measured_again(tmp_path, monkeypatch):
     path = write_manifest_with_eval(tmp_path, "steps: 4, checkpoint_every: 3, evaluate_every: 2")
     whole = trainer.train(path, out=tmp_path / "whole")

@@ -211,7 +211,7 @@ def test_every_kind_of_view_can_be_drawn(kind: str) -> None:
         annotation_ids=((1,), (2,)),
     )
     image = np.full((60, 80, 3), 90, np.uint8)
-    augment = AugmentConfig(size=128, crop_semantic=96, foreground_size=64)
+    augment = AugmentConfig(size=128, semantic_crop_size=96, foreground_size=64)
     for seed in range(3):
         given = (
             make_eval_example(image, target)

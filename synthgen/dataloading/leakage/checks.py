@@ -71,11 +71,16 @@ def scan_sources(
     known: dict[tuple[object, ...], KeyScan] = {}
     scanned: dict[Location, KeyScan] = {}
     for at in sources:
-        twins = SameFileIndex(files[at], {name: there[name] for name in near[at]}) if near[at] else None
-        own = (files[at].root if twins else "", *shards[at])
+        same_files = SameFileIndex(files[at], {name: there[name] for name in near[at]}) if near[at] else None
+        own = (files[at].root if same_files else "", *shards[at])
         if own not in known:
             known[own] = image_keys.scan_source_keys(
-                store, shards[at], exclude_lists=exclude_lists, eval_keys=keys, same_file_index=twins, on_shard=on_shard
+                store,
+                shards[at],
+                exclude_lists=exclude_lists,
+                eval_keys=keys,
+                same_file_index=same_files,
+                on_shard=on_shard,
             )
         scanned[at] = known[own]
     return scanned

@@ -18,7 +18,8 @@ from synthgen.dataloading.leakage.same_files import ImagePaths, find_same_files
 from synthgen.dataloading.manifest_errors import Location, truncate
 from synthgen.errors import SynthgenError, did_you_mean
 from synthgen.storage.atomic import atomic_write
-from synthgen.storage.run_log import find_image_folder
+from synthgen.storage.disk import create_folder
+from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: "coco/000000391895": the dataset and the name of the photograph in it.
@@ -193,6 +194,7 @@ def write_exclude_list(store: ShardStore, layers: Sequence[str], out: Path) -> i
         keys |= others
     if odd := next((key for key in sorted(keys) if not _is_key(key)), None):
         raise SynthgenError(f"the image key {odd!r} cannot stand in a list; rename the image, and ingest again")
+    create_folder(out.parent, remedy="choose another --out")
     try:
         with (
             atomic_write(out, remedy="choose another --out") as temporary,

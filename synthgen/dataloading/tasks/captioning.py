@@ -33,6 +33,6 @@ def target(
     if not described:
         return None
     drawn = rng.sample(described, min(len(described), max_texts))
-    said = [rng.choice(list(own.values())) for _, own in drawn]
-    made = build_target([place for place, _ in drawn], said, tuple(dict.fromkeys(said)), [])
+    captions = [rng.choice(list(own.values())) for _, own in drawn]
+    made = build_target([place for place, _ in drawn], captions, tuple(dict.fromkeys(captions)), [])
     return replace(made, masks=(None,) * len(drawn), box_prompted=())

@@ -52,23 +52,23 @@ def compare(
     ground_truth: GroundTruth, detections: Sequence[Detection], *, iou_type: Literal["segm", "bbox"]
 ) -> ImageResult:
     """Match the detections of an image with its objects; see `synthgen.evaluation.metrics`."""
-    theirs: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    truths: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, is_crowd, box, mask, area in _iter_ground_truth(ground_truth, iou_type):
-        theirs[name].append({"id": len(theirs[name]) + 1, "ignore": is_crowd, "iscrowd": int(is_crowd),
+        truths[name].append({"id": len(truths[name]) + 1, "ignore": is_crowd, "iscrowd": int(is_crowd),
                              "bbox": _to_xywh(box), "segmentation": _rle_to_dict(mask), "area": area})  # fmt: skip
-    ours: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    predictions: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number, one in enumerate(detections, 1):
         bbox = _to_xywh(one.box_xyxy)
         if iou_type == "segm" and one.mask is None:
             raise ValueError("masks are compared, and one is missing")
         area = rle_area(one.mask) if iou_type == "segm" and one.mask else bbox[2] * bbox[3]
-        ours[ground_truth.target.texts[one.label]].append(
+        predictions[ground_truth.target.texts[one.label]].append(
             {"id": number, "score": one.score, "bbox": bbox, "segmentation": _rle_to_dict(one.mask), "area": area}
         )
     cells, right = [], []
-    counted = {name for name, objects in theirs.items() if not all(one["ignore"] for one in objects)}
-    for name in sorted(counted | ours.keys()):
-        cell, hits = _match_category(name, theirs[name], ours[name], iou_type)
+    counted = {name for name, objects in truths.items() if not all(one["ignore"] for one in objects)}
+    for name in sorted(counted | predictions.keys()):
+        cell, hits = _match_category(name, truths[name], predictions[name], iou_type)
         cells.append(cell)
         right += [(name not in ground_truth.stuff_names, detections[number - 1].query) for number in hits]
     return ImageResult(cells, tuple(right))
@@ -137,18 +137,18 @@ def _match_category(
     name: str, ground_truth: list[Any], detections: list[Any], iou_type: str
 ) -> tuple[_CategoryMatches, list[int]]:
     """The matches of a name, and the indices of correct detections at an IoU of 0.5."""
-    judge = COCOeval(iouType=iou_type)
-    judge._gts[1, 1], judge._dts[1, 1] = ground_truth, detections
-    judge.ious[1, 1] = judge.computeIoU(1, 1)
-    most, ranges = judge.params.maxDets[-1], judge.params.areaRng
-    said = [judge.evaluateImg(1, 1, area, most) for area in ranges]
-    hit = np.stack([one["dtMatches"] > 0 for one in said])
-    ignored = np.stack([np.asarray(one["dtIgnore"], np.bool_) for one in said])
+    evaluator = COCOeval(iouType=iou_type)
+    evaluator._gts[1, 1], evaluator._dts[1, 1] = ground_truth, detections
+    evaluator.ious[1, 1] = evaluator.computeIoU(1, 1)
+    most, ranges = evaluator.params.maxDets[-1], evaluator.params.areaRng
+    by_area = [evaluator.evaluateImg(1, 1, area, most) for area in ranges]
+    hit = np.stack([one["dtMatches"] > 0 for one in by_area])
+    ignored = np.stack([np.asarray(one["dtIgnore"], np.bool_) for one in by_area])
     cell = _CategoryMatches(
-        name, np.array(said[0]["dtScores"], np.float64), hit, ignored,
-        np.stack([np.asarray(one["gtIgnore"], np.bool_) for one in said]),
+        name, np.array(by_area[0]["dtScores"], np.float64), hit, ignored,
+        np.stack([np.asarray(one["gtIgnore"], np.bool_) for one in by_area]),
     )  # fmt: skip
-    return cell, [said[0]["dtIds"][i] for i in np.flatnonzero(hit[0, 0] & ~ignored[0, 0])]
+    return cell, [by_area[0]["dtIds"][i] for i in np.flatnonzero(hit[0, 0] & ~ignored[0, 0])]
 
 
 def _accumulate(cells: Sequence[_CategoryMatches]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -44,10 +44,10 @@ def compare(ground_truth: GroundTruth, captions: Sequence[str]) -> ImageResult:
     """
     people = {a.id: [normalize_text(caption.text) for caption in a.captions] for a in ground_truth.sample.annotations}
     kept = [
-        (normalize_text(said), [text for i in ids for text in people[i] if text])
-        for said, ids in zip(captions, ground_truth.target.annotation_ids, strict=True)
+        (normalize_text(generated), [text for i in ids for text in people[i] if text])
+        for generated, ids in zip(captions, ground_truth.target.annotation_ids, strict=True)
     ]
-    return ImageResult([(said, texts) for said, texts in kept if texts])
+    return ImageResult([(generated, texts) for generated, texts in kept if texts])
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
@@ -64,9 +64,9 @@ def scores(image_results: Sequence[ImageResult]) -> Scores:
     from pycocoevalcap.cider.cider import Cider
 
     total, _ = Cider().compute_score(
-        {i: texts for i, (_, texts) in enumerate(rows)}, {i: [said] for i, (said, _) in enumerate(rows)}
+        {i: texts for i, (_, texts) in enumerate(rows)}, {i: [caption] for i, (caption, _) in enumerate(rows)}
     )
-    f1 = np.mean([max(token_f1(said, text) for text in texts) for said, texts in rows])
+    f1 = np.mean([max(token_f1(caption, text) for text in texts) for caption, texts in rows])
     return Scores({"CIDEr": 100 * float(total), "token_F1": 100 * float(f1)}, {})
 
 
@@ -77,6 +77,6 @@ def normalize_text(text: str) -> str:
 
 def token_f1(prediction: str, reference: str) -> float:
     """Token F1 in [0, 1]: twice the number of common words over the words of both; repeated words count repeatedly."""
-    ours, theirs = Counter(prediction.split()), Counter(reference.split())
-    both, either = (ours & theirs).total(), ours.total() + theirs.total()
+    predicted, expected = Counter(prediction.split()), Counter(reference.split())
+    both, either = (predicted & expected).total(), predicted.total() + expected.total()
     return 2 * both / either if either else 0.0

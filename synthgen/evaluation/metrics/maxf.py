@@ -37,8 +37,10 @@ def compare(ground_truth: GroundTruth, prediction: ForegroundMap) -> ImageResult
         return ImageResult((None, error))
     levels = np.rint(likely * 255).astype(np.uint8)
     # The number of pixels at or above a threshold, of the foreground and of all.
-    right, told = (np.bincount(some, minlength=256)[::-1].cumsum()[::-1][1:] for some in (levels[truth], levels))
-    precision, recall = right / np.maximum(told, 1), right / truth.sum()
+    true_positive, positive = (
+        np.bincount(some, minlength=256)[::-1].cumsum()[::-1][1:] for some in (levels[truth], levels)
+    )
+    precision, recall = true_positive / np.maximum(positive, 1), true_positive / truth.sum()
     weighted = np.maximum(_BETA_SQUARED * precision + recall, np.finfo(np.float64).tiny)
     return ImageResult((((1 + _BETA_SQUARED) * precision * recall / weighted).astype(np.float32), error))
 

@@ -28,12 +28,14 @@ def compare(ground_truth: GroundTruth, prediction: SemanticMap) -> ImageResult:
     for label, mask in sorted(masks, key=lambda one: -rle_area(one[1])):
         truth[decode_mask(mask)] = label + 1
     labelled = truth > 0
-    said, meant = prediction.labels[labelled], truth[labelled] - 1
-    pixels = [np.bincount(some, minlength=len(texts)) for some in (said[said == meant], meant, said)]
+    predicted, expected = prediction.labels[labelled], truth[labelled] - 1
+    pixels = [
+        np.bincount(some, minlength=len(texts)) for some in (predicted[predicted == expected], expected, predicted)
+    ]
     kept = {
-        texts[i]: (right, of_it, told)
-        for i, (right, of_it, told) in enumerate(zip(*(p.tolist() for p in pixels), strict=True))
-        if of_it or told
+        texts[i]: (right, num_true, num_predicted)
+        for i, (right, num_true, num_predicted) in enumerate(zip(*(p.tolist() for p in pixels), strict=True))
+        if num_true or num_predicted
     }
     right = tuple(
         (texts[i] not in ground_truth.stuff_names, query)
@@ -51,16 +53,16 @@ def scores(image_results: Sequence[ImageResult]) -> Scores:
     for one in image_results:
         for name, row in one.stats.items():
             total[name] = total.get(name, 0) + np.array(row, np.int64)
-    names = sorted(name for name, (_, of_it, _) in total.items() if of_it)
+    names = sorted(name for name, (_, expected, _) in total.items() if expected)
     if not names:
         return Scores({}, {})
-    right, of_it, told = np.array([total[name] for name in names], np.float64).T
-    iou = right / (of_it + told - right)
+    correct, expected, predicted = np.array([total[name] for name in names], np.float64).T
+    iou = correct / (expected + predicted - correct)
     values = {
         "mIoU": iou.mean(),
-        "fwIoU": (iou * of_it / of_it.sum()).sum(),
-        "mAcc": (right / of_it).mean(),
-        "pAcc": right.sum() / of_it.sum(),
+        "fwIoU": (iou * expected / expected.sum()).sum(),
+        "mAcc": (correct / expected).mean(),
+        "pAcc": correct.sum() / expected.sum(),
     }
     by_name = dict(zip(names, (100 * iou).tolist(), strict=True))
     return Scores({key: 100 * float(value) for key, value in values.items()}, by_name)

@@ -41,16 +41,16 @@ def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
     width = len(prediction.segments) + 1
     common = np.bincount((truth * width + prediction.segment_ids).ravel(), minlength=(len(there) + 1) * width)
     common = common.reshape(-1, width)  # pixels of each ground-truth segment (0 = void) in each predicted segment
-    own, theirs = common.sum(axis=0), common.sum(axis=1)
+    predicted_area, truth_area = common.sum(axis=0), common.sum(axis=1)
     counts: dict[str, list[float]] = {}
     right: list[tuple[bool, int]] = []
     matched = set()
     for g, (name, is_crowd, _) in enumerate(there, 1):
-        if is_crowd or not theirs[g]:
+        if is_crowd or not truth_area[g]:
             continue
         row = counts.setdefault(name, [0.0, 0, 0, 0])
         for p, segment in enumerate(prediction.segments, 1):
-            union = own[p] + theirs[g] - common[g, p] - common[0, p]
+            union = predicted_area[p] + truth_area[g] - common[g, p] - common[0, p]
             if texts[segment.label] == name and common[g, p] > 0.5 * union:
                 row[0] += float(common[g, p] / union)
                 row[1] += 1
@@ -63,7 +63,7 @@ def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
     for p, segment in enumerate(prediction.segments, 1):
         name = texts[segment.label]
         free = common[0, p] + sum(common[g, p] for g, other in crowds if other == name)
-        if p not in matched and own[p] and free <= 0.5 * own[p]:
+        if p not in matched and predicted_area[p] and free <= 0.5 * predicted_area[p]:
             counts.setdefault(name, [0.0, 0, 0, 0])[2] += 1
     return ImageResult(
         {name: (name not in ground_truth.stuff_names, *row) for name, row in counts.items()}, tuple(right)
@@ -101,7 +101,7 @@ def _pq_sq_rq(
 
 def _label_map(masks: Sequence[Rle], shape: tuple[int, ...]) -> NDArray[np.int32]:
     """int32 [H, W]: the 1-based index of the mask of each pixel; 0 = none. Small masks cover large ones."""
-    laid = np.zeros(shape, np.int32)
+    label_map = np.zeros(shape, np.int32)
     for i in sorted(range(len(masks)), key=lambda i: -rle_area(masks[i])):
-        laid[decode_mask(masks[i])] = i + 1
-    return laid
+        label_map[decode_mask(masks[i])] = i + 1
+    return label_map

@@ -76,12 +76,12 @@ def list_images(folder: Path, *, suffixes: frozenset[str] = IMAGE_SUFFIXES, excl
     found, away = [], exclude.resolve() if exclude is not None else None
     try:
         for place, folders, names in os.walk(folder, onerror=_raise):
-            here = Path(place)
-            folders[:] = sorted(n for n in folders if not n.startswith(".") and (here / n).resolve() != away)
+            current = Path(place)
+            folders[:] = sorted(n for n in folders if not n.startswith(".") and (current / n).resolve() != away)
             for name in folders:
-                if (here / name).is_symlink():
-                    log.warning("%s is a link and is not followed; lay the folder itself there", here / name)
-            below = PurePosixPath(here.relative_to(folder).as_posix())
+                if (current / name).is_symlink():
+                    log.warning("%s is a link and is not followed; lay the folder itself there", current / name)
+            below = PurePosixPath(current.relative_to(folder).as_posix())
             found += [
                 (below / name).as_posix()
                 for name in names
@@ -121,11 +121,11 @@ def pair_files(
         photographs = [name for name in maps if PurePosixPath(name).suffix.lower() in _JPEG_SUFFIXES]
         maps = [name for name in maps if PurePosixPath(name).suffix.lower() not in _JPEG_SUFFIXES]
     of_stem: dict[str, str] = {}
-    lonely = []
+    unpaired = []
     for name in maps:
         stem = labels_stem(_stem(name))
         if stem is not None and of_stem.setdefault(stem, name) != name:
-            lonely.append(name)
+            unpaired.append(name)
 
     def key(name: str) -> str:
         return "/" + "/".join(filter(None, (key_prefix, name)))
@@ -144,8 +144,8 @@ def pair_files(
             f"no photograph below {images} has the name of a mask or label map below {labels} ({len(found):,} and "
             f"{len(of_stem):,} are there); name the two folders with --images and --annotations"
         )
-    lonely += [name for stem, name in of_stem.items() if stem not in used]
-    found += [ImageMaskPair(name_prefix + name, None, labels / name, image_key=key(name)) for name in lonely]
+    unpaired += [name for stem, name in of_stem.items() if stem not in used]
+    found += [ImageMaskPair(name_prefix + name, None, labels / name, image_key=key(name)) for name in unpaired]
     return sorted(found, key=lambda pair: pair.file_name)
 
 

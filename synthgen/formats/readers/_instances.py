@@ -234,7 +234,7 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
     ids = np.where(ids == NO_ID, np.arange(count + 1, count + len(ids) + 1), ids)  # else its number in the file
     numbers = chain.from_iterable([a.bbox for a in found])
     bbox = np.fromiter(numbers, np.float64, 4 * len(found)).reshape(-1, 4)
-    said = {flag: np.fromiter(map(attrgetter(field), found), np.int64) != 0 for flag, field in flags.items()}
+    given = {flag: np.fromiter(map(attrgetter(field), found), np.int64) != 0 for flag, field in flags.items()}
     no_box = np.asarray(np.isnan(bbox).all(axis=1), np.bool_)
     return AnnotationBatch(
         image_id=np.array([a.image_id for a in found], np.int64),
@@ -242,7 +242,7 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
         bbox=bbox,
         category=np.array([a.category_id for a in found], np.int64),
         iscrowd=np.array([a.iscrowd for a in found], np.int64) != 0,
-        flags={"no_box": no_box, **said},
+        flags={"no_box": no_box, **given},
         payload=[_segmentation_payload(a.segmentation) for a in found] if masked else None,
     )
 

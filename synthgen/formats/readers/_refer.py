@@ -133,10 +133,10 @@ def read_refs(path: Path, split: str) -> Refs:
         if its_split != split:
             continue
         image_id, annotation_id = place
-        mine = refs.sentences.setdefault((image_id, annotation_id), [])
-        before = len(mine)
-        said = ref.get("sentences")
-        for sentence in said if isinstance(said, list) else ():
+        texts = refs.sentences.setdefault((image_id, annotation_id), [])
+        before = len(texts)
+        listed = ref.get("sentences")
+        for sentence in listed if isinstance(listed, list) else ():
             text, letters = _sentence_text(sentence)
             left -= 1 + letters
             if left < 0:
@@ -144,8 +144,8 @@ def read_refs(path: Path, split: str) -> Refs:
                     f"{path} holds the same sentences again and again, more than {_MAX_REPEATS} times its own bytes; "
                     "take the file from the dataset's release"
                 )
-            mine += [text] if text else []
-        if len(mine) == before:
+            texts += [text] if text else []
+        if len(texts) == before:
             refs.without_sentence.append((image_id, annotation_id))
         category = parse_int(ref.get("category_id"))
         refs.category_ids[image_id, annotation_id] = instances.NO_ID if category is None else category
@@ -207,7 +207,7 @@ def _select_annotations(
 ) -> AnnotationBatch:
     """Some rows of a batch, with the sentences that wait for them."""
     image_id, ids, payload = batch.image_id[rows], batch.id[rows], batch.payload
-    said = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
+    sentences = [waiting.pop(place, []) for place in zip(image_id.tolist(), ids.tolist(), strict=True)]
     return AnnotationBatch(
         image_id=image_id,
         id=ids,
@@ -216,7 +216,7 @@ def _select_annotations(
         iscrowd=batch.iscrowd[rows],
         flags={flag: there[rows] for flag, there in batch.flags.items()},
         payload=payload
-        and [_pack_payload(texts, payload[row]) for row, texts in zip(rows.tolist(), said, strict=True)],
+        and [_pack_payload(texts, payload[row]) for row, texts in zip(rows.tolist(), sentences, strict=True)],
     )
 
 

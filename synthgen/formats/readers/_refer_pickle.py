@@ -232,12 +232,12 @@ class _PickleReader:
         name = _OPCODE_NAMES.get(opcode)
         if name is None:
             return "it is damaged, or no pickle"
-        told: list[object] = []
+        names: list[object] = []
         if name in ("GLOBAL", "INST"):
-            told = [str(self._read_line(), "utf-8", "replace") for _ in range(2)]
+            names = [str(self._read_line(), "utf-8", "replace") for _ in range(2)]
         elif name == "STACK_GLOBAL":
-            told = self._pop_last(2)
-        what = ascii(".".join(one for one in told if isinstance(one, str))[:80])[1:-1] if told else f"a {name}"
+            names = self._pop_last(2)
+        what = ascii(".".join(one for one in names if isinstance(one, str))[:80])[1:-1] if names else f"a {name}"
         return f"it holds {what}, and only lists, dicts, texts and numbers are read here: nothing was executed"
 
 

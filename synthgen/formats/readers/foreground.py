@@ -150,10 +150,12 @@ def _paired_subfolders(folder: Path) -> Iterator[tuple[Path, Path]]:
         pattern = re.compile(re.escape(images).replace(r"\*", "(.*)"))
         for name, path in below.items():
             match = pattern.fullmatch(name)
-            sister = below.get(masks.replace("*", match[1] if match and match.groups() else "")) if match else None
-            if sister is not None and sister != path and not {path, sister} & used:
-                used |= {path, sister}
-                yield path, sister
+            image_folder = (
+                below.get(masks.replace("*", match[1] if match and match.groups() else "")) if match else None
+            )
+            if image_folder is not None and image_folder != path and not {path, image_folder} & used:
+                used |= {path, image_folder}
+                yield path, image_folder
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -43,6 +43,11 @@ class Captioner(Protocol):
 
         Text, source and score are the captioner's to give; the rest is the stage's.
 
+        Every caption is checked before it is stored (`generate.output_checks`): texts of at most `MAX_CAPTION_LENGTH`
+        characters, a source, scores None or finite numbers of at most 0. The stage leaves out empty texts, shortens
+        texts to 1,000 characters, and stores at most `top_k` captions of an object. What does not pass, or raises,
+        gets the flag `captioner_failed`, as described for segmenters.
+
         Args:
             images: uint8 [H, W, 3] RGB each, of any sizes.
             boxes_xyxy: float32 [N, 4] each, absolute pixels of the original image, inside it, with an area; N may be 0.

@@ -214,8 +214,8 @@ def _match_weights(network: Florence2ForConditionalGeneration, given: dict[str, 
         given = {**given, _DERIVED_BUFFER: type(sines)(network.config).pos_idx_to_embed}
     shared = next((given[name] for name in TIED_WEIGHTS if name in given), None)
     if shared is not None:
-        twins = [given[name] for name in TIED_WEIGHTS if name in given]
-        if any(twin.dtype != shared.dtype or not torch.equal(twin, shared) for twin in twins):
+        tied = [given[name] for name in TIED_WEIGHTS if name in given]
+        if any(twin.dtype != shared.dtype or not torch.equal(twin, shared) for twin in tied):
             raise ValueError("the weights do not fit: its output is not tied to its embedding, as in every Florence-2")
         given = {**given, **dict.fromkeys(TIED_WEIGHTS, shared)}
     expected = network.state_dict()
@@ -255,8 +255,12 @@ def _build_processor(folder: Path, network: Florence2ForConditionalGeneration) -
     tokenizer, config = processor.tokenizer, network.config
     places = tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)])
     rows = config.text_config.vocab_size
-    theirs = (config.image_token_id, config.text_config.bos_token_id, config.text_config.eos_token_id)
-    if len(set(places)) != 1000 or theirs != (processor.image_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id):
+    token_ids = (config.image_token_id, config.text_config.bos_token_id, config.text_config.eos_token_id)
+    if len(set(places)) != 1000 or token_ids != (
+        processor.image_token_id,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    ):
         raise ValueError("its tokenizer lacks the words of a Florence-2, or gives them other numbers than its network")
     if max(places) >= rows or max(tokenizer.get_vocab().values()) > max(rows - 1, config.image_token_id):
         raise ValueError(f"its tokenizer has more words than its network, which has {rows}")

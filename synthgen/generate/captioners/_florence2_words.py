@@ -116,33 +116,33 @@ def _sanitize_file(path: Path) -> str:
     """The allowed content of a tokenizer file."""
     if path.name == "merges.txt":
         return _read_merges(path)
-    says = read_json(path)
+    content = read_json(path)
     if path.name == "tokenizer.json":
-        model = says["model"]
+        model = content["model"]
         _check_list_size(path, model["vocab"], _MAX_VOCAB)
         _check_list_size(path, model["merges"], _MAX_MERGES)
         known = {"type": "BPE", "vocab": model["vocab"], "merges": model["merges"]}
         nothing = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
-        return json.dumps({"version": "1.0", **nothing, "added_tokens": _added_tokens(path, says), "model": known})
+        return json.dumps({"version": "1.0", **nothing, "added_tokens": _added_tokens(path, content), "model": known})
     if path.name in ("vocab.json", "added_tokens.json"):
-        _check_list_size(path, says, _MAX_VOCAB if path.name == "vocab.json" else _MAX_ADDED_TOKENS)
-        if not all(type(number) is int for number in says.values()):
+        _check_list_size(path, content, _MAX_VOCAB if path.name == "vocab.json" else _MAX_ADDED_TOKENS)
+        if not all(type(number) is int for number in content.values()):
             raise ValueError(f"its {path.name} is not words and their numbers")
-        return json.dumps(says)
-    told = {
+        return json.dumps(content)
+    allowed = {
         key: _check_token(path, value)
-        for key, value in says.items()
+        for key, value in content.items()
         if key in _SPECIAL_TOKEN_KEYS and value is not None
     }
-    told |= {key: value for key, value in says.items() if key in _BOOL_KEYS and isinstance(value, bool)}
-    for key in says.keys() & _TOKEN_LIST_KEYS:
-        listed = says[key]
+    allowed |= {key: value for key, value in content.items() if key in _BOOL_KEYS and isinstance(value, bool)}
+    for key in content.keys() & _TOKEN_LIST_KEYS:
+        listed = content[key]
         _check_list_size(path, listed, _MAX_ADDED_TOKENS)
         if isinstance(listed, dict):
-            told[key] = {str(name)[:_MAX_TOKEN_LENGTH]: _check_token(path, value) for name, value in listed.items()}
+            allowed[key] = {str(name)[:_MAX_TOKEN_LENGTH]: _check_token(path, value) for name, value in listed.items()}
         else:
-            told[key] = [_check_token(path, value) for value in listed]
-    return json.dumps(told)
+            allowed[key] = [_check_token(path, value) for value in listed]
+    return json.dumps(allowed)
 
 
 def _added_tokens(path: Path, says: Mapping[str, Any]) -> list[Any]:

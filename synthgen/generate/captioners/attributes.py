@@ -172,7 +172,7 @@ def _describe_boxes(
         if not surely[i, others].any():
             others = others[:0]
         counted = bool(surely[i, others].all())
-        theirs = {colours[j] for j in others}
+        other_colours = {colours[j] for j in others}
         yield _rank_phrases(
             _Traits(
                 noun=noun,
@@ -181,7 +181,7 @@ def _describe_boxes(
                 column=_order_phrase(box, boxes[others], 1, height, counted),
                 color=colour,
                 # A sibling with an ambiguous colour may have this colour for another viewer.
-                has_unique_color=bool(theirs) and not theirs & {colour, ""},
+                has_unique_color=bool(other_colours) and not other_colours & {colour, ""},
                 region=_region_phrase(box, height, width),
                 edge=_edge_phrase(box, height, width),
                 extent=_extent_phrase(box, height, width),
@@ -192,7 +192,7 @@ def _describe_boxes(
 
 def _rank_phrases(t: _Traits) -> list[str]:
     """All phrases without duplicates: first those that single out the object, then by information."""
-    said = [
+    candidates = [
         *((t.size, t.color, t.row), (t.size, t.color, t.column), ("", t.color, t.row), ("", t.color, t.column)),
         *((t.size, t.color, ""), (t.size, "", t.row), (t.size, "", t.column), ("", t.color, t.region)),
         *((t.size, "", t.region), ("", t.color, t.neighbor), ("", t.color, t.extent), ("", t.color, t.edge)),
@@ -200,7 +200,7 @@ def _rank_phrases(t: _Traits) -> list[str]:
         *(("", t.color, ""), ("", "", t.extent), ("", "", t.edge), ("", "", "")),
     ]
     ranked: dict[str, tuple[bool, int]] = {}
-    for size, colour, where in said:
+    for size, colour, where in candidates:
         singled = bool(size or (where and where in (t.row, t.column)) or (colour and t.has_unique_color))
         noun = " ".join(filter(None, (size, colour, t.noun)))
         text = " ".join(filter(None, (f"the {noun}" if singled else with_article(noun), where)))
@@ -211,11 +211,11 @@ def _rank_phrases(t: _Traits) -> list[str]:
 def _size_phrase(box: NDArray[np.float64], others: NDArray[np.float64]) -> str:
     if not len(others):
         return ""
-    mine, theirs = _area(box), _area(others)
+    area, other_areas = _area(box), _area(others)
     ratio = LARGER_RATIO if len(others) == 1 else LARGEST_RATIO
-    if mine >= ratio * theirs.max():
+    if area >= ratio * other_areas.max():
         return "larger" if len(others) == 1 else "largest"
-    if theirs.min() >= ratio * mine:
+    if other_areas.min() >= ratio * area:
         return "smaller" if len(others) == 1 else "smallest"
     return ""
 
@@ -278,9 +278,15 @@ def _neighbor_phrase(
     box: NDArray[np.float64], boxes: NDArray[np.float64], landmarks: NDArray[np.int64], nouns: Sequence[str]
 ) -> str:
     """The position of the box relative to the nearest unique thing, if it is completely on one side of it."""
-    theirs = boxes[landmarks]
+    landmark_boxes = boxes[landmarks]
     gaps = np.stack(
-        [theirs[:, 0] - box[2], box[0] - theirs[:, 2], theirs[:, 1] - box[3], box[1] - theirs[:, 3]], axis=1
+        [
+            landmark_boxes[:, 0] - box[2],
+            box[0] - landmark_boxes[:, 2],
+            landmark_boxes[:, 1] - box[3],
+            box[1] - landmark_boxes[:, 3],
+        ],
+        axis=1,
     )
     gaps[(gaps < 0).all(axis=1)] = np.inf  # they overlap; a box overlaps with itself
     if not np.isfinite(gaps).any():

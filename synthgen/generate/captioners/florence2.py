@@ -95,9 +95,9 @@ def estimate_box_bytes(
 ) -> int:
     """About what one box takes while it is searched: keys and values of the image, and scores of all words, by beam."""
     text = network.config.text_config
-    seen: int = (2 * text.decoder_layers + 2) * image_tokens * text.d_model * network.dtype.itemsize
-    said: int = (max_length + 6) * text.vocab_size * 4  # `generate` keeps those of each step
-    return beams * (seen + said)
+    cache: int = (2 * text.decoder_layers + 2) * image_tokens * text.d_model * network.dtype.itemsize
+    scores: int = (max_length + 6) * text.vocab_size * 4  # `generate` keeps those of each step
+    return beams * (cache + scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +216,13 @@ class Florence2Captioner:
         owner = [i for i, view in enumerate(views) for _ in range(len(view.box_tokens))]
         words = torch.cat([view.box_tokens for view in views]).to(self.network.device)
         chunk = max(1, self.oom_batcher.max_boxes * self.num_beams // beams)
-        told: list[list[Hypotheses]] = [[] for _ in views]
+        hypotheses_of: list[list[Hypotheses]] = [[] for _ in views]
         for start in range(0, len(owner), chunk):
             some = owner[start : start + chunk]
-            spoken = self._generate(images[some], words[start : start + chunk], beams)
-            for i, hypotheses in zip(some, spoken, strict=True):
-                told[i].append(hypotheses)
-        return told
+            generated = self._generate(images[some], words[start : start + chunk], beams)
+            for i, hypotheses in zip(some, generated, strict=True):
+                hypotheses_of[i].append(hypotheses)
+        return hypotheses_of
 
     def _generate(self, images: Tensor, words: Tensor, beams: int) -> list[Hypotheses]:
         """Search captions for boxes: images [N, T, C] as the network has seen them, one a box; boxes' words [N, 4]."""

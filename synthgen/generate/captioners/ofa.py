@@ -162,8 +162,8 @@ class OfaCaptioner:
         prompts = torch.tensor(ids, device=self.network.device)
         if self.positions is None:  # all images are squares of one side, all prompts of one length
             self.positions = self.network.compute_position_bias(image, prompts.shape[1])
-        told: list[list[list[Hypothesis]]] = [[] for _ in views]
-        spoken = generate_hypotheses(
+        hypotheses_of: list[list[list[Hypothesis]]] = [[] for _ in views]
+        generated = generate_hypotheses(
             self.network,
             image,
             owner,
@@ -172,9 +172,9 @@ class OfaCaptioner:
             chunk_size=self.oom_batcher.max_boxes,
             position_bias=self.positions,
         )
-        for i, hypotheses in zip(owner, spoken, strict=True):
-            told[i].append(hypotheses)
-        return told
+        for i, hypotheses in zip(owner, generated, strict=True):
+            hypotheses_of[i].append(hypotheses)
+        return hypotheses_of
 
     def _decode_captions(self, hypotheses: Sequence[Hypothesis]) -> list[Caption]:
         """The texts of a box, none twice: the search tells tokens apart, not what they read as.
@@ -197,9 +197,11 @@ def _resolve_checkpoint(options: OfaOptions) -> tuple[OfaOptions, OfaTokenizer, 
         raise SynthgenError(f"--num-beams {settings.num_beams} should be at most {MAX_BEAMS}")
     place, path = _locate_checkpoint(options.checkpoint)
     side = options.side or read_image_size(path) or _DEFAULT_SIDE
-    told = f"-O side={side}" if options.side else f"the side of images for {path} is {side} unless -O side= is said; it"
+    setting = (
+        f"-O side={side}" if options.side else f"the side of images for {path} is {side} unless -O side= is said; it"
+    )
     if side < STRIDE or side % STRIDE:
-        raise SynthgenError(f"{told} should be a multiple of {STRIDE}, such as 384 or 512")
+        raise SynthgenError(f"{setting} should be a multiple of {STRIDE}, such as 384 or 512")
     try:
         read, tokenizer = read_checkpoint(path, path.parent)
     except NonTensorContentError as why:
@@ -208,7 +210,7 @@ def _resolve_checkpoint(options: OfaOptions) -> tuple[OfaOptions, OfaTokenizer, 
         raise SynthgenError(f"{why}; name the folder of an OFA with --checkpoint") from None
     numbers = infer_config(read)
     if side > STRIDE * numbers.image_bucket_size:
-        raise SynthgenError(f"{told} is more than this OFA's {STRIDE * numbers.image_bucket_size} pixels")
+        raise SynthgenError(f"{setting} is more than this OFA's {STRIDE * numbers.image_bucket_size} pixels")
     if settings.max_length >= min(numbers.max_positions, MAX_TEXT_TOKENS):
         raise SynthgenError(
             f"--max-length {settings.max_length} should be below {min(numbers.max_positions, MAX_TEXT_TOKENS)}"

@@ -62,6 +62,12 @@ class Segmenter(Protocol):
     ) -> Iterator[list[MaskPrediction]]:
         """Yield for each image, in order, one prediction for each of its boxes, in order.
 
+        Every prediction is checked before it is stored (`generate.output_checks`): a `MaskPrediction` with an `Rle` of
+        the image's size, whose runs fill that size; scores None or finite numbers in [0, 1]. If one does not pass, or
+        if this raises, the batch is run again image by image. An image that still fails gets the flag
+        `segmenter_failed` and the reason, and the others are kept. That holds for SystemExit, too. Whoever ends the
+        process itself (`os._exit`, a segmentation fault) ends the run, except under `--engine ray`.
+
         Args:
             images: uint8 [H, W, 3] RGB each, of any sizes.
             boxes_xyxy: float32 [N, 4] each, absolute pixels of the original image, inside it, with an area; N may be 0.

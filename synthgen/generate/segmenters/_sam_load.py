@@ -105,9 +105,9 @@ def _load_checkpoint(plugin: str, path: Path, variant: str) -> tuple[str, dict[s
         numbers = infer_config(weights)
     except ValueError as why:
         raise SynthgenError(f"{path}: {why}; name the official file with --checkpoint, or leave it out") from None
-    theirs = "hq_sam" if is_hq_checkpoint(weights) else "sam"
-    if theirs != plugin:
-        raise SynthgenError(f"{path} is a checkpoint of {theirs}; say --segmenter {theirs}")
+    actual = "hq_sam" if is_hq_checkpoint(weights) else "sam"
+    if actual != plugin:
+        raise SynthgenError(f"{path} is a checkpoint of {actual}; say --segmenter {actual}")
     name = variant_name(numbers)
     if variant and name != variant:
         raise SynthgenError(

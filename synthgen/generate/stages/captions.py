@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import Captioner
+from synthgen.generate.output_checks import check_captions, checked_score, match_results
 from synthgen.generate.stages._captions_options import CaptionStageOptions
 from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Caption, Sample
@@ -26,9 +28,6 @@ PLUGIN_PACKAGE = "generate.captioners"
 
 #: The source of captions that no run replaces.
 HUMAN_SOURCE = "human"
-
-#: Scores are rounded to this many decimals; further digits differ between machines.
-SCORE_DECIMALS = 4
 
 #: Maximum bytes of a file of forbidden words.
 _MAX_FILE_BYTES = 2**20
@@ -89,7 +88,11 @@ class CaptionStage:
         return self.captioner.batch_size
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
-        """Write captions for each annotation that may be prompted. Human captions stay first; others are replaced."""
+        """Write captions for each annotation that may be prompted. Human captions stay first; others are replaced.
+
+        Raises:
+            PluginError: what the captioner returned must not be stored.
+        """
         wanted = [[a for a in sample.annotations if needs_captions(a)] for sample in samples]
         regions = [_regions_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
         categories = [[a.category for a in own] for own in wanted]
@@ -97,9 +100,12 @@ class CaptionStage:
             sorted({*sample.not_exhaustive_categories, *(a.category for a in sample.annotations if _is_crowd(a))})
             for sample in samples
         ]
-        found = self.captioner.caption(images, regions, categories, crowds, self.top_k)
+        returned = self.captioner.caption(images, regions, categories, crowds, self.top_k)
+        found = match_results(returned, [len(own) for own in wanted], "lists of captions")
         for sample, own, captions in zip(samples, wanted, found, strict=True):
-            done = {id(a): self._add_captions(a, new) for a, new in zip(own, captions, strict=True)}
+            done = {
+                id(a): self._add_captions(a, _checked_captions(new, a.id)) for a, new in zip(own, captions, strict=True)
+            }
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
@@ -114,13 +120,13 @@ class CaptionStage:
 
     def _add_captions(self, annotation: Annotation, new: Sequence[Caption]) -> Annotation:
         kept = _human_captions(annotation)
-        told = {comparison_key(caption.text) for caption in kept}
+        known = {comparison_key(caption.text) for caption in kept}
         added: list[Caption] = []
         for caption in new:
             text = clean_text(caption.text)
             # Keep the first of equivalent captions: it is the best.
-            if text and comparison_key(text) not in told and len(added) < self.top_k:
-                told.add(comparison_key(text))
+            if text and comparison_key(text) not in known and len(added) < self.top_k:
+                known.add(comparison_key(text))
                 added.append(self._annotate_caption(replace(caption, text=text), annotation.category))
         return _replace_flags(
             replace(annotation, captions=(*kept, *added)), *(() if kept or added else ("no_caption",))
@@ -128,7 +134,7 @@ class CaptionStage:
 
     def _annotate_caption(self, caption: Caption, category: str) -> Caption:
         """The caption with `category_match` and `reasons`; no caption is dropped here."""
-        score = None if caption.score is None else round(caption.score, SCORE_DECIMALS)
+        score = caption.score
         found = {
             "only_category": _lemmas(caption.text)
             <= {lemma for name in category_nouns(category) for lemma in _lemmas(name)},
@@ -138,14 +144,21 @@ class CaptionStage:
             "repeats": has_repetition(caption.text),
         }
         reasons = tuple(sorted(reason for reason, given in found.items() if given))
-        return replace(
-            caption, score=score, category_match=agrees_with_category(caption.text, category), reasons=reasons
-        )
+        return replace(caption, category_match=agrees_with_category(caption.text, category), reasons=reasons)
 
 
 def needs_captions(annotation: Annotation) -> bool:
     """Whether a captioner is asked for this annotation."""
     return not annotation.iscrowd and UNPROMPTED_FLAGS.isdisjoint(annotation.flags)
+
+
+def _checked_captions(captions: Any, annotation_id: int) -> list[Caption]:
+    """What a captioner returned for an object, checked, with scores as they are stored."""
+    name = "the score of a caption"
+    return [
+        replace(caption, score=checked_score(caption.score, name, annotation_id, low=-math.inf, high=0))
+        for caption in check_captions(captions, annotation_id)
+    ]
 
 
 def _is_crowd(annotation: Annotation) -> bool:

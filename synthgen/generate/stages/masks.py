@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import plugins
+from synthgen.generate.output_checks import SCORE_DECIMALS, check_mask, checked_score, match_results
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.records.boxes import clip_xyxy, paired_box_iou, xywh_to_xyxy
 from synthgen.records.rle import rle_area, rle_bbox_xyxy
@@ -17,9 +18,6 @@ from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 
 #: The plugin folder of segmenters.
 PLUGIN_PACKAGE = "generate.segmenters"
-
-#: Scores are rounded to this many decimals; further digits differ between machines.
-SCORE_DECIMALS = 4
 
 
 def build(plugin: str, options: dict[str, Any]) -> MaskStage:
@@ -39,15 +37,20 @@ class MaskStage:
         return self.segmenter.batch_size
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
-        """Draw a mask for each annotation that may be prompted and has none. Existing masks are not replaced."""
+        """Draw a mask for each annotation that may be prompted and has none. Existing masks are not replaced.
+
+        Raises:
+            PluginError: what the segmenter returned must not be stored.
+        """
         wanted = [[a for a in sample.annotations if needs_mask(a)] for sample in samples]
         prompts = [prompts_xyxy(s, own) for s, own in zip(samples, wanted, strict=True)]
-        found = self.segmenter.segment(images, [p.astype(np.float32) for p in prompts])
+        returned = self.segmenter.segment(images, [p.astype(np.float32) for p in prompts])
+        found = match_results(returned, [len(own) for own in wanted], "masks")
         for sample, own, boxes, predictions in zip(samples, wanted, prompts, found, strict=True):
-            done = {
-                id(annotation): self._apply_prediction(annotation, box, prediction)
-                for annotation, box, prediction in zip(own, boxes, predictions, strict=True)
-            }
+            done = {}
+            for annotation, box, prediction in zip(own, boxes, predictions, strict=True):
+                check_mask(prediction, sample.height, sample.width, annotation.id)
+                done[id(annotation)] = self._apply_prediction(annotation, box, prediction)
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
@@ -65,6 +68,10 @@ class MaskStage:
     ) -> Annotation:
         # Remove the failure flags of an earlier segmenter, whose layer may be the input.
         kept = tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
+        predicted_iou, stability_score, sam_predicted_iou = (
+            checked_score(getattr(prediction, name), name, annotation.id)
+            for name in ("predicted_iou", "stability_score", "sam_predicted_iou")
+        )
         if rle_area(prediction.rle) == 0:
             return replace(annotation, flags=tuple(sorted({*kept, "empty_mask"})))
         tight = np.array(rle_bbox_xyxy(prediction.rle))
@@ -73,10 +80,10 @@ class MaskStage:
             flags=kept,
             segmentation=prediction.rle,
             mask_source=self.segmenter.source,
-            predicted_iou=_round_score(prediction.predicted_iou),
-            stability_score=_round_score(prediction.stability_score),
-            box_iou=_round_score(float(paired_box_iou(tight, box))),
-            sam_predicted_iou=_round_score(prediction.sam_predicted_iou),
+            predicted_iou=predicted_iou,
+            stability_score=stability_score,
+            box_iou=round(float(paired_box_iou(tight, box)), SCORE_DECIMALS),
+            sam_predicted_iou=sam_predicted_iou,
         )
 
 
@@ -93,7 +100,3 @@ def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[n
     """
     boxes = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
     return clip_xyxy(xywh_to_xyxy(boxes), sample.height, sample.width)
-
-
-def _round_score(score: float | None) -> float | None:
-    return None if score is None else round(score, SCORE_DECIMALS)

@@ -14,6 +14,7 @@ from synthgen.ingest.validation.diagnosis import BoxSizeStats, FindingCollector,
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.boxes import paired_box_iou, xywh_to_xyxy
+from synthgen.records.sample import UNPROMPTED_FLAGS
 
 #: Two boxes with at least this IoU, in one image and category, are near-duplicates.
 NEAR_DUPLICATE_IOU = 0.95
@@ -31,6 +32,7 @@ class BoxStats:
         usable: finite boxes in images of known size; of them
         fit_as_xywh: inside their image; fit_as_xyxy: inside it if read as x1, y1, x2, y2; normalized: no number above
             1.
+        prompted: boxes that a job can use, or whose masks it reads.
         boxes_per_image: boxes of each image, one int32 [N] per shard.
     """
 
@@ -41,6 +43,7 @@ class BoxStats:
     fit_as_xywh: int = 0
     fit_as_xyxy: int = 0
     normalized: int = 0
+    prompted: int = 0
     boxes_per_image: list[NDArray[np.int32]] = field(default_factory=list)
 
     def size_stats(self) -> BoxSizeStats:
@@ -95,6 +98,9 @@ def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDA
 
 def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats) -> None:
     """Count sizes, and boxes that would fit in a wrong format."""
+    none = np.zeros(len(columns.id), np.bool_)
+    unprompted = np.logical_or.reduce([columns.flags.get(flag, none) for flag in sorted(UNPROMPTED_FLAGS)])
+    sums.prompted += int((~unprompted | columns.flags.get("no_box", none)).sum())
     x, y, w, h = columns.bbox.T
     height, width = columns.height[image], columns.width[image]
     with np.errstate(invalid="ignore", over="ignore"):

@@ -51,8 +51,8 @@ def compare_splits(splits: Sequence[tuple[SplitCategories, FindingCollector]]) -
     """Findings between splits: names of each against the others, ids and order against the first."""
     for one, found in splits:
         elsewhere = {name: other.split for other, _ in splits if other is not one for name in other.names.values()}
-        here = set(one.names.values())
-        absent = [name for name in elsewhere if name not in here]
+        own_names = set(one.names.values())
+        absent = [name for name in elsewhere if name not in own_names]
         examples = [
             FindingExample(name, f"named in {elsewhere[name]}, not in {one.split}") for name in absent[:MAX_EXAMPLES]
         ]

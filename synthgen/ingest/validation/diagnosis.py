@@ -178,6 +178,7 @@ class SplitReport:
 
     Attributes:
         images, boxes, categories: how many the files list; boxes of unlisted images counted.
+        prompted: boxes that a job can use.
         files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
         findings: what was found, in the order of `FINDING_CODES`; a code that was not found is not there.
     """
@@ -185,6 +186,7 @@ class SplitReport:
     split: str
     images: int
     boxes: int
+    prompted: int
     categories: int
     files_checked: int
     files_decoded: int
@@ -210,8 +212,9 @@ class ValidationReport:
 
     @property
     def is_ready(self) -> bool:
-        """Whether no finding would make a job fail."""
-        return not any(finding.stops for split in self.splits for finding in split.findings)
+        """Whether there is a box for a job, and no finding would make it fail."""
+        has_boxes = any(split.prompted for split in self.splits)
+        return has_boxes and not any(finding.stops for split in self.splits for finding in split.findings)
 
 
 def report_to_dict(report: ValidationReport) -> dict[str, Any]:

@@ -62,9 +62,14 @@ class DuplicateIdFinder:
         nameless = [i for i in np.flatnonzero(~unlisted).tolist() if not columns.file_name[i]]
         examples = (FindingExample(f"image id {columns.image_id[i]}", "no file name") for i in nameless)
         findings.add("no_file_name", "images", len(nameless), examples)
-        said = [(i, error) for i, error in enumerate(columns.error) if error is not None and error not in IMAGE_ERRORS]
+        without_labels = [
+            (i, error) for i, error in enumerate(columns.error) if error is not None and error not in IMAGE_ERRORS
+        ]
         findings.add(
-            "no_labels", "images", len(said), (FindingExample(columns.file_name[i], error) for i, error in said)
+            "no_labels",
+            "images",
+            len(without_labels),
+            (FindingExample(columns.file_name[i], error) for i, error in without_labels),
         )
 
     def report_duplicates(self, findings: FindingCollector) -> None:

@@ -32,7 +32,7 @@ from synthgen.ingest.validation.ids import DuplicateIdFinder
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
-from synthgen.storage.atomic import scratch_folder
+from synthgen.storage.atomic import remove_stale_files, scratch_folder
 
 #: By default, a job refuses a shard with a larger share of failed images (`Job.max_error_share`).
 MAX_UNUSABLE_SHARE = 0.05
@@ -119,11 +119,14 @@ class _SplitValidator:
             tell("reading", min(done, total), total)
 
         stream = self._observe(module.read(replace(files, on_bytes=on_bytes), "annotations"))
+        place = Path(tempfile.gettempdir())
+        remove_stale_files(place)
         with (
-            scratch_folder(Path(tempfile.gettempdir())) as scratch,
+            scratch_folder(place, remedy="set $TMPDIR to another folder") as scratch,
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
-            for shard in split_into_shards(stream, dataset, scratch, expected_bytes=total):
+            where = ", ".join(map(str, files.sources.values()))
+            for shard in split_into_shards(stream, dataset, scratch, where=where, expected_bytes=total):
                 if not self.shards:
                     self.ids.finish_reading()
                 self.shards += 1
@@ -155,6 +158,7 @@ class _SplitValidator:
             split=self.split,
             images=self.images,
             boxes=self.boxes,
+            prompted=self.box_stats.prompted,
             categories=len(self.names),
             files_checked=self.checked,
             files_decoded=self.decoded,
@@ -268,13 +272,15 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     for split in splits:
         found.update({finding.code: finding.count for finding in split.findings})
     stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
+    if not stops and not any(split.prompted for split in splits):
+        return "not ready: no box can be used; what is wrong with them is named above", f"synthgen doctor {given}"
     if not stops:
-        said = [
+        limits = [
             f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
         ]
         lost = sum(found[code] for code in UNUSABLE_CODES)
-        said += [f"{lost:,} images are lost"] if lost else []
-        return f"ready{': ' if said else ''}{'; '.join(said)}", f"synthgen masks {given}"
+        limits += [f"{lost:,} images are lost"] if lost else []
+        return f"ready{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
     if "xyxy_boxes" in stops:
         remedy = "write the boxes as x, y, width, height (width = x2 - x1, height = y2 - y1)"
     elif "normalised_boxes" in stops:

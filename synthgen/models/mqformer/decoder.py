@@ -17,8 +17,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
+from synthgen.models.mqformer.deformable_attention import MSDeformAttn
 from synthgen.models.mqformer.denoising import DenoisingOutput, add_noise
-from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
 from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
 from synthgen.models.mqformer.position_encoding import (
     encode_box_positions,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
+from synthgen.models.mqformer.deformable_attention import MSDeformAttn
 
 
 @dataclass(frozen=True, slots=True, eq=False)

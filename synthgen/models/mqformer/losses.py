@@ -145,7 +145,7 @@ def _mask_losses(
         return {"mask": nothing, "dice": nothing}
     with torch.no_grad():
         points = sample_uncertain_points(
-            guess, targets.extent[targets.image_index[chosen]], sampling.num_points,
+            guess, targets.valid_ratios[targets.image_index[chosen]], sampling.num_points,
             oversample_ratio=sampling.oversample_ratio,
             importance_sample_ratio=sampling.importance_sample_ratio, generator=generator,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from torch.nn import functional
 from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
 from synthgen.models.mqformer.point_sampling import sample_points
 from synthgen.models.mqformer.predictions import Predictions
-from synthgen.models.mqformer.targets import MaskTarget, valid_extent_of
+from synthgen.models.mqformer.targets import MaskTarget, valid_ratio_of
 
 FOCAL_ALPHA = 0.25  # weight of positives in the focal loss
 
@@ -68,7 +68,7 @@ def compute_costs(
         logits: [L, Q, T], of each query and text.
         boxes: [L, Q, 4] CXCYWH in [0, 1].
         mask_logits: for each layer [Q, P], mask logits at the points; consumed one layer at a time.
-        points: [1, P, 2], where masks are compared; see `sample_points`. Points in `target["ignore"]` do not count.
+        points: [1, P, 2], where masks are compared; see `sample_points`. Points in `ignore_mask` do not count.
     """
     probability = logits[..., target["labels"]].float().sigmoid()
     absent = (1 - FOCAL_ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
@@ -78,7 +78,7 @@ def compute_costs(
     if len(target["masks"]):
         has_mask = target["has_mask"]
         place = (has_mask.cumsum(0) - 1).clamp(min=0)  # index into the masks
-        counts = (sample_points(target["ignore"][None].float(), points) == 0).float()  # [1, P]
+        counts = (sample_points(target["ignore_mask"][None].float(), points) == 0).float()  # [1, P]
         there = sample_points(target["masks"].float(), points) * counts  # [m, P]
         pairs = [_mask_costs(guess.float(), there, counts) for guess in mask_logits]
         mask, dice = (torch.stack(each)[..., place] * has_mask for each in zip(*pairs, strict=True))
@@ -128,7 +128,7 @@ class HungarianMatcher:
         device = layers[0].boxes.device
         costs = []
         for i, target in enumerate(targets):
-            points = torch.rand(1, self.num_points, 2, generator=generator, device=device) * valid_extent_of(target)
+            points = torch.rand(1, self.num_points, 2, generator=generator, device=device) * valid_ratio_of(target)
             cost = compute_costs(
                 torch.stack([layer.logits[i] for layer in layers]),
                 torch.stack([layer.boxes[i] for layer in layers]),

@@ -70,7 +70,7 @@ def build_mqformer(
     learnable_queries: int = 100,
     dim: int = 256,
     levels: int = 4,
-    encoder_feedforward: int | None = None,
+    encoder_dim_feedforward: int | None = None,
     encoder_layers: int = 6,
     decoder_layers: int = 9,
     heads: int = 8,
@@ -83,13 +83,13 @@ def build_mqformer(
     Args:
         levels: pyramid levels. 3: the backbone's strides 8 to 32. 4: also stride 64. 5: also stride 4 (Mask DINO with
             Swin-L), which then makes up three quarters of all positions.
-        encoder_feedforward: None = 4 * dim.
+        encoder_dim_feedforward: None = 4 * dim.
     """
     return MQFormer(
         backbone,
         PixelDecoder(
             backbone.channels, dim=dim, mask_dim=dim, levels=levels, num_layers=encoder_layers, heads=heads,
-            feedforward=encoder_feedforward or 4 * dim, start_level=0 if levels == 5 else 1,
+            feedforward=encoder_dim_feedforward or 4 * dim, start_level=0 if levels == 5 else 1,
             checkpointing=checkpointing,
         ),
         Decoder(

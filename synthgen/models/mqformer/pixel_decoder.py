@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn
+from synthgen.models.mqformer.deformable_attention import MSDeformAttn
 from synthgen.models.mqformer.position_encoding import encode_pixel_positions, pixel_reference_points, valid_ratios
 
 _NORM_GROUPS = 32

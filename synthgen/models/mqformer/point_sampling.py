@@ -51,7 +51,7 @@ def sample_bool_points(maps: Tensor, map_indices: Tensor, points: Tensor) -> Ten
 
 def sample_uncertain_points(
     logits: Tensor,
-    valid_extent: Tensor,
+    valid_ratios: Tensor,
     num_points: int,
     *,
     oversample_ratio: float,
@@ -62,7 +62,7 @@ def sample_uncertain_points(
 
     Args:
         logits: [N, h, w].
-        valid_extent: float32 [N, 2], the share of the width and height in which points are drawn; the rest is padding.
+        valid_ratios: float32 [N, 2], the share of the width and height in which points are drawn; the rest is padding.
         num_points: points per mask.
         oversample_ratio: candidates drawn per point of `num_points`.
         importance_sample_ratio: the share of `num_points` with the smallest |logit|; the others are drawn uniformly.
@@ -73,12 +73,12 @@ def sample_uncertain_points(
     number, chosen = len(logits), int(importance_sample_ratio * num_points)
     drawn = (
         torch.rand(number, int(num_points * oversample_ratio), 2, generator=generator, device=logits.device)
-        * valid_extent[:, None]
+        * valid_ratios[:, None]
     )
     doubt = -sample_points(logits, drawn).abs()
     best = doubt.topk(chosen, dim=1).indices
     least_sure = drawn.gather(1, best[..., None].expand(-1, -1, 2))
     anywhere = (
-        torch.rand(number, num_points - chosen, 2, generator=generator, device=logits.device) * valid_extent[:, None]
+        torch.rand(number, num_points - chosen, 2, generator=generator, device=logits.device) * valid_ratios[:, None]
     )
     return torch.cat([least_sure, anywhere], dim=1)

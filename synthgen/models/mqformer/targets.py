@@ -20,9 +20,9 @@ class MaskTarget(TypedDict):
         has_mask: bool [n].
         masks: bool [m, H, W], in the order of the objects, padded to the batch's size.
         mask_weights: float32 [n], factors of the mask losses.
-        ignore: bool [H, W], pixels that count in no mask loss.
-        ignores: whether `ignore` has any True pixel. Computing it here would synchronize with the GPU.
-        extent: float32 [2], the share of the padded width and height that is image. Masks are compared only there.
+        ignore_mask: bool [H, W], pixels that count in no mask loss.
+        has_ignored: whether `ignore_mask` has any True pixel. Computing it here would synchronize with the GPU.
+        valid_ratio: float32 [2], the share of the padded width and height that is image. Masks are compared only there.
             Missing: the whole canvas.
     """
 
@@ -31,9 +31,9 @@ class MaskTarget(TypedDict):
     has_mask: Tensor
     masks: Tensor
     mask_weights: Tensor
-    ignore: Tensor
-    ignores: NotRequired[bool]
-    extent: NotRequired[Tensor]
+    ignore_mask: Tensor
+    has_ignored: NotRequired[bool]
+    valid_ratio: NotRequired[Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +49,7 @@ class BatchTargets:
         mask_weights: float32 [N], 0 for an object without a mask.
         image_index: int64 [N], the image of each object.
         ignore_masks: bool [B, H, W].
-        extent: float32 [B, 2], see `MaskTarget`.
+        valid_ratios: float32 [B, 2], see `MaskTarget`.
         has_masks: for each image, whether any object has a mask.
         has_ignored: for each image, whether any pixel is ignored.
     """
@@ -62,7 +62,7 @@ class BatchTargets:
     mask_weights: Tensor
     image_index: Tensor
     ignore_masks: Tensor
-    extent: Tensor
+    valid_ratios: Tensor
     has_masks: list[bool]
     has_ignored: list[bool]
 
@@ -80,12 +80,14 @@ def concat_targets(targets: Sequence[MaskTarget]) -> BatchTargets:
         mask_weights=torch.cat([truth["mask_weights"] for truth in targets]) * has_mask,
         image_index=torch.cat([torch.full_like(truth["labels"], i) for i, truth in enumerate(targets)]),
         has_masks=[len(truth["masks"]) > 0 for truth in targets],
-        ignore_masks=torch.stack([truth["ignore"] for truth in targets]),
-        extent=torch.stack([valid_extent_of(truth) for truth in targets]),
-        has_ignored=[truth["ignores"] if "ignores" in truth else bool(truth["ignore"].any()) for truth in targets],
+        ignore_masks=torch.stack([truth["ignore_mask"] for truth in targets]),
+        valid_ratios=torch.stack([valid_ratio_of(truth) for truth in targets]),
+        has_ignored=[
+            truth["has_ignored"] if "has_ignored" in truth else bool(truth["ignore_mask"].any()) for truth in targets
+        ],
     )
 
 
-def valid_extent_of(target: MaskTarget) -> Tensor:
-    """The `extent` of a target, or ones for the whole canvas: float32 [2]."""
-    return target["extent"] if "extent" in target else target["boxes"].new_ones(2)
+def valid_ratio_of(target: MaskTarget) -> Tensor:
+    """The `valid_ratio` of a target, or ones for the whole canvas: float32 [2]."""
+    return target["valid_ratio"] if "valid_ratio" in target else target["boxes"].new_ones(2)

@@ -28,6 +28,9 @@ CACHE_SIZE = 2**17
 _TEXTS_PER_BLOCK = 4096
 _TOKENS_PER_BATCH = 8192
 
+#: Texts per forward pass if embeddings must not depend on each other.
+_INDEPENDENT_ROWS = 8
+
 _CLIP_ADJECTIVES = ("hard to see", "clean", "dirty", "cool", "large", "nice", "weird", "small")
 _CLIP_MATERIALS = ("embroidered", "plastic", "origami", "toy", "plushie", "cartoon")
 
@@ -156,54 +159,67 @@ class TextEncoder(nn.Module):
                 found[one] = self._cache[one]
         # Outside autocast and inference mode, because cached embeddings are reused in other modes.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-            for one, embedding in self._embed([one for one in asked if one not in found]):
+            missing = [one for one in asked if one not in found]
+            for one, embedding in self._embed(missing, independent=self._device.type == "cpu"):
                 found[one] = self._cache[one] = embedding.clone()  # a view would keep its whole block alive
                 if len(self._cache) > self.cache_size:
                     self._cache.popitem(last=False)
         return found
 
-    def _embed(self, asked: Iterable[_CacheKey]) -> Iterator[tuple[_CacheKey, Tensor]]:
-        """The embedding [dim] of each text, computed in blocks to limit memory."""
+    def _embed(self, asked: Iterable[_CacheKey], *, independent: bool = False) -> Iterator[tuple[_CacheKey, Tensor]]:
+        """The embedding [dim] of each text, computed in blocks to limit memory; `independent`: see `_encode`."""
         block: list[_CacheKey] = []
         texts: list[str] = []
         counts: list[int] = []
         for one in asked:
             filled = [template.replace("{}", one[0]) for template in self.templates] if one[1] else [one[0]]
             if texts and len(texts) + len(filled) > _TEXTS_PER_BLOCK:
-                yield from zip(block, self._mean_embeddings(texts, counts), strict=True)
+                yield from zip(block, self._mean_embeddings(texts, counts, independent=independent), strict=True)
                 block, texts, counts = [], [], []
             block.append(one)
             texts += filled
             counts.append(len(filled))
         if texts:
-            yield from zip(block, self._mean_embeddings(texts, counts), strict=True)
+            yield from zip(block, self._mean_embeddings(texts, counts, independent=independent), strict=True)
 
-    def _mean_embeddings(self, texts: Sequence[str], counts: Sequence[int]) -> Tensor:
+    def _mean_embeddings(self, texts: Sequence[str], counts: Sequence[int], *, independent: bool) -> Tensor:
         """[len(counts), dim]: means over consecutive groups of embeddings, normalized to unit length."""
-        embeddings = self._encode(texts)
+        embeddings = self._encode(texts, independent=independent)
         if len(texts) == len(counts):
             return embeddings
         return functional.normalize(
             torch.stack([part.mean(0) for part in torch.split(embeddings, list(counts))]), dim=-1
         )
 
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        """[len(texts), dim], unit length. Texts of similar length share a batch."""
+    def _encode(self, texts: Sequence[str], *, independent: bool) -> Tensor:
+        """[len(texts), dim], unit length. Texts of similar length share a batch.
+
+        Args:
+            independent: batches have one shape per length, so that an embedding has the same bits in any company. The
+                cache of a resumed training is filled in another order, and on a CPU the training goes on bit by bit.
+        """
         ids = [self.tokenize(text) for text in texts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         parts, start = [], 0
         while start < len(order):
             end = start + 1
-            while end < len(order) and (end + 1 - start) * len(ids[order[end]]) <= _TOKENS_PER_BATCH:
+            while end < len(order) and (
+                end - start < _INDEPENDENT_ROWS and len(ids[order[end]]) == len(ids[order[start]])
+                if independent
+                else (end + 1 - start) * len(ids[order[end]]) <= _TOKENS_PER_BATCH
+            ):
                 end += 1
-            own = [torch.tensor(ids[i]) for i in order[start:end]]
+            rows = order[start:end]
+            if independent:
+                rows += rows[-1:] * (_INDEPENDENT_ROWS - len(rows))
+            own = [torch.tensor(ids[i]) for i in rows]
             padded = nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=self.pad_id)
             lengths = torch.tensor([len(one) for one in own])
             there = torch.arange(padded.shape[1]) < lengths[:, None]
             parts.append(
                 self.network(
                     padded.to(self._device, non_blocking=True), there.to(self._device, non_blocking=True)
-                ).float()
+                ).float()[: end - start]
             )
             start = end
         back = torch.empty(len(order), dtype=torch.int64)

@@ -21,7 +21,7 @@ from synthgen.formats.readers import (
     foreground,
     semantic_folder,
 )
-from synthgen.generate import dataset_spec
+from synthgen.generate.dataset_spec import resolve_dataset
 from synthgen.images.decode import find_image, load_rgb
 from synthgen.ingest.ingest import describe_source_change
 from synthgen.ingest.validation.validate import validate_dataset
@@ -95,9 +95,7 @@ def test_a_key_has_the_folder_in_it_whatever_lies_beside(tmp_path: Path) -> None
         write_label_map(tmp_path / "data" / masks / "1.png", filled_labels(255))
 
     def keys(split: str, **named: Path) -> list[str]:
-        given = dataset_spec.resolve_dataset(
-            "foreground", "given", split, tmp_path, named.get("masks"), named.get("images")
-        )
+        given = resolve_dataset("foreground", "given", split, tmp_path, named.get("masks"), named.get("images"))
         files = foreground.files(tmp_path / "data", split, given.annotations).with_image_folder(given.images)
         samples = ingest_both_layers(tmp_path / f"store{len(list(tmp_path.glob('store*')))}", foreground, files)
         return sorted(s.image_key for s in samples)
@@ -145,19 +143,17 @@ def test_no_split_is_another_ones_images(tmp_path: Path, module: Any, labels: st
 def test_two_folders_of_ones_own(tmp_path: Path) -> None:
     write_photograph(tmp_path / "mine" / "deep" / "a.jpg")
     write_label_map(tmp_path / "drawn" / "deep" / "a.png", filled_labels(255))
-    given = dataset_spec.resolve_dataset(
-        "foreground", "own", None, tmp_path / "data", tmp_path / "drawn", tmp_path / "mine"
-    )
+    given = resolve_dataset("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", tmp_path / "mine")
     [sample] = ingest_both_layers(tmp_path, foreground, given.locate_files())
     assert (sample.file_name, len(sample.annotations)) == ("deep/a.jpg", 1)
     assert given.resolve_image_folder() == tmp_path / "mine"
     found = validate_dataset("foreground", tmp_path / "data", annotations=tmp_path / "drawn", images=tmp_path / "mine")
     assert found.is_ready
     with pytest.raises(SynthgenError, match=r"no folder .*data/foreground; name the right one with --images"):
-        other = dataset_spec.resolve_dataset("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", None)
+        other = resolve_dataset("foreground", "own", None, tmp_path / "data", tmp_path / "drawn", None)
         list(foreground.read(other.locate_files(), "human"))
     with pytest.raises(SynthgenError, match=r"no file .*nothing; --annotations"):
-        dataset_spec.resolve_dataset("foreground", "own", None, tmp_path, tmp_path / "nothing", None)
+        resolve_dataset("foreground", "own", None, tmp_path, tmp_path / "nothing", None)
 
 
 def own(folder: Path) -> DatasetFiles:

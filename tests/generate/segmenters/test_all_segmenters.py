@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import box_fill, grabcut
+from synthgen.generate.stages.masks import MaskStage
 from synthgen.records.rle import check_rle, decode_mask, rle_area
+from synthgen.records.sample import Annotation, Sample
 
 PLUGIN_PACKAGE = "generate.segmenters"
 
@@ -67,6 +69,18 @@ def test_one_prediction_a_box_in_order_for_images_of_different_sizes(name, segme
             assert inside(decode_mask(prediction.rle), box, SLACK.get(name, 2))
             for score in (prediction.predicted_iou, prediction.stability_score):
                 assert score is None or 0 <= score <= 1
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (1, 1), (1, 300), (300, 1)])
+def test_what_it_returns_passes_the_checks_of_the_stage(any_segmenter, shape):
+    """Also what networks with random weights draw; black and noise, boxes of any size."""
+    height, width = shape
+    boxes = [(0.0, 0.0, float(width), float(height)), (0.0, 0.0, 0.25, 0.25), (width - 0.5, height - 0.5, 9.0, 9.0)]
+    annotations = tuple(Annotation(i, box, "thing") for i, box in enumerate(boxes))
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    given = [Sample(1, "toy/1", "1.png", height, width, annotations)] * 2
+    for done in MaskStage(any_segmenter).process(given, [noise, np.zeros_like(noise)]):
+        assert all((a.segmentation is not None) != ("empty_mask" in a.flags) for a in done.annotations)
 
 
 def test_no_images_and_no_boxes(any_segmenter):

@@ -18,6 +18,7 @@ from synthgen.errors import SynthgenError
 from synthgen.generate.captioners import attributes
 from synthgen.generate.engine import run_in_process
 from synthgen.generate.job import Job
+from synthgen.generate.output_checks import PluginError
 from synthgen.generate.stages import captions as stage
 from synthgen.generate.stages.captions import CaptionStage
 from synthgen.records.recipe import format_recipe
@@ -257,7 +258,7 @@ def test_a_captioner_that_answers_too_little_or_too_much_is_an_error_not_a_mixtu
         def caption(self, images, boxes_xyxy, categories, crowds, top_k):
             yield from ([self.answer] * answers for _ in boxes_xyxy)
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(PluginError, match=f"^the number of lists of captions of an image is {answers}, not 2, one for"):
         run(Wrong("a dog"), box(1), box(2))
 
 

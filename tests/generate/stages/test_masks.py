@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
+from synthgen.generate.output_checks import PluginError
 from synthgen.generate.segmenters import MaskPrediction, box_fill
 from synthgen.generate.stages import masks
 from synthgen.generate.stages.masks import MaskStage
@@ -165,7 +166,7 @@ def test_a_segmenter_that_answers_too_little_or_too_much_is_an_error_not_a_mixtu
         def segment(self, images, boxes_xyxy):
             yield from ([self.answer] * answers for _ in boxes_xyxy)
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(PluginError, match=f"^the number of masks of an image is {answers}, not 2, one for each box$"):
         run(Wrong(), box(1, 2, 2, 5, 5), box(2, 3, 3, 5, 5))
 
 
@@ -174,7 +175,7 @@ def test_a_segmenter_that_forgets_an_image_is_an_error():
         def segment(self, images, boxes_xyxy):
             yield [self.answer]
 
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(PluginError, match=r"^it returned masks for 1 of 2 images$"):
         list(MaskStage(Wrong()).process([sample(box(1, 2, 2, 5, 5))] * 2, [IMAGE] * 2))
 
 

@@ -33,11 +33,11 @@ def truths() -> list[MaskTarget]:
     nowhere = torch.zeros(32, 32, dtype=torch.bool)
     some = MaskTarget(
         labels=torch.tensor([0, 2]), boxes=torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.8, 0.8, 0.4, 0.4]]),
-        has_mask=torch.ones(2, dtype=torch.bool), masks=masks, mask_weights=torch.ones(2), ignore=nowhere,
+        has_mask=torch.ones(2, dtype=torch.bool), masks=masks, mask_weights=torch.ones(2), ignore_mask=nowhere,
     )  # fmt: skip
     none = MaskTarget(
         labels=torch.zeros(0, dtype=torch.int64), boxes=torch.zeros(0, 4), has_mask=torch.zeros(0, dtype=torch.bool),
-        masks=masks[:0], mask_weights=torch.zeros(0), ignore=nowhere,
+        masks=masks[:0], mask_weights=torch.zeros(0), ignore_mask=nowhere,
     )  # fmt: skip
     return [some, none]
 

@@ -34,7 +34,7 @@ def objects(count: int, seed: int = 0, *, texts: int = 3, masked: bool = True) -
         has_mask=torch.full((count,), masked),
         masks=torch.rand(count if masked else 0, 32, 48, generator=rng) > 0.5,
         mask_weights=torch.ones(count),
-        ignore=torch.zeros(32, 48, dtype=torch.bool),
+        ignore_mask=torch.zeros(32, 48, dtype=torch.bool),
     )
 
 
@@ -301,7 +301,7 @@ def test_gradients_reach_the_embedding_of_labels(kind, checkpointing):
 
 def test_ignored_regions_change_nothing_of_labels():
     decoder, plain = small(), [objects(4)]
-    ignored = [MaskTarget(**{**plain[0], "ignore": torch.ones(32, 48, dtype=torch.bool)})]
+    ignored = [MaskTarget(**{**plain[0], "ignore_mask": torch.ones(32, 48, dtype=torch.bool)})]
     with torch.no_grad():
         for truths in (plain, ignored):
             torch.manual_seed(1)

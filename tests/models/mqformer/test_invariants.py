@@ -67,7 +67,7 @@ def objects(count: int, seed: int = 0) -> MaskTarget:
         has_mask=torch.ones(count, dtype=torch.bool),
         masks=torch.rand(count, *SIZE, generator=rng) > 0.5,
         mask_weights=torch.ones(count),
-        ignore=torch.zeros(*SIZE, dtype=torch.bool),
+        ignore_mask=torch.zeros(*SIZE, dtype=torch.bool),
     )
 
 
@@ -170,9 +170,9 @@ def test_behind_the_backbone_padding_changes_no_loss(kind):
     for size in (SIZE, (160, 256)):
         whole, padding = canvas(image, size)
         pads = (0, size[1] - SIZE[1], 0, size[0] - SIZE[0])
-        laid = {name: functional.pad(truth[name], pads) for name in ("masks", "ignore")}
-        extent = torch.tensor([SIZE[1] / size[1], SIZE[0] / size[0]])
-        one = MaskTarget(**{**truth, **laid, "extent": extent})
+        laid = {name: functional.pad(truth[name], pads) for name in ("masks", "ignore_mask")}
+        ratio = torch.tensor([SIZE[1] / size[1], SIZE[0] / size[0]])
+        one = MaskTarget(**{**truth, **laid, "valid_ratio": ratio})
         with torch.no_grad():
             found.append({n: v.item() for n, v in totals(network, whole, [one], padding=padding).items()})
     assert found[0] == pytest.approx(found[1], rel=0.02)
@@ -191,8 +191,8 @@ def test_the_order_of_objects_changes_nothing():
 
 def test_what_masks_say_in_ignored_regions_changes_no_loss():
     network, images, truth = small(denoising=2).train(), pictures(1), objects(3)
-    truth["ignore"][:, 50:] = True
-    flipped = MaskTarget(**{**truth, "masks": truth["masks"] ^ truth["ignore"]})
+    truth["ignore_mask"][:, 50:] = True
+    flipped = MaskTarget(**{**truth, "masks": truth["masks"] ^ truth["ignore_mask"]})
     everywhere = MaskTarget(**{**truth, "masks": ~truth["masks"]})
     found = []
     with torch.no_grad():

@@ -57,8 +57,8 @@ SMALL = PointSampling(num_points=64)
 
 def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
     """In matching and in the losses, of a batch of a wide and a tall one."""
-    extents = torch.tensor([[1.0, 0.25], [0.5, 1.0]])
-    both = [MaskTarget(**{**random_target(i, 2 + i), "extent": extents[i]}) for i in (0, 1)]
+    ratios = torch.tensor([[1.0, 0.25], [0.5, 1.0]])
+    both = [MaskTarget(**{**random_target(i, 2 + i), "valid_ratio": ratios[i]}) for i in (0, 1)]
     matched, learned = [], []
     cost, draw = matcher.compute_costs, loss_module.sample_uncertain_points
 
@@ -66,17 +66,17 @@ def test_masks_of_each_image_are_compared_where_that_image_is(monkeypatch):
         matched.append(points.amax((0, 1)))
         return cost(logits, boxes, guesses, truth, points)
 
-    def noted_points(guess, extent, *more, **options):
-        learned.append(extent)
-        return draw(guess, extent, *more, **options)
+    def noted_points(guess, ratio, *more, **options):
+        learned.append(ratio)
+        return draw(guess, ratio, *more, **options)
 
     monkeypatch.setattr(matcher, "compute_costs", noted_costs)
     monkeypatch.setattr(loss_module, "sample_uncertain_points", noted_points)
     compute_losses(
         [random_predictions(0)], both, num_objects=1, weights=LossWeights(), sampling=PointSampling(num_points=400)
     )
-    assert is_close(torch.stack(matched), extents, 0.02)
-    assert torch.equal(learned[0], extents.repeat_interleave(torch.tensor([2, 3]), 0))
+    assert is_close(torch.stack(matched), ratios, 0.02)
+    assert torch.equal(learned[0], ratios.repeat_interleave(torch.tensor([2, 3]), 0))
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(2, 5)])
@@ -87,7 +87,7 @@ def test_masks_as_factors_are_masks(part):
         random_target(1, 2),
         random_target(2, 2, masked=[False] * 2),
     ]
-    truths[1]["ignore"][:, 24:] = True
+    truths[1]["ignore_mask"][:, 24:] = True
     found = []
     for whole in (False, True):
         given = factored_predictions(3, images=3)
@@ -153,14 +153,14 @@ def test_weights_of_masks_scale_their_losses():
 @given(st.integers(0, 10_000))
 def test_masks_in_ignored_regions_change_nothing(seed):
     guess, truth = random_predictions(seed, images=1), random_target(seed, 3)
-    truth["ignore"][:, 24:] = True
-    flipped = MaskTarget(**{**truth, "masks": torch.where(truth["ignore"], ~truth["masks"], truth["masks"])})
+    truth["ignore_mask"][:, 24:] = True
+    flipped = MaskTarget(**{**truth, "masks": torch.where(truth["ignore_mask"], ~truth["masks"], truth["masks"])})
     assert sum_losses(guess, [truth]) == sum_losses(guess, [flipped])
 
 
 def test_a_query_in_an_ignored_region_has_no_loss_for_being_wrong():
     truth = random_target(0, 1)
-    truth["ignore"][:, 24:] = True
+    truth["ignore_mask"][:, 24:] = True
     guess = random_predictions(4, images=1)
     guess.mask_logits[:] = -5.0
     guess.mask_logits[0, :3, :, 6:] = 5.0  # three queries see the crowd

@@ -83,7 +83,7 @@ def test_an_object_costs_what_it_would_cost_alone(masked):
 def test_a_mask_is_judged_by_the_points_that_count(columns):
     """A mean over them, not over all: a mask of 0 costs log 2, however much of the image is ignored."""
     guess, truth = random_predictions(0, images=1), random_target(0, 1)
-    guess.mask_logits[:], truth["mask_weights"][:], truth["ignore"][:, :columns] = 0.0, 1.0, True
+    guess.mask_logits[:], truth["mask_weights"][:], truth["ignore_mask"][:, :columns] = 0.0, 1.0, True
     assert 3.0 * sum_losses(guess, [truth])["mask"] == pytest.approx(np.log(2), rel=1e-5)
     points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(0))
     found = compute_costs(guess.logits[0][None], guess.boxes, [torch.zeros(6, 64)], truth, points)
@@ -101,7 +101,7 @@ def told(guess: Predictions, truth: MaskTarget) -> list[int]:
 def test_a_query_matches_its_object_wherever_it_lies():
     """An object that crowds surround still has a name to be learned; only absence is unknown there."""
     guess, truth = random_predictions(4, images=1), random_target(0, 2)
-    guess.mask_logits[:], truth["ignore"][:] = 5.0, True
+    guess.mask_logits[:], truth["ignore_mask"][:] = 5.0, True
     rng = torch.Generator().manual_seed(0)
     (((queries, _),),) = HungarianMatcher(LossWeights(), 64)([guess], [truth], generator=rng)
     assert told(guess, truth) == sorted(queries.tolist())
@@ -110,7 +110,7 @@ def test_a_query_matches_its_object_wherever_it_lies():
 def test_a_query_is_in_the_ignored_region_if_more_than_half_of_it_is():
     """With less, what it says of the rest is right or wrong; the halves are counted in its own pixels."""
     guess, truth = random_predictions(4, images=1), random_target(0, 0)
-    truth["ignore"][:, 24:] = True  # the right half: columns 6 to 11 of the guesses' masks
+    truth["ignore_mask"][:, 24:] = True  # the right half: columns 6 to 11 of the guesses' masks
     guess.mask_logits[:] = -5.0
     for query, (first, last) in enumerate([(0, 12), (0, 11), (1, 12), (4, 8), (5, 8), (6, 7)]):
         guess.mask_logits[0, query, :, first:last] = 5.0

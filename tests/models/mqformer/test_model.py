@@ -69,7 +69,7 @@ def test_every_kind_of_query_learns_an_image(conditional, learnable):
     found[:, 1] = torch.tensor([(m.any(1).nonzero().min() + m.any(1).nonzero().max() + 1) / 128 for m in masks])
     truth = MaskTarget(
         labels=torch.tensor([0, 1]), boxes=found, has_mask=torch.ones(2, dtype=torch.bool), masks=masks,
-        mask_weights=torch.ones(2), ignore=torch.zeros(64, 64, dtype=torch.bool),
+        mask_weights=torch.ones(2), ignore_mask=torch.zeros(64, 64, dtype=torch.bool),
     )  # fmt: skip
     network = small(conditional, learnable).train()
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-3)

@@ -27,10 +27,10 @@ def test_points_of_the_losses_lie_in_the_image_and_not_in_its_padding():
     """All of them, however sure of itself the network is where the image is, and unsure where it pads."""
     logits = torch.full((2, 32, 32), 9.0)
     logits[0, :, 8:], logits[1, 4:] = 0.0, 0.0
-    extent = torch.tensor([[0.25, 1.0], [1.0, 0.125]])
-    points = sample_uncertain_points(logits, extent, 400, oversample_ratio=3.0, importance_sample_ratio=0.75)
-    assert points.shape == (2, 400, 2) and bool((points <= extent[:, None]).all())
-    assert is_close(points.amax(1), extent, 0.02), "and everywhere in it"
+    ratio = torch.tensor([[0.25, 1.0], [1.0, 0.125]])
+    points = sample_uncertain_points(logits, ratio, 400, oversample_ratio=3.0, importance_sample_ratio=0.75)
+    assert points.shape == (2, 400, 2) and bool((points <= ratio[:, None]).all())
+    assert is_close(points.amax(1), ratio, 0.02), "and everywhere in it"
 
 
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))

@@ -25,11 +25,12 @@ name: {name}
 store: store
 mixture: [{{shards: gallery/val/human, task: {task}, images: photos}}]
 augment: {{size: 64}}
-model: {{backbone: tiny, text_encoder: tiny, dim: 32, encoder_layers: 1, decoder_layers: 1, conditional_queries: 10,
+model: {{backbone: tiny, text_encoder: tiny, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1,
+  conditional_queries: 10,
   learnable_queries: 6{model}}}
 eval_size: [64, 96]
 schedule: {{batch_size: 2, mask_points: 16, warmup_steps: 0, steps: {steps}, checkpoint_every: 1}}
-readers: {{workers: 0}}
+dataloader: {{num_workers: 0}}
 """
 
 
@@ -125,5 +126,5 @@ def test_an_evaluation_by_masks_says_it_too(root, synthgen, caplog, task, said):
         "eval_size: [64, 96]\n"
     )
     words = ("--checkpoint", "runs/boxes/step-00000001.pt", "--manifest", "measure.yaml", "--device", "cpu")
-    code, told = synthgen("evaluate", *words, "--readers", "0")
+    code, told = synthgen("evaluate", *words, "--loader-workers", "0")
     assert code == 0 and caplog.text.count(SENTENCE) == said, told

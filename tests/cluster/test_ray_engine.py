@@ -231,6 +231,33 @@ def test_a_shard_that_kills_its_workers_fails_alone(cluster, tmp_path):
     assert log.count("a worker died over boxes/train/masks/00001-of-00004") == 3
 
 
+def test_an_image_that_hangs_fails_alone(cluster, tmp_path):
+    place = ingest(tmp_path, images=16)
+    redden(place, 6)
+    words = ["--workers", "2", "-O", "wrong=hang_in_pool", "--timeout", "2", "--max-error-share", "0.3"]
+    code, told = finish(start(place, cluster.address, *words, segmenter="fakes.misbehaving_segmenter"))
+    assert code == 0, told
+    shard = "boxes/train/masks/00001-of-00004: fakes.misbehaving_segmenter did not answer within 2 s for"
+    assert f"{shard} 0005.png and 3 more; each is run alone" in told
+    assert f"{shard} 0006.png; it failed" in told
+    assert "45 masks for 48 boxes on 16 images in 4 shards" in told
+    assert "1 image failed" in told
+    assert "Traceback" not in told
+    assert wait_for(lambda: not workers_of(raylets_of(cluster))), "workers that hang outlive the run"
+    assert len(masks(place)) == 4
+
+
+def test_a_hang_that_keeps_pythons_lock_costs_its_shard_alone(cluster, tmp_path):
+    """Its process cannot even tell: it is ended, as if it had died."""
+    place = ingest(tmp_path, images=16)
+    redden(place, 6)
+    words = ["--workers", "2", "-O", "wrong=hang_with_lock", "--timeout", "0.5"]
+    code, told = finish(start(place, cluster.address, *words, segmenter="fakes.misbehaving_segmenter"))
+    assert code == 1, told
+    assert "masks/00001-of-00004: its worker died 3 times" in told
+    assert sorted(masks(place)) == [f"{i:05d}-of-00004.parquet" for i in (0, 2, 3)]
+
+
 def test_a_worker_that_cannot_be_replaced_ends_the_job(cluster, tmp_path):
     """One worker has begun, and dies; no other can."""
     place = ingest(tmp_path, images=16)

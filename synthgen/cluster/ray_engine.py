@@ -1,8 +1,9 @@
 """The engine that runs a job's shards on a Ray cluster, with the same `Worker` as on one machine, in Ray actors.
 
 Each actor has one shard at a time. If a worker dies, another worker does its shard again. A shard over which
-`MAX_DEATHS_PER_SHARD` workers died is reported as failed, and the others continue. `worker_pool` decides where
-workers start."""
+`MAX_DEATHS_PER_SHARD` workers died is reported as failed, and the others continue. If a batch exceeds the job's
+`timeout`, its worker is killed. Another worker runs the images of that batch one by one. An image that hangs alone
+becomes a failed row. `worker_pool` decides where workers start."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 from synthgen.cluster import connection
 from synthgen.cluster.worker_pool import WorkerPool
+from synthgen.generate.batch_threads import NONE_HUNG, BatchTimeoutError, HungRows
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.storage.shard_store import Shard
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: A shard is reported as failed after this many workers died over it.
 MAX_DEATHS_PER_SHARD = 3
+
+#: A shard is reported as failed after this many workers hung over it. An image that always hangs costs two of them.
+MAX_HANGS_PER_SHARD = 12
 
 
 def run_on_cluster(
@@ -54,6 +59,7 @@ def run_on_cluster(
     connection.connect()
     pool = WorkerPool(job, workers, gpus_per_worker)
     todo, deaths = deque(shards), Counter[Shard]()
+    hung: dict[Shard, HungRows] = {}
     with contextlib.closing(pool), connection.show_warnings():
         while todo or pool.is_busy:
             pool.scale_up(len(todo))
@@ -62,6 +68,20 @@ def run_on_cluster(
                     if on_images:
                         on_images(outcome.images)
                     yield outcome
+                elif isinstance(outcome, BatchTimeoutError) and worker is not None and shard is not None:
+                    pool.assign(worker, None)  # its threads hang
+                    worker = None
+                    hung[shard] = hung.get(shard, NONE_HUNG).after(outcome)
+                    if hung[shard].hangs < MAX_HANGS_PER_SHARD:
+                        next_step = "it failed" if hung[shard].proven.issuperset(outcome.rows) else "each is run alone"
+                        log.warning("%s: %s; %s", shard, outcome, next_step)
+                        todo.append(shard)
+                    else:
+                        yield ShardReport(
+                            shard,
+                            error=f"{shard}: {outcome}; it did not {MAX_HANGS_PER_SHARD} times, and nothing of this "
+                            "shard was committed; allow more with --timeout",
+                        )
                 elif shard is not None:  # its worker died over it
                     deaths[shard] += 1
                     log.warning("a worker died over %s (%s)", shard, outcome)
@@ -74,4 +94,5 @@ def run_on_cluster(
                             "is too small, lower --batch-size or the number of workers on a node",
                         )
                 if worker is not None:
-                    pool.assign(worker, todo.popleft() if todo else None)
+                    following = todo.popleft() if todo else None
+                    pool.assign(worker, following, hung.get(following, NONE_HUNG) if following else NONE_HUNG)

@@ -1,4 +1,4 @@
-"""Turns at a device, and smaller batches after an out-of-memory error."""
+"""Smaller batches after an out-of-memory error, and turns at a device."""
 
 from __future__ import annotations
 

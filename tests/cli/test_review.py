@@ -1,7 +1,8 @@
-"""`synthgen show MANIFEST`: drawn samples, where they are saved, error messages."""
+"""`synthgen show`: drawn samples, where they are saved, error messages."""
 
 from __future__ import annotations
 
+import json
 import re
 import weakref
 from pathlib import Path
@@ -180,3 +181,17 @@ def test_images_that_are_gone_are_named(synthgen, manifest, tmp_path):
     assert code == 0, told
     assert "    0003.png: " in told
     assert len(pictures(tmp_path / "a")) == 13
+
+
+def test_an_overlay_shows_its_mask(synthgen, tmp_path: Path) -> None:
+    coco_dataset.write_coco_dataset(tmp_path, images=1, objects=1)
+    synthgen("masks", *OWN, "--segmenter", "box_fill")
+    synthgen("show", "boxes/train/masks", "--out", "with")
+    synthgen("show", "boxes/train/annotations", "--out", "without")
+    with_mask, without = (Image.open(next((tmp_path / name).glob("1-*.png"))) for name in ("with", "without"))
+    box = json.loads((tmp_path / "boxes.json").read_text())["annotations"][0]["bbox"]
+    scale = 1024 / 96
+    middle = (round((box[0] + box[2] / 2) * scale), round((box[1] + box[3] / 2) * scale))
+    corner = (round(box[0] * scale) // 2, round((box[1] + box[3] * 0.5) * scale))
+    assert with_mask.getpixel(middle) != without.getpixel(middle)
+    assert with_mask.getpixel(corner) == without.getpixel(corner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fakes.mqformer_parts import golden_part, is_close, shape_list
 
-from synthgen.models.mqformer.ms_deform_attn import MSDeformAttn, ms_deform_attn
+from synthgen.models.mqformer.deformable_attention import MSDeformAttn, ms_deform_attn
 
 
 def test_deformable_attention_and_its_gradients(golden):

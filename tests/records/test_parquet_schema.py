@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,10 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.records import schema
-from synthgen.records.box_table import BoxColumns, table_from_columns
-from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Caption, Rle, Sample
-from synthgen.records.schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
+from synthgen.records import parquet_schema
+from synthgen.records.parquet_schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
+from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.storage.parquet_file import SEAL_MAGIC
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -80,55 +78,10 @@ def test_a_record_has_a_column_for_each_of_its_fields():
     assert names(annotation.field("captions").type.value_type) == [f.name for f in dataclasses.fields(Caption)]
 
 
-# --- samples that have boxes only ------------------------------------------------------------------------------------
-
-
-def as_columns(made: list[Sample]) -> BoxColumns:
-    flat = [a for s in made for a in s.annotations]
-    categories = sorted({a.category for a in flat})
-    poor = [dataclasses.replace(s, neg_categories=None, not_exhaustive_categories=()) for s in made]
-    return BoxColumns(
-        image_id=np.array([s.image_id for s in made], np.int64),
-        image_key=[s.image_key for s in made],
-        file_name=[s.file_name for s in made],
-        height=np.array([s.height for s in made], np.int32),
-        width=np.array([s.width for s in made], np.int32),
-        error=[s.error for s in made],
-        offsets=np.cumsum([0, *(len(s.annotations) for s in made)]).astype(np.int32),
-        id=np.array([a.id for a in flat], np.int64),
-        bbox=np.array([a.bbox for a in flat], np.float64).reshape(-1, 4),
-        category=np.array([categories.index(a.category) for a in flat], np.int32),
-        categories=categories,
-        iscrowd=np.array([a.iscrowd for a in flat], bool),
-        isthing=np.array([a.isthing for a in flat], bool),
-        flags={flag: np.array([flag in a.flags for a in flat], bool) for flag in ANNOTATION_FLAGS},
-        neg_categories=None if made == poor else [s.neg_categories for s in made],
-        not_exhaustive_categories=None if made == poor else [s.not_exhaustive_categories for s in made],
-    )
-
-
-boxes_only = hypothesis_strategies.annotations.map(
-    lambda a: Annotation(a.id, a.bbox, a.category, iscrowd=a.iscrowd, isthing=a.isthing, flags=a.flags)
-)
-
-
-@given(
-    st.lists(
-        st.builds(
-            dataclasses.replace, hypothesis_strategies.samples, annotations=st.lists(boxes_only, max_size=4).map(tuple)
-        ),
-        max_size=5,
-    )
-)
-def test_columns_make_the_table_that_samples_make(made):
-    assert table_from_columns(as_columns(made)).equals(table_from_samples(made))
-
-
 def test_names_that_nobody_looked_for_are_not_names_that_nobody_found():
     """None is not (): of the one every name is a negative, of the other none."""
     made = [Sample(i, "k", "f", 1, 1, neg_categories=names) for i, names in enumerate([None, (), ("cat",), None])]
-    for table in (table_from_samples(made), table_from_columns(as_columns(made))):
-        assert [sample.neg_categories for sample in back(table)] == [None, (), ("cat",), None]
+    assert [sample.neg_categories for sample in back(table_from_samples(made))] == [None, (), ("cat",), None]
 
 
 # --- golden shards ---------------------------------------------------------------------------------------------------
@@ -189,9 +142,11 @@ def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):
     made = [from_json(sample) for sample in content["samples"]]
     written = ShardStore(tmp_path).commit(SHARD, made, content["footer"])
     new, old = _parquet_columns(written), _parquet_columns(path)
-    assert [column for column in new if not schema._OPTIONAL_COLUMNS.keys() & column[0].split(".")] == old
-    fields = [*SCHEMA, *schema._ANNOTATION, *schema._CAPTION]
-    assert all(any(field.name == name and field.nullable for field in fields) for name in schema._OPTIONAL_COLUMNS)
+    assert [column for column in new if not parquet_schema._OPTIONAL_COLUMNS.keys() & column[0].split(".")] == old
+    fields = [*SCHEMA, *parquet_schema._ANNOTATION, *parquet_schema._CAPTION]
+    assert all(
+        any(field.name == name and field.nullable for field in fields) for name in parquet_schema._OPTIONAL_COLUMNS
+    )
 
 
 def _parquet_columns(path: Path) -> list[tuple[str, str, int, int]]:
@@ -234,8 +189,8 @@ def test_columns_of_the_future_are_passed_over(table, made, tmp_path):
 
 
 def test_columns_that_a_shard_is_too_old_to_have_are_none(table, made, tmp_path, monkeypatch):
-    later = {"stability_score": pa.float64(), "captions": pa.list_(schema._CAPTION), "error": pa.string()}
-    monkeypatch.setattr(schema, "_OPTIONAL_COLUMNS", schema._OPTIONAL_COLUMNS | later)
+    later = {"stability_score": pa.float64(), "captions": pa.list_(parquet_schema._CAPTION), "error": pa.string()}
+    monkeypatch.setattr(parquet_schema, "_OPTIONAL_COLUMNS", parquet_schema._OPTIONAL_COLUMNS | later)
     annotations = _struct_with(table["annotations"].combine_chunks(), "stability_score", None)
     annotations = _struct_with(annotations, "captions", None)
     table = _replaced(table, annotations).drop_columns(["error"])
@@ -280,7 +235,7 @@ def test_reading_imports_no_pandas():
     """Where it is installed, pyarrow's own conversions import it: a quarter of a second and 50 MiB a process."""
     code = (
         "import sys, json; from pathlib import Path; import pyarrow.parquet as pq\n"
-        "from synthgen.records.schema import samples_from_batch\n"
+        "from synthgen.records.parquet_schema import samples_from_batch\n"
         "found = [s for b in pq.ParquetFile(sys.argv[1]).iter_batches() for s in samples_from_batch(b)]\n"
         "print(len(found), 'pandas' in sys.modules)"
     )

@@ -1,0 +1,39 @@
+"""Parsers of option values that typer cannot parse: `-O KEY=VALUE` and `--part I/N`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synthgen.errors import SynthgenError
+from synthgen.plugin_options import OptionValue
+
+
+def parse_plugin_options(assignments: Sequence[str], flags: Mapping[str, OptionValue]) -> dict[str, Any]:
+    """["key=value", ...] as a dict, with the values of flags beside them.
+
+    Raises:
+        SynthgenError: one has no key or no value, or is said twice.
+    """
+    found: dict[str, Any] = dict(flags)
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise SynthgenError(f"-O {key} should be KEY=VALUE, such as -O batch_size=4")
+        if key in found:
+            raise SynthgenError(f"{key} is given twice, the second time as -O {text}; leave one out")
+        found[key] = value
+    return found
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """ "3/8" as (3, 8).
+
+    Raises:
+        SynthgenError: it is not I/N with 0 <= I < N.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise SynthgenError(f"--part {text} should be I/N with I from 0 to N-1, such as --part 0/8")
+    return int(match[1]), int(match[2])

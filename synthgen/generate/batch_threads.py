@@ -1,0 +1,167 @@
+"""Threads that run the batches of a plugin: daemons, so that a plugin that hangs does not keep a process alive.
+
+Nothing can stop a thread. A batch that is not done in time breaks its worker, and another worker goes on. Native code
+that keeps Python's lock (the GIL) stops all threads of its process; then only `--timeout` or SIGKILL ends the process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.errors import BrokenWorkerError
+from synthgen.generate.output_checks import PluginError
+from synthgen.records.sample import Sample
+
+#: (row in the shard, sample, pixels) each.
+Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
+
+#: Beside twice the timeout: seconds after which a process whose Python does not run any more is ended.
+_GRACE_SECONDS = 5.0
+
+#: Name of the threads.
+_THREAD_NAME = "batch"
+
+
+class StartedBatch(NamedTuple):
+    """A batch on its thread, and its result."""
+
+    batch: Batch
+    future: Future[list[Sample]]
+
+
+class BatchTimeoutError(BrokenWorkerError):
+    """A plugin hangs, and may hold its device. Another worker can go on.
+
+    Attributes:
+        rows: rows in the shard of the images that it was given and has not answered.
+    """
+
+    def __init__(self, message: str, rows: tuple[int, ...]) -> None:
+        super().__init__(message, rows)  # pickle calls __init__ with these
+        self.rows = rows
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class HungRows:
+    """Rows of a shard over which earlier workers hung.
+
+    Attributes:
+        suspected: images of batches that hung; each is run alone.
+        proven: images that hung alone; they are not run again, but recorded as failed.
+        hangs: how often a worker hung over this shard.
+    """
+
+    suspected: frozenset[int] = frozenset()
+    proven: frozenset[int] = frozenset()
+    hangs: int = 0
+
+    def after(self, error: BatchTimeoutError) -> HungRows:
+        """What is known after one more worker hung."""
+        rows = frozenset(error.rows)
+        proven = self.proven | rows if len(rows) == 1 and rows <= self.suspected else self.proven
+        return HungRows((self.suspected | rows) - proven, proven, self.hangs + 1)
+
+
+NONE_HUNG = HungRows()
+
+
+class _Watchdog:
+    """Ends the process with exit code 1 and a traceback of all threads, if batches run and Python runs nothing else.
+
+    Native code that keeps Python's lock (the GIL) also keeps `wait_for_batch` from seeing that the time is over.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[Future[list[Sample]]] = set()
+        self._seconds = 0.0
+
+    def watch(self, future: Future[list[Sample]], timeout: float) -> None:
+        """Begin to watch a batch."""
+        with self._lock:
+            self._running.add(future)
+            self._seconds = 2 * timeout + _GRACE_SECONDS
+            self._restart()
+        future.add_done_callback(self.forget)
+
+    def forget(self, *futures: Future[list[Sample]]) -> None:
+        """Watch these batches no more: they are done, or given up."""
+        with self._lock:
+            self._running.difference_update(futures)
+            self._restart()
+
+    def _restart(self) -> None:
+        if self._running:
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)  # a native thread without the lock
+        else:
+            faulthandler.cancel_dump_traceback_later()
+
+
+_watchdog = _Watchdog()
+
+
+def start_batch(process: Callable[[Batch], list[Sample]], batch: Batch, timeout: float | None) -> StartedBatch:
+    """Run a batch on a thread of its own.
+
+    An exception that would end the program (SystemExit and the like) becomes a `PluginError`. KeyboardInterrupt stays.
+    """
+    started = StartedBatch(batch, Future())
+    threading.Thread(target=_run, args=(process, started), name=_THREAD_NAME, daemon=True).start()
+    if timeout is not None:
+        _watchdog.watch(started.future, timeout)
+    return started
+
+
+def _run(process: Callable[[Batch], list[Sample]], started: StartedBatch) -> None:
+    batch, future = started
+    try:
+        future.set_result(process(batch))
+    except (Exception, KeyboardInterrupt) as why:
+        future.set_exception(why)
+    except BaseException as why:
+        ended = PluginError(f"it raised {type(why).__name__}{f': {why}' if str(why) else ''}")
+        ended.__cause__ = why
+        future.set_exception(ended)
+    del future, started  # the exception refers to this frame: a cycle would keep its tensors
+
+
+def wait_for_batch(
+    started: StartedBatch, others: Sequence[StartedBatch], plugin: str, timeout: float | None
+) -> list[Sample]:
+    """The results of a batch; `others` are in flight beside it.
+
+    Raises:
+        BatchTimeoutError: for `timeout` seconds none of them was done. One may hold the device that another waits for,
+            so that all that are not done are suspected.
+    """
+    while not started.future.done():
+        running = [started, *(own for own in others if not own.future.done())]
+        wait([own.future for own in running], timeout, FIRST_COMPLETED)
+        if not any(own.future.done() for own in running):
+            _watchdog.forget(*(own.future for own in running))
+            names = {i: sample.file_name for own in running for i, sample, _ in own.batch}
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            message = f"{plugin} {describe_timeout(timeout)} for {next(iter(names.values()))}{more}"
+            raise BatchTimeoutError(message, tuple(names))
+    return started.future.result()
+
+
+def describe_timeout(timeout: float | None) -> str:
+    """What a plugin did that hangs."""
+    return f"did not answer within {timeout or 0:g} s"
+
+
+def is_batch_running() -> bool:
+    """Whether any batch is running in this process, or hangs."""
+    return any(thread.name == _THREAD_NAME for thread in threading.enumerate())

@@ -1,0 +1,102 @@
+"""Folders that survive a power failure, and the errors of disks that are full, read-only or gone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthgen.errors import FailedRunError, SynthgenError, is_disk_full
+
+#: Errors of a folder that cannot be written.
+_UNWRITABLE_ERRNOS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+#: Errors of a disk that was unmounted, or whose server is away.
+_GONE_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EHOSTDOWN}
+
+#: Errors of file systems that cannot flush a folder, or of folders that this user may write but not list.
+_NO_FOLDER_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
+
+
+@contextlib.contextmanager
+def translate_os_errors(
+    path: Path, errnos: set[int] = _UNWRITABLE_ERRNOS, *, remedy: str = "choose another --store"
+) -> Iterator[None]:
+    """Turn errors of the file system that the user can fix into a `SynthgenError`."""
+    try:
+        yield
+    except OSError as why:
+        if is_disk_full(why):
+            raise FailedRunError(
+                f"no space left to write {path}; make room and run the same command again: what is committed stays"
+            ) from None
+        if why.errno in errnos:
+            raise SynthgenError(f"cannot write {path} ({why.strerror}); {remedy}") from None
+        raise
+
+
+def create_folder(folder: Path, *, remedy: str = "choose another --store") -> None:
+    """Create a folder and the missing ones above it. They are on the disk when the function returns.
+
+    Only the start of a job calls this. What is written later goes to folders that exist: a disk that was unmounted
+    meanwhile must not get a second copy below its mount point.
+
+    Raises:
+        SynthgenError: it cannot be created.
+    """
+    missing = []
+    for place in (folder, *folder.parents):
+        with translate_os_errors(place, remedy=remedy):
+            if place.is_dir():
+                break
+        missing.append(place)
+    for place in reversed(missing):
+        with translate_os_errors(place, remedy=remedy):
+            try:
+                place.mkdir(exist_ok=True)  # another process may have been faster
+            except (FileExistsError, NotADirectoryError):
+                raise SynthgenError(
+                    f"cannot write {place} (a file lies where a folder should be); move it away, or {remedy}"
+                ) from None
+            sync_folder(place.parent)
+
+
+def check_folder_exists(folder: Path) -> os.stat_result:
+    """The file status of a folder that a job has created.
+
+    Raises:
+        FailedRunError: it is gone.
+    """
+    try:
+        found = folder.stat()
+    except OSError as why:
+        if why.errno not in _GONE_ERRNOS:
+            raise
+        raise gone_error(folder, why.strerror or "") from None
+    return found
+
+
+def gone_error(folder: Path, reason: str) -> FailedRunError:
+    """The error for a folder that vanished during a run."""
+    return FailedRunError(
+        f"{folder} has gone during the run ({reason}); if its disk was unmounted, mount it again, and run the same "
+        "command again: what is committed stays"
+    )
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder, so that a new name in it survives a power failure."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as why:
+        if why.errno not in _NO_FOLDER_SYNC_ERRNOS:
+            raise

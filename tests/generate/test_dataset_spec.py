@@ -1,0 +1,82 @@
+"""What a command names becomes a dataset: its plugin, folder, split and name; mistakes are reported before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from synthgen.errors import SynthgenError
+from synthgen.generate.dataset_spec import DatasetSpec, resolve_dataset
+
+
+def test_a_known_dataset_lies_below_the_data_folder(tmp_path):
+    spec = resolve_dataset("coco", None, None, tmp_path, None, None)
+    assert spec == DatasetSpec("coco", "coco", "train2017", tmp_path / "coco", None, None)
+    assert spec.default_name == "coco"
+
+
+@pytest.mark.parametrize("option", ["visual-genome", "visual_genome"])
+@pytest.mark.parametrize("folder", ["visual-genome", "visual_genome"])
+def test_its_folder_may_be_spelt_with_a_dash(option, folder, tmp_path):
+    (tmp_path / folder).mkdir()
+    spec = resolve_dataset(option, None, None, tmp_path, None, None)
+    assert (spec.plugin, spec.name, spec.root) == ("visual_genome", "visual_genome", tmp_path / folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("boxes.json", "boxes"),
+        ("my boxes (2).json", "my-boxes-2"),
+        ("äö.json", "dataset"),
+        (f"{'y' * 250}.json", "y" * 200),
+    ],
+)
+def test_an_annotation_file_gives_the_dataset_its_name(file, name, tmp_path):
+    (tmp_path / file).touch()
+    spec = resolve_dataset("coco-json", None, None, Path("data"), tmp_path / file, None)
+    assert (spec.name, spec.default_name, spec.root) == (name, name, tmp_path)
+    named = resolve_dataset("coco-json", "mine", "val", Path("data"), tmp_path / file, None)
+    assert (named.name, named.default_name, named.split) == ("mine", name, "val")
+
+
+def test_any_split_may_be_named_for_files_of_the_users_own(tmp_path):
+    assert resolve_dataset("coco", "mine", "holdout", tmp_path, None, None).split == "holdout"
+    with pytest.raises(SynthgenError, match=r"coco has no split 'holdout' \(have: train2017, val2017"):
+        resolve_dataset("coco", None, "holdout", tmp_path, None, None)
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"dataset": "objcts365"}, r"no dataset named 'objcts365'; did you mean 'objects365'\?"),
+        ({"dataset": "os.path"}, r"module 'os\.path' has no SPLITS and is no dataset"),
+        ({"dataset": "coco-json"}, r"--dataset coco-json needs --annotations FILE"),
+        ({"annotations": Path("nope.json")}, r"no file nope\.json; --annotations should name"),
+        ({"name": "a/b"}, r"'a/b' cannot name"),
+        ({"name": "mine", "split": ".."}, r"'\.\.' cannot name"),
+    ],
+)
+def test_each_mistake_is_an_error(named, sentence, tmp_path):
+    given = {"dataset": "coco", "name": None, "split": None, "annotations": None, "images": None, **named}
+    with pytest.raises(SynthgenError, match=sentence):
+        resolve_dataset(data=tmp_path, **given)
+
+
+def test_the_image_folder_is_the_named_one_or_that_of_the_files(tmp_path):
+    (tmp_path / "boxes.json").write_text("{}")
+    (tmp_path / "photos").mkdir()
+    spec = resolve_dataset("coco-json", None, None, tmp_path, tmp_path / "boxes.json", tmp_path / "photos")
+    assert spec.resolve_image_folder() == spec.locate_files().image_folder == tmp_path / "photos"
+    assert spec.locate_files().sources == {"instances": tmp_path / "boxes.json"}
+    wrong = resolve_dataset("coco-json", None, None, tmp_path, tmp_path / "boxes.json", tmp_path / "nowhere")
+    with pytest.raises(SynthgenError, match=r"no folder .*nowhere with the images of boxes; name it with --images"):
+        wrong.resolve_image_folder()
+
+
+def test_a_named_image_folder_needs_no_annotation_files(tmp_path):
+    spec = resolve_dataset("coco", None, None, tmp_path, None, tmp_path)
+    assert spec.resolve_image_folder() == tmp_path
+    with pytest.raises(SynthgenError, match=r"no instances_train2017\.json in"):
+        spec.locate_files()

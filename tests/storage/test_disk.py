@@ -1,0 +1,99 @@
+"""Folders that survive a power failure; disks that are gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from synthgen.errors import FailedRunError, SynthgenError
+from synthgen.storage import disk
+
+
+def test_each_parent_of_a_new_folder_is_flushed(tmp_path, monkeypatch):
+    flushed, real = [], disk.sync_folder
+    monkeypatch.setattr(disk, "sync_folder", lambda folder: (flushed.append(folder), real(folder)))
+    disk.create_folder(tmp_path / "a" / "b" / "c")
+    assert flushed == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    flushed.clear()
+    disk.create_folder(tmp_path / "a" / "b" / "c")
+    assert flushed == []
+    disk.create_folder(tmp_path / "a" / "d")
+    assert flushed == [tmp_path / "a"]
+
+
+def test_a_relative_folder_is_created_where_the_process_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    disk.create_folder(Path("shards"))
+    disk.create_folder(Path())
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+
+
+def test_many_processes_may_create_the_same_folder(tmp_path):
+    errors = []
+
+    def create() -> None:
+        try:
+            disk.create_folder(tmp_path.joinpath(*"abcdefgh"))
+        except BaseException as why:
+            errors.append(why)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert tmp_path.joinpath(*"abcdefgh").is_dir()
+
+
+@pytest.mark.parametrize("inner", ["file", "file/inner"])
+def test_a_file_in_the_way_is_named(tmp_path, inner):
+    (tmp_path / "file").touch()
+    with pytest.raises(SynthgenError) as why:
+        disk.create_folder(tmp_path / inner, remedy="choose another --out")
+    assert str(why.value) == (
+        f"cannot write {tmp_path / 'file'} (a file lies where a folder should be); move it away, or choose another "
+        "--out"
+    )
+    assert why.value.exit_code == 2
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_flush_folders_is_used_all_the_same(tmp_path, monkeypatch, code):
+    def refuse(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    disk.create_folder(tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+
+
+def test_a_disk_that_fails_to_flush_is_no_success(tmp_path, monkeypatch):
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.create_folder(tmp_path / "new")
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE, errno.ENOTCONN])
+def test_a_share_that_does_not_answer_is_gone(tmp_path, monkeypatch, code):
+    def fail(self: Path) -> None:
+        raise OSError(code, os.strerror(code), str(self))
+
+    assert disk.check_folder_exists(tmp_path).st_ino == tmp_path.stat().st_ino
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(FailedRunError, match=rf"gone during the run \({os.strerror(code)}\); .* mount it again"):
+        disk.check_folder_exists(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(errno.ENOSPC, 1), (errno.EDQUOT, 1), (errno.EACCES, 2)])
+def test_a_full_disk_is_no_wrong_input(tmp_path, code, exit_code):
+    with pytest.raises(SynthgenError) as why, disk.translate_os_errors(tmp_path):
+        raise OSError(code, os.strerror(code))
+    assert why.value.exit_code == exit_code

@@ -1,0 +1,103 @@
+"""Errors: exit codes, and one sentence for a machine at its limits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from synthgen.errors import (
+    BrokenWorkerError,
+    FailedRunError,
+    MultipleErrors,
+    SynthgenError,
+    describe_exhaustion,
+    job_has_started,
+)
+
+
+def os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code), "boxes.json")
+
+
+MEMORY, THREADS, FILES = "the memory is used up", "starts no more threads", "too many files are open"
+
+
+@pytest.mark.parametrize(
+    ("why", "sentence"),
+    [
+        (MemoryError(), MEMORY),
+        (pa.ArrowMemoryError("malloc of size 64 failed"), MEMORY),
+        (os_error(errno.ENOMEM), MEMORY),
+        (ImportError("libtorch.so: failed to map segment from shared object"), MEMORY),
+        (ImportError("libtorch.so: cannot allocate memory in static TLS block"), MEMORY),
+        (RuntimeError("can't start new thread"), THREADS),
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), THREADS),
+        (os_error(errno.EMFILE), FILES),
+        (os_error(errno.ENFILE), FILES),
+        (RuntimeError("unable to open shared memory object: Too many open files (24)"), FILES),
+    ],
+)
+def test_a_machine_at_its_limits_is_a_sentence(why: Exception, sentence: str) -> None:
+    told = describe_exhaustion(why)
+    assert told is not None and sentence in told and "; " in told and "run the same command again" in told
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        os_error(errno.EACCES),
+        OSError(errno.ENOENT, "no file", "Too many open files.json"),
+        RuntimeError("shapes differ"),
+        ValueError("can't start new thread"),
+        ModuleNotFoundError("No module named 'yaml'"),
+        SynthgenError("Too many open files"),
+    ],
+)
+def test_other_errors_are_not(why: Exception) -> None:
+    assert describe_exhaustion(why) is None
+
+
+def test_the_libraries_say_what_is_expected() -> None:
+    """What really comes of too little memory in numpy and torch."""
+    for allocate in (lambda: np.empty(2**60, np.uint8), lambda: torch.empty(2**60, dtype=torch.uint8)):
+        with pytest.raises((MemoryError, RuntimeError)) as why:
+            allocate()
+        assert describe_exhaustion(why.value) is not None
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading, "_start_new_thread", refuse)
+    if hasattr(threading, "_start_joinable_thread"):
+        monkeypatch.setattr(threading, "_start_joinable_thread", refuse)
+    with pytest.raises(RuntimeError) as why:
+        threading.Thread(target=print).start()
+    assert THREADS in (describe_exhaustion(why.value) or "")
+
+
+@pytest.mark.parametrize(
+    ("why", "before"),
+    [
+        (SynthgenError("x"), 2),
+        (MultipleErrors("two mistakes", ["a", "b"]), 2),
+        (FailedRunError("x"), 1),
+        (BrokenWorkerError("x"), 1),
+    ],
+)
+def test_after_the_start_of_a_job_the_exit_code_is_1(why: SynthgenError, before: int) -> None:
+    assert why.exit_code == before
+    with pytest.raises(type(why)) as raised, job_has_started():
+        raise why
+    assert raised.value is why and why.exit_code == 1
+    assert type(why)("y", ()).exit_code == before, "of this error alone"
+    copy = pickle.loads(pickle.dumps(why))  # as it comes from a worker
+    assert (type(copy), str(copy), copy.exit_code) == (type(why), str(why), 1)
