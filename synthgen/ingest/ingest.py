@@ -274,7 +274,7 @@ def _source_digests(files: DatasetFiles, log: Path) -> dict[str, str]:
     try:
         then = json.loads(log.read_text(encoding="utf-8"))
         known = {(role, size, time): digest for role, (size, time, digest) in then.items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # the log may be missing or damaged
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # the log may be missing or damaged
         known = {}
     return {
         role: known.get((role, *_size_and_mtime(path))) or (folder_sha256(path) if path.is_dir() else file_sha256(path))

@@ -178,6 +178,6 @@ def _parse_json(text: str) -> dict[str, Any]:
     """Parse a line of a run log. A line may be truncated or damaged; then the result is empty."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

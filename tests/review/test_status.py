@@ -96,7 +96,9 @@ def test_a_tampered_diary_stops_nothing(tmp_path: Path, entry: dict[str, object]
     assert "shards   2 of 3" in "\n".join(status.format_status(tmp_path, failures=True))
 
 
-@pytest.mark.parametrize("rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00"])
+@pytest.mark.parametrize(
+    "rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00", "[" * 100_000]
+)
 def test_a_damaged_diary_stops_nothing(tmp_path: Path, rubbish: str) -> None:
     log = write_store_with_failures(tmp_path)
     log.mkdir()
