@@ -27,6 +27,7 @@ from synthgen.models.checkpoint_reader import NonTensorContentError, read_weight
 from synthgen.models.mqformer.text_encoder_files import read_text_encoder
 from synthgen.models.ofa.checkpoint_folder import read_checkpoint
 from synthgen.models.ofa.tokenizer import load_tokenizer
+from synthgen.models.ofa.weights import infer_config
 from synthgen.review.status import format_status
 from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import ShardStore
@@ -238,14 +239,24 @@ def _read_checkpoint(folder: Path) -> tuple[Any, ...]:
 
 
 def _ofa_seeds(folder: Path) -> list[dict[str, bytes]]:
-    given = dict(tiny_ofa.random_weights(tiny_ofa.SPEAKING_NUMBERS))
-    given["encoder.embed_tokens.weight"] = given["encoder.embed_tokens.weight"].half()
-    path = tiny_ofa.checkpoint(folder / "ofa", given)
-    return [{file.name: file.read_bytes() for file in sorted(path.iterdir())}]
+    """Only the tensors by which an OFA is recognized, narrow: a whole one takes a hundred times as long."""
+    shapes = {
+        "encoder.embed_tokens.weight": (tiny_ofa.SPEAKING_NUMBERS.vocab_size, 1),
+        "encoder.layers.0.self_attn.c_attn": (1,),
+        "encoder.layers.0.fc1.weight": (4, 1),
+        "decoder.layers.0.fc1.weight": (4, 1),
+        "encoder.embed_image_positions.weight": (50, 1),
+        "encoder.embed_positions.weight": (66, 1),
+        "encoder.token_rel_pos_table_list.0.weight": (15, 1),
+        **{f"encoder.embed_images.layer{stage}.0.conv1.weight": (1, 1, 1, 1) for stage in (1, 2, 3)},
+    }
+    weights = {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}
+    return [_folder(tiny_ofa.checkpoint(folder / "ofa", weights))]
 
 
 def _read_ofa(folder: Path) -> tuple[int, int]:
     weights, tokenizer = read_checkpoint(folder / "pytorch_model.bin", folder)
+    infer_config(weights)
     return sum(int(tensor.numel()) for tensor in weights.values()), len(tokenizer.encode(" a cat"))
 
 

@@ -9,6 +9,7 @@ hangs is replaced, and the next input is taken.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import random
@@ -174,6 +175,7 @@ def make_input(target: FuzzTarget, seeds: list[Files], seed: int, number: int) -
 
 def _prepare(target: FuzzTarget, scratch: Path) -> tuple[list[Files], list[Any]]:
     """The seeds and the answers to them."""
+    logging.disable(logging.CRITICAL)
     folder = scratch / "seeds"
     folder.mkdir()
     seeds: list[Files] = [dict(one) for one in target.make_seeds(folder)]
@@ -388,8 +390,6 @@ def _watch(scratch: Path) -> list[str]:
 
 
 def _silence_logs() -> None:
-    import logging
-
     logging.disable(logging.CRITICAL)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
