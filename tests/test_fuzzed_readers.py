@@ -24,6 +24,10 @@ from fakes.fuzz_runner import FuzzTarget, WrongAnswerError, fuzz
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the fuzzer measures memory as Linux shows it"
+)
+
 ROOT = Path(__file__).parents[1]
 INPUTS = 500
 
@@ -124,12 +128,12 @@ def wrong(folder: Path) -> None:
         (lambda folder: ctypes.string_at(1), "process died: SIGSEGV"),
         (lambda folder: os.abort(), "process died: SIGABRT"),
         (lambda folder: os._exit(7), "process died: exit 7"),
-        (lambda folder: time.sleep(30), "hang"),
+        pytest.param(lambda folder: time.sleep(90), "hang", marks=pytest.mark.slow),
         (spin, "slow"),
         (hold_memory, "memory"),
         (lambda folder: bytearray(2**45), "MemoryError at"),
         (lambda folder: Path("/tmp/fuzz-trespass").write_text("x"), "trespass: open /tmp/fuzz-trespass"),
-        (lambda folder: (folder / "../../../fuzz-trespass").mkdir(exist_ok=True), "trespass: os.mkdir"),
+        (lambda folder: Path("/tmp/fuzz-trespass").mkdir(exist_ok=True), "trespass: os.mkdir /tmp/fuzz-trespass"),
         (lambda folder: subprocess.run(["true"]), "trespass: subprocess.Popen"),
         (lambda folder: Path("canary").touch(), "a payload was executed"),
         (one_of_many, "not one sentence"),
@@ -140,16 +144,16 @@ def test_a_bad_reader_is_found_and_the_next_inputs_are_run(
     monkeypatch: pytest.MonkeyPatch, do: Callable[[Path], Any], cause: str
 ) -> None:
     monkeypatch.setattr(fuzz_runner, "MAX_SECONDS", 0.2)
-    monkeypatch.setattr(fuzz_runner, "_MAX_SILENCE", 3.0)
+    monkeypatch.setattr(fuzz_runner, "_MAX_SILENCE", 5.0 if cause == "hang" else 60.0)
     report = fuzz(target(misbehave(do)), inputs=3)
     found = [finding for finding in report.findings.values() if finding.cause.startswith(cause)]
     assert len(found) == len(report.findings) == 1, report.findings
     assert (report.inputs, report.accepted, found[0].count) == (3, 1, 2)
     assert found[0].numbers == [1, 2]
-    for path in (Path("/tmp/fuzz-trespass"), Path("/dev/shm/fuzz-trespass"), Path("/fuzz-trespass")):
-        if path.is_dir():
-            path.rmdir()
-        path.unlink(missing_ok=True)
+    trespass = Path("/tmp/fuzz-trespass")
+    if trespass.is_dir():
+        trespass.rmdir()
+    trespass.unlink(missing_ok=True)
 
 
 def test_a_good_reader_has_no_findings() -> None:
@@ -182,6 +186,7 @@ def test_a_valid_file_that_is_refused_stops_the_run() -> None:
         fuzz(target(one_of_many), inputs=3)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["x.json", "x.p", "x.bin", "x.safetensors", "x.png", "x.txt", "x.jpg"])
 def test_mutants_are_reproducible_bounded_and_mostly_other_files(name: str) -> None:
     seeds = fuzz_seeds()

@@ -169,19 +169,16 @@ def mutate_pickle(data: bytes, rng: random.Random) -> bytes:
     i, k = rng.randrange(len(starts)), rng.randrange(len(starts))
     some = data[starts[k] : ends[min(k + rng.choice((0, 0, 1, 5)), len(ends) - 1)]]
     payload = rng.choice(_PICKLE_PAYLOADS)
-    match rng.randrange(7):
-        case 0:
-            return data[: starts[i]] + data[ends[i] :]
-        case 1:
-            return data[: starts[i]] + some + data[starts[i] :]
-        case 2:
-            return data[: starts[i]] + some + data[ends[i] :]
-        case 3 | 4:
-            return data[: starts[i]] + payload + data[starts[i] :]
-        case 5:
-            return data[: starts[i]] + payload + data[ends[i] :]
-        case _:
-            return (data[: starts[-1]] + payload * rng.choice((1, 1, 500)))[:MAX_LENGTH] + data[starts[-1] :]
+    before, after = (data[: starts[i]], data[ends[i] :])
+    made = (
+        before + after,
+        before + some + data[starts[i] :],
+        before + some + after,
+        before + payload + data[starts[i] :],
+        before + payload + after,
+        data[: starts[-1]] + payload * rng.choice((1, 1, 500)) + data[starts[-1] :],
+    )
+    return rng.choice(made)[:MAX_LENGTH]
 
 
 def mutate_zip(data: bytes, rng: random.Random) -> bytes:
