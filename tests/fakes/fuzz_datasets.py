@@ -223,7 +223,7 @@ def _rle_seeds(folder: Path) -> list[dict[str, bytes]]:
     rng = random.Random(0)
     seeds: list[tuple[int, int, Any]] = []
     for number in range(120):
-        height, width = rng.choice(((1, 1), (1, 9), (9, 1), (7, 5), (64, 48), (300, 200)))
+        height, width = rng.choice(((1, 1), (1, 9), (9, 1), (7, 5), (24, 16), (40, 30)))
         noise = np.random.default_rng(number).random((height, width)) < rng.choice((0.02, 0.5, 0.97, 0.0, 1.0))
         made = coco_mask.encode(np.asfortranarray(noise, np.uint8))
         flat = np.concatenate([[0], noise.T.ravel().astype(np.int8), [0]])
@@ -235,7 +235,7 @@ def _rle_seeds(folder: Path) -> list[dict[str, bytes]]:
         segmentation = {"size": [height, width], "counts": counts}
         seeds.append((height, width, segmentation))
     for _ in range(60):
-        height, width = rng.choice(((7, 5), (64, 48), (300, 200)))
+        height, width = rng.choice(((7, 5), (40, 30), (300, 200)))
         parts = [
             [round(rng.uniform(-0.5, 1.2) * (width, height)[i % 2], 2) for i in range(2 * rng.choice((3, 4, 20)))]
             for _ in range(rng.choice((1, 1, 3)))

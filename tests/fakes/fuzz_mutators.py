@@ -308,9 +308,9 @@ def _mutate_tree(tree: Any, rng: random.Random, raw: list[str]) -> Any:
     """The tree with one node changed in place; `raw` collects texts that stand for `"@raw0@"`, `"@raw1@"`, ..."""
     places: list[tuple[Any, Any]] = []
     waiting = [tree]
-    while waiting:
+    while waiting and len(places) < 5_000:  # an earlier mutation may have made a huge tree
         node = waiting.pop()
-        for key in list(node) if isinstance(node, dict) else range(len(node)):
+        for key in list(node) if isinstance(node, dict) else range(min(len(node), 500)):
             places.append((node, key))
             if isinstance(node[key], dict | list):
                 waiting.append(node[key])

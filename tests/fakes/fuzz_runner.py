@@ -8,6 +8,7 @@ hangs is replaced, and the next input is taken.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
@@ -146,6 +147,7 @@ def fuzz(
         scratch = Path(name).resolve()
         seeds, answers = _in_child(lambda: _prepare(target, scratch))
         if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
             _write(make_input(target, seeds, seed, start)[1], keep)
         number, end = start, start + inputs
         while number < end and time.monotonic() - began < seconds:
@@ -181,6 +183,7 @@ def _prepare(target: FuzzTarget, scratch: Path) -> tuple[list[Files], list[Any]]
     seeds: list[Files] = [dict(one) for one in target.make_seeds(folder)]
     answers = []
     for files in seeds:
+        (scratch / "in").mkdir(exist_ok=True)
         _write(files, scratch / "in")
         answers.append(target.read(scratch / "in"))
     return seeds, answers
@@ -269,6 +272,7 @@ def _child(
         work, inside = scratch / "work", scratch / "in"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
+        inside.mkdir(exist_ok=True)
         os.chdir(work)
         tempfile.tempdir = str(scratch)
         warnings.simplefilter("ignore")
@@ -293,16 +297,17 @@ def _child(
             original = answers[-1 - place if place < 0 else place]
             verdict, detail = _judge(target, inside, original, changed=place >= 0)
             seconds, memory = time.process_time() - began, max(0, _status("VmHWM") - before)
-            if (work / CANARY).exists() or (inside / CANARY).exists():
+            executed = [path for path in (work / CANARY, inside / CANARY) if os.path.exists(path)]  # noqa: PTH110
+            if executed:
                 verdict, detail = "a payload was executed", f"{CANARY} was made"
+                for path in executed:
+                    path.unlink()
             elif trespasses:
                 verdict, detail = f"trespass: {trespasses[0]}", trespasses[0]
             elif verdict in ("accepted", "refused") and memory > MAX_MEMORY:
                 verdict, detail = "memory", f"{memory / 2**20:,.0f} MiB"
             elif verdict in ("accepted", "refused") and seconds > MAX_SECONDS:
                 verdict, detail = "slow", f"{seconds:.1f} s"
-            for path in (work / CANARY, inside / CANARY):
-                path.unlink(missing_ok=True)
             told = {"number": number, "verdict": verdict, "detail": detail, "seconds": seconds, "memory": memory}
             _send(writer, told)
         code = 0
@@ -391,6 +396,7 @@ def _watch(scratch: Path) -> list[str]:
 
 def _silence_logs() -> None:
     logging.disable(logging.CRITICAL)
+    faulthandler.disable()  # a death is reported by the parent
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     if not os.environ.get("FUZZ_STDERR"):  # native libraries write there; a dying process says why
@@ -398,11 +404,18 @@ def _silence_logs() -> None:
 
 
 def _write(files: Files, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """Make a folder hold these files and no others."""
+    names = {Path(place, name) for place, _, own in os.walk(folder) for name in own}
+    wanted = {folder / name: content for name, content in files.items()}
+    for path in names - wanted.keys():
+        path.unlink()
+        for place in path.parents:  # a folder that is empty now goes, too, as if it had never been there
+            if place == folder or any(place.iterdir()):
+                break
+            place.rmdir()
+    for path, content in wanted.items():
+        if path not in names:
+            path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
@@ -412,5 +425,5 @@ def _send(writer: int, message: dict[str, Any]) -> None:
 
 def _status(key: str) -> int:
     """A number of bytes in /proc/self/status."""
-    with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(key + ":"))
+    with open("/proc/self/status", "rb", buffering=0) as file:  # noqa: PTH123
+        return 1024 * int(file.read().partition(f"{key}:".encode())[2].split(maxsplit=1)[0])
