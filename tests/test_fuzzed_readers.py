@@ -34,10 +34,10 @@ INPUTS = 500
 #: Names in the table of results; `test_no_reader_of_datasets_is_left_out` checks the first part.
 READERS = (
     *("coco", "lvis", "objects365", "dataseg_objects365", "visual_genome", "refcoco", "refcoco_pickle"),
-    *("coco_panoptic", "ade20k", "ade20k_full", "foreground", "semantic_folder", "rle"),
+    *("coco_panoptic", "ade20k", "ade20k_full", "foreground", "semantic_folder", "doctor", "rle"),
     *("image_png", "image_jpeg", "image_tiff", "image_webp", "image_bmp", "image_others"),
     *("weights_bin", "weights_pt", "weights_safetensors", "checkpoint", "ofa_folder", "ofa_tokenizer"),
-    *("text_encoder", "florence2", "shards", "manifest", "exclude_list", "run_json"),
+    *("text_encoder", "florence2", "shards", "manifest", "exclude_list", "run_json", "run_folder"),
 )
 
 #: Readers that share the code of another one.

@@ -24,6 +24,7 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles
 from synthgen.ingest.ingest import _complete_samples, ingest
 from synthgen.ingest.sharding import split_into_shards
+from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.rle import decode_mask, decode_runs, rle_from_coco
 from synthgen.records.rle_ops import rle_difference, rle_union
 from synthgen.records.sample import ANNOTATION_FLAGS, Sample
@@ -47,6 +48,7 @@ def dataset_targets() -> list[FuzzTarget]:
         _target("ade20k_full", _ade20k_full_seeds, "ade20k-full", split="training"),
         _target("foreground", _foreground_seeds, "foreground", split="train"),
         _target("semantic_folder", _semantic_seeds, "semantic-folder", split="train"),
+        FuzzTarget("doctor", _coco_seeds, _read_doctor),
         FuzzTarget(
             "rle", _rle_seeds, _read_rle, mutable=("segmentation.json",), mutators={"segmentation.json": _mutate_rle}
         ),
@@ -145,6 +147,12 @@ def _check_boxes(path: Path, samples: list[Sample]) -> None:
             continue
         if not any(list(one.bbox) == [float(v) for v in box] for one in found.get((image, own), [])):
             raise WrongAnswerError(f"the box of annotation {own} of image {image} is not {box}")
+
+
+def _read_doctor(folder: Path) -> tuple[Any, ...]:
+    """What `synthgen doctor` finds in a COCO-style file."""
+    report = validate_dataset("coco-json", folder, annotations=folder / "boxes.json", check_images="none")
+    return report.is_ready, report.next, [str(split) for split in report.splits]
 
 
 def _whole(value: Any) -> int | None:

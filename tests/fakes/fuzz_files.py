@@ -18,7 +18,7 @@ from fakes import layer_kinds, text_encoder_folders, tiny_florence2, tiny_ofa
 from fakes.fuzz_runner import FuzzTarget, WrongAnswerError
 from synthgen.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from synthgen.dataloading.leakage.image_keys import read_exclude_list
-from synthgen.dataloading.manifest import load_manifest
+from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.errors import SynthgenError
 from synthgen.evaluation.results import load_results, save_results
 from synthgen.generate.captioners._florence2_folder import load_florence2, resolve_checkpoint_folder
@@ -31,7 +31,8 @@ from synthgen.models.ofa.weights import infer_config
 from synthgen.review.status import format_status
 from synthgen.storage.run_log import find_image_folder
 from synthgen.storage.shard_store import ShardStore
-from synthgen.training import resume
+from synthgen.training import resume, run_dir
+from synthgen.training.logger import MetricsLogger
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +58,7 @@ def file_targets() -> list[FuzzTarget]:
         FuzzTarget("manifest", _manifest_seeds, _read_manifest),
         FuzzTarget("exclude_list", _exclude_seeds, _read_exclude_list),
         FuzzTarget("run_json", _run_json_seeds, _read_run_json),
+        FuzzTarget("run_folder", _run_folder_seeds, _read_run_folder),
     ]
 
 
@@ -379,3 +381,24 @@ def _read_run_json(folder: Path) -> tuple[Any, ...]:
     if (folder / "results.json").exists():
         return lines, str(found), load_results(folder / "results.json")
     return lines, str(found)
+
+
+def _toy_manifest() -> Manifest:
+    return load_manifest(ROOT / "manifests" / "toy.yaml", store=Path("shards"))
+
+
+def _run_folder_seeds(folder: Path) -> list[dict[str, bytes]]:
+    manifest = ROOT / "manifests" / "toy.yaml"
+    run_dir.init_run_dir(folder, manifest, _toy_manifest(), kind="mqformer", world_size=1, device="cpu")
+    lines = [{"step": step, "of": "train", "loss": 1.5, "note": "caf\u00e9"} for step in (1, 2, 3)]
+    log = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return [{"run.json": (folder / "run.json").read_bytes(), "log.jsonl": log.encode()}]
+
+
+def _read_run_folder(folder: Path) -> tuple[Any, ...]:
+    """What a training reads of its folder before it goes on: who began it, and what it logged."""
+    starts = run_dir.load_starts(folder, _toy_manifest(), kind="mqformer")
+    with MetricsLogger(folder, 3):
+        pass
+    log = folder / "log.jsonl"
+    return len(starts), log.read_bytes() if log.exists() else b""
