@@ -55,12 +55,14 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2_400)  # the first of them waits for all readers
 @pytest.mark.parametrize("reader", READERS)
 def test_a_reader_answers_or_refuses_in_one_sentence(reports: dict[str, dict[str, Any]], reader: str) -> None:
     report = reports[reader]
     assert not report["findings"], json.dumps(report["findings"], indent=1)[:5_000]
     assert report["inputs"] == INPUTS == report["accepted"] + report["refused"]
-    assert report["accepted"] >= 10  # mutants that get through are the ones that go deep
+    # Mutants that get through are the ones that go deep. Of files that checksums protect, only the valid ones do.
+    assert report["accepted"] >= (5 if reader == "shards" else 15)
     assert report["refused"] >= 1 or reader in ("foreground", "ade20k")  # where a bad file is an image with an error
 
 

@@ -325,7 +325,8 @@ def _judge(target: FuzzTarget, folder: Path, original: Any, *, changed: bool) ->
         if not isinstance(why, SynthgenError) and not _is_own(why, target):
             return _cause(why)
         told = str(why)
-        if not told.strip() or len(told) > MAX_MESSAGE or ("\n" in told and not isinstance(why, MultipleErrors)):
+        sentences = told.splitlines() if isinstance(why, MultipleErrors) else [told]
+        if not told.strip() or max(map(len, sentences)) > MAX_MESSAGE or any("\n" in one for one in sentences):
             return f"not one sentence: {_place(why)}", f"{len(told):,} characters: {told[:300]!r}"
         if not changed:
             return f"refuses a valid input: {_place(why)}", told[:300]
