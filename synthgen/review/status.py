@@ -170,7 +170,7 @@ def _format_active_runs(folder: Path) -> Iterator[str]:
                 eta = status["eta_seconds"]
                 about = f", about {eta / 60:.0f} minutes" if eta is not None else ""
                 yield f"  running  {status['images_per_second']:.1f} images/s, {left:,} shards left{about}"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue  # truncated, or not ours
 
 

@@ -240,7 +240,9 @@ def _load_tokenizer(folder: Path, kind: str, config: Any, says: dict[str, Any]) 
         tokenizer.no_padding()
         tokenizer.enable_truncation(context)
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=config.vocab_size)
-    except Exception as why:  # tokenizers raises Exception itself
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as why:  # tokenizers raises Exception itself, and a Rust panic in it is not an Exception
         raise ValueError(f"its tokenizer.json cannot be read ({first_line(why)})") from None
     if highest >= config.vocab_size:
         raise ValueError(f"its tokenizer has the word {highest}, and its network has {config.vocab_size} of them")
