@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 from torch import nn
@@ -66,29 +68,35 @@ def file_targets() -> list[FuzzTarget]:
 
 
 def _read_image(folder: Path) -> tuple[Any, ...]:
-    """Header, pixels and labels of an image; Pillow's own conversion is the oracle for plain RGB."""
+    """Labels, header and pixels of an image, one after the other, as each may be large."""
     path = next(iter(sorted(folder.iterdir())), folder / "image.png")
-    answers: list[Any] = []
-    refusals = []
-    for read in (read_image_header, load_rgb, load_label_map):
-        try:
-            answers.append(read(path))
-        except ImageError as why:
-            refusals.append(why)
-            answers.append(None)
-    header, rgb, labels = answers
-    if rgb is not None:
-        if header is None or header[:2] != rgb.shape[:2]:
-            raise WrongAnswerError(f"header {header}, pixels {rgb.shape}")
-        with Image.open(path) as image:
-            plain = image.mode == "RGB" and not image.info.get("exif") and image.format in ("PNG", "BMP", "PPM", "WEBP")
-            if plain and not np.array_equal(rgb, np.asarray(image)):
-                raise WrongAnswerError("other pixels than Pillow's")
-    if len(refusals) == 3 or (rgb is None and header is None):
-        raise refusals[0]
-    if rgb is None:
-        raise next(iter(refusals))
-    return (header, rgb.tobytes(), None if labels is None else (str(labels.dtype), labels.tobytes()))
+    try:
+        labels = _digest(load_label_map(path))
+    except ImageError:
+        labels = None
+    try:
+        header = read_image_header(path)
+    except ImageError:
+        load_rgb(path)  # refuses it as well
+        raise WrongAnswerError("pixels of an image without a header") from None
+    rgb = load_rgb(path)
+    if header[:2] != rgb.shape[:2]:
+        raise WrongAnswerError(f"header {header}, pixels {rgb.shape}")
+    if rgb.size <= 2**22:
+        _check_pixels(path, rgb)
+    return header, _digest(rgb), labels
+
+
+def _check_pixels(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Pillow's own pixels, where no conversion and no orientation comes between."""
+    with Image.open(path) as image:
+        plain = image.mode == "RGB" and not image.info.get("exif") and image.format in ("PNG", "BMP", "PPM", "WEBP")
+        if plain and not np.array_equal(rgb, np.asarray(image)):
+            raise WrongAnswerError("other pixels than Pillow's")
+
+
+def _digest(values: NDArray[Any]) -> str:
+    return f"{values.dtype} {values.shape} {sha256(values).hexdigest()}"
 
 
 def _pixels(mode: str) -> Image.Image:
