@@ -156,7 +156,8 @@ def _read_doctor(folder: Path) -> tuple[Any, ...]:
 
 
 def _whole(value: Any) -> int | None:
-    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+    """A whole number that fits 64 bits; the least of them stands for a missing id (`_instances.NO_ID`)."""
+    return value if type(value) is int and -(2**63) < value < 2**63 else None
 
 
 # --- RLE -------------------------------------------------------------------------------------------------------------
