@@ -39,7 +39,7 @@ MAX_FOOTER_NAMES = 5_000
 #: The digest of a file is remembered only if the file was this many seconds old when it was read.
 RACY_SECONDS = 2.0
 
-_LOG_ERRORS = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError)
+_LOG_ERRORS = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 
 _WRITER_THREADS = 2  # writing a shard takes about twice as long as building it
 

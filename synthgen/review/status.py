@@ -225,7 +225,7 @@ def _format_active_runs(folder: Path) -> Iterator[str]:
                 eta = status["eta_seconds"]
                 about = f", about {eta / 60:.0f} minutes" if eta is not None else ""
                 yield f"  running  {status['images_per_second']:.1f} images/s, {left:,} shards left{about}"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue  # truncated, or not ours
 
 
@@ -233,6 +233,6 @@ def _parse_json(text: str) -> dict[str, Any]:
     """Parse a line of a run log. A line may be truncated or damaged; then the result is empty."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

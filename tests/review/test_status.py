@@ -101,7 +101,14 @@ def test_a_tampered_diary_stops_nothing(tmp_path: Path, entry: dict[str, object]
     assert "shards   2 of 3" in "\n".join(status.format_status(tmp_path, failures=True))
 
 
-@pytest.mark.parametrize("rubbish", ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00"])
+@pytest.mark.parametrize(
+    "rubbish",
+    ["", "[]", "null", '{"shards": "many"}', '{"updated": null, "shards": 9}', "\x00", "[" * 100_000]
+    + [
+        json.dumps({"shards": 10**9, "committed": 0, "failed": 0, "updated": 1e12, "images_per_second": 1, **huge})
+        for huge in ({"updated": 10**400}, {"eta_seconds": 10**400}, {"eta_seconds": 1, "images_per_second": 10**400})
+    ],
+)
 def test_a_damaged_diary_stops_nothing(tmp_path: Path, rubbish: str) -> None:
     log = write_store_with_failures(tmp_path)
     log.mkdir()
