@@ -47,7 +47,7 @@ class MetricsLogger:
     def _position(self, line: bytes, line_number: int) -> tuple[int, bool]:
         """The step of a log line, and whether it is of the evaluation after it."""
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.decode())
             return int(entry["step"]), entry.get("of", "train") != "train"
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise SynthgenError(
