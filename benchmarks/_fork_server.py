@@ -28,7 +28,8 @@ class ForkServer:
 
     def __init__(self, hash_seed: int, folder: Path, warm: Sequence[str]) -> None:
         paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("SYNTHGEN_")}
+        folders = ("SYNTHGEN_DATA", "SYNTHGEN_STORE")
+        environment = {key: value for key, value in os.environ.items() if key not in folders}
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=environment | {"PYTHONHASHSEED": str(hash_seed), "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
