@@ -69,6 +69,7 @@ def untrained_network() -> MQFormer:
 
 def write_checkpoint(path: Path, names: tuple[str, ...] = CATEGORIES) -> Path:
     """A checkpoint of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(
         path,
         Checkpoint("mqformer", 7, MODEL.model_dump(mode="json"), names, checkpoint_state_dict(untrained_network())),

@@ -50,7 +50,7 @@ def test_mistakes_are_found_before_the_first_step(tmp_path):
         trainer.train(path, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     path = write_manifest(tmp_path, "steps: 1, accumulation_steps: 3")
-    with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulate 3"):
+    with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulation_steps 3"):
         trainer.train(path, out=tmp_path / "run")
 
 
