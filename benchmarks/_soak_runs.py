@@ -97,6 +97,7 @@ def _run_and_exit(words: list[str], output: Path, prepare: Sequence[Prepare]) ->
         traceback.print_exc()
         code = 1
     finally:
+        threading._shutdown()  # as Python does at its end: it waits for the threads of pools
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
