@@ -30,7 +30,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]  # for the fake plugins
 
-from _soak_faults import FAULTS, FindingError, Round, describe_results  # noqa: E402
+from _soak_faults import FAULTS, describe_results  # noqa: E402
+from _soak_round import FindingError, Round  # noqa: E402
 from _soak_world import World, make_world, store_differences  # noqa: E402
 
 #: Modules that the commands import late.
