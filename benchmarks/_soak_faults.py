@@ -346,5 +346,7 @@ FAULTS: dict[str, Callable[[Round], str]] = {
 
 
 def describe_results(results: Counter[str]) -> str:
-    """The results of a fault with their numbers, most frequent first."""
-    return "; ".join(f"{result} ({count:,} of {results.total():,})" for result, count in results.most_common())
+    """How the rounds of a fault ended, with numbers where they differ; most frequent first."""
+    if len(results) == 1:
+        return next(iter(results))
+    return "; ".join(f"{result} ({count:,} rounds)" for result, count in results.most_common())

@@ -62,7 +62,11 @@ def run_round(world: World, folder: Path, seed: int) -> tuple[str, int, str]:
 
 def format_table(tried: Counter[str], results: dict[str, Counter[str]]) -> list[str]:
     """The table of docs/reliability.md."""
-    rows = [f"| {fault} | {tried[fault]:,} | {describe_results(results[fault])} |" for fault in FAULTS if tried[fault]]
+    rows = [
+        f"| {fault} | {tried[fault]:,} in {results[fault].total():,} rounds | {describe_results(results[fault])} |"
+        for fault in FAULTS
+        if tried[fault]
+    ]
     return ["| fault | tried | result |", "| --- | --- | --- |", *rows]
 
 
