@@ -12,11 +12,12 @@
 #     docker run --rm --gpus all --shm-size 16g -v /mnt/synthgen:/mnt/synthgen synthgen:gpu \
 #       train --manifest /mnt/synthgen/manifests/human_only.yaml --out /mnt/synthgen/runs/human_only
 #   On eight GPUs: --entrypoint torchrun before the image, and --nproc-per-node 8 -m synthgen before train.
+# The bases are exact versions; `make image-digests` adds their digests, where a registry can be reached.
 # The dependencies lie in a layer of their own, which only other lock files make anew. The users are numbers, as Kubernetes
 # cannot see that a name is not root's.
 
 # --- CPU ---
-FROM python:3.12-slim-bookworm AS test
+FROM python:3.12.13-slim-bookworm AS test
 # PyTorch without CUDA is a tenth of the size. It has an index of its own, where it is named 2.x+cpu.
 ARG TORCH="torch==2.14.1+cpu torchvision==0.29.1+cpu"
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -38,7 +39,7 @@ USER 1000
 CMD ["pytest", "-m", "not slow and not gpu"]
 
 # --- the wheel, which holds manifests and cluster files as well ---
-FROM python:3.12-slim-bookworm AS wheel
+FROM python:3.12.13-slim-bookworm AS wheel
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore

@@ -12,7 +12,7 @@ QUICK  := not slow and not gpu
 PYTEST  = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all slow gpu lint format lock latest lowest wheel clean
+.PHONY: help install demo test test-all slow gpu lint format lock audit sbom image-digests latest lowest wheel clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -45,6 +45,15 @@ format: $(STAMP)  ## let ruff put the code in order
 
 lock: $(STAMP)  ## renew the lock files in requirements/ from pyproject.toml
 	UV=$(CURDIR)/$(BIN)/uv requirements/lock.sh
+
+audit: $(STAMP)  ## look for known vulnerabilities of the locked packages; needs a network
+	UV=$(CURDIR)/$(BIN)/uv requirements/audit.sh
+
+sbom: $(STAMP)  ## write the list of all locked packages to dist/sbom.cdx.json (CycloneDX)
+	$(BIN)/python requirements/sbom.py dist/sbom.cdx.json
+
+image-digests:  ## pin the base images of the Dockerfile by the digests of their registries; needs a network
+	@$(PYTHON) requirements/image_digests.py Dockerfile
 
 wheel: $(STAMP)  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m hatchling build

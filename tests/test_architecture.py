@@ -111,9 +111,8 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [
-        "synthgen/records/parquet_schema.py",
-        "synthgen/records/box_table.py",
-        "synthgen/storage/shard_store.py",
+        *(f"synthgen/records/{name}.py" for name in ("parquet_schema", "box_table", "content_digest")),
+        *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity", "migrate")),
     ],
     "pydantic": [
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),

@@ -18,6 +18,7 @@ from synthgen.cli import manifests
 from synthgen.cli.demo import demo
 from synthgen.cli.exits import end_despite_running_batches
 from synthgen.cli.ingest import doctor, ingest
+from synthgen.cli.integrity import migrate, verify
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import CONTEXT_SETTINGS
 from synthgen.cli.plugin_flags import GroupedCommand
@@ -68,6 +69,8 @@ _COMMANDS = (
     ablate,
     status,
     show,
+    verify,
+    migrate,
     manifests.check,
     manifests.exclude,
     demo,

@@ -12,6 +12,7 @@ from synthgen.generate.worker import DEFAULT_CAPTION_COUNT
 from synthgen.ingest.ingest import IngestReport
 from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import ANNOTATION_FLAGS
+from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Errors that are said one by one; the rest are counted.
@@ -25,13 +26,19 @@ def format_plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
         yield f"{layer}: nothing to do, every shard is committed"
         return
     store = ShardStore(job.store)
-    sources = [(store.read_footer(shard.in_layer(job.input_layer)) or {}).get("counts", {}) for shard in shards]
-    images, boxes = (sum(counts.get(key, 0) for counts in sources) for key in ("images", "annotations"))
+    sources = [store.read_footer(shard.in_layer(job.input_layer)) or {} for shard in shards]
+    images, boxes = (sum(s.get("counts", {}).get(key, 0) for s in sources) for key in ("images", "annotations"))
     yield (
         f"{layer}: {len(shards):,} of {pluralize(shards[0].num_shards, 'shard')} to do, {pluralize(images, 'image')}, "
         f"{pluralize(boxes, 'box')}, "
         f"by {format_recipe(job.recipe())}"
     )
+    stale = sum(
+        is_stale(store.read_footer(shard) or {}, content_digest_of(source))
+        for shard, source in zip(shards, sources, strict=True)
+    )
+    if stale:
+        yield f"  {pluralize(stale, 'shard')} again: the layer {job.input_layer} has changed since"
 
 
 def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:

@@ -17,10 +17,16 @@ def status(
     store: opt.Store = opt.DEFAULT_STORE,
     failures: Annotated[bool, typer.Option("--failures", help="List every failed object, image and shard")] = False,
 ) -> None:
-    """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each."""
-    from synthgen.review.status import format_status
+    """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each.
 
-    print_lines(*format_status(store, failures=failures))
+    Also what is damaged, stale or foreign, from the footers alone; `verify` reads all pages of a layer. Exit code 1 if
+    a shard is damaged, or another one has its name.
+    """
+    from synthgen.review.status import format_status, summarize_layers
+
+    layers = summarize_layers(store)
+    print_lines(*format_status(store, failures=failures, layers=layers))
+    raise typer.Exit(1 if any(layer.damaged for layer in layers) else 0)
 
 
 def show(

@@ -45,12 +45,14 @@ class LayerStats:
         shards: the committed ones; num_missing_shards: how many are not committed.
         columns: by the names of `_COLUMNS`.
         category_names: unique names of categories.
+        num_stale_shards: how many were made from other rows than those of their parent shards now.
     """
 
     shards: tuple[Shard, ...]
     num_missing_shards: int
     columns: dict[str, ColumnStats]
     category_names: tuple[str, ...]
+    num_stale_shards: int
 
     def count(self, name: str) -> int:
         """Number of values in a column."""
@@ -85,12 +87,14 @@ def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
         planned = len(source.select_shards(whole) if isinstance(source, TrainSource) else whole)
     columns = dict.fromkeys(_COLUMNS, ColumnStats())
     names: dict[str, None] = {}
+    num_stale = 0
     for shard in taken:
         footer, found = store.read_column_stats(shard, list(_COLUMNS.values()))
         names.update(dict.fromkeys(footer.get("categories", ())))
         for name, path in _COLUMNS.items():
             columns[name] += found[path]
-    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names))
+        num_stale += store.is_stale(shard, footer)
+    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names), num_stale)
 
 
 def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerStats) -> dict[str, float]:

@@ -175,6 +175,12 @@ def _check_source(
             state.warnings.append(ManifestIssue((*location, "shards"), what))
         else:  # without them, leakage cannot be excluded
             state.errors.append(ManifestIssue((*location, "shards"), f"{what}; let its job go on"))
+    if held.num_stale_shards:
+        what = (
+            f"{held.num_stale_shards:,} of {len(held.shards):,} shards of {source.shards} are stale: the layer that "
+            "they were made from has changed; run their job again"
+        )
+        state.warnings.append(ManifestIssue((*location, "shards"), what))
     if errors := held.count("errors"):
         what = f"{errors:,} of {held.count('images'):,} images of {source.shards} have an error, and are passed over"
         state.warnings.append(ManifestIssue((*location, "shards"), what))

@@ -67,7 +67,7 @@ class ManifestIssue(NamedTuple):
 
 def format_location(location: Location) -> str:
     """ "mixture.1.task"."""
-    return ".".join(map(str, location))
+    return ".".join(truncate(str(part)) for part in location)
 
 
 def make_manifest_error(path: Path, issues: Iterable[ManifestIssue], key_order: Iterable[str]) -> SynthgenError:

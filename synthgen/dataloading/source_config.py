@@ -32,7 +32,7 @@ def _check_layer(value: str) -> str:
         try:
             check_name(word)
         except SynthgenError as why:
-            raise ValueError(str(why)) from None
+            raise ValueError(str(why).replace(word, truncate(word))) from None
     return value
 
 

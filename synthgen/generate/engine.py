@@ -15,6 +15,7 @@ from synthgen.generate.batch_threads import BatchTimeoutError
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ProcessedShard, ShardReport, Worker
 from synthgen.records.recipe import format_recipe
+from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: After this many shards in a row over which the model hung, the remaining ones are not tried.
@@ -22,13 +23,14 @@ MAX_HANGS_IN_A_ROW = 3
 
 
 def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
-    """The shards that the job has not committed yet, in order.
+    """The shards that the job has not committed yet, or from other rows than those of its input now, in order.
 
     Args:
         part: (i, n): only shards whose index is i modulo n, so that the parts do not change while shards are committed.
 
     Raises:
-        SynthgenError: the input layer is missing or incomplete, or the output layer was made by another recipe.
+        SynthgenError: the input layer is missing or incomplete, the output layer was made by another recipe, or
+            something that is no file has the name of a shard.
     """
     store = ShardStore(job.store)
     inputs = store.list_shards(job.dataset, job.split, job.input_layer)
@@ -47,12 +49,13 @@ def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
         footer = store.read_footer(shard) if shard in present else None
         if footer is None:
             _check_shard_plan(shard, present)
+            store.check_place(shard)
             todo.append(shard)
             continue
-        parent = (store.read_footer(source) or {}).get("fingerprint", "")
-        if footer.get("fingerprint") != job.fingerprint(parent):
-            raise SynthgenError(_recipe_mismatch_message(job, shard, footer, parent))
-        if job.retry_failed and footer.get("failed"):
+        parent = store.read_footer(source) or {}
+        if footer.get("fingerprint") != job.fingerprint(parent.get("fingerprint", "")):
+            raise SynthgenError(_recipe_mismatch_message(job, shard, footer, parent.get("fingerprint", "")))
+        if is_stale(footer, content_digest_of(parent)) or (job.retry_failed and footer.get("failed")):
             todo.append(shard)
     return todo
 

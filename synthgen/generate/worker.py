@@ -32,6 +32,7 @@ from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.sample import Sample
+from synthgen.storage.identity import is_stale, parent_digest
 from synthgen.storage.shard_store import Shard, ShardStore
 
 log = logging.getLogger(__name__)
@@ -86,11 +87,17 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class ProcessedShard:
-    """A shard after the model, before it is written."""
+    """A shard after the model, before it is written.
+
+    Attributes:
+        parent: the footer of the input shard.
+        parent_sha256: the content digest of the input rows; None = kept rows of an older release do not say it.
+    """
 
     shard: Shard
     samples: list[Sample]
     parent: dict[str, Any]
+    parent_sha256: str | None
     images_without_error: int
     failed: tuple[dict[str, Any], ...]
     started: float
@@ -123,19 +130,26 @@ class Worker:
         """The part of `run` that needs the model. A failure becomes a report."""
         started = time.monotonic()
         try:
-            parent = self.store.read_footer(shard.in_layer(self.job.input_layer))
+            source = shard.in_layer(self.job.input_layer)
+            parent = self.store.read_footer(source)
             if parent is None:
-                raise SynthgenError(
-                    f"input shard {shard.in_layer(self.job.input_layer)} is gone; run the stage before again"
-                )
-            samples, failed, given = self._process_samples(shard, on_images, hung)
+                raise SynthgenError(f"input shard {source} is gone; run the stage before again")
+            parent_sha256: str | None = self.store.read_content_digest(source)
+            made = self.store.read_footer(shard)
+            if made is not None and is_stale(made, parent_sha256):
+                log.info("%s is made again: its input %s has changed", shard, source)
+                made = None
+            kept = made if self.job.retry_failed else None
+            if kept is not None:  # its rows stay, and so does what they were made from
+                parent_sha256 = parent_digest(kept)
+            samples, failed, given = self._process_samples(shard, kept, on_images, hung)
             # Images that came with an error do not count in the share of failures.
             self._check_error_share(shard, given, failed)
         except BrokenWorkerError:
             raise
         except Exception as why:  # a failed shard must not stop the others
             return _error_report(shard, why, started)
-        return ProcessedShard(shard, samples, parent, given, failed, started)
+        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started)
 
     def commit(self, processed: ProcessedShard | ShardReport) -> ShardReport:
         """The part of `run` that does not need the model: encode, write, rename."""
@@ -162,7 +176,11 @@ class Worker:
             "synthgen": __version__,
             "recipe": self.job.recipe(),
             "fingerprint": self.job.fingerprint(processed.parent["fingerprint"]),
-            "parent": {"layer": self.job.input_layer, "fingerprint": processed.parent["fingerprint"]},
+            "parent": {
+                "layer": self.job.input_layer,
+                "fingerprint": processed.parent["fingerprint"],
+                **({"content_sha256": processed.parent_sha256} if processed.parent_sha256 is not None else {}),
+            },
             "categories": processed.parent.get("categories", []),
             "counts": {
                 "images": report.images,
@@ -186,15 +204,19 @@ class Worker:
         return replace(report, seconds=time.monotonic() - processed.started)
 
     def _process_samples(
-        self, shard: Shard, on_images: OnImages | None, hung: HungRows
+        self, shard: Shard, kept: dict[str, Any] | None, on_images: OnImages | None, hung: HungRows
     ) -> tuple[list[Sample], tuple[dict[str, Any], ...], int]:
-        """The shard's samples, processed or with an error; the errors; the number of samples that came without one."""
+        """The shard's samples, processed or with an error; the errors; the number of samples that came without one.
+
+        Args:
+            kept: the footer of the committed shard, of which only what failed is done again; None = do everything.
+        """
         samples = list(self.store.read_samples(shard.in_layer(self.job.input_layer)))
         result = list(samples)
         reasons: dict[int, str] = {}
         todo = list(range(len(samples)))
-        if self.job.retry_failed and (footer := self.store.read_footer(shard)) is not None:
-            again = {entry["row"] for entry in footer["failed"]}
+        if kept is not None:
+            again = {entry["row"] for entry in kept["failed"]}
             todo = [i for i in todo if i in again]
             result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read_samples(shard))]
         waiting: deque[StartedBatch] = deque()

@@ -6,9 +6,10 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +18,20 @@ from PIL import Image, UnidentifiedImageError
 from synthgen.errors import describe_exhaustion
 from synthgen.images.paths import candidate_paths
 
-#: A larger image is an error: 178 M pixels are half a GiB in RGB.
-MAX_IMAGE_PIXELS = 178_956_970
+#: A larger image is an error. Decoding takes up to eight bytes a pixel, so that one image takes at most a GiB.
+MAX_IMAGE_PIXELS = 125_000_000
+
+#: Formats whose decoders take more: measured bytes a pixel of Pillow 13, and some.
+_MAX_PIXELS_BY_FORMAT = {"JPEG2000": 2**30 // 20, "WEBP": 2**30 // 17, "AVIF": 2**30 // 11}
+
+#: Pixels that are converted at once: what Pillow copies for it stays small.
+_STRIP_PIXELS = 2**21
 
 #: Maximum bytes that all threads decode at the same time, with Pillow's own copy.
 MAX_DECODE_BYTES = 2**30
 
 #: Bytes a pixel in Pillow's memory and in our copies of it, without the result; other modes take four.
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 8, "I;16B": 8, "I;16L": 8, "I": 20, "F": 20}
-
-#: Larger images are converted in strips of about this many pixels: Pillow's copies take up to ten bytes a pixel.
-_STRIP_PIXELS = 2**22
 
 #: File formats of photographs and label maps. Pillow knows thirty more; one of them (EPS) runs a program on the file,
 #: and none is worth the risk.
@@ -54,6 +58,10 @@ _ORIENTATION_TRANSPOSE = {
 _QUARTER_TURNS = tuple(
     _ORIENTATION_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)
 )  # they swap height and width
+
+#: Which transpositions reverse rows or columns, after the swap of height and width.
+_FLIPS_ROWS = frozenset(_ORIENTATION_TRANSPOSE[orientation] for orientation in (3, 4, 7, 8))
+_FLIPS_COLUMNS = frozenset(_ORIENTATION_TRANSPOSE[orientation] for orientation in (2, 3, 6, 7))
 
 # Pillow warns about images above half our limit, odd EXIF, and so on; everything that matters is an `ImageError`.
 # `warnings.catch_warnings` is process-wide and decoding runs on threads, so the filter is set once, not per file.
@@ -139,14 +147,16 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             turn, shown = _exif_transpose(image)
-            _check_size(shown)
+            _check_size(shown, image.format)
             if expected is not None and expected not in (shown, image.size):  # before a pixel is decoded
                 raise ImageError(
                     f"is {shown[0]} x {shown[1]} pixels, the annotations say {expected[0]} x {expected[1]}"
                 )
             with _budget.hold(_decode_bytes(image)):
                 image.load()
-                return _to_rgb(image.transpose(turn) if turn is not None and expected in (None, shown) else image)
+                rgb = _to_rgb(image)
+                image.close()  # frees its pixels before they are turned
+                return _transpose(rgb, turn) if turn is not None and expected in (None, shown) else rgb
     except Exception as why:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
         raise _as_image_error(why, "decoded") from None
 
@@ -163,7 +173,7 @@ def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integ
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
-            _check_size(image.size)
+            _check_size(image.size, image.format)
             if image.format not in _LOSSLESS_FORMATS:
                 raise ImageError(f"is a {image.format}, whose compression changes labels")
             with _budget.hold(_decode_bytes(image)):
@@ -184,7 +194,7 @@ def read_image_header(path: Path) -> tuple[int, int, bool]:
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             _, (width, height) = _exif_transpose(image)
-            _check_size((width, height))
+            _check_size((width, height), image.format)
             return height, width, (width, height) != image.size
     except Exception as why:
         raise _as_image_error(why, "opened") from None
@@ -195,9 +205,10 @@ def _decode_bytes(image: Image.Image) -> int:
     return image.width * image.height * (3 + _BYTES_PER_PIXEL.get(image.mode, 4))
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_IMAGE_PIXELS:
-        raise ImageError(f"has {size[0]} x {size[1]} pixels, more than the limit of {MAX_IMAGE_PIXELS}")
+def _check_size(size: tuple[int, int], image_format: str | None) -> None:
+    most = min(MAX_IMAGE_PIXELS, _MAX_PIXELS_BY_FORMAT.get(image_format or "", MAX_IMAGE_PIXELS))
+    if size[0] * size[1] > most:
+        raise ImageError(f"has {size[0]} x {size[1]} pixels, more than the limit of {most}")
 
 
 def _exif_transpose(image: Image.Image) -> tuple[Image.Transpose | None, tuple[int, int]]:
@@ -213,60 +224,89 @@ def _exif_transpose(image: Image.Image) -> tuple[Image.Transpose | None, tuple[i
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3]."""
+    if image.mode in ("I", "F"):
+        scale = _intensity_scale(image)
+        return _convert(image, lambda strip: _grey_to_rgb((np.asarray(strip) * scale).astype(np.uint8)))
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-    elif image.mode in ("I", "F"):
-        values = np.asarray(image)
-        top = float(values.max(initial=0))
-        if not np.isfinite(values).all() or values.min(initial=0) < 0 or top > 65535:
-            raise ImageError(f"has samples of mode {image.mode} that are no 8-bit or 16-bit intensities")
-        scale = 1 / 257 if top > 255 else 255 if image.mode == "F" and top <= 1 else 1
-        grey = (values * scale).astype(np.uint8)
-    else:
-        return _convert_to_rgb(image)
-    return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
-
-
-def _convert_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Pillow's conversion to RGB: uint8 [H, W, 3]."""
+        return _convert(image, lambda strip: _grey_to_rgb((np.asarray(strip).astype(np.uint16) >> 8).astype(np.uint8)))
     image.info.pop("transparency", None)  # avoids a warning of Pillow that it will be lost
-    width, height = image.size
-    if width * height <= _STRIP_PIXELS:
-        return np.ascontiguousarray(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
-    pixels = np.empty((height, width, 3), np.uint8)
-    for rows, strip in _iter_strips(image):
-        pixels[rows] = np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
-    return pixels
+    return _convert(image, lambda strip: np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB")))
 
 
-def _iter_strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Strips of an image from top to bottom, and their rows."""
-    width, height = image.size
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        yield slice(top, top + rows), image.crop((0, top, width, min(top + rows, height)))
+def _convert(image: Image.Image, convert: Callable[[Image.Image], NDArray[Any]]) -> NDArray[Any]:
+    """What `convert` makes of the rows of a decoded image; a large image by strips, so that copies stay small."""
+    height = max(1, _STRIP_PIXELS // max(1, image.width))
+    if height >= image.height:
+        return np.ascontiguousarray(convert(image))
+    first = convert(image.crop((0, 0, image.width, height)))
+    whole = np.empty((image.height, *first.shape[1:]), first.dtype)
+    whole[:height] = first
+    for top in range(height, image.height, height):
+        bottom = min(top + height, image.height)
+        whole[top:bottom] = convert(image.crop((0, top, image.width, bottom)))
+    return whole
+
+
+def _grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _intensity_scale(image: Image.Image) -> float:
+    """The factor that brings the samples of mode I or F to 0..255."""
+
+    def range_of_rows(strip: Image.Image) -> NDArray[np.float64]:
+        values = np.asarray(strip)
+        return np.stack([values.min(axis=1), values.max(axis=1)], axis=1).astype(np.float64)  # NaN if there is one
+
+    ends = _convert(image, range_of_rows)
+    top = float(ends.max(initial=0))
+    if not np.isfinite(ends).all() or ends.min(initial=0) < 0 or top > 65535:
+        raise ImageError(f"has samples of mode {image.mode} that are no 8-bit or 16-bit intensities")
+    return 1 / 257 if top > 255 else 255 if image.mode == "F" and top <= 1 else 1
+
+
+def _transpose(rgb: NDArray[np.uint8], turn: Image.Transpose) -> NDArray[np.uint8]:
+    """The pixels [H, W, 3] transposed as Pillow does."""
+    if turn in _QUARTER_TURNS:
+        rgb = rgb.swapaxes(0, 1)
+    rows, columns = (slice(None, None, -1 if turn in flips else 1) for flips in (_FLIPS_ROWS, _FLIPS_COLUMNS))
+    return np.ascontiguousarray(rgb[rows, columns])
 
 
 def _to_label_map(image: Image.Image, *, color_coded: bool) -> NDArray[np.integer]:
     if not color_coded and image.mode in ("1", "L", "P", "LA", "PA"):
-        values = np.asarray(image).astype(np.uint8, copy=False)
-        return np.ascontiguousarray(values[..., 0]) if values.ndim == 3 else values
+        return _convert(image, _first_channel)
     if not color_coded and image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min(initial=0) < 0:
-            raise ImageError("has negative labels")
-        return np.asarray(values, np.int32 if image.mode == "I" else np.uint16)
-    rgb = _convert_to_rgb(image)
-    red, green, blue = np.moveaxis(rgb, 2, 0)
-    if color_coded:
-        labels: NDArray[np.int32] = red.astype(np.int32)
-        for channel in (green, blue):  # in place: copies of a large image would take gigabytes
-            labels <<= 8
-            labels |= channel
-        return labels
-    if image.mode == "F" or not ((red == green).all() and (green == blue).all()):
-        raise ImageError(f"has colours (mode {image.mode}), and a label map has one number a pixel")
-    return np.ascontiguousarray(red, dtype=np.uint8)
+        return _convert(image, _unsigned_labels)
+    image.info.pop("transparency", None)
+    return _convert(image, _packed_colors if color_coded else _grey_labels)
+
+
+def _first_channel(strip: Image.Image) -> NDArray[np.integer]:
+    """The numbers of a palette or grey strip, without alpha."""
+    values = np.asarray(strip)
+    return np.asarray(values[..., 0] if values.ndim == 3 else values, np.uint8)
+
+
+def _unsigned_labels(strip: Image.Image) -> NDArray[np.integer]:
+    values = np.asarray(strip)
+    if values.min(initial=0) < 0:
+        raise ImageError("has negative labels")
+    return np.asarray(values, np.int32 if strip.mode == "I" else np.uint16)
+
+
+def _grey_labels(strip: Image.Image) -> NDArray[np.integer]:
+    red, green, blue = np.moveaxis(np.asarray(strip.convert("RGB")), 2, 0)
+    if strip.mode == "F" or not ((red == green).all() and (green == blue).all()):
+        raise ImageError(f"has colours (mode {strip.mode}), and a label map has one number a pixel")
+    return np.asarray(red, np.uint8)
+
+
+def _packed_colors(strip: Image.Image) -> NDArray[np.integer]:
+    """65536 * red + 256 * green + blue, int32 [H, W]."""
+    red, green, blue = np.moveaxis(np.asarray(strip.convert("RGB")), 2, 0)
+    return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
 
 
 def _as_image_error(why: Exception, done: str) -> ImageError:

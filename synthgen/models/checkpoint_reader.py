@@ -111,11 +111,13 @@ def as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
     claimed, most = 0, MAX_TIED_RATIO * path.stat().st_size
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(f"it is no plain state dict: '{str(name)[:60]}' is a {type(value).__name__}, not a tensor")
+            raise ValueError(
+                f"it is no plain state dict: '{_printable(name)}' is a {type(value).__name__}, not a tensor"
+            )
         claimed += value.nbytes
         # A stride of 0 makes many numbers of one, and a tensor can be listed under many names.
         if value.nbytes > value.untyped_storage().nbytes() or claimed > most:
-            raise ValueError(f"its tensor '{name[:60]}' of {list(value.shape)} claims more numbers than it has")
+            raise ValueError(f"its tensor '{_printable(name)}' of {list(value.shape)} claims more numbers than it has")
     return {name: value.detach() for name, value in content.items()}
 
 
@@ -179,7 +181,7 @@ def _load_archive(path: Path) -> object:
         names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
     if others := [name for name in names if not _TENSOR_GLOBALS.fullmatch(name)]:
         harmless = all(_HARMLESS_GLOBALS.fullmatch(name) for name in others)
-        problem = f"it holds more than tensors, which is not executed here: {others[0].replace(' ', '.')[:80]}"
+        problem = f"it holds more than tensors, which is not executed here: {_printable(others[0].replace(' ', '.'))}"
         if not harmless:
             raise ValueError(problem)
         raise NonTensorContentError(
@@ -197,6 +199,12 @@ def _errors_as_value_error() -> Iterator[None]:
         raise ValueError("it holds more than tensors, which is not executed here") from None
     except Exception as why:  # damaged content can raise any exception, with long messages
         raise ValueError(f"it is damaged ({_first_line(why)})") from None
+
+
+def _printable(name: object) -> str:
+    """At most 60 characters of a name in the file, without line breaks and control characters."""
+    text = str(name)[:60]
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _first_line(why: Exception) -> str:

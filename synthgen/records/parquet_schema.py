@@ -196,6 +196,35 @@ def check_version(version: int, where: str) -> None:
         )
 
 
+def check_types(schema: pa.Schema) -> None:
+    """Check that the columns of a shard have the types of `SCHEMA`. Other columns are of a later release.
+
+    Raises:
+        ArrowInvalid: a column has another type, or is missing.
+    """
+    _check_fields(schema, SCHEMA, "")
+
+
+def _check_fields(found: pa.Schema | pa.StructType, expected: pa.Schema | pa.StructType, prefix: str) -> None:
+    names = set(found.names)
+    for field in expected:
+        if field.name in names:
+            _check_type(found.field(field.name).type, field.type, f"{prefix}{field.name}")
+        elif field.name not in _OPTIONAL_COLUMNS:
+            raise pa.ArrowInvalid(f"it has no column '{field.name}'")
+
+
+def _check_type(found: pa.DataType, expected: pa.DataType, path: str) -> None:
+    """Names of list elements differ between writers and do not matter."""
+    if pa.types.is_struct(expected) and pa.types.is_struct(found):
+        _check_fields(found, expected, f"{path}.")
+    elif found.id == expected.id and getattr(found, "list_size", None) == getattr(expected, "list_size", None):
+        if pa.types.is_list(expected) or pa.types.is_fixed_size_list(expected):
+            _check_type(found.value_type, expected.value_type, path)
+    else:
+        raise pa.ArrowInvalid(f"its column '{path}' is of the type {found}, not {expected}")
+
+
 def _column_or_nulls(rows: pa.RecordBatch | pa.StructArray, name: str) -> pa.Array:
     """A column of a batch or a field of a struct; nulls if the shard is too old to have it."""
     kinds = rows.schema if isinstance(rows, pa.RecordBatch) else rows.type

@@ -6,13 +6,15 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthgen.errors import SynthgenError
 from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import ANNOTATION_FLAGS
+from synthgen.storage.identity import content_digest_of, is_stale, parent_shard
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: A status file younger than this many seconds belongs to an active run.
@@ -34,11 +36,14 @@ class LayerStatus:
     """The footers of a layer, summed.
 
     Attributes:
-        committed_shards: committed; num_shards: of how many.
+        committed_shards: committed and readable; num_shards: of how many.
         recipes: recipe in words -> shards made by it.
         counts: images, annotations, masks, errors; flags: annotations by flag.
         failed_images: how many images the layer's stage could not process.
         shards_with_failures: shards with an image or an object that `failures` lists.
+        damaged: a sentence for each shard that cannot be used, and for the layer as a whole.
+        foreign: files that are ignored, though they are named as if they were shards -> what is wrong.
+        num_stale: shards made from other rows than those of their parent shards now; num_unverified: without identity.
     """
 
     name: str
@@ -50,41 +55,66 @@ class LayerStatus:
     flags: Counter[str] = field(default_factory=Counter)
     failed_images: int = 0
     shards_with_failures: list[Shard] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    foreign: dict[str, str] = field(default_factory=dict)
+    num_stale: int = 0
+    num_unverified: int = 0
 
 
-def summarize_layers(store: Path) -> Iterator[LayerStatus]:
-    """Every layer of a store, in order of name."""
+def summarize_layers(store: Path) -> list[LayerStatus]:
+    """Every layer of a store, in order of name. What is damaged in one does not hide the others."""
     shard_store = ShardStore(store)
-    for dataset, split, layer in shard_store.list_layers():
-        found = LayerStatus(f"{dataset}/{split}/{layer}")
-        for shard in shard_store.list_shards(dataset, split, layer):
-            footer = shard_store.read_footer(shard) or {}
-            found.committed_shards, found.num_shards = found.committed_shards + 1, shard.num_shards
+    layers = []
+    digests: dict[Shard, str | None] = {}
+    footers: list[tuple[LayerStatus, Shard, dict[str, Any]]] = []  # of what is needed to tell stale shards
+    for place in shard_store.list_layers(with_foreign=True):
+        files = shard_store.scan_layer(*place)
+        found = LayerStatus("/".join(place), foreign=files.foreign)
+        found.num_shards = max((shard.num_shards for shard in files.shards), default=0)
+        layers.append(found)
+        try:
+            shard_store.list_shards(*place)
+        except SynthgenError as why:  # shards of two plans
+            found.damaged.append(str(why))
+        for shard in files.shards:
+            try:
+                footer = shard_store.read_footer(shard) or {}
+            except SynthgenError as why:
+                found.damaged.append(str(why))
+                continue
+            _add_footer(found, shard, footer)
             found.size_bytes += (store / shard.relative_path).stat().st_size
-            found.recipes[format_recipe(footer.get("recipe", {}))] += 1
-            counts = footer.get("counts", {})
-            found.counts.update({key: n for key, n in counts.items() if isinstance(n, int)})
-            found.flags.update(counts.get("flags", {}))
-            found.failed_images += len(footer.get("failed", []))
-            if counts.get("errors") or FAILURE_FLAGS.keys() & counts.get("flags", {}).keys():
-                found.shards_with_failures.append(shard)
-        yield found
+            digests[shard] = content_digest_of(footer)
+            found.num_unverified += digests[shard] is None
+            footers.append((found, shard, {"parent": footer.get("parent")}))
+    for found, shard, footer in footers:
+        parent = parent_shard(shard, footer)
+        found.num_stale += parent is not None and is_stale(footer, digests.get(parent))
+    return layers
 
 
-def format_status(store: Path, *, failures: bool = False) -> Iterator[str]:
-    """The store as lines of text; with `failures`, every failed object, image and shard."""
+def _add_footer(found: LayerStatus, shard: Shard, footer: dict[str, Any]) -> None:
+    found.committed_shards += 1
+    found.recipes[format_recipe(footer.get("recipe", {}))] += 1
+    counts = footer.get("counts", {})
+    found.counts.update({key: n for key, n in counts.items() if isinstance(n, int)})
+    found.flags.update(counts.get("flags", {}))
+    found.failed_images += len(footer.get("failed", []))
+    if counts.get("errors") or FAILURE_FLAGS.keys() & counts.get("flags", {}).keys():
+        found.shards_with_failures.append(shard)
+
+
+def format_status(store: Path, *, failures: bool = False, layers: Sequence[LayerStatus] | None = None) -> Iterator[str]:
+    """The store as lines of text; with `failures`, every failed object, image and shard.
+
+    Args:
+        layers: those of `summarize_layers`; None = look now.
+    """
     seen = set()
-    for layer in summarize_layers(store):
+    for layer in summarize_layers(store) if layers is None else layers:
         seen.add(layer.name)
         yield layer.name
-        done = (
-            "complete"
-            if layer.committed_shards == layer.num_shards
-            else f"{layer.committed_shards / layer.num_shards:.0%}"
-        )
-        size = f"{layer.size_bytes / 1e6:,.2f} MB"
-        yield f"  shards   {layer.committed_shards:,} of {layer.num_shards:,} ({done}), {size}"
-        yield f"  made by  {', '.join(layer.recipes)}"
+        yield from _format_shards(layer)
         counts = layer.counts
         yield f"  images   {counts['images']:,}, {counts['errors']:,} with an error"
         yield f"  boxes    {counts['annotations']:,}" + (f", {counts['masks']:,} masks" if "masks" in counts else "")
@@ -99,7 +129,11 @@ def format_status(store: Path, *, failures: bool = False) -> Iterator[str]:
             yield f"  failed   {layer.failed_images:,} images; --failures lists them, --retry-failed tries them again"
         if failures:
             for shard in layer.shards_with_failures:
-                yield from _format_failures(ShardStore(store), shard)
+                try:
+                    yield from _format_failures(ShardStore(store), shard)
+                except SynthgenError as why:  # a page is damaged
+                    layer.damaged.append(str(why))
+                    yield f"  damaged  {why}"
             for entry in list_failed_shards(store, layer.name):
                 yield f"  failed   {entry['error']}"
     for name in _layers_with_failures_only(store, seen):
@@ -113,6 +147,27 @@ def format_status(store: Path, *, failures: bool = False) -> Iterator[str]:
         seen.add(name)
     if not seen:
         yield f"no shards in {store}; `synthgen demo` makes some, `synthgen masks --help` says how to make your own"
+
+
+def _format_shards(layer: LayerStatus) -> Iterator[str]:
+    """How many shards there are, what made them, and what is wrong with them."""
+    if layer.num_shards:
+        share = layer.committed_shards / layer.num_shards
+        done = "complete" if layer.committed_shards == layer.num_shards else f"{share:.0%}"
+        size = f"{layer.size_bytes / 1e6:,.2f} MB"
+        yield f"  shards   {layer.committed_shards:,} of {layer.num_shards:,} ({done}), {size}"
+    else:
+        yield "  shards   none committed"
+    yield from (f"  damaged  {sentence}" for sentence in layer.damaged)
+    yield from (f"  foreign  {name} {what}; it is ignored" for name, what in layer.foreign.items())
+    if layer.num_stale:
+        what = "the layers that they were made from have changed; run the same command again"
+        yield f"  stale    {layer.num_stale:,} shards: {what}"
+    if layer.num_unverified:
+        what = f"are unverified, of an older release; `synthgen migrate {layer.name}` adds it"
+        yield f"  identity {layer.num_unverified:,} shards {what}"
+    if layer.recipes:
+        yield f"  made by  {', '.join(layer.recipes)}"
 
 
 def _format_failures(shard_store: ShardStore, shard: Shard) -> Iterator[str]:
@@ -170,7 +225,7 @@ def _format_active_runs(folder: Path) -> Iterator[str]:
                 eta = status["eta_seconds"]
                 about = f", about {eta / 60:.0f} minutes" if eta is not None else ""
                 yield f"  running  {status['images_per_second']:.1f} images/s, {left:,} shards left{about}"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue  # truncated, or not ours
 
 
@@ -178,6 +233,6 @@ def _parse_json(text: str) -> dict[str, Any]:
     """Parse a line of a run log. A line may be truncated or damaged; then the result is empty."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -25,8 +25,8 @@ def find_image_folder(store: ShardStore, dataset: str, split: str, layer: str) -
     for path in [*sorted(folder.glob("_log/*.json")), *sorted(folder.parent.glob("*/_log/*.json"))]:
         try:
             found = Path(json.loads(path.read_text(encoding="utf-8"))["images_folder"])
-        except (OSError, ValueError, KeyError, TypeError):
+            if found.is_dir():
+                return found
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        if found.is_dir():
-            return found
     return None

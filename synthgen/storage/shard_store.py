@@ -8,30 +8,38 @@ the store does not depend on them.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthgen.errors import SynthgenError, describe_exhaustion
+from synthgen.errors import SynthgenError
 from synthgen.records.box_table import BoxColumns, table_from_columns
-from synthgen.records.parquet_schema import (
-    DICTIONARY_COLUMNS,
-    SCHEMA_VERSION,
-    check_version,
-    samples_from_batch,
-    table_from_samples,
-)
+from synthgen.records.content_digest import ContentDigest, content_digest
+from synthgen.records.parquet_schema import SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.records.sample import Sample
 from synthgen.storage.atomic import atomic_write, remove_stale_files, scratch_folder
 from synthgen.storage.disk import check_folder_exists, create_folder, gone_error
+from synthgen.storage.identity import (
+    NAME_PATTERN,
+    Shard,
+    ShardIdentity,
+    check_identity,
+    check_name,
+    content_digest_of,
+    is_stale,
+    parent_digest,
+    parent_shard,
+)
+from synthgen.storage.parquet_file import ForeignShardError, describe_irregular, open_parquet, write_parquet
+
+__all__ = ["ColumnStats", "LayerFiles", "Shard", "ShardStore", "check_name"]
 
 #: Images in a row group: the unit in which readers shuffle and memory is counted.
 ROW_GROUP_SIZE = 64
@@ -39,36 +47,19 @@ ROW_GROUP_SIZE = 64
 #: The same for boxes only. They are small; with 64, half of the writing time would be overhead.
 BOX_ROW_GROUP_SIZE = 256
 
-_FOOTER_KEY = b"synthgen"
-_SHARD_FILE_PATTERN = re.compile(r"(\d{5,})-of-(\d{5,})\.parquet")
-_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SHARD_FILE_PATTERN = re.compile(r"([0-9]{5,9})-of-([0-9]{5,9})\.parquet")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Shard:
-    """The name of a shard: a slice of a dataset's images in one layer. It holds no open file."""
+class LayerFiles(NamedTuple):
+    """The files of a layer.
 
-    dataset: str
-    split: str
-    layer: str
-    index: int
-    num_shards: int
+    Attributes:
+        shards: the committed ones, in order.
+        foreign: other entries whose name ends as those of shards do -> what is wrong with them. Readers ignore them.
+    """
 
-    def __post_init__(self) -> None:
-        for word in (self.dataset, self.split, self.layer):
-            check_name(word)
-
-    def __str__(self) -> str:
-        return f"{self.dataset}/{self.split}/{self.layer}/{self.index:05d}-of-{self.num_shards:05d}"
-
-    @property
-    def relative_path(self) -> str:
-        """Its path below the root of the store."""
-        return f"{self}.parquet"
-
-    def in_layer(self, layer: str) -> Shard:
-        """The same slice of images in another layer."""
-        return replace(self, layer=layer)
+    shards: list[Shard]
+    foreign: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +80,6 @@ class ColumnStats:
         some = [column for column in (self, other) if column.minimum is not None]
         least, most = min((c.minimum for c in some), default=None), max((c.maximum for c in some), default=None)
         return ColumnStats(self.count + other.count, least, most)
-
-
-def check_name(name: str) -> str:
-    """Return `name` if it is a valid name of a dataset, a split or a layer, which is a folder of the store.
-
-    Raises:
-        SynthgenError: it is not valid, or would leave the store.
-    """
-    if not _NAME_PATTERN.fullmatch(name):
-        raise SynthgenError(
-            f"'{name}' cannot name a dataset, split or layer; use at most 200 letters, digits, '.', '_' and '-'"
-        )
-    return name
 
 
 class ShardStore:
@@ -172,20 +150,15 @@ class ShardStore:
             raise SynthgenError(
                 f"{shard} cannot be written: a text in it is no Unicode, or a number too large for its column ({why})"
             ) from None
-        text = json.dumps({**footer, "schema_version": SCHEMA_VERSION}, sort_keys=True, ensure_ascii=False)
-        table = table.replace_schema_metadata({_FOOTER_KEY: text.encode()})
+        self.check_place(shard)
+        identity = ShardIdentity(shard, len(table), content_digest(table))
+        footer = {**footer, "schema_version": SCHEMA_VERSION, "identity": identity.to_json()}
+        group = BOX_ROW_GROUP_SIZE if isinstance(samples, BoxColumns) else ROW_GROUP_SIZE
         if final.parent not in self._devices:
             self._create_for_commit(final.parent)
         self._check_layer(final.parent)
         with atomic_write(final) as temporary:
-            pq.write_table(
-                table,
-                temporary,
-                row_group_size=BOX_ROW_GROUP_SIZE if isinstance(samples, BoxColumns) else ROW_GROUP_SIZE,
-                compression="zstd",
-                use_dictionary=DICTIONARY_COLUMNS,
-                write_page_checksum=True,  # detects flipped bits on reading, for 2 % of the time
-            )
+            write_parquet(temporary, table, footer, row_group_size=group)
         return final
 
     def read_samples(self, shard: Shard, row_groups: Sequence[int] | None = None) -> Iterator[Sample]:
@@ -194,7 +167,7 @@ class ShardStore:
         Args:
             row_groups: only of these row groups, in this order; None = of all.
         """
-        with self._open_shard(shard) as file:
+        with self._open_shard(shard) as (file, _):
             if row_groups is not None and max(row_groups, default=-1) >= file.metadata.num_row_groups:
                 raise SynthgenError(f"{shard} is another one than a moment ago; run the same command again")
             for batch in _read_batches(file, row_groups=row_groups):
@@ -202,9 +175,9 @@ class ShardStore:
 
     def read_row_group_sizes(self, shard: Shard) -> tuple[dict[str, Any], list[int]]:
         """The footer of a committed shard and the number of rows of each row group. Reads no data."""
-        with self._open_shard(shard) as file:
+        with self._open_shard(shard) as (file, footer):
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-            return _parse_footer(file) or {}, [group.num_rows for group in groups]
+            return footer, [group.num_rows for group in groups]
 
     def read_columns(self, shard: Shard, column_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of a committed shard, one row group in memory at a time. Reads no other column.
@@ -214,7 +187,7 @@ class ShardStore:
         Raises:
             ValueError: the shard has no such column (pyarrow would give batches without it).
         """
-        with self._open_shard(shard) as file:
+        with self._open_shard(shard) as (file, _):
             paths = [file.schema.column(i).path for i in range(len(file.schema))]
             if unknown := [n for n in column_names if not any(p == n or p.startswith(f"{n}.") for p in paths)]:
                 raise ValueError(f"{shard} has no column {unknown[0]}")
@@ -222,11 +195,40 @@ class ShardStore:
 
     def read_footer(self, shard: Shard) -> dict[str, Any] | None:
         """The footer of a shard; None = not committed."""
-        path = self.root / shard.relative_path
-        if not path.exists():
+        if not os.path.lexists(self.root / shard.relative_path):
             return None
-        with self._open_shard(shard) as file:
-            return _parse_footer(file)
+        with self._open_shard(shard) as (_, footer):
+            return footer
+
+    def read_content_digest(self, shard: Shard) -> str:
+        """The digest of the rows of a committed shard: that of its footer, of an older shard that of its pages."""
+        return content_digest_of(self.read_footer(shard) or {}) or self.compute_content_digest(shard)
+
+    def is_stale(self, shard: Shard, footer: Mapping[str, Any]) -> bool:
+        """Whether a committed shard was made from other rows than those that its parent shard says it has now.
+
+        Args:
+            footer: the shard's.
+        """
+        parent = parent_shard(shard, footer)
+        if parent is None or parent_digest(footer) is None:
+            return False
+        try:
+            return is_stale(footer, content_digest_of(self.read_footer(parent) or {}))
+        except SynthgenError:  # of a damaged parent nothing is known
+            return False
+
+    def compute_content_digest(self, shard: Shard) -> str:
+        """The digest of the rows of a committed shard, from all its pages.
+
+        Raises:
+            DamagedShardError: a page is damaged.
+        """
+        digest = ContentDigest()
+        with self._open_shard(shard) as (file, _):
+            for batch in _read_batches(file):
+                digest.update(batch)
+        return digest.hexdigest()
 
     def read_column_stats(
         self, shard: Shard, column_names: Sequence[str]
@@ -235,7 +237,7 @@ class ShardStore:
 
         A column that an older shard lacks has no values.
         """
-        with self._open_shard(shard) as file:
+        with self._open_shard(shard) as (file, footer):
             schema = file.schema
             places = {schema.column(i).path: i for i in range(len(schema))}
             found = dict.fromkeys(column_names, ColumnStats())
@@ -244,7 +246,7 @@ class ShardStore:
                     if (values := group.column(places[name]).statistics) is not None:
                         ends = (values.min, values.max) if values.has_min_max else (None, None)
                         found[name] += ColumnStats(values.num_values, *ends)
-            return _parse_footer(file) or {}, found
+            return footer, found
 
     def list_shards(self, dataset: str, split: str, layer: str) -> list[Shard]:
         """The committed shards of a layer, in order; [] if there are none.
@@ -252,28 +254,64 @@ class ShardStore:
         Raises:
             SynthgenError: the folder has shards of two different numbers of shards.
         """
-        folder = self.layer_folder(dataset, split, layer)
-        found = []
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-            if match := _SHARD_FILE_PATTERN.fullmatch(name):
-                found.append(Shard(dataset, split, layer, int(match[1]), int(match[2])))
+        found = self.scan_layer(dataset, split, layer).shards
         counts = {shard.num_shards for shard in found}
         if len(counts) > 1:
             raise SynthgenError(
-                f"{folder} holds shards of two plans (of {' and of '.join(str(c) for c in sorted(counts))}); "
+                f"{self.layer_folder(dataset, split, layer)} holds shards of two plans "
+                f"(of {' and of '.join(str(c) for c in sorted(counts))}); "
                 "move one of them away or choose another --layer"
             )
         return found
 
-    def list_layers(self) -> list[tuple[str, str, str]]:
-        """All (dataset, split, layer) of the store that hold at least one committed shard, sorted."""
+    def scan_layer(self, dataset: str, split: str, layer: str) -> LayerFiles:
+        """The files of a layer, of all plans. Opens none."""
+        found = LayerFiles([], {})
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(self.layer_folder(dataset, split, layer)) as entries,
+        ):
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith(".") or not entry.name.endswith(".parquet"):
+                    continue
+                match = _SHARD_FILE_PATTERN.fullmatch(entry.name)
+                shard = Shard(dataset, split, layer, int(match[1]), int(match[2])) if match else None
+                if shard is None or not shard.relative_path.endswith(f"/{entry.name}"):
+                    found.foreign[entry.name] = "is not named as a shard"
+                elif shard.index >= shard.num_shards:
+                    found.foreign[entry.name] = f"is none of {shard.num_shards} shards, which count from 0"
+                elif not _is_file(entry):
+                    found.foreign[entry.name] = describe_irregular(Path(entry.path)) or "cannot be read"
+                else:
+                    found.shards.append(shard)
+        return found
+
+    def list_layers(self, *, with_foreign: bool = False) -> list[tuple[str, str, str]]:
+        """All (dataset, split, layer) of the store that hold at least one committed shard, sorted.
+
+        Args:
+            with_foreign: also those that only hold foreign files.
+        """
         return [
-            (dataset.name, split.name, layer.name)
+            place
             for dataset in (_list_folders(self.root) if self.root.exists() else ())
             for split in _list_folders(dataset)
             for layer in _list_folders(split)
-            if any(_SHARD_FILE_PATTERN.fullmatch(name) for name in os.listdir(layer))
+            for place in [(dataset.name, split.name, layer.name)]
+            for files in [self.scan_layer(*place)]
+            if files.shards or (with_foreign and files.foreign)
         ]
+
+    def check_place(self, shard: Shard) -> None:
+        """Check that nothing but a file may be replaced by a shard.
+
+        Raises:
+            ForeignShardError: something else has its name.
+        """
+        path = self.root / shard.relative_path
+        what = describe_irregular(path)
+        if what is not None and not path.is_dir():  # the rename refuses a folder
+            raise ForeignShardError(f"cannot write {path}: it {what}; move it out of the store")
 
     def layer_folder(self, dataset: str, split: str, layer: str) -> Path:
         """The folder of a layer, whether it exists or not."""
@@ -289,29 +327,26 @@ class ShardStore:
         return remove_stale_files(folder) + remove_stale_files(folder / "_log")
 
     @contextlib.contextmanager
-    def _open_shard(self, shard: Shard) -> Iterator[pq.ParquetFile]:
+    def _open_shard(self, shard: Shard) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
         path = self.root / shard.relative_path
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                footer = _parse_footer(file)
-                if footer is None:
-                    raise SynthgenError(f"{path} is Parquet but no synthgen shard; move it out of the store")
-                check_version(footer["schema_version"], str(path))
-                yield file
+            with open_parquet(path) as (file, footer):
+                check_identity(path, shard, footer, file.metadata.num_rows)
+                yield file, footer
         except FileNotFoundError:
             raise SynthgenError(f"no shard {shard} in {self.root}; `synthgen status` lists what is there") from None
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as why:
-            if describe_exhaustion(why):  # says nothing about the file
-                raise
-            if isinstance(why, OSError) and why.errno is not None:  # otherwise Arrow reports unreadable content
-                raise SynthgenError(f"{path} cannot be read ({why.strerror}); check its disk and rights") from None
-            reason = str(why).splitlines()[0].rstrip(".")
-            raise SynthgenError(f"{path} is damaged ({reason}); delete it and run the job again") from None
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle, a folder without rights
+        return False
 
 
 def _list_folders(folder: Path) -> list[Path]:
     """Folders that may be a dataset, a split or a layer. Raises OSError for an unreadable folder."""
-    return sorted(path for path in folder.iterdir() if _NAME_PATTERN.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in folder.iterdir() if NAME_PATTERN.fullmatch(path.name) and path.is_dir())
 
 
 def _read_batches(
@@ -325,16 +360,3 @@ def _read_batches(
         yield batch
     if count != rows:  # Arrow skips a page with a damaged header
         raise pa.ArrowInvalid(f"it has {count} rows of {rows}")
-
-
-def _parse_footer(file: pq.ParquetFile) -> dict[str, Any] | None:
-    text = (file.metadata.metadata or {}).get(_FOOTER_KEY)
-    if text is None:
-        return None
-    try:
-        footer = json.loads(text)
-    except ValueError:
-        raise pa.ArrowInvalid("its synthgen footer is no JSON") from None
-    if not isinstance(footer, dict) or type(footer.get("schema_version")) is not int:
-        raise pa.ArrowInvalid("its synthgen footer has no schema version")
-    return footer

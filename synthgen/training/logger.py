@@ -49,7 +49,7 @@ class MetricsLogger:
     def _parse_step(self, line: bytes, line_number: int) -> int:
         """The step of a log line."""
         try:
-            return int(json.loads(line)["step"])
+            return int(json.loads(line.decode())["step"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise SynthgenError(
                 f"line {line_number} of {self._log_path} is damaged; take it out, or move the file away: a new one "

@@ -96,7 +96,7 @@ def restore_training_state(
         learner.has_learned_masks = found.has_learned_masks
         unsound = int(found.training_state.get("unsound", 0))
         if unsound < found.step:  # else all steps were skipped, and AdamW has no state
-            _restore_optimizer(path, optimizer, found.training_state["optimiser"])
+            _restore_optimizer(path, optimizer, found.training_state["optimiser"], found.step)
         place, best = json.loads(found.training_state["place"]), float(found.training_state["best"])
         if math.isnan(best) or not isinstance(place, dict):
             raise ValueError("no score, or no place")
@@ -105,8 +105,13 @@ def restore_training_state(
     return ResumeState(found.step, place, best, unsound)
 
 
-def _restore_optimizer(path: Path, optimizer: torch.optim.Optimizer, saved_state: Mapping[str, Any]) -> None:
+def _restore_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, saved_state: Mapping[str, Any], steps: int
+) -> None:
     """Restore AdamW's moments of each parameter; learning rates follow from the manifest.
+
+    Args:
+        steps: completed steps; AdamW counts at most as many, those that were not skipped.
 
     Raises:
         SynthgenError: the parameters are the same but grouped differently, so moments cannot be assigned to them.
@@ -125,5 +130,5 @@ def _restore_optimizer(path: Path, optimizer: torch.optim.Optimizer, saved_state
         raise ValueError("no moments")
     for parameter, state in optimizer.state.items():
         fits = state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape and state["step"].dim() == 0
-        if not fits:
+        if not fits or not 0 < float(state["step"]) <= steps:
             raise ValueError("moments of other parameters")

@@ -106,6 +106,8 @@ def train(
             write_text_atomic(
                 run / "checked.txt", "\n".join(summary.format_report(checked)) + "\n", remedy=run_dir.REMEDY
             )
+            if any(source.stats.num_stale_shards for source in checked.sources):
+                log.warning("some layers are stale, their inputs have changed: `synthgen check` names them")
             for file in learner.sidecar_files:
                 write_text_atomic(run / file.name, file.read_text(encoding="utf-8"), remedy=run_dir.REMEDY)
             return run_dir.latest_checkpoint(run)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PIPELINES = ROOT / "pipelines"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 RAY_ENVIRONMENT = yaml.safe_load((PIPELINES / "runtime_env.yaml").read_text())
-RAY_JOB = yaml.safe_load((PIPELINES / "kuberay.yaml").read_text())
+*POLICIES, RAY_JOB = yaml.safe_load_all((PIPELINES / "kuberay.yaml").read_text())
 SLURM = PIPELINES / "slurm.sh"
 
 FOLDERS = {
@@ -89,7 +89,8 @@ def test_the_targets_are_the_two_images_and_the_wheel():
 @pytest.mark.parametrize("target", STAGES)
 def test_an_image_stands_on_a_version_and_runs_as_a_number_that_is_not_root(target):
     (base,) = of(target, "FROM")
-    assert re.match(r"\S+:\d[\w.-]+ AS ", base), "the base has no tag, or one that moves"
+    exact = r"\S+:\d+\.\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})? AS "
+    assert re.match(exact, base), "the base has no tag, or one that moves"
     assert int(of(target, "USER")[-1]) > 0
 
 
@@ -200,29 +201,163 @@ def groups() -> Iterator[dict]:
     yield from cluster["workerGroupSpecs"]
 
 
+def pod_templates() -> dict[str, dict]:
+    """All pods of the job by name: the head, the workers, the one that submits the job."""
+    head, *workers = groups()
+    found = {"head": head["template"], "submitter": RAY_JOB["spec"]["submitterPodTemplate"]}
+    return found | {group["groupName"]: group["template"] for group in workers}
+
+
+def containers() -> dict[str, dict]:
+    """All containers by name; the autoscaler's is made by KubeRay from its options."""
+    found = {"autoscaler": RAY_JOB["spec"]["rayClusterSpec"]["autoscalerOptions"]}
+    for template in pod_templates().values():
+        assert "initContainers" not in template["spec"]
+        found |= {container["name"]: container for container in template["spec"]["containers"]}
+    return found
+
+
 def test_the_ray_job_has_the_fields_of_its_kind():
     assert (RAY_JOB["apiVersion"], RAY_JOB["kind"]) == ("ray.io/v1", "RayJob")
     assert set(RAY_JOB["spec"]) == {
         *("entrypoint", "runtimeEnvYAML", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"),
+        "submitterPodTemplate",
     }
     assert RAY_JOB["spec"]["shutdownAfterJobFinishes"] is True
     cluster = RAY_JOB["spec"]["rayClusterSpec"]
-    assert set(cluster) == {"enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"}
+    assert set(cluster) == {"enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs"}
+    # The fields of KubeRay 1.1's AutoscalerOptions that are used here.
+    assert set(cluster["autoscalerOptions"]) <= {"resources", "securityContext", "env", "volumeMounts"}
     assert set(cluster["headGroupSpec"]) == {"rayStartParams", "template"}
     for workers in cluster["workerGroupSpecs"]:
         assert set(workers) == {*("groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template")}
         assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
 
 
-def test_all_pods_run_one_image_as_its_user_and_see_one_volume():
-    pods = [group["template"]["spec"] for group in groups()]
-    containers = [container for pod in pods for container in pod["containers"]]
-    assert len({container["image"] for container in containers}) == 1
-    assert {str(pod["securityContext"]["runAsUser"]) for pod in pods} == {of("gpu", "USER")[-1]}
-    for pod, container in zip(pods, containers, strict=True):
-        (mount,) = container["volumeMounts"]
-        assert all(folder.startswith(mount["mountPath"] + "/") for folder in FOLDERS.values())
-        assert [volume["name"] for volume in pod["volumes"]] == [mount["name"]]
+def test_all_pods_run_one_image_as_its_user_and_the_cluster_sees_one_volume():
+    images = {container.get("image") for container in containers().values()} - {None}  # the autoscaler has the head's
+    assert len(images) == 1
+    assert {str(pod["spec"]["securityContext"]["runAsUser"]) for pod in pod_templates().values()} == {
+        of("gpu", "USER")[-1]
+    }
+    for group in groups():
+        (container,) = group["template"]["spec"]["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert all(folder.startswith(mounts["synthgen"] + "/") for folder in FOLDERS.values())
+
+
+@pytest.mark.parametrize("name", containers())
+def test_no_container_can_do_more_than_it_needs(name):
+    """What the Pod Security Standard `restricted` asks of a container, a read-only root, and limits."""
+    container = containers()[name]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    for kind in ("requests", "limits"):
+        assert {"cpu", "memory"} <= set(container["resources"][kind])
+    # With a read-only root, temporary files and caches need a volume.
+    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+    assert {"name": "HOME", "value": "/tmp"} in container["env"]
+
+
+@pytest.mark.parametrize("name", pod_templates())
+def test_no_pod_can_do_more_than_it_needs(name):
+    pod = pod_templates()[name]["spec"]
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True and min(context["runAsUser"], context["runAsGroup"]) > 0
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is (name == "head")  # for the autoscaler
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    kinds = {kind for volume in pod["volumes"] for kind in volume} - {"name"}
+    assert kinds <= {"persistentVolumeClaim", "emptyDir"}
+    assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume)
+    names = {volume["name"] for volume in pod["volumes"]}
+    mounted = [mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]]
+    assert set(mounted) == names
+
+
+def test_a_kubernetes_job_may_run_the_submitter():
+    """Its pods must not be restarted by the kubelet; without a command, KubeRay adds that of `ray job submit`."""
+    pod = RAY_JOB["spec"]["submitterPodTemplate"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    (container,) = pod["containers"]
+    assert not {"command", "args"} & set(container)
+
+
+def selects(selector: dict, labels: dict[str, str]) -> bool:
+    """Whether a label selector of Kubernetes (here always matchLabels, or nothing for all) fits these labels."""
+    assert set(selector) <= {"matchLabels"}
+    return selector.get("matchLabels", {}).items() <= labels.items()
+
+
+def pod_labels() -> dict[str, dict[str, str]]:
+    """Labels of the pods of the job, as KubeRay completes them, and of two pods that are not of it."""
+    own = {name: template.get("metadata", {}).get("labels", {}) for name, template in pod_templates().items()}
+    kinds = {"head": {"ray.io/node-type": "head"}, "gpu": {"ray.io/node-type": "worker"}}
+    own = {name: labels | kinds.get(name, {}) for name, labels in own.items()}
+    return own | {"another job's head": {"ray.io/node-type": "head", "ray.io/is-ray-node": "yes"}, "shell": {}}
+
+
+def admitted(target: str, source: str, port: int) -> bool:
+    """Whether the policies let a pod of this namespace reach a port of another one."""
+    labels, found = pod_labels(), [True]
+    for policy in POLICIES:
+        if selects(policy["spec"]["podSelector"], labels[target]):
+            found[0] = False  # a pod that any policy selects is closed but for what one of them allows
+            for rule in policy["spec"]["ingress"]:
+                ports = [one["port"] for one in rule.get("ports", [])]
+                if not ports or port in ports:
+                    peers = [peer for peer in rule["from"] if set(peer) == {"podSelector"}]
+                    found += [selects(peer["podSelector"], labels[source]) for peer in peers]
+    return any(found)
+
+
+def test_policies_stand_before_the_pods_and_close_incoming_traffic():
+    for policy in POLICIES:
+        assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+        assert policy["spec"]["policyTypes"] == ["Ingress"]
+        assert policy["metadata"]["name"].startswith(RAY_JOB["metadata"]["name"])
+    assert len(POLICIES) == 2
+
+
+@pytest.mark.parametrize("port", [6379, 10001, 8265, 52365, 12345])
+def test_only_pods_of_the_cluster_reach_rays_ports(port):
+    for target in ("head", "gpu"):
+        assert admitted(target, "head", port) and admitted(target, "gpu", port)
+        for stranger in ("another job's head", "shell", "submitter"):
+            assert admitted(target, stranger, port) is (target == "head" and port == 8265)
+    assert admitted("shell", "gpu", port)  # pods that are not ours keep their own rules
+
+
+def test_another_namespace_reaches_nothing_but_the_operator_the_dashboard():
+    peers = [
+        (peer, rule.get("ports"))
+        for policy in POLICIES
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+        if "namespaceSelector" in peer or "ipBlock" in peer
+    ]
+    assert peers == [
+        (
+            {
+                "namespaceSelector": {},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}},
+            },
+            [{"protocol": "TCP", "port": 8265}],
+        )
+    ]
+
+
+def test_the_policies_are_those_of_this_job_alone():
+    """Two jobs in a namespace must not reach each other, so the label that differs is the job's name."""
+    name = RAY_JOB["metadata"]["name"]
+    for policy in POLICIES:
+        assert policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == name
+    assert all(group["template"]["metadata"]["labels"]["app.kubernetes.io/instance"] == name for group in groups())
 
 
 def test_ray_and_kubernetes_get_the_same_cpus_and_gpus():
@@ -231,6 +366,7 @@ def test_ray_and_kubernetes_get_the_same_cpus_and_gpus():
     assert head["rayStartParams"] == {"num-cpus": "0"}
     resources = workers["template"]["spec"]["containers"][0]["resources"]
     assert workers["rayStartParams"] == {"num-cpus": resources["requests"]["cpu"]}
+    assert resources["requests"]["cpu"] == resources["limits"]["cpu"]
     assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"]
     words = shlex.split(RAY_JOB["spec"]["entrypoint"])
     each = float(words[words.index("--gpus-per-worker") + 1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,18 +79,18 @@ def test_engine_ray_writes_the_bytes_of_engine_local(tmp_path, command):
     coco_dataset.write_coco_dataset(tmp_path, images=12)
     done = start(tmp_path, "synthgen", "ingest", *OWN, "--shard-size", "4")
     assert done.returncode == 0, done.stderr
+    layer, made = tmp_path / "shards/boxes/train" / command, []
     for engine in ("local", "ray"):
         more = ["--workers", "2"] if engine == "ray" else []
-        done = start(tmp_path, "synthgen", command, *OWN, "--layer", engine, "--engine", engine, *more)
+        shutil.rmtree(layer, ignore_errors=True)
+        done = start(tmp_path, "synthgen", command, *OWN, "--engine", engine, *more)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "on 12 images in 3 shards" in done.stdout
-    here, there = (
-        {path.name: path.read_bytes() for path in (tmp_path / "shards/boxes/train" / layer).glob("*.parquet")}
-        for layer in ("local", "ray")
-    )
+        made.append({path.name: path.read_bytes() for path in layer.glob("*.parquet")})
+    here, there = made
     assert len(here) == 3
     assert here == there
-    done = start(tmp_path, f"pipelines.{command}", *OWN, "--layer", "ray")
+    done = start(tmp_path, f"pipelines.{command}", *OWN)
     assert (done.returncode, "nothing to do" in done.stdout) == (0, True), done.stdout + done.stderr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,12 +36,12 @@ def test_a_cluster_writes_the_captions_of_one_machine(tmp_path: Path, captioner:
         tiny_ofa.checkpoint(tmp_path / "weights")
         own += ["--checkpoint", "weights", "--device", "cpu", "--max-length", "8", "-O", f"side={tiny_ofa.SIDE}"]
     run(tmp_path, "synthgen", "ingest", *OWN, "--shard-size", "4")
-    run(tmp_path, "synthgen", "captions", *own, "--layer", "here")
-    told = run(tmp_path, "pipelines.captions", *own, "--layer", "there", "--workers", "2")
-    assert "for 72 of 72 boxes on 24 images in 6 shards" in told
-    here, there = (
-        {path.name: path.read_bytes() for path in (tmp_path / "shards/boxes/train" / layer).glob("*.parquet")}
-        for layer in ("here", "there")
-    )
+    layer, made = tmp_path / "shards/boxes/train/captions", []
+    for words in (("synthgen", "captions", *own), ("pipelines.captions", *own, "--workers", "2")):
+        shutil.rmtree(layer, ignore_errors=True)
+        told = run(tmp_path, *words)
+        assert "for 72 of 72 boxes on 24 images in 6 shards" in told
+        made.append({path.name: path.read_bytes() for path in layer.glob("*.parquet")})
+    here, there = made
     assert len(here) == 6
     assert here == there

@@ -31,6 +31,15 @@ def test_thousands_of_mistakes_are_counted(tmp_path: Path) -> None:
     assert lines[-1] == "  ... and 1,900 more"
 
 
+@pytest.mark.parametrize("place", ["shards: a/b/{}, task: instance", "shards: a/b/c, task: {}", "{}: 1", "shards: {}"])
+def test_a_long_word_makes_a_short_message(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text(manifest_with_source(place.format("w" * 70_000)))
+    with pytest.raises(SynthgenError) as why:
+        load_manifest(path)
+    assert all(len(line) < 400 for line in str(why.value).splitlines())
+
+
 @pytest.mark.parametrize("folder_name", ["words", "./words", "sub/../words"])
 def test_a_captioners_words_are_a_folder_whatever_it_is_called(folder: Path, folder_name: str) -> None:
     more = f"captioner: {{weights: random, train_embeddings: true, tokenizer: {folder_name}}}"

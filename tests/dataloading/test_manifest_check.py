@@ -10,6 +10,7 @@ from fakes.manifest_files import check_text, manifest_with_source
 
 from synthgen.dataloading.manifest_check import ManifestReport, check_manifest
 from synthgen.errors import SynthgenError
+from synthgen.storage.shard_store import ShardStore
 
 GOOD = "{shards: coco/train2017/human, task: instance}"
 
@@ -565,3 +566,28 @@ def test_a_damaged_shard_is_a_sentence(tmp_path: Path) -> None:
     assert len(told) == 1
     assert told[0].startswith("mixture.0.shards: ")
     assert "is damaged" in told[0]
+
+
+def test_a_layer_whose_input_has_changed_is_a_note(tmp_path: Path) -> None:
+    """Images that were repaired below it would be lost to the training."""
+    store = ShardStore(tmp_path / "shards")
+    keys = layer_kinds.coco_keys(*range(6))
+    for name in ("human", "captions"):
+        layer_kinds.write_layer(
+            store, f"coco/train/{name}", keys, layer_kinds.human, shards=3, images=tmp_path / "images"
+        )
+    shards = store.list_shards("coco", "train", "captions")
+    for shard in shards:
+        digest = store.read_content_digest(shard.in_layer("human"))
+        footer = {**(store.read_footer(shard) or {}), "parent": {"layer": "human", "content_sha256": digest}}
+        store.commit(shard, list(store.read_samples(shard)), footer)
+    text = manifest_with_source("shards: coco/train/captions, task: instance")
+    found = check_text(tmp_path, text)
+    assert isinstance(found, ManifestReport) and found.warnings == ()
+    for shard in shards[1:]:
+        parent = shard.in_layer("human")
+        store.commit(parent, list(store.read_samples(parent))[::-1], store.read_footer(parent) or {})
+    found = check_text(tmp_path, text)
+    assert isinstance(found, ManifestReport)
+    (warning,) = found.warnings
+    assert "2 of 3 shards of coco/train/captions are stale: the layer that they were made from has changed" in warning

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakes import misbehaving_segmenter
+from fakes import misbehaving_segmenter, older_shards
 from fakes.mask_jobs import do, layer_bytes, make_job, redden, rows, sample
 
+from synthgen import plugins
+from synthgen.cli import messages
 from synthgen.errors import SynthgenError
 from synthgen.generate import engine, worker
 from synthgen.generate.batch_threads import BatchTimeoutError, HungRows, is_batch_running
@@ -289,3 +292,117 @@ def test_where_images_cannot_be_read_the_running_batches_end_first(
     report = Worker(job).run(pending_shards(job)[0])
     assert not is_batch_running()
     assert "the memory is used up" in str(report.error)
+
+
+# --- stale shards ----------------------------------------------------------------------------------------------------
+
+
+def caption_job(job: Job) -> Job:
+    """Captions from the masks of a job."""
+    return replace(
+        job,
+        stage="captions",
+        input_layer="masks",
+        layer="captions",
+        plugin="attributes",
+        options=plugins.complete_options("generate.captioners", "attributes", {}),
+        stage_options=plugins.load_plugin("generate.stages", "captions").resolve_options({}),
+    )
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_repaired_input_makes_the_layer_above_it_stale(tmp_path: Path, retry: bool) -> None:
+    """Two images are unreadable, captions are made of their masks, the images are repaired: nothing is lost."""
+    job = replace(make_job(tmp_path), max_error_share=0.3)
+    captions = caption_job(job)
+    photos = tmp_path / "photos"
+    for number in (2, 11):
+        (photos / f"{number:04d}.png").rename(photos / f"{number}.away")
+    assert do(job).failed_images == 2
+    do(captions)
+    first = layer_bytes(captions)
+    assert select_shards(captions) == []
+    for number in (2, 11):
+        (photos / f"{number}.away").rename(photos / f"{number:04d}.png")
+    do(replace(job, retry_failed=True))
+    again = replace(captions, retry_failed=retry)
+    assert [shard.index for shard in select_shards(again)] == [0, 2]
+    do(again)
+    assert select_shards(again) == select_shards(captions) == []
+    calm = make_job(tmp_path / "calm")
+    do(calm)
+    do(caption_job(calm))
+    assert layer_bytes(captions) == layer_bytes(caption_job(calm))
+    assert layer_bytes(captions)["00001-of-00003.parquet"] == first["00001-of-00003.parquet"]
+    told = (tmp_path / "store/world/train/captions/_log/run.log").read_text()
+    assert "captions/00002-of-00003 is made again: its input world/train/masks/00002-of-00003 has changed" in told
+
+
+def test_the_plan_says_what_is_stale(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    do(job)
+    assert not any("again" in line for line in messages.format_plan(job, pending_shards(replace(job, layer="other"))))
+    store = ShardStore(job.store)
+    shard = Shard("world", "train", "annotations", 1, 3)
+    store.commit(shard, list(store.read_samples(shard))[::-1], store.read_footer(shard) or {})
+    lines = list(messages.format_plan(job, select_shards(job)))
+    assert lines[0].startswith("world/train/masks: 1 of 3 shards to do")
+    assert lines[1] == "  1 shard again: the layer annotations has changed since"
+
+
+def test_an_input_that_is_written_again_with_the_same_rows_makes_nothing_stale(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    do(job)
+    store = ShardStore(job.store)
+    for shard in store.list_shards("world", "train", "annotations"):
+        footer = {**(store.read_footer(shard) or {}), "synthgen": "9.9"}
+        store.commit(shard, list(store.read_samples(shard)), footer)
+    assert select_shards(job) == []
+
+
+def strip(job: Job, layer: str) -> None:
+    """Make the shards of a layer those of an older release."""
+    store = ShardStore(job.store)
+    older_shards.make_older(store, store.list_shards(job.dataset, job.split, layer))
+
+
+def test_layers_of_an_older_release_are_not_stale_and_their_digests_are_computed(tmp_path: Path) -> None:
+    """The bytes of a layer do not depend on whether its input says its digest."""
+    job = make_job(tmp_path)
+    calm = make_job(tmp_path / "calm")
+    do(calm)
+    strip(job, "annotations")
+    do(job)
+    assert layer_bytes(job) == layer_bytes(calm)
+    assert select_shards(job) == []
+    strip(job, "masks")
+    store = ShardStore(job.store)
+    shard = Shard("world", "train", "annotations", 1, 3)
+    store.commit(shard, list(store.read_samples(shard))[::-1], store.read_footer(shard) or {})
+    assert select_shards(job) == []
+
+
+def test_a_retry_does_not_claim_what_older_rows_were_made_from(tmp_path: Path) -> None:
+    job = replace(make_job(tmp_path), max_error_share=0.3)
+    (tmp_path / "photos" / "0002.png").rename(tmp_path / "2.png")
+    do(job)
+    strip(job, "masks")
+    (tmp_path / "2.png").rename(tmp_path / "photos" / "0002.png")
+    assert do(replace(job, retry_failed=True)).committed == 1
+    parents = [
+        (ShardStore(job.store).read_footer(Shard("world", "train", "masks", index, 3)) or {})["parent"]
+        for index in range(3)
+    ]
+    assert [parent.keys() for parent in parents] == [{"layer", "fingerprint"}] * 3
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_stops_a_job_before_it_begins(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    folder = ShardStore(job.store).layer_folder("world", "train", "masks")
+    folder.mkdir()
+    os.mkfifo(folder / "00099-of-00003.parquet")
+    assert len(select_shards(job)) == 3
+    os.mkfifo(folder / "00001-of-00003.parquet")
+    with pytest.raises(SynthgenError, match=r"00001-of-00003.parquet: it is a FIFO; move it out of the store"):
+        select_shards(job)

@@ -4,7 +4,8 @@
 
 `shard_v1.parquet` is a shard as it was written when version 1 was settled; `shard_v1.json` is its content, for which no
 Parquet and none of this package is needed. Every later synthgen must read the one as the other: shards outlive the
-code that wrote them.
+code that wrote them. `shard_v1_identity.parquet` is the same content as the first release wrote it that gave shards an
+identity, and their footers a digest.
 """
 
 from __future__ import annotations
@@ -76,9 +77,9 @@ def as_json(record: Any) -> Any:
 def main() -> None:
     """Write both files."""
     with tempfile.TemporaryDirectory() as folder:
-        path = ShardStore(folder).commit(Shard("golden", "train", "masks", 0, 1), samples(), FOOTER)
-        shutil.copyfile(path, HERE / f"shard_v{SCHEMA_VERSION}.parquet")
-    content = {"footer": {**FOOTER, "schema_version": SCHEMA_VERSION}, "samples": as_json(samples())}
+        store, shard = ShardStore(folder), Shard("golden", "train", "masks", 0, 1)
+        shutil.copyfile(store.commit(shard, samples(), FOOTER), HERE / f"shard_v{SCHEMA_VERSION}.parquet")
+        content = {"footer": store.read_footer(shard), "samples": as_json(samples())}
     text = json.dumps(content, indent=1, ensure_ascii=False)
     (HERE / f"shard_v{SCHEMA_VERSION}.json").write_text(text + "\n", encoding="utf-8")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes.image_files import random_pixels, save_image
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from synthgen.images import decode
 from synthgen.images.decode import ImageError, load_rgb, read_image_header
@@ -339,22 +339,22 @@ def test_every_format_named_is_known_to_pillow():
     assert set(decode.IMAGE_FORMATS) <= set(Image.OPEN)
 
 
-@pytest.mark.parametrize("side", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1), (13_380, 13_380)])
+@pytest.mark.parametrize("side", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1), (11_181, 11_181)])
 def test_a_header_that_promises_too_much_costs_no_memory(tmp_path, side):
     path = tmp_path / "x.png"
     path.write_bytes(png(*side, 8, 2, b"\0" * 100))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for read in (load_rgb, read_image_header):
-        with pytest.raises(ImageError, match="more than the limit of 178956970"):
+        with pytest.raises(ImageError, match="more than the limit of 125000000"):
             read(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
 
 def test_a_large_image_of_another_size_than_annotated_is_not_decoded(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
-    path.write_bytes(png(13_000, 13_000, 8, 2, b"\0" * 100))
+    path.write_bytes(png(11_000, 11_000, 8, 2, b"\0" * 100))
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
-    with pytest.raises(ImageError, match="is 13000 x 13000 pixels, the annotations say 640 x 480"):
+    with pytest.raises(ImageError, match="is 11000 x 11000 pixels, the annotations say 640 x 480"):
         load_rgb(path, 480, 640)
 
 
@@ -467,3 +467,90 @@ with decode._budget.hold(2 * decode.MAX_DECODE_BYTES):
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F"])
+def test_strips_give_the_pixels_of_the_whole_image(tmp_path, monkeypatch, mode):
+    """37 rows in strips of 5, against one strip."""
+    path = tmp_path / "x.tif"
+    image = Image.fromarray(random_pixels(37, 11))
+    if mode == "I;16":
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 2**16, (37, 11), np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(np.random.default_rng(0).random((37, 11), np.float32))
+    else:
+        image = image.convert("L").convert(mode) if mode == "I" else image.convert(mode)
+    image.save(path)
+
+    def read(load):
+        try:
+            return load(path)
+        except ImageError as why:
+            return str(why)
+
+    ways = [load_rgb, decode.load_label_map, lambda path: decode.load_label_map(path, color_coded=True)]
+    whole = [read(load) for load in ways]
+    monkeypatch.setattr(decode, "_STRIP_PIXELS", 5 * 11 + 3)
+    for one, other in zip(whole, map(read, ways), strict=True):
+        assert type(one) is type(other)
+        assert one == other if isinstance(one, str) else (one.dtype, one.tolist()) == (other.dtype, other.tolist())
+    assert isinstance(whole[0], np.ndarray)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_orientation_turns_pixels_as_pillow_does(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save_image(tmp_path / "x.png", random_pixels(12, 20), exif=exif)
+    with Image.open(path) as image:
+        assert np.array_equal(load_rgb(path), np.asarray(ImageOps.exif_transpose(image)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux shows it")
+@pytest.mark.parametrize(
+    ("mode", "suffix", "side"),
+    [
+        ("CMYK", "tif", 11_180),
+        ("I", "tif", 11_180),
+        ("RGB", "jpg", 11_180),
+        ("RGB", "jp2", 7_327),
+        ("RGB", "webp", 7_947),
+    ],
+)
+def test_the_largest_image_takes_at_most_a_gib(tmp_path, mode, suffix, side):
+    """In a process of its own; the kernel keeps its peak."""
+    path = tmp_path / f"x.{suffix}"
+    options = {
+        "tif": {"compression": "tiff_deflate"},
+        "jpg": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0", "progressive": True},
+        "webp": {"lossless": True, "method": 0},
+    }
+    Image.new(mode, (side, side)).save(path, **options.get(suffix, {}))
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from synthgen.images.decode import ImageError, load_label_map, load_rgb
+        def kib(key):
+            return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith(key)))
+        open("/proc/self/clear_refs", "w").write("5")
+        before = kib("VmRSS")
+        load_rgb(Path(sys.argv[1]))
+        try:
+            load_label_map(Path(sys.argv[1]))
+        except ImageError:
+            pass
+        print(kib("VmHWM") - before)
+    """
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert 2**18 < int(done.stdout) <= 2**20  # KiB
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "webp", "avif"])
+def test_formats_with_hungry_decoders_have_a_smaller_limit(tmp_path, monkeypatch, suffix):
+    path = save_image(tmp_path / f"x.{suffix}", random_pixels(12, 20))
+    assert load_rgb(path).shape == (12, 20, 3)
+    monkeypatch.setattr(decode, "_MAX_PIXELS_BY_FORMAT", dict.fromkeys(decode._MAX_PIXELS_BY_FORMAT, 239))
+    for read in (load_rgb, read_image_header):
+        with pytest.raises(ImageError, match="20 x 12 pixels, more than the limit of 239"):
+            read(path)

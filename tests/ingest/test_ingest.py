@@ -219,6 +219,7 @@ def test_source_changed(tmp_path, monkeypatch):
     assert changed() is None  # no layer yet
     ingest_layer(tmp_path, files)
     with monkeypatch.context() as patch:
+        patch.setattr(ingest, "RACY_SECONDS", 0)
         patch.setattr(ingest, "file_sha256", lambda _: pytest.fail("an unchanged file is not read"))
         assert changed() is None
     os.utime(path, (1, 1))
@@ -228,6 +229,79 @@ def test_source_changed(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes().replace(b"c4", b"c9"))
     sentence = changed()
     assert sentence is not None and str(path) in sentence and "choose another --name" in sentence
+
+
+def test_a_file_changed_with_its_size_and_time_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(ingest, "RACY_SECONDS", 0)
+    files = write_annotations(tmp_path / "boxes.json")
+    path, store = files.sources["instances"], ShardStore(tmp_path)
+    ingest_layer(tmp_path, files)
+    before = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"c4", b"c9"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    sentence = ingest.describe_source_change(store, files, name="d", split="train")
+    assert sentence is not None and str(path) in sentence
+    with pytest.raises(SynthgenError, match="from other annotation files than those there now"):
+        ingest_layer(tmp_path, files)
+
+
+def count_hashing(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are hashed from here on."""
+    hashed: list[Path] = []
+    real = ingest.file_sha256
+    monkeypatch.setattr(ingest, "file_sha256", lambda path: (hashed.append(path), real(path))[1])
+    return hashed
+
+
+def test_the_digest_of_a_file_that_was_just_written_is_not_trusted_once(tmp_path, monkeypatch):
+    """It may be changed again within one tick of the clock. A later look finds it old enough."""
+    files = write_annotations(tmp_path / "boxes.json")
+    ingest_layer(tmp_path, files)
+    hashed, real = count_hashing(monkeypatch), time.time_ns
+    for hours, count in ((0, 1), (0, 2), (1, 3), (2, 3), (0, 3)):
+        monkeypatch.setattr(time, "time_ns", lambda hours=hours: real() + hours * 3600 * 10**9)
+        assert ingest.describe_source_change(ShardStore(tmp_path), files, name="d", split="train") is None
+        assert len(hashed) == count
+    ingest_layer(tmp_path, files)
+    assert len(hashed) == 3
+
+
+def test_a_time_in_the_future_is_no_reason_to_hash_again_and_again(tmp_path, monkeypatch):
+    files = write_annotations(tmp_path / "boxes.json")
+    os.utime(files.sources["instances"], (4e9, 4e9))
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 3600 * 10**9)
+    ingest_layer(tmp_path, files)
+    hashed = count_hashing(monkeypatch)
+    assert ingest.describe_source_change(ShardStore(tmp_path), files, name="d", split="train") is None
+    assert hashed == []
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "[1",
+        "{}",
+        '{"checked_ns": "x", "files": {}}',
+        '{"checked_ns": 9e999, "files": {}}',
+        '{"checked_ns": 1, "files": {"instances": [1]}}',
+        '{"checked_ns": 1, "files": {"instances": [1, "2", null, 4, "x"]}}',
+        '{"checked_ns": 1, "files": {"instances": [[1], 2, 3, 4, "x"]}}',
+        '{"checked_ns": 1, "files": 3}',
+        '{"instances": [SIZE, MTIME, "0000"]}',  # of an older release
+    ],
+)
+def test_a_log_that_cannot_be_trusted_is_not(tmp_path, monkeypatch, log):
+    files = write_annotations(tmp_path / "boxes.json")
+    ingest_layer(tmp_path, files)
+    found = files.sources["instances"].stat()
+    path = ShardStore(tmp_path).layer_folder("d", "train", "annotations") / "_log" / "source.json"
+    path.write_text(log.replace("SIZE", str(found.st_size)).replace("MTIME", str(found.st_mtime_ns)))
+    hashed = count_hashing(monkeypatch)
+    assert ingest.describe_source_change(ShardStore(tmp_path), files, name="d", split="train") is None
+    assert hashed == [files.sources["instances"]]
 
 
 def test_progress_is_reported_in_order(tmp_path):

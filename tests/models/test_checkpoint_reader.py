@@ -217,6 +217,8 @@ def test_what_is_no_file_is_reported(tmp_path):
         ({"model": torch.ones(1)}, "holds a Tensor, not a state dict"),
         ({"epoch": 3}, "'epoch' is a int, not a tensor"),
         ({3: torch.ones(1)}, "'3' is a Tensor"),
+        ({torch.zeros(2): torch.zeros(1)}, r"plain state dict: 'tensor\(\[0\., 0\.\]\)' is a Tensor"),
+        ({"a\nb\x1b": 7}, r"plain state dict: 'a\\nb\\x1b' is a int, not a tensor$"),
         ({"huge": torch.ones(1).expand(2**40)}, r"'huge' of \[1099511627776\] claims more numbers than it has"),
         ({"sparse": torch.eye(3).to_sparse()}, "more than tensors"),
     ],

@@ -22,6 +22,7 @@ from synthgen.errors import SynthgenError
 from synthgen.records import parquet_schema
 from synthgen.records.parquet_schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
+from synthgen.storage.parquet_file import SEAL_MAGIC
 from synthgen.storage.shard_store import Shard, ShardStore
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -122,6 +123,17 @@ def test_shards_of_every_version_are_read(version, tmp_path):
     assert list(store.read_samples(SHARD)) == [from_json(sample) for sample in content["samples"]]
     assert store.read_footer(SHARD) == content["footer"]
     assert len(content["samples"]) == 4
+
+
+def test_the_first_shards_with_an_identity_are_read(tmp_path):
+    """Their digests, too, must be those that every later release computes."""
+    content = golden(1)[1]
+    store = put(GOLDEN / "shard_v1_identity.parquet", tmp_path)
+    assert list(store.read_samples(SHARD)) == [from_json(sample) for sample in content["samples"]]
+    digest = store.compute_content_digest(SHARD)
+    identity = {**dataclasses.asdict(SHARD), "num_rows": 4, "content_sha256": digest}
+    assert store.read_footer(SHARD) == {**content["footer"], "identity": identity}
+    assert SEAL_MAGIC in (GOLDEN / "shard_v1_identity.parquet").read_bytes()
 
 
 def test_the_writer_still_writes_the_schema_of_its_version(tmp_path):

@@ -45,7 +45,12 @@ def test_other_layers_of_the_same_split_are_asked_after_its_own(store, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1", "[]", "3", "null", "{}", '{"images_folder": 3}', '{"images_folder": "/no"}']
+    "text",
+    [
+        *("", "[1", "[]", "3", "null", "{}", '{"images_folder": 3}', '{"images_folder": "/no"}'),
+        *("[" * 100_000, "9" * 5_000, '{"images_folder": "' + "d" * 70_000 + '"}'),
+    ],
+    ids=lambda text: text[:30],
 )
 def test_a_log_that_does_not_help_is_passed_over(store, tmp_path, text):
     folder = log_folder(store, *PLACE)

@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import FailedRunError, SynthgenError
+from synthgen.records.content_digest import content_digest
+from synthgen.records.parquet_schema import table_from_samples
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage import atomic
 from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_name
@@ -32,6 +34,12 @@ SHARD = Shard("d", "train", "masks", 3, 12)
 @pytest.fixture
 def store(tmp_path: Path) -> ShardStore:
     return ShardStore(tmp_path / "store")
+
+
+def identity(made: list[Sample], shard: Shard = SHARD) -> dict[str, object]:
+    """The member "identity" of a footer."""
+    digest = content_digest(table_from_samples(made))
+    return {**dataclasses.asdict(shard), "num_rows": len(made), "content_sha256": digest}
 
 
 def everything(root: Path) -> list[str]:
@@ -77,14 +85,15 @@ def test_what_is_committed_is_read(store):
     path = store.commit(SHARD, made, {"recipe": {"b": 1, "a": "ü"}})
     assert path == store.root / SHARD.relative_path
     assert list(store.read_samples(SHARD)) == made
-    assert store.read_footer(SHARD) == {"recipe": {"b": 1, "a": "ü"}, "schema_version": 1}
+    footer = {"recipe": {"b": 1, "a": "ü"}, "schema_version": 1, "identity": identity(made)}
+    assert store.read_footer(SHARD) == footer
     assert everything(store.root) == [SHARD.relative_path]
 
 
 def test_an_empty_shard_is_a_shard(store):
     store.commit(SHARD, [], {})
     assert list(store.read_samples(SHARD)) == []
-    assert store.read_footer(SHARD) == {"schema_version": 1}
+    assert store.read_footer(SHARD) == {"schema_version": 1, "identity": identity([])}
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -106,7 +115,8 @@ def test_committing_again_replaces(store):
     store.commit(SHARD, shard_writer.samples(0), {"n": 1})
     store.commit(SHARD, shard_writer.samples(1), {"n": 2})
     assert list(store.read_samples(SHARD)) == shard_writer.samples(1)
-    assert store.read_footer(SHARD) == {"n": 2, "schema_version": 1}
+    footer = {"n": 2, "schema_version": 1, "identity": identity(shard_writer.samples(1))}
+    assert store.read_footer(SHARD) == footer
     assert everything(store.root) == [SHARD.relative_path]
 
 
@@ -210,6 +220,92 @@ def test_folders_that_are_no_layers_are_passed_over(store):
     assert store.list_layers() == [("d", "train", "masks")]
 
 
+def test_only_files_with_names_of_the_plan_are_shards(store):
+    """Nothing else is opened; what is named as if it were one is told apart from notes."""
+    store.commit(SHARD, [], {})
+    folder = store.layer_folder("d", "train", "masks")
+    (folder / "linked").write_bytes((folder / "00003-of-00012.parquet").read_bytes())
+    (folder / "00004-of-00012.parquet").symlink_to("linked")
+    (folder / "00005-of-00012.parquet").symlink_to("nothing")
+    os.mkfifo(folder / "00006-of-00012.parquet")
+    (folder / "00007-of-00012.parquet").mkdir()
+    for name in (
+        "00099-of-00012",
+        "00012-of-00012",
+        "000003-of-00012",
+        "00003-of-00012 (copy)",
+        "\u0660" * 5 + "-of-00012",
+    ):
+        (folder / f"{name}.parquet").touch()
+    (folder / "notes.txt").touch()
+    found = store.scan_layer("d", "train", "masks")
+    assert [shard.index for shard in found.shards] == [3, 4]
+    assert found.foreign == {
+        "00005-of-00012.parquet": "is a link to nothing",
+        "00006-of-00012.parquet": "is a FIFO",
+        "00007-of-00012.parquet": "is a folder",
+        **{f"000{i}-of-00012.parquet": "is none of 12 shards, which count from 0" for i in (12, 99)},
+        **{
+            f"{name}.parquet": "is not named as a shard"
+            for name in ("000003-of-00012", "00003-of-00012 (copy)", "\u0660" * 5 + "-of-00012")
+        },
+    }
+    assert store.list_shards("d", "train", "masks") == found.shards
+
+
+def test_a_layer_of_foreign_files_alone_is_listed_if_asked_for(store):
+    folder = store.layer_folder("d", "train", "masks")
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "00000-of-00001.parquet")
+    assert store.list_layers() == []
+    assert store.list_layers(with_foreign=True) == [("d", "train", "masks")]
+
+
+# --- identity --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "remedy"),
+    [
+        (dataclasses.replace(SHARD, index=2), "move it there or out of the store$"),
+        (dataclasses.replace(SHARD, num_shards=13), "move it there or out of the store$"),
+        (SHARD.in_layer("captions"), "`synthgen migrate d/train/captions --rename`$"),
+        (dataclasses.replace(SHARD, split="val"), "`synthgen migrate d/val/masks --rename`$"),
+    ],
+)
+def test_a_shard_in_the_place_of_another_is_refused_by_every_reader(other, remedy, store):
+    path = store.commit(SHARD, shard_writer.samples(0), {"fingerprint": "f"})
+    (store.root / other.relative_path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, store.root / other.relative_path)
+    for reader in (
+        lambda: list(store.read_samples(other)),
+        lambda: list(store.read_samples(other, [0])),
+        lambda: list(store.read_columns(other, ["image_id"])),
+        lambda: store.read_footer(other),
+        lambda: store.read_row_group_sizes(other),
+        lambda: store.read_column_stats(other, ["image_id"]),
+        lambda: store.read_content_digest(other),
+        lambda: store.compute_content_digest(other),
+    ):
+        with pytest.raises(SynthgenError, match=rf"{other.relative_path} is the shard {SHARD}; .*{remedy}"):
+            reader()
+    assert list(store.read_samples(SHARD)) == shard_writer.samples(0)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=st.lists(hypothesis_strategies.samples, max_size=5))
+def test_the_digest_of_the_pages_is_that_of_the_footer(made, store):
+    store.commit(SHARD, made, {})
+    assert store.compute_content_digest(SHARD) == store.read_content_digest(SHARD) == identity(made)["content_sha256"]
+
+
+def test_a_shard_of_an_older_release_has_the_digest_of_its_pages(store):
+    older = Path(__file__).parents[1] / "golden" / "shard_v1.parquet"
+    put(store, older.read_bytes())
+    assert "identity" not in (store.read_footer(SHARD) or {})
+    assert store.read_content_digest(SHARD) == identity(list(store.read_samples(SHARD)))["content_sha256"]
+
+
 # --- files that are not as they should be ----------------------------------------------------------------------------
 
 
@@ -263,9 +359,20 @@ def test_a_footer_that_is_none(footer, store, readers):
 
 def test_a_folder_in_the_place_of_a_shard(store, readers):
     (store.root / SHARD.relative_path).mkdir(parents=True)
-    refuses(readers, "cannot be read|is damaged")
+    refuses(readers, "is a folder, not a shard; move it out of the store")
     with pytest.raises(SynthgenError, match=r"cannot write .* \(Is a directory\)"):
         store.commit(SHARD, [], {})
+
+
+@pytest.mark.timeout(20)
+def test_a_fifo_in_the_place_of_a_shard(store, readers):
+    """Opened as a file is, it would wait for a writer forever."""
+    (store.root / SHARD.relative_path).parent.mkdir(parents=True)
+    os.mkfifo(store.root / SHARD.relative_path)
+    refuses(readers, "is a FIFO, not a shard; move it out of the store")
+    for use in (lambda: store.commit(SHARD, [], {}), lambda: store.check_place(SHARD)):
+        with pytest.raises(SynthgenError, match=r"cannot write .*parquet: it is a FIFO; move it out of the store"):
+            use()
 
 
 @pytest.fixture(scope="module")
@@ -588,7 +695,8 @@ def test_two_writers_killed_at_random_moments_ten_times(tmp_path):
             assert writer.returncode == -9
         for shard in store.list_shards("d", "train", "masks"):
             assert list(store.read_samples(shard)) == expected[shard.index]
-            assert store.read_footer(shard) == {"fingerprint": "f", "schema_version": 1}
+            footer = {"fingerprint": "f", "schema_version": 1, "identity": identity(expected[shard.index], shard)}
+            assert store.read_footer(shard) == footer
         left += store.remove_stale_files("d", "train", "masks")
         assert [n for n in everything(tmp_path) if not n.endswith(".parquet")] == []
         if attempt % 2:  # so that some are killed over new names and some over old ones

@@ -16,7 +16,7 @@ from synthgen.checkpoints import checkpoint
 from synthgen.dataloading.manifest import load_manifest
 from synthgen.distributed import DistributedContext
 from synthgen.errors import SynthgenError
-from synthgen.training import logger, run_dir, trainer
+from synthgen.training import logger, resume, run_dir, trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,6 +126,36 @@ def test_a_checkpoint_that_does_not_fit_is_reported(tmp_path):
     checkpoint.save_checkpoint(run_dir.checkpoint_path(tmp_path / "run", 2), replace(found, training_state={}, step=2))
     with pytest.raises(SynthgenError, match="does not fit its run; delete it, and the checkpoint before it is taken"):
         trainer.train(path, out=tmp_path / "run")
+
+
+class OneLayer:
+    """As much of a learner as is resumed."""
+
+    kind = "mqformer"
+    has_learned_masks = False
+
+    def __init__(self):
+        self.module = torch.nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("count", [3.0, 1.0, float("nan"), float("inf"), -1e30, 0.0, 4.0])
+def test_a_count_of_steps_that_cannot_be_is_reported(tmp_path, count):
+    """AdamW divides by a power of it: a damaged one would end the first step with an OverflowError, or all weights."""
+    learner = OneLayer()
+    optimizer = torch.optim.AdamW(learner.module.parameters())
+    learner.module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    for state in optimizer.state.values():
+        state["step"].fill_(count)
+    weights, kept = resume.collect_training_state(learner, optimizer, None, {"seen": {}}, 0.5, 0)
+    path = run_dir.checkpoint_path(tmp_path, 3)
+    checkpoint.save_checkpoint(path, checkpoint.Checkpoint("mqformer", 3, {}, (), weights, training_state=kept))
+    again = torch.optim.AdamW(learner.module.parameters())
+    if count in (1.0, 3.0):
+        assert resume.restore_training_state(path, learner, again, None).step == 3
+        return
+    with pytest.raises(SynthgenError, match="does not fit its run; delete it"):
+        resume.restore_training_state(path, learner, again, None)
 
 
 def test_a_training_by_other_rules_of_grouping_is_not_to_be_deleted(tmp_path):

@@ -14,6 +14,7 @@ from fakes.training_runs import read_log, write_manifest, write_manifest_with_ev
 from synthgen.checkpoints import checkpoint
 from synthgen.errors import SynthgenError
 from synthgen.evaluation.results import EvalResult
+from synthgen.storage.shard_store import ShardStore
 from synthgen.training import run_dir, trainer
 from synthgen.training.learner import SegmentationLearner
 
@@ -26,6 +27,20 @@ def test_another_seed_learns_otherwise(tmp_path):
     assert trainer.train(path, out=tmp_path / "b").last_checkpoint.read_bytes() == first
     path.write_text(path.read_text() + "seed: 1\n")
     assert trainer.train(path, out=tmp_path / "c").last_checkpoint.read_bytes() != first
+
+
+def test_a_stale_layer_is_warned_of(tmp_path, caplog):
+    path = write_manifest(tmp_path, "steps: 1")
+    trainer.train(path, out=tmp_path / "a")
+    assert "stale" not in caplog.text
+    store = ShardStore(tmp_path / "store")
+    shard = store.list_shards("toy", "train", "human")[0]
+    store.commit(shard.in_layer("below"), [], {})
+    footer = {**(store.read_footer(shard) or {}), "parent": {"layer": "below", "content_sha256": "0" * 64}}
+    store.commit(shard, list(store.read_samples(shard)), footer)
+    trainer.train(path, out=tmp_path / "b")
+    assert "some layers are stale, their inputs have changed: `synthgen check` names them" in caplog.text
+    assert "1 of 2 shards of toy/train/human are stale" in (tmp_path / "b" / "checked.txt").read_text()
 
 
 def test_mistakes_are_found_before_the_first_step(tmp_path):

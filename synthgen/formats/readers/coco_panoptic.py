@@ -182,7 +182,7 @@ class _PngChecker:
 
 def _load_segment_ids(folder: Path, png: bytes | None, sample: Sample) -> NDArray[np.int32] | None:
     """Segment id of every pixel, int32 [H, W] in column-major memory (as RLE runs); None if the PNG cannot be used."""
-    if png is None:
+    if png is None or not sample.height * sample.width:  # a mask has the size of its image
         return None
     try:
         rgb = load_rgb(find_image(folder, png.decode()), sample.height, sample.width)

@@ -250,7 +250,9 @@ def _build_processor(folder: Path, network: Florence2ForConditionalGeneration) -
         height, width = _image_size(images)
         images.image_seq_length = _count_image_tokens(network, height, width)
         processor = Florence2Processor(images, load_bart_tokenizer(folder))
-    except Exception as why:  # whatever a value of the wrong kind brings about
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as why:  # whatever a value of the wrong kind brings about; a Rust panic is not an Exception
         raise ValueError(f"its tokenizer or its processor cannot be read ({first_line(why)})") from None
     tokenizer, config = processor.tokenizer, network.config
     places = tokenizer.convert_tokens_to_ids([f"<loc_{i}>" for i in range(1000)])

@@ -178,7 +178,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def first_line(why: Exception) -> str:
+def first_line(why: BaseException) -> str:
     """The first line of a library's error, without control characters."""
     return escape_control_chars(
         next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__)[:160]

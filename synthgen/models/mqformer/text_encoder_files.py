@@ -82,6 +82,9 @@ _MAX_FILE_BYTES = 2**26
 _MAX_LAYERS = 128
 _MAX_CONTEXT_LENGTH = 8192
 
+#: No tokenizer has words for all of it.
+_UNUSUAL_TEXT = "q 7 ξ \u0bb5 \U0001f993"
+
 #: Longer texts are truncated: no token has more characters than this on average.
 _MAX_CHARS_PER_TOKEN = 64
 
@@ -240,7 +243,9 @@ def _load_tokenizer(folder: Path, kind: str, config: Any, says: dict[str, Any]) 
         tokenizer.no_padding()
         tokenizer.enable_truncation(context)
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=config.vocab_size)
-    except Exception as why:  # tokenizers raises Exception itself
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as why:  # tokenizers raises Exception itself, and a Rust panic in it is not an Exception
         raise ValueError(f"its tokenizer.json cannot be read ({first_line(why)})") from None
     if highest >= config.vocab_size:
         raise ValueError(f"its tokenizer has the word {highest}, and its network has {config.vocab_size} of them")
@@ -250,9 +255,10 @@ def _load_tokenizer(folder: Path, kind: str, config: Any, says: dict[str, Any]) 
 def _smoke_test(encoder: ClipTextEncoder | SentenceEncoder, words: TextTokenizer) -> None:
     """Encode one text, so that files that do not fit together are reported at loading time."""
     try:
+        highest = max(words(_UNUSUAL_TEXT))  # fails if the tokenizer has no token for unknown words
         ids = words("a photo")
-        if max(ids) >= words.vocab_size:
-            raise ValueError(f"its tokenizer adds the word {max(ids)}")
+        if (highest := max(highest, *ids)) >= words.vocab_size:
+            raise ValueError(f"its tokenizer adds the word {highest}")
         with torch.no_grad():
             found = encoder(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
         if found.dim() != 2 or not found.isfinite().all() or not found.any():
@@ -275,9 +281,10 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path, kind: type[Any] = dict) -> Any:
+    text = _read_text(path)
     try:
-        says = json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError):
+        says = json.loads(text)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits is a ValueError
         says = None
     if not isinstance(says, kind):
         raise ValueError(f"its {path.name} is no JSON {'object' if kind is dict else 'list'}")

@@ -54,6 +54,10 @@ class OfaTokenizer:
             first = self.text_vocab_size if extra and extra[1] == "code" else self.first_bin
             if extra and number != first + int(extra[2]):
                 raise ValueError(f"the vocabulary says {number} for {token}, and OFA {first + int(extra[2])}")
+        # tokenizers checks it as well, but ends with a Rust panic if the result is longer than every token.
+        odd = next((pair for pair in merges if not {*pair, "".join(pair)} <= text.keys()), None)
+        if odd is not None:
+            raise ValueError(f"the merges do not go with the vocabulary ({' '.join(odd)[:40]!r} gives no token of it)")
         try:
             self._tokenizer = Tokenizer(models.BPE(text, list(merges)))
         except Exception as why:  # tokenizers raises Exception itself

@@ -99,7 +99,7 @@ def test_the_releases_layout(tmp_path: Path) -> None:
     assert sky.bbox == (0, 4, 8, 1) and sky.flags == ("no_box",), "a missing box is read off the mask"
 
 
-@pytest.mark.parametrize("png", ["gone", "hostile", "truncated", "other size", "absolute"])
+@pytest.mark.parametrize("png", ["gone", "hostile", "truncated", "other size", "absolute", "no height"])
 def test_a_bad_png_costs_the_masks_of_its_image_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: str
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_bad_png_costs_the_masks_of_its_image_and_nothing_else(
         {"id": 9, "category_id": 1, "bbox": [0, 0, 50, 40]},
         {"id": 9, "category_id": 200, "bbox": [0, 0, 5, 4]},
     ]
-    files = panoptic(tmp_path, ids, segments, **({"height": 41} if png == "other size" else {}))
+    files = panoptic(tmp_path, ids, segments, **{"other size": {"height": 41}, "no height": {"height": 0}}.get(png, {}))
     path = tmp_path / "annotations" / "panoptic_val2017" / "000000000007.png"
     text = files.sources["panoptic"].read_text()
     if png == "gone":

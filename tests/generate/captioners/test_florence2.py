@@ -647,6 +647,13 @@ def test_a_tokenizer_of_another_model(own):
     assert "its tokenizer lacks the words of a Florence-2" in sentence_of(own)
 
 
+def test_merges_on_which_tokenizers_panics(own):
+    says = json.loads((own / "tokenizer.json").read_text())
+    says["model"]["merges"] = [["<mask>", "a"]]
+    (own / "tokenizer.json").write_text(json.dumps(says))
+    assert "its tokenizer or its processor cannot be read" in sentence_of(own)
+
+
 def test_weights_that_are_there_twice(own):
     shutil.copy(own / "model.safetensors", own / "model.fp16.safetensors")
     assert "twice" in sentence_of(own)

@@ -87,6 +87,20 @@ def unknown_template(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(says))
 
 
+def panic_of_tokenizers(folder: Path) -> None:
+    """A merge whose result is longer than every token, which ends a thread of Rust."""
+    says = json.loads((folder / "tokenizer.json").read_text())
+    says["model"] = {"type": "BPE", "vocab": {"abc": 0, "d": 1}, "merges": [["abc", "d"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(says))
+
+
+def without_unknown_token(folder: Path) -> None:
+    """It has the words of the first test text, "a photo", and fails on others."""
+    says = json.loads((folder / "tokenizer.json").read_text())
+    says["model"]["unk_token"] = "[NONE]"
+    (folder / "tokenizer.json").write_text(json.dumps(says))
+
+
 def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(print))
@@ -116,6 +130,9 @@ def pickled(folder: Path) -> None:
         (edit("config.json", hidden_act="no such"), "describes no network"),
         (edit("config.json", hidden_size={}), "cannot be read"),
         (edit("config.json", pad_token_id=10**6), "describes|pads"),
+        (put("config.json", b'{"hidden_size": ' + b"1" * 5_000 + b"}"), r"its config\.json is no JSON object"),
+        (without_unknown_token, r"do not go together \(WordLevel error: Missing \[UNK\] token"),
+        (panic_of_tokenizers, r"its tokenizer\.json cannot be read"),
         (template_of(99_999), "adds the word 99999"),
         (unknown_template, "do not go together"),
         (lambda f: modules(f, {"pooling_mode": "mean"}, ("Transformer", "Pooling", "Dense")), "Pooling, Dense"),

@@ -151,6 +151,7 @@ def changed(**ids) -> dict:
         ),
         (vocabulary(), [("c", "o")], "the merges do not go with the vocabulary"),
         (vocabulary(), [("nothing", "a")], "the merges do not go with the vocabulary"),
+        (vocabulary(), [("<mask>", "a")], "the merges do not go with the vocabulary"),  # a panic of tokenizers
     ],
 )
 def test_vocabularies_that_are_not_ofas_are_reported(given, merges, sentence):
