@@ -18,7 +18,7 @@ from pathlib import Path
 
 import _soak_runs as runs
 import _soak_world as worlds
-from _soak_round import HARMLESS, NAMED, RECOVERED, REFUSED, FindingError, Round
+from _soak_round import DAMAGED, HARMLESS, IGNORED, NAMED, RECOVERED, REFUSED, FindingError, Round
 from _soak_world import LAYER, LAYERS, STAGES
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -234,7 +234,7 @@ def swap_shards(r: Round) -> str:
     if _contents(r.store) != before:
         raise FindingError(f"a command changed shards although {path} is foreign")
     path.unlink()
-    return REFUSED
+    return IGNORED if kind == "extra" else REFUSED
 
 
 def damage_shards(r: Round) -> str:
@@ -260,7 +260,7 @@ def damage_shards(r: Round) -> str:
     if path.read_bytes() == damaged:
         path.unlink()
     r.check(worlds.shard_differences(r.store, r.reference) if verified.code or not is_base else [])
-    return REFUSED if verified.code else HARMLESS
+    return DAMAGED if verified.code else HARMLESS
 
 
 def _damage(path: Path, rng: random.Random) -> None:

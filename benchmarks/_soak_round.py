@@ -17,6 +17,8 @@ from _soak_world import LAYERS, STAGES, World
 RECOVERED = "recovered by the same command"
 NAMED = "named with a reason, recovered by the same command after the repair"
 REFUSED = "refused with a sentence, recovered by the same command after the file was deleted"
+IGNORED = "named by `status` and `verify`, and ignored"
+DAMAGED = "named by `verify`, recovered by the same command after the file was deleted"
 HARMLESS = "no row changed"
 
 

@@ -48,6 +48,7 @@ class Running:
 
     def __init__(self, words: Sequence[object], output: Path, prepare: Sequence[Prepare] = ()) -> None:
         self._output = output
+        output.write_bytes(b"")  # the fork may be killed before it does anything
         self.pid = os.fork()
         if self.pid == 0:
             _run_and_exit([str(word) for word in words], output, prepare)

@@ -22,6 +22,7 @@ import importlib
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -77,6 +78,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--folder", type=Path, help="where to work; default: a new one")
     args = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that small file systems are unmounted
     folder = args.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     _import_program()
     began = time.monotonic()
