@@ -81,8 +81,13 @@ def check_writable(path: Path, *, remedy: str) -> None:
     create_folder(path.parent, remedy=remedy)
     with translate_os_errors(path, remedy=remedy):
         temporary, handle = _create_temporary_file(path)
-        temporary.unlink()
-        release_lock(handle)
+        try:
+            temporary.unlink()
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            release_lock(handle)
 
 
 def write_text_atomic(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
@@ -125,16 +130,24 @@ def scratch_folder(parent: Path, *, remedy: str = "choose another --store") -> I
     Raises:
         SynthgenError: it cannot be made, or there is no space for what the block writes.
     """
-    with translate_os_errors(parent / "scratch", remedy=remedy):
-        check_folder_exists(parent)
-        folder, handle = _create_scratch_folder(parent)
-    with _released_at_end(handle, folder):
-        try:
-            # Translate only a full disk: other errors of the block may come from files that it reads elsewhere.
-            with translate_os_errors(folder, errnos=set()):
-                yield folder
-        finally:
-            _delete(folder)
+    created: tuple[Path, int] | None = None
+    try:
+        with translate_os_errors(parent / "scratch", remedy=remedy):
+            check_folder_exists(parent)
+            created = _create_scratch_folder(parent)
+        # Translate only a full disk: other errors of the block may come from files that it reads elsewhere.
+        with translate_os_errors(created[0], errnos=set()):
+            yield created[0]
+    finally:
+        if created is not None:
+            folder, handle = created
+            try:
+                _delete(folder)
+            except BaseException:  # a signal that ends the command raises an exception once, between any two calls
+                _delete(folder)
+                raise
+            finally:
+                _release_after_delete(handle, folder)
 
 
 def remove_stale_files(folder: Path) -> int:
@@ -160,9 +173,13 @@ def _create_temporary_file(final: Path) -> tuple[Path, int]:
     """A new locked file beside `final`, and the handle that holds its lock."""
     for _ in range(_CREATE_ATTEMPTS):
         path = _temporary_path(final)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        if _lock_new(handle, path):
-            return path, handle
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            if _lock_new(handle, path):
+                return path, handle
+        except BaseException:  # a signal, too
+            _delete(path)
+            raise
     raise _lost_error(final.parent)
 
 
@@ -170,14 +187,18 @@ def _create_scratch_folder(parent: Path) -> tuple[Path, int]:
     """A new folder in `parent` with a locked file, and the handle that holds the lock."""
     for _ in range(_CREATE_ATTEMPTS):
         folder = _temporary_path(parent / "scratch")
-        folder.mkdir()
         lock = folder / _SCRATCH_LOCK
         try:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            continue  # the folder was taken for a leftover
-        if _lock_new(handle, lock):
-            return folder, handle
+            folder.mkdir()
+            try:
+                handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                continue  # the folder was taken for a leftover
+            if _lock_new(handle, lock):
+                return folder, handle
+        except BaseException:
+            _delete(folder)
+            raise
     raise _lost_error(parent)
 
 
@@ -228,7 +249,7 @@ def _remove_if_unlocked(path: Path, *, is_folder: bool) -> bool:
     lock = path / _SCRATCH_LOCK if is_folder else path
     # The writer of a folder may not have created the lock yet. It finds it locked then, and makes another folder.
     handle = _open_for_lock(lock, os.O_CREAT if is_folder else 0)
-    with _released_at_end(handle, path):
+    try:
         is_locked = try_lock(handle)
         if is_locked is False or not _is_open_as(handle, lock):
             return False
@@ -237,6 +258,8 @@ def _remove_if_unlocked(path: Path, *, is_folder: bool) -> bool:
                 return False
             log.warning("removing %s: nobody has changed it for a day, and no lock tells whether it is in use", path)
         _delete(path)
+    finally:
+        _release_after_delete(handle, path)
     return True
 
 
@@ -280,16 +303,12 @@ def _delete(path: Path) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _released_at_end(handle: int, folder: Path) -> Iterator[None]:
-    """Release a lock when the block ends, and delete what is left of an emptied folder.
+def _release_after_delete(handle: int, folder: Path) -> None:
+    """Release a lock, and delete what is left of an emptied folder.
 
     NFS gives a deleted file that is still open another name in its folder, which therefore stays until the file is
     closed.
     """
-    try:
-        yield
-    finally:
-        release_lock(handle)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    release_lock(handle)
+    with contextlib.suppress(OSError):
+        folder.rmdir()

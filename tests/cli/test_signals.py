@@ -232,3 +232,36 @@ def test_a_command_that_ends_before_it_hears_of_the_signal_is_done(typed, monkey
 
     monkeypatch.setattr(status, "format_status", work)
     assert typed("status") == (0, "done\n", "")
+
+
+@pytest.mark.parametrize(("number", "ends"), [(signal.SIGTERM, SignalExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_that_comes_where_an_object_is_deleted_is_not_lost(number, ends, capsys) -> None:
+    """Python only reports an exception there. The command went on, and the signal was lost."""
+
+    class Deleted:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    with pytest.raises(ends), stop_on_signals() as request:
+        for _ in range(2):  # the second one is the same request
+            Deleted()
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            time.sleep(0.01)
+    assert request.received == number
+    assert "Exception ignored" not in capsys.readouterr().err
+
+
+def test_other_exceptions_are_reported_where_an_object_is_deleted(monkeypatch) -> None:
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reported.append(lost.exc_type))
+    before = sys.unraisablehook
+
+    class Deleted:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with stop_on_signals():
+        Deleted()
+    assert reported == [ValueError]
+    assert sys.unraisablehook is before

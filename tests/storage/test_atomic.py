@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from fakes.temporary_writer import writing_elsewhere
@@ -291,6 +293,66 @@ def test_a_check_before_the_work_creates_the_folder_and_leaves_no_file(tmp_path)
     for path in (tmp_path / "new", Path("/proc/1/file")):
         with pytest.raises(SynthgenError, match=rf"cannot write {path} \(.*\); choose another --out"):
             atomic.check_writable(path, remedy="choose another --out")
+
+
+class Stop(BaseException):
+    """As the exception of a signal that ends the command: it may come before or after any call."""
+
+
+def write_file(folder: Path) -> None:
+    with atomic.atomic_write(folder / "file") as temporary:
+        temporary.write_bytes(b"whole")
+
+
+def write_scratch(folder: Path) -> None:
+    with atomic.scratch_folder(folder) as scratch:
+        (scratch / "part").write_bytes(b"half")
+
+
+def check(folder: Path) -> None:
+    atomic.check_writable(folder / "file", remedy="")
+
+
+@pytest.mark.parametrize("write", [write_file, write_scratch, check])
+def test_a_signal_between_any_two_calls_leaves_no_temporary_file(tmp_path, write):
+    """Python runs the handler of a signal where a function begins, and where one in C has returned."""
+    stopped = 0
+    for place in range(1, 10_000):
+        seen = 0
+
+        def profile(frame, event, _, place=place):
+            nonlocal seen
+            if event in ("call", "c_return") and is_below_atomic(frame):
+                seen += 1
+                if seen == place:
+                    raise Stop
+
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        sys.setprofile(profile)
+        try:
+            write(folder)
+        except Stop:
+            stopped += 1
+        else:
+            break
+        finally:
+            sys.setprofile(None)
+        left = [path.name for path in folder.iterdir()]
+        assert left in ([], ["file"]), f"after a signal at call {place}"
+        assert all((folder / name).read_bytes() == b"whole" for name in left)
+    assert stopped > 20, "the test found too few places to mean anything"
+
+
+def is_below_atomic(frame: FrameType | None) -> bool:
+    """Whether a function of the module runs, and none of `shutil`, which closes a handle twice after an exception."""
+    is_below = False
+    while frame is not None:
+        if frame.f_code.co_filename == shutil.__file__:
+            return False
+        is_below |= frame.f_code.co_filename == atomic.__file__
+        frame = frame.f_back
+    return is_below
 
 
 @pytest.mark.parametrize("has_links", [True, False])
