@@ -26,6 +26,7 @@ from synthgen.records.content_digest import content_digest
 from synthgen.records.parquet_schema import table_from_samples
 from synthgen.records.sample import Annotation, Sample
 from synthgen.storage import atomic
+from synthgen.storage.parquet_file import DamagedShardError
 from synthgen.storage.shard_store import ROW_GROUP_SIZE, Shard, ShardStore, check_name
 
 SHARD = Shard("d", "train", "masks", 3, 12)
@@ -153,7 +154,8 @@ def test_a_column_that_does_not_exist_is_not_passed_over(store):
 def test_same_samples_same_bytes_in_two_processes(tmp_path):
     """With hashes of texts seeded differently, which would show where an order came from a set."""
     code = (
-        "import sys; from fakes import shard_writer; from synthgen.storage.shard_store import *\n"
+        "import sys; from fakes import shard_writer; from synthgen.storage.parquet_file import DamagedShardError
+from synthgen.storage.shard_store import *\n"
         "footer = {'b': {'y': 1, 'x': 2}, 'a': 3}\n"
         "ShardStore(sys.argv[1]).commit(Shard('d', 't', 'm', 0, 1), shard_writer.samples(0), footer)\n"
     )
@@ -578,8 +580,14 @@ def test_a_store_that_was_deleted_during_a_run_stays_deleted(store):
     assert not store.root.exists()
 
 
-@pytest.mark.parametrize("why", [pa.ArrowMemoryError("malloc of size 64 failed"), OSError(errno.EMFILE, "Too many")])
-def test_a_machine_at_its_limits_does_not_make_a_shard_damaged(store, monkeypatch, why):
+@pytest.mark.parametrize(
+    ("why", "raised", "words"),
+    [
+        (pa.ArrowMemoryError("malloc of size 64 failed"), SynthgenError, "cannot be read for lack of memory"),
+        (OSError(errno.EMFILE, "Too many"), OSError, "Too many"),
+    ],
+)
+def test_a_machine_at_its_limits_does_not_make_a_shard_damaged(store, monkeypatch, why, raised, words):
     """Else the message would tell the user to delete it."""
     store.commit(SHARD, [], {})
 
@@ -587,8 +595,9 @@ def test_a_machine_at_its_limits_does_not_make_a_shard_damaged(store, monkeypatc
         raise why
 
     monkeypatch.setattr("pyarrow.parquet.ParquetFile", fail)
-    with pytest.raises(type(why)):
+    with pytest.raises(raised, match=words) as caught:
         store.read_footer(SHARD)
+    assert not isinstance(caught.value, DamagedShardError)
 
 
 # --- small files and scratch -----------------------------------------------------------------------------------------

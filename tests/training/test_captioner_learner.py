@@ -189,7 +189,7 @@ def test_random_weights_are_of_the_size_and_the_words_that_are_said(world):
     network, tokenizer, words = captioner.build_captioner(
         CaptionerConfig(size="tiny", weights="random", tokenizer=str(world / "ofa"), train_embeddings=True)
     )
-    assert network.config.hidden_dim == 256 and network.config.vocab_size == tokenizer.vocab_size
+    assert network.config.dim == 256 and network.config.vocab_size == tokenizer.vocab_size
     assert words == world / "ofa"
 
 
