@@ -154,8 +154,7 @@ def test_a_column_that_does_not_exist_is_not_passed_over(store):
 def test_same_samples_same_bytes_in_two_processes(tmp_path):
     """With hashes of texts seeded differently, which would show where an order came from a set."""
     code = (
-        "import sys; from fakes import shard_writer; from synthgen.storage.parquet_file import DamagedShardError
-from synthgen.storage.shard_store import *\n"
+        "import sys; from fakes import shard_writer; from synthgen.storage.shard_store import *\n"
         "footer = {'b': {'y': 1, 'x': 2}, 'a': 3}\n"
         "ShardStore(sys.argv[1]).commit(Shard('d', 't', 'm', 0, 1), shard_writer.samples(0), footer)\n"
     )
