@@ -37,6 +37,7 @@ def test_a_run_that_gets_sigterm_saves_a_checkpoint(tmp_path, monkeypatch, caplo
     assert trainer.train(path, out=tmp_path / "run").last_checkpoint.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_run_whose_readers_hang_saves_a_checkpoint_too(tmp_path, monkeypatch, caplog):
     """Their storage may be gone."""
     path = write_manifest(tmp_path, "steps: 6, checkpoint_every: 100")
