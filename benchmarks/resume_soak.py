@@ -205,12 +205,19 @@ def contents(run: Path) -> dict[str, Any]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """The files in which two runs differ; of a checkpoint also which tensors."""
+    """The files in which two runs differ; of a checkpoint also which tensors.
+
+    SIGTERM saves a checkpoint of its own, which may push out an older one. So only checkpoints of steps that both runs
+    have are compared, and the last step of both.
+    """
     import torch
 
     ours, theirs = contents(one), contents(other)
+    last = max(name for name in ours if name.startswith("step-"))
     found = []
     for name in sorted(ours.keys() | theirs.keys()):
+        if name.startswith("step-") and name != last and not (name in ours and name in theirs):
+            continue
         if ours.get(name) == theirs.get(name):
             continue
         found.append(name)

@@ -83,8 +83,9 @@ def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
     taken = source.select_shards(present) if isinstance(source, TrainSource) else present
     planned = 0
     if present:
-        whole = [Shard(*source.parts, index, present[0].num_shards) for index in range(present[0].num_shards)]
-        planned = len(source.select_shards(whole) if isinstance(source, TrainSource) else whole)
+        planned = present[0].num_shards  # of any size, as it comes from a file name
+        if isinstance(source, TrainSource):
+            planned = source.count_shards(planned)
     columns = dict.fromkeys(_COLUMNS, ColumnStats())
     names: dict[str, None] = {}
     num_stale = 0

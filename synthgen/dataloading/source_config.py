@@ -123,4 +123,8 @@ class TrainSource(LayerSource):
 
     def select_shards(self, shards: Sequence[Shard]) -> list[Shard]:
         """The first `share` of a layer's shards; at least one."""
-        return [shard for shard in shards if shard.index < max(1, round(self.share * shard.num_shards))]
+        return [shard for shard in shards if shard.index < self.count_shards(shard.num_shards)]
+
+    def count_shards(self, num_shards: int) -> int:
+        """How many of a layer's shards are used: `share` of them, at least one."""
+        return max(1, round(self.share * num_shards))

@@ -9,7 +9,7 @@ from fakes import layer_kinds
 
 from synthgen.dataloading.layer_stats import LayerStats, estimate_kept_shares, load_layer_stats
 from synthgen.dataloading.source_config import EvalSource, TrainSource
-from synthgen.storage.shard_store import ShardStore
+from synthgen.storage.shard_store import Shard, ShardStore
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,14 @@ def test_shards_that_are_not_committed_are_missing(store):
     assert stats_of(store, "coco/train2017/part", share=0.3).num_missing_shards == 0
     evaluated = load_layer_stats(store, EvalSource(shards="coco/train2017/part", task="instance"))
     assert (len(evaluated.shards), evaluated.num_missing_shards) == (1, 2)
+
+
+@pytest.mark.timeout(30)
+def test_a_file_name_may_claim_any_number_of_shards(store):
+    """The number comes from a file name, so nothing may be as large as it."""
+    store.commit(Shard("claims", "train", "human", 0, 99_999_999), [], {})
+    assert stats_of(store, "claims/train/human").num_missing_shards == 99_999_998
+    assert stats_of(store, "claims/train/human", share=0.5).num_missing_shards == 49_999_999
 
 
 def test_an_empty_layer_has_no_values(store):
