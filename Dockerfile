@@ -3,13 +3,13 @@
 #   docker build --target gpu  -t synthgen:gpu  .   for a GPU box or a Ray cluster:
 #     docker run --rm --gpus all -v /mnt/synthgen:/mnt/synthgen synthgen:gpu masks --dataset objects365 --segmenter sam
 #   A training: what a manifest excludes are lists in its own folder, and only the mounted folder can be written (by uid
-#   1000). So copy the manifests there, and make all their lists there, as manifests/exclude/README says. Readers hand over
-#   batches in shared memory, of which Docker gives 64 MiB. human_only.yaml is for eight GPUs; for one, write accumulate: 8
-#   into its schedule.
+#   1000). So copy the manifests there, and make all their lists there, as manifests/exclude/README says. human_only.yaml
+#   is for eight GPUs; for one, write accumulation_steps: 8 into its schedule. Several GPUs need shared memory for NCCL, of
+#   which Docker gives 64 MiB: --shm-size 16g.
 #     docker run --rm -v /mnt/synthgen:/mnt/synthgen synthgen:gpu manifests copy /mnt/synthgen/manifests
 #     docker run --rm -v /mnt/synthgen:/mnt/synthgen synthgen:gpu exclude coco/val2017/human coco_panoptic/val2017/human \
 #       --out /mnt/synthgen/manifests/exclude/coco_val2017.txt
-#     docker run --rm --gpus all --shm-size 16g -v /mnt/synthgen:/mnt/synthgen synthgen:gpu \
+#     docker run --rm --gpus all -v /mnt/synthgen:/mnt/synthgen synthgen:gpu \
 #       train --manifest /mnt/synthgen/manifests/human_only.yaml --out /mnt/synthgen/runs/human_only
 #   On eight GPUs: --entrypoint torchrun before the image, and --nproc-per-node 8 -m synthgen before train.
 # The bases are exact versions; `make image-digests` adds their digests, where a registry can be reached.

@@ -48,8 +48,9 @@ mixture:
   - {{shards: toy/train/human, task: {task}, images: photos}}
 augment: {{size: 32, scale: [0.5, 1.5]}}
 model: {{backbone: tiny, text_encoder: {text_encoder}, hidden_dim: 32, encoder_layers: 1, decoder_layers: 1,
-  learnable_queries: 3, conditional_queries: 4, denoising: {denoising}}}
-schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 2, steps: {steps}, checkpoint_every: 2, keep: 9,
+  learnable_queries: 3, conditional_queries: 4, denoising_groups: {denoising}}}
+schedule: {{batch_size: 4, mask_points: 16, lr: 1.0e-3, warmup_steps: 2, steps: {steps}, checkpoint_every: 2,
+  keep_checkpoints: 9,
   accumulation_steps: {accumulate}, evaluate_every: {evaluate_every}{ema}}}
 dataloader: {{num_workers: 0, cache_mib: 1}}
 eval: [{{shards: toy/val/human, task: {task}, images: held}}]

@@ -68,12 +68,12 @@ class DistributedContext:
             try:
                 found = [action(), None]
             except SynthgenError as refused:
-                why, found = refused, [None, True]
+                why, found = refused, [None, refused.exit_code]
         distributed.broadcast_object_list(found, src=0)
         if why is not None:
             raise why
         if found[1]:
-            raise SystemExit(2)
+            raise SystemExit(found[1])
         value: T = found[0]
         return value
 

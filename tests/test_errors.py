@@ -76,9 +76,9 @@ def test_a_thread_that_cannot_be_started(monkeypatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading, "_start_new_thread", refuse)
-    if hasattr(threading, "_start_joinable_thread"):
-        monkeypatch.setattr(threading, "_start_joinable_thread", refuse)
+    for name in ("_start_new_thread", "_start_joinable_thread"):  # until Python 3.12, and from 3.13 on
+        if hasattr(threading, name):
+            monkeypatch.setattr(threading, name, refuse)
     with pytest.raises(RuntimeError) as why:
         threading.Thread(target=print).start()
     assert THREADS in (describe_exhaustion(why.value) or "")

@@ -24,7 +24,7 @@ from synthgen.cluster.progress_channel import ProgressChannel, progress_writer
 from synthgen.cluster.worker_pool import worker_slots_by_node
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.distributed import COLLECTIVE_TIMEOUT
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.training import run_dir, trainer
 from synthgen.training.report import TrainResult
@@ -208,7 +208,7 @@ def _final_error(why: BaseException, run: Path) -> BaseException:
     # The device's error by its name: this package does not import torch.
     if not isinstance(first, RayError | MemoryError) and type(first).__name__ != "OutOfMemoryError":
         return why  # an error in the program: keep the tracebacks of the workers
-    return SynthgenError(
+    return FailedRunError(
         f"{MAX_DEATHS_PER_CHECKPOINT} times in a row a worker died before the next checkpoint ({_describe(why)}); if "
         "the memory is "
         "too small, raise schedule.accumulation_steps or say schedule.activation_checkpointing: true, else lower "

@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from synthgen.cluster.actor import WorkerActor
 from synthgen.cluster.connection import first_message_line, worker_environment
-from synthgen.errors import SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError
 from synthgen.generate.batch_threads import NONE_HUNG, HungRows
 from synthgen.generate.job import Job
 from synthgen.storage.shard_store import Shard
@@ -176,7 +176,7 @@ class WorkerPool:
             "memory for the model of each worker on it: use fewer --workers, or a smaller --variant"
         )
         if (bug := _program_error(why)) is None:
-            self._exclude(node, SynthgenError(sentence))
+            self._exclude(node, FailedRunError(sentence))
         else:
             self._exclude(node, bug, sentence=where)
 

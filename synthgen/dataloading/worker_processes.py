@@ -34,7 +34,7 @@ from synthgen.dataloading.batch_memory import share_batches
 from synthgen.dataloading.collate import PackedBatch
 from synthgen.dataloading.transforms import disable_opencv_threads
 from synthgen.dataloading.worker_channel import ChannelClosedError, WorkerError
-from synthgen.errors import FailedRunError, SynthgenError
+from synthgen.errors import FailedRunError, SynthgenError, describe_exhaustion
 
 log = logging.getLogger(__name__)
 
@@ -314,6 +314,6 @@ def _run_worker(stream: BatchStream, worker_id: int, channel: socket.socket, cop
 def _describe_error(why: BaseException) -> WorkerError:
     if isinstance(why, SynthgenError):
         return WorkerError(str(why))
-    if (sentence := channels.describe_resource_error(why)) is not None:
+    if (sentence := channels.describe_resource_error(why) or describe_exhaustion(why)) is not None:
         return WorkerError(sentence)
     return WorkerError("".join(traceback.format_exception(why)), is_bug=True)

@@ -136,6 +136,9 @@ def check_captions(captions: Any, annotation_id: int) -> list[Caption]:
                     f"the {name} of a caption of annotation {annotation_id} has {len(value):,} characters, "
                     f"more than {most:,}"
                 )
+        # Unpaired surrogates in texts are cleaned later; the source is stored as it is.
+        if any("\ud800" <= letter <= "\udfff" for letter in caption.source):
+            raise PluginError(f"the source of a caption of annotation {annotation_id} is not valid Unicode")
     return list(captions)
 
 

@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +32,7 @@ from synthgen.images.prefetch import prefetch_images
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.sample import Sample
 from synthgen.storage.identity import is_stale, parent_digest
+from synthgen.storage.parquet_file import ForeignShardError
 from synthgen.storage.shard_store import Shard, ShardStore
 
 log = logging.getLogger(__name__)
@@ -199,8 +199,9 @@ class Worker:
         try:
             self.store.commit(processed.shard, processed.samples, footer)
         except Exception as why:
-            # A full disk prevents writing the other shards, too.
-            return replace(_error_report(processed.shard, why, processed.started), fatal=isinstance(why, SynthgenError))
+            # A full disk prevents writing the other shards, too. A pipe under the name of this shard does not.
+            fatal = isinstance(why, SynthgenError) and not isinstance(why, ForeignShardError)
+            return replace(_error_report(processed.shard, why, processed.started), fatal=fatal)
         return replace(report, seconds=time.monotonic() - processed.started)
 
     def _process_samples(
@@ -234,6 +235,7 @@ class Worker:
                 take()
             else:
                 self._record_failure(batch, describe_timeout(self.job.timeout), result, reasons)
+            del batch  # its pixels must not stay in memory while the next image is decoded
         try:
             for batch in self._load_batches(samples, [i for i in todo if i not in alone], result, reasons):
                 if len(waiting) == BATCHES_IN_FLIGHT:
@@ -248,7 +250,14 @@ class Worker:
         except BrokenWorkerError:
             raise
         except Exception:  # the next shard must not begin beside a batch of this one; Ctrl-C waits for none
-            wait([started.future for started in waiting], self.job.timeout)
+            while waiting:
+                started = waiting.popleft()
+                try:
+                    wait_for_batch(started, waiting, self.job.plugin, self.job.timeout)
+                except BrokenWorkerError:
+                    raise
+                except Exception as why:
+                    log.warning("a batch beside it failed, too (%s)", why)
             raise
         failed = [
             {"row": i, "image_id": samples[i].image_id, "file_name": samples[i].file_name, "error": reasons[i]}

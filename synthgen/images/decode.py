@@ -317,7 +317,8 @@ def _as_image_error(why: Exception, done: str) -> ImageError:
     """
     if isinstance(why, ImageError):
         return why
-    if isinstance(why, OSError) and describe_exhaustion(why):
+    # The text of an `UnidentifiedImageError` holds the file's name, which may be any text.
+    if isinstance(why, OSError) and not isinstance(why, UnidentifiedImageError) and describe_exhaustion(why):
         raise why  # it says nothing about the image
     if isinstance(why, FileNotFoundError):
         return ImageError("no such file")

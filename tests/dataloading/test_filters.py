@@ -38,7 +38,8 @@ def test_a_mask_that_fails_goes_and_its_annotation_stays(limits: dict, scores: d
     kept, refused = apply_filters(sample, train_layers.source(Path(), **limits))
     assert refused == ({f"mask/{reason}": 1} if reason else {})
     expected = sample.annotations[0] if reason is None else replace(sample.annotations[0], segmentation=None)
-    assert kept == replace(sample, annotations=(expected, sample.annotations[1]))
+    # By text: since Python 3.13 a dataclass with NaN is unlike its own copy.
+    assert repr(kept) == repr(replace(sample, annotations=(expected, sample.annotations[1])))
 
 
 @pytest.mark.parametrize(

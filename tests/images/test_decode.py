@@ -554,3 +554,12 @@ def test_formats_with_hungry_decoders_have_a_smaller_limit(tmp_path, monkeypatch
     for read in (load_rgb, read_image_header):
         with pytest.raises(ImageError, match="20 x 12 pixels, more than the limit of 239"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["Too many open files.jpg", "can't start new thread.png", "Cannot allocate memory.png"]
+)
+def test_a_file_name_does_not_pose_as_an_error_of_the_machine(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        load_rgb(tmp_path / name)

@@ -91,7 +91,7 @@ def test_a_job_that_gets_sigterm_saves_a_checkpoint(tmp_path):
 def test_a_training_that_loses_its_terminal_ends_with_its_readers(tmp_path):
     """SIGHUP reaches all of its processes, and the readers leave it to the training."""
     path, run = write_manifest(tmp_path, "steps: 5000, checkpoint_every: 5000"), tmp_path / "run"
-    words = ("train", "--manifest", str(path), "--out", str(run), "--device", "cpu", "--readers", "2")
+    words = ("train", "--manifest", str(path), "--out", str(run), "--device", "cpu", "--loader-workers", "2")
     with subprocess.Popen(
         [sys.executable, "-m", "synthgen", *words], start_new_session=True, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
