@@ -262,7 +262,7 @@ MEMORY = """
     import resource, sys
     sys.path[:0] = [{tests!r}, {tests!r} + "/generate"]
     from pathlib import Path
-    from test_worker import SHARD, Worker, make_job
+    from test_worker import SHARD, Worker, memory_job
     report = Worker(memory_job(Path({root!r}), {side}, {side}, images=4)).run(SHARD)
     assert report.error is None and report.masks == 4, report
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
