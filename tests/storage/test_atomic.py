@@ -299,12 +299,12 @@ class Stop(BaseException):
     """As the exception of a signal that ends the command: it may come before or after any call."""
 
 
-def write_file(folder: Path) -> None:
+def write_whole_file(folder: Path) -> None:
     with atomic.atomic_write(folder / "file") as temporary:
         temporary.write_bytes(b"whole")
 
 
-def write_scratch(folder: Path) -> None:
+def write_part_in_scratch(folder: Path) -> None:
     with atomic.scratch_folder(folder) as scratch:
         (scratch / "part").write_bytes(b"half")
 
@@ -313,7 +313,7 @@ def check(folder: Path) -> None:
     atomic.check_writable(folder / "file", remedy="")
 
 
-@pytest.mark.parametrize("write", [write_file, write_scratch, check])
+@pytest.mark.parametrize("write", [write_whole_file, write_part_in_scratch, check])
 def test_a_signal_between_any_two_calls_leaves_no_temporary_file(tmp_path, write):
     """Python runs the handler of a signal where a function begins, and where one in C has returned."""
     stopped = 0
