@@ -337,7 +337,10 @@ def packages_hold_a_docstring(tree: SourceTree) -> Iterator[str]:
         plugins = module.name in PLUGIN_FOLDERS
         allowed = (ast.Import, ast.ImportFrom, ast.ClassDef) if plugins else ()
         for node in module.syntax.body[1:]:
-            typing_only = plugins and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            typing_only = plugins and (
+                (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+                or (isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias")
+            )
             if not isinstance(node, allowed) and not typing_only:
                 holds = "a docstring and its protocol" if plugins else "a docstring and nothing else"
                 yield f"{module.path}:{node.lineno} holds code; this __init__ holds {holds}"

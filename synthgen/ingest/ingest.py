@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.ingest.source_digests import digest_sources, remember_digests, source_states
 from synthgen.ingest.text_limits import check_captions
 from synthgen.progress import ReportPhase
 from synthgen.records.box_checks import flag_sample_boxes
@@ -26,7 +23,6 @@ from synthgen.records.box_table import BoxColumns, table_from_columns
 from synthgen.records.parquet_schema import samples_from_batch
 from synthgen.records.recipe import fingerprint, format_recipe
 from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
-from synthgen.storage.atomic import write_text_atomic
 from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -35,11 +31,6 @@ INGEST_VERSION = 1
 
 #: With more category names than this, such as free-form names, a footer lists only those of its shard.
 MAX_FOOTER_NAMES = 5_000
-
-#: The digest of a file is remembered only if the file was this many seconds old when it was read.
-RACY_SECONDS = 2.0
-
-_LOG_ERRORS = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 
 _WRITER_THREADS = 2  # writing a shard takes about twice as long as building it
 
@@ -63,14 +54,6 @@ class IngestReport:
     errors: int
     flags: dict[str, int]
     has_usable_box: bool
-
-
-class _SourceDigests(NamedTuple):
-    """SHA-256 of the source files by role; the log that remembers them; whether that log is to be written."""
-
-    by_role: dict[str, str]
-    log: dict[str, Any]
-    is_new: bool
 
 
 def ingest(
@@ -103,7 +86,7 @@ def ingest(
     present = store.list_shards(name, split, layer)
     if present and not shard_size:
         shard_size = (store.read_footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
-    before = {role: _file_state(path) for role, path in files.sources.items()}
+    before = source_states(files)
     recipe: dict[str, Any] = {
         "stage": "ingest",
         "dataset": name,
@@ -115,13 +98,13 @@ def ingest(
     }
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-        digests = pool.submit(_digest_sources, files, log)
+        digests = pool.submit(digest_sources, files, log)
         if present:
             recipe["sources"] = digests.result().by_role
             _check_same_recipe(store, present, recipe)
             if len(present) == present[0].num_shards:
                 store.create_layer(name, split, layer)
-                _remember_digests(log, digests.result())
+                remember_digests(log, digests.result())
                 record_image_folder(store, name, split, layer, files.image_folder)
                 return _build_report(store, present, committed=0)
         else:
@@ -141,9 +124,9 @@ def ingest(
             first = next(cuts)  # arrives when everything is read
             with job_has_started():
                 recipe["sources"] = digests.result().by_role
-                if {role: _file_state(path) for role, path in files.sources.items()} != before:
+                if source_states(files) != before:
                     raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
-                _remember_digests(log, digests.result())
+                remember_digests(log, digests.result())
                 complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
                 complete = complete and _with_checked_captions(complete, where)
                 record_image_folder(
@@ -167,44 +150,16 @@ def describe_source_change(
         return None
     files = files.for_layer(layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
-    now = _digest_sources(files, log)
+    now = digest_sources(files, log)
     changed = [str(files.sources[role]) for role in files.sources if now.by_role[role] != then.get(role)]
     if not changed:
         with contextlib.suppress(SynthgenError, OSError):  # it only saves time
-            _remember_digests(log, now)
+            remember_digests(log, now)
         return None
     return (
         f"{', '.join(changed)} is not what {name}/{split}/{layer} was made from; choose another --name, "
         f"or delete {store.layer_folder(name, split, layer)}"
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as why:
-        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
-
-
-def folder_sha256(path: Path) -> str:
-    """SHA-256, in hexadecimal, of the names and sizes in a folder; reading the content would take hours."""
-    found = []
-    try:
-        for folder, _, names in os.walk(path, onerror=_raise):
-            for name in names:
-                file = Path(folder, name)
-                if not name.startswith(".") and file.is_file():
-                    found.append((os.fsencode(file.relative_to(path)), file.stat().st_size))
-    except OSError as why:
-        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
-    return hashlib.sha256(b"".join(b"%s\0%d\n" % one for one in sorted(found))).hexdigest()
-
-
-def _remember_digests(log: Path, found: _SourceDigests) -> None:
-    if found.is_new:
-        write_text_atomic(log, json.dumps(found.log))
 
 
 def _write_shards(
@@ -328,51 +283,3 @@ def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str
             )
         folder = store.layer_folder(shard.dataset, shard.split, shard.layer)
         raise SynthgenError(f"{shard} was made {how}; choose another --name, or delete {folder}")
-
-
-def _digest_sources(files: DatasetFiles, log: Path) -> _SourceDigests:
-    """SHA-256 by role. The log gives that of a file which is certainly unchanged; others are hashed."""
-    checked_ns, known = time.time_ns(), _read_source_log(log)
-    entries: dict[str, tuple[int | str, ...]] = {}
-    digests: dict[str, str] = {}
-    for role, path in sorted(files.sources.items()):
-        state = _file_state(path)
-        digests[role] = known.get((role, *state)) or (folder_sha256(path) if path.is_dir() else file_sha256(path))
-        entries[role] = (*state, digests[role])
-    is_new = any(known.get((role, *state)) != digest for role, (*state, digest) in entries.items())
-    return _SourceDigests(digests, {"checked_ns": checked_ns, "files": entries}, is_new)
-
-
-def _read_source_log(log: Path) -> dict[tuple[Any, ...], str]:
-    """(role, *state of the file) -> SHA-256, of those that were read long enough after their last change.
-
-    Time stamps are coarse: a file that is changed again in the moment in which it is read may look unchanged.
-    """
-    known = {}
-    try:
-        then = json.loads(log.read_text(encoding="utf-8"))
-        checked_ns = int(then["checked_ns"])
-        for role, (size, mtime_ns, ctime_ns, inode, digest) in then["files"].items():
-            if min(abs(checked_ns - mtime_ns), checked_ns - ctime_ns) >= RACY_SECONDS * 1e9:
-                known[role, size, mtime_ns, ctime_ns, inode] = digest
-    except _LOG_ERRORS:  # it is missing, damaged, or of an older release
-        return {}
-    return known
-
-
-def _file_state(path: Path) -> tuple[int, int, int, int]:
-    """(bytes, modification time in ns, change time in ns, inode) of a file; of a folder a hash of its content list.
-
-    Whoever changes a file may set its modification time, but not its change time.
-    """
-    try:
-        if path.is_dir():
-            return 0, int(folder_sha256(path)[:15], 16), 0, 0
-        found = path.stat()
-    except OSError as why:
-        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-
-
-def _raise(why: OSError) -> None:
-    raise why

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch, SourceFinding
 from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable
 from synthgen.ingest.text_limits import check_category_names, shorten_file_names
@@ -42,7 +42,7 @@ class ShardSlice:
 
 
 def split_into_shards(
-    batches: Iterable[ImageBatch | AnnotationBatch | Categories],
+    batches: Iterable[DatasetPart],
     dataset_name: str,
     scratch: Path,
     *,
@@ -78,6 +78,8 @@ def split_into_shards(
         elif isinstance(batch, AnnotationBatch):
             spill.add(batch, images.sorted_ids())
             unlisted.add(images.find_unlisted(batch.image_id))
+        elif isinstance(batch, SourceFinding):  # for `synthgen doctor`
+            continue
         else:
             check_category_names(batch, where or dataset_name)
             categories = Categories(categories.names | batch.names, categories.stuff | batch.stuff)

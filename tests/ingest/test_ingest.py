@@ -18,7 +18,7 @@ from fakes.ingest_runs import ingest_layer, read_layer_files, write_annotations
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, ImageBatch, coco_json
-from synthgen.ingest import ingest
+from synthgen.ingest import ingest, source_digests
 from synthgen.records.recipe import fingerprint
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -53,7 +53,7 @@ def test_the_footer_says_what_made_the_shard(tmp_path):
             "layer": "annotations",
             "shard_size": 50,
             "version": ingest.INGEST_VERSION,
-            "sources": {"instances": ingest.file_sha256(files.sources["instances"])},
+            "sources": {"instances": source_digests.file_sha256(files.sources["instances"])},
         }
         assert footer["fingerprint"] == fingerprint(footer["recipe"]) and footer["parent"] is None
         assert footer["categories"] == [f"c{i}" for i in range(5)]
@@ -219,8 +219,8 @@ def test_source_changed(tmp_path, monkeypatch):
     assert changed() is None  # no layer yet
     ingest_layer(tmp_path, files)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "RACY_SECONDS", 0)
-        patch.setattr(ingest, "file_sha256", lambda _: pytest.fail("an unchanged file is not read"))
+        patch.setattr(source_digests, "RACY_SECONDS", 0)
+        patch.setattr(source_digests, "file_sha256", lambda _: pytest.fail("an unchanged file is not read"))
         assert changed() is None
     os.utime(path, (1, 1))
     assert changed() is None  # the same content
@@ -232,7 +232,7 @@ def test_source_changed(tmp_path, monkeypatch):
 
 
 def test_a_file_changed_with_its_size_and_time_is_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "RACY_SECONDS", 0)
+    monkeypatch.setattr(source_digests, "RACY_SECONDS", 0)
     files = write_annotations(tmp_path / "boxes.json")
     path, store = files.sources["instances"], ShardStore(tmp_path)
     ingest_layer(tmp_path, files)
@@ -250,8 +250,8 @@ def test_a_file_changed_with_its_size_and_time_is_another(tmp_path, monkeypatch)
 def count_hashing(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that are hashed from here on."""
     hashed: list[Path] = []
-    real = ingest.file_sha256
-    monkeypatch.setattr(ingest, "file_sha256", lambda path: (hashed.append(path), real(path))[1])
+    real = source_digests.file_sha256
+    monkeypatch.setattr(source_digests, "file_sha256", lambda path: (hashed.append(path), real(path))[1])
     return hashed
 
 

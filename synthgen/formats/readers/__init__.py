@@ -5,10 +5,19 @@
 
     def files(root, split, annotations) -> DatasetFiles
         the dataset's own files below `root` (or the file that the user named); `SynthgenError` if they are missing
-    def read(files, layer) -> Iterator[ImageBatch | AnnotationBatch | Categories]
+    def read(files, layer) -> Iterator[DatasetPart]
         the content in the order of the file, in batches of some 10,000
     def complete(files, layer) -> Callable[[Sample, list[bytes | None]], Sample]      only for layers with payloads
         adds the content of the annotations' payloads to a sample: masks, phrases
+
+A reader whose files can be recognised defines these, too:
+
+    TITLE: str                   the format's usual name, such as "YOLO"
+    LOOKS_FOR: str               what `recognize` looks for, for the error about an unknown layout
+    def recognize(path) -> tuple[str, ...] | None
+        the splits of the dataset in this folder (or of this file); None if it is not of this format. It reads little:
+        names in a few folders, the start of a few files
+    LAYOUT_SPLITS = True         `SPLITS` are only usual names; `recognize` says which splits a folder has
 
 A reader only knows the format. `ingest` sorts, checks boxes and writes shards.
 """
@@ -18,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +44,8 @@ class DatasetFiles:
         image_folder: folder below which `Sample.file_name` is found.
         layer_sources: by layer, the sources that it needs; other layers need all.
         split: the split to read, if the sources hold several.
+        content_roles: roles of folders of which the digest covers the content of the files; of other folders it covers
+            names and sizes. For folders of many small annotation files.
         image_key_prefix: distinguishes image folders of one dataset in image keys made of file names. It does not
             depend on the path of `image_folder`.
         on_bytes: called by the reader with the number of further bytes read.
@@ -44,6 +55,7 @@ class DatasetFiles:
     image_folder: Path
     layer_sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     split: str = ""
+    content_roles: frozenset[str] = frozenset()
     image_key_prefix: str = ""
     on_bytes: Callable[[int], None] | None = None
 
@@ -133,6 +145,29 @@ class Categories:
     padded: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFinding:
+    """Something unusual in the files that no image or annotation shows, such as a label file without an image.
+
+    `synthgen doctor` reports it; `ingest` logs it.
+
+    Attributes:
+        code: key of `ingest.validation.diagnosis.FINDING_CODES`.
+        unit: what is counted: "boxes", "images", "categories" or "files".
+        count: how many.
+        examples: (where, what) of the first ones.
+    """
+
+    code: str
+    unit: str
+    count: int
+    examples: tuple[tuple[str, str], ...] = ()
+
+
+#: What a reader yields.
+DatasetPart: TypeAlias = ImageBatch | AnnotationBatch | Categories | SourceFinding
+
+
 class DatasetReader(Protocol):
     """The module of a dataset format; see the docstring of this package."""
 
@@ -141,6 +176,6 @@ class DatasetReader(Protocol):
 
     def files(self, root: Path, split: str, annotations: Path | None) -> DatasetFiles: ...
 
-    def read(self, files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]: ...
+    def read(self, files: DatasetFiles, layer: str) -> Iterator[DatasetPart]: ...
 
     def complete(self, files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]: ...

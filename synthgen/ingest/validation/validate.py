@@ -22,7 +22,14 @@ import numpy as np
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetReader, ImageBatch
+from synthgen.formats.readers import (
+    AnnotationBatch,
+    Categories,
+    DatasetPart,
+    DatasetReader,
+    ImageBatch,
+    SourceFinding,
+)
 from synthgen.ingest.sharding import split_into_shards
 from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
 from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
@@ -166,14 +173,14 @@ class _SplitValidator:
             findings=self.findings.result(of),
         )
 
-    def _observe(
-        self, parts: Iterable[ImageBatch | AnnotationBatch | Categories]
-    ) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+    def _observe(self, parts: Iterable[DatasetPart]) -> Iterator[DatasetPart]:
         """Pass a dataset's stream through, and collect what only the whole stream shows."""
         for part in parts:
             if isinstance(part, Categories):
                 self.names.update(part.names)
                 self.padded.update(part.padded)
+            elif isinstance(part, SourceFinding):
+                self.findings.add(part.code, part.unit, part.count, (FindingExample(*one) for one in part.examples))
             else:
                 self.ids.add(part)
                 self.images += len(part.file_name) if isinstance(part, ImageBatch) else 0

@@ -1,0 +1,135 @@
+"""SHA-256 digests of a dataset's own files, remembered so that unchanged files are not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers import DatasetFiles
+from synthgen.storage.atomic import write_text_atomic
+
+#: The digest of a file is remembered only if the file was this many seconds old when it was read.
+RACY_SECONDS = 2.0
+
+_LOG_ERRORS = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+
+
+class SourceDigests(NamedTuple):
+    """SHA-256 of the source files by role; the log that remembers them; whether that log is to be written."""
+
+    by_role: dict[str, str]
+    log: dict[str, Any]
+    is_new: bool
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+
+
+def folder_sha256(path: Path, *, of: str = "sizes") -> str:
+    """SHA-256, in hexadecimal, of the names in a folder and of the sizes, states or contents of its files.
+
+    Args:
+        of: "sizes"; "states", with times and inodes, which change with each write; or "contents". Reading the contents
+            of label maps or photographs would take hours.
+    """
+    found = []
+    try:
+        for folder, _, names in os.walk(path, onerror=_raise):
+            for name in names:
+                file = Path(folder, name)
+                if not name.startswith(".") and file.is_file():
+                    found.append((os.fsencode(file.relative_to(path)), _digest_part(file, of)))
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+    return hashlib.sha256(b"".join(b"%s\0%s\n" % one for one in sorted(found))).hexdigest()
+
+
+def _digest_part(file: Path, of: str) -> bytes:
+    if of == "contents":
+        return file_sha256(file).encode()
+    state = file.stat()
+    if of == "states":
+        return b"%d %d %d %d" % (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    return b"%d" % state.st_size
+
+
+def remember_digests(log: Path, found: SourceDigests) -> None:
+    """Write the digests to the log, if they are not there yet."""
+    if found.is_new:
+        write_text_atomic(log, json.dumps(found.log))
+
+
+def digest_sources(files: DatasetFiles, log: Path) -> SourceDigests:
+    """SHA-256 by role. The log gives that of a file which is certainly unchanged; others are hashed."""
+    checked_ns, known = time.time_ns(), _read_source_log(log)
+    entries: dict[str, tuple[int | str, ...]] = {}
+    digests: dict[str, str] = {}
+    for role, state in source_states(files).items():
+        digests[role] = known.get((role, *state)) or _digest_source(files, role)
+        entries[role] = (*state, digests[role])
+    is_new = any(known.get((role, *state)) != digest for role, (*state, digest) in entries.items())
+    return SourceDigests(digests, {"checked_ns": checked_ns, "files": entries}, is_new)
+
+
+def _read_source_log(log: Path) -> dict[tuple[Any, ...], str]:
+    """(role, *state of the file) -> SHA-256, of those that were read long enough after their last change.
+
+    Time stamps are coarse: a file that is changed again in the moment in which it is read may look unchanged.
+    """
+    known = {}
+    try:
+        then = json.loads(log.read_text(encoding="utf-8"))
+        checked_ns = int(then["checked_ns"])
+        for role, (size, mtime_ns, ctime_ns, inode, digest) in then["files"].items():
+            if min(abs(checked_ns - mtime_ns), checked_ns - ctime_ns) >= RACY_SECONDS * 1e9:
+                known[role, size, mtime_ns, ctime_ns, inode] = digest
+    except _LOG_ERRORS:  # it is missing, damaged, or of an older release
+        return {}
+    return known
+
+
+def _digest_source(files: DatasetFiles, role: str) -> str:
+    path = files.sources[role]
+    if not path.is_dir():
+        return file_sha256(path)
+    return folder_sha256(path, of="contents" if role in files.content_roles else "sizes")
+
+
+def source_states(files: DatasetFiles) -> dict[str, tuple[int, int, int, int]]:
+    """By role: (bytes, modification time in ns, change time in ns, inode) of a file, or what stands for it of a folder.
+
+    Whoever changes a file may set its modification time, but not its change time.
+    """
+    states = {}
+    for role, path in sorted(files.sources.items()):
+        try:
+            if path.is_dir():
+                by_content = role in files.content_roles
+                digest = int(folder_sha256(path, of="states" if by_content else "sizes")[:15], 16)
+                states[role] = 0, digest, _newest_change(path) if by_content else 0, 0
+            else:
+                found = path.stat()
+                states[role] = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+        except OSError as why:
+            raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+    return states
+
+
+def _newest_change(folder: Path) -> int:
+    """The newest change time of the files in a folder, in ns."""
+    return max((file.stat().st_ctime_ns for file in folder.rglob("*") if file.is_file()), default=0)
+
+
+def _raise(why: OSError) -> None:
+    raise why
