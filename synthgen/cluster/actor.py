@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 import ray
 
@@ -15,6 +16,9 @@ from synthgen.storage.run_log import log_folder, log_to_file
 from synthgen.storage.shard_store import Shard, ShardStore
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which a process with a hanging batch ends itself, if the driver has not ended it before.
+SECONDS_TO_LIVE = 10.0
 
 
 class WorkerActor:
@@ -53,4 +57,12 @@ class WorkerActor:
             try:
                 return self.worker.run(shard, hung=hung)
             except BatchTimeoutError as why:
+                _end_process_later()
                 return why
+
+
+def _end_process_later() -> None:
+    """End this process soon. Where it ends in the usual way, Python waits for threads that a plugin has started."""
+    timer = threading.Timer(SECONDS_TO_LIVE, os._exit, [1])
+    timer.daemon = True
+    timer.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ Batch = list[tuple[int, Sample, NDArray[np.uint8]]]
 
 #: Beside twice the timeout: seconds after which a process whose Python does not run any more is ended.
 _GRACE_SECONDS = 5.0
+
+#: Seconds between two restarts of the countdown.
+_HEARTBEAT_SECONDS = 1.0
 
 #: Name of the threads.
 _THREAD_NAME = "batch"
@@ -79,13 +83,15 @@ NONE_HUNG = HungRows()
 class _Watchdog:
     """Ends the process with exit code 1 and a traceback of all threads, if batches run and Python runs nothing else.
 
-    Native code that keeps Python's lock (the GIL) also keeps `wait_for_batch` from seeing that the time is over.
+    Native code that keeps Python's lock (the GIL) also keeps `wait_for_batch` from seeing that the time is over. A
+    thread that restarts the countdown every few seconds shows that Python runs.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[Future[list[Sample]]] = set()
         self._seconds = 0.0
+        self._has_heartbeat = False
 
     def watch(self, future: Future[list[Sample]], timeout: float) -> None:
         """Begin to watch a batch."""
@@ -93,6 +99,9 @@ class _Watchdog:
             self._running.add(future)
             self._seconds = 2 * timeout + _GRACE_SECONDS
             self._restart()
+            if not self._has_heartbeat:
+                threading.Thread(target=self._beat, name="batch heartbeat", daemon=True).start()
+                self._has_heartbeat = True
         future.add_done_callback(self.forget)
 
     def forget(self, *futures: Future[list[Sample]]) -> None:
@@ -100,6 +109,15 @@ class _Watchdog:
         with self._lock:
             self._running.difference_update(futures)
             self._restart()
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_HEARTBEAT_SECONDS)
+            with self._lock:
+                self._restart()
+                if not self._running:
+                    self._has_heartbeat = False
+                    return
 
     def _restart(self) -> None:
         if self._running:
@@ -117,9 +135,9 @@ def start_batch(process: Callable[[Batch], list[Sample]], batch: Batch, timeout:
     An exception that would end the program (SystemExit and the like) becomes a `PluginError`. KeyboardInterrupt stays.
     """
     started = StartedBatch(batch, Future())
-    threading.Thread(target=_run, args=(process, started), name=_THREAD_NAME, daemon=True).start()
-    if timeout is not None:
+    if timeout is not None:  # before the thread starts: a plugin that keeps the GIL would never let us do it after
         _watchdog.watch(started.future, timeout)
+    threading.Thread(target=_run, args=(process, started), name=_THREAD_NAME, daemon=True).start()
     return started
 
 

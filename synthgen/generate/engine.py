@@ -80,10 +80,15 @@ def run_in_process(
     # A shard is encoded and written while the model works on the next one.
     with ThreadPoolExecutor(1, thread_name_prefix="commit") as pool:
         last: Future[ShardReport] | None = None
-        for worker, done in _process_shards(job, shards, on_images):
+        try:
+            for worker, done in _process_shards(job, shards, on_images):
+                if last is not None:
+                    yield last.result()
+                last = pool.submit(worker.commit, done)
+        except SynthgenError:  # a new worker cannot be made after a hang; the shard before it is still reported
             if last is not None:
                 yield last.result()
-            last = pool.submit(worker.commit, done)
+            raise
         if last is not None:
             yield last.result()
 

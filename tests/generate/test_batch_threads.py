@@ -172,3 +172,30 @@ def test_the_watchdog_watches_while_a_batch_runs(monkeypatch, hang):
     assert told == [armed] * 3 + ["over"]  # another worker goes on in this process
     start_batch(samples, batch(1), None).future.result()
     assert len(told) == 4
+
+
+def test_a_batch_is_watched_before_its_thread_starts(monkeypatch):
+    """A plugin that keeps the GIL from its first line on would else never be watched."""
+    events = []
+    monkeypatch.setattr(batch_threads._watchdog, "watch", lambda *_: events.append("watched"))
+    monkeypatch.setattr(threading.Thread, "start", lambda _: events.append("started"))
+    start_batch(samples, batch(1), 5)
+    assert events == ["watched", "started"]
+
+
+def test_the_watchdog_spares_a_process_whose_python_runs(monkeypatch, hang):
+    """A batch hangs while the next images are read for longer than the countdown."""
+    armed = []
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(time.monotonic()))
+    monkeypatch.setattr(batch_threads, "_HEARTBEAT_SECONDS", 0.02)
+    watchdog = batch_threads._Watchdog()
+    monkeypatch.setattr(batch_threads, "_watchdog", watchdog)
+    started = start_batch(hang, batch(1), 5)
+    end = time.monotonic() + 20
+    while len(armed) < 5 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(armed) >= 5
+    watchdog.forget(started.future)
+    while watchdog._has_heartbeat and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not watchdog._has_heartbeat

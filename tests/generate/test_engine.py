@@ -406,3 +406,27 @@ def test_what_is_no_file_stops_a_job_before_it_begins(tmp_path: Path) -> None:
     os.mkfifo(folder / "00001-of-00003.parquet")
     with pytest.raises(SynthgenError, match=r"00001-of-00003.parquet: it is a FIFO; move it out of the store"):
         select_shards(job)
+
+
+def test_the_report_of_a_hang_is_not_lost_if_no_new_worker_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class FailingWorker(Worker):
+        def __init__(self, job: Job) -> None:
+            made.append(job)
+            if len(made) > 1:
+                raise SynthgenError("the GPU is lost; restart the machine")
+            super().__init__(job)
+
+        def process(self, shard: Shard, *_: object) -> None:
+            raise BatchTimeoutError("it did not answer", (0,))
+
+    monkeypatch.setattr(engine, "Worker", FailingWorker)
+    job = make_job(tmp_path)
+    reports = []
+    with pytest.raises(SynthgenError, match="the GPU is lost"):
+        for report in run_in_process(job, select_shards(job)):
+            reports.append(report)
+    assert [str(report.shard) for report in reports] == ["world/train/masks/00000-of-00003"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import coco_dataset
 from fakes.mask_jobs import SIZE, do, layer_bytes, make_job, redden, rows, sample
+from fakes.peak_memory import linux_only
 from PIL import Image
 
 from synthgen import plugins
@@ -259,17 +260,18 @@ def test_ordinary_images_are_decoded_ahead_in_whole_batches(tmp_path: Path, monk
 
 
 MEMORY = """
-    import resource, sys
+    import sys
     sys.path[:0] = [{tests!r}, {tests!r} + "/generate"]
     from pathlib import Path
+    from fakes.peak_memory import peak_mib
     from test_worker import SHARD, Worker, memory_job
     report = Worker(memory_job(Path({root!r}), {side}, {side}, images=4)).run(SHARD)
     assert report.error is None and report.masks == 4, report
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak // (2**20 if sys.platform == "darwin" else 2**10))
+    print(peak_mib())
 """
 
 
+@linux_only
 @pytest.mark.slow
 def test_the_largest_images_take_the_memory_of_one(tmp_path: Path) -> None:
     """Files of 174 kB in all. It was 3.5 GiB; one image is 0.5 GiB of RGB, and Pillow's copy comes on top."""
@@ -282,4 +284,4 @@ def test_the_largest_images_take_the_memory_of_one(tmp_path: Path) -> None:
     program = textwrap.dedent(MEMORY.format(tests=str(TESTS), root=str(tmp_path), side=side))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1.5 * 870, f"{done.stdout.strip()} MiB"
+    assert 500 < float(done.stdout) < 1.5 * 870, f"{done.stdout.strip()} MiB"
