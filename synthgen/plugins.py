@@ -45,8 +45,17 @@ def load_plugin(package: str, name: str) -> ModuleType:
     known = list_plugins(package)
     if normalize_name(name) not in known:
         close = did_you_mean(normalize_name(name), known)
-        raise SynthgenError(f"no {kind} named '{name}'{close} (have: {', '.join(known) or 'none'})")
+        own = f"; a module of your own needs a dot in its name: package.{name}" if _is_module_here(name) else ""
+        raise SynthgenError(f"no {kind} named '{name}'{close}{own} (have: {', '.join(known) or 'none'})")
     return importlib.import_module(f"synthgen.{package}.{normalize_name(name)}")
+
+
+def _is_module_here(name: str) -> bool:
+    """Whether Python would find a module of this name; nothing is imported."""
+    try:
+        return name.isidentifier() and importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _load_user_module(name: str, kind: str) -> ModuleType:
@@ -177,13 +186,24 @@ def complete_options(package: str, name: str, option_values: dict[str, Any]) -> 
     for key, value in option_values.items():
         if key not in known:
             raise SynthgenError(
-                f"'{name}' takes {', '.join(known) or 'no options'}; got '{key}'{did_you_mean(key, list(known))}"
+                f"'{name}' takes {', '.join(known) or 'no options'}; got '{key}'"
+                f"{_plugins_with_option(package, key) or did_you_mean(key, list(known))}"
             )
         full[key] = _coerce(known[key].default, value, f"option '{key}' of '{name}'")
     missing = [key for key in known if key not in full]
     if missing:
         raise SynthgenError(f"'{name}' needs {', '.join(missing)}; give it as -O {missing[0]}=...")
     return full
+
+
+def _plugins_with_option(package: str, option: str) -> str:
+    """A hint which plugins take an option, such as "; it is an option of sam and hq_sam: add --segmenter sam"."""
+    declared = list_flag_options(package)
+    takers = sorted((name for name in declared if option in list_options(declared[name])), key=len)
+    if not takers:
+        return ""
+    kind = _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
+    return f"; it is an option of {' and '.join(takers)}: add --{kind} {takers[0]}"
 
 
 def _coerce(default: Any, value: Any, what: str) -> Any:

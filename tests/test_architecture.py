@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.images": _packages("records errors"),
     "synthgen.text": set(),
     "synthgen.models": set(),
-    "synthgen.formats": _packages("records images errors"),
+    "synthgen.formats": _packages("records images plugins errors"),
     "synthgen.ingest": _packages("formats images records storage plugins progress errors"),
     "synthgen.generate": _packages(
         "formats images ingest models records storage text devices oom plugin_options plugins progress weights errors"

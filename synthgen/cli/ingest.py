@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from synthgen.cli import options as opt
 from synthgen.cli.terminal import open_progress, print_lines
+from synthgen.errors import job_has_started
 from synthgen.progress import PhaseProgress
+
+if TYPE_CHECKING:
+    from synthgen.ingest.ingest import IngestReport
 
 
 def ingest(
-    dataset: opt.Dataset,
+    path: opt.DatasetPath = None,
+    dataset: opt.Dataset = None,
     name: opt.Name = None,
     split: opt.Split = None,
     annotations: opt.Annotations = None,
@@ -32,20 +38,28 @@ def ingest(
 
     \b
     Example:
-      synthgen ingest --dataset coco --split val2017 --layer human
+      synthgen ingest data/coco --split val2017 --layer human
     """
     from synthgen.cli import messages
-    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.generate.input_layer import ingest_spec
 
-    spec = resolve_dataset(dataset, name, split, data, annotations, images)
-    report = ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
-    print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
-    raise typer.Exit(0 if report.has_usable_box else 1)
+    specs = resolve_datasets(path, dataset, name, split, data, annotations, images)
+    reports: list[IngestReport] = []
+    for spec in specs:
+        with job_has_started() if reports else nullcontext():
+            report = ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
+        print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
+        reports.append(report)
+    if path is not None:
+        images_read, boxes = (sum(getattr(report, what) for report in reports) for what in ("images", "annotations"))
+        print_lines(messages.format_recognized(path, specs, images_read, boxes))
+    raise typer.Exit(0 if any(report.has_usable_box for report in reports) else 1)
 
 
 def doctor(
-    dataset: opt.Dataset,
+    path: opt.DatasetPath = None,
+    dataset: opt.Dataset = None,
     name: opt.Name = None,
     split: opt.Split = None,
     annotations: opt.Annotations = None,
@@ -63,30 +77,33 @@ def doctor(
 
     \b
     Example:
-      synthgen doctor --dataset coco-json --annotations boxes.json --images photos/
+      synthgen doctor boxes.json --images photos/
     """
-    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.cli import messages
+    from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.ingest.validation import diagnosis
     from synthgen.ingest.validation.validate import validate_dataset
 
-    spec = resolve_dataset(dataset, name, split, data, annotations, images)
-    all_splits = split is None and spec.plugin != "coco_json" and annotations is None
+    specs = resolve_datasets(path, dataset, name, split, data, annotations, images)
+    spec = specs[0]
+    splits = None if path is None and split is None and annotations is None else [one.split for one in specs]
     with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
         report = validate_dataset(
             spec.plugin,
             spec.root,
-            None if all_splits else [spec.split],
-            annotations=annotations,
+            splits,
+            annotations=spec.annotations,
             images=images,
             check_images=check_images,
-            name=None if spec.name == spec.default_name else spec.name,
+            name=name if path is not None or spec.name != spec.default_name else None,
+            path=path,
             on_progress=bars.report,
         )
-    print_lines(
-        *(
-            json.dumps(diagnosis.report_to_dict(report), indent=1).splitlines()
-            if as_json
-            else diagnosis.format_validation_report(report)
-        )
-    )
+    if as_json:
+        print_lines(*json.dumps(diagnosis.report_to_dict(report), indent=1).splitlines())
+    else:
+        if path is not None:
+            images_read, boxes = (sum(getattr(one, what) for one in report.splits) for what in ("images", "boxes"))
+            print_lines(messages.format_recognized(path, specs, images_read, boxes))
+        print_lines(*diagnosis.format_validation_report(report))
     raise typer.Exit(0 if report.is_ready else 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +13,7 @@ from synthgen.cli import options as opt
 from synthgen.cli.parsing import parse_part, parse_plugin_options
 from synthgen.cli.plugin_flags import add_flags, plugin_flags, stage_flags
 from synthgen.cli.terminal import open_progress, print_lines
+from synthgen.errors import job_has_started
 from synthgen.plugin_options import OptionValue
 
 if TYPE_CHECKING:
@@ -24,7 +28,8 @@ OptionValues = dict[str, OptionValue] | None
 
 @add_flags(plugin_options=plugin_flags("generate.segmenters"))
 def masks(
-    dataset: opt.Dataset,
+    path: opt.DatasetPath = None,
+    dataset: opt.Dataset = None,
     segmenter: opt.Segmenter = "grabcut",
     name: opt.Name = None,
     split: opt.Split = None,
@@ -55,32 +60,39 @@ def masks(
 
     \b
     Examples:
-      synthgen masks --dataset coco-json --annotations boxes.json --images photos/
+      synthgen masks boxes.json --images photos/
+      synthgen masks datasets/cones
       synthgen masks --dataset objects365 --segmenter sam --precision bf16
     """
-    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.generate.job_builder import create_job
 
-    spec = resolve_dataset(dataset, name, split, data, annotations, images)
-    job = create_job(
-        spec,
-        store,
-        stage="masks",
-        plugin=segmenter,
-        options=parse_plugin_options(option or [], plugin_options or {}),
-        input_layer=reads,
-        layer=layer,
-        max_error_share=max_error_share,
-        retry_failed=retry_failed,
-        timeout=timeout,
-    )
+    jobs = [
+        (
+            spec,
+            create_job(
+                spec,
+                store,
+                stage="masks",
+                plugin=segmenter,
+                options=parse_plugin_options(option or [], plugin_options or {}),
+                input_layer=reads,
+                layer=layer,
+                max_error_share=max_error_share,
+                retry_failed=retry_failed,
+                timeout=timeout,
+            ),
+        )
+        for spec in resolve_datasets(path, dataset, name, split, data, annotations, images)
+    ]
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_jobs(engine, jobs, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 @add_flags(stage_options=stage_flags("captions"), plugin_options=plugin_flags("generate.captioners"))
 def captions(
-    dataset: opt.Dataset,
+    path: opt.DatasetPath = None,
+    dataset: opt.Dataset = None,
     captioner: opt.Captioner = "attributes",
     name: opt.Name = None,
     split: opt.Split = None,
@@ -115,29 +127,34 @@ def captions(
 
     \b
     Examples:
-      synthgen captions --dataset coco-json --annotations boxes.json --images photos/
+      synthgen captions boxes.json --images photos/
       synthgen captions --dataset objects365 --reads masks --forbidden words.txt
     """
-    from synthgen.generate.dataset_spec import resolve_dataset
+    from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.generate.input_layer import default_input_layer
     from synthgen.generate.job_builder import create_job
 
-    spec = resolve_dataset(dataset, name, split, data, annotations, images)
-    job = create_job(
-        spec,
-        store,
-        stage="captions",
-        plugin=captioner,
-        options=parse_plugin_options(option or [], plugin_options or {}),
-        stage_options=stage_options or {},
-        input_layer=reads or default_input_layer(spec, store, layer, preferred="masks"),
-        layer=layer,
-        max_error_share=max_error_share,
-        retry_failed=retry_failed,
-        timeout=timeout,
-    )
+    jobs = [
+        (
+            spec,
+            create_job(
+                spec,
+                store,
+                stage="captions",
+                plugin=captioner,
+                options=parse_plugin_options(option or [], plugin_options or {}),
+                stage_options=stage_options or {},
+                input_layer=reads or default_input_layer(spec, store, layer, preferred="masks"),
+                layer=layer,
+                max_error_share=max_error_share,
+                retry_failed=retry_failed,
+                timeout=timeout,
+            ),
+        )
+        for spec in resolve_datasets(path, dataset, name, split, data, annotations, images)
+    ]
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_job(engine, spec, job, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_jobs(engine, jobs, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None]) -> Engine:
@@ -152,32 +169,61 @@ def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None])
     return run_in_process
 
 
-def _run_job(
+def _run_jobs(
     engine: opt.EngineName,
-    spec: DatasetSpec,
-    job: Job,
+    jobs: Sequence[tuple[DatasetSpec, Job]],
     *,
+    path: Path | None,
     part: str,
     limit: int | None,
     placement: dict[str, int | float | None],
     dry_run: bool,
 ) -> None:
-    """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
+    """Run the job of each split in turn, after the layers that they read are made; ends with an exit code.
+
+    1 if a shard failed, or if no split has any output.
+    """
     from synthgen.cli import messages
     from synthgen.generate.input_layer import describe_missing_input, ensure_input_layer
-    from synthgen.generate.run import run_job, select_shards
 
     shard_part = parse_part(part)
     make = _load_engine(engine, placement)  # first: where Ray is not installed, nothing is done
-    if not dry_run:
-        ensure_input_layer(spec, job, open_progress=open_progress)
-    elif first := describe_missing_input(spec, job):
-        print_lines(first)
-        return
-    shards = select_shards(job, part=shard_part, limit=limit, dry_run=dry_run)
+    if dry_run:
+        missing = [first for spec, job in jobs if (first := describe_missing_input(spec, job))]
+        print_lines(*missing)
+        if missing:
+            return
+    else:
+        for spec, job in jobs:
+            ensure_input_layer(spec, job, open_progress=open_progress)
+    if path is not None:
+        print_lines(messages.format_recognized(path, [spec for spec, _ in jobs], *messages.count_inputs(jobs)))
+    results: list[tuple[bool, bool] | None] = []
+    for _, job in jobs:
+        with job_has_started() if any(results) else nullcontext():
+            results.append(_run_job(job, make, part=shard_part, limit=limit, placement=placement, dry_run=dry_run))
+    done = [result for result in results if result is not None]
+    if done and (any(failed for failed, _ in done) or not any(has_output for _, has_output in done)):
+        raise typer.Exit(1)
+
+
+def _run_job(
+    job: Job,
+    make: Engine,
+    *,
+    part: tuple[int, int],
+    limit: int | None,
+    placement: dict[str, int | float | None],
+    dry_run: bool,
+) -> tuple[bool, bool] | None:
+    """Let the engine make a layer. Returns (has a shard failed, is there output); None if nothing was to do."""
+    from synthgen.cli import messages
+    from synthgen.generate.run import run_job, select_shards
+
+    shards = select_shards(job, part=part, limit=limit, dry_run=dry_run)
     print_lines(*messages.format_plan(job, shards))
     if dry_run or not shards:
-        return
+        return None
     with open_progress(job.layer, messages.count_images(job, shards), "images") as done:
         chances = iter(range(messages.MAX_LISTED_ERRORS))
 
@@ -189,10 +235,10 @@ def _run_job(
             job,
             shards,
             make,
-            part=shard_part,
+            part=part,
             engine_options=placement,
             on_images=done.advance,
             on_report=report_failure,
         )
     print_lines(*messages.format_result(job, tally))
-    raise typer.Exit(1 if tally.errors or not tally.has_output(job.stage) else 0)
+    return bool(tally.errors), tally.has_output(job.stage)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
 from synthgen.generate.run import RunStats
 from synthgen.generate.worker import DEFAULT_CAPTION_COUNT
@@ -41,6 +42,14 @@ def format_plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
         yield f"  {pluralize(stale, 'shard')} again: the layer {job.input_layer} has changed since"
 
 
+def format_recognized(path: Path, specs: Sequence[DatasetSpec], images: int, boxes: int) -> str:
+    """What was found at a path: "cones: YOLO, 3 splits (train, valid, test), 24 images, 252 boxes"."""
+    title = getattr(specs[0].reader, "TITLE", specs[0].plugin)
+    names = ", ".join(spec.split for spec in specs)
+    counts = f"{pluralize(images, 'image')}, {pluralize(boxes, 'box')}"
+    return f"{path}: {title}, {pluralize(len(specs), 'split')} ({names}), {counts}"
+
+
 def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     """What an ingest has found."""
     whole = pluralize(report.shards, "shard")
@@ -52,6 +61,17 @@ def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     if not report.has_usable_box:
         yield "  no box can be used; `synthgen doctor` says what is wrong with them"
     yield from format_flags(report.flags)
+
+
+def count_inputs(jobs: Sequence[tuple[DatasetSpec, Job]]) -> tuple[int, int]:
+    """How many images and boxes the layers hold that the jobs read."""
+    counts = [
+        (ShardStore(job.store).read_footer(shard) or {}).get("counts", {})
+        for _, job in jobs
+        for shard in ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer)
+    ]
+    images, boxes = (sum(of.get(key, 0) for of in counts) for key in ("images", "annotations"))
+    return images, boxes
 
 
 def count_images(job: Job, shards: Sequence[Shard]) -> int:

@@ -8,41 +8,63 @@ from typing import Annotated, Any
 
 import typer
 
+from synthgen.cli.parsing import reject_url
 from synthgen.cli.plugin_flags import RAY_PANEL, describe_datasets, describe_plugins
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 DEFAULT_DATA, DEFAULT_STORE = Path("data"), Path("shards")
 
-Dataset = Annotated[
-    str,
-    typer.Option(help=describe_datasets()),
+DatasetPath = Annotated[
+    Path | None,
+    typer.Argument(
+        readable=False,
+        callback=reject_url,
+        help="Folder or annotation file of a dataset; its format is recognised, and all its splits are read",
+    ),
 ]
+Dataset = Annotated[str | None, typer.Option(help=describe_datasets())]
 Name = Annotated[
     str | None, typer.Option(help="What the store calls it (default: the dataset; for coco-json the file's name)")
 ]
-Split = Annotated[str | None, typer.Option(help="Part of the dataset (default: its first, e.g. train)")]
+Split = Annotated[
+    str | None,
+    typer.Option(help="Part of the dataset (default: all at PATH; without PATH the first of a release, e.g. train)"),
+]
 # readable=False: the packages behind a command check readability, with their own messages.
 Annotations = Annotated[
     Path | None,
     typer.Option(
-        readable=False, help="The annotation file, or folder of masks, where it is not in the dataset's usual place"
+        readable=False,
+        callback=reject_url,
+        help="The annotation file, or folder of masks, where it is not in the dataset's usual place",
     ),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(readable=False, help="Folder of the images, where it is not in the dataset's usual place"),
+    typer.Option(
+        readable=False, callback=reject_url, help="Folder of the images, where it is not in the dataset's usual place"
+    ),
 ]
 Data = Annotated[
-    Path, typer.Option(readable=False, envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each")
+    Path,
+    typer.Option(
+        readable=False, callback=reject_url, envvar="SYNTHGEN_DATA", help="Folder of the datasets, one folder each"
+    ),
 ]
 Store = Annotated[
-    Path, typer.Option(readable=False, envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes")
+    Path,
+    typer.Option(
+        readable=False, callback=reject_url, envvar="SYNTHGEN_STORE", help="Folder of the shards that synthgen makes"
+    ),
 ]
 ManifestStore = Annotated[
     Path | None,
     typer.Option(
-        "--store", readable=False, help="Folder of the shards (default: the manifest's, SYNTHGEN_STORE, ./shards)"
+        "--store",
+        readable=False,
+        callback=reject_url,
+        help="Folder of the shards (default: the manifest's, SYNTHGEN_STORE, ./shards)",
     ),
 ]
 Part = Annotated[

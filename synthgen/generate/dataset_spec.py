@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetReader
+from synthgen.formats.recognition import (
+    READERS_PACKAGE,
+    check_exists,
+    find_splits,
+    option_name,
+    recognize_as,
+    recognize_dataset,
+    split_path,
+)
 from synthgen.storage.shard_store import check_name
-
-READERS_PACKAGE = "formats.readers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,94 @@ class DatasetSpec:
         return folder
 
 
+def resolve_datasets(
+    path: Path | None,
+    dataset: str | None,
+    name: str | None,
+    split: str | None,
+    data: Path,
+    annotations: Path | None,
+    images: Path | None,
+) -> list[DatasetSpec]:
+    """Resolve what a command names, by a path or by `--dataset`; one spec for each split, if none is named.
+
+    Args:
+        path: the dataset's folder or annotation file; None = the reader `dataset` finds it below `data`.
+        dataset: a reader; None = it is recognised by the files at `path`.
+        split: None = all splits at `path`. Without a path: all splits of a format, but the first of a release.
+
+    Raises:
+        SynthgenError: nothing is named, or too much; no such dataset, split or file; the layout is unknown.
+    """
+    if path is None:
+        if dataset is None:
+            raise SynthgenError("no dataset is named; give its folder or annotation file, or --dataset")
+        spec = resolve_dataset(dataset, name, split, data, annotations, images)
+        if split is not None or annotations is not None or not getattr(spec.reader, "LAYOUT_SPLITS", False):
+            return [spec]
+        if not spec.root.is_dir():  # ingested before, and its files are not on this machine
+            return [spec]
+        return [replace(spec, split=check_name(one)) for one in find_splits(spec.plugin, spec.root, None)]
+    if annotations is not None:
+        raise SynthgenError(f"{path} and --annotations {annotations} both name a dataset; leave one out")
+    check_exists(path)
+    if dataset is None:
+        found = recognize_dataset(path)
+        plugin, splits = found.plugin, found.splits
+    else:
+        _load_reader(dataset)
+        plugin = plugins.normalize_name(dataset)
+        splits = _splits_of_reader(plugin, path)
+    root, file = split_path(path)
+    if split is not None and split not in splits:
+        raise SynthgenError(f"{path} has no split '{split}' (it has {', '.join(splits)})")
+    own_name = check_name(name or _name_of_path(path))
+    chosen = splits if split is None else (split,)
+    return [DatasetSpec(plugin, own_name, check_name(one), root, file, images) for one in chosen]
+
+
+def _splits_of_reader(plugin: str, path: Path) -> tuple[str, ...]:
+    """The splits at a path for a reader that the user has chosen."""
+    module: Any = plugins.load_plugin(READERS_PACKAGE, plugin)
+    if not hasattr(module, "recognize"):
+        root, file = split_path(path)
+        return find_splits(plugin, root, file)
+    found = recognize_as(plugin, path)
+    if found is not None:
+        return found.splits
+    try:
+        other = recognize_dataset(path)
+        hint = f"; it looks like {other.title}: use --dataset {option_name(other.plugin)}, or leave --dataset out"
+    except SynthgenError:
+        hint = ""
+    raise SynthgenError(f"{path} is not recognised as {module.TITLE} ({module.LOOKS_FOR}){hint}")
+
+
+def _name_of_path(path: Path) -> str:
+    """The name in the store of a dataset at a path: the folder's, or the file's if the file's name says something."""
+    absolute = path.absolute()
+    if path.is_dir():
+        is_split_of_roboflow = next(path.glob("_annotations.*"), None) is not None
+        return _clean_name(absolute.parent.name if is_split_of_roboflow else absolute.name)
+    if path.name.startswith("_annotations."):
+        return _clean_name(absolute.parent.parent.name)
+    if path.suffix in (".yaml", ".yml"):
+        return _clean_name(absolute.parent.name)
+    return _clean_name(path.name.partition(".")[0])
+
+
+def _clean_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:200].strip("-_") or "dataset"
+
+
+def _load_reader(dataset: str) -> Any:
+    module: Any = plugins.load_plugin(READERS_PACKAGE, dataset)
+    for part in ("SPLITS", "LAYERS", "files", "read"):
+        if not hasattr(module, part):
+            raise SynthgenError(f"module '{dataset}' has no {part} and is no dataset; see synthgen.{READERS_PACKAGE}")
+    return module
+
+
 def resolve_dataset(
     dataset: str,
     name: str | None,
@@ -77,13 +172,12 @@ def resolve_dataset(
     Raises:
         SynthgenError: no such dataset, split or file; a name that cannot be a folder.
     """
-    module: Any = plugins.load_plugin(READERS_PACKAGE, dataset)
-    for part in ("SPLITS", "LAYERS", "files", "read"):
-        if not hasattr(module, part):
-            raise SynthgenError(f"module '{dataset}' has no {part} and is no dataset; see synthgen.{READERS_PACKAGE}")
+    module = _load_reader(dataset)
     plugin = plugins.normalize_name(dataset)
     if split is None:
         split = module.SPLITS[0]
+    elif getattr(module, "LAYOUT_SPLITS", False):
+        pass  # the folder decides
     elif split not in module.SPLITS and annotations is None and name is None:
         raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
     if annotations is not None and not annotations.exists():
@@ -101,5 +195,5 @@ def resolve_dataset(
 
 def _default_name(plugin: str, annotations: Path | None) -> str:
     if plugin == "coco_json" and annotations is not None:
-        return re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem)[:200].strip("-_") or "dataset"
+        return _clean_name(annotations.stem)
     return plugin.rsplit(".", 1)[-1]

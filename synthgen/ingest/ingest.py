@@ -156,8 +156,10 @@ def describe_source_change(
         with contextlib.suppress(SynthgenError, OSError):  # it only saves time
             remember_digests(log, now)
         return None
+    roboflow = [path.absolute().parent.parent for path in map(Path, changed) if path.name.startswith("_annotations.")]
+    whole = f", or give the folder {roboflow[0]}, of which all splits are read" if roboflow else ""
     return (
-        f"{', '.join(changed)} is not what {name}/{split}/{layer} was made from; choose another --name, "
+        f"{', '.join(changed)} is not what {name}/{split}/{layer} was made from; choose another --name{whole}, "
         f"or delete {store.layer_folder(name, split, layer)}"
     )
 

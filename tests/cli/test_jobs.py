@@ -368,3 +368,80 @@ def test_without_a_network_it_is_said_what_to_fetch(synthgen, tmp_path: Path, mo
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_h.pth" in done.err
     assert f"put it into {tmp_path / 'weights'} as sam_hq_vit_h.pth, or name the file with --checkpoint" in done.err
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """A Roboflow export of two splits, and a third without a box."""
+    (tmp_path / "export").mkdir()
+    for split, images in (("train", 4), ("valid", 2)):
+        path = coco_dataset.write_coco_dataset(tmp_path / split, images=images)
+        (tmp_path / split / "photos").rename(tmp_path / "export" / split)
+        path.rename(tmp_path / "export" / split / "_annotations.coco.json")
+    (tmp_path / "export/test").mkdir()
+    record = {"id": 1, "file_name": "a.png", "width": 8, "height": 8}
+    Image.new("RGB", (8, 8)).save(tmp_path / "export/test/a.png")
+    (tmp_path / "export/test/_annotations.coco.json").write_text(
+        json.dumps({"images": [record], "annotations": [], "categories": []})
+    )
+    return tmp_path / "export"
+
+
+def test_one_command_makes_the_masks_of_all_splits(synthgen, export):
+    told = synthgen("masks", "export", "--segmenter", "box_fill")
+    assert told.code == 0, told.text
+    assert "export: COCO JSON, 3 splits (train, valid, test), 7 images, 18 boxes" in told.out
+    assert "export/train/masks: 12 masks for 12 boxes on 4 images" in told.out
+    assert "export/valid/masks: 6 masks for 6 boxes on 2 images" in told.out
+    again = synthgen("masks", "export", "--segmenter", "box_fill")
+    assert (again.code, again.out.count("nothing to do")) == (0, 3)
+    assert synthgen("captions", "export").code == 0
+
+
+def test_a_split_alone_has_the_bytes_of_the_whole(synthgen, export, tmp_path):
+    assert synthgen("masks", "export", "--segmenter", "box_fill").code == 0
+    assert synthgen("masks", "export/valid", "--segmenter", "box_fill", "--store", "other").code == 0
+    (one,) = (tmp_path / "shards/export/valid/masks").glob("*.parquet")
+    assert (tmp_path / "other/export/valid/masks" / one.name).read_bytes() == one.read_bytes()
+
+
+def test_no_box_in_any_split_is_exit_code_1(synthgen, export):
+    for split in ("train", "valid"):
+        path = export / split / "_annotations.coco.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    told = synthgen("masks", "export", "--segmenter", "box_fill")
+    assert told.code == 1
+    assert told.out.count("no box got a mask") == 3
+    assert synthgen("ingest", "export", "--name", "other").code == 1
+
+
+def test_a_dry_run_names_what_each_split_would_read(synthgen, export, tmp_path):
+    told = synthgen("masks", "export", "--dry-run")
+    assert told.code == 0
+    for split in ("train", "valid", "test"):
+        assert f"export/{split}/annotations is not there yet and would be made first" in told.out
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_second_split_under_one_name_is_refused_with_the_folder(synthgen, export):
+    own = ("--dataset", "coco-json", "--segmenter", "box_fill")
+    for split, code in (("train", 0), ("valid", 2)):
+        place = f"export/{split}"
+        told = synthgen("masks", *own, "--annotations", f"{place}/_annotations.coco.json", "--images", place)
+        assert told.code == code, told.text
+    assert f"or give the folder {export}, of which all splits are read" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--variant", "vit_b"), "got 'variant'; it is an option of sam and hq_sam: add --segmenter sam"),
+        (("--segmenter", "my_own"), "a module of your own needs a dot in its name: package.my_own (have"),
+        (("--images", "s3://bucket/x"), "s3://bucket/x is a URL"),
+    ],
+)
+def test_common_slips_get_a_hint(synthgen, export, monkeypatch, words, sentence):
+    (export.parent / "my_own.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(export.parent))
+    told = synthgen("masks", "export", *words)
+    assert (told.code, sentence in told.err) == (2, True), told.text

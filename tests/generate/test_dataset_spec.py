@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from synthgen.errors import SynthgenError
-from synthgen.generate.dataset_spec import DatasetSpec, resolve_dataset
+from synthgen.generate.dataset_spec import DatasetSpec, resolve_dataset, resolve_datasets
 
 
 def test_a_known_dataset_lies_below_the_data_folder(tmp_path):
@@ -80,3 +80,77 @@ def test_a_named_image_folder_needs_no_annotation_files(tmp_path):
     assert spec.resolve_image_folder() == tmp_path
     with pytest.raises(SynthgenError, match=r"no instances_train2017\.json in"):
         spec.locate_files()
+
+
+def roboflow_export(folder: Path, *splits: str) -> Path:
+    for split in splits:
+        (folder / split).mkdir(parents=True)
+        (folder / split / "_annotations.coco.json").write_text('{"images": [], "annotations": []}')
+    return folder
+
+
+def at(path, *, dataset=None, name=None, split=None, annotations=None, images=None):
+    return resolve_datasets(path, dataset, name, split, Path("data"), annotations, images)
+
+
+def test_a_path_gives_all_splits_of_its_dataset(tmp_path):
+    folder = roboflow_export(tmp_path / "my cones", "test", "train", "valid")
+    specs = at(folder)
+    assert [(spec.plugin, spec.name, spec.split, spec.root) for spec in specs] == [
+        ("coco_json", "my-cones", split, folder) for split in ("train", "valid", "test")
+    ]
+    assert [spec.locate_files().image_folder.name for spec in specs] == ["train", "valid", "test"]
+    assert [spec.split for spec in at(folder, split="valid")] == ["valid"]
+    assert [spec.name for spec in at(folder, name="other")] == ["other"] * 3
+    assert at(folder, dataset="coco-json") == specs
+
+
+@pytest.mark.parametrize("path", ["valid", "valid/_annotations.coco.json"])
+def test_one_split_of_an_export_has_the_names_that_it_has_in_the_whole(path, tmp_path):
+    folder = roboflow_export(tmp_path / "cones", "train", "valid")
+    (whole,) = at(folder, split="valid")
+    (alone,) = at(folder / path)
+    assert (alone.name, alone.split) == (whole.name, whole.split) == ("cones", "valid")
+    assert alone.locate_files().sources == whole.locate_files().sources
+    assert alone.locate_files().image_folder == whole.locate_files().image_folder
+
+
+def test_a_path_and_the_options_name_the_same_dataset(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text('{"images": [], "annotations": []}')
+    named = resolve_dataset("coco-json", None, None, Path("data"), path, tmp_path)
+    assert at(path, images=tmp_path) == [named]
+    assert at(None, dataset="coco-json", annotations=path, images=tmp_path) == [named]
+
+
+def test_without_a_path_a_release_gives_its_first_split(tmp_path):
+    (spec,) = resolve_datasets(None, "coco", None, None, tmp_path, None, None)
+    assert spec.split == "train2017"
+
+
+def test_without_a_path_a_format_gives_all_splits_of_its_folder(tmp_path):
+    roboflow_export(tmp_path / "coco_json", "train", "valid")
+    specs = resolve_datasets(None, "coco-json", "cones", None, tmp_path, None, None)
+    assert [(spec.name, spec.split) for spec in specs] == [("cones", "train"), ("cones", "valid")]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, r"cones has no split 'val' \(it has train, valid\)"),
+        ({"annotations": Path("boxes.json")}, r"cones and --annotations boxes\.json both name a dataset"),
+        (
+            {"dataset": "objects365"},
+            r"not recognised as Objects365 \(.*looks like COCO JSON: use --dataset coco-json",
+        ),
+        ({"dataset": "ade20k"}, r"ADE"),
+    ],
+)
+def test_each_wrong_path_is_an_error(given, sentence, tmp_path):
+    folder = roboflow_export(tmp_path / "cones", "train", "valid")
+    with pytest.raises(SynthgenError, match=sentence):
+        at(folder, **{"split": "val", **given})
+    with pytest.raises(SynthgenError, match=r"no file or folder .*nothing"):
+        at(folder / "nothing")
+    with pytest.raises(SynthgenError, match=r"no dataset is named; give its folder"):
+        at(None)

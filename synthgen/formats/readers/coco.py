@@ -13,11 +13,19 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._coco_images import coco_key_from_name
 from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file, find_split_folder
 from synthgen.formats.readers._instances import read_instances as read_instances
+from synthgen.formats.readers._release import splits_with_files
 
+TITLE = "COCO"
+LOOKS_FOR = "annotations/instances_train2017.json and the like"
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
+
+
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits whose files are in the release's folder."""
+    return splits_with_files(path, SPLITS, files)
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

@@ -1,4 +1,4 @@
-"""COCO-style JSON files of users: boxes, and masks if present. Needs `--annotations`."""
+"""COCO-style JSON files of users: boxes, and masks if present; one file, or a folder as exporters lay it out."""
 
 from __future__ import annotations
 
@@ -8,26 +8,46 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._coco_folders import find_coco_splits, looks_like_coco, split_of_file
 from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file
 from synthgen.formats.readers._instances import read_instances as read_instances
 
+TITLE = "COCO JSON"
 SPLITS = ("train",)
 LAYERS = ("annotations", "human")
+LAYOUT_SPLITS = True
+LOOKS_FOR = (
+    "a JSON file with 'images' and 'annotations', alone in a folder, as annotations/instances_*.json, or as "
+    "_annotations.coco.json in the folder of each split (Roboflow)"
+)
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
 
 _COCO_URL = re.compile(r"https?://(?:images|farm\d*)\.cocodataset\.org/(?:[^?#]*/)?(?:COCO_\w+_)?(\d{12})\.jpg")
 
 
-def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # noqa: ARG001 - a file of one's own has no splits
-    """The file that `annotations` names; images are below `root`.
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits of a COCO JSON file or of a folder of such files; see `_coco_folders`."""
+    if path.is_dir():
+        return tuple(find_coco_splits(path)) or None
+    return (split_of_file(path),) if looks_like_coco(path) else None
+
+
+def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
+    """The file that `annotations` names, with images below `root`; else the split's file and images in a folder.
 
     Raises:
         SynthgenError: no file is named, or it is not there.
     """
-    if annotations is None:
-        raise SynthgenError("dataset 'coco-json' reads a file of your own; name it with --annotations FILE.json")
-    return DatasetFiles({"instances": find_annotation_file(root, (), annotations)}, root)
+    if annotations is not None:
+        return DatasetFiles({"instances": find_annotation_file(root, (), annotations)}, root)
+    splits = find_coco_splits(root)
+    if split not in splits:
+        have = f" (it has {', '.join(splits)})" if splits else ""
+        raise SynthgenError(
+            f"no COCO JSON file of the split '{split}' in {root}{have}; name your file with --annotations FILE.json"
+        )
+    return DatasetFiles({"instances": splits[split].annotations}, splits[split].image_folder)
 
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:

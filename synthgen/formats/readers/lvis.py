@@ -16,11 +16,19 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
 from synthgen.formats.readers._instances import CocoImage, LvisImage, complete, find_annotation_file
 from synthgen.formats.readers._instances import read_instances as read_instances
+from synthgen.formats.readers._release import splits_with_files
 
+TITLE = "LVIS"
+LOOKS_FOR = "lvis_v1_train.json and the like"
 SPLITS = ("train", "val")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
+
+
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits whose files are in the release's folder."""
+    return splits_with_files(path, SPLITS, files)
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

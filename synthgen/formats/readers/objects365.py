@@ -12,9 +12,17 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._instances import find_annotation_file, find_split_folder
 from synthgen.formats.readers._instances import read_instances as read_instances
 from synthgen.formats.readers._objects365 import FLAG_FIELDS, Objects365Box, name_and_key
+from synthgen.formats.readers._release import splits_with_files
 
+TITLE = "Objects365"
+LOOKS_FOR = "zhiyuan_objv2_train.json or zhiyuan_objv2_val.json"
 SPLITS = ("train", "val")
 LAYERS = ("annotations",)
+
+
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits whose files are in the release's folder."""
+    return splits_with_files(path, SPLITS, files)
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

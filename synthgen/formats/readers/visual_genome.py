@@ -24,8 +24,11 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._coco_images import coco_image_key
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._numbers import parse_floats, parse_int, parse_pixels
+from synthgen.formats.readers._release import splits_with_files
 from synthgen.records.sample import Caption, Sample
 
+TITLE = "Visual Genome"
+LOOKS_FOR = "objects.json and image_data.json"
 SPLITS = ("train",)  # the release has no splits
 LAYERS = ("annotations", "regions")
 
@@ -75,6 +78,11 @@ class _Element(msgspec.Struct):
     image_url: Any = None
     objects: list[_Box] | None = None
     regions: list[_Box] | None = None
+
+
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits whose files are in the release's folder."""
+    return splits_with_files(path, SPLITS, files)
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # noqa: ARG001 - there is one split

@@ -30,6 +30,7 @@ from synthgen.formats.readers import (
     ImageBatch,
     SourceFinding,
 )
+from synthgen.formats.recognition import find_splits, option_name
 from synthgen.ingest.sharding import split_into_shards
 from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
 from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
@@ -56,6 +57,7 @@ def validate_dataset(
     images: Path | None = None,
     check_images: str | int = "header",
     name: str | None = None,
+    path: Path | None = None,
     on_progress: ReportPhase | None = None,
 ) -> ValidationReport:
     """Validate splits of a dataset, and compare their categories. Changes nothing.
@@ -68,6 +70,7 @@ def validate_dataset(
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
         name: the name in the store, if it is not the dataset's default; for the next command.
+        path: the path by which the user named the dataset; for the next command.
         on_progress: called from time to time.
 
     Raises:
@@ -75,14 +78,14 @@ def validate_dataset(
     """
     mode = _parse_check_images(check_images)
     module: Any = plugins.load_plugin("formats.readers", dataset)
-    examined = [_SplitValidator(split) for split in (splits or _available_splits(module, root, annotations))]
+    examined = [_SplitValidator(split) for split in (splits or find_splits(dataset, root, annotations))]
     for one in examined:
         one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
-    given = _dataset_flags(dataset, root, annotations, images)
+    given = _dataset_flags(dataset, root, annotations, images, path)
     first = examined[0].split  # not `splits[0]`, which may be missing
-    given += f" --split {shlex.quote(first)}" if first != module.SPLITS[0] else ""
+    given += f" --split {shlex.quote(first)}" if path is None and first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     verdict, command = _verdict(found, given)
     return ValidationReport(dataset, found, verdict, command)
@@ -235,22 +238,6 @@ class _SplitValidator:
             self.findings.add("xyxy_boxes", "boxes", sums.fit_as_xyxy, stops=True)
 
 
-def _available_splits(module: Any, root: Path, annotations: Path | None) -> list[str]:
-    """The splits with existing files; with an annotation file from the user, only the first."""
-    if annotations is not None:
-        return [module.SPLITS[0]]
-    found, reasons = [], []
-    for split in module.SPLITS:
-        try:
-            module.files(root, split, None)
-            found.append(split)
-        except SynthgenError as why:
-            reasons.append(why)
-    if not found:
-        raise reasons[0]
-    return found
-
-
 def _parse_check_images(check_images: str | int) -> str | int:
     if check_images in ("header", "all", "none"):
         return check_images
@@ -265,10 +252,13 @@ def _parse_check_images(check_images: str | int) -> str | int:
     return count
 
 
-def _dataset_flags(dataset: str, root: Path, annotations: Path | None, images: Path | None) -> str:
-    """The command-line options that name the dataset."""
-    words = ["--dataset", dataset if "." in dataset else dataset.replace("_", "-")]
-    words += ["--annotations", str(annotations)] if annotations else ["--data", str(root.parent)]
+def _dataset_flags(
+    dataset: str, root: Path, annotations: Path | None, images: Path | None, path: Path | None = None
+) -> str:
+    """The command-line words that name the dataset."""
+    words = [str(path)] if path is not None else ["--dataset", option_name(dataset)]
+    if path is None:
+        words += ["--annotations", str(annotations)] if annotations else ["--data", str(root.parent)]
     words += ["--images", str(images)] if images else []
     return shlex.join(words)
 

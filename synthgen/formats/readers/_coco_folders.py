@@ -1,0 +1,120 @@
+"""Folders of COCO JSON files, as exporters lay them out.
+
+    train/_annotations.coco.json beside the images      Roboflow
+    annotations/instances_train.json, images/train/      Datumaro, CVAT (with one folder images/ or none, too)
+    labels.json, data/                                   FiftyOne
+    any.json beside images/, photos/ or the images       one file
+
+A split's name is the folder's or the one in the file's name; a single file without one is "train".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Roboflow's name of the annotation file in each split's folder.
+ROBOFLOW_FILE = "_annotations.coco.json"
+
+#: A folder with more JSON files or more folders than this has another layout.
+MAX_NAMES = 1000
+
+_SPLIT_ORDER = {name: i for i, name in enumerate(("train", "valid", "val", "validation", "test"))}
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+_INSTANCES = re.compile(r"instances_([A-Za-z0-9][A-Za-z0-9_-]{0,99})\.json(?:\.gz)?")
+_HEAD_BYTES = 2**16
+
+# Keys of COCO JSON, and keys that only other formats have, as they stand at the start of a file.
+_COCO_KEY = re.compile(rb'"(?:images|annotations|categories|licenses|info)"\s*:')
+_OTHER_KEY = re.compile(rb'"(?:shapes|items|regions|_via_img_metadata|segments_info|imageData|annotation_groups)"\s*:')
+
+
+@dataclass(frozen=True, slots=True)
+class CocoSplit:
+    """One split of a folder.
+
+    Attributes:
+        annotations: its JSON file; image_folder: the folder of its images.
+    """
+
+    annotations: Path
+    image_folder: Path
+
+
+def find_coco_splits(folder: Path) -> dict[str, CocoSplit]:
+    """The splits of a folder of COCO JSON files, by name, train first; {} if it is not such a folder."""
+    found = _roboflow_splits(folder) or _instances_splits(folder) or _single_file(folder)
+    return dict(sorted(found.items(), key=lambda one: (_SPLIT_ORDER.get(one[0], len(_SPLIT_ORDER)), one[0])))
+
+
+def looks_like_coco(path: Path) -> bool:
+    """Whether the start of a file looks like that of a COCO JSON file."""
+    if path.name.lower().endswith(".json.gz"):
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return False
+    return head.startswith(b"{") and bool(_COCO_KEY.search(head)) and not _OTHER_KEY.search(head)
+
+
+def split_of_file(path: Path) -> str:
+    """The split that a file's name or, in a Roboflow export, its folder tells; "train" if neither does."""
+    if path.name == ROBOFLOW_FILE and _SPLIT_NAME.fullmatch(path.absolute().parent.name):
+        return path.absolute().parent.name
+    match = _INSTANCES.fullmatch(path.name)
+    return match[1] if match else "train"
+
+
+def _roboflow_splits(folder: Path) -> dict[str, CocoSplit]:
+    found = {
+        name: CocoSplit(folder / name / ROBOFLOW_FILE, folder / name)
+        for name in _names(folder, "")
+        if _SPLIT_NAME.fullmatch(name) and (folder / name / ROBOFLOW_FILE).is_file()
+    }
+    if not found and (folder / ROBOFLOW_FILE).is_file():
+        path = folder / ROBOFLOW_FILE
+        return {split_of_file(path): CocoSplit(path, folder)}
+    return found
+
+
+def _instances_splits(folder: Path) -> dict[str, CocoSplit]:
+    for place in (folder / "annotations", folder):
+        matches = [match for name in _names(place, ".json", ".json.gz") if (match := _INSTANCES.fullmatch(name))]
+        if matches:
+            return {match[1]: CocoSplit(place / match[0], _image_folder(folder, match[1])) for match in matches}
+    return {}
+
+
+def _single_file(folder: Path) -> dict[str, CocoSplit]:
+    places = (folder, folder / "annotations")
+    files = [
+        place / name for place in places for name in _names(place, ".json", ".json.gz") if looks_like_coco(place / name)
+    ]
+    if len(files) != 1:
+        return {}
+    return {"train": CocoSplit(files[0], _image_folder(folder, "train"))}
+
+
+def _image_folder(folder: Path, split: str) -> Path:
+    """The first of the usual image folders that exists, else the dataset's folder."""
+    places = (f"images/{split}", split, f"{split}/images", "images", "data", "photos", "JPEGImages")
+    return next((folder / place for place in places if (folder / place).is_dir()), folder)
+
+
+def _names(folder: Path, *suffixes: str) -> list[str]:
+    """The names in a folder that end so, sorted; those of folders for the suffix "". None if there are too many."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir() if suffixes == ("",) else entry.name.lower().endswith(suffixes):
+                    found.append(entry.name)
+                    if len(found) > MAX_NAMES:
+                        return []
+    except OSError:
+        return []
+    return sorted(found)

@@ -1,0 +1,125 @@
+"""Recognises the format of a dataset by its files. Each reader says itself what it looks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthgen import plugins
+from synthgen.errors import MultipleErrors, SynthgenError
+
+READERS_PACKAGE = "formats.readers"
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """A dataset that a reader has recognised.
+
+    Attributes:
+        plugin: name of the reader.
+        title: the format's usual name.
+        splits: the dataset's splits, in the reader's order.
+        root: the dataset's folder.
+        annotations: the file, where the path named a file; else None.
+        is_release: the layout of a published dataset, such as COCO's, rather than of a format.
+    """
+
+    plugin: str
+    title: str
+    splits: tuple[str, ...]
+    root: Path
+    annotations: Path | None
+    is_release: bool
+
+
+def recognize_dataset(path: Path) -> Recognized:
+    """Find out which reader can read the dataset at a path. It looks at names, and at the start of a few files.
+
+    The layout of a published dataset precedes a general format: COCO's own folder is also one of COCO JSON files.
+
+    Args:
+        path: the dataset's folder, or its annotation file.
+
+    Raises:
+        SynthgenError: there is no such file or folder; no reader recognises it (with what each looks for); or several
+            do.
+    """
+    check_exists(path)
+    found = [one for name in plugins.list_plugins(READERS_PACKAGE) if (one := recognize_as(name, path)) is not None]
+    found = [one for one in found if one.is_release] or found
+    if len(found) == 1:
+        return found[0]
+    if found:
+        titles = ", ".join(f"{one.title} (--dataset {option_name(one.plugin)})" for one in found)
+        raise SynthgenError(f"{path} can be read as {titles}; choose one with --dataset")
+    kinds = [
+        f"{module.TITLE}: {module.LOOKS_FOR}"
+        for name in plugins.list_plugins(READERS_PACKAGE)
+        if hasattr(module := _load(name), "recognize")
+    ]
+    raise MultipleErrors(
+        f"{path} is not recognised as a dataset; name its folder or annotation file, or a reader with --dataset. "
+        "Looked for:",
+        kinds,
+    )
+
+
+def recognize_as(plugin: str, path: Path) -> Recognized | None:
+    """What one reader recognises at a path; None if it does not, or if it cannot recognise files."""
+    module = _load(plugin)
+    if not hasattr(module, "recognize"):
+        return None
+    splits = module.recognize(path)
+    if splits is None:
+        return None
+    root, annotations = split_path(path)
+    is_release = not getattr(module, "LAYOUT_SPLITS", False)
+    return Recognized(plugin, module.TITLE, splits, root, annotations, is_release)
+
+
+def find_splits(plugin: str, root: Path, annotations: Path | None) -> tuple[str, ...]:
+    """The splits of a dataset whose reader is known.
+
+    Raises:
+        SynthgenError: no split has its files; the error of the first split.
+    """
+    module = _load(plugin)
+    if getattr(module, "LAYOUT_SPLITS", False) and (splits := module.recognize(annotations or root)):
+        return tuple(splits)
+    if annotations is not None:
+        return (module.SPLITS[0],)
+    found, reasons = [], []
+    for split in module.SPLITS:
+        try:
+            module.files(root, split, None)
+            found.append(split)
+        except SynthgenError as why:
+            reasons.append(why)
+    if not found:
+        raise reasons[0]
+    return tuple(found)
+
+
+def split_path(path: Path) -> tuple[Path, Path | None]:
+    """A dataset's folder and its annotation file, None if the path names the folder."""
+    return (path, None) if path.is_dir() else (path.parent, path)
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a path at which there is nothing.
+
+    Raises:
+        SynthgenError: there is no file or folder of this name.
+    """
+    if not path.exists():
+        raise SynthgenError(f"no file or folder {path}; name a dataset's folder or its annotation file")
+
+
+def option_name(plugin: str) -> str:
+    """A reader's name as it is typed: "coco_json" is `--dataset coco-json`."""
+    return plugin if "." in plugin else plugin.replace("_", "-")
+
+
+def _load(plugin: str) -> Any:
+    return plugins.load_plugin(READERS_PACKAGE, plugin)
