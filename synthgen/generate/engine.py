@@ -143,7 +143,7 @@ def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:
 
 def _recipe_mismatch_message(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
     stored, requested = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
-    if stored == requested and footer.get("parent", {}).get("fingerprint") != parent:
+    if stored == requested and (footer.get("parent") or {}).get("fingerprint") != parent:
         return (
             f"{shard} was made from another version of the layer '{job.input_layer}' than the one there now; "
             "choose another --layer, or delete that layer's folder"

@@ -33,7 +33,7 @@ def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred
     """The default input of a layer: the input it was started from, else `preferred` if it exists."""
     shard_store = ShardStore(store)
     for shard in shard_store.list_shards(spec.name, spec.split, check_name(layer))[:1]:
-        begun = (shard_store.read_footer(shard) or {}).get("parent", {}).get("layer")
+        begun = ((shard_store.read_footer(shard) or {}).get("parent") or {}).get("layer")  # null after an ingest
         if isinstance(begun, str):
             return begun
     return preferred if shard_store.list_shards(spec.name, spec.split, preferred) else "annotations"

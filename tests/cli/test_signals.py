@@ -60,6 +60,8 @@ COMMANDS = {
     "masks": ("synthgen.generate.input_layer", "ensure_input_layer", (*OWN, "--images", ".")),
     "captions": ("synthgen.generate.input_layer", "ensure_input_layer", (*OWN, "--images", ".")),
     "status": ("synthgen.review.status", "format_status", ()),
+    "verify": ("synthgen.review.verify", "verify_layer", ("a/b/c",)),
+    "migrate": ("synthgen.review.show", "resolve_shards", ("a/b/c",)),
     "show": ("synthgen.review.show", "draw_layer", ("a/b/c",)),
     "check": ("synthgen.dataloading.manifest_check", "check_manifest", ("m.yaml",)),
     "evaluate": ("synthgen.evaluation.evaluate", "evaluate_checkpoint", TRAINED),

@@ -94,7 +94,13 @@ def test_the_default_input_is_the_preferred_layer_if_it_exists(spec, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("footer", "layer"), [({"parent": {"layer": "other"}}, "other"), ({}, "masks"), ({"parent": {"layer": 3}}, "masks")]
+    ("footer", "layer"),
+    [
+        ({"parent": {"layer": "other"}}, "other"),
+        ({}, "masks"),
+        ({"parent": {"layer": 3}}, "masks"),
+        ({"parent": None}, "masks"),
+    ],
 )
 def test_a_started_layer_keeps_its_input(footer, layer, spec, tmp_path):
     write_layer(tmp_path, "masks", {})
