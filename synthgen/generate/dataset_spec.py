@@ -118,20 +118,29 @@ def resolve_datasets(
 
 
 def _splits_of_reader(plugin: str, path: Path) -> tuple[str, ...]:
-    """The splits at a path for a reader that the user has chosen."""
+    """The splits at a path for a reader that the user has chosen. A file that no reader recognises is left to it."""
     module: Any = plugins.load_plugin(READERS_PACKAGE, plugin)
+    root, file = split_path(path)
     if not hasattr(module, "recognize"):
-        root, file = split_path(path)
         return find_splits(plugin, root, file)
     found = recognize_as(plugin, path)
     if found is not None:
         return found.splits
+    hint = _other_format(plugin, path)
+    if file is not None and not hint:
+        return (module.SPLITS[0],)
+    raise SynthgenError(f"{path} is not recognised as {module.TITLE} ({module.LOOKS_FOR}){hint}")
+
+
+def _other_format(plugin: str, path: Path) -> str:
+    """A hint if another reader than the chosen one recognises a path; "" if the chosen one does, or none."""
+    if recognize_as(plugin, path) is not None:
+        return ""
     try:
         other = recognize_dataset(path)
-        hint = f"; it looks like {other.title}: use --dataset {option_name(other.plugin)}, or leave --dataset out"
     except SynthgenError:
-        hint = ""
-    raise SynthgenError(f"{path} is not recognised as {module.TITLE} ({module.LOOKS_FOR}){hint}")
+        return ""
+    return f"; it looks like {other.title}: use --dataset {option_name(other.plugin)}, or give the path alone"
 
 
 def _name_of_path(path: Path) -> str:
@@ -182,6 +191,12 @@ def resolve_dataset(
         raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
     if annotations is not None and not annotations.exists():
         raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
+    if (
+        annotations is not None
+        and getattr(module, "LAYOUT_SPLITS", False)
+        and (hint := _other_format(plugin, annotations))
+    ):
+        raise SynthgenError(f"{annotations} is not recognised as {module.TITLE} ({module.LOOKS_FOR}){hint}")
     if name is None and plugin == "coco_json" and annotations is None:
         raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
     name = name or _default_name(plugin, annotations)

@@ -154,3 +154,13 @@ def test_each_wrong_path_is_an_error(given, sentence, tmp_path):
         at(folder / "nothing")
     with pytest.raises(SynthgenError, match=r"no dataset is named; give its folder"):
         at(None)
+
+
+def test_a_chosen_reader_gets_a_file_that_none_recognises(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text('{"description": "' + "x" * 100_000 + '", "images": [], "annotations": []}')
+    with pytest.raises(SynthgenError, match="is not recognised as a dataset"):
+        at(path)
+    (spec,) = at(path, dataset="coco-json")
+    assert (spec.plugin, spec.name, spec.split) == ("coco_json", "boxes", "train")
+    assert resolve_dataset("coco-json", None, None, Path("data"), path, None) == spec
