@@ -10,7 +10,7 @@ from synthgen.dataloading.source_config import TrainSource
 from synthgen.records.sample import Annotation, Caption, Sample
 
 #: The scores of a mask that a source may filter by, in the order of the checks.
-MASK_SCORES = ("predicted_iou", "stability_score", "box_iou")
+MASK_SCORES = ("predicted_iou", "stability_score", "box_iou", "soft_iou")
 
 
 def apply_filters(sample: Sample, source: TrainSource) -> tuple[Sample, Counter[str]]:

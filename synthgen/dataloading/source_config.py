@@ -64,6 +64,10 @@ ManifestPath = Annotated[Path, AfterValidator(_resolve_path)]
 _Score = Annotated[float | None, Field(ge=0, le=1)]
 
 
+#: The scores that may weight mask losses.
+WeightScore = Literal["predicted_iou", "box_iou", "soft_iou"]
+
+
 class LayerSource(ConfigSection):
     """A layer and its task.
 
@@ -100,7 +104,7 @@ class TrainSource(LayerSource):
     Attributes:
         ratio: the relative chance that the next image is one of this source.
         share: use only this share of the layer's shards, the first ones: 0.3 = "30 % of Objects365".
-        min_predicted_iou, min_stability_score, min_box_iou: generated masks below it are not used.
+        min_predicted_iou, min_stability_score, min_box_iou, min_soft_iou: generated masks below it are not used.
         min_caption_score: generated captions below it are not drawn (mean token log-probability).
         require_category_match: only captions whose noun agrees with the box's category are drawn.
         drop_reasons: captions with one of these reasons (`CAPTION_REASONS`) are not drawn.
@@ -114,11 +118,12 @@ class TrainSource(LayerSource):
     min_predicted_iou: _Score = None
     min_stability_score: _Score = None
     min_box_iou: _Score = None
+    min_soft_iou: _Score = None
     min_caption_score: float | None = None
     require_category_match: bool = False
     drop_reasons: tuple[Annotated[str, AfterValidator(_check_reason)], ...] = ()
     caption_sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    mask_weight: Literal["predicted_iou", "box_iou"] | None = None
+    mask_weight: WeightScore | None = None
     max_texts: Annotated[int, Field(ge=1)] = 365
 
     def select_shards(self, shards: Sequence[Shard]) -> list[Shard]:

@@ -24,6 +24,7 @@ class SelectedMasks(NamedTuple):
         iou: float32 [n]; predicted by the network, clamped to [0, 1].
         stability: float32 [n]; IoU of the masks thresholded at `STABILITY_OFFSET` above and below the threshold
             (segment-anything's `calculate_stability_score`); 0 if the larger mask is empty.
+        soft_iou: float32 [n] in [0, 1]; see `soft_iou`.
         selection_score: float32 [n] in [0, 1]; see `selection_score`. None if there was one candidate and
             `always_score` was False.
     """
@@ -31,6 +32,7 @@ class SelectedMasks(NamedTuple):
     masks: Tensor
     iou: Tensor
     stability: Tensor
+    soft_iou: Tensor
     selection_score: Tensor | None
 
 
@@ -49,11 +51,29 @@ def select_masks(logits: Tensor, iou: Tensor, boxes_xyxy: Tensor, *, always_scor
     stability = high / low.clamp(min=1)
     iou = iou.clamp(0, 1)
     if logits.shape[1] == 1 and not always_score:
-        return SelectedMasks(masks[:, 0], iou[:, 0], stability[:, 0], None)
+        return SelectedMasks(masks[:, 0], iou[:, 0], stability[:, 0], soft_iou(logits[:, 0], masks[:, 0]), None)
     score = selection_score(masks, boxes_xyxy, stability, iou)
     best = score.argmax(1, keepdim=True)
     rows = torch.arange(len(masks), device=masks.device)
-    return SelectedMasks(masks[rows, best[:, 0]], *(values.gather(1, best)[:, 0] for values in (iou, stability, score)))
+    chosen = masks[rows, best[:, 0]]
+    iou, stability, score = (values.gather(1, best)[:, 0] for values in (iou, stability, score))
+    return SelectedMasks(chosen, iou, stability, soft_iou(logits[rows, best[:, 0]], chosen), score)
+
+
+def soft_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """The IoU that pixel probabilities expect of masks: float32 [n] in [0, 1]; 0 of an empty mask.
+
+    With probabilities p and a mask m it is sum(p m) / (sum(m) + sum(p (1 - m))), the ratio of the expected intersection
+    and the expected union if pixels are independent (the soft Jaccard index).
+
+    Args:
+        logits: float [n, H, W]; a pixel's probability is the sigmoid of its logit.
+        masks: bool [n, H, W].
+    """
+    probabilities = logits.sigmoid()
+    total = probabilities.sum((1, 2), dtype=torch.float32)
+    inside = probabilities.mul_(masks).sum((1, 2), dtype=torch.float32)
+    return inside / (masks.sum((1, 2)) + total - inside).clamp(min=1)
 
 
 def selection_score(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: Tensor) -> Tensor:

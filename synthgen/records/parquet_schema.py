@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 #: empty).
 _OPTIONAL_COLUMNS: dict[str, pa.DataType] = {
     "sam_predicted_iou": pa.float64(),
+    "soft_iou": pa.float64(),
     "reasons": pa.list_(pa.string()),
     "neg_categories": pa.list_(pa.string()),
     "not_exhaustive_categories": pa.list_(pa.string()),
@@ -53,6 +54,7 @@ _ANNOTATION = pa.struct(
         ("stability_score", pa.float64()),
         ("box_iou", pa.float64()),
         ("sam_predicted_iou", _OPTIONAL_COLUMNS["sam_predicted_iou"]),
+        ("soft_iou", _OPTIONAL_COLUMNS["soft_iou"]),
         ("captions", pa.list_(_CAPTION)),
     ]
 )
@@ -70,7 +72,7 @@ SCHEMA = pa.schema(
 )
 
 #: From `mask_source` on, in the order of `Annotation`.
-_MASK_COLUMNS = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou")
+_MASK_COLUMNS = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
 
 #: Columns with few distinct values, as Parquet names them. Dictionaries of other columns cost time and save nothing.
 DICTIONARY_COLUMNS = [
@@ -111,6 +113,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
         "stability_score": pa.array([a.stability_score for a in flat], pa.float64()),
         "box_iou": pa.array([a.box_iou for a in flat], pa.float64()),
         "sam_predicted_iou": pa.array([a.sam_predicted_iou for a in flat], pa.float64()),
+        "soft_iou": pa.array([a.soft_iou for a in flat], pa.float64()),
         "captions": pa.ListArray.from_arrays(
             _offsets([len(a.captions) for a in flat]),
             pa.StructArray.from_arrays(

@@ -88,6 +88,8 @@ class Annotation:
         box_iou: in [0, 1]; IoU of the mask's tight box with the prompt.
         sam_predicted_iou: in [0, 1]; HQ-SAM's score of SAM's mask, which is a part of the mask here but not the mask:
             not a score to filter by.
+        soft_iou: in [0, 1]; the IoU that the segmenter's own pixel probabilities expect of the mask: the sum of the
+            probabilities inside it, over its area plus the sum of those outside. None if it gives no probabilities.
         captions: phrases, best first.
     """
 
@@ -103,6 +105,7 @@ class Annotation:
     stability_score: float | None = None
     box_iou: float | None = None
     sam_predicted_iou: float | None = None
+    soft_iou: float | None = None
     captions: tuple[Caption, ...] = ()
 
 

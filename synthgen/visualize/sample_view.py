@@ -46,6 +46,7 @@ def format_annotation(annotation: Annotation) -> str:
     scores = (
         ("iou", annotation.predicted_iou),
         ("stab", annotation.stability_score),
+        ("soft", annotation.soft_iou),
         ("box", annotation.box_iou),
     )
     words += [f"{name} {score:.2f}".replace("0.", ".") for name, score in scores if score is not None]

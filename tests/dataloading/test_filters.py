@@ -27,6 +27,8 @@ SAM = {"mask_source": "sam vit_b"}
         ({"min_predicted_iou": 0.88}, {"mask_source": "human"}, None),
         ({"min_predicted_iou": 0.88}, {"mask_source": None, "predicted_iou": 0.5}, "predicted_iou"),
         ({"min_stability_score": 0.9}, {**SAM, "stability_score": 0.5}, "stability_score"),
+        ({"min_soft_iou": 0.9}, {**SAM, "soft_iou": 0.5}, "soft_iou"),
+        ({"min_soft_iou": 0.9}, {**SAM, "soft_iou": None}, "no_score"),
         ({"min_box_iou": 0.9}, {**SAM, "box_iou": 0.5, "predicted_iou": 1.0}, "box_iou"),
         ({"min_predicted_iou": 0.5, "min_box_iou": 0.9}, {**SAM, "predicted_iou": 0.1, "box_iou": 0.1},
          "predicted_iou"),

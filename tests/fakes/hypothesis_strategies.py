@@ -28,6 +28,7 @@ annotations = st.builds(
     stability_score=st.none() | NUMBER,
     box_iou=st.none() | NUMBER,
     sam_predicted_iou=st.none() | NUMBER,
+    soft_iou=st.none() | NUMBER,
     captions=st.lists(captions, max_size=9).map(tuple),
 )
 names = st.lists(TEXT, max_size=3).map(tuple)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from segment_anything.utils.amg import calculate_stability_score
 
-from synthgen.models.sam_masks import run_edges, select_masks, selection_score
+from synthgen.models.sam_masks import run_edges, select_masks, selection_score, soft_iou
 from synthgen.records.rle import encode_mask, encode_run_boundaries
 
 masks = npst.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)))
@@ -92,3 +92,33 @@ def test_predicted_iou_stays_within_its_range():
         torch.ones(2, 1, 3, 3), torch.tensor([[1.02], [-0.1]]), torch.tensor([[0.0, 0, 3, 3]] * 2), always_score=True
     )
     assert found.iou.tolist() == [1, 0]
+
+
+@given(npst.arrays(np.float32, (2, 5, 6), elements=st.floats(-8, 8, width=16)))
+def test_soft_iou_is_the_expected_intersection_over_the_expected_union(logits):
+    masks = logits > 0
+    found = soft_iou(torch.from_numpy(logits), torch.from_numpy(masks)).numpy()
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    inside, outside = (p * masks).sum((1, 2)), (p * ~masks).sum((1, 2))
+    expected = inside / np.maximum(masks.sum((1, 2)) + outside, 1)
+    assert np.allclose(found, expected, atol=1e-6)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_soft_iou_is_1_where_all_pixels_are_certain_and_falls_with_doubt():
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 2:6, 2:6] = True
+    certain = torch.where(mask, 50.0, -50.0)
+    doubts = [certain / 50 * scale for scale in (50, 3, 1, 0.1)]
+    scores = [float(soft_iou(logits.clone(), mask)) for logits in doubts]
+    assert scores[0] == 1 and scores == sorted(scores, reverse=True)
+    assert float(soft_iou(torch.full((1, 8, 8), -50.0), torch.zeros(1, 8, 8, dtype=torch.bool))) == 0
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_the_soft_iou_of_a_selection_belongs_to_the_selected_mask(candidates):
+    logits = torch.randn(4, candidates, 9, 7, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[0.0, 0, 7, 9]] * 4)
+    found = select_masks(logits.clone(), torch.full((4, candidates), 0.5), boxes, always_score=False)
+    rows = [next(i for i in range(candidates) if torch.equal(logits[n, i] > 0, found.masks[n])) for n in range(4)]
+    assert torch.equal(found.soft_iou, soft_iou(logits[range(4), rows], found.masks))

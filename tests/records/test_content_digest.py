@@ -60,7 +60,8 @@ def test_other_samples_have_another_digest(one, two):
 CAPTION = Caption("a dog", "ofa", -0.5, True, ("repeats",))
 ANNOTATION = Annotation(
     7, (1.0, 2.0, 3.0, 4.0), "dog", flags=("clipped",), segmentation=Rle((8, 9), b"abc"), mask_source="sam",
-    predicted_iou=0.5, stability_score=0.25, box_iou=0.125, sam_predicted_iou=0.75, captions=(CAPTION, CAPTION),
+    predicted_iou=0.5, stability_score=0.25, box_iou=0.125, sam_predicted_iou=0.75, soft_iou=0.625,
+    captions=(CAPTION, CAPTION),
 )  # fmt: skip
 SAMPLE = Sample(1, "k/1", "1.jpg", 8, 9, (ANNOTATION, ANNOTATION), "no such file", ("cat",), ("dog",))
 
@@ -75,7 +76,7 @@ ANNOTATION_CHANGES = {
     "isthing": [False], "flags": [(), ("clipped", "crowd")],
     "segmentation": [None, Rle((9, 8), b"abc"), Rle((8, 9), b"")], "mask_source": [None, ""],
     "predicted_iou": [None, 0.0], "stability_score": [None, 0.26], "box_iou": [None, 0.5],
-    "sam_predicted_iou": [None, 0.5], "captions": [(), (CAPTION,)],
+    "sam_predicted_iou": [None, 0.5], "soft_iou": [None, 0.75], "captions": [(), (CAPTION,)],
 }  # fmt: skip
 CAPTION_CHANGES = {
     "text": ["a dog ", ""], "source": ["human"], "score": [None, 0.5], "category_match": [None, False],
@@ -101,7 +102,7 @@ def test_every_change_of_a_value_gives_another_digest():
 
 def test_a_column_that_holds_nothing_does_not_count():
     """So a later release may add nullable columns, and older shards keep their digests."""
-    plain = dataclasses.replace(ANNOTATION, sam_predicted_iou=None, captions=())
+    plain = dataclasses.replace(ANNOTATION, sam_predicted_iou=None, soft_iou=None, captions=())
     table = table_from_samples([dataclasses.replace(SAMPLE, annotations=(plain,), neg_categories=None)])
     before = content_digest(table)
     later = table.append_column("licence", pa.nulls(1, pa.string()))
@@ -109,7 +110,7 @@ def test_a_column_that_holds_nothing_does_not_count():
     assert content_digest(later) == before
     older = table.drop_columns(["neg_categories"])
     struct = older["annotations"].combine_chunks().flatten()
-    kept = [f.name for f in struct.type if f.name not in ("sam_predicted_iou", "captions")]
+    kept = [f.name for f in struct.type if f.name not in ("sam_predicted_iou", "soft_iou", "captions")]
     poorer = pa.StructArray.from_arrays([struct.field(name) for name in kept], names=kept)
     place = older.schema.get_field_index("annotations")
     assert content_digest(older.set_column(place, "annotations", pa.ListArray.from_arrays([0, 1], poorer))) == before

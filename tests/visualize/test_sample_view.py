@@ -81,8 +81,8 @@ def test_an_unreadable_image_shows_its_error() -> None:
 
 
 def test_words() -> None:
-    assert format_annotation(masked(predicted_iou=0.944, stability_score=1.0, box_iou=0.05)) == (
-        "disc  iou .94  stab 1.00  box .05"
+    assert format_annotation(masked(predicted_iou=0.944, stability_score=1.0, soft_iou=0.7, box_iou=0.05)) == (
+        "disc  iou .94  stab 1.00  soft .70  box .05"
     )
     assert format_annotation(Annotation(1, (0, 0, 1, 1), "", flags=("crowd", "clipped"))) == "?  [crowd, clipped]"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
+from synthgen.dataloading.source_config import WeightScore
 from synthgen.dataloading.tasks import Target
 from synthgen.records.rle import rle_area
 from synthgen.records.sample import Annotation, Sample
 
 
-def weight_masks(target: Target, sample: Sample, score_name: Literal["predicted_iou", "box_iou"]) -> Target:
+def weight_masks(target: Target, sample: Sample, score_name: WeightScore) -> Target:
     """The target with `mask_weights` from the masks' scores. Objects without a mask are unchanged; no loss uses them.
 
     A human mask counts 1. So does a generated mask without that score; otherwise a segmenter without scores (or HQ-SAM,
@@ -35,7 +35,7 @@ def weight_masks(target: Target, sample: Sample, score_name: Literal["predicted_
     return replace(target, mask_weights=weights)
 
 
-def _mask_score(annotation: Annotation, score_name: Literal["predicted_iou", "box_iou"]) -> float:
+def _mask_score(annotation: Annotation, score_name: WeightScore) -> float:
     """The score in [0, 1]."""
     score = annotation.predicted_iou if score_name == "predicted_iou" else annotation.box_iou
     if annotation.mask_source == "human" or score is None or math.isnan(score):

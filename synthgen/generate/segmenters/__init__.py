@@ -33,12 +33,14 @@ class MaskPrediction(NamedTuple):
         predicted_iou: in [0, 1]; the segmenter's own score of this very mask; None where it gives none.
         stability_score: in [0, 1]; IoU of the masks at a higher and a lower threshold; None where it gives none.
         sam_predicted_iou: in [0, 1]; see `Annotation`; None but for HQ-SAM.
+        soft_iou: in [0, 1]; see `Annotation`; None where there are no pixel probabilities.
     """
 
     rle: Rle
     predicted_iou: float | None
     stability_score: float | None
     sam_predicted_iou: float | None = None
+    soft_iou: float | None = None
 
 
 class Segmenter(Protocol):

@@ -63,6 +63,7 @@ class SamMask:
     edges: NDArray[np.int64]
     predicted_iou: float
     stability_score: float
+    soft_iou: float
     evidence: float
 
 
@@ -114,7 +115,8 @@ class SamSegmenter:
 
     def _to_prediction(self, mask: SamMask, height: int, width: int) -> MaskPrediction:
         own, sams = (mask.predicted_iou, None) if self.scores_its_mask else (None, mask.predicted_iou)
-        return MaskPrediction(encode_run_boundaries(mask.edges, height, width), own, mask.stability_score, sams)
+        rle = encode_run_boundaries(mask.edges, height, width)
+        return MaskPrediction(rle, own, mask.stability_score, sams, mask.soft_iou)
 
     def _refine_small_boxes(
         self,
@@ -194,9 +196,8 @@ class SamSegmenter:
             large = postprocess_logits(self.network, logits[part], view.resized_size, (height, width))
             found = select_masks(large, iou[part], boxes_xyxy[part].to(large.device), always_score=self.zoom)
             owner, place = run_edges(found.masks, view.window.top, view.window.left, view.image_size[0])
-            scores = torch.stack(
-                [found.iou, found.stability, found.iou if found.selection_score is None else found.selection_score]
-            )
+            evidence = found.iou if found.selection_score is None else found.selection_score
+            scores = torch.stack([found.iou, found.stability, found.soft_iou, evidence])
             ends = np.searchsorted(owner.cpu().numpy(), np.arange(1, len(found.masks)))
             edges = np.split(place.cpu().numpy(), ends)
             masks += [SamMask(own, *row) for own, row in zip(edges, scores.T.tolist(), strict=True)]

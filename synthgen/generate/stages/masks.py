@@ -68,9 +68,9 @@ class MaskStage:
     ) -> Annotation:
         # Remove the failure flags of an earlier segmenter, whose layer may be the input.
         kept = tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
-        predicted_iou, stability_score, sam_predicted_iou = (
+        predicted_iou, stability_score, sam_predicted_iou, soft_iou = (
             checked_score(getattr(prediction, name), name, annotation.id)
-            for name in ("predicted_iou", "stability_score", "sam_predicted_iou")
+            for name in ("predicted_iou", "stability_score", "sam_predicted_iou", "soft_iou")
         )
         if rle_area(prediction.rle) == 0:
             return replace(annotation, flags=tuple(sorted({*kept, "empty_mask"})))
@@ -84,6 +84,7 @@ class MaskStage:
             stability_score=stability_score,
             box_iou=round(float(paired_box_iou(tight, box)), SCORE_DECIMALS),
             sam_predicted_iou=sam_predicted_iou,
+            soft_iou=soft_iou,
         )
 
 

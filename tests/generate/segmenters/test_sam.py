@@ -59,6 +59,9 @@ def test_masks_and_scores_are_the_predictors(checkpoints):
                 (logits > 1).sum() / max((logits > -1).sum(), 1), abs=1e-3
             )
             assert prediction.sam_predicted_iou is None
+            mask, probabilities = logits[0] > 0, 1 / (1 + np.exp(-logits[0].astype(np.float64)))
+            expected = probabilities[mask].sum() / max(mask.sum() + probabilities[~mask].sum(), 1)
+            assert prediction.soft_iou == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["sam", "hq_sam"])
