@@ -1,0 +1,155 @@
+"""Finds the folders of images and labels of a YOLO dataset's splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
+from synthgen.formats.readers._yolo_config import NAME_FILES, YoloConfig, find_config, find_names_file
+from synthgen.formats.readers._yolo_paths import (
+    existing_tail,
+    file_suffix,
+    first_names,
+    is_file,
+    is_folder,
+    listed_label_folder,
+    swap_last_images,
+)
+from synthgen.formats.readers._yolo_rows import looks_like_labels
+
+_MAX_SPLITS = 100
+_MAX_LOOKS = 20  # label files that recognition opens
+
+
+@dataclass(frozen=True, slots=True)
+class YoloPlace:
+    """One folder of images with its labels, or one list of images.
+
+    Attributes:
+        images: the folder of the images, with their subfolders; None if only labels are there.
+        labels: the folder of the labels; the same as `images` where they lie beside each other.
+        listing: a text file with the paths of the images, a line each; None = all images of the folder.
+    """
+
+    images: Path | None
+    labels: Path
+    listing: Path | None = None
+
+
+def find_places(root: Path, config: YoloConfig | None, split: str) -> list[YoloPlace]:
+    """The folders and lists of a split; empty if it is not there.
+
+    Args:
+        config: the dataset's YAML file or `obj.data`, if there is one.
+    """
+    found: list[YoloPlace] = []
+    for text in config.splits.get(split, ()) if config is not None else ():
+        place = _resolve_place(root, text)
+        if place is not None and place not in found:
+            found.append(place)
+    if found:
+        return found
+    return [place for name, place in _folder_layout(root) if name == split]
+
+
+def find_splits(root: Path, config: YoloConfig | None) -> tuple[str, ...]:
+    """The splits that have labels: those that the config names, else those that the folders' names say."""
+    if config is not None:
+        named = tuple(s for s in config.splits if any(_has_labels(p) for p in find_places(root, config, s)))
+        if named:
+            return named
+    return tuple(dict.fromkeys(name for name, place in _folder_layout(root) if _has_labels(place)))
+
+
+def find_missing_splits(root: Path, config: YoloConfig) -> dict[str, tuple[str, ...]]:
+    """The splits that a config names and that are not below its folder, with their paths."""
+    return {
+        split: paths
+        for split, paths in config.splits.items()
+        if not any(existing_tail(root, text) is not None for text in paths)
+    }
+
+
+def _resolve_place(root: Path, text: str) -> YoloPlace | None:
+    """The folder or the list that a config names."""
+    path = existing_tail(root, text)
+    if path is None:
+        return None
+    if is_file(path):
+        if path.suffix.lower() != ".txt":
+            return None
+        labels = listed_label_folder(path, root)
+        return YoloPlace(None, labels, path)
+    return _place_of(path, root)
+
+
+def _place_of(path: Path, root: Path) -> YoloPlace:
+    """A folder of images with its labels, found as Ultralytics does: the last `images` of its path is `labels`."""
+    labels = swap_last_images(path, root)
+    if labels is None and is_folder(path / "images") and is_folder(path / "labels"):
+        return YoloPlace(path / "images", path / "labels")
+    return YoloPlace(path, labels if labels is not None else path)
+
+
+def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
+    """The (split, place) of a folder without a usable config; checks that there are labels where it has to guess."""
+    images, labels = root / "images", root / "labels"
+    if is_folder(labels):
+        if not is_folder(images):
+            return [("train", YoloPlace(None, labels))] if _holds_rows(labels) else []
+        names = [name for name in _subfolders(images) if is_folder(labels / name)]
+        if names and not _holds_images(images):
+            return [(name, YoloPlace(images / name, labels / name)) for name in names]
+        return [("train", YoloPlace(images, labels))]
+    places = []
+    for name in _subfolders(root):
+        folder = root / name
+        if is_folder(folder / "images") and is_folder(folder / "labels") and not _is_dataset(folder):
+            places.append((name, YoloPlace(folder / "images", folder / "labels")))
+    if places:
+        return places
+    if _holds_images(root) and _holds_rows(root):
+        return [("train", YoloPlace(root, root))]
+    beside = [root / name for name in _subfolders(root)]
+    return [(path.name, YoloPlace(path, path)) for path in beside if _holds_images(path) and _holds_rows(path)]
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder is a dataset of its own, with its own names, and not a split of the one above."""
+    return find_names_file(folder) is not None or find_config(folder) is not None
+
+
+def _has_labels(place: YoloPlace) -> bool:
+    """Whether recognition may call it YOLO: its labels begin with rows, or all of those looked at are empty."""
+    return _holds_rows(place.labels, only_rows=False)
+
+
+def _holds_rows(folder: Path, *, only_rows: bool = True) -> bool:
+    """Whether text files of a folder, or of its first subfolders, hold YOLO rows.
+
+    Args:
+        only_rows: at least one row has to be there; else empty label files are enough, too.
+    """
+    looks, has_empty = 0, False
+    for place in (folder, *(folder / name for name in _subfolders(folder)[:5])):
+        for name in first_names(place):
+            if not name.lower().endswith(".txt") or name in NAME_FILES:
+                continue
+            found = looks_like_labels(place / name)
+            if found:
+                return True
+            has_empty |= found is None
+            looks += 1
+            if looks >= _MAX_LOOKS:
+                return has_empty and not only_rows
+    return has_empty and not only_rows
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(file_suffix(name) in IMAGE_SUFFIXES for name in first_names(folder))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    names = (name for name in first_names(folder) if not name.startswith("."))
+    return [name for name in names if is_folder(folder / name)][:_MAX_SPLITS]

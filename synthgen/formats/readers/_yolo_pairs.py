@@ -1,0 +1,194 @@
+"""Pairs the images of a YOLO dataset with their label files, folder by folder or from a list."""
+
+from __future__ import annotations
+
+import logging
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from synthgen.errors import SynthgenError
+from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
+from synthgen.formats.readers._yolo_config import NAME_FILES
+from synthgen.formats.readers._yolo_layout import YoloPlace
+from synthgen.formats.readers._yolo_paths import (
+    ListedFolders,
+    file_suffix,
+    is_file,
+    path_parts,
+    read_path_list,
+    swap_last_images,
+)
+from synthgen.formats.readers._yolo_rows import looks_like_labels
+
+_MAX_DEPTH = 32
+_MAX_EXAMPLES = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class YoloItem:
+    """One image.
+
+    Attributes:
+        file_name: below the image folder.
+        image: its file, which may be missing.
+        labels: its label file, which may be missing.
+        owner: file name of another image that has the same label file and comes first; "" if there is none.
+    """
+
+    file_name: str
+    image: Path
+    labels: Path
+    owner: str = ""
+
+
+@dataclass(slots=True)
+class Strays:
+    """Label files without an image, and lines of lists that name none; filled while the pairs are made.
+
+    Attributes:
+        orphans, bad_lines: how many; with the first examples (file, what).
+    """
+
+    orphans: int = 0
+    bad_lines: int = 0
+    orphan_examples: list[tuple[str, str]] = field(default_factory=list)
+    line_examples: list[tuple[str, str]] = field(default_factory=list)
+
+
+def iter_items(place: YoloPlace, image_root: Path, base: Path, strays: Strays, seen: set[Path]) -> Iterator[YoloItem]:
+    """The images of a place with their label files, in the order of the names, or of the list.
+
+    Args:
+        image_root: the folder that file names are relative to.
+        base: the dataset's folder, below which the paths of a list are found.
+        strays: collects what has no image.
+        seen: folders of images that were read before; they are not read again.
+    """
+    if place.listing is not None:
+        yield from _iter_list(place.listing, image_root, base, strays)
+        return
+    images = place.images if place.images is not None else image_root
+    used: set[Path] = set()
+    for folder, names in _walk(images):
+        if folder in seen:
+            continue
+        seen.add(folder)
+        labels = _label_folder(folder, images, place.labels)
+        used.add(labels)
+        yield from _pair_names(folder, names, labels, image_root, strays)
+    if place.labels != images:
+        for folder, names in _walk(place.labels):
+            if folder not in used:
+                _note_orphans(folder, (name for name in names if name.lower().endswith(".txt")), strays)
+
+
+def _walk(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, sorted names of its files), the folder first, then its subfolders; links to folders are not followed."""
+    names, below = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                elif entry.is_dir():
+                    log.warning("%s is a link and is not followed; put the folder itself there", entry.path)
+                else:
+                    names.append(entry.name)
+    except OSError as why:
+        raise SynthgenError(f"cannot read {folder} ({why.strerror}); check the path and its permissions") from None
+    names.sort()
+    yield folder, names
+    del names
+    if below and depth >= _MAX_DEPTH:
+        log.warning("%s has folders below it that are not read: they are more than %d levels deep", folder, _MAX_DEPTH)
+    else:
+        for name in sorted(below):
+            yield from _walk(folder / name, depth + 1)
+
+
+def _label_folder(folder: Path, images: Path, labels: Path) -> Path:
+    """The labels of a subfolder of the images."""
+    own = swap_last_images(folder, images)
+    return own if own is not None else labels / folder.relative_to(images)
+
+
+def _pair_names(folder: Path, names: list[str], labels: Path, image_root: Path, strays: Strays) -> Iterator[YoloItem]:
+    """The images of one folder. Of several images of one stem, the first by name has the label file."""
+    images = [name for name in names if file_suffix(name) in IMAGE_SUFFIXES]
+    label_names = names if labels == folder else _label_names(labels)
+    # By stem: the label's suffix in the file's own case. Memory: a set entry and a text for each label file.
+    unused = {name[:-4] for name in label_names if name[-4:] == ".txt"}
+    odd_case = {name[:-4]: name for name in label_names if name[-4:] != ".txt" and name[-4:].lower() == ".txt"}
+    del label_names
+    below = folder.relative_to(image_root).as_posix()
+    prefix = "" if below == "." else f"{below}/"
+    for name in images:
+        stem = name.rpartition(".")[0]
+        own = labels / (odd_case[stem] if stem in odd_case and stem not in unused else f"{stem}.txt")
+        is_first = stem in unused or stem in odd_case
+        unused.discard(stem)
+        odd_case.pop(stem, None)
+        owner = "" if is_first else _owner(images, name, stem, own)
+        yield YoloItem(prefix + name, folder / name, own, prefix + owner if owner else "")
+    _note_orphans(labels, chain((f"{stem}.txt" for stem in unused), odd_case.values()), strays)
+
+
+def _label_names(labels: Path) -> list[str]:
+    try:
+        with os.scandir(labels) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as why:
+        raise SynthgenError(f"cannot read {labels} ({why.strerror}); check the path and its permissions") from None
+
+
+def _owner(images: list[str], name: str, stem: str, labels: Path) -> str:
+    """The first image of the same stem, if the two have a label file."""
+    at = bisect_left(images, f"{stem}.")
+    other = images[at] if at < len(images) else name
+    # Names such as a.b.jpg sort between a.BMP and a.jpg.
+    while other != name and other.startswith(f"{stem}.") and other.rpartition(".")[0] != stem:
+        at += 1
+        other = images[at]
+    return other if other != name and other.rpartition(".")[0] == stem and is_file(labels) else ""
+
+
+def _note_orphans(labels: Path, names: Iterable[str], strays: Strays) -> None:
+    """Count label files without an image; a text of another kind, such as a README, is none."""
+    for name in sorted(names):
+        if name in NAME_FILES or looks_like_labels(labels / name) is False:
+            continue
+        strays.orphans += 1
+        if len(strays.orphan_examples) < _MAX_EXAMPLES:
+            shown = name.encode("utf-8", "replace").decode()
+            strays.orphan_examples.append((shown, "no image has this name"))
+
+
+def _iter_list(listing: Path, image_root: Path, base: Path, strays: Strays) -> Iterator[YoloItem]:
+    """The images that a list names, in its order."""
+    folders = ListedFolders(image_root, base)
+    seen: set[int] = set()  # 64-bit hashes
+    for number, line in read_path_list(listing):
+        parts = path_parts(line)
+        problem = "" if parts and file_suffix(parts[-1]) in IMAGE_SUFFIXES else "is not the path of an image"
+        if parts and not problem:
+            folder, labels = folders.find(parts[:-1])
+            file_name = (folder / parts[-1]).relative_to(image_root).as_posix()
+            if hash(file_name) not in seen:
+                seen.add(hash(file_name))
+                yield YoloItem(file_name, folder / parts[-1], labels / f"{parts[-1].rpartition('.')[0]}.txt")
+                continue
+            problem = "names an image a second time"
+        strays.bad_lines += 1
+        if len(strays.line_examples) < _MAX_EXAMPLES:
+            shown = line[:60].encode("utf-8", "replace").decode()
+            strays.line_examples.append((f"{listing.name} line {number}", f"'{shown}' {problem}"))
