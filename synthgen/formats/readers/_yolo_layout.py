@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from synthgen.formats.readers._yolo_rows import looks_like_labels
 
 _MAX_SPLITS = 100
 _MAX_LOOKS = 20  # label files that recognition opens
+_MAX_DEPTH, _MAX_BRANCHES = 3, 5  # levels of folders below the labels' own, and folders of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +45,30 @@ def find_places(root: Path, config: YoloConfig | None, split: str) -> list[YoloP
     Args:
         config: the dataset's YAML file or `obj.data`, if there is one.
     """
-    found: list[YoloPlace] = []
-    for text in config.splits.get(split, ()) if config is not None else ():
-        place = _resolve_place(root, text)
-        if place is not None and place not in found:
-            found.append(place)
-    if found:
-        return found
-    return [place for name, place in _folder_layout(root) if name == split]
+    if config is not None:
+        named = _named_places(root, config)
+        if any(named.values()):  # then no folder is guessed: it may hold other images
+            return named.get(split, [])
+    return [place for name, place in _folder_layout(root) if name == split and _holds_rows(place.labels)]
 
 
 def find_splits(root: Path, config: YoloConfig | None) -> tuple[str, ...]:
     """The splits that have labels: those that the config names, else those that the folders' names say."""
-    if config is not None:
-        named = tuple(s for s in config.splits if any(_has_labels(p) for p in find_places(root, config, s)))
-        if named:
-            return named
-    return tuple(dict.fromkeys(name for name, place in _folder_layout(root) if _has_labels(place)))
+    named = _named_places(root, config) if config is not None else {}
+    if any(named.values()):
+        return tuple(split for split, places in named.items() if any(_holds_rows(place.labels) for place in places))
+    return tuple(dict.fromkeys(name for name, place in _folder_layout(root) if _holds_rows(place.labels)))
+
+
+def _named_places(root: Path, config: YoloConfig) -> dict[str, list[YoloPlace]]:
+    """The places that a config names, by split."""
+    found: dict[str, list[YoloPlace]] = {split: [] for split in config.splits}
+    for split, paths in config.splits.items():
+        for text in paths:
+            place = _resolve_place(root, text)
+            if place is not None and place not in found[split]:
+                found[split].append(place)
+    return found
 
 
 def find_missing_splits(root: Path, config: YoloConfig) -> dict[str, tuple[str, ...]]:
@@ -97,7 +106,7 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     images, labels = root / "images", root / "labels"
     if is_folder(labels):
         if not is_folder(images):
-            return [("train", YoloPlace(None, labels))] if _holds_rows(labels) else []
+            return [("train", YoloPlace(None, labels))]
         names = [name for name in _subfolders(images) if is_folder(labels / name)]
         if names and not _holds_images(images):
             return [(name, YoloPlace(images / name, labels / name)) for name in names]
@@ -109,10 +118,14 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
             places.append((name, YoloPlace(folder / "images", folder / "labels")))
     if places:
         return places
-    if _holds_images(root) and _holds_rows(root):
+    if _holds_images(root) and _holds_rows(root, only_rows=True):
         return [("train", YoloPlace(root, root))]
     beside = [root / name for name in _subfolders(root)]
-    return [(path.name, YoloPlace(path, path)) for path in beside if _holds_images(path) and _holds_rows(path)]
+    return [
+        (path.name, YoloPlace(path, path))
+        for path in beside
+        if _holds_images(path) and _holds_rows(path, only_rows=True)
+    ]
 
 
 def _is_dataset(folder: Path) -> bool:
@@ -120,19 +133,16 @@ def _is_dataset(folder: Path) -> bool:
     return find_names_file(folder) is not None or find_config(folder) is not None
 
 
-def _has_labels(place: YoloPlace) -> bool:
-    """Whether recognition may call it YOLO: its labels begin with rows, or all of those looked at are empty."""
-    return _holds_rows(place.labels, only_rows=False)
-
-
-def _holds_rows(folder: Path, *, only_rows: bool = True) -> bool:
-    """Whether text files of a folder, or of its first subfolders, hold YOLO rows.
+def _holds_rows(folder: Path, *, only_rows: bool = False) -> bool:
+    """Whether text files of a folder, or of its first subfolders, hold YOLO rows; or all of those looked at are empty.
 
     Args:
-        only_rows: at least one row has to be there; else empty label files are enough, too.
+        only_rows: empty label files are not enough.
     """
     looks, has_empty = 0, False
-    for place in (folder, *(folder / name for name in _subfolders(folder)[:5])):
+    waiting = deque([(folder, 0)])
+    while waiting:
+        place, depth = waiting.popleft()
         for name in first_names(place):
             if not name.lower().endswith(".txt") or name in NAME_FILES:
                 continue
@@ -143,6 +153,8 @@ def _holds_rows(folder: Path, *, only_rows: bool = True) -> bool:
             looks += 1
             if looks >= _MAX_LOOKS:
                 return has_empty and not only_rows
+        if depth < _MAX_DEPTH:
+            waiting.extend((place / name, depth + 1) for name in _subfolders(place)[:_MAX_BRANCHES])
     return has_empty and not only_rows
 
 

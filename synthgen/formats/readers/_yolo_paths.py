@@ -1,6 +1,6 @@
 """Paths that the files of a YOLO dataset name, found below the dataset's folder.
 
-They often belong to another machine or another folder: Roboflow writes `../train/images`, CVAT `data/images/train/a.jpg`.
+They often belong to another machine or another folder: Roboflow writes `../train/images`, CVAT `data/images/train/a`.
 The longest tail of such a path that exists below the dataset's folder is meant. Nothing outside that folder is read.
 """
 

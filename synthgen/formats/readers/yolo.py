@@ -107,8 +107,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     entries = config.splits.get(split, ()) if config is not None else ()
     named = f"{path.name} names {', '.join(entries)[:300]}, and " if path is not None and entries else ""
     raise SynthgenError(
-        f"no images with YOLO labels of '{split}' in {root}: {named}no such folder is below it; put them there, such as "
-        f"images/{split} and labels/{split}"
+        f"no images with YOLO labels of '{split}' in {root}: {named}no such folder is below it; put them "
+        f"there, such as images/{split} and labels/{split}"
     )
 
 
