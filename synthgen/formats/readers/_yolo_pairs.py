@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
+from synthgen.formats.readers._label_files import walk_files
 from synthgen.formats.readers._yolo_config import NAME_FILES
 from synthgen.formats.readers._yolo_layout import YoloPlace
 from synthgen.formats.readers._yolo_paths import (
@@ -24,10 +24,7 @@ from synthgen.formats.readers._yolo_paths import (
 )
 from synthgen.formats.readers._yolo_rows import looks_like_labels
 
-_MAX_DEPTH = 32
 _MAX_EXAMPLES = 3
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ def iter_items(place: YoloPlace, image_root: Path, base: Path, strays: Strays, s
         return
     images = place.images if place.images is not None else image_root
     used: set[Path] = set()
-    for folder, names in _walk(images):
+    for folder, names in walk_files(images):
         if folder in seen:
             continue
         seen.add(folder)
@@ -83,35 +80,9 @@ def iter_items(place: YoloPlace, image_root: Path, base: Path, strays: Strays, s
         used.add(labels)
         yield from _pair_names(folder, names, labels, image_root, strays)
     if place.labels != images:
-        for folder, names in _walk(place.labels):
+        for folder, names in walk_files(place.labels):
             if folder not in used:
                 _note_orphans(folder, (name for name in names if name.lower().endswith(".txt")), strays)
-
-
-def _walk(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[str]]]:
-    """(folder, sorted names of its files), the folder first, then its subfolders; links to folders are not followed."""
-    names, below = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                elif entry.is_dir():
-                    log.warning("%s is a link and is not followed; put the folder itself there", entry.path)
-                else:
-                    names.append(entry.name)
-    except OSError as why:
-        raise SynthgenError(f"cannot read {folder} ({why.strerror}); check the path and its permissions") from None
-    names.sort()
-    yield folder, names
-    del names
-    if below and depth >= _MAX_DEPTH:
-        log.warning("%s has folders below it that are not read: they are more than %d levels deep", folder, _MAX_DEPTH)
-    else:
-        for name in sorted(below):
-            yield from _walk(folder / name, depth + 1)
 
 
 def _label_folder(folder: Path, images: Path, labels: Path) -> Path:

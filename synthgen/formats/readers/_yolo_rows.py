@@ -15,14 +15,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
 from pathlib import Path
 
-#: A larger label file is an error of its image. A polygon of 1,000 points takes 20 kB.
-MAX_FILE_BYTES = 2**23
-
-#: With more rows, a label file is an error of its image.
-MAX_ROWS = 100_000
+from synthgen.formats.readers._label_files import read_label_lines
 
 #: A longer line is a row that cannot be read.
 MAX_LINE_BYTES = 2**20
@@ -67,10 +62,6 @@ class YoloRow:
 _NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
 
-class LabelFileError(Exception):
-    """Why a label file cannot be read: a sentence for `ImageBatch.error`, without paths of this machine."""
-
-
 def read_label_file(path: Path, kpt_shape: tuple[int, int] | None = None) -> tuple[list[YoloRow], int] | None:
     """The rows of a label file and its size in bytes; None if there is no such file. Blank lines are skipped.
 
@@ -80,25 +71,11 @@ def read_label_file(path: Path, kpt_shape: tuple[int, int] | None = None) -> tup
     Raises:
         LabelFileError: it is not a file, is too large, or is not text.
     """
-    try:
-        if not path.is_file():  # opening a pipe would block
-            if path.exists() or path.is_symlink():
-                raise LabelFileError("its label file is not a file, or a link to none")
-            return None
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as why:
-        raise LabelFileError(f"its label file cannot be read ({why.strerror})") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise LabelFileError(f"its label file is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    if b"\0" in data:
-        raise LabelFileError("its label file is not text in UTF-8")
-    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    filled = ((number, line) for number, line in enumerate(lines, 1) if line and not line.isspace())
-    rows = [parse_row(line, number, kpt_shape) for number, line in islice(filled, MAX_ROWS + 1)]
-    if len(rows) > MAX_ROWS:
-        raise LabelFileError(f"its label file has more than {MAX_ROWS:,} rows")
-    return rows, len(data)
+    found = read_label_lines(path)
+    if found is None:
+        return None
+    lines, size = found
+    return [parse_row(line, number, kpt_shape) for number, line in lines], size
 
 
 def parse_row(line: bytes, number: int, kpt_shape: tuple[int, int] | None = None) -> YoloRow:

@@ -26,11 +26,12 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._file_threads import map_in_order
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._instances import NO_BOX, NO_ID, complete
+from synthgen.formats.readers._label_files import LabelFileError
 from synthgen.formats.readers._yolo_config import YoloConfig, find_config, find_names_file, read_config, read_names
 from synthgen.formats.readers._yolo_findings import YoloFindings
 from synthgen.formats.readers._yolo_layout import YoloPlace, find_missing_splits, find_places, find_splits
 from synthgen.formats.readers._yolo_pairs import YoloItem, iter_items
-from synthgen.formats.readers._yolo_rows import LabelFileError, YoloRow, read_label_file
+from synthgen.formats.readers._yolo_rows import YoloRow, read_label_file
 from synthgen.images.decode import ImageError, read_image_header
 
 SPLITS = ("train", "val", "test")
@@ -218,8 +219,6 @@ def _load_image(item: YoloItem, kpt_shape: tuple[int, int] | None, *, with_polyg
             num_bytes += label_bytes
     except LabelFileError as why:
         has_labels, error = True, str(why)
-    except ValueError:
-        error = "its label file cannot be reached"
     if _utf8_safe(item.file_name) != item.file_name:
         error = "its file name is not UTF-8; rename the file"
     boxes = [_pixel_box(row, height, width) for row in rows]

@@ -34,6 +34,7 @@ FINDING_CODES: dict[str, str] = {
     "no_label_file": "an image without a label file; it counts as an image without objects",
     "shared_label_file": "two images have one label file; the first one gets it, the other stays, with an error",
     "broken_list_line": "a line of a list of images names no image, or one a second time; it is left out",
+    "unread_labels": "another folder of labels for the same images; it is not read",
     "split_not_found": "the dataset's own file names a split that is not below its folder",
     "mixed_rows": "some objects have a box and others a polygon; each is read as what it is",
     "keypoints_ignored": "an object has keypoints; only its box is used",
@@ -62,6 +63,7 @@ INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
     | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
+    | {"rotated", "difficult", "unread_labels"}
 )
 
 
