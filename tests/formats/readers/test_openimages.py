@@ -55,7 +55,7 @@ def dataset(root: Path, boxes: str, **more: Content) -> Path:
         "train/a.jpg": (100, 50),
         "train/b.jpg": (100, 50),
     }
-    return write(root, files | {name.replace("__", "/"): content for name, content in more.items()})
+    return write(root, files | more)
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------------
@@ -208,9 +208,7 @@ def test_a_line_without_end_is_one_broken_line(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_image_without_a_readable_header_is_a_row_with_an_error(tmp_path: Path) -> None:
-    found = read(dataset(tmp_path, box("a") + box("b"), train__a__jpg=b""))
-    write(tmp_path, {"train/a.jpg": b"no image"})
-    found = read(tmp_path)
+    found = read(dataset(tmp_path, box("a") + box("b"), **{"train/a.jpg": b"no image"}))
     assert str(found.images["train/a.jpg"].error).startswith("its image cannot be opened")
     assert found.images["train/a.jpg"].annotations[0].flags == {"no_box"}
     assert found.images["train/b.jpg"].error is None
