@@ -58,9 +58,9 @@ def find_config(folder: Path) -> Path | None:
             seen = [entry.name for entry, _ in zip(entries, range(_MAX_ENTRIES), strict=False)]
     except OSError:
         return None
-    yamls = sorted(name for name in seen if name.lower().endswith((".yaml", ".yml")))
-    ordered = [name for name in _FIRST_YAML if name in yamls] + [name for name in yamls if name not in _FIRST_YAML]
-    for name in (*ordered[:20], *sorted(name for name in seen if name.lower().endswith(".data"))[:5]):
+    yamls = sorted(name for name in seen if name.lower().endswith((".yaml", ".yml")))[:20]
+    darknet = sorted(name for name in seen if name.lower().endswith(".data"))[:5]
+    for name in dict.fromkeys((*_FIRST_YAML, *yamls, "obj.data", *darknet)):
         try:
             if (folder / name).is_file() and read_config(folder / name).splits:
                 return folder / name

@@ -9,6 +9,7 @@ from pathlib import Path
 from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
 from synthgen.formats.readers._yolo_config import NAME_FILES, YoloConfig, find_config, find_names_file
 from synthgen.formats.readers._yolo_paths import (
+    IMAGE_FOLDERS,
     existing_tail,
     file_suffix,
     first_names,
@@ -103,9 +104,10 @@ def _place_of(path: Path, root: Path) -> YoloPlace:
 
 def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     """The (split, place) of a folder without a usable config; checks that there are labels where it has to guess."""
-    images, labels = root / "images", root / "labels"
+    labels = root / "labels"
+    images = next((root / name for name in IMAGE_FOLDERS if is_folder(root / name)), None)
     if is_folder(labels):
-        if not is_folder(images):
+        if images is None:
             return [("train", YoloPlace(None, labels))]
         names = [name for name in _subfolders(images) if is_folder(labels / name)]
         if names and not _holds_images(images):

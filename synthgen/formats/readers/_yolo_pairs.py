@@ -94,11 +94,15 @@ def _label_folder(folder: Path, images: Path, labels: Path) -> Path:
 def _pair_names(folder: Path, names: list[str], labels: Path, image_root: Path, strays: Strays) -> Iterator[YoloItem]:
     """The images of one folder. Of several images of one stem, the first by name has the label file."""
     images = [name for name in names if file_suffix(name) in IMAGE_SUFFIXES]
-    label_names = names if labels == folder else _label_names(labels)
     # By stem: the label's suffix in the file's own case. Memory: a set entry and a text for each label file.
-    unused = {name[:-4] for name in label_names if name[-4:] == ".txt"}
-    odd_case = {name[:-4]: name for name in label_names if name[-4:] != ".txt" and name[-4:].lower() == ".txt"}
-    del label_names
+    unused: set[str] = set()
+    odd_case: dict[str, str] = {}
+    for name in names if labels == folder else _iter_names(labels):
+        stem, suffix = name[:-4], name[-4:]
+        if suffix == ".txt":
+            unused.add(stem)
+        elif suffix.lower() == ".txt":
+            odd_case[stem] = name
     below = folder.relative_to(image_root).as_posix()
     prefix = "" if below == "." else f"{below}/"
     for name in images:
@@ -112,14 +116,15 @@ def _pair_names(folder: Path, names: list[str], labels: Path, image_root: Path, 
     _note_orphans(labels, chain((f"{stem}.txt" for stem in unused), odd_case.values()), strays)
 
 
-def _label_names(labels: Path) -> list[str]:
+def _iter_names(folder: Path) -> Iterator[str]:
+    """The names in a folder without a leading dot, in any order; none if there is no such folder."""
     try:
-        with os.scandir(labels) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            yield from (entry.name for entry in entries if not entry.name.startswith("."))
     except FileNotFoundError:
-        return []
+        return
     except OSError as why:
-        raise SynthgenError(f"cannot read {labels} ({why.strerror}); check the path and its permissions") from None
+        raise SynthgenError(f"cannot read {folder} ({why.strerror}); check the path and its permissions") from None
 
 
 def _owner(images: list[str], name: str, stem: str, labels: Path) -> str:

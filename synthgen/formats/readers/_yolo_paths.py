@@ -16,6 +16,9 @@ from synthgen.errors import SynthgenError
 MAX_LIST_BYTES = 2**29  # of a list of images: 5 million paths of 100 characters
 MAX_PATH_CHARS = 4_096
 
+#: Names of folders of images beside which a folder `labels` lies.
+IMAGE_FOLDERS = ("images", "JPEGImages")
+
 _MAX_ENTRIES = 2_000  # entries of a folder that recognition looks at
 _MAX_PARTS = 32
 
@@ -51,13 +54,15 @@ def path_parts(text: str) -> tuple[str, ...] | None:
 
 def swap_last_images(path: Path, root: Path) -> Path | None:
     """The path with `labels` for its last part `images`; None if there is no such folder."""
-    parts = list(path.relative_to(root).parts)
-    places = [i for i, part in enumerate(parts) if part == "images"]
-    if not places:
-        return None
-    parts[places[-1]] = "labels"
-    labels = root.joinpath(*parts)
-    return labels if is_folder(labels) else None
+    swapped = _swap_parts(path.relative_to(root).parts)
+    labels = root.joinpath(*swapped)
+    return labels if swapped and is_folder(labels) else None
+
+
+def _swap_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts with `labels` for the last `images`, as in Ultralytics, or `JPEGImages`, as in darknet; else none."""
+    places = [i for i, part in enumerate(parts) if part in IMAGE_FOLDERS]
+    return (*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]) if places else ()
 
 
 def first_names(folder: Path) -> list[str]:
@@ -88,10 +93,8 @@ class ListedFolders:
     def _look(self, parts: tuple[str, ...]) -> tuple[Path, Path]:
         text = "/".join(parts)
         images = existing_tail(self._image_root, text, folder=True)
-        places = [i for i, part in enumerate(parts) if part == "images"]
-        labels = None
-        if places:
-            swapped = (*parts[: places[-1]], "labels", *parts[places[-1] + 1 :])
+        labels, swapped = None, _swap_parts(parts)
+        if swapped:
             labels = existing_tail(self._base, "/".join(swapped), folder=True)
         if labels is None:
             labels = existing_tail(self._base, text, folder=True) or self._base

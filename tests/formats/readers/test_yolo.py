@@ -83,6 +83,11 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
         },
         "obj_train_data/", "obj_train_data/", ("train",),
     ),
+    "darknet VOC": (
+        {"data.yaml": "train: t.txt\n" + NAMES, "t.txt": "/home/x/VOCdevkit/VOC2007/JPEGImages/a.png\n"},
+        "JPEGImages/", "labels/", ("train",),
+    ),
+    "JPEGImages": ({"classes.txt": "cat\ndog\n"}, "JPEGImages/", "labels/", ("train",)),
     "Roboflow darknet": ({"train/_darknet.labels": "cat\ndog\n"}, "train/", "train/", ("train",)),
     "a yaml of another name": ({"pets.yaml": "train: images\n" + NAMES}, "images/", "labels/", ("train",)),
     "labels beside images": ({"data.yaml": "train: train\n" + NAMES}, "train/", "train/", ("train",)),
