@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 _THREADS = 8  # reading small files waits for the disk, not for the CPU
-_AHEAD = 32
+_AHEAD = 16  # results in memory; one of a hostile file may take 30 MB
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -73,7 +73,7 @@ def split_of_file(path: Path) -> str | None:
 
 def find_image_folders(root: Path, split: str, own: OpenImagesFiles) -> list[Path]:
     """The folders of a split's images; a folder of all splits, or `root` itself, if there is no other."""
-    for base in dict.fromkeys((own.base, root, root.parent)):
+    for base in _bases(root, own):
         places = [base / "images" / split, base / split / "data", base / split / "images", base / split]
         for place in (*places, *((base / "data",) if base == own.base != root else ())):
             if is_folder(place) and base != place:
@@ -91,13 +91,18 @@ def find_mask_folder(root: Path, split: str, own: OpenImagesFiles) -> Path | Non
     """The folder of the PNG files of a split; None if there is none."""
     places = (
         place
-        for base in dict.fromkeys((own.base, root, root.parent))
+        for base in _bases(root, own)
         for place in (
             *(base / "masks" / split, base / f"{split}-masks", base / f"{split}_masks", base / split / "masks"),
             *(base / "labels" / "masks", base / "masks", base / "annotations" / "masks"),
         )
     )
     return next(filter(is_folder, places), None)
+
+
+def _bases(root: Path, own: OpenImagesFiles) -> list[Path]:
+    """Where to look for images and masks; above `root` only if it is a folder of CSV files."""
+    return list(dict.fromkeys((own.base, root, *((root.parent,) if root.name in _CSV_FOLDERS else ()))))
 
 
 def _list_csvs(root: Path) -> list[Path]:

@@ -121,7 +121,9 @@ def _read_darknet(path: Path) -> YoloConfig:
         key, equals, value = line.partition("=")
         if equals:
             found[key.strip().lower()] = value.strip()
-    splits = {key: (found[key],) for key in SPLIT_KEYS if found.get(key)}
+    # Datumaro writes subsets of any name.
+    lists = [key for key, value in found.items() if key not in SPLIT_KEYS and value.lower().endswith(".txt")]
+    splits = {key: (found[key],) for key in (*SPLIT_KEYS, *lists) if found.get(key)}
     own_names = path.parent / Path(found.get("names", "").replace("\\", "/")).name
     try:
         named = own_names if found.get("names") and own_names.is_file() else find_names_file(path.parent)

@@ -90,7 +90,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     if annotations is not None:
         if not annotations.is_dir():
             raise SynthgenError(
-                f"{annotations} is no folder; --annotations should name the folder of DOTA's label files"
+                f"{annotations} is not a folder; --annotations should name the folder of DOTA's label files"
             )
         bases, labels = [base for name, base in _find_bases(root) if name == split], [annotations]
         images = next((found for base in bases if (found := _find_images(base))), None) or _find_images(root)

@@ -88,7 +88,9 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     if annotations is not None:
         own_split = split_of_file(annotations) if annotations.is_file() else None
         if own_split is None:
-            raise SynthgenError(f"{annotations} is no file <split>-annotations-bbox.csv of Open Images; name that file")
+            raise SynthgenError(
+                f"{annotations} is not Open Images' file of boxes; name that file, <split>-annotations-bbox.csv"
+            )
         root, split = (annotations.parent if not root.is_dir() else root), own_split
     found = find_open_images(annotations.parent if annotations is not None else root).get(split)
     if found is None:

@@ -96,9 +96,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
         return _make_files(root, None, None, [YoloPlace(None, annotations)], split)
     if annotations is not None:
         if not annotations.is_file() or annotations.suffix.lower() not in _CONFIG_SUFFIXES:
-            raise SynthgenError(
-                f"{annotations} is no data.yaml or obj.data of a YOLO dataset; name that file, or a folder of labels"
-            )
+            raise SynthgenError(f"{annotations} is not a data.yaml or obj.data; name that file, or a folder of labels")
         root = annotations.parent
     path = annotations if annotations is not None else find_config(root)
     config = read_config(path) if path is not None else None

@@ -93,6 +93,12 @@ def test_the_users_path_may_be_the_file_of_boxes(tmp_path: Path) -> None:
         openimages.files(tmp_path, "train", tmp_path / "images")
 
 
+def test_images_of_another_dataset_beside_the_folder_are_not_taken(tmp_path: Path) -> None:
+    write(tmp_path, {"train/other.jpg": (9, 9), "own/train-annotations-bbox.csv": BOX_HEADER + box("a")})
+    with pytest.raises(SynthgenError, match="no image of 'train'"):
+        read(tmp_path / "own")
+
+
 def test_all_splits_are_found_in_the_usual_order(tmp_path: Path) -> None:
     for split in ("test", "validation", "train", "mine"):
         write(tmp_path, {f"{split}-annotations-bbox.csv": BOX_HEADER + box(split), f"{split}/{split}.jpg": (9, 9)})

@@ -83,6 +83,11 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
         },
         "obj_train_data/", "obj_train_data/", ("train",),
     ),
+    "Datumaro darknet": (
+        {"obj.data": "classes = 2\npart7 = data/part7.txt\nnames = data/obj.names\nbackup = backup/\n",
+         "obj.names": "cat\ndog\n", "part7.txt": "data/obj_part7_data/a.png\n"},
+        "obj_part7_data/", "obj_part7_data/", ("part7",),
+    ),
     "darknet VOC": (
         {"data.yaml": "train: t.txt\n" + NAMES, "t.txt": "/home/x/VOCdevkit/VOC2007/JPEGImages/a.png\n"},
         "JPEGImages/", "labels/", ("train",),
