@@ -69,10 +69,9 @@ def find_config(folder: Path) -> Path | None:
     return None
 
 
-def find_names_file(folder: Path, labels: Path | None = None) -> Path | None:
-    """The list of class names in the dataset's folder, or in the folder of labels; None if there is none."""
-    places = (folder, *((labels,) if labels is not None else ()))
-    return next((place / name for place in places for name in NAME_FILES if (place / name).is_file()), None)
+def find_names_file(*folders: Path) -> Path | None:
+    """The list of class names in the first folder that has one: the dataset's, or that of the labels; else None."""
+    return next((folder / name for folder in folders for name in NAME_FILES if (folder / name).is_file()), None)
 
 
 def read_config(path: Path) -> YoloConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from synthgen.formats.readers._yolo_paths import (
 )
 from synthgen.formats.readers._yolo_rows import looks_like_labels
 
+_SPLIT_NAME = re.compile("train|val|test", re.IGNORECASE)
 _MAX_SPLITS = 100
 _MAX_LOOKS = 20  # label files that recognition opens
 _MAX_DEPTH, _MAX_BRANCHES = 3, 5  # levels of folders below the labels' own, and folders of each
@@ -47,29 +49,29 @@ def find_places(root: Path, config: YoloConfig | None, split: str) -> list[YoloP
         config: the dataset's YAML file or `obj.data`, if there is one.
     """
     if config is not None:
-        named = _named_places(root, config)
-        if any(named.values()):  # then no folder is guessed: it may hold other images
-            return named.get(split, [])
+        named = _named_places(root, config, split)
+        if named or _names_any_split(root, config):  # then no folder is guessed: it may hold other images
+            return named
     return [place for name, place in _folder_layout(root) if name == split and _holds_rows(place.labels)]
 
 
 def find_splits(root: Path, config: YoloConfig | None) -> tuple[str, ...]:
     """The splits that have labels: those that the config names, else those that the folders' names say."""
-    named = _named_places(root, config) if config is not None else {}
-    if any(named.values()):
-        return tuple(split for split, places in named.items() if any(_holds_rows(place.labels) for place in places))
+    if config is not None and _names_any_split(root, config):
+        found = {split: _named_places(root, config, split) for split in config.splits}
+        return tuple(split for split, places in found.items() if any(_holds_rows(place.labels) for place in places))
     return tuple(dict.fromkeys(name for name, place in _folder_layout(root) if _holds_rows(place.labels)))
 
 
-def _named_places(root: Path, config: YoloConfig) -> dict[str, list[YoloPlace]]:
-    """The places that a config names, by split."""
-    found: dict[str, list[YoloPlace]] = {split: [] for split in config.splits}
-    for split, paths in config.splits.items():
-        for text in paths:
-            place = _resolve_place(root, text)
-            if place is not None and place not in found[split]:
-                found[split].append(place)
-    return found
+def _names_any_split(root: Path, config: YoloConfig) -> bool:
+    """Whether at least one of a config's splits is below its folder."""
+    return len(find_missing_splits(root, config)) < len(config.splits)
+
+
+def _named_places(root: Path, config: YoloConfig, split: str) -> list[YoloPlace]:
+    """The places that a config names for a split, each once."""
+    found = (_resolve_place(root, text) for text in config.splits.get(split, ()))
+    return list(dict.fromkeys(place for place in found if place is not None))
 
 
 def find_missing_splits(root: Path, config: YoloConfig) -> dict[str, tuple[str, ...]]:
@@ -116,7 +118,8 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     places = []
     for name in _subfolders(root):
         folder = root / name
-        if is_folder(folder / "images") and is_folder(folder / "labels") and not _is_dataset(folder):
+        is_split = _SPLIT_NAME.match(name) is not None or not _is_dataset(folder)
+        if is_folder(folder / "images") and is_folder(folder / "labels") and is_split:
             places.append((name, YoloPlace(folder / "images", folder / "labels")))
     if places:
         return places

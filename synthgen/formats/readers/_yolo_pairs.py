@@ -35,7 +35,7 @@ class YoloItem:
         file_name: below the image folder.
         image: its file, which may be missing.
         labels: its label file, which may be missing.
-        owner: file name of another image that has the same label file and comes first; "" if there is none.
+        owner: another image that has the same label file and comes first; "" if there is none.
     """
 
     file_name: str
@@ -152,16 +152,18 @@ def _note_orphans(labels: Path, names: Iterable[str], strays: Strays) -> None:
 def _iter_list(listing: Path, image_root: Path, base: Path, strays: Strays) -> Iterator[YoloItem]:
     """The images that a list names, in its order."""
     folders = ListedFolders(image_root, base)
-    seen: set[int] = set()  # 64-bit hashes
+    seen: set[int] = set()  # 64-bit hashes of images and of label files
     for number, line in read_path_list(listing):
         parts = path_parts(line)
         problem = "" if parts and file_suffix(parts[-1]) in IMAGE_SUFFIXES else "is not the path of an image"
         if parts and not problem:
-            folder, labels = folders.find(parts[:-1])
+            folder, label_folder = folders.find(parts[:-1])
             file_name = (folder / parts[-1]).relative_to(image_root).as_posix()
+            labels = label_folder / f"{parts[-1].rpartition('.')[0]}.txt"
             if hash(file_name) not in seen:
-                seen.add(hash(file_name))
-                yield YoloItem(file_name, folder / parts[-1], labels / f"{parts[-1].rpartition('.')[0]}.txt")
+                is_shared = hash(labels) in seen and is_file(labels)
+                seen |= {hash(file_name), hash(labels)}
+                yield YoloItem(file_name, folder / parts[-1], labels, "an earlier image" if is_shared else "")
                 continue
             problem = "names an image a second time"
         strays.bad_lines += 1

@@ -93,7 +93,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
         SynthgenError: the split is not there.
     """
     if annotations is not None and annotations.is_dir():
-        return _make_files(root, None, None, [YoloPlace(None, annotations)], split)
+        images = root / "images" if (root / "images").is_dir() else None
+        return _make_files(root, None, None, [YoloPlace(images, annotations)], split)
     if annotations is not None:
         if not annotations.is_file() or annotations.suffix.lower() not in _CONFIG_SUFFIXES:
             raise SynthgenError(f"{annotations} is not a data.yaml or obj.data; name that file, or a folder of labels")
@@ -159,7 +160,7 @@ def _make_files(
         sources["config"] = path
     names = config.names_file if config is not None else None
     if names is None and not (config is not None and config.names):
-        names = find_names_file(root, places[0].labels)
+        names = find_names_file(root, places[0].labels, places[0].labels.parent)
     if names is not None:
         sources["names"] = names
     for number, place in enumerate(places, 1):

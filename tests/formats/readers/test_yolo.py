@@ -92,6 +92,7 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
         {"data.yaml": "train: t.txt\n" + NAMES, "t.txt": "/home/x/VOCdevkit/VOC2007/JPEGImages/a.png\n"},
         "JPEGImages/", "labels/", ("train",),
     ),
+    "names in the split's folder": ({"train/classes.txt": "cat\ndog\n"}, "train/images/", "train/labels/", ("train",)),
     "JPEGImages": ({"classes.txt": "cat\ndog\n"}, "JPEGImages/", "labels/", ("train",)),
     "Roboflow darknet": ({"train/_darknet.labels": "cat\ndog\n"}, "train/", "train/", ("train",)),
     "a yaml of another name": ({"pets.yaml": "train: images\n" + NAMES}, "images/", "labels/", ("train",)),
@@ -327,6 +328,21 @@ def test_a_label_file_of_two_images_belongs_to_the_first(tmp_path: Path) -> None
     assert "images/a.jpg" in str(found.images["images/a.png"].error)
     assert found.findings["shared_label_file"].examples == (("images/a.png", "its label file went to images/a.jpg"),)
     assert found.images["images/a.b.jpg"].error is None
+
+
+def test_a_label_file_of_two_listed_images_belongs_to_the_first(tmp_path: Path) -> None:
+    lists = {"data.yaml": "train: t.txt\n" + NAMES, "t.txt": "images/a.png\nimages/a.jpg\nimages/b.jpg\nimages/b.png"}
+    images = {f"images/{name}": (9, 9) for name in ("a.png", "a.jpg", "b.png", "b.jpg")}
+    found = read(write(tmp_path, {**lists, **images, "labels/a.txt": BOX}))
+    assert len(found.images["images/a.png"].annotations) == 1 and not found.images["images/a.jpg"].annotations
+    assert "an earlier image" in str(found.images["images/a.jpg"].error)
+    assert found.images["images/b.png"].error is None
+
+
+def test_a_folder_of_labels_may_be_named(tmp_path: Path) -> None:
+    write(tmp_path, {"images/a.png": (100, 50), "drawn/a.txt": BOX, "labels/a.txt": BOX + BOX, "classes.txt": "cat"})
+    found = read(tmp_path, annotations=tmp_path / "drawn")
+    assert [row.category for row in found.images["images/a.png"].annotations] == ["cat"]
 
 
 def test_the_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
