@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
+from fakes.fuzz_runner import WrongAnswerError
 from fakes.label_map_folders import write_label_map, write_photograph
+from synthgen.records.sample import Sample
+
+_NUMBER = rb"(-?\d{1,6}(?:\.\d{1,9})?)"
+_YOLO_BOX = re.compile(rb"[ \t]*\d{1,3}" + (rb"[ \t]+" + _NUMBER) * 4 + rb"[ \t\r]*")
+_DOTA_BOX = re.compile(_NUMBER + (rb" " + _NUMBER) * 7 + rb" [a-z-]{1,99} [01]\r?")
 
 
 def yolo_seeds(folder: Path) -> list[dict[str, bytes]]:
@@ -74,6 +81,40 @@ def open_images_seeds(folder: Path) -> list[dict[str, bytes]]:
     }
     names = ("train-annotations-bbox.csv", "train/a.jpg", "train/b.jpg")
     return [whole, {name: whole[name] for name in names}]
+
+
+def check_yolo_boxes(folder: Path, samples: list[Sample]) -> None:
+    """The plain rows of boxes, by a regular expression."""
+    for sample in samples:
+        path = folder / sample.file_name.replace("images/", "labels/", 1)
+        for match in _rows(path.with_suffix(".txt"), _YOLO_BOX, sample):
+            cx, cy, w, h = map(float, match.groups())
+            box = (cx - w / 2) * sample.width, (cy - h / 2) * sample.height, w * sample.width, h * sample.height
+            _find_box(sample, box)
+
+
+def check_dota_boxes(folder: Path, samples: list[Sample]) -> None:
+    """The plain rows of corners, by a regular expression."""
+    for sample in samples:
+        for labels in ("labelTxt", "annfiles"):
+            path = folder / sample.file_name.replace("images", labels, 1)
+            for match in _rows(path.with_suffix(".txt"), _DOTA_BOX, sample):
+                numbers = [float(number) for number in match.groups()]
+                xs, ys = numbers[::2], numbers[1::2]
+                _find_box(sample, (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)))
+
+
+def _rows(path: Path, pattern: re.Pattern[bytes], sample: Sample) -> list[re.Match[bytes]]:
+    """The lines of a label file that have a plain form; none of an image with an error."""
+    if sample.error is not None or not sample.height or not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [match for line in lines if (match := pattern.fullmatch(line))]
+
+
+def _find_box(sample: Sample, box: tuple[float, ...]) -> None:
+    if not any(np.allclose(box, one.bbox, rtol=1e-9, atol=1e-9) for one in sample.annotations):
+        raise WrongAnswerError(f"{sample.file_name} has no box {box}")
 
 
 def _photograph(folder: Path) -> bytes:
