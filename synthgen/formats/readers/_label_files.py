@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-
-from synthgen.errors import SynthgenError
 
 #: A larger label file is an error of its image. A polygon of 1,000 points takes 20 kB.
 MAX_FILE_BYTES = 2**23
 
 #: With more rows, a label file is an error of its image.
 MAX_ROWS = 100_000
-
-_MAX_DEPTH = 32
-
-log = logging.getLogger(__name__)
 
 
 class LabelFileError(Exception):
@@ -54,35 +45,3 @@ def read_label_lines(path: Path) -> tuple[list[tuple[int, bytes]], int] | None:
     if len(found) > MAX_ROWS:
         raise LabelFileError(f"its label file has more than {MAX_ROWS:,} rows")
     return found, len(data)
-
-
-def walk_files(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[str]]]:
-    """(folder, sorted names of its files), the folder first, then its subfolders; links to folders are not followed.
-
-    Names with a leading dot are skipped.
-
-    Raises:
-        SynthgenError: a folder cannot be read.
-    """
-    names, below = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                elif entry.is_dir():
-                    log.warning("%s is a link and is not followed; put the folder itself there", entry.path)
-                else:
-                    names.append(entry.name)
-    except OSError as why:
-        raise SynthgenError(f"cannot read {folder} ({why.strerror}); check the path and its permissions") from None
-    names.sort()
-    yield folder, names
-    del names
-    if below and depth >= _MAX_DEPTH:
-        log.warning("%s has folders below it that are not read: they are more than %d levels deep", folder, _MAX_DEPTH)
-    else:
-        for name in sorted(below):
-            yield from walk_files(folder / name, depth + 1)

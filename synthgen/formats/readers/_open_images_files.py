@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthgen.formats.readers._yolo_paths import first_names, is_file, is_folder
+from synthgen.formats.readers._folder_listing import first_names, is_file, is_folder
 
 _PREFIX = r"(?:oid_?v\d+-)?"
 _BOXES = re.compile(_PREFIX + r"(?P<split>.+?)-annotations-bbox\.csv", re.IGNORECASE)

@@ -13,8 +13,8 @@ import numpy as np
 from synthgen.formats.readers import DatasetFiles
 from synthgen.formats.readers._csv_lines import CsvTable, read_line_at
 from synthgen.formats.readers._finding_counter import FindingCounter
+from synthgen.formats.readers._folder_listing import is_file
 from synthgen.formats.readers._open_images_index import ClassIds, ImageIndex
-from synthgen.formats.readers._yolo_paths import is_file
 from synthgen.images.decode import MAX_IMAGE_PIXELS, ImageError, load_label_map
 from synthgen.records.rle import encode_mask
 from synthgen.records.sample import Annotation, Sample

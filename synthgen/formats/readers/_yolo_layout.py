@@ -7,22 +7,13 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_file, is_folder
 from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
 from synthgen.formats.readers._yolo_config import NAME_FILES, YoloConfig, find_config, find_names_file
-from synthgen.formats.readers._yolo_paths import (
-    IMAGE_FOLDERS,
-    existing_tail,
-    file_suffix,
-    first_names,
-    is_file,
-    is_folder,
-    listed_label_folder,
-    swap_last_images,
-)
+from synthgen.formats.readers._yolo_paths import IMAGE_FOLDERS, existing_tail, listed_label_folder, swap_last_images
 from synthgen.formats.readers._yolo_rows import looks_like_labels
 
 _SPLIT_NAME = re.compile("train|val|test", re.IGNORECASE)
-_MAX_SPLITS = 100
 _MAX_LOOKS = 20  # label files that recognition opens
 _MAX_DEPTH, _MAX_BRANCHES = 3, 5  # levels of folders below the labels' own, and folders of each
 
@@ -112,25 +103,22 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
         if images is None:
             return [("train", YoloPlace(None, labels))]
         names = [name for name in _subfolders(images) if is_folder(labels / name)]
-        if names and not _holds_images(images):
+        if any(map(_SPLIT_NAME.match, names)) and not _holds_images(images):
             return [(name, YoloPlace(images / name, labels / name)) for name in names]
         return [("train", YoloPlace(images, labels))]
-    places = []
-    for name in _subfolders(root):
-        folder = root / name
-        is_split = _SPLIT_NAME.match(name) is not None or not _is_dataset(folder)
-        if is_folder(folder / "images") and is_folder(folder / "labels") and is_split:
-            places.append((name, YoloPlace(folder / "images", folder / "labels")))
-    if places:
-        return places
+    folders = [root / name for name in _subfolders(root)]
+    with_both = [folder for folder in folders if is_folder(folder / "images") and is_folder(folder / "labels")]
+    with_both = [folder for folder in with_both if _SPLIT_NAME.match(folder.name) or not _is_dataset(folder)]
+    if with_both:
+        # Other names than those of splits are parts of one dataset, such as cameras.
+        are_splits = any(_SPLIT_NAME.match(folder.name) for folder in with_both)
+        places = [YoloPlace(folder / "images", folder / "labels") for folder in with_both]
+        names = [folder.name if are_splits else "train" for folder in with_both]
+        return list(zip(names, places, strict=True))
     if _holds_images(root) and _holds_rows(root, only_rows=True):
         return [("train", YoloPlace(root, root))]
-    beside = [root / name for name in _subfolders(root)]
-    return [
-        (path.name, YoloPlace(path, path))
-        for path in beside
-        if _holds_images(path) and _holds_rows(path, only_rows=True)
-    ]
+    beside = [path for path in folders if _holds_images(path) and _holds_rows(path, only_rows=True)]
+    return [(path.name, YoloPlace(path, path)) for path in beside]
 
 
 def _is_dataset(folder: Path) -> bool:
@@ -169,4 +157,4 @@ def _holds_images(folder: Path) -> bool:
 
 def _subfolders(folder: Path) -> list[str]:
     names = (name for name in first_names(folder) if not name.startswith("."))
-    return [name for name in names if is_folder(folder / name)][:_MAX_SPLITS]
+    return [name for name in names if is_folder(folder / name)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from synthgen.errors import SynthgenError
+from synthgen.formats.readers._folder_listing import is_file, is_folder
 
 MAX_LIST_BYTES = 2**29  # of a list of images: 5 million paths of 100 characters
 MAX_PATH_CHARS = 4_096
@@ -19,7 +20,6 @@ MAX_PATH_CHARS = 4_096
 #: Names of folders of images beside which a folder `labels` lies.
 IMAGE_FOLDERS = ("images", "JPEGImages")
 
-_MAX_ENTRIES = 2_000  # entries of a folder that recognition looks at
 _MAX_PARTS = 32
 
 
@@ -63,15 +63,6 @@ def _swap_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
     """The parts with `labels` for the last `images`, as in Ultralytics, or `JPEGImages`, as in darknet; else none."""
     places = [i for i, part in enumerate(parts) if part in IMAGE_FOLDERS]
     return (*parts[: places[-1]], "labels", *parts[places[-1] + 1 :]) if places else ()
-
-
-def first_names(folder: Path) -> list[str]:
-    """Some names of a folder, sorted; empty if it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry, _ in zip(entries, range(_MAX_ENTRIES), strict=False))
-    except OSError:
-        return []
 
 
 class ListedFolders:
@@ -136,22 +127,3 @@ def read_path_list(listing: Path) -> Iterator[tuple[int, str]]:
                     yield number, text
     except OSError as why:
         raise SynthgenError(f"cannot read {listing} ({why.strerror}); check the path and its permissions") from None
-
-
-def file_suffix(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return f".{suffix.lower()}" if dot and stem else ""
-
-
-def is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

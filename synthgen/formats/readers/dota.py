@@ -24,11 +24,11 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._dota_rows import DotaRow, looks_like_labels, parse_row
 from synthgen.formats.readers._file_threads import map_in_order
 from synthgen.formats.readers._finding_counter import FindingCounter
+from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_folder, walk_files
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES, read_image_sizes
 from synthgen.formats.readers._instances import NO_ID
-from synthgen.formats.readers._label_files import LabelFileError, read_label_lines, walk_files
-from synthgen.formats.readers._yolo_paths import file_suffix, first_names, is_folder
+from synthgen.formats.readers._label_files import LabelFileError, read_label_lines
 
 SPLITS = ("train", "val", "test")
 LAYERS = ("annotations",)
@@ -37,6 +37,7 @@ TITLE = "DOTA"
 LOOKS_FOR = "a folder labelTxt or annfiles with .txt files of eight coordinates and a class, beside images"
 
 _LABEL_FOLDER = re.compile(r"label_?txt.*|annfiles", re.IGNORECASE)
+_SPLIT_NAME = re.compile("train|val|test", re.IGNORECASE)
 _UPRIGHT_COPY = re.compile(r"hbb|reclabel|task2", re.IGNORECASE)  # the same objects with upright boxes
 _IMAGE_FOLDERS = ("images", "image", "imgs", "JPEGImages")
 _MAX_LOOKS = 20
@@ -155,9 +156,8 @@ def _find_bases(root: Path) -> list[tuple[str, Path]]:
     """(split, folder that holds its images and labels)."""
     if any(_LABEL_FOLDER.fullmatch(name) for name in first_names(root)):
         return [(SPLITS[0], root)]
-    return [
-        (name, root / name) for name in first_names(root)[:200] if not name.startswith(".") and is_folder(root / name)
-    ]
+    names = [name for name in first_names(root) if _SPLIT_NAME.match(name)]
+    return [(name, root / name) for name in names if is_folder(root / name)]
 
 
 def _find_labels(base: Path) -> list[Path]:

@@ -69,6 +69,7 @@ def test_a_layout_is_recognised_and_read(images: str, labels: str, splits: tuple
         {"images/a.png": (9, 9), "labels/a.txt": "0 0.5 0.5 0.2 0.4\n"},
         {"images/a.png": (9, 9), "labelTxt/a.txt": "0 0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2\n"},
         {"images/a.png": (9, 9), "labelTxt/a.txt": "nothing of the kind\n"},
+        {"ships/images/a.png": (9, 9), "ships/labelTxt/a.txt": UPRIGHT},
     ],
 )
 def test_other_folders_are_not_claimed(files: dict[str, str | bytes | tuple[int, int]], tmp_path: Path) -> None:

@@ -134,6 +134,17 @@ def test_all_splits_of_a_dataset_are_found(tmp_path: Path) -> None:
     assert yolo.recognize(tmp_path) == ("test", "train", "val")
 
 
+@pytest.mark.parametrize(("images", "labels"), [("images/{}/", "labels/{}/"), ("{}/images/", "{}/labels/")])
+def test_folders_that_are_no_splits_are_parts_of_one(images: str, labels: str, tmp_path: Path) -> None:
+    names = [f"camera{i:03d}" for i in range(120)]
+    for name in names:
+        write(tmp_path, {f"{images.format(name)}a.png": (9, 9), f"{labels.format(name)}a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train",)
+    found = read(tmp_path)
+    assert list(found.images) == [f"{images.format(name)}a.png" for name in names]
+    assert all(len(image.annotations) == 1 for image in found.images.values())
+
+
 def test_a_split_of_the_yaml_that_is_not_there_is_reported(tmp_path: Path) -> None:
     content = {"data.yaml": "train: gone\nval: images\n" + NAMES, "images/a.png": (9, 9), "labels/a.txt": BOX}
     assert yolo.recognize(write(tmp_path, content)) == ("val",)
