@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
@@ -21,11 +22,12 @@ from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
 MAX_CLASSES = 200_000
 
 _MAX_ID_CHARS = 200
+_MASK_FOLDER = re.compile("(.*[-_])?masks", re.IGNORECASE)
 _TURNS = frozenset(("90", "180", "270", "90.0", "180.0", "270.0"))
 
 
 class ImageIndex:
-    """The images of some folders.
+    """The images of some folders, without those in folders of masks.
 
     Attributes:
         file_names: below the image folder, sorted.
@@ -37,6 +39,7 @@ class ImageIndex:
             (folder / name).relative_to(image_root).as_posix()
             for place in folders
             for folder, names in walk_files(place)
+            if not any(map(_MASK_FOLDER.fullmatch, folder.relative_to(place).parts))
             for name in names
             if file_suffix(name) in IMAGE_SUFFIXES
         )

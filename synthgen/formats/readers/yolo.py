@@ -75,8 +75,10 @@ def recognize(path: Path) -> tuple[str, ...] | None:
         if path.is_file():
             if path.suffix.lower() not in _CONFIG_SUFFIXES:
                 return None
-            config, root = read_config(path), path.parent
-            return (find_splits(root, config) or None) if config.splits else None
+            config = read_config(path)
+            # Without its folders it is YOLO's file all the same, and `files` says which folders are missing.
+            named = tuple(config.splits) if config.names else ()
+            return (find_splits(path.parent, config) or named or None) if config.splits else None
         own = find_config(path)
         return find_splits(path, read_config(own) if own is not None else None) or None
     except (SynthgenError, OSError):

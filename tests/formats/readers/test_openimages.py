@@ -303,6 +303,13 @@ def test_a_mask_without_a_box_is_an_object_of_its_own_in_both_layers(tmp_path: P
     assert ids == list(found)
 
 
+def test_masks_below_the_images_are_not_images(tmp_path: Path) -> None:
+    dataset(tmp_path, box("a"))
+    masks(tmp_path, "m.png,a,/m/cat,1,0.1,0.5,0.2,0.6,,\n", folder="train/masks")
+    assert set(read(tmp_path).images) == {"train/a.jpg", "train/b.jpg"}
+    assert human(tmp_path) == {1: ((), 2_500)}
+
+
 def test_equal_boxes_get_one_mask_each(tmp_path: Path) -> None:
     dataset(tmp_path, box("a") + box("a") + box("a"))
     masks(tmp_path, "m.png,a,/m/cat,1,0.1,0.5,0.2,0.6,,\nn.png,a,/m/cat,2,0.1,0.5,0.2,0.6,,\n", ("m.png", "n.png"))

@@ -123,6 +123,13 @@ def test_the_users_path_may_be_the_yaml_file(tmp_path: Path) -> None:
     assert list(read(root, "val", annotations=path).images) == ["images/val/a.png"]
 
 
+def test_the_file_alone_is_recognised_so_that_the_error_names_its_folders(tmp_path: Path) -> None:
+    path = write(tmp_path, {"data.yaml": "path: /data/coco\ntrain: images/train\n" + NAMES}) / "data.yaml"
+    assert yolo.recognize(path) == ("train",) and yolo.recognize(tmp_path) is None
+    with pytest.raises(SynthgenError, match="names /data/coco/images/train"):
+        yolo.files(tmp_path, "train", path)
+
+
 def test_all_splits_of_a_dataset_are_found(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         write(tmp_path, {f"images/{split}/{split}.png": (9, 9), f"labels/{split}/{split}.txt": BOX})
