@@ -118,7 +118,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),
         "synthgen/checkpoints/checkpoint.py",
     ],
-    "yaml": ["synthgen/dataloading/yaml_loader.py"],
+    "yaml": ["synthgen/dataloading/yaml_loader.py", "synthgen/formats/readers/_plain_yaml.py"],
     "PIL": ["synthgen/images/*.py", "synthgen/visualize/drawing.py", "synthgen/visualize/contact_sheet.py"],
     "pycocotools": ["synthgen/records/rle.py", "synthgen/evaluation/metrics/*.py"],
     "typer": ["synthgen/cli/*.py"],

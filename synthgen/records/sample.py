@@ -15,6 +15,8 @@ ANNOTATION_FLAGS: dict[str, str] = {
     "fake": "a depiction of the object, such as a printed face (Objects365 isfake)",
     "reflected": "a mirror image of the object (Objects365 isreflected)",
     "part": "a part of another object of the image (ADE20K part_level)",
+    "rotated": "the source's box is rotated; the prompt is the upright box around it",
+    "difficult": "the source marks the object as hard to see",
     "bad_segmentation": "the source's own mask could not be read; the box stays",
     "no_box": "the source gives no usable box; it was read off the mask where there is one",
     "empty_mask": "the segmenter found nothing inside the box",

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from fakes import fuzz_text_datasets as text_datasets
 from fakes.fuzz_mutators import mutate_json
 from fakes.fuzz_runner import FuzzTarget, WrongAnswerError
 from fakes.label_map_folders import write_label_map, write_photograph
@@ -48,6 +49,9 @@ def dataset_targets() -> list[FuzzTarget]:
         _target("ade20k_full", _ade20k_full_seeds, "ade20k-full", split="training"),
         _target("foreground", _foreground_seeds, "foreground", split="train"),
         _target("semantic_folder", _semantic_seeds, "semantic-folder", split="train"),
+        _target("yolo", text_datasets.yolo_seeds, "yolo", check=text_datasets.check_yolo_boxes),
+        _target("openimages", text_datasets.open_images_seeds, "openimages"),
+        _target("dota", text_datasets.dota_seeds, "dota", check=text_datasets.check_dota_boxes),
         FuzzTarget("doctor", _coco_seeds, _read_doctor),
         FuzzTarget(
             "rle", _rle_seeds, _read_rle, mutable=("segmentation.json",), mutators={"segmentation.json": _mutate_rle}

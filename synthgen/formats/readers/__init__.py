@@ -156,12 +156,14 @@ class SourceFinding:
         unit: what is counted: "boxes", "images", "categories" or "files".
         count: how many.
         examples: (where, what) of the first ones.
+        stops: a job on this dataset would be useless.
     """
 
     code: str
     unit: str
     count: int
     examples: tuple[tuple[str, str], ...] = ()
+    stops: bool = False
 
 
 #: What a reader yields.

@@ -28,6 +28,24 @@ FINDING_CODES: dict[str, str] = {
     "no_boxes": "an image without a box; it stays, as a row with none",
     "no_labels": "an image's mask or label map is missing, unreadable or of another size, or has no image; it stays, "
     "as a row with an error",
+    "pixel_rows": "a row of a label file is in pixels or percent; it should be in fractions of the image, 0 to 1",
+    "broken_row": "a row of an annotation file cannot be read; its object stays, without a box",
+    "label_without_image": "a label file without an image of its name; its objects are left out",
+    "no_label_file": "an image without a label file; it counts as an image without objects",
+    "shared_label_file": "two images have one label file; the first one gets it, the other stays, with an error",
+    "broken_list_line": "a line of a list of images names no image, or one a second time; it is left out",
+    "unread_labels": "another folder of labels for the same images; it is not read",
+    "broken_csv_line": "a line of a CSV file cannot be read; it is left out",
+    "absent_image": "the annotations name an image that is not in the folder; its boxes are left out",
+    "image_not_named": "an image that no annotation file of this split names; it is left out",
+    "rotation_ignored": "the release says that an image stands on its side; image and boxes stay as they are",
+    "split_not_found": "the dataset's own file names a split that is not below its folder",
+    "mixed_rows": "some objects have a box and others a polygon; each is read as what it is",
+    "keypoints_ignored": "an object has keypoints; only its box is used",
+    "confidence_ignored": "a row ends with a confidence, as predictions do; only its box is used",
+    "class_outside_names": "a class without a name; its boxes stay, as unknown_category",
+    "no_class_names": "nothing names the classes; they are called by their numbers or ids",
+    "other_class_count": "the number of classes (nc) is not the number of names; the names count",
     "unused_category": "a category without a box",
     "outer_blanks": "a category's name has blanks around it; they are stripped",
     "same_name": "a category has the name of another one; both become one, as names are what is stored",
@@ -48,6 +66,8 @@ FINDING_CODES: dict[str, str] = {
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
+    | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
+    | {"rotated", "difficult", "unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
 )
 
 

@@ -183,7 +183,8 @@ class _SplitValidator:
                 self.names.update(part.names)
                 self.padded.update(part.padded)
             elif isinstance(part, SourceFinding):
-                self.findings.add(part.code, part.unit, part.count, (FindingExample(*one) for one in part.examples))
+                examples = (FindingExample(*one) for one in part.examples)
+                self.findings.add(part.code, part.unit, part.count, examples, stops=part.stops)
             else:
                 self.ids.add(part)
                 self.images += len(part.file_name) if isinstance(part, ImageBatch) else 0
@@ -280,6 +281,8 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
         return f"ready{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
     if "xyxy_boxes" in stops:
         remedy = "write the boxes as x, y, width, height (width = x2 - x1, height = y2 - y1)"
+    elif "pixel_rows" in stops:
+        remedy = "divide x and width by the image's width, y and height by its height"
     elif "normalised_boxes" in stops:
         remedy = "multiply the boxes by their images' width and height"
     else:
