@@ -18,7 +18,7 @@ def test_each_kind_of_bad_file_is_reported(tmp_path: Path) -> None:
     cut = photo_path(tmp_path, content, 2)
     cut.write_bytes(cut.read_bytes()[: HEIGHT * WIDTH])
     photo_path(tmp_path, content, 3).write_text("<html>not found</html>")
-    Image.new("RGB", (WIDTH + 1, HEIGHT)).save(photo_path(tmp_path, content, 4))
+    Image.new("RGB", (WIDTH + 9, HEIGHT)).save(photo_path(tmp_path, content, 4))
     turned = Image.new("RGB", (HEIGHT, WIDTH))
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,0 +1,302 @@
+"""Finds images whose file is in the image folder under another form of its name: `--match-names`.
+
+Labelling tools write names that the files do not have where they lie: paths of a server or of another machine, URLs
+with percent-encoding and a query, a prefix that makes uploads unique, another case or suffix. All images of a dataset
+are resolved at once, from one listing of the folder, so that the result depends on nothing else. It accepts a file only
+if no other file fits as well, and no other listed image has it.
+
+Forms that are known: Label Studio's prefix of 8 hexadecimal digits and a hyphen, or a UUID
+(https://labelstud.io/guide/export), and Roboflow's `NAME_jpg.rf.HASH.jpg`
+(https://docs.roboflow.com/datasets/dataset-versions/exporting-data).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthgen.images.paths import candidate_paths
+from synthgen.ingest.folder_listing import IMAGE_SUFFIXES, file_hashes, list_image_files, suffix_of
+from synthgen.ingest.image_table import StringColumn
+
+#: Number of examples kept of each kind.
+_MAX_EXAMPLES = 3
+
+#: More files than this that fit one name are not compared.
+_MAX_CANDIDATES = 200
+
+_CHUNK = 10_000  # names in memory as Python strings
+
+_PREFIX = re.compile(r"(?:[0-9a-f]{8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[-_](?=.)", re.IGNORECASE)
+_ROBOFLOW = re.compile(r"[_-](jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9A-Za-z]{4,40}$", re.IGNORECASE)
+
+
+@dataclass
+class NameMatches:
+    """The result for all images of a dataset.
+
+    Attributes:
+        names: the names, with those replaced whose file was found.
+        missing: images without a file under their own name; matched: of them, found under another form;
+        refused: of them, not found, as several files fit, or several images fit one file.
+        kinds: how the names of the matched differ -> how many.
+        examples: (name, path below the folder) of the first matched; refusals: (name, why) of the first refused.
+    """
+
+    names: StringColumn
+    missing: int = 0
+    matched: int = 0
+    refused: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    refusals: list[tuple[str, str]] = field(default_factory=list)
+
+
+def match_names(folder: Path, names: StringColumn) -> NameMatches:
+    """Find the files of images that are not there under their own name.
+
+    Args:
+        folder: the image folder; it is listed once.
+        names: the file names of all images; "" = an image without one.
+
+    Raises:
+        SynthgenError: the folder has too many files, or cannot be listed.
+    """
+    files = list_image_files(folder)
+    paths = _HashIndex(files, lambda path: path)
+    owner, lost = _find_exact(folder, names, files, paths)
+    found = NameMatches(names, missing=len(lost))
+    if not lost:
+        return found
+    indexes = (_HashIndex(files, _last_key), _HashIndex(files, _base_key))
+    chosen: dict[int, int] = {}  # row -> file
+    claims: defaultdict[int, set[str]] = defaultdict(set)  # file -> names that fit it
+    for row, name in _rows(names, lost):
+        place = _find_file(name, files, indexes)
+        if isinstance(place, str):
+            found.refused += 1
+            if len(found.refusals) < _MAX_EXAMPLES:
+                found.refusals.append((name, place))
+        elif place is not None:
+            chosen[row] = place
+            claims[place].add(name)
+    for row, name in _rows(names, sorted(chosen)):
+        place = chosen[row]
+        path = files.take(np.array([place]))[0]
+        if owner[place] or len(claims[place]) > 1:
+            del chosen[row]
+            found.refused += 1
+            if len(found.refusals) < _MAX_EXAMPLES:
+                found.refusals.append((name, f"{path} is the file of another listed image, too"))
+            continue
+        found.kinds[describe_difference(name, path)] += 1
+        if len(found.examples) < _MAX_EXAMPLES:
+            found.examples.append((name, path))
+    found.matched = len(chosen)
+    if chosen:
+        found.names = _replace(names, files, chosen)
+    return found
+
+
+def describe_difference(name: str, path: str) -> str:
+    """How a name differs from the path of its file: "their last path part and another case"."""
+    parts = _clean_parts(name)
+    own, there = PurePosixPath(parts[-1]).name if parts else "", PurePosixPath(path).name
+    kinds = []
+    if len(parts) > path.count("/") + 1 or "\\" in name or ".." in parts:
+        kinds.append("their last path part" if "/" not in path else "the end of their path")
+    elif len(parts) < path.count("/") + 1:
+        kinds.append("a subfolder")
+    if own != _decode(own) and _canonical(own) != _canonical(there):
+        kinds.append("a percent-encoded name or one with a query")
+        own = _decode(own)
+    nfc = unicodedata.normalize("NFC", own), unicodedata.normalize("NFC", there)
+    if own != there and nfc[0] == nfc[1]:
+        kinds.append("another Unicode form")
+    elif _canonical(own) == _canonical(there):
+        kinds += ["another case" if nfc[0].casefold() == nfc[1].casefold() else "look-alike characters"] * (
+            own != there
+        )
+    else:
+        ends = suffix_of(own).lower(), suffix_of(there).lower()
+        if ends[0] != ends[1]:
+            kinds.append("another extension" if ends[0] else "a name with an extension")
+        if _strip_suffix(_canonical(own)) != _strip_suffix(_canonical(there)):
+            kinds.append("a name with another prefix or suffix")
+    return " and ".join(kinds) or "another name"
+
+
+class _HashIndex:
+    """Finds files by the hash of a key of their path."""
+
+    def __init__(self, files: StringColumn, key: Callable[[str], str]) -> None:
+        parts = [file_hashes([key(path) for path in chunk]) for _, chunk in _chunks(files)]
+        hashes = np.concatenate([np.zeros(0, np.int64), *parts])
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def find(self, key: str) -> list[int]:
+        """The files of a key, in the order of the listing."""
+        value = file_hashes([key])[0]
+        start, stop = (int(np.searchsorted(self._hashes, value, side=side)) for side in ("left", "right"))
+        return [int(place) for place in self._order[start:stop]]
+
+    def find_first(self, keys: list[str]) -> NDArray[np.int64]:
+        """The first file of each key; -1 = none."""
+        wanted = file_hashes(keys)
+        if not len(self._hashes):
+            return np.full(len(keys), -1)
+        place = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        return np.where(self._hashes[place] == wanted, self._order[place], -1)
+
+
+def _find_exact(
+    folder: Path, names: StringColumn, files: StringColumn, paths: _HashIndex
+) -> tuple[NDArray[np.bool_], list[int]]:
+    """(files that an image has under its own name, rows of images without a file)."""
+    owner = np.zeros(max(len(files), 1), np.bool_)
+    lost = []
+    for start, chunk in _chunks(names):
+        place = paths.find_first(chunk)
+        owner[place[place >= 0]] = True
+        for i in np.flatnonzero(place < 0).tolist():
+            if not chunk[i]:
+                continue
+            own = _own_place(folder, chunk[i], paths)
+            if own is None:
+                lost.append(start + i)
+            else:
+                owner[own] = True
+    return owner, lost
+
+
+def _own_place(folder: Path, name: str, paths: _HashIndex) -> int | None:
+    """The file that `images.decode.find_image` finds for a name, if it is in the listing."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0].startswith("/") or ".." in parts or re.match("[A-Za-z]:", parts[0]):
+        return None
+    for tail in candidate_paths(folder, parts):
+        if found := paths.find("/".join(tail)):
+            return found[0]
+    return None
+
+
+def _find_file(name: str, files: StringColumn, indexes: tuple[_HashIndex, _HashIndex]) -> int | str | None:
+    """The file that a name stands for; a sentence if several fit; None if none does."""
+    parts = _clean_parts(name)
+    if not parts:
+        return None
+    for index, key in zip(indexes, (_last_key, _base_key), strict=True):
+        for spelling in dict.fromkeys((parts[-1], _decode(parts[-1]))):
+            wanted = key(spelling)
+            candidates = index.find(wanted)
+            if len(candidates) > _MAX_CANDIDATES:
+                return f"{len(candidates):,} files fit"
+            there = files.take(np.array(candidates, np.int64))
+            fit = [(place, path) for place, path in zip(candidates, there, strict=True) if key(path) == wanted]
+            if not fit:
+                continue
+            inside = [(place, path) for place, path in fit if _folders_agree(parts[:-1], path)]
+            if not inside:
+                return f"{fit[0][1]} is in another folder; if it is the file, name that folder with --images"
+            ranked = sorted(((_closeness(parts, path), place, path) for place, path in inside), reverse=True)
+            if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+                return f"{ranked[1][2]} and {ranked[0][2]} fit"
+            return ranked[0][1]
+    return None
+
+
+def _folders_agree(folders: list[str], path: str) -> bool:
+    """Whether the folders of a name and those of a path are the same, as far as both say."""
+    ours = [_canonical(_decode(part)) for part in folders]
+    theirs = [_canonical(part) for part in PurePosixPath(path).parts[:-1]]
+    count = min(len(ours), len(theirs))
+    return not count or ours[-count:] == theirs[-count:]
+
+
+def _closeness(parts: list[str], path: str) -> tuple[int, ...]:
+    """How well a path agrees with the parts of a name; more is better."""
+    there = PurePosixPath(path).parts
+    common = 0
+    for ours, theirs in zip(reversed(parts[:-1]), reversed(there[:-1]), strict=False):
+        if _canonical(_decode(ours)) != _canonical(theirs):
+            break
+        common += 1
+    own, last = parts[-1], there[-1]
+    nfc = unicodedata.normalize("NFC", own) == unicodedata.normalize("NFC", last)
+    same_suffix = suffix_of(own).lower() == suffix_of(last).lower()
+    same_stem = _strip_suffix(_canonical(_decode(own))) == _strip_suffix(_canonical(last))
+    return common, own == last, nfc, same_stem, same_suffix
+
+
+def _clean_parts(name: str) -> list[str]:
+    """The parts of a path or URL, without drive, server, `.` and `..`."""
+    text = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/]*", "", name.replace("\\", "/"))
+    if "://" in name:
+        text = re.split(r"[?#]", text, maxsplit=1)[0]
+    return [part for part in text.split("/") if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)]
+
+
+def _decode(part: str) -> str:
+    """Without percent-encoding and a query after the suffix of an image."""
+    before, mark, _ = part.partition("?")
+    if mark and suffix_of(before).lower() in IMAGE_SUFFIXES:
+        part = before
+    decoded = unquote(part)
+    return decoded if "/" not in decoded and "\\" not in decoded and "\0" not in decoded else part
+
+
+def _canonical(text: str) -> str:
+    """Without regard to case, Unicode form, look-alike and invisible characters."""
+    if text.isascii() and text.isprintable():
+        return text.casefold()
+    seen = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in ("Cf", "Cc"))
+    return unicodedata.normalize("NFKC", "".join(seen).casefold())
+
+
+def _last_key(path: str) -> str:
+    """The last part of a path, without regard to case and invisible differences."""
+    return _canonical(path.rpartition("/")[2])
+
+
+def _base_key(path: str) -> str:
+    """The last part without suffix, and without the prefix or suffix of a labelling tool."""
+    stem = _strip_suffix(_last_key(path))
+    stem = _ROBOFLOW.sub("", stem)
+    return _PREFIX.sub("", stem, count=1) if _PREFIX.match(stem) else stem
+
+
+def _strip_suffix(name: str) -> str:
+    suffix = suffix_of(name)
+    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _chunks(column: StringColumn) -> Iterator[tuple[int, list[str]]]:
+    """(first row, strings) of a column, a part at a time."""
+    for start in range(0, len(column), _CHUNK):
+        yield start, column.take(np.arange(start, min(start + _CHUNK, len(column))))
+
+
+def _rows(column: StringColumn, rows: list[int]) -> Iterator[tuple[int, str]]:
+    for start in range(0, len(rows), _CHUNK):
+        some = rows[start : start + _CHUNK]
+        yield from zip(some, column.take(np.array(some, np.int64)), strict=True)
+
+
+def _replace(names: StringColumn, files: StringColumn, chosen: dict[int, int]) -> StringColumn:
+    """The names, with the paths of the chosen files."""
+    result = StringColumn()
+    for start, chunk in _chunks(names):
+        for i in range(len(chunk)):
+            if (place := chosen.get(start + i)) is not None:
+                chunk[i] = files.take(np.array([place]))[0]
+        result.extend(chunk)
+    return result
