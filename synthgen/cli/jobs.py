@@ -165,7 +165,7 @@ def _run_job(
     """Make the layer that the job reads, then let the engine make its own; end in words and an exit code."""
     from synthgen.cli import messages
     from synthgen.generate.input_layer import describe_missing_input, ensure_input_layer
-    from synthgen.generate.run import run_job, select_shards
+    from synthgen.generate.run import layer_has_output, run_job, select_shards
 
     shard_part = parse_part(part)
     make = _load_engine(engine, placement)  # first: where Ray is not installed, nothing is done
@@ -176,6 +176,9 @@ def _run_job(
         return
     shards = select_shards(job, part=shard_part, limit=limit, dry_run=dry_run)
     print_lines(*messages.format_plan(job, shards))
+    if not dry_run and not shards and not layer_has_output(job):
+        print_lines(messages.describe_no_output(job))
+        raise typer.Exit(1)
     if dry_run or not shards:
         return
     with open_progress(job.layer, messages.count_images(job, shards), "images") as done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from synthgen.dataloading.filters import MASK_SCORES, apply_filters
@@ -46,6 +46,7 @@ class LayerStats:
         columns: by the names of `_COLUMNS`.
         category_names: unique names of categories.
         num_stale_shards: how many were made from other rows than those of their parent shards now.
+        flags: number of annotations with each flag, by the footers.
     """
 
     shards: tuple[Shard, ...]
@@ -53,6 +54,7 @@ class LayerStats:
     columns: dict[str, ColumnStats]
     category_names: tuple[str, ...]
     num_stale_shards: int
+    flags: Counter[str] = field(default_factory=Counter)
 
     def count(self, name: str) -> int:
         """Number of values in a column."""
@@ -89,13 +91,15 @@ def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
     columns = dict.fromkeys(_COLUMNS, ColumnStats())
     names: dict[str, None] = {}
     num_stale = 0
+    flags = Counter[str]()
     for shard in taken:
         footer, found = store.read_column_stats(shard, list(_COLUMNS.values()))
         names.update(dict.fromkeys(footer.get("categories", ())))
+        flags.update(footer.get("counts", {}).get("flags", {}))
         for name, path in _COLUMNS.items():
             columns[name] += found[path]
         num_stale += store.is_stale(shard, footer)
-    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names), num_stale)
+    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names), num_stale, flags)
 
 
 def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerStats) -> dict[str, float]:

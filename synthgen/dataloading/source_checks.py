@@ -8,6 +8,7 @@ from typing import NamedTuple
 from synthgen.dataloading.command_hints import suggest_generate_command
 from synthgen.dataloading.filters import MASK_SCORES
 from synthgen.dataloading.layer_stats import CAPTION_FILTERS, LayerStats
+from synthgen.dataloading.learnable_counts import LearnableCounts
 from synthgen.dataloading.manifest_errors import truncate
 from synthgen.dataloading.source_config import LayerSource, TrainSource
 from synthgen.storage.shard_store import ShardStore
@@ -76,6 +77,25 @@ def check_train_source(
         yield SourceIssue("task", f"no stuff in this layer: '{source.task}' learns things only", False)
     yield from _check_mask_filters(source, stats, metric)
     yield from _check_caption_filters(source, stats, metric)
+
+
+def check_learnable(source: LayerSource, learnable: LearnableCounts, metric: str) -> Iterator[SourceIssue]:
+    """Errors where a layer has objects or masks, and the task can learn from none of them."""
+    why = learnable.describe_reasons()
+    if (
+        not learnable.objects
+        and why
+        and set(+learnable.reasons) != {"unnamed"}
+        and set(+learnable.reasons) != {"phrase"}
+    ):
+        advice = ""
+        if learnable.reasons["crowd"]:
+            advice = "; if they are objects, as in exports of RLE masks by CVAT, ingest them with --crowds-as-objects"
+        yield SourceIssue("task", f"'{source.task}' can learn from no object of this layer: {why}{advice}")
+    elif learnable.objects and not learnable.masks and metric in _METRICS_NEEDING_MASKS:
+        yield SourceIssue(
+            "task", f"'{source.task}' learns from masks, and no object of this layer that it takes has one"
+        )
 
 
 def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:

@@ -50,7 +50,7 @@ FINDING_CODES: dict[str, str] = {
     "one_based_boxes": "the first pixel seems to have number 1, as in Pascal VOC; the boxes are shifted by one pixel",
     "all_crowds": "nearly all annotations are crowds (iscrowd 1), which get no mask; CVAT marks all objects "
     "with an RLE mask so",
-    "few_usable": "only a small part of the boxes can be given to a segmenter",
+    "few_usable": "few of the boxes, or none, can be given to a segmenter",
     "unlisted_image": "an annotation names an image that the file does not list",
     "same_annotation_id": "an annotation has the id of another one of its image",
     "same_annotation_id_elsewhere": "an annotation has the id of one in another image",
@@ -115,7 +115,7 @@ class Finding:
 
     Attributes:
         code: key of `FINDING_CODES`.
-        unit: what is counted: "boxes", "annotations", "images", "categories" or "shards".
+        unit: what is counted: "boxes", "images", "files", "categories" or "shards".
         count: number of occurrences; of: total number.
         images: number of images with it; None if not applicable.
         stops: a job on this dataset would fail or be useless.

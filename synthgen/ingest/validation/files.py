@@ -56,7 +56,8 @@ def check_image_file(root: Path, file_name: str, height: int, width: int, *, dec
     found, named = path.relative_to(root).as_posix(), PurePosixPath(file_name.replace("\\", "/")).as_posix()
     if found != named:
         same_letters = unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", named)
-        troubles.append(("other_unicode_form" if same_letters else "other_path", f"found as {found}"))
+        what = f"found as {ascii(found) if same_letters else found}"
+        troubles.append(("other_unicode_form" if same_letters else "other_path", what))
     try:
         real_height, real_width, turned = read_image_header(path)
         if turned:

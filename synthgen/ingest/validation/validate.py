@@ -42,13 +42,13 @@ from synthgen.ingest.validation.categories import SplitCategories, compare_split
 from synthgen.ingest.validation.diagnosis import FindingCollector, FindingExample, SplitReport, ValidationReport
 from synthgen.ingest.validation.files import ImageFileCheck, SizeFactors, check_image_file
 from synthgen.ingest.validation.ids import DuplicateIdFinder
-from synthgen.ingest.validation.verdict import MAX_UNUSABLE_SHARE, name_dataset_options, reach_verdict
+from synthgen.ingest.validation.verdict import FEW_USABLE, MAX_UNUSABLE_SHARE, name_dataset_options, reach_verdict
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.storage.atomic import remove_stale_files, scratch_folder
 
-#: With a smaller share of boxes that a segmenter can be given, a user should look.
-_FEW_USABLE, _MANY_CROWDS = 0.5, 0.9
+#: Where as many annotations are crowds, the exporter may have marked objects so.
+_MANY_CROWDS = 0.9
 
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
 
@@ -259,12 +259,13 @@ class _SplitValidator:
     def _check_usable(self, module: DatasetReader, files: DatasetFiles) -> None:
         """Detect a split of which few boxes, or none, can be given to a segmenter."""
         crowds, prompted = self.box_stats.crowds, self.box_stats.prompted
-        if crowds and crowds >= _MANY_CROWDS * self.boxes:
-            self.findings.add("all_crowds", "boxes", crowds)
-        if prompted < _FEW_USABLE * self.boxes:
-            self.findings.add("few_usable", "boxes", self.boxes - prompted, note=f"{prompted:,} can")
         if not prompted and "human" in module.LAYERS:
             self.has_masks = _has_mask(module, files)
+        stops = not prompted and not self.has_masks
+        if crowds and crowds >= _MANY_CROWDS * self.boxes:
+            self.findings.add("all_crowds", "boxes", crowds, stops=stops)
+        elif prompted < FEW_USABLE * self.boxes:
+            self.findings.add("few_usable", "boxes", self.boxes - prompted, stops=stops, note=f"{prompted:,} can")
 
     def _check_names(self, mode: str | int) -> None:
         """Look for the files of missing images under other forms of their names."""
@@ -293,11 +294,13 @@ class _SplitValidator:
 
 
 def _has_mask(module: DatasetReader, files: DatasetFiles) -> bool:
-    """Whether the layer "human" has a mask. Reads until the first one."""
+    """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one."""
     with contextlib.suppress(SynthgenError):
         for part in module.read(files.for_layer("human"), "human"):
-            if isinstance(part, AnnotationBatch) and any(part.payload or ()):
-                return True
+            if isinstance(part, AnnotationBatch) and part.payload is not None:
+                has_payload = np.fromiter(map(bool, part.payload), np.bool_, len(part.payload))
+                if (has_payload & ~part.iscrowd).any():
+                    return True
     return False
 
 

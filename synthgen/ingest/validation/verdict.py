@@ -15,8 +15,11 @@ from synthgen.records.sample import UNPROMPTED_FLAGS
 #: By default, a job refuses a shard with a larger share of failed images (`Job.max_error_share`).
 MAX_UNUSABLE_SHARE = 0.05
 
+#: With a smaller share of boxes that can be given to a segmenter, a user should look.
+FEW_USABLE = 0.5
+
 _CROWDS = (
-    "not ready: all {count:,} annotations are crowds (iscrowd 1), which get no mask. Exports of masks as RLE (CVAT) "
+    "not ready: no box can be used; all {count:,} annotations are crowds (iscrowd 1). Exports of masks as RLE (CVAT) "
     "mark every object so; treat them as objects with --crowds-as-objects"
 )
 
@@ -52,7 +55,7 @@ def reach_verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     stops = list(dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops))
     if convention := next((code for code in stops if code in REMEDIES), None):
         return f"not ready ({', '.join(stops)}): {REMEDIES[convention]}", f"synthgen doctor {given}"
-    if not stops:
+    if set(stops) <= {"all_crowds", "few_usable"}:
         return _verdict_without_stop(splits, found, given)
     worst = max(UNUSABLE_CODES, key=lambda code: found[code])
     share = f"a job takes shards with more than {100 * MAX_UNUSABLE_SHARE:g} % lost only with --max-error-share"
@@ -70,7 +73,7 @@ def reach_verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
 
 
 def _verdict_without_stop(splits: Sequence[SplitReport], found: Mapping[str, int], given: str) -> tuple[str, str]:
-    """Where no finding stops: there may still be no box to give to a segmenter."""
+    """Where nothing stops but, perhaps, that no box can be given to a segmenter."""
     boxes, prompted = sum(split.boxes for split in splits), sum(split.prompted for split in splits)
     if not prompted:
         if any(split.masks for split in splits):
@@ -85,7 +88,7 @@ def _verdict_without_stop(splits: Sequence[SplitReport], found: Mapping[str, int
     ]
     lost = sum(found[code] for code in UNUSABLE_CODES)
     limits += [f"{lost:,} images are lost"] if lost else []
-    few = f", but only {prompted:,} of {boxes:,} boxes can get a mask" if "few_usable" in found else ""
+    few = f", but only {prompted:,} of {boxes:,} boxes can get a mask" if prompted < FEW_USABLE * boxes else ""
     return f"ready{few}{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
 
 
