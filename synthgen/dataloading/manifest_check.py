@@ -199,8 +199,7 @@ def _check_source(
             else check_eval_source(source, held, metric, siblings)
         )
         learnable = state.learnable[location] = count_learnable(store, held, metric)
-        of_objects = check_learnable(source, learnable, metric) if held.count("objects") else ()
-        for remark in chain(judge, of_objects):
+        for remark in chain(judge, check_learnable(source, held, learnable, metric)):
             (state.errors if remark.is_error else state.warnings).append(
                 ManifestIssue((*location, remark.key), remark.message)
             )

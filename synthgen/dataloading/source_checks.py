@@ -79,23 +79,19 @@ def check_train_source(
     yield from _check_caption_filters(source, stats, metric)
 
 
-def check_learnable(source: LayerSource, learnable: LearnableCounts, metric: str) -> Iterator[SourceIssue]:
+def check_learnable(
+    source: LayerSource, stats: LayerStats, learnable: LearnableCounts, metric: str
+) -> Iterator[SourceIssue]:
     """Errors where a layer has objects or masks, and the task can learn from none of them."""
-    why = learnable.describe_reasons()
-    if (
-        not learnable.objects
-        and why
-        and set(+learnable.reasons) != {"unnamed"}
-        and set(+learnable.reasons) != {"phrase"}
-    ):
+    why = set(+learnable.reasons)
+    if not learnable.objects and why - {"unnamed", "phrase"}:  # other checks tell of layers without any name or phrase
         advice = ""
-        if learnable.reasons["crowd"]:
+        if "crowd" in why:
             advice = "; if they are objects, as in exports of RLE masks by CVAT, ingest them with --crowds-as-objects"
-        yield SourceIssue("task", f"'{source.task}' can learn from no object of this layer: {why}{advice}")
-    elif learnable.objects and not learnable.masks and metric in _METRICS_NEEDING_MASKS:
-        yield SourceIssue(
-            "task", f"'{source.task}' learns from masks, and no object of this layer that it takes has one"
-        )
+        what = f"'{source.task}' can learn from no object of this layer: {learnable.describe_reasons()}{advice}"
+        yield SourceIssue("task", what)
+    elif learnable.objects and stats.count("masks") and not learnable.masks and metric in _METRICS_NEEDING_MASKS:
+        yield SourceIssue("task", f"'{source.task}' learns from masks, and no object that it takes has one here")
 
 
 def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:

@@ -55,7 +55,7 @@ def _walk(folder: Path) -> Iterator[str]:
                 continue
             seen.add((place.st_dev, place.st_ino))
             with os.scandir(folder / below) as entries:
-                found = sorted((entry.name, entry.is_dir(), entry.is_symlink() or entry.is_file()) for entry in entries)
+                found = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
         except OSError as why:
             raise SynthgenError(f"{folder / below} cannot be listed ({why.strerror})") from None
         folders = []

@@ -111,7 +111,7 @@ def describe_difference(name: str, path: str) -> str:
     parts = _clean_parts(name)
     own, there = PurePosixPath(parts[-1]).name if parts else "", PurePosixPath(path).name
     kinds = []
-    if len(parts) > path.count("/") + 1 or "\\" in name or ".." in parts:
+    if len(parts) > path.count("/") + 1 or ".." in name.replace("\\", "/").split("/"):
         kinds.append("their last path part" if "/" not in path else "the end of their path")
     elif len(parts) < path.count("/") + 1:
         kinds.append("a subfolder")
@@ -131,7 +131,7 @@ def describe_difference(name: str, path: str) -> str:
             kinds.append("another extension" if ends[0] else "a name with an extension")
         if _strip_suffix(_canonical(own)) != _strip_suffix(_canonical(there)):
             kinds.append("a name with another prefix or suffix")
-    return " and ".join(kinds) or "another name"
+    return " and ".join(kinds) or "another spelling of their folder"
 
 
 class _HashIndex:
