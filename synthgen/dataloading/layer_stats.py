@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from synthgen.dataloading.filters import MASK_SCORES, apply_filters
@@ -24,9 +24,10 @@ _COLUMNS = {
     "caption_score": f"{_CAPTION}.score",
     "category_match": f"{_CAPTION}.category_match",
     "reasons": f"{_CAPTION}.reasons.list.element",
+    "flags": f"{_ANNOTATION}.flags.list.element",
     **{
         name: f"{_ANNOTATION}.{name}"
-        for name in ("category", "isthing", "mask_source", "predicted_iou", "stability_score", "box_iou")
+        for name in ("category", "iscrowd", "isthing", "mask_source", "predicted_iou", "stability_score", "box_iou")
     },
 }
 CAPTION_FILTERS = ("min_caption_score", "require_category_match", "drop_reasons", "caption_sources")
@@ -46,7 +47,6 @@ class LayerStats:
         columns: by the names of `_COLUMNS`.
         category_names: unique names of categories.
         num_stale_shards: how many were made from other rows than those of their parent shards now.
-        flags: number of annotations with each flag, by the footers.
     """
 
     shards: tuple[Shard, ...]
@@ -54,7 +54,6 @@ class LayerStats:
     columns: dict[str, ColumnStats]
     category_names: tuple[str, ...]
     num_stale_shards: int
-    flags: Counter[str] = field(default_factory=Counter)
 
     def count(self, name: str) -> int:
         """Number of values in a column."""
@@ -91,15 +90,13 @@ def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
     columns = dict.fromkeys(_COLUMNS, ColumnStats())
     names: dict[str, None] = {}
     num_stale = 0
-    flags = Counter[str]()
     for shard in taken:
         footer, found = store.read_column_stats(shard, list(_COLUMNS.values()))
         names.update(dict.fromkeys(footer.get("categories", ())))
-        flags.update(footer.get("counts", {}).get("flags", {}))
         for name, path in _COLUMNS.items():
             columns[name] += found[path]
         num_stale += store.is_stale(shard, footer)
-    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names), num_stale, flags)
+    return LayerStats(tuple(taken), planned - len(taken), columns, tuple(names), num_stale)
 
 
 def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerStats) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """How many of a layer's objects, masks and captions a task can learn from: crowds are no instances, and so on.
 
-The headers of shards count what is there. Most layers hold only what each task learns, which the footers say by flags;
-of the others, a few narrow columns are read, never the masks themselves.
+The headers of shards count what is there. They also tell whether a layer holds anything that a task does not learn; if
+so, a few narrow columns are read, never the masks themselves.
 """
 
 from __future__ import annotations
@@ -84,14 +84,16 @@ def count_learnable(store: ShardStore, stats: LayerStats, metric: str) -> Learna
 
 
 def _needs_count(stats: LayerStats, metric: str) -> bool:
-    """Whether a layer holds anything that the task cannot learn from; otherwise its headers' counts are true."""
-    flags = {"degenerate", "outside"}
-    flags |= set() if metric in _TAKE_CROWDS else {"crowd"}
-    flags |= {"unknown_category"} if metric in _NEED_NAMES else set()
-    flags |= {"part"} if metric in _LEAVE_PARTS else set()
-    stuff = metric in _NEED_THINGS and stats.columns["isthing"].minimum is False
-    unnamed = metric in _NEED_NAMES and stats.columns["category"].minimum == ""
-    return stuff or unnamed or stats.count("errors") > 0 or metric in _NEED_PHRASES or not flags.isdisjoint(stats.flags)
+    """Whether a layer may hold something that the task cannot learn from; otherwise its headers' counts are true."""
+    flags = [*_NO_BOX, *(["part"] if metric in _LEAVE_PARTS else [])]
+    return (
+        (metric not in _TAKE_CROWDS and stats.columns["iscrowd"].maximum is True)
+        or (metric in _NEED_THINGS and stats.columns["isthing"].minimum is False)
+        or (metric in _NEED_NAMES and stats.columns["category"].minimum == "")
+        or metric in _NEED_PHRASES
+        or stats.count("errors") > 0
+        or any(stats.may_contain("flags", flag) for flag in flags)
+    )
 
 
 def _count_batch(
