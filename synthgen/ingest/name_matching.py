@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.images.paths import candidate_paths
-from synthgen.ingest.folder_listing import IMAGE_SUFFIXES, file_hashes, list_image_files, suffix_of
+from synthgen.ingest.folder_listing import IMAGE_SUFFIXES, file_hashes, hash_text, list_image_files, suffix_of
 from synthgen.ingest.image_table import StringColumn
 
 #: Number of examples kept of each kind.
 _MAX_EXAMPLES = 3
 
 #: More files than this that fit one name are not compared.
-_MAX_CANDIDATES = 200
+_MAX_CANDIDATES = 50
 
 _CHUNK = 10_000  # names in memory as Python strings
 
@@ -76,18 +76,20 @@ def match_names(folder: Path, names: StringColumn) -> NameMatches:
     found = NameMatches(names, missing=len(lost))
     if not lost:
         return found
-    indexes = (_HashIndex(files, _last_key), _HashIndex(files, _base_key))
+    indexes = [_HashIndex(files, key) for key in _KEYS]
     chosen: dict[int, int] = {}  # row -> file
-    claims: defaultdict[int, set[str]] = defaultdict(set)  # file -> names that fit it
-    for row, name in _rows(names, lost):
-        place = _find_file(name, files, indexes)
-        if isinstance(place, str):
-            found.refused += 1
-            if len(found.refusals) < _MAX_EXAMPLES:
-                found.refusals.append((name, place))
-        elif place is not None:
-            chosen[row] = place
-            claims[place].add(name)
+    claims: defaultdict[int, set[int]] = defaultdict(set)  # file -> hashes of the names that fit it
+    for start in range(0, len(lost), _CHUNK):
+        rows = lost[start : start + _CHUNK]
+        some = names.take(np.array(rows, np.int64))
+        for row, name, place in zip(rows, some, _find_files(some, files, indexes), strict=True):
+            if isinstance(place, str):
+                found.refused += 1
+                if len(found.refusals) < _MAX_EXAMPLES:
+                    found.refusals.append((name, place))
+            elif place is not None:
+                chosen[row] = place
+                claims[place].add(hash_text(name))
     for row, name in _rows(names, sorted(chosen)):
         place = chosen[row]
         path = files.take(np.array([place]))[0]
@@ -109,7 +111,7 @@ def match_names(folder: Path, names: StringColumn) -> NameMatches:
 def describe_difference(name: str, path: str) -> str:
     """How a name differs from the path of its file: "their last path part and another case"."""
     parts = _clean_parts(name)
-    own, there = PurePosixPath(parts[-1]).name if parts else "", PurePosixPath(path).name
+    own, there = parts[-1] if parts else "", path.rpartition("/")[2]
     kinds = []
     if len(parts) > path.count("/") + 1 or ".." in name.replace("\\", "/").split("/"):
         kinds.append("their last path part" if "/" not in path else "the end of their path")
@@ -143,11 +145,15 @@ class _HashIndex:
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
 
-    def find(self, key: str) -> list[int]:
-        """The files of a key, in the order of the listing."""
-        value = file_hashes([key])[0]
-        start, stop = (int(np.searchsorted(self._hashes, value, side=side)) for side in ("left", "right"))
-        return [int(place) for place in self._order[start:stop]]
+    def find(self, keys: list[str]) -> list[NDArray[np.int64]]:
+        """The files of each key, in the order of the listing; at most `_MAX_CANDIDATES` and one more."""
+        wanted = file_hashes(keys)
+        starts = np.searchsorted(self._hashes, wanted, side="left").tolist()
+        stops = np.searchsorted(self._hashes, wanted, side="right").tolist()
+        return [
+            self._order[start : min(stop, start + _MAX_CANDIDATES + 1)]
+            for start, stop in zip(starts, stops, strict=True)
+        ]
 
     def find_first(self, keys: list[str]) -> NDArray[np.int64]:
         """The first file of each key; -1 = none."""
@@ -184,47 +190,71 @@ def _own_place(folder: Path, name: str, paths: _HashIndex) -> int | None:
     if not parts or parts[0].startswith("/") or ".." in parts or re.match("[A-Za-z]:", parts[0]):
         return None
     for tail in candidate_paths(folder, parts):
-        if found := paths.find("/".join(tail)):
-            return found[0]
+        found = paths.find(["/".join(tail)])[0]
+        if len(found):
+            return int(found[0])
     return None
 
 
-def _find_file(name: str, files: StringColumn, indexes: tuple[_HashIndex, _HashIndex]) -> int | str | None:
-    """The file that a name stands for; a sentence if several fit; None if none does."""
-    parts = _clean_parts(name)
-    if not parts:
-        return None
-    for index, key in zip(indexes, (_last_key, _base_key), strict=True):
-        for spelling in dict.fromkeys((parts[-1], _decode(parts[-1]))):
-            wanted = key(spelling)
-            candidates = index.find(wanted)
-            if len(candidates) > _MAX_CANDIDATES:
-                return f"{len(candidates):,} files fit"
-            there = files.take(np.array(candidates, np.int64))
-            fit = [(place, path) for place, path in zip(candidates, there, strict=True) if key(path) == wanted]
-            if not fit:
-                continue
-            inside = [(place, path) for place, path in fit if _folders_agree(parts[:-1], path)]
-            if not inside:
-                return f"{fit[0][1]} is in another folder; if it is the file, name that folder with --images"
-            ranked = sorted(((_closeness(parts, path), place, path) for place, path in inside), reverse=True)
-            if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
-                return f"{ranked[1][2]} and {ranked[0][2]} fit"
-            return ranked[0][1]
+def _find_files(names: list[str], files: StringColumn, indexes: Sequence[_HashIndex]) -> Iterator[int | str | None]:
+    """The file that each name stands for; a sentence if several fit; None if none does."""
+    parts = [_clean_parts(name) for name in names]
+    decoded = [_decoded(one) for one in parts]
+    spellings = (parts,) if decoded == parts else (parts, decoded)
+    candidates = [
+        [index.find([key("/".join(one)) for one in spelt]) for spelt in spellings]
+        for index, key in zip(indexes, _KEYS, strict=True)
+    ]
+    for row, own in enumerate(parts):
+        yield _choose(
+            own,
+            [
+                (key, key("/".join(spellings[i][row])), of_key[i][row])
+                for key, of_key in zip(_KEYS, candidates, strict=True)
+                for i in range(len(spellings))
+            ],
+            files,
+        )
+
+
+def _choose(
+    parts: list[str], candidates: list[tuple[Callable[[str], str], str, NDArray[np.int64]]], files: StringColumn
+) -> int | str | None:
+    """The file that a name stands for, of the first key that fits any.
+
+    Args:
+        candidates: (key, its value, files that may have it).
+    """
+    for key, value, places in candidates:
+        if not value or not len(places):
+            continue
+        there = files.take(places)
+        fit = [(place, path) for place, path in zip(places.tolist(), there, strict=True) if key(path) == value]
+        if not fit:  # another text with the same hash
+            continue
+        if len(fit) > _MAX_CANDIDATES:
+            return f"more than {_MAX_CANDIDATES} files fit, such as {fit[0][1]}"
+        inside = [(place, path) for place, path in fit if _folders_agree(parts[:-1], path)]
+        if not inside:
+            return f"{fit[0][1]} is in another folder; if it is the file, name that folder with --images"
+        ranked = sorted(((_closeness(parts, path), place, path) for place, path in inside), reverse=True)
+        if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
+            return f"{ranked[1][2]} and {ranked[0][2]} fit"
+        return int(ranked[0][1])
     return None
 
 
 def _folders_agree(folders: list[str], path: str) -> bool:
     """Whether the folders of a name and those of a path are the same, as far as both say."""
     ours = [_canonical(_decode(part)) for part in folders]
-    theirs = [_canonical(part) for part in PurePosixPath(path).parts[:-1]]
+    theirs = [_canonical(part) for part in path.split("/")[:-1]]
     count = min(len(ours), len(theirs))
     return not count or ours[-count:] == theirs[-count:]
 
 
 def _closeness(parts: list[str], path: str) -> tuple[int, ...]:
     """How well a path agrees with the parts of a name; more is better."""
-    there = PurePosixPath(path).parts
+    there = path.split("/")
     common = 0
     for ours, theirs in zip(reversed(parts[:-1]), reversed(there[:-1]), strict=False):
         if _canonical(_decode(ours)) != _canonical(theirs):
@@ -245,8 +275,14 @@ def _clean_parts(name: str) -> list[str]:
     return [part for part in text.split("/") if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)]
 
 
+def _decoded(parts: list[str]) -> list[str]:
+    return [_decode(part) for part in parts]
+
+
 def _decode(part: str) -> str:
     """Without percent-encoding and a query after the suffix of an image."""
+    if "%" not in part and "?" not in part:
+        return part
     before, mark, _ = part.partition("?")
     if mark and suffix_of(before).lower() in IMAGE_SUFFIXES:
         part = before
@@ -272,6 +308,16 @@ def _base_key(path: str) -> str:
     stem = _strip_suffix(_last_key(path))
     stem = _ROBOFLOW.sub("", stem)
     return _PREFIX.sub("", stem, count=1) if _PREFIX.match(stem) else stem
+
+
+def _two_parts_key(path: str) -> str:
+    """The last two parts; "" for a path of one, which is found by its last part."""
+    folder, slash, last = path.rpartition("/")
+    return f"{_canonical(folder.rpartition('/')[2])}/{_canonical(last)}" if slash else ""
+
+
+#: The keys by which files are found, the closest first.
+_KEYS: tuple[Callable[[str], str], ...] = (_two_parts_key, _last_key, _base_key)
 
 
 def _strip_suffix(name: str) -> str:
