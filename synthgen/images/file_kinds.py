@@ -1,4 +1,4 @@
-"""What a file is that is no image of a supported format, by its first bytes, and what to do about it."""
+"""Describes a file that is not an image of a supported format, by its first bytes, and says what to do about it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -72,40 +72,41 @@ def match_names(folder: Path, names: StringColumn) -> NameMatches:
     """
     files = list_image_files(folder)
     paths = _HashIndex(files, lambda path: path)
-    owner, lost = _find_exact(folder, names, files, paths)
+    taken, lost = _find_exact(folder, names, files, paths)
     found = NameMatches(names, missing=len(lost))
-    if not lost:
+    if not len(lost):
         return found
     indexes = [_HashIndex(files, key) for key in _KEYS]
-    chosen: dict[int, int] = {}  # row -> file
-    claims: defaultdict[int, set[int]] = defaultdict(set)  # file -> hashes of the names that fit it
-    for start in range(0, len(lost), _CHUNK):
-        rows = lost[start : start + _CHUNK]
-        some = names.take(np.array(rows, np.int64))
-        for row, name, place in zip(rows, some, _find_files(some, files, indexes), strict=True):
+    chosen = np.full(len(names), -1, np.int64)  # by row: the file
+    claimant = np.zeros(len(files) + 1, np.int64)  # by file: the hash of the first name that fits it; 0 = none
+    for rows, some in _chunks(names, lost):
+        for row, name, place in zip(rows.tolist(), some, _find_files(some, files, indexes), strict=True):
             if isinstance(place, str):
-                found.refused += 1
-                if len(found.refusals) < _MAX_EXAMPLES:
-                    found.refusals.append((name, place))
+                _refuse(found, name, place)
             elif place is not None:
                 chosen[row] = place
-                claims[place].add(hash_text(name))
-    for row, name in _rows(names, sorted(chosen)):
-        place = chosen[row]
-        path = files.take(np.array([place]))[0]
-        if owner[place] or len(claims[place]) > 1:
-            del chosen[row]
-            found.refused += 1
-            if len(found.refusals) < _MAX_EXAMPLES:
-                found.refusals.append((name, f"{path} is the file of another listed image, too"))
-            continue
-        found.kinds[describe_difference(name, path)] += 1
-        if len(found.examples) < _MAX_EXAMPLES:
-            found.examples.append((name, path))
-    found.matched = len(chosen)
-    if chosen:
+                own = hash_text(name) or 1
+                taken[place] |= claimant[place] not in (0, own)
+                claimant[place] = claimant[place] or own
+    for rows, some in _chunks(names, np.flatnonzero(chosen >= 0)):
+        for row, name, path in zip(rows.tolist(), some, files.take(chosen[rows]), strict=True):
+            if taken[chosen[row]]:
+                chosen[row] = -1
+                _refuse(found, name, f"{path} is the file of another listed image, too")
+                continue
+            found.matched += 1
+            found.kinds[describe_difference(name, path)] += 1
+            if len(found.examples) < _MAX_EXAMPLES:
+                found.examples.append((name, path))
+    if found.matched:
         found.names = _replace(names, files, chosen)
     return found
+
+
+def _refuse(found: NameMatches, name: str, why: str) -> None:
+    found.refused += 1
+    if len(found.refusals) < _MAX_EXAMPLES:
+        found.refusals.append((name, why))
 
 
 def describe_difference(name: str, path: str) -> str:
@@ -166,22 +167,19 @@ class _HashIndex:
 
 def _find_exact(
     folder: Path, names: StringColumn, files: StringColumn, paths: _HashIndex
-) -> tuple[NDArray[np.bool_], list[int]]:
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """(files that an image has under its own name, rows of images without a file)."""
-    owner = np.zeros(max(len(files), 1), np.bool_)
-    lost = []
-    for start, chunk in _chunks(names):
-        place = paths.find_first(chunk)
-        owner[place[place >= 0]] = True
-        for i in np.flatnonzero(place < 0).tolist():
-            if not chunk[i]:
-                continue
-            own = _own_place(folder, chunk[i], paths)
-            if own is None:
-                lost.append(start + i)
+    taken = np.zeros(len(files) + 1, np.bool_)
+    lost = np.zeros(len(names), np.bool_)
+    for rows, some in _chunks(names):
+        places = paths.find_first(some)
+        for i in np.flatnonzero(places < 0).tolist():
+            if some[i] and (own := _own_place(folder, some[i], paths)) is not None:
+                places[i] = own
             else:
-                owner[own] = True
-    return owner, lost
+                lost[rows[i]] = bool(some[i])
+        taken[places[places >= 0]] = True
+    return taken, np.flatnonzero(lost)
 
 
 def _own_place(folder: Path, name: str, paths: _HashIndex) -> int | None:
@@ -325,24 +323,23 @@ def _strip_suffix(name: str) -> str:
     return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def _chunks(column: StringColumn) -> Iterator[tuple[int, list[str]]]:
-    """(first row, strings) of a column, a part at a time."""
-    for start in range(0, len(column), _CHUNK):
-        yield start, column.take(np.arange(start, min(start + _CHUNK, len(column))))
+def _chunks(
+    column: StringColumn, rows: NDArray[np.int64] | None = None
+) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
+    """(rows, strings) of a column, or of some of its rows, a part at a time."""
+    count = len(column) if rows is None else len(rows)
+    for start in range(0, count, _CHUNK):
+        stop = min(start + _CHUNK, count)
+        some = np.arange(start, stop) if rows is None else rows[start:stop]
+        yield some, column.take(some)
 
 
-def _rows(column: StringColumn, rows: list[int]) -> Iterator[tuple[int, str]]:
-    for start in range(0, len(rows), _CHUNK):
-        some = rows[start : start + _CHUNK]
-        yield from zip(some, column.take(np.array(some, np.int64)), strict=True)
-
-
-def _replace(names: StringColumn, files: StringColumn, chosen: dict[int, int]) -> StringColumn:
+def _replace(names: StringColumn, files: StringColumn, chosen: NDArray[np.int64]) -> StringColumn:
     """The names, with the paths of the chosen files."""
     result = StringColumn()
-    for start, chunk in _chunks(names):
-        for i in range(len(chunk)):
-            if (place := chosen.get(start + i)) is not None:
-                chunk[i] = files.take(np.array([place]))[0]
-        result.extend(chunk)
+    for rows, some in _chunks(names):
+        new = np.flatnonzero(chosen[rows] >= 0)
+        for i, path in zip(new.tolist(), files.take(chosen[rows[new]]), strict=True):
+            some[i] = path
+        result.extend(some)
     return result

@@ -231,7 +231,7 @@ class SplitReport:
     Attributes:
         images, boxes, categories: how many the files list; boxes of unlisted images counted.
         prompted: boxes that a job can give to a segmenter.
-        masks: a mask was looked for and found in the source, as there is no box to give to a segmenter.
+        masks: the source has masks of its own; looked for only where no box can be given to a segmenter.
         files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
         findings: what was found, in the order of `FINDING_CODES`; a code that was not found is not there.
     """
