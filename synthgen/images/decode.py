@@ -330,7 +330,7 @@ def _as_image_error(why: Exception, done: str, path: Path) -> ImageError:
     if isinstance(why, MemoryError):
         return ImageError("is too large for the memory")
     if isinstance(why, UnidentifiedImageError) and (kind := describe_file_kind(path)):
-        return ImageError(kind)
+        return ImageError(f"cannot be {done}: it {kind}")
     return ImageError(f"cannot be {done} ({type(why).__name__}: {_short_reason(why)})")
 
 

@@ -11,11 +11,11 @@ _BY_START: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "is a pointer of Git LFS, not the image; run `git lfs pull`"),
     (b"%PDF", f"is a PDF{_CONVERT}"),
     (b"8BPS", f"is a Photoshop file{_CONVERT}"),
-    (b"\xff\x0a", f"is a JPEG XL image, which cannot be read{_CONVERT}"),
-    (b"\x00\x00\x00\x0cJXL ", f"is a JPEG XL image, which cannot be read{_CONVERT}"),
-    (b"DDS ", f"is a DDS texture, which cannot be read{_CONVERT}"),
-    (b"\x76\x2f\x31\x01", f"is an OpenEXR image, which cannot be read{_CONVERT}"),
-    (b"FUJIFILM", f"is a camera's raw image, which cannot be read{_CONVERT}"),
+    (b"\xff\x0a", f"is a JPEG XL image{_CONVERT}"),
+    (b"\x00\x00\x00\x0cJXL ", f"is a JPEG XL image{_CONVERT}"),
+    (b"DDS ", f"is a DDS texture{_CONVERT}"),
+    (b"\x76\x2f\x31\x01", f"is an OpenEXR image{_CONVERT}"),
+    (b"FUJIFILM", f"is a camera's raw image{_CONVERT}"),
     (b"\x1f\x8b", "is gzip data; unpack it"),
     (b"PK\x03\x04", "is a ZIP archive; unpack it"),
     (b"\x1a\x45\xdf\xa3", "is a video; extract its frames"),
@@ -41,7 +41,7 @@ def describe_file_kind(path: Path) -> str | None:
         return "is empty; copy or download it again"
     if start[4:8] == b"ftyp":
         kind = _BY_BRAND.get(start[8:12])
-        return f"is {kind} image, which cannot be read{_CONVERT}" if kind else "is a video; extract its frames"
+        return f"is {kind} image{_CONVERT}" if kind else "is a video; extract its frames"
     for prefix, what in _BY_START:
         if start.startswith(prefix):
             return what
@@ -49,5 +49,5 @@ def describe_file_kind(path: Path) -> str | None:
     if text.startswith((b"<!doctype html", b"<html")):
         return "is a web page, not an image; download it again"
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return f"is an SVG drawing, which cannot be read{_CONVERT}"
+        return f"is an SVG drawing{_CONVERT}"
     return "is not complete, or was not copied: it has only zeros" if not start.strip(b"\0") else None

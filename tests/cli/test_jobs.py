@@ -248,7 +248,7 @@ def test_failed_shards_exit_1_and_are_named(synthgen, tmp_path: Path) -> None:
     assert "00001-of-00005" in synthgen("status", "--failures").out
     accepted = synthgen("masks", *OWN, "--segmenter", "box_fill", "--max-error-share", "0.2")
     assert accepted.code == 0, accepted.err
-    assert "image 10 0010.png: is empty" in synthgen("status", "--failures").out
+    assert "image 10 0010.png: cannot be decoded" in synthgen("status", "--failures").out
 
 
 def test_retry_failed_repairs_what_can_be_repaired(synthgen, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from synthgen.images.file_kinds import describe_file_kind
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC image, which cannot be read; convert it to JPEG"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC image; convert it to JPEG"),
         (b"\0\0\0\x18ftypcrx \0\0\0\x01", "raw image"),
         (b"\0\0\0\x18ftypisom\0\0\x02\0", "is a video"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
