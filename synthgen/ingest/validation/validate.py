@@ -87,6 +87,9 @@ def validate_dataset(
     examined = [_SplitValidator(split, accepts_matches=match_names) for split in chosen]
     for one in examined:
         one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
+    nothing = not any(one.has_output() for one in examined)
+    for one in examined:
+        one.check_usable(stops=nothing)
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
     given = name_dataset_options(dataset, root, annotations, images)
@@ -164,7 +167,8 @@ class _SplitValidator:
         self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
         self._check_box_format()
-        self._check_usable(module, located)
+        if not self.box_stats.prompted and "human" in module.LAYERS:
+            self.has_masks = _has_mask(module, located)
         self._check_names(mode)
         if (resized := self.size_factors.describe()) is not None:
             self.findings.add_note("wrong_size", resized)
@@ -256,12 +260,17 @@ class _SplitValidator:
         if found is not None:
             self.findings.add(found.code, "boxes", found.count, stops=found.stops, note=found.what)
 
-    def _check_usable(self, module: DatasetReader, files: DatasetFiles) -> None:
-        """Detect a split of which few boxes, or none, can be given to a segmenter."""
+    def has_output(self) -> bool:
+        """Whether masks can come out of this split."""
+        return self.box_stats.prompted > 0 or self.has_masks
+
+    def check_usable(self, *, stops: bool) -> None:
+        """Detect a split of which few boxes, or none, can be given to a segmenter.
+
+        Args:
+            stops: no split of the dataset has any.
+        """
         crowds, prompted = self.box_stats.crowds, self.box_stats.prompted
-        if not prompted and "human" in module.LAYERS:
-            self.has_masks = _has_mask(module, files)
-        stops = not prompted and not self.has_masks
         if crowds and crowds >= _MANY_CROWDS * self.boxes:
             self.findings.add("all_crowds", "boxes", crowds, stops=stops)
         elif prompted < FEW_USABLE * self.boxes:

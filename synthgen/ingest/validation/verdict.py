@@ -83,7 +83,8 @@ def _verdict_without_stop(splits: Sequence[SplitReport], found: Mapping[str, int
             return _CROWDS.format(count=boxes), f"synthgen doctor {given} --crowds-as-objects"
         what = "what is wrong with them is named above" if boxes else "there is none"
         return f"not ready: no box can be used; {what}", f"synthgen doctor {given}"
-    limits = [
+    limits = [f"{code} is likely, look at it first" for code in REMEDIES if found.get(code)]
+    limits += [
         f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
     ]
     lost = sum(found[code] for code in UNUSABLE_CODES)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.validated_datasets import clean, findings, look
+from fakes.validated_datasets import clean, findings, look, write
 
 from synthgen.formats.readers import coco_json
 from synthgen.ingest.ingest import ingest
@@ -62,6 +62,19 @@ def test_nearly_all_crowds_are_looked_at(tmp_path: Path) -> None:
     assert "all_crowds" not in findings(few) and few.verdict.startswith("ready: 10 boxes get no mask")
 
 
+def test_a_split_of_crowds_does_not_stop_the_other_splits(tmp_path: Path) -> None:
+    for split, iscrowd in (("train", 0), ("val", 1)):
+        content = clean()
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = iscrowd
+        write(tmp_path / split, content, files=False).rename(tmp_path / f"zhiyuan_objv2_{split}.json")
+    found = validate_dataset("objects365", tmp_path, check_images="none")
+    assert found.is_ready and found.verdict.startswith("ready: 48 boxes get no mask as they are crowd")
+    assert not findings(found, 1)["all_crowds"].stops
+    alone = validate_dataset("objects365", tmp_path, ["val"], check_images="none")
+    assert not alone.is_ready and findings(alone)["all_crowds"].stops
+
+
 def test_few_usable_boxes_are_looked_at(tmp_path: Path) -> None:
     found = changed(tmp_path, UNUSABLE["no area"], share=0.75)
     assert found.is_ready and findings(found)["few_usable"].count == 36
@@ -78,6 +91,15 @@ def test_a_source_of_masks_without_boxes_is_ready_for_an_ingest(tmp_path: Path) 
         assert found.is_ready and found.splits[0].masks and found.next.endswith("--layer human")
     else:
         assert found.is_ready
+
+
+def test_weak_evidence_of_a_convention_is_in_the_verdict(tmp_path: Path) -> None:
+    def to_fractions(_: int, one: dict[str, Any]) -> None:
+        one.update(bbox=[0.1, 0.2, 0.3, 0.4])
+
+    found = changed(tmp_path, to_fractions, share=0.2)
+    assert found.is_ready and not findings(found)["normalised_boxes"].stops
+    assert found.verdict.startswith("ready: normalised_boxes is likely, look at it first")
 
 
 @pytest.mark.parametrize("name", ["21-bbox-five-numbers", "37-cvat-masks-iscrowd-1"])
