@@ -136,4 +136,4 @@ def did_you_mean(word: str, choices: list[str]) -> str:
 
 def escape_control_chars(text: str) -> str:
     """`text` with control characters escaped, so that a name from a hostile file cannot control the terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in text)

@@ -198,12 +198,11 @@ def _run_jobs(
             ensure_input_layer(spec, job, open_progress=open_progress)
     if path is not None:
         print_lines(messages.format_recognized(path, [spec for spec, _ in jobs], *messages.count_inputs(jobs)))
-    results: list[tuple[bool, bool] | None] = []
+    results: list[tuple[bool, bool]] = []
     for _, job in jobs:
-        with job_has_started() if any(results) else nullcontext():
+        with job_has_started() if results else nullcontext():
             results.append(_run_job(job, make, part=shard_part, limit=limit, placement=placement, dry_run=dry_run))
-    done = [result for result in results if result is not None]
-    if done and (any(failed for failed, _ in done) or not any(has_output for _, has_output in done)):
+    if not dry_run and (any(failed for failed, _ in results) or not any(has_output for _, has_output in results)):
         raise typer.Exit(1)
 
 
@@ -215,15 +214,20 @@ def _run_job(
     limit: int | None,
     placement: dict[str, int | float | None],
     dry_run: bool,
-) -> tuple[bool, bool] | None:
-    """Let the engine make a layer. Returns (has a shard failed, is there output); None if nothing was to do."""
+) -> tuple[bool, bool]:
+    """Let the engine make a layer; returns (has a shard failed, is there output)."""
     from synthgen.cli import messages
-    from synthgen.generate.run import run_job, select_shards
+    from synthgen.generate.run import layer_has_output, run_job, select_shards
 
     shards = select_shards(job, part=part, limit=limit, dry_run=dry_run)
     print_lines(*messages.format_plan(job, shards))
-    if dry_run or not shards:
-        return None
+    if dry_run:
+        return False, False
+    if not shards:
+        has_output = layer_has_output(job)
+        if not has_output:
+            print_lines(messages.describe_no_output(job))
+        return False, has_output
     with open_progress(job.layer, messages.count_images(job, shards), "images") as done:
         chances = iter(range(messages.MAX_LISTED_ERRORS))
 

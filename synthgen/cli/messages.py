@@ -100,7 +100,7 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
         yield f"  {tally.varied / tally.described:.0%} of those that the captioner described {variety}"
     yield from format_flags(tally.flags)
     if not tally.has_output(job.stage):
-        yield f"  no box got a {'caption' if job.stage == 'captions' else 'mask'}; `synthgen show {layer}` draws why"
+        yield describe_no_output(job)
     if tally.passed_over:
         some = pluralize(tally.passed_over, "image")
         yield f"  passed over: {some} that came with an error; `synthgen show {layer}` draws such with it"
@@ -113,6 +113,12 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
         yield f"  ... and {len(tally.errors) - MAX_LISTED_ERRORS:,} more shards; all are in {layer}/_log/failures.jsonl"
     if tally.errors:
         yield "  what is committed stays; when the cause is mended, run the same command again"
+
+
+def describe_no_output(job: Job) -> str:
+    """The line about a layer in which no box has what its stage makes."""
+    layer = f"{job.dataset}/{job.split}/{job.layer}"
+    return f"  no box got a {'caption' if job.stage == 'captions' else 'mask'}; `synthgen show {layer}` draws why"
 
 
 def pluralize(count: int, what: str) -> str:

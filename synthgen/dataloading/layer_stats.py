@@ -24,7 +24,8 @@ _COLUMNS = {
     "caption_score": f"{_CAPTION}.score",
     "category_match": f"{_CAPTION}.category_match",
     "reasons": f"{_CAPTION}.reasons.list.element",
-    **{name: f"{_ANNOTATION}.{name}" for name in ("category", "isthing", "mask_source", *MASK_SCORES)},
+    "flags": f"{_ANNOTATION}.flags.list.element",
+    **{name: f"{_ANNOTATION}.{name}" for name in ("category", "iscrowd", "isthing", "mask_source", *MASK_SCORES)},
 }
 CAPTION_FILTERS = ("min_caption_score", "require_category_match", "drop_reasons", "caption_sources")
 #: Kind of label -> the keys of a source that filter it.

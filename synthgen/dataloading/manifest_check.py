@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,10 @@ from synthgen.dataloading.command_hints import describe_missing_layer
 from synthgen.dataloading.layer_stats import LayerStats, estimate_kept_shares, load_layer_stats
 from synthgen.dataloading.leakage import checks
 from synthgen.dataloading.leakage.image_keys import KeyScan
+from synthgen.dataloading.learnable_counts import LearnableCounts, count_learnable
 from synthgen.dataloading.manifest import Manifest, load_draft
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue
-from synthgen.dataloading.source_checks import check_eval_source, check_flip, check_train_source
+from synthgen.dataloading.source_checks import check_eval_source, check_flip, check_learnable, check_train_source
 from synthgen.dataloading.source_config import TASKS_PACKAGE, UNKNOWN_TASK, EvalSource, LayerSource, TrainSource
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError, find_image
@@ -38,7 +39,7 @@ class SourceReport:
 
     Attributes:
         draw_probability: share of the draws; None = an evaluated layer.
-        stats: statistics of the shards that it takes.
+        stats: statistics of the shards that it takes; learnable: what its task can learn of them.
         num_excluded: its images that a list names.
         kept_shares: estimated shares of "mask"s and "caption"s that pass its filters; {} = it has no filters.
         image_folder: the folder of its images.
@@ -47,6 +48,7 @@ class SourceReport:
     source: LayerSource
     draw_probability: float | None
     stats: LayerStats
+    learnable: LearnableCounts
     num_excluded: int
     kept_shares: dict[str, float]
     image_folder: Path
@@ -77,6 +79,7 @@ class _CheckState:
     errors: list[ManifestIssue] = field(default_factory=list)
     warnings: list[ManifestIssue] = field(default_factory=list)
     stats: dict[Location, LayerStats] = field(default_factory=dict)
+    learnable: dict[Location, LearnableCounts] = field(default_factory=dict)
     kept_shares: dict[Location, dict[str, float]] = field(default_factory=dict)
     image_folders: dict[Location, Path] = field(default_factory=dict)
 
@@ -133,6 +136,7 @@ def check_manifest(
             source,
             source.ratio / ratios if isinstance(source, TrainSource) else None,
             found.stats[at],
+            found.learnable[at],
             scanned[at].num_excluded if at in scanned else 0,
             found.kept_shares.get(at, {}),
             found.image_folders[at],
@@ -194,7 +198,8 @@ def _check_source(
             if isinstance(source, TrainSource)
             else check_eval_source(source, held, metric, siblings)
         )
-        for remark in judge:
+        learnable = state.learnable[location] = count_learnable(store, held, metric)
+        for remark in chain(judge, check_learnable(source, held, learnable, metric)):
             (state.errors if remark.is_error else state.warnings).append(
                 ManifestIssue((*location, remark.key), remark.message)
             )

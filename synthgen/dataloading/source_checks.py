@@ -8,6 +8,7 @@ from typing import NamedTuple
 from synthgen.dataloading.command_hints import suggest_generate_command
 from synthgen.dataloading.filters import MASK_SCORES
 from synthgen.dataloading.layer_stats import CAPTION_FILTERS, LayerStats
+from synthgen.dataloading.learnable_counts import LearnableCounts
 from synthgen.dataloading.manifest_errors import truncate
 from synthgen.dataloading.source_config import LayerSource, TrainSource
 from synthgen.storage.shard_store import ShardStore
@@ -76,6 +77,21 @@ def check_train_source(
         yield SourceIssue("task", f"no stuff in this layer: '{source.task}' learns things only", False)
     yield from _check_mask_filters(source, stats, metric)
     yield from _check_caption_filters(source, stats, metric)
+
+
+def check_learnable(
+    source: LayerSource, stats: LayerStats, learnable: LearnableCounts, metric: str
+) -> Iterator[SourceIssue]:
+    """Errors where a layer has objects or masks, and the task can learn from none of them."""
+    why = set(+learnable.reasons)
+    if not learnable.objects and why - {"unnamed", "phrase"}:  # other checks tell of layers without any name or phrase
+        advice = ""
+        if "crowd" in why:
+            advice = "; if they are objects, as in exports of RLE masks by CVAT, ingest them with --crowds-as-objects"
+        what = f"'{source.task}' can learn from no object of this layer: {learnable.describe_reasons()}{advice}"
+        yield SourceIssue("task", what)
+    elif learnable.objects and stats.count("masks") and not learnable.masks and metric in _METRICS_NEEDING_MASKS:
+        yield SourceIssue("task", f"'{source.task}' learns from masks, and no object that it takes has one here")
 
 
 def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:

@@ -43,7 +43,9 @@ def format_report(report: ManifestReport) -> Iterator[str]:
 def _source_cells(row: SourceReport) -> list[str]:
     share = getattr(row.source, "share", 1.0)
     name = row.source.shards + (f" ({share:.0%})" if share < 1 else "")
-    return [name, row.source.task, *(f"{row.stats.count(what):,}" for what in _COUNTS)]
+    learned = row.learnable
+    counts = (row.stats.count("images"), learned.objects, learned.masks, learned.captions)
+    return [name, row.source.task, *(f"{count:,}" for count in counts)]
 
 
 def _training_cells(row: SourceReport) -> list[str]:

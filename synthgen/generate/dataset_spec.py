@@ -32,6 +32,7 @@ class DatasetSpec:
         split: part of the dataset.
         root: its folder; annotations: its annotation file, if the user names one.
         images: folder of its images, if the user names one.
+        match_names: also take image files that are there under another form of their name.
     """
 
     plugin: str
@@ -40,6 +41,7 @@ class DatasetSpec:
     root: Path
     annotations: Path | None
     images: Path | None
+    match_names: bool = False
 
     @property
     def default_name(self) -> str:
@@ -175,6 +177,8 @@ def resolve_dataset(
     data: Path,
     annotations: Path | None,
     images: Path | None,
+    *,
+    match_names: bool = False,
 ) -> DatasetSpec:
     """Resolve and check what the user named, before anything is read.
 
@@ -205,7 +209,7 @@ def resolve_dataset(
         root = data / plugin.replace("_", "-")
     if plugin == "coco_json" and annotations is not None:
         root = annotations.parent
-    return DatasetSpec(plugin, check_name(name), check_name(split), root, annotations, images)
+    return DatasetSpec(plugin, check_name(name), check_name(split), root, annotations, images, match_names)
 
 
 def _default_name(plugin: str, annotations: Path | None) -> str:

@@ -25,6 +25,7 @@ def ingest_spec(
             split=spec.split,
             layer=layer,
             shard_size=shard_size,
+            match_names=spec.match_names,
             on_progress=bars.report,
         )
 

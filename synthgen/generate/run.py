@@ -93,6 +93,16 @@ def select_shards(
     return pending_shards(job, part=part)[:limit]
 
 
+def layer_has_output(job: Job) -> bool:
+    """Whether the job's layer has a mask, or a caption; True, too, while shards of it are missing."""
+    store = ShardStore(job.store)
+    shards = store.list_shards(job.dataset, job.split, job.layer)
+    if not shards or len(shards) < shards[0].num_shards:
+        return True
+    made = "captioned" if job.stage == "captions" else "masks"
+    return any((store.read_footer(shard) or {}).get("counts", {}).get(made, 1) for shard in shards)
+
+
 def run_job(
     job: Job,
     shards: Sequence[Shard],

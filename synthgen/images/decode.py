@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from synthgen.errors import describe_exhaustion
+from synthgen.images.file_kinds import describe_file_kind
 from synthgen.images.paths import candidate_paths
 
 #: A larger image is an error. Decoding takes up to eight bytes a pixel, so that one image takes at most a GiB.
@@ -109,7 +110,9 @@ def find_image(root: Path, file_name: str) -> Path:
     1. the whole name;
     2. the name without folders that a release names and its archives lack (Objects365's `images/v1`);
     3. the name without leading folders that `root` ends with: `val2017/x.jpg` below `.../val2017`;
-    4. for a photograph of COCO, its other name (2014 or 2017), by 1 and 3.
+    4. for a photograph of COCO, its other name (2014 or 2017), by 1 and 3;
+    5. the same with the name in the other Unicode form (NFC or NFD): the letters are the same. macOS and some archive
+       programs change the form.
 
     It never searches for the file name alone: that may be another image, such as the frame of another video. Symbolic
     links are followed. Pipes and devices are refused.
@@ -158,7 +161,7 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
                 image.close()  # frees its pixels before they are turned
                 return _transpose(rgb, turn) if turn is not None and expected in (None, shown) else rgb
     except Exception as why:  # decoders raise many types: OSError, SyntaxError, struct.error, ...
-        raise _as_image_error(why, "decoded") from None
+        raise _as_image_error(why, "decoded", path) from None
 
 
 def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integer]:
@@ -180,7 +183,7 @@ def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integ
                 image.load()
                 return _to_label_map(image, color_coded=color_coded)
     except Exception as why:
-        raise _as_image_error(why, "decoded") from None
+        raise _as_image_error(why, "decoded", path) from None
 
 
 def read_image_header(path: Path) -> tuple[int, int, bool]:
@@ -197,7 +200,7 @@ def read_image_header(path: Path) -> tuple[int, int, bool]:
             _check_size((width, height), image.format)
             return height, width, (width, height) != image.size
     except Exception as why:
-        raise _as_image_error(why, "opened") from None
+        raise _as_image_error(why, "opened", path) from None
 
 
 def _decode_bytes(image: Image.Image) -> int:
@@ -309,7 +312,7 @@ def _packed_colors(strip: Image.Image) -> NDArray[np.integer]:
     return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
 
 
-def _as_image_error(why: Exception, done: str) -> ImageError:
+def _as_image_error(why: Exception, done: str, path: Path) -> ImageError:
     """The error for a row.
 
     Raises:
@@ -326,6 +329,8 @@ def _as_image_error(why: Exception, done: str) -> ImageError:
         return ImageError(f"has more than the limit of {MAX_IMAGE_PIXELS} pixels")
     if isinstance(why, MemoryError):
         return ImageError("is too large for the memory")
+    if isinstance(why, UnidentifiedImageError) and (kind := describe_file_kind(path)):
+        return ImageError(f"cannot be {done}: it {kind}")
     return ImageError(f"cannot be {done} ({type(why).__name__}: {_short_reason(why)})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,15 @@ _FOLDERS_2014 = {"train2017": ("train2014", "val2014"), "val2017": ("val2014",)}
 
 def candidate_paths(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The paths below `root` that the parts of an image's name may stand for; see `images.decode.find_image`."""
+    yield from _paths_of_name(root, parts)
+    if not all(part.isascii() for part in parts):
+        for form in ("NFC", "NFD"):
+            other = tuple(unicodedata.normalize(form, part) for part in parts)
+            if other != parts:
+                yield from _paths_of_name(root, other)
+
+
+def _paths_of_name(root: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     yield parts
     if parts[:2] in _FOLDERS_NOT_IN_ARCHIVES and len(parts) > 2:
         yield parts[2:]

@@ -30,7 +30,7 @@ class ImageTable:
     """
 
     def __init__(self) -> None:
-        self.file_name, self.image_key = _StringColumn(), _StringColumn()
+        self.file_name, self.image_key = StringColumn(), StringColumn()
         self.neg_categories, self.not_exhaustive_categories = _IntListColumn(), _IntListColumn()
         self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
         self._ids: NDArray[np.int64] | None = None
@@ -106,18 +106,23 @@ class ImageTable:
         return self._parts[0]
 
 
-class _StringColumn:
+class StringColumn:
     """Many short strings: their bytes concatenated, and the offset of each."""
 
     def __init__(self) -> None:
         self._text, self._starts = bytearray(), array("q", [0])
 
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
     def extend(self, texts: Sequence[str]) -> None:
+        """Append strings; what UTF-8 cannot encode becomes a question mark."""
         encoded = [text.encode("utf-8", "replace") for text in texts]
         self._starts.extend(list(accumulate(map(len, encoded), initial=len(self._text)))[1:])
         self._text += b"".join(encoded)
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
+        """The strings of some rows."""
         starts = self._starts
         return [self._text[starts[row] : starts[row + 1]].decode() for row in rows.tolist()]
 

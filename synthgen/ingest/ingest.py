@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 from synthgen import __version__
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.readers import DatasetFiles, DatasetReader
+from synthgen.ingest.image_table import StringColumn
+from synthgen.ingest.name_matching import match_names as find_matches
 from synthgen.ingest.sharding import ShardSlice, split_into_shards
 from synthgen.ingest.source_digests import digest_sources, remember_digests, source_states
 from synthgen.ingest.text_limits import check_captions
@@ -25,6 +29,8 @@ from synthgen.records.recipe import fingerprint, format_recipe
 from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
 from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
+
+log = logging.getLogger(__name__)
 
 #: Raise it when the same file would give other shards than before.
 INGEST_VERSION = 1
@@ -65,6 +71,7 @@ def ingest(
     split: str,
     layer: str = "annotations",
     shard_size: int = 0,
+    match_names: bool = False,
     on_progress: ReportPhase | None = None,
 ) -> IngestReport:
     """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
@@ -73,6 +80,7 @@ def ingest(
         name: the dataset's name in the store.
         shard_size: images per shard; 0 = as in existing shards, else a 64th of the images, at least 16 and at
             most 1000.
+        match_names: also take image files that are there under another form of their name; see `name_matching`.
 
     Raises:
         SynthgenError: the files are not of this format, or changed meanwhile; the layer was made from other files.
@@ -95,6 +103,7 @@ def ingest(
         "layer": layer,
         "shard_size": shard_size,
         "version": INGEST_VERSION,
+        **({"match_names": True} if match_names else {}),
     }
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
@@ -120,7 +129,15 @@ def ingest(
         with store.layer_scratch_folder(name, split, layer) as scratch:
             batches = reader.read(replace(files, on_bytes=on_bytes), layer)
             where = ", ".join(map(str, files.sources.values()))
-            cuts = split_into_shards(batches, name, scratch, where=where, expected_bytes=total, shard_size=shard_size)
+            cuts = split_into_shards(
+                batches,
+                name,
+                scratch,
+                where=where,
+                expected_bytes=total,
+                shard_size=shard_size,
+                resolve_names=partial(_resolve_names, name, files.image_folder) if match_names else None,
+            )
             first = next(cuts)  # arrives when everything is read
             with job_has_started():
                 recipe["sources"] = digests.result().by_role
@@ -189,6 +206,19 @@ def _write_shards(
         for future in waiting:
             future.result()
     return committed
+
+
+def _resolve_names(dataset: str, folder: Path, names: StringColumn) -> StringColumn:
+    """The names of all images, those of files under another form of their name replaced by their paths."""
+    found = find_matches(folder, names)
+    if found.missing:
+        log.info(
+            "%s: %d of %d missing image files are there under another form of their name",
+            dataset,
+            found.matched,
+            found.missing,
+        )
+    return found.names
 
 
 def _with_checked_captions(
@@ -274,14 +304,14 @@ def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str
         theirs = footer.get("recipe", {})
         if footer.get("fingerprint") == fingerprint(recipe):
             continue
-        differ = [key for key in recipe if recipe[key] != theirs.get(key)]
+        differ = [key for key in {**recipe, **theirs} if recipe.get(key) != theirs.get(key)]
         if differ == ["sources"]:
             how = "from other annotation files than those there now"
         elif theirs.get("stage") != "ingest":
             how = f"by another stage ({format_recipe(theirs)})"
         else:
             how = "with " + ", ".join(
-                f"{key} {theirs.get(key)} (now {recipe[key]})" for key in differ if key != "sources"
+                f"{key} {theirs.get(key)} (now {recipe.get(key)})" for key in differ if key != "sources"
             )
         folder = store.layer_folder(shard.dataset, shard.split, shard.layer)
         raise SynthgenError(f"{shard} was made {how}; choose another --name, or delete {folder}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch, SourceFinding
 from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
-from synthgen.ingest.image_table import ImageTable
+from synthgen.ingest.image_table import ImageTable, StringColumn
 from synthgen.ingest.text_limits import check_category_names, shorten_file_names
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
@@ -49,6 +49,7 @@ def split_into_shards(
     where: str = "",
     expected_bytes: int = 0,
     shard_size: int = 0,
+    resolve_names: Callable[[StringColumn], StringColumn] | None = None,
 ) -> Iterator[ShardSlice]:
     """Yield the shards of a dataset in order, after its stream has ended.
 
@@ -62,6 +63,7 @@ def split_into_shards(
         where: the stream's files, for errors.
         expected_bytes: an estimate of the bytes of the stream's files.
         shard_size: images per shard; 0 = a 64th of all, at least 16 and at most 1000.
+        resolve_names: gets the file names of all images once, and returns those to use.
 
     Raises:
         SynthgenError: there are no images, or a category name is too long.
@@ -84,6 +86,8 @@ def split_into_shards(
             check_category_names(batch, where or dataset_name)
             categories = Categories(categories.names | batch.names, categories.stuff | batch.stuff)
     images.add_unlisted(images.find_unlisted(unlisted.unique()), dataset_name)
+    if resolve_names is not None:
+        images.file_name = resolve_names(images.file_name)
     rows, ids = images.sort_by_id()
     total = len(rows)
     if not total:

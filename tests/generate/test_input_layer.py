@@ -106,3 +106,17 @@ def test_a_started_layer_keeps_its_input(footer, layer, spec, tmp_path):
     write_layer(tmp_path, "masks", {})
     write_layer(tmp_path, "captions", footer)
     assert default_input_layer(spec, tmp_path, "captions", preferred="masks") == layer
+
+
+def test_files_under_other_names_are_taken_if_the_user_says_so(tmp_path):
+    path = coco_dataset.write_coco_dataset(tmp_path, images=2)
+    for photo in sorted((tmp_path / "photos").iterdir()):
+        photo.rename(photo.with_name(f"cb0618f6-{photo.name}"))
+    names = []
+    for match in (False, True):
+        spec = resolve_dataset("coco-json", "own", None, tmp_path, path, tmp_path / "photos", match_names=match)
+        store = tmp_path / f"store {match}"
+        ensure_input_layer(spec, make_job(spec, store), open_progress=NoProgress)
+        samples = ShardStore(store).read_samples(Shard("own", "train", "annotations", 0, 1))
+        names.append([sample.file_name.startswith("cb0618f6-") for sample in samples])
+    assert names == [[False, False], [True, True]]

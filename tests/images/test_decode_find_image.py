@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,24 @@ def test_links_are_followed(tmp_path):
     root.mkdir()
     (root / "x.png").symlink_to("../x.png")
     assert load_rgb(find_image(root, "x.png")).shape == (12, 20, 3)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_the_same_letters_in_the_other_unicode_form(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    there, asked = (unicodedata.normalize(one, "Z\u00fcrich/\u00e9t\u00e9.jpg") for one in (form, other))
+    (tmp_path / there).parent.mkdir()
+    (tmp_path / there).touch()
+    assert find_image(tmp_path, asked) == tmp_path / there
+    with pytest.raises(ImageError, match="no file"):
+        find_image(tmp_path, asked.replace("t", "T"))
+    (tmp_path / asked).parent.mkdir()
+    (tmp_path / asked).touch()
+    assert find_image(tmp_path, asked) == tmp_path / asked, "the name itself goes first"
+
+
+def test_other_characters_that_look_alike_are_not_found(tmp_path):
+    (tmp_path / "cat.jpg").touch()
+    for name in ("\uff43at.jpg", "c\u200bat.jpg", "cat\u00a0.jpg"):
+        with pytest.raises(ImageError, match="no file"):
+            find_image(tmp_path, name)

@@ -98,7 +98,7 @@ def png(width: int, height: int) -> bytes:
     ("content", "sentence"),
     [
         (b"", "cannot be decoded"),
-        (b"<html>", "no image of the kinds"),
+        (b"<html>", "web page"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n(x) run", "no image of the kinds"),
         (png(60_000, 60_000), "more than the limit of .* pixels"),
         (png(13_000, 14_000), "more than the limit of .* pixels"),

@@ -39,7 +39,8 @@ class ImagePaths:
     def resolved_candidates(self, file_name: str) -> tuple[str, ...]:
         """The paths at which `images.decode.find_image` looks for an image, in its order; () = none."""
         before, slash, name = file_name.replace("\\", "/").rpartition("/")
-        if name in ("", ".", "..") or "\0" in name or ":" in name or _COCO_FILE_NAME.fullmatch(name):
+        plain = file_name.isascii() and "\0" not in name and ":" not in name
+        if name in ("", ".", "..") or not plain or _COCO_FILE_NAME.fullmatch(name):
             return self._resolve_candidates(file_name)
         above = before + slash
         folders = self._folders.get(above)

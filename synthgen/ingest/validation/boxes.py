@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.ingest.validation.box_conventions import ConventionSums
 from synthgen.ingest.validation.diagnosis import BoxSizeStats, FindingCollector, FindingExample
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
@@ -29,21 +30,17 @@ class BoxStats:
 
     Attributes:
         small, medium, large: as in `BoxSizeStats`.
-        usable: finite boxes in images of known size; of them
-        fit_as_xywh: inside their image; fit_as_xyxy: inside it if read as x1, y1, x2, y2; normalized: no number above
-            1.
-        prompted: boxes that a job can use, or whose masks it reads.
+        prompted: boxes that a job can give to a segmenter; crowds: annotations of groups.
+        conventions: what shows whether boxes are x, y, width, height in pixels.
         boxes_per_image: boxes of each image, one int32 [N] per shard.
     """
 
     small: int = 0
     medium: int = 0
     large: int = 0
-    usable: int = 0
-    fit_as_xywh: int = 0
-    fit_as_xyxy: int = 0
-    normalized: int = 0
     prompted: int = 0
+    crowds: int = 0
+    conventions: ConventionSums = field(default_factory=ConventionSums)
     boxes_per_image: list[NDArray[np.int32]] = field(default_factory=list)
 
     def size_stats(self) -> BoxSizeStats:
@@ -97,23 +94,18 @@ def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDA
 
 
 def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats) -> None:
-    """Count sizes, and boxes that would fit in a wrong format."""
+    """Count sizes, and what the boxes tell about their convention."""
     none = np.zeros(len(columns.id), np.bool_)
     unprompted = np.logical_or.reduce([columns.flags.get(flag, none) for flag in sorted(UNPROMPTED_FLAGS)])
-    sums.prompted += int((~unprompted | columns.flags.get("no_box", none)).sum())
-    x, y, w, h = columns.bbox.T
-    height, width = columns.height[image], columns.width[image]
+    sums.prompted += int((~unprompted).sum())
+    sums.crowds += int(columns.iscrowd.sum())
+    sums.conventions.add(columns.bbox, columns.height[image], columns.width[image])
+    w, h = columns.bbox[:, 2:].T
     with np.errstate(invalid="ignore", over="ignore"):
         area = np.where((w > 0) & (h > 0), w * h, 0.0)
-        usable = np.isfinite(columns.bbox).all(axis=1) & (height > 0) & (width > 0)
         sums.small += int(((area > 0) & (area < 32**2)).sum())
         sums.medium += int(((area >= 32**2) & (area < 96**2)).sum())
         sums.large += int((area >= 96**2).sum())
-        sums.usable += int(usable.sum())
-        # Tolerate one pixel: annotated boxes often end on the far side of the last pixel.
-        sums.fit_as_xywh += int((usable & (x >= -1) & (y >= -1) & (x + w <= width + 1) & (y + h <= height + 1)).sum())
-        sums.fit_as_xyxy += int((usable & (w > x) & (h > y) & (w <= width + 1) & (h <= height + 1)).sum())
-        sums.normalized += int((usable & (columns.bbox.max(axis=1, initial=0.0) <= 1)).sum())
 
 
 def _near_duplicates(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from synthgen.ingest.validation.diagnosis import MAX_EXAMPLES, FindingCollector, FindingExample
+
+#: The blank; and two joiners, which are parts of words in some scripts, and of emoji.
+_USUAL = frozenset(" \u200c\u200d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,41 @@ def inspect_categories(categories: SplitCategories, findings: FindingCollector) 
     same = {name: keys for name, keys in ids.items() if len(keys) > 1}
     examples = (FindingExample(name, f"ids {', '.join(map(str, keys))}") for name, keys in same.items())
     findings.add("same_name", "categories", sum(len(keys) - 1 for keys in same.values()), examples)
+    _inspect_characters(list(ids), findings)
     spellings: defaultdict[str, list[str]] = defaultdict(list)
-    for name in ids:
-        spellings["".join(name.casefold().split())].append(name)
+    for name in {seen_as(name): name for name in ids}.values():
+        spellings["".join(seen_as(name).casefold().split())].append(name)
     alike = [some for some in spellings.values() if len(some) > 1]
     examples = (FindingExample(some[0], ", ".join(map(repr, some))) for some in alike)
     findings.add("nearly_same_name", "categories", sum(len(some) - 1 for some in alike), examples)
+
+
+def _inspect_characters(names: Sequence[str], findings: FindingCollector) -> None:
+    """Names with characters that nobody sees, and names that look like another one."""
+    hidden = {name: points for name in names if (points := describe_hidden(name))}
+    examples = (FindingExample(name, points) for name, points in hidden.items())
+    findings.add("hidden_characters", "categories", len(hidden), examples)
+    looks: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        looks[seen_as(name)].append(name)
+    same = [some for some in looks.values() if len(some) > 1]
+    examples = (FindingExample(some[0], " and ".join(map(ascii, some))) for some in same)
+    findings.add("looks_the_same", "categories", sum(len(some) - 1 for some in same), examples)
+
+
+def seen_as(name: str) -> str:
+    """What a reader of a name sees: one form for equal letters, usual widths and blanks, nothing invisible."""
+    if name.isascii() and name.isprintable():
+        return name
+    plain = "".join(" " if c in "\t\n\r" else c for c in unicodedata.normalize("NFKC", name))
+    return " ".join("".join(c for c in plain if unicodedata.category(c) not in ("Cf", "Cc")).split())
+
+
+def describe_hidden(name: str) -> str:
+    """The characters of a name that are not seen, with their code points: "U+200B ZERO WIDTH SPACE"; "" = none."""
+    kinds = ((c, unicodedata.category(c)) for c in name if c not in _USUAL)
+    odd = dict.fromkeys(c for c, kind in kinds if kind in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"))
+    return ", ".join(f"U+{ord(c):04X} {unicodedata.name(c, 'control character')}" for c in odd)
 
 
 def compare_splits(splits: Sequence[tuple[SplitCategories, FindingCollector]]) -> None:

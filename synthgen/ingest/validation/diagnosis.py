@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from synthgen.errors import escape_control_chars
 from synthgen.records.sample import ANNOTATION_FLAGS
@@ -13,12 +13,44 @@ from synthgen.records.sample import ANNOTATION_FLAGS
 #: Number of examples kept of each finding.
 MAX_EXAMPLES = 3
 
+#: A report has fewer examples where it would have more lines.
+MAX_LINES = 26
+
+
+class _Detail(NamedTuple):
+    """How many examples each kind of finding gets; None = all findings of the kind on one line."""
+
+    stops: int | None
+    rest: int | None
+    notes: int | None
+
+
+_DETAILS = (
+    *(_Detail(3, count, count) for count in (3, 2, 1)),
+    *(_Detail(2, count, 0) for count in (2, 1, 0)),
+    *(_Detail(count, count, None) for count in (2, 1, 0)),
+    *(_Detail(count, None, None) for count in (3, 2, 1, 0)),
+)
+
 #: The codes of findings, beside the flags of boxes, and what they mean.
 FINDING_CODES: dict[str, str] = {
     **ANNOTATION_FLAGS,
     "near_duplicate": "an earlier box of the same image and category covers nearly the same place (IoU >= 0.95)",
-    "xyxy_boxes": "most boxes only fit their images when read as x1, y1, x2, y2; COCO's are x, y, width, height",
-    "normalised_boxes": "all boxes lie between 0 and 1; they should be in pixels of the image",
+    "normalised_boxes": "the boxes seem to be fractions of the image; they should be in pixels",
+    "percent_boxes": "the boxes seem to be percentages of the image; they should be in pixels",
+    "permille_boxes": "the boxes seem to be on a scale of 0 to 1000; they should be in pixels",
+    "xyxy_boxes": "the boxes seem to be x1, y1, x2, y2; they should be x, y, width, height",
+    "yxyx_boxes": "the boxes seem to be y1, x1, y2, x2; they should be x, y, width, height",
+    "centre_boxes": "x and y seem to be the centre of each box; they should be its upper left corner",
+    "exchanged_axes": "x and y, and width and height, seem to be exchanged; or those of the images are",
+    "corners_as_centres": "the file seems to give the corner of each box where its format has the centre",
+    "pixels_as_fractions": "the file seems to give pixels where its format has fractions of the image",
+    "percent_as_fractions": "the file seems to give percentages where its format has fractions of the image",
+    "misfit_boxes": "many boxes reach far beyond their images",
+    "one_based_boxes": "the first pixel seems to have number 1, as in Pascal VOC; the boxes are shifted by one pixel",
+    "all_crowds": "nearly all annotations are crowds (iscrowd 1), which get no mask; CVAT marks all objects "
+    "with an RLE mask so",
+    "few_usable": "few of the boxes, or none, can be given to a segmenter",
     "unlisted_image": "an annotation names an image that the file does not list",
     "same_annotation_id": "an annotation has the id of another one of its image",
     "same_annotation_id_elsewhere": "an annotation has the id of one in another image",
@@ -49,10 +81,18 @@ FINDING_CODES: dict[str, str] = {
     "unused_category": "a category without a box",
     "outer_blanks": "a category's name has blanks around it; they are stripped",
     "same_name": "a category has the name of another one; both become one, as names are what is stored",
+    "hidden_characters": "a category's name holds characters that are not seen; it stays as it is",
+    "looks_the_same": "a category's name looks like another's and has other characters; they stay two",
     "nearly_same_name": "a category's name differs from another's only in case or blanks; they stay two",
     "missing": "an image has no file below the image folder",
     "unreadable": "an image file is truncated, or none",
     "wrong_size": "an image file has another size than the annotations say",
+    "exchanged_size": "the annotations have an image's width and height exchanged, or the image was turned",
+    "size_off_by_one": "an image file is one pixel larger or smaller than the annotations say",
+    "other_name": "a missing image's file is there under another form of its name; --match-names accepts it",
+    "matched_name": "an image's file was found under another form of its name (--match-names)",
+    "unclear_name": "a missing image's file may be there, but it is not clear which one it is",
+    "other_unicode_form": "an image file's name has the same letters in another Unicode form (NFC, NFD); it is used",
     "too_many_lost": "a shard with more than 5 % of its images lost is not committed",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
     "other_path": "an image was found without the first folders of its name: they are not below the image folder",
@@ -65,6 +105,7 @@ FINDING_CODES: dict[str, str] = {
 #: Findings that need no fix.
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
+    | {"one_based_boxes", "matched_name", "other_unicode_form"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
     | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
     | {"rotated", "difficult", "unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
@@ -94,11 +135,12 @@ class Finding:
 
     Attributes:
         code: key of `FINDING_CODES`.
-        unit: what is counted: "boxes", "annotations", "images", "categories" or "shards".
+        unit: what is counted: "boxes", "images", "files", "categories" or "shards".
         count: number of occurrences; of: total number.
         images: number of images with it; None if not applicable.
         stops: a job on this dataset would fail or be useless.
         examples: the first ones, in the order of image ids.
+        note: what all occurrences show together; "" = nothing.
     """
 
     code: str
@@ -108,6 +150,7 @@ class Finding:
     images: int | None = None
     stops: bool = False
     examples: tuple[FindingExample, ...] = ()
+    note: str = ""
 
     @property
     def share(self) -> float:
@@ -124,6 +167,7 @@ class FindingCollector:
         self._units: dict[str, str] = {}
         self._stops: set[str] = set()
         self._examples: dict[str, list[FindingExample]] = {}
+        self._notes: dict[str, str] = {}
 
     def add(
         self,
@@ -134,8 +178,9 @@ class FindingCollector:
         *,
         images: int | None = None,
         stops: bool = False,
+        note: str = "",
     ) -> None:
-        """Count `count` more; takes only as many `examples` as are still needed."""
+        """Count `count` more; takes only as many `examples` as are still needed. A later `note` replaces another."""
         if not count:
             return
         self._units[code] = unit
@@ -144,12 +189,18 @@ class FindingCollector:
             self._images[code] = self._images.get(code, 0) + images
         if stops:
             self._stops.add(code)
+        if note:
+            self._notes[code] = note
         self.add_examples(code, examples)
 
     def add_examples(self, code: str, examples: Iterable[FindingExample]) -> None:
         """Add examples of a finding that is counted elsewhere; takes only as many as are still needed."""
         kept = self._examples.setdefault(code, [])
         kept.extend(islice(examples, MAX_EXAMPLES - len(kept)))
+
+    def add_note(self, code: str, note: str) -> None:
+        """Say what all occurrences of a finding show together."""
+        self._notes[code] = note
 
     def needs_examples(self, code: str) -> bool:
         """Whether a finding of this code lacks examples."""
@@ -170,6 +221,7 @@ class FindingCollector:
                 self._images.get(code),
                 code in self._stops,
                 tuple(self._examples[code]),
+                self._notes.get(code, ""),
             )
             for code in FINDING_CODES
             if code in self._counts
@@ -198,7 +250,8 @@ class SplitReport:
 
     Attributes:
         images, boxes, categories: how many the files list; boxes of unlisted images counted.
-        prompted: boxes that a job can use.
+        prompted: boxes that a job can give to a segmenter.
+        masks: the source has masks of its own; looked for only where no box can be given to a segmenter.
         files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
         findings: what was found, in the order of `FINDING_CODES`; a code that was not found is not there.
     """
@@ -212,6 +265,7 @@ class SplitReport:
     files_decoded: int
     sizes: BoxSizeStats
     findings: tuple[Finding, ...]
+    masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +286,9 @@ class ValidationReport:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a box for a job, and no finding would make it fail."""
-        has_boxes = any(split.prompted for split in self.splits)
-        return has_boxes and not any(finding.stops for split in self.splits for finding in split.findings)
+        """Whether masks can come out, and no finding would make a job fail."""
+        has_output = any(split.prompted or split.masks for split in self.splits)
+        return has_output and not any(finding.stops for split in self.splits for finding in split.findings)
 
 
 def report_to_dict(report: ValidationReport) -> dict[str, Any]:
@@ -243,36 +297,48 @@ def report_to_dict(report: ValidationReport) -> dict[str, Any]:
 
 
 def format_validation_report(report: ValidationReport) -> list[str]:
-    """The report as lines for a terminal."""
-    return [
-        *(line for split in report.splits for line in _format_split(report.dataset, split)),
-        report.verdict,
-        f"next: {report.next}",
-    ]
+    """The report as lines for a terminal: at most about `MAX_LINES`, with fewer examples where there are many findings.
+
+    All examples are in `report_to_dict`.
+    """
+    lines: list[str] = []
+    for detail in _DETAILS:
+        lines = [line for split in report.splits for line in _format_split(report.dataset, split, detail)]
+        if len(lines) + 2 <= MAX_LINES:
+            break
+    return [*lines, report.verdict, f"next: {report.next}"]
 
 
-def _format_split(dataset: str, split: SplitReport) -> Iterator[str]:
+def _format_split(dataset: str, split: SplitReport, detail: _Detail) -> Iterator[str]:
     yield f"{dataset} {split.split}: {split.images:,} images, {split.boxes:,} boxes, {split.categories:,} categories"
     yield f"  {'boxes':10} {_format_sizes(split.sizes)}"
     yield f"  {'files':10} {_format_files(split)}"
     stops = [finding for finding in split.findings if finding.stops]
     notes = [finding for finding in split.findings if not finding.stops and finding.code in INFO_CODES]
     rest = [finding for finding in split.findings if finding not in stops and finding not in notes]
-    for heading, findings in (("mend first", stops), ("look at", rest), ("know", notes)):
-        if findings:
+    for heading, findings, examples in (
+        ("mend first", stops, detail.stops),
+        ("look at", rest, detail.rest),
+        ("know", notes, detail.notes),
+    ):
+        if findings and examples is not None:
             yield f"  {heading}:"
-            yield from _format_findings(findings)
+            yield from _format_findings(findings, examples)
+        elif findings:
+            listed = ", ".join(f"{finding.code} {finding.count:,}" for finding in findings)
+            yield f"  {heading}: {listed}; --json says more"
     if not split.findings:
         yield "  nothing wrong was found"
     yield ""
 
 
-def _format_findings(findings: Iterable[Finding]) -> Iterator[str]:
+def _format_findings(findings: Iterable[Finding], examples: int) -> Iterator[str]:
     for finding in findings:
         where = f" in {finding.images:,} images" if finding.images is not None else ""
         count = f"{finding.count:,} of {finding.of:,} {finding.unit} ({_format_percent(finding.share)}){where}"
-        yield f"    {finding.code}: {count}: {FINDING_CODES[finding.code]}"
-        for example in finding.examples:
+        note = f" ({escape_control_chars(finding.note)})" if finding.note else ""
+        yield f"    {finding.code}: {count}: {FINDING_CODES[finding.code]}{note}"
+        for example in finding.examples[:examples]:
             yield f"      {_format_example(example)}"
 
 

@@ -9,9 +9,10 @@ of Objects365. The boxes themselves are processed one shard at a time.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -25,25 +26,30 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import (
     AnnotationBatch,
     Categories,
+    DatasetFiles,
     DatasetPart,
     DatasetReader,
     ImageBatch,
     SourceFinding,
 )
-from synthgen.formats.recognition import find_splits, option_name
+from synthgen.formats.recognition import find_splits
+from synthgen.ingest.image_table import StringColumn
+from synthgen.ingest.name_matching import NameMatches
+from synthgen.ingest.name_matching import match_names as find_matches
 from synthgen.ingest.sharding import split_into_shards
+from synthgen.ingest.validation.box_conventions import judge_conventions
 from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
 from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
 from synthgen.ingest.validation.diagnosis import FindingCollector, FindingExample, SplitReport, ValidationReport
-from synthgen.ingest.validation.files import UNUSABLE_CODES, ImageFileCheck, check_image_file
+from synthgen.ingest.validation.files import ImageFileCheck, SizeFactors, check_image_file
 from synthgen.ingest.validation.ids import DuplicateIdFinder
+from synthgen.ingest.validation.verdict import FEW_USABLE, MAX_UNUSABLE_SHARE, name_dataset_options, reach_verdict
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
-from synthgen.records.sample import UNPROMPTED_FLAGS
 from synthgen.storage.atomic import remove_stale_files, scratch_folder
 
-#: By default, a job refuses a shard with a larger share of failed images (`Job.max_error_share`).
-MAX_UNUSABLE_SHARE = 0.05
+#: Where as many annotations are crowds, the exporter may have marked objects so.
+_MANY_CROWDS = 0.9
 
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
 
@@ -58,6 +64,7 @@ def validate_dataset(
     check_images: str | int = "header",
     name: str | None = None,
     path: Path | None = None,
+    match_names: bool = False,
     on_progress: ReportPhase | None = None,
 ) -> ValidationReport:
     """Validate splits of a dataset, and compare their categories. Changes nothing.
@@ -71,6 +78,7 @@ def validate_dataset(
             would), "none", or how many files to decode, evenly spread.
         name: the name in the store, if it is not the dataset's default; for the next command.
         path: the path by which the user named the dataset; for the next command.
+        match_names: also take image files that are there under another form of their name, as an ingest with it does.
         on_progress: called from time to time.
 
     Raises:
@@ -78,24 +86,34 @@ def validate_dataset(
     """
     mode = _parse_check_images(check_images)
     module: Any = plugins.load_plugin("formats.readers", dataset)
-    examined = [_SplitValidator(split) for split in (splits or find_splits(dataset, root, annotations))]
+    chosen = splits or find_splits(dataset, root, annotations)
+    examined = [_SplitValidator(split, accepts_matches=match_names) for split in chosen]
     for one in examined:
         one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
+    nothing = not any(one.has_output() for one in examined)
+    for one in examined:
+        one.check_usable(stops=nothing)
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
-    given = _dataset_flags(dataset, root, annotations, images, path)
+    given = name_dataset_options(dataset, root, annotations, images, path)
     first = examined[0].split  # not `splits[0]`, which may be missing
     given += f" --split {shlex.quote(first)}" if path is None and first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
-    verdict, command = _verdict(found, given)
+    given += " --match-names" if match_names else ""
+    verdict, command = reach_verdict(found, given)
     return ValidationReport(dataset, found, verdict, command)
 
 
 class _SplitValidator:
     """Validates one split: some findings from the whole stream, all others shard by shard."""
 
-    def __init__(self, split: str) -> None:
-        self.split = split
+    def __init__(self, split: str, *, accepts_matches: bool = False) -> None:
+        self.split, self.accepts_matches = split, accepts_matches
+        self.folder = Path()
+        self.names_of_files: StringColumn | None = None
+        self.matches: NameMatches | None = None
+        self.size_factors = SizeFactors()
+        self.has_masks = False
         self.findings = FindingCollector()
         self.box_stats = BoxStats()
         self.names: dict[int, str] = {}
@@ -115,8 +133,9 @@ class _SplitValidator:
         tell: ReportPhase,
     ) -> None:
         """Validate the split's annotation file and images."""
-        files = module.files(root, self.split, annotations).with_image_folder(images).for_layer("annotations")
-        folder = files.image_folder
+        located = module.files(root, self.split, annotations).with_image_folder(images)
+        files = located.for_layer("annotations")
+        folder = self.folder = files.image_folder
         if mode != "none" and not folder.is_dir():
             raise SynthgenError(
                 f"no folder {folder} with the images; name it with --images, or leave them out with --check-images none"
@@ -136,7 +155,10 @@ class _SplitValidator:
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
             where = ", ".join(map(str, files.sources.values()))
-            for shard in split_into_shards(stream, dataset, scratch, where=where, expected_bytes=total):
+            resolve = self._match_names if self.accepts_matches and mode != "none" else self._keep_names
+            for shard in split_into_shards(
+                stream, dataset, scratch, where=where, expected_bytes=total, resolve_names=resolve
+            ):
                 if not self.shards:
                     self.ids.finish_reading()
                 self.shards += 1
@@ -148,6 +170,11 @@ class _SplitValidator:
         self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
         self._check_box_format()
+        if not self.box_stats.prompted and "human" in module.LAYERS:
+            self.has_masks = _has_mask(module, located)
+        self._check_names(mode)
+        if (resized := self.size_factors.describe()) is not None:
+            self.findings.add_note("wrong_size", resized)
         if self._is_sampled(mode) and self.unusable and self.unusable / self.checked > MAX_UNUSABLE_SHARE:
             self.findings.add("too_many_lost", "files", self.unusable, stops=True)
 
@@ -174,6 +201,7 @@ class _SplitValidator:
             files_decoded=self.decoded,
             sizes=self.box_stats.size_stats(),
             findings=self.findings.result(of),
+            masks=self.has_masks,
         )
 
     def _observe(self, parts: Iterable[DatasetPart]) -> Iterator[DatasetPart]:
@@ -213,6 +241,8 @@ class _SplitValidator:
         for row, seen in zip(rows, pool.map(one, rows), strict=True):
             height[row], width[row] = seen.height, seen.width
             lost += seen.is_unusable
+            if seen.real_size is not None and any(code == "wrong_size" for code, _ in seen.problems):
+                self.size_factors.add((seen.height, seen.width), seen.real_size)
             for code, what in seen.problems:
                 self.findings.add(code, "files", 1, [FindingExample(columns.file_name[row], what)])
         self.checked += len(rows)
@@ -229,14 +259,62 @@ class _SplitValidator:
         return isinstance(mode, int) and mode < self.images
 
     def _check_box_format(self) -> None:
-        """Detect boxes in another format than COCO's. It is rare, and makes all other findings meaningless."""
-        sums = self.box_stats
-        if sums.usable < 10:
+        """Detect boxes in another convention. It makes all other findings meaningless."""
+        found = judge_conventions(self.box_stats.conventions)
+        if found is not None:
+            self.findings.add(found.code, "boxes", found.count, stops=found.stops, note=found.what)
+
+    def has_output(self) -> bool:
+        """Whether masks can come out of this split."""
+        return self.box_stats.prompted > 0 or self.has_masks
+
+    def check_usable(self, *, stops: bool) -> None:
+        """Detect a split of which few boxes, or none, can be given to a segmenter.
+
+        Args:
+            stops: no split of the dataset has any.
+        """
+        crowds, prompted = self.box_stats.crowds, self.box_stats.prompted
+        if crowds and crowds >= _MANY_CROWDS * self.boxes:
+            self.findings.add("all_crowds", "boxes", crowds, stops=stops)
+        elif prompted < FEW_USABLE * self.boxes:
+            self.findings.add("few_usable", "boxes", self.boxes - prompted, stops=stops, note=f"{prompted:,} can")
+
+    def _check_names(self, mode: str | int) -> None:
+        """Look for the files of missing images under other forms of their names."""
+        if mode == "none" or not self.findings.count("missing") or self.names_of_files is None:
             return
-        if sums.normalized == sums.usable:
-            self.findings.add("normalised_boxes", "boxes", sums.usable, stops=True)
-        elif sums.fit_as_xywh < 0.5 * sums.usable and sums.fit_as_xyxy > 0.95 * sums.usable:
-            self.findings.add("xyxy_boxes", "boxes", sums.fit_as_xyxy, stops=True)
+        found = self.matches or find_matches(self.folder, self.names_of_files)
+        kinds = [kind for kind, _ in found.kinds.most_common(3)]
+        note = f"{found.matched:,} of {found.missing:,} missing files are there under {', or '.join(kinds)}"
+        examples = [FindingExample(name, f"is there as {path}") for name, path in found.examples]
+        if self.matches is None:
+            self.findings.add("other_name", "files", found.matched, examples, note=note)
+        examples = [FindingExample(name, why) for name, why in found.refusals]
+        self.findings.add("unclear_name", "files", found.refused, examples)
+
+    def _keep_names(self, names: StringColumn) -> StringColumn:
+        """Keep the names of all images, in case that files are missing."""
+        self.names_of_files = names
+        return names
+
+    def _match_names(self, names: StringColumn) -> StringColumn:
+        """Resolve the names of all images, as `ingest` does."""
+        found = self.matches = find_matches(self.folder, names)
+        examples = [FindingExample(name, f"is there as {path}") for name, path in found.examples]
+        self.findings.add("matched_name", "files", found.matched, examples)
+        return self._keep_names(found.names)
+
+
+def _has_mask(module: DatasetReader, files: DatasetFiles) -> bool:
+    """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one."""
+    with contextlib.suppress(SynthgenError):
+        for part in module.read(files.for_layer("human"), "human"):
+            if isinstance(part, AnnotationBatch) and part.payload is not None:
+                has_payload = np.fromiter(map(bool, part.payload), np.bool_, len(part.payload))
+                if (has_payload & ~part.iscrowd).any():
+                    return True
+    return False
 
 
 def _parse_check_images(check_images: str | int) -> str | int:
@@ -251,56 +329,3 @@ def _parse_check_images(check_images: str | int) -> str | int:
             f"--check-images {check_images} should be header, all, none, or a number of images to decode"
         )
     return count
-
-
-def _dataset_flags(
-    dataset: str, root: Path, annotations: Path | None, images: Path | None, path: Path | None = None
-) -> str:
-    """The command-line words that name the dataset."""
-    words = [str(path)] if path is not None else ["--dataset", option_name(dataset)]
-    if path is None:
-        words += ["--annotations", str(annotations)] if annotations else ["--data", str(root.parent)]
-    words += ["--images", str(images)] if images else []
-    return shlex.join(words)
-
-
-def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
-    """One line, and the next command."""
-    found: Counter[str] = Counter()
-    for split in splits:
-        found.update({finding.code: finding.count for finding in split.findings})
-    stops = dict.fromkeys(finding.code for split in splits for finding in split.findings if finding.stops)
-    if not stops and not any(split.prompted for split in splits):
-        return "not ready: no box can be used; what is wrong with them is named above", f"synthgen doctor {given}"
-    if not stops:
-        limits = [
-            f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
-        ]
-        lost = sum(found[code] for code in UNUSABLE_CODES)
-        limits += [f"{lost:,} images are lost"] if lost else []
-        return f"ready{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
-    if "xyxy_boxes" in stops:
-        remedy = "write the boxes as x, y, width, height (width = x2 - x1, height = y2 - y1)"
-    elif "pixel_rows" in stops:
-        remedy = "divide x and width by the image's width, y and height by its height"
-    elif "normalised_boxes" in stops:
-        remedy = "multiply the boxes by their images' width and height"
-    else:
-        worst = max(UNUSABLE_CODES, key=lambda code: found[code])
-        remedy = {
-            "missing": "name the right folder with --images, or complete the download",
-            "unreadable": "download the unreadable images again",
-            "wrong_size": "these are not the images that were annotated; name the right folder with --images",
-        }[worst]
-        remedy += f"; a job takes shards with more than {100 * MAX_UNUSABLE_SHARE:g} % lost only with --max-error-share"
-        given = given if worst == "unreadable" else _with_images_placeholder(given)
-    return f"not ready ({', '.join(stops)}): {remedy}", f"synthgen doctor {given}"
-
-
-def _with_images_placeholder(given: str) -> str:
-    """The same options with a placeholder for the image folder."""
-    words = shlex.split(given)
-    if "--images" in words:
-        place = words.index("--images")
-        del words[place : place + 2]
-    return f"{shlex.join(words)} --images FOLDER"

@@ -130,3 +130,12 @@ def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list(find_same_files(files, rows, known))) == 100
     assert len(files._folders) <= 5
     assert len(files._real_folders) <= 5
+
+
+def test_the_other_unicode_form_is_the_same_file(tmp_path: Path) -> None:
+    stored, other = "e\u0301te\u0301/Zu\u0308rich.jpg", "\u00e9t\u00e9/Z\u00fcrich.jpg"
+    (tmp_path / stored).parent.mkdir()
+    (tmp_path / stored).touch()
+    files = ImagePaths(tmp_path)
+    for name in (stored, other, stored):
+        assert files.resolve_path(name) == str(find_image(tmp_path, name)) == str(tmp_path / stored)
