@@ -64,10 +64,6 @@ ManifestPath = Annotated[Path, AfterValidator(_resolve_path)]
 _Score = Annotated[float | None, Field(ge=0, le=1)]
 
 
-#: The scores that may weight mask losses.
-WeightScore = Literal["predicted_iou", "box_iou", "soft_iou"]
-
-
 class LayerSource(ConfigSection):
     """A layer and its task.
 
@@ -123,7 +119,7 @@ class TrainSource(LayerSource):
     require_category_match: bool = False
     drop_reasons: tuple[Annotated[str, AfterValidator(_check_reason)], ...] = ()
     caption_sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    mask_weight: WeightScore | None = None
+    mask_weight: Literal["predicted_iou", "box_iou", "soft_iou"] | None = None
     max_texts: Annotated[int, Field(ge=1)] = 365
 
     def select_shards(self, shards: Sequence[Shard]) -> list[Shard]:

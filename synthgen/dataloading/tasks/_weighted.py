@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthgen.dataloading.source_config import WeightScore
 from synthgen.dataloading.tasks import Target
 from synthgen.records.rle import rle_area
 from synthgen.records.sample import Annotation, Sample
 
 
-def weight_masks(target: Target, sample: Sample, score_name: WeightScore) -> Target:
+def weight_masks(target: Target, sample: Sample, score_name: str) -> Target:
     """The target with `mask_weights` from the masks' scores. Objects without a mask are unchanged; no loss uses them.
 
     A human mask counts 1. So does a generated mask without that score; otherwise a segmenter without scores (or HQ-SAM,
@@ -35,9 +34,9 @@ def weight_masks(target: Target, sample: Sample, score_name: WeightScore) -> Tar
     return replace(target, mask_weights=weights)
 
 
-def _mask_score(annotation: Annotation, score_name: WeightScore) -> float:
+def _mask_score(annotation: Annotation, score_name: str) -> float:
     """The score in [0, 1]."""
-    score = annotation.predicted_iou if score_name == "predicted_iou" else annotation.box_iou
+    score: float | None = getattr(annotation, score_name)
     if annotation.mask_source == "human" or score is None or math.isnan(score):
         return 1.0
     return min(max(score, 0.0), 1.0)
