@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,10 +161,11 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
         raise _as_image_error(why, "decoded") from None
 
 
-def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integer]:
+def load_label_map(path: Path | BinaryIO, *, color_coded: bool = False) -> NDArray[np.integer]:
     """Decode a label map: the stored numbers, uint8, uint16 or int32 [H, W]. A palette is ignored.
 
     Args:
+        path: the file, or its content as a stream.
         color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue. Alpha is
             dropped.
 

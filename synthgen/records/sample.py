@@ -14,6 +14,8 @@ ANNOTATION_FLAGS: dict[str, str] = {
     "unknown_category": "the file lists no name for this category id",
     "fake": "a depiction of the object, such as a printed face (Objects365 isfake)",
     "reflected": "a mirror image of the object (Objects365 isreflected)",
+    "difficult": "the source marks the object as hard to see",
+    "rotated": "the source's box is rotated; the prompt is the upright box around it",
     "part": "a part of another object of the image (ADE20K part_level)",
     "bad_segmentation": "the source's own mask could not be read; the box stays",
     "no_box": "the source gives no usable box; it was read off the mask where there is one",

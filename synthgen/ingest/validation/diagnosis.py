@@ -36,6 +36,13 @@ FINDING_CODES: dict[str, str] = {
     "unreadable": "an image file is truncated, or none",
     "wrong_size": "an image file has another size than the annotations say",
     "too_many_lost": "a shard with more than 5 % of its images lost is not committed",
+    "unlabeled_image": "an image that no annotation belongs to; it is not part of the dataset",
+    "same_stem": "an image has the name of another one but for the suffix; the annotations belong to the first",
+    "foreign_file": "a file among the annotation files is not of their format; it is not read",
+    "not_an_object": "a shape without an area, such as a line, a point or a skeleton, or a part of an object; it is "
+    "not read",
+    "ignored_region": "a region that the source marks to be ignored; it is not read",
+    "mask_without_object": "a mask belongs to no object of the annotation file; it is not read",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
     "other_path": "an image was found without the first folders of its name: they are not below the image folder",
     "id_renamed": "a category id has another name in this split; names decide here, but tools that go by id go wrong",
@@ -47,6 +54,7 @@ FINDING_CODES: dict[str, str] = {
 #: Findings that need no fix.
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
+    | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
 )
 
