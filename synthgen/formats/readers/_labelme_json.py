@@ -13,16 +13,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from synthgen.errors import SynthgenError
 from synthgen.formats.readers._label_files import LabelFileError, OtherFormatError, read_label_file
 from synthgen.formats.readers._numbers import parse_float, parse_pixels
 from synthgen.formats.readers._object_rows import ObjectRows, label_text
+from synthgen.formats.readers._shape_groups import ShapeGroups
 from synthgen.formats.readers._shapes import (
     Shape,
     box_around,
     box_from_corners,
     ellipse,
-    join,
     mask_in_window,
     polygon,
     rotated_box,
@@ -32,7 +31,6 @@ from synthgen.images.decode import ImageError, load_label_map
 _MAX_JSON_BYTES = 2**28  # with a copy of the image
 _MAX_LENIENT_BYTES = 2**25  # Python's own parser takes twenty times as much memory
 _IGNORED_LABELS = frozenset({"__ignore__", "_background_"})
-_GROUPED_TYPES = frozenset({"polygon", "circle", "mask"})
 
 
 class _File(msgspec.Struct):
@@ -100,8 +98,7 @@ def add_shapes(rows: ObjectRows, image_id: int, file_name: str, shapes: list[Any
         file_name: of the image, for examples of findings.
         height, width: of the image in pixels; 0 = unknown.
     """
-    found: list[tuple[str, list[Shape | None], set[str]]] = []
-    groups: dict[tuple[str, str], int] = {}
+    objects = ShapeGroups()
     for number, value in enumerate(shapes, start=1):
         one = value if isinstance(value, dict) else {}
         kind, label = _shape_type(one), label_text(one.get("label"))
@@ -111,7 +108,7 @@ def add_shapes(rows: ObjectRows, image_id: int, file_name: str, shapes: list[Any
         if kind not in _READERS and kind != "mask":
             rows.add_finding("not_an_object", "boxes", file_name, f"shape {number}, {kind} '{label}'")
             continue
-        points, flags = _points(one.get("points")), set()
+        points, flags = _points(one.get("points")), set[str]()
         shape = _READERS[kind](points) if kind != "mask" else _mask(one, points, height, width)
         if kind == "mask" and shape is None:
             shape = _box_of_mask(points)
@@ -119,27 +116,8 @@ def add_shapes(rows: ObjectRows, image_id: int, file_name: str, shapes: list[Any
         if one.get("difficult") is True:
             flags.add("difficult")
         group = one.get("group_id")
-        if kind in _GROUPED_TYPES and shape is not None and not flags and isinstance(group, int | str):
-            place = groups.setdefault((label, str(group)[:100]), len(found))
-            if place < len(found):
-                found[place][1].append(shape)
-                continue
-        found.append((label, [shape], flags))
-    for label, parts, flags in found:
-        whole, more = _join(parts, height, width)
-        rows.add_object(image_id, label, whole, flags=flags | more)
-
-
-def _join(parts: list[Shape | None], height: int, width: int) -> tuple[Shape | None, set[str]]:
-    """One object of several parts; with a flag if its mask cannot be drawn."""
-    shapes = [part for part in parts if part is not None]
-    if len(shapes) < 2:
-        return parts[0], set()
-    try:
-        return join(shapes, height, width), set()
-    except SynthgenError:
-        around = [v for x, y, w, h in (shape.bbox for shape in shapes) for v in (x, y, x + w, y + h)]
-        return box_around(around), {"bad_segmentation"}
+        objects.add(label, shape, frozenset(flags), str(group)[:100] if isinstance(group, int | str) else None)
+    objects.add_to(rows, image_id, height, width)
 
 
 def _shape_type(shape: dict[str, Any]) -> str:

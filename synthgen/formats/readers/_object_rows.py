@@ -49,18 +49,20 @@ class ObjectRows:
     Annotation ids are 1, 2, 3 ... in the order of `add_object`. Image ids are made of file names.
     """
 
-    def __init__(self, *, masks: bool, categories: dict[str, int] | None = None) -> None:
-        """
-        Args:
-            masks: the layer has masks: batches get the shapes' payloads.
-            categories: names that the source declares, with their numbers; other names get `category_id`.
-        """
-        self._masks, self._categories = masks, dict(categories or {})
+    def __init__(self, *, masks: bool) -> None:
+        """`masks`: the layer has masks, and batches get the shapes' payloads."""
+        self._masks = masks
+        self._categories: dict[str, int] = {}
         self._padded: dict[int, str] = {}
         self._images: list[tuple[int, str, int, int, str | None]] = []
         self._objects: list[tuple[int, tuple[float, float, float, float], int, frozenset[str], bytes | None]] = []
         self._count = 0  # objects in earlier batches
         self._findings: dict[str, tuple[str, int, list[tuple[str, str]]]] = {}
+
+    def declare(self, label: str) -> None:
+        """Declare a category: it has a name even if no object is of it, and the next number from 1."""
+        if label.strip():
+            self._categories.setdefault(label.strip(), len(self._categories) + 1)
 
     def add_image(self, file_name: str, height: int, width: int, error: str | None = None) -> int:
         """Add an image, and return its id.

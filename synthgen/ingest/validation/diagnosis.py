@@ -42,6 +42,7 @@ FINDING_CODES: dict[str, str] = {
     "not_an_object": "a shape without an area, such as a line, a point or a skeleton, or a part of an object; it is "
     "not read",
     "ignored_region": "a region that the source marks to be ignored; it is not read",
+    "unlisted_subset": "an image or a track is of a subset that the start of the file does not name; no split has it",
     "mask_without_object": "a mask belongs to no object of the annotation file; it is not read",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
     "other_path": "an image was found without the first folders of its name: they are not below the image folder",

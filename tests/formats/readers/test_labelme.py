@@ -45,8 +45,8 @@ def one(root: Path, *shapes: Any, layer: str = "annotations", **more: Any):
 
 def masks(root: Path, *shapes: Any, **more: Any):
     """The annotations after an ingest of the layer of masks."""
-    one(root, *shapes, **more)
-    return ingested(root.parent / f"{root.name}-store", labelme, root)["a.jpg"].annotations
+    one(root / "d", *shapes, **more)
+    return ingested(root / "store", labelme, root / "d")["a.jpg"].annotations
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
