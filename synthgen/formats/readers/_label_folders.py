@@ -166,6 +166,46 @@ def last_part(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
+def image_starts(beside: Path, image_folder: Path) -> list[str]:
+    """Where images may lie: beside the annotation file, else in the image folder. Prefixes below the image folder."""
+    inside = beside.relative_to(image_folder).as_posix() if beside.is_relative_to(image_folder) else "."
+    return [""] if inside == "." else [f"{inside}/", ""]
+
+
+def image_prefixes(beside: Path, image_folder: Path) -> list[str]:
+    """`image_starts`, and the folders of images there."""
+    found = []
+    for start in image_starts(beside, image_folder):
+        folders = [below.name for below in _subfolders(image_folder / start) if below.name.lower() in _IMAGE_FOLDERS]
+        found += [start, *(f"{start}{folder}/" for folder in folders)]
+    return found
+
+
+def find_named_image(image_folder: Path, prefixes: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first of some names of an image that is a file.
+
+    Args:
+        prefixes: as `image_prefixes` gives them.
+        names: paths with forward slashes, the most likely first.
+
+    Returns:
+        Its path below the image folder; None if there is none.
+    """
+    inside = (prefix + name for name in names if name for prefix in prefixes)
+    return next((path for path in inside if is_inside_file(image_folder, path)), None)
+
+
+def is_inside_file(folder: Path, name: str) -> bool:
+    """Whether a path that stays below the folder leads to a file."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or parts[0].startswith("/") or "\0" in name:
+        return False
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # too long, or half a surrogate pair
+        return False
+
+
 def read_shown_size(image_folder: Path, file_name: str) -> tuple[int, int]:
     """(height, width) of an image as viewers show it, EXIF orientation applied; zeros if it cannot be opened.
 

@@ -61,6 +61,11 @@ def box_from_corners(x1: float, y1: float, x2: float, y2: float) -> Shape | None
     return Shape((x1, y1, x2 - x1, y2 - y1)) if _are_usable((x1, y1, x2, y2)) else None
 
 
+def box_from_size(x: float, y: float, width: float, height: float) -> Shape | None:
+    """A box as COCO gives it; None if a number is missing or absurd."""
+    return Shape((x, y, width, height)) if _are_usable((x, y, width, height)) else None
+
+
 def box_around(points: Sequence[float]) -> Shape | None:
     """The upright box around points x1, y1, x2, y2, ...; None if there are fewer than two."""
     if len(points) < 4 or len(points) % 2 or not _are_usable(points):

@@ -31,7 +31,14 @@ from synthgen.formats.readers import DatasetFiles, DatasetPart
 from synthgen.formats.readers._cvat_shapes import read_cvat_shape
 from synthgen.formats.readers._instances import complete
 from synthgen.formats.readers._label_files import LabelFileError, read_start
-from synthgen.formats.readers._label_folders import ImageNames, LabelFormat, find_label_folders, read_shown_size
+from synthgen.formats.readers._label_folders import (
+    ImageNames,
+    LabelFormat,
+    find_label_folders,
+    image_starts,
+    is_inside_file,
+    read_shown_size,
+)
 from synthgen.formats.readers._numbers import parse_int, parse_pixels
 from synthgen.formats.readers._object_rows import ObjectRows
 from synthgen.formats.readers._shape_groups import ShapeGroups
@@ -103,7 +110,7 @@ class _Content:
 
     def __init__(self, files: DatasetFiles, rows: ObjectRows, subsets: list[str]) -> None:
         self.files, self.rows, self.subsets = files, rows, subsets
-        self.starts = _image_starts(files)
+        self.starts = image_starts(files.sources["annotations"].parent, files.image_folder)
         self.sizes: dict[str, tuple[int, int]] = {}  # (height, width) of a video's frames by task id; "" = the only one
         self.frames: dict[tuple[str, int], tuple[int, str, int, int]] = {}
         self.frame_names: ImageNames | None = None
@@ -214,34 +221,16 @@ def _children(node: XmlNode, *tags: str) -> list[XmlNode]:
     return found.children if found is not None else []
 
 
-def _image_starts(files: DatasetFiles) -> list[str]:
-    """Where `images/` may lie, as prefixes below the image folder: beside the file, else in the image folder itself."""
-    beside, root = files.sources["annotations"].parent, files.image_folder
-    inside = beside.relative_to(root).as_posix() if beside.is_relative_to(root) else "."
-    return [""] if inside == "." else [f"{inside}/", ""]
-
-
 def _find_image(image_folder: Path, starts: list[str], subset: str, name: str) -> str:
     """The path of an image below the image folder; of a missing one, where CVAT would have exported it."""
     folders = [f"images/{subset}/", "images/", f"{subset}/", ""] if subset else ["images/", ""]
     has_suffix = PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
     for inside in (start + folder + name for start in starts for folder in folders):
         for suffix in ("",) if has_suffix else ("", *_SUFFIXES):
-            if _is_inside_file(image_folder, inside + suffix):
+            if is_inside_file(image_folder, inside + suffix):
                 return inside + suffix
     there = next((f"{start}images/" for start in starts if (image_folder / start / "images").is_dir()), starts[0])
     return there + (name if has_suffix else f"{name}.PNG")
-
-
-def _is_inside_file(folder: Path, name: str) -> bool:
-    """Whether a path that stays below the folder leads to a file."""
-    parts = PurePosixPath(name).parts
-    if not parts or ".." in parts or parts[0].startswith("/") or "\0" in name:
-        return False
-    try:
-        return (folder / name).is_file()
-    except (OSError, ValueError):  # too long, or half a surrogate pair
-        return False
 
 
 def _find_splits(root: Path) -> dict[str, Path]:
