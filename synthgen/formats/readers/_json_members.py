@@ -1,4 +1,7 @@
-"""Streams the members of a large JSON object, such as one value an image, in bounded memory."""
+"""Streams the members of a large JSON object, or the elements of an array, such as one value an image.
+
+Memory is that of the largest of them.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,30 @@ def stream_members(
             window = JsonWindow(file, path, on_bytes, _CHUNK_BYTES)
             yield from _read_members(window, inner)
             if window.peek():
+                raise window.make_error("more text after the end of its JSON")
+    except OSError as why:
+        raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
+
+
+def stream_items(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
+    """The elements of the array at the top of a file; {} for one that is not an object.
+
+    Raises:
+        SynthgenError: as `stream_members`.
+    """
+    try:
+        with path.open("rb") as file:
+            window = JsonWindow(file, path, on_bytes, _CHUNK_BYTES)
+            window.expect(b"[")
+            closed = window.peek() == b"]"
+            while not closed:
+                if window.peek() == b"{":
+                    yield _read_object(window)
+                else:
+                    window.skip_value()
+                    yield {}
+                closed = window.expect(b",]") == b"]"
+            if window.peek() not in (b"", b"]"):
                 raise window.make_error("more text after the end of its JSON")
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None

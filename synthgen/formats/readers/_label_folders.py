@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ SPLIT_NAMES = ("train", "training", "trainval", "val", "valid", "validation", "t
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos")
 _MAX_ENTRIES = 5_000  # of a folder that are looked at
 _MAX_SUBFOLDERS = 200
+_MAX_FILES = 1_000  # annotation files of a folder that are opened, if each is a split
 _MAX_SAMPLES = 3  # annotation files of a folder that are opened
 
 
@@ -54,6 +55,26 @@ def find_label_folders(root: Path, labels: LabelFormat) -> dict[str, Path]:
         if splits:
             break
     return splits
+
+
+def find_split_files(root: Path, labels: LabelFormat, exports: Collection[str] = ()) -> dict[str, Path]:
+    """The annotation file by split, for formats with one file a split; empty if there are none.
+
+    The only file of a split's folder, or the first one with a name of `exports`, is called as the split; several files
+    are splits called as the files.
+
+    Args:
+        exports: names of files without suffix, in lower case.
+    """
+    found: dict[str, Path] = {}
+    for split, folder in find_label_folders(root, labels).items():
+        names = sorted(name for name in _some_names(folder) if name.lower().endswith(labels.suffix))[:_MAX_FILES]
+        paths = [folder / name for name in names if labels.is_label_file(folder / name)]
+        exported = [path for path in paths if path.stem.lower() in exports]
+        for path in exported[:1] or paths:
+            name = split if len(paths) == 1 or exported else path.stem
+            found.setdefault(name if name not in found else f"{split}-{name}", path)
+    return found
 
 
 def find_image_place(labels: Path, image_folder: Path) -> Path:

@@ -46,7 +46,7 @@ def label_text(value: object) -> str:
 class ObjectRows:
     """Images and objects that wait for their batch; categories and findings of the whole split.
 
-    Annotation ids are 1, 2, 3 ... in the order of `add_object`. Image ids are made of file names.
+    Annotation ids are 1, 2, 3 ... in the order of `add_object`.
     """
 
     def __init__(self, *, masks: bool) -> None:
@@ -64,17 +64,20 @@ class ObjectRows:
         if label.strip():
             self._categories.setdefault(label.strip(), len(self._categories) + 1)
 
-    def add_image(self, file_name: str, height: int, width: int, error: str | None = None) -> int:
+    def add_image(
+        self, file_name: str, height: int, width: int, error: str | None = None, *, image_id: int | None = None
+    ) -> int:
         """Add an image, and return its id.
 
         Args:
             file_name: below the image folder.
             height, width: pixels; 0 = unknown.
+            image_id: the dataset's own; None = one made of the file name.
         """
         name = file_name.encode("utf-8", "replace").decode()
         if name != file_name:
             error = error or "its file name is not UTF-8; rename the file"
-        image_id = text_id(file_name)
+        image_id = text_id(file_name) if image_id is None else image_id
         self._images.append((image_id, name, height, width, error))
         return image_id
 

@@ -33,8 +33,8 @@ from synthgen.formats.readers._instances import complete
 from synthgen.formats.readers._label_files import read_start
 from synthgen.formats.readers._label_folders import (
     LabelFormat,
-    find_label_folders,
     find_named_image,
+    find_split_files,
     image_prefixes,
     last_part,
     read_shown_size,
@@ -58,7 +58,6 @@ LAYOUT_SPLITS = True
 __all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
 
 _START_BYTES = 2**16
-_MAX_FILES = 1_000  # of a folder
 _FOLDER_NAMES = ("annotations", "annotation", "labels", "via")
 _EXPORTS = ("via_region_data", "via_export_json", "via_export_csv")
 _PROJECT = re.compile(rb'"_via_(?:img_metadata|settings)"\s*:')
@@ -158,18 +157,11 @@ def _find_image(image_folder: Path, prefixes: list[str], name: str) -> str:
 
 def _find_splits(root: Path) -> dict[str, Path]:
     """The file of each split of a folder."""
-    for suffix in (".json", ".csv"):
-        folders = find_label_folders(root, LabelFormat(suffix, _FOLDER_NAMES, _is_via_file))
-        found: dict[str, Path] = {}
-        for split, folder in folders.items():
-            paths = [path for path in sorted(folder.glob(f"*{suffix}"))[:_MAX_FILES] if _is_via_file(path)]
-            exports = [path for path in paths if path.stem.lower() in _EXPORTS]
-            for path in exports[:1] or paths:
-                name = split if len(paths) == 1 or exports else path.stem
-                found.setdefault(name if name not in found else f"{split}-{name}", path)
-        if found:
-            return found
-    return {}
+    by_suffix = (
+        find_split_files(root, LabelFormat(suffix, _FOLDER_NAMES, _is_via_file), _EXPORTS)
+        for suffix in (".json", ".csv")
+    )
+    return next(filter(None, by_suffix), {})
 
 
 def _is_via_file(path: Path) -> bool:

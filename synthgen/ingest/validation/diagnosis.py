@@ -45,6 +45,8 @@ FINDING_CODES: dict[str, str] = {
     "unlisted_subset": "an image or a track is of a subset that the start of the file does not name; no split has it",
     "class_attribute": "the regions have several attributes, and one of them was taken as the class; see the examples",
     "several_labels": "an object has several labels; the first one is its category",
+    "several_annotations": "an image was annotated several times; one annotation of it is read",
+    "ignored_prediction": "a region that a model predicted, and nobody confirmed; it is not read",
     "unreadable_line": "a line of an annotation file cannot be read; it is left out",
     "mask_without_object": "a mask belongs to no object of the annotation file; it is not read",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
@@ -58,7 +60,7 @@ FINDING_CODES: dict[str, str] = {
 #: Findings that need no fix.
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
-    | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region"}
+    | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region", "ignored_prediction"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
 )
 
