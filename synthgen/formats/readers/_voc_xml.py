@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from synthgen.formats.readers._label_regions import split_label_regions
 from synthgen.formats.readers._numbers import parse_float, parse_pixels
 from synthgen.formats.readers._shapes import (
@@ -83,7 +86,7 @@ def read_object_masks(path: Path, image: VocImage) -> tuple[dict[int, bytes], li
     """
     everything = range(1, len(image.objects) + 1)
     try:
-        regions = split_label_regions(load_label_map(path), {0, _VOID})
+        regions = split_label_regions(_load_object_numbers(path), {0, _VOID})
     except ImageError:
         return dict.fromkeys(everything, BAD_MASK), []
     payloads: dict[int, bytes] = {}
@@ -95,6 +98,33 @@ def read_object_masks(path: Path, image: VocImage) -> tuple[dict[int, bytes], li
         else:
             surplus.append(region.label)
     return payloads, surplus
+
+
+def _load_object_numbers(path: Path) -> NDArray[np.integer]:
+    """The numbers of objects in a PNG, [H, W]: of a palette or grey PNG its values, as VOC writes them.
+
+    In colour, as Datumaro and labelme's scripts may write them, the numbers whose colours these are in VOC's palette.
+
+    Raises:
+        ImageError: not such a PNG.
+    """
+    try:
+        return load_label_map(path)
+    except ImageError:
+        packed = load_label_map(path, color_coded=True)
+    colors = np.array([_voc_color(number) for number in range(256)])
+    order = np.argsort(colors)
+    places = np.searchsorted(colors[order], packed).clip(max=255)
+    if (colors[order][places] != packed).any():
+        raise ImageError("has colours that are not in VOC's palette")
+    return np.asarray(order[places], np.uint8)
+
+
+def _voc_color(number: int) -> int:
+    """65536 * red + 256 * green + blue of a number in VOC's palette (`VOClabelcolormap` of the development kit)."""
+    channels = (sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3))
+    red, green, blue = channels
+    return red << 16 | green << 8 | blue
 
 
 def _read_object(node: XmlNode, first_pixel: float) -> VocObject:

@@ -15,8 +15,8 @@ used. `<part>` elements are no objects. `<robndbox>` of roLabelImg (centre, size
 box around it, with the flag `rotated`.
 
 Layer "human": `<polygon>` (x1, y1, x2, y2, ... or points), and the masks in `SegmentationObject/`. There, the number of
-a pixel is the number of the object in the XML, and 255 is void. A mask whose box disagrees with its object's is flagged
-`bad_segmentation`.
+a pixel is the number of the object in the XML, and 255 is void; PNGs in the colours of VOC's palette are read, too. A
+mask whose box disagrees with its object's is flagged `bad_segmentation`.
 
 Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
@@ -60,7 +60,7 @@ _START_BYTES = 4096
 _MAX_LIST_BYTES = 2**28
 _MAX_LISTS = 1_000
 _LIST_NAME = re.compile(r"[\w.-]+")
-_ROOT = re.compile(rb"<annotation[\s>]")
+_ROOT = re.compile(rb"<annotation[\s/>]")
 _OTHER_FORMAT = re.compile(rb"<(?:imagesize|sourceImage|nrows)[\s/>]")  # LabelMe's XML of MIT
 _YEAR = re.compile(r"VOC\d{4}", re.IGNORECASE)
 

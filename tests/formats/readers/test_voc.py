@@ -295,20 +295,35 @@ def test_a_polygon_that_cannot_be_read_leaves_the_box(tmp_path):
     assert found[2].segmentation is not None
 
 
-def write_object_masks(path: Path, *windows: tuple[int, int, int, int]) -> None:
+#: The first colours of VOC's palette, as the development kit lists them; and that of void.
+PALETTE = {
+    0: (0, 0, 0),
+    1: (128, 0, 0),
+    2: (0, 128, 0),
+    3: (128, 128, 0),
+    4: (0, 0, 128),
+    8: (64, 0, 0),
+    255: (224, 224, 192),
+}
+
+
+def write_object_masks(path: Path, *windows: tuple[int, int, int, int], in_color: bool = False) -> None:
     """A palette PNG of VOC: object 1, 2, ... at (x, y, w, h), with a void border of one pixel."""
     labels = np.zeros((30, 40), np.uint8)
     for number, (x, y, w, h) in enumerate(windows, start=1):
         labels[y : y + h, x : x + w] = 255
         labels[y + 1 : y + h - 1, x + 1 : x + w - 1] = number
     picture = Image.fromarray(labels, "P")
-    picture.putpalette([v for i in range(256) for v in (i, 255 - i, i // 2)])
+    picture.putpalette([v for i in range(256) for v in PALETTE.get(i, (i, 255 - i, i // 2))])
+    picture = picture.convert("RGB") if in_color else picture
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
 
 
-def test_masks_belong_to_objects_by_their_order(tmp_path):
-    write_object_masks(tmp_path / "SegmentationObject" / "a.png", (5, 5, 10, 10), (20, 8, 12, 14), (0, 20, 6, 6))
+@pytest.mark.parametrize("in_color", [False, True])
+def test_masks_belong_to_objects_by_their_order(tmp_path, in_color):
+    windows = ((5, 5, 10, 10), (20, 8, 12, 14), (0, 20, 6, 6))
+    write_object_masks(tmp_path / "SegmentationObject" / "a.png", *windows, in_color=in_color)
     one(tmp_path, xml(thing(box(6, 6, 15, 15)), thing(box(21, 9, 32, 22), "dog"), head=OWN))
     sample = ingested(tmp_path / "store", voc, tmp_path)["JPEGImages/a.jpg"]
     cat, dog = sample.annotations
@@ -325,6 +340,22 @@ def test_a_mask_at_another_place_than_its_box_is_not_used(tmp_path):
     first, second = ingested(tmp_path / "store", voc, tmp_path)["JPEGImages/a.jpg"].annotations
     assert first.flags == ("bad_segmentation",) and first.segmentation is None
     assert second.segmentation is not None
+
+
+def test_colours_are_those_of_the_development_kit():
+    from synthgen.formats.readers._voc_xml import _voc_color
+
+    for number, (red, green, blue) in PALETTE.items():
+        assert _voc_color(number) == 65536 * red + 256 * green + blue
+    assert len({_voc_color(number) for number in range(256)}) == 256
+
+
+def test_a_png_of_other_colours_flags_its_objects(tmp_path):
+    (tmp_path / "SegmentationObject").mkdir()
+    Image.new("RGB", (40, 30), (1, 2, 3)).save(tmp_path / "SegmentationObject" / "a.png")
+    one(tmp_path, xml(thing(box(5, 5, 15, 15))))
+    [a] = ingested(tmp_path / "store", voc, tmp_path)["JPEGImages/a.jpg"].annotations
+    assert a.flags == ("bad_segmentation",)
 
 
 def test_a_broken_png_of_masks_flags_its_objects(tmp_path):
