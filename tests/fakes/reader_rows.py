@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,16 @@ def rows_of_files(module: Any, files: DatasetFiles, layer: str = "annotations") 
         x, y, w, h = bbox.tolist()
         out.objects[by_id[image_id]].append(Row(out.names.get(category, ""), (x, y, w, h), flags, payload, own))
     return out
+
+
+def first_batch_share(module: Any, files: DatasetFiles, monkeypatch: Any) -> float:
+    """Which share of the bytes was read when the first objects came, with batches of 100: small if a reader streams."""
+    monkeypatch.setattr("synthgen.formats.readers._object_rows._BATCH", 100)
+    done: list[int] = []
+    parts = module.read(replace(files, on_bytes=done.append), "annotations")
+    first = next(part for part in parts if isinstance(part, AnnotationBatch))
+    assert 100 <= len(first.id) < 1_000
+    return sum(done) / files.total_bytes()
 
 
 def ingested(folder: Path, module: Any, path: Path, layer: str = "human", split: str | None = None) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def stream_items(path: Path, on_bytes: Callable[[int], None] | None = None) -> I
         with path.open("rb") as file:
             window = JsonWindow(file, path, on_bytes, _CHUNK_BYTES)
             window.expect(b"[")
-            closed = window.peek() == b"]"
+            closed = window.peek() == b"]" and bool(window.expect(b"]"))
             while not closed:
                 if window.peek() == b"{":
                     yield _read_object(window)
@@ -57,7 +57,7 @@ def stream_items(path: Path, on_bytes: Callable[[int], None] | None = None) -> I
                     window.skip_value()
                     yield {}
                 closed = window.expect(b",]") == b"]"
-            if window.peek() not in (b"", b"]"):
+            if window.peek():
                 raise window.make_error("more text after the end of its JSON")
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,10 +22,13 @@ from synthgen.images.paths import IMAGE_SUFFIXES
 SPLIT_NAMES = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
 
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos")
-_MAX_ENTRIES = 5_000  # of a folder that are looked at
-_MAX_SUBFOLDERS = 200
+_MAX_ENTRIES = 5_000  # of a folder that are looked at for annotation files or images
+_MAX_INNER_ENTRIES = 500  # of each of the folders below it
+_MAX_INNER_FOLDERS = 20
+_MAX_SUBFOLDER_ENTRIES = 50_000  # of a folder that are looked at for folders
+_MAX_SUBFOLDERS = 1_000
 _MAX_FILES = 1_000  # annotation files of a folder that are opened, if each is a split
-_MAX_SAMPLES = 3  # annotation files of a folder that are opened
+_MAX_SAMPLES = 10  # annotation files of a folder that are opened
 
 
 class LabelFormat(NamedTuple):
@@ -68,7 +72,9 @@ def find_split_files(root: Path, labels: LabelFormat, exports: Collection[str] =
     """
     found: dict[str, Path] = {}
     for split, folder in find_label_folders(root, labels).items():
-        names = sorted(name for name in _some_names(folder) if name.lower().endswith(labels.suffix))[:_MAX_FILES]
+        names = sorted(name for name in _some_names(folder, _MAX_ENTRIES) if name.lower().endswith(labels.suffix))[
+            :_MAX_FILES
+        ]
         paths = [folder / name for name in names if labels.is_label_file(folder / name)]
         exported = [path for path in paths if path.stem.lower() in exports]
         for path in exported[:1] or paths:
@@ -249,38 +255,40 @@ def _label_places(folder: Path, labels: LabelFormat) -> Iterator[Path]:
 
 
 def _holds(folder: Path, labels: LabelFormat) -> bool:
-    """Whether a folder, or one directly below it, holds annotation files of the format."""
-    return _holds_directly(folder, labels) or any(_holds_directly(below, labels) for below in _subfolders(folder))
+    """Whether a folder, or one of the first ones directly below it, holds annotation files of the format."""
+    return _holds_directly(folder, labels, _MAX_ENTRIES) or any(
+        _holds_directly(below, labels, _MAX_INNER_ENTRIES) for below in _subfolders(folder)[:_MAX_INNER_FOLDERS]
+    )
 
 
-def _holds_directly(folder: Path, labels: LabelFormat) -> bool:
-    names = sorted(name for name in _some_names(folder) if name.lower().endswith(labels.suffix))
-    return any(labels.is_label_file(folder / name) for name in names[:_MAX_SAMPLES])
+def _holds_directly(folder: Path, labels: LabelFormat, max_entries: int) -> bool:
+    names = sorted(name for name in _some_names(folder, max_entries) if name.lower().endswith(labels.suffix))
+    step = max(len(names) // _MAX_SAMPLES, 1)  # the first ones may be of another kind, such as classes.json
+    return any(labels.is_label_file(folder / name) for name in names[::step][:_MAX_SAMPLES])
 
 
 def _has_images(folder: Path) -> bool:
-    return any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in _some_names(folder))
+    return any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in _some_names(folder, _MAX_ENTRIES))
 
 
-def _some_names(folder: Path) -> list[str]:
+def _some_names(folder: Path, max_entries: int) -> list[str]:
     """Names in a folder that do not start with a dot, of the first entries; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return [one.name for one, _ in zip(entries, range(_MAX_ENTRIES), strict=False) if one.name[0] != "."]
+            return [one.name for one in islice(entries, max_entries) if one.name[0] != "."]
     except OSError:
         return []
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    found = []
+    """The folders in a folder, and links to folders, that do not start with a dot; sorted by name."""
     try:
         with os.scandir(folder) as entries:
-            for entry, _ in zip(entries, range(_MAX_ENTRIES), strict=False):
-                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
-                    found.append(entry.name)
+            some = islice(entries, _MAX_SUBFOLDER_ENTRIES)
+            names = sorted(entry.name for entry in some if entry.name[0] != "." and entry.is_dir())
     except OSError:
         return []
-    return [folder / name for name in sorted(found)[:_MAX_SUBFOLDERS]]
+    return [folder / name for name in names[:_MAX_SUBFOLDERS]]
 
 
 def _split_folders(folder: Path) -> list[Path]:

@@ -115,3 +115,18 @@ def test_each_format_recognises_its_own_sample_and_no_other(name, shared):
     assert {path.relative_to(shared("data/formats")).parts[0] for path in files if module.recognize(path)} == {
         FORMATS[name]
     }
+
+
+def test_links_to_folders_are_followed_and_recognition_reads_little(tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        (tmp_path / "disk" / split).mkdir(parents=True)
+        (tmp_path / "disk" / split / "a.xml").write_text("<annotation></annotation>")
+        write_image(tmp_path / "disk" / split / "a.jpg")
+    for number in range(300):
+        (tmp_path / "disk" / "train" / f"{number}.xml").touch()
+    (tmp_path / "d").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "d" / split).symlink_to(tmp_path / "disk" / split)
+    opened: list[Path] = []
+    monkeypatch.setattr(voc, "read_start", lambda path, count: (opened.append(path), b"<annotation>")[1])
+    assert voc.recognize(tmp_path / "d") == ("train", "val") and len(opened) <= 4
