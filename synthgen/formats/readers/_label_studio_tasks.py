@@ -32,7 +32,7 @@ class LabelStudioTask(NamedTuple):
         results: the regions of the annotation that counts; None = there is none.
         others: how many other annotations it has that were not cancelled.
         predictions: how many regions models predicted.
-        is_skipped: an annotator skipped it, and nobody else annotated it.
+        is_skipped: an annotator skipped it, and it has no other annotation.
         is_ambiguous: its image is a list of several.
     """
 
@@ -156,6 +156,8 @@ def region_shape(region: LabelStudioRegion, height: int, width: int) -> tuple[Sh
     angle = math.radians(parse_float(value.get("rotation") or 0))
     match region.kind:
         case "rectangle":
+            if not math.isfinite(angle):
+                return None, True
             if angle == 0:
                 return box_from_size(x("x"), y("y"), x("width"), y("height")), True
             cos, sin, w, h = math.cos(angle), math.sin(angle), x("width"), y("height")

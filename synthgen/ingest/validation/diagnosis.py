@@ -46,7 +46,7 @@ FINDING_CODES: dict[str, str] = {
     "class_attribute": "the regions have several attributes, and one of them was taken as the class; see the examples",
     "several_labels": "an object has several labels; the first one is its category",
     "several_annotations": "an image was annotated several times; one annotation of it is read",
-    "ignored_prediction": "a region that a model predicted, and nobody confirmed; it is not read",
+    "ignored_prediction": "a region that a model predicted; it is not read",
     "unreadable_line": "a line of an annotation file cannot be read; it is left out",
     "mask_without_object": "a mask belongs to no object of the annotation file; it is not read",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",

@@ -141,7 +141,8 @@ def test_several_labels_are_counted_and_the_first_counts(tmp_path):
 @pytest.mark.parametrize(
     "bad",
     [
-        rectangle("x"), rectangle(None), rectangle(math.nan), rectangle(rotation="x"), result("rectanglelabels"),
+        rectangle("x"), rectangle(None), rectangle(math.nan), rectangle(rotation="x"), rectangle(rotation=math.inf),
+        result("rectanglelabels"),
         result("polygonlabels", points=[[1, 2], [3, 4]]), result("polygonlabels", points=[[1, 2], [3], [5, 6]]),
         result("polygonlabels", points="x"), result("ellipselabels", x=1, y=2, radiusX=0, radiusY=1),
     ],
