@@ -55,7 +55,7 @@ __all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete"
 
 _START_BYTES = 4096
 _MAX_FILES = 1_000  # XML files of a folder
-_MAX_IMAGES_AT_START = 1_000  # that are asked for their subset if the file says nothing else
+_MAX_IMAGES_AT_START = 200  # that are asked for their subset if the file says nothing else
 _MAX_FRAME = 10**9
 _SUFFIXES = (".PNG", ".png", ".jpg", ".jpeg", ".JPG")
 
@@ -261,7 +261,7 @@ def _read_subsets(path: Path) -> list[str]:
                 subsets |= dict.fromkeys(node.text_at("project", "subsets").splitlines())
                 subsets |= dict.fromkeys(task.text_at("subset") for task in _children(node, "project", "tasks"))
                 subsets |= dict.fromkeys(node.text_at(owner, "subset") for owner in ("task", "job"))
-                if any(subsets):
+                if any(subsets) or node.find("project") is None:  # the images of a task have no subset
                     break
             elif kind == "open" and node.tag in ("image", "track"):
                 subsets[node.attributes.get("subset", "")] = None
