@@ -139,6 +139,12 @@ def read_regions(results: list[Any]) -> Iterator[LabelStudioRegion]:
     yield from regions.values()
 
 
+def was_turned(results: list[Any]) -> bool:
+    """Whether an annotator turned the image in the tool; its coordinates may then be of the turned image."""
+    turns = [parse_float(one.get("image_rotation")) for one in results if isinstance(one, dict)]
+    return any(math.isfinite(turn) and turn % 360 != 0 for turn in turns)
+
+
 def region_shape(region: LabelStudioRegion, height: int, width: int) -> tuple[Shape | None, bool]:
     """A region's shape, and whether its kind is an object. Percent become pixels.
 

@@ -48,6 +48,7 @@ from synthgen.formats.readers._label_studio_tasks import (
     read_regions,
     read_task,
     region_shape,
+    was_turned,
 )
 from synthgen.formats.readers._object_rows import ObjectRows
 
@@ -131,6 +132,8 @@ def _add_task(files: DatasetFiles, rows: ObjectRows, prefixes: list[str], task: 
     own = image_names(task.image) or image_names(task.upload)
     file_name = find_named_image(files.image_folder, prefixes, names) or (prefixes[0] + _last(own) if own else "")
     regions = list(read_regions(task.results))
+    if was_turned(task.results):
+        rows.add_finding("annotated_turned", "images", file_name, f"task {task_id} has an image_rotation")
     height, width = next((region.size for region in regions if min(region.size)), (0, 0))
     if not height or not width:
         height, width = read_shown_size(files.image_folder, file_name)

@@ -45,6 +45,7 @@ FINDING_CODES: dict[str, str] = {
     "unlisted_subset": "an image or a track is of a subset that the start of the file does not name; no split has it",
     "class_attribute": "the regions have several attributes, and one of them was taken as the class; see the examples",
     "several_labels": "an object has several labels; the first one is its category",
+    "annotated_turned": "an image was turned in the annotation tool; check whether its boxes are of the turned image",
     "several_annotations": "an image was annotated several times; one annotation of it is read",
     "ignored_prediction": "a region that a model predicted; it is not read",
     "unreadable_line": "a line of an annotation file cannot be read; it is left out",

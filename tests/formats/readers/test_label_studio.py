@@ -132,6 +132,14 @@ def test_a_shape_and_its_labels_may_come_as_two_results(tmp_path):
     assert [(row.name, row.bbox) for row in found.rows] == [(name, (4, 6, 20, 12)) for name in ("dog", "cow", "")]
 
 
+@pytest.mark.parametrize(
+    ("turn", "is_turned"), [(0, False), (360, False), (90, True), (-180, True), (None, False), ("x", False)]
+)
+def test_an_image_that_was_turned_in_the_tool_is_counted(tmp_path, turn, is_turned):
+    found = one(tmp_path, {**rectangle(), "image_rotation": turn})
+    assert found.boxes("a.jpg") == [(4, 6, 20, 12)] and ("annotated_turned" in found.findings) == is_turned
+
+
 def test_several_labels_are_counted_and_the_first_counts(tmp_path):
     found = one(tmp_path, rectangle(labels=["cat", "dog"]), rectangle(labels=[7]), rectangle(labels=[]))
     assert [row.name for row in found.rows] == ["cat", "7", ""]
