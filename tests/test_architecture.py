@@ -124,6 +124,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "typer": ["synthgen/cli/*.py"],
     "rich": ["synthgen/progress.py"],
     "msgspec": ["synthgen/formats/readers/*.py"],
+    "defusedxml": ["synthgen/formats/readers/*.py"],
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/models/*.py"],
     "transformers": _TORCH[:4],
     "tokenizers": ["synthgen/models/ofa/tokenizer.py", "synthgen/models/mqformer/text_encoder_files.py"],

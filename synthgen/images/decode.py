@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,10 +164,11 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
         raise _as_image_error(why, "decoded", path) from None
 
 
-def load_label_map(path: Path, *, color_coded: bool = False) -> NDArray[np.integer]:
+def load_label_map(path: Path | BinaryIO, *, color_coded: bool = False) -> NDArray[np.integer]:
     """Decode a label map: the stored numbers, uint8, uint16 or int32 [H, W]. A palette is ignored.
 
     Args:
+        path: the file, or its content as a stream.
         color_coded: the labels are colours: each pixel gives 65536 * red + 256 * green + blue. Alpha is
             dropped.
 
@@ -312,7 +313,7 @@ def _packed_colors(strip: Image.Image) -> NDArray[np.integer]:
     return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
 
 
-def _as_image_error(why: Exception, done: str, path: Path) -> ImageError:
+def _as_image_error(why: Exception, done: str, path: Path | BinaryIO) -> ImageError:
     """The error for a row.
 
     Raises:
@@ -329,7 +330,8 @@ def _as_image_error(why: Exception, done: str, path: Path) -> ImageError:
         return ImageError(f"has more than the limit of {MAX_IMAGE_PIXELS} pixels")
     if isinstance(why, MemoryError):
         return ImageError("is too large for the memory")
-    if isinstance(why, UnidentifiedImageError) and (kind := describe_file_kind(path)):
+    is_unknown = isinstance(why, UnidentifiedImageError)
+    if is_unknown and isinstance(path, Path) and (kind := describe_file_kind(path)):
         return ImageError(f"cannot be {done}: it {kind}")
     return ImageError(f"cannot be {done} ({type(why).__name__}: {_short_reason(why)})")
 

@@ -1,4 +1,7 @@
-"""The paths that an image's name may stand for: archives unpack to other names than annotation files use."""
+"""Names of image files: their suffixes, and the paths that a name in an annotation file may stand for.
+
+Archives unpack to other names than annotation files use.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+
+#: Suffixes of photographs and label maps.
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+)
 
 #: Objects365 names its images `images/v1/patch8/x.jpg`; its archives unpack to `patch8/x.jpg`.
 _FOLDERS_NOT_IN_ARCHIVES = (("images", "v1"), ("images", "v2"))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles
+from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.storage.atomic import write_text_atomic
 
 #: The digest of a file is remembered only if the file was this many seconds old when it was read.
@@ -40,8 +41,8 @@ def folder_sha256(path: Path, *, of: str = "sizes") -> str:
     """SHA-256, in hexadecimal, of the names in a folder and of the sizes, states or contents of its files.
 
     Args:
-        of: "sizes"; "states", with times and inodes, which change with each write; or "contents". Reading the contents
-            of label maps or photographs would take hours.
+        of: "sizes"; "states", with times and inodes, which change with each write; or "contents", of images their
+            sizes only: annotation files may lie beside photographs, and reading these would take hours.
     """
     found = []
     try:
@@ -56,7 +57,7 @@ def folder_sha256(path: Path, *, of: str = "sizes") -> str:
 
 
 def _digest_part(file: Path, of: str) -> bytes:
-    if of == "contents":
+    if of == "contents" and file.suffix.lower() not in IMAGE_SUFFIXES:
         return file_sha256(file).encode()
     state = file.stat()
     if of == "states":

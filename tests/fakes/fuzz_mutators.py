@@ -276,7 +276,7 @@ def mutator_for(name: str) -> Mutator:
         **dict.fromkeys(("bin", "pt", "pth"), mutate_zip),
         "safetensors": mutate_safetensors,
         "png": mutate_png,
-        **dict.fromkeys(("txt", "yaml", "jsonl", "csv", "data", "names"), mutate_text),
+        **dict.fromkeys(("txt", "yaml", "jsonl", "csv", "data", "names", "xml"), mutate_text),
     }
     return by_suffix.get(suffix, mutate_bytes)
 

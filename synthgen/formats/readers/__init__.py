@@ -32,6 +32,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.records.sample import Sample
 
 
@@ -44,8 +45,8 @@ class DatasetFiles:
         image_folder: folder below which `Sample.file_name` is found.
         layer_sources: by layer, the sources that it needs; other layers need all.
         split: the split to read, if the sources hold several.
-        content_roles: roles of folders of which the digest covers the content of the files; of other folders it covers
-            names and sizes. For folders of many small annotation files.
+        content_roles: roles of folders of which the digest covers the content of the files, but for images; of other
+            folders it covers names and sizes. For folders of many small annotation files.
         image_key_prefix: distinguishes image folders of one dataset in image keys made of file names. It does not
             depend on the path of `image_folder`.
         on_bytes: called by the reader with the number of further bytes read.
@@ -74,12 +75,17 @@ class DatasetFiles:
     def total_bytes(self) -> int:
         """The approximate sum of all values that `on_bytes` will get.
 
-        These are the bytes of the files; and those in folders without a file, or if the images are a source.
+        These are the bytes of the files; of the files that are no images in the folders of `content_roles`; and those
+        in other folders without a file, or if the images are a source.
         """
+        labels = {self.sources[role] for role in self.content_roles if role in self.sources}
         paths = set(self.sources.values())
         files = {path for path in paths if path.is_file()}
-        if "images" in self.sources or not files:
+        if "images" in self.sources or not (files or labels - files):
             files |= {file for folder in paths - files for file in folder.rglob("*") if file.is_file()}
+        for folder in labels - files:
+            inside = (file for file in folder.rglob("*") if file.suffix.lower() not in IMAGE_SUFFIXES)
+            files |= {file for file in inside if file.is_file()}
         return sum(path.stat().st_size for path in files)
 
 

@@ -20,12 +20,8 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, DatasetFiles, ImageBatch
 from synthgen.formats.readers._label_regions import LabelRegion, split_label_regions
 from synthgen.images.decode import ImageError, read_image_header
+from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.records.sample import Rle, Sample
-
-#: Suffixes of photographs and label maps.
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
-)
 
 _JPEG_SUFFIXES = frozenset((".jpg", ".jpeg"))  # photographs, if label maps are in the same folder
 _BATCH = 128

@@ -1,47 +1,65 @@
-"""Folders of text files with one object a line, one file for each image (YOLO, DOTA)."""
+"""Opens annotation files of strangers safely: bounded size, no pipes, sentences instead of exceptions."""
 
 from __future__ import annotations
 
-from itertools import islice
+import os
 from pathlib import Path
+from typing import BinaryIO
 
-#: A larger label file is an error of its image. A polygon of 1,000 points takes 20 kB.
-MAX_FILE_BYTES = 2**23
-
-#: With more rows, a label file is an error of its image.
-MAX_ROWS = 100_000
+from synthgen.errors import describe_exhaustion
 
 
-class LabelFileError(Exception):
-    """Why a label file cannot be read: a sentence for `ImageBatch.error`, without paths of this machine."""
+class LabelFileError(ValueError):
+    """Why an annotation file cannot be used; the text continues a sentence such as "its XML ..."."""
 
 
-def read_label_lines(path: Path) -> tuple[list[tuple[int, bytes]], int] | None:
-    """(number, line) for the lines of a label file that are not blank, and its size in bytes; None if it is not there.
+class OtherFormatError(LabelFileError):
+    """The file is readable, and of another format."""
 
-    A byte order mark and carriage returns are taken out.
+
+def open_label_file(path: Path) -> BinaryIO:
+    """Open a file for reading.
 
     Raises:
-        LabelFileError: it is not a file, is too large, or is not text.
+        LabelFileError: it is not a file (opening a pipe would block), or cannot be read.
+        OSError: the machine lacks memory or open files.
     """
     try:
-        if not path.is_file():  # opening a pipe would block
-            if path.exists() or path.is_symlink():
-                raise LabelFileError("its label file is not a file, or a link to none")
-            return None
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except ValueError:
-        raise LabelFileError("its label file cannot be reached") from None
+        if not path.is_file():
+            raise LabelFileError("is not a file, or a link to none")
+        return path.open("rb")
     except OSError as why:
-        raise LabelFileError(f"its label file cannot be read ({why.strerror})") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise LabelFileError(f"its label file is larger than {MAX_FILE_BYTES:,} bytes")
-    if b"\0" in data:
-        raise LabelFileError("its label file is not text in UTF-8")
-    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-    filled = ((number, line) for number, line in enumerate(lines, 1) if line and not line.isspace())
-    found = list(islice(filled, MAX_ROWS + 1))
-    if len(found) > MAX_ROWS:
-        raise LabelFileError(f"its label file has more than {MAX_ROWS:,} rows")
-    return found, len(data)
+        raise _as_label_file_error(why) from None
+
+
+def read_label_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        LabelFileError: as `open_label_file`, or it has more than `max_bytes` bytes.
+        OSError: the machine lacks memory or open files.
+    """
+    with open_label_file(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size  # a larger `read` would allocate for it
+            content = file.read(min(size, max_bytes) + 1)
+        except OSError as why:
+            raise _as_label_file_error(why) from None
+    if len(content) > max_bytes:
+        raise LabelFileError(f"has more than {max_bytes >> 20} MiB")
+    return content
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first `count` bytes of a file; none if it cannot be read. For `recognize`."""
+    try:
+        with open_label_file(path) as file:
+            return file.read(count)
+    except (LabelFileError, OSError):
+        return b""
+
+
+def _as_label_file_error(why: OSError) -> LabelFileError:
+    if describe_exhaustion(why):
+        raise why
+    return LabelFileError(f"cannot be read ({why.strerror})")

@@ -16,7 +16,7 @@ from synthgen.formats.readers._csv_lines import CsvTable
 from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._folder_listing import file_suffix, walk_files
 from synthgen.formats.readers._ids import text_id
-from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
+from synthgen.images.paths import IMAGE_SUFFIXES
 
 #: More different classes than this are a damaged file. Open Images has 20,000.
 MAX_CLASSES = 200_000

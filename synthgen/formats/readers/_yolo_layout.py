@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_file, is_folder
-from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
 from synthgen.formats.readers._yolo_config import NAME_FILES, YoloConfig, find_config, find_names_file
 from synthgen.formats.readers._yolo_paths import IMAGE_FOLDERS, existing_tail, listed_label_folder, swap_last_images
 from synthgen.formats.readers._yolo_rows import looks_like_labels
+from synthgen.images.paths import IMAGE_SUFFIXES
 
 _SPLIT_NAME = re.compile("train|val|test", re.IGNORECASE)
 _MAX_LOOKS = 20  # label files that recognition opens

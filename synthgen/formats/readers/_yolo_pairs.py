@@ -11,11 +11,11 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers._folder_listing import file_suffix, is_file, walk_files
-from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES
 from synthgen.formats.readers._yolo_config import NAME_FILES
 from synthgen.formats.readers._yolo_layout import YoloPlace
 from synthgen.formats.readers._yolo_paths import ListedFolders, path_parts, read_path_list, swap_last_images
 from synthgen.formats.readers._yolo_rows import looks_like_labels
+from synthgen.images.paths import IMAGE_SUFFIXES
 
 _MAX_EXAMPLES = 3
 

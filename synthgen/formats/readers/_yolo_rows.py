@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from synthgen.formats.readers._label_files import read_label_lines
+from synthgen.formats.readers._label_lines import read_label_lines
 
 #: A longer line is a row that cannot be read.
 MAX_LINE_BYTES = 2**20

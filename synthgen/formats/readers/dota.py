@@ -26,9 +26,11 @@ from synthgen.formats.readers._file_threads import map_in_order
 from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_folder, walk_files
 from synthgen.formats.readers._ids import text_id
-from synthgen.formats.readers._image_mask_pairs import IMAGE_SUFFIXES, read_image_sizes
+from synthgen.formats.readers._image_mask_pairs import read_image_sizes
 from synthgen.formats.readers._instances import NO_ID
-from synthgen.formats.readers._label_files import LabelFileError, read_label_lines
+from synthgen.formats.readers._label_files import LabelFileError
+from synthgen.formats.readers._label_lines import read_label_lines
+from synthgen.images.paths import IMAGE_SUFFIXES
 
 SPLITS = ("train", "val", "test")
 LAYERS = ("annotations",)

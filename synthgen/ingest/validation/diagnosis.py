@@ -94,6 +94,20 @@ FINDING_CODES: dict[str, str] = {
     "unclear_name": "a missing image's file may be there, but it is not clear which one it is",
     "other_unicode_form": "an image file's name has the same letters in another Unicode form (NFC, NFD); it is used",
     "too_many_lost": "a shard with more than 5 % of its images lost is not committed",
+    "unlabeled_image": "an image that no annotation belongs to; it is not part of the dataset",
+    "same_stem": "an image has the name of another one but for the suffix; the annotations belong to the first",
+    "foreign_file": "a file among the annotation files is not of their format; it is not read",
+    "not_an_object": "a shape without an area, such as a line, a point or a skeleton, or a part of an object; it is "
+    "not read",
+    "ignored_region": "a region that the source marks to be ignored; it is not read",
+    "unlisted_subset": "an image or a track is of a subset that the start of the file does not name; no split has it",
+    "class_attribute": "the regions have several attributes, and one of them was taken as the class; see the examples",
+    "several_labels": "an object has several labels; the first one is its category",
+    "annotated_turned": "an image was turned in the annotation tool; check whether its boxes are of the turned image",
+    "several_annotations": "an image was annotated several times; one annotation of it is read",
+    "ignored_prediction": "a region that a model predicted; it is not read",
+    "unreadable_line": "a line of an annotation file cannot be read; it is left out",
+    "mask_without_object": "a mask belongs to no object of the annotation file; it is not read",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
     "other_path": "an image was found without the first folders of its name: they are not below the image folder",
     "id_renamed": "a category id has another name in this split; names decide here, but tools that go by id go wrong",
@@ -106,6 +120,7 @@ FINDING_CODES: dict[str, str] = {
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"one_based_boxes", "matched_name", "other_unicode_form"}
+    | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region", "ignored_prediction"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
     | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
     | {"rotated", "difficult", "unread_labels", "absent_image", "image_not_named", "rotation_ignored"}

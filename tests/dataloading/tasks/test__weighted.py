@@ -15,13 +15,14 @@ from synthgen.dataloading.tasks._weighted import weight_masks
 
 def test_masks_weigh_what_their_segmenter_says_and_human_ones_weigh_one():
     sample = park_sample(
-        p={"mask_source": "sam vit_h", "predicted_iou": 0.75, "box_iou": 0.5},
+        p={"mask_source": "sam vit_h", "predicted_iou": 0.75, "box_iou": 0.5, "soft_iou": 0.625},
         d={"predicted_iou": 0.25},
         s={"mask_source": "grabcut", "box_iou": 2.0},
     )
     target = make_target(panoptic, sample)
     assert weight_masks(target, sample, "predicted_iou").mask_weights.tolist() == [0.75, 1, 1]
     assert weight_masks(target, sample, "box_iou").mask_weights.tolist() == [0.5, 1, 1], "a score beyond 1 is 1"
+    assert weight_masks(target, sample, "soft_iou").mask_weights.tolist() == [0.625, 1, 1]
     assert target.mask_weights.tolist() == [1, 1, 1]
     for field in ("texts", "labels", "masks", "ignore", "annotation_ids"):
         assert getattr(weight_masks(target, sample, "box_iou"), field) is getattr(target, field)

@@ -11,7 +11,7 @@ from fakes.reader_parts import ReadDataset, read_dataset
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import _label_files, dota
+from synthgen.formats.readers import _label_lines, dota
 
 Shared = Callable[[str], Path]
 
@@ -171,7 +171,7 @@ def test_a_label_file_of_two_images_belongs_to_the_first(tmp_path: Path) -> None
 def test_a_label_file_that_cannot_be_read_is_an_error_of_its_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_label_files, "MAX_FILE_BYTES", 1_000)
+    monkeypatch.setattr(_label_lines, "MAX_FILE_BYTES", 1_000)
     write(tmp_path, {"images/a.png": (9, 9), "images/b.png": (9, 9), "labelTxt/b.txt": UPRIGHT})
     for text in (b"x\0", UPRIGHT.encode() * 100):
         found = read(write(tmp_path, {"labelTxt/a.txt": text}))

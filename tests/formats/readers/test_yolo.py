@@ -14,7 +14,7 @@ from fakes.reader_parts import ReadDataset, read_dataset
 from PIL import Image
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import _label_files, coco_json, yolo
+from synthgen.formats.readers import _label_lines, coco_json, yolo
 from synthgen.ingest.source_digests import folder_sha256, source_states
 from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.rle import decode_mask
@@ -404,8 +404,8 @@ def test_an_image_that_cannot_be_read_is_a_row_with_an_error(tmp_path: Path) -> 
 def test_a_label_file_that_cannot_be_read_is_an_error_of_its_image(
     labels: bytes, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_label_files, "MAX_FILE_BYTES", 1_000)
-    monkeypatch.setattr(_label_files, "MAX_ROWS", 10)
+    monkeypatch.setattr(_label_lines, "MAX_FILE_BYTES", 1_000)
+    monkeypatch.setattr(_label_lines, "MAX_ROWS", 10)
     found = one_image(write(tmp_path, {"images/b.png": (9, 9), "labels/b.txt": BOX}), labels)
     assert error in str(found.images["images/a.png"].error)
     assert found.images["images/b.png"].error is None and len(found.images["images/b.png"].annotations) == 1
