@@ -399,7 +399,7 @@ def test_an_image_that_cannot_be_read_is_a_row_with_an_error(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("labels", "error"),
-    [(b"0 0.5\0 0.5", "not text"), (BOX.encode() * 60, "larger than"), (b"0\n" * 11, "more than 10 rows")],
+    [(b"0 0.5\0 0.5", "not text"), (BOX.encode() * 60, "has more than 0 MiB"), (b"0\n" * 11, "more than 10 rows")],
 )
 def test_a_label_file_that_cannot_be_read_is_an_error_of_its_image(
     labels: bytes, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
