@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ class DatasetSpec:
         split: part of the dataset.
         root: its folder; annotations: its annotation file, if the user names one.
         images: folder of its images, if the user names one.
+        crowds_as_objects: take annotations with `iscrowd` for single objects.
     """
 
     plugin: str
@@ -33,6 +34,7 @@ class DatasetSpec:
     root: Path
     annotations: Path | None
     images: Path | None
+    crowds_as_objects: bool = False
 
     @property
     def default_name(self) -> str:
@@ -50,7 +52,8 @@ class DatasetSpec:
         Raises:
             SynthgenError: it does not lie there.
         """
-        return self.reader.files(self.root, self.split, self.annotations).with_image_folder(self.images)
+        files = self.reader.files(self.root, self.split, self.annotations).with_image_folder(self.images)
+        return replace(files, crowds_as_objects=self.crowds_as_objects)
 
     def resolve_image_folder(self) -> Path:
         """The image folder. Looks for annotation files only if the user names no folder.
@@ -71,6 +74,8 @@ def resolve_dataset(
     data: Path,
     annotations: Path | None,
     images: Path | None,
+    *,
+    crowds_as_objects: bool = False,
 ) -> DatasetSpec:
     """Resolve and check what the user named, before anything is read.
 
@@ -96,7 +101,7 @@ def resolve_dataset(
         root = data / plugin.replace("_", "-")
     if plugin == "coco_json" and annotations is not None:
         root = annotations.parent
-    return DatasetSpec(plugin, check_name(name), check_name(split), root, annotations, images)
+    return DatasetSpec(plugin, check_name(name), check_name(split), root, annotations, images, crowds_as_objects)
 
 
 def _default_name(plugin: str, annotations: Path | None) -> str:

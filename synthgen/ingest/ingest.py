@@ -13,8 +13,8 @@ from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError, job_has_started
-from synthgen.formats.readers import DatasetFiles, DatasetReader
-from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.formats.readers import DatasetFiles, DatasetPart, DatasetReader
+from synthgen.ingest.sharding import ShardSlice, split_into_shards, treat_crowds_as_objects
 from synthgen.ingest.source_digests import digest_sources, remember_digests, source_states
 from synthgen.ingest.text_limits import check_captions
 from synthgen.progress import ReportPhase
@@ -65,6 +65,7 @@ def ingest(
     split: str,
     layer: str = "annotations",
     shard_size: int = 0,
+    crowds_as_objects: bool = False,
     on_progress: ReportPhase | None = None,
 ) -> IngestReport:
     """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
@@ -73,13 +74,15 @@ def ingest(
         name: the dataset's name in the store.
         shard_size: images per shard; 0 = as in existing shards, else a 64th of the images, at least 16 and at
             most 1000.
+        crowds_as_objects: take annotations with `iscrowd` for single objects; `files` may say so, too.
 
     Raises:
-        SynthgenError: the files are not of this format, or changed meanwhile; the layer was made from other files.
+        SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was made
+            from other files or in another way.
     """
     if layer not in reader.LAYERS:
         raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
-    files = files.for_layer(layer)
+    files = replace(files.for_layer(layer), crowds_as_objects=files.crowds_as_objects or crowds_as_objects)
     tell = on_progress or (lambda *_: None)
     store.remove_stale_files(name, split, layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
@@ -95,6 +98,7 @@ def ingest(
         "layer": layer,
         "shard_size": shard_size,
         "version": INGEST_VERSION,
+        **({"crowds_as_objects": True} if files.crowds_as_objects else {}),
     }
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
@@ -118,7 +122,9 @@ def ingest(
             tell("reading", min(done, total), total)
 
         with store.layer_scratch_folder(name, split, layer) as scratch:
-            batches = reader.read(replace(files, on_bytes=on_bytes), layer)
+            batches: Iterable[DatasetPart] = reader.read(replace(files, on_bytes=on_bytes), layer)
+            if files.crowds_as_objects:
+                batches = treat_crowds_as_objects(batches)
             where = ", ".join(map(str, files.sources.values()))
             cuts = split_into_shards(batches, name, scratch, where=where, expected_bytes=total, shard_size=shard_size)
             first = next(cuts)  # arrives when everything is read
@@ -145,9 +151,16 @@ def describe_source_change(
     """
     present = store.list_shards(name, split, layer)
     footer = store.read_footer(present[0]) if present else None
-    then = (footer or {}).get("recipe", {}).get("sources")
+    recipe = (footer or {}).get("recipe", {})
+    then = recipe.get("sources")
     if then is None:
         return None
+    if files.crowds_as_objects != recipe.get("crowds_as_objects", False):
+        how = "without" if files.crowds_as_objects else "with"
+        return (
+            f"{name}/{split}/{layer} was made {how} --crowds-as-objects; choose another --name, or delete "
+            f"{store.layer_folder(name, split, layer)}"
+        )
     files = files.for_layer(layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
     now = digest_sources(files, log)
@@ -201,14 +214,19 @@ def _with_checked_captions(
 
 
 def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
-    """The samples of a shard with the content of their payloads. A box computed from a mask is checked again."""
+    """The samples of a shard with the content of their payloads.
+
+    A box computed from a mask is checked again, and so are the boxes of an image whose size became known.
+    """
     rows = (sample for batch in table_from_columns(one.columns).to_batches() for sample in samples_from_batch(batch))
     payloads: list[bytes | None] = one.payloads or [None] * len(one.columns.id)
     ends = one.columns.offsets.tolist()
     done = []
     for sample, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
         richer = complete(sample, payloads[start:end])
-        done.append(flag_sample_boxes(richer) if any("no_box" in a.flags for a in richer.annotations) else richer)
+        is_new = (richer.height, richer.width) != (sample.height, sample.width)
+        is_new = is_new or any("no_box" in a.flags for a in richer.annotations)
+        done.append(flag_sample_boxes(richer) if is_new else richer)
     return done
 
 
@@ -272,14 +290,14 @@ def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str
         theirs = footer.get("recipe", {})
         if footer.get("fingerprint") == fingerprint(recipe):
             continue
-        differ = [key for key in recipe if recipe[key] != theirs.get(key)]
+        differ = [key for key in {**recipe, **theirs} if recipe.get(key) != theirs.get(key)]
         if differ == ["sources"]:
             how = "from other annotation files than those there now"
         elif theirs.get("stage") != "ingest":
             how = f"by another stage ({format_recipe(theirs)})"
         else:
             how = "with " + ", ".join(
-                f"{key} {theirs.get(key)} (now {recipe[key]})" for key in differ if key != "sources"
+                f"{key} {theirs.get(key)} (now {recipe.get(key)})" for key in differ if key != "sources"
             )
         folder = store.layer_folder(shard.dataset, shard.split, shard.layer)
         raise SynthgenError(f"{shard} was made {how}; choose another --name, or delete {folder}")

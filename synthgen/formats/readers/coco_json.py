@@ -8,13 +8,14 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
-from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file
+from synthgen.formats.readers._coco_records import CocoImage
+from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems
 from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train",)
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read"]
 
 _COCO_URL = re.compile(r"https?://(?:images|farm\d*)\.cocodataset\.org/(?:[^?#]*/)?(?:COCO_\w+_)?(\d{12})\.jpg")
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
-from synthgen.formats.readers._instances import CocoImage, LvisImage, complete, find_annotation_file
+from synthgen.formats.readers._coco_records import CocoImage, LvisImage
+from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems
 from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train", "val")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read"]
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

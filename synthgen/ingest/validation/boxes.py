@@ -32,7 +32,7 @@ class BoxStats:
         usable: finite boxes in images of known size; of them
         fit_as_xywh: inside their image; fit_as_xyxy: inside it if read as x1, y1, x2, y2; normalized: no number above
             1.
-        prompted: boxes that a job can use, or whose masks it reads.
+        prompted: boxes that a job can give to a segmenter.
         boxes_per_image: boxes of each image, one int32 [N] per shard.
     """
 
@@ -100,7 +100,7 @@ def _update_stats(columns: BoxColumns, image: NDArray[np.int64], sums: BoxStats)
     """Count sizes, and boxes that would fit in a wrong format."""
     none = np.zeros(len(columns.id), np.bool_)
     unprompted = np.logical_or.reduce([columns.flags.get(flag, none) for flag in sorted(UNPROMPTED_FLAGS)])
-    sums.prompted += int((~unprompted | columns.flags.get("no_box", none)).sum())
+    sums.prompted += int((~unprompted).sum())
     x, y, w, h = columns.bbox.T
     height, width = columns.height[image], columns.width[image]
     with np.errstate(invalid="ignore", over="ignore"):

@@ -30,12 +30,19 @@ from synthgen.formats.readers import (
     ImageBatch,
     SourceFinding,
 )
-from synthgen.ingest.sharding import split_into_shards
+from synthgen.ingest.sharding import split_into_shards, treat_crowds_as_objects
 from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
 from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
-from synthgen.ingest.validation.diagnosis import FindingCollector, FindingExample, SplitReport, ValidationReport
+from synthgen.ingest.validation.diagnosis import (
+    REFUSED_CODES,
+    FindingCollector,
+    FindingExample,
+    SplitReport,
+    ValidationReport,
+)
 from synthgen.ingest.validation.files import UNUSABLE_CODES, ImageFileCheck, check_image_file
 from synthgen.ingest.validation.ids import DuplicateIdFinder
+from synthgen.ingest.validation.masks import inspect_masks
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
@@ -56,6 +63,7 @@ def validate_dataset(
     images: Path | None = None,
     check_images: str | int = "header",
     name: str | None = None,
+    crowds_as_objects: bool = False,
     on_progress: ReportPhase | None = None,
 ) -> ValidationReport:
     """Validate splits of a dataset, and compare their categories. Changes nothing.
@@ -68,6 +76,7 @@ def validate_dataset(
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
         name: the name in the store, if it is not the dataset's default; for the next command.
+        crowds_as_objects: take annotations with `iscrowd` for single objects, as `ingest` would.
         on_progress: called from time to time.
 
     Raises:
@@ -77,13 +86,14 @@ def validate_dataset(
     module: Any = plugins.load_plugin("formats.readers", dataset)
     examined = [_SplitValidator(split) for split in (splits or _available_splits(module, root, annotations))]
     for one in examined:
-        one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
+        one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None), crowds_as_objects)
     compare_splits([(one.categories(), one.findings) for one in examined])
     found = tuple(one.result() for one in examined)
     given = _dataset_flags(dataset, root, annotations, images)
     first = examined[0].split  # not `splits[0]`, which may be missing
     given += f" --split {shlex.quote(first)}" if first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
+    given += " --crowds-as-objects" if crowds_as_objects else ""
     verdict, command = _verdict(found, given)
     return ValidationReport(dataset, found, verdict, command)
 
@@ -110,9 +120,12 @@ class _SplitValidator:
         images: Path | None,
         mode: str | int,
         tell: ReportPhase,
+        crowds_as_objects: bool = False,
     ) -> None:
         """Validate the split's annotation file and images."""
-        files = module.files(root, self.split, annotations).with_image_folder(images).for_layer("annotations")
+        mask_problems = getattr(module, "mask_problems", None)
+        layer = "annotations" if mask_problems is None else "human"  # the same boxes, and their masks
+        files = module.files(root, self.split, annotations).with_image_folder(images).for_layer(layer)
         folder = files.image_folder
         if mode != "none" and not folder.is_dir():
             raise SynthgenError(
@@ -125,7 +138,9 @@ class _SplitValidator:
             done += count
             tell("reading", min(done, total), total)
 
-        stream = self._observe(module.read(replace(files, on_bytes=on_bytes), "annotations"))
+        stream = self._observe(module.read(replace(files, on_bytes=on_bytes), layer))
+        if crowds_as_objects:
+            stream = treat_crowds_as_objects(stream)
         place = Path(tempfile.gettempdir())
         remove_stale_files(place)
         with (
@@ -133,7 +148,9 @@ class _SplitValidator:
             ThreadPoolExecutor(_THREADS, thread_name_prefix="look") as pool,
         ):
             where = ", ".join(map(str, files.sources.values()))
-            for shard in split_into_shards(stream, dataset, scratch, where=where, expected_bytes=total):
+            for shard in split_into_shards(
+                stream, dataset, scratch, where=where, expected_bytes=total, report=self._add_finding
+            ):
                 if not self.shards:
                     self.ids.finish_reading()
                 self.shards += 1
@@ -141,6 +158,8 @@ class _SplitValidator:
                 seen += len(columns.image_id)
                 self.ids.inspect_shard(columns, self.findings)
                 inspect_boxes(columns, self.findings, self.box_stats)
+                if mask_problems is not None:
+                    inspect_masks(columns, shard.payloads, mask_problems, self.findings)
                 tell("examining", min(seen, self.images), self.images)
         self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
@@ -180,7 +199,7 @@ class _SplitValidator:
                 self.names.update(part.names)
                 self.padded.update(part.padded)
             elif isinstance(part, SourceFinding):
-                self.findings.add(part.code, part.unit, part.count, (FindingExample(*one) for one in part.examples))
+                self._add_finding(part)
             else:
                 self.ids.add(part)
                 self.images += len(part.file_name) if isinstance(part, ImageBatch) else 0
@@ -189,6 +208,10 @@ class _SplitValidator:
                 for category, count in zip(*np.unique(part.category, return_counts=True), strict=True):
                     self.boxes_per_category[int(category)] += int(count)
             yield part
+
+    def _add_finding(self, found: SourceFinding) -> None:
+        examples = (FindingExample(*one) for one in found.examples)
+        self.findings.add(found.code, found.unit, found.count, examples, stops=found.code in REFUSED_CODES)
 
     def _check_files(
         self, pool: Executor, folder: Path, columns: BoxColumns, mode: str | int, first: int
@@ -288,7 +311,9 @@ def _verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
         lost = sum(found[code] for code in UNUSABLE_CODES)
         limits += [f"{lost:,} images are lost"] if lost else []
         return f"ready{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
-    if "xyxy_boxes" in stops:
+    if "same_image_id" in stops:
+        remedy = "give each image an id of its own in the file"
+    elif "xyxy_boxes" in stops:
         remedy = "write the boxes as x, y, width, height (width = x2 - x1, height = y2 - y1)"
     elif "normalised_boxes" in stops:
         remedy = "multiply the boxes by their images' width and height"
