@@ -23,11 +23,12 @@ NO_ID = -(2**63)
 #: Stands for a missing box.
 NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
-#: Flags that a record itself gives; `CocoBox.marks` has a bit for each, in this order.
-MARKS = ("no_box", "bad_box", "ignored", "rotated")
+#: Flags that a record itself gives; `CocoBox.iscrowd` has a bit for each, in this order.
+MARKS = ("crowd", "no_box", "bad_box", "ignored", "rotated")
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_ZeroOrOne = Annotated[int, msgspec.Meta(ge=0, le=1)]
 _Zero = Annotated[float, msgspec.Meta(ge=0, le=0)]
 
 
@@ -78,25 +79,27 @@ class _Attributes(msgspec.Struct, gc=False):
 class CocoBox(msgspec.Struct, gc=False):
     """One element of "annotations" for the layer of boxes.
 
-    A record without a box does not fit. `coerce` reads its box off its segmentation; so the fast path never decodes one.
+    A record without a box does not fit. `coerce` reads its box off its segmentation, so the fast path decodes none. A
+    file gives 0 or 1 as `iscrowd`; only `coerce` sets the higher bits of `MARKS`, so they cost the fast path nothing.
     """
 
     image_id: Int64
     bbox: tuple[float, float, float, float]
     category_id: Int64 = NO_ID
     id: Int64 = NO_ID
-    iscrowd: Int64 = 0
+    iscrowd: _ZeroOrOne = 0
     ignore: _Zero | None = 0.0
     is_ignore: _Zero | None = 0.0
     rotation: _Zero | None = 0.0
     angle: _Zero | None = 0.0
     attributes: _Attributes | list[Any] | str | float | bool | None = None
-    marks: Int64 = msgspec.field(default=0, name="")  # bits of `MARKS`; no exporter writes an empty key
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
         """An annotation in any spelling; ValueError without the id of its image."""
         box, flags = _parse_box(value)
+        if parse_flag(value.get("iscrowd")):
+            flags.add("crowd")
         if parse_flag(value.get("ignore")) or parse_flag(value.get("is_ignore")):
             flags.add("ignored")
         if _is_rotated(value):
@@ -106,8 +109,7 @@ class CocoBox(msgspec.Struct, gc=False):
             bbox=box,
             category_id=_or_default(parse_id(value.get("category_id")), NO_ID),
             id=_or_default(parse_id(value.get("id")), NO_ID),
-            iscrowd=int(parse_flag(value.get("iscrowd"))),
-            marks=sum(1 << bit for bit, flag in enumerate(MARKS) if flag in flags),
+            iscrowd=sum(1 << bit for bit, flag in enumerate(MARKS) if flag in flags),
         )
 
 

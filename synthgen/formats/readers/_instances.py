@@ -196,16 +196,17 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
     numbers = chain.from_iterable([a.bbox for a in found])
     bbox = np.fromiter(numbers, np.float64, 4 * len(found)).reshape(-1, 4)
     given = {flag: np.fromiter(map(attrgetter(field), found), np.int64) != 0 for flag, field in flags.items()}
-    marks = np.fromiter((a.marks for a in found), np.int64, len(found))
-    marked = {flag: (marks >> bit & 1).astype(np.bool_) for bit, flag in enumerate(MARKS)}
-    # A flag that no annotation has is left out, except for no_box.
-    marked = {flag: there for flag, there in marked.items() if flag == "no_box" or there.any()}
+    marks = np.array([a.iscrowd for a in found], np.int64)
+    marked = {"no_box": np.zeros(len(found), np.bool_)}
+    if len(found) and marks.max() > 1:  # a flag that no annotation has is left out, except for no_box
+        bits = {flag: (marks >> bit & 1).astype(np.bool_) for bit, flag in enumerate(MARKS) if bit}
+        marked |= {flag: there for flag, there in bits.items() if there.any()}
     return AnnotationBatch(
         image_id=np.array([a.image_id for a in found], np.int64),
         id=ids,
         bbox=bbox,
         category=np.array([a.category_id for a in found], np.int64),
-        iscrowd=np.array([a.iscrowd for a in found], np.int64) != 0,
+        iscrowd=(marks & 1).astype(np.bool_),
         flags={**marked, **given},
         payload=[_segmentation_payload(a.segmentation) for a in found] if masked else None,
     )
