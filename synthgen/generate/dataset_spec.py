@@ -106,5 +106,6 @@ def resolve_dataset(
 
 def _default_name(plugin: str, annotations: Path | None) -> str:
     if plugin == "coco_json" and annotations is not None:
-        return re.sub(r"[^A-Za-z0-9_-]+", "-", annotations.stem)[:200].strip("-_") or "dataset"
+        stem = Path(annotations.name.removesuffix(".gz")).stem  # boxes.json.gz is "boxes", too
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", stem)[:200].strip("-_") or "dataset"
     return plugin.rsplit(".", 1)[-1]
