@@ -18,8 +18,10 @@ import numpy as np
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers._numbers import parse_floats, parse_pixels
 from synthgen.images.decode import MAX_IMAGE_PIXELS
-from synthgen.records.rle import MAX_MASK_PIXELS, check_polygons, rle_bbox_xyxy, rle_from_coco
+from synthgen.records.rle import MAX_MASK_PIXELS, MAX_POLYGON_PERIMETER, check_polygons, rle_bbox_xyxy, rle_from_coco
 from synthgen.records.sample import Rle
+
+_POLYGONS = msgspec.json.Decoder(list[list[float]])
 
 Box = tuple[float, float, float, float]
 
@@ -68,7 +70,25 @@ def find_problems(payload: bytes, height: int, width: int) -> dict[str, str]:
         payload: its JSON.
         height, width: of the image, pixels; 0 = unknown: then only what does not depend on it is checked.
     """
+    if _are_usual_polygons(payload, height, width):
+        return {}
     return dict(read_segmentation(payload, height, width).problems or {})
+
+
+def _are_usual_polygons(payload: bytes, height: int, width: int) -> bool:
+    """Whether polygons are surely good: COCO's spelling, within the image or near it. Five times as fast as a reading.
+
+    Each coordinate is held against the shorter side, and the outline against its upper bound.
+    """
+    try:
+        parts = _POLYGONS.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    if not parts or any(len(part) < 6 or len(part) % 2 for part in parts):
+        return False
+    least, most, side = min(map(min, parts)), max(map(max, parts)), min(height, width)
+    num_numbers = sum(map(len, parts))
+    return -side <= least and 1 < most <= 2 * side and 3 * side * num_numbers <= MAX_POLYGON_PERIMETER
 
 
 def find_mask_box(value: object) -> Box | None:
