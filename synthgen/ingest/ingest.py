@@ -77,8 +77,8 @@ def ingest(
         crowds_as_objects: take annotations with `iscrowd` for single objects; `files` may say so, too.
 
     Raises:
-        SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was made
-            from other files or in another way.
+        SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was
+            made from other files or in another way.
     """
     if layer not in reader.LAYERS:
         raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")

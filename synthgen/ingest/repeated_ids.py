@@ -31,8 +31,8 @@ def settle_repeated_ids(
         report: gets the findings "repeated_image" and, unless `refuse`, "same_image_id".
 
     Returns:
-        The rows and ids that stay, int64 [M]; and bool [M], whether an earlier row has the same id. Annotations belong to
-        the earlier row.
+        The rows and ids that stay, int64 [M]; and bool [M], whether an earlier row has the same id. Annotations belong
+        to the earlier row.
 
     Raises:
         SynthgenError: two images with different file names have one id, and `refuse` is set.

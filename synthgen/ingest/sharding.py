@@ -57,10 +57,10 @@ def split_into_shards(
     """Yield the shards of a dataset in order, after its stream has ended.
 
     Images are sorted by id, and so are the annotations of an image. Nothing is lost: an image id that only annotations
-    have becomes a row with an error. An image that is listed again with the same id and file name is one row. A category
-    that is only the `supercategory` of others and has no annotation is left out of the names, as it is no category of
-    objects. Memory holds the images' names and numbers (some 100 bytes per image) and a few times
-    `external_sort.MAX_RUN_BYTES`, or the annotations of one image with more.
+    have becomes a row with an error. An image that is listed again with the same id and file name is one row. A
+    category that is only the `supercategory` of others and has no annotation is left out of the names. Memory holds the
+    images' names and numbers (some 100 bytes per image) and a few times `external_sort.MAX_RUN_BYTES`, or the
+    annotations of one image with more.
 
     Args:
         dataset_name: the dataset's name in the store; for the keys of images that only this dataset has.

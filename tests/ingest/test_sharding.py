@@ -26,7 +26,10 @@ def samples(store: Path, layer: str = "annotations") -> list[Any]:
 
 @st.composite
 def datasets(draw: st.DrawFn) -> list[ImageBatch | AnnotationBatch | Categories]:
-    """Batches in any order: image ids that repeat, with one file name or two, annotations of images that are not listed, payloads or none."""
+    """Batches in any order.
+
+    Image ids repeat, with one file name or two; annotations have images that are not listed, payloads or none.
+    """
     extremes = st.sampled_from([-(2**63), 2**63 - 1, -1, 0])
     identity = st.one_of(st.integers(0, 30), extremes)
     with_payloads, looked_over = draw(st.booleans()), draw(st.booleans())

@@ -44,8 +44,8 @@ def stream_records(
     If a record does not fit its type strictly, the type's own `coerce(value: dict) -> Struct` gets it, if there is one;
     it raises ValueError to refuse. For a type without `coerce`, strings are accepted as numbers.
 
-    A gzip file is decompressed while it is read; `on_bytes` counts compressed bytes then, and errors name the byte of the
-    content.
+    A gzip file is decompressed while it is read. Then `on_bytes` counts compressed bytes, and errors name the byte of
+    the content.
 
     Args:
         record_types: type of the records, by top-level key; "" stands for a file whose top level is itself an array.

@@ -17,7 +17,7 @@ _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:"(\s*+:)?|\\?\Z)|[\[\]{}]', re.DO
 
 _TO_COCO = "convert it to COCO JSON"
 
-#: (keys that tell it, the first bracket, what it is, its reader, the remedy without that reader). The first match counts.
+#: (keys that tell it, first bracket, what it is, its reader, the remedy without that reader); the first match counts
 _KINDS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "image_id category_id score",

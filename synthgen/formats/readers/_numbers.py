@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 # Python's int() and float() also read underscores, outer blanks and digits of other scripts: "1_23" would be 123.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _WHOLE_AS_FLOAT = re.compile(r"([+-]?[0-9]{1,20})\.0{0,20}")
@@ -48,7 +47,8 @@ def parse_floats(values: list[Any]) -> NDArray[np.float64]:
 def parse_int(value: object) -> int | None:
     """An integer, in quotes or not, that fits 64 bits; None otherwise.
 
-    In quotes it is ASCII digits with an optional sign, and nothing else. `_ids.parse_id` is for ids, which may be texts.
+    In quotes it is ASCII digits with an optional sign, and nothing else. For ids, which may be texts, use
+    `_ids.parse_id`.
     """
     if isinstance(value, bool):
         return None

@@ -1,8 +1,8 @@
 """Reads the `segmentation` of a COCO-style annotation as exporters write it, and says what is wrong with it.
 
 COCO has lists of polygons [[x1, y1, x2, y2, ...], ...] and RLE {"size": [height, width], "counts": ...}
-(https://cocodataset.org/#format-data). Exporters also write one polygon as a flat list of numbers, and polygons as lists
-of points [[x, y], ...]. Each of these can be read in one way only, so they are read, and flagged.
+(https://cocodataset.org/#format-data). Exporters also write one polygon as a flat list of numbers, and polygons as
+lists of points [[x, y], ...]. Each of these can be read in one way only, so they are read, and flagged.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def draw_segmentation(payload: bytes, height: int, width: int) -> tuple[Rle | No
 
     Args:
         payload: its JSON.
-        height, width: of the image, pixels; 0 = unknown: then there is no mask.
+        height, width: of the image, pixels; 0 = unknown: then none is made.
     """
     if not 0 < height * width <= MAX_IMAGE_PIXELS:
         return None, {"bad_segmentation": "a mask needs the size of its image"}
@@ -129,7 +129,7 @@ def read_segmentation(payload: bytes, height: int, width: int) -> Segmentation:
     try:
         return _read_value(_decode(payload), height, width)
     except (ValueError, RecursionError):
-        return _bad("it is no JSON, or nested too deeply")
+        return _bad("it is not valid JSON, or nested too deeply")
 
 
 def _read_value(value: object, height: int, width: int) -> Segmentation:

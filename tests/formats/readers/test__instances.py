@@ -105,7 +105,9 @@ def test_a_number_in_quotes_is_the_same_id(tmp_path: Path) -> None:
 def test_two_images_of_one_id_stop_the_ingest(tmp_path: Path, number: Any) -> None:
     content = dataset({"bbox": [1, 2, 3, 4], "image_id": number}, id=number)
     content["images"].append({**content["images"][0], "file_name": "b.png"})
-    with pytest.raises(SynthgenError, match="two images have the id .*7.*, a.png and b.png, .*; give each image") as why:
+    with pytest.raises(
+        SynthgenError, match=r"two images have the id .*7.*, a.png and b.png, .*; give each image"
+    ) as why:
         ingested(tmp_path, content)
     assert ("'frame_7'" in str(why.value)) == (number == "frame_7") and "\n" not in str(why.value)
     assert not list((tmp_path / "store").rglob("*.parquet"))
@@ -266,7 +268,10 @@ def test_a_root_category_with_boxes_stays(tmp_path: Path, root: Any) -> None:
 
 def test_a_root_category_with_the_name_of_a_class_leaves_the_class(tmp_path: Path) -> None:
     content = dataset({"bbox": [1, 2, 3, 4]})
-    content["categories"] = [{"id": 0, "name": "kite", "supercategory": "none"}, {**ROBOFLOW[1], "supercategory": "kite"}]
+    content["categories"] = [
+        {"id": 0, "name": "kite", "supercategory": "none"},
+        {**ROBOFLOW[1], "supercategory": "kite"},
+    ]
     samples, _ = ingested(tmp_path, content)
     assert names_of_layer(tmp_path) == ["kite"] and first_annotation(samples).category == "kite"
 

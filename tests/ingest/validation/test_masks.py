@@ -42,7 +42,9 @@ def test_the_findings_are_the_flags_of_the_layer_of_masks(tmp_path: Path) -> Non
     files = coco_json.files(tmp_path, "train", tmp_path / "boxes.json")
     report = ingest(ShardStore(tmp_path / "s"), coco_json, files, name="d", split="s", layer="human")
     assert report.flags == {code: finding.count for code, finding in found.items()}
-    assert found["bad_segmentation"].examples[1].what == "its RLE is 1 high and 1 wide, the image is 48 high and 64 wide"
+    assert (
+        found["bad_segmentation"].examples[1].what == "its RLE is 1 high and 1 wide, the image is 48 high and 64 wide"
+    )
 
 
 @pytest.mark.parametrize("look_at_images", ["none", "header"])
@@ -55,6 +57,10 @@ def test_masks_are_checked_against_the_size_of_the_image_file(tmp_path: Path, lo
         del image["height"], image["width"]
     (tmp_path / "boxes.json").write_text(json.dumps(content))
     report = validate_dataset(
-        "coco_json", tmp_path, annotations=tmp_path / "boxes.json", images=tmp_path / "images", check_images=look_at_images
+        "coco_json",
+        tmp_path,
+        annotations=tmp_path / "boxes.json",
+        images=tmp_path / "images",
+        check_images=look_at_images,
     )
     assert ("bad_segmentation" in findings(report)) == (look_at_images == "header")
