@@ -12,6 +12,8 @@
     def mask_problems(payload, height, width) -> dict[str, str]      only for a layer "human" of segmentations
         flag -> reason, for what is wrong with the mask of a payload; it draws nothing. With it, `synthgen doctor` reads
         the layer "human" and reports them
+    def shorten_mask(payload) -> bytes      with `mask_problems`
+        a payload, or a shorter one for which `mask_problems` says the same
 
 A reader whose files can be recognised defines these, too:
 

@@ -26,13 +26,13 @@ from synthgen.formats.readers._coco_records import (
     LvisImage,
 )
 from synthgen.formats.readers._json_kinds import describe_other_json
-from synthgen.formats.readers._segmentations import draw_segmentation, find_problems, find_rle_size
+from synthgen.formats.readers._segmentations import draw_segmentation, find_problems, find_rle_size, summarize_polygon
 from synthgen.images.decode import ImageError, find_image, read_image_header
 from synthgen.records.rle import rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
-#: For readers of COCO-style files: flag -> reason for the payload of an annotation in layer "human".
-mask_problems = find_problems
+#: For readers of COCO-style files: what `synthgen doctor` calls for the payloads of layer "human".
+mask_problems, shorten_mask = find_problems, summarize_polygon
 
 
 def find_annotation_file(root: Path, names: Sequence[str], annotations: Path | None) -> Path:

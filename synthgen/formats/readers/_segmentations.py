@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from synthgen.records.rle import MAX_MASK_PIXELS, MAX_POLYGON_PERIMETER, check_p
 from synthgen.records.sample import Rle
 
 _POLYGONS = msgspec.json.Decoder(list[list[float]])
+_SUMMARY_MARK, _SUMMARY = b"\x00polygon ", struct.Struct("<4d")  # JSON has no byte 0
 
 Box = tuple[float, float, float, float]
 
@@ -63,32 +65,41 @@ def draw_segmentation(payload: bytes, height: int, width: int) -> tuple[Rle | No
     return rle_from_coco(found.polygons, height, width), problems
 
 
-def find_problems(payload: bytes, height: int, width: int) -> dict[str, str]:
-    """What is wrong with a segmentation: flag of `ANNOTATION_FLAGS` -> reason. Nothing is drawn.
+def summarize_polygon(payload: bytes) -> bytes:
+    """What `find_problems` needs of one polygon in COCO's spelling: its limits; any other payload is returned as it is.
 
-    Args:
-        payload: its JSON.
-        height, width: of the image, pixels; 0 = unknown: then only what does not depend on it is checked.
-    """
-    if _are_usual_polygons(payload, height, width):
-        return {}
-    return dict(read_segmentation(payload, height, width).problems or {})
-
-
-def _are_usual_polygons(payload: bytes, height: int, width: int) -> bool:
-    """Whether polygons are surely good: COCO's spelling, within the image or near it. Five times as fast as a reading.
-
-    Each coordinate is held against the shorter side, and the outline against its upper bound.
+    So `synthgen doctor` sorts some 40 bytes by image, not the polygon.
     """
     try:
         parts = _POLYGONS.decode(payload)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return False
-    if not parts or any(len(part) < 6 or len(part) % 2 for part in parts):
-        return False
-    least, most, side = min(map(min, parts)), max(map(max, parts)), min(height, width)
-    num_numbers = sum(map(len, parts))
-    return -side <= least and 1 < most <= 2 * side and 3 * side * num_numbers <= MAX_POLYGON_PERIMETER
+        return payload
+    if len(parts) != 1 or len(parts[0]) < 6 or len(parts[0]) % 2:
+        return payload
+    x, y = parts[0][::2], parts[0][1::2]
+    limits = min(x), max(x), min(y), max(y)
+    if len(x) * max(limits[1] - limits[0], limits[3] - limits[2]) > MAX_POLYGON_PERIMETER:
+        return payload  # its outline may be too long
+    return _SUMMARY_MARK + _SUMMARY.pack(*limits)
+
+
+def find_problems(payload: bytes, height: int, width: int) -> dict[str, str]:
+    """What is wrong with a segmentation: flag of `ANNOTATION_FLAGS` -> reason. Nothing is drawn.
+
+    Args:
+        payload: its JSON, or what `summarize_polygon` made of it.
+        height, width: of the image, pixels; 0 = unknown: then only what does not depend on it is checked.
+    """
+    if not payload.startswith(_SUMMARY_MARK):
+        return dict(read_segmentation(payload, height, width).problems or {})
+    left, right, top, bottom = _SUMMARY.unpack(payload[len(_SUMMARY_MARK) :])
+    if not (height and width):
+        return {}
+    if left < -width or right > 2 * width or top < -height or bottom > 2 * height:
+        return {"bad_segmentation": f"part 1 of 1 {_far_outside(height, width)}"}
+    if min(height, width) > 1 and min(left, top) >= 0 and max(right, bottom) <= 1:
+        return {"bad_segmentation": _normalised(height, width)}
+    return {}
 
 
 def find_mask_box(value: object) -> Box | None:
@@ -174,7 +185,7 @@ def _read_polygons(value: list[Any], height: int, width: int) -> Segmentation:
         return _bad(problems["bad_polygon_part"])
     if height and width:
         if _is_normalised(good, height, width):
-            return _bad(f"its coordinates look normalised: all lie between 0 and 1, the image is {width} x {height}")
+            return _bad(_normalised(height, width))
         check_polygons(good, height, width)
     return Segmentation(polygons=good, problems=problems)
 
@@ -219,7 +230,7 @@ def _read_part(part: object, height: int, width: int) -> list[float] | str:
     if height and width:
         xy, size = numbers.reshape(-1, 2), np.array([width, height])
         if not ((xy >= -size) & (xy <= 2 * size)).all():
-            return f"lies far outside the image of {width} x {height}"
+            return _far_outside(height, width)
     return [float(v) for v in numbers]
 
 
@@ -230,6 +241,14 @@ def _is_normalised(parts: list[Any], height: int, width: int) -> bool:
         and all(isinstance(part, list) for part in parts)
         and all(isinstance(v, int | float) and 0 <= v <= 1 for part in parts for v in part)
     )
+
+
+def _far_outside(height: int, width: int) -> str:
+    return f"lies far outside the image of {width} x {height}"
+
+
+def _normalised(height: int, width: int) -> str:
+    return f"its coordinates look normalised: all lie between 0 and 1, the image is {width} x {height}"
 
 
 def _describe(value: object) -> str:

@@ -12,13 +12,19 @@ from pathlib import Path
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name
 from synthgen.formats.readers._coco_records import CocoImage
-from synthgen.formats.readers._instances import complete, find_annotation_file, find_split_folder, mask_problems
+from synthgen.formats.readers._instances import (
+    complete,
+    find_annotation_file,
+    find_split_folder,
+    mask_problems,
+    shorten_mask,
+)
 from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read"]
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read", "shorten_mask"]
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

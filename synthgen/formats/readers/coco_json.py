@@ -9,13 +9,13 @@ from pathlib import Path
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_records import CocoImage
-from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems
+from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
 from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train",)
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read"]
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read", "shorten_mask"]
 
 _COCO_URL = re.compile(r"https?://(?:images|farm\d*)\.cocodataset\.org/(?:[^?#]*/)?(?:COCO_\w+_)?(\d{12})\.jpg")
 

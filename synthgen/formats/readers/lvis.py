@@ -15,13 +15,13 @@ from pathlib import Path
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
 from synthgen.formats.readers._coco_records import CocoImage, LvisImage
-from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems
+from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
 from synthgen.formats.readers._instances import read_instances as read_instances
 
 SPLITS = ("train", "val")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read"]
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read", "shorten_mask"]
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from synthgen.formats.readers import AnnotationBatch, DatasetPart
 from synthgen.ingest.validation.boxes import make_box_example
 from synthgen.ingest.validation.diagnosis import FindingCollector
 from synthgen.records.box_table import BoxColumns
+
+
+def shorten_payloads(parts: Iterable[DatasetPart], shorten: Callable[[bytes], bytes]) -> Iterator[DatasetPart]:
+    """The same stream with shorter payloads, as each is written to disk and sorted."""
+    for part in parts:
+        if isinstance(part, AnnotationBatch) and part.payload is not None:
+            yield replace(part, payload=[None if one is None else shorten(one) for one in part.payload])
+        else:
+            yield part
 
 
 def inspect_masks(

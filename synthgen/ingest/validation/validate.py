@@ -26,7 +26,6 @@ from synthgen.formats.readers import (
     AnnotationBatch,
     Categories,
     DatasetPart,
-    DatasetReader,
     ImageBatch,
     SourceFinding,
 )
@@ -42,7 +41,7 @@ from synthgen.ingest.validation.diagnosis import (
 )
 from synthgen.ingest.validation.files import UNUSABLE_CODES, ImageFileCheck, check_image_file
 from synthgen.ingest.validation.ids import DuplicateIdFinder
-from synthgen.ingest.validation.masks import inspect_masks
+from synthgen.ingest.validation.masks import inspect_masks, shorten_payloads
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
 from synthgen.records.sample import UNPROMPTED_FLAGS
@@ -114,7 +113,7 @@ class _SplitValidator:
     def run(
         self,
         dataset: str,
-        module: DatasetReader,
+        module: Any,
         root: Path,
         annotations: Path | None,
         images: Path | None,
@@ -123,7 +122,7 @@ class _SplitValidator:
         crowds_as_objects: bool = False,
     ) -> None:
         """Validate the split's annotation file and images."""
-        mask_problems = getattr(module, "mask_problems", None)
+        mask_problems: Any = getattr(module, "mask_problems", None)
         layer = "annotations" if mask_problems is None else "human"  # the same boxes, and their masks
         files = module.files(root, self.split, annotations).with_image_folder(images).for_layer(layer)
         folder = files.image_folder
@@ -139,6 +138,8 @@ class _SplitValidator:
             tell("reading", min(done, total), total)
 
         stream = self._observe(module.read(replace(files, on_bytes=on_bytes), layer))
+        if mask_problems is not None:
+            stream = shorten_payloads(stream, module.shorten_mask)
         if crowds_as_objects:
             stream = treat_crowds_as_objects(stream)
         place = Path(tempfile.gettempdir())

@@ -18,6 +18,7 @@ from synthgen.formats.readers._segmentations import (
     find_mask_box,
     find_problems,
     find_rle_size,
+    summarize_polygon,
 )
 from synthgen.records.rle import decode_mask, rle_area, rle_from_coco
 
@@ -34,6 +35,7 @@ def check(value: Any, height: int = HEIGHT, width: int = WIDTH) -> tuple[int | N
     """The area that is drawn, and the problems; `find_problems` says the same without drawing."""
     rle, problems = draw_segmentation(payload(value), height, width)
     assert find_problems(payload(value), height, width) == problems
+    assert find_problems(summarize_polygon(payload(value)), height, width) == problems
     assert (rle is None) == ("bad_segmentation" in problems)
     return rle and rle_area(rle), problems
 
@@ -140,6 +142,33 @@ def test_without_a_size_only_the_content_is_checked():
     assert list(find_problems(payload([SQUARE, []]), 0, 0)) == ["bad_polygon_part"]
     rle, problems = draw_segmentation(payload([SQUARE]), 0, 0)
     assert rle is None and problems == {"bad_segmentation": "a mask needs the size of its image"}
+
+
+@given(
+    st.lists(st.floats(-70, 70) | st.floats(-0.5, 1.5), min_size=6, max_size=12).filter(
+        lambda part: len(part) % 2 == 0
+    ),
+    st.integers(1, 40),
+    st.integers(1, 40),
+)
+def test_the_summary_of_a_polygon_tells_what_the_polygon_tells(part, height, width):
+    text = payload([part])
+    short = summarize_polygon(text)
+    assert len(short) < 60 and find_problems(short, height, width) == find_problems(text, height, width)
+    assert find_problems(short, 0, 0) == {}
+
+
+def test_only_one_polygon_of_a_short_outline_is_summarized():
+    for value in (
+        [SQUARE, SQUARE],
+        SQUARE,
+        POINTS,
+        [[1, 2]],
+        {"size": [1, 1], "counts": [1]},
+        [[0, 0, 1e6, 1e6] * 10],
+        None,
+    ):
+        assert summarize_polygon(payload(value)) == payload(value)
 
 
 def test_no_json_and_deep_nesting_are_bad_and_raise_nothing():
