@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers._numbers import parse_floats, parse_pixels
@@ -33,12 +34,12 @@ class Segmentation:
     """What a segmentation says.
 
     Attributes:
-        polygons: lists x1, y1, x2, y2, ... of finite numbers, absolute pixels; None if it is no polygons.
+        polygons: float64 [2 * points] each, x1, y1, x2, y2, ..., finite, absolute pixels; None if it has none.
         rle: its run lengths; None if it is no RLE.
         problems: by flag (`ANNOTATION_FLAGS`), the reason.
     """
 
-    polygons: list[list[float]] | None = None
+    polygons: list[NDArray[np.float64]] | None = None
     rle: Rle | None = None
     problems: dict[str, str] | None = None
 
@@ -62,7 +63,7 @@ def draw_segmentation(payload: bytes, height: int, width: int) -> tuple[Rle | No
     problems = dict(found.problems or {})
     if found.polygons is None:
         return found.rle, problems
-    return rle_from_coco(found.polygons, height, width), problems
+    return rle_from_coco([part.tolist() for part in found.polygons], height, width), problems
 
 
 def summarize_polygon(payload: bytes) -> bytes:
@@ -112,9 +113,9 @@ def find_mask_box(value: object) -> Box | None:
         return None
     found = _read_value(value, 0, 0)
     if found.polygons:
-        x = [v for part in found.polygons for v in part[::2]]
-        y = [v for part in found.polygons for v in part[1::2]]
-        box = (min(x), min(y), max(x) - min(x), max(y) - min(y))
+        low = np.min([part.reshape(-1, 2).min(axis=0) for part in found.polygons], axis=0).tolist()
+        high = np.max([part.reshape(-1, 2).max(axis=0) for part in found.polygons], axis=0).tolist()
+        box = (low[0], low[1], high[0] - low[0], high[1] - low[1])
         return box if all(map(math.isfinite, box)) else None
     if found.rle is not None:
         x1, y1, x2, y2 = rle_bbox_xyxy(found.rle)
@@ -177,16 +178,16 @@ def _read_polygons(value: list[Any], height: int, width: int) -> Segmentation:
         problems["flat_polygon"] = how
     for number, part in enumerate(parts, start=1):
         read = _read_part(part, height, width)
-        if isinstance(read, list):
+        if isinstance(read, np.ndarray):
             good.append(read)
         elif "bad_polygon_part" not in problems:
             problems["bad_polygon_part"] = f"part {number:,} of {len(parts):,} {read}"
     if not good:
         return _bad(problems["bad_polygon_part"])
     if height and width:
-        if _is_normalised(good, height, width):
+        if min(height, width) > 1 and all(part.min() >= 0 and part.max() <= 1 for part in good):
             return _bad(_normalised(height, width))
-        check_polygons(good, height, width)
+        check_polygons([part.tolist() for part in good], height, width)
     return Segmentation(polygons=good, problems=problems)
 
 
@@ -214,7 +215,7 @@ def _flatten(points: list[list[Any]]) -> list[Any]:
     return [number for point in points for number in point]
 
 
-def _read_part(part: object, height: int, width: int) -> list[float] | str:
+def _read_part(part: object, height: int, width: int) -> NDArray[np.float64] | str:
     """The numbers of a polygon, or what is wrong with it."""
     if not isinstance(part, list):
         return f"is {_describe(part)}, not a list of numbers"
@@ -231,7 +232,7 @@ def _read_part(part: object, height: int, width: int) -> list[float] | str:
         xy, size = numbers.reshape(-1, 2), np.array([width, height])
         if not ((xy >= -size) & (xy <= 2 * size)).all():
             return _far_outside(height, width)
-    return [float(v) for v in numbers]
+    return numbers
 
 
 def _is_normalised(parts: list[Any], height: int, width: int) -> bool:

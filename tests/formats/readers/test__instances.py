@@ -284,6 +284,15 @@ def test_a_category_that_is_its_own_supercategory_stays(tmp_path: Path) -> None:
     assert names_of_layer(tmp_path) == ["cat", "person"]
 
 
+def test_crowds_are_objects_for_doctor_only_on_request(tmp_path: Path) -> None:
+    content = dataset({"bbox": [1, 2, 3, 4], "iscrowd": 1, "segmentation": {"size": [20, 30], "counts": [0, 40, 560]}})
+    assert not examined(tmp_path, content).is_ready
+    path = tmp_path / "own.json"
+    found = validate_dataset("coco_json", tmp_path, annotations=path, check_images="none", crowds_as_objects=True)
+    assert found.is_ready and counts(found) == {} and found.splits[0].prompted == 1
+    assert found.next.endswith("--crowds-as-objects")
+
+
 # --- Memory and speed ------------------------------------------------------------------------------------------------
 
 
