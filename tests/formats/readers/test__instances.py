@@ -146,8 +146,7 @@ def test_an_annotation_without_a_box_gets_that_of_its_mask(tmp_path: Path, box: 
 
 def test_a_box_of_five_numbers_is_read_off_the_mask(tmp_path: Path) -> None:
     samples, _ = ingested(tmp_path, dataset({"bbox": [1, 2, 3, 4, 5], "segmentation": [SQUARE]}))
-    assert first_annotation(samples).bbox == (2, 2, 8, 10)
-    assert first_annotation(samples).flags == ("bad_box", "no_box")
+    assert (first_annotation(samples).bbox, first_annotation(samples).flags) == ((2, 2, 8, 10), ("bad_box", "no_box"))
 
 
 def test_a_box_that_is_there_stays_whatever_the_mask_says(tmp_path: Path) -> None:
@@ -291,9 +290,6 @@ def test_crowds_are_objects_for_doctor_only_on_request(tmp_path: Path) -> None:
     found = validate_dataset("coco_json", tmp_path, annotations=path, check_images="none", crowds_as_objects=True)
     assert found.is_ready and counts(found) == {} and found.splits[0].prompted == 1
     assert found.next.endswith("--crowds-as-objects")
-
-
-# --- Memory and speed ------------------------------------------------------------------------------------------------
 
 
 def test_only_records_without_a_box_have_their_segmentation_read(
