@@ -28,6 +28,8 @@ MARKS = ("crowd", "no_box", "bad_box", "ignored", "rotated")
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_ROTATION_KEYS = frozenset({"rotation", "angle", "attributes"})
+
 _ZeroOrOne = Annotated[int, msgspec.Meta(ge=0, le=1)]
 _Zero = Annotated[float, msgspec.Meta(ge=0, le=0)]
 
@@ -98,18 +100,18 @@ class CocoBox(msgspec.Struct, gc=False):
     def coerce(cls, value: dict[str, Any]) -> Self:
         """An annotation in any spelling; ValueError without the id of its image."""
         box, flags = _parse_box(value)
-        if parse_flag(value.get("iscrowd")):
+        if (crowd := value.get("iscrowd")) and parse_flag(crowd):
             flags.add("crowd")
-        if parse_flag(value.get("ignore")) or parse_flag(value.get("is_ignore")):
+        if any(parse_flag(value[key]) for key in ("ignore", "is_ignore") if key in value):
             flags.add("ignored")
-        if _is_rotated(value):
+        if not _ROTATION_KEYS.isdisjoint(value) and _is_rotated(value):
             flags.add("rotated")
         return cls(
             image_id=required_id(value, "image_id"),
             bbox=box,
             category_id=_or_default(parse_id(value.get("category_id")), NO_ID),
             id=_or_default(parse_id(value.get("id")), NO_ID),
-            iscrowd=sum(1 << bit for bit, flag in enumerate(MARKS) if flag in flags),
+            iscrowd=sum(1 << MARKS.index(flag) for flag in flags),
         )
 
 
