@@ -18,6 +18,7 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._coco_records import (
     MARKS,
+    NO_BOX,
     NO_ID,
     CocoBox,
     CocoCategory,
@@ -30,6 +31,19 @@ from synthgen.formats.readers._segmentations import draw_segmentation, find_prob
 from synthgen.images.decode import ImageError, find_image, read_image_header
 from synthgen.records.rle import rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
+
+__all__ = [
+    "NO_BOX",
+    "NO_ID",
+    "CocoImage",
+    "LvisImage",
+    "complete",
+    "find_annotation_file",
+    "find_split_folder",
+    "mask_problems",
+    "read_instances",
+    "shorten_mask",
+]
 
 #: For readers of COCO-style files: what `synthgen doctor` calls for the payloads of layer "human".
 mask_problems, shorten_mask = find_problems, summarize_polygon
