@@ -33,6 +33,7 @@ class DatasetSpec:
         root: its folder; annotations: its annotation file, if the user names one.
         images: folder of its images, if the user names one.
         match_names: also take image files that are there under another form of their name.
+        crowds_as_objects: take annotations with `iscrowd` for single objects.
     """
 
     plugin: str
@@ -42,6 +43,7 @@ class DatasetSpec:
     annotations: Path | None
     images: Path | None
     match_names: bool = False
+    crowds_as_objects: bool = False
 
     @property
     def default_name(self) -> str:
@@ -59,7 +61,8 @@ class DatasetSpec:
         Raises:
             SynthgenError: it does not lie there.
         """
-        return self.reader.files(self.root, self.split, self.annotations).with_image_folder(self.images)
+        files = self.reader.files(self.root, self.split, self.annotations).with_image_folder(self.images)
+        return replace(files, crowds_as_objects=self.crowds_as_objects)
 
     def resolve_image_folder(self) -> Path:
         """The image folder. Looks for annotation files only if the user names no folder.
@@ -179,6 +182,7 @@ def resolve_dataset(
     images: Path | None,
     *,
     match_names: bool = False,
+    crowds_as_objects: bool = False,
 ) -> DatasetSpec:
     """Resolve and check what the user named, before anything is read.
 
@@ -209,10 +213,19 @@ def resolve_dataset(
         root = data / plugin.replace("_", "-")
     if plugin == "coco_json" and annotations is not None:
         root = annotations.parent
-    return DatasetSpec(plugin, check_name(name), check_name(split), root, annotations, images, match_names)
+    return DatasetSpec(
+        plugin,
+        check_name(name),
+        check_name(split),
+        root,
+        annotations,
+        images,
+        match_names=match_names,
+        crowds_as_objects=crowds_as_objects,
+    )
 
 
 def _default_name(plugin: str, annotations: Path | None) -> str:
     if plugin == "coco_json" and annotations is not None:
-        return _clean_name(annotations.stem)
+        return _clean_name(Path(annotations.name.removesuffix(".gz")).stem)  # boxes.json.gz is "boxes", too
     return plugin.rsplit(".", 1)[-1]

@@ -27,10 +27,11 @@ class ImageTable:
     Attributes:
         file_name, image_key: by row.
         neg_categories, not_exhaustive_categories: by row, for datasets that have them.
+        id_text: by row, the id as the file spells it if that is a text, else "".
     """
 
     def __init__(self) -> None:
-        self.file_name, self.image_key = StringColumn(), StringColumn()
+        self.file_name, self.image_key, self.id_text = StringColumn(), StringColumn(), StringColumn()
         self.neg_categories, self.not_exhaustive_categories = _IntListColumn(), _IntListColumn()
         self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
         self._ids: NDArray[np.int64] | None = None
@@ -44,6 +45,7 @@ class ImageTable:
         self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
         self.file_name.extend(batch.file_name)
         self.image_key.extend(batch.image_key)
+        self.id_text.extend(batch.id_text or [""] * len(batch.image_id))
         self.neg_categories.extend(batch.neg_categories, self._count)
         self.not_exhaustive_categories.extend(batch.not_exhaustive_categories, self._count)
         self._reader_errors |= {self._count + row: error for row, error in enumerate(batch.error or ()) if error}

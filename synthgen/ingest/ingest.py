@@ -15,10 +15,10 @@ from typing import Any
 
 from synthgen import __version__
 from synthgen.errors import SynthgenError, job_has_started
-from synthgen.formats.readers import DatasetFiles, DatasetReader
+from synthgen.formats.readers import DatasetFiles, DatasetPart, DatasetReader
 from synthgen.ingest.image_table import StringColumn
 from synthgen.ingest.name_matching import match_names as find_matches
-from synthgen.ingest.sharding import ShardSlice, split_into_shards
+from synthgen.ingest.sharding import ShardSlice, split_into_shards, treat_crowds_as_objects
 from synthgen.ingest.source_digests import digest_sources, remember_digests, source_states
 from synthgen.ingest.text_limits import check_captions
 from synthgen.progress import ReportPhase
@@ -72,6 +72,7 @@ def ingest(
     layer: str = "annotations",
     shard_size: int = 0,
     match_names: bool = False,
+    crowds_as_objects: bool = False,
     on_progress: ReportPhase | None = None,
 ) -> IngestReport:
     """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
@@ -81,13 +82,15 @@ def ingest(
         shard_size: images per shard; 0 = as in existing shards, else a 64th of the images, at least 16 and at
             most 1000.
         match_names: also take image files that are there under another form of their name; see `name_matching`.
+        crowds_as_objects: take annotations with `iscrowd` for single objects; `files` may say so, too.
 
     Raises:
-        SynthgenError: the files are not of this format, or changed meanwhile; the layer was made from other files.
+        SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was
+            made from other files or in another way.
     """
     if layer not in reader.LAYERS:
         raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
-    files = files.for_layer(layer)
+    files = replace(files.for_layer(layer), crowds_as_objects=files.crowds_as_objects or crowds_as_objects)
     tell = on_progress or (lambda *_: None)
     store.remove_stale_files(name, split, layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
@@ -104,6 +107,7 @@ def ingest(
         "shard_size": shard_size,
         "version": INGEST_VERSION,
         **({"match_names": True} if match_names else {}),
+        **({"crowds_as_objects": True} if files.crowds_as_objects else {}),
     }
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
@@ -127,7 +131,9 @@ def ingest(
             tell("reading", min(done, total), total)
 
         with store.layer_scratch_folder(name, split, layer) as scratch:
-            batches = reader.read(replace(files, on_bytes=on_bytes), layer)
+            batches: Iterable[DatasetPart] = reader.read(replace(files, on_bytes=on_bytes), layer)
+            if files.crowds_as_objects:
+                batches = treat_crowds_as_objects(batches)
             where = ", ".join(map(str, files.sources.values()))
             cuts = split_into_shards(
                 batches,
@@ -162,9 +168,16 @@ def describe_source_change(
     """
     present = store.list_shards(name, split, layer)
     footer = store.read_footer(present[0]) if present else None
-    then = (footer or {}).get("recipe", {}).get("sources")
+    recipe = (footer or {}).get("recipe", {})
+    then = recipe.get("sources")
     if then is None:
         return None
+    if files.crowds_as_objects != recipe.get("crowds_as_objects", False):
+        how = "without" if files.crowds_as_objects else "with"
+        return (
+            f"{name}/{split}/{layer} was made {how} --crowds-as-objects; choose another --name, or delete "
+            f"{store.layer_folder(name, split, layer)}"
+        )
     files = files.for_layer(layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
     now = digest_sources(files, log)
@@ -233,14 +246,19 @@ def _with_checked_captions(
 
 
 def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
-    """The samples of a shard with the content of their payloads. A box computed from a mask is checked again."""
+    """The samples of a shard with the content of their payloads.
+
+    A box computed from a mask is checked again, and so are the boxes of an image whose size became known.
+    """
     rows = (sample for batch in table_from_columns(one.columns).to_batches() for sample in samples_from_batch(batch))
     payloads: list[bytes | None] = one.payloads or [None] * len(one.columns.id)
     ends = one.columns.offsets.tolist()
     done = []
     for sample, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
         richer = complete(sample, payloads[start:end])
-        done.append(flag_sample_boxes(richer) if any("no_box" in a.flags for a in richer.annotations) else richer)
+        is_new = (richer.height, richer.width) != (sample.height, sample.width)
+        is_new = is_new or any("no_box" in a.flags for a in richer.annotations)
+        done.append(flag_sample_boxes(richer) if is_new else richer)
     return done
 
 

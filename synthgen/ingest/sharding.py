@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch, SourceFinding
 from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable, StringColumn
+from synthgen.ingest.repeated_ids import settle_repeated_ids
 from synthgen.ingest.text_limits import check_category_names, shorten_file_names
+from synthgen.ingest.validation.diagnosis import FINDING_CODES
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
 
@@ -50,12 +53,15 @@ def split_into_shards(
     expected_bytes: int = 0,
     shard_size: int = 0,
     resolve_names: Callable[[StringColumn], StringColumn] | None = None,
+    report: Callable[[SourceFinding], None] | None = None,
 ) -> Iterator[ShardSlice]:
     """Yield the shards of a dataset in order, after its stream has ended.
 
     Images are sorted by id, and so are the annotations of an image. Nothing is lost: an image id that only annotations
-    have, or that two images have, becomes a row with an error. Memory holds the images' names and numbers (some 100
-    bytes per image) and a few times `external_sort.MAX_RUN_BYTES`, or the annotations of one image with more.
+    have becomes a row with an error. An image that is listed again with the same id and file name is one row. A
+    category that is only the `supercategory` of others and has no annotation is left out of the names. Memory holds the
+    images' names and numbers (some 100 bytes per image) and a few times `external_sort.MAX_RUN_BYTES`, or the
+    annotations of one image with more.
 
     Args:
         dataset_name: the dataset's name in the store; for the keys of images that only this dataset has.
@@ -64,36 +70,47 @@ def split_into_shards(
         expected_bytes: an estimate of the bytes of the stream's files.
         shard_size: images per shard; 0 = a 64th of all, at least 16 and at most 1000.
         resolve_names: gets the file names of all images once, and returns those to use.
+        report: gets what was found in the whole stream, instead of the log. With it, two images of one id are reported,
+            and the second is a row with an error.
 
     Raises:
-        SynthgenError: there are no images, or a category name is too long.
+        SynthgenError: there are no images; a category name is too long; two images with different file names have one
+            id, and there is no `report`.
     """
+    tell = report or partial(_log_finding, dataset_name)
     images, spill, categories, unlisted = (
         ImageTable(),
         ExternalSorter(scratch, expected_bytes),
         Categories({}),
         _IdSet(),
     )
+    used = _UsedCategories()
     for batch in batches:
         if isinstance(batch, ImageBatch):
             images.add(shorten_file_names(batch))
         elif isinstance(batch, AnnotationBatch):
             spill.add(batch, images.sorted_ids())
             unlisted.add(images.find_unlisted(batch.image_id))
-        elif isinstance(batch, SourceFinding):  # for `synthgen doctor`
-            continue
+            used.add(batch.category)
+        elif isinstance(batch, SourceFinding):
+            if report is None:  # else `report` belongs to one who sees the stream
+                tell(batch)
         else:
             check_category_names(batch, where or dataset_name)
-            categories = Categories(categories.names | batch.names, categories.stuff | batch.stuff)
+            categories = Categories(
+                categories.names | batch.names,
+                categories.stuff | batch.stuff,
+                parents=categories.parents | batch.parents,
+            )
     images.add_unlisted(images.find_unlisted(unlisted.unique()), dataset_name)
     if resolve_names is not None:
         images.file_name = resolve_names(images.file_name)
     rows, ids = images.sort_by_id()
-    total = len(rows)
-    if not total:
+    if not len(rows):
         raise SynthgenError(f"the files of {dataset_name} list no images; are they the right ones?")
-    again = np.append(False, np.diff(ids) == 0)
-    codes = _CategoryCodes(categories)
+    rows, ids, again = settle_repeated_ids(images, rows, ids, where or dataset_name, tell, refuse=report is None)
+    total = len(rows)
+    codes = _CategoryCodes(_without_parents(categories, used, tell))
     size = shard_size or min(max(-(-total // 64), 16), 1000)
     runs = spill.sorted_runs(images.sorted_ids())
     ahead = EMPTY_RUN
@@ -168,6 +185,61 @@ def _build_columns(
         neg_categories=codes.decode_lists(images.neg_categories.take(rows)),
         not_exhaustive_categories=codes.decode_lists(images.not_exhaustive_categories.take(rows)),
     )
+
+
+def treat_crowds_as_objects(batches: Iterable[DatasetPart]) -> Iterator[DatasetPart]:
+    """The same stream without `iscrowd`, for files that set it for every mask in RLE, as CVAT's do."""
+    for batch in batches:
+        if isinstance(batch, AnnotationBatch):
+            yield replace(batch, iscrowd=np.zeros(len(batch.id), np.bool_))
+        else:
+            yield batch
+
+
+def _log_finding(dataset_name: str, finding: SourceFinding) -> None:
+    examples = "; ".join(f"{where}: {what}" for where, what in finding.examples[:1])
+    what = FINDING_CODES.get(finding.code, finding.code)
+    log.warning(
+        "%s: %d %s: %s%s", dataset_name, finding.count, finding.unit, what, f" (e.g. {examples})" if examples else ""
+    )
+
+
+def _without_parents(
+    categories: Categories, used: _UsedCategories, tell: Callable[[SourceFinding], None]
+) -> Categories:
+    """The categories without those that are only the `supercategory` of others."""
+    empty = [i for i in categories.names if i in categories.parents and not used.has(i)]
+    if not empty:
+        return categories
+    examples = tuple((categories.names[i], "no box, and others name it as their supercategory") for i in empty[:3])
+    tell(SourceFinding("root_category", "categories", len(empty), examples))
+    left = set(empty)
+    return Categories({i: name for i, name in categories.names.items() if i not in left}, categories.stuff)
+
+
+class _UsedCategories:
+    """The category ids that annotations have: a table of small ids, which nearly all files have, and a set."""
+
+    _TABLE_SIZE = 2**16
+
+    def __init__(self) -> None:
+        self._table = np.zeros(self._TABLE_SIZE, np.bool_)
+        self._others = _IdSet()
+
+    def add(self, category: NDArray[np.int64]) -> None:
+        small = (category >= 0) & (category < self._TABLE_SIZE)
+        if small.all():
+            self._table[category] = True
+        else:
+            self._table[category[small]] = True
+            self._others.add(np.unique(category[~small]))
+
+    def has(self, category: int) -> bool:
+        if 0 <= category < self._TABLE_SIZE:
+            return bool(self._table[category])
+        others = self._others.unique()
+        place = int(np.searchsorted(others, category))
+        return place < len(others) and int(others[place]) == category
 
 
 class _IdSet:

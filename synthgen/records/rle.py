@@ -136,7 +136,7 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
         if height <= 0 or width <= 0 or height * width > MAX_MASK_PIXELS:
             raise ValueError(f"an image of {height} x {width} pixels can have no mask")
         if isinstance(segmentation, list) and segmentation:
-            _check_polygons(segmentation, height, width)
+            check_polygons(segmentation, height, width)
             return Rle(size=(height, width), counts=_rasterize_polygons(segmentation, height, width))
         if isinstance(segmentation, dict) and "counts" in segmentation:
             if segmentation.get("size") != [height, width]:
@@ -145,6 +145,29 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
     except ValueError as why:  # np.asarray raises it for ragged lists, too
         raise SynthgenError(f"segmentation: {why}") from None
     raise SynthgenError("segmentation: neither a list of polygons nor an RLE of size and counts")
+
+
+def check_polygons(polygons: list[Any], height: int, width: int) -> None:
+    """Refuse polygons that cocoapi would read wrongly, or that take too much memory.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    outline = 0.0
+    for part in polygons:
+        # Check types first: numpy would allocate for the longest text. cocoapi takes a list of four numbers for a box.
+        points = np.asarray(part if isinstance(part, list) and set(map(type, part)) <= {int, float} else "")
+        if points.dtype.kind not in "iuf" or points.size < 6 or points.size % 2:
+            raise ValueError("a polygon needs at least three points, as a list x1, y1, x2, y2, ... of numbers")
+        xy = points.reshape(-1, 2).astype(np.float64)
+        size = np.array([width, height])
+        if not ((xy >= -size) & (xy <= 2 * size)).all():  # false for NaN as well
+            raise ValueError(f"a polygon lies far outside the image of {height} x {width} pixels")
+        outline += float(np.abs(xy - np.roll(xy, 1, axis=0)).max(axis=1).sum())
+    if outline > MAX_POLYGON_PERIMETER:
+        raise ValueError(
+            f"its polygons have an outline of {outline:.0f} pixels, more than the limit of {MAX_POLYGON_PERIMETER}"
+        )
 
 
 def _parse_counts(counts: Any, height: int, width: int) -> bytes:
@@ -198,24 +221,6 @@ def _check_runs(runs: NDArray[Any], height: int, width: int) -> None:
     covered = int(runs.sum())
     if covered != height * width:
         raise ValueError(f"its runs cover {covered} pixels, not {height * width}")
-
-
-def _check_polygons(polygons: list[Any], height: int, width: int) -> None:
-    outline = 0.0
-    for part in polygons:
-        # Check types first: numpy would allocate for the longest text. cocoapi takes a list of four numbers for a box.
-        points = np.asarray(part if isinstance(part, list) and set(map(type, part)) <= {int, float} else "")
-        if points.dtype.kind not in "iuf" or points.size < 6 or points.size % 2:
-            raise ValueError("a polygon needs at least three points, as a list x1, y1, x2, y2, ... of numbers")
-        xy = points.reshape(-1, 2).astype(np.float64)
-        size = np.array([width, height])
-        if not ((xy >= -size) & (xy <= 2 * size)).all():  # false for NaN as well
-            raise ValueError(f"a polygon lies far outside the image of {height} x {width} pixels")
-        outline += float(np.abs(xy - np.roll(xy, 1, axis=0)).max(axis=1).sum())
-    if outline > MAX_POLYGON_PERIMETER:
-        raise ValueError(
-            f"its polygons have an outline of {outline:.0f} pixels, more than the limit of {MAX_POLYGON_PERIMETER}"
-        )
 
 
 def _to_cocoapi(rle: Rle) -> dict[str, Any]:

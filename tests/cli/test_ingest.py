@@ -80,7 +80,7 @@ def bad_file(folder: Path, text: str) -> None:
         ("[]", "boxes.json"),
         ('{"images": [', "boxes.json"),
         ('{"images": []}', "annotations"),
-        ('{"images": [{"id": "x"}], "annotations": []}', "id"),
+        ('{"images": [{"id": null}], "annotations": []}', "id"),
         ('{"images": [], "annotations": [], "categories": []}', "no images"),
     ],
 )

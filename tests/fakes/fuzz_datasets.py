@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import pickle
@@ -23,6 +24,7 @@ from fakes.label_map_folders import write_label_map, write_photograph
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles
+from synthgen.formats.readers._ids import parse_id
 from synthgen.ingest.ingest import _complete_samples, ingest
 from synthgen.ingest.sharding import split_into_shards
 from synthgen.ingest.validation.validate import validate_dataset
@@ -139,13 +141,13 @@ def _check_boxes(path: Path, samples: list[Sample]) -> None:
         return  # the reader accepts some texts that Python does not, such as a value that is skipped
     if any(pairs):
         return  # a duplicated key has no single meaning
-    images = {_whole(image["id"]) for image in content["images"]}
+    images = {parse_id(image["id"]) for image in content["images"]} - {None}
     found: dict[tuple[int, int], list[Any]] = {}
     for sample in samples:
         for one in sample.annotations:
             found.setdefault((sample.image_id, one.id), []).append(one)
     for given in content["annotations"]:
-        image, own, box = _whole(given.get("image_id")), _whole(given.get("id")), given.get("bbox")
+        image, own, box = parse_id(given.get("image_id")), _whole(given.get("id")), given.get("bbox")
         plain = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 1e300 for v in box)
         if image not in images or own is None or not plain:
             continue
@@ -326,7 +328,36 @@ def _dump(content: Any) -> bytes:
 def _coco_seeds(folder: Path) -> list[dict[str, bytes]]:
     content = _instances()
     turned = {key: content[key] for key in ("categories", "annotations", "images")}
-    return [{"boxes.json": _dump(content)}, {"boxes.json": json.dumps(turned, indent=2).encode()}]
+    exported = _dump(_as_exporters_write(_instances()))
+    return [
+        {"boxes.json": _dump(content)},
+        {"boxes.json": json.dumps(turned, indent=2).encode()},
+        {"boxes.json": exported},
+        {"boxes.json": gzip.compress(exported, mtime=0)},
+    ]
+
+
+def _as_exporters_write(content: dict[str, Any]) -> dict[str, Any]:
+    """The same objects with text ids, numbers as names, polygons in other spellings, rotations, boxes left out."""
+    for image in content["images"]:
+        image["id"] = f"{image['id']}_1"
+    del content["images"][2]["height"], content["images"][2]["width"]
+    content["images"].append(dict(content["images"][0]))
+    square = [2, 2, 10, 2, 10, 12, 2, 12]
+    spellings: list[Any] = [
+        square,
+        [[2, 2], [10, 2], [10, 12]],
+        [square, []],
+        {"size": [24, 32], "counts": [0, 9, 759]},
+    ]
+    for i, one in enumerate(content["annotations"]):
+        one |= {"image_id": f"{one['image_id']}_1", "attributes": {"rotation": 15.0 * i}, "ignore": i % 2}
+        one |= {"segmentation": spellings[i % 4], "iscrowd": ("false", 1.0, True)[i % 3]}
+        one["bbox"] = ([], None, [1, 2, 3, 4, 5], one["bbox"])[i % 4]
+    for category in content["categories"]:
+        category |= {"id": str(category["id"]), "supercategory": "7"}
+    content["categories"].append({"id": 0, "name": 7, "supercategory": None})
+    return content
 
 
 def _lvis_seeds(folder: Path) -> list[dict[str, bytes]]:

@@ -28,6 +28,7 @@ def test_its_folder_may_be_spelt_with_a_dash(option, folder, tmp_path):
     ("file", "name"),
     [
         ("boxes.json", "boxes"),
+        ("boxes.json.gz", "boxes"),
         ("my boxes (2).json", "my-boxes-2"),
         ("äö.json", "dataset"),
         (f"{'y' * 250}.json", "y" * 200),
@@ -164,3 +165,12 @@ def test_a_chosen_reader_gets_a_file_that_none_recognises(tmp_path):
     (spec,) = at(path, dataset="coco-json")
     assert (spec.plugin, spec.name, spec.split) == ("coco_json", "boxes", "train")
     assert resolve_dataset("coco-json", None, None, Path("data"), path, None) == spec
+
+
+def test_crowds_are_objects_only_on_request(tmp_path):
+    (tmp_path / "boxes.json").write_text("{}")
+    for wanted in (False, True):
+        spec = resolve_dataset(
+            "coco-json", None, None, tmp_path, tmp_path / "boxes.json", None, crowds_as_objects=wanted
+        )
+        assert spec.crowds_as_objects == spec.locate_files().crowds_as_objects == wanted

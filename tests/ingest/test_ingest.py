@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -323,3 +324,33 @@ def test_the_benchmark_runs_and_memory_stays_small(tmp_path):
     row = next(line for line in table.splitlines() if line.startswith("ours")).split()
     assert "52,268 images, 762,227 boxes" in " ".join(row) and float(row[3]) < 0.4
     assert not list(tmp_path.iterdir())
+
+
+def test_crowds_become_objects_only_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 1}
+    content = {"images": [{"id": 1, "file_name": "a.jpg", "height": 9, "width": 9}], "annotations": [box]}
+    path.write_text(json.dumps({**content, "categories": [{"id": 1, "name": "cat"}]}))
+    files = DatasetFiles({"instances": path}, tmp_path)
+    plain = ingest_layer(tmp_path / "a", files)
+    assert plain.flags == {"crowd": 1} and not plain.has_usable_box
+    both = [
+        ingest_layer(tmp_path / "b", files, crowds_as_objects=True),
+        ingest_layer(tmp_path / "c", replace(files, crowds_as_objects=True)),
+    ]
+    assert both[0] == both[1] and both[0].flags == {} and both[0].has_usable_box
+    recipes = {}
+    for name in "abc":
+        store = ShardStore(tmp_path / name)
+        [shard] = store.list_shards("d", "train", "annotations")
+        recipes[name] = (store.read_footer(shard) or {})["recipe"]
+    assert recipes["b"] == recipes["c"] == {**recipes["a"], "crowds_as_objects": True}
+    with pytest.raises(SynthgenError, match=r"with crowds_as_objects None \(now True\)"):
+        ingest_layer(tmp_path / "a", files, crowds_as_objects=True)
+    with pytest.raises(SynthgenError, match=r"with crowds_as_objects True \(now None\)"):
+        ingest_layer(tmp_path / "b", files)
+    crowds = replace(files, crowds_as_objects=True)
+    stores = ShardStore(tmp_path / "a"), ShardStore(tmp_path / "b")
+    told = [ingest.describe_source_change(s, f, name="d", split="train") for s in stores for f in (files, crowds)]
+    assert told[0] is None and told[3] is None
+    assert "was made without --crowds-as-objects" in str(told[1]) and "was made with --crowds" in str(told[2])

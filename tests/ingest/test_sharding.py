@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch, coco_json
+from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch, SourceFinding, coco_json
 from synthgen.ingest import external_sort, image_table
 from synthgen.ingest.sharding import split_into_shards
 from synthgen.storage.shard_store import ShardStore
@@ -26,13 +26,16 @@ def samples(store: Path, layer: str = "annotations") -> list[Any]:
 
 @st.composite
 def datasets(draw: st.DrawFn) -> list[ImageBatch | AnnotationBatch | Categories]:
-    """Batches in any order: image ids that repeat, annotations of images that are not listed, payloads or none."""
+    """Batches in any order.
+
+    Image ids repeat, with one file name or two; annotations have images that are not listed, payloads or none.
+    """
     extremes = st.sampled_from([-(2**63), 2**63 - 1, -1, 0])
     identity = st.one_of(st.integers(0, 30), extremes)
     with_payloads, looked_over = draw(st.booleans()), draw(st.booleans())
     batches: list[ImageBatch | AnnotationBatch | Categories] = [Categories({1: "one"}), Categories({2: "two"})]
     for ids in draw(st.lists(st.lists(identity, max_size=12), max_size=3)):
-        names = [f"{i}.jpg" for i in ids]
+        names = [f"{i}{draw(st.sampled_from(['', '', '', 'b']))}.jpg" for i in ids]
         size = np.full(len(ids), 50, np.int32)
         lists = [draw(st.lists(st.integers(1, 3), max_size=3)) for _ in ids] if looked_over else None
         batches.append(ImageBatch(np.array(ids, np.int64), names, [""] * len(ids), size, size, None, lists, lists))
@@ -52,13 +55,19 @@ def datasets(draw: st.DrawFn) -> list[ImageBatch | AnnotationBatch | Categories]
 @given(datasets(), st.integers(0, 7), st.sampled_from([1, 200, 2**20]), st.integers(0, 10_000))
 def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
     """Against the plain way: a dictionary of all images and lists of their annotations."""
-    images: list[tuple[int, int]] = []  # (id, place in the stream)
+    images: list[tuple[int, int, str]] = []  # (id, place in the stream, file name)
+    firsts: dict[int, str] = {}
+    place_of_image = 0
     lacking: list[list[int]] = []  # category ids, by place
     owned: dict[int, list[tuple[int, int, list[float], int, bool, bytes | None]]] = {}
     place = 0
     for batch in batches:
         if isinstance(batch, ImageBatch):
-            images += [(i, len(images) + k) for k, i in enumerate(batch.image_id.tolist())]
+            for i, name in zip(batch.image_id.tolist(), batch.file_name, strict=True):
+                if firsts.get(i) != name:  # an image that is listed again with its name is one row
+                    firsts.setdefault(i, name)
+                    images.append((i, place_of_image, name))
+                place_of_image += 1
             lacking += batch.neg_categories or []
         elif isinstance(batch, AnnotationBatch):
             for k, owner in enumerate(batch.image_id.tolist()):
@@ -66,8 +75,12 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
                 row = (int(batch.id[k]), place, batch.bbox[k].tolist(), int(batch.category[k]), bool(batch.iscrowd[k]))
                 owned.setdefault(owner, []).append((*row, payload))
                 place += 1
-    listed = {i for i, _ in images}
-    images += [(i, len(images) + k) for k, i in enumerate(sorted(set(owned) - listed))]
+    listed = set(firsts)
+    repeated = place_of_image - len(images)
+    conflicts = len(images) - len(listed)
+    images += [(i, place_of_image + k, "") for k, i in enumerate(sorted(set(owned) - listed))]
+    reported: list[SourceFinding] = []
+    options: dict[str, Any] = {"expected_bytes": expect, "shard_size": shard_size, "report": reported.append}
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(external_sort, "MAX_RUN_BYTES", bound)
         patch.setattr(external_sort, "_BLOCK_RECORDS", 7)
@@ -75,10 +88,13 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
         patch.setattr(image_table, "_MAX_BITMAP_SIZE", bound)
         if not images:
             with pytest.raises(SynthgenError, match="list no images"):
-                next(split_into_shards(batches, "d", Path(scratch), expected_bytes=expect, shard_size=shard_size))
+                next(split_into_shards(batches, "d", Path(scratch), **options))
             return
-        cuts = list(split_into_shards(batches, "d", Path(scratch), expected_bytes=expect, shard_size=shard_size))
+        cuts = list(split_into_shards(batches, "d", Path(scratch), **options))
         assert list(Path(scratch).iterdir()) == []  # what is read back is deleted
+    assert {one.code: one.count for one in reported} == {
+        code: count for code, count in (("same_image_id", conflicts), ("repeated_image", repeated)) if count
+    }
     size = shard_size or 16
     assert [(c.index, c.num_shards, c.total_images) for c in cuts] == [
         (i, -(-len(images) // size), len(images)) for i in range(-(-len(images) // size))
@@ -91,7 +107,7 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
         ends = columns.offsets.tolist()
         assert ends[0] == 0 and ends[-1] == len(columns.id) == len(columns.bbox)
         for k, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-            image_id, position = next(rows)
+            image_id, position, name = next(rows)
             assert columns.image_id[k] == image_id
             if lacking:  # 3 has no name; an image that the file does not list was not looked over
                 ids = lacking[position] if position < len(lacking) else []
@@ -104,7 +120,7 @@ def test_cut_equals_a_dictionary(batches, shard_size, bound, expect):
             assert (error is None) == (known and not again)
             assert error is None or ("same id" in error if again else "lists no image" in error)
             key = columns.image_key[k]
-            assert key == (f"d/{image_id}.jpg" if known else f"d/unlisted/{image_id}")
+            assert key == (f"d/{name}" if known else f"d/unlisted/{image_id}")
             mine = [] if again else sorted(owned.get(image_id, []))
             seen.add(image_id)
             assert columns.id[start:end].tolist() == [row[0] for row in mine]

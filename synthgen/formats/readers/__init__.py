@@ -9,6 +9,11 @@
         the content in the order of the file, in batches of some 10,000
     def complete(files, layer) -> Callable[[Sample, list[bytes | None]], Sample]      only for layers with payloads
         adds the content of the annotations' payloads to a sample: masks, phrases
+    def mask_problems(payload, height, width) -> dict[str, str]      only for a layer "human" of segmentations
+        flag -> reason, for what is wrong with the mask of a payload; it draws nothing. With it, `synthgen doctor` reads
+        the layer "human" and reports them
+    def shorten_mask(payload) -> bytes      with `mask_problems`
+        a payload, or a shorter one for which `mask_problems` says the same
 
 A reader whose files can be recognised defines these, too:
 
@@ -50,6 +55,8 @@ class DatasetFiles:
         image_key_prefix: distinguishes image folders of one dataset in image keys made of file names. It does not
             depend on the path of `image_folder`.
         on_bytes: called by the reader with the number of further bytes read.
+        crowds_as_objects: `ingest` takes annotations with `iscrowd` for single objects. Some exporters set it for
+            every mask in RLE.
     """
 
     sources: dict[str, Path]
@@ -59,6 +66,7 @@ class DatasetFiles:
     content_roles: frozenset[str] = frozenset()
     image_key_prefix: str = ""
     on_bytes: Callable[[int], None] | None = None
+    crowds_as_objects: bool = False
 
     def for_layer(self, layer: str) -> DatasetFiles:
         """The same with only the sources of a layer."""
@@ -102,6 +110,7 @@ class ImageBatch:
         error: why an image's annotations cannot be read, for `Sample.error`, or None; None = no image has an error.
         neg_categories, not_exhaustive_categories: N lists of category ids, for `Sample`'s fields of these names; given
             for all of a dataset's images or for none.
+        id_text: the ids as the file spells them, "" for a number; for messages. None = all are numbers.
     """
 
     image_id: NDArray[np.int64]
@@ -112,6 +121,7 @@ class ImageBatch:
     error: Sequence[str | None] | None = None
     neg_categories: Sequence[Sequence[int]] | None = None
     not_exhaustive_categories: Sequence[Sequence[int]] | None = None
+    id_text: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,11 +154,14 @@ class Categories:
         names: by category id, in the order of the file, stripped, otherwise unchanged.
         stuff: ids of stuff categories.
         padded: names with leading or trailing spaces in the file, unstripped, by id.
+        parents: ids of categories whose name is the `supercategory` of another. Without boxes they are no categories
+            of objects, such as the root category that Roboflow adds; `ingest` leaves them out.
     """
 
     names: dict[int, str]
     stuff: frozenset[int] = frozenset()
     padded: dict[int, str] = field(default_factory=dict)
+    parents: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from synthgen.formats.readers._ids import is_text_id
+
 COCO_IMAGE_FOLDERS = ("train2017", "val2017", "train2014", "val2014")
 
 _NUMBERED = re.compile(r"(?:^|[/_])(\d{12})\.(?:jpg|png)$")
@@ -18,8 +20,13 @@ _COCO_2014_NAME = re.compile(r"COCO_(train2014|val2014)_\d{12}\.jpg")
 
 
 def coco_image_key(image_id: int) -> str:
-    """The `image_key` of a COCO photograph, in any dataset."""
-    return f"coco/{image_id:012d}"
+    """The `image_key` of a COCO photograph, in any dataset; "" for an id that is a text, as COCO's are numbers."""
+    return "" if is_text_id(image_id) else f"coco/{image_id:012d}"
+
+
+def coco_file_name(image_id: int, file_name: str) -> str:
+    """The file name of a photograph: that of the file, else COCO's of 2017; "" for an id that is a text."""
+    return file_name or ("" if is_text_id(image_id) else f"{image_id:012d}.jpg")
 
 
 def coco_key_from_name(image_id: int, file_name: str) -> str:

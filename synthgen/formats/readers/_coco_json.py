@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from synthgen.errors import SynthgenError
+from synthgen.formats.readers._json_file import open_json
 from synthgen.formats.readers._json_window import JsonWindow, describe_byte, skip_whitespace
 
 #: Bytes read at once; records come in batches of this size, which fit a CPU cache: 4 MiB take a third longer.
@@ -40,8 +41,11 @@ def stream_records(
     An existing key yields at least one batch, which may be empty; a repeated key is read again. Memory is a few times
     `chunk_bytes` or the largest single record. Other keys are skipped: only their brackets and strings are parsed.
 
-    If a record does not fit its type strictly, strings are accepted as numbers. If it still does not fit, the type's
-    own `coerce(value: dict) -> Struct` gets it, if there is one; it raises ValueError to refuse.
+    If a record does not fit its type strictly, the type's own `coerce(value: dict) -> Struct` gets it, if there is one;
+    it raises ValueError to refuse. For a type without `coerce`, strings are accepted as numbers.
+
+    A gzip file is decompressed while it is read. Then `on_bytes` counts compressed bytes, and errors name the byte of
+    the content.
 
     Args:
         record_types: type of the records, by top-level key; "" stands for a file whose top level is itself an array.
@@ -52,8 +56,8 @@ def stream_records(
         SynthgenError: the file cannot be read, is not such JSON (with the byte position), or a record is invalid.
     """
     try:
-        with path.open("rb") as file:
-            window = JsonWindow(file, path, on_bytes, chunk_bytes)
+        with open_json(path, on_bytes) as (file, count_bytes):
+            window = JsonWindow(file, path, count_bytes, chunk_bytes)
             first = window.peek()
             if first == b"[" and "" in record_types:
                 for batch in _read_records(window, "", record_types[""]):
@@ -215,15 +219,13 @@ def _decode_leniently(window: JsonWindow, what: str, kind: type[msgspec.Struct],
         raise window.make_error(f"{what} cannot be read ({why})", begin) from None
     except RecursionError:
         raise window.make_error(f"{what} is nested too deeply", begin) from None
+    coerce = getattr(kind, "coerce", None)
     try:
+        # Not both: `convert` reads an id "7.0" as 7, and so takes two texts for one id.
+        if coerce is not None and isinstance(value, dict):
+            return coerce(value)
         return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, ValueError, OverflowError, RecursionError) as why:
-        coerce = getattr(kind, "coerce", None)
-        if coerce is None or not isinstance(value, dict):
-            raise window.make_error(f"{what} cannot be understood ({_lowercase_first(why)})", begin, _REMEDY) from None
-    try:
-        return coerce(value)
-    except (ValueError, RecursionError) as why:
         raise window.make_error(f"{what} cannot be understood ({_lowercase_first(why)})", begin, _REMEDY) from None
 
 

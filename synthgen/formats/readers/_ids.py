@@ -17,6 +17,11 @@ def text_id(text: str) -> int:
     return 2**62 + (int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 2)
 
 
+def is_text_id(number: int) -> bool:
+    """Whether an id may stand for a text; datasets do not use numbers of this size."""
+    return number >= 2**62
+
+
 def parse_id(value: object) -> int | None:
     """The id of an image or annotation as JSON gives it; None if it is neither a whole number nor a text.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,105 +16,37 @@ import numpy as np
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_json import stream_records
-from synthgen.formats.readers._numbers import parse_float, parse_int, parse_pixels
-from synthgen.images.decode import MAX_IMAGE_PIXELS
-from synthgen.records.rle import rle_bbox_xyxy, rle_from_coco
+from synthgen.formats.readers._coco_records import (
+    MARKS,
+    NO_BOX,
+    NO_ID,
+    CocoBox,
+    CocoCategory,
+    CocoImage,
+    CocoMask,
+    LvisImage,
+)
+from synthgen.formats.readers._json_kinds import describe_other_json
+from synthgen.formats.readers._segmentations import draw_segmentation, find_problems, find_rle_size, summarize_polygon
+from synthgen.images.decode import ImageError, find_image, read_image_header
+from synthgen.records.rle import rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
-#: Stands for a missing id. Files do not contain it: many JSON parsers stop at 2**53.
-NO_ID = -(2**63)
+__all__ = [
+    "NO_BOX",
+    "NO_ID",
+    "CocoImage",
+    "LvisImage",
+    "complete",
+    "find_annotation_file",
+    "find_split_folder",
+    "mask_problems",
+    "read_instances",
+    "shorten_mask",
+]
 
-#: Stands for a missing box.
-NO_BOX = (math.nan, math.nan, math.nan, math.nan)
-
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-
-
-# The types below are strict, because strict decoding is fast; `coerce` accepts other spellings of real files. Only a
-# record without an id is refused, as its content could not be assigned to an image.
-class CocoImage(msgspec.Struct, gc=False):
-    """One element of "images"."""
-
-    id: Int64
-    file_name: str = ""
-    height: _Pixels = 0
-    width: _Pixels = 0
-    coco_url: str = ""
-
-    @classmethod
-    def coerce(cls, value: dict[str, Any]) -> Self:
-        """An image in any spelling; ValueError without an id."""
-        return cls(
-            id=_required_id(value, "id"),
-            file_name=_clean_text(value.get("file_name")),
-            height=parse_pixels(value.get("height")),
-            width=parse_pixels(value.get("width")),
-            coco_url=_clean_text(value.get("coco_url")),
-        )
-
-
-class LvisImage(CocoImage, gc=False):
-    """One element of "images" with the categories that were looked for (LVIS)."""
-
-    neg_category_ids: list[Int64] = []
-    not_exhaustive_category_ids: list[Int64] = []
-
-    @classmethod
-    def coerce(cls, value: dict[str, Any]) -> Self:
-        """As for `CocoImage`."""
-        found = super().coerce(value)
-        found.neg_category_ids = _parse_ids(value.get("neg_category_ids"))
-        found.not_exhaustive_category_ids = _parse_ids(value.get("not_exhaustive_category_ids"))
-        return found
-
-
-class CocoBox(msgspec.Struct, gc=False):
-    """One element of "annotations" for the layer of boxes."""
-
-    image_id: Int64
-    category_id: Int64 = NO_ID
-    id: Int64 = NO_ID
-    bbox: tuple[float, float, float, float] = NO_BOX
-    iscrowd: Int64 = 0
-
-    @classmethod
-    def coerce(cls, value: dict[str, Any]) -> Self:
-        """An annotation in any spelling; ValueError without the id of its image."""
-        box = value.get("bbox")
-        numbers = [parse_float(v) for v in box] if isinstance(box, list) else []
-        return cls(
-            image_id=_required_id(value, "image_id"),
-            category_id=_or_default(parse_int(value.get("category_id")), NO_ID),
-            id=_or_default(parse_int(value.get("id")), NO_ID),
-            bbox=(numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else NO_BOX,
-            iscrowd=parse_flag(value.get("iscrowd")),
-        )
-
-
-class CocoMask(CocoBox, gc=False):
-    """One element of "annotations" with its undecoded segmentation."""
-
-    segmentation: msgspec.Raw = msgspec.Raw()
-
-    @classmethod
-    def coerce(cls, value: dict[str, Any]) -> Self:
-        """As for `CocoBox`."""
-        found = super().coerce(value)
-        found.segmentation = msgspec.Raw(json.dumps(value.get("segmentation")).encode())
-        return found
-
-
-class CocoCategory(msgspec.Struct, gc=False):
-    """One element of "categories"."""
-
-    id: Int64
-    name: str = ""
-
-    @classmethod
-    def coerce(cls, value: dict[str, Any]) -> Self:
-        """A category in any spelling; ValueError without an id."""
-        return cls(id=_required_id(value, "id"), name=_clean_text(value.get("name")))
+#: For readers of COCO-style files: what `synthgen doctor` calls for the payloads of layer "human".
+mask_problems, shorten_mask = find_problems, summarize_polygon
 
 
 def find_annotation_file(root: Path, names: Sequence[str], annotations: Path | None) -> Path:
@@ -170,53 +101,96 @@ def read_instances(
         "annotations": mask_type if masked else box_type,
         "categories": CocoCategory,
     }
-    count = 0
-    missing = {"images", "annotations"}
-    for key, found in stream_records(path, kinds, on_bytes=files.on_bytes):
-        missing.discard(key)
-        if key == "images":
-            yield _image_batch(found, name_and_key)
-        elif key == "annotations":
-            yield _annotation_batch(found, count, flag_fields or {}, masked=masked)
-            count += len(found)
-        else:
-            yield Categories(
-                {c.id: c.name.strip() for c in found if c.name.strip()},
-                padded={c.id: c.name for c in found if c.name != c.name.strip()},
-            )
-    if missing:
-        raise SynthgenError(f"{path} has no '{min(missing)}'; a COCO-style file has 'images' and 'annotations'")
+    count, missing, parents = 0, {"images", "annotations"}, _ParentFinder()
+    try:
+        for key, found in stream_records(path, kinds, on_bytes=files.on_bytes):
+            missing.discard(key)
+            if key == "images":
+                yield _image_batch(found, name_and_key)
+            elif key == "annotations":
+                yield _annotation_batch(found, count, flag_fields or {}, masked=masked)
+                count += len(found)
+            else:
+                parents.add(found)
+                yield Categories(
+                    {c.id: c.name.strip() for c in found if c.name.strip()},
+                    padded={c.id: c.name for c in found if c.name != c.name.strip()},
+                )
+        if missing:
+            raise SynthgenError(f"{path} has no '{min(missing)}'; a COCO-style file has 'images' and 'annotations'")
+    except SynthgenError:
+        if count == 0 and (what := describe_other_json(path)) is not None:
+            raise SynthgenError(what) from None
+        raise
+    if found_parents := parents.find():
+        yield Categories({}, parents=found_parents)
+
+
+class _ParentFinder:
+    """Finds the categories whose name is another's `supercategory`."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._children: defaultdict[str, set[int]] = defaultdict(set)  # at most two by name
+
+    def add(self, found: Sequence[CocoCategory]) -> None:
+        for category in found:
+            self._names[category.id] = category.name.strip()
+            children = self._children[category.supercategory.strip()]
+            if len(children) < 2:
+                children.add(category.id)
+
+    def find(self) -> frozenset[int]:
+        return frozenset(
+            number for number, name in self._names.items() if name and self._children.get(name, set()) - {number}
+        )
 
 
 def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
-    """Layer "human": each payload is the JSON of a segmentation. An unreadable one sets a flag; the box stays."""
+    """Layer "human": each payload is the JSON of a segmentation. An unreadable one sets a flag; the box stays.
+
+    A mask has the size of its image. If the file does not say it, the RLEs of the image do, or the header of its file.
+    """
 
     def with_masks(sample: Sample, payloads: list[bytes | None]) -> Sample:
+        if not sample.height * sample.width and any(payloads):
+            sample = _with_size(sample, payloads, files.image_folder)
         masked = (_with_mask(a, p, sample) for a, p in zip(sample.annotations, payloads, strict=True))
         return replace(sample, annotations=tuple(masked))
 
     return with_masks
 
 
+def _with_size(sample: Sample, payloads: list[bytes | None], image_folder: Path) -> Sample:
+    """The sample with its image's size, pixels; unchanged if it cannot be found out."""
+    sizes = {find_rle_size(payload) for payload in payloads if payload is not None} - {None}
+    size = sizes.pop() if len(sizes) == 1 else None
+    if size is None:
+        try:
+            size = read_image_header(find_image(image_folder, sample.file_name))[:2]
+        except ImageError:
+            return sample
+    return replace(sample, height=size[0], width=size[1])
+
+
 def _with_mask(annotation: Annotation, payload: bytes | None, sample: Sample) -> Annotation:
     if payload is None:
         return annotation
-    try:
-        if not 0 < sample.height * sample.width <= MAX_IMAGE_PIXELS:
-            raise SynthgenError("a mask needs the size of its image")
-        rle = rle_from_coco(msgspec.json.decode(payload), sample.height, sample.width)
-    except Exception:  # bad polygons raise many types: TypeError, OverflowError, ...
-        return replace(annotation, flags=tuple(sorted({*annotation.flags, "bad_segmentation"})))
+    rle, problems = draw_segmentation(payload, sample.height, sample.width)
+    flags = tuple(sorted({*annotation.flags, *problems})) if problems else annotation.flags
+    if rle is None:
+        return replace(annotation, flags=flags)
     bbox = annotation.bbox
-    if "no_box" in annotation.flags:
+    if "no_box" in flags:
         x1, y1, x2, y2 = rle_bbox_xyxy(rle)
         bbox = (x1, y1, x2 - x1, y2 - y1)
-    return replace(annotation, bbox=bbox, segmentation=rle, mask_source="human")
+    return replace(annotation, bbox=bbox, flags=flags, segmentation=rle, mask_source="human")
 
 
 def _image_batch(found: list[CocoImage], name: Callable[[CocoImage], tuple[str, str]]) -> ImageBatch:
     names = [name(image) for image in found]
     looked_over = [image for image in found if isinstance(image, LvisImage)]
+    texts = [image.id_text for image in found]
     return ImageBatch(
         image_id=np.array([image.id for image in found], np.int64),
         file_name=[file_name for file_name, _ in names],
@@ -225,6 +199,7 @@ def _image_batch(found: list[CocoImage], name: Callable[[CocoImage], tuple[str, 
         width=np.array([image.width for image in found], np.int32),
         neg_categories=[image.neg_category_ids for image in looked_over] or None,
         not_exhaustive_categories=[image.not_exhaustive_category_ids for image in looked_over] or None,
+        id_text=texts if any(texts) else None,
     )
 
 
@@ -235,14 +210,18 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
     numbers = chain.from_iterable([a.bbox for a in found])
     bbox = np.fromiter(numbers, np.float64, 4 * len(found)).reshape(-1, 4)
     given = {flag: np.fromiter(map(attrgetter(field), found), np.int64) != 0 for flag, field in flags.items()}
-    no_box = np.asarray(np.isnan(bbox).all(axis=1), np.bool_)
+    marks = np.array([a.iscrowd for a in found], np.int64)
+    marked = {"no_box": np.zeros(len(found), np.bool_)}
+    if len(found) and marks.max() > 1:  # a flag that no annotation has is left out, except for no_box
+        bits = {flag: (marks >> bit & 1).astype(np.bool_) for bit, flag in enumerate(MARKS) if bit}
+        marked |= {flag: there for flag, there in bits.items() if there.any()}
     return AnnotationBatch(
         image_id=np.array([a.image_id for a in found], np.int64),
         id=ids,
         bbox=bbox,
         category=np.array([a.category_id for a in found], np.int64),
-        iscrowd=np.array([a.iscrowd for a in found], np.int64) != 0,
-        flags={"no_box": no_box, **given},
+        iscrowd=(marks & 1).astype(np.bool_),
+        flags={**marked, **given},
         payload=[_segmentation_payload(a.segmentation) for a in found] if masked else None,
     )
 
@@ -250,30 +229,4 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
 def _segmentation_payload(segmentation: msgspec.Raw) -> bytes | None:
     """A copy, as the original keeps a large part of the file in memory; None without a mask."""
     text = bytes(segmentation)
-    return None if text in (b"", b"null", b"[]") else text
-
-
-def _required_id(value: dict[str, Any], key: str) -> int:
-    found = parse_int(value.get(key))
-    if found is None:
-        raise ValueError(f"its '{key}' should be a whole number, it is {json.dumps(value.get(key))[:80]}")
-    return found
-
-
-def _parse_ids(value: object) -> list[int]:
-    """Category ids in any spelling; an invalid one becomes an id that no category has."""
-    return [_or_default(parse_int(one), NO_ID) for one in value] if isinstance(value, list) else []
-
-
-def parse_flag(value: object) -> int:
-    """1 for true, 1 and "1"; else 0."""
-    return int(bool(parse_int(value)) if isinstance(value, str) else bool(value))
-
-
-def _or_default(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def _clean_text(value: object) -> str:
-    """A text that UTF-8 can encode; lone surrogates, which JSON allows, become question marks."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+    return None if text in (b"", b"null", b"[]", b"{}") else text

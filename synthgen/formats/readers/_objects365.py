@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from synthgen.formats.readers._instances import CocoBox, CocoImage, CocoMask, Int64, parse_flag
+from synthgen.formats.readers._coco_records import CocoBox, CocoImage, CocoMask, Int64
+from synthgen.formats.readers._ids import is_text_id
+from synthgen.formats.readers._numbers import parse_flag
 
 #: Flag -> the field that sets it.
 FLAG_FIELDS = {"fake": "isfake", "reflected": "isreflected"}
@@ -40,8 +42,8 @@ class Objects365Mask(CocoMask, gc=False):
 
 def name_and_key(image: CocoImage) -> tuple[str, str]:
     """A photograph's file name and key."""
-    return image.file_name, f"objects365/{image.id:08d}"
+    return image.file_name, "" if is_text_id(image.id) else f"objects365/{image.id:08d}"
 
 
 def _parse_flags(value: dict[str, Any]) -> tuple[int, int]:
-    return parse_flag(value.get("isfake")), parse_flag(value.get("isreflected"))
+    return int(parse_flag(value.get("isfake"))), int(parse_flag(value.get("isreflected")))

@@ -21,7 +21,8 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers import _instances as instances
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
-from synthgen.formats.readers._numbers import parse_int
+from synthgen.formats.readers._coco_records import NO_ID, CocoImage
+from synthgen.formats.readers._ids import parse_id
 from synthgen.formats.readers._refer_pickle import load_plain_pickle
 from synthgen.records.sample import Caption, Sample
 
@@ -147,8 +148,8 @@ def read_refs(path: Path, split: str) -> Refs:
             texts += [text] if text else []
         if len(texts) == before:
             refs.without_sentence.append((image_id, annotation_id))
-        category = parse_int(ref.get("category_id"))
-        refs.category_ids[image_id, annotation_id] = instances.NO_ID if category is None else category
+        category = parse_id(ref.get("category_id"))
+        refs.category_ids[image_id, annotation_id] = NO_ID if category is None else category
     if not refs.sentences:
         there = ", ".join(name[:40] for name in sorted(splits)[:9]) or "none"
         raise SynthgenError(f"{path} has no refs of split '{split}' (have: {there}); choose one of them with --split")
@@ -169,7 +170,7 @@ def _ref_key(ref: object, what: str) -> tuple[int, int, str]:
     """(image id, annotation id, split): required in each ref."""
     if not isinstance(ref, dict):
         raise SynthgenError(f"{what} is a {type(ref).__name__}, not a dict; take the file from the dataset's release")
-    image_id, annotation_id, split = parse_int(ref.get("image_id")), parse_int(ref.get("ann_id")), ref.get("split")
+    image_id, annotation_id, split = parse_id(ref.get("image_id")), parse_id(ref.get("ann_id")), ref.get("split")
     if image_id is None or annotation_id is None or not isinstance(split, str):
         lacks = "image_id" if image_id is None else "ann_id" if annotation_id is None else "split"
         raise SynthgenError(f"{what} has no '{lacks}' that can be read; mend it in the file")
@@ -187,7 +188,7 @@ def _sentence_text(sentence: object) -> tuple[str, int]:
     return text, letters
 
 
-def _name_and_key(image: instances.CocoImage) -> tuple[str, str]:
+def _name_and_key(image: CocoImage) -> tuple[str, str]:
     return add_coco_folder(image.file_name), coco_image_key(image.id)
 
 
@@ -199,6 +200,7 @@ def _select_images(batch: ImageBatch, rows: NDArray[np.intp]) -> ImageBatch:
         image_key=[batch.image_key[row] for row in rows],
         height=batch.height[rows],
         width=batch.width[rows],
+        id_text=batch.id_text and [batch.id_text[row] for row in rows],
     )
 
 

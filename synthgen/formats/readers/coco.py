@@ -10,8 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
-from synthgen.formats.readers._coco_images import coco_key_from_name
-from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file, find_split_folder
+from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name
+from synthgen.formats.readers._coco_records import CocoImage
+from synthgen.formats.readers._instances import (
+    complete,
+    find_annotation_file,
+    find_split_folder,
+    mask_problems,
+    shorten_mask,
+)
 from synthgen.formats.readers._instances import read_instances as read_instances
 from synthgen.formats.readers._release import splits_with_files
 
@@ -20,7 +27,18 @@ LOOKS_FOR = "annotations/instances_train2017.json and the like"
 SPLITS = ("train2017", "val2017", "train2014", "val2014")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
+__all__ = [
+    "LAYERS",
+    "LOOKS_FOR",
+    "SPLITS",
+    "TITLE",
+    "complete",
+    "files",
+    "mask_problems",
+    "read",
+    "recognize",
+    "shorten_mask",
+]
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
@@ -46,4 +64,4 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
 
 def _name_and_key(image: CocoImage) -> tuple[str, str]:
-    return image.file_name or f"{image.id:012d}.jpg", coco_key_from_name(image.id, image.file_name)
+    return coco_file_name(image.id, image.file_name), coco_key_from_name(image.id, image.file_name)

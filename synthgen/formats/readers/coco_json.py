@@ -9,7 +9,8 @@ from pathlib import Path
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_folders import find_coco_splits, looks_like_coco, split_of_file
-from synthgen.formats.readers._instances import CocoImage, complete, find_annotation_file
+from synthgen.formats.readers._coco_records import CocoImage
+from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
 from synthgen.formats.readers._instances import read_instances as read_instances
 
 TITLE = "COCO JSON"
@@ -21,7 +22,19 @@ LOOKS_FOR = (
     "_annotations.coco.json in the folder of each split (Roboflow)"
 )
 
-__all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
+__all__ = [
+    "LAYERS",
+    "LAYOUT_SPLITS",
+    "LOOKS_FOR",
+    "SPLITS",
+    "TITLE",
+    "complete",
+    "files",
+    "mask_problems",
+    "read",
+    "recognize",
+    "shorten_mask",
+]
 
 _COCO_URL = re.compile(r"https?://(?:images|farm\d*)\.cocodataset\.org/(?:[^?#]*/)?(?:COCO_\w+_)?(\d{12})\.jpg")
 

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
-from synthgen.formats.readers._coco_images import coco_key_from_name, find_coco_image_folder
+from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name, find_coco_image_folder
 from synthgen.formats.readers._coco_json import stream_records
-from synthgen.formats.readers._numbers import parse_float, parse_int, parse_pixels
+from synthgen.formats.readers._coco_records import NO_ID, clean_text, required_id
+from synthgen.formats.readers._ids import parse_id
+from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_int, parse_pixels
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
@@ -30,14 +32,14 @@ SPLITS = ("train2017", "val2017")
 LAYERS = ("annotations", "human")
 
 _BATCH = 10_000
-_NO_CATEGORY = -(2**63)  # an id that no file has
 _MAX_MISSING_SHARE = 0.05  # a larger share without a PNG means a wrong folder
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
 
 log = logging.getLogger(__name__)
 
 
-# Segments are accepted in any spelling. Only a record without an id is refused, as it belongs to no image.
+# Segments are accepted in any spelling. Only a record without an id is refused, as it belongs to no image. Ids that are
+# texts ("ADE_val_00000001") do not fit the types; `coerce` reads them.
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -46,6 +48,15 @@ class _Image(msgspec.Struct):
     file_name: str = ""
     height: Any = None
     width: Any = None
+    id_text: str = msgspec.field(default="", name="")  # no exporter writes an empty key
+
+    @classmethod
+    def coerce(cls, value: dict[str, Any]) -> _Image:
+        """An image in any spelling; ValueError without an id."""
+        text = clean_text(value["id"][:200]) if isinstance(value.get("id"), str) else ""
+        return cls(
+            required_id(value, "id"), clean_text(value.get("file_name")), value.get("height"), value.get("width"), text
+        )
 
 
 class _Segment(msgspec.Struct):
@@ -60,11 +71,26 @@ class _Segments(msgspec.Struct):
     file_name: str = ""
     segments_info: list[_Segment] | None = None
 
+    @classmethod
+    def coerce(cls, value: dict[str, Any]) -> _Segments:
+        """The segments of an image in any spelling; ValueError without its id, or for segments that are no objects."""
+        try:
+            segments = msgspec.convert(value.get("segments_info"), list[_Segment] | None)
+        except msgspec.ValidationError as why:
+            raise ValueError(f"its 'segments_info': {why}") from None
+        return cls(required_id(value, "image_id"), clean_text(value.get("file_name")), segments)
+
 
 class _Category(msgspec.Struct):
     id: _Id
     name: str = ""
     isthing: bool | int | None = 1
+
+    @classmethod
+    def coerce(cls, value: dict[str, Any]) -> _Category:
+        """A category in any spelling; ValueError without an id."""
+        isthing = parse_flag(value.get("isthing", 1))
+        return cls(required_id(value, "id"), clean_text(value.get("name")), isthing)
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
@@ -215,28 +241,27 @@ def _check_segments_info(found: list[_Segments], path: Path) -> None:
 
 
 def _image_batch(found: list[_Image]) -> ImageBatch:
-    ids = [image.id for image in found]
+    ids, texts = [image.id for image in found], [image.id_text for image in found]
     return ImageBatch(
         image_id=np.array(ids, np.int64),
-        file_name=[image.file_name or f"{image.id:012d}.jpg" for image in found],
+        file_name=[coco_file_name(image.id, image.file_name) for image in found],
         image_key=[coco_key_from_name(image.id, image.file_name) for image in found],
         height=np.array([parse_pixels(image.height) for image in found], np.int32),
         width=np.array([parse_pixels(image.width) for image in found], np.int32),
+        id_text=texts if any(texts) else None,
     )
 
 
 def _annotation_batch(found: list[_Segments], *, payloads: bool) -> AnnotationBatch:
     rows = [(image.image_id, image.file_name, segment) for image in found for segment in image.segments_info or ()]
     bbox = np.array([_parse_box(segment.bbox) for *_, segment in rows], np.float64).reshape(-1, 4)
-    categories = [parse_int(segment.category_id) for *_, segment in rows]
+    categories = [parse_id(segment.category_id) for *_, segment in rows]
     return AnnotationBatch(
         image_id=np.array([image_id for image_id, *_ in rows], np.int64),
         id=np.array([_segment_id(segment.id) for *_, segment in rows], np.int64),
         bbox=bbox,
-        category=np.array([_NO_CATEGORY if c is None else c for c in categories], np.int64),
-        iscrowd=np.array(
-            [bool(parse_int(segment.iscrowd)) or segment.iscrowd is True for *_, segment in rows], np.bool_
-        ),
+        category=np.array([NO_ID if c is None else c for c in categories], np.int64),
+        iscrowd=np.array([parse_flag(segment.iscrowd) for *_, segment in rows], np.bool_),
         flags={"no_box": np.asarray(np.isnan(bbox).any(axis=1), np.bool_)},
         payload=[name.encode("utf-8", "replace") or None for _, name, _ in rows] if payloads else None,
     )

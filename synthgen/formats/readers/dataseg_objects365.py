@@ -9,14 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
-from synthgen.formats.readers._instances import complete, find_annotation_file, find_split_folder
+from synthgen.formats.readers._instances import (
+    complete,
+    find_annotation_file,
+    find_split_folder,
+    mask_problems,
+    shorten_mask,
+)
 from synthgen.formats.readers._instances import read_instances as read_instances
 from synthgen.formats.readers._objects365 import FLAG_FIELDS, Objects365Box, Objects365Mask, name_and_key
 
 SPLITS = ("val",)
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read", "shorten_mask"]
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
-from synthgen.formats.readers._instances import CocoImage, LvisImage, complete, find_annotation_file
+from synthgen.formats.readers._coco_records import CocoImage, LvisImage
+from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
 from synthgen.formats.readers._instances import read_instances as read_instances
 from synthgen.formats.readers._release import splits_with_files
 
@@ -23,7 +24,18 @@ LOOKS_FOR = "lvis_v1_train.json and the like"
 SPLITS = ("train", "val")
 LAYERS = ("annotations", "human")
 
-__all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
+__all__ = [
+    "LAYERS",
+    "LOOKS_FOR",
+    "SPLITS",
+    "TITLE",
+    "complete",
+    "files",
+    "mask_problems",
+    "read",
+    "recognize",
+    "shorten_mask",
+]
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:

@@ -54,7 +54,9 @@ FINDING_CODES: dict[str, str] = {
     "unlisted_image": "an annotation names an image that the file does not list",
     "same_annotation_id": "an annotation has the id of another one of its image",
     "same_annotation_id_elsewhere": "an annotation has the id of one in another image",
-    "same_image_id": "an image has the id of another one",
+    "same_image_id": "an image has the id of another one; ingest refuses it, as their boxes cannot be told apart",
+    "repeated_image": "an image is listed again, with the same id and file name; it is one image",
+    "root_category": "a category is only the supercategory of others; it is left out of the names",
     "same_file_name": "an image has the file name of another one",
     "no_file_name": "the file gives no name for an image; it stays, as a row with an error",
     "no_boxes": "an image without a box; it stays, as a row with none",
@@ -116,11 +118,15 @@ FINDING_CODES: dict[str, str] = {
     "position go wrong",
 }
 
+#: Findings about the whole stream because of which `ingest` refuses a file.
+REFUSED_CODES = frozenset({"same_image_id"})
+
 #: Findings that need no fix.
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"one_based_boxes", "matched_name", "other_unicode_form"}
     | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region", "ignored_prediction"}
+    | {"flat_polygon", "ignored", "root_category", "repeated_image"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
     | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
     | {"rotated", "difficult", "unread_labels", "absent_image", "image_not_named", "rotation_ignored"}

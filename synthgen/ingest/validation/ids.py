@@ -22,7 +22,8 @@ class DuplicateIdFinder:
     """Finds duplicate ids of a split: 8 bytes per box and 16 per image; after reading, only the duplicates."""
 
     def __init__(self) -> None:
-        self._all: dict[str, list[NDArray[np.int64]]] = {"same_image_id": [], "same_file_name": [], _ANNOTATION_ID: []}
+        self._all: dict[str, list[NDArray[np.int64]]] = {"same_file_name": [], _ANNOTATION_ID: []}
+        self._listed_parts: list[NDArray[np.int64]] = []
         self._listed_ids = np.zeros(0, np.int64)
         self._duplicate_values: dict[str, NDArray[np.int64]] = {}
         self._duplicate_counts: dict[str, int] = {}  # number of repeated values
@@ -32,19 +33,19 @@ class DuplicateIdFinder:
         """Add the ids of a batch while the file is read."""
         # Copy: a reader's array may be a view that keeps a whole batch in memory.
         if isinstance(batch, ImageBatch):
-            self._all["same_image_id"].append(batch.image_id.copy())
+            self._listed_parts.append(batch.image_id.copy())
             self._all["same_file_name"].append(_hash_texts([name for name in batch.file_name if name]))
         else:
             self._all[_ANNOTATION_ID].append(batch.id.copy())
 
     def finish_reading(self) -> None:
         """Find the duplicates after the file was read, and release the rest."""
+        self._listed_ids = np.unique(np.concatenate([np.zeros(0, np.int64), *self._listed_parts]))
+        self._listed_parts.clear()
         for code, arrays in self._all.items():
             values = np.concatenate([np.zeros(0, np.int64), *arrays])
             arrays.clear()
             values.sort()
-            if code == "same_image_id":
-                self._listed_ids = np.unique(values)
             again = values[1:][np.diff(values) == 0]
             self._duplicate_values[code], self._duplicate_counts[code] = np.unique(again), len(again)
 
@@ -75,15 +76,17 @@ class DuplicateIdFinder:
     def report_duplicates(self, findings: FindingCollector) -> None:
         """Count the duplicates after all shards were inspected."""
         for code, again in self._duplicate_counts.items():
-            # Two equal ids in one image were already found among the boxes of the image.
-            count = again - findings.count("same_annotation_id") if code == _ANNOTATION_ID else again
+            # Two equal ids in one image were already found among the boxes of the image, and an image that is listed
+            # again has its own name.
+            known = "same_annotation_id" if code == _ANNOTATION_ID else "repeated_image"
+            count = again - findings.count(known)
             findings.add(code, "boxes" if code == _ANNOTATION_ID else "images", count, self._examples[code])
 
     @staticmethod
     def _values(code: str, columns: BoxColumns) -> NDArray[np.int64]:
         if code == "same_file_name":
             return _hash_texts(columns.file_name)
-        return columns.image_id if code == "same_image_id" else columns.id
+        return columns.id
 
 
 def _make_example(code: str, columns: BoxColumns, row: int) -> FindingExample:

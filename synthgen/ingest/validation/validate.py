@@ -36,13 +36,20 @@ from synthgen.formats.recognition import find_splits
 from synthgen.ingest.image_table import StringColumn
 from synthgen.ingest.name_matching import NameMatches
 from synthgen.ingest.name_matching import match_names as find_matches
-from synthgen.ingest.sharding import split_into_shards
+from synthgen.ingest.sharding import split_into_shards, treat_crowds_as_objects
 from synthgen.ingest.validation.box_conventions import judge_conventions
 from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
 from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
-from synthgen.ingest.validation.diagnosis import FindingCollector, FindingExample, SplitReport, ValidationReport
+from synthgen.ingest.validation.diagnosis import (
+    REFUSED_CODES,
+    FindingCollector,
+    FindingExample,
+    SplitReport,
+    ValidationReport,
+)
 from synthgen.ingest.validation.files import ImageFileCheck, SizeFactors, check_image_file
 from synthgen.ingest.validation.ids import DuplicateIdFinder
+from synthgen.ingest.validation.masks import inspect_masks, shorten_payloads
 from synthgen.ingest.validation.verdict import FEW_USABLE, MAX_UNUSABLE_SHARE, name_dataset_options, reach_verdict
 from synthgen.progress import ReportPhase
 from synthgen.records.box_table import BoxColumns
@@ -65,6 +72,7 @@ def validate_dataset(
     name: str | None = None,
     path: Path | None = None,
     match_names: bool = False,
+    crowds_as_objects: bool = False,
     on_progress: ReportPhase | None = None,
 ) -> ValidationReport:
     """Validate splits of a dataset, and compare their categories. Changes nothing.
@@ -79,6 +87,7 @@ def validate_dataset(
         name: the name in the store, if it is not the dataset's default; for the next command.
         path: the path by which the user named the dataset; for the next command.
         match_names: also take image files that are there under another form of their name, as an ingest with it does.
+        crowds_as_objects: take annotations with `iscrowd` for single objects, as `ingest` would.
         on_progress: called from time to time.
 
     Raises:
@@ -89,7 +98,7 @@ def validate_dataset(
     chosen = splits or find_splits(dataset, root, annotations)
     examined = [_SplitValidator(split, accepts_matches=match_names) for split in chosen]
     for one in examined:
-        one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None))
+        one.run(dataset, module, root, annotations, images, mode, on_progress or (lambda *_: None), crowds_as_objects)
     nothing = not any(one.has_output() for one in examined)
     for one in examined:
         one.check_usable(stops=nothing)
@@ -100,6 +109,7 @@ def validate_dataset(
     given += f" --split {shlex.quote(first)}" if path is None and first != module.SPLITS[0] else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     given += " --match-names" if match_names else ""
+    given += " --crowds-as-objects" if crowds_as_objects else ""
     verdict, command = reach_verdict(found, given)
     return ValidationReport(dataset, found, verdict, command)
 
@@ -125,16 +135,19 @@ class _SplitValidator:
     def run(
         self,
         dataset: str,
-        module: DatasetReader,
+        module: Any,
         root: Path,
         annotations: Path | None,
         images: Path | None,
         mode: str | int,
         tell: ReportPhase,
+        crowds_as_objects: bool = False,
     ) -> None:
         """Validate the split's annotation file and images."""
+        mask_problems: Any = getattr(module, "mask_problems", None)
+        layer = "annotations" if mask_problems is None else "human"  # the same boxes, and their masks
         located = module.files(root, self.split, annotations).with_image_folder(images)
-        files = located.for_layer("annotations")
+        files = located.for_layer(layer)
         folder = self.folder = files.image_folder
         if mode != "none" and not folder.is_dir():
             raise SynthgenError(
@@ -147,7 +160,11 @@ class _SplitValidator:
             done += count
             tell("reading", min(done, total), total)
 
-        stream = self._observe(module.read(replace(files, on_bytes=on_bytes), "annotations"))
+        stream = self._observe(module.read(replace(files, on_bytes=on_bytes), layer))
+        if mask_problems is not None:
+            stream = shorten_payloads(stream, module.shorten_mask)
+        if crowds_as_objects:
+            stream = treat_crowds_as_objects(stream)
         place = Path(tempfile.gettempdir())
         remove_stale_files(place)
         with (
@@ -157,7 +174,13 @@ class _SplitValidator:
             where = ", ".join(map(str, files.sources.values()))
             resolve = self._match_names if self.accepts_matches and mode != "none" else self._keep_names
             for shard in split_into_shards(
-                stream, dataset, scratch, where=where, expected_bytes=total, resolve_names=resolve
+                stream,
+                dataset,
+                scratch,
+                where=where,
+                expected_bytes=total,
+                resolve_names=resolve,
+                report=self._add_finding,
             ):
                 if not self.shards:
                     self.ids.finish_reading()
@@ -166,6 +189,8 @@ class _SplitValidator:
                 seen += len(columns.image_id)
                 self.ids.inspect_shard(columns, self.findings)
                 inspect_boxes(columns, self.findings, self.box_stats)
+                if mask_problems is not None:
+                    inspect_masks(columns, shard.payloads, mask_problems, self.findings)
                 tell("examining", min(seen, self.images), self.images)
         self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
@@ -211,8 +236,7 @@ class _SplitValidator:
                 self.names.update(part.names)
                 self.padded.update(part.padded)
             elif isinstance(part, SourceFinding):
-                examples = (FindingExample(*one) for one in part.examples)
-                self.findings.add(part.code, part.unit, part.count, examples, stops=part.stops)
+                self._add_finding(part)
             else:
                 self.ids.add(part)
                 self.images += len(part.file_name) if isinstance(part, ImageBatch) else 0
@@ -221,6 +245,12 @@ class _SplitValidator:
                 for category, count in zip(*np.unique(part.category, return_counts=True), strict=True):
                     self.boxes_per_category[int(category)] += int(count)
             yield part
+
+    def _add_finding(self, found: SourceFinding) -> None:
+        examples = (FindingExample(*one) for one in found.examples)
+        self.findings.add(
+            found.code, found.unit, found.count, examples, stops=found.stops or found.code in REFUSED_CODES
+        )
 
     def _check_files(
         self, pool: Executor, folder: Path, columns: BoxColumns, mode: str | int, first: int

@@ -35,7 +35,10 @@ _FILE_REMEDIES = {
 
 
 #: Remedies for what readers find in the files themselves.
-_READER_REMEDIES = {"pixel_rows": "divide x and width by the image's width, y and height by its height"}
+_READER_REMEDIES = {
+    "same_image_id": "give each image an id of its own in the file",
+    "pixel_rows": "divide x and width by the image's width, y and height by its height",
+}
 
 
 def name_dataset_options(

@@ -28,6 +28,18 @@ def test_every_reader_is_a_dataset(name: str, tmp_path: Path) -> None:
         assert "\n" not in str(why.value)
 
 
+@pytest.mark.parametrize("name", plugins.list_plugins("formats.readers"))
+def test_a_reader_that_examines_masks_has_all_that_it_takes(name: str) -> None:
+    module: Any = plugins.load_plugin("formats.readers", name)
+    if not hasattr(module, "mask_problems"):
+        return
+    assert "human" in module.LAYERS
+    for payload, flags in ((b"[[1, 1, 5, 1, 5, 5]]", set()), (b"[[1]]", {"bad_segmentation"})):
+        found = module.mask_problems(payload, 9, 9)
+        assert set(found) == flags <= set(ANNOTATION_FLAGS) and all(found.values())
+        assert module.mask_problems(module.shorten_mask(payload), 9, 9) == found
+
+
 def test_flags_are_in_the_contract() -> None:
     assert {"part", "bad_segmentation", "no_box"} <= set(ANNOTATION_FLAGS)
 

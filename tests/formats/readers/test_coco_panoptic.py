@@ -223,3 +223,30 @@ def test_the_pngs_belong_to_what_the_masks_are_made_from(tmp_path: Path) -> None
     ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
     (folder / "8.png").write_bytes(whole + b"x")
     assert describe_source_change(store, files, name="given", split="all", layer="human") is not None
+
+
+def test_ids_that_are_texts_as_in_ade20k(tmp_path: Path) -> None:
+    """Mask DINO's files of ADE20K name images by texts."""
+    ids = np.zeros((6, 8), np.int64)
+    ids[1:3, 2:5] = 300
+    files = panoptic(tmp_path, ids, [{"id": "300", "category_id": "one", "bbox": [2, 1, 3, 2], "iscrowd": "false"}])
+    path = files.sources["panoptic"]
+    content = json.loads(path.read_text())
+    content["images"] = [{**content["images"][0], "id": f"ADE_val_0000000{i}", "file_name": f"{i}.jpg"} for i in (1, 2)]
+    content["annotations"][0]["image_id"] = "ADE_val_00000002"
+    content["categories"][0] |= {"id": "one", "isthing": "1"}
+    path.write_text(json.dumps(content))
+    samples = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    found = {sample.file_name: sample.annotations for sample in samples}
+    assert found["1.jpg"] == () and [sample.error for sample in samples] == [None, None]
+    [one] = found["2.jpg"]
+    assert one.category == "person" and one.isthing and not one.iscrowd and one.flags == ()
+    assert one.segmentation is not None and (decode_mask(one.segmentation) == (ids == 300)).all()
+    assert {sample.image_key for sample in samples} == {"given/1.jpg", "given/2.jpg"}
+
+
+@pytest.mark.parametrize("segments", [7, [7], {"id": 1}])
+def test_segments_that_are_no_objects_are_refused(tmp_path: Path, segments: Any) -> None:
+    files = panoptic(tmp_path, np.zeros((6, 8), np.int64), segments)
+    with pytest.raises(SynthgenError, match="record 1 of 'annotations' cannot be understood"):
+        read_layer(coco_panoptic, files, "annotations")
