@@ -39,14 +39,15 @@ def check_image_file(root: Path, file_name: str, height: int, width: int, *, dec
         decode: decode all pixels, as a job would; otherwise read only the header.
     """
     try:
-        path = find_image(root, file_name)
+        source = find_image(root, file_name)
     except ImageError as why:
         return ImageFileCheck(height, width, (("missing", str(why)),))
     troubles = []
+    path = source if isinstance(source, Path) else source.path
     if path != root.joinpath(*PurePosixPath(file_name.replace("\\", "/")).parts):
         troubles.append(("other_path", f"found as {path.relative_to(root).as_posix()}"))
     try:
-        real_height, real_width, turned = read_image_header(path)
+        real_height, real_width, turned = read_image_header(source)
         if turned:
             troubles.append(
                 ("turned", f"is {real_width} x {real_height} as shown, {real_height} x {real_width} as stored")
@@ -57,7 +58,7 @@ def check_image_file(root: Path, file_name: str, height: int, width: int, *, dec
             what = f"is {real_width} x {real_height} pixels, the annotations say {width} x {height}"
             return ImageFileCheck(height, width, (*troubles, ("wrong_size", what)))
         if decode:
-            load_rgb(path, height, width)
+            load_rgb(source, height, width)
     except ImageError as why:
         return ImageFileCheck(height, width, (*troubles, ("unreadable", str(why))))
     return ImageFileCheck(height if known else real_height, width if known else real_width, tuple(troubles))
