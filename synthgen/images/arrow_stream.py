@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,16 +97,14 @@ def read_value(path: Path, column: str, row: int) -> bytes:
     return found
 
 
-def iter_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The record batches of a file, checked; their bytes stay in the file.
+def read_batch(path: Path, number: int) -> pa.RecordBatch:
+    """One record batch of a file, checked; its bytes stay in the file.
 
     Raises:
-        ImageError: it is not in Arrow's format, is compressed, or a batch is damaged.
-        OSError: it cannot be read.
+        ImageError: it is damaged.
+        OSError: the file cannot be read.
     """
-    index = open_stream(path)
-    for number in range(len(index.starts)):
-        yield _read_batch(path, index, number)
+    return _read_batch(path, open_stream(path), number)
 
 
 def _build_index(path: Path) -> ArrowIndex:
@@ -136,17 +133,17 @@ def _build_index(path: Path) -> ArrowIndex:
             elif kind == _RECORD_BATCH:
                 if is_compressed:
                     raise ImageError("is in an Arrow file that is compressed; write it without compression")
-                if body < 0 or at + 8 + length + body > size or num_rows < 0:
+                if body < 0 or at + 8 + length + body > size or not 0 <= num_rows <= size - rows[-1]:
                     damage = f"is cut off or damaged at byte {at:,}"
                     break
                 starts.append(at)
-                rows.append(num_rows)
+                rows.append(rows[-1] + num_rows)
             at += 8 + length + max(body, 0)
             if schema is None or len(starts) > _MAX_BATCHES:
                 break
     if schema is None:
         raise ImageError("is in a file that is not in Arrow's format")
-    return ArrowIndex(schema, np.array(starts, np.int64), np.cumsum(np.array(rows, np.int64)), damage)
+    return ArrowIndex(schema, np.array(starts, np.int64), np.array(rows, np.int64), damage)
 
 
 def _read_schema(message: bytes) -> pa.Schema:

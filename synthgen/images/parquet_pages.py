@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import struct
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from synthgen.images.image_error import ImageError, utf8_safe
+from synthgen.images.parquet_encodings import decode_levels, split_plain
 from synthgen.images.stat_cache import FileState, StatCache, file_state
 from synthgen.images.thrift_compact import parse_struct
 
@@ -132,7 +132,8 @@ def read_value(path: Path, column: str, row: int) -> bytes:
     state, found = file_state(path), open_column(path, column)
     if not 0 <= row < found.num_rows:
         raise ImageError(f"no row {row:,} in its Parquet file of {found.num_rows:,} rows")
-    place, chunk = next((i, c) for i, c in enumerate(found.chunks) if row < c.first_row + c.num_rows)
+    place = bisect_right(found.chunks, row, key=lambda chunk: chunk.first_row) - 1
+    chunk = found.chunks[place]
     row -= chunk.first_row
     with path.open("rb", buffering=0) as file:
         reader = _ChunkReader(file.fileno(), chunk, found.max_definition, (state, column, place))
@@ -286,7 +287,7 @@ class _ChunkReader:
         defined = self._is_defined(levels, page.num_values)
         count = sum(defined)
         if encoding == _PLAIN:
-            values = _split_plain(body, count)
+            values = split_plain(body, count)
         elif encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
             dictionary = self._dictionary()
             values = [dictionary[i] for i in decode_levels(body[1:], body[0], count).tolist()] if count else []
@@ -332,7 +333,7 @@ class _ChunkReader:
 
     def _decode_dictionary(self, page: Page) -> list[bytes]:
         data = os.pread(self._fd, page.size, page.start)
-        return _split_plain(self._decompress(data, page.decoded_size), page.num_values)
+        return split_plain(self._decompress(data, page.decoded_size), page.num_values)
 
     def _decompress(self, data: bytes, size: int) -> bytes:
         if self._chunk.codec == "UNCOMPRESSED":
@@ -348,58 +349,3 @@ class _ChunkReader:
 def _whole(value: object) -> int:
     """A number of a header; -1 if it is missing."""
     return value if isinstance(value, int) and not isinstance(value, bool) else -1
-
-
-def _split_plain(data: bytes, count: int) -> list[bytes]:
-    """`count` values, each after its length in four bytes."""
-    if count * 4 > len(data):
-        raise ImageError(_DAMAGED)
-    found, at = [], 0
-    for _ in range(count):
-        (length,) = struct.unpack_from("<I", data, at)
-        if at + 4 + length > len(data):
-            raise ImageError(_DAMAGED)
-        found.append(data[at + 4 : at + 4 + length])
-        at += 4 + length
-    return found
-
-
-def decode_levels(data: bytes, width: int, count: int) -> NDArray[np.int64]:
-    """`count` numbers of `width` bits, encoded as runs and groups of eight: int64 [count].
-
-    Raises:
-        ValueError: a run is not valid.
-        IndexError: there are fewer.
-    """
-    if not 0 <= width <= 32:
-        raise ValueError("numbers of more than 32 bits")
-    found = np.empty(count, np.int64)
-    at = done = 0
-    while done < count:
-        head = shift = 0
-        while True:
-            byte = data[at]  # IndexError: there are fewer
-            at += 1
-            head |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-            if shift > 35:
-                raise ValueError("a run is too long")
-        if not head >> 1:
-            raise ValueError("a run is empty")
-        if head & 1:
-            num = min((head >> 1) * 8, count - done)
-            size = min((head >> 1) * width, -(-num * width // 8))
-            packed = np.frombuffer(data[at : at + size], np.uint8)
-            if len(packed) < size:
-                raise IndexError("the numbers end early")
-            bits = np.unpackbits(packed, bitorder="little")[: num * width].reshape(num, width)
-            found[done : done + num] = bits.astype(np.int64) @ (1 << np.arange(width, dtype=np.int64))
-            at += (head >> 1) * width
-        else:
-            num, size = min(head >> 1, count - done), -(-width // 8)
-            found[done : done + num] = int.from_bytes(data[at : at + size], "little")
-            at += size
-        done += num
-    return found

@@ -24,7 +24,7 @@ from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.stat_cache import StatCache, file_state
 
 #: An archive with more members is not read further. The index takes 24 bytes for each.
-MAX_MEMBERS = 2_000_000
+MAX_MEMBERS = 1_000_000
 
 #: Maximum members of all indexes that a process keeps: some 200 MB.
 _MAX_CACHED_MEMBERS = 8_000_000

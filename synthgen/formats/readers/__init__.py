@@ -153,7 +153,7 @@ class SourceFinding:
 
     Attributes:
         code: key of `ingest.validation.diagnosis.FINDING_CODES`.
-        unit: what is counted: "boxes", "images", "categories" or "files".
+        unit: what is counted: "boxes", "images", "categories", "files" or "lines".
         count: how many.
         examples: (where, what) of the first ones.
     """

@@ -29,6 +29,13 @@ FINDING_CODES: dict[str, str] = {
     "no_labels": "an image's mask or label map is missing, unreadable or of another size, or has no image; it stays, "
     "as a row with an error",
     "unused_category": "a category without a box",
+    "unnamed_categories": "categories are numbers without names; the number is the name",
+    "labels_without_image": "an annotation file has no image; it is not read",
+    "damaged_archive": "an archive is cut off or damaged; what lies before the damage is read",
+    "refused_members": "a member of an archive is a link, a device or a sparse file, or its name leaves the archive",
+    "duplicate_members": "an archive has several members of one name; the last one is used, as tar does",
+    "ignored_members": "a member of an archive is neither an image nor an annotation; it is not read",
+    "unreadable_lines": "a line of an annotation file cannot be read; it is left out",
     "outer_blanks": "a category's name has blanks around it; they are stripped",
     "same_name": "a category has the name of another one; both become one, as names are what is stored",
     "nearly_same_name": "a category's name differs from another's only in case or blanks; they stay two",
@@ -47,7 +54,15 @@ FINDING_CODES: dict[str, str] = {
 #: Findings that need no fix.
 INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
-    | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
+    | {
+        "ignored_members",
+        "part",
+        "same_annotation_id_elsewhere",
+        "not_in_split",
+        "other_order",
+        "id_renamed",
+        "nearly_same_name",
+    }
 )
 
 
@@ -74,7 +89,7 @@ class Finding:
 
     Attributes:
         code: key of `FINDING_CODES`.
-        unit: what is counted: "boxes", "annotations", "images", "categories" or "shards".
+        unit: what is counted: "boxes", "annotations", "images", "categories", "files", "lines" or "shards".
         count: number of occurrences; of: total number.
         images: number of images with it; None if not applicable.
         stops: a job on this dataset would fail or be useless.
@@ -146,7 +161,7 @@ class FindingCollector:
                 code,
                 self._units[code],
                 self._counts[code],
-                max(totals[self._units[code]], self._counts[code]),
+                max(totals.get(self._units[code], 0), self._counts[code]),
                 self._images.get(code),
                 code in self._stops,
                 tuple(self._examples[code]),
