@@ -35,6 +35,7 @@ INPUTS = 500
 READERS = (
     *("coco", "lvis", "objects365", "dataseg_objects365", "visual_genome", "refcoco", "refcoco_pickle"),
     *("coco_panoptic", "ade20k", "ade20k_full", "foreground", "semantic_folder", "doctor", "rle"),
+    *("webdataset", "hf", "hf_parquet", "hf_arrow", "tar_images", "parquet_images", "arrow_images"),
     *("image_png", "image_jpeg", "image_tiff", "image_webp", "image_bmp", "image_others"),
     *("weights_bin", "weights_pt", "weights_safetensors", "checkpoint", "ofa_folder", "ofa_tokenizer"),
     *("text_encoder", "florence2", "shards", "manifest", "exclude_list", "run_json", "run_folder"),

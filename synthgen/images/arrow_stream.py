@@ -107,6 +107,20 @@ def read_batch(path: Path, number: int) -> pa.RecordBatch:
     return _read_batch(path, open_stream(path), number)
 
 
+def check_names(schema: pa.Schema) -> None:
+    """Refuse names of columns, and of parts of columns, that are not in UTF-8.
+
+    Raises:
+        UnicodeDecodeError: there is one.
+    """
+    waiting = list(schema)
+    while waiting:
+        column = waiting.pop()
+        _ = column.name
+        if pa.types.is_nested(column.type):
+            waiting += [column.type.field(number) for number in range(column.type.num_fields)]
+
+
 def _build_index(path: Path) -> ArrowIndex:
     with path.open("rb", buffering=0) as file:
         fd, size = file.fileno(), os.fstat(file.fileno()).st_size
@@ -148,8 +162,10 @@ def _build_index(path: Path) -> ArrowIndex:
 
 def _read_schema(message: bytes) -> pa.Schema:
     try:
-        return pa.ipc.read_schema(pa.py_buffer(message))
-    except _PARSE_ERRORS:
+        schema = pa.ipc.read_schema(pa.py_buffer(message))
+        check_names(schema)
+        return schema
+    except (*_PARSE_ERRORS, OSError):  # it is in memory
         raise ImageError("is in an Arrow file whose schema is damaged") from None
 
 
@@ -159,7 +175,9 @@ def _read_batch(path: Path, index: ArrowIndex, number: int) -> pa.RecordBatch:
             file.seek(int(index.starts[number]))
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(file), index.schema)
             batch.validate(full=True)  # the offsets in it come from the file
-    except _PARSE_ERRORS:
+    except (*_PARSE_ERRORS, OSError) as why:
+        if isinstance(why, OSError) and why.errno is not None:  # of the system; Arrow's own have no number
+            raise
         raise ImageError(f"is in a damaged part of its Arrow file (batch {number + 1:,})") from None
     if batch.num_rows != int(index.first_rows[number + 1] - index.first_rows[number]):
         raise ImageError(f"is in a damaged part of its Arrow file (batch {number + 1:,})")

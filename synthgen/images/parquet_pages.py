@@ -1,6 +1,6 @@
 """Images in a column of a Parquet file: one row is read by its page, not by its row group.
 
-A page has some megabytes, a row group of a dataset of images often some hundred. The footer is parsed by Arrow; the
+A page has some megabytes, a row group of a dataset of images often some hundred. The
 pages are parsed here, so that every size is checked before memory is taken. The format:
 https://github.com/apache/parquet-format (README, Encodings, and `parquet.thrift` for the headers of pages).
 """
@@ -15,19 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.parquet_encodings import decode_levels, split_plain
+from synthgen.images.parquet_footer import BYTE_ARRAY, UNCOMPRESSED, ColumnChunk, ParquetFooter, read_footer
 from synthgen.images.stat_cache import FileState, StatCache, file_state
 from synthgen.images.thrift_compact import parse_struct
 
 #: Maximum bytes of one decoded page, and of a column's pages in one row group.
 MAX_PAGE_BYTES = 2**29
 MAX_COLUMN_BYTES = 2**34
-
-#: Maximum bytes of a footer; those of real files have some megabytes.
-MAX_FOOTER_BYTES = 2**27
 
 _MAX_PAGE_HEADER_BYTES = 2**20
 _MAX_PAGES = 1_000_000
@@ -38,22 +35,9 @@ _MAX_CACHED_FILES = 512
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
 _HEADER_FIELD = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}  # the part of a page's header for its kind
 _PLAIN, _PLAIN_DICTIONARY, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 0, 2, 7, 8
-_CODECS = {name.upper(): name for name in ("snappy", "gzip", "zstd", "brotli", "lz4_raw")} | {"LZ4": "lz4_raw"}
 _DAMAGED = "is in a Parquet file whose pages are damaged"
 
-#: What Arrow raises for a file that it cannot parse.
-PARSE_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError, RecursionError)
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnChunk:
-    """A column in one row group: the first row and the number of rows; its bytes in the file, and their compression."""
-
-    first_row: int
-    num_rows: int
-    start: int
-    size: int
-    codec: str
+_PAGE_ERRORS = (struct.error, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +85,6 @@ def open_column(path: Path, column: str) -> ImageColumn:
     return _columns.get((file_state(path), column), lambda: _find_column(path, column))
 
 
-def read_footer(path: Path) -> pq.FileMetaData:
-    """The footer of a file.
-
-    Raises:
-        ImageError: it is no Parquet file.
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        end = file.read(8)
-        if size < 12 or end[4:] != b"PAR1":
-            raise ImageError("is in a file that is cut off or not in Parquet's format")
-        if (length := int.from_bytes(end[:4], "little")) > min(MAX_FOOTER_BYTES, size - 12):
-            raise ImageError(f"is in a Parquet file whose footer has {length:,} bytes, more than it can have")
-        try:
-            return pq.read_metadata(file)
-        except PARSE_ERRORS:
-            raise ImageError("is in a Parquet file whose footer is damaged") from None
-
-
 def read_value(path: Path, column: str, row: int) -> bytes:
     """The bytes of the image in one row.
 
@@ -139,14 +102,14 @@ def read_value(path: Path, column: str, row: int) -> bytes:
         reader = _ChunkReader(file.fileno(), chunk, found.max_definition, (state, column, place))
         try:
             value = reader.read(row)
-        except (struct.error, pa.ArrowException, ValueError, LookupError, OverflowError) as why:
+        except _PAGE_ERRORS as why:
             raise ImageError(f"is in a damaged page of its Parquet file ({type(why).__name__})") from None
     if value is None:
         raise ImageError("its row has no image")
     return value
 
 
-def check_sizes(path: Path, footer: pq.FileMetaData, row_group: int, columns: set[int], limit: int) -> None:
+def check_sizes(path: Path, footer: ParquetFooter, row_group: int, columns: set[int], limit: int) -> None:
     """Refuse columns of a row group that decode to more than `limit` bytes. Only headers and dictionaries are read.
 
     The footer may lie about sizes. A column of a dictionary may repeat one long value without end.
@@ -155,48 +118,31 @@ def check_sizes(path: Path, footer: pq.FileMetaData, row_group: int, columns: se
         ImageError: they are larger, or damaged.
         OSError: the file cannot be read.
     """
-    total, file_size = 0, path.stat().st_size
+    total = 0
     with path.open("rb", buffering=0) as file:
         for number in sorted(columns):
-            chunk, described = _chunk_of(footer, row_group, number, 0, file_size)
-            reader = _ChunkReader(file.fileno(), chunk, 1, (file_state(path), number, row_group))
+            chunk, leaf = footer.groups[row_group][number], footer.leaves[number]
+            key = (file_state(path), number, row_group)
             try:
-                total += reader.decoded_bytes(is_text=described.physical_type == "BYTE_ARRAY")
-            except (struct.error, pa.ArrowException, ValueError, LookupError, OverflowError):
+                total += _ChunkReader(file.fileno(), chunk, leaf.max_definition, key).decoded_bytes(
+                    is_text=leaf.physical_type == BYTE_ARRAY
+                )
+            except _PAGE_ERRORS:
                 raise ImageError("has damaged pages") from None
             if total > limit:
                 raise ImageError(f"decodes to more than {limit // 2**20:,} MiB")
 
 
 def _find_column(path: Path, column: str) -> ImageColumn:
-    footer, file_size = read_footer(path), path.stat().st_size
-    names = {footer.schema.column(i).path: i for i in range(footer.num_columns)}
-    number = names.get(f"{column}.bytes", names.get(column))
+    footer = read_footer(path)
+    places = {leaf.path: i for i, leaf in enumerate(footer.leaves)}
+    number = places.get(f"{column}.bytes", places.get(column))
     if number is None:
         raise ImageError(f"no column {utf8_safe(column)} of images in its Parquet file")
-    kind = footer.schema.column(number)
-    if kind.physical_type != "BYTE_ARRAY" or kind.max_repetition_level:
+    leaf = footer.leaves[number]
+    if leaf.physical_type != BYTE_ARRAY or leaf.max_repetition or leaf.is_text:
         raise ImageError(f"the column {utf8_safe(column)} of its Parquet file does not hold one image a row")
-    chunks, first = [], 0
-    for group in range(footer.num_row_groups):
-        chunk, _ = _chunk_of(footer, group, number, first, file_size)
-        chunks.append(chunk)
-        first += chunk.num_rows
-    return ImageColumn(first, tuple(chunks), kind.max_definition_level)
-
-
-def _chunk_of(
-    footer: pq.FileMetaData, row_group: int, number: int, first_row: int, file_size: int
-) -> tuple[ColumnChunk, pq.ColumnChunkMetaData]:
-    group = footer.row_group(row_group)
-    found = group.column(number)
-    start = found.data_page_offset
-    if found.dictionary_page_offset is not None and 4 <= found.dictionary_page_offset < start:
-        start = found.dictionary_page_offset
-    size, rows = found.total_compressed_size, group.num_rows
-    if found.file_path or start < 4 or size < 0 or start + size > file_size or rows < 0:
-        raise ImageError("is in a Parquet file that is cut off, or whose footer is damaged")
-    return ColumnChunk(first_row, rows, start, size, found.compression), found
+    return ImageColumn(footer.num_rows, tuple(group[number] for group in footer.groups), leaf.max_definition)
 
 
 class _ChunkReader:
@@ -211,7 +157,7 @@ class _ChunkReader:
             if page.kind != _DICTIONARY_PAGE and page.first_value <= row < page.first_value + page.num_values:
                 key, place = (*self._key, page.start), row - page.first_value
                 is_plain = page.kind == _DATA_PAGE and page.header[5].get(2) == _PLAIN
-                if self._chunk.codec != "UNCOMPRESSED" or not is_plain:
+                if self._chunk.codec != UNCOMPRESSED or not is_plain:
                     return _values.get(key, lambda: self._decode(page))[place]  # noqa: B023 - used here
                 extent = _extents.get(key, lambda: self._find_values(page))[place]  # noqa: B023
                 return None if extent is None else os.pread(self._fd, extent[1], extent[0])
@@ -336,13 +282,16 @@ class _ChunkReader:
         return split_plain(self._decompress(data, page.decoded_size), page.num_values)
 
     def _decompress(self, data: bytes, size: int) -> bytes:
-        if self._chunk.codec == "UNCOMPRESSED":
+        if self._chunk.codec == UNCOMPRESSED:
             return data
-        if self._chunk.codec not in _CODECS:
-            raise ImageError(f"is in a Parquet file with the compression {utf8_safe(self._chunk.codec)}; use ZSTD")
+        if self._chunk.codec == "unknown":
+            raise ImageError("is in a Parquet file with a rare compression; write it again with ZSTD")
         if not size:
             return b""
-        done: bytes = pa.Codec(_CODECS[self._chunk.codec]).decompress(data, decompressed_size=size, asbytes=True)
+        try:
+            done: bytes = pa.Codec(self._chunk.codec).decompress(data, decompressed_size=size, asbytes=True)
+        except OSError:  # Arrow's error for damaged data
+            raise ImageError(_DAMAGED) from None
         return done
 
 

@@ -9,10 +9,9 @@ import struct
 from typing import Any
 
 _MAX_DEPTH = 16
-_MAX_FIELDS = 1_000
 
 
-def parse_struct(data: bytes) -> tuple[dict[int, Any], int]:
+def parse_struct(data: bytes, *, max_fields: int = 1_000) -> tuple[dict[int, Any], int]:
     """(the fields of the struct at the start of `data` by their number, the bytes that it takes).
 
     Numbers, bools, bytes, and structs as dictionaries; lists as lists.
@@ -21,14 +20,13 @@ def parse_struct(data: bytes) -> tuple[dict[int, Any], int]:
         IndexError: it goes on after the end of `data`.
         ValueError: it is not valid.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, max_fields)
     return reader.read_struct(0), reader.at
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data, self.at = data, 0
-        self._left = _MAX_FIELDS
+    def __init__(self, data: bytes, max_fields: int) -> None:
+        self._data, self.at, self._left = data, 0, max_fields
 
     def read_struct(self, depth: int) -> dict[int, Any]:
         fields: dict[int, Any] = {}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fakes.fuzz_datasets import dataset_targets
 from fakes.fuzz_files import file_targets
+from fakes.fuzz_packed import packed_targets
 from fakes.fuzz_runner import FuzzTarget
 
 
 def fuzz_targets() -> list[FuzzTarget]:
     """One target for each reader."""
-    return [*dataset_targets(), *file_targets()]
+    return [*dataset_targets(), *packed_targets(), *file_targets()]

@@ -107,7 +107,7 @@ def _find_saved(path: Path) -> dict[str, list[Path]]:
 
 
 def _is_plain_name(name: str) -> bool:
-    return bool(re.fullmatch(r"[^/\\\0]{1,250}", name)) and name not in (".", "..")
+    return bool(re.fullmatch(r"[^/\\\0]{1,250}", name)) and name.isprintable() and name not in (".", "..")
 
 
 def _by_split(files: list[Path]) -> dict[str, list[Path]]:

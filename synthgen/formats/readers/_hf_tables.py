@@ -20,9 +20,14 @@ import pyarrow.parquet as pq
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers._objects import BOX_FIELDS, LABEL_FIELDS, MASK_FIELDS, FindingCounter
-from synthgen.images import arrow_stream, parquet_pages
+from synthgen.images import arrow_stream
 from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.packed import row_name
+from synthgen.images.parquet_footer import ParquetFooter, read_footer
+from synthgen.images.parquet_pages import check_sizes
+
+#: What Arrow raises for a file that it cannot parse.
+PARSE_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError, RecursionError)
 
 #: Columns beside the image and the objects.
 SCALARS = ("image_id", "width", "height")
@@ -81,10 +86,13 @@ def read_schema(path: Path) -> pa.Schema:
     try:
         if path.name.lower().endswith(".arrow"):
             return arrow_stream.open_stream(path).schema
-        return parquet_pages.read_footer(path).schema.to_arrow_schema()
+        read_footer(path)
+        schema = pq.read_schema(path)
+        arrow_stream.check_names(schema)
+        return schema
     except ImageError as why:
         raise SynthgenError(f"{path} {_about_file(why)}; download it again") from None
-    except parquet_pages.PARSE_ERRORS as why:
+    except PARSE_ERRORS as why:
         raise SynthgenError(f"cannot read {path} ({type(why).__name__}); download it again") from None
 
 
@@ -142,8 +150,8 @@ def find_class_names(features: dict[str, Any], objects: tuple[str, ...]) -> tupl
 
 def iter_image_ids(path: Path) -> Iterator[list[Any]]:
     """The column "image_id" of a file, in parts; a part that cannot be read gives [None]."""
-    for batch, _, num_lost in _iter_batches(path, ["image_id"], ""):
-        yield [None] * bool(num_lost) if batch is None else batch.column(0).to_pylist()
+    for batch, _, _ in _iter_batches(path, ["image_id"], ""):
+        yield [None] if batch is None else batch.column(0).to_pylist()
 
 
 def iter_rows(path: Path, shape: TableShape, prefix: str) -> Iterator[Row]:
@@ -279,39 +287,36 @@ def _iter_arrow(
 def _iter_parquet(
     path: Path, columns: list[str], image: str
 ) -> Iterator[tuple[pa.RecordBatch | None, list[str | None] | None, int]]:
-    footer, file_size = parquet_pages.read_footer(path), path.stat().st_size
-    if footer.num_rows > file_size:
-        raise ImageError(f"is in a Parquet file that lists {footer.num_rows:,} rows and is too small for them")
-    leaves = [footer.schema.column(number).path for number in range(footer.num_columns)]
+    footer = read_footer(path)
     with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
-        for group in range(footer.num_row_groups):
-            num_rows = footer.row_group(group).num_rows
-            extra = _path_leaf(footer, group, leaves, image)
+        for group, chunks in enumerate(footer.groups):
+            extra = _path_leaf(footer, group, image)
             names = [*columns, *([extra] if extra else [])]
-            wanted = {i for i, leaf in enumerate(leaves) if any(leaf == n or leaf.startswith(f"{n}.") for n in names)}
+            wanted = {
+                number
+                for number, leaf in enumerate(footer.leaves)
+                if any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in names)
+            }
             done = 0
             try:
-                parquet_pages.check_sizes(path, footer, group, wanted, MAX_GROUP_BYTES)
-                for batch in file.iter_batches(_BATCH_ROWS, [group], names):
+                check_sizes(path, footer, group, wanted, MAX_GROUP_BYTES)
+                for batch in file.iter_batches(_BATCH_ROWS, [group], names, use_threads=False):
                     batch.validate(full=True)
                     yield batch.select(columns), _paths_of(batch.column(image)) if extra else None, 0
                     done += batch.num_rows
-            except (ImageError, *parquet_pages.PARSE_ERRORS):
-                yield None, None, max(0, num_rows - done)
+            except (ImageError, *PARSE_ERRORS):
+                yield None, None, max(0, chunks[0].num_rows - done if chunks else 0)
 
 
-def _path_leaf(footer: pq.FileMetaData, group: int, leaves: list[str], image: str) -> str:
+def _path_leaf(footer: ParquetFooter, group: int, image: str) -> str:
     """The column of paths, if a row group holds no image; "" if it does."""
-    if not image:
+    places = {leaf.path: number for number, leaf in enumerate(footer.leaves)}
+    if image in places:  # a column of texts or of bytes
+        return image if footer.leaves[places[image]].is_text else ""
+    if not image or f"{image}.path" not in places or f"{image}.bytes" not in places:
         return ""
-    if image in leaves:  # a column of texts or of bytes
-        kind = footer.schema.column(leaves.index(image)).logical_type.type
-        return image if kind == "STRING" else ""
-    if f"{image}.path" not in leaves or f"{image}.bytes" not in leaves:
-        return ""
-    found = footer.row_group(group).column(leaves.index(f"{image}.bytes"))
-    lost = found.statistics.null_count if found.statistics is not None and found.statistics.has_null_count else 0
-    return f"{image}.path" if lost and lost >= footer.row_group(group).num_rows else ""
+    chunk = footer.groups[group][places[f"{image}.bytes"]]
+    return f"{image}.path" if 0 < chunk.num_rows <= chunk.num_nulls else ""
 
 
 def _paths_of(images: pa.Array) -> list[str | None] | None:

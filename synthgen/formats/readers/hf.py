@@ -102,7 +102,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     done = 0
     for path in paths:
         for row, names in _iter_file(path, files.image_folder, findings):
-            image_id = text_id(row.file_name) if ids is None else int(ids[done])
+            image_id = int(ids[done]) if ids is not None and done < len(ids) else text_id(row.file_name)
             done += 1
             objects, error = [], row.error
             if error is None:
