@@ -100,6 +100,8 @@ def _find_saved(path: Path) -> dict[str, list[Path]]:
         raise SynthgenError(
             f"{path} stores a selection of rows apart from the rows; write it with flatten_indices() and save_to_disk"
         )
+    if len(set(names)) < len(names):
+        raise SynthgenError(f"{path / 'state.json'} names a file twice; write it again with save_to_disk")
     paths = [path / str(name) for name in names]
     if lost := next((one for one in paths if not one.is_file()), None):
         raise SynthgenError(f"no file {lost}, which {path / 'state.json'} names; complete the download")
