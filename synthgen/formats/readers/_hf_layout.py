@@ -44,8 +44,10 @@ def find_tables(path: Path) -> dict[str, list[Path]]:
     for found in (_by_split(files), _by_split(list_folder(path / "data")[0]), _find_metadata(path, files, folders)):
         if found:
             return found
-    configurations = {folder: found for folder in folders[:100] if (found := _by_split(list_folder(folder)[0]))}
-    if len(configurations) == 1 or all(split_word(folder.name) for folder in configurations):
+    configurations = {
+        folder: found for folder in folders[:100] if (found := _by_split(list_folder(folder)[0], folder.name))
+    }
+    if len(configurations) == 1 or (configurations and all(split_word(folder.name) for folder in configurations)):
         merged: dict[str, list[Path]] = {}
         for found in configurations.values():
             for split, paths in found.items():
@@ -112,21 +114,22 @@ def _is_plain_name(name: str) -> bool:
     return bool(re.fullmatch(r"[^/\\\0]{1,250}", name)) and name.isprintable() and name not in (".", "..")
 
 
-def _by_split(files: list[Path]) -> dict[str, list[Path]]:
+def _by_split(files: list[Path], folder: str = "") -> dict[str, list[Path]]:
+    """The tables by split; the name of their folder counts where it is not the user's own folder."""
     found: dict[str, list[Path]] = {}
     for path in files:
         if path.name.lower().endswith(TABLES) and path.name not in METADATA:
-            found.setdefault(_split_of_table(path), []).append(path)
+            found.setdefault(_split_of_table(path, folder), []).append(path)
     return found
 
 
-def _split_of_table(path: Path) -> str:
+def _split_of_table(path: Path, folder: str = "") -> str:
     """`train-00000-of-00002.parquet` is of "train"; else a word in the name or in the folder's name; else "train"."""
     numbered = _NUMBERED.fullmatch(path.stem)
     name = numbered["name"] if numbered else path.stem
     if numbered and _SPLIT_NAME.fullmatch(name) and name != "data":
         return name
-    return split_word(name) or split_word(path.parent.name) or "train"
+    return split_word(name) or split_word(folder) or "train"
 
 
 def _find_metadata(path: Path, files: list[Path], folders: list[Path]) -> dict[str, list[Path]]:

@@ -23,7 +23,7 @@ from synthgen.formats.readers._objects import BOX_FIELDS, LABEL_FIELDS, MASK_FIE
 from synthgen.images import arrow_stream
 from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.packed import row_name
-from synthgen.images.parquet_footer import ParquetFooter, read_footer
+from synthgen.images.parquet_footer import BYTE_ARRAY, ParquetFooter, read_footer
 from synthgen.images.parquet_pages import check_sizes
 
 #: What Arrow raises for a file that it cannot parse.
@@ -105,10 +105,11 @@ def describe_table(schema: pa.Schema, where: Path) -> TableShape:
     features = read_features(schema.metadata)
     names = [name for name in schema.names if _COLUMN_NAME.fullmatch(name) and name not in (".", "..")]
     typed = [n for n in names if isinstance(features.get(n), dict) and features[n].get("_type") == "Image"]
-    images = [n for n in names if n in typed or (_holds_images(schema.field(n).type) and (n in _IMAGE_NAMES))]
-    images = (
-        images or [n for n in names if _is_image_struct(schema.field(n).type)] or [n for n in names if n == "file_name"]
-    )
+    likely = {n for n in names if n in _IMAGE_NAMES and (_holds_images(kind := schema.field(n).type) or _is_text(kind))}
+    images = [n for n in names if n in typed or n in likely]
+    images = images or [n for n in names if _is_image_struct(schema.field(n).type)]
+    if where.name == "metadata.parquet":
+        images = [n for n in names if n == "file_name"]
     image = next((n for n in _IMAGE_NAMES if n in images), images[0] if images else None)
     have = ", ".join(utf8_safe(name) for name in schema.names[:20]) or "none"
     if image is None:
@@ -315,8 +316,10 @@ def _path_leaf(footer: ParquetFooter, group: int, image: str) -> str:
         return image if footer.leaves[places[image]].is_text else ""
     if not image or f"{image}.path" not in places or f"{image}.bytes" not in places:
         return ""
-    chunk = footer.groups[group][places[f"{image}.bytes"]]
-    return f"{image}.path" if 0 < chunk.num_rows <= chunk.num_nulls else ""
+    number = places[f"{image}.bytes"]
+    chunk = footer.groups[group][number]
+    is_empty = footer.leaves[number].physical_type != BYTE_ARRAY or 0 < chunk.num_rows <= chunk.num_nulls
+    return f"{image}.path" if is_empty else ""
 
 
 def _paths_of(images: pa.Array) -> list[str | None] | None:

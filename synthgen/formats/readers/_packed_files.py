@@ -61,7 +61,7 @@ def split_word(name: str) -> str:
 
 def split_of_path(path: Path, root: Path) -> str:
     """The split of an archive: a word in its name, else in that of its folder below `root`, else "train"."""
-    folder = path.parent.name if path.parent != root else ""
+    folder = path.parent.name if root not in (path, path.parent) else ""
     return split_word(path.name) or split_word(folder) or "train"
 
 
