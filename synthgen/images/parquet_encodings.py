@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def split_plain(data: bytes, count: int) -> list[bytes]:
-    """`count` values, each after its length in four bytes.
+def split_plain(data: memoryview, count: int) -> list[memoryview]:
+    """`count` values, each after its length in four bytes; they share the memory of `data`.
 
     Raises:
         ValueError: there are fewer.
@@ -29,7 +29,7 @@ def split_plain(data: bytes, count: int) -> list[bytes]:
     return found
 
 
-def decode_levels(data: bytes, width: int, count: int) -> NDArray[np.int64]:
+def decode_levels(data: bytes | memoryview, width: int, count: int) -> NDArray[np.int64]:
     """`count` numbers of `width` bits, encoded as runs and groups of eight: int64 [count].
 
     Raises:

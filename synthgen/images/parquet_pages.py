@@ -22,8 +22,8 @@ from synthgen.images.parquet_footer import BYTE_ARRAY, UNCOMPRESSED, ColumnChunk
 from synthgen.images.stat_cache import FileState, StatCache, file_state
 from synthgen.images.thrift_compact import parse_struct
 
-#: Maximum bytes of one decoded page, and of a column's pages in one row group.
-MAX_PAGE_BYTES = 2**29
+#: Maximum bytes of one page that is decoded, and of a column's pages in one row group.
+MAX_PAGE_BYTES = 2**30
 MAX_COLUMN_BYTES = 2**34
 
 _MAX_PAGE_HEADER_BYTES = 2**20
@@ -70,7 +70,7 @@ class Page:
 _columns: StatCache[ImageColumn] = StatCache(_MAX_CACHED_FILES * 100, lambda column: 1 + len(column.chunks))
 _directories: StatCache[list[Page]] = StatCache(200_000, lambda pages: 1 + len(pages))
 _extents: StatCache[list[tuple[int, int] | None]] = StatCache(1_000_000, lambda extents: 1 + len(extents))
-_values: StatCache[list[bytes | None]] = StatCache(
+_values: StatCache[list[memoryview | None]] = StatCache(
     _CACHE_BYTES, lambda values: sum(64 + len(value or b"") for value in values)
 )
 
@@ -157,10 +157,11 @@ class _ChunkReader:
             if page.kind != _DICTIONARY_PAGE and page.first_value <= row < page.first_value + page.num_values:
                 key, place = (*self._key, page.start), row - page.first_value
                 is_plain = page.kind == _DATA_PAGE and page.header[5].get(2) == _PLAIN
-                if self._chunk.codec != UNCOMPRESSED or not is_plain:
-                    return _values.get(key, lambda: self._decode(page))[place]  # noqa: B023 - used here
-                extent = _extents.get(key, lambda: self._find_values(page))[place]  # noqa: B023
-                return None if extent is None else os.pread(self._fd, extent[1], extent[0])
+                if self._chunk.codec == UNCOMPRESSED and is_plain:
+                    extent = _extents.get(key, lambda: self._find_values(page))[place]  # noqa: B023 - used here
+                    return None if extent is None else os.pread(self._fd, extent[1], extent[0])
+                value = _values.get(key, lambda: self._decode(page))[place]  # noqa: B023
+                return None if value is None else bytes(value)
         raise ImageError("is in a Parquet file with fewer values than rows")
 
     def pages(self) -> list[Page]:
@@ -200,8 +201,6 @@ class _ChunkReader:
             total += decoded_size
             if min(decoded_size, size) < 0 or start + size > end or total > MAX_COLUMN_BYTES:
                 raise ImageError(_DAMAGED)
-            if decoded_size > MAX_PAGE_BYTES:
-                raise ImageError(f"is in a page of {decoded_size // 2**20:,} MiB; write the file with smaller pages")
             if kind in _HEADER_FIELD:
                 counts = header.get(_HEADER_FIELD[kind])
                 num_values = _whole(counts.get(1)) if isinstance(counts, dict) else -1
@@ -213,9 +212,9 @@ class _ChunkReader:
             at = start + size
         return found
 
-    def _decode(self, page: Page) -> list[bytes | None]:
+    def _decode(self, page: Page) -> list[memoryview | None]:
         """The values of a page: None for an empty one."""
-        data = os.pread(self._fd, page.size, page.start)
+        data = self._read_page(page)
         if page.kind == _DATA_PAGE_V2:
             counts = page.header[8]
             levels_size = _whole(counts.get(5))
@@ -226,7 +225,7 @@ class _ChunkReader:
             if counts.get(7, True) is True:
                 body = self._decompress(body, page.decoded_size - levels_size)
         else:
-            encoding, body, levels = page.header[5].get(2), self._decompress(data, page.decoded_size), b""
+            encoding, body, levels = page.header[5].get(2), self._decompress(data, page.decoded_size), memoryview(b"")
             if self._max_definition:
                 (length,) = struct.unpack_from("<I", body)
                 levels, body = body[4 : 4 + length], body[4 + length :]
@@ -261,7 +260,7 @@ class _ChunkReader:
             at += 4 + length
         return found
 
-    def _is_defined(self, levels: bytes, count: int) -> list[bool]:
+    def _is_defined(self, levels: bytes | memoryview, count: int) -> list[bool]:
         """Whether each of `count` values is there."""
         if count > min(self._chunk.num_rows, _MAX_PAGE_VALUES):
             raise ImageError(_DAMAGED)
@@ -270,29 +269,33 @@ class _ChunkReader:
         there = decode_levels(levels, self._max_definition.bit_length(), count) == self._max_definition
         return [bool(one) for one in there.tolist()]
 
-    def _dictionary(self) -> list[bytes]:
+    def _dictionary(self) -> list[memoryview]:
         for page in self.pages():
             if page.kind == _DICTIONARY_PAGE:
                 found = _values.get((*self._key, page.start), lambda: list(self._decode_dictionary(page)))  # noqa: B023
-                return [value or b"" for value in found]
+                return [value for value in found if value is not None]
         raise ImageError(_DAMAGED)
 
-    def _decode_dictionary(self, page: Page) -> list[bytes]:
-        data = os.pread(self._fd, page.size, page.start)
-        return split_plain(self._decompress(data, page.decoded_size), page.num_values)
+    def _decode_dictionary(self, page: Page) -> list[memoryview]:
+        return split_plain(self._decompress(self._read_page(page), page.decoded_size), page.num_values)
 
-    def _decompress(self, data: bytes, size: int) -> bytes:
+    def _read_page(self, page: Page) -> memoryview:
+        """The stored bytes of a page that is small enough to be decoded."""
+        if (size := max(page.size, page.decoded_size)) > MAX_PAGE_BYTES:
+            raise ImageError(f"is in a page of {size // 2**20:,} MiB; write the file with smaller pages")
+        return memoryview(os.pread(self._fd, page.size, page.start))
+
+    def _decompress(self, data: memoryview, size: int) -> memoryview:
         if self._chunk.codec == UNCOMPRESSED:
             return data
         if self._chunk.codec == "unknown":
             raise ImageError("is in a Parquet file with a rare compression; write it again with ZSTD")
         if not size:
-            return b""
+            return memoryview(b"")
         try:
-            done: bytes = pa.Codec(self._chunk.codec).decompress(data, decompressed_size=size, asbytes=True)
+            return memoryview(pa.Codec(self._chunk.codec).decompress(data, decompressed_size=size))
         except OSError:  # Arrow's error for damaged data
             raise ImageError(_DAMAGED) from None
-        return done
 
 
 def _whole(value: object) -> int:

@@ -27,21 +27,39 @@ def file_state(path: Path) -> FileState:
 
 
 class StatCache(Generic[T]):
-    """The last used values by key, up to a total cost. Two threads may make one value at the same time."""
+    """The last used values by key, up to a total cost. One thread at a time makes a value; others wait for it."""
 
     def __init__(self, max_cost: int, cost: Callable[[T], int]) -> None:
         self._max_cost, self._cost = max_cost, cost
         self._values: OrderedDict[object, T] = OrderedDict()
-        self._used, self._lock = 0, threading.Lock()
+        self._used = 0
+        self._lock, self._making = threading.Lock(), threading.RLock()
         _caches.add(self)
 
     def get(self, key: object, make: Callable[[], T]) -> T:
         """The value of a key; `make` makes it if it is not there. A value above the total cost is not kept."""
+        if (found := self._find(key)) is not None:
+            return found
+        with self._making:
+            if (found := self._find(key)) is not None:  # made meanwhile
+                return found
+            value = make()
+            self._keep(key, value)
+            return value
+
+    def renew_locks(self) -> None:
+        """New locks: in a forked process, a thread that held an old one no longer exists. The values stay."""
+        self._lock, self._making = threading.Lock(), threading.RLock()
+        self._used = sum(map(self._cost, self._values.values()))
+
+    def _find(self, key: object) -> T | None:
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
                 return self._values[key]
-        value = make()
+        return None
+
+    def _keep(self, key: object, value: T) -> None:
         cost = self._cost(value)
         with self._lock:
             if key not in self._values and cost <= self._max_cost:
@@ -49,12 +67,6 @@ class StatCache(Generic[T]):
                 self._used += cost
             while self._used > self._max_cost:
                 self._used -= self._cost(self._values.popitem(last=False)[1])
-        return value
-
-    def renew_lock(self) -> None:
-        """A new lock: in a forked process, a thread that held the old one no longer exists. The values stay."""
-        self._lock = threading.Lock()
-        self._used = sum(map(self._cost, self._values.values()))
 
 
 _caches: WeakSet[StatCache[Any]] = WeakSet()
@@ -62,7 +74,7 @@ _caches: WeakSet[StatCache[Any]] = WeakSet()
 
 def _renew_locks() -> None:
     for cache in list(_caches):
-        cache.renew_lock()
+        cache.renew_locks()
 
 
 os.register_at_fork(after_in_child=_renew_locks)

@@ -48,7 +48,7 @@ def test_damaged_runs_are_errors(data: bytes) -> None:
 
 def test_plain_values() -> None:
     data = b"".join(struct.pack("<I", len(value)) + value for value in (b"a", b"", b"bcd"))
-    assert split_plain(data, 3) == [b"a", b"", b"bcd"]
+    assert split_plain(memoryview(data), 3) == [b"a", b"", b"bcd"]
     for wrong, count in ((data, 4), (data[:-1], 3), (data, 2**40), (b"\xff\xff\xff\xff", 1)):
         with pytest.raises((ValueError, struct.error)):
-            split_plain(wrong, count)
+            split_plain(memoryview(wrong), count)

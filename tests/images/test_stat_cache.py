@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from synthgen.images.stat_cache import StatCache, file_state
@@ -19,6 +21,21 @@ def test_the_last_used_values_are_kept_up_to_a_cost() -> None:
     for key in ("aa", "bb", "aa", "cc", "aa", "bb", "too long", "too long"):
         assert get(key) == key
     assert made == ["aa", "bb", "cc", "bb", "too long", "too long"]
+
+
+def test_threads_wait_for_one_that_makes_their_value() -> None:
+    cache: StatCache[str] = StatCache(100, len)
+    made: list[str] = []
+
+    def make() -> str:
+        time.sleep(0.02)
+        made.append("x")
+        return "value"
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: cache.get("key", make), range(16))) == {"value"}
+    assert made == ["x"]
+    assert cache.get("outer", lambda: cache.get("inner", lambda: "in") + "side") == "inside"
 
 
 def test_a_file_that_is_written_or_replaced_has_another_state(tmp_path: Path) -> None:
@@ -39,7 +56,7 @@ def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent() -> None:
     locked, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with cache._lock:
+        with cache._lock, cache._making:
             locked.set()
             done.wait()
 
@@ -48,7 +65,7 @@ def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent() -> None:
     locked.wait()
     child = os.fork()
     if child == 0:
-        os._exit(0 if cache.get("a", lambda: "made anew") == "kept" else 1)
+        os._exit(0 if cache.get("a", lambda: "anew") + cache.get("b", lambda: "b") == "keptb" else 1)
     _, status = os.waitpid(child, 0)
     done.set()
     thread.join()
