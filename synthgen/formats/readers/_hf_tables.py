@@ -191,7 +191,7 @@ def iter_metadata(path: Path, prefix: str, findings: FindingCounter) -> Iterator
         name = record.get("file_name") if isinstance(record, dict) else None
         if not isinstance(record, dict) or not isinstance(name, str) or not name:
             what = record if isinstance(record, str) else "has no file_name"
-            findings.add("unreadable_lines", "lines", f"{path.name}, line {number:,}", what)
+            findings.add("unreadable_line", "lines", f"{path.name}, line {number:,}", what)
             continue
         yield Row(prefix + name.encode("utf-8", "replace").decode(), record)
 

@@ -252,7 +252,7 @@ class BatchBuilder:
         if self._numbers:
             example = str(min(self._numbers))
             what = "the files give no name for this number; it is the name"
-            self._findings.add("unnamed_categories", "categories", example, what, len(self._numbers))
+            self._findings.add("no_class_names", "categories", example, what, len(self._numbers))
         return Categories({number: name for name, number in self._ids_by_name.items() if name})
 
     def _category_of(self, label: str | int | None, names: Mapping[int, str]) -> int:

@@ -84,7 +84,7 @@ def make_sources(paths: Sequence[Path], root: Path, split: str) -> DatasetFiles:
 
 
 def fill_size(folder: Path, name: str, height: int, width: int) -> tuple[int, int]:
-    """The size that a mask needs, from the image's header if the files do not say it; 0 if there is no image."""
+    """The size that a mask needs, from the image's header if the files do not say it; 0 if the image cannot be read."""
     if height and width:
         return height, width
     try:

@@ -13,6 +13,7 @@ Arrow alone: no code of a dataset is executed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,15 @@ from synthgen.formats.readers._objects import (
 )
 from synthgen.formats.readers._packed_files import fill_size, make_sources, pick_split
 from synthgen.images import arrow_stream
-from synthgen.images.image_error import ImageError
+from synthgen.images.image_error import ImageError, utf8_safe
 
 SPLITS = ("train", "validation", "test")
 LAYERS = ("annotations", "human")
 TITLE = "Hugging Face datasets"
 LOOKS_FOR = "a folder of save_to_disk, Parquet files with columns image and objects, or images with metadata.jsonl"
 LAYOUT_SPLITS = True
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 __all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
 
@@ -133,7 +136,11 @@ def _iter_file(path: Path, root: Path, findings: FindingCounter) -> Iterator[tup
     folder = "" if below.parent == Path() else f"{below.parent.as_posix()}/"
     if not path.name.lower().endswith(TABLES):
         try:
-            yield from ((row, {}) for row in iter_metadata(path, folder, findings))
+            listed: set[int] = set()
+            for row in iter_metadata(path, folder, findings):
+                listed.add(hash(row.file_name))
+                yield row, {}
+            _report_unlabeled(path, root, listed, findings)
         except OSError as why:
             raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
         return
@@ -150,6 +157,16 @@ def _iter_file(path: Path, root: Path, findings: FindingCounter) -> Iterator[tup
             damage = ""
         if damage:
             findings.add("damaged_archive", "files", below.as_posix(), damage)
+
+
+def _report_unlabeled(path: Path, root: Path, listed: set[int], findings: FindingCounter) -> None:
+    """Report the images below a metadata file that it does not list, by the hashes of the names that it lists."""
+    for folder, folders, names in os.walk(path.parent):
+        folders.sort()
+        for name in sorted(names):
+            place = Path(folder, name).relative_to(root).as_posix()
+            if name.lower().endswith(_IMAGE_SUFFIXES) and hash(place) not in listed:
+                findings.add("unlabeled_image", "images", utf8_safe(place), f"{path.name} does not name it")
 
 
 def _object_fields(values: dict[str, Any]) -> Any:

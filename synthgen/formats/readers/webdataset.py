@@ -109,7 +109,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
             raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
         for sample in samples:
             if sample.image is None:
-                findings.add("labels_without_image", "files", f"{shard}/{sample.key}", "a json without an image")
+                findings.add("label_without_image", "files", f"{shard}/{sample.key}", "a json without an image")
                 continue
             num_images += 1
             name = f"{shard}/{sample.image.name}"

@@ -29,13 +29,14 @@ FINDING_CODES: dict[str, str] = {
     "no_labels": "an image's mask or label map is missing, unreadable or of another size, or has no image; it stays, "
     "as a row with an error",
     "unused_category": "a category without a box",
-    "unnamed_categories": "categories are numbers without names; the number is the name",
-    "labels_without_image": "an annotation file has no image; it is not read",
+    "no_class_names": "categories are numbers without names; the number is the name",
+    "label_without_image": "an annotation file has no image; it is not read",
+    "unlabeled_image": "an image that no annotation belongs to; it is not part of the dataset",
     "damaged_archive": "an archive is cut off or damaged; what lies before the damage is read",
     "refused_members": "a member of an archive is a link, a device or a sparse file, or its name leaves the archive",
     "duplicate_members": "an archive has several members of one name; the last one is used, as tar does",
     "ignored_members": "a member of an archive is neither an image nor an annotation; it is not read",
-    "unreadable_lines": "a line of an annotation file cannot be read; it is left out",
+    "unreadable_line": "a line of an annotation file cannot be read; it is left out",
     "outer_blanks": "a category's name has blanks around it; they are stripped",
     "same_name": "a category has the name of another one; both become one, as names are what is stored",
     "nearly_same_name": "a category's name differs from another's only in case or blanks; they stay two",
@@ -56,6 +57,7 @@ INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {
         "ignored_members",
+        "unlabeled_image",
         "part",
         "same_annotation_id_elsewhere",
         "not_in_split",

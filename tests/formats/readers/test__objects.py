@@ -107,7 +107,7 @@ def test_batches_number_names_in_the_order_of_their_first_use() -> None:
     names = builder.categories().names
     assert [names.get(code) for code in boxes.category.tolist()] == ["dog", "cat", None, "9"]
     [finding] = findings.findings()
-    assert (finding.code, finding.count, finding.examples[0][0]) == ("unnamed_categories", 1, "9")
+    assert (finding.code, finding.count, finding.examples[0][0]) == ("no_class_names", 1, "9")
 
 
 def test_a_batch_is_given_when_it_is_full() -> None:

@@ -144,7 +144,7 @@ def test_numbers_without_names_are_their_text_with_a_finding(tmp_path: Path) -> 
     packed.write_parquet(tmp_path / "d" / TABLE, packed.table(2, features=False))
     found = load(tmp_path, tmp_path / "d")
     assert [a.category for sample in found for a in sample.annotations] == ["0", "1", "1"]
-    finding = findings(tmp_path / "d")["unnamed_categories"]
+    finding = findings(tmp_path / "d")["no_class_names"]
     assert (finding.count, finding.unit) == (2, "categories")
     packed.write_parquet(tmp_path / "d" / TABLE, packed.table(2))
     assert [a.category for s in load(tmp_path, tmp_path / "d") for a in s.annotations] == ["cat", "dog", "dog"]
@@ -246,12 +246,21 @@ def test_lines_of_metadata_that_cannot_be_read_are_reported(tmp_path: Path, monk
     lines = [json.dumps(good), "{", "", '{"objects": []}', "7", "[" * 1_900, '{"file_name": "' + "x" * 5_000 + '"}',
              json.dumps({**good, "file_name": "../../x.jpg"})]  # fmt: skip
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
-    finding = findings(tmp_path)["unreadable_lines"]
+    finding = findings(tmp_path)["unreadable_line"]
     assert (finding.count, finding.examples[0]) == (5, ("metadata.jsonl, line 2", "is not valid JSON"))
     found = load(tmp_path, tmp_path)
     assert len(found) == 2 and sum(len(s.annotations) for s in found) == 4
     with pytest.raises(ImageError, match="not a path below"):
         find_image(tmp_path, found[0].file_name)
+
+
+def test_images_that_the_metadata_does_not_name_are_reported(tmp_path: Path) -> None:
+    packed.write_loose(tmp_path / "train/more", 4)
+    rows = [{"file_name": f"more/{i:03d}.jpg", "objects": {"bbox": BOXES, "category": [0, 1]}} for i in (0, 2)]
+    (tmp_path / "train/metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    finding = findings(tmp_path)["unlabeled_image"]
+    assert (finding.count, finding.examples[0][0]) == (2, "train/more/001.jpg")
+    assert len(load(tmp_path / "other", tmp_path)) == 2
 
 
 def test_images_with_labels_of_classes_only_are_not_recognised(tmp_path: Path) -> None:

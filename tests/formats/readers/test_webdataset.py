@@ -130,7 +130,7 @@ def test_samples_are_grouped_by_their_path_up_to_the_first_dot(tmp_path: Path) -
     told = findings(tmp_path / "d")
     assert {code: one.count for code, one in told.items()} == {
         "ignored_members": 6,
-        "labels_without_image": 1,
+        "label_without_image": 1,
         "duplicate_members": 1,
     }
     assert told["ignored_members"].examples[-1][0].startswith("0.tar/")
