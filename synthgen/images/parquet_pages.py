@@ -293,7 +293,8 @@ class _ChunkReader:
         if not size:
             return memoryview(b"")
         try:
-            return memoryview(pa.Codec(self._chunk.codec).decompress(data, decompressed_size=size))
+            found = pa.Codec(self._chunk.codec).decompress(data, decompressed_size=size)
+            return memoryview(found).cast("B")  # Arrow's bytes are signed
         except OSError:  # Arrow's error for damaged data
             raise ImageError(_DAMAGED) from None
 

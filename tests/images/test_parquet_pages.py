@@ -68,6 +68,23 @@ def test_every_row_is_what_arrow_wrote(
         read_value(path, "image", len(values) + 2)
 
 
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("use_dictionary", [False, True])
+def test_pages_of_many_rows(tmp_path: Path, codec: str, version: str, use_dictionary: bool) -> None:
+    """The lengths of runs of levels and of indices take several bytes."""
+    values = [None if i % 7 == 3 and i > 4_000 else b"%d" % (i % 300) for i in range(5_000)]
+    path = write(
+        tmp_path / "x.parquet", values, compression=codec, data_page_version=version, use_dictionary=use_dictionary
+    )
+    for i in (0, 299, 4_000, 4_001, 4_999):
+        if values[i] is None:
+            with pytest.raises(ImageError, match="no image"):
+                read_value(path, "image", i)
+        else:
+            assert read_value(path, "image", i) == values[i]
+
+
 def test_a_column_without_nulls_and_large_binary(tmp_path: Path) -> None:
     schema = pa.schema([pa.field("image", pa.large_binary(), nullable=False)])
     pq.write_table(pa.table({"image": [b"a", b"bc"]}, schema=schema), tmp_path / "x.parquet", compression="none")
