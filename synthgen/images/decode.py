@@ -117,6 +117,7 @@ def find_image(root: Path, file_name: str) -> ImageSource:
 
     Raises:
         ImageError: there is no such file, the name leaves `root`, or its archive lacks it or cannot be read.
+        OSError: the machine lacks memory or open files.
     """
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
@@ -130,6 +131,8 @@ def find_image(root: Path, file_name: str) -> ImageSource:
             if (packed := find_packed_image(root, tail)) is not None:
                 return packed
         except OSError as why:  # a name too long for the file system, a folder without permission
+            if describe_exhaustion(why):
+                raise  # it says nothing about the image
             raise ImageError(f"file {utf8_safe(file_name)} cannot be reached ({_short_reason(why)})") from None
         except ImageError as why:  # an archive without this image; another candidate may be there
             lost = lost or why

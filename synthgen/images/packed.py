@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from synthgen.errors import describe_exhaustion
 from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.tar_archive import open_index, open_member
 
@@ -64,6 +65,7 @@ def find_packed_image(root: Path, parts: tuple[str, ...]) -> PackedImage | None:
 
     Raises:
         ImageError: the archive has no such image, or cannot be read.
+        OSError: the machine lacks memory or open files.
     """
     for depth in range(1, len(parts)):
         if parts[depth - 1].lower().endswith(ARCHIVE_SUFFIXES):
@@ -72,7 +74,9 @@ def find_packed_image(root: Path, parts: tuple[str, ...]) -> PackedImage | None:
                 if archive.is_file():
                     return _locate(archive, member)
             except OSError as why:
-                raise _unreachable(why) from None
+                if describe_exhaustion(why):
+                    raise  # it says nothing about the image
+                raise ImageError(f"its archive cannot be read ({why.strerror or type(why).__name__})") from None
     return None
 
 
@@ -132,7 +136,3 @@ def _parse_row(member: str) -> tuple[str, int]:
     if match is None:
         raise ImageError(f"{utf8_safe(member)} is not COLUMN/ROW, which names an image of a Parquet or Arrow file")
     return match[1], int(match[2])
-
-
-def _unreachable(why: OSError) -> ImageError:
-    return ImageError(f"its archive cannot be read ({why.strerror or type(why).__name__})")

@@ -226,7 +226,7 @@ def _iter_csv(path: Path) -> Iterator[tuple[int, Any]]:
                 record: dict[str, Any] | None = next(rows, None)
             except csv.Error as why:
                 yield rows.line_num, f"cannot be read ({why})"
-                return
+                continue
             if record is None:
                 return
             yield rows.line_num, {key: _parse_cell(key, value) for key, value in record.items() if key is not None}

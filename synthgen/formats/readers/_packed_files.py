@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,10 +13,14 @@ from synthgen.formats.readers import DatasetFiles
 from synthgen.images.decode import ImageError, find_image, read_image_header
 from synthgen.images.image_error import utf8_safe
 
-#: Entries of a folder that are looked at.
-MAX_ENTRIES = 100_000
+#: Maximum entries of a folder; a folder with more is refused.
+MAX_ENTRIES = 1_000_000
 
-_MAX_FOLDERS = 1_000
+#: Entries of a folder, and its subfolders, that are looked at to recognise a format.
+_GLANCED_ENTRIES = 2_000
+_GLANCED_FOLDERS = 50
+
+_MAX_FOLDERS = 10_000
 
 #: With more files, the folder is the source: the digests of all sources are in the footer of each shard.
 _MAX_SOURCES = 100
@@ -27,21 +31,55 @@ _SPLIT_WORD = re.compile(
 
 
 def find_archives(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files with one of these endings in a folder and its direct subfolders, sorted; or the file itself."""
+    """The files with one of these endings in a folder and its direct subfolders, sorted; or the file itself.
+
+    Raises:
+        SynthgenError: there are too many files or folders.
+    """
     if path.is_file():
         return [path] if path.name.lower().endswith(tuple(suffixes)) else []
     found, folders = list_folder(path)
-    for folder in folders[:_MAX_FOLDERS]:
+    if len(folders) > _MAX_FOLDERS:
+        raise SynthgenError(f"{path} has more than {_MAX_FOLDERS:,} subfolders; is it the right folder?")
+    for folder in folders:
         found = found + list_folder(folder)[0]
     return sorted(one for one in found if one.name.lower().endswith(tuple(suffixes)))
 
 
+def glance_at_names(path: Path) -> Iterator[str]:
+    """The first names of a folder and of its direct subfolders; or the file's name. It takes some milliseconds."""
+    if path.is_file():
+        yield path.name
+        return
+    folders: list[str] = []
+    yield from _glance(os.fspath(path), folders)
+    for folder in folders[:_GLANCED_FOLDERS]:
+        yield from _glance(folder, [])
+
+
+def _glance(path: str, folders: list[str]) -> Iterator[str]:
+    try:
+        with os.scandir(path) as entries:
+            for entry in islice(entries, _GLANCED_ENTRIES):
+                yield entry.name
+                if entry.is_dir():
+                    folders.append(entry.path)
+    except (OSError, ValueError):
+        return
+
+
 def list_folder(path: Path) -> tuple[list[Path], list[Path]]:
-    """(files, folders) of a folder without hidden ones, sorted; none if it cannot be read."""
+    """(files, folders) of a folder without hidden ones, sorted; none if it cannot be read.
+
+    Raises:
+        SynthgenError: it has more than `MAX_ENTRIES`.
+    """
     files, folders = [], []
     try:
         with os.scandir(path) as entries:
-            for entry in islice(entries, MAX_ENTRIES):
+            for number, entry in enumerate(entries):
+                if number == MAX_ENTRIES:
+                    raise SynthgenError(f"{path} has more than {MAX_ENTRIES:,} files; is it the right folder?")
                 if entry.name.startswith(".") or not _is_unicode(entry.name):
                     continue
                 if entry.is_dir():

@@ -43,7 +43,7 @@ from synthgen.formats.readers._objects import (
     FindingCounter,
     parse_objects,
 )
-from synthgen.formats.readers._packed_files import fill_size, make_sources, pick_split
+from synthgen.formats.readers._packed_files import fill_size, glance_at_names, make_sources, pick_split
 from synthgen.images import arrow_stream
 from synthgen.images.image_error import ImageError, utf8_safe
 
@@ -60,7 +60,10 @@ __all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete"
 
 def recognize(path: Path) -> tuple[str, ...] | None:
     """The splits of a folder or file with images and boxes; None if it has none, or another format."""
+    ends = (*TABLES, *METADATA, ".jsonl", ".csv", "dataset_dict.json", "state.json")
     try:
+        if not any(name.lower().endswith(ends) for name in glance_at_names(path)):
+            return None
         tables = find_tables(path)
         first = next((one for found in tables.values() for one in found), None)
         if first is None:

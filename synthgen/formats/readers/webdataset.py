@@ -42,6 +42,7 @@ from synthgen.formats.readers._objects import (
 from synthgen.formats.readers._packed_files import (
     fill_size,
     find_archives,
+    glance_at_names,
     make_sources,
     pick_split,
     reason_without_paths,
@@ -66,7 +67,12 @@ _PROBED_MEMBERS = 64
 
 def recognize(path: Path) -> tuple[str, ...] | None:
     """The splits of a folder of shards, or of one shard, whose first members include an image and a `json`."""
-    shards = _find_shards(path)
+    if not any(name.lower().endswith(".tar") for name in glance_at_names(path)):
+        return None
+    try:
+        shards = _find_shards(path)
+    except SynthgenError:
+        return None
     first = next((one for found in shards.values() for one in found), None)
     return tuple(sorted(shards)) if first is not None and _looks_like_samples(first) else None
 
