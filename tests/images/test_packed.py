@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -112,6 +114,23 @@ def test_an_archive_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
         for name in ("x.parquet/image/1", "x.arrow/image/1"):
             with open_image(find_image(tmp_path, name)) as file:
                 assert file.read() == packed.jpeg(seed + 1)
+
+
+def test_a_machine_without_open_files_is_no_error_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed.write_tar(tmp_path / "x.tar", [("0.jpg", packed.jpeg(0))])
+
+    def fail(code: int) -> Callable[[Path], object]:
+        def raise_it(path: Path) -> object:
+            raise OSError(code, os.strerror(code), str(path))
+
+        return raise_it
+
+    monkeypatch.setattr("synthgen.images.packed.open_index", fail(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        find_image(tmp_path, "x.tar/0.jpg")
+    monkeypatch.setattr("synthgen.images.packed.open_index", fail(errno.EACCES))
+    with pytest.raises(ImageError, match=r"its archive cannot be read \(Permission denied\)"):
+        find_image(tmp_path, "x.tar/0.jpg")
 
 
 def test_an_archive_that_vanishes_is_an_error_of_the_image(tmp_path: Path) -> None:
