@@ -33,6 +33,8 @@ _BLOCK = 512
 _MAX_NAME_BYTES = 4_096
 _MAX_EXTENDED_BYTES = 2**20  # of one pax header; real ones have some 100 bytes
 _MAX_EXTENDED_IN_ROW = 8  # extended headers before one member
+_OCTAL = re.compile(rb"[0-7]+")
+_PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]{1,200})=")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -228,9 +230,11 @@ def _is_header(block: bytes) -> bool:
     given = _parse_number(block[148:156])
     if given is None:
         return False
-    rest = block[:148] + b" " * 8 + block[156:]
-    total = sum(rest)
-    return given in (total, total - 256 * sum(byte > 127 for byte in rest))
+    field = block[148:156]  # counts as eight blanks
+    total = sum(block) - sum(field) + 8 * 32
+    if given == total:
+        return True
+    return given == total - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
 
 
 def _cut_or_damaged(header: bytes) -> str:
@@ -244,14 +248,14 @@ def _parse_number(field: bytes) -> int | None:
     text = field.replace(b"\0", b" ").strip()
     if not text:
         return 0
-    return int(text, 8) if re.fullmatch(rb"[0-7]+", text) else None
+    return int(text, 8) if _OCTAL.fullmatch(text) else None
 
 
 def _parse_pax(data: bytes) -> dict[str, str]:
     """The records "LENGTH KEY=VALUE\\n" of a pax header, up to the first that is not valid."""
     found: dict[str, str] = {}
     at = 0
-    while match := re.compile(rb"([0-9]{1,9}) ([^=]{1,200})=").match(data, at):
+    while match := _PAX_RECORD.match(data, at):
         end = at + int(match[1])
         if end <= match.end() or end > len(data) or data[end - 1 : end] != b"\n":
             break

@@ -139,6 +139,14 @@ def test_a_damaged_header_ends_the_archive(tmp_path: Path) -> None:
     assert [(one.name, one.problem) for one in members] == [("a.jpg", ""), ("", "is damaged at byte 1,024")]
 
 
+def test_a_checksum_of_signed_bytes_is_accepted(tmp_path: Path) -> None:
+    """Some old programs summed so; it differs where a name is not ASCII."""
+    block = bytearray(header("é.jpg"))
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % (sum(block) - 512)
+    assert [member.name for member in scan_tar(write(tmp_path / "x.tar", bytes(block)))] == ["é.jpg"]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

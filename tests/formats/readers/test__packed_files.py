@@ -50,8 +50,9 @@ def test_hidden_files_and_deeper_folders_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("train-000.tar", "train"), ("cc3m-Train-0.tar", "train"), ("x_val_3", "val"), ("latest.tar", ""), ("", ""),
-        ("validation.parquet", "validation"), ("test1.tar", "test"), ("dev", "dev"), ("trainer-0.tar", ""), ("value.tar", ""),
+        ("train-000.tar", "train"), ("cc3m-Train-0.tar", "train"), ("x_val_3", "val"), ("latest.tar", ""),
+        ("validation.parquet", "validation"), ("test1.tar", "test"), ("dev", "dev"), ("trainer-0.tar", ""),
+        ("value.tar", ""), ("", ""),
     ],
 )  # fmt: skip
 def test_a_split_is_a_whole_word(name: str, word: str) -> None:
