@@ -64,7 +64,8 @@ def test_a_reader_answers_or_refuses_in_one_sentence(reports: dict[str, dict[str
     assert report["inputs"] == INPUTS == report["accepted"] + report["refused"]
     # Mutants that get through are the ones that go deep. Of files that checksums protect, only the valid ones do.
     assert report["accepted"] >= (5 if reader == "shards" else 15)
-    assert report["refused"] >= 1 or reader in ("foreground", "ade20k")  # where a bad file is an image with an error
+    # Where a bad file is an image with an error, nothing is refused.
+    assert report["refused"] >= 1 or reader in ("foreground", "ade20k") or reader.endswith("_images")
 
 
 @pytest.mark.slow

@@ -99,6 +99,8 @@ def _parse_footer(fields: dict[int, Any], file_size: int) -> ParquetFooter:
             raise ValueError("a row group has other columns than the file")
         groups.append(chunks)
         first += num_rows
+    if sum(chunk.size for chunks in groups for chunk in chunks) > file_size:  # row groups that share their pages
+        raise ImageError(_DAMAGED)
     if first > 8 * file_size:  # so that a small file cannot give rows without end
         raise ImageError(f"is in a Parquet file that lists {first:,} rows and is too small for them")
     return ParquetFooter(first, leaves, tuple(groups))

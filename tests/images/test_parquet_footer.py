@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from fakes import packed_datasets as packed
 
+from synthgen.images import parquet_footer
 from synthgen.images.image_error import ImageError
 from synthgen.images.parquet_footer import BYTE_ARRAY, read_footer
 
@@ -54,6 +56,19 @@ def test_a_cut_file_with_its_footer_is_refused(path: Path) -> None:
     length = int.from_bytes(content[-8:-4], "little")
     path.write_bytes(content[:200] + content[-8 - length :])
     with pytest.raises(ImageError, match="cut off, or whose footer is damaged"):
+        read_footer(path)
+
+
+def test_row_groups_that_share_their_pages_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a small file cannot be read again and again."""
+    original = parquet_footer.parse_struct
+
+    def repeat_groups(data: bytes, *, max_fields: int) -> tuple[dict[int, Any], int]:
+        fields, used = original(data, max_fields=max_fields)
+        return {**fields, 4: fields[4] * 50}, used
+
+    monkeypatch.setattr(parquet_footer, "parse_struct", repeat_groups)
+    with pytest.raises(ImageError, match="footer is damaged"):
         read_footer(path)
 
 
