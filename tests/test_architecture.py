@@ -113,6 +113,8 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "pyarrow": [
         *(f"synthgen/records/{name}.py" for name in ("parquet_schema", "box_table", "content_digest")),
         *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity", "migrate")),
+        *(f"synthgen/images/{name}.py" for name in ("parquet_pages", "arrow_stream")),
+        "synthgen/formats/readers/*.py",
     ],
     "pydantic": [
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),

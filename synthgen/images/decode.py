@@ -1,4 +1,4 @@
-"""Image files to RGB arrays. Every unusual file has a defined outcome: an array, or an `ImageError`."""
+"""Images of files and archives to RGB arrays. Every unusual one has a defined outcome: an array, or an `ImageError`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from synthgen.errors import describe_exhaustion
 from synthgen.images.file_kinds import describe_file_kind
+from synthgen.images.image_error import ImageError as ImageError
+from synthgen.images.image_error import utf8_safe
+from synthgen.images.packed import ImageSource, PackedImage, find_packed_image, open_image
 from synthgen.images.paths import candidate_paths
 
 #: A larger image is an error. Decoding takes up to eight bytes a pixel, so that one image takes at most a GiB.
@@ -100,12 +103,10 @@ def _reset_budget() -> None:
 os.register_at_fork(after_in_child=_reset_budget)  # threads that hold a part of it exist only in the parent
 
 
-class ImageError(Exception):
-    """Why an image cannot be used: a sentence for `Sample.error`, without paths of this machine."""
+def find_image(root: Path, file_name: str) -> ImageSource:
+    """Find the file of an image below `root`, or the image in an archive there (`images.packed`).
 
-
-def find_image(root: Path, file_name: str) -> Path:
-    """Find the file of an image below `root`. It tries, in this order:
+    It tries, in this order:
 
     1. the whole name;
     2. the name without folders that a release names and its archives lack (Objects365's `images/v1`);
@@ -118,22 +119,41 @@ def find_image(root: Path, file_name: str) -> Path:
     links are followed. Pipes and devices are refused.
 
     Raises:
-        ImageError: there is no such file, or the name leaves `root`.
+        ImageError: there is no such file, the name leaves `root`, or its archive lacks it or cannot be read.
+        OSError: the machine lacks memory or open files.
     """
     parts = PurePosixPath(file_name.replace("\\", "/")).parts
     if not parts or parts[0].startswith("/") or ".." in parts or "\0" in file_name or re.match("[A-Za-z]:", parts[0]):
-        raise ImageError(f"file name '{_utf8_safe(file_name)}' is not a path below the image folder")
+        raise ImageError(f"file name '{utf8_safe(file_name)}' is not a path below the image folder")
+    lost: ImageError | None = None
     for tail in candidate_paths(root, parts):
         path = root.joinpath(*tail)
         try:
             if path.is_file():
                 return path
+            if (packed := find_packed_image(root, tail)) is not None:
+                return packed
         except OSError as why:  # a name too long for the file system, a folder without permission
-            raise ImageError(f"file {_utf8_safe(file_name)} cannot be reached ({_short_reason(why)})") from None
-    raise ImageError(f"no file {_utf8_safe(file_name)} below the image folder")
+            if describe_exhaustion(why):
+                raise  # it says nothing about the image
+            raise ImageError(f"file {utf8_safe(file_name)} cannot be reached ({_short_reason(why)})") from None
+        except ImageError as why:  # an archive without this image; another candidate may be there
+            lost = lost or why
+    raise lost or ImageError(f"no file {utf8_safe(file_name)} below the image folder")
 
 
-def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> NDArray[np.uint8]:
+@contextmanager
+def _open(source: ImageSource | BinaryIO) -> Iterator[Image.Image]:
+    """The image, not decoded yet."""
+    if isinstance(source, PackedImage):
+        with open_image(source) as file, Image.open(file, formats=IMAGE_FORMATS) as image:
+            yield image
+    else:
+        with Image.open(source, formats=IMAGE_FORMATS) as image:
+            yield image
+
+
+def load_rgb(path: ImageSource, expected_height: int = 0, expected_width: int = 0) -> NDArray[np.uint8]:
     """Decode an image file: uint8 [H, W, 3], RGB.
 
     EXIF orientation is applied, as viewers do. It is not applied if only the unrotated size agrees with the annotations
@@ -148,7 +168,7 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
     """
     expected = (expected_width, expected_height) if expected_height and expected_width else None
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with _open(path) as image:
             turn, shown = _exif_transpose(image)
             _check_size(shown, image.format)
             if expected is not None and expected not in (shown, image.size):  # before a pixel is decoded
@@ -164,7 +184,7 @@ def load_rgb(path: Path, expected_height: int = 0, expected_width: int = 0) -> N
         raise _as_image_error(why, "decoded", path) from None
 
 
-def load_label_map(path: Path | BinaryIO, *, color_coded: bool = False) -> NDArray[np.integer]:
+def load_label_map(path: ImageSource | BinaryIO, *, color_coded: bool = False) -> NDArray[np.integer]:
     """Decode a label map: the stored numbers, uint8, uint16 or int32 [H, W]. A palette is ignored.
 
     Args:
@@ -176,7 +196,7 @@ def load_label_map(path: Path | BinaryIO, *, color_coded: bool = False) -> NDArr
         ImageError: missing, not lossless, truncated, too large, or unexpectedly in colour.
     """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with _open(path) as image:
             _check_size(image.size, image.format)
             if image.format not in _LOSSLESS_FORMATS:
                 raise ImageError(f"is a {image.format}, whose compression changes labels")
@@ -187,7 +207,7 @@ def load_label_map(path: Path | BinaryIO, *, color_coded: bool = False) -> NDArr
         raise _as_image_error(why, "decoded", path) from None
 
 
-def read_image_header(path: Path) -> tuple[int, int, bool]:
+def read_image_header(path: ImageSource) -> tuple[int, int, bool]:
     """(height, width, turned) from the header, with EXIF orientation applied; decodes nothing.
 
     `turned`: the stored pixels must be rotated by 90 or 270 degrees, so their shape differs.
@@ -196,7 +216,7 @@ def read_image_header(path: Path) -> tuple[int, int, bool]:
         ImageError: missing, not one of `IMAGE_FORMATS`, or too large.
     """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with _open(path) as image:
             _, (width, height) = _exif_transpose(image)
             _check_size((width, height), image.format)
             return height, width, (width, height) != image.size
@@ -313,7 +333,7 @@ def _packed_colors(strip: Image.Image) -> NDArray[np.integer]:
     return np.asarray((red.astype(np.int32) << 16) | (green.astype(np.int32) << 8) | blue, np.int32)
 
 
-def _as_image_error(why: Exception, done: str, path: Path | BinaryIO) -> ImageError:
+def _as_image_error(why: Exception, done: str, path: ImageSource | BinaryIO) -> ImageError:
     """The error for a row.
 
     Raises:
@@ -341,9 +361,4 @@ def _short_reason(why: Exception) -> str:
     if isinstance(why, UnidentifiedImageError):
         return f"no image of the kinds {', '.join(IMAGE_FORMATS)}"
     text = (why.strerror if isinstance(why, OSError) else None) or str(why)
-    return _utf8_safe(text.splitlines()[0] if text else "no reason given")
-
-
-def _utf8_safe(text: str) -> str:
-    """At most 200 characters that UTF-8 can encode; hostile names contain lone surrogates."""
-    return text[:200].encode("utf-8", "backslashreplace").decode()
+    return utf8_safe(text.splitlines()[0] if text else "no reason given")

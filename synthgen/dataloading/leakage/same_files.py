@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from synthgen.images.image_error import ImageError
+from synthgen.images.packed import find_packed_image
 from synthgen.images.paths import candidate_paths
 
 #: Symbolic links are resolved in at most this many folders below the image folder; further folders keep their names.
@@ -95,4 +97,14 @@ def find_same_files(
 
 
 def _first_existing(paths: tuple[str, ...]) -> str | None:
-    return next(filter(os.path.isfile, paths), paths[0]) if len(paths) > 1 else next(iter(paths), None)
+    return next(filter(_exists, paths), paths[0]) if len(paths) > 1 else next(iter(paths), None)
+
+
+def _exists(path: str) -> bool:
+    """Whether an image is there, as a file or in an archive."""
+    if os.path.isfile(path):  # noqa: PTH113 - pathlib's raises where a name is too long
+        return True
+    try:
+        return find_packed_image(Path("/"), PurePosixPath(path).parts[1:]) is not None
+    except ImageError:
+        return False

@@ -172,7 +172,7 @@ class SourceFinding:
 
     Attributes:
         code: key of `ingest.validation.diagnosis.FINDING_CODES`.
-        unit: what is counted: "boxes", "images", "categories" or "files".
+        unit: what is counted: "boxes", "images", "categories", "files" or "lines".
         count: how many.
         examples: (where, what) of the first ones.
         stops: a job on this dataset would be useless.

@@ -7,6 +7,7 @@ this format can be read: `annotations` names its JSON. Segment ids are colours, 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +26,7 @@ from synthgen.formats.readers._coco_records import NO_ID, clean_text, required_i
 from synthgen.formats.readers._ids import parse_id
 from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_int, parse_pixels
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
+from synthgen.images.packed import open_image
 from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
@@ -198,9 +200,9 @@ class _PngChecker:
         try:
             path = find_image(self.folder, name)
             read_image_header(path)
-            with path.open("rb") as file:
+            with open_image(path) as file:
                 is_png = file.read(4) == b"\x89PNG"
-                file.seek(max(0, path.stat().st_size - 64))
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 64))
                 return not is_png or b"IEND" in file.read()
         except (ImageError, OSError):
             return False

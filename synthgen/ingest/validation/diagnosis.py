@@ -64,7 +64,7 @@ FINDING_CODES: dict[str, str] = {
     "as a row with an error",
     "pixel_rows": "a row of a label file is in pixels or percent; it should be in fractions of the image, 0 to 1",
     "broken_row": "a row of an annotation file cannot be read; its object stays, without a box",
-    "label_without_image": "a label file without an image of its name; its objects are left out",
+    "label_without_image": "an annotation file without an image; its objects are left out",
     "no_label_file": "an image without a label file; it counts as an image without objects",
     "shared_label_file": "two images have one label file; the first one gets it, the other stays, with an error",
     "broken_list_line": "a line of a list of images names no image, or one a second time; it is left out",
@@ -81,6 +81,10 @@ FINDING_CODES: dict[str, str] = {
     "no_class_names": "nothing names the classes; they are called by their numbers or ids",
     "other_class_count": "the number of classes (nc) is not the number of names; the names count",
     "unused_category": "a category without a box",
+    "damaged_archive": "an archive is cut off or damaged; what lies before the damage is read",
+    "refused_members": "a member of an archive is a link, a device or a sparse file, or its name leaves the archive",
+    "duplicate_members": "an archive has several members of one name; the last one is used, as tar does",
+    "ignored_members": "a member of an archive is neither an image nor an annotation; it is not read",
     "outer_blanks": "a category's name has blanks around it; they are stripped",
     "same_name": "a category has the name of another one; both become one, as names are what is stored",
     "hidden_characters": "a category's name holds characters that are not seen; it stays as it is",
@@ -126,10 +130,10 @@ INFO_CODES = frozenset(
     {"crowd", "fake", "reflected", "no_boxes", "unused_category", "outer_blanks", "turned", "other_path", "clipped"}
     | {"one_based_boxes", "matched_name", "other_unicode_form"}
     | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region", "ignored_prediction"}
-    | {"flat_polygon", "ignored", "root_category", "repeated_image"}
+    | {"flat_polygon", "ignored", "root_category", "repeated_image", "ignored_members"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
     | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
-    | {"rotated", "difficult", "unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
+    | {"unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
 )
 
 
@@ -156,7 +160,7 @@ class Finding:
 
     Attributes:
         code: key of `FINDING_CODES`.
-        unit: what is counted: "boxes", "images", "files", "categories" or "shards".
+        unit: what is counted: "boxes", "annotations", "images", "categories", "files", "lines" or "shards".
         count: number of occurrences; of: total number.
         images: number of images with it; None if not applicable.
         stops: a job on this dataset would fail or be useless.
@@ -238,7 +242,7 @@ class FindingCollector:
                 code,
                 self._units[code],
                 self._counts[code],
-                max(totals[self._units[code]], self._counts[code]),
+                max(totals.get(self._units[code], 0), self._counts[code]),
                 self._images.get(code),
                 code in self._stops,
                 tuple(self._examples[code]),

@@ -49,17 +49,18 @@ def check_image_file(root: Path, file_name: str, height: int, width: int, *, dec
         decode: decode all pixels, as a job would; otherwise read only the header.
     """
     try:
-        path = find_image(root, file_name)
+        source = find_image(root, file_name)
     except ImageError as why:
         return ImageFileCheck(height, width, (("missing", str(why)),))
     troubles = []
+    path = source if isinstance(source, Path) else source.path
     found, named = path.relative_to(root).as_posix(), PurePosixPath(file_name.replace("\\", "/")).as_posix()
     if found != named:
         same_letters = unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", named)
         what = f"found as {ascii(found) if same_letters else found}"
         troubles.append(("other_unicode_form" if same_letters else "other_path", what))
     try:
-        real_height, real_width, turned = read_image_header(path)
+        real_height, real_width, turned = read_image_header(source)
         if turned:
             troubles.append(
                 ("turned", f"is {real_width} x {real_height} as shown, {real_height} x {real_width} as stored")
@@ -72,7 +73,7 @@ def check_image_file(root: Path, file_name: str, height: int, width: int, *, dec
             frame = (height, width) if code == "wrong_size" else (real_height, real_width)
             return ImageFileCheck(*frame, (*troubles, (code, what)), (real_height, real_width))
         if decode:
-            load_rgb(path, height, width)
+            load_rgb(source, height, width)
     except ImageError as why:
         return ImageFileCheck(height, width, (*troubles, ("unreadable", str(why))))
     return ImageFileCheck(height if known else real_height, width if known else real_width, tuple(troubles))
