@@ -24,6 +24,8 @@ def ingest(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
+    match_names: opt.MatchNames = False,
+    crowds_as_objects: opt.CrowdsAsObjects = False,
     data: opt.Data = opt.DEFAULT_DATA,
     store: opt.Store = opt.DEFAULT_STORE,
     layer: Annotated[str, typer.Option(help="annotations (boxes), or human (masks), regions (phrases) where given")] = (
@@ -44,7 +46,17 @@ def ingest(
     from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.generate.input_layer import ingest_spec
 
-    specs = resolve_datasets(path, dataset, name, split, data, annotations, images)
+    specs = resolve_datasets(
+        path,
+        dataset,
+        name,
+        split,
+        data,
+        annotations,
+        images,
+        match_names=match_names,
+        crowds_as_objects=crowds_as_objects,
+    )
     reports: list[IngestReport] = []
     for spec in specs:
         with job_has_started() if reports else nullcontext():
@@ -64,6 +76,8 @@ def doctor(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
+    match_names: opt.MatchNames = False,
+    crowds_as_objects: opt.CrowdsAsObjects = False,
     data: opt.Data = opt.DEFAULT_DATA,
     check_images: Annotated[
         str, typer.Option(help="header (fast), all (decode every file), none, or a number of images to decode")
@@ -84,7 +98,17 @@ def doctor(
     from synthgen.ingest.validation import diagnosis
     from synthgen.ingest.validation.validate import validate_dataset
 
-    specs = resolve_datasets(path, dataset, name, split, data, annotations, images)
+    specs = resolve_datasets(
+        path,
+        dataset,
+        name,
+        split,
+        data,
+        annotations,
+        images,
+        match_names=match_names,
+        crowds_as_objects=crowds_as_objects,
+    )
     spec = specs[0]
     splits = None if path is None and split is None and annotations is None else [one.split for one in specs]
     with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
@@ -97,6 +121,8 @@ def doctor(
             check_images=check_images,
             name=name if path is not None or spec.name != spec.default_name else None,
             path=path,
+            match_names=match_names,
+            crowds_as_objects=crowds_as_objects,
             on_progress=bars.report,
         )
     if as_json:

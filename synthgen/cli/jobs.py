@@ -35,6 +35,8 @@ def masks(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
+    match_names: opt.MatchNames = False,
+    crowds_as_objects: opt.CrowdsAsObjects = False,
     data: opt.Data = opt.DEFAULT_DATA,
     store: opt.Store = opt.DEFAULT_STORE,
     reads: Annotated[str, typer.Option(help="Layer whose boxes are the prompts")] = "annotations",
@@ -83,7 +85,17 @@ def masks(
                 timeout=timeout,
             ),
         )
-        for spec in resolve_datasets(path, dataset, name, split, data, annotations, images)
+        for spec in resolve_datasets(
+            path,
+            dataset,
+            name,
+            split,
+            data,
+            annotations,
+            images,
+            match_names=match_names,
+            crowds_as_objects=crowds_as_objects,
+        )
     ]
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
     _run_jobs(engine, jobs, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
@@ -98,6 +110,8 @@ def captions(
     split: opt.Split = None,
     annotations: opt.Annotations = None,
     images: opt.Images = None,
+    match_names: opt.MatchNames = False,
+    crowds_as_objects: opt.CrowdsAsObjects = False,
     data: opt.Data = opt.DEFAULT_DATA,
     store: opt.Store = opt.DEFAULT_STORE,
     reads: Annotated[
@@ -151,7 +165,17 @@ def captions(
                 timeout=timeout,
             ),
         )
-        for spec in resolve_datasets(path, dataset, name, split, data, annotations, images)
+        for spec in resolve_datasets(
+            path,
+            dataset,
+            name,
+            split,
+            data,
+            annotations,
+            images,
+            match_names=match_names,
+            crowds_as_objects=crowds_as_objects,
+        )
     ]
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
     _run_jobs(engine, jobs, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)

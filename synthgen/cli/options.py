@@ -46,6 +46,14 @@ Images = Annotated[
         readable=False, callback=reject_url, help="Folder of the images, where it is not in the dataset's usual place"
     ),
 ]
+MatchNames = Annotated[
+    bool,
+    typer.Option("--match-names", help="Also take image files that are there under another form of their name"),
+]
+CrowdsAsObjects = Annotated[
+    bool,
+    typer.Option("--crowds-as-objects", help="Take annotations with iscrowd for single objects, as CVAT's masks are"),
+]
 Data = Annotated[
     Path,
     typer.Option(

@@ -84,6 +84,9 @@ def resolve_datasets(
     data: Path,
     annotations: Path | None,
     images: Path | None,
+    *,
+    match_names: bool = False,
+    crowds_as_objects: bool = False,
 ) -> list[DatasetSpec]:
     """Resolve what a command names, by a path or by `--dataset`; one spec for each split, if none is named.
 
@@ -91,6 +94,7 @@ def resolve_datasets(
         path: the dataset's folder or annotation file; None = the reader `dataset` finds it below `data`.
         dataset: a reader; None = it is recognised by the files at `path`.
         split: None = all splits at `path`. Without a path: all splits of a format, but the first of a release.
+        match_names, crowds_as_objects: see `DatasetSpec`.
 
     Raises:
         SynthgenError: nothing is named, or too much; no such dataset, split or file; the layout is unknown.
@@ -98,7 +102,16 @@ def resolve_datasets(
     if path is None:
         if dataset is None:
             raise SynthgenError("no dataset is named; give its folder or annotation file, or --dataset")
-        spec = resolve_dataset(dataset, name, split, data, annotations, images)
+        spec = resolve_dataset(
+            dataset,
+            name,
+            split,
+            data,
+            annotations,
+            images,
+            match_names=match_names,
+            crowds_as_objects=crowds_as_objects,
+        )
         if split is not None or annotations is not None or not getattr(spec.reader, "LAYOUT_SPLITS", False):
             return [spec]
         if not spec.root.is_dir():  # ingested before, and its files are not on this machine
@@ -119,7 +132,10 @@ def resolve_datasets(
         raise SynthgenError(f"{path} has no split '{split}' (it has {', '.join(splits)})")
     own_name = check_name(name or _name_of_path(path))
     chosen = splits if split is None else (split,)
-    return [DatasetSpec(plugin, own_name, check_name(one), root, file, images) for one in chosen]
+    return [
+        DatasetSpec(plugin, own_name, check_name(one), root, file, images, match_names, crowds_as_objects)
+        for one in chosen
+    ]
 
 
 def _splits_of_reader(plugin: str, path: Path) -> tuple[str, ...]:

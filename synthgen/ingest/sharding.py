@@ -17,7 +17,7 @@ from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable, StringColumn
 from synthgen.ingest.repeated_ids import settle_repeated_ids
 from synthgen.ingest.text_limits import check_category_names, shorten_file_names
-from synthgen.ingest.validation.diagnosis import FINDING_CODES
+from synthgen.ingest.validation.finding_codes import FINDING_CODES
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, SourceFinding
-from synthgen.ingest.validation.diagnosis import FINDING_CODES
+from synthgen.ingest.validation.finding_codes import FINDING_CODES
 from synthgen.records.sample import ANNOTATION_FLAGS
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fakes.ingested_samples import ingest_samples
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, SourceFinding
-from synthgen.ingest.validation.diagnosis import FINDING_CODES
+from synthgen.ingest.validation.finding_codes import FINDING_CODES
 from synthgen.records.sample import ANNOTATION_FLAGS
 
 

@@ -171,7 +171,7 @@ class SourceFinding:
     `synthgen doctor` reports it; `ingest` logs it.
 
     Attributes:
-        code: key of `ingest.validation.diagnosis.FINDING_CODES`.
+        code: key of `ingest.validation.finding_codes.FINDING_CODES`.
         unit: what is counted: "boxes", "images", "categories", "files" or "lines".
         count: how many.
         examples: (where, what) of the first ones.

@@ -10,7 +10,7 @@ _MAX_EXAMPLES = 3
 
 
 class FindingCounter:
-    """Counts occurrences by code of `ingest.validation.diagnosis.FINDING_CODES`."""
+    """Counts occurrences by code of `ingest.validation.finding_codes.FINDING_CODES`."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}

@@ -22,7 +22,7 @@ class ImageFileCheck:
 
     Attributes:
         height, width: in pixels, in the frame of the annotations; 0 = unknown.
-        problems: (code of `diagnosis.FINDING_CODES`, details).
+        problems: (code of `finding_codes.FINDING_CODES`, details).
         real_size: (height, width) of a file of another size than the annotations say, else None.
     """
 

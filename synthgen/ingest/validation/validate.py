@@ -41,13 +41,13 @@ from synthgen.ingest.validation.box_conventions import judge_conventions
 from synthgen.ingest.validation.boxes import BoxStats, apply_image_sizes, inspect_boxes
 from synthgen.ingest.validation.categories import SplitCategories, compare_splits, inspect_categories
 from synthgen.ingest.validation.diagnosis import (
-    REFUSED_CODES,
     FindingCollector,
     FindingExample,
     SplitReport,
     ValidationReport,
 )
 from synthgen.ingest.validation.files import ImageFileCheck, SizeFactors, check_image_file
+from synthgen.ingest.validation.finding_codes import REFUSED_CODES
 from synthgen.ingest.validation.ids import DuplicateIdFinder
 from synthgen.ingest.validation.masks import inspect_masks, shorten_payloads
 from synthgen.ingest.validation.verdict import FEW_USABLE, MAX_UNUSABLE_SHARE, name_dataset_options, reach_verdict

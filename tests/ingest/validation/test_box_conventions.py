@@ -13,7 +13,7 @@ from fakes.validated_datasets import clean, findings, look
 from numpy.typing import NDArray
 
 from synthgen.ingest.validation.box_conventions import REMEDIES, BoxConvention, ConventionSums, judge_conventions
-from synthgen.ingest.validation.diagnosis import FINDING_CODES
+from synthgen.ingest.validation.finding_codes import FINDING_CODES
 from synthgen.ingest.validation.validate import validate_dataset
 
 Shared = Callable[[str], Path]

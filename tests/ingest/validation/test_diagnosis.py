@@ -7,8 +7,6 @@ from pathlib import Path
 from fakes.validated_datasets import clean, look
 
 from synthgen.ingest.validation.diagnosis import (
-    FINDING_CODES,
-    INFO_CODES,
     MAX_LINES,
     BoxSizeStats,
     Finding,
@@ -18,6 +16,7 @@ from synthgen.ingest.validation.diagnosis import (
     format_validation_report,
     report_to_dict,
 )
+from synthgen.ingest.validation.finding_codes import FINDING_CODES, INFO_CODES
 from synthgen.records.sample import ANNOTATION_FLAGS
 
 
