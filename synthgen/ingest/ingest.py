@@ -160,9 +160,15 @@ def ingest(
 
 
 def describe_source_change(
-    store: ShardStore, files: DatasetFiles, *, name: str, split: str, layer: str = "annotations"
+    store: ShardStore,
+    files: DatasetFiles,
+    *,
+    name: str,
+    split: str,
+    layer: str = "annotations",
+    match_names: bool = False,
 ) -> str | None:
-    """A sentence if the layer was made from other files; None if not, or if there is no such layer.
+    """A sentence if the layer was made from other files, or by other options; None if not, or if it is not there.
 
     Files that are certainly unchanged are not read again; others are hashed at 1 to 2 GB per second.
     """
@@ -172,12 +178,12 @@ def describe_source_change(
     then = recipe.get("sources")
     if then is None:
         return None
-    if files.crowds_as_objects != recipe.get("crowds_as_objects", False):
-        how = "without" if files.crowds_as_objects else "with"
-        return (
-            f"{name}/{split}/{layer} was made {how} --crowds-as-objects; choose another --name, or delete "
-            f"{store.layer_folder(name, split, layer)}"
-        )
+    for option, is_set in (("match_names", match_names), ("crowds_as_objects", files.crowds_as_objects)):
+        if is_set != recipe.get(option, False):
+            return (
+                f"{name}/{split}/{layer} was made {'without' if is_set else 'with'} --{option.replace('_', '-')}; "
+                f"choose another --name, or delete {store.layer_folder(name, split, layer)}"
+            )
     files = files.for_layer(layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
     now = digest_sources(files, log)
