@@ -97,6 +97,14 @@ def test_a_file_in_another_folder_is_named_and_not_used(tmp_path: Path) -> None:
     assert "video1/0001.png is in another folder" in found.refusals[0][1]
 
 
+@pytest.mark.parametrize("folder", ["masks", "SegmentationClass", "train/labels"])
+def test_a_label_map_is_never_taken_for_its_photograph(tmp_path: Path, folder: str) -> None:
+    names, found = resolve(tmp_path, [f"{folder}/shot.png"], "shot.jpg")
+    assert names == ["shot.jpg"] and "masks" in found.refusals[0][1]
+    names, found = resolve(tmp_path, ["photos/shot.jpeg"], "shot.jpg", f"{folder}/shot.PNG")
+    assert names == ["photos/shot.jpeg", f"{folder}/shot.png"]
+
+
 def test_the_folders_decide_between_equal_names(tmp_path: Path) -> None:
     names, _ = resolve(
         tmp_path, ["cam1/x.png", "cam2/x.png"], "/srv/data/cam2/x.png", "http://host/cam1/x.png?v=1", "nowhere.png", ""
