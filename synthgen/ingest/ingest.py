@@ -114,6 +114,9 @@ def ingest(
         digests = pool.submit(digest_sources, files, log)
         if present:
             recipe["sources"] = digests.result().by_role
+            theirs = (store.read_footer(present[0]) or {}).get("recipe", {})
+            if match_names and "image_names" in theirs:  # compared when the missing shards are made
+                recipe["image_names"] = theirs["image_names"]
             _check_same_recipe(store, present, recipe)
             if len(present) == present[0].num_shards:
                 store.create_layer(name, split, layer)
@@ -135,6 +138,7 @@ def ingest(
             if files.crowds_as_objects:
                 batches = treat_crowds_as_objects(batches)
             where = ", ".join(map(str, files.sources.values()))
+            matched: list[str] = []  # the digest of the names, where they are matched
             cuts = split_into_shards(
                 batches,
                 name,
@@ -142,9 +146,14 @@ def ingest(
                 where=where,
                 expected_bytes=total,
                 shard_size=shard_size,
-                resolve_names=partial(_resolve_names, name, files.image_folder) if match_names else None,
+                resolve_names=partial(_resolve_names, name, files.image_folder, matched) if match_names else None,
             )
             first = next(cuts)  # arrives when everything is read
+            if matched and recipe.setdefault("image_names", matched[0]) != matched[0]:
+                raise SynthgenError(
+                    f"--match-names finds other images in {files.image_folder} than when {name}/{split}/{layer} was "
+                    f"begun; delete {store.layer_folder(name, split, layer)}, or choose another --name"
+                )
             with job_has_started():
                 recipe["sources"] = digests.result().by_role
                 if source_states(files) != before:
@@ -227,9 +236,13 @@ def _write_shards(
     return committed
 
 
-def _resolve_names(dataset: str, folder: Path, names: StringColumn) -> StringColumn:
-    """The names of all images, those of files under another form of their name replaced by their paths."""
+def _resolve_names(dataset: str, folder: Path, digests: list[str], names: StringColumn) -> StringColumn:
+    """The names of all images, those of files under another form of their name replaced by their paths.
+
+    Appends the digest of the result to `digests`.
+    """
     found = find_matches(folder, names)
+    digests.append(found.names.digest())
     if found.missing:
         log.info(
             "%s: %d of %d missing image files are there under another form of their name",

@@ -314,7 +314,11 @@ class _SplitValidator:
         """Look for the files of missing images under other forms of their names."""
         if mode == "none" or not self.findings.count("missing") or self.names_of_files is None:
             return
-        found = self.matches or find_matches(self.folder, self.names_of_files)
+        try:
+            found = self.matches or find_matches(self.folder, self.names_of_files)
+        except SynthgenError as why:  # the other findings are still worth a report
+            self.findings.add_note("missing", f"other forms of their names were not looked for: {why}")
+            return
         kinds = [kind for kind, _ in found.kinds.most_common(3)]
         note = f"{found.matched:,} of {found.missing:,} missing files are there under {', or '.join(kinds)}"
         examples = [FindingExample(name, f"is there as {path}") for name, path in found.examples]

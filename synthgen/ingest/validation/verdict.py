@@ -74,7 +74,7 @@ def reach_verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     if worst == "missing" and found["other_name"] > found["missing"] / 2:
         why = f"{by_code['other_name'].note}; --match-names accepts this"
         return f"not ready ({', '.join(stops)}): {why}", f"synthgen doctor {given} --match-names"
-    note = by_code[worst].note if worst in by_code else ""
+    note = by_code[worst].note if worst == "wrong_size" and worst in by_code else ""
     remedy = _FILE_REMEDIES[worst]
     if note:
         remedy = f"{note}; use those that were annotated, or scale the sizes and boxes of the annotation file"
