@@ -423,6 +423,12 @@ def test_a_second_split_that_cannot_be_read_is_exit_code_1_once_the_first_is_the
     assert synthgen("masks", "export", "--segmenter", "box_fill", "--split", "valid", "--store", "other").code == 2
 
 
+def test_doctor_of_one_split_names_it_in_the_next_command(synthgen, export):
+    told = synthgen("doctor", "export", "--split", "valid")
+    assert told.code == 0 and told.out.splitlines()[-1] == "next: synthgen masks export --split valid"
+    assert synthgen("doctor", "export").out.splitlines()[-1] == "next: synthgen masks export"
+
+
 def test_a_dry_run_names_what_each_split_would_read(synthgen, export, tmp_path):
     told = synthgen("masks", "export", "--dry-run")
     assert told.code == 0

@@ -106,7 +106,11 @@ def validate_dataset(
     found = tuple(one.result() for one in examined)
     given = name_dataset_options(dataset, root, annotations, images, path)
     first = examined[0].split  # not `splits[0]`, which may be missing
-    given += f" --split {shlex.quote(first)}" if path is None and first != module.SPLITS[0] else ""
+    if path is None:
+        is_one_of_several = first != module.SPLITS[0]
+    else:
+        is_one_of_several = len(chosen) == 1 and len(find_splits(dataset, root, annotations)) > 1
+    given += f" --split {shlex.quote(first)}" if is_one_of_several else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     given += " --match-names" if match_names else ""
     given += " --crowds-as-objects" if crowds_as_objects else ""
