@@ -97,7 +97,7 @@ def ingest(
     present = store.list_shards(name, split, layer)
     if present and not shard_size:
         shard_size = (store.read_footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
-    before = source_states(files)
+    before = source_states(files, store.root)
     recipe: dict[str, Any] = {
         "stage": "ingest",
         "dataset": name,
@@ -111,7 +111,7 @@ def ingest(
     }
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-        digests = pool.submit(digest_sources, files, log)
+        digests = pool.submit(digest_sources, files, log, store.root)
         if present:
             recipe["sources"] = digests.result().by_role
             theirs = (store.read_footer(present[0]) or {}).get("recipe", {})
@@ -156,7 +156,7 @@ def ingest(
                 )
             with job_has_started():
                 recipe["sources"] = digests.result().by_role
-                if source_states(files) != before:
+                if source_states(files, store.root) != before:
                     raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
                 remember_digests(log, digests.result())
                 complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
@@ -195,7 +195,7 @@ def describe_source_change(
             )
     files = files.for_layer(layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
-    now = digest_sources(files, log)
+    now = digest_sources(files, log, store.root)
     changed = [str(files.sources[role]) for role in files.sources if now.by_role[role] != then.get(role)]
     if not changed:
         with contextlib.suppress(SynthgenError, OSError):  # it only saves time
