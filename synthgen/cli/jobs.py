@@ -218,8 +218,10 @@ def _run_jobs(
         if missing:
             return
     else:
+        has_started = False
         for spec, job in jobs:
-            ensure_input_layer(spec, job, open_progress=open_progress)
+            with job_has_started() if has_started else nullcontext():
+                has_started |= ensure_input_layer(spec, job, open_progress=open_progress)
     if path is not None:
         print_lines(messages.format_recognized(path, [spec for spec, _ in jobs], *messages.count_inputs(jobs)))
     results: list[tuple[bool, bool]] = []

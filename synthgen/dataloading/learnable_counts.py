@@ -7,6 +7,7 @@ so, a few narrow columns are read, never the masks themselves.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,9 @@ def _count_batch(
     checks["stuff"] = ~_to_bools(flat.field("isthing")) if metric in _NEED_THINGS else none
     checks["unnamed"] = _where(flat.field("category"), lambda name: not name) if metric in _NEED_NAMES else none
     flags = flat.field("flags")
-    checks["part"] = _where(flags, lambda own: bool(own) and "part" in own) if metric in _LEAVE_PARTS else none
+    checks["part"] = _have_flag(flags, frozenset({"part"})) if metric in _LEAVE_PARTS else none
     checks["phrase"] = num_captions == 0 if metric in _NEED_PHRASES else none
-    checks["place"] = ~with_mask & _where(flags, lambda own: bool(own) and not _NO_BOX.isdisjoint(own))
+    checks["place"] = ~with_mask & _have_flag(flags, _NO_BOX)
     kept = ~none
     reasons: Counter[str] = Counter()
     for reason in REASONS:
@@ -127,14 +128,17 @@ def _to_bools(column: Any) -> NDArray[np.bool_]:
     return np.asarray(column.to_numpy(zero_copy_only=False), np.bool_)
 
 
-def _where(column: Any, test: Any) -> NDArray[np.bool_]:
-    """Whether each value of a column passes a test; equal values are tested once."""
-    coded = column.dictionary_encode() if not str(column.type).startswith("list") else None
-    if coded is not None:
-        passed = np.array([test(value) for value in coded.dictionary.to_pylist()] + [test(None)], np.bool_)
-        return np.asarray(passed[np.asarray(coded.indices.fill_null(len(passed) - 1))])
+def _where(column: Any, test: Callable[[str | None], bool]) -> NDArray[np.bool_]:
+    """Whether each text of a column passes a test; equal texts are tested once."""
+    coded = column.dictionary_encode()
+    passed = np.array([test(value) for value in coded.dictionary.to_pylist()] + [test(None)], np.bool_)
+    return np.asarray(passed[np.asarray(coded.indices.fill_null(len(passed) - 1))])
+
+
+def _have_flag(column: Any, flags: frozenset[str]) -> NDArray[np.bool_]:
+    """Whether each list of a column has one of the flags."""
+    found = _where(column.flatten(), lambda flag: flag in flags)
     lengths = np.asarray(column.value_lengths().fill_null(0))
     result = np.zeros(len(column), np.bool_)
-    for row in np.flatnonzero(lengths).tolist():
-        result[row] = test(column[row].as_py())
+    result[np.repeat(np.arange(len(column)), lengths)[found]] = True
     return result

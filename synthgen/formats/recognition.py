@@ -107,13 +107,15 @@ def split_path(path: Path) -> tuple[Path, Path | None]:
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a path at which there is nothing.
+    """Refuse a path at which there is nothing, or a pipe or device, which a reader would wait for.
 
     Raises:
         SynthgenError: there is no file or folder of this name.
     """
     if not path.exists():
         raise SynthgenError(f"no file or folder {path}; name a dataset's folder or its annotation file")
+    if not (path.is_file() or path.is_dir()):
+        raise SynthgenError(f"{path} is a pipe or a device, and files are read several times; write it to a file first")
 
 
 def option_name(plugin: str) -> str:

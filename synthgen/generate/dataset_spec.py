@@ -213,8 +213,10 @@ def resolve_dataset(
         pass  # the folder decides
     elif split not in module.SPLITS and annotations is None and name is None:
         raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
-    if annotations is not None and not annotations.exists():
-        raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
+    if annotations is not None:
+        if not annotations.exists():
+            raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
+        check_exists(annotations)
     if (
         annotations is not None
         and getattr(module, "LAYOUT_SPLITS", False)

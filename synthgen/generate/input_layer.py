@@ -40,11 +40,14 @@ def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred
     return preferred if shard_store.list_shards(spec.name, spec.split, preferred) else "annotations"
 
 
-def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgress) -> None:
+def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgress) -> bool:
     """Make the job's input layer if it is missing, and check that it belongs to the current annotation files.
 
     A missing layer is made from the dataset's files. If these are not on this machine and the layer is complete, it is
     used as it is.
+
+    Returns:
+        Whether it was made now.
 
     Raises:
         SynthgenError: the layer was made from other files, or cannot be made.
@@ -52,17 +55,25 @@ def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgre
     shard_store = ShardStore(job.store)
     present = shard_store.list_shards(job.dataset, job.split, job.input_layer)
     if job.input_layer not in spec.reader.LAYERS:
-        return
+        return False
     if not present or len(present) < present[0].num_shards:
         ingest_spec(spec, job.store, job.input_layer, open_progress=open_progress)
-        return
+        return True
     try:
         files = spec.locate_files()
     except SynthgenError:
-        return
-    changed = describe_source_change(shard_store, files, name=spec.name, split=spec.split, layer=job.input_layer)
+        return False
+    changed = describe_source_change(
+        shard_store,
+        files,
+        name=spec.name,
+        split=spec.split,
+        layer=job.input_layer,
+        match_names=spec.match_names,
+    )
     if changed is not None:
         raise SynthgenError(changed)
+    return False
 
 
 def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:

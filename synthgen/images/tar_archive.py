@@ -34,6 +34,7 @@ _MAX_NAME_BYTES = 4_096
 _MAX_EXTENDED_BYTES = 2**20  # of one pax header; real ones have some 100 bytes
 _MAX_EXTENDED_IN_ROW = 8  # extended headers before one member
 _OCTAL = re.compile(rb"[0-7]+")
+_DECIMAL = re.compile(r"[0-9]{1,20}")  # Python refuses to convert thousands of digits
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]{1,200})=")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -194,7 +195,8 @@ def _scan(fd: int, file_size: int) -> Iterator[TarMember]:
             position = start + _padded(size)
             continue
         name = _member_name(header, long_name, pax)
-        size = int(pax["size"]) if pax.get("size", "").isascii() and pax.get("size", "").isdigit() else size
+        if said := pax.get("size"):
+            size = int(said) if _DECIMAL.fullmatch(said) else None
         key, why = _check_name(name)
         is_folder = kind == "5" or (kind == "\0" and name.endswith("/"))
         why = problem or why or ("" if kind in _PLAIN_KINDS else f"is {_KINDS.get(kind, 'of an unknown kind')}")

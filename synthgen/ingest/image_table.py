@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from itertools import accumulate
 
 import numpy as np
@@ -122,6 +123,12 @@ class StringColumn:
         encoded = [text.encode("utf-8", "replace") for text in texts]
         self._starts.extend(list(accumulate(map(len, encoded), initial=len(self._text)))[1:])
         self._text += b"".join(encoded)
+
+    def digest(self) -> str:
+        """SHA-256 of all strings in their order, in hexadecimal."""
+        found = sha256(self._text)
+        found.update(self._starts)
+        return found.hexdigest()
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
         """The strings of some rows."""

@@ -97,7 +97,7 @@ def ingest(
     present = store.list_shards(name, split, layer)
     if present and not shard_size:
         shard_size = (store.read_footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
-    before = source_states(files)
+    before = source_states(files, store.root)
     recipe: dict[str, Any] = {
         "stage": "ingest",
         "dataset": name,
@@ -111,9 +111,12 @@ def ingest(
     }
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-        digests = pool.submit(digest_sources, files, log)
+        digests = pool.submit(digest_sources, files, log, store.root)
         if present:
             recipe["sources"] = digests.result().by_role
+            theirs = (store.read_footer(present[0]) or {}).get("recipe", {})
+            if match_names and "image_names" in theirs:  # compared when the missing shards are made
+                recipe["image_names"] = theirs["image_names"]
             _check_same_recipe(store, present, recipe)
             if len(present) == present[0].num_shards:
                 store.create_layer(name, split, layer)
@@ -135,6 +138,7 @@ def ingest(
             if files.crowds_as_objects:
                 batches = treat_crowds_as_objects(batches)
             where = ", ".join(map(str, files.sources.values()))
+            matched: list[str] = []  # the digest of the names, where they are matched
             cuts = split_into_shards(
                 batches,
                 name,
@@ -142,12 +146,17 @@ def ingest(
                 where=where,
                 expected_bytes=total,
                 shard_size=shard_size,
-                resolve_names=partial(_resolve_names, name, files.image_folder) if match_names else None,
+                resolve_names=partial(_resolve_names, name, files.image_folder, matched) if match_names else None,
             )
             first = next(cuts)  # arrives when everything is read
+            if matched and recipe.setdefault("image_names", matched[0]) != matched[0]:
+                raise SynthgenError(
+                    f"--match-names finds other images in {files.image_folder} than when {name}/{split}/{layer} was "
+                    f"begun; delete {store.layer_folder(name, split, layer)}, or choose another --name"
+                )
             with job_has_started():
                 recipe["sources"] = digests.result().by_role
-                if source_states(files) != before:
+                if source_states(files, store.root) != before:
                     raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
                 remember_digests(log, digests.result())
                 complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
@@ -160,9 +169,15 @@ def ingest(
 
 
 def describe_source_change(
-    store: ShardStore, files: DatasetFiles, *, name: str, split: str, layer: str = "annotations"
+    store: ShardStore,
+    files: DatasetFiles,
+    *,
+    name: str,
+    split: str,
+    layer: str = "annotations",
+    match_names: bool = False,
 ) -> str | None:
-    """A sentence if the layer was made from other files; None if not, or if there is no such layer.
+    """A sentence if the layer was made from other files, or by other options; None if not, or if it is not there.
 
     Files that are certainly unchanged are not read again; others are hashed at 1 to 2 GB per second.
     """
@@ -172,15 +187,15 @@ def describe_source_change(
     then = recipe.get("sources")
     if then is None:
         return None
-    if files.crowds_as_objects != recipe.get("crowds_as_objects", False):
-        how = "without" if files.crowds_as_objects else "with"
-        return (
-            f"{name}/{split}/{layer} was made {how} --crowds-as-objects; choose another --name, or delete "
-            f"{store.layer_folder(name, split, layer)}"
-        )
+    for option, is_set in (("match_names", match_names), ("crowds_as_objects", files.crowds_as_objects)):
+        if is_set != recipe.get(option, False):
+            return (
+                f"{name}/{split}/{layer} was made {'without' if is_set else 'with'} --{option.replace('_', '-')}; "
+                f"choose another --name, or delete {store.layer_folder(name, split, layer)}"
+            )
     files = files.for_layer(layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
-    now = digest_sources(files, log)
+    now = digest_sources(files, log, store.root)
     changed = [str(files.sources[role]) for role in files.sources if now.by_role[role] != then.get(role)]
     if not changed:
         with contextlib.suppress(SynthgenError, OSError):  # it only saves time
@@ -221,9 +236,13 @@ def _write_shards(
     return committed
 
 
-def _resolve_names(dataset: str, folder: Path, names: StringColumn) -> StringColumn:
-    """The names of all images, those of files under another form of their name replaced by their paths."""
+def _resolve_names(dataset: str, folder: Path, digests: list[str], names: StringColumn) -> StringColumn:
+    """The names of all images, those of files under another form of their name replaced by their paths.
+
+    Appends the digest of the result to `digests`.
+    """
     found = find_matches(folder, names)
+    digests.append(found.names.digest())
     if found.missing:
         log.info(
             "%s: %d of %d missing image files are there under another form of their name",

@@ -35,6 +35,11 @@ _MAX_CANDIDATES = 50
 
 _CHUNK = 10_000  # names in memory as Python strings
 
+#: Folders with these names hold label maps, whose files are often named as the photographs are.
+_MASK_FOLDERS = frozenset(
+    "mask masks label labels annotation annotations ann gt segmentationclass segmentationobject".split()
+)
+
 _PREFIX = re.compile(r"(?:[0-9a-f]{8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[-_](?=.)", re.IGNORECASE)
 _ROBOFLOW = re.compile(r"[_-](jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9A-Za-z]{4,40}$", re.IGNORECASE)
 
@@ -235,7 +240,11 @@ def _choose(
         inside = [(place, path) for place, path in fit if _folders_agree(parts[:-1], path)]
         if not inside:
             return f"{fit[0][1]} is in another folder; if it is the file, name that folder with --images"
-        ranked = sorted(((_closeness(parts, path), place, path) for place, path in inside), reverse=True)
+        own = _MASK_FOLDERS.intersection(map(str.casefold, parts[:-1]))
+        photos = [one for one in inside if own >= _MASK_FOLDERS.intersection(one[1].casefold().split("/")[:-1])]
+        if not photos:
+            return f"{inside[0][1]} is in a folder of masks; if it is the file, name that folder with --images"
+        ranked = sorted(((_closeness(parts, path), place, path) for place, path in photos), reverse=True)
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             return f"{ranked[1][2]} and {ranked[0][2]} fit"
         return int(ranked[0][1])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,23 +38,33 @@ def file_sha256(path: Path) -> str:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
 
 
-def folder_sha256(path: Path, *, of: str = "sizes") -> str:
+def folder_sha256(path: Path, *, of: str = "sizes", skip: Path | None = None) -> str:
     """SHA-256, in hexadecimal, of the names in a folder and of the sizes, states or contents of its files.
 
     Args:
         of: "sizes"; "states", with times and inodes, which change with each write; or "contents", of images their
             sizes only: annotation files may lie beside photographs, and reading these would take hours.
+        skip: a folder that is left out: the store, which may lie in the dataset's folder.
     """
     found = []
     try:
-        for folder, _, names in os.walk(path, onerror=_raise):
-            for name in names:
-                file = Path(folder, name)
-                if not name.startswith(".") and file.is_file():
-                    found.append((os.fsencode(file.relative_to(path)), _digest_part(file, of)))
+        for file in _walk(path, skip):
+            found.append((os.fsencode(file.relative_to(path)), _digest_part(file, of)))
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
     return hashlib.sha256(b"".join(b"%s\0%s\n" % one for one in sorted(found))).hexdigest()
+
+
+def _walk(path: Path, skip: Path | None) -> Iterator[Path]:
+    """The files in a folder, at any depth, but for hidden ones and those below `skip`."""
+    inside = skip is not None and skip.resolve().is_relative_to(path.resolve())
+    left_out = os.fspath(path / skip.resolve().relative_to(path.resolve())) if skip is not None and inside else None
+    for folder, below, names in os.walk(path, onerror=_raise):
+        below[:] = [name for name in below if Path(folder, name) != Path(left_out)] if left_out else below
+        for name in names:
+            file = Path(folder, name)
+            if not name.startswith(".") and file.is_file():
+                yield file
 
 
 def _digest_part(file: Path, of: str) -> bytes:
@@ -71,13 +82,17 @@ def remember_digests(log: Path, found: SourceDigests) -> None:
         write_text_atomic(log, json.dumps(found.log))
 
 
-def digest_sources(files: DatasetFiles, log: Path) -> SourceDigests:
-    """SHA-256 by role. The log gives that of a file which is certainly unchanged; others are hashed."""
+def digest_sources(files: DatasetFiles, log: Path, skip: Path | None = None) -> SourceDigests:
+    """SHA-256 by role. The log gives that of a file which is certainly unchanged; others are hashed.
+
+    Args:
+        skip: as in `folder_sha256`.
+    """
     checked_ns, known = time.time_ns(), _read_source_log(log)
     entries: dict[str, tuple[int | str, ...]] = {}
     digests: dict[str, str] = {}
-    for role, state in source_states(files).items():
-        digests[role] = known.get((role, *state)) or _digest_source(files, role)
+    for role, state in source_states(files, skip).items():
+        digests[role] = known.get((role, *state)) or _digest_source(files, role, skip)
         entries[role] = (*state, digests[role])
     is_new = any(known.get((role, *state)) != digest for role, (*state, digest) in entries.items())
     return SourceDigests(digests, {"checked_ns": checked_ns, "files": entries}, is_new)
@@ -100,14 +115,14 @@ def _read_source_log(log: Path) -> dict[tuple[Any, ...], str]:
     return known
 
 
-def _digest_source(files: DatasetFiles, role: str) -> str:
+def _digest_source(files: DatasetFiles, role: str, skip: Path | None) -> str:
     path = files.sources[role]
     if not path.is_dir():
         return file_sha256(path)
-    return folder_sha256(path, of="contents" if role in files.content_roles else "sizes")
+    return folder_sha256(path, of="contents" if role in files.content_roles else "sizes", skip=skip)
 
 
-def source_states(files: DatasetFiles) -> dict[str, tuple[int, int, int, int]]:
+def source_states(files: DatasetFiles, skip: Path | None = None) -> dict[str, tuple[int, int, int, int]]:
     """By role: (bytes, modification time in ns, change time in ns, inode) of a file, or what stands for it of a folder.
 
     Whoever changes a file may set its modification time, but not its change time.
@@ -117,8 +132,8 @@ def source_states(files: DatasetFiles) -> dict[str, tuple[int, int, int, int]]:
         try:
             if path.is_dir():
                 by_content = role in files.content_roles
-                digest = int(folder_sha256(path, of="states" if by_content else "sizes")[:15], 16)
-                states[role] = 0, digest, _newest_change(path) if by_content else 0, 0
+                digest = int(folder_sha256(path, of="states" if by_content else "sizes", skip=skip)[:15], 16)
+                states[role] = 0, digest, _newest_change(path, skip) if by_content else 0, 0
             else:
                 found = path.stat()
                 states[role] = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
@@ -127,9 +142,9 @@ def source_states(files: DatasetFiles) -> dict[str, tuple[int, int, int, int]]:
     return states
 
 
-def _newest_change(folder: Path) -> int:
+def _newest_change(folder: Path, skip: Path | None) -> int:
     """The newest change time of the files in a folder, in ns."""
-    return max((file.stat().st_ctime_ns for file in folder.rglob("*") if file.is_file()), default=0)
+    return max((file.stat().st_ctime_ns for file in _walk(folder, skip)), default=0)
 
 
 def _raise(why: OSError) -> None:

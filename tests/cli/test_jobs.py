@@ -415,6 +415,20 @@ def test_no_box_in_any_split_is_exit_code_1(synthgen, export):
     assert synthgen("ingest", "export", "--name", "other").code == 1
 
 
+def test_a_second_split_that_cannot_be_read_is_exit_code_1_once_the_first_is_there(synthgen, export, tmp_path):
+    (export / "valid/_annotations.coco.json").write_text('{"images": [')
+    told = synthgen("masks", "export", "--segmenter", "box_fill")
+    assert told.code == 1
+    assert list((tmp_path / "shards/export").rglob("*.parquet"))
+    assert synthgen("masks", "export", "--segmenter", "box_fill", "--split", "valid", "--store", "other").code == 2
+
+
+def test_doctor_of_one_split_names_it_in_the_next_command(synthgen, export):
+    told = synthgen("doctor", "export", "--split", "valid")
+    assert told.code == 0 and told.out.splitlines()[-1] == "next: synthgen masks export --split valid"
+    assert synthgen("doctor", "export").out.splitlines()[-1] == "next: synthgen masks export"
+
+
 def test_a_dry_run_names_what_each_split_would_read(synthgen, export, tmp_path):
     told = synthgen("masks", "export", "--dry-run")
     assert told.code == 0

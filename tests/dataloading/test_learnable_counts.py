@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from fakes import layer_kinds
 from fakes.layer_kinds import BOX, MASK
 
 from synthgen import plugins
 from synthgen.dataloading.layer_stats import load_layer_stats
-from synthgen.dataloading.learnable_counts import LearnableCounts, count_learnable
+from synthgen.dataloading.learnable_counts import LearnableCounts, _have_flag, count_learnable
 from synthgen.dataloading.source_checks import check_learnable
 from synthgen.dataloading.source_config import TASKS_PACKAGE, TrainSource
 from synthgen.records.sample import Annotation, Caption
@@ -123,3 +124,10 @@ def test_masks_of_crowds_alone_are_no_masks_for_panoptic_segmentation(tmp_path: 
     assert (found.objects, found.masks) == (1, 0)
     (issue,) = check_learnable(source, load_layer_stats(store, source), found, "pq")
     assert "no object that it takes has one" in issue.message
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_flag_is_found_in_its_own_list_beside_empty_and_missing_lists(start: int) -> None:
+    rows = [["part"], [], ["a", "part"], None, ["a"], [], ["part", "b"], None]
+    found = _have_flag(pa.array(rows, pa.list_(pa.string()))[start:], frozenset({"part"}))
+    assert found.tolist() == [bool(row) and "part" in row for row in rows][start:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_an_unknown_layout_gets_a_list_of_what_was_looked_for(tmp_path: Path) ->
 def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError, match=r"no file or folder .*nothing"):
         recognize_dataset(tmp_path / "nothing")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "boxes.json")
+    with pytest.raises(SynthgenError, match="pipe"):
+        recognize_dataset(tmp_path / "boxes.json")
+    with pytest.raises(SynthgenError, match="not recognised"):
+        recognize_dataset(tmp_path)
 
 
 def test_the_splits_of_a_known_reader_are_those_with_files(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,12 @@ def test_a_chosen_reader_gets_a_file_that_none_recognises(tmp_path):
     (spec,) = at(path, dataset="coco-json")
     assert (spec.plugin, spec.name, spec.split) == ("coco_json", "boxes", "train")
     assert resolve_dataset("coco-json", None, None, Path("data"), path, None) == spec
+
+
+def test_a_pipe_as_annotation_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "boxes.json")
+    with pytest.raises(SynthgenError, match="pipe"):
+        resolve_dataset("coco-json", None, None, tmp_path, tmp_path / "boxes.json", None)
 
 
 def test_crowds_are_objects_only_on_request(tmp_path):

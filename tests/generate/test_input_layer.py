@@ -120,3 +120,18 @@ def test_files_under_other_names_are_taken_if_the_user_says_so(tmp_path):
         samples = ShardStore(store).read_samples(Shard("own", "train", "annotations", 0, 1))
         names.append([sample.file_name.startswith("cb0618f6-") for sample in samples])
     assert names == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize("option", ["match_names", "crowds_as_objects"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_layer_that_was_made_without_an_option_is_not_used_with_it(tmp_path: Path, option: str, first: bool) -> None:
+    path = coco_dataset.write_coco_dataset(tmp_path, images=2)
+    for chosen in (first, not first):
+        spec = resolve_dataset("coco-json", "own", None, tmp_path, path, tmp_path / "photos", **{option: chosen})
+        job = make_job(spec, tmp_path / "store")
+        if chosen == first:
+            assert ensure_input_layer(spec, job, open_progress=NoProgress)
+            assert not ensure_input_layer(spec, job, open_progress=NoProgress)
+        else:
+            with pytest.raises(SynthgenError, match=f"made {'with' if first else 'without'} --{option[:5]}"):
+                ensure_input_layer(spec, job, open_progress=NoProgress)

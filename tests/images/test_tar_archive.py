@@ -191,6 +191,16 @@ def test_huge_declared_sizes_and_headers_take_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("size", [b"1" * 5_000, b"9" * 20, b"abc", b"-1", "٣".encode()])
+def test_a_size_of_pax_that_is_no_size_ends_the_archive(tmp_path: Path, size: bytes) -> None:
+    good = header("good.jpg", 1) + b"x".ljust(512, b"\0")
+    length = next(n for n in range(10_000) if n == len(b"%d size=%s\n" % (n, size)))
+    record = b"%d size=%s\n" % (length, size)
+    pax = header("pax", length, b"x") + record + bytes(-length % 512)
+    found = list(scan_tar(write(tmp_path / "x.tar", good + pax + good)))
+    assert [(one.name, bool(one.problem)) for one in found] == [("good.jpg", False), ("", True)]
+
+
 def test_an_archive_of_very_many_members_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tar_archive, "MAX_MEMBERS", 500)
     blocks = b"".join(header(f"{i}.jpg") for i in range(600)) + header("folder", kind=b"5") * 20

@@ -6,12 +6,14 @@ import json
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from fakes.validated_datasets import clean, findings, write
 from PIL import Image
 
+from synthgen.errors import SynthgenError
 from synthgen.formats.readers import coco_json
 from synthgen.ingest.image_table import StringColumn
 from synthgen.ingest.ingest import ingest
@@ -97,6 +99,14 @@ def test_a_file_in_another_folder_is_named_and_not_used(tmp_path: Path) -> None:
     assert "video1/0001.png is in another folder" in found.refusals[0][1]
 
 
+@pytest.mark.parametrize("folder", ["masks", "SegmentationClass", "train/labels"])
+def test_a_label_map_is_never_taken_for_its_photograph(tmp_path: Path, folder: str) -> None:
+    names, found = resolve(tmp_path, [f"{folder}/shot.png"], "shot.jpg")
+    assert names == ["shot.jpg"] and "masks" in found.refusals[0][1]
+    names, found = resolve(tmp_path, ["photos/shot.jpeg"], "shot.jpg", f"{folder}/shot.PNG")
+    assert names == ["photos/shot.jpeg", f"{folder}/shot.png"]
+
+
 def test_the_folders_decide_between_equal_names(tmp_path: Path) -> None:
     names, _ = resolve(
         tmp_path, ["cam1/x.png", "cam2/x.png"], "/srv/data/cam2/x.png", "http://host/cam1/x.png?v=1", "nowhere.png", ""
@@ -144,7 +154,44 @@ def test_ingest_stores_the_real_paths_and_its_recipe_says_so(tmp_path: Path) -> 
         recipes.append((store.read_footer(shard) or {})["recipe"])
         names = [sample.file_name for sample in store.read_samples(shard)]
         assert names == [f"a/{i:04d}.png" if match else f"C:\\server\\a\\{i:04d}.png" for i in range(4)]
-    assert "match_names" not in recipes[0] and recipes[1].pop("match_names") is True and recipes[0] == recipes[1]
+    assert "match_names" not in recipes[0] and recipes[1].pop("match_names") is True
+    assert len(recipes[1].pop("image_names")) == 64 and recipes[0] == recipes[1]
+
+
+def test_an_ingest_goes_on_only_with_the_images_with_which_it_was_begun(tmp_path: Path) -> None:
+    content = clean(images=4, boxes=1)
+    write(tmp_path, content)
+    for image in content["images"]:
+        image["file_name"] = "/srv/" + image["file_name"]
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    files = coco_json.files(tmp_path, "train", tmp_path / "boxes.json").with_image_folder(tmp_path / "images")
+    store = ShardStore(tmp_path / "store")
+
+    def run() -> int:
+        made = ingest(store, coco_json, files, name="d", split="train", shard_size=2, match_names=True)  # type: ignore[arg-type]
+        return made.committed
+
+    assert (run(), run()) == (2, 0)
+    [path] = tmp_path.glob("store/d/train/annotations/00001-*.parquet")
+    before = path.read_bytes()
+    path.unlink()
+    assert run() == 1 and path.read_bytes() == before
+    path.unlink()
+    (tmp_path / "images/a/0003.png").rename(tmp_path / "images/a/0003.bmp")
+    with pytest.raises(SynthgenError, match="--match-names finds other images"):
+        run()
+
+
+def test_doctor_reports_what_it_found_where_the_folder_is_too_large_to_match_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, clean(images=4, boxes=1))
+    (tmp_path / "images/a/0001.png").unlink()
+    refuse = Mock(side_effect=SynthgenError("it holds too many images; name a smaller folder"))
+    monkeypatch.setattr("synthgen.ingest.name_matching.list_image_files", refuse)
+    found = validate_dataset("coco_json", tmp_path, annotations=tmp_path / "boxes.json", images=tmp_path / "images")
+    assert findings(found)["missing"].count == 1 and "name a smaller folder" in findings(found)["missing"].note
+    assert "complete the download" in found.verdict
 
 
 def test_doctor_names_the_option_and_accepts_it(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def looks_like_coco(path: Path) -> bool:
     if path.name.lower().endswith(".json.gz"):
         return True
     try:
+        if not path.is_file():  # a pipe never ends
+            return False
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:

@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch, SourceFinding
+from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
+from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._instances import NO_BOX, NO_ID
 from synthgen.formats.readers._numbers import parse_float
-from synthgen.records.rle import rle_bbox_xyxy, rle_from_coco
+from synthgen.formats.readers._segmentations import find_mask_box
 
 BOX_FIELDS = ("bbox", "bboxes", "boxes", "box")
 LABEL_FIELDS = (
@@ -37,7 +38,6 @@ MASK_FIELDS = ("segmentation", "segmentations")
 
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 2**25  # of masks
-_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +73,6 @@ def has_box_field(record: Mapping[str, Any]) -> bool:
     return any(name in record for name in BOX_FIELDS)
 
 
-def box_of_segmentation(value: Any) -> tuple[float, float, float, float]:
-    """The tight box XYWH of polygons or an RLE; NaN if they cannot be read."""
-    try:
-        if isinstance(value, list):
-            flat = [parse_float(number) for part in value for number in part]
-            if not flat or len(flat) % 2 or any(len(part) < 6 or len(part) % 2 for part in value):
-                return NO_BOX
-            xs, ys = flat[::2], flat[1::2]
-            box = (min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys))
-            return box if all(map(math.isfinite, flat)) else NO_BOX
-        if isinstance(value, Mapping):
-            height, width = value["size"]
-            x1, y1, x2, y2 = rle_bbox_xyxy(rle_from_coco(dict(value), height, width))
-            return (x1, y1, x2 - x1, y2 - y1)
-    except Exception:  # masks of strangers raise many types
-        return NO_BOX
-    return NO_BOX
-
-
 def _rows_of_columns(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A list of objects from a list for each field."""
     known = (*BOX_FIELDS, *LABEL_FIELDS, *ID_FIELDS, *CROWD_FIELDS, *MASK_FIELDS)
@@ -116,7 +97,7 @@ def _parse_object(record: Mapping[str, Any]) -> ImageObject:
     bbox = (numbers[0], numbers[1], numbers[2], numbers[3]) if numbers else NO_BOX
     mask = _plain_mask(_first(record, MASK_FIELDS))
     if mask is not None and not all(map(math.isfinite, bbox)):
-        bbox = box_of_segmentation(mask)
+        bbox = find_mask_box(mask) or bbox
     return ImageObject(
         bbox,
         _parse_label(_first(record, LABEL_FIELDS)),
@@ -154,25 +135,6 @@ def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 def _show_keys(record: Mapping[str, Any]) -> str:
     names = [str(name)[:40].encode("utf-8", "replace").decode() for name in list(record)[:12]]
     return ", ".join(names) or "none"
-
-
-@dataclass(slots=True)
-class FindingCounter:
-    """Counts what only findings can show, with the first examples."""
-
-    _found: dict[tuple[str, str], tuple[int, list[tuple[str, str]]]] = field(default_factory=dict)
-
-    def add(self, code: str, unit: str, where: str, what: str, count: int = 1) -> None:
-        """Count `count` more of a code."""
-        total, examples = self._found.get((code, unit), (0, []))
-        if len(examples) < _MAX_EXAMPLES:
-            examples.append((where, what))
-        self._found[code, unit] = (total + count, examples)
-
-    def findings(self) -> Iterator[SourceFinding]:
-        """All of them, in the order of their first occurrence."""
-        for (code, unit), (count, examples) in self._found.items():
-            yield SourceFinding(code, unit, count, tuple(examples))
 
 
 class BatchBuilder:
@@ -252,7 +214,7 @@ class BatchBuilder:
         if self._numbers:
             example = str(min(self._numbers))
             what = "the files give no name for this number; it is the name"
-            self._findings.add("no_class_names", "categories", example, what, len(self._numbers))
+            self._findings.add_many("no_class_names", "categories", len(self._numbers), [(example, what)])
         return Categories({number: name for name, number in self._ids_by_name.items() if name})
 
     def _category_of(self, label: str | int | None, names: Mapping[int, str]) -> int:

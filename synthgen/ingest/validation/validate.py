@@ -106,7 +106,11 @@ def validate_dataset(
     found = tuple(one.result() for one in examined)
     given = name_dataset_options(dataset, root, annotations, images, path)
     first = examined[0].split  # not `splits[0]`, which may be missing
-    given += f" --split {shlex.quote(first)}" if path is None and first != module.SPLITS[0] else ""
+    if path is None:
+        is_one_of_several = first != module.SPLITS[0]
+    else:
+        is_one_of_several = len(chosen) == 1 and len(find_splits(dataset, root, annotations)) > 1
+    given += f" --split {shlex.quote(first)}" if is_one_of_several else ""
     given += f" --name {shlex.quote(name)}" if name else ""
     given += " --match-names" if match_names else ""
     given += " --crowds-as-objects" if crowds_as_objects else ""
@@ -314,7 +318,11 @@ class _SplitValidator:
         """Look for the files of missing images under other forms of their names."""
         if mode == "none" or not self.findings.count("missing") or self.names_of_files is None:
             return
-        found = self.matches or find_matches(self.folder, self.names_of_files)
+        try:
+            found = self.matches or find_matches(self.folder, self.names_of_files)
+        except SynthgenError as why:  # the other findings are still worth a report
+            self.findings.add_note("missing", f"other forms of their names were not looked for: {why}")
+            return
         kinds = [kind for kind, _ in found.kinds.most_common(3)]
         note = f"{found.matched:,} of {found.missing:,} missing files are there under {', or '.join(kinds)}"
         examples = [FindingExample(name, f"is there as {path}") for name, path in found.examples]

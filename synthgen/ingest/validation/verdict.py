@@ -20,7 +20,7 @@ MAX_UNUSABLE_SHARE = 0.05
 FEW_USABLE = 0.5
 
 _CROWDS = (
-    "not ready: no box can be used; all {count:,} annotations are crowds (iscrowd 1). Exports of masks as RLE (CVAT) "
+    "not ready: no box can be used; {share} annotations are crowds (iscrowd 1). Exports of masks as RLE (CVAT) "
     "mark every object so; treat them as objects with --crowds-as-objects"
 )
 
@@ -74,7 +74,7 @@ def reach_verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     if worst == "missing" and found["other_name"] > found["missing"] / 2:
         why = f"{by_code['other_name'].note}; --match-names accepts this"
         return f"not ready ({', '.join(stops)}): {why}", f"synthgen doctor {given} --match-names"
-    note = by_code[worst].note if worst in by_code else ""
+    note = by_code[worst].note if worst == "wrong_size" and worst in by_code else ""
     remedy = _FILE_REMEDIES[worst]
     if note:
         remedy = f"{note}; use those that were annotated, or scale the sizes and boxes of the annotation file"
@@ -91,8 +91,9 @@ def _verdict_without_stop(splits: Sequence[SplitReport], found: Mapping[str, int
         if any(split.masks for split in splits):
             why = "ready: no box can be given to a segmenter, but the source has masks of its own"
             return why, f"synthgen ingest {given} --layer human"
-        if boxes and found.get("crowd", 0) >= boxes:
-            return _CROWDS.format(count=boxes), f"synthgen doctor {given} --crowds-as-objects"
+        if crowds := found.get("all_crowds", 0):
+            share = f"all {boxes:,}" if crowds >= boxes else f"{crowds:,} of {boxes:,}"
+            return _CROWDS.format(share=share), f"synthgen doctor {given} --crowds-as-objects"
         what = "what is wrong with them is named above" if boxes else "there is none"
         return f"not ready: no box can be used; {what}", f"synthgen doctor {given}"
     limits = [f"{code} is likely, look at it first" for code in REMEDIES if found.get(code)]

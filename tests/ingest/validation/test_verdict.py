@@ -54,6 +54,12 @@ def test_all_crowds_name_the_exporter_and_the_option(tmp_path: Path) -> None:
     assert "--crowds-as-objects" in found.verdict and found.next.endswith("--crowds-as-objects")
 
 
+def test_crowds_beside_a_box_without_area_name_the_option_too(tmp_path: Path) -> None:
+    found = changed(tmp_path, lambda i, one: one.update(iscrowd=1) if i else one.update(bbox=[5, 5, 0, 0]))
+    assert "47 of 48 annotations are crowds" in found.verdict
+    assert found.next.endswith("--crowds-as-objects")
+
+
 def test_nearly_all_crowds_are_looked_at(tmp_path: Path) -> None:
     found = changed(tmp_path, UNUSABLE["crowds"], share=0.95)
     assert found.is_ready and not findings(found)["all_crowds"].stops
