@@ -255,10 +255,19 @@ def _label_places(folder: Path, labels: LabelFormat) -> Iterator[Path]:
 
 
 def _holds(folder: Path, labels: LabelFormat) -> bool:
-    """Whether a folder, or one of the first ones directly below it, holds annotation files of the format."""
-    return _holds_directly(folder, labels, _MAX_ENTRIES) or any(
-        _holds_directly(below, labels, _MAX_INNER_ENTRIES) for below in _subfolders(folder)[:_MAX_INNER_FOLDERS]
-    )
+    """Whether a folder holds annotation files of the format, or most of the first folders directly below it do.
+
+    Folders of images do not count. So a folder of many datasets is no dataset of this format.
+    """
+    if _holds_directly(folder, labels, _MAX_ENTRIES):
+        return True
+    fitting = others = 0
+    for below in _subfolders(folder)[:_MAX_INNER_FOLDERS]:
+        if _holds_directly(below, labels, _MAX_INNER_ENTRIES):
+            fitting += 1
+        else:
+            others += below.name.lower() not in _IMAGE_FOLDERS and not _holds_only_images(below)
+    return fitting > others
 
 
 def _holds_directly(folder: Path, labels: LabelFormat, max_entries: int) -> bool:
@@ -269,6 +278,11 @@ def _holds_directly(folder: Path, labels: LabelFormat, max_entries: int) -> bool
 
 def _has_images(folder: Path) -> bool:
     return any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in _some_names(folder, _MAX_ENTRIES))
+
+
+def _holds_only_images(folder: Path) -> bool:
+    names = _some_names(folder, _MAX_INNER_ENTRIES)
+    return all(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
 
 
 def _some_names(folder: Path, max_entries: int) -> list[str]:
