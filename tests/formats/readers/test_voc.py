@@ -191,6 +191,15 @@ def test_lists_of_imagesets_are_the_splits(tmp_path):
     assert "unlabeled_image" not in rows.findings  # d.xml is there, and in no list
 
 
+@pytest.mark.parametrize("text", ["a.jpg\nb.v2.png\n", "a.XML\nb.v2\n", "\ufeffa\r\nb.v2\r\n"])
+def test_lists_may_have_suffixes_and_a_byte_order_mark(tmp_path, text):
+    fill(tmp_path / "Annotations", tmp_path / "JPEGImages", "a", "b.v2")
+    put(tmp_path / "ImageSets" / "Main" / "train.txt", text)
+    assert read_rows(voc, tmp_path).images == {
+        "JPEGImages/a.jpg": (30, 40, None), "JPEGImages/b.v2.jpg": (30, 40, None)
+    }  # fmt: skip
+
+
 def test_only_trainval_is_a_split(tmp_path):
     fill(tmp_path / "Annotations", tmp_path / "JPEGImages", "a", "b")
     put(tmp_path / "ImageSets" / "Main" / "trainval.txt", "a\n")
