@@ -109,6 +109,8 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     folders = [root / name for name in _subfolders(root)]
     with_both = [folder for folder in folders if is_folder(folder / "images") and is_folder(folder / "labels")]
     with_both = [folder for folder in with_both if _SPLIT_NAME.match(folder.name) or not _is_dataset(folder)]
+    if len(with_both) == 1 and not _SPLIT_NAME.match(with_both[0].name):
+        return _folder_layout(with_both[0])  # the dataset is in a folder of its own, as in an unpacked archive
     if with_both:
         # Other names than those of splits are parts of one dataset, such as cameras.
         are_splits = any(_SPLIT_NAME.match(folder.name) for folder in with_both)
@@ -118,6 +120,8 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     if _holds_images(root) and _holds_rows(root, only_rows=True):
         return [("train", YoloPlace(root, root))]
     beside = [path for path in folders if _holds_images(path) and _holds_rows(path, only_rows=True)]
+    if len(beside) == 1 and not _SPLIT_NAME.match(beside[0].name):
+        return [("train", YoloPlace(beside[0], beside[0]))]
     return [(path.name, YoloPlace(path, path)) for path in beside]
 
 

@@ -98,6 +98,7 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
     "a yaml of another name": ({"pets.yaml": "train: images\n" + NAMES}, "images/", "labels/", ("train",)),
     "labels beside images": ({"data.yaml": "train: train\n" + NAMES}, "train/", "train/", ("train",)),
     "a folder of both": ({"data.yaml": "train: train\n" + NAMES}, "train/images/", "train/labels/", ("train",)),
+    "labelImg in one folder": ({"images/classes.txt": "cat\ndog\n"}, "images/", "images/", ("train",)),
     "subfolders": ({"data.yaml": "train: images\n" + NAMES}, "images/x/y/", "labels/x/y/", ("train",)),
 }  # fmt: skip
 
@@ -150,6 +151,13 @@ def test_folders_that_are_no_splits_are_parts_of_one(images: str, labels: str, t
     found = read(tmp_path)
     assert list(found.images) == [f"{images.format(name)}a.png" for name in names]
     assert all(len(image.annotations) == 1 for image in found.images.values())
+
+
+def test_a_dataset_in_a_folder_of_its_own_keeps_its_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path, {f"pets/images/{split}/a.png": (9, 9), f"pets/labels/{split}/a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train", "val")
+    assert list(read(tmp_path, "val").images) == ["pets/images/val/a.png"]
 
 
 def test_a_split_of_the_yaml_that_is_not_there_is_reported(tmp_path: Path) -> None:
