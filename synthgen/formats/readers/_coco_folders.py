@@ -111,11 +111,9 @@ def _named_splits(folder: Path) -> dict[str, CocoSplit]:
     """Several files, each with a split of its own in its name. One without, or two of one split, are ambiguous."""
     files = [*_coco_files(folder), *_coco_files(folder / "annotations")]
     names = [match[1] if (match := _SPLIT_IN_NAME.fullmatch(path.name.partition(".json")[0])) else "" for path in files]
-    if len(files) < 2 or not all(names) or len(set(names)) < len(names):  # noqa: PLR2004
+    if len(files) < 2 or not all(names) or len(set(names)) < len(names):
         return {}
-    return {
-        name: CocoSplit(path, _image_folder(folder, name)) for name, path in zip(names, files, strict=True)
-    }
+    return {name: CocoSplit(path, _image_folder(folder, name)) for name, path in zip(names, files, strict=True)}
 
 
 def _single_file(folder: Path) -> dict[str, CocoSplit]:

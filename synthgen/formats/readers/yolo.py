@@ -29,7 +29,13 @@ from synthgen.formats.readers._instances import NO_BOX, NO_ID, complete
 from synthgen.formats.readers._label_files import LabelFileError
 from synthgen.formats.readers._yolo_config import YoloConfig, find_config, find_names_file, read_config, read_names
 from synthgen.formats.readers._yolo_findings import YoloFindings
-from synthgen.formats.readers._yolo_layout import YoloPlace, find_missing_splits, find_places, find_splits
+from synthgen.formats.readers._yolo_layout import (
+    YoloPlace,
+    find_missing_splits,
+    find_places,
+    find_splits,
+    find_unlabeled_splits,
+)
 from synthgen.formats.readers._yolo_pairs import YoloItem, iter_items
 from synthgen.formats.readers._yolo_rows import YoloRow, read_label_file
 from synthgen.images.decode import ImageError, read_image_header
@@ -126,6 +132,8 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     found = YoloFindings(names, config)
     if path is not None:
         found.add_missing_splits(path.name, find_missing_splits(path.parent, config))
+    root = path.parent if path is not None else files.image_folder
+    found.add_unlabeled_splits(root, find_unlabeled_splits(root, config if path is not None else None))
     load = partial(_load_image, kpt_shape=config.kpt_shape, with_polygons=layer != LAYERS[0])
     count = 0
     waiting: list[_LoadedImage] = []

@@ -168,6 +168,18 @@ def test_a_split_of_the_yaml_that_is_not_there_is_reported(tmp_path: Path) -> No
         yolo.files(tmp_path, "train", None)
 
 
+@pytest.mark.parametrize("images", ["images/{}/", "{}/images/"])
+@pytest.mark.parametrize("config", [True, False])
+def test_a_split_without_labels_is_reported(images: str, config: bool, tmp_path: Path) -> None:
+    yaml = "".join(f"{split}: {images.format(split)}\n" for split in ("train", "test")) + NAMES
+    write(tmp_path, {f"{images.format(split)}a.png": (9, 9) for split in ("train", "test")})
+    write(tmp_path, {f"{images.format('train').replace('images', 'labels')}a.txt": BOX})
+    write(tmp_path, {"data.yaml": yaml} if config else {"classes.txt": "cat\ndog\n"})
+    assert yolo.recognize(tmp_path) == ("train",)
+    [example] = read(tmp_path).findings["unlabeled_split"].examples
+    assert example == (images.format("test").rstrip("/"), "'test' has no labels")
+
+
 def test_a_folder_of_yolo_datasets_is_not_one_dataset(tmp_path: Path) -> None:
     write(tmp_path, {"pets/classes.txt": "cat", "pets/images/a.png": (9, 9), "pets/labels/a.txt": BOX})
     assert yolo.recognize(tmp_path) is None
