@@ -17,6 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.formats.readers._label_files import read_start
+
 #: Roboflow's name of the annotation file in each split's folder.
 ROBOFLOW_FILE = "_annotations.coco.json"
 
@@ -61,12 +63,8 @@ def find_coco_splits(folder: Path) -> dict[str, CocoSplit]:
 def looks_like_coco(path: Path) -> bool:
     """Whether the start of a file looks like that of a COCO JSON file."""
     if path.name.lower().endswith(".json.gz"):
-        return True
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError:
-        return False
+        return path.is_file()
+    head = read_start(path, _HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     return head.startswith(b"{") and bool(_COCO_KEY.search(head)) and not _OTHER_KEY.search(head)
 
 
@@ -93,6 +91,7 @@ def _roboflow_splits(folder: Path) -> dict[str, CocoSplit]:
 def _instances_splits(folder: Path) -> dict[str, CocoSplit]:
     for place in (folder / "annotations", folder):
         matches = [match for name in _names(place, ".json", ".json.gz") if (match := _INSTANCES.fullmatch(name))]
+        matches = [match for match in matches if (place / match[0]).is_file()]
         if matches:
             return {match[1]: CocoSplit(place / match[0], _image_folder(folder, match[1])) for match in matches}
     return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,13 @@ def test_the_start_of_a_file_tells_its_format(tmp_path: Path, text: str, expecte
 )
 def test_the_split_of_one_file(name: str, split: str) -> None:
     assert split_of_file(Path("/data/export") / name) == split
+
+
+def test_a_pipe_among_the_files_blocks_nothing(tmp_path: Path) -> None:
+    lay_out(tmp_path, "boxes.json")
+    for name in ("pipe.json", "pipe.json.gz", "instances_train.json"):
+        os.mkfifo(tmp_path / name)
+    assert list(find_coco_splits(tmp_path)) == ["train"]
 
 
 def test_a_folder_of_too_many_json_files_is_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
