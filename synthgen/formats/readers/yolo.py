@@ -84,9 +84,8 @@ def recognize(path: Path) -> tuple[str, ...] | None:
             config = read_config(path)
             # Without its folders it is YOLO's file all the same, and `files` says which folders are missing.
             named = tuple(config.splits) if config.names else ()
-            return (find_splits(path.parent, config) or named or None) if config.splits else None
-        own = find_config(path)
-        return find_splits(path, read_config(own) if own is not None else None) or None
+            return (find_splits(path.parent, config) or named or None) if config.splits or config.names else None
+        return find_splits(path, _read_config_if_valid(find_config(path))) or None
     except (SynthgenError, OSError):
         return None
 
@@ -160,6 +159,14 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
         {number: name.strip() for number, name in found.names().items()},
         padded={number: name for number, name in names.items() if name != name.strip()},
     )
+
+
+def _read_config_if_valid(path: Path | None) -> YoloConfig | None:
+    """A dataset's own file; None for one that cannot be read: `files` gives its error."""
+    try:
+        return read_config(path) if path is not None else None
+    except SynthgenError:
+        return None
 
 
 def _make_files(

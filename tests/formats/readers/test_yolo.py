@@ -180,6 +180,20 @@ def test_a_split_without_labels_is_reported(images: str, config: bool, tmp_path:
     assert example == (images.format("test").rstrip("/"), "'test' has no labels")
 
 
+def test_a_data_yaml_with_names_only_names_the_classes(tmp_path: Path) -> None:
+    write(tmp_path, {"data.yaml": NAMES, "images/train/a.png": (9, 9), "labels/train/a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train",) == yolo.recognize(tmp_path / "data.yaml")
+    [box] = read(tmp_path).images["images/train/a.png"].annotations
+    assert box.category in ("cat", "dog")
+
+
+def test_a_data_yaml_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, {"data.yaml": "names: [cat\n", "images/train/a.png": (9, 9), "labels/train/a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train",)
+    with pytest.raises(SynthgenError, match=r"data\.yaml is not valid YAML"):
+        yolo.files(tmp_path, "train", None)
+
+
 def test_a_folder_of_yolo_datasets_is_not_one_dataset(tmp_path: Path) -> None:
     write(tmp_path, {"pets/classes.txt": "cat", "pets/images/a.png": (9, 9), "pets/labels/a.txt": BOX})
     assert yolo.recognize(tmp_path) is None
