@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers._objects import BOX_FIELDS, LABEL_FIELDS, MASK_FIELDS, FindingCounter
+from synthgen.formats.readers._finding_counter import FindingCounter
+from synthgen.formats.readers._objects import BOX_FIELDS, LABEL_FIELDS, MASK_FIELDS
 from synthgen.images import arrow_stream
 from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.packed import row_name

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch, SourceFinding
+from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
+from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._instances import NO_BOX, NO_ID
 from synthgen.formats.readers._numbers import parse_float
 from synthgen.records.rle import rle_bbox_xyxy, rle_from_coco
@@ -37,7 +38,6 @@ MASK_FIELDS = ("segmentation", "segmentations")
 
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 2**25  # of masks
-_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,25 +154,6 @@ def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 def _show_keys(record: Mapping[str, Any]) -> str:
     names = [str(name)[:40].encode("utf-8", "replace").decode() for name in list(record)[:12]]
     return ", ".join(names) or "none"
-
-
-@dataclass(slots=True)
-class FindingCounter:
-    """Counts what only findings can show, with the first examples."""
-
-    _found: dict[tuple[str, str], tuple[int, list[tuple[str, str]]]] = field(default_factory=dict)
-
-    def add(self, code: str, unit: str, where: str, what: str, count: int = 1) -> None:
-        """Count `count` more of a code."""
-        total, examples = self._found.get((code, unit), (0, []))
-        if len(examples) < _MAX_EXAMPLES:
-            examples.append((where, what))
-        self._found[code, unit] = (total + count, examples)
-
-    def findings(self) -> Iterator[SourceFinding]:
-        """All of them, in the order of their first occurrence."""
-        for (code, unit), (count, examples) in self._found.items():
-            yield SourceFinding(code, unit, count, tuple(examples))
 
 
 class BatchBuilder:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetPart
+from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._hf_layout import METADATA, TABLES, find_tables
 from synthgen.formats.readers._hf_tables import (
     Row,
@@ -40,7 +41,6 @@ from synthgen.formats.readers._objects import (
     LABEL_FIELDS,
     MASK_FIELDS,
     BatchBuilder,
-    FindingCounter,
     parse_objects,
 )
 from synthgen.formats.readers._packed_files import fill_size, glance_at_names, make_sources, pick_split
@@ -124,7 +124,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
             files.on_bytes(path.stat().st_size)
     yield from builder.flush()
     yield builder.categories()
-    yield from findings.findings()
+    yield from findings.parts()
 
 
 def _paths_of(files: DatasetFiles) -> list[Path]:

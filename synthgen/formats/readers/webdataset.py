@@ -29,12 +29,12 @@ import msgspec
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetPart
+from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._instances import complete
 from synthgen.formats.readers._numbers import parse_int, parse_pixels
 from synthgen.formats.readers._objects import (
     BatchBuilder,
-    FindingCounter,
     ImageObject,
     has_box_field,
     parse_objects,
@@ -138,7 +138,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
         )
     yield from builder.flush()
     yield builder.categories()
-    yield from findings.findings()
+    yield from findings.parts()
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ import numpy as np
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, DatasetPart, ImageBatch
 from synthgen.formats.readers._file_threads import map_in_order
+from synthgen.formats.readers._folder_listing import utf8_name
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._instances import NO_BOX, NO_ID, complete
 from synthgen.formats.readers._label_files import LabelFileError
@@ -226,7 +227,7 @@ def _load_image(item: YoloItem, kpt_shape: tuple[int, int] | None, *, with_polyg
     try:
         if item.owner:
             raise LabelFileError(
-                f"its label file belongs to {_utf8_safe(item.owner)}, too; rename one of the two images"
+                f"its label file belongs to {utf8_name(item.owner)}, too; rename one of the two images"
             )
         read_rows = read_label_file(item.labels, kpt_shape)
         if read_rows is not None:
@@ -235,7 +236,7 @@ def _load_image(item: YoloItem, kpt_shape: tuple[int, int] | None, *, with_polyg
             num_bytes += label_bytes
     except LabelFileError as why:
         has_labels, error = True, str(why)
-    if _utf8_safe(item.file_name) != item.file_name:
+    if utf8_name(item.file_name) != item.file_name:
         error = "its file name is not UTF-8; rename the file"
     boxes = [_pixel_box(row, height, width) for row in rows]
     payloads = [_polygon_payload(row, height, width) for row in rows] if with_polygons else []
@@ -269,7 +270,7 @@ def _make_batches(images: list[_LoadedImage], count: int, *, masks: bool) -> Ite
     ids = [text_id(image.item.file_name) for image in images]
     yield ImageBatch(
         image_id=np.array(ids, np.int64),
-        file_name=[_utf8_safe(image.item.file_name) for image in images],
+        file_name=[utf8_name(image.item.file_name) for image in images],
         image_key=[""] * len(images),
         height=np.array([image.height for image in images], np.int32),
         width=np.array([image.width for image in images], np.int32),
@@ -291,7 +292,3 @@ def _make_batches(images: list[_LoadedImage], count: int, *, masks: bool) -> Ite
 
 def _describe_labels(files: DatasetFiles) -> str:
     return ", ".join(str(path) for role, path in files.sources.items() if role.startswith("labels"))
-
-
-def _utf8_safe(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()

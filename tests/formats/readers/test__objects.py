@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from synthgen.formats.readers import AnnotationBatch, ImageBatch
-from synthgen.formats.readers._objects import BatchBuilder, FindingCounter, ImageObject, parse_objects
+from synthgen.formats.readers._finding_counter import FindingCounter
+from synthgen.formats.readers._objects import BatchBuilder, ImageObject, parse_objects
 from synthgen.records.rle import encode_mask
 
 BOX = (1.0, 2.0, 3.0, 4.5)
@@ -106,7 +107,7 @@ def test_batches_number_names_in_the_order_of_their_first_use() -> None:
     assert boxes.payload == [b"[[2,3,8,3,8,7,2,7]]", boxes.payload[1], b"0", None] and rle.counts in boxes.payload[1]
     names = builder.categories().names
     assert [names.get(code) for code in boxes.category.tolist()] == ["dog", "cat", None, "9"]
-    [finding] = findings.findings()
+    [finding] = findings.parts()
     assert (finding.code, finding.count, finding.examples[0][0]) == ("no_class_names", 1, "9")
 
 
