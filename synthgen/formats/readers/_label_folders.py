@@ -61,6 +61,17 @@ def find_label_folders(root: Path, labels: LabelFormat) -> dict[str, Path]:
     return splits
 
 
+def add_unlabeled_splits(rows: ObjectRows, root: Path, labels: LabelFormat) -> None:
+    """Count folders of splits that have images and no annotation files, such as those of a test set."""
+    labeled = {name.lower() for name in find_label_folders(root, labels)}
+    places = [root, *(below for below in _subfolders(root) if below.name.lower() in _IMAGE_FOLDERS)]
+    for folder in (folder for place in places for folder in _split_folders(place)):
+        inside = [folder, *(below for below in _subfolders(folder) if below.name.lower() in _IMAGE_FOLDERS)]
+        if folder.name.lower() not in labeled and any(map(_has_images, inside)):
+            where = folder.relative_to(root).as_posix()
+            rows.add_finding("unlabeled_split", "files", where, f"'{folder.name}' has no labels")
+
+
 def find_split_files(root: Path, labels: LabelFormat, exports: Collection[str] = ()) -> dict[str, Path]:
     """The annotation file by split, for formats with one file a split; empty if there are none.
 

@@ -150,6 +150,9 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:  # noqa: ARG
     for role, path in files.sources.items():
         if role.startswith("unread"):
             findings.add("unread_labels", "files", path.name, f"{files.sources['labels'].name} is read")
+    for split, base in _find_bases(files.image_folder):
+        if _find_images(base) is not None and not _find_labels(base):
+            findings.add("unlabeled_split", "files", base.name, f"'{split}' has no labels")
     yield from findings.parts()
     yield Categories(dict(sorted(names.items())))
 

@@ -35,6 +35,7 @@ from synthgen.formats.readers._label_files import LabelFileError, OtherFormatErr
 from synthgen.formats.readers._label_folders import (
     ImageNames,
     LabelFormat,
+    add_unlabeled_splits,
     find_image_place,
     find_label_folders,
     find_stem,
@@ -119,6 +120,8 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
             yield from rows.full_batches()
     if labels.is_dir():
         images.add_findings(rows, names)
+        if labels.is_relative_to(files.image_folder) and "list" not in files.sources:
+            add_unlabeled_splits(rows, files.image_folder, _label_format())
     yield from rows.finish()
 
 
@@ -206,8 +209,7 @@ def _find_splits(root: Path) -> dict[str, tuple[Path, Path | None]]:
 
 
 def _find_splits_of_year(root: Path) -> dict[str, tuple[Path, Path | None]]:
-    labels = LabelFormat(".xml", ("annotations", "annotation", "xmls", "xml", "labels"), _is_voc_file)
-    splits = find_label_folders(root, labels)
+    splits = find_label_folders(root, _label_format())
     if list(splits) == ["train"] and (lists := _split_lists(splits["train"].parent / "ImageSets" / "Main")):
         return {name: (splits["train"], path) for name, path in lists.items()}
     return {split: (folder, None) for split, folder in splits.items()}
@@ -241,6 +243,10 @@ def _read_list(path: Path) -> list[str]:
     lines = (line.decode("utf-8", "replace").strip() for line in content.removeprefix(b"\xef\xbb\xbf").splitlines())
     stems = dict.fromkeys(path_stem(line) if file_suffix(line) in _LISTED_SUFFIXES else line for line in lines if line)
     return list(stems)
+
+
+def _label_format() -> LabelFormat:
+    return LabelFormat(".xml", ("annotations", "annotation", "xmls", "xml", "labels"), _is_voc_file)
 
 
 def _is_voc_file(path: Path) -> bool:

@@ -153,7 +153,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     if not found.num_images_with_labels:
         raise SynthgenError(
             f"no label file in {_describe_labels(files)} has the name of an image below {files.image_folder}; name the "
-            "folder of the images with --images, and put the labels of images/train into labels/train"
+            "folder of the images with --images; images of images/train have their labels in labels/train"
         )
     yield from found.parts()
     yield Categories(

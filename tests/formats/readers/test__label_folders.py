@@ -126,6 +126,18 @@ def test_a_folder_of_many_datasets_is_none_itself(tmp_path):
     assert voc.recognize(tmp_path) is None and voc.recognize(tmp_path / "mine") == ("train",)
 
 
+@pytest.mark.parametrize(("labels", "images"), [("{}", "{}"), ("{}", "{}/images"), ("Annotations/{}", "JPEGImages/{}")])
+def test_splits_without_annotation_files_are_reported(tmp_path, labels, images):
+    for split in ("train", "test"):
+        write_image(tmp_path / images.format(split) / "a.jpg")
+    (tmp_path / "val").mkdir()  # empty
+    folder = tmp_path / labels.format("train")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "a.xml").write_text("<annotation></annotation>")
+    finding = read_rows(voc, tmp_path).findings["unlabeled_split"]
+    assert finding.examples == ((images.format("test").removesuffix("/images"), "'test' has no labels"),)
+
+
 def test_the_parts_of_a_dataset_are_recognised_beside_folders_of_images(tmp_path):
     for part in ("camera 1", "camera 2"):
         (tmp_path / part).mkdir()
