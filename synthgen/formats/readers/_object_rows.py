@@ -122,7 +122,8 @@ class ObjectRows:
         """The remaining rows, the categories and the findings."""
         yield from self._batches()
         names = {key: name for name, key in self._categories.items() if name}
-        yield Categories(names, padded=self._padded)
+        # In the same order in all splits: the declared ones, then the others by name.
+        yield Categories(dict(sorted(names.items(), key=self._place)), padded=self._padded)
         yield from self._findings.parts()
 
     def _category(self, label: str) -> int:
@@ -133,6 +134,10 @@ class ObjectRows:
         if label != name:
             self._padded.setdefault(found, label)
         return found
+
+    def _place(self, category: tuple[int, str]) -> tuple[int, str]:
+        key, name = category
+        return (len(self._categories), name) if key == category_id(name) else (key, "")
 
     def _batches(self) -> Iterator[DatasetPart]:
         images, objects = self._images, self._objects

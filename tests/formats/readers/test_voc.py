@@ -118,6 +118,13 @@ def test_a_rotated_box_becomes_the_upright_box_around_it(tmp_path, angle, bbox, 
     assert row.bbox == pytest.approx(bbox) and row.flags == flags
 
 
+def test_categories_have_the_same_numbers_and_order_in_all_splits(tmp_path):
+    for split, names in (("train", ("dog", "cat")), ("val", ("cat", "dog"))):
+        put(tmp_path / split / "a.xml", xml(*(thing(box(1, 2, 3, 4), name) for name in names)))
+    train, val = (list(read_rows(voc, tmp_path, split).names.items()) for split in ("train", "val"))
+    assert train == val and [name for _, name in train] == ["cat", "dog"]
+
+
 def test_names_are_stripped_and_may_be_missing(tmp_path):
     found = one(tmp_path, xml(thing(box(1, 2, 3, 4), " cat "), thing(box(1, 2, 3, 4), ""), thing(box(1, 2, 3, 4), "7")))
     assert [row.name for row in found.rows] == ["cat", "", "7"]
