@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ from synthgen import plugins
 from synthgen.errors import MultipleErrors, SynthgenError
 
 READERS_PACKAGE = "formats.readers"
+
+_MAX_ENTRIES_BELOW = 10_000  # of a folder that is no dataset: looked at for folders
+_MAX_FOLDERS_BELOW = 20  # that are tried as datasets
+_MAX_SHOWN_BELOW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +48,23 @@ def recognize_dataset(path: Path) -> Recognized:
         path: the dataset's folder, or its annotation file.
 
     Raises:
-        SynthgenError: there is no such file or folder; no reader recognises it (with what each looks for); or several
-            do.
+        SynthgenError: there is no such file or folder; no reader recognises it (with the datasets in it, or with what
+            each reader looks for); or several do.
     """
     check_exists(path)
-    found = [one for name in plugins.list_plugins(READERS_PACKAGE) if (one := recognize_as(name, path)) is not None]
-    found = [one for one in found if one.is_release] or found
+    found = _find_readers(path)
     if len(found) == 1:
         return found[0]
     if found:
         titles = ", ".join(f"{one.title} (--dataset {option_name(one.plugin)})" for one in found)
-        raise SynthgenError(f"{path} can be read as {titles}; choose one with --dataset")
+        raise SynthgenError(
+            f"{path} holds annotations of several formats and can be read as {titles}; choose one with --dataset"
+        )
+    below = _describe_datasets_below(path)
+    if below:
+        raise SynthgenError(
+            f"{path} is not recognised as a dataset, but there are datasets in it: {below}; name one of these folders"
+        )
     kinds = [
         f"{module.TITLE}: {module.LOOKS_FOR}"
         for name in plugins.list_plugins(READERS_PACKAGE)
@@ -63,6 +75,25 @@ def recognize_dataset(path: Path) -> Recognized:
         "Looked for:",
         kinds,
     )
+
+
+def _find_readers(path: Path) -> list[Recognized]:
+    """The readers that recognise a path; only those of releases, if there are any."""
+    found = [one for name in plugins.list_plugins(READERS_PACKAGE) if (one := recognize_as(name, path)) is not None]
+    return [one for one in found if one.is_release] or found
+
+
+def _describe_datasets_below(path: Path) -> str:
+    """The first folders directly in a folder that are datasets, with their formats; "" if there are none."""
+    try:
+        with os.scandir(path) as entries:
+            some = islice(entries, _MAX_ENTRIES_BELOW)
+            names = sorted(entry.name for entry in some if entry.name[0] != "." and entry.is_dir())
+    except OSError:  # a file, or a folder that cannot be read
+        return ""
+    found = ((name, _find_readers(path / name)) for name in names[:_MAX_FOLDERS_BELOW])
+    shown = [f"{name} ({' or '.join(one.title for one in readers)})" for name, readers in found if readers]
+    return ", ".join(shown[:_MAX_SHOWN_BELOW]) + (", ..." if len(shown) > _MAX_SHOWN_BELOW else "")
 
 
 def recognize_as(plugin: str, path: Path) -> Recognized | None:

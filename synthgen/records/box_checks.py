@@ -35,7 +35,8 @@ def flag_boxes(
     degenerate: a number is not finite, or w <= 0, or h <= 0, or nothing is left of the box in float32, as prompts are.
     outside: not degenerate, the image's size is known, and box and image have no area in common.
     clipped: neither of these, the size is known, and an edge lies beyond the image by more than `CLIP_TOLERANCE`.
-    duplicate: an earlier row of the same image has the same four numbers and the same category.
+    duplicate: an earlier row of the same image has the same four numbers and the same category. Objects without a box
+        (the source's flag "no_box", and degenerate) are not compared: they may be different objects.
     crowd, unknown_category: as given by `iscrowd` and `has_category_name`.
 
     Args:
@@ -52,6 +53,8 @@ def flag_boxes(
     """
     flags = dict(zip(_GEOMETRY_FLAGS, _geometry_flags(bbox, np.asarray(height), np.asarray(width)), strict=True))
     flags["duplicate"] = _find_duplicates(bbox, image_index, category_index)
+    if source_flags is not None and "no_box" in source_flags:
+        flags["duplicate"] &= ~(source_flags["no_box"] & flags["degenerate"])
     flags["crowd"] = iscrowd
     flags["unknown_category"] = ~has_category_name
     return {**flags, **(source_flags or {})}

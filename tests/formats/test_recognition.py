@@ -55,6 +55,37 @@ def test_an_unknown_layout_gets_a_list_of_what_was_looked_for(tmp_path: Path) ->
         assert any(line.startswith("  COCO JSON: a JSON file with 'images'") for line in lines)
 
 
+def test_the_datasets_in_a_folder_of_several_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "boxes/boxes.json")
+    write(tmp_path / "shapes/a.json", {"shapes": [], "imagePath": "a.jpg"})
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(SynthgenError) as caught:
+        recognize_dataset(tmp_path)
+    assert "datasets in it: boxes (COCO JSON), shapes (LabelMe); name one of these folders" in str(caught.value)
+
+
+def test_only_the_first_datasets_in_a_folder_are_named(tmp_path: Path) -> None:
+    for number in range(7):
+        write(tmp_path / f"d{number}/boxes.json")
+    with pytest.raises(SynthgenError, match=r"d4 \(COCO JSON\), \.\.\.; name one"):
+        recognize_dataset(tmp_path)
+
+
+def test_annotations_of_two_formats_in_one_folder_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "boxes.json")
+    write(tmp_path / "labelme/a.json", {"shapes": [], "imagePath": "a.jpg"})
+    with pytest.raises(SynthgenError) as caught:
+        recognize_dataset(tmp_path)
+    assert "several formats" in str(caught.value)
+    assert "COCO JSON (--dataset coco-json), LabelMe (--dataset labelme); choose one" in str(caught.value)
+
+
+def test_folders_of_other_data_are_no_datasets(shared: Callable[[str], Path]) -> None:
+    for folder in ("data/formats", "data/refer_coco_val_boxes"):
+        with pytest.raises(SynthgenError, match="is not recognised as a dataset"):
+            recognize_dataset(shared(folder))
+
+
 def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError, match=r"no file or folder .*nothing"):
         recognize_dataset(tmp_path / "nothing")

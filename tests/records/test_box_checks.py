@@ -129,6 +129,15 @@ def test_duplicates_among_many_boxes():
     assert np.flatnonzero(found).tolist() == (same + 1).tolist()
 
 
+@pytest.mark.parametrize("missing", [(np.nan,) * 4, (0, 0, 0, 0)])
+def test_objects_without_a_box_are_no_duplicates(missing):
+    """The source says of the first four that they have none; the box of two of them was read off their mask."""
+    no_box = np.array([True, True, True, True, False, False])
+    rows = [missing, missing, (1, 2, 3, 4), (1, 2, 3, 4), missing, missing]
+    found = flags_of(rows, 9, 9, source_flags={"no_box": no_box})["duplicate"]
+    assert found.tolist() == [False, False, False, True, True, True]
+
+
 def test_what_is_given_is_passed_on():
     fake = np.array([True, False])
     found = flags_of(

@@ -3,6 +3,8 @@
     train/_annotations.coco.json beside the images      Roboflow
     annotations/instances_train.json, images/train/      Datumaro, CVAT (with one folder images/ or none, too)
     labels.json, data/                                   FiftyOne
+    train/labels.json, train/data/                       one file in each split's folder, of any name
+    annotations/pets_train.json, pets_val.json           files with the splits in their names, here or in the folder
     any.json beside images/, photos/ or the images       one file
 
 A split's name is the folder's or the one in the file's name; a single file without one is "train".
@@ -15,6 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.formats.readers._label_files import read_start
+
 #: Roboflow's name of the annotation file in each split's folder.
 ROBOFLOW_FILE = "_annotations.coco.json"
 
@@ -24,6 +28,7 @@ MAX_NAMES = 1000
 _SPLIT_ORDER = {name: i for i, name in enumerate(("train", "valid", "val", "validation", "test"))}
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _INSTANCES = re.compile(r"instances_([A-Za-z0-9][A-Za-z0-9_-]{0,99})\.json(?:\.gz)?")
+_SPLIT_IN_NAME = re.compile(r"(?:^|.*[_.-])((?:trainval|train|validation|valid|val|test)(?:\d{4})?)(?:[_.-].*|$)", re.I)
 _HEAD_BYTES = 2**16
 
 # Keys of COCO JSON, and keys that only other formats have, as they stand at the start of a file.
@@ -45,21 +50,21 @@ class CocoSplit:
 
 def find_coco_splits(folder: Path) -> dict[str, CocoSplit]:
     """The splits of a folder of COCO JSON files, by name, train first; {} if it is not such a folder."""
-    found = _roboflow_splits(folder) or _instances_splits(folder) or _single_file(folder)
+    found = (
+        _roboflow_splits(folder)
+        or _instances_splits(folder)
+        or _split_folders(folder)
+        or _named_splits(folder)
+        or _single_file(folder)
+    )
     return dict(sorted(found.items(), key=lambda one: (_SPLIT_ORDER.get(one[0], len(_SPLIT_ORDER)), one[0])))
 
 
 def looks_like_coco(path: Path) -> bool:
     """Whether the start of a file looks like that of a COCO JSON file."""
     if path.name.lower().endswith(".json.gz"):
-        return True
-    try:
-        if not path.is_file():  # a pipe never ends
-            return False
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError:
-        return False
+        return path.is_file()
+    head = read_start(path, _HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     return head.startswith(b"{") and bool(_COCO_KEY.search(head)) and not _OTHER_KEY.search(head)
 
 
@@ -86,19 +91,37 @@ def _roboflow_splits(folder: Path) -> dict[str, CocoSplit]:
 def _instances_splits(folder: Path) -> dict[str, CocoSplit]:
     for place in (folder / "annotations", folder):
         matches = [match for name in _names(place, ".json", ".json.gz") if (match := _INSTANCES.fullmatch(name))]
+        matches = [match for match in matches if (place / match[0]).is_file()]
         if matches:
             return {match[1]: CocoSplit(place / match[0], _image_folder(folder, match[1])) for match in matches}
     return {}
 
 
-def _single_file(folder: Path) -> dict[str, CocoSplit]:
-    places = (folder, folder / "annotations")
-    files = [
-        place / name for place in places for name in _names(place, ".json", ".json.gz") if looks_like_coco(place / name)
-    ]
-    if len(files) != 1:
+def _split_folders(folder: Path) -> dict[str, CocoSplit]:
+    """Folders called as splits, with one file in each."""
+    found = {}
+    for name in _names(folder, ""):
+        if name.lower() in _SPLIT_ORDER and len(files := _coco_files(folder / name)) == 1:
+            found[name] = CocoSplit(files[0], _image_folder(folder / name, name))
+    return found
+
+
+def _named_splits(folder: Path) -> dict[str, CocoSplit]:
+    """Several files, each with a split of its own in its name. One without, or two of one split, are ambiguous."""
+    files = [*_coco_files(folder), *_coco_files(folder / "annotations")]
+    names = [match[1] if (match := _SPLIT_IN_NAME.fullmatch(path.name.partition(".json")[0])) else "" for path in files]
+    if len(files) < 2 or not all(names) or len(set(names)) < len(names):
         return {}
-    return {"train": CocoSplit(files[0], _image_folder(folder, "train"))}
+    return {name: CocoSplit(path, _image_folder(folder, name)) for name, path in zip(names, files, strict=True)}
+
+
+def _single_file(folder: Path) -> dict[str, CocoSplit]:
+    files = [*_coco_files(folder), *_coco_files(folder / "annotations")]
+    return {"train": CocoSplit(files[0], _image_folder(folder, "train"))} if len(files) == 1 else {}
+
+
+def _coco_files(place: Path) -> list[Path]:
+    return [place / name for name in _names(place, ".json", ".json.gz") if looks_like_coco(place / name)]
 
 
 def _image_folder(folder: Path, split: str) -> Path:

@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthgen.formats.readers._label_lines import first_lines
+
 #: A longer name of a class is a row that cannot be read.
 MAX_NAME_CHARS = 200
 
@@ -86,15 +88,7 @@ def parse_corners(words: list[str]) -> list[tuple[float, float]] | None:
 
 def looks_like_labels(path: Path) -> bool:
     """Whether a text file begins with rows of DOTA: eight numbers and a name. Reads its start only."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            start = file.read(2**14)
-    except OSError:
-        return False
-    lines = start.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n")
-    for line in lines[:20]:
+    for line in first_lines(path) or ():
         words = [word for word in _SEPARATOR.split(line.decode("utf-8", "replace")) if word]
         if len(words) >= 9 and parse_corners(words[:8]) is not None and not _is_number(words[8]):
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from synthgen.formats.readers import SourceFinding
+from synthgen.formats.readers._folder_listing import utf8_name
 
 _MAX_EXAMPLES = 3
 
@@ -18,9 +19,9 @@ class FindingCounter:
         self._stops: set[str] = set()
         self._examples: dict[str, list[tuple[str, str]]] = {}
 
-    def add(self, code: str, unit: str, where: str, what: str) -> None:
-        """Count one more; `unit`, `where` and `what` as in `SourceFinding`."""
-        self.add_many(code, unit, 1, ((where, what),))
+    def add(self, code: str, unit: str, where: str, what: str, count: int = 1) -> None:
+        """Count `count` more; `unit`, `where` and `what` as in `SourceFinding`."""
+        self.add_many(code, unit, count, ((where, what),))
 
     def add_many(
         self, code: str, unit: str, count: int, examples: Iterable[tuple[str, str]] = (), *, stops: bool = False
@@ -36,7 +37,7 @@ class FindingCounter:
         for example in examples:
             if len(kept) >= _MAX_EXAMPLES:
                 break
-            kept.append((_utf8_safe(example[0]), _utf8_safe(example[1])))
+            kept.append((utf8_name(example[0]), utf8_name(example[1])))
 
     def count(self, code: str) -> int:
         """The count so far."""
@@ -50,7 +51,3 @@ class FindingCounter:
         """The findings, in the order of their codes."""
         for code, count in sorted(self._counts.items()):
             yield SourceFinding(code, self._units[code], count, tuple(self._examples[code]), code in self._stops)
-
-
-def _utf8_safe(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()

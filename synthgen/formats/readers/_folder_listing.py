@@ -76,3 +76,8 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):
         return False
+
+
+def utf8_name(name: str) -> str:
+    """A name in valid UTF-8; bytes of other encodings become question marks."""
+    return name.encode("utf-8", "replace").decode()

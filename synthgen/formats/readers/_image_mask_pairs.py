@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, DatasetFiles, ImageBatch
+from synthgen.formats.readers._folder_listing import utf8_name
 from synthgen.formats.readers._label_regions import LabelRegion, split_label_regions
 from synthgen.images.decode import ImageError, read_image_header
 from synthgen.images.paths import IMAGE_SUFFIXES
@@ -169,8 +170,8 @@ def read_pairs(
         ]
         yield ImageBatch(
             image_id=np.array([image_id for image_id, *_ in looks], np.int64),
-            file_name=[_utf8_safe(pair.file_name) for pair in some],
-            image_key=[_utf8_safe(pair.image_key) for pair in some],
+            file_name=[utf8_name(pair.file_name) for pair in some],
+            image_key=[utf8_name(pair.image_key) for pair in some],
             height=np.array([size[0] for _, size, *_ in looks], np.int32),
             width=np.array([size[1] for _, size, *_ in looks], np.int32),
             error=[error for _, _, error, _ in looks],
@@ -229,7 +230,7 @@ def _read_pair(
         return shown, "no mask or label map has this image's name", []
     if pair.image_path is None:
         return shown, "no photograph has the name of this mask or label map", []
-    if _utf8_safe(pair.file_name) != pair.file_name:
+    if utf8_name(pair.file_name) != pair.file_name:
         return shown, "its file name is not UTF-8; rename the file", []
     if not pair.labels_path.is_file():  # opening a pipe would block
         return shown, "its mask or label map is no file, or a link to none", []
@@ -253,11 +254,6 @@ def _file_bytes(path: Path | None) -> int:
         return path.stat().st_size if path is not None else 0
     except OSError:
         return 0
-
-
-def _utf8_safe(name: str) -> str:
-    """The name in valid UTF-8; bytes of other encodings become question marks."""
-    return name.encode("utf-8", "replace").decode()
 
 
 def _raise(why: OSError) -> None:

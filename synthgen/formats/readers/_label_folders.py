@@ -61,6 +61,17 @@ def find_label_folders(root: Path, labels: LabelFormat) -> dict[str, Path]:
     return splits
 
 
+def add_unlabeled_splits(rows: ObjectRows, root: Path, labels: LabelFormat) -> None:
+    """Count folders of splits that have images and no annotation files, such as those of a test set."""
+    labeled = {name.lower() for name in find_label_folders(root, labels)}
+    places = [root, *(below for below in _subfolders(root) if below.name.lower() in _IMAGE_FOLDERS)]
+    for folder in (folder for place in places for folder in _split_folders(place)):
+        inside = [folder, *(below for below in _subfolders(folder) if below.name.lower() in _IMAGE_FOLDERS)]
+        if folder.name.lower() not in labeled and any(map(_has_images, inside)):
+            where = folder.relative_to(root).as_posix()
+            rows.add_finding("unlabeled_split", "files", where, f"'{folder.name}' has no labels")
+
+
 def find_split_files(root: Path, labels: LabelFormat, exports: Collection[str] = ()) -> dict[str, Path]:
     """The annotation file by split, for formats with one file a split; empty if there are none.
 
@@ -255,10 +266,19 @@ def _label_places(folder: Path, labels: LabelFormat) -> Iterator[Path]:
 
 
 def _holds(folder: Path, labels: LabelFormat) -> bool:
-    """Whether a folder, or one of the first ones directly below it, holds annotation files of the format."""
-    return _holds_directly(folder, labels, _MAX_ENTRIES) or any(
-        _holds_directly(below, labels, _MAX_INNER_ENTRIES) for below in _subfolders(folder)[:_MAX_INNER_FOLDERS]
-    )
+    """Whether a folder holds annotation files of the format, or most of the first folders directly below it do.
+
+    Folders of images do not count. So a folder of many datasets is no dataset of this format.
+    """
+    if _holds_directly(folder, labels, _MAX_ENTRIES):
+        return True
+    fitting = others = 0
+    for below in _subfolders(folder)[:_MAX_INNER_FOLDERS]:
+        if _holds_directly(below, labels, _MAX_INNER_ENTRIES):
+            fitting += 1
+        else:
+            others += below.name.lower() not in _IMAGE_FOLDERS and not _holds_only_images(below)
+    return fitting > others
 
 
 def _holds_directly(folder: Path, labels: LabelFormat, max_entries: int) -> bool:
@@ -269,6 +289,11 @@ def _holds_directly(folder: Path, labels: LabelFormat, max_entries: int) -> bool
 
 def _has_images(folder: Path) -> bool:
     return any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in _some_names(folder, _MAX_ENTRIES))
+
+
+def _holds_only_images(folder: Path) -> bool:
+    names = _some_names(folder, _MAX_INNER_ENTRIES)
+    return all(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
 
 
 def _some_names(folder: Path, max_entries: int) -> list[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from synthgen.formats.readers._label_files import LabelFileError, read_label_file
+from synthgen.formats.readers._label_files import LabelFileError, open_label_file, read_label_file
 
 #: A larger label file is an error of its image. A polygon of 1,000 points takes 20 kB.
 MAX_FILE_BYTES = 2**23
 
 #: With more rows, a label file is an error of its image.
 MAX_ROWS = 100_000
+
+_START_BYTES = 2**14
 
 
 def read_label_lines(path: Path) -> tuple[list[tuple[int, bytes]], int] | None:
@@ -38,3 +40,19 @@ def read_label_lines(path: Path) -> tuple[list[tuple[int, bytes]], int] | None:
     if len(found) > MAX_ROWS:
         raise LabelFileError(f"its label file has more than {MAX_ROWS:,} rows")
     return found, len(data)
+
+
+def first_lines(path: Path) -> list[bytes] | None:
+    """Up to 20 lines of the start of a file that are not blank, a cut one without its last word; for `recognize`.
+
+    None if it is not a file that can be read.
+    """
+    try:
+        with open_label_file(path) as file:
+            start = file.read(_START_BYTES)
+    except (LabelFileError, OSError):
+        return None
+    lines = start.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n")
+    if len(start) == _START_BYTES:
+        lines = lines[:-1] or [b" ".join(lines[-1].split()[:-1])]
+    return [line for line in lines if line.strip()][:20]

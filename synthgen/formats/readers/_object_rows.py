@@ -9,12 +9,13 @@ from hashlib import blake2b
 import numpy as np
 
 from synthgen.errors import escape_control_chars
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch, SourceFinding
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch
+from synthgen.formats.readers._finding_counter import FindingCounter
+from synthgen.formats.readers._folder_listing import utf8_name
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._shapes import Shape
 
 _BATCH = 10_000
-_MAX_EXAMPLES = 3
 _MAX_EXAMPLE_CHARS = 200
 _NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
@@ -40,7 +41,7 @@ def label_text(value: object) -> str:
         text = str(value) if isinstance(value, str | int | float) else ""
     except ValueError:  # a number of more than 4,300 digits
         return ""
-    return text.encode("utf-8", "replace").decode()
+    return utf8_name(text)
 
 
 class ObjectRows:
@@ -57,7 +58,7 @@ class ObjectRows:
         self._images: list[tuple[int, str, int, int, str | None]] = []
         self._objects: list[tuple[int, tuple[float, float, float, float], int, frozenset[str], bytes | None]] = []
         self._count = 0  # objects in earlier batches
-        self._findings: dict[str, tuple[str, int, list[tuple[str, str]]]] = {}
+        self._findings = FindingCounter()
 
     def declare(self, label: str) -> None:
         """Declare a category: it has a name even if no object is of it, and the next number from 1."""
@@ -74,7 +75,7 @@ class ObjectRows:
             height, width: pixels; 0 = unknown.
             image_id: the dataset's own; None = one made of the file name.
         """
-        name = file_name.encode("utf-8", "replace").decode()
+        name = utf8_name(file_name)
         if name != file_name:
             error = error or "its file name is not UTF-8; rename the file"
         image_id = text_id(file_name) if image_id is None else image_id
@@ -110,10 +111,7 @@ class ObjectRows:
 
     def add_finding(self, code: str, unit: str, where: str, what: str, count: int = 1) -> None:
         """Count something that no row shows; the first three are examples."""
-        _, known, examples = self._findings.get(code, (unit, 0, []))
-        if len(examples) < _MAX_EXAMPLES:
-            examples.append((_example_text(where), _example_text(what)))
-        self._findings[code] = (unit, known + count, examples)
+        self._findings.add(code, unit, _example_text(where), _example_text(what), count)
 
     def full_batches(self) -> Iterator[DatasetPart]:
         """The rows so far, if they fill a batch."""
@@ -124,9 +122,9 @@ class ObjectRows:
         """The remaining rows, the categories and the findings."""
         yield from self._batches()
         names = {key: name for name, key in self._categories.items() if name}
-        yield Categories(names, padded=self._padded)
-        for code, (unit, count, examples) in sorted(self._findings.items()):
-            yield SourceFinding(code, unit, count, tuple(examples))
+        # In the same order in all splits: the declared ones, then the others by name.
+        yield Categories(dict(sorted(names.items(), key=self._place)), padded=self._padded)
+        yield from self._findings.parts()
 
     def _category(self, label: str) -> int:
         name = label.strip()
@@ -136,6 +134,10 @@ class ObjectRows:
         if label != name:
             self._padded.setdefault(found, label)
         return found
+
+    def _place(self, category: tuple[int, str]) -> tuple[int, str]:
+        key, name = category
+        return (len(self._categories), name) if key == category_id(name) else (key, "")
 
     def _batches(self) -> Iterator[DatasetPart]:
         images, objects = self._images, self._objects
@@ -163,5 +165,5 @@ class ObjectRows:
 
 
 def _example_text(text: str) -> str:
-    text = escape_control_chars(text.encode("utf-8", "replace").decode())
+    text = escape_control_chars(utf8_name(text))
     return text if len(text) <= _MAX_EXAMPLE_CHARS else text[: _MAX_EXAMPLE_CHARS - 3] + "..."

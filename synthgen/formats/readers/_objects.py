@@ -25,6 +25,7 @@ from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
 from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._instances import NO_BOX, NO_ID
 from synthgen.formats.readers._numbers import parse_float
+from synthgen.formats.readers._object_rows import category_id
 from synthgen.formats.readers._segmentations import find_mask_box
 
 BOX_FIELDS = ("bbox", "bboxes", "boxes", "box")
@@ -153,9 +154,9 @@ class BatchBuilder:
         self._numbers: set[int] = set()
 
     def declare(self, names: Sequence[str]) -> None:
-        """The names of a category list, in its order."""
+        """The names of a category list, in its order; they get the next numbers."""
         for name in names:
-            self._category_id(name.strip())
+            self._ids_by_name.setdefault(name.strip(), len(self._ids_by_name))
 
     def add(
         self,
@@ -210,12 +211,14 @@ class BatchBuilder:
         self._images, self._objects, self._payload_bytes = [], [], 0
 
     def categories(self) -> Categories:
-        """All names so far. Reports numbers without names."""
+        """All names so far: the declared ones, then the others by name. Reports numbers without names."""
         if self._numbers:
             example = str(min(self._numbers))
             what = "the files give no name for this number; it is the name"
-            self._findings.add_many("no_class_names", "categories", len(self._numbers), [(example, what)])
-        return Categories({number: name for name, number in self._ids_by_name.items() if name})
+            self._findings.add("no_class_names", "categories", example, what, len(self._numbers))
+        places = {name: number for name, number in self._ids_by_name.items() if number != category_id(name)}
+        names = [name for name in (*places, *sorted(self._ids_by_name.keys() - places.keys())) if name]
+        return Categories({self._ids_by_name[name]: name for name in names})
 
     def _category_of(self, label: str | int | None, names: Mapping[int, str]) -> int:
         if isinstance(label, int):
@@ -226,7 +229,11 @@ class BatchBuilder:
         return NO_ID if label is None else self._category_id(label)
 
     def _category_id(self, name: str) -> int:
-        return self._ids_by_name.setdefault(name, len(self._ids_by_name))
+        """The number of a declared name; others get one that depends on the name alone, the same in all splits."""
+        found = self._ids_by_name.get(name)
+        if found is None:
+            found = self._ids_by_name[name] = category_id(name)
+        return found
 
 
 def _encode(segmentation: Any) -> bytes:

@@ -51,7 +51,8 @@ def find_config(folder: Path) -> Path | None:
     """The dataset's YAML file in a folder, or darknet's `obj.data`; None if there is none.
 
     `data.yaml` and `dataset.yaml` come first, then other YAML files by name. Those without a split's folders do not
-    count. A file that cannot be read does not count either; `read_config` gives its error.
+    count, nor does a file that cannot be read. Without any, a `data.yaml` that has names only is taken, or one that
+    cannot be read: `read_config` gives its error.
     """
     try:
         with os.scandir(folder) as entries:
@@ -66,7 +67,7 @@ def find_config(folder: Path) -> Path | None:
                 return folder / name
         except (SynthgenError, OSError):
             continue
-    return None
+    return next((folder / name for name in _FIRST_YAML if (folder / name).is_file()), None)
 
 
 def find_names_file(*folders: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from synthgen.formats.readers import SourceFinding
 from synthgen.formats.readers._finding_counter import FindingCounter
@@ -58,6 +59,11 @@ class YoloFindings:
         """Note splits that the config file names and that are not there, with their paths."""
         for split, paths in splits.items():
             self._found.add("split_not_found", "files", config, f"{split}: {', '.join(paths)[:200]}")
+
+    def add_unlabeled_splits(self, root: Path, splits: Mapping[str, Path]) -> None:
+        """Note splits without labels, with the folders or lists of their images below `root`."""
+        for split, path in splits.items():
+            self._found.add("unlabeled_split", "files", path.relative_to(root).as_posix(), f"'{split}' has no labels")
 
     def names(self) -> dict[int, str]:
         """The names by class; made from the numbers if nothing names them."""

@@ -74,6 +74,27 @@ def find_missing_splits(root: Path, config: YoloConfig) -> dict[str, tuple[str, 
     }
 
 
+def find_unlabeled_splits(root: Path, config: YoloConfig | None) -> dict[str, Path]:
+    """The splits whose images are there without labels, as those of a test set, with the folder or list of the images.
+
+    `find_splits` leaves them out.
+    """
+    if config is not None and _names_any_split(root, config):
+        places = {split: _named_places(root, config, split) for split in config.splits}
+        labels = {split: [place.labels for place in own] for split, own in places.items()}
+        images = {split: own[0].images or own[0].listing for split, own in places.items() if own}
+    else:
+        own_images = next((root / name for name in IMAGE_FOLDERS if is_folder(root / name)), None)
+        names = [name for name in _subfolders(own_images or root) if _SPLIT_NAME.match(name)]
+        images = {name: own_images / name if own_images else root / name / "images" for name in names}
+        labels = {name: [root / "labels" / name if own_images else root / name / "labels"] for name in names}
+    return {
+        split: path
+        for split, path in images.items()
+        if path is not None and path.exists() and not any(map(_holds_rows, labels[split]))
+    }
+
+
 def _resolve_place(root: Path, text: str) -> YoloPlace | None:
     """The folder or the list that a config names."""
     path = existing_tail(root, text)
@@ -109,6 +130,8 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     folders = [root / name for name in _subfolders(root)]
     with_both = [folder for folder in folders if is_folder(folder / "images") and is_folder(folder / "labels")]
     with_both = [folder for folder in with_both if _SPLIT_NAME.match(folder.name) or not _is_dataset(folder)]
+    if len(with_both) == 1 and not _SPLIT_NAME.match(with_both[0].name):
+        return _folder_layout(with_both[0])  # the dataset is in a folder of its own, as in an unpacked archive
     if with_both:
         # Other names than those of splits are parts of one dataset, such as cameras.
         are_splits = any(_SPLIT_NAME.match(folder.name) for folder in with_both)
@@ -118,6 +141,8 @@ def _folder_layout(root: Path) -> list[tuple[str, YoloPlace]]:
     if _holds_images(root) and _holds_rows(root, only_rows=True):
         return [("train", YoloPlace(root, root))]
     beside = [path for path in folders if _holds_images(path) and _holds_rows(path, only_rows=True)]
+    if len(beside) == 1 and not _SPLIT_NAME.match(beside[0].name):
+        return [("train", YoloPlace(beside[0], beside[0]))]
     return [(path.name, YoloPlace(path, path)) for path in beside]
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers._folder_listing import file_suffix, is_file, walk_files
+from synthgen.formats.readers._folder_listing import file_suffix, is_file, utf8_name, walk_files
 from synthgen.formats.readers._yolo_config import NAME_FILES
 from synthgen.formats.readers._yolo_layout import YoloPlace
 from synthgen.formats.readers._yolo_paths import ListedFolders, path_parts, read_path_list, swap_last_images
@@ -138,7 +138,7 @@ def _note_orphans(labels: Path, names: Iterable[str], strays: Strays) -> None:
             continue
         strays.orphans += 1
         if len(strays.orphan_examples) < _MAX_EXAMPLES:
-            shown = name.encode("utf-8", "replace").decode()
+            shown = utf8_name(name)
             strays.orphan_examples.append((shown, "no image has this name"))
 
 
@@ -161,5 +161,5 @@ def _iter_list(listing: Path, image_root: Path, base: Path, strays: Strays) -> I
             problem = "names an image a second time"
         strays.bad_lines += 1
         if len(strays.line_examples) < _MAX_EXAMPLES:
-            shown = line[:60].encode("utf-8", "replace").decode()
+            shown = utf8_name(line[:60])
             strays.line_examples.append((f"{listing.name} line {number}", f"'{shown}' {problem}"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from synthgen.formats.readers._label_lines import read_label_lines
+from synthgen.formats.readers._label_lines import first_lines, read_label_lines
 
 #: A longer line is a row that cannot be read.
 MAX_LINE_BYTES = 2**20
@@ -116,17 +116,9 @@ def parse_row(line: bytes, number: int, kpt_shape: tuple[int, int] | None = None
 
 def looks_like_labels(path: Path) -> bool | None:
     """Whether a text file begins with a YOLO row; None if it is empty. Reads its start only."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            start = file.read(2**14)
-    except OSError:
+    filled = first_lines(path)
+    if filled is None:
         return False
-    lines = start.removeprefix(b"\xef\xbb\xbf").replace(b"\r", b"\n").split(b"\n")
-    if len(start) == 2**14:  # the last line, and the last word, may be cut
-        lines = lines[:-1] or [b" ".join(lines[-1].split()[:-1])]
-    filled = [line for line in lines if line.strip()][:20]
     return any(map(_starts_like_row, filled)) if filled else None
 
 

@@ -18,8 +18,8 @@ SPLITS = ("train",)
 LAYERS = ("annotations", "human")
 LAYOUT_SPLITS = True
 LOOKS_FOR = (
-    "a JSON file with 'images' and 'annotations', alone in a folder, as annotations/instances_*.json, or as "
-    "_annotations.coco.json in the folder of each split (Roboflow)"
+    "a JSON file with 'images' and 'annotations', alone in a folder or in the folder of each split, or several such "
+    "files with their splits in their names, such as annotations/instances_train.json"
 )
 
 __all__ = [

@@ -24,7 +24,7 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._dota_rows import DotaRow, looks_like_labels, parse_row
 from synthgen.formats.readers._file_threads import map_in_order
 from synthgen.formats.readers._finding_counter import FindingCounter
-from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_folder, walk_files
+from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_folder, utf8_name, walk_files
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._image_mask_pairs import read_image_sizes
 from synthgen.formats.readers._instances import NO_ID
@@ -150,6 +150,9 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:  # noqa: ARG
     for role, path in files.sources.items():
         if role.startswith("unread"):
             findings.add("unread_labels", "files", path.name, f"{files.sources['labels'].name} is read")
+    for split, base in _find_bases(files.image_folder):
+        if _find_images(base) is not None and not _find_labels(base):
+            findings.add("unlabeled_split", "files", base.name, f"'{split}' has no labels")
     yield from findings.parts()
     yield Categories(dict(sorted(names.items())))
 
@@ -222,14 +225,14 @@ def _load_image(item: _Item) -> _LoadedImage:
     try:
         if item.owner:
             raise LabelFileError(
-                f"its label file belongs to {_utf8_safe(item.owner)}, too; rename one of the two images"
+                f"its label file belongs to {utf8_name(item.owner)}, too; rename one of the two images"
             )
         lines, size = read_label_lines(item.labels) or ([], 0) if item.labels is not None else ([], 0)
         num_bytes += size
         rows = [row for number, line in lines if (row := parse_row(line, number)) is not None]
     except LabelFileError as why:
         error = str(why)
-    if _utf8_safe(item.file_name) != item.file_name:
+    if utf8_name(item.file_name) != item.file_name:
         error = "its file name is not UTF-8; rename the file"
     return _LoadedImage(item, height, width, error, rows, num_bytes)
 
@@ -256,7 +259,7 @@ def _make_batches(images: list[_LoadedImage], count: int) -> Iterator[ImageBatch
     ids = np.array([text_id(image.item.file_name) for image in images], np.int64)
     yield ImageBatch(
         image_id=ids,
-        file_name=[_utf8_safe(image.item.file_name) for image in images],
+        file_name=[utf8_name(image.item.file_name) for image in images],
         image_key=[""] * len(images),
         height=np.array([image.height for image in images], np.int32),
         width=np.array([image.width for image in images], np.int32),
@@ -275,7 +278,3 @@ def _make_batches(images: list[_LoadedImage], count: int) -> Iterator[ImageBatch
             "difficult": np.array([row.is_difficult for row in rows], np.bool_),
         },
     )
-
-
-def _utf8_safe(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()

@@ -64,7 +64,11 @@ _START_BYTES = 2**16
 _FOLDER_NAMES = ("annotations", "labels", "label_studio")
 _ANNOTATIONS = re.compile(rb'"(?:annotations|completions)"\s*:\s*\[')
 _RESULTS = re.compile(rb'"(?:result"\s*:\s*\[|data"\s*:\s*\{|was_cancelled"|from_name")')
-_MINIMAL = re.compile(rb'"(?:annotation_id|annotator)"\s*:')
+# JSON-MIN: what it adds to each record, and its regions, which may push that far behind the start of a file.
+_ANNOTATOR = re.compile(rb'"annotator"\s*:')
+_RECORD = re.compile(rb'"(?:annotation_id|lead_time|created_at)"\s*:')
+_SIZE = re.compile(rb'"original_width"\s*:')
+_LABELS = re.compile(rb'"[a-z]*labels"\s*:\s*\[')
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
@@ -182,4 +186,5 @@ def _is_label_studio_file(path: Path) -> bool:
     start = read_start(path, _START_BYTES)
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"[":
         return False
-    return bool((_ANNOTATIONS.search(start) and _RESULTS.search(start)) or _MINIMAL.search(start))
+    kinds = ((_ANNOTATIONS, _RESULTS), (_ANNOTATOR, _RECORD), (_SIZE, _LABELS))
+    return any(one.search(start) and other.search(start) for one, other in kinds)

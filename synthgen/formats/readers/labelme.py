@@ -32,6 +32,7 @@ from synthgen.formats.readers._label_files import LabelFileError, OtherFormatErr
 from synthgen.formats.readers._label_folders import (
     ImageNames,
     LabelFormat,
+    add_unlabeled_splits,
     find_image_place,
     find_label_folders,
     list_label_files,
@@ -113,6 +114,8 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
         yield from rows.full_batches()
     if labels.is_dir():
         images.add_findings(rows, names)
+        if labels.is_relative_to(files.image_folder):
+            add_unlabeled_splits(rows, files.image_folder, _label_format())
     yield from rows.finish()
 
 

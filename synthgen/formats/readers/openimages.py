@@ -31,6 +31,7 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._csv_lines import CsvTable, iter_lines, split_line
 from synthgen.formats.readers._file_threads import map_in_order
 from synthgen.formats.readers._finding_counter import FindingCounter
+from synthgen.formats.readers._folder_listing import utf8_name
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._open_images_files import (
     find_image_folders,
@@ -240,7 +241,7 @@ def _read_images(files: DatasetFiles, index: ImageIndex, negative: NegativeLabel
         name = index.file_names[position]
         path = files.image_folder / name
         try:
-            if name.encode("utf-8", "replace").decode() != name:
+            if utf8_name(name) != name:
                 return 0, 0, "its file name is not UTF-8; rename the file"
             height, width, _ = read_image_header(path) if path.is_file() else (0, 0, False)
             return height, width, None if height else "its image is not a file, or a link to none"
@@ -253,7 +254,7 @@ def _read_images(files: DatasetFiles, index: ImageIndex, negative: NegativeLabel
         index.height[position], index.width[position] = height, width
         errors.append(error)
         if len(errors) >= _BATCH_IMAGES or position == len(index) - 1:
-            names = [name.encode("utf-8", "replace").decode() for name in index.file_names[start : position + 1]]
+            names = [utf8_name(name) for name in index.file_names[start : position + 1]]
             yield ImageBatch(
                 image_id=np.array([index.id(i) for i in range(start, position + 1)], np.int64),
                 file_name=names,

@@ -29,11 +29,13 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetPart
+from synthgen.formats.readers._folder_listing import file_suffix
 from synthgen.formats.readers._instances import complete
 from synthgen.formats.readers._label_files import LabelFileError, OtherFormatError, read_label_file, read_start
 from synthgen.formats.readers._label_folders import (
     ImageNames,
     LabelFormat,
+    add_unlabeled_splits,
     find_image_place,
     find_label_folders,
     find_stem,
@@ -62,6 +64,7 @@ _MAX_LISTS = 1_000
 _LIST_NAME = re.compile(r"[\w.-]+")
 _ROOT = re.compile(rb"<annotation[\s/>]")
 _OTHER_FORMAT = re.compile(rb"<(?:imagesize|sourceImage|nrows)[\s/>]")  # LabelMe's XML of MIT
+_LISTED_SUFFIXES = IMAGE_SUFFIXES | {".xml"}
 _YEAR = re.compile(r"VOC\d{4}", re.IGNORECASE)
 
 
@@ -117,6 +120,8 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
             yield from rows.full_batches()
     if labels.is_dir():
         images.add_findings(rows, names)
+        if labels.is_relative_to(files.image_folder) and "list" not in files.sources:
+            add_unlabeled_splits(rows, files.image_folder, _label_format())
     yield from rows.finish()
 
 
@@ -204,8 +209,7 @@ def _find_splits(root: Path) -> dict[str, tuple[Path, Path | None]]:
 
 
 def _find_splits_of_year(root: Path) -> dict[str, tuple[Path, Path | None]]:
-    labels = LabelFormat(".xml", ("annotations", "annotation", "xmls", "xml", "labels"), _is_voc_file)
-    splits = find_label_folders(root, labels)
+    splits = find_label_folders(root, _label_format())
     if list(splits) == ["train"] and (lists := _split_lists(splits["train"].parent / "ImageSets" / "Main")):
         return {name: (splits["train"], path) for name, path in lists.items()}
     return {split: (folder, None) for split, folder in splits.items()}
@@ -228,14 +232,21 @@ def _split_lists(folder: Path) -> dict[str, Path]:
 
 
 def _read_list(path: Path) -> list[str]:
-    """The images of a split: paths without suffix, each once, in the order of the list."""
+    """The images of a split: paths without suffix, each once, in the order of the list.
+
+    VOC's lists have no suffixes; others name the images or the XML files.
+    """
     try:
         content = read_label_file(path, _MAX_LIST_BYTES)
     except LabelFileError as why:
         raise SynthgenError(f"{path} {why}; it should name one image a line") from None
-    lines = (line.decode("utf-8", "replace").strip() for line in content.splitlines())
-    stems = dict.fromkeys(line.removesuffix(".jpg").removesuffix(".xml") for line in lines if line)
+    lines = (line.decode("utf-8", "replace").strip() for line in content.removeprefix(b"\xef\xbb\xbf").splitlines())
+    stems = dict.fromkeys(path_stem(line) if file_suffix(line) in _LISTED_SUFFIXES else line for line in lines if line)
     return list(stems)
+
+
+def _label_format() -> LabelFormat:
+    return LabelFormat(".xml", ("annotations", "annotation", "xmls", "xml", "labels"), _is_voc_file)
 
 
 def _is_voc_file(path: Path) -> bool:

@@ -24,12 +24,19 @@ import numpy as np
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, DatasetPart, ImageBatch
 from synthgen.formats.readers._file_threads import map_in_order
+from synthgen.formats.readers._folder_listing import utf8_name
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._instances import NO_BOX, NO_ID, complete
 from synthgen.formats.readers._label_files import LabelFileError
 from synthgen.formats.readers._yolo_config import YoloConfig, find_config, find_names_file, read_config, read_names
 from synthgen.formats.readers._yolo_findings import YoloFindings
-from synthgen.formats.readers._yolo_layout import YoloPlace, find_missing_splits, find_places, find_splits
+from synthgen.formats.readers._yolo_layout import (
+    YoloPlace,
+    find_missing_splits,
+    find_places,
+    find_splits,
+    find_unlabeled_splits,
+)
 from synthgen.formats.readers._yolo_pairs import YoloItem, iter_items
 from synthgen.formats.readers._yolo_rows import YoloRow, read_label_file
 from synthgen.images.decode import ImageError, read_image_header
@@ -78,9 +85,8 @@ def recognize(path: Path) -> tuple[str, ...] | None:
             config = read_config(path)
             # Without its folders it is YOLO's file all the same, and `files` says which folders are missing.
             named = tuple(config.splits) if config.names else ()
-            return (find_splits(path.parent, config) or named or None) if config.splits else None
-        own = find_config(path)
-        return find_splits(path, read_config(own) if own is not None else None) or None
+            return (find_splits(path.parent, config) or named or None) if config.splits or config.names else None
+        return find_splits(path, _read_config_if_valid(find_config(path))) or None
     except (SynthgenError, OSError):
         return None
 
@@ -126,6 +132,8 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     found = YoloFindings(names, config)
     if path is not None:
         found.add_missing_splits(path.name, find_missing_splits(path.parent, config))
+    root = path.parent if path is not None else files.image_folder
+    found.add_unlabeled_splits(root, find_unlabeled_splits(root, config if path is not None else None))
     load = partial(_load_image, kpt_shape=config.kpt_shape, with_polygons=layer != LAYERS[0])
     count = 0
     waiting: list[_LoadedImage] = []
@@ -145,13 +153,21 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     if not found.num_images_with_labels:
         raise SynthgenError(
             f"no label file in {_describe_labels(files)} has the name of an image below {files.image_folder}; name the "
-            "folder of the images with --images"
+            "folder of the images with --images; images of images/train have their labels in labels/train"
         )
     yield from found.parts()
     yield Categories(
         {number: name.strip() for number, name in found.names().items()},
         padded={number: name for number, name in names.items() if name != name.strip()},
     )
+
+
+def _read_config_if_valid(path: Path | None) -> YoloConfig | None:
+    """A dataset's own file; None for one that cannot be read: `files` gives its error."""
+    try:
+        return read_config(path) if path is not None else None
+    except SynthgenError:
+        return None
 
 
 def _make_files(
@@ -211,7 +227,7 @@ def _load_image(item: YoloItem, kpt_shape: tuple[int, int] | None, *, with_polyg
     try:
         if item.owner:
             raise LabelFileError(
-                f"its label file belongs to {_utf8_safe(item.owner)}, too; rename one of the two images"
+                f"its label file belongs to {utf8_name(item.owner)}, too; rename one of the two images"
             )
         read_rows = read_label_file(item.labels, kpt_shape)
         if read_rows is not None:
@@ -220,7 +236,7 @@ def _load_image(item: YoloItem, kpt_shape: tuple[int, int] | None, *, with_polyg
             num_bytes += label_bytes
     except LabelFileError as why:
         has_labels, error = True, str(why)
-    if _utf8_safe(item.file_name) != item.file_name:
+    if utf8_name(item.file_name) != item.file_name:
         error = "its file name is not UTF-8; rename the file"
     boxes = [_pixel_box(row, height, width) for row in rows]
     payloads = [_polygon_payload(row, height, width) for row in rows] if with_polygons else []
@@ -254,7 +270,7 @@ def _make_batches(images: list[_LoadedImage], count: int, *, masks: bool) -> Ite
     ids = [text_id(image.item.file_name) for image in images]
     yield ImageBatch(
         image_id=np.array(ids, np.int64),
-        file_name=[_utf8_safe(image.item.file_name) for image in images],
+        file_name=[utf8_name(image.item.file_name) for image in images],
         image_key=[""] * len(images),
         height=np.array([image.height for image in images], np.int32),
         width=np.array([image.width for image in images], np.int32),
@@ -276,7 +292,3 @@ def _make_batches(images: list[_LoadedImage], count: int, *, masks: bool) -> Ite
 
 def _describe_labels(files: DatasetFiles) -> str:
     return ", ".join(str(path) for role, path in files.sources.items() if role.startswith("labels"))
-
-
-def _utf8_safe(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()

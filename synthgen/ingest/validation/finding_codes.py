@@ -46,6 +46,7 @@ FINDING_CODES: dict[str, str] = {
     "image_not_named": "an image that no annotation file of this split names; it is left out",
     "rotation_ignored": "the release says that an image stands on its side; image and boxes stay as they are",
     "split_not_found": "the dataset's own file names a split that is not below its folder",
+    "unlabeled_split": "a split has images and no labels; it is not read",
     "mixed_rows": "some objects have a box and others a polygon; each is read as what it is",
     "keypoints_ignored": "an object has keypoints; only its box is used",
     "confidence_ignored": "a row ends with a confidence, as predictions do; only its box is used",
@@ -104,6 +105,6 @@ INFO_CODES = frozenset(
     | {"difficult", "rotated", "unlabeled_image", "not_an_object", "ignored_region", "ignored_prediction"}
     | {"flat_polygon", "ignored", "root_category", "repeated_image", "ignored_members"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
-    | {"no_label_file", "split_not_found", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
+    | {"no_label_file", "split_not_found", "unlabeled_split", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
     | {"unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
 )

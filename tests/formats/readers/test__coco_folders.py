@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def lay_out(folder: Path, *names: str) -> None:
         (("boxes.json", "photos/"), {"train": "photos"}),
         (("boxes.json",), {"train": ""}),
         (("annotations/boxes.json", "images/"), {"train": "images"}),
+        (("train/labels.json", "train/data/", "test/labels.json"), {"train": "train/data", "test": "test"}),
+        (
+            ("annotations/train.json", "annotations/val.json", "images/train/", "images/val/"),
+            {"train": "images/train", "val": "images/val"},
+        ),
+        (
+            ("pets_test_v2.json", "pets_train2017.json", "train2017/", "images/"),
+            {"test": "images", "train2017": "train2017"},
+        ),
     ],
 )
 def test_each_layout_gives_its_splits_and_image_folders(
@@ -64,6 +74,14 @@ def test_two_files_without_a_split_in_their_names_are_ambiguous(tmp_path: Path) 
     lay_out(tmp_path, "one.json", "two.json")
     assert find_coco_splits(tmp_path) == {}
     assert coco_json.recognize(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "names", [("all.json", "train.json", "val.json"), ("a_train.json", "b_train.json"), ("trainings.json", "vals.json")]
+)
+def test_files_of_no_split_or_of_the_same_split_are_ambiguous(tmp_path: Path, names: tuple[str, ...]) -> None:
+    lay_out(tmp_path, *names)
+    assert find_coco_splits(tmp_path) == {}
 
 
 def test_a_folder_name_that_cannot_name_a_split_is_left_out(tmp_path: Path) -> None:
@@ -101,6 +119,13 @@ def test_the_start_of_a_file_tells_its_format(tmp_path: Path, text: str, expecte
 )
 def test_the_split_of_one_file(name: str, split: str) -> None:
     assert split_of_file(Path("/data/export") / name) == split
+
+
+def test_a_pipe_among_the_files_blocks_nothing(tmp_path: Path) -> None:
+    lay_out(tmp_path, "boxes.json")
+    for name in ("pipe.json", "pipe.json.gz", "instances_train.json"):
+        os.mkfifo(tmp_path / name)
+    assert list(find_coco_splits(tmp_path)) == ["train"]
 
 
 def test_a_folder_of_too_many_json_files_is_another_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

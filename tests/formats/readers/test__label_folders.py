@@ -117,6 +117,38 @@ def test_each_format_recognises_its_own_sample_and_no_other(name, shared):
     }
 
 
+def test_a_folder_of_many_datasets_is_none_itself(tmp_path):
+    for name in ("ours", "theirs"):
+        write_image(tmp_path / name / "images" / "a.jpg")
+        (tmp_path / name / "notes.txt").write_text("x")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.xml").write_text("<annotation></annotation>")
+    assert voc.recognize(tmp_path) is None and voc.recognize(tmp_path / "mine") == ("train",)
+
+
+@pytest.mark.parametrize(("labels", "images"), [("{}", "{}"), ("{}", "{}/images"), ("Annotations/{}", "JPEGImages/{}")])
+def test_splits_without_annotation_files_are_reported(tmp_path, labels, images):
+    for split in ("train", "test"):
+        write_image(tmp_path / images.format(split) / "a.jpg")
+    (tmp_path / "val").mkdir()  # empty
+    folder = tmp_path / labels.format("train")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "a.xml").write_text("<annotation></annotation>")
+    finding = read_rows(voc, tmp_path).findings["unlabeled_split"]
+    assert finding.examples == ((images.format("test").removesuffix("/images"), "'test' has no labels"),)
+
+
+def test_the_parts_of_a_dataset_are_recognised_beside_folders_of_images(tmp_path):
+    for part in ("camera 1", "camera 2"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.xml").write_text("<annotation></annotation>")
+        write_image(tmp_path / "images" / part / "a.jpg")
+        write_image(tmp_path / f"{part} previews" / "a.jpg")
+    (tmp_path / "images" / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    assert voc.recognize(tmp_path) == ("train",)
+
+
 def test_links_to_folders_are_followed_and_recognition_reads_little(tmp_path, monkeypatch):
     for split in ("train", "val"):
         (tmp_path / "disk" / split).mkdir(parents=True)

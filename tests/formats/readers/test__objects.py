@@ -88,7 +88,7 @@ def test_labels_are_stripped_names_or_whole_numbers() -> None:
     assert [one.label for one in found] == ["cat", None, 3, 3, None, None, None, "?", None]
 
 
-def test_batches_number_names_in_the_order_of_their_first_use() -> None:
+def test_batches_have_the_names_of_their_categories() -> None:
     findings = FindingCounter()
     builder = BatchBuilder(findings, masked=True)
     rle = encode_mask(np.eye(4, dtype=np.uint8))
@@ -109,6 +109,18 @@ def test_batches_number_names_in_the_order_of_their_first_use() -> None:
     assert [names.get(code) for code in boxes.category.tolist()] == ["dog", "cat", None, "9"]
     [finding] = findings.parts()
     assert (finding.code, finding.count, finding.examples[0][0]) == ("no_class_names", 1, "9")
+
+
+def test_categories_have_the_same_numbers_and_order_in_all_splits() -> None:
+    found = []
+    for labels in (["dog", "cat", "bird"], ["cat", "bird", "dog"]):
+        builder = BatchBuilder(FindingCounter(), masked=False)
+        builder.declare(["wolf", "dog"])
+        objects = [ImageObject(BOX, label, None, False, None) for label in labels]
+        assert not list(builder.add(1, "a.jpg", 4, 6, objects, {}))
+        found.append(list(builder.categories().names.items()))
+    assert found[0] == found[1] and [name for _, name in found[0]] == ["wolf", "dog", "bird", "cat"]
+    assert [number for number, _ in found[0][:2]] == [0, 1]
 
 
 def test_a_batch_is_given_when_it_is_full() -> None:

@@ -161,6 +161,12 @@ def test_images_without_labels_and_labels_without_images_are_reported(tmp_path: 
     }  # fmt: skip
 
 
+def test_a_split_without_labels_is_reported(tmp_path: Path) -> None:
+    write(tmp_path, {"train/images/a.png": (90, 90), "train/labelTxt/a.txt": UPRIGHT, "test/images/b.png": (9, 9)})
+    assert dota.recognize(tmp_path) == ("train",)
+    assert read(tmp_path).findings["unlabeled_split"].examples == (("test", "'test' has no labels"),)
+
+
 def test_a_label_file_of_two_images_belongs_to_the_first(tmp_path: Path) -> None:
     content = {"images/a.jpg": (9, 9), "images/a.png": (9, 9), "labelTxt/a.txt": UPRIGHT}
     found = read(write(tmp_path, content))

@@ -310,6 +310,12 @@ def test_json_min_is_read(tmp_path):
     assert rows.images["a.jpg"] == (30, 40, None) and rows.findings["not_an_object"].count == 1
 
 
+def test_json_min_is_recognised_by_its_regions_before_a_large_mask(tmp_path):
+    box = region("rectanglelabels", x=10, y=20, width=50, height=40, rotation=0)
+    put(tmp_path / "result.json", minimal(box, {"format": "rle", "rle": [1] * 100_000}))
+    assert label_studio.recognize(tmp_path) == ("train",)
+
+
 def test_of_several_annotations_in_json_min_the_newest_counts(tmp_path):
     boxes = [region("rectanglelabels", x=x, y=20, width=50, height=40) for x in (10, 20, 30)]
     put(tmp_path / "result.json", minimal(boxes[0], updated_at="2024"), minimal(boxes[1], updated_at="2026"),
@@ -347,6 +353,8 @@ def test_other_formats_are_not_recognised(tmp_path):
         ("coco", '{"images": [], "annotations": [], "data": {}}'),
         ("results", '[{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'),
         ("labelme", '{"shapes": [], "imagePath": "a.jpg"}'),
+        ("createml", '[{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1, "y": 2}}]}]'),
+        ("phrases", '[{"annotation_id": "7_1", "image": "a.jpg", "height": 30, "solution": [1, 2, 3, 4]}]'),
         ("empty", "[]"),
     ):
         (tmp_path / name).mkdir()

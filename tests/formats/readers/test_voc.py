@@ -118,6 +118,13 @@ def test_a_rotated_box_becomes_the_upright_box_around_it(tmp_path, angle, bbox, 
     assert row.bbox == pytest.approx(bbox) and row.flags == flags
 
 
+def test_categories_have_the_same_numbers_and_order_in_all_splits(tmp_path):
+    for split, names in (("train", ("dog", "cat")), ("val", ("cat", "dog"))):
+        put(tmp_path / split / "a.xml", xml(*(thing(box(1, 2, 3, 4), name) for name in names)))
+    train, val = (list(read_rows(voc, tmp_path, split).names.items()) for split in ("train", "val"))
+    assert train == val and [name for _, name in train] == ["cat", "dog"]
+
+
 def test_names_are_stripped_and_may_be_missing(tmp_path):
     found = one(tmp_path, xml(thing(box(1, 2, 3, 4), " cat "), thing(box(1, 2, 3, 4), ""), thing(box(1, 2, 3, 4), "7")))
     assert [row.name for row in found.rows] == ["cat", "", "7"]
@@ -189,6 +196,15 @@ def test_lists_of_imagesets_are_the_splits(tmp_path):
     assert list(rows.images) == ["JPEGImages/c.jpg", "JPEGImages/missing.jpg", "JPEGImages/../../../etc/passwd.jpg"]
     assert "there is no XML file missing.xml" in str(rows.images["JPEGImages/missing.jpg"][2])
     assert "unlabeled_image" not in rows.findings  # d.xml is there, and in no list
+
+
+@pytest.mark.parametrize("text", ["a.jpg\nb.v2.png\n", "a.XML\nb.v2\n", "\ufeffa\r\nb.v2\r\n"])
+def test_lists_may_have_suffixes_and_a_byte_order_mark(tmp_path, text):
+    fill(tmp_path / "Annotations", tmp_path / "JPEGImages", "a", "b.v2")
+    put(tmp_path / "ImageSets" / "Main" / "train.txt", text)
+    assert read_rows(voc, tmp_path).images == {
+        "JPEGImages/a.jpg": (30, 40, None), "JPEGImages/b.v2.jpg": (30, 40, None)
+    }  # fmt: skip
 
 
 def test_only_trainval_is_a_split(tmp_path):

@@ -98,6 +98,7 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
     "a yaml of another name": ({"pets.yaml": "train: images\n" + NAMES}, "images/", "labels/", ("train",)),
     "labels beside images": ({"data.yaml": "train: train\n" + NAMES}, "train/", "train/", ("train",)),
     "a folder of both": ({"data.yaml": "train: train\n" + NAMES}, "train/images/", "train/labels/", ("train",)),
+    "labelImg in one folder": ({"images/classes.txt": "cat\ndog\n"}, "images/", "images/", ("train",)),
     "subfolders": ({"data.yaml": "train: images\n" + NAMES}, "images/x/y/", "labels/x/y/", ("train",)),
 }  # fmt: skip
 
@@ -152,11 +153,44 @@ def test_folders_that_are_no_splits_are_parts_of_one(images: str, labels: str, t
     assert all(len(image.annotations) == 1 for image in found.images.values())
 
 
+def test_a_dataset_in_a_folder_of_its_own_keeps_its_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path, {f"pets/images/{split}/a.png": (9, 9), f"pets/labels/{split}/a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train", "val")
+    assert list(read(tmp_path, "val").images) == ["pets/images/val/a.png"]
+
+
 def test_a_split_of_the_yaml_that_is_not_there_is_reported(tmp_path: Path) -> None:
     content = {"data.yaml": "train: gone\nval: images\n" + NAMES, "images/a.png": (9, 9), "labels/a.txt": BOX}
     assert yolo.recognize(write(tmp_path, content)) == ("val",)
     assert read(tmp_path, "val").findings["split_not_found"].examples == (("data.yaml", "train: gone"),)
     with pytest.raises(SynthgenError, match="names gone"):
+        yolo.files(tmp_path, "train", None)
+
+
+@pytest.mark.parametrize("images", ["images/{}/", "{}/images/"])
+@pytest.mark.parametrize("config", [True, False])
+def test_a_split_without_labels_is_reported(images: str, config: bool, tmp_path: Path) -> None:
+    yaml = "".join(f"{split}: {images.format(split)}\n" for split in ("train", "test")) + NAMES
+    write(tmp_path, {f"{images.format(split)}a.png": (9, 9) for split in ("train", "test")})
+    write(tmp_path, {f"{images.format('train').replace('images', 'labels')}a.txt": BOX})
+    write(tmp_path, {"data.yaml": yaml} if config else {"classes.txt": "cat\ndog\n"})
+    assert yolo.recognize(tmp_path) == ("train",)
+    [example] = read(tmp_path).findings["unlabeled_split"].examples
+    assert example == (images.format("test").rstrip("/"), "'test' has no labels")
+
+
+def test_a_data_yaml_with_names_only_names_the_classes(tmp_path: Path) -> None:
+    write(tmp_path, {"data.yaml": NAMES, "images/train/a.png": (9, 9), "labels/train/a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train",) == yolo.recognize(tmp_path / "data.yaml")
+    [box] = read(tmp_path).images["images/train/a.png"].annotations
+    assert box.category in ("cat", "dog")
+
+
+def test_a_data_yaml_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, {"data.yaml": "names: [cat\n", "images/train/a.png": (9, 9), "labels/train/a.txt": BOX})
+    assert yolo.recognize(tmp_path) == ("train",)
+    with pytest.raises(SynthgenError, match=r"data\.yaml is not valid YAML"):
         yolo.files(tmp_path, "train", None)
 
 
