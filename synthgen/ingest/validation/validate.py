@@ -70,6 +70,7 @@ def validate_dataset(
     images: Path | None = None,
     check_images: str | int = "header",
     name: str | None = None,
+    store_name: str | None = None,
     path: Path | None = None,
     match_names: bool = False,
     crowds_as_objects: bool = False,
@@ -85,6 +86,7 @@ def validate_dataset(
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
         name: the name in the store, if it is not the dataset's default; for the next command.
+        store_name: the name in the store, default or not; for the report. None = the plugin's name.
         path: the path by which the user named the dataset; for the next command.
         match_names: also take image files that are there under another form of their name, as an ingest with it does.
         crowds_as_objects: take annotations with `iscrowd` for single objects, as `ingest` would.
@@ -111,7 +113,7 @@ def validate_dataset(
     given += " --match-names" if match_names else ""
     given += " --crowds-as-objects" if crowds_as_objects else ""
     verdict, command = reach_verdict(found, given)
-    return ValidationReport(dataset, found, verdict, command)
+    return ValidationReport(store_name or dataset, found, verdict, command)
 
 
 class _SplitValidator:
