@@ -119,8 +119,20 @@ def test_the_split_that_is_missing_is_one_split_and_not_a_share_of_the_files(
     assert any(message.startswith("data: 1 split: ") for message in caplog.messages)
 
 
+def test_shapes_that_are_left_out_are_counted_apart_from_boxes(typed: Typed, tmp_path: Path) -> None:
+    write_voc(tmp_path / "data")
+    for path in (tmp_path / "data" / "Annotations").glob("*.xml"):
+        text = path.read_text().replace("</name>", "</name><part><name>tail</name></part>", 1)
+        path.write_text(text)
+    _, out, _ = typed("doctor", "data")
+    assert re.search(r"(?m)^    not_an_object: 3 shapes: ", out), out
+
+
 def test_masks_of_the_files_go_to_the_layer_human(typed: Typed, tmp_path: Path) -> None:
     write_voc(tmp_path / "data")
+    assert "  masks      the files have masks of their own; " in typed("doctor", "data")[1]
+    write_yolo(tmp_path / "boxes")
+    assert "masks of their own" not in typed("doctor", "boxes")[1]
     code, out, err = typed("ingest", "data", "--layer", "human")
     assert code == 0 and "data/train/human: 3 images, 6 boxes, 3 masks" in out, out + err
     for sample in samples("data", "train", "human"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from synthgen import plugins
 from synthgen.errors import MultipleErrors, SynthgenError
 
 READERS_PACKAGE = "formats.readers"
+
+#: Of a folder that is no dataset, so many folders in it are looked at.
+_MAX_SUBFOLDERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +47,18 @@ def recognize_dataset(path: Path) -> Recognized:
         path: the dataset's folder, or its annotation file.
 
     Raises:
-        SynthgenError: there is no such file or folder; no reader recognises it (with what each looks for); or several
-            do.
+        SynthgenError: there is no such file or folder; no reader recognises it (with the datasets in it, else with
+            what each reader looks for); or several do.
     """
     check_exists(path)
-    found = [one for name in plugins.list_plugins(READERS_PACKAGE) if (one := recognize_as(name, path)) is not None]
-    found = [one for one in found if one.is_release] or found
+    found = _recognize_all(path)
     if len(found) == 1:
         return found[0]
     if found:
         titles = ", ".join(f"{one.title} (--dataset {option_name(one.plugin)})" for one in found)
         raise SynthgenError(f"{path} can be read as {titles}; choose one with --dataset")
+    if inside := list(_recognize_subfolders(path)):
+        raise SynthgenError(f"{path} is no dataset itself; name the folder of one that it holds: {', '.join(inside)}")
     kinds = [
         f"{module.TITLE}: {module.LOOKS_FOR}"
         for name in plugins.list_plugins(READERS_PACKAGE)
@@ -63,6 +69,20 @@ def recognize_dataset(path: Path) -> Recognized:
         "Looked for:",
         kinds,
     )
+
+
+def _recognize_all(path: Path) -> list[Recognized]:
+    """What all readers recognise at a path; only the published datasets if there are some."""
+    found = [one for name in plugins.list_plugins(READERS_PACKAGE) if (one := recognize_as(name, path)) is not None]
+    return [one for one in found if one.is_release] or found
+
+
+def _recognize_subfolders(path: Path) -> Iterator[str]:
+    """The first few folders in a folder that a reader recognises, as "path (title)"."""
+    folders = sorted(islice((one for one in path.iterdir() if one.is_dir()), _MAX_SUBFOLDERS)) if path.is_dir() else []
+    for folder in folders:
+        if found := _recognize_all(folder):
+            yield f"{folder} ({' or '.join(one.title for one in found)})"
 
 
 def recognize_as(plugin: str, path: Path) -> Recognized | None:

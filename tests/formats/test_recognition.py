@@ -54,6 +54,16 @@ def test_an_unknown_layout_gets_a_list_of_what_was_looked_for(tmp_path: Path) ->
         assert any(line.startswith("  COCO JSON: a JSON file with 'images'") for line in lines)
 
 
+def test_a_folder_of_datasets_names_them(tmp_path: Path) -> None:
+    write(tmp_path / "a/zhiyuan_objv2_val.json")
+    write(tmp_path / "b/annotations/lvis_v1_val.json")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(SynthgenError) as caught:
+        recognize_dataset(tmp_path)
+    inside = f"{tmp_path / 'a'} (Objects365), {tmp_path / 'b'} (LVIS)"
+    assert str(caught.value) == f"{tmp_path} is no dataset itself; name the folder of one that it holds: {inside}"
+
+
 def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SynthgenError, match=r"no file or folder .*nothing"):
         recognize_dataset(tmp_path / "nothing")

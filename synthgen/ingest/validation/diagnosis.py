@@ -19,6 +19,9 @@ MAX_LINES = 26
 
 _SINGULARS = {"boxes": "box", "categories": "category"}
 
+#: Units of what the reader has left out: nothing says how many there are in all.
+_WITHOUT_TOTAL = frozenset({"shapes", "masks", "splits"})
+
 
 class _Detail(NamedTuple):
     """How many examples each kind of finding gets; None = all findings of the kind on one line."""
@@ -59,7 +62,8 @@ class Finding:
 
     Attributes:
         code: key of `FINDING_CODES`.
-        unit: what is counted: "boxes", "annotations", "images", "categories", "files", "lines", "splits" or "shards".
+        unit: what is counted: "boxes", "annotations", "images", "categories", "files", "lines", "shards",
+            "shapes", "masks" or "splits".
         count: number of occurrences; of: total number.
         images: number of images with it; None if not applicable.
         stops: a job on this dataset would fail or be useless.
@@ -175,7 +179,8 @@ class SplitReport:
     Attributes:
         images, boxes, categories: how many the files list; boxes of unlisted images counted.
         prompted: boxes that a job can give to a segmenter.
-        masks: the source has masks of its own; looked for only where no box can be given to a segmenter.
+        masks: the source has masks of its own. Where boxes can be given to a segmenter, only the first batch of
+            annotations is asked.
         files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
         findings: what was found, in the order of `FINDING_CODES`; a code that was not found is not there.
     """
@@ -238,6 +243,8 @@ def _format_split(dataset: str, split: SplitReport, detail: _Detail) -> Iterator
     yield f"{dataset}/{split.split}: {', '.join(format_count(number, unit) for number, unit in counts)}"
     yield f"  {'boxes':10} {_format_sizes(split.sizes)}"
     yield f"  {'files':10} {_format_files(split)}"
+    if split.masks:
+        yield f"  {'masks':10} the files have masks of their own; `synthgen ingest` with `--layer human` reads them"
     stops = [finding for finding in split.findings if finding.stops]
     notes = [finding for finding in split.findings if not finding.stops and finding.code in INFO_CODES]
     rest = [finding for finding in split.findings if finding not in stops and finding not in notes]
@@ -262,7 +269,7 @@ def _format_findings(findings: Iterable[Finding], examples: int) -> Iterator[str
         where = f" in {format_count(finding.images, 'images')}" if finding.images is not None else ""
         total = format_count(finding.of, finding.unit)
         count = f"{finding.count:,} of {total} ({_format_percent(finding.share)}){where}"
-        if finding.unit == "splits":  # the dataset's own file names more of them than are examined
+        if finding.unit in _WITHOUT_TOTAL:
             count = format_count(finding.count, finding.unit)
         note = f" ({escape_control_chars(finding.note)})" if finding.note else ""
         yield f"    {finding.code}: {count}: {FINDING_CODES[finding.code]}{note}"

@@ -197,8 +197,8 @@ class _SplitValidator:
         self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
         self._check_box_format()
-        if not self.box_stats.prompted and "human" in module.LAYERS:
-            self.has_masks = _has_mask(module, located)
+        if "human" in module.LAYERS:
+            self.has_masks = _has_mask(module, located, only_first=self.box_stats.prompted > 0)
         self._check_names(mode)
         if (resized := self.size_factors.describe()) is not None:
             self.findings.add_note("wrong_size", resized)
@@ -338,14 +338,20 @@ class _SplitValidator:
         return self._keep_names(found.names)
 
 
-def _has_mask(module: DatasetReader, files: DatasetFiles) -> bool:
-    """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one."""
+def _has_mask(module: DatasetReader, files: DatasetFiles, *, only_first: bool) -> bool:
+    """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one.
+
+    Args:
+        only_first: read no more than the first batch of annotations.
+    """
     with contextlib.suppress(SynthgenError):
         for part in module.read(files.for_layer("human"), "human"):
             if isinstance(part, AnnotationBatch) and part.payload is not None:
                 has_payload = np.fromiter(map(bool, part.payload), np.bool_, len(part.payload))
                 if (has_payload & ~part.iscrowd).any():
                     return True
+                if only_first:
+                    return False
     return False
 
 
