@@ -13,8 +13,8 @@ from synthgen.errors import MultipleErrors, SynthgenError
 
 READERS_PACKAGE = "formats.readers"
 
-#: Of a folder that is no dataset, so many folders in it are looked at.
-_MAX_SUBFOLDERS = 20
+#: Of a folder that is no dataset: names that are listed, and folders that are looked at.
+_MAX_ENTRIES, _MAX_SUBFOLDERS = 1_000, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,11 @@ def _recognize_all(path: Path) -> list[Recognized]:
 
 def _recognize_subfolders(path: Path) -> Iterator[str]:
     """The first few folders in a folder that a reader recognises, as "path (title)"."""
-    folders = sorted(islice((one for one in path.iterdir() if one.is_dir()), _MAX_SUBFOLDERS)) if path.is_dir() else []
+    try:
+        names = sorted(islice(path.iterdir(), _MAX_ENTRIES)) if path.is_dir() else []
+    except OSError:  # not readable: no reader has recognised it
+        return
+    folders = islice((one for one in names if one.is_dir()), _MAX_SUBFOLDERS)
     for folder in folders:
         if found := _recognize_all(folder):
             yield f"{folder} ({' or '.join(one.title for one in found)})"
