@@ -142,7 +142,7 @@ IMPORT_NAME = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml
 #: Names of test files in folders of packages that test several modules together.
 CROSS_MODULE_TESTS = {
     "all_captioners", "all_readers", "all_segmenters", "all_tasks", "cluster_files", "end_to_end", "entry_points",
-    "exit_codes", "gpu", "invariants", "learning", "own_data", "real_data", "slurm", "unusable_paths",
+    "exit_codes", "format_docs", "gpu", "invariants", "learning", "own_data", "real_data", "slurm", "unusable_paths",
 }  # fmt: skip
 
 VAGUE_NAMES = {"utils", "util", "common", "base", "helpers", "helper", "misc", "manager", "managers", "tools"}

@@ -120,6 +120,7 @@ def doctor(
             images=images,
             check_images=check_images,
             name=name if path is not None or spec.name != spec.default_name else None,
+            store_name=spec.name,
             path=path,
             match_names=match_names,
             crowds_as_objects=crowds_as_objects,

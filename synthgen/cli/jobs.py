@@ -228,7 +228,12 @@ def _run_jobs(
     for _, job in jobs:
         with job_has_started() if results else nullcontext():
             results.append(_run_job(job, make, part=shard_part, limit=limit, placement=placement, dry_run=dry_run))
-    if not dry_run and (any(failed for failed, _ in results) or not any(has_output for _, has_output in results)):
+    if dry_run:
+        return
+    shown = next((job for (_, job), (_, has_output) in zip(jobs, results, strict=True) if has_output), None)
+    if shown is not None:
+        print_lines(messages.format_next_command(shown, None if shown.store == opt.default_store() else shown.store))
+    if any(failed for failed, _ in results) or shown is None:
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -112,7 +113,14 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
     if len(tally.errors) > MAX_LISTED_ERRORS:
         yield f"  ... and {len(tally.errors) - MAX_LISTED_ERRORS:,} more shards; all are in {layer}/_log/failures.jsonl"
     if tally.errors:
-        yield "  what is committed stays; when the cause is mended, run the same command again"
+        yield "  what is committed stays; fix the cause, and run the same command again"
+
+
+def format_next_command(job: Job, store: Path | None) -> str:
+    """The command that draws a layer; `store` is the folder of the shards, None if it is the usual one."""
+    words = ["synthgen", "show", f"{job.dataset}/{job.split}/{job.layer}"]
+    words += ["--store", str(store)] if store is not None else []
+    return f"next: {shlex.join(words)}"
 
 
 def describe_no_output(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,12 @@ from synthgen.cli.plugin_flags import RAY_PANEL, describe_datasets, describe_plu
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 DEFAULT_DATA, DEFAULT_STORE = Path("data"), Path("shards")
+
+
+def default_store() -> Path:
+    """The folder of the shards for a command without `--store`."""
+    return Path(os.environ.get("SYNTHGEN_STORE") or DEFAULT_STORE)
+
 
 DatasetPath = Annotated[
     Path | None,

@@ -141,7 +141,7 @@ def check_exists(path: Path) -> None:
     """Refuse a path at which there is nothing, or a pipe or device, which a reader would wait for.
 
     Raises:
-        SynthgenError: there is no file or folder of this name.
+        SynthgenError: no file or folder has this name.
     """
     if not path.exists():
         raise SynthgenError(f"no file or folder {path}; name a dataset's folder or its annotation file")

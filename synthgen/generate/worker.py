@@ -339,7 +339,10 @@ class Worker:
                 f"its traceback is in the _log/ of the layer, and the options of {self.job.plugin} may be the cause"
             )
         else:
-            remedy = f"check --images {self.job.image_folder}, or accept more with --max-error-share"
+            remedy = (
+                f"`synthgen doctor` says why; check --images {self.job.image_folder}, "
+                "or accept more with --max-error-share"
+            )
         message = (
             f"{shard}: {len(failed)} of {images} images failed, more than {self.job.max_error_share:.0%}, "
             f"e.g. {first['file_name']} ({first['error']}); nothing was committed; {remedy}"

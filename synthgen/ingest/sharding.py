@@ -17,6 +17,7 @@ from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable, StringColumn
 from synthgen.ingest.repeated_ids import settle_repeated_ids
 from synthgen.ingest.text_limits import check_category_names, shorten_file_names
+from synthgen.ingest.validation.diagnosis import format_count
 from synthgen.ingest.validation.finding_codes import FINDING_CODES
 from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
@@ -199,9 +200,8 @@ def treat_crowds_as_objects(batches: Iterable[DatasetPart]) -> Iterator[DatasetP
 def _log_finding(dataset_name: str, finding: SourceFinding) -> None:
     examples = "; ".join(f"{where}: {what}" for where, what in finding.examples[:1])
     what = FINDING_CODES.get(finding.code, finding.code)
-    log.warning(
-        "%s: %d %s: %s%s", dataset_name, finding.count, finding.unit, what, f" (e.g. {examples})" if examples else ""
-    )
+    count = format_count(finding.count, finding.unit)
+    log.warning("%s: %s: %s%s", dataset_name, count, what, f" (e.g. {examples})" if examples else "")
 
 
 def _without_parents(

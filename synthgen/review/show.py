@@ -76,7 +76,9 @@ def resolve_shards(layer: str, store: Path) -> list[Shard]:
     shard_store = ShardStore(store)
     shards = shard_store.list_shards(*parts) if len(parts) == 3 else []
     if not shards:
-        have = ", ".join("/".join(found) for found in shard_store.list_layers()) or "none"
+        names = ["/".join(found) for found in shard_store.list_layers()]
+        of_dataset = [name for name in names if name.startswith(f"{parts[0]}/")]
+        have = ", ".join(of_dataset or names) or "none"
         raise SynthgenError(
             f"no layer '{layer}' in {store}; name one as DATASET/SPLIT/LAYER (have: {have}), or a manifest as FILE.yaml"
         )

@@ -32,12 +32,17 @@ def draw_sample(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.u
         TextBlock(a.category or "?", format_captions(a), (i,)) for i, a in enumerate(sample.annotations) if a.captions
     ]
     masks = sum(a.segmentation is not None for a in sample.annotations)
-    words = f"{sample.file_name}   {len(sample.annotations)} boxes, {masks} masks"
+    boxes_and_masks = f"{_count(len(sample.annotations), 'box', 'boxes')}, {_count(masks, 'mask', 'masks')}"
+    words = f"{sample.file_name}   {boxes_and_masks}"
     if count := sum(len(a.captions) for a in sample.annotations):
-        words += f", {count} captions"
+        words += f", {_count(count, 'caption', 'captions')}"
     if sample.error:
         words += f"   ERROR: {sample.error}"
     return draw_overlay(image, marks, blocks, words)
+
+
+def _count(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def format_annotation(annotation: Annotation) -> str:

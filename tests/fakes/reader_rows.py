@@ -76,7 +76,7 @@ def rows_of_files(module: Any, files: DatasetFiles, layer: str = "annotations") 
                 )
         elif isinstance(part, SourceFinding):
             assert part.code in FINDING_CODES and part.count >= len(part.examples) > 0
-            assert part.unit in ("boxes", "images", "files", "categories")
+            assert part.unit in ("boxes", "images", "files", "categories", "shapes", "masks")
             out.findings[part.code] = part
         else:
             assert isinstance(part, Categories)

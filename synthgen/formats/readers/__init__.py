@@ -172,7 +172,8 @@ class SourceFinding:
 
     Attributes:
         code: key of `ingest.validation.finding_codes.FINDING_CODES`.
-        unit: what is counted: "boxes", "images", "categories", "files" or "lines".
+        unit: what is counted: "boxes", "images", "categories", "files", "lines"; or what no total counts: "shapes",
+            "masks", "splits".
         count: how many.
         examples: (where, what) of the first ones.
         stops: a job on this dataset would be useless.

@@ -103,10 +103,10 @@ def add_shapes(rows: ObjectRows, image_id: int, file_name: str, shapes: list[Any
         one = value if isinstance(value, dict) else {}
         kind, label = _shape_type(one), label_text(one.get("label"))
         if label in _IGNORED_LABELS:
-            rows.add_finding("ignored_region", "boxes", file_name, f"shape {number}, {kind} '{label}'")
+            rows.add_finding("ignored_region", "shapes", file_name, f"shape {number}, {kind} '{label}'")
             continue
         if kind not in _READERS and kind != "mask":
-            rows.add_finding("not_an_object", "boxes", file_name, f"shape {number}, {kind} '{label}'")
+            rows.add_finding("not_an_object", "shapes", file_name, f"shape {number}, {kind} '{label}'")
             continue
         points, flags = _points(one.get("points")), set[str]()
         shape = _READERS[kind](points) if kind != "mask" else _mask(one, points, height, width)

@@ -58,7 +58,7 @@ class YoloFindings:
     def add_missing_splits(self, config: str, splits: Mapping[str, Sequence[str]]) -> None:
         """Note splits that the config file names and that are not there, with their paths."""
         for split, paths in splits.items():
-            self._found.add("split_not_found", "files", config, f"{split}: {', '.join(paths)[:200]}")
+            self._found.add("split_not_found", "splits", config, f"{split}: {', '.join(paths)[:200]}")
 
     def add_unlabeled_splits(self, root: Path, splits: Mapping[str, Path]) -> None:
         """Note splits without labels, with the folders or lists of their images below `root`."""

@@ -174,7 +174,7 @@ class _Content:
         number = parse_int(node.attributes.get("frame"))
         label = track.get("label", "")
         if number is None or not 0 <= number < _MAX_FRAME:
-            self.rows.add_finding("not_an_object", "boxes", f"track {track.get('id')}", f"{node.tag} without a frame")
+            self.rows.add_finding("not_an_object", "shapes", f"track {track.get('id')}", f"{node.tag} without a frame")
             return
         image = self._frame(number, track)
         if node.attributes.get("outside") == "1":
@@ -210,7 +210,7 @@ class _Content:
             group = node.attributes.get("group_id", "0")
             groups.add(label, shape, flags, group if group != "0" else None)
         else:
-            self.rows.add_finding("not_an_object", "boxes", file_name, f"{node.tag} '{label}'")
+            self.rows.add_finding("not_an_object", "shapes", file_name, f"{node.tag} '{label}'")
 
 
 def _children(node: XmlNode, *tags: str) -> list[XmlNode]:

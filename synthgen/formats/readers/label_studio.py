@@ -124,7 +124,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
 
 def _add_task(files: DatasetFiles, rows: ObjectRows, prefixes: list[str], task: LabelStudioTask, task_id: int) -> None:
     if task.predictions:
-        rows.add_finding("ignored_prediction", "boxes", task.image, f"task {task_id}", task.predictions)
+        rows.add_finding("ignored_prediction", "shapes", task.image, f"task {task_id}", task.predictions)
     if task.others:
         what = f"task {task_id}: the ground truth or the newest is read"
         rows.add_finding("several_annotations", "images", task.image, what, task.others)
@@ -151,7 +151,7 @@ def _add_task(files: DatasetFiles, rows: ObjectRows, prefixes: list[str], task: 
         label = region.labels[0] if region.labels else ""
         shape, is_object = region_shape(region, height, width)
         if not is_object:
-            rows.add_finding("not_an_object", "boxes", file_name, f"{region.kind} '{label}'")
+            rows.add_finding("not_an_object", "shapes", file_name, f"{region.kind} '{label}'")
             continue
         if len(region.labels) > 1:
             rows.add_finding("several_labels", "boxes", file_name, ", ".join(region.labels[:10]))

@@ -138,7 +138,7 @@ def _add_region(rows: ObjectRows, image_id: int, file_name: str, region: ViaRegi
     if is_object:
         rows.add_object(image_id, label, shape)
     else:
-        rows.add_finding("not_an_object", "boxes", file_name, f"{name} '{label}'")
+        rows.add_finding("not_an_object", "shapes", file_name, f"{name} '{label}'")
 
 
 def _find_image(image_folder: Path, prefixes: list[str], name: str) -> str:

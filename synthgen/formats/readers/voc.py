@@ -166,7 +166,7 @@ def _add_image(
         for shape in thing.shapes:
             rows.add_object(image_id, thing.name, shape, flags=thing.flags, payload=payloads.get(number))
         for part in thing.parts:
-            rows.add_finding("not_an_object", "boxes", file_name, f"part '{part}' of '{thing.name}'")
+            rows.add_finding("not_an_object", "shapes", file_name, f"part '{part}' of '{thing.name}'")
 
 
 def _object_payloads(content: VocImage, path: Path, rows: ObjectRows, stem: str) -> dict[int, bytes]:
@@ -176,7 +176,7 @@ def _object_payloads(content: VocImage, path: Path, rows: ObjectRows, stem: str)
     payloads, surplus = read_object_masks(path, content)
     if surplus:
         what = f"masks of objects {', '.join(map(str, surplus[:5]))}, and the XML has {len(content.objects)} objects"
-        rows.add_finding("mask_without_object", "boxes", f"{stem}.png", what, len(surplus))
+        rows.add_finding("mask_without_object", "masks", f"{stem}.png", what, len(surplus))
     return payloads
 
 

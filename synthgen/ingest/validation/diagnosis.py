@@ -17,6 +17,12 @@ MAX_EXAMPLES = 3
 MAX_LINES = 26
 
 
+_SINGULARS = {"boxes": "box", "categories": "category"}
+
+#: Units of what the reader has left out: nothing says how many there are in all.
+_WITHOUT_TOTAL = frozenset({"shapes", "masks", "splits"})
+
+
 class _Detail(NamedTuple):
     """How many examples each kind of finding gets; None = all findings of the kind on one line."""
 
@@ -56,7 +62,8 @@ class Finding:
 
     Attributes:
         code: key of `FINDING_CODES`.
-        unit: what is counted: "boxes", "annotations", "images", "categories", "files", "lines" or "shards".
+        unit: what is counted: "boxes", "annotations", "images", "categories", "files", "lines", "shards",
+            "shapes", "masks" or "splits".
         count: number of occurrences; of: total number.
         images: number of images with it; None if not applicable.
         stops: a job on this dataset would fail or be useless.
@@ -172,7 +179,8 @@ class SplitReport:
     Attributes:
         images, boxes, categories: how many the files list; boxes of unlisted images counted.
         prompted: boxes that a job can give to a segmenter.
-        masks: the source has masks of its own; looked for only where no box can be given to a segmenter.
+        masks: the source has masks of its own. Where boxes can be given to a segmenter, only the first batch of
+            annotations is asked.
         files_checked: image files looked at; files_decoded: of them, decoded to the last pixel.
         findings: what was found, in the order of `FINDING_CODES`; a code that was not found is not there.
     """
@@ -194,7 +202,7 @@ class ValidationReport:
     """A dataset.
 
     Attributes:
-        dataset: its name.
+        dataset: its name in the store.
         splits: those examined.
         verdict: one line: ready, or what to fix first.
         next: the next command.
@@ -231,14 +239,17 @@ def format_validation_report(report: ValidationReport) -> list[str]:
 
 
 def _format_split(dataset: str, split: SplitReport, detail: _Detail) -> Iterator[str]:
-    yield f"{dataset} {split.split}: {split.images:,} images, {split.boxes:,} boxes, {split.categories:,} categories"
+    counts = ((split.images, "images"), (split.boxes, "boxes"), (split.categories, "categories"))
+    yield f"{dataset}/{split.split}: {', '.join(format_count(number, unit) for number, unit in counts)}"
     yield f"  {'boxes':10} {_format_sizes(split.sizes)}"
     yield f"  {'files':10} {_format_files(split)}"
+    if split.masks:
+        yield f"  {'masks':10} the files have masks of their own; `synthgen ingest` with `--layer human` reads them"
     stops = [finding for finding in split.findings if finding.stops]
     notes = [finding for finding in split.findings if not finding.stops and finding.code in INFO_CODES]
     rest = [finding for finding in split.findings if finding not in stops and finding not in notes]
     for heading, findings, examples in (
-        ("mend first", stops, detail.stops),
+        ("fix first", stops, detail.stops),
         ("look at", rest, detail.rest),
         ("know", notes, detail.notes),
     ):
@@ -255,8 +266,11 @@ def _format_split(dataset: str, split: SplitReport, detail: _Detail) -> Iterator
 
 def _format_findings(findings: Iterable[Finding], examples: int) -> Iterator[str]:
     for finding in findings:
-        where = f" in {finding.images:,} images" if finding.images is not None else ""
-        count = f"{finding.count:,} of {finding.of:,} {finding.unit} ({_format_percent(finding.share)}){where}"
+        where = f" in {format_count(finding.images, 'images')}" if finding.images is not None else ""
+        total = format_count(finding.of, finding.unit)
+        count = f"{finding.count:,} of {total} ({_format_percent(finding.share)}){where}"
+        if finding.unit in _WITHOUT_TOTAL:
+            count = format_count(finding.count, finding.unit)
         note = f" ({escape_control_chars(finding.note)})" if finding.note else ""
         yield f"    {finding.code}: {count}: {FINDING_CODES[finding.code]}{note}"
         for example in finding.examples[:examples]:
@@ -274,11 +288,10 @@ def _format_example(example: FindingExample) -> str:
 
 def _format_sizes(sizes: BoxSizeStats) -> str:
     total = max(sizes.small + sizes.medium + sizes.large, 1)
+    small, medium, large = (_format_percent(size / total) for size in (sizes.small, sizes.medium, sizes.large))
     return (
-        f"{_format_percent(sizes.small / total)} small (below 32 x 32 pixels), "
-        f"{_format_percent(sizes.medium / total)} medium "
-        f"(below 96 x 96), {_format_percent(sizes.large / total)} large; an image has {sizes.median_per_image:g} "
-        f"(median), at most {sizes.max_per_image:,}"
+        f"{small} small (below 32 x 32), {medium} medium (below 96 x 96), {large} large; "
+        f"{sizes.median_per_image:g} per image (median), at most {sizes.max_per_image:,}"
     )
 
 
@@ -286,8 +299,13 @@ def _format_files(split: SplitReport) -> str:
     if not split.files_checked:
         return "not looked at"
     if not split.files_decoded:
-        return f"{split.files_checked:,} headers read; only --check-images all finds truncated files"
+        return f"{format_count(split.files_checked, 'headers')} read; only --check-images all finds truncated files"
     return f"{split.files_checked:,} of {split.images:,} decoded"
+
+
+def format_count(count: int, unit: str) -> str:
+    """ "1 box", "2 boxes", of a unit in the plural as findings name it."""
+    return f"{count:,} {_SINGULARS.get(unit, unit.removesuffix('s')) if count == 1 else unit}"
 
 
 def _format_percent(share: float) -> str:

@@ -70,6 +70,7 @@ def validate_dataset(
     images: Path | None = None,
     check_images: str | int = "header",
     name: str | None = None,
+    store_name: str | None = None,
     path: Path | None = None,
     match_names: bool = False,
     crowds_as_objects: bool = False,
@@ -85,6 +86,7 @@ def validate_dataset(
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
         name: the name in the store, if it is not the dataset's default; for the next command.
+        store_name: the name in the store, default or not; for the report. None = the plugin's name.
         path: the path by which the user named the dataset; for the next command.
         match_names: also take image files that are there under another form of their name, as an ingest with it does.
         crowds_as_objects: take annotations with `iscrowd` for single objects, as `ingest` would.
@@ -115,7 +117,7 @@ def validate_dataset(
     given += " --match-names" if match_names else ""
     given += " --crowds-as-objects" if crowds_as_objects else ""
     verdict, command = reach_verdict(found, given)
-    return ValidationReport(dataset, found, verdict, command)
+    return ValidationReport(store_name or dataset, found, verdict, command)
 
 
 class _SplitValidator:
@@ -199,8 +201,8 @@ class _SplitValidator:
         self.ids.report_duplicates(self.findings)
         inspect_categories(self.categories(), self.findings)
         self._check_box_format()
-        if not self.box_stats.prompted and "human" in module.LAYERS:
-            self.has_masks = _has_mask(module, located)
+        if "human" in module.LAYERS:
+            self.has_masks = _has_mask(module, located, only_first=self.box_stats.prompted > 0)
         self._check_names(mode)
         if (resized := self.size_factors.describe()) is not None:
             self.findings.add_note("wrong_size", resized)
@@ -344,14 +346,20 @@ class _SplitValidator:
         return self._keep_names(found.names)
 
 
-def _has_mask(module: DatasetReader, files: DatasetFiles) -> bool:
-    """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one."""
+def _has_mask(module: DatasetReader, files: DatasetFiles, *, only_first: bool) -> bool:
+    """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one.
+
+    Args:
+        only_first: read no more than the first batch of annotations.
+    """
     with contextlib.suppress(SynthgenError):
         for part in module.read(files.for_layer("human"), "human"):
             if isinstance(part, AnnotationBatch) and part.payload is not None:
                 has_payload = np.fromiter(map(bool, part.payload), np.bool_, len(part.payload))
                 if (has_payload & ~part.iscrowd).any():
                     return True
+                if only_first:
+                    return False
     return False
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from synthgen.formats.recognition import option_name
 from synthgen.ingest.validation.box_conventions import REMEDIES
-from synthgen.ingest.validation.diagnosis import Finding, SplitReport
+from synthgen.ingest.validation.diagnosis import Finding, SplitReport, format_count
 from synthgen.ingest.validation.files import UNUSABLE_CODES
 from synthgen.records.sample import UNPROMPTED_FLAGS
 
@@ -98,10 +98,10 @@ def _verdict_without_stop(splits: Sequence[SplitReport], found: Mapping[str, int
         return f"not ready: no box can be used; {what}", f"synthgen doctor {given}"
     limits = [f"{code} is likely, look at it first" for code in REMEDIES if found.get(code)]
     limits += [
-        f"{found[flag]:,} boxes get no mask as they are {flag}" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
+        f"no mask for {format_count(found[flag], 'boxes')} ({flag})" for flag in sorted(UNPROMPTED_FLAGS) if found[flag]
     ]
     lost = sum(found[code] for code in UNUSABLE_CODES)
-    limits += [f"{lost:,} images are lost"] if lost else []
+    limits += [f"{format_count(lost, 'images')} lost"] if lost else []
     few = f", but only {prompted:,} of {boxes:,} boxes can get a mask" if prompted < FEW_USABLE * boxes else ""
     return f"ready{few}{': ' if limits else ''}{'; '.join(limits)}", f"synthgen masks {given}"
 

@@ -65,7 +65,7 @@ def test_nearly_all_crowds_are_looked_at(tmp_path: Path) -> None:
     assert found.is_ready and not findings(found)["all_crowds"].stops
     assert found.verdict.startswith("ready, but only 2 of 48 boxes can get a mask: ")
     few = changed(tmp_path / "few", UNUSABLE["crowds"], share=0.2)
-    assert "all_crowds" not in findings(few) and few.verdict.startswith("ready: 10 boxes get no mask")
+    assert "all_crowds" not in findings(few) and few.verdict.startswith("ready: no mask for 10 boxes (crowd)")
 
 
 def test_a_split_of_crowds_does_not_stop_the_other_splits(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_split_of_crowds_does_not_stop_the_other_splits(tmp_path: Path) -> Non
             annotation["iscrowd"] = iscrowd
         write(tmp_path / split, content, files=False).rename(tmp_path / f"zhiyuan_objv2_{split}.json")
     found = validate_dataset("objects365", tmp_path, check_images="none")
-    assert found.is_ready and found.verdict.startswith("ready: 48 boxes get no mask as they are crowd")
+    assert found.is_ready and found.verdict == "ready: no mask for 48 boxes (crowd)"
     assert not findings(found, 1)["all_crowds"].stops
     alone = validate_dataset("objects365", tmp_path, ["val"], check_images="none")
     assert not alone.is_ready and findings(alone)["all_crowds"].stops
