@@ -174,7 +174,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "an unknown weight",
         manifest_with_source(f"{GOOD[1:-1]}, mask_weight: box"),
-        ["mixture.0.mask_weight: should be predicted_iou or box_iou, got 'box'; did you mean 'box_iou'?"],
+        ["mixture.0.mask_weight: should be predicted_iou, box_iou or soft_iou, got 'box'; did you mean 'box_iou'?"],
     ),
     (
         "referring without captions",
