@@ -123,6 +123,7 @@ ingest(ShardStore(sys.argv[2]), coco_json, DatasetFiles({"instances": file}, fil
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """Two competing ingests, killed four times or more: no half file, and in the end an undisturbed one's bytes."""
     files = write_annotations(tmp_path / "boxes.json", images=300, boxes=6000)

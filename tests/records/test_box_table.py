@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 from fakes import hypothesis_strategies
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthgen.records.box_table import BoxColumns, table_from_columns
@@ -43,6 +43,7 @@ boxes_only = hypothesis_strategies.annotations.map(
 )
 
 
+@settings(max_examples=60)
 @given(
     st.lists(
         st.builds(

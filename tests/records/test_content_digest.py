@@ -52,6 +52,7 @@ def test_how_a_file_is_encoded_makes_no_difference(made, rows, version, dictiona
     assert found.hexdigest() == content_digest(table)
 
 
+@settings(max_examples=60)
 @given(LISTS, LISTS)
 def test_other_samples_have_another_digest(one, two):
     assert (digest(one) == digest(two)) == (repr(one) == repr(two))  # repr tells -0.0 from 0.0

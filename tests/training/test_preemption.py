@@ -17,6 +17,7 @@ from synthgen.training import logger, preemption, trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_sigterm_saves_a_checkpoint(tmp_path, monkeypatch, caplog):
     path = write_manifest(tmp_path, "steps: 6, checkpoint_every: 100")
     whole = trainer.train(path, out=tmp_path / "whole").last_checkpoint.read_bytes()

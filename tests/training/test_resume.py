@@ -58,6 +58,7 @@ def test_a_resumed_run_is_an_undisturbed_one(tmp_path, monkeypatch, more, model)
 
 
 @pytest.mark.parametrize("is_saved", [False, True])
+@pytest.mark.slow
 def test_a_run_that_was_killed_at_its_results_logs_them_once(tmp_path, monkeypatch, is_saved):
     path, run = write_manifest_with_eval(tmp_path, "steps: 1"), tmp_path / "run"
     trainer.train(path, out=tmp_path / "whole")

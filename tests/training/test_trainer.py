@@ -21,6 +21,7 @@ from synthgen.training.learner import SegmentationLearner
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_another_seed_learns_otherwise(tmp_path):
     path = write_manifest(tmp_path, "steps: 1")
     first = trainer.train(path, out=tmp_path / "a").last_checkpoint.read_bytes()

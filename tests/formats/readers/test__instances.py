@@ -305,6 +305,7 @@ def test_only_records_without_a_box_have_their_segmentation_read(
     assert looked == [[SQUARE]] and len(samples[0].annotations) == 1001
 
 
+@pytest.mark.slow
 def test_many_text_ids_take_little_memory(tmp_path: Path) -> None:
     content = {
         "images": [{"id": f"image-{i:06d}", "file_name": f"{i}.jpg", "height": 9, "width": 9} for i in range(20_000)],

@@ -176,6 +176,7 @@ def test_any_box_in_any_image(data):
         assert inside(decode_mask(prediction.rle), prompt[0], 0)
 
 
+@pytest.mark.slow
 def test_many_boxes_on_one_image_in_bounded_memory(segmenter):
     image = draw_ellipse(900, 1200)  # 500 masks of it as arrays are half a gigabyte
     tracemalloc.start()
