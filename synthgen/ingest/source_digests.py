@@ -39,11 +39,11 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_sha256(path: Path, *, of: str = "sizes", skip: Path | None = None) -> str:
-    """SHA-256, in hexadecimal, of the names in a folder and of the sizes, states or contents of its files.
+    """SHA-256, in hexadecimal, of the names in a folder and of the sizes or contents of its files.
 
     Args:
-        of: "sizes"; "states", with times and inodes, which change with each write; or "contents", of images their
-            sizes only: annotation files may lie beside photographs, and reading these would take hours.
+        of: "sizes"; or "contents", of images their sizes only: annotation files may lie beside photographs, and reading
+            these would take hours.
         skip: a folder that is left out: the store, which may lie in the dataset's folder.
     """
     found = []
@@ -52,7 +52,12 @@ def folder_sha256(path: Path, *, of: str = "sizes", skip: Path | None = None) ->
             found.append((os.fsencode(file.relative_to(path)), _digest_part(file, of)))
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
-    return hashlib.sha256(b"".join(b"%s\0%s\n" % one for one in sorted(found))).hexdigest()
+    return _hash_parts(found)
+
+
+def _hash_parts(parts: list[tuple[bytes, bytes]]) -> str:
+    """SHA-256, in hexadecimal, of (name, what is digested of the file), in any order."""
+    return hashlib.sha256(b"".join(b"%s\0%s\n" % one for one in sorted(parts))).hexdigest()
 
 
 def _walk(path: Path, skip: Path | None) -> Iterator[Path]:
@@ -70,10 +75,7 @@ def _walk(path: Path, skip: Path | None) -> Iterator[Path]:
 def _digest_part(file: Path, of: str) -> bytes:
     if of == "contents" and file.suffix.lower() not in IMAGE_SUFFIXES:
         return file_sha256(file).encode()
-    state = file.stat()
-    if of == "states":
-        return b"%d %d %d %d" % (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
-    return b"%d" % state.st_size
+    return b"%d" % file.stat().st_size
 
 
 def remember_digests(log: Path, found: SourceDigests) -> None:
@@ -132,8 +134,8 @@ def source_states(files: DatasetFiles, skip: Path | None = None) -> dict[str, tu
         try:
             if path.is_dir():
                 by_content = role in files.content_roles
-                digest = int(folder_sha256(path, of="states" if by_content else "sizes", skip=skip)[:15], 16)
-                states[role] = 0, digest, _newest_change(path, skip) if by_content else 0, 0
+                digest, newest = _folder_state(path, skip) if by_content else (folder_sha256(path, skip=skip), 0)
+                states[role] = 0, int(digest[:15], 16), newest, 0
             else:
                 found = path.stat()
                 states[role] = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
@@ -142,9 +144,15 @@ def source_states(files: DatasetFiles, skip: Path | None = None) -> dict[str, tu
     return states
 
 
-def _newest_change(folder: Path, skip: Path | None) -> int:
-    """The newest change time of the files in a folder, in ns."""
-    return max((file.stat().st_ctime_ns for file in _walk(folder, skip)), default=0)
+def _folder_state(folder: Path, skip: Path | None) -> tuple[str, int]:
+    """A digest of the names, sizes, times and inodes in a folder, and the newest change time of its files, in ns."""
+    parts, newest = [], 0
+    for file in _walk(folder, skip):
+        state = file.stat()
+        known = b"%d %d %d %d" % (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+        parts.append((os.fsencode(file.relative_to(folder)), known))
+        newest = max(newest, state.st_ctime_ns)
+    return _hash_parts(parts), newest
 
 
 def _raise(why: OSError) -> None:
