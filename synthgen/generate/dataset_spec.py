@@ -207,22 +207,17 @@ def resolve_dataset(
     """
     module = _load_reader(dataset)
     plugin = plugins.normalize_name(dataset)
+    folder_decides = getattr(module, "LAYOUT_SPLITS", False)  # which splits there are
     if split is None:
         split = module.SPLITS[0]
-    elif getattr(module, "LAYOUT_SPLITS", False):
-        pass  # the folder decides
-    elif split not in module.SPLITS and annotations is None and name is None:
+    elif not folder_decides and split not in module.SPLITS and annotations is None and name is None:
         raise SynthgenError(f"{plugin} has no split '{split}' (have: {', '.join(module.SPLITS)})")
     if annotations is not None:
         if not annotations.exists():
             raise SynthgenError(f"no file {annotations}; --annotations should name the annotation file")
         check_exists(annotations)
-    if (
-        annotations is not None
-        and getattr(module, "LAYOUT_SPLITS", False)
-        and (hint := _other_format(plugin, annotations))
-    ):
-        raise SynthgenError(f"{annotations} is not recognised as {module.TITLE} ({module.LOOKS_FOR}){hint}")
+        if folder_decides and (hint := _other_format(plugin, annotations)):
+            raise SynthgenError(f"{annotations} is not recognised as {module.TITLE} ({module.LOOKS_FOR}){hint}")
     if name is None and plugin == "coco_json" and annotations is None:
         raise SynthgenError("--dataset coco-json needs --annotations FILE (or the --name of one ingested before)")
     name = name or _default_name(plugin, annotations)
