@@ -42,7 +42,7 @@ def resolve(root: Path, files: list[str], *names: str) -> tuple[list[str], NameM
     ("file", "name", "kind"),
     [
         ("shot 1.png", "..\\..\\label-studio\\media\\upload\\4\\shot 1.png", "their last path part"),
-        ("shot.png", "/home/someone/project/images/shot.png", "their last path part"),
+        ("shot.png", "/srv/someone/project/images/shot.png", "their last path part"),
         ("shot.png", "C:\\Users\\someone\\shot.png", "their last path part"),
         ("shot.png", "../shot.png", "their last path part"),
         ("cam1/shot.png", "/data/set/cam1/shot.png", "the end of their path"),

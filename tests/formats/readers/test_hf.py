@@ -184,7 +184,7 @@ def test_a_column_of_bytes_is_a_column_of_images(tmp_path: Path) -> None:
 
 def test_images_that_are_not_in_the_table_are_files_beside_it(tmp_path: Path) -> None:
     packed.write_loose(tmp_path / "d/photos", 4)
-    names = ["photos/000.jpg", "/home/x/001.jpg", "https://x.org/002.jpg", None]
+    names = ["photos/000.jpg", "/srv/x/001.jpg", "https://x.org/002.jpg", None]
     for image in (names, [{"bytes": None, "path": name} for name in names]):
         for write, path in ((packed.write_parquet, "train.parquet"), (packed.write_arrow, "train.arrow")):
             write(tmp_path / "d" / path, packed.table(4, image=image))

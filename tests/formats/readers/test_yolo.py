@@ -58,7 +58,7 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
     "Label Studio": ({"classes.txt": "cat\ndog\n", "notes.json": "{}"}, "images/", "labels/", ("train",)),
     "labelImg": ({"classes.txt": "cat\ndog\n"}, "", "", ("train",)),
     "another machine": (
-        {"data.yaml": "path: /home/x/datasets/pets\ntrain: images/train\n" + NAMES},
+        {"data.yaml": "path: /srv/x/datasets/pets\ntrain: images/train\n" + NAMES},
         "images/train/", "labels/train/", ("train",),
     ),
     "an absolute path": (
@@ -89,7 +89,7 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, str, tuple[str, ...]]] = {
         "obj_part7_data/", "obj_part7_data/", ("part7",),
     ),
     "darknet VOC": (
-        {"data.yaml": "train: t.txt\n" + NAMES, "t.txt": "/home/x/VOCdevkit/VOC2007/JPEGImages/a.png\n"},
+        {"data.yaml": "train: t.txt\n" + NAMES, "t.txt": "/srv/x/VOCdevkit/VOC2007/JPEGImages/a.png\n"},
         "JPEGImages/", "labels/", ("train",),
     ),
     "names in the split's folder": ({"train/classes.txt": "cat\ndog\n"}, "train/images/", "train/labels/", ("train",)),
