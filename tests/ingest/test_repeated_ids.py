@@ -57,3 +57,9 @@ def test_many_repeated_ids_take_linear_time() -> None:
     images = table(*[(i // 2, "a") for i in range(200_000)])
     rows, *_ = settle(images, refuse=True)
     assert len(rows) == 100_000
+
+
+def test_control_characters_of_a_name_are_escaped() -> None:
+    with pytest.raises(SynthgenError) as refused:
+        settle(table((3, "a.jpg"), (3, "\r\nb\x1b")), refuse=True)
+    assert str(refused.value).isprintable()
