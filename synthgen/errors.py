@@ -18,6 +18,10 @@ class SynthgenError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """The message with control characters escaped, as it may quote a name from a hostile file."""
+        return escape_control_chars(super().__str__())
+
 
 class FailedRunError(SynthgenError):
     """The input is right, and the job failed: a full disk, a lost device."""

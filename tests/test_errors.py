@@ -101,3 +101,9 @@ def test_after_the_start_of_a_job_the_exit_code_is_1(why: SynthgenError, before:
     assert type(why)("y", ()).exit_code == before, "of this error alone"
     copy = pickle.loads(pickle.dumps(why))  # as it comes from a worker
     assert (type(copy), str(copy), copy.exit_code) == (type(why), str(why), 1)
+
+
+def test_the_message_of_an_error_has_no_control_characters() -> None:
+    for kind in (SynthgenError, FailedRunError):
+        assert str(kind("two files have the name a\r\n\x1b[2J")) == r"two files have the name a\x0d\x0a\x1b[2J"
+        assert str(pickle.loads(pickle.dumps(kind("a\n")))) == r"a\x0a"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.errors import SynthgenError, escape_control_chars
+from synthgen.errors import SynthgenError
 from synthgen.formats.readers import SourceFinding
 from synthgen.ingest.image_table import ImageTable
 
@@ -55,10 +55,9 @@ def settle_repeated_ids(
     if conflicts and refuse:
         one = conflicts[0]
         more = f" (and {len(conflicts) - 1:,} more images have the id of another one)" if len(conflicts) > 1 else ""
-        pair = escape_control_chars(f"the id {spell(one)}, {theirs[one]} and {ours[one]}")
         raise SynthgenError(
-            f"{where}: two images have {pair}{more}, so their annotations cannot be told apart; give each image an id "
-            "of its own in the file"
+            f"{where}: two images have the id {spell(one)}, {theirs[one]} and {ours[one]}{more}, so their annotations "
+            "cannot be told apart; give each image an id of its own in the file"
         )
     if conflicts:
         examples = tuple((ours[i], f"has the id {spell(i)}, as {theirs[i]}") for i in conflicts[:_MAX_EXAMPLES])

@@ -259,6 +259,9 @@ def _smoke_test(encoder: ClipTextEncoder | SentenceEncoder, words: TextTokenizer
         ids = words("a photo")
         if (highest := max(highest, *ids)) >= words.vocab_size:
             raise ValueError(f"its tokenizer adds the word {highest}")
+        longest = len(words("a " * words.context_length))  # a template may use a text twice, after it was truncated
+        if longest > words.context_length:
+            raise ValueError(f"a long text has {longest} tokens, and the network has {words.context_length} positions")
         with torch.no_grad():
             found = encoder(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
         if found.dim() != 2 or not found.isfinite().all() or not found.any():

@@ -81,6 +81,12 @@ def template_of(number: int):
     return change
 
 
+def doubling_template(folder: Path) -> None:
+    says = json.loads((folder / "tokenizer.json").read_text())
+    says["post_processor"]["single"] *= 2
+    (folder / "tokenizer.json").write_text(json.dumps(says))
+
+
 def unknown_template(folder: Path) -> None:
     says = json.loads((folder / "tokenizer.json").read_text())
     says["post_processor"]["special_tokens"] = {}
@@ -135,6 +141,7 @@ def pickled(folder: Path) -> None:
         (panic_of_tokenizers, r"its tokenizer\.json cannot be read"),
         (template_of(99_999), "adds the word 99999"),
         (unknown_template, "do not go together"),
+        (doubling_template, r"a long text has \d+ tokens, and the network has \d+ positions"),
         (lambda f: modules(f, {"pooling_mode": "mean"}, ("Transformer", "Pooling", "Dense")), "Pooling, Dense"),
         (lambda f: modules(f, {"pooling_mode_lasttoken": True}), "its pooling .pooling_mode_lasttoken. is none of"),
         (lambda f: modules(f, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}), "its pooling"),
