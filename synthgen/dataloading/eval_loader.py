@@ -20,7 +20,7 @@ from synthgen.dataloading.source_config import TASKS_PACKAGE
 from synthgen.dataloading.tasks import Target, Task
 from synthgen.dataloading.tasks._places import build_target, extract_regions, get_region_mask
 from synthgen.dataloading.tasks._texts import build_label_space
-from synthgen.dataloading.transforms import make_captioner_example, make_eval_example
+from synthgen.dataloading.transforms import make_captioner_example, make_eval_example, make_unscaled_example
 from synthgen.dataloading.worker_processes import BatchStream, ReaderPool
 from synthgen.errors import SynthgenError
 from synthgen.images.decode import ImageError
@@ -41,7 +41,8 @@ class EvalLoader:
     Args:
         eval_index: position in the manifest's `eval`.
         rank, world_size: which process this is, of how many.
-        short_side, long_side: sides of the view; see `transforms.make_eval_example`. A captioner has its own size.
+        short_side, long_side: sides of the view; see `transforms.make_eval_example`. A captioner has its own
+            size, and a box segmenter gets the image file's.
 
     Attributes:
         num_rows: rows of the layer that this process reads.
@@ -74,6 +75,7 @@ class EvalLoader:
             store, taken, source.task, rows=rows, batch_size=batch_size, num_readers=max(1, num_workers),
             sides=(short_side, long_side),
             square_side=manifest.captioner.image_size if manifest.captioner else None,
+            is_unscaled=manifest.box_segmenter is not None,
         )  # fmt: skip
         self._reader_pool = ReaderPool(stream, num_workers=num_workers, pin_memory=pin_memory)
 
@@ -112,10 +114,11 @@ class _SequentialStream(BatchStream):
         num_readers: int,
         sides: tuple[int, int],
         square_side: int | None,
+        is_unscaled: bool,
     ) -> None:
         self._store, self._source_index, self._task = store, source_index, task
         self._rows, self._batch_size, self._num_readers = rows, batch_size, num_readers
-        self._sides, self._square_side = sides, square_side
+        self._sides, self._square_side, self._is_unscaled = sides, square_side, is_unscaled
 
     def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
         samples, pixels = SequentialRows(self._store, self._source_index), ImageCache()
@@ -161,6 +164,8 @@ class _SequentialStream(BatchStream):
             image = image_cache.load(self._source_index.image_folder, sample)
         if self._square_side is not None:
             example = make_captioner_example(image, target, side=self._square_side)
+        elif self._is_unscaled:
+            example = make_unscaled_example(image, target)
         else:
             example = make_eval_example(image, target, short_side=short, long_side=long)
         stats.count(0, count_example(sample, target, example))

@@ -20,13 +20,14 @@ from pydantic import Field, ValidationError
 from synthgen import plugins
 from synthgen.dataloading.augment import AugmentConfig
 from synthgen.dataloading.config import (
+    BoxSegmenterSettings,
     CaptionerConfig,
     ConfigSection,
     DataLoaderConfig,
     ImageSides,
     ModelConfig,
     ScheduleConfig,
-    check_captioner_consistency,
+    check_network_consistency,
 )
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue, explain_validation_error, make_manifest_error
 from synthgen.dataloading.renamed_keys import find_renamed_keys, rename_manifest_keys
@@ -57,7 +58,7 @@ class Manifest(ConfigSection):
         store: root of the shards.
         exclude: files of image keys, one a line, that no source may show.
         eval_size: (shorter side, maximum of the longer side) of the network's input in evaluation, in pixels.
-        captioner: the captioner, which is trained instead of `model`; None = `model` is trained.
+        captioner, box_segmenter: a network that is trained instead of `model`; if both are None, `model` is trained.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -70,9 +71,18 @@ class Manifest(ConfigSection):
     model: ModelConfig = ModelConfig()
     eval_size: ImageSides = (800, 1333)
     captioner: CaptionerConfig | None = None
+    box_segmenter: BoxSegmenterSettings | None = None
     schedule: ScheduleConfig = ScheduleConfig()
     dataloader: DataLoaderConfig = DataLoaderConfig()
 
+    @property
+    def network_section(self) -> str:
+        """The key of the section of the network that is trained: "model", "captioner" or "box_segmenter"."""
+        return next((key for key in OTHER_NETWORKS if getattr(self, key) is not None), "model")
+
+
+#: Sections of networks that are trained instead of `model`.
+OTHER_NETWORKS: dict[str, type[ConfigSection]] = {"captioner": CaptionerConfig, "box_segmenter": BoxSegmenterSettings}
 
 #: The sections by the first part of a place in them; () is the manifest itself.
 _SECTIONS: dict[str, type[Any]] = {
@@ -81,7 +91,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "eval": EvalSource,
     "augment": AugmentConfig,
     "model": ModelConfig,
-    "captioner": CaptionerConfig,
+    **OTHER_NETWORKS,
     "schedule": ScheduleConfig,
     "dataloader": DataLoaderConfig,
 }
@@ -163,7 +173,7 @@ def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
         *_find_duplicates("mixture", mixture, bad),
         *_find_duplicates("eval", evals, bad),
         *_find_duplicates("exclude", exclude, bad),
-        *check_captioner_consistency(text, {at: task for at, task in tasks.items() if task != UNKNOWN_TASK}),
+        *check_network_consistency(text, {at: task for at, task in tasks.items() if task != UNKNOWN_TASK}),
     ]
     if not any(text.get(key) or (key,) in reported for key in ("mixture", "eval")):
         mistakes.append(ManifestIssue((), "nothing to learn from, nothing to evaluate on; add mixture: or eval:"))

@@ -158,6 +158,8 @@ class _SourceStream:
         self._captioner, self._max_texts = manifest.captioner, self._source.max_texts
         if self._captioner is not None:
             self._max_texts = min(self._max_texts, self._captioner.regions_per_image)
+        if manifest.box_segmenter is not None:
+            self._max_texts = min(self._max_texts, manifest.box_segmenter.boxes_per_image)
         self._source_index, self._excluded_keys, self._image_cache, self._stats = (
             source_index,
             excluded_keys,

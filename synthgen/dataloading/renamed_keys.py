@@ -20,6 +20,7 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
         "encoder_feedforward": "encoder_dim_feedforward",
     },
     "captioner": {"words": "tokenizer", "train_words": "train_embeddings", "regions": "regions_per_image"},
+    "box_segmenter": {},
     "schedule": {
         "accumulate": "accumulation_steps",
         "clip": "max_grad_norm",

@@ -15,7 +15,8 @@ from synthgen.storage.shard_store import ShardStore
 from synthgen.text.left_right import mirror_texts
 
 #: Metric of a task -> the labels that it requires.
-_METRICS_NEEDING_MASKS, _METRICS_NEEDING_PHRASES = {"pq", "miou", "maxf"}, {"ciou", "cider"}
+_METRICS_NEEDING_MASKS = {"pq", "miou", "maxf", "mask_iou"}
+_METRICS_NEEDING_PHRASES = {"ciou", "cider"}
 _METRICS_NEEDING_NAMES, _METRICS_IGNORING_MASKS = {"ap", "box_ap", "pq", "miou"}, {"box_ap", "cider"}
 
 

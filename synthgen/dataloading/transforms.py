@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -106,6 +106,13 @@ def make_eval_example(
 def make_captioner_example(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
     """The whole image stretched to a square of `side` pixels, for training and evaluation. Not random."""
     return apply_transform(image, target, make_square_transform(side))
+
+
+def make_unscaled_example(image: NDArray[np.uint8], target: Target) -> Example:
+    """The whole image in its own size, with the boxes of the target but without its masks. Not random."""
+    size = (image.shape[0], image.shape[1])
+    boxes_only = replace(target, masks=(None,) * len(target.labels), box_prompted=())
+    return apply_transform(image, boxes_only, ViewTransform(size, top=0, left=0, size=size, canvas_size=size))
 
 
 def apply_transform(image: NDArray[np.uint8], target: Target, transform: ViewTransform) -> Example:

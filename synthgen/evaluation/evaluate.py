@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from synthgen.checkpoints import captioner
+from synthgen.checkpoints.box_segmenter import load_box_segmenter
 from synthgen.checkpoints.build_network import has_category_names
-from synthgen.checkpoints.checkpoint import NO_MASKS_WARNING, load_network, resolve_sides
+from synthgen.checkpoints.checkpoint import NO_MASKS_WARNING, load_checkpoint, load_network, resolve_sides
 from synthgen.dataloading.collate import Batch
 from synthgen.dataloading.manifest import Manifest, load_manifest
 from synthgen.dataloading.row_stream import SourceIndex, build_source_index
@@ -22,6 +23,7 @@ from synthgen.dataloading.tasks import Target
 from synthgen.distributed import DistributedContext, join_process_group
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.evaluation import captioner_evaluator, postprocess, results
+from synthgen.evaluation.box_segmenter_evaluator import evaluate_box_segmenter
 from synthgen.evaluation.evaluator import evaluate_layer, load_metric
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric
 from synthgen.evaluation.results import EvalResult
@@ -101,7 +103,8 @@ def evaluate_checkpoint(
         out: the file; None = next to the checkpoint, named after checkpoint and manifest.
         text_encoder: replaces the path in the checkpoint.
         device: see `join_process_group`.
-        options: of `evaluate_network`; for a captioner only `num_workers` and `precision`.
+        options: of `evaluate_network`; for a captioner only `num_workers` and `precision`, for a box segmenter only
+            `num_workers`.
 
     Returns:
         The results and the file; None in all processes but rank 0.
@@ -139,6 +142,11 @@ def evaluate_checkpoint(
                 progress=progress,
                 **options,
             )
+        elif manifest.box_segmenter is not None:
+            held = load_checkpoint(checkpoint_path)
+            segmenter = load_box_segmenter(checkpoint_path, device=context.device)
+            workers = options.get("num_workers", 0)
+            found = evaluate_box_segmenter(segmenter, manifest, context, num_workers=workers, progress=progress)
         else:
             model, words, held = captioner.load_captioner(checkpoint_path, device=context.device)
             manifest = captioner.with_learned_image_size(manifest, held)

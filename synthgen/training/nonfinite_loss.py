@@ -22,7 +22,7 @@ def describe_nonfinite_step(
     images = [key for own in image_keys for key in own]
     more = f" and {len(images) - 8:,} more" if len(images) > 8 else ""
     half = ", or with precision: fp32" if manifest.schedule.precision == "bf16" else ""
-    last, section = run_dir.latest_checkpoint(folder.absolute()), "model" if manifest.captioner is None else "captioner"
+    last, section = run_dir.latest_checkpoint(folder.absolute()), manifest.network_section
     begins = f", from this one's last sound checkpoint ({section}.weights: {last})" if last is not None else ""
     return (
         f"step {step} gave what is no number ({parts}; images {', '.join(images[:8])}{more}); begin another run, with "

@@ -123,7 +123,8 @@ def _restore_optimizer(
     if mine != theirs:
         raise SynthgenError(
             f"{path} is of a synthgen that grouped parameters otherwise (weight decay), and its training cannot go on "
-            "here; end it with that version, or begin another --out with its weights (model.weights, captioner.weights)"
+            "here; end it with that version, or begin another --out with its weights (model.weights, captioner.weights "
+            "or box_segmenter.weights)"
         )
     optimizer.load_state_dict({"state": saved_state["state"], "param_groups": own})
     if not optimizer.state:

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import __version__
-from synthgen.dataloading.config import CaptionerConfig
-from synthgen.dataloading.manifest import Manifest
+from synthgen.dataloading.manifest import OTHER_NETWORKS, Manifest
 from synthgen.dataloading.renamed_keys import rename_manifest_keys
 from synthgen.dataloading.source_config import TrainSource
 from synthgen.errors import SynthgenError
@@ -170,7 +169,7 @@ def _recipe(manifest: Manifest, kind: str) -> dict[str, Any]:
     for source in settings["mixture"]:
         source.pop("images")
     settings["exclude"] = [Path(name).name for name in settings["exclude"]]
-    for section in ("model", "captioner"):  # does not depend on the working directory
+    for section in ("model", *OTHER_NETWORKS):  # does not depend on the working directory
         for key, one in (settings[section] or {}).items():
             if isinstance(one, str) and "/" in one:
                 settings[section][key] = os.path.abspath(one)  # noqa: PTH100 - pathlib's keeps a ".."
@@ -184,7 +183,7 @@ def _changed_keys(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for key in sorted(then.keys() | now.keys()):
         one, other = (side.get(key, usual.get(key)) for side in (then, now))
         if isinstance(one, dict) and isinstance(other, dict):
-            section = usual[key] or CaptionerConfig.model_construct().model_dump(mode="json")
+            section = usual[key] or OTHER_NETWORKS[key].model_construct().model_dump(mode="json")
             free = _NON_TRAINING_SCHEDULE_KEYS if key == "schedule" else set()
             found += [f"{key}.{inner}" for inner in _differing_keys(one, other, section) if inner not in free]
         elif isinstance(one, list) and isinstance(other, list) and key == "mixture" and len(one) == len(other):

@@ -34,6 +34,7 @@ from synthgen.evaluation.results import EvalResult
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.storage.atomic import write_text_atomic
 from synthgen.training import resume, run_dir
+from synthgen.training.box_segmenter_learner import BoxSegmenterLearner
 from synthgen.training.captioner_learner import CaptionerLearner
 from synthgen.training.ema import ModelEma
 from synthgen.training.learner import Learner, SegmentationLearner, wrap_distributed
@@ -121,13 +122,17 @@ def train(
 
 def checkpoint_kind(manifest: Manifest) -> str:
     """`Checkpoint.kind` of the checkpoints of a manifest's runs."""
-    return SegmentationLearner.kind if manifest.captioner is None else CaptionerLearner.kind
+    if manifest.captioner is not None:
+        return CaptionerLearner.kind
+    return SegmentationLearner.kind if manifest.box_segmenter is None else BoxSegmenterLearner.kind
 
 
 def _build_learner(manifest: Manifest, context: DistributedContext, *, is_new_run: bool = True) -> Learner:
     torch.manual_seed(_derive_seed(manifest.seed, "weights"))  # for weights that are not pretrained
     if manifest.captioner is not None:
         return CaptionerLearner(manifest, context.device)
+    if manifest.box_segmenter is not None:
+        return BoxSegmenterLearner(manifest, context.device)
     learner = SegmentationLearner(manifest, context.device)
     if is_new_run and manifest.model.weights is not None:
         learner.has_learned_masks = checkpoint.load_initial_weights(learner.module, Path(manifest.model.weights))

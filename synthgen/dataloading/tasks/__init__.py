@@ -1,6 +1,7 @@
 """Plugin folder of training tasks: one file per task; its name is the manifest's `task`. A task module defines:
 
-    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf" | "cider": the metric of `evaluate`
+    METRIC: str            "ap" | "box_ap" | "pq" | "miou" | "ciou" | "maxf" | "cider" | "mask_iou": the metric of
+                           `evaluate`
     AUGMENTATION: str      "jitter" | "semantic" | "whole" | "foreground": the augmentation in `transforms`;
                            "square": none, images are stretched to the captioner's size
     def target(sample, categories, rng, *, max_texts=365) -> Target | None

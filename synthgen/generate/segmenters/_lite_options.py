@@ -1,0 +1,23 @@
+"""Options of `lite`, without heavy imports: the command line makes flags from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from synthgen.plugin_options import ModelOptions, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiteOptions(ModelOptions):
+    """Options of the segmenter `lite`."""
+
+    checkpoint: str = option(
+        "",
+        runtime=True,
+        flag=True,
+        metavar="PATH",
+        help="Weights: a checkpoint of `synthgen train` with box_segmenter:, or a .safetensors file of one",
+    )
+
+
+OPTIONS = LiteOptions

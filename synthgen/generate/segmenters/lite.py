@@ -1,0 +1,117 @@
+"""A small learned segmenter for CPUs and GPUs: a crop around each box, an ImageNet backbone and a decoder.
+
+`synthgen train` trains it on masks (`box_segmenter:` in a manifest). It was not trained to judge its own masks:
+`soft_iou` comes from its pixel probabilities, `predicted_iou` stays empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synthgen.devices import PRECISIONS, check_device_options, free_memory_gib, resolve_device
+from synthgen.errors import SynthgenError
+from synthgen.generate.segmenters import MaskPrediction, Segmenter
+from synthgen.generate.segmenters._lite_options import LiteOptions
+from synthgen.models.box_segmenter.inference import BoxMask, normalize_image, predict_masks
+from synthgen.models.box_segmenter.network import BoxSegmenter
+from synthgen.models.box_segmenter.weights import load_segmenter
+from synthgen.oom import OomBatcher
+from synthgen.records.rle import encode_mask_window
+from synthgen.weights import cached_file_sha256
+
+#: On CUDA: from so many GiB of free memory on, so many images and crops at once.
+_AUTO_BATCH_SIZES = ((40, 32, 512), (14, 16, 256), (0, 8, 64))
+
+
+def resolve_options(options: LiteOptions) -> LiteOptions:
+    """See the plugin folder: `weights` becomes the SHA-256 of the file.
+
+    Raises:
+        SynthgenError: a value is wrong, or the file is missing or not a box segmenter.
+    """
+    check_device_options(options.device, options.precision, options.batch_size)
+    path = _checkpoint_path(options)
+    _load(path)
+    weights = cached_file_sha256(path)
+    if options.weights and options.weights != weights:
+        raise SynthgenError(f"-O weights={options.weights} asks for another checkpoint than {path.name} ({weights})")
+    return replace(options, checkpoint=str(path), weights=weights)
+
+
+def build(options: LiteOptions) -> Segmenter:
+    """Make the segmenter."""
+    own = resolve_options(options)
+    device = resolve_device(own.device)
+    network = _load(Path(own.checkpoint)).to(device).to(memory_format=torch.channels_last).eval()
+    images, boxes = 8, 16
+    if device.type == "cuda":
+        images, boxes = next((i, b) for least, i, b in _AUTO_BATCH_SIZES if free_memory_gib(device) >= least)
+    images = images if own.batch_size == "auto" else int(own.batch_size)
+    batcher = OomBatcher(images, own.box_chunk if own.box_chunk > 0 else boxes)
+    return LiteSegmenter(network, PRECISIONS[own.precision], batcher)
+
+
+class LiteSegmenter:
+    """See `Segmenter`.
+
+    Args:
+        network: on its device, in evaluation mode.
+        dtype: of activations.
+        oom_batcher: number of images and crops on the device at once.
+    """
+
+    source = "lite"
+
+    def __init__(self, network: BoxSegmenter, dtype: torch.dtype, oom_batcher: OomBatcher) -> None:
+        self.network, self.dtype, self.oom_batcher = network, dtype, oom_batcher
+
+    @property
+    def batch_size(self) -> int:
+        """See `Segmenter`."""
+        return self.oom_batcher.max_images
+
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
+    ) -> Iterator[list[MaskPrediction]]:
+        """See `Segmenter`."""
+        found = self.oom_batcher.run(self._forward, list(zip(images, boxes_xyxy, strict=True)))
+        for image, masks in zip(images, found, strict=True):
+            height, width = image.shape[:2]
+            yield [
+                MaskPrediction(
+                    encode_mask_window(mask.window.cpu().numpy(), mask.top, mask.left, height, width),
+                    predicted_iou=None,
+                    stability_score=mask.stability_score,
+                    soft_iou=mask.soft_iou,
+                )
+                for mask in masks
+            ]
+
+    def _forward(self, inputs: list[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> list[list[BoxMask]]:
+        device = self.network.device
+        images = [normalize_image(torch.from_numpy(np.ascontiguousarray(image)).to(device)) for image, _ in inputs]
+        boxes = [torch.from_numpy(own) for _, own in inputs]
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return list(predict_masks(self.network, images, boxes, batch_size=self.oom_batcher.max_boxes))
+
+
+def _checkpoint_path(options: LiteOptions) -> Path:
+    if not options.checkpoint:
+        raise SynthgenError(
+            "the segmenter lite needs weights: --checkpoint FILE, such as the best.pt of `synthgen train --manifest "
+            "manifests/lite_segmenter.yaml`"
+        )
+    return Path(options.checkpoint).absolute()
+
+
+def _load(path: Path) -> BoxSegmenter:
+    try:
+        return load_segmenter(path)
+    except ValueError as why:
+        raise SynthgenError(f"{path}: {why}; name a file of a box segmenter with --checkpoint") from None

@@ -1,0 +1,96 @@
+"""Masks for the boxes of an image, from a trained box segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from synthgen.models.box_segmenter.crops import (
+    boxes_in_crops,
+    extract_crops,
+    place_window,
+    plan_windows,
+    restore_window,
+)
+from synthgen.models.box_segmenter.network import BoxSegmenter
+
+#: The stability score compares the masks at logits this much above and below the threshold (segment-anything).
+STABILITY_OFFSET = 1.0
+
+
+class BoxMask(NamedTuple):
+    """The mask of one box.
+
+    Attributes:
+        window: bool [h, w], the pixels of the box.
+        top, left: position of the window in the image, in pixels.
+        soft_iou, stability_score: in [0, 1]; see `Annotation`.
+    """
+
+    window: Tensor
+    top: int
+    left: int
+    soft_iou: float
+    stability_score: float
+
+
+def normalize_image(image: Tensor) -> Tensor:
+    """uint8 [H, W, 3] RGB to the network's float32 [3, H, W] in [-1, 1]."""
+    return image.permute(2, 0, 1).float() / 127.5 - 1
+
+
+@torch.inference_mode()
+def predict_masks(
+    network: BoxSegmenter, images: Sequence[Tensor], boxes_xyxy: Sequence[Tensor], *, batch_size: int
+) -> Iterator[list[BoxMask]]:
+    """Yield the masks of the boxes of each image, in order.
+
+    Args:
+        network: in evaluation mode.
+        images: float [3, H, W] each, of `normalize_image`, on the network's device.
+        boxes_xyxy: float [N, 4] each, absolute pixels, inside the image, with an area; N may be 0.
+        batch_size: crops at once. Crops of several images share a batch.
+    """
+    config = network.config
+    windows = [plan_windows(own, config.margin) for own in boxes_xyxy]
+    work = [(i, j) for i, own in enumerate(boxes_xyxy) for j in range(len(own))]
+    found: list[list[BoxMask]] = [[] for _ in images]
+    done = 0
+    for start in range(0, len(work), batch_size):
+        batch = work[start : start + batch_size]
+        crops = torch.cat([extract_crops(images[i], windows[i][j, None], config.crop_size) for i, j in batch])
+        prompts = torch.cat([boxes_in_crops(boxes_xyxy[i][j, None], windows[i][j, None]) for i, j in batch])
+        crops = crops.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
+        logits = network(crops, prompts.to(crops.device)).float()
+        for (i, j), own in zip(batch, logits, strict=True):
+            found[i].append(_cut_mask(own, windows[i][j], boxes_xyxy[i][j], images[i].shape[1:]))
+        while done < batch[-1][0]:  # the images whose boxes are all done
+            yield found[done]
+            done += 1
+    yield from found[done:]
+
+
+def _cut_mask(logits: Tensor, window: Tensor, box_xyxy: Tensor, size: Sequence[int]) -> BoxMask:
+    """The mask of logits [r, r] over a crop: the likely pixels inside the box."""
+    height, width = size
+    place = place_window(window, height, width, logits.shape[-1])
+    full = restore_window(logits, window, place)
+    left, top = (max(0, int(v)) for v in box_xyxy[:2].floor())
+    right, bottom = (min(limit, int(v)) for v, limit in zip(box_xyxy[2:].ceil(), (width, height), strict=True))
+    in_box = full[top - place.image_top : bottom - place.image_top, left - place.image_left : right - place.image_left]
+    # The most likely pixels where none is likely: an empty mask would say that there is no object in the box.
+    threshold = min(0.0, float(in_box.max()) - 1e-3)
+    mask = in_box > threshold
+    likely = full.sigmoid()
+    inside = float(
+        likely[top - place.image_top : bottom - place.image_top, left - place.image_left : right - place.image_left][
+            mask
+        ].sum()
+    )
+    area = int(mask.sum())
+    soft_iou = inside / max(area + float(likely.sum()) - inside, 1e-6)
+    sure, possible = (int((in_box > threshold + offset).sum()) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
+    return BoxMask(mask, top, left, min(soft_iou, 1.0), sure / max(possible, 1))
