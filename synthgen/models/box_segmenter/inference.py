@@ -17,6 +17,9 @@ from synthgen.models.box_segmenter.crops import (
 )
 from synthgen.models.box_segmenter.network import BoxSegmenter
 
+#: Below the highest logit by this much, pixels belong to a mask that would be empty; the smallest union.
+_LOGIT_STEP, _MIN_UNION = 1e-3, 1e-6
+
 #: The stability score compares the masks at logits this much above and below the threshold (segment-anything).
 STABILITY_OFFSET = 1.0
 
@@ -75,22 +78,24 @@ def predict_masks(
 
 def _cut_mask(logits: Tensor, window: Tensor, box_xyxy: Tensor, size: Sequence[int]) -> BoxMask:
     """The mask of logits [r, r] over a crop: the likely pixels inside the box."""
-    height, width = size
-    place = place_window(window, height, width, logits.shape[-1])
-    full = restore_window(logits, window, place)
-    left, top = (max(0, int(v)) for v in box_xyxy[:2].floor())
-    right, bottom = (min(limit, int(v)) for v, limit in zip(box_xyxy[2:].ceil(), (width, height), strict=True))
-    in_box = full[top - place.image_top : bottom - place.image_top, left - place.image_left : right - place.image_left]
-    # The most likely pixels where none is likely: an empty mask would say that there is no object in the box.
-    threshold = min(0.0, float(in_box.max()) - 1e-3)
+    place = place_window(window, *size, logits.shape[-1])
+    top, bottom = _pixel_span(box_xyxy[1], box_xyxy[3], size[0])
+    left, right = _pixel_span(box_xyxy[0], box_xyxy[2], size[1])
+    rows = slice(top - place.image_top, bottom - place.image_top)
+    columns = slice(left - place.image_left, right - place.image_left)
+    visible = restore_window(logits, window, place)
+    in_box = visible[rows, columns]
+    # Where no pixel is likely, the most likely ones: an empty mask would say that there is no object in the box.
+    threshold = min(0.0, float(in_box.max()) - _LOGIT_STEP)
     mask = in_box > threshold
-    likely = full.sigmoid()
-    inside = float(
-        likely[top - place.image_top : bottom - place.image_top, left - place.image_left : right - place.image_left][
-            mask
-        ].sum()
-    )
-    area = int(mask.sum())
-    soft_iou = inside / max(area + float(likely.sum()) - inside, 1e-6)
+    likely = visible.sigmoid()
+    expected, inside = float(likely.sum()), float(likely[rows, columns][mask].sum())
+    soft_iou = inside / max(int(mask.sum()) + expected - inside, _MIN_UNION)
     sure, possible = (int((in_box > threshold + offset).sum()) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
     return BoxMask(mask, top, left, min(soft_iou, 1.0), sure / max(possible, 1))
+
+
+def _pixel_span(low: Tensor, high: Tensor, limit: int) -> tuple[int, int]:
+    """First and last pixel (exclusive) that an interval touches; at least one."""
+    first = min(int(low.floor()), limit - 1)
+    return max(first, 0), min(max(int(high.ceil()), first + 1), limit)

@@ -179,7 +179,8 @@ def _fold_batch_norm(module: nn.Module) -> None:
     children = list(module.named_children())
     for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(conv, norm))
+            folded = fuse_conv_bn_eval(conv, norm).requires_grad_(requires_grad=True)  # the new bias has no gradient
+            setattr(module, name, folded)
             setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
     for _, child in children:
         _fold_batch_norm(child)

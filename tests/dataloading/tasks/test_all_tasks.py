@@ -26,10 +26,10 @@ CATEGORIES = ("person", "dog", "sky", "sky-other")
 
 TASKS = {
     name: plugins.load_plugin("dataloading.tasks", name)
-    for name in ("captioning", "detection", "foreground", "instance", "panoptic", "referring", "semantic")
+    for name in ("box_prompt", "captioning", "detection", "foreground", "instance", "panoptic", "referring", "semantic")
 }
 
-METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf", "cider"}
+METRICS = {"ap", "box_ap", "pq", "miou", "ciou", "maxf", "cider", "mask_iou"}
 
 
 def test_these_tasks_exist():

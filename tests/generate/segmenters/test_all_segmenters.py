@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from fakes import tiny_sam
+from fakes import tiny_lite, tiny_sam
 from fakes.segmenter_inputs import box_array, draw_ellipse, random_boxes, segment_one
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,10 +35,12 @@ def any_segmenter(request, tmp_path):
     """Each of the shelf; those with weights have few and random ones, and draw nonsense."""
     if request.param not in WITH_WEIGHTS:
         return plugins.build_plugin(PLUGIN_PACKAGE, request.param, {})
-    path = tiny_sam.checkpoint(tmp_path, f"{request.param}_tiny")
-    return plugins.build_plugin(
-        PLUGIN_PACKAGE, request.param, {"checkpoint": str(path), "device": "cpu", "self_test": False}
-    )
+    if request.param == "lite":
+        options = {"checkpoint": str(tiny_lite.write_weights(tmp_path)), "device": "cpu"}
+    else:
+        path = tiny_sam.checkpoint(tmp_path, f"{request.param}_tiny")
+        options = {"checkpoint": str(path), "device": "cpu", "self_test": False}
+    return plugins.build_plugin(PLUGIN_PACKAGE, request.param, options)
 
 
 def inside(mask: np.ndarray, box: np.ndarray, slack: int) -> bool:
