@@ -125,7 +125,7 @@ def evaluate_checkpoint(
             remove_stale_files(path.parent)
 
         context.on_rank0(prepare)
-        if manifest.captioner is None:
+        if manifest.network_section == "model":
             network, held = load_network(checkpoint_path, device=context.device, text_encoder=text_encoder)
             if (
                 context.rank == 0

@@ -36,9 +36,7 @@ def test_boxes_of_a_few_pixels_get_surroundings() -> None:
     assert plan_windows(box(10, 10, 11, 11), 0.1)[0, 2] == 1 + 2 * MIN_PADDING
 
 
-@given(
-    x=st.floats(-20, 200), y=st.floats(-20, 200), w=st.floats(0.1, 300), h=st.floats(0.1, 300), m=st.floats(0.05, 1)
-)
+@given(x=st.floats(-20, 200), y=st.floats(-20, 200), w=st.floats(0.1, 300), h=st.floats(0.1, 300), m=st.floats(0.05, 1))
 def test_a_box_lies_in_its_window(x: float, y: float, w: float, h: float, m: float) -> None:
     relative = boxes_in_crops(box(x, y, x + w, y + h), plan_windows(box(x, y, x + w, y + h), m))[0].tolist()
     assert all(-1e-4 <= value <= 1 + 1e-4 for value in relative)

@@ -58,7 +58,9 @@ def test_a_new_network_sees_the_box_only_in_its_decoder() -> None:
     assert not network.box_projection.weight.any()
     crops = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        one, other = (network.eval()(crops, torch.tensor([box])) for box in ([0.2, 0.2, 0.8, 0.8], [0.4, 0.1, 0.6, 0.9]))
+        one, other = (
+            network.eval()(crops, torch.tensor([box])) for box in ([0.2, 0.2, 0.8, 0.8], [0.4, 0.1, 0.6, 0.9])
+        )
     assert not torch.equal(one, other)
 
 

@@ -154,7 +154,7 @@ def test_the_pickle_of_the_package_is_read_only_if_it_is_the_known_file(
     renamed = {f"layer{i}": value for i, value in enumerate(whole.state_dict().values())}
     path = tmp_path / "old.pth"
     torch.save(renamed, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match="before 1.6"):
+    with pytest.raises(ValueError, match=r"before 1\.6"):
         load_backbone(LITE0, path)
     own = weights.PACKAGED_WEIGHTS[LITE0]
     digest = weights.sha256(path.read_bytes()).hexdigest()
