@@ -134,6 +134,8 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "pycocoevalcap": ["synthgen/evaluation/metrics/cider.py"],
     "torch": _TORCH,
     "torchvision": _TORCH,
+    "timm": ["synthgen/models/box_segmenter/*.py"],
+    "safetensors": ["synthgen/models/*.py", "synthgen/models/*/*.py"],
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],
 }
 #: Distributions whose import name is another.
@@ -152,7 +154,7 @@ BY_NAME = {"import_module", "__import__"}
 
 #: What neither `synthgen --help` nor `import synthgen.cli.main` may load.
 HEAVY = {
-    "torch", "torchvision", "ray", "transformers", "segment_anything", "cv2", "scipy", "pyarrow",
+    "torch", "torchvision", "ray", "transformers", "timm", "segment_anything", "cv2", "scipy", "pyarrow",
     "pycocotools", "PIL", "numpy", "pydantic", "msgspec", "yaml",
 }  # fmt: skip
 HELP_SECONDS = 0.2
