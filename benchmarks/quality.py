@@ -3,6 +3,8 @@
 python benchmarks/quality.py --annotations instances_val2017.json --images val2017 --segmenter grabcut
 
 `--annotations` and `--images` may be repeated in pairs: each pair is a row of its own, and the last row is all of them.
+Options with `-O` are given to every segmenter that has them. The last columns are Spearman's rank correlations between
+the IoU and each score of the segmenter. CPU time is that of all threads, without decoding of images.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ import time
 from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
+from scipy.stats import spearmanr
 
+from synthgen import plugins
 from synthgen.generate.stages import masks
 from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
@@ -25,6 +31,18 @@ from synthgen.records.sample import Annotation, Rle, Sample
 
 #: COCO's size classes: area of the human mask below, in square pixels.
 SIZES = {"small": 32**2, "medium": 96**2, "large": np.inf}
+
+#: Scores of masks whose rank correlation with the IoU is shown.
+SCORES = ("stability_score", "predicted_iou", "soft_iou")
+
+
+class Measured(NamedTuple):
+    """Masks of a dataset: `rows` float64 [N, 2 + scores] of IoU, area of the human mask, and `SCORES` (NaN = none)."""
+
+    rows: NDArray[np.float64]
+    images: int
+    seconds: float
+    cpu_seconds: float
 
 
 def main() -> None:
@@ -38,28 +56,25 @@ def main() -> None:
     given = parser.parse_args()
     if len(given.annotations) != len(given.images):
         parser.error("--annotations and --images come in pairs")
-    options = dict(text.split("=", 1) for text in given.options)
+    all_options = dict(text.split("=", 1) for text in given.options)
     print(f"{'segmenter':10} {'data':30} {'masks':>6} {'all':>6} " + " ".join(f"{s:>6}" for s in SIZES), end="")
-    print(f" {'missed':>6} {'ms/box':>7} {'images/s':>9}")
+    print(f" {'missed':>6} {'ms/box':>7} {'CPU ms/box':>10} {'images/s':>9} " + " ".join(SCORES))
     for name in given.segmenter or ["grabcut", "box_fill"]:
-        stage = masks.build(name, options)
-        rows = []
+        known = plugins.build_parameters("generate.segmenters", name)
+        stage = masks.build(name, {key: value for key, value in all_options.items() if key in known})
+        found = []
         for file, folder in zip(given.annotations, given.images, strict=True):
             with redirect_stdout(io.StringIO()):  # COCO prints how it gets on
                 coco = COCO(str(file))
-            rows.append(measure(stage, coco, folder, given.limit))
-            show(name, f"{file.parent.parent.name}/{folder.name}", *rows[-1])
-        if len(rows) > 1:
-            scores = np.concatenate([scores for scores, _, _ in rows])
-            show(name, "all of them", scores, sum(n for _, n, _ in rows), sum(s for _, _, s in rows))
+            found.append(measure(stage, coco, folder, given.limit))
+            show(name, f"{file.parent.parent.name}/{folder.name}", found[-1])
+        if len(found) > 1:
+            rows, *totals = zip(*found, strict=True)
+            show(name, "all of them", Measured(np.concatenate(rows), *map(sum, totals)))
 
 
-def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None) -> tuple[np.ndarray, int, float]:
-    """Prompt with each human box that is no crowd.
-
-    Returns:
-        float64 [N, 2] (IoU, area of the human mask in square pixels), images, seconds in the stage (decoding apart).
-    """
+def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None) -> Measured:
+    """Prompt with each human box that is not a crowd."""
     rows, samples, truths = [], [], []
     for key in sorted(coco.imgs)[:limit]:
         row = coco.imgs[key]
@@ -67,31 +82,41 @@ def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None)
         boxes = tuple(Annotation(id=a["id"], bbox=tuple(a["bbox"]), category="") for a in human)
         samples.append(Sample(key, str(key), row["file_name"], row["height"], row["width"], boxes))
         truths.append([(Rle((row["height"], row["width"]), coco.annToRLE(a)["counts"]), a["area"]) for a in human])
-    images, seconds = 0, 0.0
+    images, seconds, cpu_seconds = 0, 0.0, 0.0
     pairs = zip(truths, prefetch_images(samples, folder, num_threads=2), strict=True)
     while batch := list(islice(pairs, stage.batch_size)):
         for _, (sample, pixels) in batch:
             if isinstance(pixels, ImageError):
                 print(f"left out: {sample.file_name} {pixels}")
         batch = [(truth, sample, pixels) for truth, (sample, pixels) in batch if not isinstance(pixels, ImageError)]
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         done = list(stage.process([sample for _, sample, _ in batch], [pixels for _, _, pixels in batch]))
-        seconds += time.perf_counter() - start
+        seconds, cpu_seconds = (
+            seconds + time.perf_counter() - start,
+            cpu_seconds + time.process_time() - cpu_start,
+        )
         images += len(batch)
         for (truth, _, _), sample in zip(batch, done, strict=True):
             for (mask, area), found in zip(truth, sample.annotations, strict=True):
                 iou = rle_iou([found.segmentation], [mask])[0, 0] if found.segmentation else 0.0
-                rows.append((iou, area))
-    return np.array(rows).reshape(-1, 2), images, seconds
+                scores = (getattr(found, score) for score in SCORES)
+                rows.append((iou, area, *(np.nan if score is None else score for score in scores)))
+    return Measured(np.array(rows, np.float64).reshape(-1, 2 + len(SCORES)), images, seconds, cpu_seconds)
 
 
-def show(name: str, data: str, scores: np.ndarray, images: int, seconds: float) -> None:
+def show(name: str, data: str, measured: Measured) -> None:
     """Print one row of the table."""
-    iou, area = scores.T
+    iou, area, *scores = measured.rows.T
     edges = [0, *SIZES.values()]
     classes = [iou[(area >= low) & (area < high)] for low, high in zip(edges, edges[1:], strict=False)]
     print(f"{name:10} {data:30} {len(iou):6} " + " ".join(f"{v.mean():6.3f}" for v in [iou, *classes]), end="")
-    print(f" {(iou == 0).sum():6} {1000 * seconds / max(len(iou), 1):7.2f} {images / max(seconds, 1e-9):9.1f}")
+    wall, cpu = (1000 * value / max(len(iou), 1) for value in (measured.seconds, measured.cpu_seconds))
+    print(f" {(iou == 0).sum():6} {wall:7.2f} {cpu:10.2f} {measured.images / max(measured.seconds, 1e-9):9.1f}", end="")
+    for score in scores:
+        told = ~np.isnan(score)
+        varies = told.any() and np.ptp(score[told]) > 0
+        print(f" {spearmanr(score[told], iou[told]).statistic:6.3f}" if varies else "      -", end="")
+    print()
 
 
 if __name__ == "__main__":

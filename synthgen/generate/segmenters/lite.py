@@ -95,8 +95,8 @@ class LiteSegmenter:
 
     def _forward(self, inputs: list[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> list[list[BoxMask]]:
         device = self.network.device
-        images = [normalize_image(torch.from_numpy(np.ascontiguousarray(image)).to(device)) for image, _ in inputs]
-        boxes = [torch.from_numpy(own) for _, own in inputs]
+        images = [normalize_image(torch.tensor(image).to(device)) for image, _ in inputs]
+        boxes = [torch.tensor(own) for _, own in inputs]
         with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
             return list(predict_masks(self.network, images, boxes, batch_size=self.oom_batcher.max_boxes))
 
