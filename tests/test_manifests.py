@@ -43,7 +43,7 @@ def sources(manifest: Manifest) -> list[tuple[str, str, str]]:
 
 def test_all_are_there() -> None:
     assert {
-        *("mqformer_full.yaml", "human_only.yaml", "seginw.yaml", "captioner.yaml", "toy.yaml"),
+        *("mqformer_full.yaml", "human_only.yaml", "seginw.yaml", "captioner.yaml", "toy.yaml", "lite_segmenter.yaml"),
         *(f"ablations/queries_{kind}.yaml" for kind in ("mixed", "learnable", "conditional")),
         *(f"ablations/masks_{kind}.yaml" for kind in ("human", "synthetic")),
         *(f"ablations/captions_{kind}.yaml" for kind in ("human", "synthetic", "both")),
