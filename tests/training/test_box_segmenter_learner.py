@@ -138,7 +138,7 @@ def test_it_learns_discs_and_lite_draws_them(folder: Path) -> None:
     (measured,) = result.eval_results
     assert measured.metric == "mIoU" and measured.values["mIoU"] > 88
     segmenter = build(LiteOptions(checkpoint=str(result.best_checkpoint), device="cpu"))
-    [samples] = [list(ShardStore(folder / "shards").read(Shard("discs", "val", "human", 0, 1)))]
+    [samples] = [list(ShardStore(folder / "shards").read_samples(Shard("discs", "val", "human", 0, 1)))]
     ious = []
     for sample in samples:
         image = load_rgb(folder / "val" / sample.file_name, HEIGHT, WIDTH)
