@@ -157,29 +157,44 @@ def _choose_best(package: str, default: str, given: Mapping[str, Any]) -> Plugin
     kind, modules = plugins.plugin_kind(package), plugins.list_weights_modules(package)
     found = {name: weights for name, module in modules.items() if (weights := module.list_local_weights())}
     device = _device_type(given) if found else "cpu"  # without weights, PyTorch is not imported
-    unusable = ""
-    for name in [name for name in _by_rank(modules, device) if name in found]:
+    problem = ""
+    here = [name for name in _by_rank(modules, device) if name in found]
+    for name in here:
         fitting = [local for local in found[name] if _fits(package, name, local, given)]
         # They begin with the most accurate and end with the fastest.
         for local in fitting if device == "cuda" else reversed(fitting):
-            try:
-                plugins.resolve_options(package, name, dict(local.options))
-            except SynthgenError as why:
-                unusable = unusable or str(why)
+            if why := _describe_problem(package, name, local, given):
+                problem = problem or why
                 continue
             better = _describe_better(modules, found, device, above=modules[name].RANK[device])
             change = better or f"--{kind} NAME chooses another"
             return PluginChoice(name, {**given, **local.options}, f"{kind}: {name}, because {local.reason}; {change}")
     change = f"--{kind} NAME chooses another"
-    if unusable:
-        reason = unusable
+    if problem:
+        reason = problem
     elif found:
-        reason = f"the options given do not fit {' or '.join(found)}, whose weights are here"
+        reason = f"the options given do not fit {' or '.join(here)}, whose weights are here"
     else:
         names = [name for name in _by_rank(modules, device) if modules[name].how_to_get({})]
         reason = f"{weights_folder()} has no weights of {' or '.join(names)}"
         change = _describe_better(modules, found, device, above=0)
     return PluginChoice(default, dict(given), f"{kind}: {default}, because {reason}; {change}")
+
+
+def _describe_problem(package: str, plugin: str, local: LocalWeights, given: Mapping[str, Any]) -> str:
+    """Why a plugin cannot use the weights, such as "FOLDER lacks vocab.json; ..."; "" if it can.
+
+    A mistake in the given options is not a problem of the weights: the job reports it.
+    """
+    why = ""
+    for options in ({**given, **local.options}, dict(local.options)):
+        try:
+            plugins.resolve_options(package, plugin, options)
+        except SynthgenError as error:
+            why = str(error)
+        else:
+            return ""
+    return why
 
 
 def _describe_better(modules: Mapping[str, ModuleType], found: Mapping[str, Any], device: str, *, above: int) -> str:
