@@ -264,3 +264,14 @@ def test_modules_of_weights_load_no_plugin(package):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("package", [PLUGIN_PACKAGE, "generate.captioners"])
+def test_every_plugin_with_a_checkpoint_has_a_rank_of_its_own(package):
+    """So that the choice of `auto` depends on no order of files."""
+    modules = plugins.list_weights_modules(package)
+    names = plugins.list_plugins(package)
+    assert set(modules) >= {name for name in names if "checkpoint" in plugins.build_parameters(package, name)}
+    for device in ("cpu", "cuda"):
+        ranks = [module.RANK[device] for module in modules.values()]
+        assert len(set(ranks)) == len(ranks) and min(ranks) > 0

@@ -47,6 +47,11 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(folder))
     set_cuda(monkeypatch, False)
+    # A plugin whose weights are part of synthgen is always there; `add_lite` adds one.
+    every, downloaded = plugins.list_weights_modules, {"sam", "hq_sam", "ofa", "florence2"}
+    monkeypatch.setattr(
+        plugins, "list_weights_modules", lambda package: {k: v for k, v in every(package).items() if k in downloaded}
+    )
     return folder
 
 
@@ -444,15 +449,3 @@ def test_without_weights_pytorch_is_not_imported(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == ""
-
-
-def test_ranks_are_distinct_on_each_device():
-    """So that the choice depends on no order of files."""
-    for package in ("generate.segmenters", "generate.captioners"):
-        modules = plugins.list_weights_modules(package)
-        assert set(modules) == {
-            name for name in plugins.list_plugins(package) if "checkpoint" in plugins.build_parameters(package, name)
-        }
-        for device in ("cpu", "cuda"):
-            ranks = [module.RANK[device] for module in modules.values()]
-            assert len(set(ranks)) == len(ranks) and min(ranks) > 0
