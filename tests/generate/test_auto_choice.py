@@ -395,7 +395,7 @@ def test_a_folder_of_a_captioner_is_chosen(tmp_path, weights):
         "ofa",
         {**SMALL, "checkpoint": str(folder)},
         f"captioner: ofa, because mine is in {weights}; `hf download florence-community/Florence-2-base --local-dir "
-        f"{weights}/florence-2-base` fetches them",
+        f"{weights}/florence-2-base` fetches Florence-2's weights",
     )
     named = PluginChoice("ofa", {**SMALL, "checkpoint": str(folder)})
     assert job_of(found, tmp_path, stage="captions") == job_of(named, tmp_path, stage="captions")

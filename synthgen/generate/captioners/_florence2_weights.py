@@ -22,4 +22,4 @@ def how_to_get(options: Mapping[str, Any]) -> str:
     """See the plugin folder of segmenters."""
     if options.get("weights"):  # of all published and fine-tuned folders, only people know which one it was
         return "name their folder with `--captioner florence2 --checkpoint FOLDER`"
-    return describe_download("florence-community/Florence-2-base")
+    return describe_download("florence-community/Florence-2-base", "Florence-2's")

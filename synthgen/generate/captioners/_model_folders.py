@@ -33,10 +33,14 @@ def list_model_folders(model_type: str) -> list[LocalWeights]:
     return [LocalWeights({"checkpoint": str(folder)}, f"{folder.name} is in {root}") for folder in own]
 
 
-def describe_download(repository: str) -> str:
-    """A clause with the command that downloads a repository of Hugging Face into the folder of weights."""
+def describe_download(repository: str, owner: str) -> str:
+    """A clause with the command that downloads a repository of Hugging Face into the folder of weights.
+
+    Args:
+        owner: of the weights, in the genitive.
+    """
     folder = weights_folder() / repository.rpartition("/")[2].lower()
-    return f"`hf download {repository} --local-dir {shlex.quote(str(folder))}` fetches them"
+    return f"`hf download {repository} --local-dir {shlex.quote(str(folder))}` fetches {owner} weights"
 
 
 def _read_model_type(path: Path) -> Any:

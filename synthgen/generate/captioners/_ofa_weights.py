@@ -21,4 +21,4 @@ def how_to_get(options: Mapping[str, Any]) -> str:
     """See the plugin folder of segmenters."""
     if options.get("weights"):  # of all published and fine-tuned folders, only people know which one it was
         return "name their folder with `--captioner ofa --checkpoint FOLDER`"
-    return describe_download("OFA-Sys/ofa-base")
+    return describe_download("OFA-Sys/ofa-base", "OFA's")

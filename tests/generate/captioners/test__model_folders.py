@@ -75,6 +75,6 @@ def test_without_the_folder_of_weights_there_are_none(tmp_path, monkeypatch):
 
 
 def test_the_download_command_names_the_folder_for_a_shell(folder):
-    assert describe_download("OFA-Sys/ofa-base") == (
-        f"`hf download OFA-Sys/ofa-base --local-dir '{folder}/ofa-base'` fetches them"
+    assert describe_download("OFA-Sys/ofa-base", "OFA's") == (
+        f"`hf download OFA-Sys/ofa-base --local-dir '{folder}/ofa-base'` fetches OFA's weights"
     )
