@@ -33,13 +33,18 @@ def normalize_name(name: str) -> str:
     return name if "." in name else name.replace("-", "_")
 
 
+def plugin_kind(package: str) -> str:
+    """The word for the plugins of a folder in messages, and the flag that chooses one: "segmenter"."""
+    return _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
+
+
 def load_plugin(package: str, name: str) -> ModuleType:
     """Import the plugin `name` of a plugin folder. A name with a dot is a module of the user.
 
     Raises:
         SynthgenError: the folder has no such plugin, or the user's module cannot be imported.
     """
-    kind = _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
+    kind = plugin_kind(package)
     if "." in name:
         return _load_user_module(name, kind)
     known = list_plugins(package)
@@ -92,7 +97,7 @@ def options_class(package: str, name: str) -> type | None:
     It is the name `OPTIONS` of the plugin's module. If its options have flags on the command line, the class is in the
     light file `_NAME_options.py` beside the plugin, so that the help does not import the plugin's dependencies.
     """
-    light = _light_options_module(package, name)
+    light = _light_module(package, name, "options")
     module = importlib.import_module(light) if light else load_plugin(package, name)
     found = getattr(module, "OPTIONS", None)
     return found if isinstance(found, type) and dataclasses.is_dataclass(found) else None
@@ -100,12 +105,22 @@ def options_class(package: str, name: str) -> type | None:
 
 def list_flag_options(package: str) -> dict[str, type]:
     """The options classes in light files of a plugin folder, by plugin. Imports no plugin."""
-    light = {name: _light_options_module(package, name) for name in list_plugins(package)}
-    return {name: importlib.import_module(module).OPTIONS for name, module in light.items() if module}
+    return {name: module.OPTIONS for name, module in _import_light_modules(package, "options").items()}
 
 
-def _light_options_module(package: str, name: str) -> str | None:
-    stem = f"_{normalize_name(name)}_options"
+def list_weights_modules(package: str) -> dict[str, ModuleType]:
+    """The light files `_NAME_weights.py` of a plugin folder, by plugin. Imports no plugin."""
+    return _import_light_modules(package, "weights")
+
+
+def _import_light_modules(package: str, topic: str) -> dict[str, ModuleType]:
+    light = {name: _light_module(package, name, topic) for name in list_plugins(package)}
+    return {name: importlib.import_module(module) for name, module in light.items() if module}
+
+
+def _light_module(package: str, name: str, topic: str) -> str | None:
+    """The name of the light file `_NAME_TOPIC.py` beside a plugin, as a module; None if there is none."""
+    stem = f"_{normalize_name(name)}_{topic}"
     is_there = "." not in name and PACKAGE_ROOT.joinpath(*package.split("."), f"{stem}.py").is_file()
     return f"synthgen.{package}.{stem}" if is_there else None
 
@@ -202,7 +217,7 @@ def _plugins_with_option(package: str, option: str) -> str:
     takers = sorted((name for name in declared if option in list_options(declared[name])), key=len)
     if not takers:
         return ""
-    kind = _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
+    kind = plugin_kind(package)
     return f"; it is an option of {' and '.join(takers)}: add --{kind} {takers[0]}"
 
 

@@ -48,6 +48,19 @@ class PublishedFile:
         return self.url.rsplit("/", 1)[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class LocalWeights:
+    """Weights of a plugin on this machine.
+
+    Attributes:
+        options: the options of the plugin that choose them, such as {"variant": "vit_h", "checkpoint": ""}.
+        reason: where they are, as the end of a sentence: "sam_vit_h_4b8939.pth is in /home/me/weights".
+    """
+
+    options: dict[str, str]
+    reason: str
+
+
 def weights_folder() -> Path:
     """The folder of weights: $SYNTHGEN_WEIGHTS, else ./weights."""
     return Path(os.environ.get("SYNTHGEN_WEIGHTS") or "weights").absolute()
@@ -72,6 +85,15 @@ def fetch_weights(published: PublishedFile) -> Path:
                 _download(published, path)
             _write_cached_digest(path, published.sha256)
     return path
+
+
+def is_local(published: PublishedFile) -> bool:
+    """Whether a file of the published size is in the folder of weights. `fetch_weights` verifies its content."""
+    path = weights_folder() / published.file_name
+    try:
+        return path.is_file() and path.stat().st_size == published.size
+    except OSError:  # a folder that may not be read
+        return False
 
 
 def cached_file_sha256(path: Path) -> str:

@@ -55,6 +55,7 @@ def typed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SYNTHGEN_DATA", raising=False)
     monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+    monkeypatch.delenv("SYNTHGEN_WEIGHTS", raising=False)  # `auto` chooses by the weights that are there
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["synthgen", *words])

@@ -252,3 +252,26 @@ def test_every_build_takes_keywords_with_defaults_that_go_into_json():
         for option in plugins.build_parameters(PLUGIN_PACKAGE, name).values():
             assert option.kind is option.KEYWORD_ONLY, f"{name}: {option}"
             assert option.default is option.empty or isinstance(option.default, int | float | str | None)
+
+
+@pytest.mark.parametrize("package", [PLUGIN_PACKAGE, "generate.captioners"])
+def test_modules_of_weights_load_no_plugin(package):
+    code = (
+        "import sys; from synthgen import plugins\n"
+        f"found = plugins.list_weights_modules({package!r})\n"
+        f"assert found and set(found) <= set(plugins.list_plugins({package!r}))\n"
+        "print(*[m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'numpy', 'cv2')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("package", [PLUGIN_PACKAGE, "generate.captioners"])
+def test_every_plugin_with_a_checkpoint_has_a_rank_of_its_own(package):
+    """So that the choice of `auto` depends on no order of files."""
+    modules = plugins.list_weights_modules(package)
+    names = plugins.list_plugins(package)
+    assert set(modules) >= {name for name in names if "checkpoint" in plugins.build_parameters(package, name)}
+    for device in ("cpu", "cuda"):
+        ranks = [module.RANK[device] for module in modules.values()]
+        assert len(set(ranks)) == len(ranks) and min(ranks) > 0

@@ -19,7 +19,7 @@ import pytest
 
 from synthgen import weights
 from synthgen.errors import SynthgenError
-from synthgen.weights import PublishedFile, cached_file_sha256, fetch_weights
+from synthgen.weights import PublishedFile, cached_file_sha256, fetch_weights, is_local
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -315,3 +315,22 @@ def test_a_killed_download_leaves_no_file_under_the_final_name(server, home):
     assert half.endswith(".tmp")
     assert fetch_weights(server.published("good")).read_bytes() == CONTENT
     assert lies_there(home) == ["model.pth", "model.pth.sha256"]
+
+
+def test_a_file_of_the_published_size_is_local(tmp_path, monkeypatch):
+    """Nothing is read or downloaded: `fetch_weights` verifies the content when it is used."""
+    monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "weights"))
+    published = PublishedFile("https://example.org/model.pth", len(CONTENT), DIGEST)
+    path = tmp_path / "weights/model.pth"
+    assert not is_local(published)
+    path.parent.mkdir()
+    path.write_bytes(CONTENT[:-1])
+    assert not is_local(published)
+    path.write_bytes(CONTENT)
+    assert is_local(published)
+    path.unlink()
+    path.mkdir()
+    assert not is_local(published)
+    path.rmdir()
+    path.symlink_to(path)
+    assert not is_local(published)

@@ -28,8 +28,9 @@ def demo(
     annotate = (
         ["ingest", *own, "--store", str(store)],
         ["doctor", *own],
-        ["masks", *own, "--store", str(store)],
-        ["captions", *own, "--store", str(store)],
+        # By name: weights in the folder of weights would change what the demo shows, and how long it takes.
+        ["masks", *own, "--segmenter", "grabcut", "--store", str(store)],
+        ["captions", *own, "--captioner", "attributes", "--store", str(store)],
         ["status", "--store", str(store)],
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],
     )

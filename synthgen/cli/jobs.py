@@ -17,6 +17,7 @@ from synthgen.errors import job_has_started
 from synthgen.plugin_options import OptionValue
 
 if TYPE_CHECKING:
+    from synthgen.generate.auto_choice import PluginChoice
     from synthgen.generate.dataset_spec import DatasetSpec
     from synthgen.generate.job import Job
     from synthgen.generate.run import Engine
@@ -30,7 +31,7 @@ OptionValues = dict[str, OptionValue] | None
 def masks(
     path: opt.DatasetPath = None,
     dataset: opt.Dataset = None,
-    segmenter: opt.Segmenter = "grabcut",
+    segmenter: opt.Segmenter = "auto",
     name: opt.Name = None,
     split: opt.Split = None,
     annotations: opt.Annotations = None,
@@ -66,9 +67,30 @@ def masks(
       synthgen masks datasets/cones
       synthgen masks --dataset objects365 --segmenter sam --precision bf16
     """
+    from synthgen.generate.auto_choice import choose_plugins
     from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.generate.job_builder import create_job
 
+    specs = resolve_datasets(
+        path,
+        dataset,
+        name,
+        split,
+        data,
+        annotations,
+        images,
+        match_names=match_names,
+        crowds_as_objects=crowds_as_objects,
+    )
+    choices = choose_plugins(
+        segmenter,
+        parse_plugin_options(option or [], plugin_options or {}),
+        stage="masks",
+        specs=specs,
+        store=store,
+        layer=layer,
+        part=parse_part(part),
+    )
     jobs = [
         (
             spec,
@@ -76,8 +98,8 @@ def masks(
                 spec,
                 store,
                 stage="masks",
-                plugin=segmenter,
-                options=parse_plugin_options(option or [], plugin_options or {}),
+                plugin=choice.plugin,
+                options=choice.options,
                 input_layer=reads,
                 layer=layer,
                 max_error_share=max_error_share,
@@ -85,27 +107,17 @@ def masks(
                 timeout=timeout,
             ),
         )
-        for spec in resolve_datasets(
-            path,
-            dataset,
-            name,
-            split,
-            data,
-            annotations,
-            images,
-            match_names=match_names,
-            crowds_as_objects=crowds_as_objects,
-        )
+        for spec, choice in zip(specs, choices, strict=True)
     ]
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_jobs(engine, jobs, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_jobs(engine, jobs, choices, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 @add_flags(stage_options=stage_flags("captions"), plugin_options=plugin_flags("generate.captioners"))
 def captions(
     path: opt.DatasetPath = None,
     dataset: opt.Dataset = None,
-    captioner: opt.Captioner = "attributes",
+    captioner: opt.Captioner = "auto",
     name: opt.Name = None,
     split: opt.Split = None,
     annotations: opt.Annotations = None,
@@ -144,10 +156,31 @@ def captions(
       synthgen captions boxes.json --images photos/
       synthgen captions --dataset objects365 --reads masks --forbidden words.txt
     """
+    from synthgen.generate.auto_choice import choose_plugins
     from synthgen.generate.dataset_spec import resolve_datasets
     from synthgen.generate.input_layer import default_input_layer
     from synthgen.generate.job_builder import create_job
 
+    specs = resolve_datasets(
+        path,
+        dataset,
+        name,
+        split,
+        data,
+        annotations,
+        images,
+        match_names=match_names,
+        crowds_as_objects=crowds_as_objects,
+    )
+    choices = choose_plugins(
+        captioner,
+        parse_plugin_options(option or [], plugin_options or {}),
+        stage="captions",
+        specs=specs,
+        store=store,
+        layer=layer,
+        part=parse_part(part),
+    )
     jobs = [
         (
             spec,
@@ -155,8 +188,8 @@ def captions(
                 spec,
                 store,
                 stage="captions",
-                plugin=captioner,
-                options=parse_plugin_options(option or [], plugin_options or {}),
+                plugin=choice.plugin,
+                options=choice.options,
                 stage_options=stage_options or {},
                 input_layer=reads or default_input_layer(spec, store, layer, preferred="masks"),
                 layer=layer,
@@ -165,20 +198,10 @@ def captions(
                 timeout=timeout,
             ),
         )
-        for spec in resolve_datasets(
-            path,
-            dataset,
-            name,
-            split,
-            data,
-            annotations,
-            images,
-            match_names=match_names,
-            crowds_as_objects=crowds_as_objects,
-        )
+        for spec, choice in zip(specs, choices, strict=True)
     ]
     placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_jobs(engine, jobs, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    _run_jobs(engine, jobs, choices, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
 
 
 def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None]) -> Engine:
@@ -196,6 +219,7 @@ def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None])
 def _run_jobs(
     engine: opt.EngineName,
     jobs: Sequence[tuple[DatasetSpec, Job]],
+    choices: Sequence[PluginChoice],
     *,
     path: Path | None,
     part: str,
@@ -212,6 +236,7 @@ def _run_jobs(
 
     shard_part = parse_part(part)
     make = _load_engine(engine, placement)  # first: where Ray is not installed, nothing is done
+    print_lines(*dict.fromkeys(choice.sentence for choice in choices if choice.sentence))
     if dry_run:
         missing = [first for spec, job in jobs if (first := describe_missing_input(spec, job))]
         print_lines(*missing)
@@ -232,6 +257,7 @@ def _run_jobs(
         return
     shown = next((job for (_, job), (_, has_output) in zip(jobs, results, strict=True) if has_output), None)
     if shown is not None:
+        print_lines(*messages.format_note(shown))
         print_lines(messages.format_next_command(shown, None if shown.store == opt.default_store() else shown.store))
     if any(failed for failed, _ in results) or shown is None:
         raise typer.Exit(1)

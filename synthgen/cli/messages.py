@@ -6,7 +6,9 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from synthgen import plugins
 from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
 from synthgen.generate.run import RunStats
@@ -114,6 +116,14 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
         yield f"  ... and {len(tally.errors) - MAX_LISTED_ERRORS:,} more shards; all are in {layer}/_log/failures.jsonl"
     if tally.errors:
         yield "  what is committed stays; fix the cause, and run the same command again"
+
+
+def format_note(job: Job) -> Iterator[str]:
+    """What the plugin of a job says of its results; nothing if it says nothing."""
+    stage: Any = plugins.load_plugin("generate.stages", job.stage)
+    note = getattr(plugins.load_plugin(stage.PLUGIN_PACKAGE, job.plugin), "NOTE_AFTER_JOB", None)
+    if isinstance(note, str):
+        yield f"note: {note}"
 
 
 def format_next_command(job: Job, store: Path | None) -> str:

@@ -119,7 +119,7 @@ def _join_texts(texts: Iterable[str], labeled: Sequence[str], separator: str) ->
 
 
 def describe_plugins(package: str, *, weights: str) -> str:
-    """The plugins of a folder in a sentence for the help: with weights, and without.
+    """The plugins of a folder in a sentence for the help: the choice of `auto`, with weights, and without.
 
     Args:
         weights: what is said of plugins with the option `checkpoint`.
@@ -127,7 +127,11 @@ def describe_plugins(package: str, *, weights: str) -> str:
     options = plugins.list_flag_options(package)
     with_weights = [name for name, own in options.items() if "checkpoint" in list_options(own)]
     without = [name for name in plugins.list_plugins(package) if name not in with_weights]
-    return f"{', '.join(with_weights)} ({weights}); {', '.join(without)} (no weights); or package.module of your own"
+    return (
+        "auto (that of the layer if it is begun, else the best one whose weights are on this machine; downloads "
+        f"nothing); {', '.join(with_weights)} ({weights}); {', '.join(without)} (no weights); or "
+        "package.module of your own"
+    )
 
 
 def describe_datasets() -> str:

@@ -1,6 +1,7 @@
 """Plugin folder of captioners: one file each, its name is the `--captioner`.
 
-`build`, `OPTIONS` and `resolve_options` are as in the plugin folder of segmenters.
+`build`, `OPTIONS`, `resolve_options`, `NOTE_AFTER_JOB` and the light file `_NAME_weights.py` are as in the plugin
+folder of segmenters.
 """
 
 from __future__ import annotations

@@ -11,6 +11,18 @@ Options that say only where and how fast (`runtime=True`; with keywords, the nam
 A plugin may also have `resolve_options`. It is called once, where the job begins, with all options. With `OPTIONS` it
 takes and returns the dataclass, else it takes keywords and returns a dict. What decides the bytes is definite in the
 result (which weights, by their SHA-256). It raises `SynthgenError` for options that make no sense.
+
+A plugin may have a text `NOTE_AFTER_JOB`: the command prints it after the job. It says what the masks are worth.
+
+A plugin with weights may have a light file `_NAME_weights.py`, which imports no network. Then `--segmenter auto` can
+choose the plugin (`generate.auto_choice`). The file has:
+
+- `RANK`: {"cpu": number, "cuda": number}. The plugin with the highest rank on the device is chosen.
+- `list_local_weights() -> list[LocalWeights]`: the weights on this machine, the most accurate first and the fastest
+  last; [] if there are none. On CUDA the first are used, else the last. It downloads nothing, and it may name weights
+  that `resolve_options` refuses later: these are not chosen.
+- `how_to_get(options) -> str`: a clause that says how to get the weights that a recipe's options need, or any weights
+  if there are no options; "" if the user cannot get them.
 """
 
 from __future__ import annotations

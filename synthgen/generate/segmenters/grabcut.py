@@ -1,4 +1,4 @@
-"""OpenCV's GrabCut seeded by the box: the default without weights. Better than the box, far from a trained model.
+"""OpenCV's GrabCut seeded by the box: the choice without weights. Better than the box, far from a trained model.
 
 Each box is processed in a small crop of fixed size, so that time and memory do not depend on the image size:
 
@@ -40,6 +40,12 @@ GRABCUT_WEIGHT = 1.5
 LOG_ODDS_THRESHOLD = -0.7  # the log-odds at which the belief is cut: one in three
 STABILITY_OFFSET = (
     1.0  # the stability score compares the cuts this much above and below (segment-anything's definition)
+)
+
+#: The figure is of `benchmarks/quality.py`; the README has the table.
+NOTE_AFTER_JOB = (
+    "grabcut's masks have a mean IoU of 0.68 with people's masks (2,234 objects of COCO): enough to try the pipeline; "
+    "`--segmenter sam` with another --layer draws masks to train with"
 )
 
 

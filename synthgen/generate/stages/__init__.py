@@ -1,5 +1,5 @@
 """Plugin folder of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one
-around a plugin of the folder that its `PLUGIN_PACKAGE` names.
+around a plugin of the folder that its `PLUGIN_PACKAGE` names. `DEFAULT_PLUGIN` is the plugin that needs no weights.
 
 A stage with options of its own (`Job.stage_options`) declares them in a dataclass, in the light file
 `_NAME_options.py`, and has `resolve_options(options, /, **stage_options) -> dict`. It is called once, where the job

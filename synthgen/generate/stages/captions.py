@@ -26,6 +26,9 @@ from synthgen.text.plurals import singularize
 #: The plugin folder of captioners.
 PLUGIN_PACKAGE = "generate.captioners"
 
+#: The captioner that `auto` chooses on a machine without weights.
+DEFAULT_PLUGIN = "attributes"
+
 #: The source of captions that no run replaces.
 HUMAN_SOURCE = "human"
 

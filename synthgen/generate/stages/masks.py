@@ -19,6 +19,9 @@ from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 #: The plugin folder of segmenters.
 PLUGIN_PACKAGE = "generate.segmenters"
 
+#: The segmenter that `auto` chooses on a machine without weights.
+DEFAULT_PLUGIN = "grabcut"
+
 
 def build(plugin: str, options: dict[str, Any]) -> MaskStage:
     """The stage around the segmenter `plugin`."""

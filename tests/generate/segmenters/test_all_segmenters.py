@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +219,16 @@ def test_options_at_the_end_of_their_range_work(options):
         [image], [np.array([[10, 10, 60, 50]], np.float32)]
     )
     assert found[0].rle.size == (60, 80)
+
+
+@pytest.mark.parametrize("plugin", [box_fill, grabcut])
+def test_the_note_after_a_job_has_the_figures_of_the_readme(plugin):
+    """Mean IoU of all boxes of the excerpts of COCO that nothing was tuned on."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    table = re.search(
+        r"\| COCO excerpts .*?\| (2,234) \| `grabcut` \| \*\*(0\.\d+)\*\*.*?`box_fill` \| (0\.\d+)", readme, re.S
+    )
+    assert table is not None
+    assert f"({table[1]} objects of COCO" in plugin.NOTE_AFTER_JOB
+    figures = [f"{float(table[3]):.2f}", f"{float(table[2]):.2f}"] if plugin is box_fill else [f"{float(table[2]):.2f}"]
+    assert re.findall(r"0\.\d+", plugin.NOTE_AFTER_JOB) == figures
