@@ -24,6 +24,7 @@ HOSTILE = [
     ("name: !!python/name:os.system", r"has a tag .* in line 1"),
     ("name: !x y", r"has a tag \(!x\)"),
     ("name: !!binary aGFsbG8=", "has a tag"),
+    ("name: ! x", r"has a tag \(!\)"),
     (LAUGHS, r"has an anchor or alias \(&a\) in line 1, and a manifest has none"),
     ("a: &b x\n", "has an anchor"),
     ("a: *b\n", "has an anchor or alias"),
