@@ -22,6 +22,7 @@ from fakes import tiny_sam
 from safetensors.torch import save_file
 from torch.storage import TypedStorage, UntypedStorage
 
+from synthgen.models import checkpoint_reader
 from synthgen.models.checkpoint_reader import NonTensorContentError, load_state_dict, read_weights
 
 
@@ -286,6 +287,12 @@ def test_a_hostile_list_of_tensors_is_reported(good, tmp_path, pickled):
     with pytest.raises(ValueError, match=r"^it (is damaged|holds)") as told:
         load_state_dict(tmp_path / "x.pth")
     assert "\n" not in str(told.value)
+
+
+def test_a_list_of_tensors_larger_than_any_models_is_not_read(good, monkeypatch):
+    monkeypatch.setattr(checkpoint_reader, "MAX_PICKLE_BYTES", 1000)
+    with pytest.raises(ValueError, match="its list of tensors is far larger than any model's"):
+        load_state_dict(good)
 
 
 def test_damage_anywhere_is_read_or_reported(good):
