@@ -382,15 +382,11 @@ def test_what_cannot_be_read(tmp_path):
 )
 def test_memory_is_bounded_by_the_opcodes(file, before, again):
     """The dearest opcodes, in a process that may have 1.5 GiB: 200 bytes an opcode, and Python."""
-    file.write_bytes(before.encode("latin-1") + again.encode("latin-1") * (5_000_000 // len(again)))
+    file.write_bytes(before.encode("latin-1") + again.encode("latin-1") * (5_000_000 // len(again)) + b".")
     code = f"""
         import pathlib
-        from synthgen.errors import SynthgenError
         from synthgen.formats.readers._refer_pickle import load_plain_pickle
-        try:
-            load_plain_pickle(pathlib.Path({str(file)!r}))
-        except SynthgenError as why:
-            print(why)
+        print(type(load_plain_pickle(pathlib.Path({str(file)!r}))).__name__)
     """
 
     def limit() -> None:
@@ -399,4 +395,4 @@ def test_memory_is_bounded_by_the_opcodes(file, before, again):
     command = [sys.executable, "-c", textwrap.dedent(code)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=environment, check=False)
-    assert done.returncode == 0 and "truncated" in done.stdout, done.stderr[-500:]
+    assert done.returncode == 0 and done.stdout.strip() in ("dict", "list"), done.stderr[-500:]
