@@ -57,10 +57,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
         problem = why.problem or why.context or "it makes no sense"
         if "'\\t'" in problem or "tab character" in problem:
             problem = "it is indented by a tab"
-        remedy = "use blanks" if problem.endswith("a tab") else "mend it there"
-        raise SynthgenError(f"{path} is no YAML at {line}: {problem}; {remedy}") from None
+        remedy = "use blanks" if problem.endswith("a tab") else "fix it there"
+        raise SynthgenError(f"{path} is not valid YAML at {line}: {problem}; {remedy}") from None
     except yaml.YAMLError as why:
-        raise SynthgenError(f"{path} is no YAML ({escape_control_chars(str(why).splitlines()[0])}); mend it") from None
+        raise SynthgenError(
+            f"{path} is not valid YAML ({escape_control_chars(str(why).splitlines()[0])}); fix it"
+        ) from None
     if not isinstance(root, yaml.MappingNode):
         what = "a list" if isinstance(root, yaml.SequenceNode) else "a single value" if root and root.value else "empty"
         raise SynthgenError(f"{path} is {what}, and a manifest is a mapping of keys such as name: and mixture:")
