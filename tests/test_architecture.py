@@ -132,6 +132,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "tokenizers": ["synthgen/models/ofa/tokenizer.py", "synthgen/models/mqformer/text_encoder_files.py"],
     "tensorboard": ["synthgen/training/logger.py"],
     "pycocoevalcap": ["synthgen/evaluation/metrics/cider.py"],
+    "safetensors": ["synthgen/models/checkpoint_reader.py"],
     "torch": _TORCH,
     "torchvision": _TORCH,
     "timm": ["synthgen/models/box_segmenter/*.py"],

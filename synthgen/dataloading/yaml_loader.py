@@ -22,7 +22,7 @@ MAX_BYTES = 256 * 1024
 #: Maximum depth; a manifest has four levels.
 MAX_DEPTH = 16
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # only used to split text into events
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NON_PRINTABLE = re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # not allowed in YAML
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,30}")
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]{1,4})?")
@@ -49,21 +49,24 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     text = _read_text(path)
     try:
-        found = _build_tree(yaml.parse(text, Loader=_LOADER), path)
+        _check_events(text, path)
+        root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as why:
         mark = why.problem_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "some line"
         problem = why.problem or why.context or "it makes no sense"
         if "'\\t'" in problem or "tab character" in problem:
             problem = "it is indented by a tab"
-        remedy = "use blanks" if problem.endswith("a tab") else "mend it there"
-        raise SynthgenError(f"{path} is no YAML at {line}: {problem}; {remedy}") from None
+        remedy = "use blanks" if problem.endswith("a tab") else "fix it there"
+        raise SynthgenError(f"{path} is not valid YAML at {line}: {problem}; {remedy}") from None
     except yaml.YAMLError as why:
-        raise SynthgenError(f"{path} is no YAML ({escape_control_chars(str(why).splitlines()[0])}); mend it") from None
-    if not isinstance(found, dict):
-        what = "empty" if found is None else "a list" if isinstance(found, list) else "a single value"
+        raise SynthgenError(
+            f"{path} is not valid YAML ({escape_control_chars(str(why).splitlines()[0])}); fix it"
+        ) from None
+    if not isinstance(root, yaml.MappingNode):
+        what = "a list" if isinstance(root, yaml.SequenceNode) else "a single value" if root and root.value else "empty"
         raise SynthgenError(f"{path} is {what}, and a manifest is a mapping of keys such as name: and mixture:")
-    return found
+    return _construct_mapping(root, path)
 
 
 def pop_duplicate_keys(value: Any, location: Location) -> Iterator[ManifestIssue]:
@@ -103,74 +106,55 @@ def _reject_control_character(path: Path, line: int) -> NoReturn:
     raise SynthgenError(f"{path} holds a control character in line {line}, as no name does; take it out")
 
 
-def _build_tree(events: Any, path: Path) -> Any:
-    """Build the tree from events without recursion. A level is (list, or mapping with the lines of its keys; key).
+def _check_events(text: str, path: Path) -> None:
+    """Refuse what a manifest does not need, before nodes are made of it: depth, anchors, tags, further documents.
 
-    In a mapping, the next event is a key if the pending key is None, else its value.
+    Nodes are made and read by recursion, and one with an anchor may be inside itself.
     """
-    levels: list[tuple[Any, dict[str, list[int]]]] = []
-    keys: list[str | None] = []
-    root: Any = None
-    documents = 0
-    for event in events:
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=_LOADER):
         line = event.start_mark.line + 1
-        if isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-            if documents > 1:
-                raise SynthgenError(f"{path} holds a second document at line {line}; a manifest is one: take out '---'")
-            continue
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if documents > 1:
+            raise SynthgenError(f"{path} holds a second document at line {line}; a manifest is one: take out '---'")
+        if depth > MAX_DEPTH:
+            raise SynthgenError(f"{path} is nested {MAX_DEPTH} levels deep at line {line}; a manifest has four")
+        if anchor is not None:
             raise SynthgenError(
-                f"{path} has an anchor or alias (&{event.anchor}) in line {line}, and a manifest has none; "
+                f"{path} has an anchor or alias (&{anchor}) in line {line}, and a manifest has none; "
                 "write the value out"
             )
-        if isinstance(event, yaml.NodeEvent) and (tag := getattr(event, "tag", None)) not in (None, "!"):
+        if tag is not None:
             raise SynthgenError(
                 f"{path} has a tag ({escape_control_chars(tag)[:100]}) in line {line}, and a manifest holds plain "
-                "values only; "
-                "take it out"
+                "values only; take it out"
             )
-        if isinstance(event, yaml.CollectionEndEvent):
-            levels.pop()
-            keys.pop()
-            continue
-        if isinstance(event, yaml.ScalarEvent):
-            if _NON_PRINTABLE.search(event.value):  # written as "\0"
-                _reject_control_character(path, line)
-            value = _parse_scalar(event.value, event.implicit[0])
-        elif isinstance(event, yaml.CollectionStartEvent):
-            value = [] if isinstance(event, yaml.SequenceStartEvent) else {}
-        else:
-            continue
-        if levels and isinstance(levels[-1][0], dict) and keys[-1] is None:
-            if not isinstance(event, yaml.ScalarEvent):
-                raise SynthgenError(f"{path} has a list or a mapping as a key in line {line}; a key is a word")
-            keys[-1] = event.value
-            levels[-1][1].setdefault(event.value, []).append(line)
-            continue
-        if levels:
-            _insert_value(levels[-1], keys, value)
-        else:
-            root = value
-        if isinstance(event, yaml.CollectionStartEvent):
-            levels.append((value, {}))
-            keys.append(None)
-            if len(levels) > MAX_DEPTH:
-                raise SynthgenError(f"{path} is nested {MAX_DEPTH} levels deep at line {line}; a manifest has four")
-    return root
+        if _NON_PRINTABLE.search(getattr(event, "value", "")):  # written as "\0"
+            _reject_control_character(path, line)
 
 
-def _insert_value(level: tuple[Any, dict[str, list[int]]], keys: list[str | None], value: Any) -> None:
-    """Add a value to a list, or to a mapping under the pending key."""
-    holder, lines = level
-    if isinstance(holder, list):
-        holder.append(value)
-        return
-    key, keys[-1] = keys[-1], None
-    holder[key] = DuplicateKey(lines[str(key)]) if len(lines[str(key)]) > 1 else value
+def _construct_mapping(node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    lines: dict[str, list[int]] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise SynthgenError(f"{path} has a list or a mapping as a key in line {line}; a key is a word")
+        lines.setdefault(key.value, []).append(line)
+    values = {key.value: _construct(value, path) for key, value in node.value}
+    return {key: DuplicateKey(lines[key]) if len(lines[key]) > 1 else value for key, value in values.items()}
 
 
-def _parse_scalar(text: str, is_plain: bool) -> Any:
+def _construct(node: yaml.Node, path: Path) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _construct_mapping(node, path)
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, path) for item in node.value]
+    return _parse_scalar(node.value, is_plain=not node.style)
+
+
+def _parse_scalar(text: str, *, is_plain: bool) -> Any:
     """A scalar by YAML 1.2. Unlike there, numbers may have underscores; quoted scalars are strings."""
     if not is_plain:
         return text

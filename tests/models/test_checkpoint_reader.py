@@ -22,6 +22,7 @@ from fakes import tiny_sam
 from safetensors.torch import save_file
 from torch.storage import TypedStorage, UntypedStorage
 
+from synthgen.models import checkpoint_reader
 from synthgen.models.checkpoint_reader import NonTensorContentError, load_state_dict, read_weights
 
 
@@ -288,6 +289,12 @@ def test_a_hostile_list_of_tensors_is_reported(good, tmp_path, pickled):
     assert "\n" not in str(told.value)
 
 
+def test_a_list_of_tensors_larger_than_any_models_is_not_read(good, monkeypatch):
+    monkeypatch.setattr(checkpoint_reader, "MAX_PICKLE_BYTES", 1000)
+    with pytest.raises(ValueError, match="its list of tensors is far larger than any model's"):
+        load_state_dict(good)
+
+
 def test_damage_anywhere_is_read_or_reported(good):
     """A flipped bit in the numbers is a number; elsewhere it is a sentence. Neither is a crash."""
     content = good.read_bytes()
@@ -342,26 +349,30 @@ FOUR = bytes(16)
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "no safetensors file"),
-        (b"12345", "no safetensors file"),
-        (b"PK\x03\x04" + bytes(100), "no safetensors file"),
-        ((2**63).to_bytes(8, "little") + b"{}", "no safetensors file"),
-        ((4).to_bytes(8, "little") + b"[1,2]", "no safetensors file"),
-        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "no safetensors file"),
-        (raw({"a": ["F32", [4], 0, 16]}, FOUR[:-1]), "damaged"),
-        (raw({"a": ["F32", [4], 0, 16]}, FOUR + b"more"), "damaged"),
-        (raw({"a": ["F32", [2**40], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [2**40, 0], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [-4], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [True, 4], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [4], -16, 0]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [4], 0, 16], "b": ["F32", [4], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [3], 4, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F8_E4M3", [16], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", "four", 0, 16]}, FOUR), "damaged"),
-        (raw({"a": [3, [4], 0, 16]}, FOUR), "damaged"),
-        (raw({"a": ["F32", [4], 0]}, FOUR), "damaged"),
-        ((8).to_bytes(8, "little") + b'{"a": 3}', "damaged"),
+        (b"", "safetensors file, or a damaged one"),
+        (b"12345", "safetensors file, or a damaged one"),
+        (b"PK\x03\x04" + bytes(100), "safetensors file, or a damaged one"),
+        ((2**63).to_bytes(8, "little") + b"{}", "safetensors file, or a damaged one"),
+        ((4).to_bytes(8, "little") + b"[1,2]", "safetensors file, or a damaged one"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [4], 0, 16]}, FOUR[:-1]), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [4], 0, 16]}, FOUR + b"more"), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [2**40], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [2**40, 0], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [-4], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [True, 4], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [4], -16, 0]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [4], 0, 16], "b": ["F32", [4], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [3], 4, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F8_E4M3", [16], 0, 16]}, FOUR), "its tensor 'a' is of torch.float8_e4m3fn"),
+        (raw({"a": ["C64", [2], 0, 16]}, FOUR), "its tensor 'a' is of torch.complex64"),
+        (raw({"a": ["F4", [32], 0, 16]}, FOUR), "its tensor 'a' is of torch.float4|or a damaged one"),
+        (raw({"a": ["F6_E2M3", [8], 0, 6]}, FOUR[:6]), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [4], 0, 16], "b": ["F32", [0], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", "four", 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": [3, [4], 0, 16]}, FOUR), "safetensors file, or a damaged one"),
+        (raw({"a": ["F32", [4], 0]}, FOUR), "safetensors file, or a damaged one"),
+        ((8).to_bytes(8, "little") + b'{"a": 3}', "safetensors file, or a damaged one"),
     ],
 )
 def test_safetensors_that_are_not_what_they_say_are_reported(content, sentence, tmp_path):
@@ -376,3 +387,11 @@ def test_safetensors_that_are_not_what_they_say_are_reported(content, sentence, 
 def test_files_that_are_not_there_are_reported(name, tmp_path):
     with pytest.raises(ValueError, match="it cannot be read"):
         read_weights(tmp_path / name)
+
+
+def test_headers_larger_than_any_models_are_not_read(tmp_path):
+    """The library reads up to 100 MB of them, and makes a tensor of every 60 bytes."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(raw({"a": ["F32", [4], 0, 16]}, FOUR, pad=2**23))
+    with pytest.raises(ValueError, match="safetensors file, or a damaged one"):
+        read_weights(path)

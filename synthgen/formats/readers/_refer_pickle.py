@@ -1,38 +1,55 @@
-"""A safe pickle reader for untrusted files: it supports only the opcodes of lists, dicts, strings and numbers.
+"""Reads pickles of plain data from untrusted files: lists, dicts, texts and numbers. Nothing is imported or called.
 
-It imports and calls nothing. Memory is bounded by the size of the file and the number of its opcodes, each of which
-makes at most one small object; lengths in the file are not trusted. A small file may still contain its own parts many
-times, or itself, so code that walks the result must count.
+Python's `pickle.Unpickler` builds the data, with a `find_class` that refuses every name. A scan of the opcodes comes
+first, for what `find_class` does not see: calls, extension codes, persistent ids, and small files that take much memory
+or time. Tuples are refused too: to hash a nested tuple, as the key of a dict, can take forever or overflow the stack.
+
+A small file may still contain its own parts many times, or itself, so code that walks the result must count.
 """
 
 from __future__ import annotations
 
 import codecs
+import pickle
 import pickletools
-from collections.abc import Callable
-from functools import partial
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from struct import Struct
-from struct import error as StructError  # noqa: N812
-from typing import Any
+from typing import Any, NoReturn
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, escape_control_chars
 
 #: Maximum bytes; the refs of RefCOCOg, the largest, have some 40 MB.
 MAX_BYTES = 2**27
 
-#: Maximum number of opcodes; RefCOCOg has some 6 million.
+#: Maximum number of opcodes, each of which makes at most one small object; RefCOCOg has some 6 million.
 MAX_OPCODES = 2**24
 
-_MAX_PROTOCOL = 5
-_MAX_NUMBER_BYTES = 40  # in bytes
-_OPCODE_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_MAX_NUMBER_BYTES = 40
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_PLAIN = frozenset(
+    "PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE "
+    "NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
+    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS".split()
+)
+#: Number of bytes of each plain opcode's argument, or why it varies: a negative constant of `pickletools`.
+_ARGUMENT_SIZES = {
+    ord(opcode.code): opcode.arg.n if opcode.arg else 0 for opcode in pickletools.opcodes if opcode.name in _PLAIN
+}
+#: Number of bytes of the length before an argument.
+_LENGTH_SIZES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_STOP, _PUT, _LONG_BINPUT, _FRAME = b".pr\x95"
+_TEXT_LINES, _LONGS, _FIND_CLASS = frozenset(b"SV"), frozenset(b"\x8a\x8b"), frozenset(b"ci\x93")
 
 
 def load_plain_pickle(path: Path) -> Any:
-    """The content of a pickle of protocol 0 to 5: nested lists, tuples, dicts, str, int, float, bool and None.
+    """The content of a pickle of protocol 0 to 5: nested lists, dicts, str, int, float, bool and None.
 
-    Byte strings of Python 2 are decoded as UTF-8, else as Latin-1.
+    Byte strings of Python 2 are decoded as UTF-8, and bytes that are not UTF-8 as Latin-1.
 
     Raises:
         SynthgenError: it cannot be read, is damaged or truncated or larger than the limits, or builds anything else.
@@ -47,223 +64,87 @@ def load_plain_pickle(path: Path) -> Any:
             data = file.read(MAX_BYTES)
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
-    machine = _PickleReader(data)
     try:
-        return machine.run()
-    except _UnsafePickleError as why:
-        what = str(why)
-    except (IndexError, StructError):
-        what = "it ends too early or takes what is not there"
-    except (KeyError, ValueError, TypeError, OverflowError):
-        what = "it is damaged, or no pickle"
-    raise SynthgenError(
-        f"{path}: {what}, at byte {machine.opcode_position:,}; take the file from the dataset's release"
+        _check_opcodes(data)
+        # A BufferedReader is faster than the BytesIO alone: the unpickler can read ahead.
+        return _PlainUnpickler(BufferedReader(BytesIO(data)), encoding="utf-8", errors=_LATIN_1).load()
+    except _NotPlainError as why:
+        problem = str(why)
+    except (pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError):
+        problem = "it is damaged, truncated, or not a pickle"
+    raise SynthgenError(f"{path}: {problem}; take the file from the dataset's release")
+
+
+class _NotPlainError(Exception):
+    """The pickle contains something else than plain data, or more than the limits."""
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise _NotPlainError(_refusal(f"{module}.{name}"))
+
+
+def _check_opcodes(data: bytes) -> None:
+    """Refuse opcodes that are not plain, and arguments that ask for more memory than the file has bytes.
+
+    Raises:
+        _NotPlainError, IndexError, ValueError: it is no such pickle, or truncated.
+    """
+    position = 0
+    for count in range(MAX_OPCODES):
+        opcode = data[position]
+        position += 1
+        size = _ARGUMENT_SIZES.get(opcode)
+        if size == 0:
+            if opcode == _STOP:
+                return
+        elif size is None:
+            if opcode in _FIND_CLASS:  # the unpickler stops there, and knows the name
+                return
+            raise _NotPlainError(
+                _refusal(f"the opcode {_NAMES[opcode]}") if opcode in _NAMES else "it is damaged, or not a pickle"
+            )
+        elif size == pickletools.UP_TO_NEWLINE:
+            end = data.index(b"\n", position)
+            if opcode not in _TEXT_LINES and end - position > _MAX_NUMBER_BYTES:
+                raise _NotPlainError(f"it holds a number of {end - position:,} digits")
+            if opcode == _PUT:
+                _check_memo_index(int(data[position:end]), count)
+            position = end + 1
+        elif size > 0:
+            value = int.from_bytes(data[position : position + size], "little")
+            position += size
+            if opcode == _LONG_BINPUT:
+                _check_memo_index(value, count)
+            elif opcode == _FRAME and value > len(data) - position:
+                raise IndexError
+        else:
+            length_size = _LENGTH_SIZES[size]
+            length = int.from_bytes(data[position : position + length_size], "little")
+            if opcode in _LONGS and length > _MAX_NUMBER_BYTES:
+                raise _NotPlainError(f"it holds a number of {length:,} bytes")
+            position += length_size + length
+    raise _NotPlainError(f"it has more than {MAX_OPCODES:,} opcodes, several times as many as the largest release")
+
+
+def _check_memo_index(index: int, count: int) -> None:
+    """The unpickler's memo is an array up to the highest index, and picklers number its places one after the other."""
+    if index > count:
+        raise _NotPlainError(f"it uses place {index:,} of the memo after {count:,} opcodes")
+
+
+def _refusal(what: str) -> str:
+    return (
+        f"it holds {escape_control_chars(what)[:80]}, and only lists, dicts, texts and numbers are read here: "
+        "nothing was executed"
     )
 
 
-class _UnsafePickleError(Exception):
-    """The pickle contains something else than plain data."""
+def _decode_latin_1(error: UnicodeError) -> tuple[str, int]:
+    """Error handler of codecs: the bytes that are not UTF-8 as Latin-1."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
 
 
-class _PickleReader:
-    """The stack machine of `pickletools`, restricted to plain data.
-
-    Attributes:
-        position: the next byte; opcode_position: the start of the current opcode.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.position, self.opcode_position = data, 0, 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []  # heights of the stack
-        self.memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
-        """Execute the opcodes, and return the top of the stack."""
-        data, table = self.data, self._opcode_table()
-        for _ in range(MAX_OPCODES):
-            self.opcode_position = self.position
-            opcode = data[self.position]
-            self.position += 1
-            if opcode in table:
-                table[opcode]()
-            elif opcode == ord("."):
-                return self.stack[-1]
-            else:
-                raise _UnsafePickleError(self._unsupported_opcode(opcode))
-        raise _UnsafePickleError(
-            f"it has more than {MAX_OPCODES:,} opcodes, several times as many as the largest release"
-        )
-
-    def _opcode_table(self) -> dict[int, Callable[[], object]]:
-        """The method of each opcode; `sized` are those with a length before the data."""
-        push, since_mark, line = self._push, self._pop_to_mark, self._read_line
-        table: dict[str, Callable[[], object]] = {
-            "\x80": self._check_protocol,
-            "(": lambda: self.marks.append(len(self.stack)),
-            "0": self._pop,
-            "1": since_mark,
-            "2": lambda: push(self.stack[-1]),
-            "N": lambda: push(None),
-            "\x88": lambda: push(True),
-            "\x89": lambda: push(False),
-            "]": lambda: push([]),
-            "}": lambda: push({}),
-            ")": lambda: push(()),
-            "l": lambda: push(since_mark()),
-            "t": lambda: push(tuple(since_mark())),
-            "d": lambda: push(_update_dict({}, since_mark())),
-            "\x85": lambda: push(tuple(self._pop_last(1))),
-            "\x86": lambda: push(tuple(self._pop_last(2))),
-            "\x87": lambda: push(tuple(self._pop_last(3))),
-            "a": lambda: self._extend(self._pop_last(1)),
-            "e": lambda: self._extend(since_mark()),
-            "s": lambda: self._set_items(self._pop_last(2)),
-            "u": lambda: self._set_items(since_mark()),
-            "I": lambda: push(_parse_int_line(line(_MAX_NUMBER_BYTES))),
-            "L": lambda: push(int(line(_MAX_NUMBER_BYTES).rstrip(b"L"))),
-            "F": lambda: push(float(line(_MAX_NUMBER_BYTES))),
-            "S": lambda: push(_decode_py2_string(_unquote(line()))),
-            "V": lambda: push(codecs.raw_unicode_escape_decode(line())[0]),
-            "p": lambda: self._memoize(int(line(_MAX_NUMBER_BYTES))),
-            "g": lambda: push(self.memo[int(line(_MAX_NUMBER_BYTES))]),
-            "\x94": lambda: self._memoize(len(self.memo)),
-        }
-        sized: dict[str, tuple[Callable[[Struct], object], str]] = {
-            "\x95": (self._read_number, "<Q"),  # a frame: its length
-            "J": (self._push_number, "<i"),
-            "K": (self._push_number, "<B"),
-            "M": (self._push_number, "<H"),
-            "G": (self._push_number, ">d"),
-            "\x8a": (self._push_long, "<B"),
-            "\x8b": (self._push_long, "<I"),
-            "X": (self._push_text, "<I"),
-            "\x8c": (self._push_text, "<B"),
-            "\x8d": (self._push_text, "<Q"),
-            "T": (self._push_py2_string, "<I"),
-            "U": (self._push_py2_string, "<B"),
-            "q": (lambda size: self._memoize(self._read_number(size)), "<B"),
-            "r": (lambda size: self._memoize(self._read_number(size)), "<I"),
-            "h": (lambda size: push(self.memo[self._read_number(size)]), "<B"),
-            "j": (lambda size: push(self.memo[self._read_number(size)]), "<I"),
-        }
-        table |= {opcode: partial(do, Struct(size)) for opcode, (do, size) in sized.items()}
-        return {ord(opcode): do for opcode, do in table.items()}
-
-    def _push(self, value: object) -> None:
-        self.stack.append(value)
-
-    def _read_number(self, size: Struct) -> Any:
-        (value,) = size.unpack_from(self.data, self.position)
-        self.position += size.size
-        return value
-
-    def _push_number(self, size: Struct) -> None:
-        self.stack.append(self._read_number(size))
-
-    def _push_text(self, size: Struct) -> None:
-        self.stack.append(str(self._read_bytes(self._read_number(size)), "utf-8", "surrogatepass"))
-
-    def _push_py2_string(self, size: Struct) -> None:
-        self.stack.append(_decode_py2_string(self._read_bytes(self._read_number(size))))
-
-    def _push_long(self, size: Struct) -> None:
-        if (count := self._read_number(size)) > _MAX_NUMBER_BYTES:
-            raise _UnsafePickleError(f"it holds a number of {count:,} bytes")
-        self.stack.append(int.from_bytes(self._read_bytes(count), "little", signed=True))
-
-    def _read_bytes(self, count: int) -> bytes:
-        found = self.data[self.position : self.position + count]
-        if len(found) < count:
-            raise IndexError
-        self.position += count
-        return found
-
-    def _read_line(self, longest: int = MAX_BYTES) -> bytes:
-        end = self.data.find(b"\n", self.position)
-        if end < 0:
-            raise IndexError
-        found = self._read_bytes(end - self.position)
-        self.position += 1
-        if len(found) > longest:
-            raise _UnsafePickleError(f"it holds a number of {len(found):,} digits")
-        return found
-
-    def _pop_last(self, count: int) -> list[Any]:
-        """Pop that many items."""
-        if len(self.stack) < count:
-            raise IndexError
-        found = self.stack[-count:]
-        del self.stack[-count:]
-        return found
-
-    def _pop_to_mark(self) -> list[Any]:
-        """Pop all items above the last mark."""
-        start = self.marks.pop()
-        found = self.stack[start:]
-        del self.stack[start:]
-        return found
-
-    def _pop(self) -> None:
-        if self.marks and self.marks[-1] == len(self.stack):
-            self.marks.pop()
-        else:
-            self.stack.pop()
-
-    def _memoize(self, place: int) -> None:
-        self.memo[place] = self.stack[-1]
-
-    def _extend(self, values: list[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise TypeError
-        self.stack[-1].extend(values)
-
-    def _set_items(self, values: list[Any]) -> None:
-        _update_dict(self.stack[-1], values)
-
-    def _check_protocol(self) -> None:
-        if (version := self._read_number(Struct("<B"))) > _MAX_PROTOCOL:
-            raise _UnsafePickleError(
-                f"it is a pickle of protocol {version}, and the latest that is known is {_MAX_PROTOCOL}"
-            )
-
-    def _unsupported_opcode(self, opcode: int) -> str:
-        """What an unsupported opcode would build."""
-        name = _OPCODE_NAMES.get(opcode)
-        if name is None:
-            return "it is damaged, or no pickle"
-        names: list[object] = []
-        if name in ("GLOBAL", "INST"):
-            names = [str(self._read_line(), "utf-8", "replace") for _ in range(2)]
-        elif name == "STACK_GLOBAL":
-            names = self._pop_last(2)
-        what = ascii(".".join(one for one in names if isinstance(one, str))[:80])[1:-1] if names else f"a {name}"
-        return f"it holds {what}, and only lists, dicts, texts and numbers are read here: nothing was executed"
-
-
-def _update_dict(target: object, values: list[Any]) -> dict[Any, Any]:
-    """Update a dict from alternating keys and values: str or numbers, as hashing deep tuples overflows the stack."""
-    if type(target) is not dict or len(values) % 2:
-        raise TypeError
-    if not {type(key) for key in values[::2]} <= {str, int, float, bool, type(None)}:
-        raise _UnsafePickleError("it holds a dict with keys that are neither texts nor numbers")
-    target.update(zip(values[::2], values[1::2], strict=True))
-    return target
-
-
-def _parse_int_line(line: bytes) -> int:
-    """An integer or, with a leading zero, protocol 0's True and False."""
-    return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line)
-
-
-def _unquote(line: bytes) -> bytes:
-    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise ValueError
-    return bytes(codecs.escape_decode(line[1:-1])[0])
-
-
-def _decode_py2_string(text: bytes) -> str:
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
+codecs.register_error(_LATIN_1 := "synthgen.latin-1", _decode_latin_1)

@@ -29,7 +29,7 @@ from synthgen.generate.captioners._florence2_words import (
     load_image_processor,
     read_json,
 )
-from synthgen.models.checkpoint_reader import read_weights
+from synthgen.models.mqformer.weights import read_pretrained
 from synthgen.weights import cached_file_sha256
 
 #: The command that downloads the published weights.
@@ -142,7 +142,7 @@ def load_florence2(folder: Path, *, validate_only: bool = False) -> LoadedFloren
     """
     try:
         network = _build_network(_read_config(folder))
-        own = _match_weights(network, _read_tensors(folder))
+        own = _match_weights(network, read_pretrained(folder))
         processor = _build_processor(folder, network)
         if not validate_only:
             _assign_weights(network, own)
@@ -191,20 +191,6 @@ def _build_network(config: Florence2Config) -> Florence2ForConditionalGeneration
             return Florence2ForConditionalGeneration(config).eval()
     except Exception as why:  # whatever numbers that do not go together bring about
         raise ValueError(f"its {CONFIG_FILE} describes no network ({first_line(why)})") from None
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of all *.safetensors, memory-mapped."""
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            own = read_weights(path)
-        except ValueError as why:
-            raise ValueError(f"{path.name}: {why}") from None
-        if twice := found.keys() & own.keys():
-            raise ValueError(f"its *.safetensors have {escape_control_chars(min(twice))[:80]} twice")
-        found |= own
-    return found
 
 
 def _match_weights(network: Florence2ForConditionalGeneration, given: dict[str, Tensor]) -> dict[str, Tensor]:

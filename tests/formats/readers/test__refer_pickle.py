@@ -63,9 +63,7 @@ scalars = (
 keys = st.text() | st.integers(-(2**100), 2**100) | st.none() | st.booleans() | st.floats(allow_nan=False)
 data = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=6) | st.tuples(inner, inner) | st.tuples(*[inner] * 5) | st.dictionaries(keys, inner)
-    ),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(keys, inner),
     max_leaves=40,
 )
 
@@ -73,8 +71,6 @@ data = st.recursive(
 @given(data, st.sampled_from(PROTOCOLS), st.booleans())
 @example([True, False, 1, 0, -1, 255, 256, 65536, 2**31, -(2**31), 2**63, 1e300, math.inf], 0, False)
 @example(["", "'\"\\\n\0é🧍\ud800"], 0, False)
-@example((), 1, True)
-@example(((1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), 2, True)
 @example("x" * 300, 4, True)
 @example([[1]] * 300, 4, False)  # memo places beyond a byte
 def test_data_is_what_pythons_own_machine_makes_of_it(
@@ -116,7 +112,7 @@ def test_the_real_files(shared, file, protocol):
         (b"F-1.5e3\n.", -1500.0),
         (b"\x8a\x00.", 0),
         (b"\x80\x02\x8a\x05\xff\xff\xff\xff\x00.", 2**32 - 1),
-        (b"(lp0\n(dp1\nS'a'\nI1\nsa(I1\nI2\ntp2\nag1\na.", [{"a": 1}, (1, 2), {"a": 1}]),
+        (b"(lp0\n(dp1\nS'a'\nI1\nsa(I1\nI2\nlp2\nag1\na.", [{"a": 1}, [1, 2], {"a": 1}]),
         (b"(I1\n(I2\n1I3\nl.", [1, 3]),  # POP_MARK
         (b"(I1\n(0I3\nl.", [1, 3]),  # POP of a mark
         (b"(I1\nI2\n0I3\nl.", [1, 3]),  # POP
@@ -129,6 +125,10 @@ def test_old_pickles(file, content, value):
     assert found == value and type(found) is type(value)
     theirs = pickle.loads(content, encoding="latin-1")
     assert found == theirs or theirs.encode("latin-1").decode() == found  # where it is UTF-8
+
+
+def test_bytes_of_python_2_that_are_not_all_utf_8(file):
+    assert loads(file, b"U\x0acaf\xc3\xa9 t\xeate.") == "café tête"
 
 
 def test_a_list_may_hold_itself(file):
@@ -193,6 +193,11 @@ def _hostile(trace: Path) -> dict[str, bytes]:
         "EMPTY_SET": b"\x80\x04\x8f.",
         "FROZENSET": b"\x80\x04(K\x01\x91.",
         "ADDITEMS": b"\x80\x04\x8f(K\x01\x90.",
+        "EMPTY_TUPLE": b").",
+        "TUPLE": b"(K\x01t.",
+        "TUPLE1": b"\x80\x02K\x01\x85.",
+        "TUPLE2": b"\x80\x02K\x01K\x02\x86.",
+        "TUPLE3": b"\x80\x02K\x01K\x02K\x03\x87.",
     }
 
 
@@ -209,7 +214,7 @@ def test_they_would_do_it(tmp_path, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_executed(tmp_path, file, name):
     sentence = refused(file, _hostile(tmp_path / "trace")[name])
-    assert "nothing was executed" in sentence or name == "STACK_GLOBAL of nothing"
+    assert "nothing was executed" in sentence or name in ("STACK_GLOBAL of nothing", "STACK_GLOBAL of numbers")
     assert not (tmp_path / "trace").exists()
     if name.startswith("os.system"):
         assert f"{os.system.__module__}.system" in sentence
@@ -292,13 +297,12 @@ def test_damaged_anywhere(tmp_path_factory: pytest.TempPathFactory, draw: st.Dat
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "ends too early"),
-        (b".", "takes what is not there"),
-        (b"0.", "takes what is not there"),
-        (b"(.", "takes what is not there"),
-        (b"l.", "takes what is not there"),
-        (b"K\x01\x86.", "takes what is not there"),
-        (b"q\x00.", "takes what is not there"),
+        (b"", "truncated"),
+        (b".", "damaged"),
+        (b"0.", "damaged"),
+        (b"(.", "damaged"),
+        (b"l.", "damaged"),
+        (b"q\x00.", "damaged"),
         (b"h\x05.", "damaged"),
         (b"g5\n.", "damaged"),
         (b"K\x01K\x02a.", "damaged"),
@@ -306,8 +310,8 @@ def test_damaged_anywhere(tmp_path_factory: pytest.TempPathFactory, draw: st.Dat
         (b"](K\x01K\x02u.", "damaged"),
         (b"}(K\x01u.", "damaged"),
         (b"(K\x01d.", "damaged"),
-        (b"}]K\x01s.", "keys that are neither texts nor numbers"),
-        (b"})K\x01s.", "keys that are neither texts nor numbers"),
+        (b"}]K\x01s.", "damaged"),
+        (b"})K\x01s.", "the opcode EMPTY_TUPLE, and only lists"),
         (b"Ixyz\n.", "damaged"),
         (b"Lxyz\n.", "damaged"),
         (b"Fxyz\n.", "damaged"),
@@ -316,28 +320,32 @@ def test_damaged_anywhere(tmp_path_factory: pytest.TempPathFactory, draw: st.Dat
         (b"S'\\x'\n.", "damaged"),
         (b"V\\uzzzz\n.", "damaged"),
         (b"X\x02\x00\x00\x00\xff\xff.", "damaged"),
-        (b"X\xff\xff\xff\xffabc", "ends too early"),
-        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc", "ends too early"),
-        (b"T\xff\xff\xff\xffabc", "ends too early"),
+        (b"X\xff\xff\xff\xffabc", "truncated"),
+        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc", "truncated"),
+        (b"T\xff\xff\xff\xffabc", "truncated"),
+        (b"\x95\xff\xff\xff\xff\xff\xff\xff\x7fN.", "truncated"),
+        (b"\x95\x03\x00\x00\x00\x00\x00\x00\x00N.", "truncated"),
         (b"I" + b"9" * 10_000 + b"\n.", "a number of 10,000 digits"),
         (b"L" + b"9" * 10_000 + b"L\n.", "a number of 10,001 digits"),
         (b"p" + b"9" * 10_000 + b"\n.", "a number of 10,000 digits"),
         (b"\x8b\x00\x00\x00\x01" + b"\x01" * 2**24, "a number of 16,777,216 bytes"),
         (b"\x8a\xff" + b"\x01" * 255 + b".", "a number of 255 bytes"),
-        (b"\x80\x06N.", "protocol 6"),
-        (b"\xff\xd8\xff\xe0", "damaged, or no pickle"),
-        (b"PK\x03\x04", "takes what is not there|nothing was executed"),
-        (b'[{"sent": 1}]', "damaged|takes what is not there"),
+        (b"\x80\x06N.", "damaged"),
+        (b"\xff\xd8\xff\xe0", "damaged, or not a pickle"),
+        (b"PK\x03\x04", "nothing was executed"),
+        (b'[{"sent": 1}]', "damaged"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_sentence(file, content, sentence):
     assert re.search(sentence, refused(file, content))
 
 
-def test_a_place_of_the_memo_costs_nothing(file):
-    """Python's own machine makes a table that reaches up to the place: 32 GB for these 8 bytes."""
-    assert loads(file, b"Nr\xff\xff\xff\x7f0j\xff\xff\xff\x7f.") is None
-    assert loads(file, b"Np2147483647\n.") is None
+@pytest.mark.parametrize(
+    "content", [b"Nr\xff\xff\xff\x7f0j\xff\xff\xff\x7f.", b"Np2147483647\n.", b"Nr\x02\x00\x00\x00."]
+)
+def test_a_place_of_the_memo_costs_nothing(file, content):
+    """Python's unpickler makes a table that reaches up to the place: 32 GB for these 8 bytes."""
+    assert "of the memo after 1 opcodes" in refused(file, content)
 
 
 def test_a_deep_nest_breaks_no_stack(file):
@@ -347,8 +355,12 @@ def test_a_deep_nest_breaks_no_stack(file):
     while found:
         (found,), count = found, count + 1
     assert count == depth - 1
-    loads(file, b")" + b"\x85" * depth + b".")
-    assert "keys" in refused(file, b"})" + b"\x85" * depth + b"Ns.")  # to hash it would end the process
+
+
+@pytest.mark.parametrize("nest", [b"\x85" * 200_000, b"2\x86" * 60, b"(22t" * 60], ids=["deep", "doubled", "tripled"])
+def test_tuples_that_cannot_be_hashed_are_refused(file, nest):
+    """As keys, the first would overflow the stack of C, and the others would take years."""
+    assert "and only lists, dicts" in refused(file, b"}N" + nest + b"Ns.")
 
 
 def test_the_limits(file, monkeypatch):
@@ -370,15 +382,11 @@ def test_what_cannot_be_read(tmp_path):
 )
 def test_memory_is_bounded_by_the_opcodes(file, before, again):
     """The dearest opcodes, in a process that may have 1.5 GiB: 200 bytes an opcode, and Python."""
-    file.write_bytes(before.encode("latin-1") + again.encode("latin-1") * (5_000_000 // len(again)))
+    file.write_bytes(before.encode("latin-1") + again.encode("latin-1") * (5_000_000 // len(again)) + b".")
     code = f"""
         import pathlib
-        from synthgen.errors import SynthgenError
         from synthgen.formats.readers._refer_pickle import load_plain_pickle
-        try:
-            load_plain_pickle(pathlib.Path({str(file)!r}))
-        except SynthgenError as why:
-            print(why)
+        print(type(load_plain_pickle(pathlib.Path({str(file)!r}))).__name__)
     """
 
     def limit() -> None:
@@ -387,4 +395,4 @@ def test_memory_is_bounded_by_the_opcodes(file, before, again):
     command = [sys.executable, "-c", textwrap.dedent(code)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, env=environment, check=False)
-    assert done.returncode == 0 and "ends too early" in done.stdout, done.stderr[-500:]
+    assert done.returncode == 0 and done.stdout.strip() in ("dict", "list"), done.stderr[-500:]
