@@ -132,11 +132,10 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "tokenizers": ["synthgen/models/ofa/tokenizer.py", "synthgen/models/mqformer/text_encoder_files.py"],
     "tensorboard": ["synthgen/training/logger.py"],
     "pycocoevalcap": ["synthgen/evaluation/metrics/cider.py"],
-    "safetensors": ["synthgen/models/checkpoint_reader.py"],
     "torch": _TORCH,
     "torchvision": _TORCH,
     "timm": ["synthgen/models/box_segmenter/*.py"],
-    "safetensors": ["synthgen/models/*.py", "synthgen/models/*/*.py"],
+    "safetensors": ["synthgen/models/checkpoint_reader.py", "synthgen/models/box_segmenter/weights.py"],
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],
 }
 #: Distributions whose import name is another.

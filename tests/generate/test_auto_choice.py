@@ -245,7 +245,8 @@ def test_options_choose_among_the_plugins_that_take_them(tmp_path, weights, opti
 @pytest.mark.parametrize("options", [{"variant": "vit_h"}, {"checkpoint": "own.pth"}])
 def test_options_of_weights_that_are_not_here_get_the_hint(tmp_path, options):
     (name,) = options
-    with pytest.raises(SynthgenError, match=rf"got '{name}'; it is an option of sam and (lite and )?hq_sam: add --segmenter sam$"):
+    sentence = rf"got '{name}'; it is an option of sam and (lite and )?hq_sam: add --segmenter sam$"
+    with pytest.raises(SynthgenError, match=sentence):
         job_of(choose(tmp_path, options), tmp_path)
 
 
