@@ -78,7 +78,7 @@ def predict_masks(
 
 def _cut_mask(logits: Tensor, window: Tensor, box_xyxy: Tensor, size: Sequence[int]) -> BoxMask:
     """The mask of logits [r, r] over a crop: the likely pixels inside the box."""
-    place = place_window(window, *size, logits.shape[-1])
+    place = place_window(window, size[0], size[1], logits.shape[-1])
     top, bottom = _pixel_span(box_xyxy[1], box_xyxy[3], size[0])
     left, right = _pixel_span(box_xyxy[0], box_xyxy[2], size[1])
     rows = slice(top - place.image_top, bottom - place.image_top)
