@@ -61,7 +61,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "a task that is code",
         manifest_with_source("shards: coco/train2017/human, task: os.path"),
-        ["mixture.0.task: no task named 'os.path' (have: captioning, detection, foreground,"],
+        ["mixture.0.task: no task named 'os.path' (have: box_prompt, captioning, detection,"],
     ),
     ("no task", manifest_with_source("shards: coco/train2017/human"), ["mixture.0.task: is missing; add it"]),
     (

@@ -14,6 +14,9 @@ from synthgen.records.sample import Sample
 METRIC = "mask_iou"
 AUGMENTATION = "whole"
 
+#: The text of objects without a category.
+UNNAMED = "object"
+
 
 def target(
     sample: Sample,
@@ -32,7 +35,7 @@ def target(
         return None
     drawn = sorted(rng.sample(range(len(masked)), min(len(masked), max_texts)))
     regions = [masked[i] for i in drawn]
-    names = [region.category for region in regions]
+    names = [region.category or UNNAMED for region in regions]
     made = build_target(regions, names, tuple(dict.fromkeys(names)), [])
     # The prompt is the box that people drew, even where it is not tight: a segmenter gets such boxes, too.
     return replace(made, box_prompted=tuple(i for i, region in enumerate(regions) if region.has_annotated_box))

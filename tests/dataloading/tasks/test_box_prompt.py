@@ -32,7 +32,7 @@ def test_each_object_with_a_mask_is_learned_with_its_annotated_box() -> None:
     target = learn(sample)
     assert target is not None
     assert target.annotation_ids == ((1,), (2,), (5,))
-    assert [target.texts[label] for label in target.labels] == ["cat", "sky", ""]
+    assert [target.texts[label] for label in target.labels] == ["cat", "sky", "object"]
     assert target.boxes_xyxy[0].tolist() == [0, 0, 3, 3], "the annotated box, which is larger than the mask"
     assert target.box_prompted == (0, 1, 2) and target.ignore is None
     assert all(mask is not None for mask in target.masks)
