@@ -35,7 +35,7 @@ def build_box_segmenter(settings: BoxSegmenterSettings) -> BoxSegmenter:
     try:
         return BoxSegmenter(config, load_backbone(settings.backbone, path))
     except ValueError as why:
-        raise SynthgenError(f"{path} is no {settings.backbone}: {why}; see box_segmenter.backbone_weights") from None
+        raise SynthgenError(f"{path} does not have the weights of {settings.backbone}: {why}; see box_segmenter.backbone_weights") from None
 
 
 def load_box_segmenter(path: Path, *, device: torch.device) -> BoxSegmenter:

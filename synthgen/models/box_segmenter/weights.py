@@ -108,7 +108,7 @@ def load_segmenter(path: Path) -> BoxSegmenter:
     """The segmenter of a file of `save_segmenter`, or of a checkpoint of `synthgen train`; float32, in training mode.
 
     Raises:
-        ValueError: it cannot be read, or is no box segmenter; one sentence without the path.
+        ValueError: it cannot be read, or is not a box segmenter; one sentence without the path.
     """
     config, weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     return build_segmenter(config, weights)
