@@ -134,7 +134,11 @@ class ResNet(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with fixed statistics and scales: batches are too small and too mixed to estimate them."""
+    """Batch norm with fixed statistics and scales: batches are too small and too mixed to estimate them.
+
+    The output has the dtype of the input. torchvision's `FrozenBatchNorm2d` gives float32 for bfloat16, which keeps 1.7
+    times the activations of a ResNet-50 for the backward pass.
+    """
 
     weight: Tensor
     bias: Tensor
