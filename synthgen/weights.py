@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
 import re
 import shutil
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.progress import TerminalProgress
 from synthgen.storage.atomic import atomic_write, remove_stale_files
+from synthgen.storage.locks import file_lock
 
 #: A download fails after this many seconds without a byte.
 STALL_SECONDS = 60.0
@@ -205,30 +204,15 @@ def _check_url_is_safe(url: str) -> None:
 
 @contextlib.contextmanager
 def _download_lock(path: Path) -> Iterator[None]:
-    """Lock a file against other processes of this machine, so that the workers of a node download it once."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f".{path.name}.lock").open("ab")
-    except OSError as why:
-        if not os.access(path, os.R_OK):
-            raise SynthgenError(
-                f"cannot write the folder of weights {path.parent} ({why.strerror}); set $SYNTHGEN_WEIGHTS to "
-                "another one"
-            ) from None
-        file = None  # a read-only shared folder: each process verifies the file itself
-    with file or contextlib.nullcontext():
-        if file is not None:
-            _flock_or_wait(file, path)
-        yield
-
-
-def _flock_or_wait(file: BinaryIO, path: Path) -> None:
-    with contextlib.suppress(OSError):  # a file system without locks: each process downloads; the last rename wins
+    """Lock a file against other processes, so that the workers of a node download it once."""
+    with contextlib.ExitStack() as held:
+        lock, remedy = path.with_name(f".{path.name}.lock"), "set $SYNTHGEN_WEIGHTS to another folder"
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.stderr.write(f"waiting for another process that sees to {path.name}\n")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            held.enter_context(file_lock(lock, remedy=remedy))
+        except SynthgenError:
+            if not os.access(path, os.R_OK):  # else a read-only shared folder: each process verifies the file itself
+                raise
+        yield
 
 
 def _write_cached_digest(path: Path, digest: str) -> None:

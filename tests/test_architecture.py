@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.errors": set(),
     "synthgen.shipped": _packages("errors"),
     "synthgen.plugin_options": set(),
+    "synthgen.compat": set(),
     "synthgen.plugins": _packages("plugin_options errors"),
     "synthgen.progress": _packages("errors"),
     "synthgen.devices": _packages("errors"),
@@ -43,19 +44,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "synthgen.storage": _packages("records errors"),
     "synthgen.images": _packages("records errors"),
     "synthgen.text": set(),
-    "synthgen.models": set(),
+    "synthgen.models": _packages("compat"),
     "synthgen.formats": _packages("records images plugins errors"),
     "synthgen.ingest": _packages("formats images records storage plugins progress errors"),
     "synthgen.generate": _packages(
-        "formats images ingest models records storage text devices oom plugin_options plugins progress weights errors"
+        "formats images ingest models records storage text compat devices oom plugin_options plugins progress weights "
+        "errors"
     ),
     "synthgen.dataloading": _packages("images records storage text plugins progress errors"),
     "synthgen.visualize": _packages("dataloading records plugins errors"),
     "synthgen.review": _packages("images records storage visualize plugins errors"),
     "synthgen.checkpoints": _packages("dataloading models storage plugins weights errors"),
     "synthgen.evaluation": _packages(
-        "checkpoints dataloading images models records storage visualize devices oom distributed plugins progress "
-        "errors"
+        "checkpoints dataloading images models records storage visualize compat devices oom distributed plugins "
+        "progress errors"
     ),
     "synthgen.training": _packages(
         "checkpoints dataloading evaluation models records storage visualize devices oom distributed plugins "
@@ -78,7 +80,7 @@ PLUGIN_FOLDERS = {
     "synthgen.dataloading.tasks",
     "synthgen.evaluation.metrics",
 }
-PLUGIN_MAY_IMPORT = _packages("records images models text weights devices oom plugin_options errors")
+PLUGIN_MAY_IMPORT = _packages("records images models text weights compat devices oom plugin_options errors")
 #: Metrics compare with what tasks make of a sample. Stages check what the plugins of other folders return.
 ALSO: dict[str, set[str]] = {
     "synthgen.evaluation.metrics": _packages("dataloading.tasks"),
@@ -91,6 +93,7 @@ _TORCH = [
     "synthgen/generate/captioners/*.py",
     "synthgen/models/*.py",
     "synthgen/models/*/*.py",
+    "synthgen/compat.py",
     "synthgen/devices.py",
     "synthgen/oom.py",
     "synthgen/distributed.py",
@@ -146,6 +149,9 @@ CROSS_MODULE_TESTS = {
     "all_captioners", "all_readers", "all_segmenters", "all_tasks", "cluster_files", "end_to_end", "entry_points",
     "exit_codes", "format_docs", "gpu", "invariants", "learning", "own_data", "real_data", "slurm", "unusable_paths",
 }  # fmt: skip
+
+#: Documented by Python in spite of their names.
+PUBLIC_NAMES = {"_exit", "_replace"}
 
 VAGUE_NAMES = {"utils", "util", "common", "base", "helpers", "helper", "misc", "manager", "managers", "tools"}
 LINES = 400
@@ -281,6 +287,23 @@ def each_dependency_is_imported_in_named_files(tree: SourceTree) -> Iterator[str
                 yield f"{module.path}:{line} imports {top}; only {', '.join(DEPENDENCY_FILES[top])} may"
 
 
+def private_names_of_others_are_in_compat(tree: SourceTree) -> Iterator[str]:
+    for module in tree.modules:
+        if module.name == "synthgen.compat":
+            continue
+        for node in ast.walk(module.syntax):
+            names: list[str] = []
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                names = [node.attr]
+            elif isinstance(node, ast.Import):
+                names = [part for alias in node.names for part in alias.name.split(".")]
+            elif isinstance(node, ast.ImportFrom) and not _within(node.module or "", "synthgen"):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            for name in names:
+                if name.startswith("_") and not name.startswith("__") and name not in PUBLIC_NAMES:
+                    yield f"{module.path}:{node.lineno} uses {name}; private names belong into synthgen/compat.py"
+
+
 def imports_are_absolute_and_by_name(tree: SourceTree) -> Iterator[str]:
     for module in tree.modules:
         for line, name in tree.imports(module):
@@ -376,6 +399,7 @@ RULES: list[Callable[[SourceTree], Iterator[str]]] = [
     the_cluster_code_is_imported_late,
     plugins_know_only_their_folder,
     each_dependency_is_imported_in_named_files,
+    private_names_of_others_are_in_compat,
     imports_are_absolute_and_by_name,
     there_are_no_import_cycles,
     there_are_no_package_cycles,
@@ -485,6 +509,7 @@ IMPORTS, LATE, PLUGINS = (
     plugins_know_only_their_folder,
 )
 FILES, ABSOLUTE = each_dependency_is_imported_in_named_files, imports_are_absolute_and_by_name
+PRIVATE = private_names_of_others_are_in_compat
 BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
     (IMPORTS, "synthgen/records/x.py", D + "import synthgen.generate", "records may import"),
     (IMPORTS, "synthgen/records/sample.py", D + "from synthgen import errors", "no other package"),
@@ -508,6 +533,10 @@ BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
     (FILES, "synthgen/records/x.py", D + "import importlib\nimportlib.import_module('ray')", "x.py:3"),
     (FILES, "synthgen/records/x.py", D + "import pandas", "does not list"),
     (FILES, "synthgen/errors.py", D + "import numpy", "imports numpy"),
+    (PRIVATE, f"{SEGMENTERS}/x.py", D + "import torch\ndef f():\n    torch._C.x()", "x.py:4 uses _C"),
+    (PRIVATE, "synthgen/records/x.py", D + "def f(x):\n    x.y()._z = 1", "uses _z"),
+    (PRIVATE, f"{SEGMENTERS}/x.py", D + "def f():\n    from torch._inductor import config", "uses _inductor"),
+    (PRIVATE, f"{SEGMENTERS}/x.py", D + "from torch import _foreach_lerp_", "uses _foreach_lerp_"),
     (ABSOLUTE, "synthgen/records/x.py", D + "from . import sample", "relatively"),
     (ABSOLUTE, "synthgen/records/x.py", D + "from synthgen.errors import *", "imports *"),
     (

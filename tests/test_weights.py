@@ -82,7 +82,7 @@ class Server:
                         for start in range(0, len(body), len(body) // 4):
                             self.wfile.write(body[start : start + len(body) // 4])
                             self.wfile.flush()
-                            time.sleep(30 if how == "stalls" else 0.3)
+                            time.sleep(30 if how == "stalls" else 0.5)
                     else:
                         self.wfile.write(body[:1000] if how == "cut" else body)
                 except OSError:
@@ -280,7 +280,8 @@ def test_a_file_that_changed_is_not_known_any_more(server, home):
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path / "file" / "weights"))
-    with pytest.raises(SynthgenError, match=r"^cannot write the folder of weights .*set \$SYNTHGEN_WEIGHTS"):
+    sentence = rf"^cannot write {tmp_path / 'file'} .*set \$SYNTHGEN_WEIGHTS to another folder"
+    with pytest.raises(SynthgenError, match=sentence):
         fetch_weights(PublishedFile("https://example.com/x.pth", 3, DIGEST))
 
 
@@ -301,7 +302,7 @@ def test_processes_of_a_machine_download_once(server, home):
     told = [other.communicate(timeout=60)[1] for other in others]
     assert [other.returncode for other in others] == [0, 0, 0], told
     assert server.asked == ["/slow/model.pth"]
-    assert "waiting for another process that sees to model.pth" in "".join(told)
+    assert f"another process holds {home / '.model.pth.lock'}: waiting for it\n" in "".join(told)
 
 
 def test_a_killed_download_leaves_no_file_under_the_final_name(server, home):

@@ -13,7 +13,7 @@ from synthgen import plugins
 from synthgen.plugin_options import OptionInfo, list_options
 
 if TYPE_CHECKING:
-    from typer._click import Context, HelpFormatter
+    from synthgen.compat import Context, HelpFormatter
 
 #: Heading of the options that only `--engine ray` accepts.
 RAY_PANEL = "With --engine ray"

@@ -26,7 +26,11 @@ _INTERVAL = 1.0
 
 
 class _Mailbox:
-    """An actor on the driver's node that keeps messages until they are fetched."""
+    """An actor on the driver's node that keeps messages until they are fetched.
+
+    `ray.util.queue.Queue` waits for each message, and fails in the worker if the actor is dead. Its actor is
+    asynchronous: sent without waiting, the last messages may be missing when the driver fetches.
+    """
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, Any]] = []

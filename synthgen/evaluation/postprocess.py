@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import box_convert
 
 from synthgen.dataloading.collate import Batch
 from synthgen.evaluation.metrics import Detection, ForegroundMap, PanopticMap, PanopticSegment, SemanticMap
-from synthgen.models.mqformer.boxes import cxcywh_to_xyxy
 from synthgen.models.mqformer.decoder import DecoderOutput
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.records.boxes import clip_xyxy
@@ -233,7 +233,7 @@ def _absolute_boxes(prediction: RawPrediction) -> list[tuple[float, float, float
     """Boxes of all queries, (x1, y1, x2, y2) in absolute pixels of the original image, clipped to it."""
     height, width = prediction.original_size
     scale = np.array([width, height, width, height])
-    found = clip_xyxy(cxcywh_to_xyxy(prediction.boxes).cpu().double().numpy() * scale, height, width)
+    found = clip_xyxy(box_convert(prediction.boxes, "cxcywh", "xyxy").cpu().double().numpy() * scale, height, width)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in found.tolist()]
 
 

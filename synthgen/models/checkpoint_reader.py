@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from synthgen import compat
+
 #: The pickle of a state dict contains only names and shapes: 60 kB for a ViT-H.
 MAX_PICKLE_BYTES = 8 * 2**20
 
@@ -170,8 +172,7 @@ def _is_unambiguous_zip(file: BinaryIO, size: int) -> bool:
 def _load_archive(path: Path) -> object:
     """Load the archive, after checking that its pickle uses only allowed globals."""
     with _errors_as_value_error():
-        # Read with PyTorch's own reader, because another one might find a different pickle in a crafted file.
-        pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        pickled = compat.read_pickle_record(path)
         names = [str(argument) for code, argument, _ in pickletools.genops(pickled) if "GLOBAL" in code.name]
     if others := [name for name in names if not _TENSOR_GLOBALS.fullmatch(name)]:
         harmless = all(_HARMLESS_GLOBALS.fullmatch(name) for name in others)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -45,12 +46,12 @@ def release_lock(handle: int) -> None:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: str) -> Iterator[None]:
+def file_lock(path: Path, *, lock_timeout: float = math.inf, timeout_message: str = "", remedy: str) -> Iterator[None]:
     """Hold a lock file until the block or the process ends.
 
     Args:
         path: the file. It is created if it is missing, and stays.
-        lock_timeout: how many seconds to wait for a process that holds the lock.
+        lock_timeout: how many seconds to wait for a process that holds the lock; infinite = until it releases it.
         timeout_message: the error message if it holds the lock longer.
         remedy: what the error message suggests if the file cannot be written.
 
@@ -67,7 +68,8 @@ def file_lock(path: Path, *, lock_timeout: float, timeout_message: str, remedy: 
             if waited >= lock_timeout:
                 raise SynthgenError(timeout_message)
             if waited > 1 and not is_logged:
-                log.warning("another process holds %s: waiting for it, %.0f s at most", path, lock_timeout)
+                at_most = f", {lock_timeout:.0f} s at most" if math.isfinite(lock_timeout) else ""
+                log.warning("another process holds %s: waiting for it%s", path, at_most)
                 is_logged = True
             time.sleep(0.1)
         if is_ours is None:

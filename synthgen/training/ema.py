@@ -7,26 +7,27 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ModelEma:
     """An exponential moving average (EMA) of the trainable parameters of a module.
+
+    PyTorch's `AveragedModel` copies the whole module, frozen text encoders included, takes the first update as it is
+    and counts updates in a buffer, which checkpoints would have to hold.
 
     Attributes:
         weights: the averages, by parameter name.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._decay = decay
+        self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         self._trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.weights = {name: p.detach().clone() for name, p in self._trainable.items()}
 
-    @torch.no_grad()
     def update(self) -> None:
         """Move the averages towards the current weights."""
-        torch._foreach_lerp_(
-            list(self.weights.values()), [p.detach() for p in self._trainable.values()], 1 - self._decay
-        )
+        self._average(list(self.weights.values()), [p.detach() for p in self._trainable.values()], None)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Restore the averages from a checkpoint."""

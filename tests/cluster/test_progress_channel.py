@@ -1,4 +1,4 @@
-"""Progress messages of workers, through a mailbox that is not an actor."""
+"""Progress messages of workers, through a mailbox that is not an actor; the last test uses a real one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 from synthgen.errors import SynthgenError
 
 pytest.importorskip("ray", reason="Ray is not installed")
+
+import ray
 
 from synthgen.cluster import progress_channel
 
@@ -79,3 +81,25 @@ def test_the_first_error_of_any_worker_is_kept_and_a_bar_is_closed(mailbox):
         channel.receive()
     assert str(channel.error) == "no store"
     assert drawn == [("learning", 9, "steps"), "end"]
+
+
+@pytest.mark.slow
+def test_messages_arrive_complete_and_a_killed_mailbox_stops_nobody_but_the_driver():
+    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
+    try:
+        drawn: list[Any] = []
+        with progress_channel.ProgressChannel(lambda *header: Bar(drawn, *header)) as channel:
+            writer = progress_channel.ProgressWriter(channel.mailbox, is_reporter=True)
+            writer.send("begin", ("learning", 300, "steps"))
+            for i in range(300):
+                writer.send("advance", (i, None))
+            channel.receive()
+            assert drawn == [("learning", 300, "steps"), *((i, None) for i in range(300))]
+            ray.kill(channel.mailbox)
+            with pytest.raises(ray.exceptions.RayError):
+                while True:  # the kill takes effect a moment later
+                    channel.receive()
+            writer.send("advance", (1, None))  # lost, without waiting
+        assert drawn[-1] == "end"
+    finally:
+        ray.shutdown()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools.cocoeval import COCOeval
 
+from synthgen import compat
 from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, Scores
 from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
 from synthgen.records.rle import rle_area, rle_bbox_xyxy
@@ -138,7 +139,7 @@ def _match_category(
 ) -> tuple[_CategoryMatches, list[int]]:
     """The matches of a name, and the indices of correct detections at an IoU of 0.5."""
     evaluator = COCOeval(iouType=iou_type)
-    evaluator._gts[1, 1], evaluator._dts[1, 1] = ground_truth, detections
+    compat.set_coco_objects(evaluator, ground_truth, detections)
     evaluator.ious[1, 1] = evaluator.computeIoU(1, 1)
     most, ranges = evaluator.params.maxDets[-1], evaluator.params.areaRng
     by_area = [evaluator.evaluateImg(1, 1, area, most) for area in ranges]
@@ -155,7 +156,7 @@ def _accumulate(cells: Sequence[_CategoryMatches]) -> tuple[NDArray[np.float64],
     """Precision [T, R, 1, A, M] and recall [T, 1, A, M] of one name, computed by pycocotools."""
     judge = COCOeval(iouType="segm")
     judge.params.imgIds, judge.params.catIds = list(range(len(cells))), [1]
-    judge._paramsEval = judge.params
+    compat.mark_coco_evaluated(judge)
     judge.evalImgs = [
         {
             "dtScores": cell.scores,

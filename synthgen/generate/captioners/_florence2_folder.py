@@ -19,6 +19,7 @@ from transformers import (
     Florence2Processor,
 )
 
+from synthgen import compat
 from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.generate.captioners._florence2_words import (
     IMAGE_PROCESSOR_FILES,
@@ -179,8 +180,7 @@ def _read_config(folder: Path) -> Florence2Config:
         raise ValueError(f"its {CONFIG_FILE} says {layers} layers")
     if config.vision_config.window_size > _MAX_WINDOW_SIZE:  # no weight's shape checks it
         raise ValueError(f"its {CONFIG_FILE} says windows of {config.vision_config.window_size}")
-    # A configuration may name an implementation of attention that would be downloaded.
-    config._attn_implementation = "sdpa"
+    compat.force_sdpa(config)
     return config
 
 

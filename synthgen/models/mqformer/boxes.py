@@ -1,23 +1,13 @@
-"""Box tensors in CXCYWH and XYXY format, relative to the image size; IoU and generalized IoU."""
+"""IoU and generalized IoU of box tensors in XYXY format, relative to the image size."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+#: Added to areas that are divided by, as in Mask DINO. torchvision's `generalized_box_iou` adds nothing, so gradients
+#: differ from the reference's. Its `generalized_box_iou_loss` selects by a mask, which waits for the GPU.
 _EPS = 1e-6
-
-
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """CXCYWH -> XYXY: [..., 4]."""
-    centre, side = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([centre - side / 2, centre + side / 2], dim=-1)
-
-
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """XYXY -> CXCYWH: [..., 4]."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

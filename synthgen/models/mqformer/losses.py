@@ -13,8 +13,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import box_convert, sigmoid_focal_loss
 
-from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
+from synthgen.models.mqformer.boxes import generalized_iou
 from synthgen.models.mqformer.matcher import FOCAL_ALPHA, HungarianMatcher, LossWeights
 from synthgen.models.mqformer.point_sampling import sample_bool_points, sample_points, sample_uncertain_points
 from synthgen.models.mqformer.predictions import Predictions
@@ -75,14 +76,6 @@ def compute_losses(
     return {name: torch.stack([part[name] for part in parts]).sum() / num_objects for name in parts[0]}
 
 
-def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sigmoid focal loss (Lin et al., arXiv 1708.02002) with gamma 2, element-wise."""
-    probability = logits.sigmoid()
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    wrong = probability + targets - 2 * probability * targets
-    return (FOCAL_ALPHA * targets + (1 - FOCAL_ALPHA) * (1 - targets)) * wrong**2 * cross_entropy
-
-
 def _label_loss(
     predictions: Predictions, targets: BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]], *, only_matched: bool
 ) -> Tensor:
@@ -97,7 +90,7 @@ def _label_loss(
     of_label = [first + own * logits.shape[1] for first, own, logits in zip(begin, rows, every, strict=True)]
     present = torch.zeros_like(flat)
     present[torch.cat(of_label) + targets.labels[torch.cat([objects for _, objects in pairs])]] = 1.0
-    loss = focal_loss(flat, present)
+    loss: Tensor = sigmoid_focal_loss(flat, present, alpha=FOCAL_ALPHA, gamma=2)
     if only_matched or not any(targets.has_ignored):
         return loss.sum()
     total = flat.new_zeros(())
@@ -123,7 +116,7 @@ def _in_ignored_region(predictions: Predictions, image: int, ignore: Tensor) -> 
 def _box_losses(boxes: Tensor, targets: BatchTargets, pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     own = torch.cat([of_image[queries] for of_image, (queries, _) in zip(boxes.unbind(), pairs, strict=True)]).float()
     theirs = targets.boxes[torch.cat([objects for _, objects in pairs])]
-    giou = generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs))
+    giou = generalized_iou(box_convert(own, "cxcywh", "xyxy"), box_convert(theirs, "cxcywh", "xyxy"))
     return {"box": (own - theirs).abs().sum(), "giou": (1 - giou).sum()}
 
 

@@ -12,8 +12,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import box_convert
 
-from synthgen.models.mqformer.boxes import cxcywh_to_xyxy, generalized_iou
+from synthgen.models.mqformer.boxes import generalized_iou
 from synthgen.models.mqformer.point_sampling import sample_points
 from synthgen.models.mqformer.predictions import Predictions
 from synthgen.models.mqformer.targets import MaskTarget, valid_ratio_of
@@ -87,7 +88,7 @@ def compute_costs(
         mask=mask,
         dice=dice,
         box=(own - theirs).abs().sum(-1),
-        giou=-generalized_iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(theirs)),
+        giou=-generalized_iou(box_convert(own, "cxcywh", "xyxy"), box_convert(theirs, "cxcywh", "xyxy")),
     )
 
 

@@ -96,6 +96,7 @@ class TextEncoder(nn.Module):
         self.templates, self.sample_template = tuple(templates), sample_template
         self.trainable, self.cache_size = trainable, cache_size
         self._cache: OrderedDict[_CacheKey, Tensor] = OrderedDict()
+        self._cached_as: tuple[torch.device, torch.dtype] | None = None
         network.requires_grad_(trainable)
         self.train(self.training)
         self.register_load_state_dict_post_hook(_clear_cache_hook)  # type: ignore[no-untyped-call]
@@ -130,11 +131,6 @@ class TextEncoder(nn.Module):
         """Clear the cache. Needed only after writing to the weights of a trainable network."""
         self._cache.clear()
 
-    def _apply(self, *args: Any, **kwargs: Any) -> TextEncoder:
-        self.clear_cache()  # cached embeddings are on the previous device
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        return self
-
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
@@ -152,6 +148,10 @@ class TextEncoder(nn.Module):
         ]
 
     def _embed_cached(self, asked: Iterable[_CacheKey]) -> dict[_CacheKey, Tensor]:
+        weight = next(self.network.parameters())
+        if self._cached_as != (weight.device, weight.dtype):  # the network was moved or converted
+            self.clear_cache()
+            self._cached_as = (weight.device, weight.dtype)
         found = {}
         for one in asked:
             if one in self._cache:

@@ -14,7 +14,7 @@ STRIDE = 16
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with the fixed statistics of the checkpoint."""
+    """Batch norm with the fixed statistics of the checkpoint. Unlike torchvision's, scale and bias are trained."""
 
     running_mean: Tensor
     running_var: Tensor

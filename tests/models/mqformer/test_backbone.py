@@ -69,6 +69,8 @@ def test_an_image_is_seen_alone_and_in_half_precision(name):
     assert all_close([f[1:2] for f in together], backbone(images[1:2]), atol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = backbone(images)
+    if name == "resnet50":
+        assert {h.dtype for h in half} == {torch.bfloat16}, "its norms keep the dtype, and so the memory"
     assert all((h.float() - t).abs().mean() < 0.05 * t.abs().mean() for h, t in zip(half, together, strict=True))
 
 

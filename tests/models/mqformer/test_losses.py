@@ -130,6 +130,18 @@ def test_images_without_objects_still_teach_absence():
     assert guess.mask_logits.grad is not None
 
 
+def test_predicted_boxes_without_an_area_have_gradients_that_are_numbers():
+    truth, guess = random_target(0, 3), random_predictions(0, images=1)
+    guess.boxes[..., 2:] = 0.0
+    guess.boxes[:, :3, :2] = truth["boxes"][:, :2]  # some lie inside the objects
+    guess.boxes.requires_grad_()
+    found = sum_losses(guess, [truth])
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in found.values())
+    found = compute_losses([guess], [truth], num_objects=1, weights=LossWeights(), sampling=SMALL)
+    (found["giou"] + found["box"]).backward()
+    assert guess.boxes.grad.isfinite().all()
+
+
 def test_what_has_no_mask_has_no_mask_loss():
     guess = random_predictions(2, images=1)
     known, unknown = random_target(5, 2), random_target(5, 2, masked=[False, False])

@@ -216,6 +216,16 @@ def test_trainable(tmp_path, make):
         assert not is_close(before, encoder.eval()(["horse"]))
 
 
+def test_a_network_that_was_converted_embeds_anew():
+    encoder = build_tiny_text_encoder(16)
+    before = encoder(["horse"])
+    assert torch.equal(before, encoder(["horse"]))
+    torch.nn.Sequential(encoder).bfloat16()  # as part of another module, whose methods do not call those of its parts
+    after = encoder(["horse"])
+    assert 0 < (before - after).abs().max() < 0.01
+    assert torch.equal(after, encoder(["horse"])) and len(encoder._cache) == 1
+
+
 def test_names_of_categories_are_cleaned():
     cleaned = {
         "floor-other-merged": "floor",
