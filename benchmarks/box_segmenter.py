@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from synthgen.images.decode import load_rgb
-from synthgen.models.box_segmenter.inference import normalize_image, predict_masks
+from synthgen.models.box_segmenter.inference import predict_masks
 from synthgen.models.box_segmenter.weights import load_segmenter
 from synthgen.records.boxes import clip_xyxy, xywh_to_xyxy
 from synthgen.records.rle import encode_mask_window, rle_area, rle_iou
@@ -116,7 +116,7 @@ def measure(checkpoint: Path, samples: Sequence[tuple[Path, Sample]]) -> Iterato
         pixels = load_rgb(images / sample.file_name, sample.height, sample.width)
         boxes = clip_xyxy(xywh_to_xyxy(np.array([a.bbox for a in objects])), sample.height, sample.width)
         [masks] = predict_masks(
-            network, [normalize_image(torch.tensor(pixels))], [torch.tensor(boxes, dtype=torch.float32)], batch_size=16
+            network, [torch.tensor(pixels).permute(2, 0, 1)], [torch.tensor(boxes, dtype=torch.float32)], batch_size=16
         )
         for one, mask in zip(objects, masks, strict=True):
             rle = encode_mask_window(mask.window.numpy(), mask.top, mask.left, sample.height, sample.width)

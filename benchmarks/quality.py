@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 import time
 from contextlib import redirect_stdout
 from itertools import islice
@@ -59,9 +60,11 @@ def main() -> None:
     all_options = dict(text.split("=", 1) for text in given.options)
     print(f"{'segmenter':10} {'data':30} {'masks':>6} {'all':>6} " + " ".join(f"{s:>6}" for s in SIZES), end="")
     print(f" {'missed':>6} {'ms/box':>7} {'CPU ms/box':>10} {'images/s':>9} " + " ".join(SCORES))
+    used: set[str] = set()
     for name in given.segmenter or ["grabcut", "box_fill"]:
         known = plugins.build_parameters("generate.segmenters", name)
         stage = masks.build(name, {key: value for key, value in all_options.items() if key in known})
+        used |= known.keys() & all_options.keys()
         found = []
         for file, folder in zip(given.annotations, given.images, strict=True):
             with redirect_stdout(io.StringIO()):  # COCO prints how it gets on
@@ -71,6 +74,8 @@ def main() -> None:
         if len(found) > 1:
             rows, *totals = zip(*found, strict=True)
             show(name, "all of them", Measured(np.concatenate(rows), *map(sum, totals)))
+    if unknown := all_options.keys() - used:
+        sys.exit(f"no segmenter has the option {min(unknown)}; the figures are those of its default")
 
 
 def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None) -> Measured:
@@ -83,12 +88,15 @@ def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None)
         samples.append(Sample(key, str(key), row["file_name"], row["height"], row["width"], boxes))
         truths.append([(Rle((row["height"], row["width"]), coco.annToRLE(a)["counts"]), a["area"]) for a in human])
     images, seconds, cpu_seconds = 0, 0.0, 0.0
-    pairs = zip(truths, prefetch_images(samples, folder, num_threads=2), strict=True)
-    while batch := list(islice(pairs, stage.batch_size)):
-        for _, (sample, pixels) in batch:
+    pairs = zip(truths, samples, strict=True)
+    while some := list(islice(pairs, stage.batch_size)):
+        decoded = prefetch_images([sample for _, sample in some], folder, num_threads=2)
+        batch = []  # whole before the clock starts, so that no thread decodes meanwhile
+        for (truth, _), (sample, pixels) in zip(some, decoded, strict=True):
             if isinstance(pixels, ImageError):
                 print(f"left out: {sample.file_name} {pixels}")
-        batch = [(truth, sample, pixels) for truth, (sample, pixels) in batch if not isinstance(pixels, ImageError)]
+            else:
+                batch.append((truth, sample, pixels))
         start, cpu_start = time.perf_counter(), time.process_time()
         done = list(stage.process([sample for _, sample, _ in batch], [pixels for _, _, pixels in batch]))
         seconds, cpu_seconds = (

@@ -209,7 +209,7 @@ def _download_lock(path: Path) -> Iterator[None]:
         lock, remedy = path.with_name(f".{path.name}.lock"), "set $SYNTHGEN_WEIGHTS to another folder"
         try:
             held.enter_context(file_lock(lock, remedy=remedy))
-        except SynthgenError:
+        except (SynthgenError, OSError):  # OSError: locks of some network file systems
             if not os.access(path, os.R_OK):  # else a read-only shared folder: each process verifies the file itself
                 raise
         yield

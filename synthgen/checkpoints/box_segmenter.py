@@ -17,12 +17,20 @@ from synthgen.models.box_segmenter.weights import (
 )
 
 
-def build_box_segmenter(settings: BoxSegmenterSettings) -> BoxSegmenter:
+def build_box_segmenter(settings: BoxSegmenterSettings, *, resumes: Path | None = None) -> BoxSegmenter:
     """Build the network.
+
+    Args:
+        resumes: a checkpoint of the run that is resumed; its network is taken.
 
     Raises:
         SynthgenError: weights are missing or do not fit.
     """
+    if resumes is not None:
+        try:
+            return load_segmenter(resumes)
+        except ValueError as why:
+            raise SynthgenError(f"{resumes}: {why}; delete it, and the checkpoint before it is taken") from None
     if settings.weights is not None:
         try:
             return load_segmenter(Path(settings.weights))
@@ -35,7 +43,9 @@ def build_box_segmenter(settings: BoxSegmenterSettings) -> BoxSegmenter:
     try:
         return BoxSegmenter(config, load_backbone(settings.backbone, path))
     except ValueError as why:
-        raise SynthgenError(f"{path} does not have the weights of {settings.backbone}: {why}; see box_segmenter.backbone_weights") from None
+        raise SynthgenError(
+            f"{path} does not have the weights of {settings.backbone}: {why}; see box_segmenter.backbone_weights"
+        ) from None
 
 
 def load_box_segmenter(path: Path, *, device: torch.device) -> BoxSegmenter:

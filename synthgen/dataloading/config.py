@@ -227,6 +227,8 @@ class BoxSegmenterSettings(ConfigSection):
                 f"train_margin should be two shares from 0.05 to 1, the smaller first, got [{low}, {high}]"
             )
         if self.weights is not None:
+            if not self.weights:
+                raise ValueError("weights should be the path of a file, got ''; take it out, or name the file")
             for key in ("backbone", "backbone_weights", "hidden_dim", "crop_size", "margin"):
                 if key in self.model_fields_set:
                     raise ValueError(f"weights of {truncate(self.weights)} determine {key}; take it out")
@@ -328,6 +330,10 @@ def check_network_consistency(document: Mapping[str, Any], tasks: Mapping[Locati
     if isinstance(schedule, Mapping) and schedule.get("compile"):
         problem = f"compiles layers that a {_spell(trained)} does not have; take it out"
         yield ManifestIssue(("schedule", "compile"), problem)
+    if isinstance(schedule, Mapping) and trained == "box_segmenter":
+        for key in ("activation_checkpointing", "mask_points", "text_encoder_lr"):
+            if key in schedule:
+                yield ManifestIssue(("schedule", key), "changes nothing for a box segmenter; take it out")
 
 
 def _spell(section: str) -> str:

@@ -13,7 +13,7 @@ from synthgen.distributed import DistributedContext
 from synthgen.evaluation import evaluator
 from synthgen.evaluation.metrics import Detection, GroundTruth, ImageResult, mask_iou
 from synthgen.evaluation.results import EvalResult
-from synthgen.models.box_segmenter.inference import normalize_image, predict_masks
+from synthgen.models.box_segmenter.inference import predict_masks
 from synthgen.models.box_segmenter.network import BoxSegmenter
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.records.rle import encode_mask_window
@@ -46,7 +46,7 @@ def evaluate_box_segmenter(
         for pixels, target in zip(batch.images, batch.targets, strict=True):
             asked = GroundTruth(target["sample"], target["original"])
             height, width = target["size"]
-            image = normalize_image(_restore_levels(pixels[:, :height, :width])).to(network.device)
+            image = _restore_levels(pixels[:, :height, :width]).to(network.device)
             boxes = torch.from_numpy(asked.target.boxes_xyxy)
             [masks] = predict_masks(network, [image], [boxes], batch_size=_BATCH_SIZE)
             found = [
@@ -54,7 +54,7 @@ def evaluate_box_segmenter(
                     label=0,
                     score=mask.soft_iou,
                     box_xyxy=tuple(box),
-                    mask=encode_mask_window(mask.window.cpu().numpy(), mask.top, mask.left, height, width),
+                    mask=encode_mask_window(mask.window.numpy(), mask.top, mask.left, height, width),
                     query=0,
                 )
                 for mask, box in zip(masks, boxes.tolist(), strict=True)
@@ -80,6 +80,6 @@ def evaluate_box_segmenter(
 
 
 def _restore_levels(image: Tensor) -> Tensor:
-    """The levels of the image file, uint8 [H, W, 3], from an image of a batch, float [3, H, W]."""
+    """The levels of the image file, uint8 [3, H, W], from an image of a batch, float [3, H, W]."""
     mean, std = (image.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-    return (image * std + mean).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    return (image * std + mean).round().clamp(0, 255).to(torch.uint8)

@@ -25,6 +25,9 @@ from synthgen.weights import LocalWeights, weights_folder
 #: The name that asks for a choice. It is not a plugin.
 AUTO = "auto"
 
+#: A plugin name of a recipe is quoted up to so many characters.
+_MAX_NAME_CHARS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class PluginChoice:
@@ -117,9 +120,10 @@ def _continue_layer(package: str, place: str, recipe: dict[str, Any], given: Map
     """
     kind, plugin = plugins.plugin_kind(package), recipe["plugin"]
     if plugin not in plugins.list_plugins(package):  # a file must not decide which module is imported
+        short = plugin if len(plugin) < _MAX_NAME_CHARS else f"{plugin[:_MAX_NAME_CHARS]}..."
         raise SynthgenError(
-            f"{place} was made by the {kind} {plugin}, which is not part of synthgen; add --{kind} "
-            f"{shlex.quote(plugin)} to continue it, or choose another --layer"
+            f"{place} was made by the {kind} {short}, which is not part of synthgen; add --{kind} "
+            f"{shlex.quote(short)} and the options that it was made with to continue it, or choose another --layer"
         )
     options = _trusted_options(package, plugin, recipe["options"])
     sentence = f"{kind}: {plugin}, as in {place}; another --{kind} needs another --layer"
@@ -138,9 +142,14 @@ def _continue_layer(package: str, place: str, recipe: dict[str, Any], given: Map
         if found == expected:
             return PluginChoice(plugin, {**own, **given}, sentence)
     made_by = format_recipe({"plugin": plugin, "options": options})
+    fields = _list_fields(package, plugin)
+    flags = [f"-O {k}={v}" for k, v in options.items() if k != "variant" and v != fields[k].default]
+    remedy = module.how_to_get({**options, "weights": expected}) + (
+        f", together with {' '.join(flags)}" if flags else ""
+    )
     raise SynthgenError(
-        f"{place} was made with {made_by}, and its weights are not in {weights_folder()}; "
-        f"{module.how_to_get({**options, 'weights': expected})}, or choose another --layer"
+        f"{place} was made with {made_by}, and its weights are not in {weights_folder()}; {remedy}, or choose another "
+        "--layer"
     )
 
 

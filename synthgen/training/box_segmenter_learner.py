@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from synthgen.checkpoints.box_segmenter import build_box_segmenter
 from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, Batch
@@ -22,13 +23,15 @@ from synthgen.models.box_segmenter.crops import boxes_in_crops, extract_crops, p
 from synthgen.models.box_segmenter.losses import jitter_boxes, jitter_colors, mask_losses
 from synthgen.models.box_segmenter.network import OUTPUT_STRIDE
 from synthgen.models.box_segmenter.weights import KIND
-from synthgen.models.mqformer.boxes import cxcywh_to_xyxy
 from synthgen.progress import OpenProgress
 from synthgen.training.optimizer import parameter_groups
 
 
 class BoxSegmenterLearner:
     """A box segmenter as configured by a manifest; see `learner.Learner`.
+
+    Args:
+        last_checkpoint: of the run that is resumed. It describes the network; files that it began with are not needed.
 
     Raises:
         SynthgenError: weights are missing or do not fit.
@@ -38,9 +41,10 @@ class BoxSegmenterLearner:
     has_learned_masks = True
     sidecar_files: tuple[Path, ...] = ()
 
-    def __init__(self, manifest: Manifest, device: torch.device) -> None:
+    def __init__(self, manifest: Manifest, device: torch.device, last_checkpoint: Path | None = None) -> None:
         self._settings = manifest.box_segmenter or BoxSegmenterSettings()
-        self.module = build_box_segmenter(self._settings).to(device).to(memory_format=torch.channels_last).train()
+        network = build_box_segmenter(self._settings, resumes=last_checkpoint)
+        self.module = network.to(device).to(memory_format=torch.channels_last).train()
         self._uses_bf16 = manifest.schedule.precision == "bf16"
 
     def model_config(self) -> dict[str, Any]:
@@ -94,12 +98,13 @@ class BoxSegmenterLearner:
                 continue
             image = _to_network_levels(pixels[:, :height, :width].to(device, non_blocking=True))
             masks = target["masks"][:, :height, :width].to(device, non_blocking=True)
-            scale = torch.tensor([width, height, width, height])
-            tight = cxcywh_to_xyxy(target["boxes"][chosen]) * scale
-            prompts = jitter_boxes(tight, settings.box_jitter)
+            scale = torch.tensor([width, height, width, height], dtype=torch.float32)
+            tight = box_convert(target["boxes"][chosen], "cxcywh", "xyxy") * scale
+            prompts = jitter_boxes(tight, settings.box_jitter).clamp(min=torch.zeros(4), max=scale)
             low, high = settings.train_margin
             windows = plan_windows(prompts, low + (high - low) * torch.rand(len(prompts)))
-            crops = extract_crops(jitter_colors(image, settings.color_jitter), windows, config.crop_size)
+            view = jitter_colors(image, settings.color_jitter)
+            crops = extract_crops(view, windows, config.crop_size, grid=OUTPUT_STRIDE)
             shapes = torch.cat(
                 [
                     extract_crops(mask[None].float(), window[None], config.crop_size // OUTPUT_STRIDE)[:, 0]

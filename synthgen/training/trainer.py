@@ -90,9 +90,9 @@ def train(
         if not manifest.mixture:
             raise SynthgenError(f"{manifest_path} has no mixture: to learn from; add one, or use `synthgen evaluate`")
         run = out or Path("runs") / manifest.name
-        begins = context.on_rank0(lambda: run_dir.latest_checkpoint(run)) is None
+        resumed = context.on_rank0(lambda: run_dir.latest_checkpoint(run))
         # Before the directory is created, because weights may be missing.
-        learner = _build_learner(manifest, context, is_new_run=begins)
+        learner = _build_learner(manifest, context, resumed)
 
         def begin() -> Path | None:
             held.enter_context(run_dir.lock_run_dir(run, lock_timeout=lock_timeout))
@@ -127,14 +127,14 @@ def checkpoint_kind(manifest: Manifest) -> str:
     return SegmentationLearner.kind if manifest.box_segmenter is None else BoxSegmenterLearner.kind
 
 
-def _build_learner(manifest: Manifest, context: DistributedContext, *, is_new_run: bool = True) -> Learner:
+def _build_learner(manifest: Manifest, context: DistributedContext, resumed: Path | None = None) -> Learner:
     torch.manual_seed(_derive_seed(manifest.seed, "weights"))  # for weights that are not pretrained
     if manifest.captioner is not None:
         return CaptionerLearner(manifest, context.device)
     if manifest.box_segmenter is not None:
-        return BoxSegmenterLearner(manifest, context.device)
+        return BoxSegmenterLearner(manifest, context.device, resumed)
     learner = SegmentationLearner(manifest, context.device)
-    if is_new_run and manifest.model.weights is not None:
+    if resumed is None and manifest.model.weights is not None:
         learner.has_learned_masks = checkpoint.load_initial_weights(learner.module, Path(manifest.model.weights))
     return learner
 

@@ -358,7 +358,9 @@ def test_a_file_does_not_decide_which_module_is_imported(tmp_path, monkeypatch, 
     (tmp_path / "their_module/segmenter.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
     begin(job_of(PluginChoice("grabcut", {}), tmp_path), plugin=plugin)
-    with pytest.raises(SynthgenError, match=r"is not part of synthgen; add --segmenter \S+ to continue it, or choose"):
+    with pytest.raises(
+        SynthgenError, match=r"is not part of synthgen; add --segmenter \S+ and the options .* to continue it, or"
+    ):
         choose(tmp_path)
     assert not {name for name in sys.modules if name.startswith("their_module")}
 
@@ -437,7 +439,10 @@ def test_a_begun_layer_finds_its_folder_under_another_name(tmp_path, weights):
     assert found.options["checkpoint"] == f"{weights}/zero"
     assert job_of(found, tmp_path, stage="captions").recipe() == before.recipe()
     (weights / "zero/pytorch_model.bin").unlink()
-    with pytest.raises(SynthgenError, match="name their folder with `--captioner ofa --checkpoint FOLDER`, or choose"):
+    with pytest.raises(
+        SynthgenError,
+        match="name their folder with `--captioner ofa --checkpoint FOLDER`, together with -O side=96, or",
+    ):
         choose(tmp_path, stage="captions")
 
 

@@ -84,6 +84,8 @@ def test_a_manifest_of_a_box_segmenter_is_valid(folder: Path) -> None:
             "eval_size: changes nothing, as a box segmenter sees crops",
         ),
         ([("steps: 4,", "steps: 4, compile: true,")], "compiles layers that a box segmenter does not have"),
+        ([("steps: 4,", "steps: 4, mask_points: 64,")], "mask_points: changes nothing for a box segmenter"),
+        ([("boxes_per_image: 2", "weights: ''")], "weights: should be the path of a file"),
         ([("crop_size: 64", "crop_size: 65")], "box_segmenter.crop_size"),
         ([("boxes_per_image: 2", "train_margin: [0.4, 0.1]")], "train_margin: should be two shares"),
         ([("boxes_per_image: 2", "train_margin: 0.4")], "should be two numbers, the smaller first"),
@@ -174,7 +176,7 @@ def test_a_checkpoint_describes_its_network_and_is_measured_again(folder: Path) 
     assert found[0].values == trained.eval_results[0].values
 
 
-def test_the_evaluation_does_not_depend_on_processes(folder: Path) -> None:
+def test_the_evaluation_does_not_depend_on_loader_workers(folder: Path) -> None:
     manifest = load_manifest(folder / "discs.yaml")
     network = build_network()
     (alone,) = evaluate_box_segmenter(network, manifest, DistributedContext(0, 1, CPU))
@@ -192,6 +194,17 @@ def test_training_continues_from_the_weights_of_another_segmenter(folder: Path) 
     learner = BoxSegmenterLearner(load_manifest(path), CPU)
     expected = build_network().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in learner.module.state_dict().items())
+
+
+def test_a_run_resumes_without_the_file_that_it_began_with(folder: Path) -> None:
+    path = write_weights(folder)
+    changes = ("{backbone_weights: random, crop_size: 64, hidden_dim: 16, ", "{weights: ./lite.safetensors, ")
+    manifest = write(folder, "begun", changes, ("steps: 4,", "steps: 2,"))
+    trainer.train(manifest, out=folder / "begun", device="cpu", num_workers=0)
+    path.unlink()
+    write(folder, "begun", changes)
+    result = trainer.train(manifest, out=folder / "begun", device="cpu", num_workers=0)
+    assert result.new_steps == 2
 
 
 def test_missing_imagenet_weights_name_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,9 @@ MAX_BYTES = 2**27
 #: Maximum number of opcodes, each of which makes at most one small object; RefCOCOg has some 6 million.
 MAX_OPCODES = 2**24
 
-_MAX_NUMBER_BYTES = 40
+#: Maximum bytes of a binary integer, and characters of a number in text. Python's hashes of longer integers can be
+#: made equal, and a dict of such keys takes quadratic time.
+_MAX_LONG_BYTES, _MAX_NUMBER_CHARS = 8, 25
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 _PLAIN = frozenset(
     "PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET NONE NEWTRUE "
@@ -49,7 +51,7 @@ _TEXT_LINES, _LONGS, _FIND_CLASS = frozenset(b"SV"), frozenset(b"\x8a\x8b"), fro
 def load_plain_pickle(path: Path) -> Any:
     """The content of a pickle of protocol 0 to 5: nested lists, dicts, str, int, float, bool and None.
 
-    Byte strings of Python 2 are decoded as UTF-8, and bytes that are not UTF-8 as Latin-1.
+    Byte strings of Python 2 are decoded as UTF-8, from the first byte that is not UTF-8 on as Latin-1.
 
     Raises:
         SynthgenError: it cannot be read, is damaged or truncated or larger than the limits, or builds anything else.
@@ -90,9 +92,10 @@ def _check_opcodes(data: bytes) -> None:
     Raises:
         _NotPlainError, IndexError, ValueError: it is no such pickle, or truncated.
     """
-    position = 0
+    position = frame_end = 0
     for count in range(MAX_OPCODES):
         opcode = data[position]
+        start = position
         position += 1
         size = _ARGUMENT_SIZES.get(opcode)
         if size == 0:
@@ -100,13 +103,14 @@ def _check_opcodes(data: bytes) -> None:
                 return
         elif size is None:
             if opcode in _FIND_CLASS:  # the unpickler stops there, and knows the name
+                _check_frame(start, position, frame_end)
                 return
             raise _NotPlainError(
                 _refusal(f"the opcode {_NAMES[opcode]}") if opcode in _NAMES else "it is damaged, or not a pickle"
             )
         elif size == pickletools.UP_TO_NEWLINE:
             end = data.index(b"\n", position)
-            if opcode not in _TEXT_LINES and end - position > _MAX_NUMBER_BYTES:
+            if opcode not in _TEXT_LINES and end - position > _MAX_NUMBER_CHARS:
                 raise _NotPlainError(f"it holds a number of {end - position:,} digits")
             if opcode == _PUT:
                 _check_memo_index(int(data[position:end]), count)
@@ -116,15 +120,29 @@ def _check_opcodes(data: bytes) -> None:
             position += size
             if opcode == _LONG_BINPUT:
                 _check_memo_index(value, count)
-            elif opcode == _FRAME and value > len(data) - position:
-                raise IndexError
+            elif opcode == _FRAME:
+                if value > len(data) - position or start < frame_end:
+                    raise IndexError
+                frame_end = position + value
+                continue
         else:
             length_size = _LENGTH_SIZES[size]
             length = int.from_bytes(data[position : position + length_size], "little")
-            if opcode in _LONGS and length > _MAX_NUMBER_BYTES:
+            if opcode in _LONGS and length > _MAX_LONG_BYTES:
                 raise _NotPlainError(f"it holds a number of {length:,} bytes")
             position += length_size + length
+        _check_frame(start, position, frame_end)
     raise _NotPlainError(f"it has more than {MAX_OPCODES:,} opcodes, several times as many as the largest release")
+
+
+def _check_frame(start: int, end: int, frame_end: int) -> None:
+    """Refuse an opcode that crosses the end of its frame: there, the unpickler reads on at another byte than the scan.
+
+    Raises:
+        IndexError: it does.
+    """
+    if start < frame_end < end:
+        raise IndexError
 
 
 def _check_memo_index(index: int, count: int) -> None:
@@ -141,10 +159,10 @@ def _refusal(what: str) -> str:
 
 
 def _decode_latin_1(error: UnicodeError) -> tuple[str, int]:
-    """Error handler of codecs: the bytes that are not UTF-8 as Latin-1."""
+    """Error handler of codecs: the rest of a text as Latin-1. One call for each bad byte would be slow."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    return error.object[error.start : error.end].decode("latin-1"), error.end
+    return error.object[error.start :].decode("latin-1"), len(error.object)
 
 
 codecs.register_error(_LATIN_1 := "synthgen.latin-1", _decode_latin_1)

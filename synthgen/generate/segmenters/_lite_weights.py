@@ -17,7 +17,10 @@ RANK = {"cpu": 30, "cuda": 20}
 def list_local_weights() -> list[LocalWeights]:
     """See the plugin folder."""
     path = weights_folder() / FILE_NAME
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return []
+    except OSError:  # a folder that may not be searched
         return []
     return [LocalWeights({"checkpoint": str(path)}, f"{FILE_NAME} is in {path.parent}")]
 

@@ -18,7 +18,7 @@ from synthgen.devices import PRECISIONS, check_device_options, free_memory_gib, 
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.generate.segmenters._lite_options import LiteOptions
-from synthgen.models.box_segmenter.inference import BoxMask, normalize_image, predict_masks
+from synthgen.models.box_segmenter.inference import BoxMask, predict_masks
 from synthgen.models.box_segmenter.network import BoxSegmenter
 from synthgen.models.box_segmenter.weights import load_segmenter
 from synthgen.oom import OomBatcher
@@ -85,7 +85,7 @@ class LiteSegmenter:
             height, width = image.shape[:2]
             yield [
                 MaskPrediction(
-                    encode_mask_window(mask.window.cpu().numpy(), mask.top, mask.left, height, width),
+                    encode_mask_window(mask.window.numpy(), mask.top, mask.left, height, width),
                     predicted_iou=None,
                     stability_score=mask.stability_score,
                     soft_iou=mask.soft_iou,
@@ -95,10 +95,10 @@ class LiteSegmenter:
 
     def _forward(self, inputs: list[tuple[NDArray[np.uint8], NDArray[np.float32]]]) -> list[list[BoxMask]]:
         device = self.network.device
-        images = [normalize_image(torch.tensor(image).to(device)) for image, _ in inputs]
+        images = [torch.tensor(image).permute(2, 0, 1).to(device) for image, _ in inputs]
         boxes = [torch.tensor(own) for _, own in inputs]
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return list(predict_masks(self.network, images, boxes, batch_size=self.oom_batcher.max_boxes))
+        at_once = self.oom_batcher.max_boxes
+        return list(predict_masks(self.network, images, boxes, batch_size=at_once, dtype=self.dtype))
 
 
 def _checkpoint_path(options: LiteOptions) -> Path:

@@ -16,6 +16,9 @@ from torch.nn import functional
 #: A window shows at least so many pixels beyond the longer side of a box, for boxes of a few pixels.
 MIN_PADDING = 4
 
+#: Larger windows are averaged first. On CUDA, antialiasing has a limit at about three times as much.
+_MAX_SHRINK = 32
+
 
 class Placement(NamedTuple):
     """Where the visible part of a window lies: in the image and in the crop, in pixels, ends exclusive."""
@@ -59,30 +62,40 @@ def boxes_in_crops(boxes_xyxy: Tensor, windows: Tensor) -> Tensor:
     return ((boxes_xyxy.double() - corner.repeat(1, 2)) / side).float()
 
 
-def place_window(window: Tensor, height: int, width: int, crop_size: int) -> Placement:
-    """Where a window [3] shows an image of a size, and where that lies in its crop. At least one pixel in both."""
+def place_window(window: Tensor, height: int, width: int, crop_size: int, *, grid: int = 1) -> Placement:
+    """Where a window [3] shows an image of a size, and where that lies in its crop. At least one pixel in both.
+
+    Args:
+        grid: positions in the crop are multiples of this.
+    """
     left, top, side = window.tolist()
-    rows = _visible_span(top, side, height, crop_size)
-    columns = _visible_span(left, side, width, crop_size)
+    rows = _visible_span(top, side, height, crop_size, grid)
+    columns = _visible_span(left, side, width, crop_size, grid)
     return Placement(*rows[:2], *columns[:2], *rows[2:], *columns[2:])
 
 
-def extract_crops(image: Tensor, windows: Tensor, crop_size: int) -> Tensor:
+def extract_crops(image: Tensor, windows: Tensor, crop_size: int, *, grid: int = 1) -> Tensor:
     """The crops of the windows of one image.
 
     Args:
-        image: float [C, H, W].
+        image: [C, H, W]: uint8, whose levels 0 to 255 become -1 to 1; or float, which stays as it is.
         windows: int64 [N, 3].
         crop_size: side of the crops, in pixels.
+        grid: the border of the image is rounded to multiples of this in the crop. A picture and a mask of half its
+            side agree if the picture has 2.
 
     Returns:
-        float [N, C, crop_size, crop_size]; 0 beyond the image.
+        float32 [N, C, crop_size, crop_size]; 0 beyond the image.
     """
     channels, height, width = image.shape
-    crops = image.new_zeros((len(windows), channels, crop_size, crop_size))
+    crops = torch.zeros((len(windows), channels, crop_size, crop_size), device=image.device)
     for crop, window in zip(crops, windows, strict=True):
-        at = place_window(window, height, width, crop_size)
+        at = place_window(window, height, width, crop_size, grid=grid)
         part = image[None, :, at.image_top : at.image_bottom, at.image_left : at.image_right]
+        if image.dtype == torch.uint8:
+            part = part.float() / 127.5 - 1
+        if (shrink := int(window[2]) // (_MAX_SHRINK * crop_size)) > 1:
+            part = functional.avg_pool2d(part, [min(shrink, side) for side in part.shape[2:]])
         size = (at.crop_bottom - at.crop_top, at.crop_right - at.crop_left)
         crop[:, at.crop_top : at.crop_bottom, at.crop_left : at.crop_right] = functional.interpolate(
             part, size, mode="bilinear", align_corners=False, antialias=True
@@ -118,9 +131,9 @@ def _interpolation_matrix(positions: Tensor, resolution: int) -> Tensor:
     return (1 - (positions.clamp(0.5, resolution - 0.5)[:, None] - centers).abs()).clamp(min=0)
 
 
-def _visible_span(start: int, side: int, limit: int, crop_size: int) -> tuple[int, int, int, int]:
+def _visible_span(start: int, side: int, limit: int, crop_size: int, grid: int) -> tuple[int, int, int, int]:
     """Of a window along one axis: first and last pixel of the image, first and last pixel of the crop."""
     first, last = max(start, 0), min(start + side, limit)
-    begin, end = (round((position - start) * crop_size / side) for position in (first, last))
-    begin = min(begin, crop_size - 1)
-    return first, last, begin, max(end, begin + 1)
+    begin, end = (grid * round((position - start) * crop_size / (side * grid)) for position in (first, last))
+    begin = min(begin, crop_size - grid)
+    return first, last, begin, max(end, begin + grid)

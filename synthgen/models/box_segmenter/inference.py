@@ -15,10 +15,10 @@ from synthgen.models.box_segmenter.crops import (
     plan_windows,
     restore_window,
 )
-from synthgen.models.box_segmenter.network import BoxSegmenter
+from synthgen.models.box_segmenter.network import OUTPUT_STRIDE, BoxSegmenter
 
-#: Below the highest logit by this much, pixels belong to a mask that would be empty; the smallest union.
-_LOGIT_STEP, _MIN_UNION = 1e-3, 1e-6
+#: The smallest union, in pixels.
+_MIN_UNION = 1e-6
 
 #: The stability score compares the masks at logits this much above and below the threshold (segment-anything).
 STABILITY_OFFSET = 1.0
@@ -28,7 +28,7 @@ class BoxMask(NamedTuple):
     """The mask of one box.
 
     Attributes:
-        window: bool [h, w], the pixels of the box.
+        window: bool [h, w], the pixels of the box; on the CPU.
         top, left: position of the window in the image, in pixels.
         soft_iou, stability_score: in [0, 1]; see `Annotation`.
     """
@@ -40,22 +40,23 @@ class BoxMask(NamedTuple):
     stability_score: float
 
 
-def normalize_image(image: Tensor) -> Tensor:
-    """uint8 [H, W, 3] RGB to the network's float32 [3, H, W] in [-1, 1]."""
-    return image.permute(2, 0, 1).float() / 127.5 - 1
-
-
 @torch.inference_mode()
 def predict_masks(
-    network: BoxSegmenter, images: Sequence[Tensor], boxes_xyxy: Sequence[Tensor], *, batch_size: int
+    network: BoxSegmenter,
+    images: Sequence[Tensor],
+    boxes_xyxy: Sequence[Tensor],
+    *,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[list[BoxMask]]:
     """Yield the masks of the boxes of each image, in order.
 
     Args:
         network: in evaluation mode.
-        images: float [3, H, W] each, of `normalize_image`, on the network's device.
+        images: uint8 [3, H, W] RGB each, on the network's device.
         boxes_xyxy: float [N, 4] each, absolute pixels, inside the image, with an area; N may be 0.
         batch_size: crops at once. Crops of several images share a batch.
+        dtype: of the network's activations; masks and scores are computed in float32.
     """
     config = network.config
     windows = [plan_windows(own, config.margin) for own in boxes_xyxy]
@@ -64,11 +65,14 @@ def predict_masks(
     done = 0
     for start in range(0, len(work), batch_size):
         batch = work[start : start + batch_size]
-        crops = torch.cat([extract_crops(images[i], windows[i][j, None], config.crop_size) for i, j in batch])
+        crops = torch.cat(
+            [extract_crops(images[i], windows[i][j, None], config.crop_size, grid=OUTPUT_STRIDE) for i, j in batch]
+        )
         prompts = torch.cat([boxes_in_crops(boxes_xyxy[i][j, None], windows[i][j, None]) for i, j in batch])
         crops = crops.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
-        logits = network(crops, prompts.to(crops.device)).float()
-        for (i, j), own in zip(batch, logits, strict=True):
+        with torch.autocast(crops.device.type, dtype, enabled=dtype != torch.float32):
+            logits = network(crops, prompts.to(crops.device))
+        for (i, j), own in zip(batch, logits.float(), strict=True):
             found[i].append(_cut_mask(own, windows[i][j], boxes_xyxy[i][j], images[i].shape[1:]))
         while done < batch[-1][0]:  # the images whose boxes are all done
             yield found[done]
@@ -86,13 +90,13 @@ def _cut_mask(logits: Tensor, window: Tensor, box_xyxy: Tensor, size: Sequence[i
     visible = restore_window(logits, window, place)
     in_box = visible[rows, columns]
     # Where no pixel is likely, the most likely ones: an empty mask would say that there is no object in the box.
-    threshold = min(0.0, float(in_box.max()) - _LOGIT_STEP)
-    mask = in_box > threshold
+    threshold = min(0.0, float(in_box.max()))
+    mask = (in_box > 0) if threshold == 0 else (in_box >= threshold)
     likely = visible.sigmoid()
     expected, inside = float(likely.sum()), float(likely[rows, columns][mask].sum())
     soft_iou = inside / max(int(mask.sum()) + expected - inside, _MIN_UNION)
     sure, possible = (int((in_box > threshold + offset).sum()) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
-    return BoxMask(mask, top, left, min(soft_iou, 1.0), sure / max(possible, 1))
+    return BoxMask(mask.cpu(), top, left, min(soft_iou, 1.0), sure / max(possible, 1))
 
 
 def _pixel_span(low: Tensor, high: Tensor, limit: int) -> tuple[int, int]:

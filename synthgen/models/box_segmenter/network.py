@@ -56,11 +56,13 @@ class BoxSegmenterConfig:
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
-            raise ValueError(f"no backbone named '{self.backbone[:40]}' (have: {', '.join(BACKBONES)})")
+            raise ValueError(f"no backbone named {self.backbone[:40]!a} (have: {', '.join(BACKBONES)})")
         if not 16 <= self.hidden_dim <= 512 or self.hidden_dim % 16:
-            raise ValueError(f"hidden_dim should be a multiple of 16 from 16 to 512, got {self.hidden_dim}")
+            raise ValueError(f"hidden_dim should be a multiple of 16 from 16 to 512, got {str(self.hidden_dim)[:20]}")
         if not 64 <= self.crop_size <= 512 or self.crop_size % CROP_DIVISIBILITY:
-            raise ValueError(f"crop_size should be a multiple of 32 from 64 to 512 pixels, got {self.crop_size}")
+            raise ValueError(
+                f"crop_size should be a multiple of 32 from 64 to 512 pixels, got {str(self.crop_size)[:20]}"
+            )
         if not 0.05 <= self.margin <= 1:
             raise ValueError(f"margin should be from 0.05 to 1 parts of the box, got {self.margin}")
 

@@ -10,7 +10,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,7 +197,11 @@ def _parse_json(text: object) -> Any:
 
 def _read_packaged(name: str, path: Path) -> dict[str, Tensor] | None:
     """The weights of the file in `PACKAGED_WEIGHTS`; None if it is another file."""
-    content = path.read_bytes() if path.is_file() else b""
-    if sha256(content).hexdigest() != PACKAGED_WEIGHTS[name].sha256:
+    try:
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+    except OSError as why:
+        raise ValueError(f"it cannot be read ({why.strerror or why})") from None
+    if digest != PACKAGED_WEIGHTS[name].sha256:
         return None
     return as_state_dict(torch.load(path, map_location="cpu", weights_only=True), path)

@@ -70,6 +70,48 @@ def test_a_smooth_map_comes_back_where_it_was(window: list[int]) -> None:
     assert (back - part)[inner].abs().max() < tolerance
 
 
+@pytest.mark.parametrize("window", [[0, 0, 40], [-7, 5, 33], [-30, -20, 90], [3, 2, 100]])
+@pytest.mark.parametrize("resolution", [16, 32, 96])
+def test_a_ramp_over_a_crop_is_a_ramp_over_the_image(window: list[int], resolution: int) -> None:
+    """Exact to the last digit: it finds a shift of a tenth of a pixel."""
+    left, top, side = window
+    centers = (torch.arange(resolution, dtype=torch.float64) + 0.5) * side / resolution
+    ramp = (left + centers)[None, :] + 2 * (top + centers)[:, None]
+    at = torch.tensor(window)
+    place = place_window(at, 30, 40, 64)
+    restored = restore_window(ramp, at, place)
+    x = torch.arange(place.image_left, place.image_right) + 0.5
+    y = torch.arange(place.image_top, place.image_bottom) + 0.5
+    half = side / resolution / 2  # nearer to the sides of the window, the map is constant
+    inside = ((x > left + half) & (x < left + side - half))[None] & ((y > top + half) & (y < top + side - half))[
+        :, None
+    ]
+    assert inside.any()
+    assert (restored - (x[None] + 2 * y[:, None]))[inside].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("window", [[-7, 0, 100], [-3, -11, 77], [60, 60, 50]])
+def test_a_picture_and_a_mask_of_half_its_side_have_the_same_border(window: list[int]) -> None:
+    picture = place_window(torch.tensor(window), 90, 90, 192, grid=2)
+    mask = place_window(torch.tensor(window), 90, 90, 96)
+    assert [2 * value for value in mask[4:]] == list(picture[4:])
+
+
+def test_levels_of_a_picture_become_minus_one_to_one() -> None:
+    image = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    image[1], image[2] = 255, 51
+    crop = extract_crops(image, torch.tensor([[0, 0, 16]]), 16)[0]
+    assert torch.allclose(crop.mean((1, 2)), torch.tensor([-1.0, 1.0, -0.6]), atol=1e-6)
+
+
+def test_a_giant_window_is_averaged() -> None:
+    image = torch.zeros(1, 40, 9000)
+    image[:, :, 4500:] = 1
+    crop = extract_crops(image, torch.tensor([[0, -4480, 9000]]), 64)[0, 0]
+    visible = crop[crop.any(1)]
+    assert visible.shape[0] == 1 and visible[0, :31].max() < 0.01 and visible[0, 33:].min() > 0.99
+
+
 def test_a_constant_map_stays_constant_at_any_resolution() -> None:
     for resolution in (8, 32, 96):
         at = torch.tensor([-3, 4, 50])

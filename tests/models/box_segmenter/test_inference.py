@@ -7,7 +7,7 @@ import torch
 from fakes.tiny_lite import TINY, build_network
 from torch import Tensor, nn
 
-from synthgen.models.box_segmenter.inference import BoxMask, normalize_image, predict_masks
+from synthgen.models.box_segmenter.inference import BoxMask, predict_masks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,7 +32,7 @@ class LeftHalf(nn.Module):
 
 
 def predict(network: nn.Module, size: tuple[int, int], *boxes: tuple[float, ...]) -> list[BoxMask]:
-    image = torch.zeros(3, *size)
+    image = torch.zeros(3, *size, dtype=torch.uint8)
     [found] = predict_masks(network, [image], [torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)], batch_size=4)
     return found
 
@@ -60,6 +60,15 @@ def test_where_nothing_is_likely_the_most_likely_pixels_are_the_mask() -> None:
     assert mask.soft_iou < 0.2 and mask.stability_score <= 1
 
 
+def test_an_unsure_network_in_half_precision_finds_the_most_likely_pixels_too() -> None:
+    network = build_network()
+    torch.nn.init.constant_(network.head.bias, -5)
+    image = torch.randint(256, (3, 60, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[5.0, 5, 40, 40], [10, 2, 60, 45], [50, 30, 79, 59]])
+    [found] = predict_masks(network, [image], [boxes], batch_size=4, dtype=torch.bfloat16)
+    assert all(mask.window.any() for mask in found)
+
+
 def test_scores_of_sure_and_unsure_masks() -> None:
     (sure,) = predict(LeftHalf(), (80, 100), (20, 10, 60, 50))
     (unsure,) = predict(LeftHalf(inside=0.2, outside=-0.2), (80, 100), (20, 10, 60, 50))
@@ -70,7 +79,7 @@ def test_scores_of_sure_and_unsure_masks() -> None:
 def test_masks_do_not_depend_on_the_batch() -> None:
     network = build_network()
     torch.manual_seed(1)
-    images = [torch.rand(3, 50, 70) * 2 - 1, torch.rand(3, 90, 40) * 2 - 1, torch.rand(3, 33, 33) * 2 - 1]
+    images = [torch.randint(256, (3, *size), dtype=torch.uint8) for size in ((50, 70), (90, 40), (33, 33))]
     boxes = [torch.tensor([[5.0, 5, 40, 40], [10, 2, 60, 45]]), torch.zeros(0, 4), torch.tensor([[1.0, 1, 30, 20]] * 3)]
     together = list(predict_masks(network, images, boxes, batch_size=4))
     assert [len(own) for own in together] == [2, 0, 3]
@@ -79,9 +88,3 @@ def test_masks_do_not_depend_on_the_batch() -> None:
             [[alone]] = predict_masks(network, [image], [box[None]], batch_size=1)
             assert torch.equal(alone.window, mask.window)
             assert alone.soft_iou == pytest.approx(mask.soft_iou, abs=1e-5)
-
-
-def test_levels_become_minus_one_to_one() -> None:
-    image = normalize_image(torch.tensor([[[0, 255, 51]]], dtype=torch.uint8))
-    assert image.shape == (3, 1, 1)
-    assert torch.allclose(image.flatten(), torch.tensor([-1.0, 1.0, -0.6]), atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,10 @@ def broken_file(folder: Path, kind: str) -> Path:
         about = {METADATA_KEY: '{"crop_size": "large"}'}
     elif kind == "of a huge description":
         about = {METADATA_KEY: '{"hidden_dim": 100000}'}
+    elif kind == "of a name that controls the terminal":
+        about = {METADATA_KEY: json.dumps({"backbone": "\x1b[2J\n"})}
+    elif kind == "of a long number":
+        about = {METADATA_KEY: f'{{"crop_size": {"9" * 4000}}}'}
     elif kind == "truncated":
         path.write_bytes(path.read_bytes()[:1000])
         return path
@@ -92,6 +97,8 @@ def broken_file(folder: Path, kind: str) -> Path:
         ("without a description", "not a file of a box segmenter"),
         ("of a wrong description", "description of the network is damaged"),
         ("of a huge description", "hidden_dim should be"),
+        ("of a name that controls the terminal", "no backbone named"),
+        ("of a long number", "crop_size should be"),
         ("truncated", "safetensors|damaged"),
     ],
 )
@@ -157,7 +164,7 @@ def test_the_pickle_of_the_package_is_read_only_if_it_is_the_known_file(
     with pytest.raises(ValueError, match=r"before 1\.6"):
         load_backbone(LITE0, path)
     own = weights.PACKAGED_WEIGHTS[LITE0]
-    digest = weights.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setitem(weights.PACKAGED_WEIGHTS, LITE0, own._replace(sha256=digest))
     found = load_backbone(LITE0, path).state_dict()
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in found.items())
