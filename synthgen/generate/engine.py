@@ -128,7 +128,7 @@ def check_in_process_options(workers: float | None, gpus_per_worker: float | Non
     if workers not in (None, 1):
         raise SynthgenError(
             f"--workers {workers} needs Ray; add `--engine ray`, or without it start {workers} commands "
-            f"with --part 0/{workers} to --part {workers - 1}/{workers}, and name the plugin (--segmenter or --captioner)"
+            f"with --part 0/{workers} to --part {workers - 1}/{workers} that all name the --segmenter or --captioner"
         )
 
 
