@@ -119,8 +119,8 @@ def spin(folder: Path) -> None:
         pass
 
 
-def one_of_many(folder: Path) -> None:
-    raise SynthgenError("the first line\nthe second")
+def too_long(folder: Path) -> None:
+    raise SynthgenError("a sentence " * 200)
 
 
 def wrong(folder: Path) -> None:
@@ -143,7 +143,7 @@ def wrong(folder: Path) -> None:
         (lambda folder: Path("/tmp/fuzz-trespass").mkdir(exist_ok=True), "trespass: os.mkdir /tmp/fuzz-trespass"),
         (lambda folder: subprocess.run(["true"]), "trespass: subprocess.Popen"),
         (lambda folder: Path("canary").touch(), "a payload was executed"),
-        (one_of_many, "not one sentence"),
+        (too_long, "not one sentence"),
         (wrong, "wrong answer: 7 is not 8"),
     ],
 )  # fmt: skip
@@ -190,7 +190,7 @@ def test_an_accepted_change_of_a_protected_file_is_a_finding() -> None:
 
 def test_a_valid_file_that_is_refused_stops_the_run() -> None:
     with pytest.raises(RuntimeError, match="a valid input was not accepted"):
-        fuzz(target(one_of_many), inputs=3)
+        fuzz(target(too_long), inputs=3)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from synthgen.dataloading.config import CaptionerConfig
-from synthgen.dataloading.manifest import Manifest, load_manifest
+from synthgen.dataloading.manifest import OTHER_NETWORKS, Manifest, load_manifest
 from synthgen.dataloading.renamed_keys import RENAMED_KEYS, find_renamed_keys, rename_manifest_keys
 from synthgen.errors import SynthgenError
 
@@ -84,13 +83,8 @@ def test_errors_in_old_keys_are_reported(tmp_path: Path, text: str, sentence: st
 
 def test_every_new_name_is_a_key_and_no_old_name_is() -> None:
     for section, names in RENAMED_KEYS.items():
-        kind = (
-            Manifest
-            if not section
-            else CaptionerConfig
-            if section == "captioner"
-            else type(Manifest.model_fields[section].default)
-        )
+        kind = OTHER_NETWORKS.get(section) if section else Manifest
+        kind = kind or type(Manifest.model_fields[section].default)
         keys = set(getattr(kind, "model_fields", None) or kind.__dataclass_fields__)
         assert set(names.values()) <= keys
         assert not names.keys() & keys

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from synthgen.dataloading.leakage.same_files import ImagePaths, find_same_files
 from synthgen.dataloading.manifest_errors import Location, truncate
-from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.errors import SynthgenError, did_you_mean, escape_control_chars
 from synthgen.storage.atomic import atomic_write
 from synthgen.storage.disk import create_folder
 from synthgen.storage.image_folder import find_image_folder
@@ -158,7 +158,8 @@ def read_exclude_list(path: Path) -> frozenset[str]:
                 if _is_key(text) and "\ufffd" not in text:
                     keys.add(text)
                 elif text and not text.startswith("#"):
-                    first = first or f"line {number:,} '{truncate(text)}' is no image key, as DATASET/NAME is"
+                    shown = truncate(escape_control_chars(text))
+                    first = first or f"line {number:,} '{shown}' is no image key, as DATASET/NAME is"
                     wrong += 1
                     if wrong == _MAX_INVALID_LINES:
                         break
