@@ -53,7 +53,7 @@ class LocalWeights:
 
     Attributes:
         options: the options of the plugin that choose them, such as {"variant": "vit_h", "checkpoint": ""}.
-        reason: where they are, as the end of a sentence: "sam_vit_h_4b8939.pth is in /home/me/weights".
+        reason: where they are, as the end of a sentence: "sam_vit_h_4b8939.pth is in weights".
     """
 
     options: dict[str, str]

@@ -89,7 +89,7 @@ def _compare_batch(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Itera
 
 
 def normalize_images(images: Tensor) -> Tensor:
-    """Normalize the images of a batch, [B, 3, side, side], as OFA expects."""
+    """Images of a batch, float [..., 3, H, W], in the levels of OFA and the box segmenter: [-1, 1]."""
     mean, std = (images.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
     return (images * std + mean) / 127.5 - 1
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from synthgen.checkpoints.box_segmenter import build_box_segmenter
-from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, Batch
+from synthgen.dataloading.collate import Batch
 from synthgen.dataloading.config import BoxSegmenterSettings, ScheduleConfig
 from synthgen.dataloading.manifest import Manifest
 from synthgen.distributed import DistributedContext
 from synthgen.evaluation.box_segmenter_evaluator import evaluate_box_segmenter
+from synthgen.evaluation.captioner_evaluator import normalize_images
 from synthgen.evaluation.results import EvalResult
 from synthgen.models.box_segmenter.crops import boxes_in_crops, extract_crops, plan_windows
 from synthgen.models.box_segmenter.losses import jitter_boxes, jitter_colors, mask_losses
@@ -96,7 +97,7 @@ class BoxSegmenterLearner:
             chosen = target["has_mask"]
             if not len(target["masks"]):
                 continue
-            image = _to_network_levels(pixels[:, :height, :width].to(device, non_blocking=True))
+            image = normalize_images(pixels[:, :height, :width].to(device, non_blocking=True))
             masks = target["masks"][:, :height, :width].to(device, non_blocking=True)
             scale = torch.tensor([width, height, width, height], dtype=torch.float32)
             tight = box_convert(target["boxes"][chosen], "cxcywh", "xyxy") * scale
@@ -120,9 +121,3 @@ class BoxSegmenterLearner:
             return blank, box, torch.zeros(1, side, side, device=device), torch.zeros(1, device=device)
         crops, boxes, shapes, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
         return crops.contiguous(memory_format=torch.channels_last), boxes, shapes, weights
-
-
-def _to_network_levels(image: Tensor) -> Tensor:
-    """An image of a batch, float [3, H, W], in the levels of the network: [-1, 1]."""
-    mean, std = (image.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
-    return (image * std + mean) / 127.5 - 1
