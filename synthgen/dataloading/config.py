@@ -245,6 +245,8 @@ class ScheduleConfig(ConfigSection):
         accumulation_steps: gradient accumulation: a process splits its images of a step into this many parts to
             save memory.
         lr: for new parameters; backbone_lr, text_encoder_lr: for pretrained parameters.
+        lr_decay: milestones, or cosine: half a cosine from the full learning rate to 0 (SGDR, Loshchilov and Hutter,
+            2017, without restarts).
         milestones: after each of these shares of the steps, the learning rate is divided by ten.
         max_grad_norm: maximum norm of all gradients together; None = no clipping.
         mask_points: number of points at which masks are compared.
@@ -265,6 +267,7 @@ class ScheduleConfig(ConfigSection):
     text_encoder_lr: Annotated[float, Field(ge=0)] = 2e-5
     warmup_steps: _Count = 10
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    lr_decay: Literal["milestones", "cosine"] = "milestones"
     milestones: Annotated[tuple[float, ...], AfterValidator(_check_milestones)] = (0.9, 0.95)
     max_grad_norm: Annotated[float | None, Field(gt=0)] = 0.01
     mask_points: Annotated[int, Field(ge=16, le=2**20)] = 112 * 112
@@ -280,6 +283,12 @@ class ScheduleConfig(ConfigSection):
     def _check_warmup(self) -> ScheduleConfig:
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} should be fewer than the steps, {self.steps}; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> ScheduleConfig:
+        if self.lr_decay == "cosine" and "milestones" in self.model_fields_set:
+            raise ValueError("milestones have no effect with lr_decay: cosine; take one of them out")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,8 +50,10 @@ def parameter_groups(
 
 
 def lr_factor(schedule: ScheduleConfig, step: int) -> float:
-    """The factor of the learning rate at a step: linear warmup over `warmup_steps`, then a drop at each milestone."""
+    """The factor of the learning rate at a step: linear warmup over `warmup_steps`, and the decay of the schedule."""
     warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
+    if schedule.lr_decay == "cosine":
+        return warm * (1 + math.cos(math.pi * min(step / schedule.steps, 1))) / 2
     return warm * 0.1 ** sum(step >= share * schedule.steps for share in schedule.milestones)
 
 

@@ -178,7 +178,7 @@ def test_the_main_job_from_boxes_to_pictures(synthgen, tmp_path: Path) -> None:
     assert "boxes/train/annotations" in status.out
     assert "boxes/train/masks" in status.out
     assert "1 of 1 (complete)" in status.out
-    assert "made by  grabcut" in status.out
+    assert "made by  lite" in status.out
 
     shown = synthgen("show", "boxes/train/masks", "--n", "4", "--out", "pictures")
     assert shown.code == 0, shown.err
@@ -206,7 +206,7 @@ def test_a_dry_run_writes_no_masks(synthgen, tmp_path: Path) -> None:
     assert not (tmp_path / "shards").exists()
     synthgen("ingest", *OWN)
     told = synthgen("masks", *OWN, "--dry-run")
-    assert "1 of 1 shard to do, 8 images, 24 boxes, by grabcut" in told.out
+    assert "1 of 1 shard to do, 8 images, 24 boxes, by lite" in told.out
     assert not list(tmp_path.rglob("masks/*"))
 
 
@@ -345,7 +345,7 @@ def test_masks_by_a_model_with_weights(synthgen, tmp_path: Path) -> None:
     [
         (["--segmenter", "sam", "--checkpoint", "boxes.json"], "boxes.json: it is no PyTorch checkpoint"),
         (["--segmenter", "sam", "--precision", "fp8"], "--precision fp8 should be fp32 or bf16"),
-        (["--precision", "bf16"], "'grabcut' takes side, margin, batch_size, threads; got 'precision'"),
+        (["--segmenter", "grabcut", "--precision", "bf16"], "'grabcut' takes side, margin, batch_size, threads; got"),
         (["--segmenter", "sam", "--zoom", "-O", "zoom=no"], "zoom is given twice, the second time as -O zoom=no"),
     ],
 )

@@ -324,6 +324,11 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["schedule.milestones: should be shares of the steps, each larger than the last, in (0, 1), got [9000.0"],
     ),
     (
+        "milestones of a cosine",
+        manifest_with_source(GOOD[1:-1], "schedule: {lr_decay: cosine, milestones: [0.5]}"),
+        ["schedule: milestones have no effect with lr_decay: cosine; take one of them out"],
+    ),
+    (
         "a warm-up without end",
         manifest_with_source(GOOD[1:-1], "schedule: {steps: 10}"),
         ["schedule: warmup_steps 10 should be fewer than the steps, 10; lower it"],

@@ -23,6 +23,14 @@ def test_rates_of_steps():
     assert lr_factor(ScheduleConfig(steps=100, warmup_steps=0, milestones=()), 0) == 1
 
 
+def test_rates_of_a_cosine():
+    schedule = ScheduleConfig(steps=100, warmup_steps=10, lr_decay="cosine")
+    shares = [lr_factor(schedule, step) for step in range(101)]
+    assert shares[0] == pytest.approx(0.1)
+    assert [shares[i] for i in (25, 50, 75, 100)] == pytest.approx([0.8535534, 0.5, 0.1464466, 0])
+    assert all(later < earlier for earlier, later in zip(shares[9:], shares[10:], strict=False))
+
+
 def test_groups_of_parameters(tmp_path):
     manifest = load_manifest(write_manifest(tmp_path, "steps: 1, backbone_lr: 1.0e-5, weight_decay: 0.05"))
     learner = SegmentationLearner(manifest, torch.device("cpu"))

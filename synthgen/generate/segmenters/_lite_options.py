@@ -16,7 +16,8 @@ class LiteOptions(ModelOptions):
         runtime=True,
         flag=True,
         metavar="PATH",
-        help="Weights: a checkpoint of `synthgen train` with box_segmenter:, or a .safetensors file of one",
+        help="Weights: a checkpoint of `synthgen train` with box_segmenter:, or a .safetensors file of one (default: "
+        "the weights that come with synthgen)",
     )
 
 

@@ -1,7 +1,8 @@
 """A small learned segmenter for CPUs and GPUs: a crop around each box, an ImageNet backbone and a decoder.
 
-`synthgen train` trains it on masks (`box_segmenter:` in a manifest). It was not trained to judge its own masks:
-`soft_iou` comes from its pixel probabilities, `predicted_iou` stays empty.
+Its weights are part of the package; `MODEL_CARD.md` beside them says what they were trained on. `synthgen train` trains
+others on masks (`box_segmenter:` in a manifest). It was not trained to judge its own masks: `soft_iou` comes from its
+pixel probabilities, `predicted_iou` stays empty.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.generate.segmenters._lite_options import LiteOptions
 from synthgen.models.box_segmenter.inference import BoxMask, predict_masks
 from synthgen.models.box_segmenter.network import BoxSegmenter
-from synthgen.models.box_segmenter.weights import load_segmenter
+from synthgen.models.box_segmenter.weights import TRAINED_WEIGHTS, load_segmenter
 from synthgen.oom import OomBatcher
 from synthgen.records.rle import encode_mask_window
 from synthgen.weights import cached_file_sha256
@@ -36,19 +37,20 @@ def resolve_options(options: LiteOptions) -> LiteOptions:
         SynthgenError: a value is wrong, or the file is missing or not a box segmenter.
     """
     check_device_options(options.device, options.precision, options.batch_size)
-    path = _checkpoint_path(options)
+    path = _weights_path(options)
     _load(path)
     weights = cached_file_sha256(path)
     if options.weights and options.weights != weights:
         raise SynthgenError(f"-O weights={options.weights} asks for another checkpoint than {path.name} ({weights})")
-    return replace(options, checkpoint=str(path), weights=weights)
+    # The packaged file may lie elsewhere on the machine of a worker.
+    return replace(options, checkpoint=options.checkpoint and str(path), weights=weights)
 
 
 def build(options: LiteOptions) -> Segmenter:
     """Make the segmenter."""
     own = resolve_options(options)
     device = resolve_device(own.device)
-    network = _load(Path(own.checkpoint)).to(device).to(memory_format=torch.channels_last).eval()
+    network = _load(_weights_path(own)).to(device).to(memory_format=torch.channels_last).eval()
     images, boxes = 8, 16
     if device.type == "cuda":
         images, boxes = next((i, b) for least, i, b in _AUTO_BATCH_SIZES if free_memory_gib(device) >= least)
@@ -101,13 +103,8 @@ class LiteSegmenter:
         return list(predict_masks(self.network, images, boxes, batch_size=at_once, dtype=self.dtype))
 
 
-def _checkpoint_path(options: LiteOptions) -> Path:
-    if not options.checkpoint:
-        raise SynthgenError(
-            "the segmenter lite needs weights: --checkpoint FILE, such as the best.pt of `synthgen train --manifest "
-            "manifests/lite_segmenter.yaml`"
-        )
-    return Path(options.checkpoint).absolute()
+def _weights_path(options: LiteOptions) -> Path:
+    return Path(options.checkpoint).absolute() if options.checkpoint else TRAINED_WEIGHTS
 
 
 def _load(path: Path) -> BoxSegmenter:

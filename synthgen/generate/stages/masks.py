@@ -19,8 +19,8 @@ from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
 #: The plugin folder of segmenters.
 PLUGIN_PACKAGE = "generate.segmenters"
 
-#: The segmenter that `auto` chooses on a machine without weights.
-DEFAULT_PLUGIN = "grabcut"
+#: The segmenter that `auto` chooses where the given options fit no segmenter whose weights are here.
+DEFAULT_PLUGIN = "lite"
 
 
 def build(plugin: str, options: dict[str, Any]) -> MaskStage:

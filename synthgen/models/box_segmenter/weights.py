@@ -24,6 +24,9 @@ from synthgen.models.box_segmenter.network import BoxSegmenter, BoxSegmenterConf
 from synthgen.models.checkpoint_reader import as_state_dict, read_weights, safe_load
 from synthgen.models.state_dict import describe_tensor, format_names
 
+#: The weights that come with synthgen; `MODEL_CARD.md` beside them describes them.
+TRAINED_WEIGHTS = Path(__file__).with_name("lite_coco.safetensors")
+
 #: Key of the metadata of a safetensors file.
 METADATA_KEY = "box_segmenter"
 
