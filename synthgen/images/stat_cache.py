@@ -19,6 +19,9 @@ FileState = tuple[str, int, int, int]
 def file_state(path: Path) -> FileState:
     """The key of a file: it changes when the file is written or replaced.
 
+    Args:
+        path: an existing file.
+
     Raises:
         OSError: the file cannot be reached.
     """

@@ -46,6 +46,10 @@ def create_folder(folder: Path, *, remedy: str = "choose another --store") -> No
     Only the start of a job calls this. What is written later goes to folders that exist: a disk that was unmounted
     meanwhile must not get a second copy below its mount point.
 
+    Args:
+        folder: may exist.
+        remedy: what the error message suggests if the folder cannot be created.
+
     Raises:
         SynthgenError: it cannot be created.
     """
@@ -68,6 +72,9 @@ def create_folder(folder: Path, *, remedy: str = "choose another --store") -> No
 
 def check_folder_exists(folder: Path) -> os.stat_result:
     """The file status of a folder that a job has created.
+
+    Args:
+        folder: any path; a file there is not refused.
 
     Raises:
         FailedRunError: it is gone.

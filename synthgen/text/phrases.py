@@ -15,6 +15,7 @@ def clean_text(text: str, *, max_chars: int = 1000) -> str:
     """The text on one line: Unicode NFC, without control characters, with single spaces.
 
     Args:
+        text: of any source.
         max_chars: maximum length; a longer text is cut after its last whole word.
     """
     text = unicodedata.normalize("NFC", text[: 4 * max_chars])
