@@ -21,6 +21,9 @@ def read_pickle_record(path: Path) -> bytes:
     PyTorch has no public reader of records. Python's `zipfile` might find a different pickle in a crafted file than
     `torch.load` does.
 
+    Args:
+        path: untrusted file.
+
     Raises:
         RuntimeError: the file is no such archive, or is damaged.
     """

@@ -41,6 +41,10 @@ def plugin_kind(package: str) -> str:
 def load_plugin(package: str, name: str) -> ModuleType:
     """Import the plugin `name` of a plugin folder. A name with a dot is a module of the user.
 
+    Args:
+        package: plugin folder, such as "generate.segmenters".
+        name: file name of the plugin, with "-" or "_"; or the dotted name of a module.
+
     Raises:
         SynthgenError: the folder has no such plugin, or the user's module cannot be imported.
     """
@@ -136,6 +140,10 @@ def runtime_options(package: str, name: str) -> frozenset[str]:
 def build_parameters(package: str, name: str) -> dict[str, inspect.Parameter]:
     """The options that a plugin takes, by name, with their defaults.
 
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+
     Raises:
         SynthgenError: no such plugin, or a module of the user's own that has no `build`.
     """
@@ -150,6 +158,11 @@ def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
 
     Values that come as text (from `-O key=value`) are turned into the type of the option's default.
 
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+        option_values: by name, as text or in their types.
+
     Raises:
         SynthgenError: an option that the plugin does not take, or a value of the wrong kind.
     """
@@ -161,6 +174,11 @@ def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
 
 def resolve_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
     """The complete options of a plugin, checked, with everything definite that decides the bytes.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+        option_values: by name, as text or in their types.
 
     Raises:
         SynthgenError: an option that the plugin does not take, or a value that it refuses.
@@ -192,6 +210,11 @@ def _forbid_exit(name: str) -> Iterator[None]:
 
 def complete_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
     """Check the names of options, convert text, and fill in the defaults.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+        option_values: by name, as text or in their types.
 
     Raises:
         SynthgenError: an option that the plugin does not take, or a value of the wrong kind.

@@ -50,6 +50,9 @@ class ProgressChannel:
         mailbox: the actor that workers write to.
         error: the first error that a worker reported.
         result: the result of the training, once it is there.
+
+    Args:
+        progress: creates progress bars.
     """
 
     def __init__(self, progress: OpenProgress) -> None:

@@ -46,6 +46,10 @@ class BatchTimeoutError(BrokenWorkerError):
 
     Attributes:
         rows: rows in the shard of the images that it was given and has not answered.
+
+    Args:
+        message: names the plugin, the time and the images.
+        rows: becomes the attribute.
     """
 
     def __init__(self, message: str, rows: tuple[int, ...]) -> None:
@@ -158,6 +162,12 @@ def wait_for_batch(
     started: StartedBatch, others: Sequence[StartedBatch], plugin: str, timeout: float | None
 ) -> list[Sample]:
     """The results of a batch; `others` are in flight beside it.
+
+    Args:
+        started: the batch whose results are wanted.
+        others: batches in flight beside it.
+        plugin: name of the plugin, for the message.
+        timeout: seconds; None = wait without end.
 
     Raises:
         BatchTimeoutError: for `timeout` seconds none of them was done. One may hold the device that another waits for,

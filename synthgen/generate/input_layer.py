@@ -46,6 +46,11 @@ def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgre
     A missing layer is made from the dataset's files. If these are not on this machine and the layer is complete, it is
     used as it is.
 
+    Args:
+        spec: the dataset of the job.
+        job: names the store and the input layer.
+        open_progress: creates the progress bar of an ingest.
+
     Returns:
         Whether it was made now.
 

@@ -108,6 +108,8 @@ def format_status(store: Path, *, failures: bool = False, layers: Sequence[Layer
     """The store as lines of text; with `failures`, every failed object, image and shard.
 
     Args:
+        store: root folder of the shards.
+        failures: also list every failed object, image and shard.
         layers: those of `summarize_layers`; None = look now.
     """
     seen = set()

@@ -111,7 +111,8 @@ class ImageBatch:
         error: why an image's annotations cannot be read, for `Sample.error`, or None; None = no image has an error.
         neg_categories: N lists of category ids, for `Sample`'s field of this name; given for all of a dataset's images
             or for none.
-        not_exhaustive_categories: likewise.
+        not_exhaustive_categories: N lists of category ids, for `Sample`'s field of this name; given as
+            `neg_categories` is.
         id_text: the ids as the file spells them, "" for a number; for messages. None = all are numbers.
     """
 

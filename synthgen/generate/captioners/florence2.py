@@ -53,6 +53,9 @@ _UNUSED_BEAM_SCORE = -1e6
 def resolve_options(options: Florence2Options) -> Florence2Options:
     """See the plugin folder: `weights` becomes the SHA-256 of the names and digests of the checkpoint's files.
 
+    Args:
+        options: as the user gives them.
+
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
     """
@@ -119,7 +122,8 @@ class Florence2Captioner:
         network: ready: on its device, in its precision.
         processor: of its words and images.
         source: see `Captioner`.
-        num_beams, max_length: see `Florence2Options`.
+        num_beams: see `Florence2Options`.
+        max_length: see `Florence2Options`.
         oom_batcher: how many images and boxes go to the device at once; boxes at `num_beams` beams.
     """
 

@@ -41,7 +41,7 @@ def resolve_options(options: Mapping[str, Any] | None = None, /, **stage_options
 
     Args:
         options: the captioner's own, resolved.
-        stage_options: see `CaptionStageOptions`.
+        **stage_options: see `CaptionStageOptions`.
 
     Raises:
         SynthgenError: an invalid option, or a missing file.
@@ -92,6 +92,10 @@ class CaptionStage:
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Write captions for each annotation that may be prompted. Human captions stay first; others are replaced.
+
+        Args:
+            samples: without an error, and with the height and width of their images.
+            images: uint8 [H, W, 3] RGB each, of the original size.
 
         Raises:
             PluginError: what the captioner returned must not be stored.
@@ -200,6 +204,9 @@ def _regions_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[
 
 def _parse_forbidden(given: str) -> set[str]:
     """Forbidden phrases, normalized for the search: case folded, without punctuation.
+
+    Args:
+        given: words with commas between them, or the path of a text file with a phrase in each line.
 
     Raises:
         SynthgenError: it looks like a file that cannot be read.

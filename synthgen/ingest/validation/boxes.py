@@ -76,7 +76,13 @@ def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxSta
 
 
 def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDArray[np.int32]) -> BoxColumns:
-    """The shard with the real image sizes where annotations gave none, with flags set again."""
+    """The shard with the real image sizes where annotations gave none, with flags set again.
+
+    Args:
+        columns: images and annotations of the shard.
+        height: int32 [N], of each image of the shard, pixels; 0 = unknown.
+        width: int32 [N], of each image of the shard, pixels; 0 = unknown.
+    """
     if (height == columns.height).all() and (width == columns.width).all():
         return columns
     image = np.repeat(np.arange(len(height)), np.diff(columns.offsets))

@@ -56,6 +56,7 @@ def reach_verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     """One line, and the next command.
 
     Args:
+        splits: results of all splits.
         given: the options that name the dataset.
     """
     found: Counter[str] = Counter()
