@@ -100,6 +100,10 @@ def options_class(package: str, name: str) -> type | None:
 
     It is the name `OPTIONS` of the plugin's module. If its options have flags on the command line, the class is in the
     light file `_NAME_options.py` beside the plugin, so that the help does not import the plugin's dependencies.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
     """
     light = _light_module(package, name, "options")
     module = importlib.import_module(light) if light else load_plugin(package, name)
@@ -130,7 +134,12 @@ def _light_module(package: str, name: str, topic: str) -> str | None:
 
 
 def runtime_options(package: str, name: str) -> frozenset[str]:
-    """Names of a plugin's options that stay out of a recipe, because they say only where and how fast."""
+    """Names of a plugin's options that stay out of a recipe, because they say only where and how fast.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+    """
     declared = options_class(package, name)
     if declared is None:
         return KEYWORD_RUNTIME_OPTIONS

@@ -97,7 +97,12 @@ def _describe_datasets_below(path: Path) -> str:
 
 
 def recognize_as(plugin: str, path: Path) -> Recognized | None:
-    """What one reader recognises at a path; None if it does not, or if it cannot recognise files."""
+    """What one reader recognises at a path; None if it does not, or if it cannot recognise files.
+
+    Args:
+        plugin: name of the reader.
+        path: an existing folder or file.
+    """
     module = _load(plugin)
     if not hasattr(module, "recognize"):
         return None

@@ -137,6 +137,11 @@ def start_batch(process: Callable[[Batch], list[Sample]], batch: Batch, timeout:
     """Run a batch on a thread of its own.
 
     An exception that would end the program (SystemExit and the like) becomes a `PluginError`. KeyboardInterrupt stays.
+
+    Args:
+        process: the stage's work on a batch; called on the new thread.
+        batch: samples and their pixels.
+        timeout: seconds that a batch may take; None = any time.
     """
     started = StartedBatch(batch, Future())
     if timeout is not None:  # before the thread starts: a plugin that keeps the GIL would never let us do it after

@@ -86,6 +86,12 @@ def select_shards(
 
     It removes stale files of killed runs, also in the input layer, where a killed ingest may have left gigabytes. A dry
     run changes nothing.
+
+    Args:
+        job: what the run does with each shard.
+        part: (i, n), see `pending_shards`.
+        limit: maximum number of shards; None = all.
+        dry_run: delete no stale files.
     """
     if not dry_run:
         for layer in (job.input_layer, job.layer):

@@ -121,7 +121,13 @@ class Worker:
         self.decode_threads = max(2, os.cpu_count() or 1)
 
     def run(self, shard: Shard, on_images: OnImages | None = None, hung: HungRows = NONE_HUNG) -> ShardReport:
-        """Process one shard of the job's output layer and commit it."""
+        """Process one shard of the job's output layer and commit it.
+
+        Args:
+            shard: one of the job's output layer.
+            on_images: called with the number of images done since the last call.
+            hung: rows over which earlier workers hung.
+        """
         return self.commit(self.process(shard, on_images, hung))
 
     def process(

@@ -350,6 +350,12 @@ class _Window(io.RawIOBase):
 
 @contextmanager
 def open_member(path: Path, start: int, size: int) -> Iterator[BinaryIO]:
-    """The bytes of a member as a file; only what is read from it is read from the disk."""
+    """The bytes of a member as a file; only what is read from it is read from the disk.
+
+    Args:
+        path: the archive.
+        start: byte of the archive at which the content starts.
+        size: bytes of the content.
+    """
     with io.BufferedReader(_Window(path, start, size), 65_536) as file:
         yield file

@@ -186,6 +186,14 @@ def describe_source_change(
     """A sentence if the layer was made from other files, or by other options; None if not, or if it is not there.
 
     Files that are certainly unchanged are not read again; others are hashed at 1 to 2 GB per second.
+
+    Args:
+        store: where the shards lie.
+        files: as `reader.files` returns them.
+        name: the dataset's name in the store.
+        split: the split's name in the store.
+        layer: the layer to compare.
+        match_names: the option of `ingest` with which the layer would be made now.
     """
     present = store.list_shards(name, split, layer)
     footer = store.read_footer(present[0]) if present else None

@@ -134,6 +134,13 @@ def source_states(files: DatasetFiles, skip: Path | None = None) -> dict[str, tu
     """By role: (bytes, modification time in ns, change time in ns, inode) of a file, or what stands for it of a folder.
 
     Whoever changes a file may set its modification time, but not its change time.
+
+    Args:
+        files: whose `sources` are looked at.
+        skip: see `folder_sha256`.
+
+    Raises:
+        SynthgenError: a file or folder cannot be read.
     """
     states = {}
     for role, path in sorted(files.sources.items()):

@@ -96,13 +96,25 @@ def check_writable(path: Path, *, remedy: str) -> None:
 
 
 def write_text_atomic(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
-    """Write a small text file atomically; see `atomic_write`."""
+    """Write a small text file atomically; see `atomic_write`.
+
+    Args:
+        path: file to write; its folder must exist.
+        text: characters that UTF-8 cannot encode become escapes.
+        remedy: what the error message suggests if the folder cannot be written.
+    """
     with atomic_write(path, remedy=remedy) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def append_line(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
-    """Append a line to a log with one write, so that lines of two writers do not mix. The folder must exist."""
+    """Append a line to a log with one write, so that lines of two writers do not mix. The folder must exist.
+
+    Args:
+        path: file to write to; created if it is missing.
+        text: the line, without its end.
+        remedy: what the error message suggests if the folder cannot be written.
+    """
     with translate_os_errors(path, remedy=remedy):
         check_folder_exists(path.parent)
         with path.open("ab", buffering=0) as file:

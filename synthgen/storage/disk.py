@@ -27,7 +27,17 @@ _NO_FOLDER_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES
 def translate_os_errors(
     path: Path, errnos: set[int] = _UNWRITABLE_ERRNOS, *, remedy: str = "choose another --store"
 ) -> Iterator[None]:
-    """Turn errors of the file system that the user can fix into a `SynthgenError`."""
+    """Turn errors of the file system that the user can fix into a `SynthgenError`.
+
+    Args:
+        path: file or folder that the block writes, for the message.
+        errnos: errors that the user can fix by another folder; a full disk is always translated.
+        remedy: what the error message suggests.
+
+    Raises:
+        FailedRunError: the disk is full.
+        SynthgenError: an error of `errnos`.
+    """
     try:
         yield
     except OSError as why:

@@ -119,7 +119,12 @@ def parent_digest(footer: Mapping[str, Any]) -> str | None:
 
 
 def parent_shard(shard: Shard, footer: Mapping[str, Any]) -> Shard | None:
-    """The shard that a shard was made from; None = from annotation files."""
+    """The shard that a shard was made from; None = from annotation files.
+
+    Args:
+        shard: the shard itself.
+        footer: our part of its footer, as JSON.
+    """
     layer = (footer.get("parent") or {}).get("layer")
     return shard.in_layer(layer) if isinstance(layer, str) and NAME_PATTERN.fullmatch(layer) else None
 

@@ -341,7 +341,13 @@ class ShardStore:
             raise ForeignShardError(f"cannot write {path}: it {what}; move it out of the store")
 
     def layer_folder(self, dataset: str, split: str, layer: str) -> Path:
-        """The folder of a layer, whether it exists or not."""
+        """The folder of a layer, whether it exists or not.
+
+        Args:
+            dataset: name of the dataset, the first folder below the root.
+            split: name of the split, the second folder.
+            layer: name of the layer, the third folder.
+        """
         return self.root / check_name(dataset) / check_name(split) / check_name(layer)
 
     def layer_scratch_folder(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:

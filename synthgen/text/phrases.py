@@ -45,6 +45,11 @@ def has_repetition(text: str) -> bool:
 
 
 def contains_phrase(text: str, phrases: frozenset[str]) -> bool:
-    """Whether a text contains one of some phrases (each as `" ".join(split_words(...))`), as whole words."""
+    """Whether a text contains one of some phrases, as whole words.
+
+    Args:
+        text: any text.
+        phrases: each as `" ".join(split_words(...))`.
+    """
     line = f" {' '.join(split_words(text))} "
     return any(f" {phrase} " in line for phrase in phrases)

@@ -62,7 +62,13 @@ def resolve_options(options: Mapping[str, Any] | None = None, /, **stage_options
 
 
 def build(plugin: str, options: dict[str, Any], **stage_options: Any) -> CaptionStage:
-    """The stage around the captioner `plugin`; options as `resolve_options` gives them."""
+    """The stage around a captioner.
+
+    Args:
+        plugin: name of the captioner.
+        options: options of the captioner, as `resolve_options` gives them.
+        **stage_options: see `CaptionStageOptions`.
+    """
     own = CaptionStageOptions(**stage_options)
     phrases = frozenset(filter(None, own.forbidden.split(",")))
     captioner = plugins.build_plugin(PLUGIN_PACKAGE, plugin, options)
@@ -70,7 +76,14 @@ def build(plugin: str, options: dict[str, Any], **stage_options: Any) -> Caption
 
 
 class CaptionStage:
-    """The stage that writes captions. See `Stage`."""
+    """The stage that writes captions. See `Stage`.
+
+    Args:
+        captioner: writes the captions.
+        top_k: maximum number of captions of an object.
+        min_score: captions with a lower score are kept with a reason; None = no limit.
+        forbidden: phrases, normalized; captions that hold one are kept with a reason.
+    """
 
     def __init__(
         self,

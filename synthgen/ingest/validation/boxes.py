@@ -52,7 +52,13 @@ class BoxStats:
 
 
 def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxStats) -> None:
-    """Add all findings about the boxes of one shard."""
+    """Add all findings about the boxes of one shard.
+
+    Args:
+        columns: images and boxes of the shard.
+        findings: gets the findings.
+        stats: gets the sizes and counts of the boxes.
+    """
     per_image = np.diff(columns.offsets)
     image = np.repeat(np.arange(len(columns.image_id)), per_image)
     stats.boxes_per_image.append(per_image)

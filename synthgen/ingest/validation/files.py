@@ -104,7 +104,12 @@ class SizeFactors:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def add(self, said: tuple[int, int], real: tuple[int, int]) -> None:
-        """Add one photograph; sizes are (height, width)."""
+        """Add one photograph.
+
+        Args:
+            said: (height, width) by the annotations, in pixels.
+            real: (height, width) of the file, in pixels.
+        """
         self.images += 1
         factor = max(real) / max(said)
         # The sides of a resized photograph are rounded to whole pixels.
