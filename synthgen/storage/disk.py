@@ -88,6 +88,7 @@ def check_folder_exists(folder: Path) -> os.stat_result:
 
     Raises:
         FailedRunError: it is gone.
+        OSError: its status cannot be read for another reason.
     """
     try:
         found = folder.stat()

@@ -131,6 +131,7 @@ def save_png(path: Path, image: NDArray[np.uint8]) -> None:
 
     Raises:
         SynthgenError: the file cannot be written.
+        OSError: the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
