@@ -7,12 +7,12 @@ which it is broken. The last part of this file breaks every rule once, to show t
 from __future__ import annotations
 
 import ast
-import inspect
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +205,7 @@ def _entries(docstring: str) -> dict[str, str]:
     """Argument -> its text in the sections Args and Attributes."""
     found: dict[str, str] = {}
     for section in re.findall(r"^(?:Args|Attributes):\n((?:(?: +.*)?(?:\n|\Z))*)", docstring, flags=re.M):
-        for entry in re.findall(r"^\S.*(?:\n +.*|\n(?= *$))*", inspect.cleandoc(section), flags=re.M):
+        for entry in re.findall(r"^\S.*(?:\n +.*|\n(?= *$))*", textwrap.dedent(section), flags=re.M):
             names, _, text = entry.partition(":")
             found |= {name.strip(" *"): text for name in names.split(",")}
     return found
@@ -296,7 +296,7 @@ METHOD = 'class P(Protocol):\n    """A protocol."""\n\n    def run(self, box: Te
 SOUND = {
     "synthgen/one_line.py": ONE_LINE.format("Draw boxes: float64 [N, 4], absolute pixels."),
     "synthgen/with_args.py": WITH_ARGS.format("Sequence[Tensor] | None", "float32 [N, 4] each,\n            pixels."),
-    "synthgen/record.py": RECORD.format("float32 [P, 2] in [0, 1], relative to the image."),
+    "synthgen/record.py": RECORD.format("float32 [P, 2],\n            relative to the image."),
     "synthgen/method.py": METHOD.format("Segment a float32 [4], XYXY, in pixels."),
     "synthgen/_private.py": ONE_LINE.format("Draw."),
     "synthgen/implementation.py": 'class A:\n    def run(self, box: Tensor) -> None:\n        """See `P.run`."""\n',
