@@ -21,6 +21,9 @@ def read_pickle_record(path: Path) -> bytes:
     PyTorch has no public reader of records. Python's `zipfile` might find a different pickle in a crafted file than
     `torch.load` does.
 
+    Args:
+        path: untrusted file.
+
     Raises:
         RuntimeError: the file is no such archive, or is damaged.
     """
@@ -34,6 +37,11 @@ def set_layer_checkpointing(layer: Any, run: Callable[..., Any], *, enabled: boo
 
     The public `activation_checkpointing_enable` takes no single layers: it also includes the stages around the blocks
     of a Swin.
+
+    Args:
+        layer: module of transformers that supports activation checkpointing.
+        run: calls a function so that its activations are computed again in the backward pass.
+        enabled: whether `run` is used.
     """
     layer.gradient_checkpointing = enabled
     layer._gradient_checkpointing_func = run
@@ -52,6 +60,11 @@ def set_coco_objects(evaluator: Any, ground_truth: list[dict[str, Any]], detecti
     """Give a `COCOeval` the objects of one image and one category, both with the id 1.
 
     The public way is two files in COCO format with all images of a dataset, which stay in memory.
+
+    Args:
+        evaluator: a `COCOeval`.
+        ground_truth: annotations in COCO's form.
+        detections: likewise, with scores.
     """
     evaluator._gts[1, 1], evaluator._dts[1, 1] = ground_truth, detections
 

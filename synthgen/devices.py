@@ -19,6 +19,11 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def check_device_options(device: str, precision: str, batch_size: str | int) -> None:
     """Check the options that can be checked when a job starts, on a machine that may lack the device.
 
+    Args:
+        device: value of `--device`.
+        precision: value of `--precision`.
+        batch_size: value of `--batch-size`: a number of images, or "auto".
+
     Raises:
         SynthgenError: with the flag and what it should be.
     """
@@ -32,6 +37,11 @@ def check_device_options(device: str, precision: str, batch_size: str | int) -> 
 def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
     """Refuse a value that is not among the choices.
 
+    Args:
+        flag: names the option in the message, such as "--precision".
+        value: what the user gives.
+        choices: values that are accepted.
+
     Raises:
         SynthgenError: with the choices.
     """
@@ -42,6 +52,9 @@ def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
 
 def resolve_device(name: str) -> torch.device:
     """The device of `--device`; "auto" = the first CUDA device, else the CPU.
+
+    Args:
+        name: value of `--device`, as `check_device_options` accepts it.
 
     Raises:
         SynthgenError: this machine has no such device.

@@ -46,7 +46,11 @@ class DistributedContext:
         return float(total)
 
     def all_reduce_mean(self, numbers: Tensor) -> list[float]:
-        """The means of some numbers, [n], over all processes; synchronizes with the device once."""
+        """The means of some numbers over all processes; synchronizes with the device once.
+
+        Args:
+            numbers: float [n], on any device.
+        """
         if self.world_size > 1:
             numbers = numbers.to(self._collective_device(), copy=True)
             distributed.all_reduce(numbers)
@@ -55,6 +59,9 @@ class DistributedContext:
 
     def on_rank0(self, action: Callable[[], T]) -> T:
         """Call a function on rank 0 and return its result in all processes.
+
+        Args:
+            action: its result must be picklable.
 
         Raises:
             SynthgenError: on rank 0, the error of the function. The other ranks raise SystemExit, because rank 0

@@ -44,6 +44,10 @@ class MultipleErrors(SynthgenError):  # noqa: N818
 
     Attributes:
         lines: the heading, and below it the sentences, with control characters escaped.
+
+    Args:
+        heading: one line.
+        messages: one sentence for each error.
     """
 
     def __init__(self, heading: str, messages: Sequence[str]) -> None:
@@ -69,6 +73,7 @@ def missing_extra_error(package: str, feature: str) -> SynthgenError:
     """The error for a package of `EXTRAS` that is not installed.
 
     Args:
+        package: name by which Python imports it; a key of `EXTRAS`.
         feature: what needs it, such as "`synthgen train`".
     """
     return SynthgenError(f"{feature} needs the package {package}; install it: {install_command(EXTRAS[package])}")

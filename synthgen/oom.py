@@ -36,6 +36,10 @@ class OomBatcher:
     def run(self, forward: Callable[[list[T]], list[R]], items: list[T]) -> list[R]:
         """Return `forward(items)` with the device locked, one item per image. `forward` reads `max_boxes` at each call.
 
+        Args:
+            forward: the network's pass over some items; it returns one result for each.
+            items: one for each image.
+
         Raises:
             BrokenWorkerError: the device is lost; every later call would fail as well.
         """
@@ -67,6 +71,9 @@ def _is_out_of_memory(why: RuntimeError) -> bool:
 @contextmanager
 def explain_out_of_memory(remedy: str) -> Iterator[None]:
     """Turn an out-of-memory error of a device into a `SynthgenError`.
+
+    Args:
+        remedy: what the user can do.
 
     Raises:
         SynthgenError: with the remedy.

@@ -41,6 +41,10 @@ def plugin_kind(package: str) -> str:
 def load_plugin(package: str, name: str) -> ModuleType:
     """Import the plugin `name` of a plugin folder. A name with a dot is a module of the user.
 
+    Args:
+        package: plugin folder, such as "generate.segmenters".
+        name: file name of the plugin, with "-" or "_"; or the dotted name of a module.
+
     Raises:
         SynthgenError: the folder has no such plugin, or the user's module cannot be imported.
     """
@@ -96,6 +100,10 @@ def options_class(package: str, name: str) -> type | None:
 
     It is the name `OPTIONS` of the plugin's module. If its options have flags on the command line, the class is in the
     light file `_NAME_options.py` beside the plugin, so that the help does not import the plugin's dependencies.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
     """
     light = _light_module(package, name, "options")
     module = importlib.import_module(light) if light else load_plugin(package, name)
@@ -126,7 +134,12 @@ def _light_module(package: str, name: str, topic: str) -> str | None:
 
 
 def runtime_options(package: str, name: str) -> frozenset[str]:
-    """Names of a plugin's options that stay out of a recipe, because they say only where and how fast."""
+    """Names of a plugin's options that stay out of a recipe, because they say only where and how fast.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+    """
     declared = options_class(package, name)
     if declared is None:
         return KEYWORD_RUNTIME_OPTIONS
@@ -135,6 +148,10 @@ def runtime_options(package: str, name: str) -> frozenset[str]:
 
 def build_parameters(package: str, name: str) -> dict[str, inspect.Parameter]:
     """The options that a plugin takes, by name, with their defaults.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
 
     Raises:
         SynthgenError: no such plugin, or a module of the user's own that has no `build`.
@@ -150,6 +167,11 @@ def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
 
     Values that come as text (from `-O key=value`) are turned into the type of the option's default.
 
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+        option_values: by name, as text or in their types.
+
     Raises:
         SynthgenError: an option that the plugin does not take, or a value of the wrong kind.
     """
@@ -161,6 +183,11 @@ def build_plugin(package: str, name: str, option_values: dict[str, Any]) -> Any:
 
 def resolve_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
     """The complete options of a plugin, checked, with everything definite that decides the bytes.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+        option_values: by name, as text or in their types.
 
     Raises:
         SynthgenError: an option that the plugin does not take, or a value that it refuses.
@@ -192,6 +219,11 @@ def _forbid_exit(name: str) -> Iterator[None]:
 
 def complete_options(package: str, name: str, option_values: dict[str, Any]) -> dict[str, Any]:
     """Check the names of options, convert text, and fill in the defaults.
+
+    Args:
+        package: plugin folder.
+        name: see `load_plugin`.
+        option_values: by name, as text or in their types.
 
     Raises:
         SynthgenError: an option that the plugin does not take, or a value of the wrong kind.

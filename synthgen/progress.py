@@ -23,7 +23,12 @@ class ProgressBar(Protocol):
     """Counts work towards a total."""
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Count `count` more units as done. `note` is shown after the count until the next one."""
+        """Count more units as done.
+
+        Args:
+            count: units done since the last call.
+            note: text after the count, shown until the next one; None = as before.
+        """
 
 
 #: (description, total, unit) -> a context manager around a `ProgressBar`.
@@ -48,7 +53,12 @@ class NoProgress:
 
 
 class PhaseProgress:
-    """One progress bar after another, for work that reports (phase, done, total)."""
+    """One progress bar after another, for work that reports (phase, done, total).
+
+    Args:
+        open_progress: creates the bar of each phase.
+        units: phase -> name of its units in the plural.
+    """
 
     def __init__(self, open_progress: OpenProgress, units: Mapping[str, str]) -> None:
         self._open, self._units = open_progress, units
@@ -75,6 +85,11 @@ class TerminalProgress:
     """An `OpenProgress` on standard error: a bar on a terminal, one line a minute elsewhere.
 
     Call `advance(n)` from the thread that runs the job.
+
+    Args:
+        description: what is counted, in a few words.
+        total: number of units in all.
+        unit: name of the units in the plural.
     """
 
     def __init__(self, description: str, total: int, unit: str) -> None:

@@ -21,6 +21,9 @@ CLUSTER_FILES = ("runtime_env.yaml", "kuberay.yaml", "slurm.sh")
 def shipped_folder(name: Literal["manifests", "pipelines"]) -> Path:
     """The folder of shipped files.
 
+    Args:
+        name: which of the two.
+
     Raises:
         SynthgenError: the installation lacks it.
     """
@@ -43,6 +46,9 @@ def copy_shipped_files(target: Path) -> list[Path]:
     """Copy the training recipes to `target` and the cluster files to `target/cluster`, for people to edit.
 
     Existing files with the same content stay.
+
+    Args:
+        target: folder to write to; created if it is missing.
 
     Returns:
         The files that were written.

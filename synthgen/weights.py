@@ -70,6 +70,9 @@ def fetch_weights(published: PublishedFile) -> Path:
 
     A file that the user put there is verified as well.
 
+    Args:
+        published: address, size and digest of the file.
+
     Raises:
         SynthgenError: it cannot be had, or is not what was published.
     """
@@ -97,6 +100,9 @@ def is_local(published: PublishedFile) -> bool:
 
 def cached_file_sha256(path: Path) -> str:
     """SHA-256 of a file, 64 hexadecimal digits; read from the cache file beside it if that is valid.
+
+    Args:
+        path: file of weights; untrusted.
 
     Raises:
         SynthgenError: it cannot be read.

@@ -21,6 +21,7 @@ def build_box_segmenter(settings: BoxSegmenterSettings, *, resumes: Path | None 
     """Build the network.
 
     Args:
+        settings: section `box_segmenter` of the manifest.
         resumes: a checkpoint of the run that is resumed; its network is taken.
 
     Raises:
@@ -50,6 +51,10 @@ def build_box_segmenter(settings: BoxSegmenterSettings, *, resumes: Path | None 
 
 def load_box_segmenter(path: Path, *, device: torch.device) -> BoxSegmenter:
     """Load the segmenter of a checkpoint for inference.
+
+    Args:
+        path: checkpoint; untrusted.
+        device: where the network is put.
 
     Raises:
         SynthgenError: it is not a checkpoint of a box segmenter.

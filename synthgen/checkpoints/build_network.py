@@ -41,6 +41,7 @@ def build_from_config(
     `checkpoint.load_initial_weights` loads `model.weights` afterwards.
 
     Args:
+        model: section `model` of the manifest.
         checkpointing: use activation checkpointing.
         device: "meta" allocates no memory, except for the text encoder.
         encoder: a text encoder that is already loaded; see `build_text_encoder`.
@@ -105,6 +106,7 @@ def build_text_encoder(model: ModelConfig, option: str = "model.text_encoder") -
     """Load the text encoder of a manifest.
 
     Args:
+        model: section `model` of the manifest.
         option: the option with which users choose another one, for the error message.
 
     Raises:

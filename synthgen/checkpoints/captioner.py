@@ -25,6 +25,9 @@ KIND = "captioner"
 def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]:
     """Build the network, its tokenizer and the folder of the tokenizer files.
 
+    Args:
+        settings: section `captioner` of the manifest.
+
     Raises:
         SynthgenError: weights or tokenizer files are missing or do not fit.
     """
@@ -56,6 +59,10 @@ def build_captioner(settings: CaptionerConfig) -> tuple[Ofa, OfaTokenizer, Path]
 def load_captioner(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokenizer, Checkpoint]:
     """Load the captioner of a checkpoint for inference; the tokenizer files are in the checkpoint's folder.
 
+    Args:
+        path: checkpoint; untrusted.
+        device: where the network is put.
+
     Raises:
         SynthgenError: not a captioner's checkpoint, or the tokenizer files are missing.
     """
@@ -73,6 +80,10 @@ def load_captioner(path: Path, *, device: torch.device) -> tuple[Ofa, OfaTokeniz
 
 def with_learned_image_size(manifest: Manifest, checkpoint: Checkpoint) -> Manifest:
     """The manifest with the image size that the checkpoint was trained with, unless the manifest sets one.
+
+    Args:
+        manifest: may lack the section `captioner`.
+        checkpoint: of a captioner; untrusted.
 
     Raises:
         SynthgenError: the checkpoint has an invalid image size.

@@ -74,6 +74,10 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically; equal checkpoints have equal bytes.
 
+    Args:
+        path: file to write; it may exist and is then replaced.
+        checkpoint: what the file will hold.
+
     Raises:
         SynthgenError: it cannot be written.
     """
@@ -101,6 +105,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; its tensors are memory-mapped.
+
+    Args:
+        path: untrusted file.
 
     Raises:
         SynthgenError: it cannot be read, or is not a checkpoint of synthgen.
@@ -142,7 +149,9 @@ def resolve_sides(short: int | None, long: int | None, defaults: tuple[int, int]
     """The shorter side and the limit of the longer side of the network's input, in pixels.
 
     Args:
-        short, long: values given by the user; None = those of `defaults`.
+        short: shorter side that the user gives, in pixels; None = that of `defaults`.
+        long: limit of the longer side that the user gives, in pixels; None = that of `defaults`.
+        defaults: (shorter side, limit of the longer side), in pixels.
 
     Raises:
         SynthgenError: the shorter side is longer than the longer one.
@@ -171,6 +180,10 @@ def load_initial_weights(network: MQFormer, path: Path) -> bool:
 
     The label embedding of denoising queries may exist in only one of the two, and so may a trainable text encoder.
 
+    Args:
+        network: its weights are replaced in place.
+        path: checkpoint; untrusted.
+
     Raises:
         SynthgenError: not a valid checkpoint, or one of another network.
     """
@@ -197,6 +210,8 @@ def load_network(path: Path, *, device: torch.device, text_encoder: str | None =
     """Load the network of a checkpoint for inference.
 
     Args:
+        path: checkpoint; untrusted.
+        device: where the network is put.
         text_encoder: replaces the path in the checkpoint, which may not exist on this machine.
 
     Raises:

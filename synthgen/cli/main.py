@@ -105,6 +105,10 @@ def main(*, command: str | None = None, engine: str = "local") -> None:
     Args:
         command: run only this command, as the entry points in `pipelines/` do; None = the first argument names it.
         engine: the default of its option `--engine`.
+
+    Raises:
+        SystemExit: with the exit code.
+        Exception: an error that no message describes keeps its traceback.
     """
     # Threads of one step that wait for each other busily take the cores that others need to come on: where anything
     # else runs, a reader process will do, a step takes many times as long.

@@ -24,7 +24,12 @@ MAX_LISTED_ERRORS = 5
 
 
 def format_plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
-    """What a run is about to do."""
+    """What a run is about to do.
+
+    Args:
+        job: what the run does with each shard.
+        shards: those to do; empty = every shard is committed.
+    """
     layer = f"{job.dataset}/{job.split}/{job.layer}"
     if not shards:
         yield f"{layer}: nothing to do, every shard is committed"
@@ -46,7 +51,14 @@ def format_plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
 
 
 def format_recognized(path: Path, specs: Sequence[DatasetSpec], images: int, boxes: int) -> str:
-    """What was found at a path: "cones: YOLO, 3 splits (train, valid, test), 24 images, 252 boxes"."""
+    """What was found at a path: "cones: YOLO, 3 splits (train, valid, test), 24 images, 252 boxes".
+
+    Args:
+        path: as the user names it.
+        specs: one for each split.
+        images: number of images in all splits.
+        boxes: number of boxes in all splits.
+    """
     title = getattr(specs[0].reader, "TITLE", specs[0].plugin)
     names = ", ".join(spec.split for spec in specs)
     counts = f"{pluralize(images, 'image')}, {pluralize(boxes, 'box')}"
@@ -54,7 +66,12 @@ def format_recognized(path: Path, specs: Sequence[DatasetSpec], images: int, box
 
 
 def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
-    """What an ingest has found."""
+    """What an ingest has found.
+
+    Args:
+        layer: DATASET/SPLIT/LAYER.
+        report: what `ingest` returned.
+    """
     whole = pluralize(report.shards, "shard")
     how = f"{report.committed:,} of {whole} written" if report.committed else "every shard was there"
     masks = f", {pluralize(report.masks, 'mask')}" if report.masks else ""
@@ -87,7 +104,12 @@ def count_images(job: Job, shards: Sequence[Shard]) -> int:
 
 
 def format_result(job: Job, tally: RunStats) -> Iterator[str]:
-    """What a run has done."""
+    """What a run has done.
+
+    Args:
+        job: what the run did with each shard.
+        tally: what it has counted.
+    """
     layer = f"{job.dataset}/{job.split}/{job.layer}"
     boxes = pluralize(tally.annotations, "box")
     made = f"{pluralize(tally.masks, 'mask')} for {boxes}"
@@ -151,7 +173,12 @@ def format_flags(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def format_next_steps(folder: Path, *, trained: bool) -> Iterator[str]:
-    """The end of the demo: where to look, and what to type for one's own data."""
+    """The end of the demo: where to look, and what to type for one's own data.
+
+    Args:
+        folder: of the demo.
+        trained: whether the demo also trained a network.
+    """
     yield f"Look at {folder / 'pictures' / 'sheet.png'}: every box, its mask, its captions; no weights."
     yield f"Masks and captions are Parquet files in {folder / 'shards' / 'demo' / 'train' / 'captions'}."
     if trained:

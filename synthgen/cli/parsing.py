@@ -14,6 +14,10 @@ from synthgen.plugin_options import OptionValue
 def parse_plugin_options(assignments: Sequence[str], flags: Mapping[str, OptionValue]) -> dict[str, Any]:
     """["key=value", ...] as a dict, with the values of flags beside them.
 
+    Args:
+        assignments: values of `-O`.
+        flags: options that are given by flags of their own.
+
     Raises:
         SynthgenError: one has no key or no value, or is said twice.
     """
@@ -31,6 +35,9 @@ def parse_plugin_options(assignments: Sequence[str], flags: Mapping[str, OptionV
 def parse_part(text: str) -> tuple[int, int]:
     """ "3/8" as (3, 8).
 
+    Args:
+        text: value of `--part`.
+
     Raises:
         SynthgenError: it is not I/N with 0 <= I < N.
     """
@@ -42,6 +49,9 @@ def parse_part(text: str) -> tuple[int, int]:
 
 def reject_url(path: Path | None) -> Path | None:
     """The path, unless it is a URL such as "s3://bucket/folder", which would become a local folder named "s3:".
+
+    Args:
+        path: value of an option; None = not given.
 
     Raises:
         SynthgenError: it is a URL.

@@ -122,6 +122,7 @@ def describe_plugins(package: str, *, weights: str) -> str:
     """The plugins of a folder in a sentence for the help: the choice of `auto`, with weights, and without.
 
     Args:
+        package: plugin folder, such as "generate.segmenters".
         weights: what is said of plugins with the option `checkpoint`.
     """
     options = plugins.list_flag_options(package)

@@ -20,6 +20,9 @@ def open_progress(description: str, total: int, unit: str) -> TerminalProgress:
 def print_lines(*lines: str) -> None:
     """Write lines to standard output, control characters spelt out.
 
+    Args:
+        *lines: texts of any source, without line ends.
+
     Raises:
         FailedRunError: it cannot be written to.
     """

@@ -52,7 +52,12 @@ class WorkerActor:
         return None
 
     def run(self, shard: Shard, hung: HungRows = NONE_HUNG) -> ShardReport | BatchTimeoutError:
-        """Process one shard; return a `BatchTimeoutError` if the model hangs, and this process is of no more use."""
+        """Process one shard; return a `BatchTimeoutError` if the model hangs, and this process is of no more use.
+
+        Args:
+            shard: one of the job's output layer.
+            hung: rows over which earlier workers hung.
+        """
         with log_to_file(self.log):
             try:
                 return self.worker.run(shard, hung=hung)

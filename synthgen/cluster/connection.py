@@ -135,6 +135,7 @@ def reject_temporary_dir(folder: Path, description: str, remedy: str) -> None:
     """Refuse results in the folder into which `ray job submit --working-dir` unpacks the code: Ray deletes it.
 
     Args:
+        folder: absolute path.
         description: what the folder is, for the error.
         remedy: the option that names another folder.
 

@@ -50,6 +50,9 @@ class ProgressChannel:
         mailbox: the actor that workers write to.
         error: the first error that a worker reported.
         result: the result of the training, once it is there.
+
+    Args:
+        progress: creates progress bars.
     """
 
     def __init__(self, progress: OpenProgress) -> None:
@@ -88,14 +91,24 @@ class ProgressChannel:
 
 
 class ProgressWriter(logging.Handler):
-    """A worker's end. A worker that is not the reporter sends its error and nothing else."""
+    """A worker's end. A worker that is not the reporter sends its error and nothing else.
+
+    Args:
+        mailbox: the driver's actor, `ProgressChannel.mailbox`.
+        is_reporter: whether this worker sends progress; one worker does.
+    """
 
     def __init__(self, mailbox: Any, is_reporter: bool) -> None:
         super().__init__(logging.WARNING)
         self._mailbox, self._is_reporter = mailbox, is_reporter
 
     def send(self, kind: str, content: Any = None) -> None:
-        """Send a message without waiting; the messages of one worker arrive in order."""
+        """Send a message without waiting; the messages of one worker arrive in order.
+
+        Args:
+            kind: name of the message, such as "begin" or "end".
+            content: any picklable value.
+        """
         if self._is_reporter:
             self._mailbox.put.remote(kind, content)
 
@@ -113,7 +126,13 @@ class ProgressWriter(logging.Handler):
         self.send("warning", record.getMessage())
 
     def open_progress(self, description: str, total: int, unit: str) -> _RemoteProgress:
-        """Return a progress bar that the driver draws."""
+        """Return a progress bar that the driver draws.
+
+        Args:
+            description: what is counted, in a few words.
+            total: number of units in all.
+            unit: name of the units in the plural.
+        """
         return _RemoteProgress(self, description, total, unit)
 
 
@@ -148,7 +167,15 @@ class _RemoteProgress:
 
 @contextlib.contextmanager
 def progress_writer(mailbox: Any, *, is_reporter: bool) -> Iterator[ProgressWriter]:
-    """Open a worker's end; warnings of synthgen while the block runs, and a `SynthgenError` that ends it, are sent."""
+    """Open a worker's end; warnings of synthgen while the block runs, and a `SynthgenError` that ends it, are sent.
+
+    Args:
+        mailbox: see `ProgressWriter`.
+        is_reporter: see `ProgressWriter`.
+
+    Raises:
+        SynthgenError: the error of the block, after it was sent.
+    """
     writer, logger = ProgressWriter(mailbox, is_reporter), logging.getLogger("synthgen")
     logger.addHandler(writer)
     try:

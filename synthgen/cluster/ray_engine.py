@@ -43,6 +43,8 @@ def run_on_cluster(
     Connects to the cluster of `ray job submit`, of RAY_ADDRESS or of this machine, else starts one on this machine.
 
     Args:
+        job: what to do with each shard.
+        shards: as `pending_shards` returns them.
         workers: at most this many, even if the cluster lacks resources for all of them yet (an autoscaler adds nodes);
             None = as many as fit at any time.
         gpus_per_worker: 0.5 puts two workers on a GPU; None = 1 where the cluster has GPUs and the model can use one,

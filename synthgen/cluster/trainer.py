@@ -52,9 +52,14 @@ def train_on_cluster(
     """Train a manifest with processes on all nodes of the cluster; see `synthgen.training.trainer.train`.
 
     Args:
+        manifest_path: the manifest.
+        out: run directory; None = runs/ and the manifest's name. All nodes must see it.
+        store: root of the shards, instead of the manifest's.
+        device: "auto", "cpu" or "cuda".
         loader_workers: data loader processes per worker.
         workers: number of training processes; None = as many as fit and divide the batch size evenly.
         gpus_per_worker: 0 or 1; None = 1 if the cluster has GPUs.
+        progress: creates progress bars.
 
     Raises:
         SynthgenError: there is no cluster; `train` fails; a node does not see a folder; or workers died
@@ -115,6 +120,12 @@ def _run_workers(
     config: Mapping[str, Any], workers: int, resources: dict[str, float], progress: OpenProgress
 ) -> TrainResult:
     """Start all workers, process their progress messages until they have ended, and return the result.
+
+    Args:
+        config: of `_train_on_worker`, without the entries "shared" and "mailbox".
+        workers: number of training processes.
+        resources: what Ray reserves for each of them.
+        progress: creates progress bars.
 
     Raises:
         SynthgenError: the error that one of them reported.

@@ -63,6 +63,14 @@ class WorkerPool:
         deaths_at_start: node -> workers in a row that died there before they had started.
         excluded: node -> why no worker is started there any more; the key "" stands for an unknown node.
         last_error: why the last worker could not start.
+
+    Args:
+        job: what to do with each shard.
+        workers: at most this many; None = as many as fit.
+        gpus_per_worker: None = 1 if the cluster has GPUs and the model can use one, else 0.
+
+    Raises:
+        SynthgenError: `workers` or `gpus_per_worker` is not valid.
     """
 
     def __init__(self, job: Job, workers: int | None, gpus_per_worker: float | None) -> None:
@@ -125,6 +133,8 @@ class WorkerPool:
         """Give a worker its next shard; None = stop the worker.
 
         Args:
+            worker: one without an outstanding call, or one that hangs.
+            shard: the next one; None = stop the worker.
             hung: over which of the shard's images earlier workers hung.
         """
         if shard is None:

@@ -41,6 +41,9 @@ def write_demo_files(folder: Path) -> DemoFiles:
 
     Existing files are overwritten, except the manifests, which users edit.
 
+    Args:
+        folder: created if it is missing.
+
     Raises:
         SynthgenError: `folder` cannot be written.
     """

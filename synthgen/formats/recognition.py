@@ -97,7 +97,12 @@ def _describe_datasets_below(path: Path) -> str:
 
 
 def recognize_as(plugin: str, path: Path) -> Recognized | None:
-    """What one reader recognises at a path; None if it does not, or if it cannot recognise files."""
+    """What one reader recognises at a path; None if it does not, or if it cannot recognise files.
+
+    Args:
+        plugin: name of the reader.
+        path: an existing folder or file.
+    """
     module = _load(plugin)
     if not hasattr(module, "recognize"):
         return None
@@ -111,6 +116,11 @@ def recognize_as(plugin: str, path: Path) -> Recognized | None:
 
 def find_splits(plugin: str, root: Path, annotations: Path | None) -> tuple[str, ...]:
     """The splits of a dataset whose reader is known.
+
+    Args:
+        plugin: name of the reader.
+        root: folder of the dataset.
+        annotations: the user's annotation file or folder; None = those in `root`.
 
     Raises:
         SynthgenError: no split has its files; the error of the first split.
@@ -139,6 +149,9 @@ def split_path(path: Path) -> tuple[Path, Path | None]:
 
 def check_exists(path: Path) -> None:
     """Refuse a path at which there is nothing, or a pipe or device, which a reader would wait for.
+
+    Args:
+        path: named by the user.
 
     Raises:
         SynthgenError: no file or folder has this name.

@@ -46,6 +46,10 @@ class BatchTimeoutError(BrokenWorkerError):
 
     Attributes:
         rows: rows in the shard of the images that it was given and has not answered.
+
+    Args:
+        message: names the plugin, the time and the images.
+        rows: becomes the attribute.
     """
 
     def __init__(self, message: str, rows: tuple[int, ...]) -> None:
@@ -133,6 +137,11 @@ def start_batch(process: Callable[[Batch], list[Sample]], batch: Batch, timeout:
     """Run a batch on a thread of its own.
 
     An exception that would end the program (SystemExit and the like) becomes a `PluginError`. KeyboardInterrupt stays.
+
+    Args:
+        process: the stage's work on a batch; called on the new thread.
+        batch: samples and their pixels.
+        timeout: seconds that a batch may take; None = any time.
     """
     started = StartedBatch(batch, Future())
     if timeout is not None:  # before the thread starts: a plugin that keeps the GIL would never let us do it after
@@ -158,6 +167,12 @@ def wait_for_batch(
     started: StartedBatch, others: Sequence[StartedBatch], plugin: str, timeout: float | None
 ) -> list[Sample]:
     """The results of a batch; `others` are in flight beside it.
+
+    Args:
+        started: the batch whose results are wanted.
+        others: batches in flight beside it.
+        plugin: name of the plugin, for the message.
+        timeout: seconds; None = wait without end.
 
     Raises:
         BatchTimeoutError: for `timeout` seconds none of them was done. One may hold the device that another waits for,

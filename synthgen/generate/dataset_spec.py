@@ -30,7 +30,8 @@ class DatasetSpec:
         plugin: a plugin of `formats.readers`.
         name: its name in the store.
         split: part of the dataset.
-        root: its folder; annotations: its annotation file, if the user names one.
+        root: folder of the dataset.
+        annotations: its annotation file, if the user names one.
         images: folder of its images, if the user names one.
         match_names: also take image files that are there under another form of their name.
         crowds_as_objects: take annotations with `iscrowd` for single objects.
@@ -93,8 +94,13 @@ def resolve_datasets(
     Args:
         path: the dataset's folder or annotation file; None = the reader `dataset` finds it below `data`.
         dataset: a reader; None = it is recognised by the files at `path`.
+        name: name in the store; None = made of the path or of the reader.
         split: None = all splits at `path`. Without a path: all splits of a format, but the first of a release.
-        match_names, crowds_as_objects: see `DatasetSpec`.
+        data: folder of all datasets (`--data`).
+        annotations: annotation file, only without `path`; None = the dataset's own.
+        images: folder of the images; None = the dataset's own.
+        match_names: see `DatasetSpec`.
+        crowds_as_objects: see `DatasetSpec`.
 
     Raises:
         SynthgenError: nothing is named, or too much; no such dataset, split or file; the layout is unknown.
@@ -201,6 +207,16 @@ def resolve_dataset(
     crowds_as_objects: bool = False,
 ) -> DatasetSpec:
     """Resolve and check what the user named, before anything is read.
+
+    Args:
+        dataset: name of a reader.
+        name: name in the store; None = that of the reader, or of the annotation file.
+        split: None = the first of the reader's `SPLITS`.
+        data: folder of all datasets (`--data`).
+        annotations: annotation file; None = the dataset's own.
+        images: folder of the images; None = the dataset's own.
+        match_names: see `DatasetSpec`.
+        crowds_as_objects: see `DatasetSpec`.
 
     Raises:
         SynthgenError: no such dataset, split or file; a name that cannot be a folder.

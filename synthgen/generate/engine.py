@@ -26,6 +26,7 @@ def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
     """The shards that the job has not committed yet, or from other rows than those of its input now, in order.
 
     Args:
+        job: what to do with each shard.
         part: (i, n): only shards whose index is i modulo n, so that the parts do not change while shards are committed.
 
     Raises:
@@ -73,6 +74,13 @@ def run_in_process(
     If a batch exceeds the job's `timeout`, its shard fails, and the next shard begins with a new worker. The old one's
     threads cannot be stopped: they keep their memory while this process lives.
 
+    Args:
+        job: what to do with each shard.
+        shards: as `pending_shards` returns them.
+        workers: None or 1.
+        gpus_per_worker: None; only Ray takes a number.
+        on_images: called with the number of images done since the last call.
+
     Raises:
         SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.
     """
@@ -119,6 +127,10 @@ def _process_shards(
 
 def check_in_process_options(workers: float | None, gpus_per_worker: float | None) -> None:
     """Check the options of `run_in_process`, before any work.
+
+    Args:
+        workers: value of `--workers`.
+        gpus_per_worker: value of `--gpus-per-worker`.
 
     Raises:
         SynthgenError: `workers` is above 1, or `gpus_per_worker` is given.

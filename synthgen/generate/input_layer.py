@@ -15,7 +15,15 @@ from synthgen.storage.shard_store import ShardStore, check_name
 def ingest_spec(
     spec: DatasetSpec, store: Path, layer: str, *, shard_size: int = 0, open_progress: OpenProgress
 ) -> IngestReport:
-    """Ingest one layer of the dataset, with progress bars for reading and writing."""
+    """Ingest one layer of the dataset, with progress bars for reading and writing.
+
+    Args:
+        spec: the dataset.
+        store: root folder of the shards.
+        layer: one of the reader's `LAYERS`.
+        shard_size: see `ingest`.
+        open_progress: creates progress bars.
+    """
     with PhaseProgress(open_progress, {"reading": "bytes", "writing": "images"}) as bars:
         return ingest(
             ShardStore(store),
@@ -31,7 +39,14 @@ def ingest_spec(
 
 
 def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred: str) -> str:
-    """The default input of a layer: the input it was started from, else `preferred` if it exists."""
+    """The default input of a layer: the input it was started from, else `preferred` if it exists.
+
+    Args:
+        spec: the dataset.
+        store: root folder of the shards.
+        layer: layer to write; it may have been started.
+        preferred: input layer of a new layer.
+    """
     shard_store = ShardStore(store)
     for shard in shard_store.list_shards(spec.name, spec.split, check_name(layer))[:1]:
         begun = ((shard_store.read_footer(shard) or {}).get("parent") or {}).get("layer")  # null after an ingest
@@ -45,6 +60,11 @@ def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgre
 
     A missing layer is made from the dataset's files. If these are not on this machine and the layer is complete, it is
     used as it is.
+
+    Args:
+        spec: the dataset of the job.
+        job: names the store and the input layer.
+        open_progress: creates the progress bar of an ingest.
 
     Returns:
         Whether it was made now.
@@ -77,7 +97,12 @@ def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgre
 
 
 def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
-    """A sentence about what `ensure_input_layer` would make; None if the job's input layer is complete."""
+    """A sentence about what `ensure_input_layer` would make; None if the job's input layer is complete.
+
+    Args:
+        spec: the dataset of the job.
+        job: names the store and the input layer.
+    """
     present = ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer)
     if (present and len(present) == present[0].num_shards) or job.input_layer not in spec.reader.LAYERS:
         return None

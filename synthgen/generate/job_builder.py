@@ -31,6 +31,19 @@ def create_job(
 ) -> Job:
     """The job of a stage over a dataset; nothing is read or written but what the options need.
 
+    Args:
+        spec: the dataset.
+        store: root folder of the shards.
+        stage: plugin of `generate.stages`, such as "masks".
+        plugin: segmenter or captioner of the stage.
+        options: options of `plugin`, as text or in their types.
+        input_layer: layer to read.
+        layer: layer to write.
+        max_error_share: share of failed images in [0, 1] above which a shard is not committed.
+        retry_failed: do images again that failed before.
+        timeout: seconds that a batch may take; None = any time.
+        stage_options: options of the stage itself; None = the stage has none.
+
     Raises:
         SynthgenError: no such plugin, option or image folder; a layer that cannot be written; an invalid timeout.
     """

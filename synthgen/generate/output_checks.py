@@ -64,6 +64,12 @@ def match_results(returned: Any, counts: Sequence[int], what: str) -> Iterator[l
 def check_mask(prediction: Any, height: int, width: int, annotation_id: int) -> None:
     """Check the mask of an object in an image of this size. Its scores are checked by `checked_score`.
 
+    Args:
+        prediction: what the segmenter returned; any type.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        annotation_id: of the object, for the message.
+
     Raises:
         PluginError: it is no `MaskPrediction` with an `Rle`, is of another size, or its runs do not fill its size.
     """
@@ -88,8 +94,11 @@ def checked_score(value: Any, name: str, annotation_id: int, *, low: float = 0, 
     """The score as it is stored; None stays None.
 
     Args:
+        value: what the plugin returned; any type.
         name: what the score is called, for the message.
-        low, high: the range that it must be in.
+        annotation_id: of the object, for the message.
+        low: least value that is accepted; may be -inf.
+        high: largest value that is accepted.
 
     Raises:
         PluginError: it is no finite number of that range.
@@ -112,6 +121,10 @@ def checked_score(value: Any, name: str, annotation_id: int, *, low: float = 0, 
 
 def check_captions(captions: Any, annotation_id: int) -> list[Caption]:
     """The captions of an object, checked; their scores are checked by `checked_score`. Empty texts are allowed.
+
+    Args:
+        captions: what the captioner returned; any type.
+        annotation_id: of the object, for the message.
 
     Raises:
         PluginError: it is no list of `Caption`, there are too many, or a text or source is no string or is too long.

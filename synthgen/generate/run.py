@@ -86,6 +86,12 @@ def select_shards(
 
     It removes stale files of killed runs, also in the input layer, where a killed ingest may have left gigabytes. A dry
     run changes nothing.
+
+    Args:
+        job: what the run does with each shard.
+        part: (i, n), see `pending_shards`.
+        limit: maximum number of shards; None = all.
+        dry_run: delete no stale files.
     """
     if not dry_run:
         for layer in (job.input_layer, job.layer):
@@ -116,7 +122,13 @@ def run_job(
     """Let an engine run the shards, and write the run log.
 
     Args:
+        job: what to do with each shard.
+        shards: as `pending_shards` returns them.
+        engine: runs the shards, such as `run_in_process`.
+        part: (i, n), as of `pending_shards`; for the name of the log.
         engine_options: options that only the engine uses: `workers`, `gpus_per_worker`.
+        on_images: called with the number of images done since the last call.
+        on_report: called after each shard.
 
     Raises:
         FailedRunError: the cause would hit every shard (a full disk), or every shard of the run had too many failed

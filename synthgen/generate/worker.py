@@ -121,7 +121,13 @@ class Worker:
         self.decode_threads = max(2, os.cpu_count() or 1)
 
     def run(self, shard: Shard, on_images: OnImages | None = None, hung: HungRows = NONE_HUNG) -> ShardReport:
-        """Process one shard of the job's output layer and commit it."""
+        """Process one shard of the job's output layer and commit it.
+
+        Args:
+            shard: one of the job's output layer.
+            on_images: called with the number of images done since the last call.
+            hung: rows over which earlier workers hung.
+        """
         return self.commit(self.process(shard, on_images, hung))
 
     def process(
@@ -210,7 +216,14 @@ class Worker:
         """The shard's samples, processed or with an error; the errors; the number of samples that came without one.
 
         Args:
+            shard: the one to write; its input has the same index.
             kept: the footer of the committed shard, of which only what failed is done again; None = do everything.
+            on_images: called with the number of images done since the last call.
+            hung: rows over which earlier workers hung.
+
+        Raises:
+            BrokenWorkerError: the device is lost, or a batch hangs.
+            Exception: of the stage, unless it concerns single images.
         """
         samples = list(self.store.read_samples(shard.in_layer(self.job.input_layer)))
         result = list(samples)

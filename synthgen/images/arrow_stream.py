@@ -34,7 +34,8 @@ class ArrowIndex:
 
     Attributes:
         schema: of the file.
-        starts: int64 [B], the message of each batch; first_rows: int64 [B + 1], ends with the number of rows.
+        starts: int64 [B], byte at which the message of each batch starts.
+        first_rows: int64 [B + 1], first row of each batch; ends with the number of rows.
         damage: why the file is not read to its end; "" = it is.
     """
 
@@ -56,6 +57,9 @@ _batches: StatCache[pa.RecordBatch] = StatCache(64, lambda _: 1)  # they hold no
 def open_stream(path: Path) -> ArrowIndex:
     """The index of a file; remembered while the file does not change.
 
+    Args:
+        path: an Arrow file or stream; untrusted.
+
     Raises:
         ImageError: it is not in Arrow's format, or is compressed.
         OSError: it cannot be read.
@@ -65,6 +69,11 @@ def open_stream(path: Path) -> ArrowIndex:
 
 def read_value(path: Path, column: str, row: int) -> bytes:
     """The bytes of the image in one row.
+
+    Args:
+        path: an Arrow file or stream; untrusted.
+        column: name of a column of byte strings, or of structs with the field "bytes".
+        row: in the whole file, from 0.
 
     Raises:
         ImageError: the row is empty, or its batch is damaged.
@@ -100,6 +109,10 @@ def read_value(path: Path, column: str, row: int) -> bytes:
 def read_batch(path: Path, number: int) -> pa.RecordBatch:
     """One record batch of a file, checked; its bytes stay in the file.
 
+    Args:
+        path: an Arrow file or stream; untrusted.
+        number: of the batch, from 0.
+
     Raises:
         ImageError: it is damaged.
         OSError: the file cannot be read.
@@ -109,6 +122,9 @@ def read_batch(path: Path, number: int) -> pa.RecordBatch:
 
 def check_names(schema: pa.Schema) -> None:
     """Refuse names of columns, and of parts of columns, that are not in UTF-8.
+
+    Args:
+        schema: of an untrusted file.
 
     Raises:
         UnicodeDecodeError: there is one.
@@ -188,6 +204,9 @@ def _describe(metadata: bytes) -> tuple[int, int, int, bool]:
     """(kind of a message, its rows, the bytes of its body, whether they are compressed), from its flatbuffer.
 
     The tables `Message` and `RecordBatch` of https://github.com/apache/arrow/blob/main/format/Message.fbs.
+
+    Args:
+        metadata: flatbuffer of one message; untrusted.
 
     Raises:
         struct.error, IndexError: it is damaged.

@@ -118,6 +118,10 @@ def find_image(root: Path, file_name: str) -> ImageSource:
     It never searches for the file name alone: that may be another image, such as the frame of another video. Symbolic
     links are followed. Pipes and devices are refused.
 
+    Args:
+        root: image folder of the dataset.
+        file_name: as the annotations write it; untrusted.
+
     Raises:
         ImageError: there is no such file, the name leaves `root`, or its archive lacks it or cannot be read.
         OSError: the machine lacks memory or open files.
@@ -161,7 +165,9 @@ def load_rgb(path: ImageSource, expected_height: int = 0, expected_width: int = 
     samples keep their upper eight bits; floats up to 1 are fractions of white. Animations give their first frame.
 
     Args:
-        expected_height, expected_width: what the annotations say, in pixels; 0 = they do not.
+        path: a file, or an image in an archive.
+        expected_height: what the annotations say, in pixels; 0 = they do not.
+        expected_width: what the annotations say, in pixels; 0 = they do not.
 
     Raises:
         ImageError: missing, not one of `IMAGE_FORMATS`, truncated, too large, or not of the annotated size.
@@ -211,6 +217,9 @@ def read_image_header(path: ImageSource) -> tuple[int, int, bool]:
     """(height, width, turned) from the header, with EXIF orientation applied; decodes nothing.
 
     `turned`: the stored pixels must be rotated by 90 or 270 degrees, so their shape differs.
+
+    Args:
+        path: a file, or an image in an archive.
 
     Raises:
         ImageError: missing, not one of `IMAGE_FORMATS`, or too large.
@@ -335,6 +344,11 @@ def _packed_colors(strip: Image.Image) -> NDArray[np.integer]:
 
 def _as_image_error(why: Exception, done: str, path: ImageSource | BinaryIO) -> ImageError:
     """The error for a row.
+
+    Args:
+        why: what a decoder raised.
+        done: "decoded" or "opened", for the message.
+        path: of the image; a file of an unknown format is described.
 
     Raises:
         OSError: the machine lacks memory or open files.

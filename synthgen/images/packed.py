@@ -63,6 +63,10 @@ def row_name(column: str, row: int) -> str:
 def find_packed_image(root: Path, parts: tuple[str, ...]) -> PackedImage | None:
     """The image with these parts of a name below `root`, if one of them is an archive; None = none is.
 
+    Args:
+        root: image folder of the dataset.
+        parts: folders, file name of the archive, then the name of the image in it.
+
     Raises:
         ImageError: the archive has no such image, or cannot be read.
         OSError: the machine lacks memory or open files.
@@ -88,6 +92,9 @@ def is_packed_name(parts: tuple[str, ...]) -> bool:
 @contextmanager
 def open_image(source: ImageSource) -> Iterator[BinaryIO]:
     """The bytes of an image as a file.
+
+    Args:
+        source: a file, or an image in an archive.
 
     Raises:
         ImageError: the archive cannot be read, or its row has no image.

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 def split_plain(data: memoryview, count: int) -> list[memoryview]:
     """`count` values, each after its length in four bytes; they share the memory of `data`.
 
+    Args:
+        data: untrusted bytes; they may go on after the values.
+        count: how many values to read.
+
     Raises:
         ValueError: there are fewer.
     """
@@ -31,6 +35,11 @@ def split_plain(data: memoryview, count: int) -> list[memoryview]:
 
 def decode_levels(data: bytes | memoryview, width: int, count: int) -> NDArray[np.int64]:
     """`count` numbers of `width` bits, encoded as runs and groups of eight: int64 [count].
+
+    Args:
+        data: untrusted bytes; they may go on after the numbers.
+        width: bits of each number.
+        count: how many numbers to read.
 
     Raises:
         ValueError: a run is not valid.

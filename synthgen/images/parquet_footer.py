@@ -69,6 +69,9 @@ class ParquetFooter:
 def read_footer(path: Path) -> ParquetFooter:
     """The footer of a file.
 
+    Args:
+        path: a Parquet file; untrusted.
+
     Raises:
         ImageError: it is no Parquet file, or damaged.
         OSError: the file cannot be read.

@@ -78,6 +78,10 @@ _values: StatCache[list[memoryview | None]] = StatCache(
 def open_column(path: Path, column: str) -> ImageColumn:
     """The column `column` of a file, or its part "bytes"; remembered while the file does not change.
 
+    Args:
+        path: a Parquet file; untrusted.
+        column: name of a column of byte strings, or of structs with the field "bytes".
+
     Raises:
         ImageError: it is no Parquet file, or has no such column of bytes.
         OSError: the file cannot be read.
@@ -87,6 +91,11 @@ def open_column(path: Path, column: str) -> ImageColumn:
 
 def read_value(path: Path, column: str, row: int) -> bytes:
     """The bytes of the image in one row.
+
+    Args:
+        path: a Parquet file; untrusted.
+        column: see `open_column`.
+        row: in the whole file, from 0.
 
     Raises:
         ImageError: the row is empty, or its page is damaged or too large.
@@ -113,6 +122,13 @@ def check_sizes(path: Path, footer: ParquetFooter, row_group: int, columns: set[
     """Refuse columns of a row group that decode to more than `limit` bytes. Only headers and dictionaries are read.
 
     The footer may lie about sizes. A column of a dictionary may repeat one long value without end.
+
+    Args:
+        path: a Parquet file; untrusted.
+        footer: of this file.
+        row_group: number of the row group, from 0.
+        columns: numbers of leaf columns, from 0, as in `footer.leaves`.
+        limit: bytes that all these columns may decode to, together.
 
     Raises:
         ImageError: they are larger, or damaged.

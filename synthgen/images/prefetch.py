@@ -24,6 +24,11 @@ def prefetch_images(
 
     A sample that already has an error is passed through with None. At most `2 * threads` images, and at most
     `PREFETCH_BYTES` of pixels (or one image), are in flight. Closing the iterator cancels the rest.
+
+    Args:
+        samples: drawn from as threads become free.
+        root: image folder of the dataset.
+        num_threads: images decoded at once.
     """
 
     def load(sample: Sample) -> NDArray[np.uint8] | ImageError | None:

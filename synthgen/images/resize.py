@@ -26,6 +26,7 @@ def resize(
         image: uint8 [H, W, 3].
         size: (height, width) of the whole image after resizing, in pixels.
         window: (top, left, height, width) in pixels of the resized image, within it; None = all of it.
+        bicubic: Pillow's BICUBIC instead of BILINEAR.
 
     Returns:
         uint8 [height, width, 3] of the window; read-only, as it may be the image itself.

@@ -19,6 +19,9 @@ FileState = tuple[str, int, int, int]
 def file_state(path: Path) -> FileState:
     """The key of a file: it changes when the file is written or replaced.
 
+    Args:
+        path: an existing file.
+
     Raises:
         OSError: the file cannot be reached.
     """
@@ -27,7 +30,12 @@ def file_state(path: Path) -> FileState:
 
 
 class StatCache(Generic[T]):
-    """The last used values by key, up to a total cost. One thread at a time makes a value; others wait for it."""
+    """The last used values by key, up to a total cost. One thread at a time makes a value; others wait for it.
+
+    Args:
+        max_cost: sum of the costs of all values that are kept.
+        cost: cost of a value, such as its bytes.
+    """
 
     def __init__(self, max_cost: int, cost: Callable[[T], int]) -> None:
         self._max_cost, self._cost = max_cost, cost

@@ -74,9 +74,12 @@ class TarIndex:
     """Where the members of an archive lie. Of members with one name, the last counts, as for tar.
 
     Attributes:
-        keys: int64 [N], sorted hashes of the names; `starts`, `sizes`: int64 [N].
+        keys: int64 [N], sorted hashes of the names.
+        starts: int64 [N], byte of the archive at which each member's content starts.
+        sizes: int64 [N], bytes of each member.
         problems: of the first refused members, by name.
-        num_refused, num_duplicates: members that are refused, and those that a later one of the same name replaces.
+        num_refused: members that are refused.
+        num_duplicates: members that a later one of the same name replaces.
         damage: where the archive is cut off or damaged; "" = nowhere.
     """
 
@@ -90,6 +93,9 @@ class TarIndex:
 
     def locate(self, name: str) -> tuple[int, int]:
         """(start, size) of a member.
+
+        Args:
+            name: path of the member in the archive.
 
         Raises:
             ImageError: there is none, or it is refused.
@@ -110,6 +116,9 @@ _indexes: StatCache[TarIndex] = StatCache(_MAX_CACHED_MEMBERS, lambda index: len
 
 def open_index(path: Path) -> TarIndex:
     """The index of an archive; remembered while the file does not change.
+
+    Args:
+        path: a tar archive; untrusted.
 
     Raises:
         ImageError: it is no tar archive.
@@ -153,6 +162,9 @@ def scan_tar(path: Path) -> Iterator[TarMember]:
     """The members of an archive that are files, in its order; folders are left out.
 
     A cut or damaged archive gives what lies before the damage, then a member without a name.
+
+    Args:
+        path: a tar archive; untrusted.
 
     Raises:
         ImageError: it is no tar archive.
@@ -338,6 +350,12 @@ class _Window(io.RawIOBase):
 
 @contextmanager
 def open_member(path: Path, start: int, size: int) -> Iterator[BinaryIO]:
-    """The bytes of a member as a file; only what is read from it is read from the disk."""
+    """The bytes of a member as a file; only what is read from it is read from the disk.
+
+    Args:
+        path: the archive.
+        start: byte of the archive at which the content starts.
+        size: bytes of the content.
+    """
     with io.BufferedReader(_Window(path, start, size), 65_536) as file:
         yield file

@@ -16,6 +16,10 @@ def parse_struct(data: bytes, *, max_fields: int = 1_000) -> tuple[dict[int, Any
 
     Numbers, bools, bytes, and structs as dictionaries; lists as lists.
 
+    Args:
+        data: untrusted bytes; they may go on after the struct.
+        max_fields: of the struct and all structs and lists in it together.
+
     Raises:
         IndexError: it goes on after the end of `data`.
         ValueError: it is not valid.

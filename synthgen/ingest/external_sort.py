@@ -82,7 +82,12 @@ class ExternalSorter:
         self._has_payloads = False
 
     def add(self, batch: AnnotationBatch, image_ids: NDArray[np.int64]) -> None:
-        """Add a batch. The first batch sets the ranges, from the sorted `image_ids` known so far."""
+        """Add a batch. The first batch sets the ranges, from the image ids known so far.
+
+        Args:
+            batch: annotations of any images.
+            image_ids: int64 [N], sorted: ids of the images known so far.
+        """
         if self._edges is None:
             number = min(_MAX_RANGES, 1 + 2 * self.expected_bytes // MAX_RUN_BYTES, max(1, len(image_ids)))
             places = np.linspace(0, len(image_ids), number, endpoint=False).astype(np.int64)[1:]
@@ -102,7 +107,11 @@ class ExternalSorter:
         _partition(records, payloads, self._edges, self._ranges)
 
     def sorted_runs(self, image_ids: NDArray[np.int64]) -> Iterator[SortedRun]:
-        """Yield all annotations in order, once, one range at a time; `image_ids`: all ids, sorted, unique."""
+        """Yield all annotations in order, once, one range at a time.
+
+        Args:
+            image_ids: int64 [N], sorted, unique: ids of all images.
+        """
         for part in self._ranges:
             part.close()
         for part in self._ranges:

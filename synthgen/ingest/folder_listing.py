@@ -28,6 +28,9 @@ def list_image_files(folder: Path) -> StringColumn:
     Symbolic links are followed, a folder in a circle of links once. Names that UTF-8 cannot encode are left out, as no
     annotation file can name them, and so are names that begin with a dot.
 
+    Args:
+        folder: an existing folder.
+
     Raises:
         SynthgenError: there are more than `MAX_LISTED_FILES`, or a folder cannot be read.
     """

@@ -54,7 +54,12 @@ class ImageTable:
         self._ids = None
 
     def add_unlisted(self, image_id: NDArray[np.int64], dataset_name: str) -> None:
-        """Add images that occur only in annotations. No batch may follow."""
+        """Add images that occur only in annotations. No batch may follow.
+
+        Args:
+            image_id: int64 [N], the new ids.
+            dataset_name: name in the store, for the image keys.
+        """
         self._num_listed = len(self._table())
         size = np.zeros(len(image_id), np.int32)
         keys = [f"{dataset_name}/unlisted/{i}" for i in image_id.tolist()]
@@ -71,7 +76,11 @@ class ImageTable:
         return self._ids
 
     def find_unlisted(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The ids of `sorted_ids` without an image, sorted, unique."""
+        """The ids without an image, sorted, unique: int64 [K].
+
+        Args:
+            ids: int64 [M], in any order, with repetitions.
+        """
         listed = self.sorted_ids()
         if not len(listed) or not len(ids):
             return np.unique(ids)
@@ -89,14 +98,24 @@ class ImageTable:
         return rows, ids[rows]
 
     def ids_and_sizes(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """image_id, height, width of some rows."""
+        """image_id, height, width of some rows: int64, int32 and int32 [N], sizes in pixels.
+
+        Args:
+            rows: int64 [N], rows of the table.
+        """
         found = self._table()[rows]
         return np.ascontiguousarray(found[:, 0]), found[:, 1].astype(np.int32), found[:, 2].astype(np.int32)
 
     def row_errors(
         self, rows: NDArray[np.int64], is_repeated_id: NDArray[np.bool_], file_name: Sequence[str]
     ) -> list[str | None]:
-        """The errors of rows; `is_repeated_id`: whether an earlier row has the same id."""
+        """The errors of some rows; None = the row has none.
+
+        Args:
+            rows: int64 [N], rows of the table.
+            is_repeated_id: bool [N], whether an earlier row has the same id.
+            file_name: N file names; "" = the file gives none.
+        """
         listed = len(self._table()) if self._num_listed is None else self._num_listed
         return [
             _UNLISTED if row >= listed else _SAME_ID if second else self._reader_errors.get(row) if file else _NO_NAME
@@ -131,7 +150,11 @@ class StringColumn:
         return found.hexdigest()
 
     def take(self, rows: NDArray[np.int64]) -> list[str]:
-        """The strings of some rows."""
+        """The strings of some rows.
+
+        Args:
+            rows: int64 [N], which strings.
+        """
         starts = self._starts
         return [self._text[starts[row] : starts[row + 1]].decode() for row in rows.tolist()]
 

@@ -78,11 +78,17 @@ def ingest(
     """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
 
     Args:
+        store: where the shards are written.
+        reader: the dataset's format.
+        files: as `reader.files` returns them.
         name: the dataset's name in the store.
+        split: the split's name in the store.
+        layer: one of the reader's `LAYERS`.
         shard_size: images per shard; 0 = as in existing shards, else a 64th of the images, at least 16 and at
             most 1000.
         match_names: also take image files that are there under another form of their name; see `name_matching`.
         crowds_as_objects: take annotations with `iscrowd` for single objects; `files` may say so, too.
+        on_progress: called with the phase, the units done and the units in all.
 
     Raises:
         SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was
@@ -180,6 +186,14 @@ def describe_source_change(
     """A sentence if the layer was made from other files, or by other options; None if not, or if it is not there.
 
     Files that are certainly unchanged are not read again; others are hashed at 1 to 2 GB per second.
+
+    Args:
+        store: where the shards lie.
+        files: as `reader.files` returns them.
+        name: the dataset's name in the store.
+        split: the split's name in the store.
+        layer: the layer to compare.
+        match_names: the option of `ingest` with which the layer would be made now.
     """
     present = store.list_shards(name, split, layer)
     footer = store.read_footer(present[0]) if present else None

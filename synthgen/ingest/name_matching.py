@@ -226,7 +226,9 @@ def _choose(
     """The file that a name stands for, of the first key that fits any.
 
     Args:
+        parts: folders and file name, as the annotations write them.
         candidates: (key, its value, files that may have it).
+        files: paths of all files below the image folder.
     """
     for key, value, places in candidates:
         if not value or not len(places):

@@ -26,9 +26,12 @@ def settle_repeated_ids(
     """Leave out images that are listed again with the same id and file name; refuse or report two images of one id.
 
     Args:
-        rows, ids: int64 [N]: rows of `images` in the order of their ids, and these ids.
+        images: all images of the dataset.
+        rows: int64 [N], rows of `images` in the order of their ids.
+        ids: int64 [N], the ids of these rows, sorted.
         where: the files, for the error.
         report: gets the findings "repeated_image" and, unless `refuse`, "same_image_id".
+        refuse: raise an error for two images of one id, instead of reporting them.
 
     Returns:
         The rows and ids that stay, int64 [M]; and bool [M], whether an earlier row has the same id. Annotations belong

@@ -65,6 +65,7 @@ def split_into_shards(
     annotations of one image with more.
 
     Args:
+        batches: what a reader yields.
         dataset_name: the dataset's name in the store; for the keys of images that only this dataset has.
         scratch: an empty folder for 64 bytes per annotation and its payload.
         where: the stream's files, for errors.
@@ -267,6 +268,9 @@ class _CategoryCodes:
         category_names: sorted, unique; names_with_unknown: the same, and "" at the end for a category that the
             file does not name.
         num_unnamed: ids in lists of absent or incomplete categories that the file does not name, so far.
+
+    Args:
+        categories: all of the dataset.
     """
 
     def __init__(self, categories: Categories) -> None:

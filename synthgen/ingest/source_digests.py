@@ -42,9 +42,13 @@ def folder_sha256(path: Path, *, of: str = "sizes", skip: Path | None = None) ->
     """SHA-256, in hexadecimal, of the names in a folder and of the sizes or contents of its files.
 
     Args:
+        path: an existing folder.
         of: "sizes"; or "contents", of images their sizes only: annotation files may lie beside photographs, and reading
             these would take hours.
         skip: a folder that is left out: the store, which may lie in the dataset's folder.
+
+    Raises:
+        SynthgenError: a file or folder cannot be read.
     """
     found = []
     try:
@@ -88,6 +92,8 @@ def digest_sources(files: DatasetFiles, log: Path, skip: Path | None = None) -> 
     """SHA-256 by role. The log gives that of a file which is certainly unchanged; others are hashed.
 
     Args:
+        files: whose `sources` are digested.
+        log: JSON file with the digests of an earlier run; it may be missing.
         skip: as in `folder_sha256`.
     """
     checked_ns, known = time.time_ns(), _read_source_log(log)
@@ -128,6 +134,13 @@ def source_states(files: DatasetFiles, skip: Path | None = None) -> dict[str, tu
     """By role: (bytes, modification time in ns, change time in ns, inode) of a file, or what stands for it of a folder.
 
     Whoever changes a file may set its modification time, but not its change time.
+
+    Args:
+        files: whose `sources` are looked at.
+        skip: see `folder_sha256`.
+
+    Raises:
+        SynthgenError: a file or folder cannot be read.
     """
     states = {}
     for role, path in sorted(files.sources.items()):

@@ -24,6 +24,7 @@ def check_category_names(categories: Categories, where: str) -> None:
     """Refuse a category name that is too long.
 
     Args:
+        categories: a part of those of the dataset.
         where: the files, for the error.
 
     Raises:
@@ -39,6 +40,10 @@ def check_category_names(categories: Categories, where: str) -> None:
 
 def check_captions(sample: Sample, where: str) -> None:
     """Refuse a phrase that is too long.
+
+    Args:
+        sample: with the captions of its annotations.
+        where: names the files in the error.
 
     Raises:
         SynthgenError: a caption has more than `MAX_CAPTION_CHARS` characters.

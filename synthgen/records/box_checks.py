@@ -41,12 +41,13 @@ def flag_boxes(
 
     Args:
         bbox: float64 [M, 4] XYWH, absolute pixels, original image; within an image in the order of the ids.
-        height, width: of each box's image, [M] or scalar, pixels; 0 = unknown.
+        height: of each box's image, pixels; integer [M] or scalar; 0 = unknown.
+        width: of each box's image, pixels; integer [M] or scalar; 0 = unknown.
         image_index: integer [M], which image.
         category_index: integer [M], which category.
-        iscrowd: bool [M].
+        iscrowd: bool [M], whether the source marks the box as a group of objects.
         has_category_name: bool [M], whether the category has a name.
-        source_flags: flags that the source itself gives; they are passed on.
+        source_flags: flag -> bool [M]: flags that the source itself gives; they are passed on.
 
     Returns:
         flag -> bool [M], for all of the above.

@@ -17,12 +17,22 @@ class BoxColumns:
     """Many samples with boxes only, as arrays. Ingest writes 25 M boxes this way without 25 M Python objects.
 
     Attributes:
-        image_id: int64 [N]; image_key, file_name: N texts; height, width: int32 [N], pixels; error: N texts or None.
+        image_id: int64 [N].
+        image_key: N texts.
+        file_name: N texts.
+        height: int32 [N], of each image, pixels.
+        width: int32 [N], of each image, pixels.
+        error: N texts or None.
         offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
-        id: int64 [M]; bbox: float64 [M, 4] XYWH, absolute pixels, original image.
-        category: int32 [M], index into `categories`; iscrowd, isthing: bool [M].
+        id: int64 [M], of each annotation.
+        bbox: float64 [M, 4] XYWH, absolute pixels, original image.
+        category: int32 [M], index into `categories`.
+        categories: names of categories.
+        iscrowd: bool [M].
+        isthing: bool [M].
         flags: flag name -> bool [M].
-        neg_categories, not_exhaustive_categories: N times those of a `Sample`; None = each has a sample's default.
+        neg_categories: N times that of a `Sample`; None = each has a sample's default.
+        not_exhaustive_categories: N times that of a `Sample`; None = each has a sample's default.
     """
 
     image_id: NDArray[np.int64]

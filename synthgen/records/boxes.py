@@ -19,7 +19,13 @@ def xyxy_to_xywh(boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
 
 
 def clip_xyxy(boxes_xyxy: ArrayLike, height: ArrayLike, width: ArrayLike) -> NDArray[np.float64]:
-    """The part of each box inside its image: float64 [N, 4]; height and width are scalars or [N], in pixels."""
+    """The part of each box inside its image: float64 [N, 4] XYXY.
+
+    Args:
+        boxes_xyxy: float [N, 4], absolute pixels.
+        height: of each image, in pixels; number [N] or scalar, of any dtype.
+        width: of each image, in pixels; number [N] or scalar, of any dtype.
+    """
     box = np.asarray(boxes_xyxy, dtype=np.float64)
     limit = np.stack(np.broadcast_arrays(width, height, width, height), axis=-1)
     return np.asarray(np.clip(box, 0.0, limit))

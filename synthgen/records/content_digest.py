@@ -63,6 +63,9 @@ class ContentDigest:
     def update(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch.
 
+        Args:
+            batch: the next rows of the shard, all columns, in the order of the file.
+
         Raises:
             ArrowInvalid: a column has a type without a digest.
         """

@@ -149,6 +149,9 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
 
     Columns that are not in `SCHEMA` are ignored: a later release added them to this version.
 
+    Args:
+        batch: rows of a shard, with at least the columns of `SCHEMA` that are not optional.
+
     Raises:
         ArrowInvalid: a column is missing.
     """
@@ -190,6 +193,10 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
 def check_version(version: int, where: str) -> None:
     """Refuse a shard of a newer schema.
 
+    Args:
+        version: schema version in the shard's footer.
+        where: names the shard in the error message.
+
     Raises:
         SynthgenError: with the two versions.
     """
@@ -201,6 +208,9 @@ def check_version(version: int, where: str) -> None:
 
 def check_types(schema: pa.Schema) -> None:
     """Check that the columns of a shard have the types of `SCHEMA`. Other columns are of a later release.
+
+    Args:
+        schema: of the file, as pyarrow reads it.
 
     Raises:
         ArrowInvalid: a column has another type, or is missing.
@@ -275,7 +285,7 @@ def _offsets(lengths: list[int]) -> pa.Array:
 
 
 def boxes_array(bbox: NDArray[np.float64]) -> pa.Array:
-    """The column "bbox" from float64 [M, 4]."""
+    """The column "bbox" from float64 [M, 4] XYWH, absolute pixels."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(bbox).reshape(-1)), 4)
 
 
@@ -283,6 +293,7 @@ def annotations_array(fields: dict[str, pa.Array], offsets: Any, count: int) -> 
     """The column "annotations" from its leaves; a leaf that is not given is null (or an empty list) everywhere.
 
     Args:
+        fields: name of a field of an annotation -> its values for all annotations.
         offsets: int32 [N + 1]; the annotations of image i are [offsets[i], offsets[i + 1]).
         count: annotations in all.
     """

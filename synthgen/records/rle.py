@@ -41,8 +41,10 @@ def encode_mask_window(window: NDArray[Any], top: int, left: int, height: int, w
 
     Args:
         window: bool or uint8 [h, w], non-zero = mask; fastest where its columns are contiguous.
-        top, left: where it lies in the image, in pixels.
-        height, width: of the image; the window lies within.
+        top: first row of the window in the image, in pixels.
+        left: first column of the window in the image, in pixels.
+        height: of the image, in pixels; the window lies within.
+        width: of the image, in pixels.
 
     Returns:
         The same bytes that `encode_mask` gives for the whole image.
@@ -58,13 +60,17 @@ def encode_run_boundaries(boundaries: NDArray[np.int64], height: int, width: int
     Args:
         boundaries: int64 [2 * runs], ascending: alternately the position (column * height + row) of a run's first
             pixel and the position after its last. A run that ends where the next one starts continues.
-        height, width: of the image, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
     """
     return Rle(size=(height, width), counts=encode_counts(_runs_from_boundaries(boundaries, height * width)))
 
 
 def decode_mask(rle: Rle) -> NDArray[np.bool_]:
     """COCO compressed RLE -> bool [H, W].
+
+    Args:
+        rle: of any source; its runs are checked first.
 
     Raises:
         SynthgenError: the runs do not fill the stated size (cocoapi would return uninitialised memory).
@@ -87,6 +93,11 @@ def rle_bbox_xyxy(rle: Rle) -> tuple[float, float, float, float]:
 def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None = None) -> NDArray[np.float64]:
     """IoU of each mask of `a` with each of `b`: float64 [len(a), len(b)]; for crowd `b`, overlap over area of `a`.
 
+    Args:
+        a: masks of one size.
+        b: masks of the same size.
+        iscrowd: for each mask of `b`, whether it is a crowd; None = none is.
+
     Raises:
         SynthgenError: the runs of a mask do not fill its size (cocoapi would not terminate).
     """
@@ -101,6 +112,9 @@ def rle_iou(a: Sequence[Rle], b: Sequence[Rle], iscrowd: Sequence[bool] | None =
 def check_rle(rle: Rle) -> None:
     """Refuse runs that are negative or do not add up to height x width.
 
+    Args:
+        rle: of any source.
+
     Raises:
         SynthgenError: with what is wrong.
     """
@@ -109,6 +123,9 @@ def check_rle(rle: Rle) -> None:
 
 def decode_runs(rle: Rle) -> NDArray[np.int64]:
     """The checked run lengths of a mask, int64 [R], starting with background.
+
+    Args:
+        rle: of any source.
 
     Raises:
         SynthgenError: as `check_rle`.
@@ -127,6 +144,11 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
 
     Polygons are [[x1, y1, x2, y2, ...], ...] in absolute pixels; separate parts become one mask (cocoapi `annToRLE`).
     The value is untrusted. It is checked here because cocoapi does not check its input.
+
+    Args:
+        segmentation: as `json` parses it.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Raises:
         SynthgenError: it is none of the three, a polygon has fewer than three points or reaches further beyond the
@@ -149,6 +171,11 @@ def rle_from_coco(segmentation: Any, height: int, width: int) -> Rle:
 
 def check_polygons(polygons: list[Any], height: int, width: int) -> None:
     """Refuse polygons that cocoapi would read wrongly, or that take too much memory.
+
+    Args:
+        polygons: lists [x1, y1, x2, y2, ...] in absolute pixels; untrusted, so the items may have any type.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Raises:
         ValueError: with what is wrong.
@@ -227,6 +254,9 @@ def _to_cocoapi(rle: Rle) -> dict[str, Any]:
     """The dictionary form that pycocotools takes, checked first.
 
     cocoapi reads out of bounds if the text is malformed, and divides by the height.
+
+    Args:
+        rle: its runs may still not fill its size.
 
     Raises:
         SynthgenError: the text is not COCO's, or the size is not positive.

@@ -19,6 +19,9 @@ def decode_counts(counts: bytes) -> NDArray[np.int64]:
     The inverse of `rleToString` in cocoapi's `maskApi.c`: base 32 with sign, and from the fourth run on the difference
     to the run two before.
 
+    Args:
+        counts: ASCII, as in `Rle.counts`.
+
     Raises:
         ValueError: not COCO's text form.
     """

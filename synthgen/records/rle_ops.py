@@ -22,6 +22,9 @@ _SUBTRACTED = 2**32
 def rle_union(masks: Sequence[Rle]) -> Rle:
     """The union of one or more masks of one size.
 
+    Args:
+        masks: at least one.
+
     Raises:
         SynthgenError: the runs of a mask do not fill its size, or the masks differ in size.
     """
@@ -30,6 +33,10 @@ def rle_union(masks: Sequence[Rle]) -> Rle:
 
 def rle_difference(mask: Rle, others: Sequence[Rle]) -> Rle:
     """The pixels of a mask that are in none of the others; all of one size.
+
+    Args:
+        mask: what remains is a part of it.
+        others: masks to take away; may be empty.
 
     Raises:
         SynthgenError: as `rle_union`.
@@ -41,8 +48,9 @@ def rle_from_box(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
     """All pixels of an image that a box touches; none if the box has no area inside it or is not finite.
 
     Args:
-        box_xyxy: [4], absolute pixels.
-        height, width: of the image, in pixels.
+        box_xyxy: float [4] XYXY, absolute pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Raises:
         SynthgenError: the image is too large for a mask.
@@ -59,6 +67,9 @@ def rle_from_box(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
 
 def is_empty_rle(mask: Rle) -> bool:
     """Whether a mask has no pixel.
+
+    Args:
+        mask: of any source; its runs are checked.
 
     Raises:
         SynthgenError: its runs do not fill its size.

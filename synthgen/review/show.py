@@ -32,6 +32,16 @@ def draw_layer(
 ) -> tuple[Path, list[Path]]:
     """Draw `num_images` images of a layer, chosen by `seed`, or those whose file name or image id is in `only_images`.
 
+    Args:
+        layer: DATASET/SPLIT/LAYER.
+        store: root folder of the shards.
+        images: image folder; None = the one that the layer was made from.
+        out: folder of the pictures; None = `show` in the layer's log folder.
+        num_images: how many images to draw.
+        seed: chooses the images.
+        only_images: file names or image ids; if there are any, only these images are drawn.
+        on_images: called with 1 after each image.
+
     Returns:
         The contact sheet's path and the single pictures' paths.
 
@@ -68,6 +78,10 @@ def draw_layer(
 
 def resolve_shards(layer: str, store: Path) -> list[Shard]:
     """The shards of a layer named DATASET/SPLIT/LAYER.
+
+    Args:
+        layer: DATASET/SPLIT/LAYER.
+        store: root folder of the shards.
 
     Raises:
         SynthgenError: the name is not valid, or there is no such layer.

@@ -108,6 +108,8 @@ def format_status(store: Path, *, failures: bool = False, layers: Sequence[Layer
     """The store as lines of text; with `failures`, every failed object, image and shard.
 
     Args:
+        store: root folder of the shards.
+        failures: also list every failed object, image and shard.
         layers: those of `summarize_layers`; None = look now.
     """
     seen = set()
@@ -189,7 +191,12 @@ def _format_failures(shard_store: ShardStore, shard: Shard) -> Iterator[str]:
 
 
 def list_failed_shards(store: Path, layer: str) -> list[dict[str, Any]]:
-    """Shards that the run logs report as failed and that are still not committed; the last report of each."""
+    """Shards that the run logs report as failed and that are still not committed; the last report of each.
+
+    Args:
+        store: root folder of the shards.
+        layer: DATASET/SPLIT/LAYER.
+    """
     last: dict[str, dict[str, Any]] = {}
     for path in sorted((store / layer / "_log").glob("failures*.jsonl")):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -59,6 +59,7 @@ def verify_layer(
     """The verdict on every shard of a layer, then on files that are ignored, and on shards that are missing.
 
     Args:
+        store: where the shards lie.
         layer: DATASET/SPLIT/LAYER.
         on_shard: called after each committed shard with the number done; for progress only.
 

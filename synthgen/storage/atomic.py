@@ -48,6 +48,7 @@ def atomic_write(final: Path, *, remedy: str = "choose another --store") -> Iter
     The block writes into the file that exists, as `open(path, "wb")` does. The folder must exist; see `create_folder`.
 
     Args:
+        final: path of the finished file; it may exist and is then replaced.
         remedy: what the error message suggests if the folder cannot be written.
 
     Raises:
@@ -72,6 +73,10 @@ def atomic_write(final: Path, *, remedy: str = "choose another --store") -> Iter
 def check_writable(path: Path, *, remedy: str) -> None:
     """Check, before long work, that a file can be written or replaced. Creates its folder.
 
+    Args:
+        path: file to be written later; it may exist.
+        remedy: what the error message suggests.
+
     Raises:
         SynthgenError: it cannot.
     """
@@ -91,13 +96,25 @@ def check_writable(path: Path, *, remedy: str) -> None:
 
 
 def write_text_atomic(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
-    """Write a small text file atomically; see `atomic_write`."""
+    """Write a small text file atomically; see `atomic_write`.
+
+    Args:
+        path: file to write; its folder must exist.
+        text: characters that UTF-8 cannot encode become escapes.
+        remedy: what the error message suggests if the folder cannot be written.
+    """
     with atomic_write(path, remedy=remedy) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def append_line(path: Path, text: str, *, remedy: str = "choose another --store") -> None:
-    """Append a line to a log with one write, so that lines of two writers do not mix. The folder must exist."""
+    """Append a line to a log with one write, so that lines of two writers do not mix. The folder must exist.
+
+    Args:
+        path: file to write to; created if it is missing.
+        text: the line, without its end.
+        remedy: what the error message suggests if the folder cannot be written.
+    """
     with translate_os_errors(path, remedy=remedy):
         check_folder_exists(path.parent)
         with path.open("ab", buffering=0) as file:
@@ -107,6 +124,11 @@ def append_line(path: Path, text: str, *, remedy: str = "choose another --store"
 
 def link_or_copy(source: Path, final: Path, *, remedy: str) -> None:
     """Give a file a second name atomically. Where the file system has no hard links, as in clouds, it is copied.
+
+    Args:
+        source: existing file.
+        final: its second name; what lies there is replaced. The folder must exist.
+        remedy: what the error message suggests if the folder cannot be written.
 
     Raises:
         SynthgenError: there is no space, or the folder is gone or cannot be written.
@@ -126,6 +148,10 @@ def link_or_copy(source: Path, final: Path, *, remedy: str) -> None:
 @contextlib.contextmanager
 def scratch_folder(parent: Path, *, remedy: str = "choose another --store") -> Iterator[Path]:
     """A folder in `parent` without files but its lock, deleted when the block ends. `parent` must exist.
+
+    Args:
+        parent: existing folder.
+        remedy: what the error message suggests if `parent` cannot be written.
 
     Raises:
         SynthgenError: it cannot be made, or there is no space for what the block writes.

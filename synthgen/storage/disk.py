@@ -27,7 +27,17 @@ _NO_FOLDER_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES
 def translate_os_errors(
     path: Path, errnos: set[int] = _UNWRITABLE_ERRNOS, *, remedy: str = "choose another --store"
 ) -> Iterator[None]:
-    """Turn errors of the file system that the user can fix into a `SynthgenError`."""
+    """Turn errors of the file system that the user can fix into a `SynthgenError`.
+
+    Args:
+        path: file or folder that the block writes, for the message.
+        errnos: errors that the user can fix by another folder; a full disk is always translated.
+        remedy: what the error message suggests.
+
+    Raises:
+        FailedRunError: the disk is full.
+        SynthgenError: an error of `errnos`.
+    """
     try:
         yield
     except OSError as why:
@@ -45,6 +55,10 @@ def create_folder(folder: Path, *, remedy: str = "choose another --store") -> No
 
     Only the start of a job calls this. What is written later goes to folders that exist: a disk that was unmounted
     meanwhile must not get a second copy below its mount point.
+
+    Args:
+        folder: may exist.
+        remedy: what the error message suggests if the folder cannot be created.
 
     Raises:
         SynthgenError: it cannot be created.
@@ -69,8 +83,12 @@ def create_folder(folder: Path, *, remedy: str = "choose another --store") -> No
 def check_folder_exists(folder: Path) -> os.stat_result:
     """The file status of a folder that a job has created.
 
+    Args:
+        folder: any path; a file there is not refused.
+
     Raises:
         FailedRunError: it is gone.
+        OSError: its status cannot be read for another reason.
     """
     try:
         found = folder.stat()

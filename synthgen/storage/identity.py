@@ -68,6 +68,9 @@ class ShardIdentity:
 def check_name(name: str) -> str:
     """Return `name` if it is a valid name of a dataset, a split or a layer, which is a folder of the store.
 
+    Args:
+        name: any text, from the user or from a footer.
+
     Raises:
         SynthgenError: it is not valid, or would leave the store.
     """
@@ -80,6 +83,9 @@ def check_name(name: str) -> str:
 
 def parse_identity(footer: Mapping[str, Any]) -> ShardIdentity | None:
     """The identity in a footer; None = the shard is of an older release.
+
+    Args:
+        footer: our part of a shard's footer, as JSON.
 
     Raises:
         ArrowInvalid: it is none.
@@ -113,7 +119,12 @@ def parent_digest(footer: Mapping[str, Any]) -> str | None:
 
 
 def parent_shard(shard: Shard, footer: Mapping[str, Any]) -> Shard | None:
-    """The shard that a shard was made from; None = from annotation files."""
+    """The shard that a shard was made from; None = from annotation files.
+
+    Args:
+        shard: the shard itself.
+        footer: our part of its footer, as JSON.
+    """
     layer = (footer.get("parent") or {}).get("layer")
     return shard.in_layer(layer) if isinstance(layer, str) and NAME_PATTERN.fullmatch(layer) else None
 
@@ -128,7 +139,10 @@ def check_identity(path: Path, shard: Shard, footer: Mapping[str, Any], num_rows
     """Check that the file at a place is the shard that belongs there. Shards of older releases do not say.
 
     Args:
-        num_rows: those of the Parquet footer.
+        path: place of the file, for the error message.
+        shard: which one belongs there.
+        footer: our part of the file's footer, as JSON.
+        num_rows: rows according to the Parquet footer.
 
     Raises:
         ForeignShardError: it is another one.

@@ -12,7 +12,15 @@ from synthgen.storage.shard_store import ShardStore
 
 
 def record_image_folder(store: ShardStore, dataset: str, split: str, layer: str, image_folder: Path) -> None:
-    """Record the folder of a layer's images. The layer must exist."""
+    """Record the folder of a layer's images. The layer must exist.
+
+    Args:
+        store: where the shards lie.
+        dataset: name of the dataset.
+        split: name of the split.
+        layer: name of the layer.
+        image_folder: folder below which `Sample.file_name` is found.
+    """
     check_folder_exists(store.layer_folder(dataset, split, layer))
     folder = log_folder(store, dataset, split, layer)
     create_folder(folder)
@@ -20,7 +28,14 @@ def record_image_folder(store: ShardStore, dataset: str, split: str, layer: str,
 
 
 def find_image_folder(store: ShardStore, dataset: str, split: str, layer: str) -> Path | None:
-    """The image folder of a run on this layer, else on another layer of the same images; None = no such folder."""
+    """The image folder of a run on this layer, else on another layer of the same images; None = no such folder.
+
+    Args:
+        store: where the shards lie.
+        dataset: name of the dataset.
+        split: name of the split.
+        layer: name of the layer.
+    """
     folder = store.layer_folder(dataset, split, layer)
     for path in [*sorted(folder.glob("_log/*.json")), *sorted(folder.parent.glob("*/_log/*.json"))]:
         try:

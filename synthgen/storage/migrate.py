@@ -67,6 +67,8 @@ def migrate_shards(
     """Migrate the shards of one layer.
 
     Args:
+        store: where the shards lie; they are written again in place.
+        shards: committed shards of the layer.
         is_renamed: the folder was renamed: write the new dataset, split and layer into the shards. The index stays.
         on_shard: called after each shard with the number done; for progress only.
 
@@ -98,6 +100,11 @@ def format_migration(layer: str, report: MigrationReport) -> Iterator[str]:
 def _read_old(path: Path, shard: Shard, *, is_renamed: bool) -> _OldShard | None:
     """What is to be written again, from all pages of a shard; None = it is up to date.
 
+    Args:
+        path: file of the shard.
+        shard: which one belongs there.
+        is_renamed: see `migrate_shards`.
+
     Raises:
         _UnfitShardError: it is gone, damaged, or another shard.
     """
@@ -124,6 +131,10 @@ def _read_old(path: Path, shard: Shard, *, is_renamed: bool) -> _OldShard | None
 
 def _replace(path: Path, old: _OldShard) -> None:
     """Write a shard anew, compare what the disk holds, rename.
+
+    Args:
+        path: file of the shard.
+        old: its content, as `_read_old` returns it.
 
     Raises:
         SynthgenError: it cannot be written.

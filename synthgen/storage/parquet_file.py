@@ -57,7 +57,10 @@ def write_parquet(path: Path, table: pa.Table, footer: dict[str, Any], *, row_gr
     """Write a table with our footer, and the digest of the Parquet footer.
 
     Args:
+        path: file to write, usually a temporary one.
+        table: rows with the columns of `SCHEMA`.
         footer: plain JSON.
+        row_group_size: rows in each row group, at most.
     """
     text = json.dumps(footer, sort_keys=True, ensure_ascii=False)
     pq.write_table(
@@ -80,6 +83,9 @@ def write_parquet(path: Path, table: pa.Table, footer: dict[str, Any], *, row_gr
 @contextlib.contextmanager
 def open_parquet(path: Path) -> Iterator[tuple[pq.ParquetFile, dict[str, Any]]]:
     """A file and our footer, both checked. Errors of the block that come from the file's content are translated too.
+
+    Args:
+        path: file of a shard; untrusted.
 
     Raises:
         FileNotFoundError: there is none.
@@ -137,6 +143,9 @@ def _translate_errors(path: Path, errors: tuple[type[Exception], ...]) -> Iterat
 
 def _check_seal(path: Path) -> bool:
     """Whether the file has a digest of its footer, which is right; False = it is of an older release.
+
+    Args:
+        path: file of a shard; untrusted.
 
     Raises:
         ArrowInvalid: the footer or its digest is damaged.

@@ -21,7 +21,14 @@ from synthgen.storage.shard_store import ShardStore
 
 
 def log_folder(store: ShardStore, dataset: str, split: str, layer: str) -> Path:
-    """The folder of a layer's run log."""
+    """The folder of a layer's run log.
+
+    Args:
+        store: where the shards lie.
+        dataset: name of the dataset.
+        split: name of the split.
+        layer: name of the layer.
+    """
     return store.layer_folder(dataset, split, layer) / "_log"
 
 

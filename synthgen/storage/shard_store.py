@@ -108,6 +108,11 @@ class ShardStore:
     def create_layer(self, dataset: str, split: str, layer: str) -> None:
         """Create the folder of a layer and of its logs, when a job starts. The root must exist.
 
+        Args:
+            dataset: name of the dataset, the first folder below the root.
+            split: name of the split, the second folder.
+            layer: name of the layer, the third folder.
+
         Raises:
             SynthgenError: the root is gone, or the folder cannot be created.
         """
@@ -134,6 +139,8 @@ class ShardStore:
         Two writers of one shard are harmless: the last rename wins, and the same job gives the same bytes.
 
         Args:
+            shard: names the file.
+            samples: rows, in the order of the file.
             footer: what made the shard (recipe, fingerprint, categories, counts, ...); plain JSON without times.
 
         Returns:
@@ -165,7 +172,11 @@ class ShardStore:
         """The samples of a committed shard, in order, a row group in memory at a time.
 
         Args:
+            shard: a committed one.
             row_groups: only of these row groups, in this order; None = of all.
+
+        Raises:
+            SynthgenError: the shard has fewer row groups than asked for, because it was replaced meanwhile.
         """
         with self._open_shard(shard) as (file, _):
             if row_groups is not None and max(row_groups, default=-1) >= file.metadata.num_row_groups:
@@ -183,6 +194,10 @@ class ShardStore:
         """Some columns of a committed shard, one row group in memory at a time. Reads no other column.
 
         Names are those of the schema, nested ones with dots: "image_key", "annotations.list.element.category".
+
+        Args:
+            shard: a committed one.
+            column_names: columns to read; the name of a struct means all its leaves.
 
         Raises:
             ValueError: the shard has no such column (pyarrow would give batches without it).
@@ -208,7 +223,8 @@ class ShardStore:
         """Whether a committed shard was made from other rows than those that its parent shard says it has now.
 
         Args:
-            footer: the shard's.
+            shard: a committed one.
+            footer: our part of its footer, as JSON.
         """
         parent = parent_shard(shard, footer)
         if parent is None or parent_digest(footer) is None:
@@ -220,6 +236,9 @@ class ShardStore:
 
     def compute_content_digest(self, shard: Shard) -> str:
         """The digest of the rows of a committed shard, from all its pages.
+
+        Args:
+            shard: a committed one.
 
         Raises:
             DamagedShardError: a page is damaged.
@@ -250,6 +269,11 @@ class ShardStore:
 
     def list_shards(self, dataset: str, split: str, layer: str) -> list[Shard]:
         """The committed shards of a layer, in order; [] if there are none.
+
+        Args:
+            dataset: name of the dataset.
+            split: name of the split.
+            layer: name of the layer.
 
         Raises:
             SynthgenError: the folder has shards of two different numbers of shards.
@@ -305,6 +329,9 @@ class ShardStore:
     def check_place(self, shard: Shard) -> None:
         """Check that nothing but a file may be replaced by a shard.
 
+        Args:
+            shard: one to be written.
+
         Raises:
             ForeignShardError: something else has its name.
         """
@@ -314,7 +341,13 @@ class ShardStore:
             raise ForeignShardError(f"cannot write {path}: it {what}; move it out of the store")
 
     def layer_folder(self, dataset: str, split: str, layer: str) -> Path:
-        """The folder of a layer, whether it exists or not."""
+        """The folder of a layer, whether it exists or not.
+
+        Args:
+            dataset: name of the dataset, the first folder below the root.
+            split: name of the split, the second folder.
+            layer: name of the layer, the third folder.
+        """
         return self.root / check_name(dataset) / check_name(split) / check_name(layer)
 
     def layer_scratch_folder(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:

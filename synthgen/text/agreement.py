@@ -86,6 +86,10 @@ def category_nouns(category: str) -> list[str]:
 def agrees_with_category(text: str, category: str) -> bool | None:
     """Whether the noun of a caption agrees with a category: the same word, a synonym, a hypernym or a hyponym.
 
+    Args:
+        text: a caption or phrase in English.
+        category: name of a category, such as "dining table"; may list synonyms, as `category_nouns` reads them.
+
     Returns:
         True or False; None if undecided: the caption has no noun ("on the left"), the noun is unknown or ambiguous, or
         the category has no information.

@@ -15,6 +15,7 @@ def clean_text(text: str, *, max_chars: int = 1000) -> str:
     """The text on one line: Unicode NFC, without control characters, with single spaces.
 
     Args:
+        text: of any source.
         max_chars: maximum length; a longer text is cut after its last whole word.
     """
     text = unicodedata.normalize("NFC", text[: 4 * max_chars])
@@ -44,6 +45,11 @@ def has_repetition(text: str) -> bool:
 
 
 def contains_phrase(text: str, phrases: frozenset[str]) -> bool:
-    """Whether a text contains one of some phrases (each as `" ".join(split_words(...))`), as whole words."""
+    """Whether a text contains one of some phrases, as whole words.
+
+    Args:
+        text: any text.
+        phrases: each as `" ".join(split_words(...))`.
+    """
     line = f" {' '.join(split_words(text))} "
     return any(f" {phrase} " in line for phrase in phrases)

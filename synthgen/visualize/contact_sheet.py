@@ -17,6 +17,11 @@ def make_thumbnail(picture: NDArray[np.uint8], *, num_pictures: int, width: int 
     """A picture scaled for a contact sheet of `num_pictures`: `width` pixels wide, or less on a full sheet.
 
     Keep only thumbnails, so that many pictures need little memory.
+
+    Args:
+        picture: uint8 [H, W, 3] RGB.
+        num_pictures: how many pictures the sheet will hold.
+        width: of the result, in pixels, at most.
     """
     width = min(width, max(1, _MAX_SHEET_WIDTH // _num_columns(num_pictures)))
     size = width, max(1, round(picture.shape[0] * width / picture.shape[1]))

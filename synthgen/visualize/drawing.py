@@ -80,6 +80,9 @@ def draw_overlay(
 
     Args:
         image: uint8 [H, W, 3] RGB.
+        marks: the objects.
+        blocks: texts in a column beside the image.
+        footer: text below the image; "" = none.
         hatched_mask: bool [H, W], a region to draw stripes over.
 
     Returns:
@@ -122,8 +125,13 @@ def shorten_text(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:
 def save_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a picture (uint8 [H, W, 3] RGB) as PNG.
 
+    Args:
+        path: file to write; its folder is created.
+        image: uint8 [H, W, 3] RGB.
+
     Raises:
         SynthgenError: the file cannot be written.
+        OSError: the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ def draw_sample(sample: Sample, image: NDArray[np.uint8] | None) -> NDArray[np.u
     colours of their boxes; the file name and the error are below it.
 
     Args:
+        sample: the image's annotations and captions.
         image: uint8 [H, W, 3] RGB; None if it could not be read.
 
     Returns:

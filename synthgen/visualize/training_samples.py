@@ -57,9 +57,12 @@ def draw_training_samples(
     """Draw the first `n` images of a manifest's stream, as a single reader sees them.
 
     Args:
+        path: the manifest.
         store: root of the shards, instead of the manifest's.
         out: folder of the pictures; None = `_show/` and the manifest's name in the store.
+        n: how many images to draw.
         seed: instead of the manifest's.
+        on_images: called with 1 after each image.
 
     Raises:
         SynthgenError: the manifest has mistakes, nothing to learn from is found, or a picture cannot be written.
@@ -104,7 +107,10 @@ def draw_example(example: Example, *, task: str, source: str, image_key: str) ->
     The line below names the task, the source and the photograph, and how much of the view it fills.
 
     Args:
+        example: as a task and the transforms made it.
+        task: name of the task, for the line below the image.
         source: "dataset/split/layer".
+        image_key: the photograph's identity, for the same line.
 
     Returns:
         uint8 [H, W, 3], RGB; the view is at its top left, enlarged to `drawing.MIN_LONG_SIDE` pixels if it is smaller.

@@ -106,10 +106,13 @@ class ImageBatch:
         file_name: below the image folder.
         image_key: the photograph's identity (`Sample.image_key`); "" = only this dataset has it, and `ingest` makes a
             key of the names of dataset and file; a key that starts with a slash is appended to the dataset's name.
-        height, width: int32 [N], pixels; 0 if the file does not say.
+        height: int32 [N], of each image, pixels; 0 if the file does not say.
+        width: int32 [N], of each image, pixels; 0 if the file does not say.
         error: why an image's annotations cannot be read, for `Sample.error`, or None; None = no image has an error.
-        neg_categories, not_exhaustive_categories: N lists of category ids, for `Sample`'s fields of these names; given
-            for all of a dataset's images or for none.
+        neg_categories: N lists of category ids, for `Sample`'s field of this name; given for all of a dataset's images
+            or for none.
+        not_exhaustive_categories: N lists of category ids, for `Sample`'s field of this name; given as
+            `neg_categories` is.
         id_text: the ids as the file spells them, "" for a number; for messages. None = all are numbers.
     """
 
@@ -129,7 +132,8 @@ class AnnotationBatch:
     """A batch of annotations of any images, in any order.
 
     Attributes:
-        image_id: int64 [M]; id: int64 [M], the dataset's own.
+        image_id: int64 [M], the image of each annotation.
+        id: int64 [M], the dataset's own.
         bbox: float64 [M, 4] XYWH, absolute pixels, original image, exactly as the file gives it.
         category: int64 [M], the file's own category id; `Categories` gives the names.
         iscrowd: bool [M].
@@ -196,8 +200,36 @@ class DatasetReader(Protocol):
     SPLITS: tuple[str, ...]
     LAYERS: tuple[str, ...]
 
-    def files(self, root: Path, split: str, annotations: Path | None) -> DatasetFiles: ...
+    def files(self, root: Path, split: str, annotations: Path | None) -> DatasetFiles:
+        """The dataset's own files.
 
-    def read(self, files: DatasetFiles, layer: str) -> Iterator[DatasetPart]: ...
+        Args:
+            root: folder of the dataset.
+            split: one of `SPLITS`, or of what `recognize` returns.
+            annotations: the annotation file or folder that the user named; None = find it in `root`.
 
-    def complete(self, files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]: ...
+        Raises:
+            SynthgenError: a file is missing.
+        """
+        ...
+
+    def read(self, files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
+        """The content of the files, in their order, in batches.
+
+        Args:
+            files: as `files` returns them.
+            layer: one of `LAYERS`.
+
+        Raises:
+            SynthgenError: a file cannot be read, or has another format.
+        """
+        ...
+
+    def complete(self, files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:
+        """A function that adds the content of payloads to a sample. It takes a payload or None for each annotation.
+
+        Args:
+            files: as `files` returns them.
+            layer: one of `LAYERS` with payloads.
+        """
+        ...

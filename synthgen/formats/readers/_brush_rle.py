@@ -26,8 +26,9 @@ def decode_brush_rle(rle: Any, height: int, width: int) -> NDArray[np.bool_]:
     """The mask, bool [H, W].
 
     Args:
-        rle: the list of bytes.
-        height, width: of the image, in pixels.
+        rle: list of bytes, whole numbers from 0 to 255; untrusted.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Raises:
         ValueError: it is not such a list, or not of this size.

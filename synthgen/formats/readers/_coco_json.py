@@ -48,8 +48,9 @@ def stream_records(
     the content.
 
     Args:
+        path: JSON file, or JSON compressed with gzip; untrusted.
         record_types: type of the records, by top-level key; "" stands for a file whose top level is itself an array.
-        on_bytes: called with the number of further bytes read, for progress.
+        on_bytes: called with the number of further bytes read, for progress; None = not called.
         chunk_bytes: bytes read at once.
 
     Raises:
@@ -157,8 +158,15 @@ def _last_record_boundary(data: bytes, at: int) -> int:
 def _record_spans(window: JsonWindow, what: str) -> tuple[list[tuple[int, int]], bool, int]:
     """The exact path: start and end of the records that are complete in the window.
 
+    Args:
+        window: its position is at a record of the array.
+        what: names the current record in an error message.
+
     Returns:
         [(begin, end), ...] in `window.data`; whether the array ended; where to continue.
+
+    Raises:
+        SynthgenError: the text is not valid JSON there.
     """
     data, at = window.data, window.position
     spans: list[tuple[int, int]] = []

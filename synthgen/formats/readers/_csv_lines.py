@@ -17,6 +17,10 @@ _CHUNK_BYTES = 2**20
 def iter_lines(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterator[tuple[int, bytes]]:
     """(byte position, line without its end) of each line, blank ones left out; b"" for one that is too long.
 
+    Args:
+        path: CSV file; untrusted.
+        on_bytes: called with the number of further bytes read, for progress; None = not called.
+
     Raises:
         SynthgenError: the file cannot be read.
     """
@@ -76,8 +80,10 @@ class CsvTable:
     ) -> None:
         """
         Args:
-            required, optional: names of columns; any case fits.
-            on_bytes: called with the number of further bytes read.
+            path: CSV file; untrusted.
+            required: names of columns that must be there; any case fits.
+            optional: names of columns that may be there; any case fits.
+            on_bytes: called with the number of further bytes read; None = not called.
 
         Raises:
             SynthgenError: the file cannot be read, or lacks a required column.

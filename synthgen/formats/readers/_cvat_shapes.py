@@ -26,7 +26,9 @@ def read_cvat_shape(node: XmlNode, height: int, width: int) -> tuple[Shape | Non
     """A shape, its flags, and whether it is an object.
 
     Args:
-        height, width: of the image in pixels; 0 = unknown.
+        node: XML element of a shape.
+        height: of the image in pixels; 0 = unknown.
+        width: of the image in pixels; 0 = unknown.
     """
     given = node.attributes
     match node.tag:

@@ -20,6 +20,10 @@ def walk_files(folder: Path, depth: int = 0) -> Iterator[tuple[Path, list[str]]]
 
     Names with a leading dot are skipped.
 
+    Args:
+        folder: an existing folder.
+        depth: levels between this folder and the one where the walk began.
+
     Raises:
         SynthgenError: a folder cannot be read.
     """

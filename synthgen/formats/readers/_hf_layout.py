@@ -31,6 +31,9 @@ _SPLIT_NAME = re.compile(r"\w{1,100}", re.ASCII)
 def find_tables(path: Path) -> dict[str, list[Path]]:
     """The files of each split, sorted; empty if there are none.
 
+    Args:
+        path: folder of a dataset, or one table.
+
     Raises:
         SynthgenError: the folder has several configurations, holds only a script, or lacks files that it names.
     """
@@ -66,6 +69,9 @@ def find_tables(path: Path) -> dict[str, list[Path]]:
 
 def read_json(path: Path) -> object:
     """The content of a small JSON file.
+
+    Args:
+        path: of an untrusted file.
 
     Raises:
         SynthgenError: it cannot be read, is large, or is not valid.

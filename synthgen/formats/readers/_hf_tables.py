@@ -81,6 +81,9 @@ class TableShape:
 def read_schema(path: Path) -> pa.Schema:
     """The schema of a Parquet or Arrow file.
 
+    Args:
+        path: Parquet or Arrow file; untrusted.
+
     Raises:
         SynthgenError: it cannot be read.
     """
@@ -99,6 +102,10 @@ def read_schema(path: Path) -> pa.Schema:
 
 def describe_table(schema: pa.Schema, where: Path) -> TableShape:
     """The columns that matter.
+
+    Args:
+        schema: of the table, with the metadata that `datasets` writes.
+        where: the table's file, for messages; `metadata.parquet` names its images by file name.
 
     Raises:
         SynthgenError: there is no column of images, or none of objects.
@@ -160,7 +167,9 @@ def iter_rows(path: Path, shape: TableShape, prefix: str) -> Iterator[Row]:
     """The rows of a file, in its order. Rows of a part that cannot be read have an error.
 
     Args:
-        prefix: the path of the file below the image folder.
+        path: Parquet or Arrow file; untrusted.
+        shape: its columns, from `describe_table`.
+        prefix: path of the file below the image folder.
     """
     wanted = [*dict.fromkeys([*shape.objects, *shape.scalars])]
     row = 0
@@ -185,7 +194,9 @@ def iter_metadata(path: Path, prefix: str, findings: FindingCounter) -> Iterator
     """The rows of `metadata.jsonl` or `metadata.csv`; a line that cannot be read is reported.
 
     Args:
-        prefix: the path of its folder below the image folder, with a slash, or "".
+        path: `metadata.jsonl` or `metadata.csv`; untrusted.
+        prefix: path of its folder below the image folder, with a slash, or "".
+        findings: counts lines that cannot be read.
     """
     records = _iter_csv(path) if path.name.lower().endswith(".csv") else _iter_json_lines(path)
     for number, record in records:

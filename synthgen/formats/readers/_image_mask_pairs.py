@@ -65,6 +65,8 @@ def list_images(folder: Path, *, suffixes: frozenset[str] = IMAGE_SUFFIXES, excl
     with a warning, as they might lead anywhere.
 
     Args:
+        folder: searched with all folders below it.
+        suffixes: in lower case, with their dots; any case fits.
         exclude: a folder to skip.
 
     Raises:
@@ -103,9 +105,12 @@ def pair_files(
     One folder may hold both: then the JPEGs are the photographs. One may contain the other.
 
     Args:
+        images: folder of the photographs.
+        labels: folder of the label maps.
         name_prefix: prefix of the names of photographs, with its slash: their folder below the image root.
         key_prefix: prefix of their names in keys: `make_key_prefix` of their folder.
-        image_stem, labels_stem: path without suffix -> the common part of both; None = skip the file.
+        image_stem: path of a photograph without suffix -> the common part of both; None = skip the file.
+        labels_stem: path of a label map without suffix -> the common part of both; None = skip the file.
 
     Raises:
         SynthgenError: a folder is missing, or no photograph has a label map.
@@ -157,6 +162,8 @@ def read_pairs(
     """Read label maps one at a time: an annotation for each region, and an error for each image without any.
 
     Args:
+        pairs: in the order of the images.
+        files: its `on_bytes` is called with the bytes of photographs and label maps.
         load_label_map: a file -> its label map, integers or bool [H, W], or `ImageError`.
         ignore_labels: labels without a category.
         with_masks: add each mask as payload.

@@ -52,6 +52,11 @@ mask_problems, shorten_mask = find_problems, summarize_polygon
 def find_annotation_file(root: Path, names: Sequence[str], annotations: Path | None) -> Path:
     """The instances file: `annotations` if given, else the first of `names` below root or root/annotations.
 
+    Args:
+        root: folder of the dataset.
+        names: usual file names, the preferred one first.
+        annotations: the user's own file; None = find it.
+
     Raises:
         SynthgenError: it is missing.
     """
@@ -86,9 +91,12 @@ def read_instances(
     """Read `files.sources["instances"]`; layers other than "annotations" get each segmentation's JSON as payload.
 
     Args:
+        files: with the source "instances".
+        layer: "annotations", or a layer with masks.
         name_and_key: an image's (file_name, image_key).
         image_type: type of the records of images: `CocoImage` or `LvisImage`.
-        box_type: type of the records of the layer "annotations"; mask_type: of those of the other layers.
+        box_type: type of the records of the layer "annotations".
+        mask_type: type of the records of the other layers.
         flag_fields: by name of the flag, the field of both types that sets it.
 
     Raises:

@@ -40,6 +40,10 @@ def open_json(
 ) -> Iterator[tuple[BinaryIO, Callable[[int], None] | None]]:
     """Open a JSON file for reading; a gzip file is decompressed piece by piece, in bounded memory.
 
+    Args:
+        path: untrusted file.
+        on_bytes: called with the number of further bytes read, for progress; None = not called.
+
     Yields:
         The file, and what its reader calls with the number of bytes that it read; for a gzip file that is None, as
         `on_bytes` is called with compressed bytes then.

@@ -26,6 +26,11 @@ def stream_members(
     Of a member with the key `inner`, its own members come instead. Members of other types are skipped. Memory is that
     of the largest member.
 
+    Args:
+        path: JSON file; untrusted.
+        inner: key of a member whose own members are given instead.
+        on_bytes: called with the number of further bytes read, for progress; None = not called.
+
     Raises:
         SynthgenError: the file cannot be read, or is not such JSON (with the byte position).
     """
@@ -41,6 +46,10 @@ def stream_members(
 
 def stream_items(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
     """The elements of the array at the top of a file; {} for one that is not an object.
+
+    Args:
+        path: JSON file; untrusted.
+        on_bytes: called with the number of further bytes read, for progress; None = not called.
 
     Raises:
         SynthgenError: as `stream_members`.

@@ -106,7 +106,11 @@ class JsonWindow:
         """Continue from the bracket at `position` until all are closed, or to where the window cuts off.
 
         Args:
+            position: index in `data`.
             closing: the closing brackets of all open ones, the innermost last; updated in place.
+
+        Raises:
+            SynthgenError: a bracket closes nothing, or too many are open.
         """
         data = self.data
         while position < len(data) and data[position] != _QUOTE:

@@ -20,6 +20,9 @@ class OtherFormatError(LabelFileError):
 def open_label_file(path: Path) -> BinaryIO:
     """Open a file for reading.
 
+    Args:
+        path: untrusted; may be a pipe or a link.
+
     Raises:
         LabelFileError: it is not a file (opening a pipe would block), or cannot be read.
         OSError: the machine lacks memory or open files.
@@ -34,6 +37,10 @@ def open_label_file(path: Path) -> BinaryIO:
 
 def read_label_file(path: Path, max_bytes: int) -> bytes:
     """The content of a file.
+
+    Args:
+        path: untrusted; may be a pipe or a link.
+        max_bytes: largest size that is accepted.
 
     Raises:
         LabelFileError: as `open_label_file`, or it has more than `max_bytes` bytes.

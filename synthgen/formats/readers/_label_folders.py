@@ -79,6 +79,8 @@ def find_split_files(root: Path, labels: LabelFormat, exports: Collection[str] =
     are splits called as the files.
 
     Args:
+        root: folder of the dataset.
+        labels: how the format's files are found.
         exports: names of files without suffix, in lower case.
     """
     found: dict[str, Path] = {}
@@ -98,6 +100,7 @@ def find_image_place(labels: Path, image_folder: Path) -> Path:
     """The folder with the images of a folder of annotation files.
 
     Args:
+        labels: folder of the annotation files.
         image_folder: the dataset's folder; if `labels` is not below it, it is the user's folder of images.
     """
     if not labels.is_relative_to(image_folder):
@@ -120,6 +123,10 @@ class ImageNames:
     Attributes:
         names: paths below the folder, with forward slashes, sorted by their stems.
         prefix: the folder's own path below the image folder, with a slash at its end; "" for that folder itself.
+
+    Args:
+        place: folder of the images; they may lie in folders below it.
+        image_folder: the image folder, with `place` below it.
     """
 
     def __init__(self, place: Path, image_folder: Path) -> None:
@@ -155,6 +162,7 @@ class ImageNames:
         """Count images that `find` has not found: those without an annotation file, and those with the stem of another.
 
         Args:
+            rows: gets the findings.
             label_files: names of all annotation files, sorted by `stem_and_name`.
         """
         before = ""
@@ -223,6 +231,7 @@ def find_named_image(image_folder: Path, prefixes: Sequence[str], names: Sequenc
     """The first of some names of an image that is a file.
 
     Args:
+        image_folder: folder below which names are looked for.
         prefixes: as `image_prefixes` gives them.
         names: paths with forward slashes, the most likely first.
 

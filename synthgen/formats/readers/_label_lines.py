@@ -21,6 +21,9 @@ def read_label_lines(path: Path) -> tuple[list[tuple[int, bytes]], int] | None:
 
     A byte order mark and carriage returns are taken out.
 
+    Args:
+        path: untrusted; may be missing.
+
     Raises:
         LabelFileError: it is not a file, is too large, or is not text; a sentence for `ImageBatch.error`.
     """

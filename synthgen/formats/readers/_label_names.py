@@ -68,6 +68,9 @@ def read_label_names(path: Path) -> LabelScheme:
     from label 0 on (from -1, where the first is `__ignore__`, as labelme writes it), or `red green blue name`.
     Without "isthing", all are stuff: a region holds all pixels of a category in an image.
 
+    Args:
+        path: untrusted file; JSON if its suffix is `.json`, else text.
+
     Raises:
         SynthgenError: it cannot be read, or has none of these forms.
     """

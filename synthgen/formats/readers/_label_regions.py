@@ -40,6 +40,10 @@ def split_label_regions(labels: NDArray[Any], ignore_labels: Container[int] = ()
     The columns are split into runs of one label, and the runs sorted by label. So the cost is one pass over the pixels
     plus the runs, for any number of labels; full masks are never made. Memory is the map and some 50 bytes per run.
 
+    Args:
+        labels: integers or bool [H, W].
+        ignore_labels: labels without a region.
+
     Raises:
         ImageError: more than `MAX_LABELS` labels or `MAX_RUNS` runs.
     """

@@ -149,7 +149,9 @@ def region_shape(region: LabelStudioRegion, height: int, width: int) -> tuple[Sh
     """A region's shape, and whether its kind is an object. Percent become pixels.
 
     Args:
-        height, width: of the image in pixels; 0 = unknown, then nothing can be read.
+        region: as the task lists it; untrusted.
+        height: of the image in pixels; 0 = unknown, then nothing can be read.
+        width: of the image in pixels; 0 = unknown, then nothing can be read.
     """
     value = region.value
 

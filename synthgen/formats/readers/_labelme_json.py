@@ -63,7 +63,8 @@ def read_labelme_json(path: Path, on_bytes: Callable[[int], None] | None = None)
     """One JSON; `imageData` is skipped without decoding.
 
     Args:
-        on_bytes: called with the number of bytes read.
+        path: untrusted file.
+        on_bytes: called with the number of bytes read; None = not called.
 
     Raises:
         LabelFileError: it is not LabelMe's JSON.
@@ -95,8 +96,12 @@ def add_shapes(rows: ObjectRows, image_id: int, file_name: str, shapes: list[Any
     """Add the objects of an image.
 
     Args:
+        rows: gets the objects, and findings about shapes that are none.
+        image_id: of an image that was added to `rows`.
         file_name: of the image, for examples of findings.
-        height, width: of the image in pixels; 0 = unknown.
+        shapes: as the JSON lists them; untrusted.
+        height: of the image in pixels; 0 = unknown.
+        width: of the image in pixels; 0 = unknown.
     """
     objects = ShapeGroups()
     for number, value in enumerate(shapes, start=1):

@@ -72,7 +72,9 @@ class ObjectRows:
 
         Args:
             file_name: below the image folder.
-            height, width: pixels; 0 = unknown.
+            height: of the image in pixels; 0 = unknown.
+            width: of the image in pixels; 0 = unknown.
+            error: why its annotations cannot be read; None = they can.
             image_id: the dataset's own; None = one made of the file name.
         """
         name = utf8_name(file_name)
@@ -94,6 +96,7 @@ class ObjectRows:
         """Add an object.
 
         Args:
+            image_id: as `add_image` returned it.
             label: its category's name; "" = none, which gets the flag `unknown_category`.
             shape: None = it could not be read, which gets the flag `no_box`.
             flags: of `bad_segmentation` and `difficult`.

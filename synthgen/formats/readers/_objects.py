@@ -55,6 +55,9 @@ class ImageObject:
 def parse_objects(value: Any) -> list[ImageObject]:
     """The objects of one of the forms above.
 
+    Args:
+        value: parsed JSON or a value of a table; untrusted. None = no objects.
+
     Raises:
         ValueError: it is in another form; with the fields that it has.
     """
@@ -142,6 +145,7 @@ class BatchBuilder:
     """Collects images with their objects, and gives them in batches.
 
     Args:
+        findings: counts what is unusual.
         masked: the layer has masks: the JSON of each segmentation is an annotation's payload.
     """
 
@@ -171,7 +175,13 @@ class BatchBuilder:
         """Add an image, and give what is complete.
 
         Args:
+            image_id: the dataset's own, or one made of the file name.
+            file_name: below the image folder.
+            height: of the image in pixels; 0 = unknown.
+            width: of the image in pixels; 0 = unknown.
+            objects: all of this image.
             names: names of the numbers of categories; empty = a number is its own name.
+            error: why its annotations cannot be read; None = they can.
         """
         self._images.append((image_id, file_name, height, width, error))
         for one in objects:

@@ -32,6 +32,10 @@ class ImageIndex:
     Attributes:
         file_names: below the image folder, sorted.
         height, width: int32 [N], 0 until they are known.
+
+    Args:
+        folders: searched with all folders below them.
+        image_root: folder that file names are relative to.
     """
 
     def __init__(self, folders: Iterable[Path], image_root: Path) -> None:
@@ -79,6 +83,9 @@ class ClassIds:
     def number(self, label: str) -> int:
         """The number of a class.
 
+        Args:
+            label: the class as the CSV files write it, such as "/m/01g317".
+
         Raises:
             SynthgenError: there are more than `MAX_CLASSES`.
         """
@@ -118,6 +125,13 @@ def read_negative_labels(
 ) -> NegativeLabels:
     """The image labels that a person rejected (Confidence 0), of the images that are there.
 
+    Args:
+        path: CSV file of image labels.
+        index: the images that are there.
+        classes: gets the classes of the labels.
+        findings: counts lines that cannot be read.
+        on_bytes: called with the number of further bytes read; None = not called.
+
     Raises:
         SynthgenError: the file cannot be read, or lacks a column.
     """
@@ -146,6 +160,12 @@ def count_rotated(
 ) -> None:
     """Count the images that are there and that the list of images calls rotated.
 
+    Args:
+        path: CSV file that lists the images.
+        index: the images that are there.
+        findings: gets the rotated images.
+        on_bytes: called with the number of further bytes read; None = not called.
+
     Raises:
         SynthgenError: the file cannot be read.
     """
@@ -161,6 +181,10 @@ def count_rotated(
 
 def find_named(paths: Iterable[Path], index: ImageIndex) -> NDArray[np.bool_]:
     """Which of the images one of the files names: bool [N].
+
+    Args:
+        paths: CSV files with the column ImageID.
+        index: the images that are there.
 
     Raises:
         SynthgenError: a file cannot be read, or lacks its column ImageID.

@@ -33,6 +33,10 @@ _SPLIT_WORD = re.compile(
 def find_archives(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files with one of these endings in a folder and its direct subfolders, sorted; or the file itself.
 
+    Args:
+        path: a folder, or one file.
+        suffixes: endings of file names, in lower case; any case fits.
+
     Raises:
         SynthgenError: there are too many files or folders.
     """
@@ -71,6 +75,9 @@ def _glance(path: str, folders: list[str]) -> Iterator[str]:
 def list_folder(path: Path) -> tuple[list[Path], list[Path]]:
     """(files, folders) of a folder without hidden ones, sorted; none if it cannot be read.
 
+    Args:
+        path: any path; it need not exist.
+
     Raises:
         SynthgenError: it has more than `MAX_ENTRIES`.
     """
@@ -105,6 +112,11 @@ def split_of_path(path: Path, root: Path) -> str:
 
 def pick_split(found: dict[str, list[Path]], split: str, root: Path) -> list[Path]:
     """The files of a split.
+
+    Args:
+        found: the files by split.
+        split: the one to read.
+        root: the dataset's folder, for the message.
 
     Raises:
         SynthgenError: there are none; with the splits that there are.

@@ -28,6 +28,9 @@ PlainYaml: TypeAlias = "str | list[PlainYaml] | dict[str, PlainYaml]"
 def read_plain_yaml(path: Path) -> PlainYaml:
     """The content of a YAML file. Of a key that occurs twice in a mapping, the last one counts, as in other tools.
 
+    Args:
+        path: untrusted file.
+
     Raises:
         SynthgenError: it cannot be read, is larger than `MAX_BYTES`, or is not plain YAML.
     """

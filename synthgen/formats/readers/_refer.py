@@ -52,7 +52,11 @@ def find_refs(root: Path, split: str, annotations: Path | None, *, folder: str, 
     """refs(<by>).p and instances.json in root, or in the release's folder beside or below root.
 
     Args:
+        root: folder of the dataset.
+        split: which refs to read; all splits lie in one file.
         annotations: another .p, such as refs(google).p, with instances.json beside it.
+        folder: name of the release's folder, such as "refcoco+".
+        split_by: who made the splits, a part of the file's name: "unc", "umd", "google".
 
     Raises:
         SynthgenError: they are missing.
@@ -77,6 +81,10 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
     """The images of the split with all their objects; the payload of layer "human" is a mask and sentences.
 
     An object with sentences but without an annotation is kept without a box, and so is its image.
+
+    Args:
+        files: as `find_refs` returns them.
+        layer: "annotations" or "human".
 
     Raises:
         SynthgenError: a file has another format or nothing of the split, or the two belong to different datasets.
@@ -117,6 +125,10 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
 
 def read_refs(path: Path, split: str) -> Refs:
     """The sentences of one split: "sent" of each, the cleaned text that is common in training, else "raw".
+
+    Args:
+        path: pickle of the refs; untrusted.
+        split: name of the split, as the refs spell it.
 
     Raises:
         SynthgenError: the file is not a list of refs, a ref lacks image, object or split, nothing is of the split, or

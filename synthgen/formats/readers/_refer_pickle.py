@@ -53,6 +53,9 @@ def load_plain_pickle(path: Path) -> Any:
 
     Byte strings of Python 2 are decoded as UTF-8, from the first byte that is not UTF-8 on as Latin-1.
 
+    Args:
+        path: untrusted file.
+
     Raises:
         SynthgenError: it cannot be read, is damaged or truncated or larger than the limits, or builds anything else.
     """
@@ -88,6 +91,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _check_opcodes(data: bytes) -> None:
     """Refuse opcodes that are not plain, and arguments that ask for more memory than the file has bytes.
+
+    Args:
+        data: the whole pickle.
 
     Raises:
         _NotPlainError, IndexError, ValueError: it is no such pickle, or truncated.
@@ -137,6 +143,11 @@ def _check_opcodes(data: bytes) -> None:
 
 def _check_frame(start: int, end: int, frame_end: int) -> None:
     """Refuse an opcode that crosses the end of its frame: there, the unpickler reads on at another byte than the scan.
+
+    Args:
+        start: position of the opcode.
+        end: position after the opcode and its argument.
+        frame_end: position after the frame; 0 = there is no frame.
 
     Raises:
         IndexError: it does.

@@ -48,8 +48,9 @@ def draw_segmentation(payload: bytes, height: int, width: int) -> tuple[Rle | No
     """The mask of a segmentation, and by flag what is wrong with it. The mask is None with "bad_segmentation".
 
     Args:
-        payload: its JSON.
-        height, width: of the image, pixels; 0 = unknown: then none is made.
+        payload: JSON of the segmentation; untrusted.
+        height: of the image in pixels; 0 = unknown: then no mask is made.
+        width: of the image in pixels; 0 = unknown: then no mask is made.
     """
     if not 0 < height * width <= MAX_IMAGE_PIXELS:
         return None, {"bad_segmentation": "a mask needs the size of its image"}
@@ -88,8 +89,9 @@ def find_problems(payload: bytes, height: int, width: int) -> dict[str, str]:
     """What is wrong with a segmentation: flag of `ANNOTATION_FLAGS` -> reason. Nothing is drawn.
 
     Args:
-        payload: its JSON, or what `summarize_polygon` made of it.
-        height, width: of the image, pixels; 0 = unknown: then only what does not depend on it is checked.
+        payload: JSON of the segmentation, or what `summarize_polygon` made of it.
+        height: of the image in pixels; 0 = unknown: then only what does not depend on it is checked.
+        width: of the image in pixels; 0 = unknown, as for `height`.
     """
     if not payload.startswith(_SUMMARY_MARK):
         return dict(read_segmentation(payload, height, width).problems or {})
@@ -135,8 +137,9 @@ def read_segmentation(payload: bytes, height: int, width: int) -> Segmentation:
     """Read a segmentation in any known spelling; never raises for bad content.
 
     Args:
-        payload: its JSON.
-        height, width: of the image, pixels; 0 = unknown.
+        payload: JSON of the segmentation; untrusted.
+        height: of the image in pixels; 0 = unknown.
+        width: of the image in pixels; 0 = unknown.
     """
     try:
         return _read_value(_decode(payload), height, width)

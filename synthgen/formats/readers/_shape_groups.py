@@ -18,7 +18,9 @@ class ShapeGroups:
         """Add a shape. Boxes, unreadable shapes and those with a flag stay objects of their own.
 
         Args:
+            label: name of the category; "" = none.
             shape: None = it cannot be read.
+            flags: flags of the object.
             group: None = it is in none.
         """
         if group is not None and shape is not None and (shape.polygons or shape.mask) and not flags:

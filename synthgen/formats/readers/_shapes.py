@@ -123,8 +123,10 @@ def mask_in_window(window: NDArray[Any], left: int, top: int, height: int, width
 
     Args:
         window: bool or integers [h, w], non-zero = mask.
-        left, top: where it lies in the image, in pixels.
-        height, width: of the image.
+        left: first column of the window in the image, in pixels; may be negative.
+        top: first row of the window in the image, in pixels; may be negative.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Returns:
         None if the image has no size or is too large, or if no pixel of the mask is inside.
@@ -148,7 +150,9 @@ def join(shapes: Sequence[Shape], height: int, width: int) -> Shape:
     """One object of several parts. Polygons stay polygons; with a mask among the parts, all become one mask.
 
     Args:
-        height, width: of the image, in pixels.
+        shapes: at least one.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Raises:
         SynthgenError: a polygon cannot be drawn.

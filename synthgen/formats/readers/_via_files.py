@@ -48,6 +48,10 @@ class ViaImage(NamedTuple):
 def read_via_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterator[ViaImage]:
     """The images of a file, in its order.
 
+    Args:
+        path: CSV if its suffix is `.csv`, else JSON; untrusted.
+        on_bytes: called with the number of further bytes read, for progress; None = not called.
+
     Raises:
         SynthgenError: it is not VIA's.
     """

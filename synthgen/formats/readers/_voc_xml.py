@@ -61,6 +61,9 @@ class VocImage(NamedTuple):
 def read_voc_xml(path: Path) -> VocImage:
     """One XML file.
 
+    Args:
+        path: untrusted file.
+
     Raises:
         LabelFileError: it is not such XML.
     """
@@ -79,6 +82,10 @@ def read_voc_xml(path: Path) -> VocImage:
 
 def read_object_masks(path: Path, image: VocImage) -> tuple[dict[int, bytes], list[int]]:
     """The masks of a PNG of `SegmentationObject/`.
+
+    Args:
+        path: the PNG; untrusted.
+        image: content of the XML of the same photograph.
 
     Returns:
         payloads by the number of the object, from 1; `BAD_MASK` for one that is not its object's, and for all if the
@@ -104,6 +111,9 @@ def _load_object_numbers(path: Path) -> NDArray[np.integer]:
     """The numbers of objects in a PNG, [H, W]: of a palette or grey PNG its values, as VOC writes them.
 
     In colour, as Datumaro and labelme's scripts may write them, the numbers whose colours these are in VOC's palette.
+
+    Args:
+        path: the PNG; untrusted.
 
     Raises:
         ImageError: not such a PNG.

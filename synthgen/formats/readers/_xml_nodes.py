@@ -54,7 +54,8 @@ def read_xml(path: Path, root: str, max_bytes: int) -> XmlNode:
     """The first element of a small file, with all its content.
 
     Args:
-        root: the tag that it must have.
+        path: untrusted file.
+        root: tag that the first element must have.
         max_bytes: larger files are refused.
 
     Raises:
@@ -74,8 +75,10 @@ def stream_xml(
     They have no children here. Other elements come with all their content when they end.
 
     Args:
-        root: the tag that the first element must have.
-        on_bytes: called with the number of further bytes read.
+        path: untrusted file.
+        root: tag that the first element must have.
+        containers: tags of elements that are given in pieces.
+        on_bytes: called with the number of further bytes read; None = not called.
 
     Raises:
         LabelFileError: as `read_xml`; maybe after some elements.

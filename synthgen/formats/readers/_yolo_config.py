@@ -78,6 +78,9 @@ def find_names_file(*folders: Path) -> Path | None:
 def read_config(path: Path) -> YoloConfig:
     """The content of `data.yaml`, or of darknet's `obj.data` and the names beside it.
 
+    Args:
+        path: YAML file, or `.data` file of darknet; untrusted.
+
     Raises:
         SynthgenError: it cannot be read, or its names or folders have another form.
     """
@@ -104,6 +107,9 @@ def read_config(path: Path) -> YoloConfig:
 
 def read_names(path: Path) -> dict[int, str]:
     """A file with a class name a line, class 0 first. Blank lines at the end do not count.
+
+    Args:
+        path: untrusted file.
 
     Raises:
         SynthgenError: it cannot be read, or is not text in UTF-8.

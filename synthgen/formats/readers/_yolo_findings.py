@@ -24,6 +24,10 @@ class YoloFindings:
     Attributes:
         strays: label files without an image, and lines of lists without one.
         num_images_with_labels: images that have a label file.
+
+    Args:
+        names: names of the classes by number; empty = none are known.
+        config: content of the dataset's YAML file.
     """
 
     def __init__(self, names: dict[int, str], config: YoloConfig) -> None:
@@ -38,6 +42,9 @@ class YoloFindings:
         """Count the rows of one image.
 
         Args:
+            file_name: of the image, for examples.
+            rows: of its label file.
+            has_labels: whether it has a label file.
             owner: file name of the other image that has its label file; "" if there is none.
         """
         self.num_images_with_labels += has_labels and not owner

@@ -37,7 +37,9 @@ def find_places(root: Path, config: YoloConfig | None, split: str) -> list[YoloP
     """The folders and lists of a split; empty if it is not there.
 
     Args:
+        root: folder of the dataset.
         config: the dataset's YAML file or `obj.data`, if there is one.
+        split: name of the split, such as "val".
     """
     if config is not None:
         named = _named_places(root, config, split)
@@ -155,6 +157,7 @@ def _holds_rows(folder: Path, *, only_rows: bool = False) -> bool:
     """Whether text files of a folder, or of its first subfolders, hold YOLO rows; or all of those looked at are empty.
 
     Args:
+        folder: looked at with a few folders below it.
         only_rows: empty label files are not enough.
     """
     looks, has_empty = 0, False

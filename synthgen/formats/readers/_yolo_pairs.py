@@ -55,8 +55,9 @@ def iter_items(place: YoloPlace, image_root: Path, base: Path, strays: Strays, s
     """The images of a place with their label files, in the order of the names, or of the list.
 
     Args:
-        image_root: the folder that file names are relative to.
-        base: the dataset's folder, below which the paths of a list are found.
+        place: folders or list of a split.
+        image_root: folder that file names are relative to.
+        base: folder of the dataset, below which the paths of a list are found.
         strays: collects what has no image.
         seen: folders of images that were read before; they are not read again.
     """

@@ -27,6 +27,8 @@ def existing_tail(root: Path, text: str, *, folder: bool = False) -> Path | None
     """The longest tail of a path that exists below `root`; `root` itself for "." and ""; None if there is none.
 
     Args:
+        root: folder below which it is looked for.
+        text: path as a file of the dataset spells it; untrusted.
         folder: only folders count.
     """
     parts = path_parts(text)
@@ -109,6 +111,9 @@ def listed_label_folder(listing: Path, base: Path) -> Path:
 
 def read_path_list(listing: Path) -> Iterator[tuple[int, str]]:
     """(number, text) of the lines that are not blank.
+
+    Args:
+        listing: text file with a path in each line; untrusted.
 
     Raises:
         SynthgenError: it cannot be read or is too large.

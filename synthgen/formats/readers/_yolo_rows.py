@@ -66,6 +66,7 @@ def read_label_file(path: Path, kpt_shape: tuple[int, int] | None = None) -> tup
     """The rows of a label file and its size in bytes; None if there is no such file. Blank lines are skipped.
 
     Args:
+        path: untrusted; may be missing.
         kpt_shape: (keypoints, numbers of each) of the dataset; a row of that length is a box with keypoints.
 
     Raises:

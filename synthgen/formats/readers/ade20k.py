@@ -31,6 +31,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     If images/ and annotations/ have no folders for splits, the file names decide (`ADE_val_`).
 
     Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
         annotations: a user's own folder of label maps; its images are below `root` or in the user's image folder.
 
     Raises:

@@ -70,6 +70,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The folder images/ADE/<split> of the release, which lies in root or as root/ADE20K_2021_17_01.
 
     Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
         annotations: that folder itself, if it is elsewhere.
 
     Raises:
@@ -91,6 +93,10 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
     A photograph whose JSON is not there or cannot be read makes a row with an error. An object whose PNG cannot be
     used, or shows nothing of it, is flagged `bad_segmentation`; its box is then that of its polygon.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: there is no photograph.
@@ -140,6 +146,9 @@ def _read_image(photograph: Path, pool: ThreadPoolExecutor) -> _ImageAnnotations
 
 def _read_objects(path: Path) -> list[_Object]:
     """The objects of a JSON.
+
+    Args:
+        path: JSON of one photograph; untrusted.
 
     Raises:
         ValueError: it is unusable; the message continues a sentence that starts with "its JSON".

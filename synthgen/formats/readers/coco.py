@@ -49,6 +49,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """annotations/instances_<split>.json and the folder <split>, as the release unpacks.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: another JSON of instances; None = the release's.
+
     Raises:
         SynthgenError: there is no such JSON.
     """

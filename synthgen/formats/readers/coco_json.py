@@ -49,6 +49,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The file that `annotations` names, with images below `root`; else the split's file and images in a folder.
 
+    Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
+        annotations: the JSON file; None = find it in `root`.
+
     Raises:
         SynthgenError: no file is named, or it is not there.
     """

@@ -100,6 +100,11 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
     Images are COCO's: root/<split>, or <split> in `coco` beside root.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: another JSON of segments; None = the release's.
+
     Raises:
         SynthgenError: there is no such JSON.
     """
@@ -116,6 +121,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """Stream images and segments; for layer "human" each payload is the name of the image's PNG.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: the file is not such JSON; or, for layer "human", the folder of PNGs is missing or lacks more

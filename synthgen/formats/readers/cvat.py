@@ -71,6 +71,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The XML file of a split.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: the XML file, if it is not in the folder.
 
     Raises:
@@ -89,6 +91,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of the file; see `synthgen.formats.readers`. Memory is that of the frames' numbers and names.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: the file is not CVAT's XML.

@@ -28,6 +28,11 @@ __all__ = ["LAYERS", "SPLITS", "complete", "files", "mask_problems", "read", "sh
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """o365_instance_seg_val.json below root or root/annotations, and the folder <split> of Objects365.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: the JSON file, if it lies elsewhere.
+
     Raises:
         SynthgenError: there is no such JSON.
     """

@@ -85,6 +85,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The folders of images and of labels of a split.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: the folder of the labels, with the images below `root`.
 
     Raises:
@@ -115,6 +117,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:  # noqa: ARG001 - there is one layer
     """The content of the label files; see `synthgen.formats.readers`. Annotation ids count the rows from 1 on.
+
+    Args:
+        files: as `files` returns them.
+        layer: the only one of `LAYERS`.
 
     Raises:
         SynthgenError: a folder cannot be read, no label file has the name of an image, or there are too many classes.

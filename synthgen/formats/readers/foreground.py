@@ -58,6 +58,11 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
     The folder's name gives the split (DUTS-TR, DIS-VD, DIS-TE1, ...); other folders are "train".
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: folder of the masks; None = find the pairs of folders.
+
     Raises:
         SynthgenError: there are none.
     """
@@ -87,6 +92,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the masks; see `synthgen.formats.readers`. The boxes are the masks' own.
 
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
+
     Raises:
         SynthgenError: no photograph of a folder has a mask.
     """
@@ -110,6 +119,9 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
 def _load_mask(path: Path) -> NDArray[np.bool_]:
     """The pixels that are at least half white, bool [H, W].
+
+    Args:
+        path: image of the mask, grey values.
 
     Raises:
         ImageError: not an image, in colour, or with labels 0 and 1 instead of grey values.

@@ -82,6 +82,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The files of a split in `root`, or the one that `annotations` names.
 
+    Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
+        annotations: one table or folder; None = find them in `root`.
+
     Raises:
         SynthgenError: there are none.
     """
@@ -97,6 +102,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of the files in the order of their names; see `synthgen.formats.readers`.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: a file cannot be read, or has no column of images or of objects.

@@ -82,6 +82,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The file of a split.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: the file, if it is not in the folder.
 
     Raises:
@@ -101,6 +103,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of the file; see `synthgen.formats.readers`. Memory is that of one task, and the ids of JSON-MIN.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: the file is not such JSON.

@@ -69,6 +69,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The JSONs of a split.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: a folder of JSONs, or one JSON; it is the whole split.
 
     Raises:
@@ -91,6 +93,10 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
 
     A JSON that cannot be read makes an image with an error. A JSON of another kind, and an image without a JSON, are
     counted.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: a folder cannot be read.

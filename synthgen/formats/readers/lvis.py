@@ -46,6 +46,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """lvis_v1_<split>.json, else lvis_v0.5_<split>.json, below root or root/annotations; images are COCO's.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: the JSON file, if it lies elsewhere.
+
     Raises:
         SynthgenError: there is no such JSON.
     """

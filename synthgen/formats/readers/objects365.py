@@ -28,6 +28,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """zhiyuan_objv2_<split>.json below root or root/annotations, and the folder <split>, as the release unpacks.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: the JSON file, if it lies elsewhere.
+
     Raises:
         SynthgenError: there is no such JSON.
     """

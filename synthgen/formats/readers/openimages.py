@@ -81,6 +81,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The CSV files and the folders of a split.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: the CSV file of the boxes; the others lie beside it.
 
     Raises:
@@ -120,6 +122,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of the CSV files for the images that are there; see `synthgen.formats.readers`.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: no image is there, or a file cannot be read or lacks a column.

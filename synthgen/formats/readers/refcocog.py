@@ -20,6 +20,11 @@ __all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """refcocog/refs(umd).p and instances.json as the release unpacks, beside or below root; images are COCO's.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: see `find_refs`.
+
     Raises:
         SynthgenError: they are not there.
     """

@@ -62,6 +62,11 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
     For label maps from the user, the photographs are in the usual folders beside them, else below root.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: folder of the label maps; None = find the folders.
+
     Raises:
         SynthgenError: there are no such folders.
     """
@@ -86,6 +91,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
     """The content of the label maps; see `synthgen.formats.readers`. The boxes are the regions' own.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: nothing says what the labels mean, or no photograph has a label map.

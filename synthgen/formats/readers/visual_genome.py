@@ -88,6 +88,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:  # noqa: ARG001 - there is one split
     """Find the release's files; `annotations` may name `objects.json`, whose siblings are then taken from its folder.
 
+    Args:
+        root: folder of the dataset.
+        split: one of `SPLITS`.
+        annotations: `objects.json`, if it lies elsewhere.
+
     Raises:
         SynthgenError: both objects and regions are missing.
     """
@@ -122,6 +127,10 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
     Every layer gives the same images, so that its shards have the same images. A category's id is a hash of its name:
     the source has no ids, and numbers in order of appearance would depend on the order of the file.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: the layer's file is missing, or is not such JSON.

@@ -79,6 +79,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The XML files of a split, and the list that names them, if there is one.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: a folder of XML files, or one XML file; it is the whole split.
 
     Raises:
@@ -100,6 +102,10 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
 
     An XML file that cannot be read makes an image with an error. A file of another kind, and an image without an XML
     file, are counted.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: a folder or the list of a split cannot be read.

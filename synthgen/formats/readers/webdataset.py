@@ -80,6 +80,11 @@ def recognize(path: Path) -> tuple[str, ...] | None:
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The shards of a split in `root` and its subfolders, or the one that `annotations` names.
 
+    Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
+        annotations: one shard; None = find them in `root`.
+
     Raises:
         SynthgenError: there is none.
     """
@@ -98,6 +103,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of the shards in the order of their names; see `synthgen.formats.readers`.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: a shard is not a plain tar archive, or no member of any shard is an image.
@@ -234,6 +243,9 @@ def _load(path: Path, sample: _Sample) -> tuple[Any, str | None]:
 
 def _parse(record: Any) -> tuple[int, int, list[ImageObject], dict[int, str]]:
     """(height, width, objects, names of numbers) of a `json`.
+
+    Args:
+        record: parsed JSON; untrusted.
 
     Raises:
         ValueError: it has none of the documented forms.

@@ -95,6 +95,8 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The folders and lists of a split.
 
     Args:
+        root: folder of the dataset.
+        split: one of those that `recognize` returns.
         annotations: the dataset's `data.yaml` or `obj.data`, or a folder of label files, with the images below `root`.
 
     Raises:
@@ -122,6 +124,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of the label files; see `synthgen.formats.readers`. Annotation ids count the rows from 1 on.
+
+    Args:
+        files: as `files` returns them.
+        layer: one of `LAYERS`.
 
     Raises:
         SynthgenError: a folder or a list cannot be read, or no label file belongs to an image.

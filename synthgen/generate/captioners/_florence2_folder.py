@@ -90,6 +90,9 @@ class LoadedFlorence2:
 def resolve_checkpoint_folder(checkpoint: str) -> Path:
     """The folder of `--checkpoint`, after a check that it has all files.
 
+    Args:
+        checkpoint: the option of this name; "" = not given.
+
     Raises:
         SynthgenError: the folder or files are missing.
     """
@@ -136,6 +139,7 @@ def load_florence2(folder: Path, *, validate_only: bool = False) -> LoadedFloren
     """Load a folder from `resolve_checkpoint_folder`.
 
     Args:
+        folder: untrusted; as `resolve_checkpoint_folder` returns it.
         validate_only: check the weights, but leave the network without them on the meta device.
 
     Raises:

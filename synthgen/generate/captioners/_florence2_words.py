@@ -56,6 +56,9 @@ def list_processor_files(folder: Path) -> list[str]:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of limited size.
 
+    Args:
+        path: untrusted file.
+
     Raises:
         ValueError: it is too large, or not a JSON object.
     """
@@ -75,6 +78,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def load_image_processor(folder: Path) -> CLIPImageProcessor:
     """The image processor of the folder's configuration.
+
+    Args:
+        folder: folder of the model; untrusted.
 
     Raises:
         ValueError: it is not a Florence-2's; one sentence without the folder.
@@ -101,6 +107,9 @@ def load_image_processor(folder: Path) -> CLIPImageProcessor:
 
 def load_bart_tokenizer(folder: Path) -> BartTokenizer:
     """The tokenizer from `TOKENIZER_FILES` and `TOKENIZER_CONFIG_FILES` only.
+
+    Args:
+        folder: folder of the model; untrusted.
 
     Raises:
         ValueError: they are not a tokenizer's; one sentence without the folder. Content of wrong types raises other

@@ -37,7 +37,8 @@ def describe_download(repository: str, owner: str) -> str:
     """A clause with the command that downloads a repository of Hugging Face into the folder of weights.
 
     Args:
-        owner: of the weights, in the genitive.
+        repository: name on Hugging Face, "owner/name".
+        owner: whose weights they are, in the genitive.
     """
     folder = weights_folder() / repository.rpartition("/")[2].lower()
     return f"`hf download {repository} --local-dir {shlex.quote(str(folder))}` fetches {owner} weights"

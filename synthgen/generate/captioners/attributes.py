@@ -166,9 +166,14 @@ def _describe_boxes(
     """The captions of each box (float64 [N, 4] XYXY, pixels), most specific first.
 
     Args:
+        boxes: float64 [N, 4] XYXY, absolute pixels.
+        nouns: noun of each box's category.
+        colours: colour of each box's content; "" = none is mentioned.
         alike: bool [N, N], whether two of them may be of one kind; each is of its own.
         surely: bool [N, N], whether the noun of the first is one for the second, too: a car's for an SUV.
         more: bool [N], whether the image may show more of its kind than have boxes.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
     """
     landmarks = np.flatnonzero((alike.sum(axis=1) == 1) & ~more)
     for i, (box, noun, colour) in enumerate(zip(boxes, nouns, colours, strict=True)):

@@ -53,6 +53,9 @@ _UNUSED_BEAM_SCORE = -1e6
 def resolve_options(options: Florence2Options) -> Florence2Options:
     """See the plugin folder: `weights` becomes the SHA-256 of the names and digests of the checkpoint's files.
 
+    Args:
+        options: as the user gives them.
+
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
     """
@@ -93,7 +96,14 @@ def build(options: Florence2Options) -> Captioner:
 def estimate_box_bytes(
     network: Florence2ForConditionalGeneration, image_tokens: int, beams: int, max_length: int
 ) -> int:
-    """About what one box takes while it is searched: keys and values of the image, and scores of all words, by beam."""
+    """About what one box takes while it is searched: keys and values of the image, and scores of all words, by beam.
+
+    Args:
+        network: its configuration and its dtype are read.
+        image_tokens: tokens that stand for an image.
+        beams: width of the beam search.
+        max_length: of a caption, in tokens.
+    """
     text = network.config.text_config
     cache: int = (2 * text.decoder_layers + 2) * image_tokens * text.d_model * network.dtype.itemsize
     scores: int = (max_length + 6) * text.vocab_size * 4  # `generate` keeps those of each step
@@ -119,7 +129,8 @@ class Florence2Captioner:
         network: ready: on its device, in its precision.
         processor: of its words and images.
         source: see `Captioner`.
-        num_beams, max_length: see `Florence2Options`.
+        num_beams: see `Florence2Options`.
+        max_length: see `Florence2Options`.
         oom_batcher: how many images and boxes go to the device at once; boxes at `num_beams` beams.
     """
 
@@ -180,7 +191,13 @@ class Florence2Captioner:
         return Florence2Input(pixels, self.encode_boxes(boxes_xyxy, *image.shape[:2]))
 
     def encode_boxes(self, boxes_xyxy: NDArray[np.float32], height: int, width: int) -> Tensor:
-        """Boxes, [N, 4] in pixels of an image, as tokens, int64 [N, 4]: thousandths of its sides, cut off."""
+        """Boxes as tokens, int64 [N, 4]: thousandths of the image's sides, cut off.
+
+        Args:
+            boxes_xyxy: float32 [N, 4], absolute pixels.
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+        """
         bins: Tensor = self.processor.post_processor.quantize(torch.tensor(boxes_xyxy), (width, height))
         return self.location_token_ids[bins.long()]
 

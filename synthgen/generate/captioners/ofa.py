@@ -60,6 +60,9 @@ MAX_BEAMS = 128
 def resolve_options(options: OfaOptions) -> OfaOptions:
     """See the plugin folder: `weights` becomes the SHA-256 of the digests of the checkpoint's files.
 
+    Args:
+        options: as the user gives them.
+
     Raises:
         SynthgenError: a value that cannot be, or a checkpoint that is none.
     """
@@ -99,7 +102,8 @@ class OfaCaptioner:
     """See `Captioner`.
 
     Args:
-        network, tokenizer: ready.
+        network: on its device, in its precision.
+        tokenizer: the one of the network's vocabulary.
         settings: of the beam search.
         source: see `Captioner`.
         side: of the square that images are resized to, in pixels.

@@ -43,6 +43,11 @@ def resolve_sam_options(plugin: str, published: Mapping[str, PublishedFile], opt
 
     Published weights need not be here yet: it is known what they will be.
 
+    Args:
+        plugin: "sam" or "hq_sam".
+        published: variant -> its published weights.
+        options: as the user gives them.
+
     Raises:
         SynthgenError: a value that cannot be, a checkpoint that cannot be read or is another model's.
     """
@@ -64,6 +69,11 @@ def resolve_sam_options(plugin: str, published: Mapping[str, PublishedFile], opt
 
 def build_sam_segmenter(plugin: str, published: Mapping[str, PublishedFile], options: SamOptions) -> SamSegmenter:
     """Load, put on its device, choose the fast path, and test it.
+
+    Args:
+        plugin: "sam" or "hq_sam".
+        published: variant -> its published weights.
+        options: resolved or not.
 
     Raises:
         SynthgenError: the weights are not there or not those of the job; no such device; the path fails its test.
@@ -139,6 +149,11 @@ def _enable_fast_path(network: Sam, dtype: torch.dtype, *, compiled: bool) -> No
 
 def _run_self_test(reference: list[Any], network: Sam, options: SamOptions) -> None:
     """The self-test: the chosen path must draw what the plain network in float32 draws.
+
+    Args:
+        reference: masks of the test scene by the plain network in float32, as `Rle`.
+        network: on the path that is tested.
+        options: which path was chosen, for the message.
 
     Raises:
         SynthgenError: it does not; with the figure and the way out.

@@ -59,7 +59,9 @@ def describe_download(
     """A clause that says which command downloads the weights that `options` need.
 
     Args:
-        owner: of the weights, in the genitive.
+        plugin: "sam" or "hq_sam".
+        owner: whose weights they are, in the genitive.
+        published: variant -> its published weights.
         options: of a recipe; without `variant`, any of the published files will do.
     """
     variant = options.get("variant")

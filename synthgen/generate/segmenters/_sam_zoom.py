@@ -55,7 +55,9 @@ def plan_zoom_crops(boxes_xyxy: NDArray[np.float32], height: int, width: int) ->
     around it and at least half as large. So a crowd of small things needs a few windows, not one each.
 
     Args:
-        boxes_xyxy: float32 [N, 4], absolute pixels of the image, inside it; height, width: of the image.
+        boxes_xyxy: float32 [N, 4], absolute pixels of the image, inside it.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
     """
     small = np.flatnonzero(is_small(boxes_xyxy, height, width))
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).max(axis=1, initial=0)

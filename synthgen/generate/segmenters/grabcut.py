@@ -86,7 +86,14 @@ def build(options: GrabCutOptions = GrabCutOptions()) -> Segmenter:
 
 
 class GrabCutSegmenter:
-    """See `Segmenter`."""
+    """See `Segmenter`.
+
+    Args:
+        side: each crop is worked on at about side x side pixels.
+        margin: surroundings shown on each side of a box, in parts of the box.
+        batch_size: images per call.
+        threads: boxes that are segmented at once.
+    """
 
     source = "grabcut"
 

@@ -41,7 +41,7 @@ def resolve_options(options: Mapping[str, Any] | None = None, /, **stage_options
 
     Args:
         options: the captioner's own, resolved.
-        stage_options: see `CaptionStageOptions`.
+        **stage_options: see `CaptionStageOptions`.
 
     Raises:
         SynthgenError: an invalid option, or a missing file.
@@ -62,7 +62,13 @@ def resolve_options(options: Mapping[str, Any] | None = None, /, **stage_options
 
 
 def build(plugin: str, options: dict[str, Any], **stage_options: Any) -> CaptionStage:
-    """The stage around the captioner `plugin`; options as `resolve_options` gives them."""
+    """The stage around a captioner.
+
+    Args:
+        plugin: name of the captioner.
+        options: options of the captioner, as `resolve_options` gives them.
+        **stage_options: see `CaptionStageOptions`.
+    """
     own = CaptionStageOptions(**stage_options)
     phrases = frozenset(filter(None, own.forbidden.split(",")))
     captioner = plugins.build_plugin(PLUGIN_PACKAGE, plugin, options)
@@ -70,7 +76,14 @@ def build(plugin: str, options: dict[str, Any], **stage_options: Any) -> Caption
 
 
 class CaptionStage:
-    """The stage that writes captions. See `Stage`."""
+    """The stage that writes captions. See `Stage`.
+
+    Args:
+        captioner: writes the captions.
+        top_k: maximum number of captions of an object.
+        min_score: captions with a lower score are kept with a reason; None = no limit.
+        forbidden: phrases, normalized; captions that hold one are kept with a reason.
+    """
 
     def __init__(
         self,
@@ -92,6 +105,10 @@ class CaptionStage:
 
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Write captions for each annotation that may be prompted. Human captions stay first; others are replaced.
+
+        Args:
+            samples: without an error, and with the height and width of their images.
+            images: uint8 [H, W, 3] RGB each, of the original size.
 
         Raises:
             PluginError: what the captioner returned must not be stored.
@@ -200,6 +217,9 @@ def _regions_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[
 
 def _parse_forbidden(given: str) -> set[str]:
     """Forbidden phrases, normalized for the search: case folded, without punctuation.
+
+    Args:
+        given: words with commas between them, or the path of a text file with a phrase in each line.
 
     Raises:
         SynthgenError: it looks like a file that cannot be read.

@@ -42,6 +42,10 @@ class MaskStage:
     def process(self, samples: Sequence[Sample], images: Sequence[NDArray[np.uint8]]) -> Iterator[Sample]:
         """Draw a mask for each annotation that may be prompted and has none. Existing masks are not replaced.
 
+        Args:
+            samples: without an error, and with the height and width of their images.
+            images: uint8 [H, W, 3] RGB each, of the original size.
+
         Raises:
             PluginError: what the segmenter returned must not be stored.
         """
@@ -98,6 +102,10 @@ def needs_mask(annotation: Annotation) -> bool:
 
 def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float64]:
     """The prompts of a sample's annotations: their boxes clipped to the image.
+
+    Args:
+        sample: gives the size of the image.
+        annotations: any of its annotations.
 
     Returns:
         float64 [N, 4] XYXY, absolute pixels of the original image.

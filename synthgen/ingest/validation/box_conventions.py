@@ -98,8 +98,9 @@ class ConventionSums:
         """Add boxes.
 
         Args:
-            bbox: float64 [M, 4], as the source gives it.
-            height, width: int32 [M], of each box's image, pixels; 0 = unknown.
+            bbox: float64 [M, 4] as the source gives it: absolute pixels XYWH, or the convention that the sums reveal.
+            height: int32 [M], of each box's image, pixels; 0 = unknown.
+            width: int32 [M], of each box's image, pixels; 0 = unknown.
         """
         sound = np.isfinite(bbox).all(axis=1) & (bbox[:, 2] > 0) & (bbox[:, 3] > 0)
         bbox, height, width = bbox[sound], height[sound], width[sound]

@@ -52,7 +52,13 @@ class BoxStats:
 
 
 def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxStats) -> None:
-    """Add all findings about the boxes of one shard."""
+    """Add all findings about the boxes of one shard.
+
+    Args:
+        columns: images and boxes of the shard.
+        findings: gets the findings.
+        stats: gets the sizes and counts of the boxes.
+    """
     per_image = np.diff(columns.offsets)
     image = np.repeat(np.arange(len(columns.image_id)), per_image)
     stats.boxes_per_image.append(per_image)
@@ -76,7 +82,13 @@ def inspect_boxes(columns: BoxColumns, findings: FindingCollector, stats: BoxSta
 
 
 def apply_image_sizes(columns: BoxColumns, height: NDArray[np.int32], width: NDArray[np.int32]) -> BoxColumns:
-    """The shard with the real image sizes where annotations gave none, with flags set again."""
+    """The shard with the real image sizes where annotations gave none, with flags set again.
+
+    Args:
+        columns: images and annotations of the shard.
+        height: int32 [N], of each image of the shard, pixels; 0 = unknown.
+        width: int32 [N], of each image of the shard, pixels; 0 = unknown.
+    """
     if (height == columns.height).all() and (width == columns.width).all():
         return columns
     image = np.repeat(np.arange(len(height)), np.diff(columns.offsets))

@@ -108,7 +108,17 @@ class FindingCollector:
         stops: bool = False,
         note: str = "",
     ) -> None:
-        """Count `count` more; takes only as many `examples` as are still needed. A later `note` replaces another."""
+        """Count occurrences of a finding.
+
+        Args:
+            code: key of `FINDING_CODES`.
+            unit: what is counted, see `Finding`.
+            count: number of occurrences.
+            examples: occurrences to show; only as many are taken as are still needed.
+            images: number of images with it; None = not applicable.
+            stops: a job on this dataset would fail or be useless.
+            note: what all occurrences show together; "" = nothing. A later note replaces an earlier one.
+        """
         if not count:
             return
         self._units[code] = unit

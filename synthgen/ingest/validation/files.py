@@ -21,7 +21,8 @@ class ImageFileCheck:
     """The result of a check of one image file.
 
     Attributes:
-        height, width: in pixels, in the frame of the annotations; 0 = unknown.
+        height: in pixels, in the frame of the annotations; 0 = unknown.
+        width: in pixels, in the frame of the annotations; 0 = unknown.
         problems: (code of `finding_codes.FINDING_CODES`, details).
         real_size: (height, width) of a file of another size than the annotations say, else None.
     """
@@ -44,8 +45,10 @@ def check_image_file(root: Path, file_name: str, height: int, width: int, *, dec
     that the boxes are judged by it. A job does not guess: a photograph may have been turned, and its boxes were not.
 
     Args:
-        root, file_name: as in `images.decode.find_image`.
-        height, width: what the annotations say, pixels; 0 = they do not.
+        root: see `images.decode.find_image`.
+        file_name: see `images.decode.find_image`.
+        height: what the annotations say, in pixels; 0 = they do not.
+        width: what the annotations say, in pixels; 0 = they do not.
         decode: decode all pixels, as a job would; otherwise read only the header.
     """
     try:
@@ -101,7 +104,12 @@ class SizeFactors:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def add(self, said: tuple[int, int], real: tuple[int, int]) -> None:
-        """Add one photograph; sizes are (height, width)."""
+        """Add one photograph.
+
+        Args:
+            said: (height, width) by the annotations, in pixels.
+            real: (height, width) of the file, in pixels.
+        """
         self.images += 1
         factor = max(real) / max(said)
         # The sides of a resized photograph are rounded to whole pixels.

@@ -32,8 +32,10 @@ def inspect_masks(
     """Add the findings about the masks of one shard.
 
     Args:
+        columns: images and annotations of the shard.
         payloads: of the annotations of `columns`, as the reader's layer "human" has them; empty if it has none.
         find_problems: the reader's `mask_problems`.
+        findings: gets one finding for each flag.
     """
     image = np.repeat(np.arange(len(columns.image_id)), np.diff(columns.offsets)).tolist()
     heights, widths = columns.height.tolist(), columns.width.tolist()

@@ -82,7 +82,8 @@ def validate_dataset(
         dataset: a plugin of `formats.readers`.
         root: the dataset's folder.
         splits: None = all with existing files.
-        annotations, images: annotation file and image folder, if they are not at the dataset's default paths.
+        annotations: annotation file, if it is not at the dataset's default path.
+        images: image folder, if it is not at the dataset's default path.
         check_images: "header" (is every file there, an image, of the right size), "all" (decode every file as a job
             would), "none", or how many files to decode, evenly spread.
         name: the name in the store, if it is not the dataset's default; for the next command.
@@ -350,6 +351,8 @@ def _has_mask(module: DatasetReader, files: DatasetFiles, *, only_first: bool) -
     """Whether the layer "human" has the mask of an object, which no crowd is. Reads until the first one.
 
     Args:
+        module: reader of the dataset.
+        files: of one split.
         only_first: read no more than the first batch of annotations.
     """
     with contextlib.suppress(SynthgenError):

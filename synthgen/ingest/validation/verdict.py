@@ -44,7 +44,15 @@ _READER_REMEDIES = {
 def name_dataset_options(
     dataset: str, root: Path, annotations: Path | None, images: Path | None, path: Path | None = None
 ) -> str:
-    """The command-line words that name the dataset; `path` is the one that the user gave, if any."""
+    """The command-line words that name the dataset.
+
+    Args:
+        dataset: name of the reader.
+        root: folder of the dataset.
+        annotations: annotation file, if it is not at the dataset's default path.
+        images: image folder, if it is not at the dataset's default path.
+        path: the path that the user named; None = the dataset is named by its reader.
+    """
     words = [str(path)] if path is not None else ["--dataset", option_name(dataset)]
     if path is None:
         words += ["--annotations", str(annotations)] if annotations else ["--data", str(root.parent)]
@@ -56,6 +64,7 @@ def reach_verdict(splits: Sequence[SplitReport], given: str) -> tuple[str, str]:
     """One line, and the next command.
 
     Args:
+        splits: results of all splits.
         given: the options that name the dataset.
     """
     found: Counter[str] = Counter()
