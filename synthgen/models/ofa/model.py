@@ -172,11 +172,18 @@ class OfaAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of [n, t, dim]: [n, heads, t, head_dim] each."""
+        """Keys and values of tokens, float [n, t, dim]: [n, heads, t, head_dim] each."""
         return self._split_heads(self.k_proj(x)), self._split_heads(self.v_proj(x))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Attend from [n, q, dim] to keys and values [n, heads, k, head_dim]; the bias is [1 or n, heads, q, k]."""
+        """Attend from queries to keys: float [n, q, dim].
+
+        Args:
+            x: float [n, q, dim], queries before their projection.
+            keys: float [n, heads, k, head_dim], from `project_kv`.
+            values: float [n, heads, k, head_dim], from `project_kv`.
+            bias: float [1 or n, heads, q, k], added to the attention scores.
+        """
         found = scaled_dot_product_attention(
             self._split_heads(self.q_proj(x)), keys, values, attn_mask=bias, scale=self.scale
         )
@@ -201,13 +208,18 @@ class OfaEncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[n, L, dim] -> the same shape."""
+        """Process the L tokens of n boxes: float [n, L, dim].
+
+        Args:
+            x: float [n, L, dim].
+            bias: float [1 or n, heads, L, L], added to the attention scores.
+        """
         normed = self.self_attn_layer_norm(x)
         x = x + self.self_attn_mid_layer_norm(self.self_attn(normed, *self.self_attn.project_kv(normed), bias))
         return x + self.feed_forward(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The residual of the feedforward half of the layer, for [..., dim]."""
+        """The residual of the feedforward half of the layer, for float [..., dim]."""
         out: Tensor = self.fc2(self.ffn_layer_norm(gelu(self.fc1(self.final_layer_norm(x)))))
         return out
 
@@ -230,14 +242,16 @@ class OfaDecoderLayer(OfaEncoderLayer):
         cross_kv: tuple[Tensor, Tensor],
         cross_bias: Tensor,
     ) -> Tensor:
-        """Process the tokens at positions `new_steps` of n boxes with several beams, [n, beams, t, dim] -> the same
-        shape.
+        """Process the next t tokens of n boxes with several beams: float [n, beams, t, dim].
 
         Args:
-            self_kv: keys and values [2, n * beams, heads, steps, head_dim] of all tokens; those of the new tokens are
-                written.
-            self_bias: [1, heads, t, new_steps.stop].
-            cross_bias: [1 or n, heads, beams * t, L].
+            x: float [n, beams, t, dim].
+            self_kv: float [2, n * beams, heads, steps, head_dim], keys and values of all tokens; those of the new
+                tokens are written.
+            new_steps: positions of the t tokens in their texts.
+            self_bias: float [1, heads, t, new_steps.stop].
+            cross_kv: keys and values of the encoder states, float [n, heads, L, head_dim] each.
+            cross_bias: float [1 or n, heads, beams * t, L].
         """
         texts = x.flatten(0, 1)
         normed = self.self_attn_layer_norm(texts)
@@ -306,7 +320,14 @@ class OfaEncoder(nn.Module):
     def forward(
         self, image_tokens: Tensor, text: Tensor, position_bias: PositionBias, padding_mask: Tensor | None
     ) -> EncoderOutput:
-        """Image tokens [n, rows * columns, dim] and text [n, t]; padding is bool [n, t]. See `Ofa.encode`."""
+        """Encode n texts, each with its image; see `Ofa.encode`.
+
+        Args:
+            image_tokens: float [n, rows * columns, dim], the image of each text.
+            text: int64 [n, t], ids.
+            position_bias: for these images and t tokens.
+            padding_mask: bool [n, t], True on padding; None if there is no padding.
+        """
         words = self.layernorm_embedding(self.embed_tokens(text) + self.type_embedding.weight[0])
         x = torch.cat([image_tokens, words], dim=1)
         hidden: Tensor | None = None
@@ -375,11 +396,16 @@ class OfaDecoder(nn.Module):
         return self.project_logits(self.run_layers(tokens, cache))
 
     def project_logits(self, states: Tensor) -> Tensor:
-        """Vocabulary logits of outputs of `run_layers` [..., dim]: float32 [..., vocabulary]."""
+        """Vocabulary logits of outputs of `run_layers`, float [..., dim]: float32 [..., vocabulary]."""
         return _vocab_logits(self.layer_norm(states), self.output_projection.weight)
 
     def run_layers(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
-        """Run the layers on tokens [n, beams, t]: [n, beams, t, dim]."""
+        """Run the layers on the next t tokens: float [n, beams, t, dim].
+
+        Args:
+            tokens: int64 [n, beams, t], ids.
+            cache: updated with these tokens.
+        """
         beams, length = tokens.shape[1:]
         new = slice(cache.length, cache.length + length)
         x: Tensor = self.layernorm_embedding(self.embed_tokens(tokens))
@@ -410,7 +436,10 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def extract_image_tokens(self, images: Tensor) -> ImageTokens:
-        """Encode each image once: float [B, 3, h, w], normalized by `preprocess.preprocess_images`.
+        """Encode each image once.
+
+        Args:
+            images: float [B, 3, h, w], normalized by `preprocess.preprocess_images`.
 
         Raises:
             ValueError: the image has more tokens along a side than `image_bucket_size`.
@@ -427,6 +456,10 @@ class Ofa(nn.Module):
 
         Reuse it while size and length are the same. Memory: layers * heads * L^2 numbers; 156 MB in bfloat16 for base
         at 512 pixels.
+
+        Args:
+            image_tokens: of any images of the same size; only rows and columns are read.
+            text_length: tokens of each text, with `<s>`, `</s>` and padding.
 
         Raises:
             ValueError: unsupported text length.
@@ -476,7 +509,11 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def init_cache(self, encoder_output: EncoderOutput, capacity: int) -> DecoderCache:
-        """Create the cache for decoding n boxes, with one beam each and up to `capacity` tokens.
+        """Create the cache for decoding n boxes, with one beam each.
+
+        Args:
+            encoder_output: of n boxes, from `encode`.
+            capacity: the maximum number of tokens of a text, with `<s>`.
 
         Raises:
             ValueError: unsupported text length.
@@ -517,6 +554,9 @@ class Ofa(nn.Module):
 
 def build_ofa(size: str | OfaConfig) -> Ofa:
     """Build an OFA with random weights for inference; under `torch.device("meta")` without weights.
+
+    Args:
+        size: a key of `SIZES`, or a configuration.
 
     Raises:
         ValueError: unknown size.
