@@ -61,8 +61,8 @@ class ImageEmbeddings(NamedTuple):
     """Image features, computed once for each of B images.
 
     Attributes:
-        image: [B, dim, grid, grid], in the network's dtype.
-        hq_features: HQ-SAM's features [B, dim / 8, 4 * grid, 4 * grid]; None for SAM.
+        image: [B, dim, grid, grid], in the network's float dtype.
+        hq_features: HQ-SAM's features [B, dim / 8, 4 * grid, 4 * grid], in the same dtype; None for SAM.
     """
 
     image: Tensor

@@ -146,6 +146,8 @@ class FrozenBatchNorm(nn.Module):
 
     The output has the dtype of the input. torchvision's `FrozenBatchNorm2d` gives float32 for bfloat16, which keeps 1.7
     times the activations of a ResNet-50 for the backward pass.
+
+    `weight`, `bias`, `running_mean` and `running_var` are float32 [channels].
     """
 
     weight: Tensor

@@ -23,8 +23,8 @@ def ms_deform_attn(
     Args:
         value: float [B, S, heads, dim]; the levels concatenated, each row by row.
         spatial_shapes: (height, width) of the levels; the products sum to S.
-        sampling_locations: float [B, Q, heads, levels, points, 2]; (x, y), from 0 at the left or upper edge of a level
-            to 1 at the opposite edge.
+        sampling_locations: float [B, Q, heads, levels, points, 2]; (x, y) relative to the level, from 0 at the left or
+            upper edge to 1 at the opposite edge.
         attention_weights: float [B, Q, heads, levels, points].
 
     Returns:

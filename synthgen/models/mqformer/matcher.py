@@ -38,16 +38,16 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchCosts:
-    """Unweighted matching costs of each query and object of an image, per layer: float32 [L, Q, n] each.
+    """Unweighted matching costs of each query and object of an image, per layer.
 
     An object without a mask has `mask` and `dice` costs of 0 for every query.
 
     Attributes:
-        label: focal cost of the object's label.
-        mask: binary cross-entropy of the masks, averaged over points.
-        dice: dice cost of the masks, in [0, 1].
-        box: L1 distance of the boxes, CXCYWH relative to the image size.
-        giou: the negative generalized IoU of the boxes.
+        label: float32 [L, Q, n], focal cost of the object's label.
+        mask: float32 [L, Q, n], binary cross-entropy of the masks, averaged over points.
+        dice: float32 [L, Q, n] in [0, 1], dice cost of the masks.
+        box: float32 [L, Q, n], L1 distance of the boxes, CXCYWH relative to the image size.
+        giou: float32 [L, Q, n], the negative generalized IoU of the boxes.
     """
 
     label: Tensor

@@ -12,7 +12,8 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
     Args:
         maps: float [N, H, W].
-        points: float [N or 1, P, 2]; (x, y), from 0 at the left or upper edge to 1 at the opposite edge.
+        points: float [N or 1, P, 2]; (x, y) relative to the map, from 0 at the left or upper edge to 1 at the opposite
+            edge.
 
     Returns:
         [N, P].
@@ -29,7 +30,7 @@ def sample_bool_points(maps: Tensor, map_indices: Tensor, points: Tensor) -> Ten
     Args:
         maps: bool [M, H, W].
         map_indices: int64 [N], indices of maps.
-        points: float32 [N, P, 2]; see `sample_points`.
+        points: float32 [N, P, 2], (x, y) relative to the map; see `sample_points`.
 
     Returns:
         float32 [N, P].

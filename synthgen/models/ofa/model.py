@@ -80,7 +80,9 @@ class ImageTokens(NamedTuple):
     """Image features, computed once for each of B images of one size.
 
     Attributes:
-        tokens: [B, rows * columns, dim], in the network's dtype.
+        tokens: [B, rows * columns, dim], in the network's float dtype.
+        rows: tokens along the height of an image.
+        columns: tokens along the width of an image.
     """
 
     tokens: Tensor
@@ -93,7 +95,8 @@ class PositionBias(NamedTuple):
 
     Attributes:
         embedding: float32 [L, dim], positions of the L tokens, image first; also used by the decoder.
-        layer_biases: for each encoder layer [1, heads, L, L], added to the attention scores; in the network's dtype.
+        layer_biases: for each encoder layer [1, heads, L, L], added to the attention scores; in the network's float
+            dtype.
         shape: rows and columns of the image, tokens of the text.
     """
 
@@ -106,7 +109,7 @@ class EncoderOutput(NamedTuple):
     """Encoder output for n boxes.
 
     Attributes:
-        states: [n, L, dim]; undefined at padding.
+        states: float [n, L, dim]; undefined at padding.
         position_embedding: float32 [L, dim].
         padding_mask: bool [n, L], True on padding; None if there is no padding.
     """
@@ -121,12 +124,13 @@ class DecoderCache:
     """Keys, values and biases for incremental decoding of n boxes with several beams.
 
     Attributes:
-        self_kv: for each layer keys and values of the texts, [2, n * beams, heads, steps, head_dim]; filled up to
+        self_kv: for each layer keys and values of the texts, float [2, n * beams, heads, steps, head_dim]; filled up to
             `length`.
-        cross_kv: for each layer keys and values of the encoder states, [n, heads, L, head_dim]; shared by the beams.
-        self_bias: for each layer [1, heads, steps, steps], with -inf as the causal mask.
-        cross_bias: [heads, steps, L].
-        padding_bias: [n, 1, 1, L], -inf at padding, else 0; None if there is no padding.
+        cross_kv: for each layer keys and values of the encoder states, float [n, heads, L, head_dim] each; shared by
+            the beams.
+        self_bias: for each layer float [1, heads, steps, steps], with -inf as the causal mask.
+        cross_bias: float [heads, steps, L].
+        padding_bias: float [n, 1, 1, L], -inf at padding, else 0; None if there is no padding.
     """
 
     self_kv: list[Tensor]
@@ -151,7 +155,9 @@ class DecoderCache:
         self.num_beams = beams
 
     def select_boxes(self, boxes: Tensor) -> None:
-        """Continue with a subset of the boxes: int64 [m], ascending."""
+        """Continue with a subset of the boxes: int64 [m], ascending indices relative to the boxes that the cache holds
+        now.
+        """
         apart = (own.view(2, -1, self.num_beams, *own.shape[2:]) for own in self.self_kv)
         self.self_kv = [own.index_select(1, boxes).flatten(1, 2) for own in apart]
         self.cross_kv = [(k.index_select(0, boxes), v.index_select(0, boxes)) for k, v in self.cross_kv]

@@ -14,7 +14,10 @@ STRIDE = 16
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with the fixed statistics of the checkpoint. Unlike torchvision's, scale and bias are trained."""
+    """Batch norm with the fixed statistics of the checkpoint. Unlike torchvision's, scale and bias are trained.
+
+    `weight`, `bias`, `running_mean` and `running_var` are float [channels].
+    """
 
     running_mean: Tensor
     running_var: Tensor
