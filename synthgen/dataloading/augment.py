@@ -138,6 +138,8 @@ def make_random_transform(
     Args:
         kind: one of `AUGMENTATION_KINDS`.
         size: (height, width) of the image.
+        config: the manifest's section `augment:`.
+        rng: decides every random draw.
         may_flip: False = its texts forbid a flip.
         category_map: int32 [height, width], the category of each pixel, 0 = none; only for `max_category_area`.
 

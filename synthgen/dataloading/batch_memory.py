@@ -31,6 +31,9 @@ def share_batches() -> None:
 def allocate(shapes: Sequence[tuple[int, ...]]) -> tuple[list[NDArray[np.uint8]], IO[bytes] | None]:
     """Zeroed uint8 arrays of these shapes, and the memory file that holds them; None = ordinary memory.
 
+    Args:
+        shapes: one for each array.
+
     Raises:
         OSError: no memory or no file descriptor is left.
     """

@@ -59,9 +59,13 @@ class PackedBatch:
     """A batch as a worker process sends it: three tensors, and numpy arrays for the small fields.
 
     Attributes:
-        images: uint8 [B, H, W, 3]; masks: bool [sum of m, H, W]; ignore: bool [B, H, W].
+        images: uint8 [B, H, W, 3], RGB, not normalized; 0 on padding.
+        masks: bool [sum of m, H, W].
+        ignore: bool [B, H, W].
         targets: as `Batch.targets`, without masks and ignore.
-        reader_id, position: which reader made it, and its position in the stream after that.
+        source_ids: the source in the manifest of each image.
+        reader_id: which reader made it.
+        position: the position of that reader in the stream after the batch.
         stats: the `SampleStats` that this reader counted.
         batch: the unpacked batch, if it has been unpacked.
         memory: the file of shared memory that holds the three tensors; None = they are in ordinary memory.
@@ -88,7 +92,8 @@ def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, An
     """Pad examples to the largest of them, rounded up to `SIZE_DIVISIBILITY`, and pack them into tensors.
 
     Args:
-        extra_targets: further entries of each target.
+        items: the examples of one batch.
+        extra_targets: further entries of each target; () = none.
     """
     examples = [one.example for one in items]
     height, width = (
@@ -130,6 +135,7 @@ def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
     """The batch of tensors. Masks and ignored regions of an image are views of one tensor.
 
     Args:
+        packed: a batch from `collate`.
         pin: into page-locked memory.
     """
     count, height, width, _ = packed.images.shape

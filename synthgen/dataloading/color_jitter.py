@@ -57,7 +57,13 @@ def _apply_table(levels: NDArray[np.uint8], table: NDArray[np.floating]) -> NDAr
 
 
 def apply_channel_tables(image: NDArray[np.uint8], tables: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Write each level of an image, [H, W, 3], replaced by its channel's table, [3, 256], to `out`, [3, H, W]."""
+    """Replace each level of an image by the entry of its channel's table.
+
+    Args:
+        image: uint8 [H, W, 3].
+        tables: float32 [3, 256], the new value of each level, for each channel.
+        out: float32 [3, H, W], filled here; may be a view.
+    """
     for plane, table, to in zip(cv2.split(image), tables, out, strict=True):
         cv2.LUT(plane, table, dst=to)
 

@@ -33,6 +33,8 @@ def suggest_generate_command(store: ShardStore, source: LayerSource, stage: str)
     """The command that adds masks or captions to the layer of a source.
 
     Args:
+        store: where the layer is.
+        source: names the layer that the command reads.
         stage: "masks" or "captions".
     """
     layer = source.parts[2]
@@ -45,7 +47,9 @@ def describe_missing_layer(store: ShardStore, source: LayerSource, known_layers:
     """The error message for a layer that the store lacks.
 
     Args:
-        known_layers: the layers of the store.
+        store: where the layer was looked for.
+        source: names the missing layer.
+        known_layers: the layers of the store, in the form DATASET/SPLIT/LAYER.
     """
     dataset, split, layer = source.parts
     what = f"no layer {source.shards} in {store.root}"
@@ -68,6 +72,8 @@ def _dataset_options(store: ShardStore, source: LayerSource, *, needs_annotation
     """The options that name a source's dataset.
 
     Args:
+        store: where the layers of the dataset are.
+        source: names a layer of the dataset, and perhaps its image folder.
         needs_annotations: whether the command reads the annotation files; else only the images.
     """
     name, split, layer = source.parts

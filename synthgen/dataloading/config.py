@@ -308,7 +308,8 @@ def check_network_consistency(document: Mapping[str, Any], tasks: Mapping[Locati
     """Check that a manifest trains one network, that its tasks train this one, and that its other keys have an effect.
 
     Args:
-        tasks: of its sources, by location in the manifest.
+        document: the manifest as read from YAML.
+        tasks: of its sources and evaluated layers, by location in the manifest.
     """
     named = [section for section in _INEFFECTIVE_KEYS if document.get(section) is not None]
     trained = named[0] if named else "model"

@@ -39,10 +39,16 @@ class EvalLoader:
     skipped and counted. So are images without an object if the task's metric measures nothing in them.
 
     Args:
+        manifest: names the layers and the kind of network.
         eval_index: position in the manifest's `eval`.
-        rank, world_size: which process this is, of how many.
-        short_side, long_side: sides of the view; see `transforms.make_eval_example`. A captioner has its own
-            size, and a box segmenter gets the image file's.
+        rank: which process this is.
+        world_size: the number of processes that share the layer.
+        batch_size: the maximum number of images per batch.
+        num_workers: worker processes of this one; 0 = it reads itself.
+        short_side: length of the shorter side of the view, in pixels; see `transforms.make_eval_example`. A captioner
+            has its own size, and a box segmenter gets the image file's.
+        long_side: maximum of the longer side of the view, in pixels, likewise.
+        pin_memory: put batches into page-locked memory.
 
     Attributes:
         num_rows: rows of the layer that this process reads.

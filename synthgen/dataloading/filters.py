@@ -19,6 +19,10 @@ def apply_filters(sample: Sample, source: TrainSource) -> tuple[Sample, Counter[
     A rejected mask becomes None; its annotation stays. A rejected caption is removed. Human masks and captions pass
     every score filter. A generated one that lacks the score is rejected.
 
+    Args:
+        sample: of the layer of `source`.
+        source: holds the thresholds and other filters.
+
     Returns:
         The sample, and the number of rejections by reason: "mask/no_score", "mask/" and one of `MASK_SCORES`;
         "caption/source", "caption/no_score", "caption/score", "caption/category", "caption/category_unknown" (a match

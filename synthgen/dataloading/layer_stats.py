@@ -74,6 +74,10 @@ class LayerStats:
 def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
     """Read the headers of the shards that a source takes.
 
+    Args:
+        store: where the layer is.
+        source: names the layer and, for training, its share of the shards.
+
     Raises:
         SynthgenError: shards of two plans, or a damaged one.
     """

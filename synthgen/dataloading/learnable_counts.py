@@ -66,6 +66,8 @@ def count_learnable(store: ShardStore, stats: LayerStats, metric: str) -> Learna
     """Count what a task can learn of the shards of a source.
 
     Args:
+        store: where the shards are.
+        stats: of the shards, from `load_layer_stats`.
         metric: the task's `METRIC`.
     """
     if not _needs_count(stats, metric):

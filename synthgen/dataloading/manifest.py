@@ -129,6 +129,7 @@ def load_manifest(path: Path, *, store: Path | None = None) -> Manifest:
     """Read a manifest. Its paths become relative to the working directory.
 
     Args:
+        path: a YAML file.
         store: root of the shards, instead of the manifest's; the default is $SYNTHGEN_STORE, then ./shards.
 
     Raises:
@@ -142,6 +143,10 @@ def load_manifest(path: Path, *, store: Path | None = None) -> Manifest:
 
 def load_draft(path: Path, *, store: Path | None = None) -> ManifestDraft:
     """Read a manifest and keep what is valid; see `load_manifest`.
+
+    Args:
+        path: a YAML file.
+        store: root of the shards, as in `load_manifest`.
 
     Raises:
         SynthgenError: there is no such file, or it is not valid YAML.

@@ -90,6 +90,7 @@ def check_manifest(
     """Find all errors of a manifest without training.
 
     Args:
+        path: a YAML file.
         store: root of the shards, instead of the manifest's.
         open_progress: opens a progress bar.
 
@@ -217,6 +218,11 @@ def _check_source(
 
 def _locate_images(store: ShardStore, source: LayerSource, stats: LayerStats) -> tuple[Path, list[str]]:
     """The image folder of a source, and which of its first images are missing there.
+
+    Args:
+        store: where the layer is.
+        source: names the layer, and perhaps its image folder.
+        stats: of the layer's shards.
 
     Raises:
         SynthgenError: the folder is unknown or missing, or it has none of the first images.

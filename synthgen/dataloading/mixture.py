@@ -65,6 +65,9 @@ class MixturePlan:
 def plan_mixture(manifest: Manifest) -> MixturePlan:
     """Look up the layers of a manifest's mixture.
 
+    Args:
+        manifest: names the sources and the exclude lists.
+
     Raises:
         SynthgenError: a layer or a list is missing, a layer is empty, or its image folder is unknown.
     """
@@ -79,6 +82,9 @@ class Mixture:
     """The stream of one of several readers. Streams of other readers have none of its rows in the same epoch.
 
     Args:
+        manifest: names the sources, their ratios and the seed.
+        reader_id: which of the readers of all training processes, from 0.
+        num_readers: the number of readers of all training processes.
         state: an earlier `state_dict()` of the same reader of the same number: the stream continues after it.
         plan: the result of `plan_mixture(manifest)`, if known.
 
@@ -197,6 +203,10 @@ class _SourceStream:
     def _make_example(self, sample: Sample, rng: random.Random) -> Example | None:
         """The example of a sample; None = it teaches nothing.
 
+        Args:
+            sample: a row of the source.
+            rng: decides the random draws of this row.
+
         Raises:
             ImageError: its image cannot be read.
             SynthgenError: its annotations contradict themselves.
@@ -226,6 +236,9 @@ class _SourceStream:
     def _skip_row(self, reason: str) -> None:
         """Count a skipped row.
 
+        Args:
+            reason: a key of `sample_stats.SKIP_REASONS`.
+
         Raises:
             SynthgenError: they are too many in a row.
         """
@@ -244,6 +257,10 @@ class _SourceStream:
 
     def _skip_unusable(self, sample: Sample, error: ImageError | SynthgenError) -> None:
         """Count and name an image that cannot be used.
+
+        Args:
+            sample: the row of the image.
+            error: why it cannot be used.
 
         Raises:
             SynthgenError: they are too many in a row.
@@ -277,7 +294,9 @@ def count_example(sample: Sample, target: Target, example: Example) -> dict[str,
     """The counts that an example adds to `sample_stats.COUNTERS`.
 
     Args:
-        sample, target: the sources of the example.
+        sample: the record that the example shows; in training after the filters.
+        target: the target of that record.
+        example: the view of both; it may lack objects of `target`.
     """
     phrases = {a.id: {" ".join(c.text.split()).lower() for c in a.captions} for a in sample.annotations if a.captions}
     captions = 0

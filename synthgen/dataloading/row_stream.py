@@ -66,6 +66,10 @@ START = Cursor()
 def build_source_index(store: ShardStore, source: LayerSource) -> SourceIndex:
     """Build the index of a source from the headers of its shards: about a millisecond each.
 
+    Args:
+        store: where the layer is.
+        source: names the layer and, for training, its share of the shards.
+
     Raises:
         SynthgenError: there is no such layer, it has no images, or its image folder is unknown.
     """
@@ -113,7 +117,10 @@ def select_reader_units(
     The units of different readers are disjoint; together they are `all_units`.
 
     Args:
+        all_units: int32 [U, 4], from `split_into_units`.
         seed_key: seed of the order: the epoch and the source.
+        reader_id: which of the readers, from 0.
+        num_readers: the number of readers of all training processes.
     """
     order = list(range(len(all_units)))
     rng = random.Random(seed_key)  # noqa: S311 - which image comes next is no secret
@@ -126,7 +133,11 @@ class ShuffledRows:
     """The rows of a source that one reader reads, endlessly, each with its own random generator.
 
     Args:
+        store: where the shards are.
+        source_index: names the shards and their row groups.
         seed_key: seed of this source: the manifest's seed and the source's index in it.
+        reader_id: which of the readers, from 0.
+        num_readers: the number of readers of all training processes.
         cursor: the position to start at.
     """
 
@@ -222,6 +233,10 @@ class ImageCache:
 
     def load(self, folder: Path, sample: Sample) -> NDArray[np.uint8]:
         """uint8 [H, W, 3], RGB; read-only.
+
+        Args:
+            folder: the image folder.
+            sample: names the file, and gives its size in pixels; 0 = unknown.
 
         Raises:
             ImageError: it cannot be read, or its size differs from the sample's.

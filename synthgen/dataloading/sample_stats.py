@@ -37,6 +37,9 @@ class SampleStats:
     Keys are those of `COUNTERS`, "skipped/" and one of `SKIP_REASONS`, and those of `filters.apply_filters`:
     "mask/REASON" and "caption/REASON" for what the filters rejected in the images of batches.
 
+    Args:
+        source_names: unique names, in the order of the manifest.
+
     Attributes:
         source_names: the name of each source.
         counts: the counts of each source.

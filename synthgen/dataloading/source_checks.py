@@ -32,6 +32,8 @@ def describe_synthetic_labels(source: LayerSource, stats: LayerStats, metric: st
     """The generated labels that a source trains on or evaluates against: "masks by human and sam vit_h".
 
     Args:
+        source: the source, or the evaluated layer.
+        stats: of its shards.
         metric: the task's `METRIC`.
     """
     found = []
@@ -52,6 +54,8 @@ def check_train_source(
 
     Args:
         store: where the layer is.
+        source: a source of the mixture.
+        stats: of its shards.
         metric: the task's `METRIC`.
         sibling_layers: layers of the same images.
     """

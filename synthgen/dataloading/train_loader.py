@@ -26,7 +26,9 @@ class TrainLoader:
     """The batches of one training process, endlessly. After `close` it can still continue.
 
     Args:
-        rank, world_size: the rank of this training process, and the world size.
+        manifest: names the sources, their ratios and the seed.
+        rank: which training process this is.
+        world_size: the number of training processes.
         batch_size: images per batch.
         num_workers: worker processes of this one; 0 = it reads itself.
         state: an earlier `state_dict()`; of several ranks, `merge_states` of them.
@@ -196,8 +198,14 @@ def merge_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _parse_position(position: Mapping[str, Any], num_sources: int) -> dict[str, Any]:
     """The position of a reader in the form of `Mixture.state_dict`, checked.
 
+    Args:
+        position: an entry of `positions` in a state; untrusted.
+        num_sources: sources of the mixture.
+
     Raises:
-        KeyError, TypeError, ValueError: it is not a position.
+        KeyError: an entry is missing.
+        TypeError: a value is not an integer, or not a list.
+        ValueError: a list has another length.
     """
     sources = [[index(number) for number in at] for at in position["sources"]]
     if [len(at) for at in sources] != [3] * num_sources:
@@ -209,6 +217,9 @@ class _MixtureStream(BatchStream):
     """The work of the readers of one training process.
 
     Args:
+        manifest: names the sources, their ratios and the seed.
+        plan: the result of `plan_mixture(manifest)`.
+        batch_size: images per batch.
         turns: its readers, in the order of their next turns.
         num_readers: number of readers of all training processes.
         positions: the position of each of them; None = at the start.

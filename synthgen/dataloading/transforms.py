@@ -78,7 +78,10 @@ def make_train_example(
 
     Args:
         image: uint8 [H, W, 3], RGB, the original.
+        target: the objects of the image, in its frame.
         kind: the task's `AUGMENTATION`.
+        config: the manifest's section `augment:`.
+        rng: decides every random draw.
 
     Raises:
         SynthgenError: the size of a mask, or the sum of its runs, differs from the image.
@@ -93,10 +96,16 @@ def make_train_example(
 def make_eval_example(
     image: NDArray[np.uint8], target: Target, *, short_side: int = 800, long_side: int = 1333
 ) -> Example:
-    """The whole image, resized: shorter side `short_side` pixels, longer side at most `long_side`. Not random.
+    """The whole image, resized. Not random.
 
     Objects that vanish in the view (a few pixels of a very large image) are not in the example. Predictions must be
     measured in the original frame, against the original masks.
+
+    Args:
+        image: uint8 [H, W, 3], RGB, the original.
+        target: the objects of the image, in its frame.
+        short_side: length of the shorter side of the view, in pixels.
+        long_side: maximum of the longer side, in pixels; the view is smaller if needed.
     """
     return apply_transform(
         image, target, make_resize_transform(image.shape[:2], short_side=short_side, long_side=long_side)
@@ -104,12 +113,23 @@ def make_eval_example(
 
 
 def make_captioner_example(image: NDArray[np.uint8], target: Target, *, side: int) -> Example:
-    """The whole image stretched to a square of `side` pixels, for training and evaluation. Not random."""
+    """The whole image stretched to a square, for training and evaluation. Not random.
+
+    Args:
+        image: uint8 [H, W, 3], RGB, the original.
+        target: the objects of the image, in its frame.
+        side: of the square, in pixels.
+    """
     return apply_transform(image, target, make_square_transform(side))
 
 
 def make_unscaled_example(image: NDArray[np.uint8], target: Target) -> Example:
-    """The whole image in its own size, with the boxes of the target but without its masks. Not random."""
+    """The whole image in its own size, with the boxes of the target but without its masks. Not random.
+
+    Args:
+        image: uint8 [H, W, 3], RGB, the original.
+        target: the objects of the image, in its frame.
+    """
     size = (image.shape[0], image.shape[1])
     boxes_only = replace(target, masks=(None,) * len(target.labels), box_prompted=())
     return apply_transform(image, boxes_only, ViewTransform(size, top=0, left=0, size=size, canvas_size=size))
@@ -119,6 +139,11 @@ def apply_transform(image: NDArray[np.uint8], target: Target, transform: ViewTra
     """The view of an image. Objects that it does not show are dropped; their texts stay as negatives.
 
     An object is dropped if its mask is empty in the view or, without a mask, if a side of its box is below one pixel.
+
+    Args:
+        image: uint8 [H, W, 3], RGB, the original.
+        target: the objects of the image, in its frame.
+        transform: geometry and colors of the view.
 
     Raises:
         SynthgenError: the size of a mask, or the sum of its runs, differs from the image.

@@ -70,8 +70,13 @@ def wait_for_request(channel: socket.socket) -> bool:
 def send_batch(channel: socket.socket, packed: PackedBatch) -> None:
     """Send a batch whose tensors are in shared memory.
 
+    Args:
+        channel: the worker's end of the socket.
+        packed: a batch from `collate` in a worker.
+
     Raises:
         OSError: the parent has ended, or there is no memory.
+        ValueError: the tensors are in ordinary memory.
     """
     if packed.memory is None:
         raise ValueError("the batch is not in shared memory")
@@ -100,9 +105,13 @@ def send_error(channel: socket.socket, error: WorkerError) -> None:
 def receive(channel: socket.socket) -> PackedBatch | WorkerError | None:
     """The answer of a worker; None = its stream has ended.
 
+    Args:
+        channel: the parent's end of the socket.
+
     Raises:
         ChannelClosedError: the worker has ended without an answer.
         FailedRunError: this process cannot open the batch.
+        OSError: the batch cannot be mapped, for another reason than a limit of the machine.
     """
     try:
         header, fds, _, _ = socket.recv_fds(channel, _HEADER.size, 1)

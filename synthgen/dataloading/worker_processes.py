@@ -73,6 +73,7 @@ class ReaderPool:
     """The batches of a stream, from the workers by turns.
 
     Args:
+        stream: what each worker reads; copied into its process.
         num_workers: number of processes; 0 = read in this process.
         pin_memory: give unpacked batches in page-locked memory.
         prefetch_factor: batches that each process prefetches.

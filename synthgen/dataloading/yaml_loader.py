@@ -44,6 +44,9 @@ class DuplicateKey:
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file: str, int, float, bool, None, lists, mappings, and `DuplicateKey`.
 
+    Args:
+        path: an untrusted file.
+
     Raises:
         SynthgenError: there is no such file, or it is not valid YAML of this dialect.
     """

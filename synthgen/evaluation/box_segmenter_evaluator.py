@@ -35,6 +35,10 @@ def evaluate_box_segmenter(
     Args:
         network: on the device of `context`. Each process evaluates a part of the images, and all return the full
             result.
+        manifest: names the layers.
+        context: rank, world size and device of this process.
+        num_workers: data loader workers of each process.
+        progress: opens a progress bar.
 
     Raises:
         SynthgenError: see `EvalLoader`.

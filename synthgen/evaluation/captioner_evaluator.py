@@ -42,7 +42,12 @@ def evaluate_captioner(
     Args:
         network: on the device of `context`. Each process evaluates a part of the images, and all return the full
             result.
+        tokenizer: of the network.
+        manifest: names the layers.
+        context: rank, world size and device of this process.
+        num_workers: data loader workers of each process.
         precision: fp32 or bf16, of activations.
+        progress: opens a progress bar.
 
     Raises:
         SynthgenError: see `EvalLoader`; or the package for CIDEr is not installed.
@@ -89,7 +94,11 @@ def _compare_batch(network: Ofa, tokenizer: OfaTokenizer, batch: Batch) -> Itera
 
 
 def normalize_images(images: Tensor) -> Tensor:
-    """Images of a batch, float [..., 3, H, W], in the levels of OFA and the box segmenter: [-1, 1]."""
+    """Images in the levels of OFA and the box segmenter, in [-1, 1]: float [..., 3, H, W].
+
+    Args:
+        images: float [..., 3, H, W], RGB, normalized as in `Batch.images`.
+    """
     mean, std = (images.new_tensor(values)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
     return (images * std + mean) / 127.5 - 1
 

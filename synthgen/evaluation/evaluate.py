@@ -56,10 +56,19 @@ def evaluate_network(
     """Evaluate a network on each layer of the manifest's `eval`.
 
     Args:
-        short, long: sides of the network's input; None = the manifest's `eval_size`. If both are None, the `size` of a
-            layer takes precedence. Predictions are evaluated in the coordinates of the image file.
-        rank, world_size: of this process. Each process evaluates a part of the images, and all return the full result.
+        network: on `device`; its mode is kept.
+        manifest: names the layers.
+        device: where the network is.
+        num_workers: data loader workers of each process.
+        batch_size: images per batch.
+        short: shorter side of the network's input, in pixels; None = the manifest's `eval_size`. If both sides are
+            None, the `size` of a layer takes precedence. Predictions are evaluated in the coordinates of the image
+            file.
+        long: maximum of the longer side, in pixels; None = as for `short`.
+        rank: of this process. Each process evaluates a part of the images, and all return the full result.
+        world_size: the number of processes.
         precision: fp32 or bf16, of activations.
+        progress: opens a progress bar.
 
     Raises:
         SynthgenError: a layer is missing or empty, or its image folder is unknown.
@@ -100,10 +109,14 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint, and write the results as JSON.
 
     Args:
+        checkpoint_path: a file of `synthgen train`.
+        manifest_path: a YAML file with `eval`.
         out: the file; None = next to the checkpoint, named after checkpoint and manifest.
+        store: root of the shards, instead of the manifest's.
         text_encoder: replaces the path in the checkpoint.
         device: see `join_process_group`.
-        options: of `evaluate_network`; for a captioner only `num_workers` and `precision`, for a box segmenter only
+        progress: opens a progress bar.
+        **options: of `evaluate_network`; for a captioner only `num_workers` and `precision`, for a box segmenter only
             `num_workers`.
 
     Returns:

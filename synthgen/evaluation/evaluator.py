@@ -39,10 +39,13 @@ def evaluate_layer(
     """Evaluate a layer: each process compares its part of the images, and all of them return the full result.
 
     Args:
+        manifest: names the layer and its task.
         eval_index: index into the manifest's `eval`.
+        context: rank, world size and device of this process.
         compare: yields ground truth and `ImageResult` of each image of a batch.
         description: text of the progress bar, beside the layer's name.
-        loader_options: `batch_size`, `num_workers` and sides; see `EvalLoader`.
+        progress: opens a progress bar.
+        **loader_options: `batch_size`, `num_workers` and sides; see `EvalLoader`.
 
     Raises:
         SynthgenError: see `EvalLoader`.

@@ -47,10 +47,12 @@ class RawPrediction:
     """Outputs of the last layer for one image with Q queries.
 
     Attributes:
-        logits: [Q, T], for its texts.
-        boxes: [Q, 4] CXCYWH relative to the image.
-        mask_logits: [Q, h, w], of the padded batch.
-        padded_size, size, original_size: (height, width) of the batch, of the image in it, of the image file.
+        logits: float32 [Q, T], for its texts.
+        boxes: float32 [Q, 4] CXCYWH in [0, 1], relative to the unpadded image.
+        mask_logits: float32 [Q, h, w], of the padded batch.
+        padded_size: (height, width) of the batch, in pixels.
+        size: (height, width) of the image in it.
+        original_size: (height, width) of the image file.
         num_conditional: number of conditional queries, which come first.
         stuff_labels: indices of texts that are stuff; each has at most one segment.
     """
@@ -71,6 +73,8 @@ def split_predictions(
     """Split predictions by image; non-finite values are replaced so that nothing is detected.
 
     Args:
+        decoded: output of the network for the batch; only the last layer is used.
+        batch: gives the sizes of the images.
         texts: input texts of each image.
         stuff_names: names that are stuff.
     """
@@ -100,7 +104,12 @@ def predict_batch(
     """Run a network on a batch, on the network's device; see `split_predictions` and `MQFormer.forward`.
 
     Args:
+        network: in evaluation mode.
+        batch: images and their sizes, on any device.
+        texts: input texts of each image, at least one.
+        is_category_name: for each image, or for each of its texts, whether texts are category names.
         precision: fp32 or bf16, of activations.
+        stuff_names: names that are stuff.
     """
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -117,6 +126,7 @@ def boxes(prediction: RawPrediction, *, every_text: bool = False) -> list[Detect
     """The `MAX_DETECTIONS` most likely pairs of query and text, best first; without masks.
 
     Args:
+        prediction: of one image.
         every_text: also the most likely query of each text that is not among them.
     """
     pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
@@ -129,6 +139,7 @@ def instances(prediction: RawPrediction, *, every_text: bool = False) -> list[De
     The score is the probability of the pair times the mean probability of the mask's pixels.
 
     Args:
+        prediction: of one image.
         every_text: see `boxes`.
     """
     pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
@@ -274,6 +285,8 @@ def _iter_mask_strips(
     """Iterate over the mask logits of queries at original resolution, in strips: (columns, [queries, H, columns]).
 
     Args:
+        prediction: of one image.
+        queries: indices of the queries.
         extra_per_pixel: elements per pixel that the caller needs in addition to those of the queries.
     """
     height, width = prediction.original_size

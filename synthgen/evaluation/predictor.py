@@ -119,12 +119,16 @@ def predict_file(
     """Detect objects in an image file, and write NAME.found.png and NAME.found.json (photo.jpg.found.png).
 
     Args:
+        image_path: an image file.
         prompts: names or phrases; none = all category names of the checkpoint.
+        checkpoint_path: a checkpoint of `synthgen train`.
         out: folder of both files.
         threshold: minimum score.
         text_encoder: replaces the path in the checkpoint.
-        device, precision: see `synthgen.devices`.
-        short, long: sides of the network's input, in pixels; None = those of the evaluation in training.
+        device: see `synthgen.devices`.
+        precision: see `synthgen.devices`.
+        short: shorter side of the network's input, in pixels; None = that of the evaluation in training.
+        long: maximum of the longer side, in pixels; None = that of the evaluation in training.
 
     Raises:
         SynthgenError: the image or the checkpoint cannot be read; a file cannot be written; there are no prompts, or a
@@ -180,7 +184,17 @@ def predict_image(
     short: int = 800,
     long: int = 1333,
 ) -> postprocess.RawPrediction:
-    """Predict objects in an image, uint8 [H, W, 3]; `is_category_name`: see `MQFormer.forward`."""
+    """Predict objects in an image.
+
+    Args:
+        network: in evaluation mode.
+        pixels: uint8 [H, W, 3], RGB.
+        texts: names or phrases, at least one.
+        is_category_name: whether texts are category names rather than phrases, for all or for each.
+        precision: fp32 or bf16, of activations.
+        short: shorter side of the network's input, in pixels.
+        long: maximum of the longer side, in pixels.
+    """
     nothing = Target(
         tuple(texts), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), None, ()
     )
@@ -193,7 +207,14 @@ def predict_image(
 def draw_detections(
     pixels: NDArray[np.uint8], detections: Sequence[Detection], texts: Sequence[str], footer: str = ""
 ) -> NDArray[np.uint8]:
-    """The image with the detections drawn: uint8 [H', W', 3]."""
+    """The image with the detections drawn: uint8 [H', W', 3], RGB, at most 2,048 pixels a side without its legend.
+
+    Args:
+        pixels: uint8 [H, W, 3], RGB.
+        detections: in the frame of `pixels`; labels are indices into `texts`.
+        texts: the prompts, for the legend.
+        footer: a line below the image.
+    """
     height, width = pixels.shape[:2]
     scale = min(1.0, _MAX_DRAWN_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))

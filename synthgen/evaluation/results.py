@@ -53,8 +53,13 @@ class EvalResult:
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Read the results of a layer from the format of `save_results`.
 
+        Args:
+            content: an entry of `measured` in such a file; untrusted.
+
         Raises:
-            ValueError, TypeError, KeyError: not in that format.
+            ValueError: a value is not valid.
+            TypeError: a key is unknown or missing.
+            KeyError: the main value is missing.
         """
         found = cls(**content)
         if not all(isinstance(text, str) for text in (found.source, found.task, found.metric)):
@@ -112,7 +117,9 @@ def save_results(path: Path, results: Sequence[EvalResult], **metadata: Any) -> 
     """Write results as JSON, atomically.
 
     Args:
-        metadata: additional entries, placed first.
+        path: the JSON file; replaced if it exists.
+        results: of the layers, in order.
+        **metadata: additional entries, placed first.
 
     Raises:
         SynthgenError: the file cannot be written.
@@ -129,6 +136,9 @@ def save_results(path: Path, results: Sequence[EvalResult], **metadata: Any) -> 
 
 def load_results(path: Path) -> tuple[list[EvalResult], bool]:
     """Read results, and whether they were made with the current rules.
+
+    Args:
+        path: a file of `save_results`; untrusted.
 
     Raises:
         SynthgenError: the file is damaged.

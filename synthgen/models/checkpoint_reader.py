@@ -65,6 +65,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     The tensors are memory-mapped.
 
+    Args:
+        path: an untrusted file; its suffix decides the format.
+
     Raises:
         ValueError: not readable, or not such a file; one sentence without the path.
     """
@@ -77,6 +80,9 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     Other entries of a training checkpoint are ignored if they are tensors and plain values. The tensors are
     memory-mapped.
 
+    Args:
+        path: an untrusted file, an archive of `torch.save` (PyTorch 1.6 or newer).
+
     Raises:
         NonTensorContentError: the file contains other values; one sentence without the path, with the remedy.
         ValueError: not readable, or not such a file; one sentence without the path.
@@ -86,6 +92,9 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
 
 def safe_load(path: Path) -> object:
     """Read the whole content of such a file: tensors and plain values.
+
+    Args:
+        path: an untrusted file, an archive of `torch.save` (PyTorch 1.6 or newer).
 
     Raises:
         NonTensorContentError, ValueError: see `load_state_dict`.
@@ -98,6 +107,10 @@ def safe_load(path: Path) -> object:
 
 def as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
     """Check that a part of a file's content is a state dict, and return it.
+
+    Args:
+        content: names and tensors, from `safe_load`.
+        path: the file that it is from. All tensors together may claim `MAX_TIED_RATIO` times its size.
 
     Raises:
         ValueError: it is not; one sentence without the path.

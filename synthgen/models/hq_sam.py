@@ -21,6 +21,7 @@ def build_hq_sam(variant: str | SamConfig, *, hq_token_only: bool = False) -> Sa
     """Build an HQ-SAM with random weights; parameter names are those of `sam_hq_vit_{b,l,h}.pth`.
 
     Args:
+        variant: a key of `VARIANTS`, or sizes.
         hq_token_only: return the HQ mask alone instead of adding it to SAM's; three candidates are then identical.
 
     Raises:
@@ -60,7 +61,12 @@ class HQMaskDecoder(MaskDecoder):
         )
 
     def compute_hq_features(self, image: Tensor, early_features: Tensor) -> Tensor:
-        """Fuse the final embedding [B, dim, g, g] with the early feature [B, g, g, vit_dim]: [B, dim / 8, 4g, 4g]."""
+        """Fuse the final embedding with the early feature: [B, dim / 8, 4 * grid, 4 * grid].
+
+        Args:
+            image: [B, dim, grid, grid], in the network's float dtype.
+            early_features: [B, grid, grid, vit_dim], in the same dtype; the output of the encoder's first global block.
+        """
         fused: Tensor = self.embedding_encoder(image) + self.compress_vit_feat(early_features.permute(0, 3, 1, 2))
         return fused
 
@@ -70,6 +76,12 @@ class HQMaskDecoder(MaskDecoder):
         """See `MaskDecoder.decode`: the HQ mask is added to each of SAM's masks.
 
         With `multimask_output`, the reference returns only the mask of the best predicted IoU, with the HQ mask added.
+
+        Args:
+            embeddings: as in `MaskDecoder.decode`, with `hq_features`.
+            image_pe: [1, dim, grid, grid], in the network's float dtype.
+            sparse_embeddings: float32 [n, 2, dim], from the two corners of each box.
+            multimask_output: return three masks per box instead of one.
 
         Returns:
             logits [n, 1 or 3, 4 * grid, 4 * grid], and the predicted IoU [n, 1 or 3] of SAM's masks (without the HQ

@@ -61,8 +61,8 @@ class ImageEmbeddings(NamedTuple):
     """Image features, computed once for each of B images.
 
     Attributes:
-        image: [B, dim, grid, grid], in the network's dtype.
-        hq_features: HQ-SAM's features [B, dim / 8, 4 * grid, 4 * grid]; None for SAM.
+        image: [B, dim, grid, grid], in the network's float dtype.
+        hq_features: HQ-SAM's features [B, dim / 8, 4 * grid, 4 * grid], in the same dtype; None for SAM.
     """
 
     image: Tensor
@@ -73,7 +73,12 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
     """The original decoder with an additional method for boxes of several images (its `forward` handles one image)."""
 
     def compute_hq_features(self, image: Tensor, early_features: Tensor) -> Tensor | None:  # noqa: ARG002  # for HQ-SAM
-        """Additional image features of the decoder; none for SAM."""
+        """Additional image features of the decoder; none for SAM.
+
+        Args:
+            image: [B, dim, grid, grid], in the network's float dtype; the encoder's final embedding.
+            early_features: [B, grid, grid, vit_dim], in the same dtype; the output of the encoder's first global block.
+        """
         return None
 
     def decode(
@@ -84,8 +89,9 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
         Args:
             embeddings: of the image of each box, [n, ...], or of one image for all boxes, [1, ...], with the no-mask
                 embedding added.
-            image_pe: [1, dim, grid, grid].
-            sparse_embeddings: [n, 2, dim], the two corners of each box.
+            image_pe: [1, dim, grid, grid], in the network's float dtype; position encoding of the image tokens.
+            sparse_embeddings: float32 [n, 2, dim], from the two corners of each box.
+            multimask_output: return the three masks for ambiguous prompts instead of the one for boxes.
 
         Returns:
             logits [n, 1 or 3, 4 * grid, 4 * grid] and IoU [n, 1 or 3].
@@ -118,6 +124,11 @@ class MaskDecoder(OriginalMaskDecoder):  # type: ignore[misc]  # segment-anythin
 
 def build_sam(variant: str | SamConfig, decoder: type[MaskDecoder] = MaskDecoder, **decoder_options: int | bool) -> Sam:
     """Build a SAM with random weights for inference; under `torch.device("meta")` without weights.
+
+    Args:
+        variant: a key of `VARIANTS`, or sizes.
+        decoder: class of the mask decoder; `HQMaskDecoder` makes it an HQ-SAM.
+        **decoder_options: further arguments of `decoder`.
 
     Raises:
         ValueError: unknown variant.
@@ -177,6 +188,9 @@ def infer_config(weights: Mapping[str, object]) -> SamConfig:
     """Infer the configuration from the names and shapes of a state dict. Shapes do not show the decoder's heads: always
     8.
 
+    Args:
+        weights: names and tensors; only names and shapes are read.
+
     Raises:
         ValueError: not SAM's weights; one sentence names what is missing.
     """
@@ -221,6 +235,10 @@ def infer_config(weights: Mapping[str, object]) -> SamConfig:
 def load_weights(network: Sam, weights: Mapping[str, Tensor]) -> None:
     """Load a state dict with segment-anything's names, strictly; a network on the meta device takes ownership of the
     tensors.
+
+    Args:
+        network: a SAM or HQ-SAM of the checkpoint's sizes.
+        weights: float tensors of any precision, with the names and shapes of `network`'s state dict.
 
     Raises:
         ValueError: missing or unknown names, different shapes, or a value that is not a plain float tensor. One

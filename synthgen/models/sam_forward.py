@@ -43,9 +43,13 @@ def resized_size(height: int, width: int, longest_side: int) -> tuple[int, int]:
 
 
 def resize_longest_side(image: NDArray[np.uint8], longest_side: int) -> Tensor:
-    """Resize an image to uint8 [h, w, 3] with Pillow's bilinear filter, as in the reference; on the host, thread-safe.
+    """Resize an image with Pillow's bilinear filter, as in the reference: uint8 [h, w, 3]; on the host, thread-safe.
 
     torchvision's filter for tensors is not equivalent: it differs by 1 in up to 1 % of the pixels.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        longest_side: length of the longer side after resizing, in pixels.
     """
     height, width = image.shape[:2]
     small = resize_pil(to_pil_image(image), list(resized_size(height, width, longest_side)))
@@ -53,7 +57,11 @@ def resize_longest_side(image: NDArray[np.uint8], longest_side: int) -> Tensor:
 
 
 def preprocess_images(network: Sam, resized: Sequence[Tensor]) -> Tensor:
-    """Normalize images, uint8 [h, w, 3] RGB from `resize_longest_side`, and pad them at the right and the bottom.
+    """Normalize images, and pad them at the right and the bottom.
+
+    Args:
+        network: gives mean, standard deviation, input size, device and dtype.
+        resized: B images, uint8 [h, w, 3] RGB, from `resize_longest_side`.
 
     Returns:
         [B, 3, image_size, image_size] on the network's device, in the encoder's dtype; padding is 0.
@@ -65,7 +73,12 @@ def preprocess_images(network: Sam, resized: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def encode_images(network: Sam, pixels: Tensor) -> ImageEmbeddings:
-    """Embed B images: pixels [B, 3, image_size, image_size] from `preprocess_images`."""
+    """Embed B images.
+
+    Args:
+        network: a SAM or HQ-SAM.
+        pixels: [B, 3, image_size, image_size], in the encoder's float dtype; from `preprocess_images`.
+    """
     image, early = encode_with_early_features(network.image_encoder, pixels)
     return ImageEmbeddings(image, network.mask_decoder.compute_hq_features(image, early))
 
@@ -73,8 +86,15 @@ def encode_images(network: Sam, pixels: Tensor) -> ImageEmbeddings:
 def encode_with_early_features(encoder: ImageEncoderViT, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The encoder's forward pass, which also returns the output of its first global block.
 
+    Args:
+        encoder: segment-anything's image encoder; blocks with window size 0 are global.
+        pixels: [B, 3, image_size, image_size], in the encoder's float dtype; from `preprocess_images`.
+
     Returns:
         embedding [B, dim, grid, grid] and early feature [B, grid, grid, vit_dim].
+
+    Raises:
+        ValueError: the encoder has no global block.
     """
     x = encoder.patch_embed(pixels) + encoder.pos_embed
     early: Tensor | None = None
@@ -88,7 +108,13 @@ def encode_with_early_features(encoder: ImageEncoderViT, pixels: Tensor) -> tupl
 
 
 def scale_boxes(boxes_xyxy: Tensor, original_size: tuple[int, int], input_size: tuple[int, int]) -> Tensor:
-    """Scale boxes [N, 4], XYXY in pixels of the original image, to the resized image; sizes are (height, width)."""
+    """Scale boxes to the resized image: float32 [N, 4], XYXY in its pixels.
+
+    Args:
+        boxes_xyxy: float [N, 4], XYXY in pixels of the original image.
+        original_size: (height, width) of the original image.
+        input_size: (height, width) of the resized image, before padding.
+    """
     scale = torch.tensor([input_size[1] / original_size[1], input_size[0] / original_size[0]] * 2, dtype=torch.float64)
     return (boxes_xyxy.double() * scale.to(boxes_xyxy.device)).float()
 
@@ -107,7 +133,11 @@ def decode_masks(
     Memory per box in float32 at 1024 pixels: about 25 MB, or 90 MB with HQ-SAM; half in bfloat16.
 
     Args:
-        boxes_per_image: B tensors float32 [N, 4] from `scale_boxes`; N may differ and may be 0.
+        network: a SAM or HQ-SAM.
+        embeddings: of B images, from `encode_images`.
+        boxes_per_image: B tensors float32 [N, 4] from `scale_boxes`, XYXY in pixels of the resized image; N may differ
+            and may be 0.
+        chunk_size: the maximum number of boxes decoded at once.
         multimask_output: return SAM's three candidates instead of its mask for unambiguous prompts such as boxes.
 
     Raises:
@@ -142,11 +172,17 @@ def decode_masks(
 def postprocess_logits(
     network: Sam, logits: Tensor, input_size: tuple[int, int], original_size: tuple[int, int]
 ) -> Tensor:
-    """Upsample logits [n, masks, 4 * grid, 4 * grid] of one image to its size: [n, masks, height, width].
+    """Upsample the logits of one image to its size: float32 [n, masks, height, width].
 
     Bilinear to the model's square, crop of the padding, bilinear to the original size; the mask is where the result
     exceeds `MASK_THRESHOLD`. Memory: square and original, 4 bytes per pixel and mask each; use fewer masks for large
     images.
+
+    Args:
+        network: gives the side of its square input.
+        logits: float32 [n, masks, 4 * grid, 4 * grid], from `decode_masks`.
+        input_size: (height, width) of the resized image, before padding.
+        original_size: (height, width) of the original image.
     """
     scaled: Tensor = network.postprocess_masks(logits, input_size, original_size)
     return scaled

@@ -41,7 +41,7 @@ def select_masks(logits: Tensor, iou: Tensor, boxes_xyxy: Tensor, *, always_scor
 
     Args:
         logits: float32 [n, candidates, H, W], at the resolution of the boxes.
-        iou: float32 [n, candidates].
+        iou: float32 [n, candidates], predicted by the network; clamped to [0, 1] here.
         boxes_xyxy: float32 [n, 4], absolute pixels of [H, W].
         always_score: compute the selection score even for a single candidate.
     """
@@ -85,7 +85,8 @@ def selection_score(masks: Tensor, boxes_xyxy: Tensor, stability: Tensor, iou: T
     Args:
         masks: bool [n, candidates, H, W].
         boxes_xyxy: float32 [n, 4], absolute pixels of [H, W].
-        stability, iou: float32 [n, candidates] in [0, 1].
+        stability: float32 [n, candidates] in [0, 1]; see `SelectedMasks`.
+        iou: float32 [n, candidates] in [0, 1], predicted by the network.
     """
     height, width = masks.shape[2:]
     y, x = (torch.arange(size, device=masks.device) for size in (height, width))
@@ -117,9 +118,10 @@ def run_edges(masks: Tensor, top: int, left: int, height: int) -> tuple[Tensor, 
     """Run boundaries of masks in column-major order, in the full image that contains the window.
 
     Args:
-        masks: bool [n, h, w].
-        top, left: position of the window, in pixels.
-        height: of the image.
+        masks: bool [n, h, w], a window of the image.
+        top: rows of the image above the window.
+        left: columns of the image to the left of the window.
+        height: rows of the image.
 
     Returns:
         owner int64 [edges], the index of the mask, ascending; and place int64 [edges], in the form of

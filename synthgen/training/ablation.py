@@ -93,10 +93,14 @@ def ablate(
     If sources are left out, the ratios of the others are rescaled, so that manual annotations are seen more often.
 
     Args:
+        manifest_path: a YAML file with `mixture` and `eval`.
+        num_seeds: trainings of each arm.
         out: folder of all runs; None = ablations/ and the manifest's name.
         store: root of the shards, instead of the manifest's.
         without: sources to leave out, "dataset/split/layer" or that and " task"; () = all with synthetic labels.
-        device, num_workers: see `trainer.train`.
+        device: as for `trainer.train`.
+        num_workers: as for `trainer.train`.
+        progress: opens a progress bar.
         echo: prints a line.
 
     Raises:
@@ -145,6 +149,10 @@ def ablate(
 
 def select_sources(checked: ManifestReport, without: Sequence[str] = ()) -> tuple[AblationSource, ...]:
     """Determine the synthetic labels of each source, and the sources to leave out.
+
+    Args:
+        checked: report of the manifest.
+        without: sources to leave out; see `ablate`.
 
     Raises:
         SynthgenError: `without` names an unknown source, or all or none would be left out.

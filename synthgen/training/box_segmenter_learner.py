@@ -32,6 +32,8 @@ class BoxSegmenterLearner:
     """A box segmenter as configured by a manifest; see `learner.Learner`.
 
     Args:
+        manifest: gives the network's settings and the precision.
+        device: where the network is trained.
         last_checkpoint: of the run that is resumed. It describes the network; files that it began with are not needed.
 
     Raises:

@@ -35,8 +35,8 @@ class RegionBatch(NamedTuple):
 
     Attributes:
         image_indices: for each region the index of its image.
-        prompt_tokens: int64 [n, t].
-        target_tokens: int64 [n, s], `</s>` last, followed by padding.
+        prompt_tokens: int64 [n, t], ids of the prompts, which hold the box corners.
+        target_tokens: int64 [n, s], ids of the phrases, `</s>` last, followed by padding.
     """
 
     image_indices: list[int]
@@ -46,6 +46,10 @@ class RegionBatch(NamedTuple):
 
 class CaptionerLearner:
     """An OFA as configured by a manifest; see `learner.Learner`.
+
+    Args:
+        manifest: gives the network's settings and the schedule.
+        device: where the network is trained.
 
     Attributes:
         tokenizer: the tokenizer.

@@ -16,8 +16,12 @@ class ModelEma:
     PyTorch's `AveragedModel` copies the whole module, frozen text encoders included, takes the first update as it is
     and counts updates in a buffer, which checkpoints would have to hold.
 
+    Args:
+        module: its parameters with `requires_grad` are averaged.
+        decay: share of the old average that an update keeps, in (0, 1).
+
     Attributes:
-        weights: the averages, by parameter name.
+        weights: the averages, by parameter name, in the parameters' dtype and on their device.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -30,7 +34,11 @@ class ModelEma:
         self._average(list(self.weights.values()), [p.detach() for p in self._trainable.values()], None)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Restore the averages from a checkpoint."""
+        """Restore the averages from a checkpoint.
+
+        Args:
+            weights: tensors by parameter name, of the parameters' shapes; further names are ignored.
+        """
         for name, own in self.weights.items():
             own.copy_(weights[name])
 

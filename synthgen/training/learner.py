@@ -70,6 +70,7 @@ class Learner(Protocol):
         """Weighted losses by name; training minimizes their sum. Uses torch's global generator.
 
         Args:
+            batch: on the CPU; in page-locked memory if the network is on a GPU.
             num_targets: targets in the step, averaged over processes; at least 1.
         """
 

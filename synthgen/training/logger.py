@@ -21,6 +21,7 @@ class MetricsLogger:
     """Writes log.jsonl and tensorboard/ of a run directory. Entries of a killed run that are made again are removed.
 
     Args:
+        folder: the run directory.
         first_step: the first step that will be logged.
         repeats_evaluation: whether the evaluation after the step before it will be logged, too.
 
@@ -56,7 +57,13 @@ class MetricsLogger:
             ) from None
 
     def log_image(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Log an image: uint8 [H, W, 3], RGB."""
+        """Log an image.
+
+        Args:
+            step: completed steps.
+            name: of the image in TensorBoard.
+            image: uint8 [H, W, 3], RGB.
+        """
         self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def __enter__(self) -> Self:

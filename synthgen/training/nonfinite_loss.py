@@ -15,8 +15,11 @@ def describe_nonfinite_step(
     """The error message for a step with non-finite values.
 
     Args:
+        step: number of the step.
         values: losses and gradient norm of the step, by name.
         image_keys: keys of the images of each process.
+        manifest: gives the settings that the message suggests to change.
+        folder: the run directory.
     """
     parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     images = [key for own in image_keys for key in own]

@@ -22,6 +22,8 @@ def parameter_groups(
     """The trainable parameters, grouped by learning rate and weight decay.
 
     Args:
+        module: the network; parameters without `requires_grad` are left out.
+        schedule: gives `lr` and `weight_decay`.
         lr_by_prefix: learning rates by prefix of parameter names; the others use `schedule.lr`. Parameters with rate 0
             are frozen and left out.
 

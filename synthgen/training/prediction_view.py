@@ -24,7 +24,10 @@ def draw_predictions(
     """For the first images of a batch: uint8 [H, W, 3], ground truth on the left, prediction on the right.
 
     Args:
+        network: in any mode, which is kept.
+        batch: on any device, normalized.
         is_category_name: for each image, whether its texts are category names.
+        max_images: the maximum number of images drawn.
     """
     few = batch._replace(
         images=batch.images[:max_images],

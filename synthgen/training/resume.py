@@ -70,6 +70,12 @@ def restore_training_state(
 ) -> ResumeState:
     """Restore the state of a run from its checkpoint.
 
+    Args:
+        path: the checkpoint; may appear with a delay on a network file system.
+        learner: its network gets the weights.
+        optimizer: gets the moments.
+        ema: gets the averages; None = the run has none.
+
     Raises:
         SynthgenError: it cannot be read, or belongs to another run.
     """
@@ -111,10 +117,14 @@ def _restore_optimizer(
     """Restore AdamW's moments of each parameter; learning rates follow from the manifest.
 
     Args:
+        path: the checkpoint, for the message.
+        optimizer: AdamW, without moments.
+        saved_state: a `state_dict()` of it; untrusted.
         steps: completed steps; AdamW counts at most as many, those that were not skipped.
 
     Raises:
         SynthgenError: the parameters are the same but grouped differently, so moments cannot be assigned to them.
+        ValueError: the moments do not fit the parameters.
     """
     own = optimizer.state_dict()["param_groups"]
     mine, theirs = ([list(group["params"]) for group in groups] for groups in (own, saved_state["param_groups"]))

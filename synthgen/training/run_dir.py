@@ -56,6 +56,7 @@ def lock_run_dir(folder: Path, *, lock_timeout: float) -> Iterator[None]:
     """Create and lock a run directory, so that no other process trains in it while the block runs.
 
     Args:
+        folder: the run directory; created if it is missing.
         lock_timeout: seconds to wait for another process.
 
     Raises:
@@ -78,6 +79,14 @@ def init_run_dir(
     """Initialize the directory, or check that it belongs to the same run; `run.json` gets an entry for every start.
 
     A run without a checkpoint has no results, so any run may replace it.
+
+    Args:
+        folder: the run directory; it is locked.
+        manifest_path: the file that is copied.
+        manifest: its content.
+        kind: `Checkpoint.kind` of the network.
+        world_size: the number of training processes.
+        device: name of the device, for the record.
 
     Raises:
         SynthgenError: it is not a run directory, or belongs to another run.
@@ -104,6 +113,11 @@ def init_run_dir(
 
 def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str, Any]]:
     """The starts of the run of this manifest in a directory; empty = no run yet. Writes nothing.
+
+    Args:
+        folder: the run directory.
+        manifest: must agree with that of the run in all keys that affect training.
+        kind: `Checkpoint.kind` of the network.
 
     Raises:
         SynthgenError: it belongs to another manifest, or is damaged.

@@ -72,6 +72,7 @@ def train(
     """Train what a manifest describes, or resume if `out` contains a run of the same manifest.
 
     Args:
+        manifest_path: a YAML file with `mixture`.
         out: the run directory; None = runs/ and the manifest's name.
         store: root of the shards, instead of the manifest's.
         device: "auto", "cpu", "cuda", "cuda:1", ...

@@ -48,8 +48,12 @@ def scan_sources(
     """Compare the images of every source with exclude lists and evaluated layers. Each layer is read once.
 
     Args:
+        store: where the layers are.
+        draft: names the sources and the evaluated layers.
         shards: of each source and evaluated layer, by location; missing layers are skipped.
         image_folders: their image folders, likewise; without one, only keys are compared.
+        exclude_lists: from `read_exclude_lists`.
+        on_shard: called for each shard that is read.
 
     Raises:
         SynthgenError: a shard is damaged.

@@ -107,9 +107,12 @@ def scan_source_keys(
     Memory: the lists and layers, the keys of one row group, and eight bytes per image.
 
     Args:
+        store: where the shards are.
+        shards: of the source.
         exclude_lists: keys by the location of their list in the manifest.
         eval_keys: keys by the name of their layer.
         same_file_index: for layers that may have the same files under other keys; None = there are none.
+        on_shard: called for each shard that is read.
     """
     found = KeyScan()
     for batch, names in _iter_columns(store, shards, on_shard, with_file_names=same_file_index is not None):
@@ -144,6 +147,9 @@ def scan_source_keys(
 def read_exclude_list(path: Path) -> frozenset[str]:
     """The keys of a list file, one per line; empty lines and comments (#) are skipped.
 
+    Args:
+        path: a text file in UTF-8.
+
     Raises:
         SynthgenError: it cannot be read, or has lines that are not keys.
     """
@@ -177,7 +183,9 @@ def write_exclude_list(store: ShardStore, layers: Sequence[str], out: Path) -> i
     If other layers of the store have the same files under other keys, these keys are written, too.
 
     Args:
+        store: where the layers are.
         layers: in the form DATASET/SPLIT/LAYER.
+        out: the list file; replaced if it exists.
 
     Raises:
         SynthgenError: a layer is missing or incomplete; a key contains a line break; the file cannot be written.

@@ -24,6 +24,9 @@ _COCO_FILE_NAME = re.compile(r"(COCO_(train|val)2014_)?\d{12}\.jpg")
 class ImagePaths:
     """The paths of the images of one folder, with symbolic links to folders resolved.
 
+    Args:
+        folder: the image folder of a layer.
+
     Attributes:
         root: the folder itself.
     """
@@ -85,6 +88,7 @@ def find_same_files(
     """Yield images that are files of another layer under another key: (key here, key there).
 
     Args:
+        image_paths: of the folder that the rows name files in.
         rows: (image key, file name).
         other_keys_by_path: that layer's keys by the paths of its files.
     """

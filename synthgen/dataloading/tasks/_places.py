@@ -79,6 +79,9 @@ class LabeledRegion:
 def extract_regions(sample: Sample) -> list[LabeledRegion]:
     """A region for each annotation that has one, in the order of ids.
 
+    Args:
+        sample: a row whose image size is known.
+
     Raises:
         SynthgenError: the image has no size yet, or a mask does not have the image's size.
     """

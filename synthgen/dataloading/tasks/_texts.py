@@ -36,6 +36,10 @@ def build_label_space(
     Args:
         positives: names of labels.
         ignored_names: names of ignored regions; they are negatives in the rest of the image.
+        sample: gives the names of all annotations, and those that were looked for.
+        categories: the unique category names of the source.
+        rng: draws the negatives.
+        max_texts: the maximum number of texts, unless there are more positives.
     """
     shown = {annotation.category for annotation in sample.annotations}.union(positives)
     unsure = shown.difference(ignored_names).union([""], sample.not_exhaustive_categories).difference(positives)

@@ -20,7 +20,9 @@ def weight_masks(target: Target, sample: Sample, score_name: str) -> Target:
     their scores, weighted by area.
 
     Args:
+        target: its `mask_weights` are replaced.
         sample: the sample of `target`.
+        score_name: one of `filters.MASK_SCORES`.
     """
     scored: dict[int, tuple[float, int]] = {}  # by id: score and area
     for annotation in sample.annotations:

@@ -68,7 +68,12 @@ class PanopticSegment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PanopticMap:
-    """A segment for each pixel: int32 [H, W], 0 = none, else the 1-based index into `segments`."""
+    """A segment for each pixel.
+
+    Attributes:
+        segment_ids: int32 [H, W], in the size of the image file; 0 = none, else the 1-based index into `segments`.
+        segments: in the order of their ids.
+    """
 
     segment_ids: NDArray[np.int32]
     segments: tuple[PanopticSegment, ...]
@@ -76,7 +81,12 @@ class PanopticMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SemanticMap:
-    """A label for each pixel: int32 [H, W]; and the query that contributes most to each predicted label."""
+    """A label for each pixel.
+
+    Attributes:
+        labels: int32 [H, W], in the size of the image file; indices into the input texts.
+        query_by_label: for each predicted label the query that contributes most to it.
+    """
 
     labels: NDArray[np.int32]
     query_by_label: dict[int, int]
@@ -84,7 +94,11 @@ class SemanticMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForegroundMap:
-    """The foreground probability of each pixel: float32 [H, W] in [0, 1]."""
+    """The foreground probability of each pixel.
+
+    Attributes:
+        probabilities: float32 [H, W] in [0, 1], in the size of the image file.
+    """
 
     probabilities: NDArray[np.float32]
 

@@ -40,6 +40,7 @@ def compare(ground_truth: GroundTruth, captions: Sequence[str]) -> ImageResult:
     """Compare one image; keeps for each object the generated caption and all human captions, normalized.
 
     Args:
+        ground_truth: of the image; holds the human captions.
         captions: a caption for each object of the target; "" = none.
     """
     people = {a.id: [normalize_text(caption.text) for caption in a.captions] for a in ground_truth.sample.annotations}
@@ -53,6 +54,9 @@ def compare(ground_truth: GroundTruth, captions: Sequence[str]) -> ImageResult:
 def scores(image_results: Sequence[ImageResult]) -> Scores:
     """CIDEr times 100, with document frequencies of this layer, and token F1: the best F1 over the phrases of each
     object, averaged over objects.
+
+    Args:
+        image_results: from `compare`.
 
     Raises:
         SynthgenError: the package for CIDEr is not installed.

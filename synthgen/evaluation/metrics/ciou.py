@@ -22,6 +22,7 @@ def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> Image
     """Compare one image; keeps intersection and union in pixels for each phrase with a mask.
 
     Args:
+        ground_truth: of the image; `target` has one object per phrase.
         detections: one for each text.
     """
     target = ground_truth.target

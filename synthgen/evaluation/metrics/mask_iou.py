@@ -22,6 +22,7 @@ def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> Image
     """Compare one image; keeps (IoU, area of the human mask in pixels, score, category) for each object with a mask.
 
     Args:
+        ground_truth: of the image; its boxes were the prompts.
         detections: one for each object, in order.
     """
     target = ground_truth.target

@@ -85,6 +85,10 @@ def build_backbone(
 class Swin(nn.Module):
     """Swin transformer with a layer norm on the features of each stage.
 
+    Args:
+        body: returns the features of all four stages; changed in place.
+        checkpointing: activation checkpointing of the blocks.
+
     Attributes:
         channels: channels of the four features.
     """
@@ -109,6 +113,10 @@ class Swin(nn.Module):
 
 class ResNet(nn.Module):
     """ResNet v1.5 (stride in the 3x3 convolution) with frozen batch norms (as in detectron2).
+
+    Args:
+        body: returns the features of all four stages; changed in place.
+        checkpointing: activation checkpointing of the blocks in training.
 
     Attributes:
         channels: channels of the four features.
@@ -138,6 +146,8 @@ class FrozenBatchNorm(nn.Module):
 
     The output has the dtype of the input. torchvision's `FrozenBatchNorm2d` gives float32 for bfloat16, which keeps 1.7
     times the activations of a ResNet-50 for the backward pass.
+
+    `weight`, `bias`, `running_mean` and `running_var` are float32 [channels].
     """
 
     weight: Tensor
@@ -152,7 +162,7 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name).detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, h, w] -> the same shape."""
+        """float [B, channels, h, w] -> the same shape and dtype."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]

@@ -50,6 +50,10 @@ _STAGE_NORMS = r"hidden_states_norms\..*|swin\.layernorm\..*"
 def load_swin(config: SwinConfig, weights: Mapping[str, Tensor]) -> SwinBackbone:
     """Build a Swin and load weights with the original's or Hugging Face's key names.
 
+    Args:
+        config: sizes of the network.
+        weights: float tensors of a backbone or classifier, with their names.
+
     Raises:
         ValueError: the weights do not fit; see `load_pretrained`.
     """
@@ -63,6 +67,10 @@ def load_swin(config: SwinConfig, weights: Mapping[str, Tensor]) -> SwinBackbone
 
 def load_resnet(config: ResNetConfig, weights: Mapping[str, Tensor]) -> ResNetBackbone:
     """Build a ResNet and load weights with torchvision's or Hugging Face's key names.
+
+    Args:
+        config: sizes of the network.
+        weights: float tensors of a backbone or classifier, with their names.
 
     Raises:
         ValueError: the weights do not fit; see `load_pretrained`.

@@ -11,7 +11,12 @@ _EPS = 1e-6
 
 
 def box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and union of XYXY boxes, [..., 4] each, with broadcasting -> two tensors [...]; 0 for empty pairs."""
+    """IoU and union of boxes, with broadcasting: two tensors [...]; 0 for empty pairs.
+
+    Args:
+        a: float [..., 4], XYXY relative to the image size.
+        b: float [..., 4], XYXY relative to the image size.
+    """
     side = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     overlap = side.prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
@@ -19,7 +24,12 @@ def box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalized IoU (Rezatofighi et al., arXiv 1902.09630) of XYXY boxes, with broadcasting: [...] in [-1, 1]."""
+    """Generalized IoU (Rezatofighi et al., arXiv 1902.09630), with broadcasting: [...] in [-1, 1].
+
+    Args:
+        a: float [..., 4], XYXY relative to the image size.
+        b: float [..., 4], XYXY relative to the image size.
+    """
     iou, union = box_iou(a, b)
     hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     return iou - (hull - union) / (hull + _EPS)

@@ -38,6 +38,8 @@ class SetCriterion:
         """Compute the weighted losses, summed over layers. Training minimizes their sum.
 
         Args:
+            outputs: predictions of all decoder layers for B images.
+            targets: the objects of each image.
             num_objects: objects in the batch, averaged over processes; at least 1.
             generator: draws the points at which masks are compared; on the device of the predictions.
 

@@ -60,7 +60,7 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., first size] -> [..., last size]."""
+        """float [..., first size] -> [..., last size]."""
         for layer in self.layers[:-1]:
             x = functional.relu(layer(x))
         out: Tensor = self.layers[-1](x)
@@ -76,8 +76,18 @@ class Decoder(nn.Module):
         text_dim: channels of the text embeddings.
         conditional_queries: number of conditional queries; may be 0 if there are learnable ones.
         learnable_queries: number of learnable queries; may be 0 if there are conditional ones.
+        levels: levels of the feature pyramid.
+        num_layers: decoder layers.
+        heads: attention heads; divides `dim`.
+        points: sampling points per head and level.
+        feedforward: hidden channels of the feedforward networks.
         exchange: see `DecoderLayer`; applies only if there are queries of both kinds.
+        joint_self_attention: see `DecoderLayer`.
         denoising: the maximum number of denoising groups in training; see `denoising.add_noise`.
+        checkpointing: activation checkpointing of the layers in training.
+
+    Raises:
+        ValueError: no queries of either kind.
     """
 
     def __init__(
@@ -151,7 +161,8 @@ class Decoder(nn.Module):
         """Predict the objects that the texts name.
 
         Args:
-            text_embeddings: for each image [its texts, text_dim], unit length.
+            pyramid: features of B images, from `PixelDecoder`.
+            text_embeddings: for each image float32 [its texts, text_dim], unit length.
             denoising_targets: the objects of each image, for denoising queries. Used only in training and if
                 `denoising` > 0.
         """

@@ -19,8 +19,12 @@ from synthgen.models.mqformer.deformable_attention import MSDeformAttn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageMemory:
-    """Image features for cross-attention: `memory` [B, S, dim] and `spatial_shapes` as in `FeaturePyramid`;
-    `padding_mask` bool [B, S].
+    """Image features for cross-attention.
+
+    Attributes:
+        memory: float [B, S, dim]; the levels concatenated from fine to coarse, each row by row.
+        spatial_shapes: (height, width) of the levels.
+        padding_mask: bool [B, S], True on padding.
     """
 
     memory: Tensor
@@ -41,9 +45,16 @@ class DualQueryCrossAttention(nn.Module):
     def forward(
         self, conditional: Tensor, learnable: Tensor, query_pos: tuple[Tensor, Tensor], num_denoising: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """[B, C, dim] and [B, L, dim] -> the same shapes; `query_pos` is added to queries and keys, not to values.
+        """Exchange information between the two sets: float [B, C, dim] and [B, L, dim].
 
         The first `num_denoising` conditional queries attend but are not attended to.
+
+        Args:
+            conditional: float [B, C, dim], conditional queries, after the denoising queries if there are any.
+            learnable: float [B, L, dim], learnable queries.
+            query_pos: position encodings of both, float [B, C, dim] and [B, L, dim]; added to queries and keys, not to
+                values.
+            num_denoising: how many of the first conditional queries attend but are not attended to.
         """
         place_c, place_l = query_pos
         asked_c, asked_l = conditional + place_c, learnable + place_l
@@ -61,6 +72,11 @@ class DecoderLayer(nn.Module):
     """A decoder layer. The order of the queries is: denoising, conditional, learnable.
 
     Args:
+        dim: channels of queries and memory.
+        heads: attention heads; divides `dim`.
+        levels: levels of the feature pyramid.
+        points: sampling points per head and level.
+        feedforward: hidden channels of the feedforward network.
         exchange: whether to apply `DualQueryCrossAttention`; False if there is only one kind of query.
         joint_self_attention: self-attention over all queries, as in the reference code, instead of within each kind.
     """
@@ -100,9 +116,10 @@ class DecoderLayer(nn.Module):
         """Refine queries.
 
         Args:
-            content: [B, Q, dim].
-            query_pos: [B, Q, dim], position encoding, added to queries and keys.
-            reference_points: [B, Q, levels, 4] CXCYWH, relative to the padded size of each level.
+            content: float [B, Q, dim].
+            query_pos: float [B, Q, dim], position encoding, added to queries and keys.
+            reference_points: float [B, Q, levels, 4] CXCYWH in [0, 1], relative to the padded size of each level.
+            image_memory: features of the B images.
             num_conditional: number of conditional queries; they precede the learnable ones.
             num_denoising: number of denoising queries; they come first and are processed like conditional ones.
             attention_mask: bool [B * heads, Q, Q], True where a query (row) must not attend to another; None = no mask.

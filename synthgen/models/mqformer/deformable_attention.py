@@ -21,11 +21,11 @@ def ms_deform_attn(
     """Weighted sum of the values at the sampling locations, with bilinear interpolation and zero padding.
 
     Args:
-        value: [B, S, heads, dim]; the levels concatenated, each row by row.
+        value: float [B, S, heads, dim]; the levels concatenated, each row by row.
         spatial_shapes: (height, width) of the levels; the products sum to S.
-        sampling_locations: [B, Q, heads, levels, points, 2]; (x, y), from 0 at the left or upper edge of a level to 1
-            at the opposite edge.
-        attention_weights: [B, Q, heads, levels, points].
+        sampling_locations: float [B, Q, heads, levels, points, 2]; (x, y) relative to the level, from 0 at the left or
+            upper edge to 1 at the opposite edge.
+        attention_weights: float [B, Q, heads, levels, points].
 
     Returns:
         [B, Q, heads * dim].
@@ -91,10 +91,10 @@ class MSDeformAttn(nn.Module):
         """Attend to the pyramid.
 
         Args:
-            query: [B, Q, dim], with position encoding added.
-            reference_points: [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each level, or
-                boxes CXCYWH, with offsets in half side lengths divided by the number of points.
-            memory: [B, S, dim]; the levels concatenated.
+            query: float [B, Q, dim], with position encoding added.
+            reference_points: float [B, Q, levels, 2 or 4] in [0, 1]: points (x, y), with offsets in pixels of each
+                level, or boxes CXCYWH, with offsets in half side lengths divided by the number of points.
+            memory: float [B, S, dim]; the levels concatenated.
             spatial_shapes: (height, width) of the levels.
             padding_mask: bool [B, S], True on padding, where values are zero.
 

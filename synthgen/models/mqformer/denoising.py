@@ -33,7 +33,8 @@ class NoisedTargets:
         labels: int64 [B, D], indices into the texts of an image.
         boxes: float32 [B, D, 4] CXCYWH in [0, 1].
         is_object: bool [B, D]; where False, `labels` and `boxes` are padding.
-        matches: for each image (queries, objects), int64 each: which object each query was made from.
+        matches: for each image (queries, objects), int64 [its matched queries] each: which object each query was made
+            from.
         num_groups: the number of copies of each object.
     """
 
@@ -68,7 +69,13 @@ class NoisedTargets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DenoisingOutput:
-    """Predictions for noised objects, for each layer that received them; other fields as in `NoisedTargets`."""
+    """Predictions for noised objects.
+
+    Attributes:
+        layers: for each layer that received the objects.
+        matches: for each image (queries, objects), int64 [its matched queries] each, as in `NoisedTargets`.
+        num_groups: the number of copies of each object.
+    """
 
     layers: tuple[Predictions, ...]
     matches: list[tuple[Tensor, Tensor]]
@@ -79,6 +86,7 @@ def add_noise(targets: Sequence[MaskTarget], num_texts: Sequence[int], num_group
     """Add noise to the objects of a batch, with torch's global generator.
 
     Args:
+        targets: the objects of each image.
         num_texts: the number of texts of each image.
         num_groups: the maximum number of copies of each object; fewer if an image would exceed `MAX_DENOISING_QUERIES`.
 

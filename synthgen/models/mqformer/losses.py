@@ -53,9 +53,14 @@ def compute_losses(
     """Compute the losses, summed over layers and unweighted: "label", "box", "giou", "mask", "dice".
 
     Args:
+        layers: predictions of the decoder layers for B images.
+        targets: the objects of each image.
         num_objects: objects in the batch, averaged over processes; at least 1.
-        known_matches: for each image (queries, objects), used for all layers instead of matching. Unmatched queries
-            then have no label loss.
+        weights: factors of the costs in matching; the losses are not weighted here.
+        sampling: the points at which masks are compared.
+        generator: draws the points, on the device of the predictions; None = PyTorch's global generator.
+        known_matches: for each image (queries, objects), int64 [its matched queries] each, used for all layers instead
+            of matching. Unmatched queries then have no label loss.
     """
     wanted = concat_targets(targets)
     matches: Sequence[Sequence[tuple[Tensor, Tensor]]]

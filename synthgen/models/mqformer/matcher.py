@@ -38,9 +38,16 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchCosts:
-    """Unweighted matching costs of each query and object of an image, per layer: float32 [L, Q, n] each.
+    """Unweighted matching costs of each query and object of an image, per layer.
 
     An object without a mask has `mask` and `dice` costs of 0 for every query.
+
+    Attributes:
+        label: float32 [L, Q, n], focal cost of the object's label.
+        mask: float32 [L, Q, n], binary cross-entropy of the masks, averaged over points.
+        dice: float32 [L, Q, n] in [0, 1], dice cost of the masks.
+        box: float32 [L, Q, n], L1 distance of the boxes, CXCYWH relative to the image size.
+        giou: float32 [L, Q, n], the negative generalized IoU of the boxes.
     """
 
     label: Tensor
@@ -66,10 +73,12 @@ def compute_costs(
     """Compute the costs of L layers for one image.
 
     Args:
-        logits: [L, Q, T], of each query and text.
-        boxes: [L, Q, 4] CXCYWH in [0, 1].
-        mask_logits: for each layer [Q, P], mask logits at the points; consumed one layer at a time.
-        points: [1, P, 2], where masks are compared; see `sample_points`. Points in `ignore_mask` do not count.
+        logits: float [L, Q, T], of each query and text.
+        boxes: float [L, Q, 4] CXCYWH in [0, 1], relative to the unpadded image.
+        mask_logits: for each layer float [Q, P], mask logits at the points; consumed one layer at a time.
+        target: the n objects of the image.
+        points: float32 [1, P, 2] in [0, 1], where masks are compared; see `sample_points`. Points in `ignore_mask` do
+            not count.
     """
     probability = logits[..., target["labels"]].float().sigmoid()
     absent = (1 - FOCAL_ALPHA) * probability**2 * -(1 - probability + 1e-8).log()
@@ -122,6 +131,11 @@ class HungarianMatcher:
         generator: torch.Generator | None = None,
     ) -> list[list[tuple[Tensor, Tensor]]]:
         """Match all layers. The costs are copied to the CPU in one transfer, and the matches back in another.
+
+        Args:
+            layers: predictions of L decoder layers for B images.
+            targets: the objects of each image.
+            generator: draws the points, on the device of the predictions; None = PyTorch's global generator.
 
         Returns:
             For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.

@@ -81,9 +81,20 @@ def build_mqformer(
     """Build the network around a backbone and a text encoder. The defaults are those of Mask DINO and MQ-Former.
 
     Args:
+        backbone: image backbone with features of strides 4 to 32.
+        text_encoder: encodes the label space; the size of its embeddings is `text_dim` of the decoder.
+        conditional_queries: proposals per image, selected by their similarity to the texts.
+        learnable_queries: queries that are parameters.
+        dim: channels of pyramid, queries and mask features; a multiple of 32 and of `heads`.
         levels: pyramid levels. 3: the backbone's strides 8 to 32. 4: also stride 64. 5: also stride 4 (Mask DINO with
             Swin-L), which then makes up three quarters of all positions.
-        encoder_dim_feedforward: None = 4 * dim.
+        encoder_dim_feedforward: hidden channels of the pixel decoder's feedforward networks; None = 4 * dim.
+        encoder_layers: layers of the pixel decoder.
+        decoder_layers: layers of the decoder.
+        heads: attention heads of both decoders.
+        exchange: dual-query cross-attention; see `DecoderLayer`.
+        denoising: the maximum number of denoising groups in training; see `denoising.add_noise`.
+        checkpointing: activation checkpointing of the layers of both decoders.
     """
     return MQFormer(
         backbone,

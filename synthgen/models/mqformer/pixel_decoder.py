@@ -25,9 +25,9 @@ class FeaturePyramid:
     """Encoded image features, the input of the decoder.
 
     Attributes:
-        memory: [B, S, dim]; the levels concatenated from fine to coarse, each row by row.
+        memory: float [B, S, dim]; the levels concatenated from fine to coarse, each row by row.
         padding_masks: bool [B, h, w] per level, True on padding.
-        mask_features: [B, mask_dim, H / 4, W / 4].
+        mask_features: float [B, mask_dim, H / 4, W / 4].
     """
 
     memory: Tensor
@@ -44,7 +44,12 @@ class MaskedGroupNorm(nn.GroupNorm):
     """Group norm over unpadded pixels, zero on padding. The result for an image does not depend on the batch's size."""
 
     def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:  # type: ignore[override]
-        """[B, dim, h, w] and bool [B, h, w] -> float32 [B, dim, h, w]."""
+        """Normalize: float32 [B, dim, h, w].
+
+        Args:
+            x: float [B, dim, h, w].
+            padding_mask: bool [B, h, w], True on padding.
+        """
         hidden = padding_mask[:, None]
         groups = x.float().masked_fill(hidden, 0.0).reshape(len(x), self.num_groups, -1, *x.shape[2:])
         count = (~hidden).sum((1, 2, 3)).view(-1, 1, 1, 1, 1) * groups.shape[2]
@@ -65,7 +70,12 @@ class ConvGroupNorm(nn.Sequential):
         super().__init__(conv, MaskedGroupNorm(_NORM_GROUPS, out_channels))
 
     def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:  # type: ignore[override]
-        """[B, inputs, H, W] and bool [B, h, w] -> [B, outputs, h, w], zero on padding."""
+        """Convolve and normalize: float32 [B, out_channels, h, w], zero on padding.
+
+        Args:
+            x: float [B, in_channels, H, W].
+            padding_mask: bool [B, h, w] at the output's size, True on padding.
+        """
         normed: Tensor = self[1](self[0](x), padding_mask)
         return normed
 
@@ -89,7 +99,15 @@ class DeformableEncoderLayer(nn.Module):
         spatial_shapes: Sequence[tuple[int, int]],
         padding_mask: Tensor,
     ) -> Tensor:
-        """[B, S, dim] -> the same shape; see `MSDeformAttn.forward`."""
+        """Refine the pyramid: float [B, S, dim].
+
+        Args:
+            memory: float [B, S, dim]; the levels concatenated.
+            positions: float [B, S, dim], position encoding, added to the queries.
+            reference_points: float [B, S, levels, 2], (x, y) of each pixel, relative to the padded size of each level.
+            spatial_shapes: (height, width) of the levels.
+            padding_mask: bool [B, S], True on padding.
+        """
         looked = self.self_attn(memory + positions, reference_points, memory, spatial_shapes, padding_mask)
         memory = self.norm1(memory + looked)
         thought: Tensor = self.norm2(memory + self.linear2(functional.relu(self.linear1(memory))))
@@ -105,6 +123,15 @@ class PixelDecoder(nn.Module):
         mask_dim: channels of the mask features.
         levels: pyramid levels. The backbone features without the first (with it, if enough levels are requested),
             followed by additional levels, each of half the size.
+        num_layers: layers of the deformable-attention encoder.
+        heads: attention heads; divides `dim`.
+        points: sampling points per head and level.
+        feedforward: hidden channels of the feedforward networks.
+        start_level: index of the first backbone feature that becomes a level.
+        checkpointing: activation checkpointing of the encoder layers in training.
+
+    Raises:
+        ValueError: fewer levels than backbone features from `start_level` on.
     """
 
     def __init__(
@@ -151,7 +178,7 @@ class PixelDecoder(nn.Module):
         """Compute the pyramid of a batch.
 
         Args:
-            features: [B, channels, h, w], from fine (stride 4) to coarse.
+            features: float [B, channels, h, w], from fine (stride 4) to coarse.
             padding_mask: bool [B, H, W] of the images, True on padding.
         """
         own = features[self.start_level :]

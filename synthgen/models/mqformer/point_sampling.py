@@ -12,7 +12,8 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
     Args:
         maps: float [N, H, W].
-        points: [N or 1, P, 2]; (x, y), from 0 at the left or upper edge to 1 at the opposite edge.
+        points: float [N or 1, P, 2]; (x, y) relative to the map, from 0 at the left or upper edge to 1 at the opposite
+            edge.
 
     Returns:
         [N, P].
@@ -29,7 +30,7 @@ def sample_bool_points(maps: Tensor, map_indices: Tensor, points: Tensor) -> Ten
     Args:
         maps: bool [M, H, W].
         map_indices: int64 [N], indices of maps.
-        points: [N, P, 2].
+        points: float32 [N, P, 2], (x, y) relative to the map; see `sample_points`.
 
     Returns:
         float32 [N, P].
@@ -61,11 +62,12 @@ def sample_uncertain_points(
     """Sample points where predictions are uncertain, and some uniform points.
 
     Args:
-        logits: [N, h, w].
+        logits: float [N, h, w].
         valid_ratios: float32 [N, 2], the share of the width and height in which points are drawn; the rest is padding.
         num_points: points per mask.
         oversample_ratio: candidates drawn per point of `num_points`.
         importance_sample_ratio: the share of `num_points` with the smallest |logit|; the others are drawn uniformly.
+        generator: on the device of the logits; None = PyTorch's global generator.
 
     Returns:
         [N, num_points, 2]; see `sample_points`.

@@ -10,7 +10,12 @@ from torch import Tensor
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of numbers in [0, 1], clamped to +-logit(1 - eps)."""
+    """The logit of numbers, clamped to +-logit(1 - eps).
+
+    Args:
+        x: float [...] in [0, 1].
+        eps: the smallest distance to 0 and 1.
+    """
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
@@ -33,9 +38,13 @@ def encode_pixel_positions(padding_mask: Tensor, dim: int) -> Tensor:
 
 
 def encode_box_positions(boxes: Tensor, dim: int) -> Tensor:
-    """Encode points (x, y) or boxes CXCYWH in [0, 1]: float [..., 2 or 4] -> [..., dim / 2 * (2 or 4)].
+    """Encode points or boxes as sines and cosines: float [..., dim / 2 * (2 or 4)].
 
     The order of the parts is y, x, width, height (DAB-DETR).
+
+    Args:
+        boxes: float [..., 2 or 4] in [0, 1]: points (x, y), or boxes CXCYWH.
+        dim: output channels of x and y together, a multiple of 4.
     """
     x, y, *sides = boxes.unbind(-1)
     return torch.cat([_sine_cosine(part * (2 * math.pi), dim // 2) for part in (y, x, *sides)], dim=-1)
@@ -49,7 +58,11 @@ def _sine_cosine(phase: Tensor, dim: int) -> Tensor:
 
 
 def valid_ratios(padding_masks: Sequence[Tensor]) -> Tensor:
-    """The unpadded share of each level's width and height: bool [B, h, w] per level -> [B, levels, 2] (x, y)."""
+    """The unpadded share of each level's width and height: float32 [B, levels, 2] (x, y).
+
+    Args:
+        padding_masks: bool [B, h, w] per level, True on padding.
+    """
     shares = []
     for padding in padding_masks:
         height, width = padding.shape[1:]
@@ -62,7 +75,7 @@ def pixel_reference_points(spatial_shapes: Sequence[tuple[int, int]], valid_rati
 
     Args:
         spatial_shapes: (height, width) of the levels.
-        valid_ratios_xy: [B, levels, 2], from `valid_ratios`.
+        valid_ratios_xy: float32 [B, levels, 2], from `valid_ratios`.
     """
     own = []
     for level, (height, width) in enumerate(spatial_shapes):
@@ -81,7 +94,7 @@ def generate_proposals(memory: Tensor, padding_masks: Sequence[Tensor]) -> tuple
     DETR).
 
     Args:
-        memory: [B, S, dim]; the levels concatenated.
+        memory: float [B, S, dim]; the levels concatenated.
         padding_masks: bool [B, h, w] per level, True on padding.
 
     Returns:

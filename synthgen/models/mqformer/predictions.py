@@ -18,10 +18,10 @@ class Predictions:
     layer.
 
     Attributes:
-        logits: for each image [Q, its texts], the similarity of each query and text.
-        boxes: [B, Q, 4] CXCYWH in [0, 1], relative to the unpadded image.
-        mask_features: [B, C, h, w], of the padded image.
-        mask_embeddings: [B, Q, C]; None = the features are the masks themselves (C = Q).
+        logits: for each image float32 [Q, its texts], the similarity of each query and text.
+        boxes: float [B, Q, 4] CXCYWH in [0, 1], relative to the unpadded image.
+        mask_features: float [B, C, h, w], of the padded image.
+        mask_embeddings: float [B, Q, C]; None = the features are the masks themselves (C = Q).
     """
 
     logits: Sequence[Tensor]
@@ -40,8 +40,9 @@ class Predictions:
         """Compute the logits of some masks of an image.
 
         Args:
-            queries: int64 [n], or a slice.
-            features: [C, ...] of that image: its `mask_features`, or samples of them at points.
+            image: index of the image in the batch.
+            queries: indices of queries, int64 [n], or a slice of n queries.
+            features: float [C, ...] of that image: its `mask_features`, or samples of them at points.
 
         Returns:
             [n, ...].

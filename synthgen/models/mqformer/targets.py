@@ -42,13 +42,13 @@ class BatchTargets:
 
     Attributes:
         object_offsets: for each image, the index of its first object.
-        labels: int64 [N].
-        boxes: float32 [N, 4] CXCYWH.
+        labels: int64 [N], indices into the texts of the object's image.
+        boxes: float32 [N, 4] CXCYWH, relative to the unpadded image.
         masks: bool [M, H, W].
         mask_index: int64 [N], the index into `masks` of each object; meaningless for an object without a mask.
         mask_weights: float32 [N], 0 for an object without a mask.
         image_index: int64 [N], the image of each object.
-        ignore_masks: bool [B, H, W].
+        ignore_masks: bool [B, H, W], pixels that count in no mask loss.
         valid_ratios: float32 [B, 2], see `MaskTarget`.
         has_masks: for each image, whether any object has a mask.
         has_ignored: for each image, whether any pixel is ignored.

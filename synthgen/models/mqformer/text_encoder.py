@@ -67,6 +67,8 @@ class TextEncoder(nn.Module):
     Args:
         network: int64 [T, L] and bool [T, L], False on padding -> float [T, dim], on the device of its parameters.
         tokenize: maps a text to token ids.
+        dim: size of the embeddings that the network returns.
+        pad_id: token id of padding.
         templates: sentences with a {} for category names; embeddings are averaged over them.
         sample_template: in training, draw one template per name instead of averaging.
         trainable: whether to train the network. Otherwise it stays in evaluation mode and in float32.
@@ -74,6 +76,9 @@ class TextEncoder(nn.Module):
 
     Attributes:
         dim: size of the embeddings.
+
+    Raises:
+        ValueError: a template without exactly one {}.
     """
 
     def __init__(
@@ -102,9 +107,10 @@ class TextEncoder(nn.Module):
         self.register_load_state_dict_post_hook(_clear_cache_hook)  # type: ignore[no-untyped-call]
 
     def forward(self, texts: Sequence[str], is_category_name: bool | Sequence[bool] = False) -> Tensor:
-        """Embed texts: float32 [T, dim], unit length, in the given order.
+        """Embed T texts: float32 [T, dim], unit length, in the given order.
 
         Args:
+            texts: category names or phrases.
             is_category_name: which texts are category names rather than phrases: one value, or one per text. Names are
                 cleaned (`clean_name`) and put into the templates; phrases are used unchanged.
         """
@@ -195,6 +201,7 @@ class TextEncoder(nn.Module):
         """[len(texts), dim], unit length. Texts of similar length share a batch.
 
         Args:
+            texts: sentences, with names already put into templates.
             independent: batches have one shape per length, so that an embedding has the same bits in any company. The
                 cache of a resumed training is filled in another order, and on a CPU the training goes on bit by bit.
         """
@@ -231,8 +238,9 @@ def load_text_encoder(folder: Path, *, templates: Sequence[str] | None = None, *
     """Load an encoder from a folder in Hugging Face or sentence-transformers format; see `read_text_encoder`.
 
     Args:
+        folder: see `read_text_encoder`.
         templates: for names; by default the 80 of CLIP for a CLIP model, and none for a sentence encoder.
-        options: of `TextEncoder`: sample_template, trainable, cache_size.
+        **options: of `TextEncoder`: sample_template, trainable, cache_size.
 
     Raises:
         ValueError: not such a folder, or damaged. The message is one sentence without the path.
@@ -257,7 +265,8 @@ def build_tiny_text_encoder(dim: int = 64, **options: Any) -> TextEncoder:
     """An encoder for tests and synthetic data: the mean of fixed random word vectors, independent of word order.
 
     Args:
-        options: of `TextEncoder`.
+        dim: size of the embeddings.
+        **options: of `TextEncoder`.
     """
     return TextEncoder(_HashingEncoder(dim), _hash_tokens, dim=dim, **options)
 

@@ -124,7 +124,12 @@ class SentenceEncoder(nn.Module):
         self.model, self.pooling, self.dim = model, pooling, int(model.config.hidden_size)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 [T, L] and bool [T, L], False on padding -> [T, dim]."""
+        """Embed T texts: float [T, dim].
+
+        Args:
+            input_ids: int64 [T, L], token ids.
+            attention_mask: bool [T, L], False on padding.
+        """
         hidden: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask.long()).last_hidden_state
         if self.pooling == "cls":
             return hidden[:, 0]
@@ -141,7 +146,12 @@ class ClipTextEncoder(nn.Module):
         self.model, self.dim = model, int(model.config.projection_dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 [T, L] and bool [T, L], False on padding -> [T, dim]."""
+        """Embed T texts: float [T, dim].
+
+        Args:
+            input_ids: int64 [T, L], token ids.
+            attention_mask: bool [T, L], False on padding.
+        """
         embeddings: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask.long()).text_embeds
         return embeddings
 
@@ -152,6 +162,9 @@ def read_text_encoder(folder: Path) -> tuple[ClipTextEncoder | SentenceEncoder, 
 
     The folder contains config.json, tokenizer.json and model.safetensors or pytorch_model.bin. A sentence encoder also
     has modules.json and the files that it names; without it, token outputs are averaged.
+
+    Args:
+        folder: an untrusted model folder.
 
     Raises:
         ValueError: not such a folder, or damaged. The message is one sentence without the path.

@@ -24,6 +24,9 @@ def read_pretrained(path: Path) -> dict[str, Tensor]:
 
     The tensors are memory-mapped.
 
+    Args:
+        path: an untrusted file or folder.
+
     Raises:
         ValueError: no weights, or not readable. The message is one sentence without the path.
     """
@@ -57,9 +60,11 @@ def load_pretrained(
 
     Args:
         model_class: its class. It maps the key names of older versions of transformers and prefixes of larger models.
+        config: sizes of the network.
+        weights: float tensors of any precision, with their names.
         ignored_names: pattern of keys that may be present and are not used.
         optional_names: pattern of keys that may be missing and keep their initial values.
-        options: arguments of the class.
+        **options: arguments of the class.
 
     Raises:
         ValueError: missing or unknown keys, different shapes, or non-finite values; one sentence.

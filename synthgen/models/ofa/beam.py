@@ -85,8 +85,13 @@ def generate_hypotheses(
     """Generate hypotheses for n boxes in B images: for each box, in order, best first.
 
     Args:
-        image_tokens, image_indices, prompts, padding_mask: see `Ofa.encode`.
+        network: an OFA.
+        image_tokens: of the B images.
+        image_indices: for each box, the index of its image.
+        prompts: int64 [n, t], ids of the prompt of each box; see `Ofa.encode`.
+        config: beams, lengths and penalties.
         chunk_size: boxes per batch, which limits memory.
+        padding_mask: bool [n, t], True on padding; None if all prompts have the same length.
         position_bias: a cached bias for these image and prompt sizes.
 
     Raises:
@@ -112,6 +117,11 @@ def beam_search(network: Ofa, encoder_output: EncoderOutput, config: BeamSearchC
     """Search hypotheses for each of n boxes: best first, at most `num_beams`.
 
     Different groups may find the same text; it is then returned twice.
+
+    Args:
+        network: an OFA.
+        encoder_output: of the n boxes, from `Ofa.encode`.
+        config: beams, lengths and penalties.
 
     Raises:
         ValueError: more beams than the vocabulary has tokens, or texts too long for the network.
@@ -167,8 +177,12 @@ def _advance_beams(
     """One step: record finished hypotheses and select the beams to continue.
 
     Args:
-        logp: [n, beams, vocabulary]; one beam at the first step.
-        total: [n, beams], sums of log-probabilities.
+        logp: float32 [n, beams, vocabulary]; one beam at the first step.
+        total: float32 [n, beams], sums of log-probabilities.
+        tokens: int64 [n, beams, t], the texts so far; `<s>` first.
+        alive: int64 [n], the box of each row.
+        finished: receives the hypotheses that end.
+        config: beams and groups.
 
     Returns:
         Parent, token and total of each continued beam; [n, all beams] each.

@@ -37,7 +37,8 @@ def read_checkpoint(weights_path: Path, tokenizer_dir: Path) -> tuple[dict[str, 
         tokenizer_dir: the folder of `TOKENIZER_FILES`.
 
     Raises:
-        NonTensorContentError, ValueError: files are missing, not OFA's, or do not match; one sentence that names which.
+        NonTensorContentError: the weights file also contains settings; one sentence with the remedy.
+        ValueError: files are missing, not OFA's, or do not match; one sentence that names which.
     """
     blamed = weights_path
     try:

@@ -80,7 +80,9 @@ class ImageTokens(NamedTuple):
     """Image features, computed once for each of B images of one size.
 
     Attributes:
-        tokens: [B, rows * columns, dim], in the network's dtype.
+        tokens: [B, rows * columns, dim], in the network's float dtype.
+        rows: tokens along the height of an image.
+        columns: tokens along the width of an image.
     """
 
     tokens: Tensor
@@ -93,7 +95,8 @@ class PositionBias(NamedTuple):
 
     Attributes:
         embedding: float32 [L, dim], positions of the L tokens, image first; also used by the decoder.
-        layer_biases: for each encoder layer [1, heads, L, L], added to the attention scores; in the network's dtype.
+        layer_biases: for each encoder layer [1, heads, L, L], added to the attention scores; in the network's float
+            dtype.
         shape: rows and columns of the image, tokens of the text.
     """
 
@@ -106,7 +109,7 @@ class EncoderOutput(NamedTuple):
     """Encoder output for n boxes.
 
     Attributes:
-        states: [n, L, dim]; undefined at padding.
+        states: float [n, L, dim]; undefined at padding.
         position_embedding: float32 [L, dim].
         padding_mask: bool [n, L], True on padding; None if there is no padding.
     """
@@ -121,12 +124,13 @@ class DecoderCache:
     """Keys, values and biases for incremental decoding of n boxes with several beams.
 
     Attributes:
-        self_kv: for each layer keys and values of the texts, [2, n * beams, heads, steps, head_dim]; filled up to
+        self_kv: for each layer keys and values of the texts, float [2, n * beams, heads, steps, head_dim]; filled up to
             `length`.
-        cross_kv: for each layer keys and values of the encoder states, [n, heads, L, head_dim]; shared by the beams.
-        self_bias: for each layer [1, heads, steps, steps], with -inf as the causal mask.
-        cross_bias: [heads, steps, L].
-        padding_bias: [n, 1, 1, L], -inf at padding, else 0; None if there is no padding.
+        cross_kv: for each layer keys and values of the encoder states, float [n, heads, L, head_dim] each; shared by
+            the beams.
+        self_bias: for each layer float [1, heads, steps, steps], with -inf as the causal mask.
+        cross_bias: float [heads, steps, L].
+        padding_bias: float [n, 1, 1, L], -inf at padding, else 0; None if there is no padding.
     """
 
     self_kv: list[Tensor]
@@ -151,7 +155,9 @@ class DecoderCache:
         self.num_beams = beams
 
     def select_boxes(self, boxes: Tensor) -> None:
-        """Continue with a subset of the boxes: int64 [m], ascending."""
+        """Continue with a subset of the boxes: int64 [m], ascending indices relative to the boxes that the cache holds
+        now.
+        """
         apart = (own.view(2, -1, self.num_beams, *own.shape[2:]) for own in self.self_kv)
         self.self_kv = [own.index_select(1, boxes).flatten(1, 2) for own in apart]
         self.cross_kv = [(k.index_select(0, boxes), v.index_select(0, boxes)) for k, v in self.cross_kv]
@@ -172,11 +178,18 @@ class OfaAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of [n, t, dim]: [n, heads, t, head_dim] each."""
+        """Keys and values of tokens, float [n, t, dim]: [n, heads, t, head_dim] each."""
         return self._split_heads(self.k_proj(x)), self._split_heads(self.v_proj(x))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """Attend from [n, q, dim] to keys and values [n, heads, k, head_dim]; the bias is [1 or n, heads, q, k]."""
+        """Attend from queries to keys: float [n, q, dim].
+
+        Args:
+            x: float [n, q, dim], queries before their projection.
+            keys: float [n, heads, k, head_dim], from `project_kv`.
+            values: float [n, heads, k, head_dim], from `project_kv`.
+            bias: float [1 or n, heads, q, k], added to the attention scores.
+        """
         found = scaled_dot_product_attention(
             self._split_heads(self.q_proj(x)), keys, values, attn_mask=bias, scale=self.scale
         )
@@ -201,13 +214,18 @@ class OfaEncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[n, L, dim] -> the same shape."""
+        """Process the L tokens of n boxes: float [n, L, dim].
+
+        Args:
+            x: float [n, L, dim].
+            bias: float [1 or n, heads, L, L], added to the attention scores.
+        """
         normed = self.self_attn_layer_norm(x)
         x = x + self.self_attn_mid_layer_norm(self.self_attn(normed, *self.self_attn.project_kv(normed), bias))
         return x + self.feed_forward(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The residual of the feedforward half of the layer, for [..., dim]."""
+        """The residual of the feedforward half of the layer, for float [..., dim]."""
         out: Tensor = self.fc2(self.ffn_layer_norm(gelu(self.fc1(self.final_layer_norm(x)))))
         return out
 
@@ -230,14 +248,16 @@ class OfaDecoderLayer(OfaEncoderLayer):
         cross_kv: tuple[Tensor, Tensor],
         cross_bias: Tensor,
     ) -> Tensor:
-        """Process the tokens at positions `new_steps` of n boxes with several beams, [n, beams, t, dim] -> the same
-        shape.
+        """Process the next t tokens of n boxes with several beams: float [n, beams, t, dim].
 
         Args:
-            self_kv: keys and values [2, n * beams, heads, steps, head_dim] of all tokens; those of the new tokens are
-                written.
-            self_bias: [1, heads, t, new_steps.stop].
-            cross_bias: [1 or n, heads, beams * t, L].
+            x: float [n, beams, t, dim].
+            self_kv: float [2, n * beams, heads, steps, head_dim], keys and values of all tokens; those of the new
+                tokens are written.
+            new_steps: positions of the t tokens in their texts.
+            self_bias: float [1, heads, t, new_steps.stop].
+            cross_kv: keys and values of the encoder states, float [n, heads, L, head_dim] each.
+            cross_bias: float [1 or n, heads, beams * t, L].
         """
         texts = x.flatten(0, 1)
         normed = self.self_attn_layer_norm(texts)
@@ -306,7 +326,14 @@ class OfaEncoder(nn.Module):
     def forward(
         self, image_tokens: Tensor, text: Tensor, position_bias: PositionBias, padding_mask: Tensor | None
     ) -> EncoderOutput:
-        """Image tokens [n, rows * columns, dim] and text [n, t]; padding is bool [n, t]. See `Ofa.encode`."""
+        """Encode n texts, each with its image; see `Ofa.encode`.
+
+        Args:
+            image_tokens: float [n, rows * columns, dim], the image of each text.
+            text: int64 [n, t], ids.
+            position_bias: for these images and t tokens.
+            padding_mask: bool [n, t], True on padding; None if there is no padding.
+        """
         words = self.layernorm_embedding(self.embed_tokens(text) + self.type_embedding.weight[0])
         x = torch.cat([image_tokens, words], dim=1)
         hidden: Tensor | None = None
@@ -375,11 +402,16 @@ class OfaDecoder(nn.Module):
         return self.project_logits(self.run_layers(tokens, cache))
 
     def project_logits(self, states: Tensor) -> Tensor:
-        """Vocabulary logits of outputs of `run_layers` [..., dim]: float32 [..., vocabulary]."""
+        """Vocabulary logits of outputs of `run_layers`, float [..., dim]: float32 [..., vocabulary]."""
         return _vocab_logits(self.layer_norm(states), self.output_projection.weight)
 
     def run_layers(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
-        """Run the layers on tokens [n, beams, t]: [n, beams, t, dim]."""
+        """Run the layers on the next t tokens: float [n, beams, t, dim].
+
+        Args:
+            tokens: int64 [n, beams, t], ids.
+            cache: updated with these tokens.
+        """
         beams, length = tokens.shape[1:]
         new = slice(cache.length, cache.length + length)
         x: Tensor = self.layernorm_embedding(self.embed_tokens(tokens))
@@ -410,7 +442,10 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def extract_image_tokens(self, images: Tensor) -> ImageTokens:
-        """Encode each image once: float [B, 3, h, w], normalized by `preprocess.preprocess_images`.
+        """Encode each image once.
+
+        Args:
+            images: float [B, 3, h, w], normalized by `preprocess.preprocess_images`.
 
         Raises:
             ValueError: the image has more tokens along a side than `image_bucket_size`.
@@ -427,6 +462,10 @@ class Ofa(nn.Module):
 
         Reuse it while size and length are the same. Memory: layers * heads * L^2 numbers; 156 MB in bfloat16 for base
         at 512 pixels.
+
+        Args:
+            image_tokens: of any images of the same size; only rows and columns are read.
+            text_length: tokens of each text, with `<s>`, `</s>` and padding.
 
         Raises:
             ValueError: unsupported text length.
@@ -476,7 +515,11 @@ class Ofa(nn.Module):
 
     @torch.no_grad()
     def init_cache(self, encoder_output: EncoderOutput, capacity: int) -> DecoderCache:
-        """Create the cache for decoding n boxes, with one beam each and up to `capacity` tokens.
+        """Create the cache for decoding n boxes, with one beam each.
+
+        Args:
+            encoder_output: of n boxes, from `encode`.
+            capacity: the maximum number of tokens of a text, with `<s>`.
 
         Raises:
             ValueError: unsupported text length.
@@ -517,6 +560,9 @@ class Ofa(nn.Module):
 
 def build_ofa(size: str | OfaConfig) -> Ofa:
     """Build an OFA with random weights for inference; under `torch.device("meta")` without weights.
+
+    Args:
+        size: a key of `SIZES`, or a configuration.
 
     Raises:
         ValueError: unknown size.

@@ -60,19 +60,35 @@ def image_positions(bucket_size: int, rows: int, columns: int, device: torch.dev
 
 
 def position_scores(queries: Tensor, keys: Tensor, heads: int) -> Tensor:
-    """Position scores for attention: projected [q, dim] and [k, dim] -> [heads, q, k]."""
+    """Position scores for attention: [heads, q, k].
+
+    Args:
+        queries: float [q, dim], projected position embeddings.
+        keys: float [k, dim], projected position embeddings.
+        heads: attention heads; divides `dim`.
+    """
     q, k = (x.view(len(x), heads, -1).transpose(0, 1) for x in (queries, keys))
     alike: Tensor = (q * (SCALE_FACTOR * q.shape[2]) ** -0.5) @ k.transpose(1, 2)
     return alike
 
 
 def lookup_bias(table: nn.Module, buckets: Tensor) -> Tensor:
-    """Look up the bias in a layer's table: [heads, q, k]."""
+    """Look up the bias in a layer's table: float [heads, q, k].
+
+    Args:
+        table: an embedding [buckets, heads].
+        buckets: int64 [q, k], from `token_buckets` or `image_buckets`.
+    """
     return table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]
 
 
 def align_bias(bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """A bias [heads, q, k] as [1, heads, q, k] in the attention's dtype, aligned for fused attention."""
+    """A bias as [1, heads, q, k], aligned for fused attention.
+
+    Args:
+        bias: float [heads, q, k].
+        dtype: of the attention.
+    """
     heads, queries, keys = bias.shape
     padded = bias.new_zeros(heads, queries, -(-keys // _BIAS_ALIGNMENT) * _BIAS_ALIGNMENT, dtype=dtype)
     padded[..., :keys] = bias

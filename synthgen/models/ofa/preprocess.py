@@ -18,7 +18,7 @@ BIN_PIXELS = 512
 
 
 def resize_to_square(image: NDArray[np.uint8], side: int) -> Tensor:
-    """Resize an image [h, w, 3] to a square, uint8 [side, side, 3], with Pillow's bicubic filter; on the host.
+    """Resize an image, uint8 [h, w, 3] RGB, to uint8 [side, side, 3] with Pillow's bicubic filter; on the host.
 
     The aspect ratio is not kept, as in the reference. Thread-safe.
     """
@@ -35,12 +35,14 @@ def preprocess_images(resized: Sequence[Tensor], device: torch.device) -> Tensor
 def quantize_boxes(boxes_xyxy: Tensor, height: int, width: int, side: int) -> Tensor:
     """The bins of box corners, int64 [N, 4] in XYXY order.
 
-    Args:
-        boxes_xyxy: [N, 4], in pixels of the original image, which is `height` by `width`.
-        side: of the resized square. At 512 a whole image ends at bin 999; at 480, at 937.
-
     In float32 with rounding half to even, as in the reference. Corners outside the image are clipped to its border,
     because there are no bins above 999.
+
+    Args:
+        boxes_xyxy: float [N, 4], XYXY in pixels of the original image.
+        height: of the original image, in pixels.
+        width: of the original image, in pixels.
+        side: of the resized square, in pixels. At 512 a whole image ends at bin 999; at 480, at 937.
     """
     ratio = torch.tensor([side / width, side / height] * 2, dtype=torch.float32)
     scaled = boxes_xyxy.to("cpu", torch.float32) * ratio

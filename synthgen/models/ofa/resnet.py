@@ -14,7 +14,10 @@ STRIDE = 16
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with the fixed statistics of the checkpoint. Unlike torchvision's, scale and bias are trained."""
+    """Batch norm with the fixed statistics of the checkpoint. Unlike torchvision's, scale and bias are trained.
+
+    `weight`, `bias`, `running_mean` and `running_var` are float [channels].
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -27,7 +30,7 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, h, w] -> the same shape."""
+        """float [B, channels, h, w] -> the same shape."""
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
 
 
@@ -48,7 +51,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(shortcut, FrozenBatchNorm(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, channels, h, w] -> [B, 4 * width, ceil(h / stride), ceil(w / stride)]."""
+        """float [B, channels, h, w] -> [B, 4 * width, ceil(h / stride), ceil(w / stride)]."""
         out = relu(self.bn1(self.conv1(x)))
         out = relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -67,7 +70,7 @@ class ResNetStem(nn.Module):
         self.layer3 = _make_stage(512, 256, blocks[2], stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [B, 3, h, w] -> [B, 1024, ceil(h / 16), ceil(w / 16)]."""
+        """Images float [B, 3, h, w] -> [B, 1024, ceil(h / 16), ceil(w / 16)]."""
         x = max_pool2d(relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
         return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
 

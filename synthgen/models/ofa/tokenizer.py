@@ -36,6 +36,10 @@ class OfaTokenizer:
         The vocabulary may contain `<code_0>` to `<code_8191>` and `<bin_0>` to `<bin_999>`, or some of them; their ids
         always follow the text tokens.
 
+        Args:
+            vocabulary: text tokens and their ids; may contain codes and bins.
+            merges: pairs of tokens whose concatenation is a token, in order of priority.
+
         Raises:
             ValueError: not OFA's vocabulary; one sentence.
         """
@@ -80,9 +84,12 @@ class OfaTokenizer:
         return text.strip()
 
     def encode_region_prompt(self, bins: Sequence[int]) -> list[int]:
-        """Ids of the prompt for a box, given by the four bins of its corners (XYXY).
+        """Ids of the prompt for a box.
 
         The ids are concatenated directly: tokenizing a string would insert spaces that OFA was not trained with.
+
+        Args:
+            bins: four bins of the box corners (XYXY), from `preprocess.quantize_boxes`.
 
         Raises:
             ValueError: invalid bins.
@@ -94,6 +101,9 @@ class OfaTokenizer:
 
 def load_tokenizer(folder: Path) -> OfaTokenizer:
     """Load the tokenizer of a checkpoint folder: vocab.json and merges.txt.
+
+    Args:
+        folder: a checkpoint folder in Hugging Face format.
 
     Raises:
         ValueError: the files are missing, or not OFA's; one sentence without the folder.

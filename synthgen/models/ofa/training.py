@@ -26,6 +26,7 @@ def prepare_for_training(network: Ofa, *, train_token_embeddings: bool, checkpoi
     """Make the parameters that text output depends on trainable; batch norm statistics stay fixed.
 
     Args:
+        network: changed in place and returned.
         train_token_embeddings: whether to train the token embeddings. OFA's own fine-tuning freezes them.
         checkpointing: activation checkpointing of the encoder layers, which saves memory.
     """
@@ -44,6 +45,7 @@ def teacher_forced_logits(
     """The logits of each token of n texts, given all previous tokens (teacher forcing).
 
     Args:
+        network: from `prepare_for_training`.
         images: float [B, 3, h, w], from `preprocess.preprocess_images`.
         image_indices: for each text, the index of its image.
         prompts: int64 [n, t], the prompt of each text.

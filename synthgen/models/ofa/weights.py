@@ -41,6 +41,9 @@ _FAIRSEQ_TO_HF = {
 def infer_config(weights: Mapping[str, object]) -> OfaConfig:
     """Infer the configuration from the names and shapes of a state dict, with fairseq or Hugging Face names.
 
+    Args:
+        weights: names and tensors; only names and shapes are read.
+
     Raises:
         ValueError: not OFA's weights; one sentence names what is missing.
     """
@@ -58,6 +61,10 @@ def load_weights(network: Ofa, weights: Mapping[str, Tensor]) -> None:
 
     Key names of fairseq or Hugging Face and any float precision are accepted. Derived entries (buckets, tied
     embeddings) are optional.
+
+    Args:
+        network: an OFA of the checkpoint's sizes.
+        weights: float tensors of any precision, with the shapes of `network`'s state dict.
 
     Raises:
         ValueError: missing or unknown names, different shapes, a value that is not a plain float tensor, or an output
@@ -91,6 +98,9 @@ def load_weights(network: Ofa, weights: Mapping[str, Tensor]) -> None:
 
 def build_from_weights(weights: Mapping[str, Tensor]) -> Ofa:
     """Build the OFA that fits a state dict, in float32.
+
+    Args:
+        weights: float tensors of any precision, with names of fairseq or Hugging Face.
 
     Raises:
         ValueError: see `infer_config` and `load_weights`.
