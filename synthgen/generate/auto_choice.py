@@ -61,6 +61,10 @@ def choose_plugins(
     Args:
         name: a plugin, or `AUTO`.
         options: those that the user gives; only plugins that take them are chosen.
+        stage: a plugin of `generate.stages`, such as "masks".
+        specs: one for each split.
+        store: root folder of the shards.
+        layer: the layer to write.
         part: (i, n), as of `pending_shards`.
 
     Raises:
@@ -114,6 +118,12 @@ def _continue_layer(package: str, place: str, recipe: dict[str, Any], given: Map
 
     Options that the user gives replace those of the recipe. If they differ, the job is refused later, as any job with
     another recipe than its layer.
+
+    Args:
+        package: plugin folder, such as "generate.segmenters".
+        place: DATASET/SPLIT/LAYER, for messages.
+        recipe: of the layer.
+        given: options that the user gives.
 
     Raises:
         SynthgenError: it is not a plugin of the folder, or its weights are not on this machine.

@@ -59,7 +59,10 @@ def test_names_too_long_for_any_file_system(synthgen, tmp_path: Path, words: tup
         (("masks", *OWN, "-O", "sharpness=3"), r"'lite' takes .*; got 'sharpness'"),
         (("masks", *OWN, "-O", "box_chunk=many"), r"option 'box_chunk' of 'lite' should be a whole number"),
         (("masks", *OWN, "--segmenter", "grabcut", "-O", "side=0"), r"option 'side' of 'grabcut' should be from 8"),
-        (("masks", *OWN, "--segmenter", "grabcut", "-O", "margin=nan"), r"option 'margin' of 'grabcut' should be from 0 to 100"),
+        (
+            ("masks", *OWN, "--segmenter", "grabcut", "-O", "margin=nan"),
+            r"option 'margin' of 'grabcut' should be from 0 to 100",
+        ),
         (("masks", "--dataset", "os.path"), r"module 'os.path' has no SPLITS and is no dataset"),
         (("masks", *OWN, "-O", "batch_size"), r"-O batch_size should be KEY=VALUE"),
         (("masks", *OWN, "--part", "3/3"), r"--part 3/3 should be I/N"),

@@ -33,6 +33,9 @@ _AUTO_BATCH_SIZES = ((40, 32, 512), (14, 16, 256), (0, 8, 64))
 def resolve_options(options: LiteOptions) -> LiteOptions:
     """See the plugin folder: `weights` becomes the SHA-256 of the file.
 
+    Args:
+        options: as the user gives them.
+
     Raises:
         SynthgenError: a value is wrong, or the file is missing or not a box segmenter.
     """

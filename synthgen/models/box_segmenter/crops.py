@@ -43,7 +43,7 @@ def plan_windows(boxes_xyxy: Tensor, margin: float | Tensor) -> Tensor:
 
     Args:
         boxes_xyxy: float [N, 4], absolute pixels, with an area.
-        margin: surroundings on each side in parts of the box's longer side; one number, or [N].
+        margin: surroundings on each side in parts of the box's longer side; one float, or float [N].
 
     Returns:
         int64 [N, 3]: left, top and side, in pixels.
@@ -63,9 +63,13 @@ def boxes_in_crops(boxes_xyxy: Tensor, windows: Tensor) -> Tensor:
 
 
 def place_window(window: Tensor, height: int, width: int, crop_size: int, *, grid: int = 1) -> Placement:
-    """Where a window [3] shows an image of a size, and where that lies in its crop. At least one pixel in both.
+    """Where a window shows an image of a size, and where that lies in its crop. At least one pixel in both.
 
     Args:
+        window: int64 [3]: left, top and side, in pixels of the image.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        crop_size: side of the crop, in pixels.
         grid: positions in the crop are multiples of this.
     """
     left, top, side = window.tolist()

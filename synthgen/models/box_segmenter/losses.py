@@ -35,6 +35,7 @@ def jitter_colors(image: Tensor, share: float) -> Tensor:
 
     Args:
         image: float [3, H, W], RGB in [-1, 1].
+        share: the largest change, as a part of each; from 0 to 1.
     """
     brightness, contrast, saturation = (1 + share * (2 * torch.rand(3) - 1)).tolist()
     levels = (image + 1) / 2 * brightness

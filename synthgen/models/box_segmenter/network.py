@@ -71,6 +71,7 @@ class BoxSegmenter(nn.Module):
     """See the module's docstring.
 
     Args:
+        config: the structure.
         backbone: a features-only EfficientNet of timm; None = a new one with random weights.
     """
 

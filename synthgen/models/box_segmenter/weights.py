@@ -79,6 +79,7 @@ def load_backbone(name: str, path: Path) -> nn.Module:
     """A features-only backbone of timm with ImageNet weights.
 
     Args:
+        name: one of `BACKBONES`.
         path: the file of `PACKAGED_WEIGHTS`, or a `.safetensors`, `.pth` or `.bin` with timm's names.
 
     Raises:
@@ -110,6 +111,9 @@ def save_segmenter(network: BoxSegmenter, *, dtype: torch.dtype = torch.float16)
 def load_segmenter(path: Path) -> BoxSegmenter:
     """The segmenter of a file of `save_segmenter`, or of a checkpoint of `synthgen train`; float32, in training mode.
 
+    Args:
+        path: a `.safetensors` file, or a checkpoint with any other ending.
+
     Raises:
         ValueError: it cannot be read, or is not a box segmenter; one sentence without the path.
     """
@@ -119,6 +123,10 @@ def load_segmenter(path: Path) -> BoxSegmenter:
 
 def build_segmenter(config: BoxSegmenterConfig, weights: Mapping[str, Tensor]) -> BoxSegmenter:
     """A segmenter with given weights, float32.
+
+    Args:
+        config: its structure.
+        weights: by parameter name, any floating-point dtype.
 
     Raises:
         ValueError: the weights are another network's.
@@ -134,6 +142,9 @@ def build_segmenter(config: BoxSegmenterConfig, weights: Mapping[str, Tensor]) -
 def config_from_json(content: Any) -> BoxSegmenterConfig:
     """The structure from the metadata of a file or the section of a manifest; other keys are ignored.
 
+    Args:
+        content: parsed JSON, which is not trusted.
+
     Raises:
         ValueError: it is none.
     """
@@ -148,6 +159,10 @@ def config_from_json(content: Any) -> BoxSegmenterConfig:
 
 def _check_fits(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Compare weights with a network.
+
+    Args:
+        network: any; only its parameter names and shapes are used.
+        weights: by parameter name.
 
     Raises:
         ValueError: they do not fit, or are not finite.

@@ -23,4 +23,6 @@ def test_auto_takes_it_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         AUTO, {"device": "cpu"}, stage="masks", specs=[spec], store=tmp_path / "shards", layer="masks"
     )
     assert (choice.plugin, choice.options) == ("lite", {"device": "cpu"})
-    assert choice.sentence == "segmenter: lite, because its weights come with synthgen; --segmenter NAME chooses another"
+    assert (
+        choice.sentence == "segmenter: lite, because its weights come with synthgen; --segmenter NAME chooses another"
+    )
