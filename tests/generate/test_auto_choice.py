@@ -47,7 +47,7 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(folder))
     set_cuda(monkeypatch, False)
-    # A plugin whose weights are part of synthgen is always there; `add_lite` adds one.
+    # `lite`, whose weights are part of synthgen, is always there; `add_lite` adds a stand-in.
     every, downloaded = plugins.list_weights_modules, {"sam", "hq_sam", "ofa", "florence2"}
     monkeypatch.setattr(
         plugins, "list_weights_modules", lambda package: {k: v for k, v in every(package).items() if k in downloaded}
@@ -131,7 +131,7 @@ def add_lite(monkeypatch: pytest.MonkeyPatch, **given: bool) -> None:
     monkeypatch.setattr(plugins, "list_weights_modules", lambda _: {**known, "box_fill": Lite(**given)})
 
 
-@pytest.mark.parametrize(("stage", "default"), [("masks", "grabcut"), ("captions", "attributes")])
+@pytest.mark.parametrize(("stage", "default"), [("masks", "lite"), ("captions", "attributes")])
 def test_without_weights_the_default_of_the_stage_is_chosen(tmp_path, weights, stage, default):
     found = choose(tmp_path, stage=stage)
     assert (found.plugin, found.options) == (default, {})
@@ -199,7 +199,7 @@ def test_the_rank_depends_on_the_device(tmp_path, weights, monkeypatch, cuda, wi
 def test_a_plugin_whose_file_is_not_there_is_not_chosen(tmp_path, monkeypatch):
     add_lite(monkeypatch, there=False)
     found = choose(tmp_path)
-    assert found.plugin == "grabcut" and "no weights of sam or hq_sam;" in found.sentence
+    assert found.plugin == "lite" and "no weights of sam or hq_sam;" in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_file_of_another_size_is_not_chosen(tmp_path, weights):
     put(weights, "sam", "vit_h")
     os.truncate(weights / "sam_vit_h_4b8939.pth", 1000)
     (weights / "sam_vit_b_01ec64.pth").mkdir()
-    assert choose(tmp_path).plugin == "grabcut"
+    assert choose(tmp_path).plugin == "lite"
 
 
 @pytest.mark.parametrize(
@@ -227,11 +227,11 @@ def test_a_file_of_another_size_is_not_chosen(tmp_path, weights):
         ({"hq_token_only": "yes"}, "hq_sam", "sam_hq_vit_b"),
         (
             {"side": "40"},
-            "grabcut",
+            "lite",
             "the options given do not fit sam or hq_sam, whose weights are here; --segmenter NAME",
         ),
-        ({"variant": "vit_h"}, "grabcut", "do not fit"),
-        ({"checkpoint": "own.pth"}, "grabcut", "do not fit"),
+        ({"variant": "vit_h"}, "lite", "do not fit"),
+        ({"checkpoint": "own.pth"}, "lite", "do not fit"),
     ],
 )
 def test_options_choose_among_the_plugins_that_take_them(tmp_path, weights, options, plugin, says):
@@ -242,11 +242,16 @@ def test_options_choose_among_the_plugins_that_take_them(tmp_path, weights, opti
     assert options.items() <= found.options.items()
 
 
-@pytest.mark.parametrize("options", [{"variant": "vit_h"}, {"checkpoint": "own.pth"}])
-def test_options_of_weights_that_are_not_here_get_the_hint(tmp_path, options):
-    (name,) = options
-    sentence = rf"got '{name}'; it is an option of sam and (lite and )?hq_sam: add --segmenter sam$"
-    with pytest.raises(SynthgenError, match=sentence):
+def test_options_of_weights_that_are_not_here_get_the_hint(tmp_path):
+    options = {"variant": "vit_h"}
+    with pytest.raises(SynthgenError, match=r"got 'variant'; it is an option of sam and hq_sam: add --segmenter sam$"):
+        job_of(choose(tmp_path, options), tmp_path)
+
+
+def test_a_checkpoint_of_another_segmenter_gets_the_hint(tmp_path):
+    (tmp_path / "sam.pth").write_bytes(b"other weights")
+    options = {"checkpoint": str(tmp_path / "sam.pth")}
+    with pytest.raises(SynthgenError, match=r"or the segmenter of this file with --segmenter$"):
         job_of(choose(tmp_path, options), tmp_path)
 
 
@@ -271,7 +276,7 @@ def test_a_named_plugin_stays_as_it_is(tmp_path, weights):
 
 @pytest.mark.parametrize("options", [{}, {"side": "40", "threads": "1"}])
 def test_a_begun_layer_keeps_its_segmenter_when_weights_appear(tmp_path, weights, options):
-    before = job_of(choose(tmp_path, options), tmp_path)
+    before = job_of(PluginChoice("grabcut", options), tmp_path)
     begin(before)
     put(weights, "sam", "vit_b", "vit_h")
     for again in (options, {}):  # the options of the recipe hold, too
@@ -385,7 +390,7 @@ def test_options_in_a_file_are_taken_only_where_they_are_of_the_plugin(tmp_path,
 def test_a_layer_of_another_kind_decides_nothing(tmp_path, recipe):
     """The job is refused later: its recipe is another one than the layer's."""
     begin(job_of(PluginChoice("box_fill", {}), tmp_path), **recipe)
-    assert choose(tmp_path).plugin == "grabcut"
+    assert choose(tmp_path).plugin == "lite"
 
 
 # --- captioners -----------------------------------------------------------------------------------------------------
@@ -449,8 +454,7 @@ def test_a_begun_layer_finds_its_folder_under_another_name(tmp_path, weights):
 def test_without_weights_pytorch_is_not_imported(tmp_path):
     code = (
         "import sys; from pathlib import Path; from synthgen.generate.auto_choice import choose_plugins\n"
-        "for stage in ('masks', 'captions'):\n"
-        "    choose_plugins('auto', {}, stage=stage, specs=[], store=Path('store'), layer=stage)\n"
+        "choose_plugins('auto', {}, stage='captions', specs=[], store=Path('store'), layer='captions')\n"
         "print(*[name for name in ('torch', 'transformers', 'cv2') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

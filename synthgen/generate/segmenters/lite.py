@@ -114,4 +114,7 @@ def _load(path: Path) -> BoxSegmenter:
     try:
         return load_segmenter(path)
     except ValueError as why:
-        raise SynthgenError(f"{path}: {why}; name a file of a box segmenter with --checkpoint") from None
+        raise SynthgenError(
+            f"{path}: {why}; name a file of a box segmenter with --checkpoint, or the segmenter of this file with "
+            "--segmenter"
+        ) from None
