@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from fakes import distributed_step
+from fakes.tiny_lite import write_discs
 from fakes.training_runs import single_process, write_manifest
 from torch import multiprocessing
 
@@ -16,6 +17,17 @@ from synthgen.errors import SynthgenError
 from synthgen.training import trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+#: A box segmenter without random draws in its crops.
+BOX_SEGMENTER = """
+name: discs
+store: shards
+mixture: [{shards: discs/train/human, task: box_prompt}]
+box_segmenter: {backbone_weights: random, crop_size: 64, hidden_dim: 16, boxes_per_image: 1, box_jitter: 0.0,
+  color_jitter: 0.0, train_margin: [0.25, 0.25]}
+augment: {size: 96, whole_scale: [1.0, 1.0]}
+schedule: {steps: 4, batch_size: 4, warmup_steps: 0, lr: 5.0e-4, backbone_lr: 5.0e-4, max_grad_norm: 0.1}
+"""
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -35,9 +47,13 @@ def test_who_fails_does_not_wait_for_the_others_to_take_leave(monkeypatch, fails
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["instance", "detection"])
+@pytest.mark.parametrize("task", ["instance", "detection", "box_prompt"])
 def test_two_processes_are_one(tmp_path, task):
-    write_manifest(tmp_path, "steps: 4, max_grad_norm: 0.1", task=task)
+    if task == "box_prompt":
+        write_discs(tmp_path)
+        (tmp_path / "m.yaml").write_text(BOX_SEGMENTER)
+    else:
+        write_manifest(tmp_path, "steps: 4, max_grad_norm: 0.1", task=task)
     distributed_step.run_rank_step(0, 1, str(tmp_path), [[0, 1, 2, 3]])
     multiprocessing.spawn(distributed_step.run_rank_step, (2, str(tmp_path), [[0, 1], [2, 3]]), nprocs=2)
     alone = torch.load(tmp_path / "after-1-4-0.pt")

@@ -39,7 +39,7 @@ READERS = (
     *("voc", "labelme", "cvat", "via", "via_csv", "label_studio"),
     *("webdataset", "hf", "hf_parquet", "hf_arrow", "tar_images", "parquet_images", "arrow_images"),
     *("image_png", "image_jpeg", "image_tiff", "image_webp", "image_bmp", "image_others"),
-    *("weights_bin", "weights_pt", "weights_safetensors", "checkpoint", "ofa_folder", "ofa_tokenizer"),
+    *("weights_bin", "weights_pt", "weights_safetensors", "lite_weights", "checkpoint", "ofa_folder", "ofa_tokenizer"),
     *("text_encoder", "florence2", "shards", "manifest", "exclude_list", "run_json", "run_folder"),
 )
 

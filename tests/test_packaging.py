@@ -194,6 +194,7 @@ def test_the_wheel_holds_one_package_with_its_types_recipes_and_photographs(whee
     expected = {f"synthgen/{path.relative_to(ROOT).as_posix()}" for path in shipped}
     expected |= {f"synthgen/pipelines/{name}" for name in ("runtime_env.yaml", "kuberay.yaml", "slurm.sh")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "synthgen/demo").rglob("*.*")}
+    expected |= {f"synthgen/models/box_segmenter/{name}" for name in ("lite_coco.safetensors", "MODEL_CARD.md")}
     assert {name for name in expected if "__pycache__" not in name} | {"synthgen/py.typed"} <= set(names)
     assert not [name for name in names if name.endswith((".pyc", ".npz")) or "/tests/" in name]
 

@@ -29,7 +29,7 @@ def demo(
         ["ingest", *own, "--store", str(store)],
         ["doctor", *own],
         # By name: weights in the folder of weights would change what the demo shows, and how long it takes.
-        ["masks", *own, "--segmenter", "grabcut", "--store", str(store)],
+        ["masks", *own, "--segmenter", "lite", "--store", str(store)],
         ["captions", *own, "--captioner", "attributes", "--store", str(store)],
         ["status", "--store", str(store)],
         ["show", "demo/train/captions", "--store", str(store), "--out", str(folder / "pictures")],

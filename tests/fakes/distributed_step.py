@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -28,11 +27,12 @@ def run_rank_step(rank: int, world_size: int, root: str, microbatches_by_rank: l
     """Learn one step of some portions of a batch, as one of several processes; write the weights."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
-    _fix_sampling_points(patch)
-    if world_size > 1:
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29571")
-        distributed.init_process_group("gloo", rank=rank, world_size=world_size)
     manifest = load_manifest(Path(root, "m.yaml"))
+    if manifest.box_segmenter is None:
+        _fix_sampling_points(patch)
+    if world_size > 1:
+        meeting = f"file://{root}/meeting"  # a fixed port may be taken by a test in another process
+        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     with join_process_group("cpu") as here, TrainLoader(manifest, batch_size=1, num_workers=0) as loader:
         batches = [next(loader) for _ in range(4)]
         # No two have as many objects, so that means of means would show.

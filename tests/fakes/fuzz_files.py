@@ -25,6 +25,7 @@ from synthgen.errors import SynthgenError
 from synthgen.evaluation.results import load_results, save_results
 from synthgen.generate.captioners._florence2_folder import load_florence2, resolve_checkpoint_folder
 from synthgen.images.decode import ImageError, load_label_map, load_rgb, read_image_header
+from synthgen.models.box_segmenter import weights as box_segmenter
 from synthgen.models.checkpoint_reader import NonTensorContentError, read_weights
 from synthgen.models.mqformer.text_encoder_files import read_text_encoder
 from synthgen.models.ofa.checkpoint_folder import read_checkpoint
@@ -51,6 +52,7 @@ def file_targets() -> list[FuzzTarget]:
         FuzzTarget("weights_bin", _weights_seeds("weights.bin"), _read_weights, refusals=_REFUSALS),
         FuzzTarget("weights_pt", _weights_seeds("weights.pt"), _read_weights, refusals=_REFUSALS),
         FuzzTarget("weights_safetensors", _safetensors_seeds, _read_weights, refusals=_REFUSALS),
+        FuzzTarget("lite_weights", _lite_seeds, _read_lite_weights, refusals=_REFUSALS),
         FuzzTarget("checkpoint", _checkpoint_seeds, _read_checkpoint),
         FuzzTarget("ofa_folder", _ofa_seeds, _read_ofa, refusals=_REFUSALS),
         FuzzTarget("ofa_tokenizer", _ofa_tokenizer_seeds, _read_ofa_tokenizer, refusals=(ValueError,)),
@@ -190,6 +192,25 @@ def _safetensors_seeds(folder: Path) -> list[dict[str, bytes]]:
         {"weights.safetensors": save_safetensors(own, {"format": "pt"})},
         {"weights.safetensors": struct.pack("<Q", len(odd)) + odd + bytes(6)},
     ]
+
+
+def _lite_seeds(folder: Path) -> list[dict[str, bytes]]:
+    """Files with the metadata of a box segmenter. Its network would make them too large to try thousands of them."""
+    own = {name: tensor.contiguous() for name, tensor in _tensors().items()}
+    structures = (
+        {"backbone": "tf_efficientnet_lite2", "crop_size": 192, "hidden_dim": 64, "margin": 0.2},
+        {"backbone": "tf_efficientnet_lite0", "crop_size": 64, "hidden_dim": 16, "margin": 1, "later": [None]},
+    )
+    return [
+        {"lite.safetensors": save_safetensors(own, {box_segmenter.METADATA_KEY: json.dumps(content)})}
+        for content in structures
+    ]
+
+
+def _read_lite_weights(folder: Path) -> tuple[Any, ...]:
+    path = next(iter(sorted(folder.iterdir())), folder / "lite.safetensors")
+    config, tensors = box_segmenter._read_safetensors(path)
+    return config, _describe(tensors, path)
 
 
 def _read_weights(folder: Path) -> list[tuple[str, str]]:

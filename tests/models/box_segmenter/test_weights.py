@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+import yaml
 from fakes.tiny_lite import TINY, build_network, write_weights
 from safetensors.torch import save, save_file
 
@@ -17,6 +18,7 @@ from synthgen.models.box_segmenter import weights
 from synthgen.models.box_segmenter.network import BoxSegmenter
 from synthgen.models.box_segmenter.weights import (
     METADATA_KEY,
+    TRAINED_WEIGHTS,
     build_segmenter,
     config_from_json,
     find_packaged_weights,
@@ -24,6 +26,7 @@ from synthgen.models.box_segmenter.weights import (
     load_segmenter,
     save_segmenter,
 )
+from synthgen.shipped import shipped_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LITE0 = "tf_efficientnet_lite0"
@@ -178,3 +181,19 @@ def test_the_real_package_fits_timm() -> None:
     assert features.state_dict()["conv_stem.weight"].abs().max() > 0.1
     network = BoxSegmenter(replace(TINY, backbone=LITE0), features)
     assert build_segmenter(network.config, network.state_dict()).config == network.config
+
+
+def test_the_trained_weights_are_the_file_of_the_model_card() -> None:
+    card = TRAINED_WEIGHTS.with_name("MODEL_CARD.md").read_text()
+    content = TRAINED_WEIGHTS.read_bytes()
+    assert hashlib.sha256(content).hexdigest() in card
+    assert f"{len(content):,} bytes" in card and len(content) < 12e6
+
+
+def test_the_trained_weights_have_the_structure_of_their_recipe() -> None:
+    network = load_segmenter(TRAINED_WEIGHTS)
+    section = yaml.safe_load((shipped_folder("manifests") / "lite_segmenter.yaml").read_text())["box_segmenter"]
+    own = asdict(network.config)
+    told = {key: own[key] for key in own if key in section}
+    assert len(told) >= 3 and told == {key: section[key] for key in told}
+    assert save_segmenter(network) == TRAINED_WEIGHTS.read_bytes()
