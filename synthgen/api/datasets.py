@@ -1,4 +1,4 @@
-"""Functions about a dataset's own files: doctor, ingest."""
+"""Functions about a dataset's own files: doctor, ingest_dataset."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def doctor(
         path, dataset, name, split, annotations, images, data,
         match_names=match_names, crowds_as_objects=crowds_as_objects,
     )  # fmt: skip
-    return examine_dataset(request, check_images=check_images, open_progress=progress_opener(progress))[1]
+    return examine_request(request, check_images=check_images, open_progress=progress_opener(progress))[1]
 
 
-def examine_dataset(
+def examine_request(
     request: DatasetRequest, *, check_images: str | int, open_progress: OpenProgress
 ) -> tuple[list[DatasetSpec], ValidationReport]:
     """The splits that a request names, and the report of `doctor` about them."""
@@ -95,7 +95,7 @@ def examine_dataset(
     return specs, report
 
 
-def ingest(
+def ingest_dataset(
     path: PathLike | None = None,
     *,
     images: PathLike | None = None,
@@ -131,13 +131,13 @@ def ingest(
         match_names=match_names, crowds_as_objects=crowds_as_objects,
     )  # fmt: skip
     check_number("shard_size", shard_size, 0)
-    done = ingest_dataset(
+    done = ingest_request(
         request, resolve_store(store), layer, shard_size=shard_size, open_progress=progress_opener(progress)
     )
     return {f"{spec.name}/{spec.split}/{layer}": report for spec, report in done}
 
 
-def ingest_dataset(
+def ingest_request(
     request: DatasetRequest,
     store: Path,
     layer: str,

@@ -59,7 +59,7 @@ def ingest(
     def print_report(spec: DatasetSpec, report: IngestReport) -> None:
         print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
 
-    done = datasets.ingest_dataset(
+    done = datasets.ingest_request(
         request, store, layer, shard_size=shard_size, open_progress=open_progress, on_report=print_report
     )
     reports = [report for _, report in done]
@@ -109,7 +109,7 @@ def doctor(
         match_names=match_names,
         crowds_as_objects=crowds_as_objects,
     )
-    specs, report = datasets.examine_dataset(request, check_images=check_images, open_progress=open_progress)
+    specs, report = datasets.examine_request(request, check_images=check_images, open_progress=open_progress)
     if as_json:
         print_lines(*json.dumps(diagnosis.report_to_dict(report), indent=1).splitlines())
     else:
