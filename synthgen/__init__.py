@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from synthgen.api.annotators import Captioner, Mask, Segmenter
     from synthgen.api.datasets import doctor, ingest_dataset
     from synthgen.api.results import Evaluation, GenerateResult, LayerResult
-    from synthgen.api.stages import generate_captions, generate_masks
+    from synthgen.api.generation import generate_captions, generate_masks
     from synthgen.api.training import evaluate, train
     from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
     from synthgen.evaluation.network_predictor import Prediction, Predictor
@@ -52,7 +52,7 @@ _MODULES = {
     "synthgen.api.annotators": ("Captioner", "Mask", "Segmenter"),
     "synthgen.api.datasets": ("doctor", "ingest_dataset"),
     "synthgen.api.results": ("Evaluation", "GenerateResult", "LayerResult"),
-    "synthgen.api.stages": ("generate_captions", "generate_masks"),
+    "synthgen.api.generation": ("generate_captions", "generate_masks"),
     "synthgen.api.training": ("evaluate", "train"),
     "synthgen.errors": ("ArgumentError", "FailedRunError", "SynthgenError"),
     "synthgen.evaluation.network_predictor": ("Prediction", "Predictor"),

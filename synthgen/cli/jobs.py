@@ -176,10 +176,10 @@ def captions(
 
 def _run(request: StageRequest) -> None:
     """Run a stage and print what it does. The exit code is 1 if a shard failed, or if no split has any output."""
-    from synthgen.api import stages
-    from synthgen.cli.stage_messages import StagePrinter
+    from synthgen.api import generation
+    from synthgen.cli.job_printer import JobPrinter
 
-    runs = stages.run_stage(request, StagePrinter(request))
+    runs = generation.run_stage(request, JobPrinter(request))
     if request.dry_run:
         return
     shown = _print_next_steps(runs)

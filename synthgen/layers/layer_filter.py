@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from synthgen.errors import ArgumentError, shorten_value
+from synthgen.errors import ArgumentError, did_you_mean, shorten_value
 from synthgen.records.rle import rle_area
 from synthgen.records.sample import Annotation
 
@@ -94,7 +94,8 @@ def check_categories(categories: Iterable[str] | None, known: Iterable[str], lay
     unknown = sorted(map(str, names.difference(own))) if own else []
     if unknown:
         have = ", ".join(own[:10]) + (", ..." if len(own) > 10 else "")
-        raise ArgumentError(f"{layer} has no category {shorten_value(unknown[0])}; give some of its own ({have})")
+        close = did_you_mean(unknown[0], own)
+        raise ArgumentError(f"{layer} has no category {shorten_value(unknown[0])}{close} (have: {have})")
     return names
 
 

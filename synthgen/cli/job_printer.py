@@ -16,7 +16,7 @@ from synthgen.progress import TerminalProgress
 from synthgen.storage.shard_store import Shard
 
 
-class StagePrinter(StageReporter):
+class JobPrinter(StageReporter):
     """A `StageReporter` that prints to standard output, with progress bars and failures on standard error."""
 
     def __init__(self, request: StageRequest) -> None:

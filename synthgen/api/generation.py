@@ -1,4 +1,4 @@
-"""Functions that run a stage over a dataset: generate_masks, generate_captions."""
+"""Functions that generate annotations for a dataset: generate_masks, generate_captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synthgen.api.arguments import (
     resolve_store,
 )
 from synthgen.api.results import GenerateResult, summarize_run
-from synthgen.errors import ArgumentError, FailedRunError, explain_missing_extra, shorten_value
+from synthgen.errors import ArgumentError, FailedRunError, SynthgenError, explain_missing_extra, shorten_value
 from synthgen.generate import stage_run
 from synthgen.generate.stage_run import LayerRun, StageReporter, StageRequest
 from synthgen.plugin_options import OptionValue
@@ -232,11 +232,17 @@ def _find_input_layer(request: StageRequest) -> StageRequest:
 
     Raises:
         ArgumentError: the path names a layer, and another argument names a dataset.
+        SynthgenError: there is nothing of that name.
     """
     named = request.dataset
     if named.path is None or named.path.exists():
         return request
-    place = stage_run.find_layer(request.store, named.path.as_posix())
+    text = named.path.as_posix()
+    place = stage_run.find_layer(request.store, text)
+    if place is None and text.count("/") == 2:
+        raise SynthgenError(
+            f"no file, folder or layer of {request.store} is named {text}; `synthgen status` lists layers"
+        )
     if place is None:
         return request
     others = {"dataset": named.dataset, "name": named.name, "split": named.split, "annotations": named.annotations}
