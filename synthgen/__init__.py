@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synthgen.api.annotators import Captioner, Mask, Segmenter
     from synthgen.api.datasets import doctor, ingest_dataset
-    from synthgen.api.results import Evaluation, GenerateResult, LayerResult
     from synthgen.api.generation import generate_captions, generate_masks
+    from synthgen.api.results import Evaluation, GenerateResult, LayerResult
     from synthgen.api.training import evaluate, train
     from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
     from synthgen.evaluation.network_predictor import Prediction, Predictor
