@@ -222,7 +222,8 @@ def _check_request(request: StageRequest) -> None:
     is_pair = isinstance(part, tuple) and len(part) == 2 and all(type(number) is int for number in part)
     if not is_pair or not 0 <= part[0] < part[1]:
         raise ArgumentError(f"part={shorten_value(part)} is not valid; give (i, n) with i from 0 to n - 1")
-    for argument, text in (("layer", request.layer), ("reads", request.reads), ("plugin", request.plugin)):
+    plugin = "captioner" if request.stage == "captions" else "segmenter"
+    for argument, text in (("layer", request.layer), ("reads", request.reads), (plugin, request.plugin)):
         if not isinstance(text, str) and not (text is None and argument == "reads"):
             raise ArgumentError(f"{argument}={shorten_value(text)} is not a text; give a name")
 
