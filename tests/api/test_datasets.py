@@ -26,10 +26,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_the_report_is_that_of_the_command(typed: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_report_is_that_of_the_command(typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = typed("doctor", "boxes.json", "--images", "photos", "--json")
     report = sg.doctor("boxes.json", images="photos")
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "")
     assert report_to_dict(report) == json.loads(out)
     assert report.is_ready == (code == 0) is True
     (split,) = report.splits

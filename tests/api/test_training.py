@@ -21,11 +21,11 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> 
 
 
 def test_a_run_is_resumed_and_is_that_of_the_command(
-    synthgen: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    synthgen: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = training_runs.write_manifest(tmp_path, "steps: 3, checkpoint_every: 3")
     done = sg.train(manifest, out="called", device="cpu")
-    assert capfd.readouterr().out == ""
+    assert capsys.readouterr().out == ""
     assert done.new_steps == 3 and done.is_rank0
     assert done.last_checkpoint == Path("called/step-00000003.pt") and done.last_checkpoint.is_file()
     assert sg.train(str(manifest), out=Path("called"), device="cpu").new_steps == 0

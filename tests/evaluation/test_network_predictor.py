@@ -61,7 +61,7 @@ def test_the_threshold_is_a_minimum() -> None:
     ("prompts", "threshold", "sentence"),
     [
         ("ball", 0.5, r"prompts='ball' is one text; give a list of prompts"),
-        (["ball", "  "], 0.5, r"prompts=\['ball', '  '\] has an entry that is not a text or is empty"),
+        (["ball", " "], 0.5, r"prompts=\['ball', ' '\] has an entry that is not a text or is empty"),
         ([3], 0.5, r"prompts=\[3\] has an entry"),
         (["ball"], 2, r"threshold=2 is not valid; give a number from 0 to 1"),
         (["ball"], float("nan"), r"threshold=nan is not valid"),
