@@ -164,8 +164,8 @@ def summarize_run(run: LayerRun) -> LayerResult:
     counts, flags = Counter[str](), Counter[str]()
     for shard in shards:
         own = (store.read_footer(shard) or {}).get("counts", {})
-        counts.update({name: count for name, count in own.items() if isinstance(count, int)})
-        flags.update(own.get("flags", {}))
+        counts.update(_only_numbers(own))
+        flags.update(_only_numbers(own.get("flags")))
     inputs = store.list_shards(job.dataset, job.split, job.input_layer)
     return LayerResult(
         layer=f"{job.dataset}/{job.split}/{job.layer}",
@@ -183,3 +183,9 @@ def summarize_run(run: LayerRun) -> LayerResult:
         skipped={flag: count for flag, count in sorted(flags.items()) if flag in SKIP_FLAGS},
         flags=dict(sorted(flags.items())),
     )
+
+
+def _only_numbers(counts: object) -> dict[str, int]:
+    """The whole numbers of a member of a footer, which comes from a file and may hold anything."""
+    found = counts if isinstance(counts, dict) else {}
+    return {name: count for name, count in found.items() if isinstance(count, int)}
