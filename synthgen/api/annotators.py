@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthgen import plugins
-from synthgen.api.arguments import check_number
+from synthgen.api.arguments import check_count
 from synthgen.errors import ArgumentError, SynthgenError, shorten_value
 from synthgen.generate.auto_choice import choose_plugins
 from synthgen.generate.dataset_spec import DatasetSpec
@@ -155,7 +155,7 @@ class Captioner:
             ArgumentError: `top_k` is not valid.
             SynthgenError: no such captioner or option, or the weights are missing.
         """
-        check_number("top_k", top_k, 1)
+        check_count("top_k", top_k, 1)
         given = {"top_k": top_k, "min_score": min_score, "forbidden": forbidden or None}
         self.name, self.options, self.choice = _resolve("captions", name, options)
         stage: Any = plugins.load_plugin("generate.stages", "captions")

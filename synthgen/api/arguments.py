@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.generate.dataset_spec import DatasetRequest
@@ -89,12 +91,27 @@ def check_number(argument: str, value: object, minimum: float, maximum: float | 
     Raises:
         ArgumentError: with the range.
     """
+    _check_range(argument, value, minimum, maximum, kinds=(int, float), what="a number")
+
+
+def check_count(argument: str, value: object, minimum: int) -> None:
+    """Refuse what is not a whole number of at least `minimum`; None passes.
+
+    Raises:
+        ArgumentError: with the minimum.
+    """
+    _check_range(argument, value, minimum, None, kinds=(int,), what="a whole number")
+
+
+def _check_range(
+    argument: str, value: Any, minimum: float, maximum: float | None, *, kinds: tuple[type, ...], what: str
+) -> None:
     if value is None:
         return
-    wanted = f"of at least {minimum:g}" if maximum is None else f"from {minimum:g} to {maximum:g}"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not (minimum <= value and (maximum is None or value <= maximum)):  # type: ignore[operator]
-        raise ArgumentError(f"{argument}={shorten_value(value)} is not valid; give a number {wanted}")
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not minimum <= value <= (math.inf if maximum is None else maximum):  # false for NaN
+        wanted = f"of at least {minimum:g}" if maximum is None else f"from {minimum:g} to {maximum:g}"
+        raise ArgumentError(f"{argument}={shorten_value(value)} is not valid; give {what} {wanted}")
 
 
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from synthgen.api.arguments import (
     PathLike,
     Progress,
-    check_number,
+    check_count,
     dataset_request,
     progress_opener,
     resolve_store,
@@ -130,7 +130,7 @@ def ingest_dataset(
         path, dataset, name, split, annotations, images, data,
         match_names=match_names, crowds_as_objects=crowds_as_objects,
     )  # fmt: skip
-    check_number("shard_size", shard_size, 0)
+    check_count("shard_size", shard_size, 0)
     done = ingest_request(
         request, resolve_store(store), layer, shard_size=shard_size, open_progress=progress_opener(progress)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from synthgen.api.arguments import (
     PathLike,
     Progress,
     check_choice,
+    check_count,
     check_number,
     dataset_request,
     progress_opener,
@@ -213,8 +215,8 @@ def _check_request(request: StageRequest) -> None:
         ArgumentError: with the argument.
     """
     check_choice("engine", request.engine, _ENGINES)
-    check_number("limit", request.limit, 1)
-    check_number("workers", request.workers, 1)
+    check_count("limit", request.limit, 1)
+    check_count("workers", request.workers, 1)
     check_number("gpus_per_worker", request.gpus_per_worker, 0)
     check_number("max_error_share", request.max_error_share, 0, 1)
     check_number("timeout", request.timeout, 0)
@@ -236,7 +238,7 @@ def _find_input_layer(request: StageRequest) -> StageRequest:
         SynthgenError: there is nothing of that name.
     """
     named = request.dataset
-    if named.path is None or named.path.exists():
+    if named.path is None or os.path.exists(named.path):  # noqa: PTH110 - pathlib raises for a name that is too long
         return request
     text = named.path.as_posix()
     place = stage_run.find_layer(request.store, text)

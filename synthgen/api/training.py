@@ -8,6 +8,7 @@ from synthgen.api.arguments import (
     PathLike,
     Progress,
     check_choice,
+    check_count,
     check_number,
     check_path,
     progress_opener,
@@ -57,8 +58,8 @@ def train(
         FailedRunError: the loss is not finite, the memory of the device is too small, or the disk is full.
     """
     check_choice("engine", engine, ("local", "ray"))
-    check_number("loader_workers", loader_workers, 0)
-    check_number("workers", workers, 1)
+    check_count("loader_workers", loader_workers, 0)
+    check_count("workers", workers, 1)
     check_number("gpus_per_worker", gpus_per_worker, 0)
     path = require_path("manifest", manifest)
     own: dict[str, Any] = {
@@ -127,9 +128,9 @@ def evaluate(
         ArgumentError: an argument is not valid.
         SynthgenError: the manifest is not valid or has no `eval`, or the file is not a checkpoint.
     """
-    check_number("loader_workers", loader_workers, 0)
-    check_number("short", short, 1)
-    check_number("long", long, 1)
+    check_count("loader_workers", loader_workers, 0)
+    check_count("short", short, 1)
+    check_count("long", long, 1)
     paths = require_path("checkpoint", checkpoint), require_path("manifest", manifest)
     with explain_missing_extra("`synthgen evaluate`"):
         from synthgen.devices import check_device_options

@@ -70,6 +70,14 @@ def test_a_number_beyond_its_range_is_refused(value: Any) -> None:
         arguments.check_number("n", value, 1, 3)
 
 
+@pytest.mark.parametrize("value", [0, 1.0, 2.5, True, "2"])
+def test_a_count_is_a_whole_number(value: Any) -> None:
+    arguments.check_count("n", 1, 1)
+    arguments.check_count("n", None, 1)
+    with pytest.raises(ArgumentError, match=r"^n=.* is not valid; give a whole number of at least 1$"):
+        arguments.check_count("n", value, 1)
+
+
 def test_a_choice_is_one_of_its_values() -> None:
     arguments.check_choice("engine", "ray", ("local", "ray"))
     with pytest.raises(ArgumentError, match=r"^engine='rya' is not valid; give 'local' or 'ray'$"):

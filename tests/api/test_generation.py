@@ -189,8 +189,8 @@ def test_parts_and_limits_leave_the_rest_to_other_calls() -> None:
     ("arguments", "sentence"),
     [
         ({"engine": "cluster"}, r"engine='cluster' is not valid; give 'local' or 'ray'"),
-        ({"limit": 0}, r"limit=0 is not valid; give a number of at least 1"),
-        ({"limit": "3"}, r"limit='3' is not valid; give a number of at least 1"),
+        ({"limit": 0}, r"limit=0 is not valid; give a whole number of at least 1"),
+        ({"limit": "3"}, r"limit='3' is not valid; give a whole number of at least 1"),
         ({"max_error_share": 1.5}, r"max_error_share=1\.5 is not valid; give a number from 0 to 1"),
         ({"max_error_share": float("nan")}, r"max_error_share=nan is not valid"),
         ({"timeout": -1}, r"timeout=-1 is not valid"),
@@ -223,6 +223,7 @@ def test_each_wrong_argument_has_its_sentence(tmp_path: Path, arguments: dict[st
         ("boxes.json", {"layer": "annotations"}, r"the layer 'annotations' is what the job reads"),
         ("boxes.json", {"workers": 2, "segmenter": "box_fill"}, r"needs Ray"),
         ("box.json", {}, r"no file or folder box\.json"),
+        ("x" * 5000, {}, r"xxxx"),
         ("boxes/train/mask", {}, r"no file, folder or layer of shards is named boxes/train/mask"),
         ("s3://bucket/boxes.json", {}, r"s3://bucket/boxes\.json is a URL"),
         (None, {}, r"no dataset is named"),
