@@ -12,6 +12,10 @@ from synthgen.generate.dataset_spec import DatasetRequest
 from synthgen.progress import NoProgress, OpenProgress, TerminalProgress
 from synthgen.storage.disk import reject_url
 
+# As the command line does, before anything imports torch: threads of one step that wait for each other busily take the
+# cores that others need to come on.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 #: A path of a file or folder on this machine.
 PathLike = str | os.PathLike[str]
 
