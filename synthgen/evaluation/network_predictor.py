@@ -125,7 +125,15 @@ class Predictor:
         ]
 
     def look(self, pixels: NDArray[np.uint8], texts: Sequence[str]) -> postprocess.RawPrediction:
-        """What the network returns for an image, uint8 [H, W, 3] RGB, and prompts."""
+        """Run the network on an image; `synthgen.evaluation.postprocess` makes objects of the result.
+
+        Args:
+            pixels: uint8 [H, W, 3] RGB.
+            texts: the prompts.
+
+        Returns:
+            The outputs of the last layer: logits [Q, T] of Q queries for T texts, boxes, and logits of masks.
+        """
         learned = set(self.checkpoint.category_names)
         names = [text in learned for text in texts]  # as in training, independent of the other prompts
         short, long = self._sides
