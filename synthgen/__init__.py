@@ -1,3 +1,74 @@
-"""synthgen turns box-annotated image datasets into segmentation datasets and trains on them."""
+"""synthgen turns box-annotated image datasets into segmentation datasets and trains on them.
+
+`import synthgen` is light: each name below is imported when it is used for the first time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synthgen.api.annotators import Captioner, Mask, Segmenter
+    from synthgen.api.datasets import doctor, ingest_dataset
+    from synthgen.api.generation import generate_captions, generate_masks
+    from synthgen.api.results import Evaluation, GenerateResult, LayerResult
+    from synthgen.api.training import evaluate, train
+    from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
+    from synthgen.evaluation.network_predictor import Prediction, Predictor
+    from synthgen.layers.layer import Layer, LayerSample, load_layer
+    from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Annotation",
+    "ArgumentError",
+    "Caption",
+    "Captioner",
+    "Evaluation",
+    "FailedRunError",
+    "GenerateResult",
+    "Layer",
+    "LayerResult",
+    "LayerSample",
+    "Mask",
+    "Prediction",
+    "Predictor",
+    "Rle",
+    "Sample",
+    "Segmenter",
+    "SynthgenError",
+    "__version__",
+    "doctor",
+    "evaluate",
+    "generate_captions",
+    "generate_masks",
+    "ingest_dataset",
+    "load_layer",
+    "train",
+]
+
+#: Module -> the public names that it defines. The imports above are for type checkers and editors.
+_MODULES = {
+    "synthgen.api.annotators": ("Captioner", "Mask", "Segmenter"),
+    "synthgen.api.datasets": ("doctor", "ingest_dataset"),
+    "synthgen.api.results": ("Evaluation", "GenerateResult", "LayerResult"),
+    "synthgen.api.generation": ("generate_captions", "generate_masks"),
+    "synthgen.api.training": ("evaluate", "train"),
+    "synthgen.errors": ("ArgumentError", "FailedRunError", "SynthgenError"),
+    "synthgen.evaluation.network_predictor": ("Prediction", "Predictor"),
+    "synthgen.layers.layer": ("Layer", "LayerSample", "load_layer"),
+    "synthgen.records.sample": ("Annotation", "Caption", "Rle", "Sample"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module 'synthgen' has no attribute '{name}'")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -39,6 +39,10 @@ def job_has_started() -> Iterator[None]:
         raise
 
 
+class ArgumentError(SynthgenError, ValueError):
+    """A value that a function of the Python API cannot use. It is a `ValueError`, too."""
+
+
 class MultipleErrors(SynthgenError):  # noqa: N818
     """Several errors that the user can fix, reported at once: a heading and one sentence for each.
 
@@ -82,6 +86,25 @@ def missing_extra_error(package: str, feature: str) -> SynthgenError:
 def install_command(extra: str) -> str:
     """The command that installs synthgen with an extra."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+@contextmanager
+def explain_missing_extra(feature: str) -> Iterator[None]:
+    """Turn the import error of a package of `EXTRAS` that is not installed into a `SynthgenError`.
+
+    Args:
+        feature: what needs it, such as "`synthgen train`".
+
+    Raises:
+        SynthgenError: with the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as why:
+        package = (why.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise missing_extra_error(package, feature) from None
 
 
 class BrokenWorkerError(FailedRunError):
@@ -146,3 +169,13 @@ def did_you_mean(word: str, choices: list[str]) -> str:
 def escape_control_chars(text: str) -> str:
     """`text` with control characters escaped, so that a name from a hostile file cannot control the terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in text)
+
+
+#: Maximum characters of a value that a message quotes.
+_MAX_VALUE_CHARS = 80
+
+
+def shorten_value(value: object) -> str:
+    """The `repr` of a value on one line, cut where it is long, for a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[: _MAX_VALUE_CHARS - 3]}..."

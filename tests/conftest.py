@@ -82,6 +82,22 @@ def synthgen(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[
     return run
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    from fakes.installed_wheel import build_wheel
+
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def core(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the wheel and the locked packages of the core."""
+    from fakes.installed_wheel import environment
+
+    return environment(tmp_path_factory.mktemp("core") / "env", wheel, "torch", "core")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Distribute tests by module with `pytest -n 2`, so that each module makes its fixtures once.

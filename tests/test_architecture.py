@@ -63,13 +63,18 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints dataloading evaluation models records storage visualize devices oom distributed plugins "
         "progress errors"
     ),
+    "synthgen.layers": _packages("images records storage visualize errors"),
+    "synthgen.api": _packages(
+        "cluster devices evaluation formats generate images ingest layers oom records storage training plugin_options "
+        "plugins progress errors"
+    ),
     "synthgen.cluster": _packages("dataloading distributed generate records storage training progress weights errors"),
     "synthgen.cli": {"synthgen"},
     "pipelines": {"pipelines", "synthgen.cli"},
 }
 
 #: Only these may import the cluster code, and only inside functions.
-MAY_USE_CLUSTER = ("synthgen.cli", "synthgen.cluster")
+MAY_USE_CLUSTER = ("synthgen.api", "synthgen.cli", "synthgen.cluster")
 
 #: A plugin folder holds one file for each plugin. Plugins know the folder's protocol and its files that start with "_".
 PLUGIN_FOLDERS = {
@@ -124,6 +129,8 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/checkpoints/checkpoint.py",
     ],
     "yaml": ["synthgen/dataloading/yaml_loader.py", "synthgen/formats/readers/_plain_yaml.py"],
+    "pandas": ["synthgen/layers/table_export.py"],
+    "supervision": ["synthgen/layers/table_export.py"],
     "PIL": ["synthgen/images/*.py", "synthgen/visualize/drawing.py", "synthgen/visualize/contact_sheet.py"],
     "pycocotools": ["synthgen/records/rle.py", "synthgen/evaluation/metrics/*.py"],
     "typer": ["synthgen/cli/*.py"],
@@ -141,6 +148,8 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "safetensors": ["synthgen/models/checkpoint_reader.py", "synthgen/models/box_segmenter/weights.py"],
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],
 }
+#: Packages that a user may have. synthgen does not depend on them, and says how to install them.
+OPTIONAL = {"pandas", "supervision"}
 #: Distributions whose import name is another.
 IMPORT_NAME = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 
@@ -164,6 +173,7 @@ HEAVY = {
     "pycocotools", "PIL", "numpy", "pydantic", "msgspec", "yaml",
 }  # fmt: skip
 HELP_SECONDS = 0.2
+IMPORT_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -238,7 +248,7 @@ def packages_import_only_what_they_may(tree: SourceTree) -> Iterator[str]:
         package = max(packages, key=len)
         own = package if package.count(".") == 1 else ""
         for line, name in tree.project_imports(module):
-            version = name == "synthgen"  # its __init__ holds nothing else
+            version = name == "synthgen"  # see `the_public_names_are_for_users`
             allowed = MAY_IMPORT[package] | ({own} if own else set())
             if not version and not any(_within(name, one) for one in allowed):
                 may = ", ".join(sorted(MAY_IMPORT[package])) or "no other package"
@@ -253,7 +263,8 @@ def the_cluster_code_is_imported_late(tree: SourceTree) -> Iterator[str]:
         for node in ast.walk(module.syntax):
             if isinstance(node, ast.ImportFrom) and _within(node.module or "", "synthgen.cluster"):
                 if not any(_within(module.name, one) for one in MAY_USE_CLUSTER):
-                    yield f"{module.path}:{node.lineno} imports {node.module}; only {MAY_USE_CLUSTER[0]} may"
+                    who = " and ".join(MAY_USE_CLUSTER[:2])
+                    yield f"{module.path}:{node.lineno} imports {node.module}; only {who} may"
                 elif id(node) in top:
                     yield f"{module.path}:{node.lineno} imports {node.module} at the top; import it inside a function"
 
@@ -348,6 +359,17 @@ def there_are_no_package_cycles(tree: SourceTree) -> Iterator[str]:
         yield f"package cycle through {', '.join(found)}"
 
 
+def the_public_names_are_for_users(tree: SourceTree) -> Iterator[str]:
+    """The names of `import synthgen` are imported late, which hides them from the import table."""
+    for module in tree.modules:
+        for node in ast.walk(module.syntax):
+            if not isinstance(node, ast.ImportFrom) or node.module != "synthgen":
+                continue
+            for alias in node.names:
+                if alias.name != "__version__" and f"synthgen.{alias.name}" not in tree.names:
+                    yield f"{module.path}:{node.lineno} imports {alias.name} from synthgen; name its module"
+
+
 def no_vague_names(tree: SourceTree) -> Iterator[str]:
     for module in tree.modules:
         for part in module.name.split("."):
@@ -403,6 +425,7 @@ RULES: list[Callable[[SourceTree], Iterator[str]]] = [
     imports_are_absolute_and_by_name,
     there_are_no_import_cycles,
     there_are_no_package_cycles,
+    the_public_names_are_for_users,
     no_vague_names,
     packages_hold_a_docstring,
     modules_open_with_a_docstring,
@@ -447,7 +470,7 @@ def test_every_dependency_is_declared_and_used() -> None:
     extras = project["optional-dependencies"]
     asked_for = [*project["dependencies"], *(d for extra in ("train", "ray", "eval") for d in extras[extra])]
     declared = [d.split(">")[0].split("[")[0] for d in asked_for if not d.startswith(project["name"])]
-    assert {IMPORT_NAME.get(name, name.replace("-", "_")) for name in declared} == set(DEPENDENCY_FILES)
+    assert {IMPORT_NAME.get(name, name.replace("-", "_")) for name in declared} == set(DEPENDENCY_FILES) - OPTIONAL
     assert all(">=" in dependency or dependency.startswith(project["name"]) for dependency in asked_for), (
         "a dependency without a lower bound"
     )
@@ -464,6 +487,22 @@ def test_the_command_line_loads_nothing_heavy() -> None:
         assert "synthgen.cli.main" in loaded or command[0] == "-m", "the list of loaded modules was not read"
         assert "typer" in loaded, "the list of loaded modules was not read"
         assert not {name for name in loaded if name.split(".")[0] in HEAVY}, f"loaded by python {' '.join(command)}"
+
+
+def test_import_synthgen_loads_only_the_standard_library() -> None:
+    """A few modules of it: none of numpy, torch, pyarrow, and no other module of synthgen."""
+    program = "import sys; before = set(sys.modules); import synthgen; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = done.stdout.split()
+    assert [name for name in loaded if name.split(".")[0] == "synthgen"] == ["synthgen"]
+    foreign = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names - {"synthgen"}
+    assert not foreign
+
+
+def test_import_synthgen_is_quick() -> None:
+    """CPU time beyond that of Python itself; the least of several, as in `test_help_is_quick`."""
+    alone = min(_cpu_seconds("-c", "pass") for _ in range(5))
+    assert min(_cpu_seconds("-c", "import synthgen") for _ in range(5)) - alone < IMPORT_SECONDS
 
 
 def test_help_is_quick() -> None:
@@ -523,7 +562,8 @@ BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
     (IMPORTS, "synthgen/models/x.py", D + "import synthgen.records.sample", "models may import"),
     (IMPORTS, "synthgen/stray.py", D, "is in no package"),
     (LATE, "synthgen/cli/x.py", D + "from synthgen.cluster import engine", "inside a function"),
-    (LATE, "synthgen/generate/x.py", D + "def f():\n    from synthgen.cluster import engine", "only synthgen.cli may"),
+    (LATE, "synthgen/generate/x.py", D + "def f():\n    from synthgen.cluster import engine", "and synthgen.cli may"),
+    (LATE, "synthgen/api/x.py", D + "from synthgen.cluster import engine", "inside a function"),
     (PLUGINS, f"{SEGMENTERS}/x.py", D + "import synthgen.generate.segmenters.sam", "plugin 'x'"),
     (PLUGINS, f"{SEGMENTERS}/x.py", D + "import synthgen.generate.stages", "plugin 'x'"),
     (PLUGINS, "synthgen/generate/stages/x.py", D + "import synthgen.generate.segmenters.sam", "plugin 'x'"),
@@ -531,7 +571,8 @@ BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
     (FILES, "synthgen/records/x.py", D + "def f():\n    from ray import remote", "x.py:3"),
     (FILES, "pipelines/masks.py", D + "import ray", "only synthgen/cluster/*.py may"),
     (FILES, "synthgen/records/x.py", D + "import importlib\nimportlib.import_module('ray')", "x.py:3"),
-    (FILES, "synthgen/records/x.py", D + "import pandas", "does not list"),
+    (FILES, "synthgen/records/x.py", D + "import polars", "does not list"),
+    (FILES, "synthgen/records/x.py", D + "import pandas", "only synthgen/layers/table_export.py may"),
     (FILES, "synthgen/errors.py", D + "import numpy", "imports numpy"),
     (PRIVATE, f"{SEGMENTERS}/x.py", D + "import torch\ndef f():\n    torch._C.x()", "x.py:4 uses _C"),
     (PRIVATE, "synthgen/records/x.py", D + "def f(x):\n    x.y()._z = 1", "uses _z"),
@@ -551,6 +592,7 @@ BROKEN: list[tuple[Callable[[SourceTree], Iterator[str]], str, str, str]] = [
         D + "import synthgen.storage.shard_store",
         "package cycle through synthgen.records, synthgen.storage",
     ),
+    (the_public_names_are_for_users, "synthgen/records/x.py", D + "from synthgen import Layer", "imports Layer"),
     (no_vague_names, "synthgen/records/utils.py", D, "'utils' does not say"),
     (no_vague_names, "synthgen/base/__init__.py", D, "'base' does not say"),
     (packages_hold_a_docstring, "synthgen/records/__init__.py", D + "from synthgen import errors", "nothing else"),

@@ -13,12 +13,15 @@ import pytest
 import torch
 
 from synthgen.errors import (
+    ArgumentError,
     BrokenWorkerError,
     FailedRunError,
     MultipleErrors,
     SynthgenError,
     describe_exhaustion,
+    explain_missing_extra,
     job_has_started,
+    shorten_value,
 )
 
 
@@ -107,3 +110,26 @@ def test_the_message_of_an_error_has_no_control_characters() -> None:
     for kind in (SynthgenError, FailedRunError):
         assert str(kind("two files have the name a\r\n\x1b[2J")) == r"two files have the name a\x0d\x0a\x1b[2J"
         assert str(pickle.loads(pickle.dumps(kind("a\n")))) == r"a\x0a"
+
+
+def test_a_wrong_argument_is_a_value_error_too():
+    why = pickle.loads(pickle.dumps(ArgumentError("limit=0 is not\x1b valid")))
+    assert isinstance(why, SynthgenError) and isinstance(why, ValueError)
+    assert str(why) == "limit=0 is not\\x1b valid" and why.exit_code == 2
+
+
+def test_a_package_of_an_extra_is_named_and_no_other():
+    with (
+        pytest.raises(SynthgenError, match=r"^`synthgen train` needs the package scipy; install it: pip install '"),
+        explain_missing_extra("`synthgen train`"),
+    ):
+        raise ModuleNotFoundError("No module named 'scipy.optimize'", name="scipy.optimize")
+    with pytest.raises(ModuleNotFoundError), explain_missing_extra("`synthgen train`"):
+        raise ModuleNotFoundError("No module named 'own'", name="own")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3, "3"), ("a\nb", "'a\\nb'"), ("x" * 200, f"'{'x' * 76}..."), (np.ones(2), "array([1., 1.])")]
+)
+def test_a_value_is_quoted_on_one_line_of_bounded_length(value, text):
+    assert shorten_value(value) == text

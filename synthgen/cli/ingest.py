@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from synthgen.cli import options as opt
 from synthgen.cli.terminal import open_progress, print_lines
-from synthgen.errors import job_has_started
-from synthgen.progress import PhaseProgress
 
 if TYPE_CHECKING:
+    from synthgen.generate.dataset_spec import DatasetSpec
     from synthgen.ingest.ingest import IngestReport
 
 
@@ -42,30 +40,32 @@ def ingest(
     Example:
       synthgen ingest data/coco --split val2017 --layer human
     """
+    from synthgen.api import datasets
     from synthgen.cli import messages
-    from synthgen.generate.dataset_spec import resolve_datasets
-    from synthgen.generate.input_layer import ingest_spec
+    from synthgen.generate.dataset_spec import DatasetRequest
 
-    specs = resolve_datasets(
-        path,
-        dataset,
-        name,
-        split,
-        data,
-        annotations,
-        images,
+    request = DatasetRequest(
+        path=path,
+        dataset=dataset,
+        name=name,
+        split=split,
+        data=data,
+        annotations=annotations,
+        images=images,
         match_names=match_names,
         crowds_as_objects=crowds_as_objects,
     )
-    reports: list[IngestReport] = []
-    for spec in specs:
-        with job_has_started() if reports else nullcontext():
-            report = ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
+
+    def print_report(spec: DatasetSpec, report: IngestReport) -> None:
         print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
-        reports.append(report)
+
+    done = datasets.ingest_request(
+        request, store, layer, shard_size=shard_size, open_progress=open_progress, on_report=print_report
+    )
+    reports = [report for _, report in done]
     if path is not None:
         images_read, boxes = (sum(getattr(report, what) for report in reports) for what in ("images", "annotations"))
-        print_lines(messages.format_recognized(path, specs, images_read, boxes))
+        print_lines(messages.format_recognized(path, [spec for spec, _ in done], images_read, boxes))
     raise typer.Exit(0 if any(report.has_usable_box for report in reports) else 1)
 
 
@@ -93,39 +93,23 @@ def doctor(
     Example:
       synthgen doctor boxes.json --images photos/
     """
+    from synthgen.api import datasets
     from synthgen.cli import messages
-    from synthgen.generate.dataset_spec import resolve_datasets
+    from synthgen.generate.dataset_spec import DatasetRequest
     from synthgen.ingest.validation import diagnosis
-    from synthgen.ingest.validation.validate import validate_dataset
 
-    specs = resolve_datasets(
-        path,
-        dataset,
-        name,
-        split,
-        data,
-        annotations,
-        images,
+    request = DatasetRequest(
+        path=path,
+        dataset=dataset,
+        name=name,
+        split=split,
+        data=data,
+        annotations=annotations,
+        images=images,
         match_names=match_names,
         crowds_as_objects=crowds_as_objects,
     )
-    spec = specs[0]
-    splits = None if path is None and split is None and annotations is None else [one.split for one in specs]
-    with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
-        report = validate_dataset(
-            spec.plugin,
-            spec.root,
-            splits,
-            annotations=spec.annotations,
-            images=images,
-            check_images=check_images,
-            name=name if path is not None or spec.name != spec.default_name else None,
-            store_name=spec.name,
-            path=path,
-            match_names=match_names,
-            crowds_as_objects=crowds_as_objects,
-            on_progress=bars.report,
-        )
+    specs, report = datasets.examine_request(request, check_images=check_images, open_progress=open_progress)
     if as_json:
         print_lines(*json.dumps(diagnosis.report_to_dict(report), indent=1).splitlines())
     else:

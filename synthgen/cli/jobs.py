@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,16 +10,11 @@ import typer
 from synthgen.cli import options as opt
 from synthgen.cli.parsing import parse_part, parse_plugin_options
 from synthgen.cli.plugin_flags import add_flags, plugin_flags, stage_flags
-from synthgen.cli.terminal import open_progress, print_lines
-from synthgen.errors import job_has_started
+from synthgen.cli.terminal import print_lines
 from synthgen.plugin_options import OptionValue
 
 if TYPE_CHECKING:
-    from synthgen.generate.auto_choice import PluginChoice
-    from synthgen.generate.dataset_spec import DatasetSpec
-    from synthgen.generate.job import Job
-    from synthgen.generate.run import Engine
-    from synthgen.generate.worker import ShardReport
+    from synthgen.generate.stage_run import LayerRun, StageRequest
 
 #: By the name of the option.
 OptionValues = dict[str, OptionValue] | None
@@ -67,50 +60,39 @@ def masks(
       synthgen masks datasets/cones
       synthgen masks --dataset objects365 --segmenter sam --precision bf16
     """
-    from synthgen.generate.auto_choice import choose_plugins
-    from synthgen.generate.dataset_spec import resolve_datasets
-    from synthgen.generate.job_builder import create_job
+    from synthgen.generate.dataset_spec import DatasetRequest
+    from synthgen.generate.stage_run import StageRequest
 
-    specs = resolve_datasets(
-        path,
-        dataset,
-        name,
-        split,
-        data,
-        annotations,
-        images,
-        match_names=match_names,
-        crowds_as_objects=crowds_as_objects,
-    )
-    choices = choose_plugins(
-        segmenter,
-        parse_plugin_options(option or [], plugin_options or {}),
-        stage="masks",
-        specs=specs,
-        store=store,
-        layer=layer,
-        part=parse_part(part),
-    )
-    jobs = [
-        (
-            spec,
-            create_job(
-                spec,
-                store,
-                stage="masks",
-                plugin=choice.plugin,
-                options=choice.options,
-                input_layer=reads,
-                layer=layer,
-                max_error_share=max_error_share,
-                retry_failed=retry_failed,
-                timeout=timeout,
+    _run(
+        StageRequest(
+            stage="masks",
+            dataset=DatasetRequest(
+                path=path,
+                dataset=dataset,
+                name=name,
+                split=split,
+                data=data,
+                annotations=annotations,
+                images=images,
+                match_names=match_names,
+                crowds_as_objects=crowds_as_objects,
             ),
+            plugin=segmenter,
+            options=parse_plugin_options(option or [], plugin_options or {}),
+            store=store,
+            reads=reads,
+            layer=layer,
+            part=parse_part(part),
+            limit=limit,
+            engine=engine,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            max_error_share=max_error_share,
+            timeout=timeout,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
         )
-        for spec, choice in zip(specs, choices, strict=True)
-    ]
-    placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_jobs(engine, jobs, choices, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    )
 
 
 @add_flags(stage_options=stage_flags("captions"), plugin_options=plugin_flags("generate.captioners"))
@@ -156,150 +138,62 @@ def captions(
       synthgen captions boxes.json --images photos/
       synthgen captions --dataset objects365 --reads masks --forbidden words.txt
     """
-    from synthgen.generate.auto_choice import choose_plugins
-    from synthgen.generate.dataset_spec import resolve_datasets
-    from synthgen.generate.input_layer import default_input_layer
-    from synthgen.generate.job_builder import create_job
+    from synthgen.generate.dataset_spec import DatasetRequest
+    from synthgen.generate.stage_run import StageRequest
 
-    specs = resolve_datasets(
-        path,
-        dataset,
-        name,
-        split,
-        data,
-        annotations,
-        images,
-        match_names=match_names,
-        crowds_as_objects=crowds_as_objects,
-    )
-    choices = choose_plugins(
-        captioner,
-        parse_plugin_options(option or [], plugin_options or {}),
-        stage="captions",
-        specs=specs,
-        store=store,
-        layer=layer,
-        part=parse_part(part),
-    )
-    jobs = [
-        (
-            spec,
-            create_job(
-                spec,
-                store,
-                stage="captions",
-                plugin=choice.plugin,
-                options=choice.options,
-                stage_options=stage_options or {},
-                input_layer=reads or default_input_layer(spec, store, layer, preferred="masks"),
-                layer=layer,
-                max_error_share=max_error_share,
-                retry_failed=retry_failed,
-                timeout=timeout,
+    _run(
+        StageRequest(
+            stage="captions",
+            dataset=DatasetRequest(
+                path=path,
+                dataset=dataset,
+                name=name,
+                split=split,
+                data=data,
+                annotations=annotations,
+                images=images,
+                match_names=match_names,
+                crowds_as_objects=crowds_as_objects,
             ),
+            plugin=captioner,
+            options=parse_plugin_options(option or [], plugin_options or {}),
+            stage_options=stage_options or {},
+            store=store,
+            reads=reads,
+            layer=layer,
+            part=parse_part(part),
+            limit=limit,
+            engine=engine,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            max_error_share=max_error_share,
+            timeout=timeout,
+            retry_failed=retry_failed,
+            dry_run=dry_run,
         )
-        for spec, choice in zip(specs, choices, strict=True)
-    ]
-    placement: dict[str, int | float | None] = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-    _run_jobs(engine, jobs, choices, path=path, part=part, limit=limit, placement=placement, dry_run=dry_run)
+    )
 
 
-def _load_engine(name: opt.EngineName, placement: dict[str, int | float | None]) -> Engine:
-    """Return the function that makes shards; see `synthgen.generate.engine`. Without Ray, its options are checked."""
-    if name == opt.EngineName.RAY:
-        from synthgen.cluster.ray_engine import run_on_cluster
+def _run(request: StageRequest) -> None:
+    """Run a stage and print what it does. The exit code is 1 if a shard failed, or if no split has any output."""
+    from synthgen.api import generation
+    from synthgen.cli.job_printer import JobPrinter
 
-        return run_on_cluster
-    from synthgen.generate.engine import check_in_process_options, run_in_process
-
-    check_in_process_options(**placement)
-    return run_in_process
-
-
-def _run_jobs(
-    engine: opt.EngineName,
-    jobs: Sequence[tuple[DatasetSpec, Job]],
-    choices: Sequence[PluginChoice],
-    *,
-    path: Path | None,
-    part: str,
-    limit: int | None,
-    placement: dict[str, int | float | None],
-    dry_run: bool,
-) -> None:
-    """Run the job of each split in turn, after the layers that they read are made; ends with an exit code.
-
-    1 if a shard failed, or if no split has any output.
-    """
-    from synthgen.cli import messages
-    from synthgen.generate.input_layer import describe_missing_input, ensure_input_layer
-
-    shard_part = parse_part(part)
-    make = _load_engine(engine, placement)  # first: where Ray is not installed, nothing is done
-    print_lines(*dict.fromkeys(choice.sentence for choice in choices if choice.sentence))
-    if dry_run:
-        missing = [first for spec, job in jobs if (first := describe_missing_input(spec, job))]
-        print_lines(*missing)
-        if missing:
-            return
-    else:
-        has_started = False
-        for spec, job in jobs:
-            with job_has_started() if has_started else nullcontext():
-                has_started |= ensure_input_layer(spec, job, open_progress=open_progress)
-    if path is not None:
-        print_lines(messages.format_recognized(path, [spec for spec, _ in jobs], *messages.count_inputs(jobs)))
-    results: list[tuple[bool, bool]] = []
-    for _, job in jobs:
-        with job_has_started() if results else nullcontext():
-            results.append(_run_job(job, make, part=shard_part, limit=limit, placement=placement, dry_run=dry_run))
-    if dry_run:
+    runs = generation.run_stage(request, JobPrinter(request))
+    if request.dry_run:
         return
-    shown = next((job for (_, job), (_, has_output) in zip(jobs, results, strict=True) if has_output), None)
-    if shown is not None:
-        print_lines(*messages.format_note(shown))
-        print_lines(messages.format_next_command(shown, None if shown.store == opt.default_store() else shown.store))
-    if any(failed for failed, _ in results) or shown is None:
+    shown = _print_next_steps(runs)
+    if any(run.stats is not None and run.stats.errors for run in runs) or not shown:
         raise typer.Exit(1)
 
 
-def _run_job(
-    job: Job,
-    make: Engine,
-    *,
-    part: tuple[int, int],
-    limit: int | None,
-    placement: dict[str, int | float | None],
-    dry_run: bool,
-) -> tuple[bool, bool]:
-    """Let the engine make a layer; returns (has a shard failed, is there output)."""
+def _print_next_steps(runs: Sequence[LayerRun]) -> bool:
+    """Print what to do with the first layer that has output; returns whether there is one."""
     from synthgen.cli import messages
-    from synthgen.generate.run import layer_has_output, run_job, select_shards
 
-    shards = select_shards(job, part=part, limit=limit, dry_run=dry_run)
-    print_lines(*messages.format_plan(job, shards))
-    if dry_run:
-        return False, False
-    if not shards:
-        has_output = layer_has_output(job)
-        if not has_output:
-            print_lines(messages.describe_no_output(job))
-        return False, has_output
-    with open_progress(job.layer, messages.count_images(job, shards), "images") as done:
-        chances = iter(range(messages.MAX_LISTED_ERRORS))
-
-        def report_failure(report: ShardReport) -> None:
-            if report.error is not None and next(chances, None) is not None:
-                done.print_line(f"failed: {report.error}")
-
-        tally = run_job(
-            job,
-            shards,
-            make,
-            part=part,
-            engine_options=placement,
-            on_images=done.advance,
-            on_report=report_failure,
-        )
-    print_lines(*messages.format_result(job, tally))
-    return bool(tally.errors), tally.has_output(job.stage)
+    job = next((run.job for run in runs if run.has_output), None)
+    if job is None:
+        return False
+    print_lines(*messages.format_note(job))
+    print_lines(messages.format_next_command(job, None if job.store == opt.default_store() else job.store))
+    return True

@@ -83,24 +83,15 @@ def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     yield from format_flags(report.flags)
 
 
-def count_inputs(jobs: Sequence[tuple[DatasetSpec, Job]]) -> tuple[int, int]:
+def count_inputs(jobs: Sequence[Job]) -> tuple[int, int]:
     """How many images and boxes the layers hold that the jobs read."""
     counts = [
         (ShardStore(job.store).read_footer(shard) or {}).get("counts", {})
-        for _, job in jobs
+        for job in jobs
         for shard in ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer)
     ]
     images, boxes = (sum(of.get(key, 0) for of in counts) for key in ("images", "annotations"))
     return images, boxes
-
-
-def count_images(job: Job, shards: Sequence[Shard]) -> int:
-    """How many images the shards hold."""
-    store = ShardStore(job.store)
-    return sum(
-        (store.read_footer(shard.in_layer(job.input_layer)) or {}).get("counts", {}).get("images", 0)
-        for shard in shards
-    )
 
 
 def format_result(job: Job, tally: RunStats) -> Iterator[str]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from synthgen.cli.parsing import reject_url
 from synthgen.cli.plugin_flags import RAY_PANEL, describe_datasets, describe_plugins
+from synthgen.storage.disk import reject_url
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 

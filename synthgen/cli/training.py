@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from synthgen.cli import options as opt
 from synthgen.cli.plugin_flags import RAY_PANEL
 from synthgen.cli.terminal import open_progress, print_lines
-from synthgen.errors import SynthgenError
 
 Manifest = Annotated[Path, typer.Option(readable=False, help="A YAML file, see manifests/")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps")]
@@ -70,28 +69,19 @@ def train(
       synthgen train --manifest demo/learn.yaml
       torchrun --nproc-per-node 8 -m synthgen train --manifest manifests/mqformer_full.yaml
     """
-    own: dict[str, Any] = {"out": out, "store": store, "device": device, "progress": open_progress}
-    if engine == opt.EngineName.RAY:
-        from synthgen.cluster.trainer import train_on_cluster
+    from synthgen.api import training
 
-        done = train_on_cluster(
-            manifest, loader_workers=loader_workers, workers=workers, gpus_per_worker=gpus_per_worker, **own
-        )
-    elif workers is not None or gpus_per_worker is not None:
-        flag = "--workers" if workers is not None else "--gpus-per-worker"
-        raise SynthgenError(
-            f"{flag} needs Ray; add `--engine ray`, or without it start as many processes as there are GPUs: "
-            "`torchrun --nproc-per-node N -m synthgen train`"
-        )
-    else:
-        from synthgen.oom import explain_out_of_memory
-        from synthgen.training import trainer
-
-        with explain_out_of_memory(
-            "raise schedule.accumulation_steps, set schedule.activation_checkpointing: true, "
-            "or lower augment.size (another --out)"
-        ):
-            done = trainer.train(manifest, num_workers=loader_workers, **own)
+    done = training.train(
+        manifest,
+        out=out,
+        store=store,
+        device=device,
+        loader_workers=loader_workers,
+        engine=engine,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        progress=open_progress,
+    )
     if done.is_rank0:
         print_lines(*done.format_lines())
 
@@ -158,18 +148,16 @@ def evaluate(
     Example:
       synthgen evaluate --checkpoint runs/mqformer_full/best.pt --manifest manifests/seginw.yaml
     """
-    from synthgen.devices import check_device_options
+    from synthgen.api import training
     from synthgen.evaluation import results
-    from synthgen.evaluation.evaluate import evaluate_checkpoint
 
-    check_device_options(device, precision, batch_size)
-    found, path = evaluate_checkpoint(
+    done = training.evaluate(
         checkpoint, manifest, out=out, store=store, text_encoder=text_encoder, device=device, precision=precision,
-        batch_size=batch_size, num_workers=loader_workers, short=short, long=long, progress=open_progress,
+        batch_size=batch_size, loader_workers=loader_workers, short=short, long=long, progress=open_progress,
     )  # fmt: skip
-    if path is not None:
-        print_lines(*results.format_results(found), "", f"in full: {path}")
-    raise typer.Exit(0 if all(one.images for one in found) else 1)
+    if done.path is not None:
+        print_lines(*results.format_results(done.layers), "", f"in full: {done.path}")
+    raise typer.Exit(0 if all(one.images for one in done.layers) else 1)
 
 
 def predict(

@@ -13,27 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthgen.checkpoints.checkpoint import NO_MASKS_WARNING, load_network, resolve_sides
-from synthgen.dataloading.collate import collate, unpack_batch
-from synthgen.dataloading.mixture import StreamItem
-from synthgen.dataloading.tasks import Target
-from synthgen.dataloading.transforms import make_eval_example
-from synthgen.devices import check_device_options, resolve_device
+from synthgen.checkpoints.checkpoint import NO_MASKS_WARNING
+from synthgen.devices import check_device_options
 from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.evaluation import postprocess
 from synthgen.evaluation.metrics import Detection
+from synthgen.evaluation.network_predictor import DEFAULT_THRESHOLD, Predictor, clean_prompts
 from synthgen.evaluation.results import printable_json
 from synthgen.images.decode import ImageError, load_rgb
 from synthgen.images.resize import resize
-from synthgen.models.mqformer.model import MQFormer
 from synthgen.records.boxes import xyxy_to_xywh
 from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Rle
 from synthgen.storage.atomic import atomic_write
 from synthgen.visualize.drawing import ObjectMark, TextBlock, draw_overlay, save_png, shorten_text
-
-#: Default minimum score.
-DEFAULT_THRESHOLD = 0.25
 
 #: Larger images are drawn at a reduced size; the JSON keeps the original coordinates.
 _MAX_DRAWN_SIDE = 2048
@@ -135,22 +128,20 @@ def predict_file(
             prompt is a file; or `short` is larger than `long`.
     """
     check_device_options(device, precision, 1)
-    asked = tuple(dict.fromkeys(" ".join(prompt.split()) for prompt in prompts))
+    asked = clean_prompts(prompts)
     if "" in asked:
         raise SynthgenError("a prompt is empty; say what to look for, or give none for all names that were learned")
     if (file := next((prompt for prompt in prompts if os.path.isfile(prompt)), None)) is not None:  # noqa: PTH113 - where others raise, it does not
         raise SynthgenError(_multiple_images_hint(image_path, file, checkpoint_path))
     pixels = _load_image(image_path)
-    network, held = load_network(checkpoint_path, device=resolve_device(device), text_encoder=text_encoder)
+    predictor = Predictor.from_checkpoint(
+        checkpoint_path, text_encoder=text_encoder, device=device, precision=precision, short=short, long=long
+    )
+    held = predictor.checkpoint
     texts = asked or held.category_names
     if not texts:
         raise SynthgenError(f"{checkpoint_path} has learned no names of categories, only phrases; say what to look for")
-    shorter, longer = resolve_sides(short, long, held.eval_size)
-    learned = set(held.category_names)
-    names = [text in learned for text in texts]  # as in training, independent of the other prompts
-    seen = predict_image(
-        network, pixels, texts, is_category_name=names, precision=precision, short=shorter, long=longer
-    )
+    seen = predictor.look(pixels, texts)
     likely = postprocess.boxes(seen, every_text=True)
     every = postprocess.instances(seen, every_text=True) if held.has_learned_masks else likely
     # The last one of each text wins; it has the best score.
@@ -172,36 +163,6 @@ def predict_file(
     with atomic_write(done.json_path, remedy="choose another --out") as temporary:
         temporary.write_text(content, encoding="utf-8")
     return done
-
-
-def predict_image(
-    network: MQFormer,
-    pixels: NDArray[np.uint8],
-    texts: Sequence[str],
-    *,
-    is_category_name: bool | Sequence[bool],
-    precision: str = "fp32",
-    short: int = 800,
-    long: int = 1333,
-) -> postprocess.RawPrediction:
-    """Predict objects in an image.
-
-    Args:
-        network: in evaluation mode.
-        pixels: uint8 [H, W, 3], RGB.
-        texts: names or phrases, at least one.
-        is_category_name: whether texts are category names rather than phrases, for all or for each.
-        precision: fp32 or bf16, of activations.
-        short: shorter side of the network's input, in pixels.
-        long: maximum of the longer side, in pixels.
-    """
-    nothing = Target(
-        tuple(texts), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), None, ()
-    )
-    batch = unpack_batch(
-        collate([StreamItem(make_eval_example(pixels, nothing, short_side=short, long_side=long), 0, "")])
-    )
-    return postprocess.predict_batch(network, batch, [texts], [is_category_name], precision=precision)[0]
 
 
 def draw_detections(

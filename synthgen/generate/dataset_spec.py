@@ -77,6 +77,50 @@ class DatasetSpec:
         return folder
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRequest:
+    """What a user says about a dataset, on the command line or in Python; None = not said.
+
+    Attributes:
+        path: its folder or annotation file. None = the reader `dataset` finds it below `data`.
+        dataset: a reader. None = it is recognised by the files at `path`.
+        name: its name in the store.
+        split: part of the dataset. None = all splits at `path`.
+        data: folder of the datasets, one folder each.
+        annotations: the annotation file, or folder of masks, if it is not at the dataset's usual place.
+        images: folder of the images, if it is not at the dataset's usual place.
+        match_names, crowds_as_objects: see `DatasetSpec`.
+    """
+
+    path: Path | None = None
+    dataset: str | None = None
+    name: str | None = None
+    split: str | None = None
+    data: Path = Path("data")
+    annotations: Path | None = None
+    images: Path | None = None
+    match_names: bool = False
+    crowds_as_objects: bool = False
+
+    def resolve(self) -> list[DatasetSpec]:
+        """One spec for each split; see `resolve_datasets`.
+
+        Raises:
+            SynthgenError: no such dataset, split or file.
+        """
+        return resolve_datasets(
+            self.path,
+            self.dataset,
+            self.name,
+            self.split,
+            self.data,
+            self.annotations,
+            self.images,
+            match_names=self.match_names,
+            crowds_as_objects=self.crowds_as_objects,
+        )
+
+
 def resolve_datasets(
     path: Path | None,
     dataset: str | None,

@@ -190,6 +190,22 @@ def load_rgb(path: ImageSource, expected_height: int = 0, expected_width: int = 
         raise _as_image_error(why, "decoded", path) from None
 
 
+def convert_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """An image of Pillow as `load_rgb` gives one of a file: uint8 [H, W, 3] RGB, upright. The image stays as it is.
+
+    Raises:
+        ImageError: too large, truncated, or with samples that are no intensities.
+    """
+    try:
+        turn, shown = _exif_transpose(image)
+        _check_size(shown, image.format)
+        with _budget.hold(_decode_bytes(image)):
+            rgb = _to_rgb(image.copy())  # which changes `info`
+            return rgb if turn is None else _transpose(rgb, turn)
+    except Exception as why:  # decoders raise many types
+        raise _as_image_error(why, "decoded", Path()) from None
+
+
 def load_label_map(path: ImageSource | BinaryIO, *, color_coded: bool = False) -> NDArray[np.integer]:
     """Decode a label map: the stored numbers, uint8, uint16 or int32 [H, W]. A palette is ignored.
 

@@ -7,7 +7,7 @@ newer version with a message. `tests/golden/` has a golden shard of every versio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,9 @@ SCHEMA = pa.schema(
         *((name, _OPTIONAL_COLUMNS[name]) for name in ("neg_categories", "not_exhaustive_categories")),
     ]
 )
+
+#: Samples that `table_from_stream` converts at once.
+_STREAM_CHUNK = 256
 
 #: From `mask_source` on, in the order of `Annotation`.
 _MASK_COLUMNS = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
@@ -142,6 +145,14 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
         ],
         schema=SCHEMA,
     )
+
+
+def table_from_stream(samples: Iterable[Sample]) -> pa.Table:
+    """The table of `SCHEMA` for any number of samples, which are in memory only a chunk at a time."""
+    stream, tables = iter(samples), [SCHEMA.empty_table()]
+    while chunk := list(itertools.islice(stream, _STREAM_CHUNK)):
+        tables.append(table_from_samples(chunk))
+    return pa.concat_tables(tables)
 
 
 def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:

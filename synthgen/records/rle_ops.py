@@ -65,6 +65,11 @@ def rle_from_box(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
     return encode_run_boundaries(edges.ravel(), height, width)
 
 
+def empty_rle(height: int, width: int) -> Rle:
+    """The mask without a pixel, of this size in pixels."""
+    return encode_run_boundaries(np.zeros(0, np.int64), height, width)
+
+
 def is_empty_rle(mask: Rle) -> bool:
     """Whether a mask has no pixel.
 

@@ -1,10 +1,11 @@
-"""Folders that survive a power failure, and the errors of disks that are full, read-only or gone."""
+"""Folders that survive a power failure, and the errors of disks that are full, read-only, gone or remote."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +119,19 @@ def sync_folder(folder: Path) -> None:
     except OSError as why:
         if why.errno not in _NO_FOLDER_SYNC_ERRNOS:
             raise
+
+
+def reject_url(path: Path | None) -> Path | None:
+    """The path, unless it is a URL such as "s3://bucket/folder", which would become a local folder named "s3:".
+
+    Raises:
+        SynthgenError: it is a URL.
+    """
+    # A path has one slash where the URL had two.
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path)) if path is not None else None
+    if match is not None and not Path(f"{match[1]}:").is_dir():
+        url = str(path).replace(":/", "://", 1)
+        raise SynthgenError(
+            f"{url} is a URL, and synthgen reads and writes local folders; copy the files to one, or mount the bucket"
+        )
+    return path

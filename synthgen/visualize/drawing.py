@@ -122,6 +122,11 @@ def shorten_text(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:
     return f"{cut.rpartition(' ')[0] or cut} ..."
 
 
+def to_pil(image: NDArray[np.uint8]) -> Image.Image:
+    """A picture, uint8 [H, W, 3] RGB, as an image of Pillow, which notebooks show."""
+    return Image.fromarray(image)
+
+
 def save_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write a picture (uint8 [H, W, 3] RGB) as PNG.
 

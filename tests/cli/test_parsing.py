@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from synthgen.cli.parsing import parse_part, parse_plugin_options, reject_url
+from synthgen.cli.parsing import parse_part, parse_plugin_options
 from synthgen.errors import SynthgenError
 
 
@@ -42,25 +41,3 @@ def test_a_part_is_two_numbers(text, part):
 def test_each_wrong_part_is_an_error(text):
     with pytest.raises(SynthgenError, match=r"should be I/N with I from 0 to N-1, such as --part 0/8"):
         parse_part(text)
-
-
-@pytest.mark.parametrize(
-    "url", ["s3://bucket/folder/boxes.json", "gs://bucket", "https://a.org/x.zip", "hdfs://h:1/a", "S3://b/c"]
-)
-def test_a_url_is_no_local_path(url):
-    with pytest.raises(
-        SynthgenError, match=rf"^{re.escape(url)} is a URL, and synthgen reads and writes local folders"
-    ):
-        reject_url(Path(url))
-
-
-@pytest.mark.parametrize("path", ["boxes.json", "/data/a:b/c", "a:b", "../s3/x", "."])
-def test_a_local_path_is_passed_on(path):
-    assert reject_url(Path(path)) == Path(path)
-    assert reject_url(None) is None
-
-
-def test_a_folder_whose_name_ends_with_a_colon_is_local(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("data:").mkdir()
-    assert reject_url(Path("data:/boxes.json")) == Path("data:/boxes.json")

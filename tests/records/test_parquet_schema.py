@@ -20,7 +20,13 @@ from hypothesis import strategies as st
 
 from synthgen.errors import SynthgenError
 from synthgen.records import parquet_schema
-from synthgen.records.parquet_schema import SCHEMA, SCHEMA_VERSION, samples_from_batch, table_from_samples
+from synthgen.records.parquet_schema import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    samples_from_batch,
+    table_from_samples,
+    table_from_stream,
+)
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 from synthgen.storage.parquet_file import SEAL_MAGIC
 from synthgen.storage.shard_store import Shard, ShardStore
@@ -43,6 +49,12 @@ def test_any_samples_come_back(made, rows):
     table = table_from_samples(made)
     assert table.schema.equals(SCHEMA)
     assert back(table, rows) == made
+
+
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 600])
+def test_a_stream_gives_the_table_of_its_samples(count):
+    made = [Sample(number, f"a/{number}", "x.png", 4, 5) for number in range(count)]
+    assert table_from_stream(iter(made)).equals(table_from_samples(made))
 
 
 def test_numbers_that_are_none_stay_so():

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from synthgen.errors import SynthgenError
 from synthgen.records.rle import MAX_MASK_PIXELS, decode_mask, encode_mask, rle_area
 from synthgen.records.rle_codec import encode_counts
-from synthgen.records.rle_ops import is_empty_rle, rle_difference, rle_from_box, rle_union
+from synthgen.records.rle_ops import empty_rle, is_empty_rle, rle_difference, rle_from_box, rle_union
 from synthgen.records.sample import Rle
 
 
@@ -179,3 +179,9 @@ def test_a_large_image_costs_its_runs(side):
     assert whole == again and rle_area(whole) == side * side
     assert rle_area(frame) == side * side - (side - 20) ** 2
     assert spent < 0.5 and peak < 20e6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (40, 60)])
+def test_the_empty_mask_is_that_of_the_encoder(size):
+    assert empty_rle(*size) == encode_mask(np.zeros(size, np.bool_))
+    assert is_empty_rle(empty_rle(*size))

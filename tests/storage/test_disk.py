@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -97,3 +98,25 @@ def test_a_full_disk_is_no_wrong_input(tmp_path, code, exit_code):
     with pytest.raises(SynthgenError) as why, disk.translate_os_errors(tmp_path):
         raise OSError(code, os.strerror(code))
     assert why.value.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/folder/boxes.json", "gs://bucket", "https://a.org/x.zip", "hdfs://h:1/a", "S3://b/c"]
+)
+def test_a_url_is_no_local_path(url):
+    with pytest.raises(
+        SynthgenError, match=rf"^{re.escape(url)} is a URL, and synthgen reads and writes local folders"
+    ):
+        disk.reject_url(Path(url))
+
+
+@pytest.mark.parametrize("path", ["boxes.json", "/data/a:b/c", "a:b", "../s3/x", "."])
+def test_a_local_path_is_passed_on(path):
+    assert disk.reject_url(Path(path)) == Path(path)
+    assert disk.reject_url(None) is None
+
+
+def test_a_folder_whose_name_ends_with_a_colon_is_local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data:").mkdir()
+    assert disk.reject_url(Path("data:/boxes.json")) == Path("data:/boxes.json")

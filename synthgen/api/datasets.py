@@ -1,0 +1,156 @@
+"""Functions about a dataset's own files: doctor, ingest_dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synthgen.api.arguments import (
+    PathLike,
+    Progress,
+    check_count,
+    dataset_request,
+    progress_opener,
+    resolve_store,
+)
+from synthgen.errors import job_has_started
+from synthgen.generate import input_layer
+from synthgen.generate.dataset_spec import DatasetRequest, DatasetSpec
+from synthgen.progress import OpenProgress, PhaseProgress
+
+if TYPE_CHECKING:
+    from synthgen.ingest.ingest import IngestReport
+    from synthgen.ingest.validation.diagnosis import ValidationReport
+
+
+def doctor(
+    path: PathLike | None = None,
+    *,
+    images: PathLike | None = None,
+    dataset: str | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    annotations: PathLike | None = None,
+    data: PathLike | None = None,
+    match_names: bool = False,
+    crowds_as_objects: bool = False,
+    check_images: str | int = "header",
+    progress: Progress = False,
+) -> ValidationReport:
+    """Examine a dataset, as `synthgen doctor` does. Changes nothing.
+
+    Args:
+        path: the dataset's folder or annotation file. None = the reader `dataset` finds it below `data`.
+        images: folder of the images, if it is not at the dataset's usual place.
+        dataset: a reader, such as "coco-json". None = the format is recognised.
+        name: the name of the dataset in the store.
+        split: one part of the dataset. None = all.
+        annotations: the annotation file or folder of masks of `dataset`, instead of `path`.
+        data: folder of the datasets. None = the environment variable SYNTHGEN_DATA, or `data`.
+        match_names: also take image files that are there under another form of their name.
+        crowds_as_objects: take annotations with `iscrowd` for single objects.
+        check_images: "header", "all" (decode every file), "none", or how many files to decode.
+        progress: whether, or how, progress is shown.
+
+    Returns:
+        The report: counts and findings of each split, the verdict, and `is_ready`. Boxes in examples are
+        (x, y, width, height) in absolute pixels of the original image.
+
+    Raises:
+        SynthgenError: the dataset is missing or unreadable, or an argument is not valid.
+    """
+    request = dataset_request(
+        path, dataset, name, split, annotations, images, data,
+        match_names=match_names, crowds_as_objects=crowds_as_objects,
+    )  # fmt: skip
+    return examine_request(request, check_images=check_images, open_progress=progress_opener(progress))[1]
+
+
+def examine_request(
+    request: DatasetRequest, *, check_images: str | int, open_progress: OpenProgress
+) -> tuple[list[DatasetSpec], ValidationReport]:
+    """The splits that a request names, and the report of `doctor` about them."""
+    from synthgen.ingest.validation import validate
+
+    specs = request.resolve()
+    spec = specs[0]
+    is_named = request.path is not None or request.split is not None or request.annotations is not None
+    with PhaseProgress(open_progress, {"reading": "bytes", "examining": "images"}) as bars:
+        report = validate.validate_dataset(
+            spec.plugin,
+            spec.root,
+            [one.split for one in specs] if is_named else None,
+            annotations=spec.annotations,
+            images=request.images,
+            check_images=check_images,
+            name=request.name if request.path is not None or spec.name != spec.default_name else None,
+            store_name=spec.name,
+            path=request.path,
+            match_names=request.match_names,
+            crowds_as_objects=request.crowds_as_objects,
+            on_progress=bars.report,
+        )
+    return specs, report
+
+
+def ingest_dataset(
+    path: PathLike | None = None,
+    *,
+    images: PathLike | None = None,
+    layer: str = "annotations",
+    dataset: str | None = None,
+    name: str | None = None,
+    split: str | None = None,
+    annotations: PathLike | None = None,
+    data: PathLike | None = None,
+    store: PathLike | None = None,
+    match_names: bool = False,
+    crowds_as_objects: bool = False,
+    shard_size: int = 0,
+    progress: Progress = False,
+) -> dict[str, IngestReport]:
+    """Read a dataset's own files into shards, as `synthgen ingest` does. `generate_masks` does this if it is needed.
+
+    Args:
+        path, images, dataset, name, split, annotations, data, match_names, crowds_as_objects: see `doctor`.
+        layer: "annotations" (boxes), or "human" (masks) or "regions" (phrases) if the dataset has them.
+        store: root of the shards. None = the environment variable SYNTHGEN_STORE, or `shards`.
+        shard_size: images per shard; 0 = by the size of the dataset, at most 1,000.
+        progress: whether, or how, progress is shown.
+
+    Returns:
+        The layer of each split, "dataset/split/layer", and what was read.
+
+    Raises:
+        SynthgenError: the dataset is missing or unreadable, or the layer was made from other files.
+    """
+    request = dataset_request(
+        path, dataset, name, split, annotations, images, data,
+        match_names=match_names, crowds_as_objects=crowds_as_objects,
+    )  # fmt: skip
+    check_count("shard_size", shard_size, 0)
+    done = ingest_request(
+        request, resolve_store(store), layer, shard_size=shard_size, open_progress=progress_opener(progress)
+    )
+    return {f"{spec.name}/{spec.split}/{layer}": report for spec, report in done}
+
+
+def ingest_request(
+    request: DatasetRequest,
+    store: Path,
+    layer: str,
+    *,
+    shard_size: int,
+    open_progress: OpenProgress,
+    on_report: Callable[[DatasetSpec, IngestReport], None] = lambda *_: None,
+) -> list[tuple[DatasetSpec, IngestReport]]:
+    """Ingest each split that a request names. `on_report` is called after each."""
+    done: list[tuple[DatasetSpec, IngestReport]] = []
+    for spec in request.resolve():
+        with job_has_started() if done else nullcontext():
+            report = input_layer.ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
+        on_report(spec, report)
+        done.append((spec, report))
+    return done

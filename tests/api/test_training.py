@@ -1,0 +1,96 @@
+"""`train` and `evaluate`: the run of the commands, as data; wrong arguments; a missing extra."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import eval_dataset, training_runs
+
+import synthgen as sg
+from synthgen.errors import ArgumentError, SynthgenError
+from synthgen.evaluation.results import load_results
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNTHGEN_STORE", raising=False)
+
+
+def test_a_run_is_resumed_and_is_that_of_the_command(
+    synthgen: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = training_runs.write_manifest(tmp_path, "steps: 3, checkpoint_every: 3")
+    done = sg.train(manifest, out="called", device="cpu")
+    assert capsys.readouterr().out == ""
+    assert done.new_steps == 3 and done.is_rank0
+    assert done.last_checkpoint == Path("called/step-00000003.pt") and done.last_checkpoint.is_file()
+    assert sg.train(str(manifest), out=Path("called"), device="cpu").new_steps == 0
+    assert synthgen("train", "--manifest", manifest.name, "--out", "typed", "--device", "cpu")[0] == 0
+    assert training_runs.read_log(Path("called")) == training_runs.read_log(Path("typed"))
+    assert done.last_checkpoint.read_bytes() == Path("typed/step-00000003.pt").read_bytes()
+
+
+def test_an_evaluation_is_that_of_the_command(synthgen: Any, tmp_path: Path) -> None:
+    layer = eval_dataset.write_eval_dataset(tmp_path, images=1)
+    eval_dataset.write_checkpoint(tmp_path / "best.pt")
+    Path("m.yaml").write_text(
+        f"name: m\nstore: store\neval: [{{shards: {layer}, task: instance, images: photos}}]\neval_size: [64, 96]\n"
+    )
+    done = sg.evaluate("best.pt", "m.yaml", out="called.json", device="cpu", loader_workers=0)
+    assert done.path == Path("called.json")
+    assert load_results(done.path)[0] == list(done.layers)
+    assert [(one.source, one.metric, one.images) for one in done.layers] == [(layer, "AP", 1)]
+    flags = ("--checkpoint", "best.pt", "--manifest", "m.yaml", "--device", "cpu", "--loader-workers", "0")
+    assert synthgen("evaluate", *flags, "--out", "typed.json")[0] == 0
+    assert Path("typed.json").read_bytes() == done.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"manifest": "none.yaml"}, SynthgenError, r"none\.yaml"),
+        ({"manifest": None}, ArgumentError, r"manifest is None"),
+        ({"engine": "torchrun"}, ArgumentError, r"engine='torchrun' is not valid; give 'local' or 'ray'"),
+        ({"loader_workers": -1}, ArgumentError, r"loader_workers=-1 is not valid"),
+        ({"workers": 2}, SynthgenError, r"--workers needs Ray"),
+        ({"progress": 1.5}, ArgumentError, r"progress=1\.5 is not valid"),
+        ({"out": 3}, ArgumentError, r"out=3 is not a path"),
+    ],
+)
+def test_each_wrong_argument_of_train_has_its_sentence(arguments: dict[str, Any], error: type, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        sg.train(**{"manifest": "m.yaml", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        ({"precision": "fp16"}, SynthgenError, r"--precision fp16 should be fp32 or bf16"),
+        ({"device": "tpu"}, SynthgenError, r"--device tpu should be auto, cpu"),
+        ({"batch_size": 0}, SynthgenError, r"--batch-size 0 should be a number"),
+        ({"short": 0}, ArgumentError, r"short=0 is not valid"),
+        ({"checkpoint": 3}, ArgumentError, r"checkpoint=3 is not a path"),
+    ],
+)
+def test_each_wrong_argument_of_evaluate_has_its_sentence(
+    arguments: dict[str, Any], error: type, sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        sg.evaluate(**{"checkpoint": "best.pt", "manifest": "m.yaml", **arguments})
+
+
+def test_a_missing_extra_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutPydantic:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name.partition(".")[0] == "pydantic":
+                raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    for name in [one for one in sys.modules if one.startswith(("pydantic", "synthgen.training", "synthgen.dataload"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [WithoutPydantic(), *sys.meta_path])
+    with pytest.raises(SynthgenError, match=r"`synthgen train` needs the package pydantic; install it: pip install"):
+        sg.train("m.yaml")

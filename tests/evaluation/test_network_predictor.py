@@ -1,0 +1,94 @@
+"""`Predictor`: the objects of `synthgen predict`, as data; loaded once; wrong arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import eval_dataset
+from PIL import Image
+
+import synthgen as sg
+from synthgen.errors import ArgumentError, SynthgenError
+from synthgen.evaluation.predictor import predict_file
+from synthgen.records.boxes import xyxy_to_xywh
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    eval_dataset.write_eval_dataset(tmp_path, images=1)
+    eval_dataset.write_checkpoint(tmp_path / "best.pt")
+
+
+def load(**options: Any) -> sg.Predictor:
+    return sg.Predictor.from_checkpoint("best.pt", device="cpu", short=64, **options)
+
+
+def test_the_objects_are_those_of_the_file() -> None:
+    predictor = load()
+    for prompts in (["a red ball", " grass ", "a red ball"], []):
+        done = predict_file(Path("photos/1.png"), prompts, Path("best.pt"), threshold=0.3, device="cpu", short=64)
+        written = json.loads(done.json_path.read_text())["found"]
+        found = predictor("photos/1.png", prompts, threshold=0.3)
+        assert len(found) > 3
+        assert [(one.text, one.score) for one in found] == [(one["text"], one["score"]) for one in written]
+        for one, record in zip(found, written, strict=True):
+            assert xyxy_to_xywh(one.box_xyxy).tolist() == record["bbox"]
+            assert one.rle is not None and one.rle.counts.decode() == record["segmentation"]["counts"]
+            assert one.mask is not None and one.mask.dtype == np.bool_ and one.mask.shape == (72, 120)
+
+
+def test_an_image_is_an_array_a_picture_or_a_path() -> None:
+    predictor = load()
+    with Image.open("photos/1.png") as image:
+        results = [predictor(one, ["ball"]) for one in ("photos/1.png", Path("photos/1.png"), image, np.asarray(image))]
+    assert results[0] and all(result == results[0] for result in results)
+
+
+def test_the_threshold_is_a_minimum() -> None:
+    predictor = load()
+    every = predictor("photos/1.png", ["ball"], threshold=0)
+    least = sorted(one.score for one in every)[len(every) // 2]
+    assert predictor("photos/1.png", ["ball"], threshold=least) == [one for one in every if one.score >= least]
+    assert predictor("photos/1.png", ["ball"], threshold=1) == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "threshold", "sentence"),
+    [
+        ("ball", 0.5, r"prompts='ball' is one text; give a list of prompts"),
+        (["ball", " "], 0.5, r"prompts=\['ball', ' '\] has an entry that is not a text or is empty"),
+        ([3], 0.5, r"prompts=\[3\] has an entry"),
+        (["ball"], 2, r"threshold=2 is not valid; give a number from 0 to 1"),
+        (["ball"], float("nan"), r"threshold=nan is not valid"),
+    ],
+)
+def test_each_wrong_argument_has_its_sentence(prompts: Any, threshold: Any, sentence: str) -> None:
+    with pytest.raises(ArgumentError, match=sentence):
+        load()("photos/1.png", prompts, threshold=threshold)
+
+
+def test_a_network_without_names_needs_prompts() -> None:
+    eval_dataset.write_checkpoint(Path("best.pt"), names=())
+    with pytest.raises(SynthgenError, match=r"has learned no names of categories, only phrases; give prompts"):
+        load()("photos/1.png")
+    assert isinstance(load()("photos/1.png", ["ball"]), list)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "sentence"),
+    [
+        ("photos/1.png", {}, r"photos/1\.png"),
+        (3, {}, r"path=3 is not a path"),
+        ("best.pt", {"device": "gpu"}, r"--device gpu should be"),
+        ("best.pt", {"precision": "int8"}, r"--precision int8 should be"),
+        ("best.pt", {"short": 90, "long": 60}, r"--short 90 is more than --long 60"),
+    ],
+)
+def test_each_wrong_checkpoint_or_option_has_its_sentence(path: Any, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SynthgenError, match=sentence):
+        sg.Predictor.from_checkpoint(path, **{"device": "cpu", **options})
