@@ -60,7 +60,7 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [..., first size] -> [..., last size]."""
+        """`x`, float [..., first size] -> [..., last size]."""
         for layer in self.layers[:-1]:
             x = functional.relu(layer(x))
         out: Tensor = self.layers[-1](x)
