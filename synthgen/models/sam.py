@@ -179,7 +179,7 @@ def is_hq_checkpoint(weights: Mapping[str, object]) -> bool:
 
 
 def variant_name(config: SamConfig) -> str:
-    """The name of the size `config`: "vit_b", "vit_l" or "vit_h"; for other sizes the channels and blocks: "vit 64x4"."""
+    """The name of the size `config`: "vit_b", "vit_l" or "vit_h", or else channels and blocks: "vit 64x4"."""
     known = (name for name, published in VARIANTS.items() if published == config)
     return next(known, f"vit {config.vit_dim}x{config.vit_depth}")
 

@@ -147,7 +147,7 @@ class DecoderCache:
         return self.self_kv[0].shape[3]
 
     def reorder(self, parents: Tensor) -> None:
-        """Continue with other beams. `parents`, int64 [n, new beams], has the index of each parent beam within its box."""
+        """Continue with other beams: `parents`, int64 [n, new beams], the index of each parent beam within its box."""
         boxes, beams = parents.shape
         first = torch.arange(boxes, device=parents.device)[:, None] * self.num_beams
         rows = (first + parents).flatten()
