@@ -143,18 +143,9 @@ def _build_learner(manifest: Manifest, context: DistributedContext, resumed: Pat
 class Trainer:
     """The state of a run, and its training step.
 
-    Args:
-        manifest: what is trained on what.
-        folder: the run directory.
-        learner: the network and its losses.
-        context: the processes of the run.
-        num_workers: data loader workers of each process.
-        progress: opens the progress bar of rank 0.
-        last_checkpoint: the checkpoint to resume from; None = the run begins.
-
-    Raises:
-        RuntimeError: the processes have read different steps.
-        SynthgenError: the batch size does not fit the number of processes, or the checkpoint does not fit the run.
+    The run trains `learner` as `manifest` says, in the run directory `folder` and in the processes of `context`. Each
+    process has `num_workers` data loader workers, and rank 0 shows `progress`. `last_checkpoint` is the checkpoint to
+    resume from; None = the run begins.
     """
 
     def __init__(
