@@ -56,7 +56,7 @@ class ImagePaths:
         return tuple(f"{folder}/{name}" for folder in folders)
 
     def resolve_path(self, file_name: str) -> str | None:
-        """The path of the image `file_name`; None = it is missing. Reads the disk only if there are several candidates."""
+        """The path of the image `file_name`; None = it is missing. Reads the disk only for several candidates."""
         return _first_existing(self.resolved_candidates(file_name))
 
     def _resolve_candidates(self, file_name: str) -> tuple[str, ...]:
