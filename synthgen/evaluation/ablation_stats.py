@@ -93,7 +93,7 @@ def format_differences(differences: Sequence[Difference], num_seeds: int, factor
     Args:
         differences: the differences of all layers; those of one layer and task stand together.
         num_seeds: the number of seeds of each arm.
-        factor: the name of what is switched off, for the sentence.
+        factor: what the first arm has and the second has not.
     """
     for (source, task), group in groupby(differences, key=lambda one: (one.source, one.task)):
         rows = list(group)
