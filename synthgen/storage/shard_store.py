@@ -355,7 +355,7 @@ class ShardStore:
         return scratch_folder(self.layer_folder(dataset, split, layer))
 
     def remove_stale_files(self, dataset: str, split: str, layer: str) -> int:
-        """Delete temporary files of killed writers in `layer` of `dataset` and `split`, and its run log; return how many."""
+        """Delete temporary files of killed writers in `layer` of `dataset` and `split` and its log; return how many."""
         folder = self.layer_folder(dataset, split, layer)
         return remove_stale_files(folder) + remove_stale_files(folder / "_log")
 

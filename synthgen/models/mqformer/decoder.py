@@ -53,7 +53,7 @@ class DecoderOutput:
 
 
 class Mlp(nn.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with ReLU between them; `sizes` are the channels of the input and of each layer's output."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
