@@ -53,7 +53,7 @@ def map_arrays(fd: int, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[np.ui
 
     Args:
         fd: the descriptor of the memory file.
-        shapes: the shape of each uint8 array, in the order of `memory_size`.
+        shapes: the shape of each uint8 array, in the order of the file.
     """
     if not (size := memory_size(shapes)):
         return [np.zeros(shape, np.uint8) for shape in shapes]

@@ -65,7 +65,7 @@ class LayerStats:
         return not self.may_contain(name, "human")
 
     def may_contain(self, name: str, value: str) -> bool:
-        """Whether the column `name` may hold `value`, which is so between its minimum and maximum."""
+        """Whether the column `name` may hold `value`: the value is between its minimum and maximum."""
         column = self.columns[name]
         between: bool = column.minimum is not None and column.minimum <= value <= column.maximum
         return between

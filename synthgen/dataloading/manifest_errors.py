@@ -76,7 +76,7 @@ def make_manifest_error(path: Path, issues: Iterable[ManifestIssue], key_order: 
     Args:
         path: the manifest's file.
         issues: the errors, in any order; the same one may occur several times.
-        key_order: the top-level keys in the order in which their errors are listed.
+        key_order: the keys of the manifest, at any level, in the order in which their errors are listed.
     """
     ranks = {name: rank for rank, name in reversed(list(enumerate(key_order)))}
     known = sorted(

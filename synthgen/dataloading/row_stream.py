@@ -100,7 +100,7 @@ def split_into_units(source_index: SourceIndex, num_readers: int) -> NDArray[np.
 
     Args:
         source_index: the shards and row groups of a source.
-        num_readers: reader processes, over all ranks.
+        num_readers: the number of readers of all training processes.
     """
     most = max(1, source_index.num_rows // (UNITS_PER_READER * num_readers))  # rows per unit
     place, group, rows = source_index.row_groups.T.astype(np.int64)

@@ -160,9 +160,7 @@ def _receive_exactly(channel: socket.socket, size: int) -> bytes:
 
 
 def describe_resource_error(why: BaseException) -> str | None:
-    """The sentence for a limit of this machine that a reader reached with the exception `why`; None = it has another
-    cause.
-    """
+    """The sentence for `why`, if a reader reached a limit of this machine; None = the error has another cause."""
     number: Any = why.errno if isinstance(why, OSError) else None
     if number in (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
