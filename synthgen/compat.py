@@ -52,6 +52,9 @@ def force_sdpa(config: Any) -> None:
 
     A configuration file may name an implementation that would be downloaded. The public `attn_implementation` is an
     argument of the functions that also choose the class and read the weights.
+
+    Args:
+        config: the configuration of the network, from transformers; changed in place.
     """
     config._attn_implementation = "sdpa"
 
@@ -73,5 +76,8 @@ def mark_coco_evaluated(evaluator: Any) -> None:
     """Let `COCOeval.accumulate` take `evalImgs` as evaluated with the current parameters.
 
     Only `evaluate` sets that, which reads the objects of all images from files.
+
+    Args:
+        evaluator: a `COCOeval` with `evalImgs`; changed in place.
     """
     evaluator._paramsEval = evaluator.params

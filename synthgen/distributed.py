@@ -38,7 +38,7 @@ class DistributedContext:
         return found
 
     def all_reduce_sum(self, number: float) -> float:
-        """The sum over all processes."""
+        """The sum of `number` over all processes."""
         if self.world_size == 1:
             return number
         total = torch.tensor(number, dtype=torch.float64, device=self._collective_device())

@@ -116,7 +116,11 @@ _OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "annot allocate memory", "faile
 
 
 def describe_exhaustion(why: BaseException) -> str | None:
-    """A sentence if the machine has no more memory, threads or open files; None for every other error."""
+    """A sentence if the machine has no more memory, threads or open files; None for every other error.
+
+    Args:
+        why: the error to describe.
+    """
     code = why.errno if isinstance(why, OSError) else None
     # The text of an error with a number may hold any file name.
     text = str(why) if code is None and isinstance(why, OSError | RuntimeError | ImportError) else ""
@@ -136,7 +140,11 @@ def describe_exhaustion(why: BaseException) -> str | None:
 
 
 def is_disk_full(why: OSError) -> bool:
-    """Whether there is no space left on a disk, or in the user's share of it."""
+    """Whether there is no space left on a disk, or in the user's share of it.
+
+    Args:
+        why: the error of the operating system.
+    """
     return why.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -144,6 +152,9 @@ def describe_os_error(why: OSError) -> str | None:
     """A sentence for an error of the operating system, for places that have no better one.
 
     None if the error names no file: then it is a bug of ours and needs its traceback.
+
+    Args:
+        why: the error of the operating system.
     """
     if not is_disk_full(why) and not isinstance(why.filename, str | bytes):
         return None

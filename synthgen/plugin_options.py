@@ -56,7 +56,7 @@ def option(
 
 
 def list_options(options_class: type) -> dict[str, OptionInfo]:
-    """The options of a class that are declared with `option`, by name."""
+    """The options of a class, `options_class`, that are declared with `option`, by name."""
     fields = dataclasses.fields(options_class)
     return {field.name: field.metadata["option"] for field in fields if "option" in field.metadata}
 

@@ -23,7 +23,7 @@ _KINDS = {"formats.readers": "dataset"}
 
 
 def list_plugins(package: str) -> list[str]:
-    """Names of the plugins in a folder such as "generate.segmenters": its file names. Imports nothing."""
+    """Names of the plugins in the folder `package`, such as "generate.segmenters": its file names. Imports nothing."""
     folder = PACKAGE_ROOT.joinpath(*package.split("."))
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
@@ -34,7 +34,7 @@ def normalize_name(name: str) -> str:
 
 
 def plugin_kind(package: str) -> str:
-    """The word for the plugins of a folder in messages, and the flag that chooses one: "segmenter"."""
+    """The word for the plugins of the folder `package` in messages, and the flag that chooses one: "segmenter"."""
     return _KINDS.get(package, package.rsplit(".", 1)[-1].removesuffix("s"))
 
 
@@ -112,12 +112,12 @@ def options_class(package: str, name: str) -> type | None:
 
 
 def list_flag_options(package: str) -> dict[str, type]:
-    """The options classes in light files of a plugin folder, by plugin. Imports no plugin."""
+    """The options classes in light files of the plugin folder `package`, by plugin. Imports no plugin."""
     return {name: module.OPTIONS for name, module in _import_light_modules(package, "options").items()}
 
 
 def list_weights_modules(package: str) -> dict[str, ModuleType]:
-    """The light files `_NAME_weights.py` of a plugin folder, by plugin. Imports no plugin."""
+    """The light files `_NAME_weights.py` of the plugin folder `package`, by plugin. Imports no plugin."""
     return _import_light_modules(package, "weights")
 
 

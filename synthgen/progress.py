@@ -39,7 +39,13 @@ ReportPhase = Callable[[str, int, int], None]
 
 
 class NoProgress:
-    """An `OpenProgress` that shows nothing."""
+    """An `OpenProgress` that shows nothing.
+
+    Args:
+        description: not used.
+        total: not used.
+        unit: not used.
+    """
 
     def __init__(self, description: str, total: int, unit: str) -> None: ...
 

@@ -1,6 +1,6 @@
-"""The docstrings: pydoclint's findings about arguments, and the shape, dtype and frame of every public array.
+"""The docstrings: pydoclint's findings, the names of arguments, and the shape, dtype and frame of public arrays.
 
-Like tests/test_architecture.py, each rule about arrays is a function from a tree of source files to the sentences in
+Like tests/test_architecture.py, each rule of ours is a function from a tree of source files to the sentences in
 which it is broken. The last part of this file breaks every rule once, to show that it can fail.
 """
 
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,13 @@ NOT_DEMANDED = ("DOC502", "DOC503")
 
 #: (path, function or class, argument) -> why its docstring needs no shape, dtype or frame.
 EXCEPTIONS: dict[tuple[str, str, str], str] = {}
+#: (path, function) -> why its docstring does not name all arguments.
+NOT_NAMED: dict[tuple[str, str], str] = {
+    ("synthgen/generate/segmenters/lite.py", "build"): "the plugin folder says what `options` are",
+    ("synthgen/models/box_segmenter/crops.py", "boxes_in_crops"): "begins with the boxes",
+    ("synthgen/models/box_segmenter/losses.py", "jitter_boxes"): "begins with the boxes",
+    ("synthgen/models/box_segmenter/weights.py", "save_segmenter"): "calls the network a segmenter",
+}
 
 # --- pydoclint --------------------------------------------------------------------------------------------------------
 
@@ -92,7 +99,7 @@ def test_pydoclint_reports_what_is_demanded(tmp_path: Path) -> None:
     assert {re.findall(r"DOC\d", line)[0] for line in found} == set(DEMANDED)
 
 
-# --- arrays: the rules ------------------------------------------------------------------------------------------------
+# --- the rules --------------------------------------------------------------------------------------------------------
 
 ARRAYS = {"NDArray", "ndarray", "ArrayLike", "Tensor"}
 #: Types whose elements are looked at. Those of mappings and functions are not.
@@ -121,9 +128,11 @@ class Definition:
     line: int
     name: str
     arguments: dict[str, ast.expr | None]
+    docstring: str
     prose: str
     entries: dict[str, str]
     is_public: bool
+    is_class: bool
 
 
 class DocstringTree:
@@ -193,7 +202,8 @@ def _definition(
     texts = [ast.get_docstring(owner) or "" for owner in owners]
     prose = "\n".join(re.split(r"^(?:Args|Attributes|Raises|Returns|Yields):$", text, flags=re.M)[0] for text in texts)
     entries = {key: value for text in reversed(texts) for key, value in _entries(text).items()}
-    return Definition(path, node.lineno, name, arguments, prose, entries, is_public)
+    is_class = isinstance(node, ast.ClassDef)
+    return Definition(path, node.lineno, name, arguments, "\n".join(texts), prose, entries, is_public, is_class)
 
 
 def _arguments(node: ast.FunctionDef) -> dict[str, ast.expr | None]:
@@ -229,6 +239,16 @@ def _holds_coordinates(name: str) -> bool:
     return bool(parts) and parts[-1] in COORDINATES
 
 
+def arguments_are_named(tree: DocstringTree, excepted: Container[tuple[str, str]] = NOT_NAMED) -> Iterator[str]:
+    """Not in cli/, where the docstring of a command is its help, and not after "See `X`": X names them."""
+    for d in tree.definitions:
+        exempt = d.path.startswith("synthgen/cli/") or d.docstring.strip().startswith("See `")
+        if d.is_public and not d.is_class and not exempt and (d.path, d.name) not in excepted:
+            for argument in d.arguments:
+                if argument not in ("self", "cls") and not re.search(rf"\b{re.escape(argument)}\b", d.docstring):
+                    yield f"{d.path}:{d.line} {d.name}: the docstring does not name `{argument}`"
+
+
 def _say(definition: Definition, argument: str, lack: str) -> str:
     return f"{definition.path}:{definition.line} {definition.name}: the docstring gives `{argument}` no {lack}"
 
@@ -252,6 +272,7 @@ def coordinates_have_a_frame(tree: DocstringTree) -> Iterator[str]:
 
 
 RULES: list[Callable[[DocstringTree], Iterator[str]]] = [
+    arguments_are_named,
     arrays_have_a_shape,
     arrays_have_a_dtype,
     coordinates_have_a_frame,
@@ -264,9 +285,7 @@ def package() -> DocstringTree:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_docstrings_of_public_arrays_are_complete(
-    rule: Callable[[DocstringTree], Iterator[str]], package: DocstringTree
-) -> None:
+def test_the_docstrings_are_complete(rule: Callable[[DocstringTree], Iterator[str]], package: DocstringTree) -> None:
     broken = list(rule(package))
     assert not broken, "\n".join(broken)
 
@@ -281,7 +300,13 @@ def test_every_exception_is_an_array(package: DocstringTree) -> None:
     assert set(EXCEPTIONS) <= arguments
 
 
-# --- arrays: every rule, broken once ----------------------------------------------------------------------------------
+def test_every_function_in_not_named_has_an_unnamed_argument(package: DocstringTree) -> None:
+    sentences = list(arguments_are_named(package, excepted=()))
+    for path, name in NOT_NAMED:
+        assert any(sentence.startswith(f"{path}:") and f" {name}: " in sentence for sentence in sentences), name
+
+
+# --- every rule, broken once ------------------------------------------------------------------------------------------
 
 ONE_LINE = 'def f(boxes: NDArray[np.float64]) -> None:\n    """{}"""\n'
 WITH_ARGS = (
@@ -292,20 +317,31 @@ RECORD = (
     '@dataclass\nclass R:\n    """A record.\n\n    Attributes:\n        points: {}\n    """\n\n    points: Tensor\n'
 )
 METHOD = 'class P(Protocol):\n    """A protocol."""\n\n    def run(self, box: Tensor) -> None:\n        """{}"""\n'
+NO_ARRAY = 'def f(boxes: Mapping[str, Tensor], box: Callable[[Tensor], int]):\n    """Call `box` with `boxes`."""\n'
+MADE_BY = 'class C:\n    """A thing of some {}."""\n\n    def __init__(self, size: int, **rest: int) -> None: ...\n'
 
 SOUND = {
     "synthgen/one_line.py": ONE_LINE.format("Draw boxes: float64 [N, 4], absolute pixels."),
     "synthgen/with_args.py": WITH_ARGS.format("Sequence[Tensor] | None", "float32 [N, 4] each,\n            pixels."),
     "synthgen/record.py": RECORD.format("float32 [P, 2],\n            relative to the image."),
-    "synthgen/method.py": METHOD.format("Segment a float32 [4], XYXY, in pixels."),
+    "synthgen/method.py": METHOD.format("Segment a box: float32 [4], XYXY, in pixels."),
     "synthgen/_private.py": ONE_LINE.format("Draw."),
     "synthgen/implementation.py": 'class A:\n    def run(self, box: Tensor) -> None:\n        """See `P.run`."""\n',
     "synthgen/attribute.py": WITH_ARGS.format("Tensor", "see `R.points`."),
-    "synthgen/no_array.py": "def f(boxes: Mapping[str, Tensor], box: Callable[[Tensor], int]): ...\n",
+    "synthgen/no_array.py": NO_ARRAY,
+    "synthgen/made_by.py": MADE_BY.format("size and the rest"),
+    "synthgen/cli/command.py": 'def run(store: opt.Store) -> None:\n    """The text of the help."""\n',
     "synthgen/by_class.py": 'class B:\n    """See `P`."""\n\n    def run(self, box: Tensor) -> None: ...\n',
 }
-SHAPES, DTYPES, FRAMES = RULES
+NAMES, SHAPES, DTYPES, FRAMES = RULES
 BROKEN: list[tuple[Callable[[DocstringTree], Iterator[str]], str, str]] = [
+    (
+        NAMES,
+        'def f(image: int, box: int) -> None:\n    """Draw a box on images."""\n',
+        "f: the docstring does not name",
+    ),
+    (NAMES, MADE_BY.format("size"), "C.__init__: the docstring does not name `rest`"),
+    (NAMES, "class C:\n    def f(self, size: int) -> None: ...\n", "C.f: the docstring does not name `size`"),
     (SHAPES, ONE_LINE.format("Draw float64 boxes of pixels, in [0, 1] or [-1, 1]."), "gives `boxes` no shape"),
     (SHAPES, WITH_ARGS.format("NDArray[Any] | None", "float32, pixels."), "gives `boxes_xyxy` no shape"),
     (SHAPES, RECORD.format("float32, pixels; see `missing`."), "R: the docstring gives `points` no shape"),
@@ -313,7 +349,7 @@ BROKEN: list[tuple[Callable[[DocstringTree], Iterator[str]], str, str]] = [
     (DTYPES, WITH_ARGS.format("list[torch.Tensor]", "[N, 4], XYXY."), "gives `boxes_xyxy` no dtype"),
     (DTYPES, METHOD.format("See a float64 [4] there, relative.").replace("float64", "box"), "P.run: the docstring"),
     (FRAMES, WITH_ARGS.format('"NDArray[Any]"', "float32 [N, 4]."), "gives `boxes_xyxy` no frame"),
-    (FRAMES, METHOD.format("Segment a float32 [4]."), "P.run: the docstring gives `box` no frame"),
+    (FRAMES, METHOD.format("Segment a box, float32 [4]."), "P.run: the docstring gives `box` no frame"),
 ]
 
 

@@ -68,7 +68,9 @@ def build_from_config(
 
 
 def compile_layers(network: MQFormer) -> None:
-    """Compile the layers in place, once per kind of layer. Swin blocks are left out: they have too many kinds."""
+    """Compile the layers of `network` in place, once per kind of layer. Swin blocks are left out: they have too many
+    kinds.
+    """
     for layer in (*network.pixel_decoder.layers, *network.decoder.layers):
         layer.compile()
 
@@ -79,7 +81,12 @@ def has_category_names(task: str) -> bool:
 
 
 def collect_category_names(sources: Sequence[TrainSource], source_indexes: Sequence[SourceIndex]) -> tuple[str, ...]:
-    """The category names of a mixture, without duplicates, in the order of its sources."""
+    """The category names of a mixture, without duplicates, in the order of its sources.
+
+    Args:
+        sources: the sources of the mixture; those whose task has other texts than category names are left out.
+        source_indexes: the index of each source, with the categories of its layer.
+    """
     every = [
         name
         for source, own in zip(sources, source_indexes, strict=True)

@@ -164,7 +164,7 @@ def resolve_sides(short: int | None, long: int | None, defaults: tuple[int, int]
 
 
 def checkpoint_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict for a checkpoint: without frozen parts (`TextEncoder`), and tied tensors once."""
+    """The state dict of `module` for a checkpoint: without frozen parts (`TextEncoder`), and tied tensors once."""
     frozen = tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "trainable", True) is False)
     state = module.state_dict(keep_vars=True)
     first = {id(value): name for name, value in reversed(list(state.items()))}

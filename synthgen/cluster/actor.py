@@ -22,7 +22,11 @@ SECONDS_TO_LIVE = 10.0
 
 
 class WorkerActor:
-    """A `Worker` in a process of its own."""
+    """A `Worker` in a process of its own.
+
+    Args:
+        job: what the worker does with each shard.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job

@@ -157,5 +157,5 @@ def worker_environment() -> dict[str, str]:
 
 
 def first_message_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, shortened; its type's name where it has no message."""
+    """Return the first line of the message of `error`, shortened; its type's name where it has no message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -122,7 +122,7 @@ class ProgressWriter(logging.Handler):
             ray.get(self._mailbox.put.remote("result", result))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a warning."""
+        """Send a warning with the message of `record`."""
         self.send("warning", record.getMessage())
 
     def open_progress(self, description: str, total: int, unit: str) -> _RemoteProgress:

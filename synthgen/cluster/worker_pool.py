@@ -206,7 +206,11 @@ class WorkerPool:
 
 
 def worker_slots_by_node(resources: dict[str, float]) -> dict[str, int]:
-    """Return for each live node how many workers fit on it if nothing else runs; a worker is on one node."""
+    """Return for each live node how many workers fit on it if nothing else runs; a worker is on one node.
+
+    Args:
+        resources: amount of each resource that one worker needs, such as {"CPU": 2}; each amount is above 0.
+    """
     return {
         node["NodeID"]: min(int(node["Resources"].get(kind, 0) / amount + 1e-4) for kind, amount in resources.items())
         for node in ray.nodes()  # type: ignore[no-untyped-call]

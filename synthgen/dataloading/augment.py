@@ -163,13 +163,18 @@ def make_random_transform(
 def make_resize_transform(size: tuple[int, int], *, short_side: int, long_side: int) -> ViewTransform:
     """The whole image with its shorter side at `short_side` pixels and the longer at most at `long_side`; no
     padding.
+
+    Args:
+        size: (height, width) of the image, in pixels.
+        short_side: pixels of the shorter side after the resize.
+        long_side: the limit of the longer side, in pixels; the shorter side gets smaller where needed.
     """
     resized = _resize_shortest_edge(size, short_side, long_side)
     return ViewTransform(resized, top=0, left=0, size=resized, canvas_size=resized)
 
 
 def make_square_transform(side: int) -> ViewTransform:
-    """The whole image stretched to a square, as OFA expects it."""
+    """The whole image stretched to a square of `side` pixels, as OFA expects it."""
     return ViewTransform((side, side), top=0, left=0, size=(side, side), canvas_size=(side, side), bicubic=True)
 
 

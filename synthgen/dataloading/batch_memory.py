@@ -49,7 +49,12 @@ def allocate(shapes: Sequence[tuple[int, ...]]) -> tuple[list[NDArray[np.uint8]]
 
 
 def map_arrays(fd: int, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[np.uint8]]:
-    """The arrays of a memory file. They keep the memory; the file may be closed."""
+    """The arrays of a memory file. They keep the memory; the file may be closed.
+
+    Args:
+        fd: the descriptor of the memory file.
+        shapes: the shape of each uint8 array, in the order of the file.
+    """
     if not (size := memory_size(shapes)):
         return [np.zeros(shape, np.uint8) for shape in shapes]
     content = np.frombuffer(mmap.mmap(fd, size), np.uint8)
@@ -58,7 +63,7 @@ def map_arrays(fd: int, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[np.ui
 
 
 def memory_size(shapes: Sequence[tuple[int, ...]]) -> int:
-    """Bytes of these arrays in a memory file."""
+    """Bytes of uint8 arrays of these `shapes` in a memory file."""
     return sum(map(_aligned_size, shapes))
 
 

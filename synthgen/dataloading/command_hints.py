@@ -25,7 +25,7 @@ _GENERIC_READER = "coco_json"
 
 
 def store_option(root: Path) -> str:
-    """The option that names the store, after a space; "" for the default store."""
+    """The option that names the store at `root`, after a space; "" for the default store."""
     return "" if os.path.abspath(root) == os.path.abspath(default_store()) else f" --store {shlex.quote(str(root))}"  # noqa: PTH100
 
 

@@ -53,19 +53,19 @@ class LayerStats:
     num_stale_shards: int
 
     def count(self, name: str) -> int:
-        """Number of values in a column."""
+        """Number of values in the column `name`."""
         return self.columns[name].count
 
     def is_all_human(self, name: str) -> bool:
-        """Whether people made everything that the column "mask_source" or "caption_source" describes."""
+        """Whether people made everything that a column describes; its `name` is "mask_source" or "caption_source"."""
         return (self.columns[name].minimum, self.columns[name].maximum) == ("human", "human")
 
     def has_no_human(self, name: str) -> bool:
-        """Whether the column certainly has no human source."""
+        """Whether the column `name`, "mask_source" or "caption_source", certainly has no human source."""
         return not self.may_contain(name, "human")
 
     def may_contain(self, name: str, value: str) -> bool:
-        """Whether a column may hold a value: the value is between its minimum and maximum."""
+        """Whether the column `name` may hold `value`: the value is between its minimum and maximum."""
         column = self.columns[name]
         between: bool = column.minimum is not None and column.minimum <= value <= column.maximum
         return between
@@ -104,6 +104,11 @@ def estimate_kept_shares(store: ShardStore, source: TrainSource, stats: LayerSta
     """The shares of "mask"s and "caption"s that pass the source's filters, from a few images of three shards.
 
     {} = it has no filters, or those images have no masks and captions.
+
+    Args:
+        store: the store that has the source's shards.
+        source: the source of a manifest, with its filters.
+        stats: the statistics of the source's layer; they list its shards.
     """
     every, refused = Counter[str](), Counter[str]()
     kinds = {kind for kind, keys in _FILTERS.items() if not source.model_fields_set.isdisjoint(keys)}

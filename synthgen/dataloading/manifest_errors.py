@@ -66,12 +66,18 @@ class ManifestIssue(NamedTuple):
 
 
 def format_location(location: Location) -> str:
-    """ "mixture.1.task"."""
+    """A `location` as text: "mixture.1.task"."""
     return ".".join(truncate(str(part)) for part in location)
 
 
 def make_manifest_error(path: Path, issues: Iterable[ManifestIssue], key_order: Iterable[str]) -> SynthgenError:
-    """The exception with all errors, each once, in the `key_order` of the manifest."""
+    """The exception with all errors, each once, in the `key_order` of the manifest.
+
+    Args:
+        path: the manifest's file.
+        issues: the errors, in any order; the same one may occur several times.
+        key_order: the keys of the manifest, at any level, in the order in which their errors are listed.
+    """
     ranks = {name: rank for rank, name in reversed(list(enumerate(key_order)))}
     known = sorted(
         dict.fromkeys(issues),
@@ -132,7 +138,7 @@ def truncate(text: str) -> str:
 
 
 def list_choices(choices: Sequence[str]) -> str:
-    """The end of a message that has no close match to suggest."""
+    """The end of a message that has no close match to suggest, with all `choices`."""
     return f" (have: {', '.join(choices)})"
 
 

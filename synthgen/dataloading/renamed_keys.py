@@ -45,7 +45,12 @@ def rename_manifest_keys(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rename_section_keys(section: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A section with the new key names; see `rename_manifest_keys`."""
+    """A section with the new key names; see `rename_manifest_keys`.
+
+    Args:
+        section: the section's name, a key of `RENAMED_KEYS`.
+        content: the section as read; it may have old and new names.
+    """
     names = {old: new for old, new in RENAMED_KEYS[section].items() if new not in content}
     return {names.get(key, key): value for key, value in content.items()}
 

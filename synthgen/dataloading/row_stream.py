@@ -97,6 +97,10 @@ def split_into_units(source_index: SourceIndex, num_readers: int) -> NDArray[np.
     """int32 [U, 4]: shard, row group, first row, end row.
 
     There are at least `UNITS_PER_READER` units for each reader, if there are enough rows.
+
+    Args:
+        source_index: the shards and row groups of a source.
+        num_readers: the number of readers of all training processes.
     """
     most = max(1, source_index.num_rows // (UNITS_PER_READER * num_readers))  # rows per unit
     place, group, rows = source_index.row_groups.T.astype(np.int64)
@@ -204,7 +208,12 @@ class ShuffledRows:
 
 
 class SequentialRows:
-    """All rows of a source by number, for evaluation. Keeps the last row group."""
+    """All rows of a source by number, for evaluation. Keeps the last row group.
+
+    Args:
+        store: the store that has the source's shards.
+        source_index: the shards and row groups of the source.
+    """
 
     def __init__(self, store: ShardStore, source_index: SourceIndex) -> None:
         self._store, self._source_index = store, source_index
@@ -225,7 +234,11 @@ class SequentialRows:
 
 
 class ImageCache:
-    """Reads images from files and caches the last used ones, decoded, up to a number of bytes."""
+    """Reads images from files and caches the last used ones, decoded, up to a number of bytes.
+
+    Args:
+        cache_bytes: the limit of all cached images, in bytes; 0 = nothing is cached.
+    """
 
     def __init__(self, cache_bytes: int = 0) -> None:
         self._capacity_bytes, self._used_bytes = cache_bytes, 0

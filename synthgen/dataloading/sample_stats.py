@@ -53,11 +53,16 @@ class SampleStats:
         self._num_failures = [0] * len(self.source_names)
 
     def count(self, source_id: int, counts: Mapping[str, int]) -> None:
-        """Add to the counts of a source."""
+        """Add `counts`, numbers by name, to the source with index `source_id`."""
         self.counts[source_id].update(counts)
 
     def record_failure(self, source_id: int, message: str) -> None:
-        """Record an unusable image, up to `MAX_NAMED_FAILURES` per source."""
+        """Record an unusable image, up to `MAX_NAMED_FAILURES` per source.
+
+        Args:
+            source_id: the index of the image's source.
+            message: the reason, which names the image; it is shortened to 300 characters.
+        """
         if self._num_failures[source_id] < MAX_NAMED_FAILURES:
             self._num_failures[source_id] += 1
             self.failures[source_id].append(escape_control_chars(message)[:300])
@@ -71,7 +76,7 @@ class SampleStats:
         return taken
 
     def merge_state(self, state: Mapping[str, Any]) -> None:
-        """Add the counts of a reader, or an earlier `state_dict`."""
+        """Add the counts of a reader, or an earlier `state_dict`; `state` has the form of `state_dict`."""
         for i, (more, names) in enumerate(zip(state["counts"], state["names"], strict=True)):
             self.count(i, more)
             for name in names:

@@ -87,7 +87,14 @@ def check_train_source(
 def check_learnable(
     source: LayerSource, stats: LayerStats, learnable: LearnableCounts, metric: str
 ) -> Iterator[SourceIssue]:
-    """Errors where a layer has objects or masks, and the task can learn from none of them."""
+    """Errors where a layer has objects or masks, and the task can learn from none of them.
+
+    Args:
+        source: the source of a manifest.
+        stats: the statistics of its layer.
+        learnable: what the task can learn from in the layer.
+        metric: the `METRIC` of the source's task.
+    """
     why = set(+learnable.reasons)
     if not learnable.objects and why - {"unnamed", "phrase"}:  # other checks tell of layers without any name or phrase
         advice = ""
@@ -100,7 +107,12 @@ def check_learnable(
 
 
 def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
-    """Names that forbid the flip of every image in which they occur."""
+    """Names that forbid the flip of every image in which they occur.
+
+    Args:
+        stats: the statistics of the source's layer.
+        metric: the `METRIC` of the source's task.
+    """
     names = [name for name in stats.category_names if metric in _METRICS_NEEDING_NAMES and mirror_texts([name]) is None]
     if names:
         others = f" and {len(names) - 1:,} other name{'s' * (len(names) > 2)}" if len(names) > 1 else ""
@@ -115,7 +127,14 @@ def check_flip(stats: LayerStats, metric: str) -> Iterator[SourceIssue]:
 def check_eval_source(
     source: LayerSource, stats: LayerStats, metric: str, sibling_layers: Sequence[str]
 ) -> Iterator[SourceIssue]:
-    """Why a layer is not ground truth for its task."""
+    """Why a layer is not ground truth for its task.
+
+    Args:
+        source: the evaluation source of a manifest.
+        stats: the statistics of its layer.
+        metric: the `METRIC` of the source's task.
+        sibling_layers: other layers of the same dataset and split, which the message offers.
+    """
     yield from _check_categories(source, stats, metric)
     others = f" (of these images there are {', '.join(sibling_layers)})" if sibling_layers else ""
     for what, column, wanted in (

@@ -127,5 +127,5 @@ class TrainSource(LayerSource):
         return [shard for shard in shards if shard.index < self.count_shards(shard.num_shards)]
 
     def count_shards(self, num_shards: int) -> int:
-        """How many of a layer's shards are used: `share` of them, at least one."""
+        """How many of a layer's `num_shards` shards are used: `share` of them, at least one."""
         return max(1, round(self.share * num_shards))

@@ -10,7 +10,7 @@ _COUNTS = ("images", "objects", "masks", "captions")
 
 
 def format_report(report: ManifestReport) -> Iterator[str]:
-    """The manifest as tables, its warnings, and a last line that begins with "ok"."""
+    """The manifest of `report` as tables, its warnings, and a last line that begins with "ok"."""
     manifest = report.manifest
     yield f"{manifest.name}, shards in {manifest.store}"
     learned = [row for row in report.sources if row.draw_probability is not None]

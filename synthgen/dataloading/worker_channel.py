@@ -52,7 +52,9 @@ class WorkerError:
 
 
 def request_batch(channel: socket.socket) -> None:
-    """Ask a worker for one more batch. A worker that has ended cannot be asked; the next answer tells that."""
+    """Ask the worker at the other end of `channel` for one more batch. A worker that has ended cannot be asked; the
+    next answer tells that.
+    """
     try:
         channel.sendall(b"\0")
     except OSError:
@@ -60,7 +62,7 @@ def request_batch(channel: socket.socket) -> None:
 
 
 def wait_for_request(channel: socket.socket) -> bool:
-    """Wait until the parent asks for a batch; False = the parent has ended."""
+    """Wait until the parent, at the other end of `channel`, asks for a batch; False = the parent has ended."""
     try:
         return bool(channel.recv(1))
     except ConnectionError:
@@ -92,12 +94,12 @@ def send_batch(channel: socket.socket, packed: PackedBatch) -> None:
 
 
 def send_end(channel: socket.socket) -> None:
-    """Say that the worker's stream has ended."""
+    """Say over `channel` that the worker's stream has ended."""
     channel.sendall(_HEADER.pack(_Kind.END, 0, 0))
 
 
 def send_error(channel: socket.socket, error: WorkerError) -> None:
-    """Say that the worker has failed; no batch follows."""
+    """Say over `channel` that the worker has failed with `error`; no batch follows."""
     text = error.message.encode("utf-8", "backslashreplace")[-_MAX_TEXT_BYTES:]
     channel.sendall(_HEADER.pack(_Kind.BUG if error.is_bug else _Kind.USER_ERROR, 0, len(text)) + text)
 
@@ -158,7 +160,7 @@ def _receive_exactly(channel: socket.socket, size: int) -> bytes:
 
 
 def describe_resource_error(why: BaseException) -> str | None:
-    """The sentence for a limit of this machine that a reader reached; None = the error has another cause."""
+    """The sentence for `why`, if a reader reached a limit of this machine; None = the error has another cause."""
     number: Any = why.errno if isinstance(why, OSError) else None
     if number in (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

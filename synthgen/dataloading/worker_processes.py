@@ -59,7 +59,7 @@ class BatchStream:
     """A stream of batches. `iter_batches` runs in each worker process; workers are numbered from 0."""
 
     def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
-        """The batches of one worker."""
+        """The batches of the worker with the index `worker_id`."""
         raise NotImplementedError
 
 

@@ -35,7 +35,11 @@ _KEYWORDS: dict[str, Any] = {
 
 
 class DuplicateKey:
-    """Replaces the value of a key that occurs more than once in a mapping."""
+    """Replaces the value of a key that occurs more than once in a mapping.
+
+    Args:
+        lines: the lines of the file that have the key, counted from 1.
+    """
 
     def __init__(self, lines: list[int]) -> None:
         self.lines = lines
@@ -73,7 +77,12 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def pop_duplicate_keys(value: Any, location: Location) -> Iterator[ManifestIssue]:
-    """Remove and return every key that occurs more than once."""
+    """Remove and return every key that occurs more than once.
+
+    Args:
+        value: the manifest, or a part of it; its mappings and lists are changed in place.
+        location: the place of `value` in the manifest.
+    """
     places = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, inner in places:
         if isinstance(inner, DuplicateKey):

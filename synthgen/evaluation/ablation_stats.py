@@ -71,7 +71,12 @@ class Difference:
 def compare_arms(
     with_it: Sequence[Sequence[EvalResult]], without_it: Sequence[Sequence[EvalResult]]
 ) -> Iterator[Difference]:
-    """Pair the results of both arms by seed and layer; layers without evaluated images are left out."""
+    """Pair the results of both arms by seed and layer; layers without evaluated images are left out.
+
+    Args:
+        with_it: for each seed, the results of the arm with the factor, in the order of the layers.
+        without_it: the results of the other arm, with the same seeds and layers.
+    """
     for i, one in enumerate(with_it[0]):
         every = [[seed[i] for seed in arm] for arm in (with_it, without_it)]
         if all(measured.images for arm in every for measured in arm):
@@ -84,6 +89,11 @@ def compare_arms(
 def format_differences(differences: Sequence[Difference], num_seeds: int, factor: str) -> Iterator[str]:
     """A table for each layer, a sentence about its main value, and a note on how reliable they are; see
     `Difference.describe`.
+
+    Args:
+        differences: the differences of all layers; those of one layer and task stand together.
+        num_seeds: the number of seeds of each arm.
+        factor: what the first arm has and the second has not.
     """
     for (source, task), group in groupby(differences, key=lambda one: (one.source, one.task)):
         rows = list(group)

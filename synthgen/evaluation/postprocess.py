@@ -153,7 +153,7 @@ def instances(prediction: RawPrediction, *, every_text: bool = False) -> list[De
 
 
 def referring(prediction: RawPrediction) -> list[Detection]:
-    """For each text the best query; none if its mask is empty."""
+    """For each text of `prediction` the best query; none if its mask is empty."""
     likely, queries = prediction.logits.sigmoid().max(0)
     places = _absolute_boxes(prediction)
     masks = _encode_masks(prediction, sorted(set(queries.tolist())))
@@ -165,7 +165,7 @@ def referring(prediction: RawPrediction) -> list[Detection]:
 
 
 def foreground(prediction: RawPrediction) -> ForegroundMap:
-    """The mask of the best query for the first text, as probabilities."""
+    """The mask of the best query of `prediction` for the first text, as probabilities."""
     query = int(prediction.logits[:, 0].argmax())
     likely = np.empty(prediction.original_size, np.float32)
     for columns, strip in _iter_mask_strips(prediction, [query]):
@@ -178,6 +178,9 @@ def semantic(prediction: RawPrediction) -> SemanticMap:
 
     This is Mask2Former's rule. Mask DINO also sharpens the text probabilities here, which gives uncertain queries the
     same weight as certain ones; docs/results.md shows the effect.
+
+    Args:
+        prediction: the outputs of the last layer for one image.
     """
     likely = prediction.logits.sigmoid()
     labels = np.empty(prediction.original_size, np.int32)
@@ -194,7 +197,11 @@ def semantic(prediction: RawPrediction) -> SemanticMap:
 
 
 def panoptic(prediction: RawPrediction) -> PanopticMap:
-    """Certain queries share the pixels, mostly hidden segments are dropped, and stuff segments of a name are merged."""
+    """Certain queries share the pixels, mostly hidden segments are dropped, and stuff segments of a name are merged.
+
+    Args:
+        prediction: the outputs of the last layer for one image.
+    """
     likely = prediction.logits.sigmoid()
     kept = (likely.max(1).values > PANOPTIC_SCORE_THRESHOLD).nonzero().flatten()
     shares, labels = functional.softmax(likely[kept] / PANOPTIC_TEMPERATURE, dim=-1).max(1)

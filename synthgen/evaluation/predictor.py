@@ -63,7 +63,11 @@ class PredictResult:
     replaced: bool = False
 
     def format_lines(self, threshold: float) -> list[str]:
-        """The lines to print."""
+        """The lines to print.
+
+        Args:
+            threshold: the score threshold of the call, in [0, 1]; the line for "nothing found" names it.
+        """
         lines = [
             f"{one.score:.2f}  {shorten_text(self.texts[one.label], _MAX_PROMPT_CHARS)}"
             for one in self.detections[:_MAX_PRINTED_DETECTIONS]

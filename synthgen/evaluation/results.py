@@ -75,7 +75,11 @@ class EvalResult:
 
 
 def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]]:
-    """Mean and median of the main value, for each task with several layers (as reported for SeginW)."""
+    """Mean and median of the main value, for each task with several layers (as reported for SeginW).
+
+    Args:
+        results: the results of all layers; those without an evaluated image do not count.
+    """
     groups: dict[str, list[float]] = defaultdict(list)
     for one in results:
         if one.images:
@@ -88,7 +92,7 @@ def average_by_task(results: Sequence[EvalResult]) -> dict[str, dict[str, float]
 
 
 def format_results(results: Sequence[EvalResult]) -> Iterator[str]:
-    """A paragraph for each layer, and averages."""
+    """A paragraph for each layer of `results`, and averages."""
     for one in results:
         yield f"{one.source} {one.task}, {one.images:,} image{'s' * (one.images != 1)}"
         if one.images:
@@ -151,5 +155,5 @@ def load_results(path: Path) -> tuple[list[EvalResult], bool]:
 
 
 def printable_json(content: Any) -> str:
-    """ASCII-only JSON, which every file and terminal can display."""
+    """ASCII-only JSON of `content`, which every file and terminal can display."""
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

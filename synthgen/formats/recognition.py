@@ -163,7 +163,7 @@ def check_exists(path: Path) -> None:
 
 
 def option_name(plugin: str) -> str:
-    """A reader's name as it is typed: "coco_json" is `--dataset coco-json`."""
+    """The name of a reader, `plugin`, as it is typed: "coco_json" is `--dataset coco-json`."""
     return plugin if "." in plugin else plugin.replace("_", "-")
 
 

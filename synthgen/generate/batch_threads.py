@@ -75,7 +75,7 @@ class HungRows:
     hangs: int = 0
 
     def after(self, error: BatchTimeoutError) -> HungRows:
-        """What is known after one more worker hung."""
+        """What is known after one more worker hung, with `error`."""
         rows = frozenset(error.rows)
         proven = self.proven | rows if len(rows) == 1 and rows <= self.suspected else self.proven
         return HungRows((self.suspected | rows) - proven, proven, self.hangs + 1)
@@ -191,7 +191,7 @@ def wait_for_batch(
 
 
 def describe_timeout(timeout: float | None) -> str:
-    """What a plugin did that hangs."""
+    """What a plugin did that hangs, with its `timeout` in seconds."""
     return f"did not answer within {timeout or 0:g} s"
 
 

@@ -104,7 +104,7 @@ class ProcessedShard:
 
 
 class Worker:
-    """Holds the model and processes one shard at a time. A failed shard gives a report, not an exception.
+    """Holds the model of `job` and processes one shard at a time. A failed shard gives a report, not an exception.
 
     It raises only `BrokenWorkerError`: this worker cannot continue, another one can. If the model hangs (see
     `Job.timeout`), this is a `BatchTimeoutError`.
@@ -133,7 +133,9 @@ class Worker:
     def process(
         self, shard: Shard, on_images: OnImages | None = None, hung: HungRows = NONE_HUNG
     ) -> ProcessedShard | ShardReport:
-        """The part of `run` that needs the model. A failure becomes a report."""
+        """The part of `run` that needs the model; `shard`, `on_images` and `hung` are as there. A failure becomes a
+        report.
+        """
         started = time.monotonic()
         try:
             source = shard.in_layer(self.job.input_layer)
@@ -158,7 +160,9 @@ class Worker:
         return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started)
 
     def commit(self, processed: ProcessedShard | ShardReport) -> ShardReport:
-        """The part of `run` that does not need the model: encode, write, rename."""
+        """The part of `run` that does not need the model: encode and write what is `processed`. A report stays as it
+        is.
+        """
         if isinstance(processed, ShardReport):
             return processed
         flat = [annotation for sample in processed.samples for annotation in sample.annotations]

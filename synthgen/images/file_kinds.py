@@ -31,7 +31,11 @@ _BY_BRAND = {
 
 
 def describe_file_kind(path: Path) -> str | None:
-    """What a file is that cannot be read as an image, and the remedy; None if it is not known. Never raises."""
+    """What a file is that cannot be read as an image, and the remedy; None if it is not known. Never raises.
+
+    Args:
+        path: the file; its first 512 bytes are read.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(512)

@@ -8,5 +8,5 @@ class ImageError(Exception):
 
 
 def utf8_safe(text: str) -> str:
-    """At most 200 characters that UTF-8 can encode; hostile names contain lone surrogates."""
+    """At most 200 characters of `text` that UTF-8 can encode; hostile names contain lone surrogates."""
     return text[:200].encode("utf-8", "backslashreplace").decode()

@@ -56,7 +56,7 @@ ImageSource: TypeAlias = Path | PackedImage
 
 
 def row_name(column: str, row: int) -> str:
-    """The member that names a row of a Parquet or Arrow file."""
+    """The member that names the row `row` of a Parquet or Arrow file, which has its image in `column`."""
     return f"{column}/{row}"
 
 
@@ -85,7 +85,7 @@ def find_packed_image(root: Path, parts: tuple[str, ...]) -> PackedImage | None:
 
 
 def is_packed_name(parts: tuple[str, ...]) -> bool:
-    """Whether a name may lie in an archive."""
+    """Whether a name, given as the `parts` of a path, may lie in an archive."""
     return any(part.lower().endswith(ARCHIVE_SUFFIXES) for part in parts[:-1])
 
 

@@ -73,7 +73,7 @@ class ExternalSorter:
     """
 
     def __init__(self, folder: Path, expected_bytes: int = 0) -> None:
-        """`expected_bytes`: an estimate of all bytes."""
+        """`folder`: a scratch folder that exists; `expected_bytes`: an estimate of all bytes."""
         self.folder, self.expected_bytes = folder, expected_bytes
         self.flags: dict[str, int] = {}
         self.count = 0

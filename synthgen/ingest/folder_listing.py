@@ -92,5 +92,5 @@ def file_hashes(texts: list[str]) -> NDArray[np.int64]:
 
 
 def hash_text(text: str) -> int:
-    """One hash, the same in each process."""
+    """One hash of `text`, the same in each process."""
     return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True)

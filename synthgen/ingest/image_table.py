@@ -138,7 +138,7 @@ class StringColumn:
         return len(self._starts) - 1
 
     def extend(self, texts: Sequence[str]) -> None:
-        """Append strings; what UTF-8 cannot encode becomes a question mark."""
+        """Append `texts`; what UTF-8 cannot encode becomes a question mark."""
         encoded = [text.encode("utf-8", "replace") for text in texts]
         self._starts.extend(list(accumulate(map(len, encoded), initial=len(self._text)))[1:])
         self._text += b"".join(encoded)

@@ -190,7 +190,11 @@ def _build_columns(
 
 
 def treat_crowds_as_objects(batches: Iterable[DatasetPart]) -> Iterator[DatasetPart]:
-    """The same stream without `iscrowd`, for files that set it for every mask in RLE, as CVAT's do."""
+    """The same stream without `iscrowd`, for files that set it for every mask in RLE, as CVAT's do.
+
+    Args:
+        batches: what a reader yields.
+    """
     for batch in batches:
         if isinstance(batch, AnnotationBatch):
             yield replace(batch, iscrowd=np.zeros(len(batch.id), np.bool_))

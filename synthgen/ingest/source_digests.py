@@ -30,7 +30,7 @@ class SourceDigests(NamedTuple):
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of the bytes of the file at `path`, in hexadecimal."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -83,7 +83,7 @@ def _digest_part(file: Path, of: str) -> bytes:
 
 
 def remember_digests(log: Path, found: SourceDigests) -> None:
-    """Write the digests to the log, if they are not there yet."""
+    """Write the `found` digests to the `log`, if they are not there yet."""
     if found.is_new:
         write_text_atomic(log, json.dumps(found.log))
 

@@ -33,7 +33,14 @@ def build_hq_sam(variant: str | SamConfig, *, hq_token_only: bool = False) -> Sa
 
 
 class HQMaskDecoder(MaskDecoder):
-    """SAM's mask decoder with the HQ token and its features; `hf_*` are the names of the checkpoints."""
+    """SAM's mask decoder with the HQ token and its features; `hf_*` are the names of the checkpoints.
+
+    Args:
+        vit_dim: channels of the image encoder's blocks, from which the early features come.
+        hq_token_only: whether the masks are those of the HQ token alone, instead of their sum with SAM's masks.
+        transformer_dim: channels of the decoder.
+        **decoder_options: the other arguments of SAM's `MaskDecoder`.
+    """
 
     def __init__(self, *, vit_dim: int, hq_token_only: bool, transformer_dim: int, **decoder_options: object) -> None:
         super().__init__(transformer_dim=transformer_dim, **decoder_options)

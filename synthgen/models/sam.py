@@ -174,12 +174,12 @@ def build_sam(variant: str | SamConfig, decoder: type[MaskDecoder] = MaskDecoder
 
 
 def is_hq_checkpoint(weights: Mapping[str, object]) -> bool:
-    """Whether a state dict is HQ-SAM's rather than SAM's."""
+    """Whether a state dict, `weights`, is HQ-SAM's rather than SAM's."""
     return "mask_decoder.hf_token.weight" in weights
 
 
 def variant_name(config: SamConfig) -> str:
-    """ "vit_b", "vit_l" or "vit_h"; for other sizes the channels and blocks: "vit 64x4"."""
+    """The name of the size `config`: "vit_b", "vit_l" or "vit_h", or else channels and blocks: "vit 64x4"."""
     known = (name for name, published in VARIANTS.items() if published == config)
     return next(known, f"vit {config.vit_dim}x{config.vit_depth}")
 
@@ -273,6 +273,10 @@ def set_precision(network: Sam, dtype: torch.dtype) -> None:
     """Cast encoder and decoder; prompts and pixels stay float32.
 
     Box positions are encoded as sines with up to a few dozen periods, for which bfloat16 is too coarse.
+
+    Args:
+        network: the network to change in place.
+        dtype: the dtype of the weights of encoder and decoder.
     """
     network.image_encoder.to(dtype)
     network.mask_decoder.to(dtype)

@@ -34,6 +34,11 @@ def use_sdpa(encoder: ImageEncoderViT, rel_pos_mode: Literal["added", "folded"] 
 
     Supports windowed and global blocks, any grid that the original supports (relative positions are interpolated
     alike), any float dtype, with and without relative positions, and `torch.compile` (no graph breaks).
+
+    Args:
+        encoder: the image encoder; its blocks must have the attention of segment-anything.
+        rel_pos_mode: "added" = relative positions are added as a bias; "folded" = they are put into additional channels
+            of queries and keys. The results are equal up to rounding.
     """
     for block in encoder.blocks:
         block.attn.__class__ = _FoldedBiasAttention if rel_pos_mode == "folded" else _BiasAttention

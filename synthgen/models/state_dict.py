@@ -16,7 +16,14 @@ def describe_tensor(value: object) -> str:
 
 
 def format_names(verb: str, names: list[str], tail: str = "", most: int = 5) -> str:
-    """`verb` and the first `most` names; "" if there are none."""
+    """`verb` and the first `most` names; "" if there are none.
+
+    Args:
+        verb: the start of the sentence; it needs a space after it, which is added.
+        names: the names to list.
+        tail: text that follows the names.
+        most: the largest number of names; the others are counted.
+    """
     if not names:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -54,7 +54,11 @@ class BoxColumns:
 
 
 def table_from_columns(columns: BoxColumns) -> pa.Table:
-    """The table of `SCHEMA` for samples that have boxes only."""
+    """The table of `SCHEMA` for samples that have boxes only.
+
+    Args:
+        columns: the images and boxes, sorted by image.
+    """
     images, count = len(columns.image_id), len(columns.id)
     # There are few combinations of flags; each is built once and looked up per box.
     bits = np.zeros(count, np.int64)

@@ -7,13 +7,13 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def xywh_to_xyxy(bbox: ArrayLike) -> NDArray[np.float64]:
-    """(x, y, width, height) -> (x1, y1, x2, y2); float64 [..., 4], absolute pixels."""
+    """`bbox`, (x, y, width, height) -> (x1, y1, x2, y2); float64 [..., 4], absolute pixels."""
     box = np.asarray(bbox, dtype=np.float64)
     return np.concatenate([box[..., :2], box[..., :2] + box[..., 2:]], axis=-1)
 
 
 def xyxy_to_xywh(boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """(x1, y1, x2, y2) -> (x, y, width, height); float64 [..., 4], absolute pixels."""
+    """`boxes_xyxy`, (x1, y1, x2, y2) -> (x, y, width, height); float64 [..., 4], absolute pixels."""
     box = np.asarray(boxes_xyxy, dtype=np.float64)
     return np.concatenate([box[..., :2], box[..., 2:] - box[..., :2]], axis=-1)
 
@@ -32,7 +32,9 @@ def clip_xyxy(boxes_xyxy: ArrayLike, height: ArrayLike, width: ArrayLike) -> NDA
 
 
 def paired_box_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """IoU of pairs of boxes: [N, 4] and [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 for empty pairs."""
+    """IoU of pairs of boxes, `a_xyxy` [N, 4] and `b_xyxy` [N, 4], absolute pixels -> float64 [N] in [0, 1]; 0 for empty
+    pairs.
+    """
     a, b = np.asarray(a_xyxy, dtype=np.float64), np.asarray(b_xyxy, dtype=np.float64)
     side = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     overlap = np.clip(side, 0, None).prod(axis=-1)

@@ -28,7 +28,7 @@ _COUNTS_ALPHABET = bytes(range(48, 112))
 
 
 def encode_mask(mask: NDArray[Any]) -> Rle:
-    """bool or uint8 [H, W] -> COCO compressed RLE; every non-zero value is foreground."""
+    """`mask`, bool or uint8 [H, W] -> COCO compressed RLE; every non-zero value is foreground."""
     if mask.size > _COCOAPI_MAX_PIXELS:
         return encode_mask_window(mask, 0, 0, *mask.shape)
     filled = mask if mask.dtype == bool else mask != 0  # cocoapi starts a run at every change of value
@@ -80,12 +80,12 @@ def decode_mask(rle: Rle) -> NDArray[np.bool_]:
 
 
 def rle_area(rle: Rle) -> int:
-    """Number of pixels in the mask."""
+    """Number of pixels in the mask `rle`."""
     return int(coco_mask.area(_to_cocoapi(rle)))
 
 
 def rle_bbox_xyxy(rle: Rle) -> tuple[float, float, float, float]:
-    """Tight box (x1, y1, x2, y2) of the mask, absolute pixels; all zero for an empty mask."""
+    """Tight box (x1, y1, x2, y2) of the mask `rle`, absolute pixels; all zero for an empty mask."""
     x, y, w, h = (float(v) for v in coco_mask.toBbox(_to_cocoapi(rle)))
     return (x, y, x + w, y + h)
 

@@ -55,7 +55,7 @@ def _decode_counts(counts: bytes) -> NDArray[np.int64]:
 
 
 def encode_counts(runs: NDArray[Any]) -> bytes:
-    """COCO's text form of run lengths, integers [R], each below 2^29: the inverse of `decode_counts`."""
+    """COCO's text form of run lengths, `runs`: integers [R], each below 2^29. The inverse of `decode_counts`."""
     number = runs.astype(np.int64)
     number[3:] -= runs[1:-2]
     # Five bits per character, one bit in all is the sign: 2^29 fits into six characters.

@@ -101,7 +101,12 @@ def _list_missing(files: LayerFiles) -> Iterator[ShardVerdict]:
 
 
 def format_verdicts(layer: str, verdicts: list[ShardVerdict]) -> Iterator[str]:
-    """The verdicts as lines of text, then how many there are of each."""
+    """The verdicts as lines of text, then how many there are of each.
+
+    Args:
+        layer: the layer's name, DATASET/SPLIT/LAYER.
+        verdicts: the verdict of each shard.
+    """
     for verdict in verdicts:
         yield f"{verdict.state:<10}  {verdict.name}{f': {verdict.reason}' if verdict.reason else ''}"
     counts = {state: sum(verdict.state == state for verdict in verdicts) for state in ShardState}

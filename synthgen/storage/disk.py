@@ -101,7 +101,7 @@ def check_folder_exists(folder: Path) -> os.stat_result:
 
 
 def gone_error(folder: Path, reason: str) -> FailedRunError:
-    """The error for a folder that vanished during a run."""
+    """The error for a `folder` that vanished during a run, for a `reason` in a few words."""
     return FailedRunError(
         f"{folder} has gone during the run ({reason}); if its disk was unmounted, mount it again, and run the same "
         "command again: what is committed stays"

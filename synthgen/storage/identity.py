@@ -113,7 +113,9 @@ def is_stale(footer: Mapping[str, Any], parent_sha256: str | None) -> bool:
 
 
 def parent_digest(footer: Mapping[str, Any]) -> str | None:
-    """The content digest of the parent rows that a shard was made from; None = unknown, as in older releases."""
+    """The content digest of the parent rows that a shard was made from, by its `footer`; None = unknown, as in older
+    releases.
+    """
     digest = (footer.get("parent") or {}).get("content_sha256")
     return digest if isinstance(digest, str) else None
 

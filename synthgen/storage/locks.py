@@ -39,7 +39,9 @@ def try_lock(handle: int) -> bool | None:
 
 
 def release_lock(handle: int) -> None:
-    """Release the lock and close the file. Processes that were forked meanwhile lose the lock, too."""
+    """Release the lock and close the file, both by the file descriptor `handle`. Processes that were forked meanwhile
+    lose the lock, too.
+    """
     with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_UN)
     os.close(handle)

@@ -91,7 +91,12 @@ def migrate_shards(
 
 
 def format_migration(layer: str, report: MigrationReport) -> Iterator[str]:
-    """The result as lines of text."""
+    """The result for a layer as lines of text.
+
+    Args:
+        layer: the layer's name, DATASET/SPLIT/LAYER.
+        report: what was done with its shards.
+    """
     left = f", {len(report.refused):,} left as they are" if report.refused else ""
     yield f"{layer}: {report.num_migrated:,} shards migrated, {report.num_unchanged:,} up to date{left}"
     yield from (f"  {sentence}" for sentence in report.refused)

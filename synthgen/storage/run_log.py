@@ -53,7 +53,7 @@ class RunLog:
         self._append("metrics", metrics)
 
     def append_failure(self, shard: str, error: str) -> None:
-        """Append a shard that was not committed to `failures.jsonl`."""
+        """Append a `shard` that was not committed, and the `error`, to `failures.jsonl`."""
         self._append("failures", {"shard": shard, "error": error})
 
     def write_status(self, status: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ class RunLog:
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Write synthgen's log records to a file, in a folder that exists, while the block runs."""
+    """Write synthgen's log records to the file at `path`, in a folder that exists, while the block runs."""
     handler = _SilentFileHandler(path, encoding="utf-8", errors="backslashreplace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("synthgen")

@@ -289,7 +289,7 @@ class ShardStore:
         return found
 
     def scan_layer(self, dataset: str, split: str, layer: str) -> LayerFiles:
-        """The files of a layer, of all plans. Opens none."""
+        """The files of the layer `layer` of a `dataset` and `split`, of all plans. Opens none."""
         found = LayerFiles([], {})
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
@@ -351,11 +351,11 @@ class ShardStore:
         return self.root / check_name(dataset) / check_name(split) / check_name(layer)
 
     def layer_scratch_folder(self, dataset: str, split: str, layer: str) -> AbstractContextManager[Path]:
-        """A scratch folder on the disk of the store, in a layer that exists; deleted when the block ends."""
+        """A scratch folder in the existing `layer` of a `dataset` and `split`; deleted when the block ends."""
         return scratch_folder(self.layer_folder(dataset, split, layer))
 
     def remove_stale_files(self, dataset: str, split: str, layer: str) -> int:
-        """Delete the temporary files of killed writers in a layer and its run log; returns how many."""
+        """Delete temporary files of killed writers in `layer` of `dataset` and `split` and its log; return how many."""
         folder = self.layer_folder(dataset, split, layer)
         return remove_stale_files(folder) + remove_stale_files(folder / "_log")
 

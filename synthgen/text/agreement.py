@@ -111,6 +111,10 @@ def is_kind_of(category: str, other: str) -> bool:
     """Whether a category is the same as another or a hyponym of it, as far as the table knows.
 
     Everything is a hyponym of a category without information.
+
+    Args:
+        category: the name that may be the narrower one.
+        other: the name that may be the wider one.
     """
     one, two = (
         {_parse_noun(tuple(_lemmatize(word) for word in split_words(name))) for name in category_nouns(c)}

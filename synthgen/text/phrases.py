@@ -34,7 +34,7 @@ def split_words(text: str) -> list[str]:
 
 
 def comparison_key(text: str) -> str:
-    """A key that is equal for texts that differ only in articles, case and punctuation."""
+    """A key of `text` that is equal for texts that differ only in articles, case and punctuation."""
     own = split_words(text)
     return " ".join([word for word in own if word not in _ARTICLES] or own) or text.strip()
 

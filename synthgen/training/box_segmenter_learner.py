@@ -61,15 +61,20 @@ class BoxSegmenterLearner:
         }
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """The backbone has its own learning rate."""
+        """Parameter groups for AdamW. By `schedule`, the backbone has its own learning rate."""
         return parameter_groups(self.module, schedule, {"stages.": schedule.backbone_lr})
 
     def count_targets(self, batch: Batch) -> int:
-        """The number of objects."""
+        """The number of objects in `batch`."""
         return sum(len(target["masks"]) for target in batch.targets)
 
     def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
-        """The losses "mask" and "dice"; see `mask_losses`."""
+        """The losses "mask" and "dice"; see `mask_losses`.
+
+        Args:
+            batch: as in `Learner.compute_losses`.
+            num_targets: as in `Learner.compute_losses`; targets are objects.
+        """
         crops, boxes, targets, weights = self._crop_objects(batch)
         with torch.autocast(self.module.device.type, torch.bfloat16, enabled=self._uses_bf16):
             logits = self.module(crops, boxes)
@@ -77,7 +82,7 @@ class BoxSegmenterLearner:
         return {name: loss / num_targets for name, loss in losses.items()}
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:  # noqa: ARG002
-        """Nothing: `synthgen masks` with `lite` and `synthgen show` draw its masks."""
+        """Nothing of `batch`: `synthgen masks` with `lite` and `synthgen show` draw its masks."""
         return iter(())
 
     def evaluate(

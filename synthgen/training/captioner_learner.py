@@ -84,15 +84,20 @@ class CaptionerLearner:
         return {key: str(Path(one).absolute()) if "/" in str(one) else one for key, one in settings.items()}
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """The visual stem uses the learning rate of backbones."""
+        """Parameter groups for AdamW. By `schedule`, the visual stem uses the learning rate of backbones."""
         return parameter_groups(self.module, schedule, {"encoder.embed_images.": schedule.backbone_lr})
 
     def count_targets(self, batch: Batch) -> int:
-        """The number of target tokens, including end tokens."""
+        """The number of target tokens in `batch`, including end tokens."""
         return sum(len(tokens) for _, _, tokens in self._iter_regions(batch))
 
     def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
-        """The token loss with teacher forcing, named "words"."""
+        """The token loss with teacher forcing, named "words".
+
+        Args:
+            batch: as in `Learner.compute_losses`.
+            num_targets: as in `Learner.compute_losses`; targets are tokens.
+        """
         device = self.module.device
         regions = self.build_regions(batch)
         images, prompts, texts = (
@@ -103,7 +108,7 @@ class CaptionerLearner:
         return {"words": label_smoothed_loss(logits, texts[texts != PAD]) / num_targets}
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:  # noqa: ARG002
-        """Nothing: captions are evaluated but not drawn."""
+        """Nothing of `batch`: captions are evaluated but not drawn."""
         return iter(())
 
     def evaluate(

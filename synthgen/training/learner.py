@@ -61,7 +61,7 @@ class Learner(Protocol):
         """The part of the manifest that describes the network, as JSON with absolute paths."""
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW; see `optimizer.parameter_groups`."""
+        """Parameter groups for AdamW, with the learning rates of `schedule`; see `optimizer.parameter_groups`."""
 
     def count_targets(self, batch: Batch) -> int:
         """The number of targets in a batch (objects or tokens), by which losses are normalized."""
@@ -77,14 +77,25 @@ class Learner(Protocol):
     def evaluate(
         self, manifest: Manifest, context: DistributedContext, *, num_workers: int, progress: OpenProgress
     ) -> Sequence[EvalResult]:
-        """Evaluate on the manifest's `eval`."""
+        """Evaluate on the manifest's `eval`.
+
+        Args:
+            manifest: names the layers, in its `eval`.
+            context: the processes of the run; all of them must call this.
+            num_workers: data loader workers of each process.
+            progress: opens a progress bar.
+        """
 
     def draw_predictions(self, batch: Batch) -> Iterator[NDArray[np.uint8]]:
-        """A few images of predictions next to ground truth, uint8 [H, W, 3] each; may be empty."""
+        """A few images of `batch`, with predictions next to ground truth: uint8 [H, W, 3] each; may be empty."""
 
 
 class LossModule(nn.Module):
-    """The losses as a forward pass, as DistributedDataParallel requires."""
+    """The losses as a forward pass, as DistributedDataParallel requires.
+
+    Args:
+        learner: computes the losses; its network is the submodule `module`.
+    """
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
@@ -96,7 +107,12 @@ class LossModule(nn.Module):
 
 
 def wrap_distributed(learner: Learner, context: DistributedContext) -> nn.Module:
-    """The losses of a learner as a module whose gradients are averaged over processes."""
+    """The losses of a learner as a module whose gradients are averaged over processes.
+
+    Args:
+        learner: gives the network and the losses.
+        context: the processes of the run; with one process, nothing is averaged.
+    """
     losses = LossModule(learner)
     if context.world_size == 1:
         return losses
@@ -108,7 +124,12 @@ def wrap_distributed(learner: Learner, context: DistributedContext) -> nn.Module
 
 
 class SegmentationLearner:
-    """MQ-Former as configured by a manifest; see `Learner`."""
+    """MQ-Former as configured by a manifest; see `Learner`.
+
+    Args:
+        manifest: gives the network's settings, the schedule and the mixture.
+        device: where the network is trained.
+    """
 
     kind = "mqformer"
     has_learned_masks = False
@@ -137,16 +158,23 @@ class SegmentationLearner:
         }
 
     def param_groups(self, schedule: ScheduleConfig) -> list[dict[str, Any]]:
-        """The pretrained backbone and text encoder have their own learning rates."""
+        """Parameter groups for AdamW. By `schedule`, the pretrained backbone and text encoder have their own learning
+        rates.
+        """
         rates = {"backbone.": schedule.backbone_lr, "text_encoder.": schedule.text_encoder_lr}
         return parameter_groups(self.module, schedule, rates)
 
     def count_targets(self, batch: Batch) -> int:
-        """The number of objects."""
+        """The number of objects in `batch`."""
         return sum(len(target["labels"]) for target in batch.targets)
 
     def compute_losses(self, batch: Batch, *, num_targets: float) -> dict[str, Tensor]:
-        """The losses "label", "box", "giou", "mask" and "dice" of all layers; see `SetCriterion`."""
+        """The losses "label", "box", "giou", "mask" and "dice" of all layers; see `SetCriterion`.
+
+        Args:
+            batch: as in `Learner.compute_losses`.
+            num_targets: as in `Learner.compute_losses`; targets are objects.
+        """
         device = next(self.module.parameters()).device
         asked = [target["texts"] for target in batch.targets]
         names = [self._is_category_name[source] for source in batch.source_ids]

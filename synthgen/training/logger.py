@@ -40,7 +40,13 @@ class MetricsLogger:
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step)
 
     def log_metrics(self, step: int, values: Mapping[str, float], *, prefix: str = "train") -> None:
-        """Log numbers by name."""
+        """Log numbers by name.
+
+        Args:
+            step: the step after which the numbers hold.
+            values: number by name.
+            prefix: what the numbers are of: the value of "of" in log.jsonl, and the prefix of names in TensorBoard.
+        """
         append_line(self._log_path, json.dumps({"step": step, "of": prefix, **values}), remedy=REMEDY)
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{prefix}/{name}", value, step)

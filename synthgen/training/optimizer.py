@@ -60,6 +60,12 @@ def lr_factor(schedule: ScheduleConfig, step: int) -> float:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, schedule: ScheduleConfig, step: int) -> None:
-    """Set the learning rates of a step. They depend only on the step, so a checkpoint need not store them."""
+    """Set the learning rates of a step. They depend only on the step, so a checkpoint need not store them.
+
+    Args:
+        optimizer: an optimizer of `parameter_groups`; changed in place.
+        schedule: gives the warm-up and the decay; see `lr_factor`.
+        step: the step that comes next; see `lr_factor`.
+    """
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * lr_factor(schedule, step)

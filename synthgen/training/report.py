@@ -55,6 +55,7 @@ class TrainResult:
 
 
 def format_progress(values: Mapping[str, float]) -> str:
+    """The line for the progress bar: losses and numbers of `values`, by name, as logged after a step."""
     parts = " ".join(
         f"{name} {value:.3g}" for name, value in values.items()
         if name not in ("images_per_s", "data_share", "memory_mib", "lr", "gradient")
@@ -63,7 +64,7 @@ def format_progress(values: Mapping[str, float]) -> str:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory in MiB: of tensors on a GPU, else of the process."""
+    """Peak memory in MiB: of tensors if `device` is a GPU, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -71,12 +72,19 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 def describe_device(device: torch.device) -> str:
+    """The name of a GPU, or the type of another `device` with the number of PyTorch's threads."""
     return (
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({torch.get_num_threads()} threads)"
     )
 
 
 def format_sample_stats(manifest: Manifest, seen: Mapping[str, Any]) -> list[str]:
+    """A table of what became of the samples of each source, over all readers.
+
+    Args:
+        manifest: names the sources.
+        seen: reader -> `SampleStats.state_dict`.
+    """
     whole = SampleStats([f"{source.shards} {source.task}" for source in manifest.mixture])
     for own in seen.values():
         whole.merge_state(own)

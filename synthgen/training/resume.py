@@ -48,7 +48,16 @@ def collect_training_state(
     best_score: float,
     nonfinite_steps: int,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(weights for inference, state for resuming)."""
+    """(weights for inference, state for resuming).
+
+    Args:
+        learner: gives the network.
+        optimizer: gives the moments.
+        ema: gives the averages, which are then the weights for inference; None = the run has none.
+        loader_state: the position in the data; see `TrainLoader.state_dict`.
+        best_score: the best main value so far, which `best.pt` has; minus infinity before the first evaluation.
+        nonfinite_steps: steps without a finite loss, in a row, up to now.
+    """
     weights = checkpoint.checkpoint_state_dict(learner.module)
     kept: dict[str, Any] = {
         "optimiser": optimizer.state_dict(), "place": json.dumps(loader_state), "best": best_score,
@@ -61,7 +70,7 @@ def collect_training_state(
 
 
 def has_seen_masks(loader_state: Mapping[str, Any]) -> bool:
-    """Whether any sample up to a loader state had a mask."""
+    """Whether any sample up to a `loader_state` had a mask."""
     return any(count.get("masks", 0) > 0 for seen in loader_state["seen"].values() for count in seen["counts"])
 
 

@@ -144,28 +144,28 @@ def load_starts(folder: Path, manifest: Manifest, *, kind: str) -> list[dict[str
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """The path of the checkpoint of a step."""
+    """The path of the checkpoint of a `step` in a run directory, `folder`."""
     return folder / f"step-{step:08}.pt"
 
 
 def results_path(folder: Path, step: int) -> Path:
-    """The path of the results of an evaluation after a step."""
+    """The path of the results of an evaluation after a `step` in a run directory, `folder`."""
     return folder / f"results-{step:08}.json"
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint, if there is one."""
+    """The last checkpoint of a run directory, `folder`, if there is one."""
     found = _checkpoints(folder)
     return found[-1] if found else None
 
 
 def link_best_checkpoint(folder: Path, path: Path) -> None:
-    """Link a checkpoint as `best.pt`."""
+    """Link the checkpoint at `path` as `best.pt` of a run directory, `folder`."""
     link_or_copy(path, folder / "best.pt", remedy=REMEDY)
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints; `best.pt` is a separate link."""
+    """Delete all but the last `keep` checkpoints of a run directory, `folder`; `best.pt` is a separate link."""
     for path in _checkpoints(folder)[:-keep]:
         path.unlink(missing_ok=True)
 

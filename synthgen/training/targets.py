@@ -11,7 +11,12 @@ from synthgen.models.mqformer.targets import MaskTarget
 
 
 def build_mask_targets(targets: Sequence[Mapping[str, Any]], device: torch.device) -> list[MaskTarget]:
-    """The entries of `Batch.targets` used by matcher and losses. Copies from pinned memory are asynchronous."""
+    """The entries of `Batch.targets` used by matcher and losses. Copies from pinned memory are asynchronous.
+
+    Args:
+        targets: the targets of B images.
+        device: where the result is needed.
+    """
     return [
         MaskTarget(
             labels=target["labels"].to(device, non_blocking=True),

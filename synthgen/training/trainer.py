@@ -141,7 +141,12 @@ def _build_learner(manifest: Manifest, context: DistributedContext, resumed: Pat
 
 
 class Trainer:
-    """The state of a run, and its training step."""
+    """The state of a run, and its training step.
+
+    The run trains `learner` as `manifest` says, in the run directory `folder` and in the processes of `context`. Each
+    process has `num_workers` data loader workers, and rank 0 shows `progress`. `last_checkpoint` is the checkpoint to
+    resume from; None = the run begins.
+    """
 
     def __init__(
         self,

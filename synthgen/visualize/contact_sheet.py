@@ -29,7 +29,11 @@ def make_thumbnail(picture: NDArray[np.uint8], *, num_pictures: int, width: int 
 
 
 def make_contact_sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """One contact sheet of thumbnails of one width, row by row: uint8 [H, W, 3]."""
+    """One contact sheet of thumbnails, row by row: uint8 [H, W, 3].
+
+    Args:
+        pictures: uint8 [h, w, 3] RGB each, all of one width.
+    """
     columns, width = _num_columns(len(pictures)), pictures[0].shape[1] if len(pictures) else 1
     small = [Image.fromarray(p) for p in pictures]
     rows = [small[i : i + columns] for i in range(0, len(small), columns)]

@@ -62,7 +62,11 @@ def format_annotation(annotation: Annotation) -> str:
 
 
 def format_captions(annotation: Annotation) -> list[str]:
-    """One line per caption, best first: "a brown dog -0.42 [low_score]", or "a dog (human)"."""
+    """One line per caption, best first: "a brown dog -0.42 [low_score]", or "a dog (human)".
+
+    Args:
+        annotation: the object, with its captions.
+    """
     lines = []
     for own in annotation.captions:
         marks = [own.text, f"({own.source})" if own.source == "human" else ""]

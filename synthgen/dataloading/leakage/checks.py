@@ -20,7 +20,11 @@ ExcludeLists = Mapping[Location, frozenset[str]]
 
 
 def read_exclude_lists(draft: ManifestDraft) -> tuple[ExcludeLists, list[ManifestIssue]]:
-    """The readable lists by location in the manifest, and the errors of the others."""
+    """The readable lists by location in the manifest, and the errors of the others.
+
+    Args:
+        draft: the manifest under check; its `exclude` gives the paths.
+    """
     lists: dict[Location, frozenset[str]] = {}
     wrong: list[ManifestIssue] = []
     for i, path in draft.exclude.items():
@@ -111,7 +115,13 @@ def _overlapping_eval_layers(
 def report_leakage(
     draft: ManifestDraft, exclude_lists: ExcludeLists, scans: Mapping[Location, KeyScan]
 ) -> Iterator[tuple[ManifestIssue, bool]]:
-    """Findings from the keys, and whether each is an error: leakage, empty sources, lists without effect."""
+    """Findings from the keys, and whether each is an error: leakage, empty sources, lists without effect.
+
+    Args:
+        draft: the manifest under check.
+        exclude_lists: the keys of each readable list, by location.
+        scans: the counted keys of each source that could be read, by location in the mixture.
+    """
     places = {source.shards: f"eval.{i}" for i, source in reversed(list(draft.eval.items()))}
     for at, one in scans.items():
         name = draft.mixture[int(at[1])].shards

@@ -68,14 +68,26 @@ class SameFileIndex:
 def iter_image_keys(
     store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int
 ) -> Iterator[list[str]]:
-    """Yield the keys of shards, a few at a time. Reads no other column."""
+    """Yield the keys of shards, a few at a time. Reads no other column.
+
+    Args:
+        store: the store that has the shards.
+        shards: the shards to read, in the order of the keys.
+        on_shard: called after each shard.
+    """
     return (keys for keys, _ in _iter_columns(store, shards, on_shard, with_file_names=False))
 
 
 def iter_image_rows(
     store: ShardStore, shards: Iterable[Shard], on_shard: Callable[[], object] = int
 ) -> Iterator[tuple[str, str]]:
-    """Yield (image key, file name) of the rows of shards. Reads no other column."""
+    """Yield (image key, file name) of the rows of shards. Reads no other column.
+
+    Args:
+        store: the store that has the shards.
+        shards: the shards to read, in the order of the rows.
+        on_shard: called after each shard.
+    """
     for keys, names in _iter_columns(store, shards, on_shard, with_file_names=True):
         yield from zip(keys, names, strict=True)
 
@@ -83,7 +95,14 @@ def iter_image_rows(
 def index_keys_by_path(
     store: ShardStore, shards: Iterable[Shard], image_paths: ImagePaths, on_shard: Callable[[], object] = int
 ) -> tuple[frozenset[str], dict[str, str]]:
-    """All keys of shards, and the keys of existing files by path."""
+    """All keys of shards, and the keys of existing files by path.
+
+    Args:
+        store: the store that has the shards.
+        shards: the shards to read.
+        image_paths: resolves a file name of these shards.
+        on_shard: called after each shard.
+    """
     keys: set[str] = set()
     there: dict[str, str] = {}
     for key, name in iter_image_rows(store, shards, on_shard):

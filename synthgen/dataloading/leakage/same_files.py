@@ -42,7 +42,7 @@ class ImagePaths:
         return os.path.commonpath([self.root, other.root]) in (self.root, other.root)
 
     def resolved_candidates(self, file_name: str) -> tuple[str, ...]:
-        """The paths at which `images.decode.find_image` looks for an image, in its order; () = none."""
+        """The paths at which `images.decode.find_image` looks for the image `file_name`, in its order; () = none."""
         before, slash, name = file_name.replace("\\", "/").rpartition("/")
         plain = file_name.isascii() and "\0" not in name and ":" not in name
         if name in ("", ".", "..") or not plain or _COCO_FILE_NAME.fullmatch(name):
@@ -56,7 +56,7 @@ class ImagePaths:
         return tuple(f"{folder}/{name}" for folder in folders)
 
     def resolve_path(self, file_name: str) -> str | None:
-        """The path of an image; None = it is missing. Reads the disk only if there are several candidates."""
+        """The path of the image `file_name`; None = it is missing. Reads the disk only for several candidates."""
         return _first_existing(self.resolved_candidates(file_name))
 
     def _resolve_candidates(self, file_name: str) -> tuple[str, ...]:

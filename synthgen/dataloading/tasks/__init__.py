@@ -62,4 +62,13 @@ class Task(Protocol):
 
     def target(
         self, sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = ...
-    ) -> Target | None: ...
+    ) -> Target | None:
+        """The target of one image; None: there is nothing to learn.
+
+        Args:
+            sample: the image with its annotations.
+            categories: the unique category names of the source, for negatives.
+            rng: decides every random draw.
+            max_texts: the largest number of texts; a larger label space is subsampled.
+        """
+        ...

@@ -28,6 +28,12 @@ def target(
     """Things and stuff that have a mask and are no crowds, with their annotated boxes; None: the image has none.
 
     At most `max_texts` objects are drawn. The texts are their categories, which the evaluation reports.
+
+    Args:
+        sample: the image with its annotations.
+        categories: not used, as a box is the only prompt.
+        rng: draws the objects if there are more than `max_texts`.
+        max_texts: the largest number of objects.
     """
     found = merge_duplicates(region for region in extract_regions(sample) if not region.is_crowd)
     masked = [region for region in found if region.mask is not None]

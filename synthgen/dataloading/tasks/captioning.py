@@ -27,6 +27,12 @@ def target(
 
     At most `max_texts` objects are drawn. Boxes are the source's, even if there are masks, because a captioner is
     prompted with boxes. Crowds are never prompted. Two objects may have the same phrase.
+
+    Args:
+        sample: the image with its annotations.
+        categories: not used, as a captioner is asked for no names.
+        rng: draws the objects and the phrases.
+        max_texts: the largest number of objects.
     """
     found = merge_duplicates(place for place in extract_regions(sample) if not place.is_crowd)
     described = [(place, own) for place in found if (own := collect_phrases(place))]

@@ -18,6 +18,13 @@ AUGMENTATION = "jitter"
 def target(
     sample: Sample, categories: Sequence[str], rng: random.Random, *, max_texts: int = MAX_TEXTS
 ) -> Target | None:
-    """As `instance`, with boxes only: the source's, even if there are masks. None: the image has no thing."""
+    """As `instance`, with boxes only: the source's, even if there are masks. None: the image has no thing.
+
+    Args:
+        sample: the image with its annotations.
+        categories: the unique category names of the source, for negatives.
+        rng: decides every random draw.
+        max_texts: the largest number of texts; a larger label space is subsampled.
+    """
     found = build_thing_target(sample, categories, rng, max_texts)
     return found and replace(found, masks=(None,) * len(found.masks), box_prompted=())

@@ -28,6 +28,12 @@ def target(
 
     An image with an empty mask or without annotations teaches absence: the text without an object. None: the foreground
     is unknown, because an annotation has neither mask nor box, or the sample could not be read.
+
+    Args:
+        sample: the image with its annotations.
+        categories: not used, as there is one text.
+        rng: not used, as nothing is drawn.
+        max_texts: not used, as there is one text.
     """
     found = extract_regions(sample)
     if found:

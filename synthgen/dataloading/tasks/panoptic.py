@@ -29,6 +29,12 @@ def target(
     Pixels without a segment are background for every text, as in Mask2Former's mapper. Only crowds, segments without a
     name, and stuff with an incomplete mask are ignored. Parts of objects belong to the objects. Overlapping masks, as
     of instances, stay unchanged.
+
+    Args:
+        sample: the image with its annotations.
+        categories: the unique category names of the source, for negatives.
+        rng: decides every random draw.
+        max_texts: the largest number of texts; a larger label space is subsampled.
     """
     found = [place for place in extract_regions(sample) if not place.is_part]
     named = [place for place in found if place.category and not place.is_crowd]

@@ -30,6 +30,12 @@ def target(
     and spaces are ignored, as in text encoders. Phrases are in random order; the first `max_texts` are used, and the
     objects of the rest are ignored. Crowds are ignored. Objects without a phrase are background if people wrote the
     phrases, as a human phrase means one object. A generated phrase may also fit a neighbour, so then they are ignored.
+
+    Args:
+        sample: the image with its annotations.
+        categories: not used, as phrases are their own negatives.
+        rng: draws the phrases and their order.
+        max_texts: the largest number of phrases.
     """
     found = extract_regions(sample)
     objects = [(place, collect_phrases(place)) for place in merge_duplicates(p for p in found if not p.is_crowd)]

@@ -23,6 +23,12 @@ def target(
     Crowds are ordinary pixels of their category. Pixels without a mask are unlabelled and ignored: the void of a label
     map, annotations without a name or mask, and everything that an instance dataset does not annotate. Parts of objects
     belong to the objects. Where masks overlap, a pixel is in both regions.
+
+    Args:
+        sample: the image with its annotations.
+        categories: the unique category names of the source, for negatives.
+        rng: decides every random draw.
+        max_texts: the largest number of texts; a larger label space is subsampled.
     """
     objects = merge_by_category(place for place in extract_regions(sample) if place.category and not place.is_part)
     if not objects:

@@ -135,6 +135,15 @@ class Metric(Protocol):
     TAKES: str
     MAIN: str
 
-    def compare(self, ground_truth: GroundTruth, prediction: Any) -> ImageResult: ...
+    def compare(self, ground_truth: GroundTruth, prediction: Any) -> ImageResult:
+        """The comparison of one image; see the docstring of this package.
 
-    def scores(self, image_results: Sequence[ImageResult]) -> Scores: ...
+        Args:
+            ground_truth: the ground truth of the image.
+            prediction: what the function `TAKES` returns for the image.
+        """
+        ...
+
+    def scores(self, image_results: Sequence[ImageResult]) -> Scores:
+        """The values over `image_results`, the comparisons of all images in any order."""
+        ...

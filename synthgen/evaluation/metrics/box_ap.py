@@ -14,5 +14,10 @@ MAIN = _coco.MAIN
 
 
 def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> ImageResult:
-    """One image; see `_coco`."""
+    """One image; see `_coco`.
+
+    Args:
+        ground_truth: the ground truth of the image.
+        detections: the detections in the image; masks are not needed.
+    """
     return _coco.compare(ground_truth, detections, iou_type="bbox")

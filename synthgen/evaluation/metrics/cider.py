@@ -80,7 +80,9 @@ def normalize_text(text: str) -> str:
 
 
 def token_f1(prediction: str, reference: str) -> float:
-    """Token F1 in [0, 1]: twice the number of common words over the words of both; repeated words count repeatedly."""
+    """Token F1 of `prediction` and `reference` in [0, 1]: twice the number of common words over the words of both;
+    repeated words count repeatedly.
+    """
     predicted, expected = Counter(prediction.split()), Counter(reference.split())
     both, either = (predicted & expected).total(), predicted.total() + expected.total()
     return 2 * both / either if either else 0.0

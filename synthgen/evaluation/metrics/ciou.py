@@ -40,7 +40,9 @@ def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> Image
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """mIoU over phrases; cIoU over all pixels; and the share of phrases above each IoU threshold."""
+    """mIoU over phrases; cIoU over all pixels; and the share of phrases above each IoU threshold. All are of
+    `image_results`.
+    """
     pixels = np.array([row for one in image_results for row in one.stats], np.float64)
     if not len(pixels):
         return Scores({}, {})

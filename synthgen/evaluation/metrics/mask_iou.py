@@ -35,7 +35,9 @@ def compare(ground_truth: GroundTruth, detections: Sequence[Detection]) -> Image
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """The mean IoU over objects, also by COCO's sizes and by category, and the rank correlation of score and IoU."""
+    """The mean IoU over objects of `image_results`, also by COCO's sizes and by category, and the rank correlation of
+    score and IoU.
+    """
     rows = [row for one in image_results for row in one.stats]
     if not rows:
         return Scores({}, {})

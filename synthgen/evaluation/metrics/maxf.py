@@ -24,6 +24,10 @@ def compare(ground_truth: GroundTruth, prediction: ForegroundMap) -> ImageResult
     """Compare one image; keeps F at the thresholds 1/255 to 255/255, float32 [255], and the mean absolute error.
 
     Without foreground, F is undefined and only the error counts. Ignored pixels do not count.
+
+    Args:
+        ground_truth: the ground truth of the image.
+        prediction: the foreground probabilities of the image.
     """
     target = ground_truth.target
     truth = np.zeros(prediction.probabilities.shape, np.bool_)
@@ -46,7 +50,7 @@ def compare(ground_truth: GroundTruth, prediction: ForegroundMap) -> ImageResult
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """maxF, the mean of F over thresholds (meanF), and MAE; all in percent."""
+    """maxF, the mean of F over thresholds (meanF), and MAE, over `image_results`; all in percent."""
     curves = [one.stats[0] for one in image_results if one.stats[0] is not None]
     errors = [one.stats[1] for one in image_results if one.stats[1] is not None]
     values: dict[str, float] = {}

@@ -21,6 +21,10 @@ def compare(ground_truth: GroundTruth, prediction: SemanticMap) -> ImageResult:
     """Compare one image; keeps for each name the labelled pixels of intersection, ground truth and prediction.
 
     Where ground-truth masks overlap, the smaller one counts; pixels without a mask are ignored.
+
+    Args:
+        ground_truth: the ground truth of the image.
+        prediction: the label of each pixel.
     """
     target, texts = ground_truth.target, ground_truth.target.texts
     truth = np.zeros(prediction.labels.shape, np.int32)  # 1-based
@@ -48,6 +52,9 @@ def compare(ground_truth: GroundTruth, prediction: SemanticMap) -> ImageResult:
 def scores(image_results: Sequence[ImageResult]) -> Scores:
     """mIoU, frequency-weighted IoU (fwIoU), mean accuracy (mAcc) and pixel accuracy (pAcc), over names that are
     present.
+
+    Args:
+        image_results: the comparisons of all images, in any order.
     """
     total: dict[str, NDArray[np.int64]] = {}
     for one in image_results:

@@ -25,6 +25,10 @@ def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
 
     Overlapping ground-truth masks, as those of instances, are stacked with small ones on top; completely covered ones
     are left out. Unnamed regions, objects without a mask, and parts of objects are void.
+
+    Args:
+        ground_truth: the ground truth of the image.
+        prediction: the segments of the image.
     """
     target, texts = ground_truth.target, ground_truth.target.texts
     there = [
@@ -71,7 +75,7 @@ def compare(ground_truth: GroundTruth, prediction: PanopticMap) -> ImageResult:
 
 
 def scores(image_results: Sequence[ImageResult]) -> Scores:
-    """PQ, SQ and RQ: means over names that are present or predicted."""
+    """PQ, SQ and RQ of `image_results`: means over names that are present or predicted."""
     total: dict[str, NDArray[np.float64]] = {}
     things: dict[str, bool] = {}
     for one in image_results:

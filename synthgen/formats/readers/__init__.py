@@ -74,7 +74,7 @@ class DatasetFiles:
         return replace(self, sources={role: path for role, path in self.sources.items() if role in roles})
 
     def with_image_folder(self, image_folder: Path | None) -> DatasetFiles:
-        """The same with the user's image folder, if any; it also replaces the source "images"."""
+        """The same with the user's `image_folder`, if it is not None; it also replaces the source "images"."""
         if image_folder is None:
             return self
         sources = {role: image_folder if role == "images" else path for role, path in self.sources.items()}

@@ -54,7 +54,9 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
-    """The content of the label maps; see `synthgen.formats.readers`. The boxes are the regions' own."""
+    """The content of the label maps of `files`, as `layer`; see `synthgen.formats.readers`. The boxes are the regions'
+    own.
+    """
     pairs = pair_files(files.sources["images"], files.sources["labels"])
     known = image_ids_and_keys([pair.file_name for pair in pairs])
     pairs = [replace(pair, image_id=i, image_key=key) for pair, (i, key) in zip(pairs, known, strict=True)]

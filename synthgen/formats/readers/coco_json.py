@@ -40,7 +40,7 @@ _COCO_URL = re.compile(r"https?://(?:images|farm\d*)\.cocodataset\.org/(?:[^?#]*
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a COCO JSON file or of a folder of such files; see `_coco_folders`."""
+    """The splits of a COCO JSON file at `path`, or of a folder of such files; see `_coco_folders`."""
     if path.is_dir():
         return tuple(find_coco_splits(path)) or None
     return (split_of_file(path),) if looks_like_coco(path) else None
@@ -69,7 +69,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
-    """The content of the file; see `synthgen.formats.readers`."""
+    """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(files, layer, name_and_key=_name_and_key)
 
 

@@ -160,6 +160,10 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
     """Layer "human": each segment gets the pixels of its colour.
 
     A segment whose colour is not in the PNG, or whose PNG cannot be used, is flagged `bad_segmentation`: its box stays.
+
+    Args:
+        files: the dataset's files; they name the folder of the PNGs.
+        layer: not used, as only layer "human" has payloads.
     """
     folder = _find_png_folder(files)
 

@@ -61,7 +61,7 @@ _SUFFIXES = (".PNG", ".png", ".jpg", ".jpeg", ".JPG")
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder, or of one XML file; None if it is not CVAT's."""
+    """The splits of the folder `path`, or of one XML file; None if it is not CVAT's."""
     if path.is_file():
         return tuple(_splits_of_file(path)) if path.suffix.lower() == ".xml" and _is_cvat_file(path) else None
     return tuple(_find_splits(path)) or None

@@ -41,7 +41,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
-    """The content of the file; see `synthgen.formats.readers`."""
+    """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(
         files,
         layer,

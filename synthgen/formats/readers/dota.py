@@ -77,7 +77,7 @@ class _LoadedImage:
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder that have DOTA labels; None if there are none."""
+    """The splits of the folder `path` that have DOTA labels; None if there are none."""
     return tuple(dict.fromkeys(split for split, base in _find_bases(path) if _find_labels(base))) or None
 
 

@@ -59,7 +59,7 @@ __all__ = ["LAYERS", "LAYOUT_SPLITS", "LOOKS_FOR", "SPLITS", "TITLE", "complete"
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder or file with images and boxes; None if it has none, or another format."""
+    """The splits of a folder or file, `path`, with images and boxes; None if it has none, or another format."""
     ends = (*TABLES, *METADATA, ".jsonl", ".csv", "dataset_dict.json", "state.json")
     try:
         if not any(name.lower().endswith(ends) for name in glance_at_names(path)):

@@ -72,7 +72,7 @@ _LABELS = re.compile(rb'"[a-z]*labels"\s*:\s*\[')
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder, or of one file; None if it is not Label Studio's."""
+    """The splits of the folder `path`, or of one file; None if it is not Label Studio's."""
     if path.is_file():
         return ("train",) if path.suffix.lower() == ".json" and _is_label_studio_file(path) else None
     return tuple(_find_splits(path)) or None

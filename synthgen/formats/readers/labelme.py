@@ -59,7 +59,7 @@ _IMAGE_KEYS = re.compile(rb'"(?:imagePath|imageHeight|imageData)"\s*:')
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder, or of one JSON; None if it is not LabelMe's."""
+    """The splits of the folder `path`, or of one JSON; None if it is not LabelMe's."""
     if path.is_file():
         return ("train",) if path.suffix.lower() == ".json" and _is_labelme_file(path) else None
     return tuple(find_label_folders(path, _label_format())) or None

@@ -21,7 +21,7 @@ LAYERS = ("annotations",)
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits whose files are in the release's folder."""
+    """The splits whose files are in the release's folder, `path`."""
     return splits_with_files(path, SPLITS, files)
 
 
@@ -41,5 +41,5 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
 
 
 def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
-    """The content of the file; see `synthgen.formats.readers`."""
+    """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(files, layer, name_and_key=name_and_key, box_type=Objects365Box, flag_fields=FLAG_FIELDS)

@@ -67,7 +67,7 @@ _COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits with boxes or masks in a folder, or the split of a CSV file of boxes; None if there are none."""
+    """The splits with boxes or masks in the folder `path`, or the split of a CSV file of boxes; None without any."""
     try:
         if path.is_file():
             split = split_of_file(path)

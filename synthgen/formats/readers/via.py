@@ -66,7 +66,7 @@ _VERSION_3 = re.compile(rb'"(?:__VIA_PROJECT_ID__"|vid_list"|data_format_version
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder, or of one file; None if it is not VIA's."""
+    """The splits of the folder `path`, or of one file; None if it is not VIA's."""
     if path.is_file():
         return ("train",) if path.suffix.lower() in (".json", ".csv") and _is_via_file(path) else None
     return tuple(_find_splits(path)) or None

@@ -81,7 +81,7 @@ class _Element(msgspec.Struct):
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits whose files are in the release's folder."""
+    """The splits whose files are in the release's folder, `path`."""
     return splits_with_files(path, SPLITS, files)
 
 
@@ -174,7 +174,12 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
 
 def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
-    """Layer "regions": each payload is the region's phrase in UTF-8."""
+    """Layer "regions": each payload is the region's phrase in UTF-8.
+
+    Args:
+        files: not used, as payloads have the phrases themselves.
+        layer: not used, as only layer "regions" has payloads.
+    """
 
     def with_phrases(sample: Sample, payloads: list[bytes | None]) -> Sample:
         return replace(

@@ -69,7 +69,7 @@ _YEAR = re.compile(r"VOC\d{4}", re.IGNORECASE)
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder, or of one XML file; None if it is not Pascal VOC."""
+    """The splits of the folder `path`, or of one XML file; None if it is not Pascal VOC."""
     if path.is_file():
         return ("train",) if path.suffix.lower() == ".xml" and _is_voc_file(path) else None
     return tuple(_find_splits(path)) or None

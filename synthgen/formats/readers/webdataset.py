@@ -66,7 +66,9 @@ _PROBED_MEMBERS = 64
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits of a folder of shards, or of one shard, whose first members include an image and a `json`."""
+    """The splits of a folder of shards, or of one shard, at `path`; its first members must include an image and a
+    `json`.
+    """
     if not any(name.lower().endswith(".tar") for name in glance_at_names(path)):
         return None
     try:

@@ -77,7 +77,7 @@ class _LoadedImage:
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
-    """The splits with YOLO labels in a folder, or of a `data.yaml` or `obj.data`; None if there are none."""
+    """The splits with YOLO labels in the folder `path`, or of a `data.yaml` or `obj.data`; None if there are none."""
     try:
         if path.is_file():
             if path.suffix.lower() not in _CONFIG_SUFFIXES:

@@ -63,7 +63,7 @@ OPTIONS = AttributesOptions
 
 
 def build(options: AttributesOptions = AttributesOptions()) -> Captioner:
-    """Make the captioner."""
+    """Make the captioner with `options`."""
     return AttributeCaptioner(options.batch_size)
 
 
@@ -83,6 +83,7 @@ class AttributeCaptioner:
         crowds: Sequence[Sequence[str]],
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
+        """See `Captioner.caption`."""
         for image, boxes, own, more in zip(images, boxes_xyxy, categories, crowds, strict=True):
             nouns = [category_noun(category) for category in own]
             colours = [
@@ -103,7 +104,7 @@ class AttributeCaptioner:
 
 
 def is_person_or_body_part(noun: str) -> bool:
-    """Whether it names people or body parts, whose colour must not be mentioned."""
+    """Whether `noun` names people or body parts, whose colour must not be mentioned."""
     return agrees_with_category(f"a {noun}", "person") is True or not _BODY_PARTS.isdisjoint(noun.split())
 
 

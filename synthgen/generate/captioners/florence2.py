@@ -71,7 +71,7 @@ def resolve_options(options: Florence2Options) -> Florence2Options:
 
 
 def build(options: Florence2Options) -> Captioner:
-    """Make the captioner."""
+    """Make the captioner with `options`."""
     own = resolve_options(options)
     found = load_florence2(resolve_checkpoint_folder(own.checkpoint))
     place = resolve_device(own.device)
@@ -173,6 +173,7 @@ class Florence2Captioner:
         crowds: Sequence[Sequence[str]],  # noqa: ARG002
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
+        """See `Captioner.caption`."""
         wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]
         views = list(self.resize_pool.map(lambda i: self._prepare_input(images[i], boxes_xyxy[i]), wanted))
         run = partial(self._forward, beams=max(self.num_beams, top_k))

@@ -70,7 +70,7 @@ def resolve_options(options: OfaOptions) -> OfaOptions:
 
 
 def build(options: OfaOptions) -> Captioner:
-    """Make the captioner."""
+    """Make the captioner with `options`."""
     own, tokenizer, read = _resolve_checkpoint(options)
     try:
         network = build_from_weights(read)
@@ -138,6 +138,7 @@ class OfaCaptioner:
         crowds: Sequence[Sequence[str]],  # noqa: ARG002
         top_k: int,
     ) -> Iterator[list[list[Caption]]]:
+        """See `Captioner.caption`."""
         if top_k > self.settings.num_beams:
             raise SynthgenError(f"--num-beams {self.settings.num_beams} cannot give {top_k} captions; make it {top_k}")
         wanted = [i for i, boxes in enumerate(boxes_xyxy) if len(boxes)]

@@ -39,7 +39,7 @@ OPTIONS = BoxFillOptions
 
 
 def build(options: BoxFillOptions = BoxFillOptions()) -> Segmenter:
-    """Make the segmenter."""
+    """Make the segmenter with `options`."""
     return BoxFillSegmenter(options.batch_size)
 
 
@@ -54,6 +54,7 @@ class BoxFillSegmenter:
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
     ) -> Iterator[list[MaskPrediction]]:
+        """See `Segmenter.segment`."""
         for image, boxes in zip(images, boxes_xyxy, strict=True):
             yield [_fill_box(image.shape[0], image.shape[1], box) for box in boxes]
 

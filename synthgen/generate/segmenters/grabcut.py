@@ -81,7 +81,7 @@ OPTIONS = GrabCutOptions
 
 
 def build(options: GrabCutOptions = GrabCutOptions()) -> Segmenter:
-    """Make the segmenter."""
+    """Make the segmenter with `options`."""
     return GrabCutSegmenter(options.side, options.margin, options.batch_size, options.threads or os.cpu_count() or 1)
 
 
@@ -103,6 +103,7 @@ class GrabCutSegmenter:
     def segment(
         self, images: Sequence[NDArray[np.uint8]], boxes_xyxy: Sequence[NDArray[np.float32]]
     ) -> Iterator[list[MaskPrediction]]:
+        """See `Segmenter.segment`."""
         work = [(image, box) for image, boxes in zip(images, boxes_xyxy, strict=True) for box in boxes]
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="grabcut")
         try:

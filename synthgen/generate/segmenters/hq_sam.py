@@ -12,10 +12,10 @@ from synthgen.generate.segmenters._hq_sam_weights import PUBLISHED_WEIGHTS
 
 
 def resolve_options(options: HqSamOptions) -> HqSamOptions:
-    """See the plugin folder."""
+    """Resolve `options`; see the plugin folder."""
     return _sam_load.resolve_sam_options("hq_sam", PUBLISHED_WEIGHTS, options)
 
 
 def build(options: HqSamOptions) -> Segmenter:
-    """Make the segmenter."""
+    """Make the segmenter with `options`."""
     return _sam_load.build_sam_segmenter("hq_sam", PUBLISHED_WEIGHTS, options)

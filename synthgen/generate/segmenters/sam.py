@@ -8,10 +8,10 @@ from synthgen.generate.segmenters._sam_weights import PUBLISHED_WEIGHTS
 
 
 def resolve_options(options: SamOptions) -> SamOptions:
-    """See the plugin folder."""
+    """Resolve `options`; see the plugin folder."""
     return _sam_load.resolve_sam_options("sam", PUBLISHED_WEIGHTS, options)
 
 
 def build(options: SamOptions) -> Segmenter:
-    """Make the segmenter."""
+    """Make the segmenter with `options`."""
     return _sam_load.build_sam_segmenter("sam", PUBLISHED_WEIGHTS, options)

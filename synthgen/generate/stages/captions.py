@@ -129,7 +129,7 @@ class CaptionStage:
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
-        """Flag the annotations that needed captions, and keep their human captions."""
+        """Flag the annotations of `sample` that needed captions, and keep their human captions."""
         return replace(
             sample,
             annotations=tuple(

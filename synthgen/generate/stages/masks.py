@@ -24,12 +24,16 @@ DEFAULT_PLUGIN = "lite"
 
 
 def build(plugin: str, options: dict[str, Any]) -> MaskStage:
-    """The stage around the segmenter `plugin`."""
+    """The stage around the segmenter `plugin` with its `options`."""
     return MaskStage(plugins.build_plugin(PLUGIN_PACKAGE, plugin, options))
 
 
 class MaskStage:
-    """The stage that draws masks. See `Stage`."""
+    """The stage that draws masks. See `Stage`.
+
+    Args:
+        segmenter: draws the masks.
+    """
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
@@ -61,7 +65,7 @@ class MaskStage:
             yield replace(sample, annotations=tuple(done.get(id(a), a) for a in sample.annotations))
 
     def failed(self, sample: Sample) -> Sample:
-        """Flag the annotations that needed a mask."""
+        """Flag the annotations of `sample` that needed a mask."""
         return replace(
             sample,
             annotations=tuple(

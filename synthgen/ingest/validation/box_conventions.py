@@ -138,11 +138,11 @@ class ConventionSums:
             of_bottom[code] = of_bottom.get(code, 0) + int((fit & near[:, 1]).sum())
 
     def reaches(self, code: str) -> bool:
-        """Whether boxes come near the right and the lower end of this scale."""
+        """Whether boxes come near the right and the lower end of a scale or reading, `code`."""
         return self.reach_right.get(code, 0) > 0 and self.reach_bottom.get(code, 0) > 0
 
     def reaches_end(self, code: str) -> bool:
-        """Whether boxes touch, or nearly touch, the right and the lower end of this scale."""
+        """Whether boxes touch, or nearly touch, the right and the lower end of a scale or reading, `code`."""
         return self.full_right.get(code, 0) > 0 and self.full_bottom.get(code, 0) > 0
 
 
@@ -162,7 +162,9 @@ def _readings(
 
 
 def judge_conventions(sums: ConventionSums) -> BoxConvention | None:
-    """The convention that the boxes seem to be in; None if nothing speaks against x, y, width, height in pixels."""
+    """The convention that the boxes behind `sums` seem to be in; None if nothing speaks against x, y, width, height in
+    pixels.
+    """
     if sums.fractions >= _MIN_FRACTIONS and sums.fractions >= 0.02 * sums.boxes:
         return BoxConvention(
             "normalised_boxes",

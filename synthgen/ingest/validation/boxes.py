@@ -159,7 +159,13 @@ def _run_numbers(*keys: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def make_box_example(columns: BoxColumns, row: int, what: str) -> FindingExample:
-    """Row `row` of a shard as an example."""
+    """Row `row` of a shard as an example.
+
+    Args:
+        columns: the boxes and images of the shard.
+        row: the row of the box in `columns`, from 0.
+        what: what is wrong with the box.
+    """
     x, y, w, h = (float(v) if np.isfinite(v) else None for v in columns.bbox[row])
     return FindingExample(columns.file_name[_image_index(columns, row)], what, int(columns.id[row]), (x, y, w, h))
 

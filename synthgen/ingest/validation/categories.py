@@ -30,7 +30,12 @@ class SplitCategories:
 
 
 def inspect_categories(categories: SplitCategories, findings: FindingCollector) -> None:
-    """Add the findings about the names of one split."""
+    """Add the findings about the names of one split.
+
+    Args:
+        categories: the names of the split, and its number of boxes by category.
+        findings: takes the findings.
+    """
     names = categories.names
     unused = [name for key, name in names.items() if not categories.box_counts.get(key)]
     findings.add("unused_category", "categories", len(unused), (FindingExample(name, "no box") for name in unused))

@@ -132,12 +132,22 @@ class FindingCollector:
         self.add_examples(code, examples)
 
     def add_examples(self, code: str, examples: Iterable[FindingExample]) -> None:
-        """Add examples of a finding that is counted elsewhere; takes only as many as are still needed."""
+        """Add examples of a finding that is counted elsewhere; takes only as many as are still needed.
+
+        Args:
+            code: key of `FINDING_CODES`.
+            examples: occurrences to show.
+        """
         kept = self._examples.setdefault(code, [])
         kept.extend(islice(examples, MAX_EXAMPLES - len(kept)))
 
     def add_note(self, code: str, note: str) -> None:
-        """Say what all occurrences of a finding show together."""
+        """Say what all occurrences of a finding show together.
+
+        Args:
+            code: key of `FINDING_CODES`.
+            note: one clause; it replaces an earlier one.
+        """
         self._notes[code] = note
 
     def needs_examples(self, code: str) -> bool:
@@ -145,7 +155,7 @@ class FindingCollector:
         return code in self._counts and len(self._examples[code]) < MAX_EXAMPLES
 
     def count(self, code: str) -> int:
-        """The count so far."""
+        """The count so far of a finding, `code`."""
         return self._counts.get(code, 0)
 
     def result(self, totals: dict[str, int]) -> tuple[Finding, ...]:
@@ -314,7 +324,7 @@ def _format_files(split: SplitReport) -> str:
 
 
 def format_count(count: int, unit: str) -> str:
-    """ "1 box", "2 boxes", of a unit in the plural as findings name it."""
+    """A `count` of a `unit`, which is in the plural as findings name it: "1 box", "2 boxes"."""
     return f"{count:,} {_SINGULARS.get(unit, unit.removesuffix('s')) if count == 1 else unit}"
 
 

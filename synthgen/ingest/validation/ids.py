@@ -50,7 +50,12 @@ class DuplicateIdFinder:
             self._duplicate_values[code], self._duplicate_counts[code] = np.unique(again), len(again)
 
     def inspect_shard(self, columns: BoxColumns, findings: FindingCollector) -> None:
-        """Find where the duplicates are in one shard, and what in it has no image or no file."""
+        """Find where the duplicates are in one shard, and what in it has no image or no file.
+
+        Args:
+            columns: the boxes and images of the shard.
+            findings: takes what has no image or no file.
+        """
         for code, twice in self._duplicate_values.items():
             wanted = MAX_EXAMPLES - len(self._examples[code])
             if self._duplicate_counts[code] and wanted > 0:
@@ -74,7 +79,11 @@ class DuplicateIdFinder:
         )
 
     def report_duplicates(self, findings: FindingCollector) -> None:
-        """Count the duplicates after all shards were inspected."""
+        """Count the duplicates after all shards were inspected.
+
+        Args:
+            findings: takes the counts; it has the duplicates within single images.
+        """
         for code, again in self._duplicate_counts.items():
             # Two equal ids in one image were already found among the boxes of the image, and an image that is listed
             # again has its own name.

@@ -15,7 +15,12 @@ from synthgen.records.box_table import BoxColumns
 
 
 def shorten_payloads(parts: Iterable[DatasetPart], shorten: Callable[[bytes], bytes]) -> Iterator[DatasetPart]:
-    """The same stream with shorter payloads, as each is written to disk and sorted."""
+    """The same stream with shorter payloads, as each is written to disk and sorted.
+
+    Args:
+        parts: what a reader yields.
+        shorten: the `shorten_mask` of the reader.
+    """
     for part in parts:
         if isinstance(part, AnnotationBatch) and part.payload is not None:
             yield replace(part, payload=[None if one is None else shorten(one) for one in part.payload])

@@ -107,7 +107,9 @@ class Swin(nn.Module):
                 compat.set_layer_checkpointing(block, partial(checkpoint, use_reentrant=False), enabled=checkpointing)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W / stride)]."""
+        """`images`, float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W /
+        stride)].
+        """
         return list(self.body(images).feature_maps)
 
 
@@ -131,7 +133,9 @@ class ResNet(nn.Module):
                 module.normalization = FrozenBatchNorm(module.normalization)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W / stride)]."""
+        """`images`, float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W /
+        stride)].
+        """
         x, features = self.body.embedder(images), []
         for stage in self.body.encoder.stages:
             for block in stage.layers:
@@ -162,7 +166,7 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, getattr(norm, name).detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [B, channels, h, w] -> the same shape and dtype."""
+        """`x`, float [B, channels, h, w] -> the same shape and dtype."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]

@@ -53,14 +53,14 @@ class DecoderOutput:
 
 
 class Mlp(nn.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with ReLU between them; `sizes` are the channels of the input and of each layer's output."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [..., first size] -> [..., last size]."""
+        """`x`, float [..., first size] -> [..., last size]."""
         for layer in self.layers[:-1]:
             x = functional.relu(layer(x))
         out: Tensor = self.layers[-1](x)

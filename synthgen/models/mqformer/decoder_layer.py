@@ -33,7 +33,12 @@ class ImageMemory:
 
 
 class DualQueryCrossAttention(nn.Module):
-    """Dual-query cross-attention: two sets of queries attend to each other simultaneously."""
+    """Dual-query cross-attention: two sets of queries attend to each other simultaneously.
+
+    Args:
+        dim: channels of the queries.
+        heads: attention heads; divides `dim`.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

@@ -50,6 +50,9 @@ class NoisedTargets:
 
         Padding slots are attended to only by themselves, so that the result does not depend on the other images of the
         batch.
+
+        Args:
+            num_matching_queries: the number of the other queries, which take part in the matching.
         """
         batch, count = self.is_object.shape
         group = torch.arange(count, device=self.is_object.device) // (count // self.num_groups)

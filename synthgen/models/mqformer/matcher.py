@@ -57,7 +57,7 @@ class MatchCosts:
     giou: Tensor
 
     def total(self, weights: LossWeights) -> Tensor:
-        """The weighted sum, float32 [L, Q, n]."""
+        """The sum of the costs, weighted by `weights`: float32 [L, Q, n]."""
         return (
             weights.label * self.label
             + weights.mask * self.mask

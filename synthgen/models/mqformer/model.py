@@ -15,7 +15,14 @@ from synthgen.models.mqformer.text_encoder import TextEncoder
 
 
 class MQFormer(nn.Module):
-    """Backbone, pixel decoder, text encoder and decoder."""
+    """Backbone, pixel decoder, text encoder and decoder.
+
+    Args:
+        backbone: gives four feature maps of an image.
+        pixel_decoder: makes the pyramid and the mask features of the feature maps.
+        decoder: makes the predictions of the queries.
+        text_encoder: embeds the names and phrases that are asked for.
+    """
 
     def __init__(
         self, backbone: Swin | ResNet, pixel_decoder: PixelDecoder, decoder: Decoder, text_encoder: TextEncoder

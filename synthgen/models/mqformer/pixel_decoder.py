@@ -61,7 +61,15 @@ class MaskedGroupNorm(nn.GroupNorm):
 
 
 class ConvGroupNorm(nn.Sequential):
-    """A convolution followed by a group norm."""
+    """A convolution followed by a group norm.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel, in pixels; odd. The padding is half of it.
+        stride: stride of the convolution, in pixels.
+        bias: whether the convolution has a bias.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
@@ -81,7 +89,15 @@ class ConvGroupNorm(nn.Sequential):
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention over the pyramid and a feedforward network, with post-norm."""
+    """Deformable self-attention over the pyramid and a feedforward network, with post-norm.
+
+    Args:
+        dim: channels of the pyramid.
+        heads: attention heads; divides `dim`.
+        levels: levels of the pyramid.
+        points: sampling points of each head on each level.
+        feedforward: channels between the two linear layers.
+    """
 
     def __init__(self, dim: int, *, heads: int, levels: int, points: int, feedforward: int) -> None:
         super().__init__()

@@ -117,7 +117,12 @@ class TextTokenizer:
 
 
 class SentenceEncoder(nn.Module):
-    """A sentence encoder: pools the token outputs as sentence-transformers does."""
+    """A sentence encoder: pools the token outputs as sentence-transformers does.
+
+    Args:
+        model: the network whose token outputs are pooled.
+        pooling: "mean", "max" or "cls": over tokens, or the output of the first token.
+    """
 
     def __init__(self, model: PreTrainedModel, pooling: str) -> None:
         super().__init__()
@@ -139,7 +144,11 @@ class SentenceEncoder(nn.Module):
 
 
 class ClipTextEncoder(nn.Module):
-    """CLIP's text encoder: projects the output of the end token to the joint embedding space."""
+    """CLIP's text encoder: projects the output of the end token to the joint embedding space.
+
+    Args:
+        model: CLIP's text network with its projection.
+    """
 
     def __init__(self, model: CLIPTextModelWithProjection) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def load_pretrained(
 
 
 def first_line(why: object) -> str:
-    """The first non-empty line of an error message."""
+    """The first non-empty line of the message of `why`, an exception or a text."""
     return _printable(next((line.strip() for line in str(why).splitlines() if line.strip()), type(why).__name__), 160)
 
 

@@ -62,6 +62,9 @@ def read_image_size(weights_path: Path) -> int | None:
     """The image side, in pixels, that a checkpoint of `synthgen train` was trained with; None for other files.
 
     Box corners are quantized to bins that depend on it.
+
+    Args:
+        weights_path: the file of the weights; only checkpoints are opened, not `.safetensors`.
     """
     if weights_path.suffix == ".safetensors":
         return None

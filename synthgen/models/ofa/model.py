@@ -147,7 +147,7 @@ class DecoderCache:
         return self.self_kv[0].shape[3]
 
     def reorder(self, parents: Tensor) -> None:
-        """Continue with other beams: int64 [n, new beams], the index of each parent beam within its box."""
+        """Continue with other beams: `parents`, int64 [n, new beams], the index of each parent beam within its box."""
         boxes, beams = parents.shape
         first = torch.arange(boxes, device=parents.device)[:, None] * self.num_beams
         rows = (first + parents).flatten()
@@ -165,7 +165,12 @@ class DecoderCache:
 
 
 class OfaAttention(nn.Module):
-    """Multi-head attention with an additive bias and a learned scale for each head."""
+    """Multi-head attention with an additive bias and a learned scale for each head.
+
+    Args:
+        dim: channels of tokens.
+        heads: attention heads; divides `dim`.
+    """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -178,7 +183,7 @@ class OfaAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def project_kv(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of tokens, float [n, t, dim]: [n, heads, t, head_dim] each."""
+        """Keys and values of tokens `x`, float [n, t, dim]: [n, heads, t, head_dim] each."""
         return self._split_heads(self.k_proj(x)), self._split_heads(self.v_proj(x))
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -201,7 +206,11 @@ class OfaAttention(nn.Module):
 
 
 class OfaEncoderLayer(nn.Module):
-    """Self-attention and a feedforward network, each with norms before, within and after."""
+    """Self-attention and a feedforward network, each with norms before, within and after.
+
+    Args:
+        config: the sizes of the network.
+    """
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()
@@ -225,13 +234,17 @@ class OfaEncoderLayer(nn.Module):
         return x + self.feed_forward(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The residual of the feedforward half of the layer, for float [..., dim]."""
+        """The residual of the feedforward half of the layer, for `x`, float [..., dim]."""
         out: Tensor = self.fc2(self.ffn_layer_norm(gelu(self.fc1(self.final_layer_norm(x)))))
         return out
 
 
 class OfaDecoderLayer(OfaEncoderLayer):
-    """An encoder layer with cross-attention to the encoder states."""
+    """An encoder layer with cross-attention to the encoder states.
+
+    Args:
+        config: the sizes of the network.
+    """
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__(config)
@@ -274,7 +287,11 @@ class OfaDecoderLayer(OfaEncoderLayer):
 
 
 class OfaEncoder(nn.Module):
-    """Encoder of image and text tokens."""
+    """Encoder of image and text tokens.
+
+    Args:
+        config: the sizes of the network.
+    """
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()
@@ -347,7 +364,12 @@ class OfaEncoder(nn.Module):
 
 
 class OfaDecoder(nn.Module):
-    """Decoder; `*image*` and `code_*` parameters serve image generation and are unused here."""
+    """Decoder; `*image*` and `code_*` parameters serve image generation and are unused here.
+
+    Args:
+        config: the sizes of the network.
+        embed_tokens: the encoder's token embeddings. The output projection shares their weight.
+    """
 
     def __init__(self, config: OfaConfig, embed_tokens: nn.Embedding) -> None:
         super().__init__()
@@ -402,7 +424,9 @@ class OfaDecoder(nn.Module):
         return self.project_logits(self.run_layers(tokens, cache))
 
     def project_logits(self, states: Tensor) -> Tensor:
-        """Vocabulary logits of outputs of `run_layers`, float [..., dim]: float32 [..., vocabulary]."""
+        """Vocabulary logits of `states`, float [..., dim], which are outputs of `run_layers`: float32 [...,
+        vocabulary].
+        """
         return _vocab_logits(self.layer_norm(states), self.output_projection.weight)
 
     def run_layers(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
@@ -427,7 +451,11 @@ class OfaDecoder(nn.Module):
 
 
 class Ofa(nn.Module):
-    """OFA for inference. `weights.load_weights` loads published weights; `training.teacher_forced_logits` trains it."""
+    """OFA for inference. `weights.load_weights` loads published weights; `training.teacher_forced_logits` trains it.
+
+    Args:
+        config: the sizes of the network.
+    """
 
     def __init__(self, config: OfaConfig) -> None:
         super().__init__()
@@ -575,7 +603,9 @@ def build_ofa(size: str | OfaConfig) -> Ofa:
 
 
 def set_precision(network: Ofa, dtype: torch.dtype) -> None:
-    """Cast the network, except for position embeddings: their bias is computed in float32 and then rounded once."""
+    """Cast the network to `dtype`, except for position embeddings: their bias is computed in float32 and then rounded
+    once.
+    """
     for half in (network.encoder, network.decoder):
         for name, part in half.named_children():
             if "pos" not in name:

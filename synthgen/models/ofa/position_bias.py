@@ -26,6 +26,10 @@ def token_offset_buckets(bucket_size: int, device: torch.device | None = None) -
     MAX_TEXT_TOKENS - 1.
 
     Exact up to size / 2, then logarithmic. In float32, as in the reference: in float64 some bucket edges would differ.
+
+    Args:
+        bucket_size: the checkpoint's `token_bucket_size`; there are 2 * `bucket_size` - 1 buckets.
+        device: where the result is made; None = PyTorch's default device.
     """
     offset = torch.arange(1 - MAX_TEXT_TOKENS, MAX_TEXT_TOKENS)
     middle = bucket_size // 2
@@ -36,13 +40,26 @@ def token_offset_buckets(bucket_size: int, device: torch.device | None = None) -
 
 
 def token_buckets(bucket_size: int, length: int, device: torch.device | None = None) -> Tensor:
-    """The bucket of each pair (i, j) of text tokens, int64 [length, length]."""
+    """The bucket of each pair (i, j) of text tokens, int64 [length, length].
+
+    Args:
+        bucket_size: as in `token_offset_buckets`.
+        length: text tokens; at most MAX_TEXT_TOKENS.
+        device: where the result is made; None = PyTorch's default device.
+    """
     place = torch.arange(length, device=device)
     return token_offset_buckets(bucket_size, device)[place[:, None] - place[None] + MAX_TEXT_TOKENS - 1]
 
 
 def image_buckets(bucket_size: int, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-    """The bucket of each pair of image tokens, int64 [rows * columns, rows * columns], row by row."""
+    """The bucket of each pair of image tokens, int64 [rows * columns, rows * columns], row by row.
+
+    Args:
+        bucket_size: the checkpoint's `image_bucket_size`: the largest number of rows and of columns.
+        rows: rows of the grid of image tokens.
+        columns: columns of the grid of image tokens.
+        device: where the result is made; None = PyTorch's default device.
+    """
     row = torch.arange(rows, device=device).repeat_interleave(columns)
     column = torch.arange(columns, device=device).repeat(rows)
     down, right = row[:, None] - row[None] + bucket_size - 1, column[:, None] - column[None] + bucket_size - 1
@@ -53,6 +70,12 @@ def image_positions(bucket_size: int, rows: int, columns: int, device: torch.dev
     """The rows of `embed_image_positions` for the tokens of an image, int64 [rows * columns].
 
     A row of the grid takes `bucket_size` entries for every image width; entry 0 is not an image position.
+
+    Args:
+        bucket_size: the checkpoint's `image_bucket_size`.
+        rows: rows of the grid of image tokens.
+        columns: columns of the grid of image tokens.
+        device: where the result is made; None = PyTorch's default device.
     """
     return (
         torch.arange(rows, device=device)[:, None] * bucket_size + torch.arange(columns, device=device) + 1

@@ -27,7 +27,12 @@ def resize_to_square(image: NDArray[np.uint8], side: int) -> Tensor:
 
 
 def preprocess_images(resized: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Normalize images, uint8 [side, side, 3] RGB from `resize_to_square`: float32 [B, 3, side, side] in [-1, 1]."""
+    """Normalize images to float32 [B, 3, side, side] in [-1, 1].
+
+    Args:
+        resized: B images uint8 [side, side, 3] RGB, from `resize_to_square`.
+        device: where the result is made.
+    """
     images = torch.stack([image.to(device, non_blocking=True) for image in resized])
     return (images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 

@@ -30,12 +30,18 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [B, channels, h, w] -> the same shape."""
+        """`x`, float [B, channels, h, w] -> the same shape."""
         return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-5)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with stride) and 1x1 convolutions to four times the width, with a residual connection."""
+    """1x1, 3x3 (with stride) and 1x1 convolutions to four times the width, with a residual connection.
+
+    Args:
+        channels: channels of the input.
+        width: channels of the middle convolution; the output has four times as many.
+        stride: stride of the middle convolution, in pixels.
+    """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -51,7 +57,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(shortcut, FrozenBatchNorm(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """float [B, channels, h, w] -> [B, 4 * width, ceil(h / stride), ceil(w / stride)]."""
+        """`x`, float [B, channels, h, w] -> [B, 4 * width, ceil(h / stride), ceil(w / stride)]."""
         out = relu(self.bn1(self.conv1(x)))
         out = relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -59,7 +65,9 @@ class Bottleneck(nn.Module):
 
 
 class ResNetStem(nn.Module):
-    """Blocks (3, 4, 6) are a ResNet-50 without its last stage, (3, 4, 23) a ResNet-101, (3, 8, 36) a ResNet-152."""
+    """The stages of a ResNet without the last one. The `blocks` (3, 4, 6) are those of a ResNet-50, (3, 4, 23) of a
+    ResNet-101, (3, 8, 36) of a ResNet-152.
+    """
 
     def __init__(self, blocks: tuple[int, int, int]) -> None:
         super().__init__()
@@ -70,7 +78,7 @@ class ResNetStem(nn.Module):
         self.layer3 = _make_stage(512, 256, blocks[2], stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images float [B, 3, h, w] -> [B, 1024, ceil(h / 16), ceil(w / 16)]."""
+        """Images `x`, float [B, 3, h, w] -> [B, 1024, ceil(h / 16), ceil(w / 16)]."""
         x = max_pool2d(relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
         return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
 

@@ -120,6 +120,10 @@ def load_tokenizer(folder: Path) -> OfaTokenizer:
 def normalize_caption(caption: str, max_words: int | None = None) -> str:
     """A caption normalized as in OFA's training: lower case, some punctuation removed, single spaces, limited
     length.
+
+    Args:
+        caption: any text.
+        max_words: the limit of the length, in words between single spaces; None = no limit.
     """
     caption = caption.lower().lstrip(",.!?*#:;~").replace("-", " ").replace("/", " ").replace("<person>", "person")
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")

@@ -51,7 +51,7 @@ def infer_config(weights: Mapping[str, object]) -> OfaConfig:
 
 
 def size_name(config: OfaConfig) -> str:
-    """ "tiny" to "huge"; for other sizes the channels and layers: "48x2+2"."""
+    """The name of a size, `config`: "tiny" to "huge"; for other sizes the channels and layers: "48x2+2"."""
     known = (name for name, published in SIZES.items() if published == config)
     return next(known, f"{config.dim}x{config.encoder_layers}+{config.decoder_layers}")
 
