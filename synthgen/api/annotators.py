@@ -79,7 +79,7 @@ class Segmenter:
         Args:
             name: a segmenter of synthgen such as "sam", a module of your own ("package.module"), or "auto": the best
                 one whose weights are on this machine. Nothing is downloaded for "auto".
-            options: its options, such as `variant="vit_h"` or `device="cuda"`.
+            **options: its options, such as `variant="vit_h"` or `device="cuda"`.
 
         Raises:
             SynthgenError: no such segmenter or option, or the weights are missing.
@@ -95,8 +95,8 @@ class Segmenter:
 
         Args:
             image: uint8 [H, W, 3] RGB, an image of Pillow, or a path. Of the last two, EXIF orientation is applied.
-            boxes_xyxy: numbers [N, 4], (x1, y1, x2, y2) in absolute pixels of the upright image. A part beyond the
-                image is cut off. N may be 0.
+            boxes_xyxy: integers or floats [N, 4], (x1, y1, x2, y2) in absolute pixels of the upright image. A part
+                beyond the image is cut off. N may be 0.
 
         Returns:
             One mask for each box, in order, of the image's size.
@@ -149,7 +149,7 @@ class Captioner:
             min_score: captions below it get the reason `low_score`; a mean token log-probability, at most 0.
             forbidden: words with commas between them, or a file of words; captions with one get the reason
                 `forbidden_word`.
-            options: its options, such as `checkpoint="weights/ofa-base"`.
+            **options: its options, such as `checkpoint="weights/ofa-base"`.
 
         Raises:
             ArgumentError: `top_k` is not valid.
@@ -173,7 +173,8 @@ class Captioner:
         """Write captions for each box of an image.
 
         Args:
-            image, boxes_xyxy: see `Segmenter.predict`.
+            image: see `Segmenter.predict`.
+            boxes_xyxy: see `Segmenter.predict`.
             categories: the name of each box's category, [N]. With it, `category_match` of a caption is known.
 
         Returns:

@@ -37,6 +37,17 @@ def dataset_request(
 ) -> DatasetRequest:
     """What the arguments of a function say about a dataset.
 
+    Args:
+        path: the dataset's folder or annotation file; None = it is found below `data`.
+        dataset: the name of a reader; None = the format is recognised.
+        name: the dataset's name in the store; None = by its path or reader.
+        split: one part of the dataset; None = all.
+        annotations: the annotation file or folder of masks; None = at its usual place.
+        images: the folder of the images; None = at its usual place.
+        data: the folder of the datasets; None = the environment variable SYNTHGEN_DATA, or `data`.
+        match_names: whether to take image files that are there under another form of their name.
+        crowds_as_objects: whether to take annotations with `iscrowd` for single objects.
+
     Raises:
         ArgumentError: one is not a path or not a text.
         SynthgenError: a path is a URL.
@@ -60,6 +71,10 @@ def dataset_request(
 def check_path(argument: str, path: PathLike | None) -> Path | None:
     """A path that a user gives; None stays None.
 
+    Args:
+        argument: the argument's name, for the message.
+        path: what the user gave.
+
     Raises:
         ArgumentError: it is not a path.
         SynthgenError: it is a URL.
@@ -74,6 +89,10 @@ def check_path(argument: str, path: PathLike | None) -> Path | None:
 def require_path(argument: str, path: PathLike) -> Path:
     """A path that a user must give.
 
+    Args:
+        argument: the argument's name, for the message.
+        path: what the user gave.
+
     Raises:
         ArgumentError: it is not a path.
         SynthgenError: it is a URL.
@@ -85,12 +104,18 @@ def require_path(argument: str, path: PathLike) -> Path:
 
 
 def resolve_store(store: PathLike | None) -> Path:
-    """The root of the shards; None = the environment variable SYNTHGEN_STORE, or `shards`."""
+    """The root of the shards: `store`, or for None the environment variable SYNTHGEN_STORE, or else `shards`."""
     return check_path("store", store) or Path(os.environ.get("SYNTHGEN_STORE") or "shards")
 
 
 def check_number(argument: str, value: object, minimum: float, maximum: float | None = None) -> None:
     """Refuse what is not a number in [minimum, maximum]; None passes.
+
+    Args:
+        argument: the argument's name, for the message.
+        value: what the user gave.
+        minimum: the least number that is valid.
+        maximum: the largest number that is valid; None = no limit.
 
     Raises:
         ArgumentError: with the range.
@@ -100,6 +125,11 @@ def check_number(argument: str, value: object, minimum: float, maximum: float | 
 
 def check_count(argument: str, value: object, minimum: int) -> None:
     """Refuse what is not a whole number of at least `minimum`; None passes.
+
+    Args:
+        argument: the argument's name, for the message.
+        value: what the user gave.
+        minimum: the least number that is valid.
 
     Raises:
         ArgumentError: with the minimum.
@@ -121,6 +151,11 @@ def _check_range(
 def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse a value that is none of the choices.
 
+    Args:
+        argument: the argument's name, for the message.
+        value: what the user gave.
+        choices: the values that are valid.
+
     Raises:
         ArgumentError: with the choices.
     """
@@ -130,6 +165,9 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None
 
 def progress_opener(progress: Progress) -> OpenProgress:
     """The `OpenProgress` of the argument `progress`.
+
+    Args:
+        progress: what the user gave.
 
     Raises:
         ArgumentError: it is neither a bool nor a function.

@@ -71,7 +71,13 @@ def doctor(
 def examine_request(
     request: DatasetRequest, *, check_images: str | int, open_progress: OpenProgress
 ) -> tuple[list[DatasetSpec], ValidationReport]:
-    """The splits that a request names, and the report of `doctor` about them."""
+    """The splits that a request names, and the report of `doctor` about them.
+
+    Args:
+        request: what the user said about the dataset.
+        check_images: as in `doctor`.
+        open_progress: opens a progress bar for each phase.
+    """
     from synthgen.ingest.validation import validate
 
     specs = request.resolve()
@@ -114,9 +120,17 @@ def ingest_dataset(
     """Read a dataset's own files into shards, as `synthgen ingest` does. `generate_masks` does this if it is needed.
 
     Args:
-        path, images, dataset, name, split, annotations, data, match_names, crowds_as_objects: see `doctor`.
+        path: see `doctor`.
+        images: see `doctor`.
         layer: "annotations" (boxes), or "human" (masks) or "regions" (phrases) if the dataset has them.
+        dataset: see `doctor`.
+        name: see `doctor`.
+        split: see `doctor`.
+        annotations: see `doctor`.
+        data: see `doctor`.
         store: root of the shards. None = the environment variable SYNTHGEN_STORE, or `shards`.
+        match_names: see `doctor`.
+        crowds_as_objects: see `doctor`.
         shard_size: images per shard; 0 = by the size of the dataset, at most 1,000.
         progress: whether, or how, progress is shown.
 
@@ -146,7 +160,16 @@ def ingest_request(
     open_progress: OpenProgress,
     on_report: Callable[[DatasetSpec, IngestReport], None] = lambda *_: None,
 ) -> list[tuple[DatasetSpec, IngestReport]]:
-    """Ingest each split that a request names. `on_report` is called after each."""
+    """Ingest each split that a request names. `on_report` is called after each.
+
+    Args:
+        request: what the user said about the dataset.
+        store: the root of the shards.
+        layer: the layer to write.
+        shard_size: images per shard; 0 = by the size of the dataset.
+        open_progress: opens a progress bar for each split.
+        on_report: called after each split.
+    """
     done: list[tuple[DatasetSpec, IngestReport]] = []
     for spec in request.resolve():
         with job_has_started() if done else nullcontext():

@@ -64,21 +64,29 @@ def generate_masks(
 
     Args:
         path: the dataset's folder or annotation file, or a layer of the store, "dataset/split/layer".
-        images, dataset, name, split, annotations, data, match_names, crowds_as_objects: see `doctor`.
+        images: see `doctor`.
         segmenter: a segmenter of synthgen, a module of your own ("package.module"), or "auto".
+        dataset: see `doctor`.
+        name: see `doctor`.
+        split: see `doctor`.
+        annotations: see `doctor`.
+        data: see `doctor`.
         store: root of the shards. None = the environment variable SYNTHGEN_STORE, or `shards`.
         reads: the layer whose boxes are the prompts.
         layer: the layer to write.
+        match_names: see `doctor`.
+        crowds_as_objects: see `doctor`.
         part: (i, n): only shards whose index is i modulo n, to run n calls side by side.
         limit: stop after so many shards.
         engine: "local", or "ray" for a Ray cluster.
-        workers, gpus_per_worker: maximum number of workers and GPUs of each; for the engine "ray".
+        workers: maximum number of workers; for the engine "ray".
+        gpus_per_worker: GPUs of each worker; for the engine "ray".
         max_error_share: in [0, 1]; a shard with a larger share of failed images is not committed.
         timeout: seconds after which a batch counts as hung. None = no limit.
         retry_failed: also do failed images of committed shards again.
         raise_failed: raise if a shard failed. By default `failed_shards` of the result reports it.
         progress: whether, or how, progress is shown.
-        options: options of the segmenter, such as `variant="vit_h"` or `device="cuda"`.
+        **options: options of the segmenter, such as `variant="vit_h"` or `device="cuda"`.
 
     Returns:
         The layers, with their counts and the reasons why boxes have no mask.
@@ -140,18 +148,33 @@ def generate_captions(
 
     Args:
         path: the dataset's folder or annotation file, or a layer of the store, "dataset/split/layer".
+        images: see `doctor`.
         captioner: a captioner of synthgen, a module of your own ("package.module"), or "auto".
         top_k: captions per box, beside those by people. None = 5.
         min_score: captions below it get the reason `low_score`; a mean token log-probability, at most 0.
         forbidden: words with commas between them, or a file of words; captions with one get the reason
             `forbidden_word`.
+        dataset: see `doctor`.
+        name: see `doctor`.
+        split: see `doctor`.
+        annotations: see `doctor`.
+        data: see `doctor`.
+        store: see `generate_masks`.
         reads: the layer whose boxes are captioned. None = `masks` if it is there, else `annotations`.
         layer: the layer to write.
-        options: options of the captioner, such as `checkpoint="weights/ofa-base"`.
-        images, dataset, name, split, annotations, data, match_names, crowds_as_objects: see `doctor`.
-        store, part, limit, engine, workers, gpus_per_worker, max_error_share, timeout, retry_failed, raise_failed:
-            see `generate_masks`.
+        match_names: see `doctor`.
+        crowds_as_objects: see `doctor`.
+        part: see `generate_masks`.
+        limit: see `generate_masks`.
+        engine: see `generate_masks`.
+        workers: see `generate_masks`.
+        gpus_per_worker: see `generate_masks`.
+        max_error_share: see `generate_masks`.
+        timeout: see `generate_masks`.
+        retry_failed: see `generate_masks`.
+        raise_failed: see `generate_masks`.
         progress: whether, or how, progress is shown.
+        **options: options of the captioner, such as `checkpoint="weights/ofa-base"`.
 
     Returns:
         The layers, with their counts and the reasons why boxes have no caption.
@@ -178,7 +201,9 @@ def generate_captions(
 
 
 def run_stage(request: StageRequest, reporter: StageReporter) -> list[LayerRun]:
-    """Run a stage on this machine or on a Ray cluster; see `synthgen.generate.stage_run.run_stage`."""
+    """Run the stage of `request` on this machine or on a Ray cluster, and tell `reporter`; see
+    `synthgen.generate.stage_run.run_stage`.
+    """
     return stage_run.run_stage(request, _load_engine, reporter)
 
 
@@ -211,6 +236,9 @@ def _generate(request: StageRequest, progress: Progress, *, raise_failed: bool) 
 def _check_request(request: StageRequest) -> None:
     """Check what the command line checks while it parses flags.
 
+    Args:
+        request: the request to check.
+
     Raises:
         ArgumentError: with the argument.
     """
@@ -232,6 +260,9 @@ def _check_request(request: StageRequest) -> None:
 
 def _find_input_layer(request: StageRequest) -> StageRequest:
     """The request with the layer that its path names, if it is not a path of a file or folder.
+
+    Args:
+        request: a request whose path may name a layer.
 
     Raises:
         ArgumentError: the path names a layer, and another argument names a dataset.

@@ -45,7 +45,8 @@ def train(
         device: "auto", "cpu", "cuda", "cuda:1", ... or "mps".
         loader_workers: processes that read images, of each training process. None = the manifest's.
         engine: "local", or "ray" for a Ray cluster.
-        workers, gpus_per_worker: number of training processes and GPUs of each; for the engine "ray".
+        workers: number of training processes; for the engine "ray".
+        gpus_per_worker: GPUs of each process; for the engine "ray".
         progress: whether, or how, progress is shown.
 
     Returns:
@@ -118,7 +119,8 @@ def evaluate(
         precision: "fp32" or "bf16", of activations.
         batch_size: images at once.
         loader_workers: processes that read images.
-        short, long: sides of the network's input, in pixels. None = the manifest's.
+        short: shorter side of the network's input, in pixels. None = the manifest's.
+        long: maximum of the longer side, in pixels. None = the manifest's.
         progress: whether, or how, progress is shown.
 
     Returns:

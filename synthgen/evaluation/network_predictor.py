@@ -55,6 +55,12 @@ class Predictor:
 
     Attributes:
         checkpoint: its step, its category names, and whether it has learned masks.
+
+    Args:
+        network: on the device where it is used.
+        checkpoint: where the network comes from; gives the names that it has learned.
+        precision: "fp32" or "bf16", of activations.
+        sides: shorter side of the network's input and maximum of the longer side, in pixels.
     """
 
     def __init__(
@@ -81,7 +87,8 @@ class Predictor:
             text_encoder: name or folder of the text encoder, if it is not where it was in training.
             device: "auto", "cpu", "cuda", "cuda:1", ... or "mps".
             precision: "fp32" or "bf16", of activations.
-            short, long: sides of the network's input, in pixels; None = those of the evaluation in training.
+            short: shorter side of the network's input, in pixels; None = that of the evaluation in training.
+            long: maximum of the longer side, in pixels; None = that of the evaluation in training.
 
         Raises:
             SynthgenError: the file is not a checkpoint of synthgen, or an option is not valid.

@@ -100,29 +100,29 @@ class StageReporter:
     """Hears what a run does, in this order. This class is silent; the command line has one that prints."""
 
     def open_progress(self, description: str, total: int, unit: str) -> AbstractContextManager[ProgressBar]:
-        """Open a progress bar; an `OpenProgress`."""
+        """Open a progress bar for a `description`, a `total` and a `unit`; an `OpenProgress`."""
         return NoProgress(description, total, unit)
 
     def on_choice(self, choices: Sequence[PluginChoice]) -> None:
-        """The plugin of each split is chosen, and nothing is done yet."""
+        """The plugin of each split is chosen, in `choices`, and nothing is done yet."""
 
     def on_missing_inputs(self, sentences: Sequence[str]) -> None:
-        """Of a dry run: input layers that would be made first."""
+        """Of a dry run: input layers that would be made first, in `sentences`."""
 
     def on_inputs(self, specs: Sequence[DatasetSpec], jobs: Sequence[Job]) -> None:
-        """The input layers are there."""
+        """The input layers are there, for the splits `specs` and their `jobs`."""
 
     def on_plan(self, job: Job, shards: Sequence[Shard]) -> None:
-        """A job is about to do these shards."""
+        """The job `job` is about to do these `shards`."""
 
     def on_nothing_to_do(self, job: Job, *, has_output: bool) -> None:
-        """Every shard of a job is committed."""
+        """Every shard of `job` is committed; `has_output`: whether a box of the layer has what the stage makes."""
 
     def on_shard(self, report: ShardReport) -> None:
-        """A shard is committed, or has failed."""
+        """A shard is committed, or has failed, as `report` says."""
 
     def on_stats(self, job: Job, stats: RunStats) -> None:
-        """A job has ended."""
+        """The job `job` has ended, with the counts `stats`."""
 
 
 def run_stage(
@@ -134,6 +134,7 @@ def run_stage(
     committed shard in its place; the same request continues.
 
     Args:
+        request: what to do with which dataset.
         load_engine: returns the engine, before anything is done.
         reporter: hears what happens.
 
@@ -183,6 +184,9 @@ def find_layer(store: Path, text: str) -> tuple[str, str, str] | None:
 
 def _spec_of_layer(request: StageRequest) -> DatasetSpec:
     """The dataset of a committed layer. Its files need not be on this machine; its images must be.
+
+    Args:
+        request: a request that reads a committed layer.
 
     Raises:
         SynthgenError: the image folder is unknown.
@@ -274,7 +278,7 @@ def _run_layer(
 
 
 def count_images(job: Job, shards: Sequence[Shard]) -> int:
-    """How many images the shards hold, by the footers of the input layer."""
+    """How many images the `shards` of `job` hold, by the footers of the input layer."""
     store = ShardStore(job.store)
     return sum(
         (store.read_footer(shard.in_layer(job.input_layer)) or {}).get("counts", {}).get("images", 0)

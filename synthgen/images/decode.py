@@ -193,6 +193,9 @@ def load_rgb(path: ImageSource, expected_height: int = 0, expected_width: int = 
 def convert_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """An image of Pillow as `load_rgb` gives one of a file: uint8 [H, W, 3] RGB, upright. The image stays as it is.
 
+    Args:
+        image: an image of Pillow, of any mode.
+
     Raises:
         ImageError: too large, truncated, or with samples that are no intensities.
     """

@@ -58,7 +58,12 @@ def write_coco(
     Memory: one sample, 8 bytes for each id, and the names of categories.
 
     Args:
+        path: the JSON file.
+        samples: the images with their annotations.
+        categories: the names of the dataset's categories, in the order of their ids.
         description: goes into `info`.
+        masks_only: as in `Layer.to_coco`.
+        renumber: as in `Layer.to_coco`.
 
     Raises:
         SynthgenError: two images or annotations have one id, a mask is damaged, or the file cannot be written.
@@ -133,6 +138,10 @@ class _CocoWriter:
 
     def _annotation_record(self, annotation: Annotation, sample: Sample) -> dict[str, Any] | None:
         """The record without ids; None if there is neither a finite box nor a mask.
+
+        Args:
+            annotation: the annotation.
+            sample: its image.
 
         Raises:
             SynthgenError: the mask is damaged, or not of the image's size.

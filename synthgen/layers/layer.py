@@ -85,6 +85,11 @@ class Layer(Sequence[LayerSample]):
 
     `layer[i]`, `layer[-1]` and iteration give a `LayerSample`. A slice and `filter` give another `Layer` on the same
     shards. At most one row group (64 images) is in memory. Shards that are not committed are left out.
+
+    Args:
+        rows: the rows of all committed shards.
+        selection: the rows that belong to this layer, as an ascending range; None = all.
+        own_filter: the conditions on annotations; None = none.
     """
 
     def __init__(self, rows: LayerRows, selection: range | None = None, own_filter: LayerFilter | None = None) -> None:
@@ -129,6 +134,9 @@ class Layer(Sequence[LayerSample]):
     def __getitem__(self, index: int | slice) -> LayerSample | Layer:
         """One image, or a layer of some images.
 
+        Args:
+            index: the image's place from 0, or from the end if it is negative; or a slice.
+
         Raises:
             IndexError: there is no such image.
         """
@@ -160,8 +168,11 @@ class Layer(Sequence[LayerSample]):
         Filters combine: `layer.filter(a).filter(b)` is `layer.filter(b).filter(a)`.
 
         Args:
-            min_stability_score, min_predicted_iou, min_box_iou, min_soft_iou: in [0, 1]; minimum of the mask's score.
-                Annotations without a mask, or whose mask lacks the score, are left out. Masks by people stay.
+            min_stability_score: in [0, 1]; minimum of the mask's score. Annotations without a mask, or whose mask lacks
+                the score, are left out. Masks by people stay.
+            min_predicted_iou: as `min_stability_score`.
+            min_box_iou: as `min_stability_score`.
+            min_soft_iou: as `min_stability_score`.
             categories: names of categories.
             min_area: minimum area in pixels: of the mask, or of the box if there is no mask.
 

@@ -48,7 +48,7 @@ class LayerFilter:
                 raise ArgumentError(f"{argument}={shorten_value(value)} is not valid; give {wanted}")
 
     def combine(self, other: Self) -> LayerFilter:
-        """The filter that demands both."""
+        """The filter that demands both this filter and the `other` one."""
         both = [
             own if theirs is None else theirs if own is None else max(own, theirs)
             for own, theirs in ((getattr(self, name), getattr(other, name)) for name in (*_SCORES, "min_area"))
@@ -76,6 +76,7 @@ def check_categories(categories: Iterable[str] | None, known: Iterable[str], lay
     """The names of an argument `categories`.
 
     Args:
+        categories: what the user gave; None = no condition.
         known: the names of the layer, if all of them are known; else nothing.
         layer: the layer's name, for the message.
 
@@ -100,7 +101,9 @@ def check_categories(categories: Iterable[str] | None, known: Iterable[str], lay
 
 
 def annotation_area(annotation: Annotation) -> float:
-    """The area in pixels: of the mask, or of the box if there is no mask; NaN for a box that is not finite."""
+    """The area of `annotation` in pixels: of the mask, or of the box if there is no mask; NaN for a box that is not
+    finite.
+    """
     if annotation.segmentation is not None:
         return float(rle_area(annotation.segmentation))
     return max(annotation.bbox[2], 0.0) * max(annotation.bbox[3], 0.0)

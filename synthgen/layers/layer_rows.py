@@ -36,6 +36,11 @@ class LayerRows:
     Attributes:
         shards: the shards.
         place: (dataset, split, layer).
+
+    Args:
+        store: the store that has the shards.
+        shards: the committed shards of one layer, in order; at least one.
+        images: the folder of the images; None = it is not known.
     """
 
     def __init__(self, store: ShardStore, shards: Sequence[Shard], images: Path | None) -> None:
@@ -121,7 +126,7 @@ def _changed_error(shard: Shard) -> SynthgenError:
 
 
 def range_between(rows: range, first: int, end: int) -> range:
-    """The numbers of an ascending range in [first, end)."""
+    """The numbers of an ascending range, `rows`, in [first, end)."""
     low = max(0, -(-(first - rows.start) // rows.step))
     high = max(low, -(-(end - rows.start) // rows.step))
     return rows[low:high]

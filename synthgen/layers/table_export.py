@@ -24,6 +24,9 @@ _SCORES = ("predicted_iou", "stability_score", "box_iou", "soft_iou")
 def to_dataframe(samples: Iterable[Sample]) -> pd.DataFrame:
     """One row for each annotation; see `Layer.to_dataframe`.
 
+    Args:
+        samples: the images with their annotations.
+
     Raises:
         SynthgenError: pandas is not installed.
     """
@@ -63,6 +66,7 @@ def to_detections(supervision: Any, sample: Sample, categories: Sequence[str]) -
 
     Args:
         supervision: the module.
+        sample: the image with its annotations.
         categories: names; `class_id` is an index into them, and -1 for a name that is not there.
     """
     own = [a for a in sample.annotations if all(map(math.isfinite, a.bbox))]

@@ -13,9 +13,10 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike, height: int, width: int) -> NDArray[
     """The boxes of an argument `boxes_xyxy`, clipped to the image.
 
     Args:
-        boxes_xyxy: numbers [N, 4], (x1, y1, x2, y2) in absolute pixels of the image; N may be 0. A part beyond the
-            image is cut off.
-        height, width: of the image, in pixels.
+        boxes_xyxy: integers or floats [N, 4], (x1, y1, x2, y2) in absolute pixels of the image; N may be 0. A part
+            beyond the image is cut off.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
 
     Returns:
         float64 [N, 4], inside the image, each with an area.

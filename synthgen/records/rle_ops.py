@@ -66,7 +66,7 @@ def rle_from_box(box_xyxy: ArrayLike, height: int, width: int) -> Rle:
 
 
 def empty_rle(height: int, width: int) -> Rle:
-    """The mask without a pixel, of this size in pixels."""
+    """The mask without a pixel, of `height` times `width` pixels."""
     return encode_run_boundaries(np.zeros(0, np.int64), height, width)
 
 

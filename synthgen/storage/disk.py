@@ -124,6 +124,9 @@ def sync_folder(folder: Path) -> None:
 def reject_url(path: Path | None) -> Path | None:
     """The path, unless it is a URL such as "s3://bucket/folder", which would become a local folder named "s3:".
 
+    Args:
+        path: what the user gave; None stays None.
+
     Raises:
         SynthgenError: it is a URL.
     """
