@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -76,13 +77,18 @@ def check_path(argument: str, path: PathLike | None) -> Path | None:
         path: what the user gave.
 
     Raises:
-        ArgumentError: it is not a path.
+        ArgumentError: it is not a path, or too long for one.
         SynthgenError: it is a URL.
     """
     if path is None:
         return None
     if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
         raise ArgumentError(f"{argument}={shorten_value(path)} is not a path; give a text or a pathlib.Path")
+    try:
+        os.lstat(path)
+    except OSError as why:  # whoever opens the file says what else is wrong
+        if why.errno == errno.ENAMETOOLONG:
+            raise ArgumentError(f"{argument}={shorten_value(path)} is too long for a path; shorten it") from None
     return reject_url(Path(path))
 
 
