@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +30,6 @@ NOT_DEMANDED = ("DOC502", "DOC503")
 
 #: (path, function or class, argument) -> why its docstring needs no shape, dtype or frame.
 EXCEPTIONS: dict[tuple[str, str, str], str] = {}
-#: (path, function) -> why its docstring does not name all arguments.
-NOT_NAMED: dict[tuple[str, str], str] = {
-    ("synthgen/generate/segmenters/lite.py", "build"): "the plugin folder says what `options` are",
-    ("synthgen/models/box_segmenter/crops.py", "boxes_in_crops"): "begins with the boxes",
-    ("synthgen/models/box_segmenter/losses.py", "jitter_boxes"): "begins with the boxes",
-    ("synthgen/models/box_segmenter/weights.py", "save_segmenter"): "calls the network a segmenter",
-}
 
 # --- pydoclint --------------------------------------------------------------------------------------------------------
 
@@ -239,11 +232,11 @@ def _holds_coordinates(name: str) -> bool:
     return bool(parts) and parts[-1] in COORDINATES
 
 
-def arguments_are_named(tree: DocstringTree, excepted: Container[tuple[str, str]] = NOT_NAMED) -> Iterator[str]:
+def arguments_are_named(tree: DocstringTree) -> Iterator[str]:
     """Not in cli/, where the docstring of a command is its help, and not after "See `X`": X names them."""
     for d in tree.definitions:
         exempt = d.path.startswith("synthgen/cli/") or d.docstring.strip().startswith("See `")
-        if d.is_public and not d.is_class and not exempt and (d.path, d.name) not in excepted:
+        if d.is_public and not d.is_class and not exempt:
             for argument in d.arguments:
                 if argument not in ("self", "cls") and not re.search(rf"\b{re.escape(argument)}\b", d.docstring):
                     yield f"{d.path}:{d.line} {d.name}: the docstring does not name `{argument}`"
@@ -298,12 +291,6 @@ def test_the_public_arrays_are_found(package: DocstringTree) -> None:
 def test_every_exception_is_an_array(package: DocstringTree) -> None:
     arguments = {(d.path, d.name, name) for d in package.definitions for name, a in d.arguments.items() if _is_array(a)}
     assert set(EXCEPTIONS) <= arguments
-
-
-def test_every_function_in_not_named_has_an_unnamed_argument(package: DocstringTree) -> None:
-    sentences = list(arguments_are_named(package, excepted=()))
-    for path, name in NOT_NAMED:
-        assert any(sentence.startswith(f"{path}:") and f" {name}: " in sentence for sentence in sentences), name
 
 
 # --- every rule, broken once ------------------------------------------------------------------------------------------

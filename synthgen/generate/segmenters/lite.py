@@ -50,7 +50,7 @@ def resolve_options(options: LiteOptions) -> LiteOptions:
 
 
 def build(options: LiteOptions) -> Segmenter:
-    """Make the segmenter."""
+    """Make the segmenter of `options`."""
     own = resolve_options(options)
     device = resolve_device(own.device)
     network = _load(_weights_path(own)).to(device).to(memory_format=torch.channels_last).eval()

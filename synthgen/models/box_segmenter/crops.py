@@ -57,7 +57,12 @@ def plan_windows(boxes_xyxy: Tensor, margin: float | Tensor) -> Tensor:
 
 
 def boxes_in_crops(boxes_xyxy: Tensor, windows: Tensor) -> Tensor:
-    """Boxes relative to their windows, [0, 1] along each axis: float32 [N, 4], XYXY."""
+    """Boxes relative to their windows, [0, 1] along each axis: float32 [N, 4], XYXY.
+
+    Args:
+        boxes_xyxy: float [N, 4], absolute pixels.
+        windows: int64 [N, 3]: left, top and side, in pixels of the image.
+    """
     corner, side = windows[:, :2].double(), windows[:, 2:].double()
     return ((boxes_xyxy.double() - corner.repeat(1, 2)) / side).float()
 

@@ -24,7 +24,15 @@ def mask_losses(logits: Tensor, targets: Tensor, weights: Tensor) -> dict[str, T
 
 
 def jitter_boxes(boxes_xyxy: Tensor, share: float) -> Tensor:
-    """Boxes with each side moved by a uniform draw of up to `share` of the width or height; float [N, 4] XYXY."""
+    """Boxes with each side moved by a uniform draw of up to `share` of the width or height.
+
+    Args:
+        boxes_xyxy: float [N, 4], in any unit.
+        share: the largest change, as a part of the side.
+
+    Returns:
+        float [N, 4], XYXY.
+    """
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).repeat(1, 2)
     draws = 2 * torch.rand(boxes_xyxy.shape, device=boxes_xyxy.device) - 1
     return boxes_xyxy + share * draws * sides

@@ -103,7 +103,12 @@ def load_backbone(name: str, path: Path) -> nn.Module:
 
 
 def save_segmenter(network: BoxSegmenter, *, dtype: torch.dtype = torch.float16) -> bytes:
-    """The bytes of a segmenter's file; equal networks give equal bytes."""
+    """The bytes of a segmenter's file; equal networks give equal bytes.
+
+    Args:
+        network: on any device.
+        dtype: of the tensors in the file.
+    """
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
     return save(tensors, metadata={METADATA_KEY: json.dumps(asdict(network.config), sort_keys=True)})
 
