@@ -1,8 +1,4 @@
-"""The scripts and the notebook in `examples/` run from an installed wheel, and the notebook is clean.
-
-The lock files hold no Jupyter. So the code cells of the notebook run in their order in a plain interpreter, in which
-the last expression of a cell is evaluated and not shown.
-"""
+"""The scripts and the notebook in `examples/` run from an installed wheel, and the notebook is clean."""
 
 from __future__ import annotations
 
@@ -68,15 +64,28 @@ def test_a_script_runs_from_the_wheel(request: pytest.FixtureRequest, folder: Pa
     assert "Traceback" not in said and "Warning" not in said, said
 
 
+#: Executes a notebook in a kernel of its own, and writes it with its outputs.
+EXECUTE = """
+import nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read("examples/quickstart.ipynb", as_version=4)
+notebook.cells.append(nbformat.v4.new_code_cell("sg.__file__"))
+NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+nbformat.write(notebook, "executed.ipynb")
+"""
+
+
 @pytest.mark.slow
-def test_the_notebook_runs_from_the_wheel(core: Path, folder: Path) -> None:
-    program = "\n".join("".join(cell["source"]) for cell in cells("code"))
-    check = "\nimport synthgen\nprint(synthgen.__file__, len(captioned), good.to_coco('demo/again.json').images)\n"
-    (folder / "notebook.py").write_text(program + check)
-    code, said = run(core, "notebook.py", folder=folder)
+def test_the_notebook_runs_from_the_wheel(wheel: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    python = environment(tmp_path_factory.mktemp("notebook") / "env", wheel, "torch", "dev")
+    code, said = run(python, "-c", EXECUTE, folder=folder)
     assert code == 0, said
-    assert str(core.parents[1]) in said and " 7 7" in said, said
-    assert "<Layer demo/train/masks in demo/shards, 7 images>" in said
+    executed = [cell for cell in json.loads((folder / "executed.ipynb").read_text())["cells"] if "outputs" in cell]
+    shown = ["".join(str(output) for output in cell["outputs"]) for cell in executed]
+    assert str(python.parents[1]) in shown[-1]
+    assert any("<Layer demo/train/masks in demo/shards, 7 images>" in text for text in shown)
+    assert any("image/png" in text for text in shown), "a picture is shown"
+    assert not any("Traceback" in text for text in shown), shown
     exported = json.loads((folder / "demo/masks.json").read_text())
     assert len(exported["images"]) == 7 and exported["annotations"]
 
