@@ -71,7 +71,7 @@ def documented(name: str) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("label", "function"), [pair for name in PUBLIC for pair in documented(name)], ids=lambda value: str(value)[:40]
+    ("label", "function"), [pytest.param(*pair, id=pair[0]) for name in PUBLIC for pair in documented(name)]
 )
 def test_the_docstring_names_every_argument(label: str, function: Any) -> None:
     text = inspect.getdoc(function)
