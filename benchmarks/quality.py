@@ -16,7 +16,7 @@ import time
 from contextlib import redirect_stdout
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None)
         human = [a for a in coco.imgToAnns[key] if not a.get("iscrowd") and min(a["bbox"][2:]) > 0]
         boxes = tuple(Annotation(id=a["id"], bbox=tuple(a["bbox"]), category="") for a in human)
         samples.append(Sample(key, str(key), row["file_name"], row["height"], row["width"], boxes))
-        truths.append([(Rle((row["height"], row["width"]), coco.annToRLE(a)["counts"]), a["area"]) for a in human])
+        truths.append([(read_rle(coco.annToRLE(a)), a["area"]) for a in human])
     images, seconds, cpu_seconds = 0, 0.0, 0.0
     pairs = zip(truths, samples, strict=True)
     while some := list(islice(pairs, stage.batch_size)):
@@ -110,6 +110,12 @@ def measure(stage: masks.MaskStage, coco: COCO, folder: Path, limit: int | None)
                 scores = (getattr(found, score) for score in SCORES)
                 rows.append((iou, area, *(np.nan if score is None else score for score in scores)))
     return Measured(np.array(rows, np.float64).reshape(-1, 2 + len(SCORES)), images, seconds, cpu_seconds)
+
+
+def read_rle(content: dict[str, Any]) -> Rle:
+    """The run lengths that pycocotools returns: bytes of a polygon, and the text of a compressed RLE in a file."""
+    counts, (height, width) = content["counts"], content["size"]
+    return Rle((height, width), counts.encode() if isinstance(counts, str) else counts)
 
 
 def show(name: str, data: str, measured: Measured) -> None:
