@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class Mask:
         box_iou: in [0, 1]; IoU of the mask's tight box with the prompt. 0 for an empty mask.
     """
 
-    rle: Rle
+    rle: Rle = field(repr=False)
     box_xyxy: tuple[float, float, float, float]
     source: str
     predicted_iou: float | None = None

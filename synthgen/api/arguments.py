@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.generate.dataset_spec import DatasetRequest
 from synthgen.progress import NoProgress, OpenProgress, TerminalProgress
-from synthgen.storage.disk import reject_url
+from synthgen.storage.disk import check_path
 
 # As the command line does, before anything imports torch: threads of one step that wait for each other busily take the
 # cores that others need to come on.
@@ -67,46 +66,6 @@ def dataset_request(
         match_names=match_names,
         crowds_as_objects=crowds_as_objects,
     )
-
-
-def check_path(argument: str, path: PathLike | None) -> Path | None:
-    """A path that a user gives; None stays None.
-
-    Args:
-        argument: the argument's name, for the message.
-        path: what the user gave.
-
-    Raises:
-        ArgumentError: it is not a path, or too long for one.
-        SynthgenError: it is a URL.
-    """
-    if path is None:
-        return None
-    if not isinstance(path, str | os.PathLike) or "\0" in os.fspath(path):
-        raise ArgumentError(f"{argument}={shorten_value(path)} is not a path; give a text or a pathlib.Path")
-    try:
-        os.lstat(path)
-    except OSError as why:  # whoever opens the file says what else is wrong
-        if why.errno == errno.ENAMETOOLONG:
-            raise ArgumentError(f"{argument}={shorten_value(path)} is too long for a path; shorten it") from None
-    return reject_url(Path(path))
-
-
-def require_path(argument: str, path: PathLike) -> Path:
-    """A path that a user must give.
-
-    Args:
-        argument: the argument's name, for the message.
-        path: what the user gave.
-
-    Raises:
-        ArgumentError: it is not a path.
-        SynthgenError: it is a URL.
-    """
-    found = check_path(argument, path)
-    if found is None:
-        raise ArgumentError(f"{argument} is None; give a text or a pathlib.Path")
-    return found
 
 
 def resolve_store(store: PathLike | None) -> Path:

@@ -10,12 +10,11 @@ from synthgen.api.arguments import (
     check_choice,
     check_count,
     check_number,
-    check_path,
     progress_opener,
-    require_path,
 )
 from synthgen.api.results import Evaluation
 from synthgen.errors import SynthgenError, explain_missing_extra
+from synthgen.storage.disk import check_path, require_path
 
 if TYPE_CHECKING:
     from synthgen.training.report import TrainResult

@@ -13,23 +13,6 @@ from synthgen.generate.dataset_spec import DatasetRequest
 from synthgen.progress import NoProgress, TerminalProgress
 
 
-@pytest.mark.parametrize("path", ["a/b.json", Path("a/b.json")])
-def test_a_path_is_a_text_or_a_path(path: Any) -> None:
-    assert arguments.check_path("out", path) == arguments.require_path("out", path) == Path("a/b.json")
-
-
-@pytest.mark.parametrize("path", [3, b"a", ["a"], "a\0b"])
-def test_everything_else_is_not_a_path(path: Any) -> None:
-    with pytest.raises(ArgumentError, match=r"^out=.* is not a path; give a text or a pathlib\.Path$"):
-        arguments.check_path("out", path)
-
-
-def test_none_is_a_path_only_where_it_is_allowed() -> None:
-    assert arguments.check_path("out", None) is None
-    with pytest.raises(ArgumentError, match=r"^manifest is None; give"):
-        arguments.require_path("manifest", None)  # type: ignore[arg-type]
-
-
 def test_a_url_is_not_a_path() -> None:
     with pytest.raises(SynthgenError, match=r"^gs://bucket/x is a URL"):
         arguments.resolve_store("gs://bucket/x")
