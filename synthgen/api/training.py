@@ -58,9 +58,9 @@ def train(
         FailedRunError: the loss is not finite, the memory of the device is too small, or the disk is full.
     """
     check_choice("engine", engine, ("local", "ray"))
-    check_count("loader_workers", loader_workers, 0)
-    check_count("workers", workers, 1)
-    check_number("gpus_per_worker", gpus_per_worker, 0)
+    loader_workers = check_count("loader_workers", loader_workers, 0)
+    workers = check_count("workers", workers, 1)
+    gpus_per_worker = check_number("gpus_per_worker", gpus_per_worker, 0)
     path = require_path("manifest", manifest)
     own: dict[str, Any] = {
         "out": check_path("out", out),
@@ -69,6 +69,9 @@ def train(
         "progress": progress_opener(progress),
     }
     with explain_missing_extra("`synthgen train`"):
+        from synthgen.devices import check_device_options
+
+        check_device_options(device, "fp32", 1)
         if engine == "ray":
             from synthgen.cluster.trainer import train_on_cluster
 
@@ -129,9 +132,10 @@ def evaluate(
         ArgumentError: an argument is not valid.
         SynthgenError: the manifest is not valid or has no `eval`, or the file is not a checkpoint.
     """
-    check_count("loader_workers", loader_workers, 0)
-    check_count("short", short, 1)
-    check_count("long", long, 1)
+    batch_size = check_count("batch_size", batch_size, 1, optional=False)
+    loader_workers = check_count("loader_workers", loader_workers, 0, optional=False)
+    short = check_count("short", short, 1)
+    long = check_count("long", long, 1)
     paths = require_path("checkpoint", checkpoint), require_path("manifest", manifest)
     with explain_missing_extra("`synthgen evaluate`"):
         from synthgen.devices import check_device_options

@@ -44,7 +44,7 @@ class LayerFilter:
             value, most = getattr(self, argument), math.inf if argument == "min_area" else 1
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= most:
                 wanted = "a number of pixels" if argument == "min_area" else "a number from 0 to 1"
                 raise ArgumentError(f"{argument}={shorten_value(value)} is not valid; give {wanted}")
             object.__setattr__(self, argument, float(value))  # numbers of numpy, too

@@ -57,6 +57,7 @@ def test_an_evaluation_is_that_of_the_command(synthgen: Any, tmp_path: Path) -> 
         ({"engine": "torchrun"}, ArgumentError, r"engine='torchrun' is not valid; give 'local' or 'ray'"),
         ({"loader_workers": -1}, ArgumentError, r"loader_workers=-1 is not valid"),
         ({"workers": 2}, SynthgenError, r"--workers needs Ray"),
+        ({"device": 3}, SynthgenError, r"--device 3 should be auto, cpu"),
         ({"progress": 1.5}, ArgumentError, r"progress=1\.5 is not valid"),
         ({"out": 3}, ArgumentError, r"out=3 is not a path"),
     ],
@@ -71,7 +72,9 @@ def test_each_wrong_argument_of_train_has_its_sentence(arguments: dict[str, Any]
     [
         ({"precision": "fp16"}, SynthgenError, r"--precision fp16 should be fp32 or bf16"),
         ({"device": "tpu"}, SynthgenError, r"--device tpu should be auto, cpu"),
-        ({"batch_size": 0}, SynthgenError, r"--batch-size 0 should be a number"),
+        ({"batch_size": 0}, ArgumentError, r"batch_size=0 is not valid"),
+        ({"batch_size": "auto"}, ArgumentError, r"batch_size='auto' is not valid"),
+        ({"loader_workers": None}, ArgumentError, r"loader_workers=None is not valid"),
         ({"short": 0}, ArgumentError, r"short=0 is not valid"),
         ({"checkpoint": 3}, ArgumentError, r"checkpoint=3 is not a path"),
     ],
