@@ -100,7 +100,7 @@ def evaluate(
     *,
     out: PathLike | None = None,
     store: PathLike | None = None,
-    text_encoder: str | None = None,
+    text_encoder: PathLike | None = None,
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 1,
@@ -140,13 +140,14 @@ def evaluate(
     with explain_missing_extra("`synthgen evaluate`"):
         from synthgen.devices import check_device_options
         from synthgen.evaluation.evaluate import evaluate_checkpoint
+        from synthgen.evaluation.network_predictor import name_text_encoder
 
         check_device_options(device, precision, batch_size)
         found, path = evaluate_checkpoint(
             *paths,
             out=check_path("out", out),
             store=check_path("store", store),
-            text_encoder=text_encoder,
+            text_encoder=name_text_encoder(text_encoder),
             device=device,
             progress=progress_opener(progress),
             precision=precision,

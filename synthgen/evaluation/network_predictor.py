@@ -22,7 +22,7 @@ from synthgen.images.image_argument import ImageInput, as_rgb
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
-from synthgen.storage.disk import require_path
+from synthgen.storage.disk import check_path, require_path
 
 #: Default minimum score.
 DEFAULT_THRESHOLD = 0.25
@@ -69,12 +69,15 @@ class Predictor:
         self.checkpoint = checkpoint
         self._network, self._precision, self._sides = network, precision, sides
 
+    def __repr__(self) -> str:
+        return f"<Predictor, step {self.checkpoint.step:,}, {len(self.checkpoint.category_names)} learned names>"
+
     @classmethod
     def from_checkpoint(
         cls,
         path: str | os.PathLike[str],
         *,
-        text_encoder: str | None = None,
+        text_encoder: str | os.PathLike[str] | None = None,
         device: str = "auto",
         precision: str = "fp32",
         short: int | None = None,
@@ -98,7 +101,8 @@ class Predictor:
         for argument, side in (("short", short), ("long", long)):
             if side is not None and (type(side) is not int or side < 1):
                 raise ArgumentError(f"{argument}={shorten_value(side)} is not valid; give a number of pixels")
-        network, held = load_network(file, device=resolve_device(device), text_encoder=text_encoder)
+        encoder = name_text_encoder(text_encoder)
+        network, held = load_network(file, device=resolve_device(device), text_encoder=encoder)
         return cls(network, held, precision=precision, sides=resolve_sides(short, long, held.eval_size))
 
     def __call__(
@@ -156,6 +160,21 @@ class Predictor:
         return predict_image(
             self._network, pixels, texts, is_category_name=names, precision=self._precision, short=short, long=long
         )
+
+
+def name_text_encoder(text_encoder: str | os.PathLike[str] | None) -> str | None:
+    """The text encoder as checkpoints name it: a name, or a folder with a slash in it.
+
+    Args:
+        text_encoder: what a user of the Python API gave; None = that of the checkpoint.
+
+    Raises:
+        ArgumentError: it is not a text or a path.
+    """
+    folder = check_path("text_encoder", text_encoder)
+    if folder is None or isinstance(text_encoder, str):
+        return text_encoder if isinstance(text_encoder, str) else None
+    return str(folder.absolute())
 
 
 def clean_prompts(prompts: Sequence[str]) -> tuple[str, ...]:

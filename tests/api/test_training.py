@@ -75,6 +75,7 @@ def test_each_wrong_argument_of_train_has_its_sentence(arguments: dict[str, Any]
         ({"batch_size": 0}, ArgumentError, r"batch_size=0 is not valid"),
         ({"batch_size": "auto"}, ArgumentError, r"batch_size='auto' is not valid"),
         ({"loader_workers": None}, ArgumentError, r"loader_workers=None is not valid"),
+        ({"text_encoder": 3}, ArgumentError, r"text_encoder=3 is not a path"),
         ({"short": 0}, ArgumentError, r"short=0 is not valid"),
         ({"checkpoint": 3}, ArgumentError, r"checkpoint=3 is not a path"),
     ],

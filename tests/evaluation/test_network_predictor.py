@@ -80,6 +80,7 @@ def test_prompts_may_be_an_iterator_and_the_threshold_a_number_of_numpy() -> Non
     found = predictor("photos/1.png", (text for text in ["ball", "grass"]), threshold=np.float32(0.5))  # type: ignore[arg-type]
     assert want and found == want
     assert len(repr(found[0])) < 200, "a notebook shows no run lengths"
+    assert repr(predictor).endswith(f"{len(eval_dataset.CATEGORIES)} learned names>")
 
 
 def test_a_network_without_names_needs_prompts() -> None:
@@ -95,6 +96,8 @@ def test_a_network_without_names_needs_prompts() -> None:
         ("photos/1.png", {}, r"photos/1\.png"),
         (3, {}, r"path=3 is not a path"),
         ("", {}, r"path='' is empty"),
+        ("best.pt", {"text_encoder": 3}, r"text_encoder=3 is not a path"),
+        ("best.pt", {"text_encoder": Path("none")}, r"no folder .*/none|/none"),
         ("best.pt", {"device": 3}, r"--device 3 should be"),
         ("best.pt", {"precision": 16}, r"--precision 16 should be fp32 or bf16"),
         ("best.pt", {"short": 0}, r"short=0 is not valid; give a number of pixels"),
