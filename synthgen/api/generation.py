@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthgen import plugins
 from synthgen.api.arguments import (
     PathLike,
     Progress,
@@ -260,6 +263,7 @@ def _check_request(request: StageRequest) -> StageRequest:
     for argument, text in (("layer", request.layer), ("reads", request.reads), (plugin, request.plugin)):
         if not isinstance(text, str) and not (text is None and argument == "reads"):
             raise ArgumentError(f"{argument}={shorten_value(text)} is not a text; give a name")
+    _check_option_names(request)
     return replace(
         request,
         limit=check_count("limit", request.limit, 1),
@@ -268,6 +272,28 @@ def _check_request(request: StageRequest) -> StageRequest:
         max_error_share=check_number("max_error_share", request.max_error_share, 0, 1, optional=False),
         timeout=check_number("timeout", request.timeout, 0),
     )
+
+
+def _check_option_names(request: StageRequest) -> None:
+    """Find misspelt arguments, which Python takes for options of the plugin.
+
+    Args:
+        request: the request to check.
+
+    Raises:
+        ArgumentError: with the argument that is meant.
+    """
+    function = generate_captions if request.stage == "captions" else generate_masks
+    arguments = {name for name in inspect.signature(function).parameters if name != "options"}
+    for name in request.options:
+        if not difflib.get_close_matches(name, arguments):
+            continue
+        package = f"generate.{'captioners' if request.stage == 'captions' else 'segmenters'}"
+        names = plugins.list_plugins(package) if request.plugin == "auto" else [request.plugin]
+        known = {option for plugin in names for option in plugins.build_parameters(package, plugin)}
+        meant = difflib.get_close_matches(name, sorted(arguments | known), n=1)
+        if name not in known and meant and meant[0] in arguments:
+            raise ArgumentError(f"there is no argument or option {name}=; did you mean {meant[0]}=?")
 
 
 def _find_input_layer(request: StageRequest) -> StageRequest:

@@ -198,9 +198,10 @@ class Layer(Sequence[LayerSample]):
     def to_coco(self, path: str | os.PathLike[str], *, masks_only: bool = False, renumber: bool = False) -> CocoExport:
         """Write a COCO instances JSON, atomically, one image in memory at a time.
 
-        `bbox` is (x, y, width, height) in absolute pixels, as the source gives it. `segmentation` is a compressed RLE;
-        an annotation without a mask has none. Image and annotation ids are those of the dataset. Category ids count
-        from 1 in the order of `categories`. Scores, captions and flags are further members of an annotation.
+        `bbox` is (x, y, width, height) in absolute pixels, as the source gives it; one that is not finite is read off
+        the mask. `segmentation` is a compressed RLE; an annotation without a mask has none. Image and annotation ids
+        are those of the dataset. Category ids count from 1 in the order of `categories`. Scores, captions and flags
+        are further members of an annotation.
 
         Args:
             path: the file. Its folder is created.

@@ -259,6 +259,17 @@ def test_a_layer_needs_no_dataset_beside_it(tmp_path: Path) -> None:
         sg.generate_captions("boxes/train/masks", images="moved", captioner="attributes", min_score=0.5, layer="x")
 
 
+@pytest.mark.parametrize("segmenter", ["grabcut", "auto"])
+@pytest.mark.usefixtures("here")
+def test_a_misspelt_argument_is_not_an_option_of_the_plugin(segmenter: str) -> None:
+    with pytest.raises(ArgumentError, match=r"^there is no argument or option image=; did you mean images=\?$"):
+        sg.generate_masks("boxes.json", image="photos", segmenter=segmenter)
+    with pytest.raises(ArgumentError, match=r"option topk=; did you mean top_k=\?$"):
+        sg.generate_captions("boxes.json", images="photos", captioner="attributes", topk=3)
+    with pytest.raises(SynthgenError, match=r"got 'sides'; did you mean 'side'"):
+        sg.generate_masks("boxes.json", images="photos", segmenter="grabcut", sides=64)
+
+
 @pytest.mark.usefixtures("here")
 def test_arguments_that_a_layer_does_not_use_are_refused() -> None:
     sg.generate_masks("boxes.json", images="photos", segmenter="box_fill")
