@@ -71,4 +71,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The public names, so that completion in a notebook shows no helpers and modules."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -30,7 +30,7 @@ def check_device_options(device: str, precision: str, batch_size: str | int) -> 
     check_choice("--precision", precision, PRECISIONS)
     if batch_size != "auto" and not re.fullmatch(r"[1-9]\d{0,5}", str(batch_size)):
         raise SynthgenError(f"--batch-size {batch_size} should be a number of images, or auto")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", device):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", str(device)):
         raise SynthgenError(f"--device {device} should be auto, cpu, cuda, cuda:1, ... or mps")
 
 
@@ -47,7 +47,7 @@ def check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
     """
     names = list(choices)
     if value not in names:
-        raise SynthgenError(f"{flag} {value} should be {' or '.join(names)}{did_you_mean(value, names)}")
+        raise SynthgenError(f"{flag} {value} should be {' or '.join(names)}{did_you_mean(str(value), names)}")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -7,13 +7,15 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import numbers
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.errors import SynthgenError, did_you_mean, shorten_value
 from synthgen.plugin_options import KEYWORD_RUNTIME_OPTIONS, list_options
 
 PACKAGE_ROOT = Path(__file__).parent
@@ -254,7 +256,12 @@ def _plugins_with_option(package: str, option: str) -> str:
 
 
 def _coerce(default: Any, value: Any, what: str) -> Any:
-    """Turn a text value into the type of `default`; leave everything else as it is."""
+    """Turn a value into the type of `default`, so that a recipe holds the same for each way to write it.
+
+    A text may stand for every type. Of an option without a default, or with one of another type, the value stays.
+    """
+    if not isinstance(value, str) and isinstance(default, bool | int | float | str):
+        return _convert(default, value, what)
     if not isinstance(value, str) or not isinstance(default, int | float):  # a bool is an int
         return value
     if isinstance(default, bool):
@@ -266,3 +273,34 @@ def _coerce(default: Any, value: Any, what: str) -> Any:
     except ValueError:
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise SynthgenError(f"{what} should be {kind}, got '{value}'") from None
+
+
+def _convert(default: bool | float | str, value: Any, what: str) -> bool | float | str:
+    """A value of a Python call in the type of `default`. Numbers of numpy become those of Python.
+
+    Args:
+        default: of the option.
+        value: not a text.
+        what: the option, for the message.
+
+    Raises:
+        SynthgenError: the value is not of that type.
+    """
+    is_bool = isinstance(value, bool)
+    if isinstance(default, bool):
+        kind = "True or False"
+        if is_bool:
+            return bool(value)
+    elif isinstance(default, int):
+        kind = "a whole number"
+        if isinstance(value, numbers.Integral) and not is_bool:
+            return int(value)
+    elif isinstance(default, float):
+        kind = "a number"
+        if isinstance(value, numbers.Real) and not is_bool:
+            return float(value)
+    else:  # a path, or a number beside words, such as batch_size
+        kind = "a text"
+        if isinstance(value, os.PathLike) or (isinstance(value, numbers.Integral) and not is_bool):
+            return str(value)
+    raise SynthgenError(f"{what} should be {kind}, got {shorten_value(value)}")

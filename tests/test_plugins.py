@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from synthgen import plugin_options, plugins
@@ -141,6 +142,45 @@ def test_options_are_complete_and_of_the_defaults_type(own):
 def test_values_that_are_no_text_stay_as_they_are(own):
     full = plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": None, "steps": 7, "sizes": (3,), "flip": False})
     assert (full["checkpoint"], full["steps"], full["sizes"], full["flip"]) == (None, 7, (3,), False)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("rate", 1, "1"),
+        ("rate", np.float32(0.5), "0.5"),
+        ("steps", np.int64(7), "7"),
+        ("mode", 4, "4"),
+        ("mode", Path("a/b"), "a/b"),
+        ("flip", True, "true"),
+    ],
+)
+def test_a_value_is_the_same_as_its_text(option, value, text, own):
+    """So that a call of Python and a command have one recipe."""
+    by_value, by_text = (
+        plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": "", option: given})[option]
+        for given in (value, text)
+    )
+    assert by_value == by_text and type(by_value) is type(by_text)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind"),
+    [
+        ("steps", None, "a whole number"),
+        ("steps", 2.0, "a whole number"),
+        ("steps", True, "a whole number"),
+        ("rate", [1], "a number"),
+        ("rate", False, "a number"),
+        ("flip", 1, "True or False"),
+        ("mode", None, "a text"),
+        ("mode", 0.5, "a text"),
+        ("mode", b"fast", "a text"),
+    ],
+)
+def test_a_value_of_another_type_is_a_sentence(option, value, kind, own):
+    with pytest.raises(SynthgenError, match=rf"^option '{option}' of '.*' should be {kind}, got "):
+        plugins.complete_options(PLUGIN_PACKAGE, own, {"checkpoint": "", option: value})
 
 
 @pytest.mark.parametrize("text", ["true", "True", "YES", "1"])

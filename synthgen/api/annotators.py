@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthgen import plugins
-from synthgen.api.arguments import check_count
+from synthgen.api.arguments import PathLike, caption_options
 from synthgen.errors import ArgumentError, SynthgenError, shorten_value
 from synthgen.generate.auto_choice import choose_plugins
 from synthgen.generate.dataset_spec import DatasetSpec
@@ -43,7 +43,7 @@ class Mask:
         box_iou: in [0, 1]; IoU of the mask's tight box with the prompt. 0 for an empty mask.
     """
 
-    rle: Rle
+    rle: Rle = field(repr=False)
     box_xyxy: tuple[float, float, float, float]
     source: str
     predicted_iou: float | None = None
@@ -138,7 +138,7 @@ class Captioner:
         *,
         top_k: int | None = None,
         min_score: float | None = None,
-        forbidden: str = "",
+        forbidden: PathLike = "",
         **options: OptionValue,
     ) -> None:
         """Load a captioner.
@@ -152,16 +152,13 @@ class Captioner:
             **options: its options, such as `checkpoint="weights/ofa-base"`.
 
         Raises:
-            ArgumentError: `top_k` is not valid.
+            ArgumentError: `top_k`, `min_score` or `forbidden` is not valid.
             SynthgenError: no such captioner or option, or the weights are missing.
         """
-        check_count("top_k", top_k, 1)
-        given = {"top_k": top_k, "min_score": min_score, "forbidden": forbidden or None}
+        given = caption_options(top_k, min_score, forbidden)
         self.name, self.options, self.choice = _resolve("captions", name, options)
         stage: Any = plugins.load_plugin("generate.stages", "captions")
-        self.stage_options: dict[str, Any] = stage.resolve_options(
-            self.options, **{key: value for key, value in given.items() if value is not None}
-        )
+        self.stage_options: dict[str, Any] = stage.resolve_options(self.options, **given)
         self._stage = _build_stage("captions", self.name, self.options, **self.stage_options)
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from synthgen.api.arguments import (
     progress_opener,
     resolve_store,
 )
-from synthgen.errors import job_has_started
+from synthgen.errors import ArgumentError, job_has_started, shorten_value
 from synthgen.generate import input_layer
 from synthgen.generate.dataset_spec import DatasetRequest, DatasetSpec
 from synthgen.progress import OpenProgress, PhaseProgress
@@ -65,6 +66,10 @@ def doctor(
         path, dataset, name, split, annotations, images, data,
         match_names=match_names, crowds_as_objects=crowds_as_objects,
     )  # fmt: skip
+    if isinstance(check_images, bool) or not isinstance(check_images, str | Integral) or check_images == "":
+        raise ArgumentError(
+            f"check_images={shorten_value(check_images)} is not valid; give 'header', 'all', 'none' or a whole number"
+        )
     return examine_request(request, check_images=check_images, open_progress=progress_opener(progress))[1]
 
 
@@ -144,7 +149,7 @@ def ingest_dataset(
         path, dataset, name, split, annotations, images, data,
         match_names=match_names, crowds_as_objects=crowds_as_objects,
     )  # fmt: skip
-    check_count("shard_size", shard_size, 0)
+    shard_size = check_count("shard_size", shard_size, 0, optional=False)
     done = ingest_request(
         request, resolve_store(store), layer, shard_size=shard_size, open_progress=progress_opener(progress)
     )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthgen import plugins
 from synthgen.api.arguments import (
     PathLike,
     Progress,
+    caption_options,
     check_choice,
     check_count,
+    check_flag,
     check_number,
     dataset_request,
     progress_opener,
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from synthgen.generate.run import Engine
 
 _ENGINES = ("local", "ray")
+
+#: The default of `reads`, by the stage.
+_DEFAULT_READS = {"masks": "annotations", "captions": None}
 
 
 def generate_masks(
@@ -94,7 +103,8 @@ def generate_masks(
     Raises:
         ArgumentError: an argument is not valid.
         SynthgenError: the dataset, an image folder, weights or an option are missing or wrong; nothing was started.
-        FailedRunError: the disk is full, the device is lost, or too many images of every shard failed.
+        FailedRunError: the disk is full, the device is lost, or too many images of every shard failed; with
+            `raise_failed`, also if one shard failed.
     """
     return _generate(
         StageRequest(
@@ -119,7 +129,7 @@ def generate_captions(
     captioner: str = "auto",
     top_k: int | None = None,
     min_score: float | None = None,
-    forbidden: str = "",
+    forbidden: PathLike = "",
     dataset: str | None = None,
     name: str | None = None,
     split: str | None = None,
@@ -182,7 +192,6 @@ def generate_captions(
     Raises:
         ArgumentError, SynthgenError, FailedRunError: as `generate_masks`.
     """
-    given: dict[str, OptionValue] = {"top_k": top_k, "min_score": min_score, "forbidden": forbidden or None}
     return _generate(
         StageRequest(
             stage="captions",
@@ -191,7 +200,7 @@ def generate_captions(
                 match_names=match_names, crowds_as_objects=crowds_as_objects,
             ),
             plugin=captioner, options=options,
-            stage_options={key: value for key, value in given.items() if value is not None},
+            stage_options=caption_options(top_k, min_score, forbidden),
             store=resolve_store(store), reads=reads, layer=layer, part=part, limit=limit,
             engine=engine, workers=workers, gpus_per_worker=gpus_per_worker, max_error_share=max_error_share,
             timeout=timeout, retry_failed=retry_failed,
@@ -221,33 +230,31 @@ class _ProgressReporter(StageReporter):
 def _generate(request: StageRequest, progress: Progress, *, raise_failed: bool) -> GenerateResult:
     """Check a request and run it."""
     open_progress = progress_opener(progress)
-    _check_request(request)
-    request = _find_input_layer(request)
+    check_flag("raise_failed", raise_failed)
+    request = _find_input_layer(_check_request(request))
     with explain_missing_extra(f"`synthgen {request.stage}`"):
         runs = run_stage(request, _ProgressReporter(open_progress))
     result = GenerateResult(tuple(map(summarize_run, runs)))
     if raise_failed and (failed := result.failed_shards):
-        raise FailedRunError(
-            f"{len(failed)} shards failed; call it again to try them again. The first one: {failed[0]}"
-        )
+        number = f"{len(failed)} shard{'s' if len(failed) > 1 else ''}"
+        raise FailedRunError(f"{number} failed; make the same call to try again. The first one: {failed[0]}")
     return result
 
 
-def _check_request(request: StageRequest) -> None:
+def _check_request(request: StageRequest) -> StageRequest:
     """Check what the command line checks while it parses flags.
 
     Args:
         request: the request to check.
 
+    Returns:
+        The request with its numbers in types of Python.
+
     Raises:
         ArgumentError: with the argument.
     """
     check_choice("engine", request.engine, _ENGINES)
-    check_count("limit", request.limit, 1)
-    check_count("workers", request.workers, 1)
-    check_number("gpus_per_worker", request.gpus_per_worker, 0)
-    check_number("max_error_share", request.max_error_share, 0, 1)
-    check_number("timeout", request.timeout, 0)
+    check_flag("retry_failed", request.retry_failed)
     part = request.part
     is_pair = isinstance(part, tuple) and len(part) == 2 and all(type(number) is int for number in part)
     if not is_pair or not 0 <= part[0] < part[1]:
@@ -256,6 +263,37 @@ def _check_request(request: StageRequest) -> None:
     for argument, text in (("layer", request.layer), ("reads", request.reads), (plugin, request.plugin)):
         if not isinstance(text, str) and not (text is None and argument == "reads"):
             raise ArgumentError(f"{argument}={shorten_value(text)} is not a text; give a name")
+    _check_option_names(request)
+    return replace(
+        request,
+        limit=check_count("limit", request.limit, 1),
+        workers=check_count("workers", request.workers, 1),
+        gpus_per_worker=check_number("gpus_per_worker", request.gpus_per_worker, 0),
+        max_error_share=check_number("max_error_share", request.max_error_share, 0, 1, optional=False),
+        timeout=check_number("timeout", request.timeout, 0),
+    )
+
+
+def _check_option_names(request: StageRequest) -> None:
+    """Find misspelt arguments, which Python takes for options of the plugin.
+
+    Args:
+        request: the request to check.
+
+    Raises:
+        ArgumentError: with the argument that is meant.
+    """
+    function = generate_captions if request.stage == "captions" else generate_masks
+    arguments = {name for name in inspect.signature(function).parameters if name != "options"}
+    for name in request.options:
+        if not difflib.get_close_matches(name, arguments):
+            continue
+        package = f"generate.{'captioners' if request.stage == 'captions' else 'segmenters'}"
+        names = plugins.list_plugins(package) if request.plugin == "auto" else [request.plugin]
+        known = {option for plugin in names for option in plugins.build_parameters(package, plugin)}
+        meant = difflib.get_close_matches(name, sorted(arguments | known), n=1)
+        if name not in known and meant and meant[0] in arguments:
+            raise ArgumentError(f"there is no argument or option {name}=; did you mean {meant[0]}=?")
 
 
 def _find_input_layer(request: StageRequest) -> StageRequest:
@@ -269,20 +307,41 @@ def _find_input_layer(request: StageRequest) -> StageRequest:
         SynthgenError: there is nothing of that name.
     """
     named = request.dataset
-    if named.path is None or os.path.exists(named.path):  # noqa: PTH110 - pathlib raises for a name that is too long
+    if named.path is None:
         return request
     text = named.path.as_posix()
     place = stage_run.find_layer(request.store, text)
+    # A file or folder of that name comes first. The layer's own folder, which is there under that name if the working
+    # directory is the store, is not a dataset.
+    is_own_folder = place is not None and _is_same_folder(named.path, request.store / text)
+    exists = os.path.exists(named.path)  # noqa: PTH110 - pathlib raises for a name that is too long
+    if exists and not is_own_folder:
+        return request
     if place is None and text.count("/") == 2:
         raise SynthgenError(
             f"no file, folder or layer of {request.store} is named {text}; `synthgen status` lists layers"
         )
     if place is None:
         return request
-    others = {"dataset": named.dataset, "name": named.name, "split": named.split, "annotations": named.annotations}
+    others: dict[str, object] = {
+        "dataset": named.dataset,
+        "name": named.name,
+        "split": named.split,
+        "annotations": named.annotations,
+        "match_names": named.match_names or None,
+        "crowds_as_objects": named.crowds_as_objects or None,
+        "reads": None if request.reads in (place[2], _DEFAULT_READS.get(request.stage)) else request.reads,
+    }
     if given := [argument for argument, value in others.items() if value is not None]:
         raise ArgumentError(f"{'/'.join(place)} is a layer, which needs no {given[0]}=; leave it out")
     return replace(request, input_place=place)
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _load_engine(request: StageRequest) -> Engine:

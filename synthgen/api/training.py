@@ -10,12 +10,11 @@ from synthgen.api.arguments import (
     check_choice,
     check_count,
     check_number,
-    check_path,
     progress_opener,
-    require_path,
 )
 from synthgen.api.results import Evaluation
 from synthgen.errors import SynthgenError, explain_missing_extra
+from synthgen.storage.disk import check_path, require_path
 
 if TYPE_CHECKING:
     from synthgen.training.report import TrainResult
@@ -59,9 +58,9 @@ def train(
         FailedRunError: the loss is not finite, the memory of the device is too small, or the disk is full.
     """
     check_choice("engine", engine, ("local", "ray"))
-    check_count("loader_workers", loader_workers, 0)
-    check_count("workers", workers, 1)
-    check_number("gpus_per_worker", gpus_per_worker, 0)
+    loader_workers = check_count("loader_workers", loader_workers, 0)
+    workers = check_count("workers", workers, 1)
+    gpus_per_worker = check_number("gpus_per_worker", gpus_per_worker, 0)
     path = require_path("manifest", manifest)
     own: dict[str, Any] = {
         "out": check_path("out", out),
@@ -70,6 +69,9 @@ def train(
         "progress": progress_opener(progress),
     }
     with explain_missing_extra("`synthgen train`"):
+        from synthgen.devices import check_device_options
+
+        check_device_options(device, "fp32", 1)
         if engine == "ray":
             from synthgen.cluster.trainer import train_on_cluster
 
@@ -98,7 +100,7 @@ def evaluate(
     *,
     out: PathLike | None = None,
     store: PathLike | None = None,
-    text_encoder: str | None = None,
+    text_encoder: PathLike | None = None,
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 1,
@@ -130,20 +132,22 @@ def evaluate(
         ArgumentError: an argument is not valid.
         SynthgenError: the manifest is not valid or has no `eval`, or the file is not a checkpoint.
     """
-    check_count("loader_workers", loader_workers, 0)
-    check_count("short", short, 1)
-    check_count("long", long, 1)
+    batch_size = check_count("batch_size", batch_size, 1, optional=False)
+    loader_workers = check_count("loader_workers", loader_workers, 0, optional=False)
+    short = check_count("short", short, 1)
+    long = check_count("long", long, 1)
     paths = require_path("checkpoint", checkpoint), require_path("manifest", manifest)
     with explain_missing_extra("`synthgen evaluate`"):
         from synthgen.devices import check_device_options
         from synthgen.evaluation.evaluate import evaluate_checkpoint
+        from synthgen.evaluation.network_predictor import name_text_encoder
 
         check_device_options(device, precision, batch_size)
         found, path = evaluate_checkpoint(
             *paths,
             out=check_path("out", out),
             store=check_path("store", store),
-            text_encoder=text_encoder,
+            text_encoder=name_text_encoder(text_encoder),
             device=device,
             progress=progress_opener(progress),
             precision=precision,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -23,6 +22,7 @@ from synthgen.images.image_argument import ImageInput, as_rgb
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
+from synthgen.storage.disk import check_path, require_path
 
 #: Default minimum score.
 DEFAULT_THRESHOLD = 0.25
@@ -42,7 +42,7 @@ class Prediction:
     text: str
     score: float
     box_xyxy: tuple[float, float, float, float]
-    rle: Rle | None
+    rle: Rle | None = field(repr=False)
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -69,12 +69,15 @@ class Predictor:
         self.checkpoint = checkpoint
         self._network, self._precision, self._sides = network, precision, sides
 
+    def __repr__(self) -> str:
+        return f"<Predictor, step {self.checkpoint.step:,}, {len(self.checkpoint.category_names)} learned names>"
+
     @classmethod
     def from_checkpoint(
         cls,
         path: str | os.PathLike[str],
         *,
-        text_encoder: str | None = None,
+        text_encoder: str | os.PathLike[str] | None = None,
         device: str = "auto",
         precision: str = "fp32",
         short: int | None = None,
@@ -94,9 +97,12 @@ class Predictor:
             SynthgenError: the file is not a checkpoint of synthgen, or an option is not valid.
         """
         check_device_options(device, precision, 1)
-        if not isinstance(path, str | os.PathLike):
-            raise ArgumentError(f"path={shorten_value(path)} is not a path; give a text or a pathlib.Path")
-        network, held = load_network(Path(path), device=resolve_device(device), text_encoder=text_encoder)
+        file = require_path("path", path)
+        for argument, side in (("short", short), ("long", long)):
+            if side is not None and (type(side) is not int or side < 1):
+                raise ArgumentError(f"{argument}={shorten_value(side)} is not valid; give a number of pixels")
+        encoder = name_text_encoder(text_encoder)
+        network, held = load_network(file, device=resolve_device(device), text_encoder=encoder)
         return cls(network, held, precision=precision, sides=resolve_sides(short, long, held.eval_size))
 
     def __call__(
@@ -118,11 +124,18 @@ class Predictor:
         """
         if isinstance(prompts, str):
             raise ArgumentError(f"prompts={shorten_value(prompts)} is one text; give a list of prompts")
-        if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        if not isinstance(prompts, Iterable):
+            raise ArgumentError(f"prompts={shorten_value(prompts)} is not valid; give a list of prompts")
+        given = tuple(prompts)  # an iterator gives them once
+        if not all(isinstance(prompt, str) and prompt.strip() for prompt in given):
             raise ArgumentError(f"prompts={shorten_value(prompts)} has an entry that is not a text or is empty")
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        if (
+            isinstance(threshold, bool)
+            or not isinstance(threshold, int | float | np.floating)
+            or not 0 <= threshold <= 1
+        ):
             raise ArgumentError(f"threshold={shorten_value(threshold)} is not valid; give a number from 0 to 1")
-        texts = clean_prompts(prompts) or self.checkpoint.category_names
+        texts = clean_prompts(given) or self.checkpoint.category_names
         if not texts:
             raise SynthgenError("the checkpoint has learned no names of categories, only phrases; give prompts")
         seen = self.look(as_rgb(image), texts)
@@ -147,6 +160,21 @@ class Predictor:
         return predict_image(
             self._network, pixels, texts, is_category_name=names, precision=self._precision, short=short, long=long
         )
+
+
+def name_text_encoder(text_encoder: str | os.PathLike[str] | None) -> str | None:
+    """The text encoder as checkpoints name it: a name, or a folder with a slash in it.
+
+    Args:
+        text_encoder: what a user of the Python API gave; None = that of the checkpoint.
+
+    Raises:
+        ArgumentError: it is not a text or a path.
+    """
+    folder = check_path("text_encoder", text_encoder)
+    if folder is None or isinstance(text_encoder, str):
+        return text_encoder if isinstance(text_encoder, str) else None
+    return str(folder.absolute())
 
 
 def clean_prompts(prompts: Sequence[str]) -> tuple[str, ...]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from synthgen.errors import ArgumentError, SynthgenError, shorten_value
+from synthgen.errors import ArgumentError, SynthgenError, escape_control_chars, shorten_value
 from synthgen.images.decode import ImageError, find_image, load_rgb
 from synthgen.layers.layer_filter import LayerFilter, check_categories
 from synthgen.layers.layer_rows import LayerRows
 from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import Sample
-from synthgen.storage.disk import reject_url
+from synthgen.storage.disk import check_path, require_path
 from synthgen.storage.shard_store import ShardStore
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from synthgen.layers.coco_export import CocoExport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LayerSample(Sample):
     """One image of a layer: a `Sample` that can read and draw its image.
 
@@ -36,7 +36,12 @@ class LayerSample(Sample):
         image_folder: the folder that `file_name` is relative to; None = not known.
     """
 
-    image_folder: Path | None = field(default=None, compare=False, repr=False)
+    image_folder: Path | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """One short line, as a notebook shows it: the masks alone would be thousands of characters."""
+        name, count = escape_control_chars(self.file_name), len(self.annotations)
+        return f"<LayerSample {self.image_id}: {name}, height {self.height}, width {self.width}, {count} annotations>"
 
     def image(self) -> NDArray[np.uint8]:
         """Read the image.
@@ -193,9 +198,10 @@ class Layer(Sequence[LayerSample]):
     def to_coco(self, path: str | os.PathLike[str], *, masks_only: bool = False, renumber: bool = False) -> CocoExport:
         """Write a COCO instances JSON, atomically, one image in memory at a time.
 
-        `bbox` is (x, y, width, height) in absolute pixels, as the source gives it. `segmentation` is a compressed RLE;
-        an annotation without a mask has none. Image and annotation ids are those of the dataset. Category ids count
-        from 1 in the order of `categories`. Scores, captions and flags are further members of an annotation.
+        `bbox` is (x, y, width, height) in absolute pixels, as the source gives it; one that is not finite is read off
+        the mask. `segmentation` is a compressed RLE; an annotation without a mask has none. Image and annotation ids
+        are those of the dataset. Category ids count from 1 in the order of `categories`. Scores, captions and flags
+        are further members of an annotation.
 
         Args:
             path: the file. Its folder is created.
@@ -206,12 +212,14 @@ class Layer(Sequence[LayerSample]):
             How many images and annotations were written, and why others were left out.
 
         Raises:
+            ArgumentError: `path` is not a path.
             SynthgenError: two images or annotations have one id, a mask is damaged, or the file cannot be written.
         """
         from synthgen.layers.coco_export import write_coco
 
+        file = require_path("path", path)
         about = f"{self.name}, made by synthgen with {format_recipe(self.recipe)}"
-        return write_coco(Path(path), self, self.categories, about, masks_only=masks_only, renumber=renumber)
+        return write_coco(file, self, self.categories, about, masks_only=masks_only, renumber=renumber)
 
     def to_arrow(self) -> pa.Table:
         """All images as a table of the schema of shards, one row for each image. The table is in memory."""
@@ -283,18 +291,20 @@ def load_layer(store: str | os.PathLike[str], name: str, *, images: str | os.Pat
         images: folder of the images. None = the folder that the runs on the layer have recorded.
 
     Raises:
-        ArgumentError: the name is not a text.
-        SynthgenError: there is no such layer, or its shards are of two plans.
+        ArgumentError: the name is not a text, or `store` or `images` is not a path.
+        SynthgenError: there is no such layer or image folder, or the layer's shards are of two plans.
     """
     if not isinstance(name, str):
         raise ArgumentError(f"name={shorten_value(name)} is not a text; give DATASET/SPLIT/LAYER")
-    root = reject_url(Path(store)) or Path(store)
+    root, folder = require_path("store", store), check_path("images", images)
+    if folder is not None and not folder.is_dir():
+        raise SynthgenError(f"no folder {folder} with the images of {name}; name it with images=")
     shard_store, parts = ShardStore(root), name.strip("/").split("/")
     shards = shard_store.list_shards(*parts) if len(parts) == 3 else []
     if not shards:
         have = ", ".join("/".join(place) for place in shard_store.list_layers()) or "none"
         raise SynthgenError(f"no layer '{name}' in {root}; name one as DATASET/SPLIT/LAYER (have: {have})")
-    return Layer(LayerRows(shard_store, shards, None if images is None else Path(images)))
+    return Layer(LayerRows(shard_store, shards, folder))
 
 
 def _image_or_none(sample: LayerSample) -> NDArray[np.uint8] | None:

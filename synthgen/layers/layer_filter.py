@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Self
 
 from synthgen.errors import ArgumentError, did_you_mean, shorten_value
@@ -43,9 +44,10 @@ class LayerFilter:
             value, most = getattr(self, argument), math.inf if argument == "min_area" else 1
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= most:
                 wanted = "a number of pixels" if argument == "min_area" else "a number from 0 to 1"
                 raise ArgumentError(f"{argument}={shorten_value(value)} is not valid; give {wanted}")
+            object.__setattr__(self, argument, float(value))  # numbers of numpy, too
 
     def combine(self, other: Self) -> LayerFilter:
         """The filter that demands both this filter and the `other` one."""
@@ -91,8 +93,10 @@ def check_categories(categories: Iterable[str] | None, known: Iterable[str], lay
         names = frozenset(categories)
     except TypeError:
         raise ArgumentError(f"categories={shorten_value(categories)} is not valid; give a list of names") from None
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ArgumentError(f"categories has {shorten_value(wrong[0])}, which is not a text; give a list of names")
     own = sorted(known)
-    unknown = sorted(map(str, names.difference(own))) if own else []
+    unknown = sorted(names.difference(own)) if own else []
     if unknown:
         have = ", ".join(own[:10]) + (", ..." if len(own) > 10 else "")
         close = did_you_mean(unknown[0], own)

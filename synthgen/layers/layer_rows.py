@@ -87,12 +87,14 @@ class LayerRows:
         # An empty shard begins where the next one does; the last one that begins there has the row.
         found = shards[number]
         group = bisect_right(found.group_starts, row - found.start) - 1
-        if self._last is None or self._last[0] != (number, group):
-            self._last = (number, group), tuple(self.store.read_samples(found.shard, [group]))
+        last = self._last  # once, as another thread may replace it meanwhile
+        if last is None or last[0] != (number, group):
+            last = (number, group), tuple(self.store.read_samples(found.shard, [group]))
+            self._last = last
         place = row - found.start - found.group_starts[group]
-        if place >= len(self._last[1]):
+        if place >= len(last[1]):
             raise _changed_error(found.shard)
-        return self._last[1][place]
+        return last[1][place]
 
     def stream(self, rows: range) -> Iterator[Sample]:
         """The rows of a range, one row group in memory at a time. Row groups without one of them are not read."""

@@ -26,14 +26,18 @@ def check_boxes_xyxy(boxes_xyxy: ArrayLike, height: int, width: int) -> NDArray[
     """
     try:
         boxes = np.asarray(boxes_xyxy)
-    except (ValueError, TypeError, RuntimeError):  # ragged lists; tensors on a GPU
+    except (ValueError, TypeError, RuntimeError):  # ragged lists; tensors on a GPU, in bfloat16, or with a gradient
+        hint = "; of a tensor of PyTorch, give tensor.detach().float().cpu()" if hasattr(boxes_xyxy, "detach") else ""
         raise ArgumentError(
-            f"boxes_xyxy is a {type(boxes_xyxy).__name__} that is not an array; give numbers [N, 4] in CPU memory"
+            f"boxes_xyxy is a {type(boxes_xyxy).__name__} that numpy cannot read; give numbers [N, 4] in CPU memory"
+            f"{hint}"
         ) from None
     if boxes.size == 0 and boxes.ndim <= 2:
         return np.zeros((0, 4))
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        hint = "; put the one box into a list" if boxes.shape == (4,) else ""
+        is_column = boxes.ndim == 1 and boxes.dtype == object  # a column of pandas, whose cells are lists
+        hint = "; put the one box into a list" if boxes.shape == (4,) and not is_column else ""
+        hint = "; give column.tolist() of a column of boxes" if is_column else hint
         raise ArgumentError(f"boxes_xyxy has the shape {list(boxes.shape)}; give [N, 4], (x1, y1, x2, y2){hint}")
     if boxes.dtype.kind not in "iuf":
         raise ArgumentError(f"boxes_xyxy has the type {boxes.dtype}; give numbers")

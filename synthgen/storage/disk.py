@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.errors import FailedRunError, SynthgenError, is_disk_full
+from synthgen.errors import ArgumentError, FailedRunError, SynthgenError, is_disk_full, shorten_value
 
 #: Errors of a folder that cannot be written.
 _UNWRITABLE_ERRNOS = {
@@ -138,3 +138,48 @@ def reject_url(path: Path | None) -> Path | None:
             f"{url} is a URL, and synthgen reads and writes local folders; copy the files to one, or mount the bucket"
         )
     return path
+
+
+def check_path(argument: str, path: str | os.PathLike[str] | None) -> Path | None:
+    """A path that a user of the Python API gives; None stays None.
+
+    Args:
+        argument: the argument's name, for the message.
+        path: what the user gave.
+
+    Raises:
+        ArgumentError: it is not a path, is empty or too long for one, or has a character that no path has.
+        SynthgenError: it is a URL.
+    """
+    if path is None:
+        return None
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise ArgumentError(f"{argument}={shorten_value(path)} is not a path; give a text or a pathlib.Path")
+    if not text:  # pathlib takes it for the working directory
+        raise ArgumentError(f"{argument}={shorten_value(path)} is empty; give a path, or '.' for the working directory")
+    try:
+        os.lstat(text)
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{argument}={shorten_value(path)} has a character that no path has; rename it") from None
+    except OSError as why:  # whoever opens the file says what else is wrong
+        if why.errno == errno.ENAMETOOLONG:
+            raise ArgumentError(f"{argument}={shorten_value(path)} is too long for a path; shorten it") from None
+    return reject_url(Path(text))
+
+
+def require_path(argument: str, path: str | os.PathLike[str]) -> Path:
+    """A path that a user of the Python API must give.
+
+    Args:
+        argument: the argument's name, for the message.
+        path: what the user gave.
+
+    Raises:
+        ArgumentError: it is not a path.
+        SynthgenError: it is a URL.
+    """
+    found = check_path(argument, path)
+    if found is None:
+        raise ArgumentError(f"{argument} is None; give a text or a pathlib.Path")
+    return found

@@ -191,7 +191,8 @@ def test_categories_are_checked_and_used() -> None:
     ("options", "sentence"),
     [
         ({"top_k": 0}, r"top_k=0 is not valid; give a whole number of at least 1"),
-        ({"min_score": 1.0}, r"--min-score 1\.0 is what no caption reaches"),
+        ({"min_score": 1.0}, r"min_score=1\.0 is not valid; give a number of at most 0"),
+        ({"forbidden": 3}, r"forbidden=3 is not valid"),
         ({"forbidden": "none.txt"}, r"no file none\.txt"),
         ({"num_beams": 3}, r"'attributes' takes batch_size; got 'num_beams'"),
     ],

@@ -39,12 +39,13 @@ def shard_bytes(store: Path) -> dict[str, bytes]:
 @pytest.mark.usefixtures("here")
 def test_masks_and_captions_are_the_bytes_of_the_commands(synthgen: Any, tmp_path: Path) -> None:
     where = ("boxes.json", "--images", "photos", "--store", "typed")
-    assert synthgen("masks", *where, "--segmenter", "grabcut", "-O", "margin=0.2")[0] == 0
-    assert synthgen("captions", *where, "--captioner", "attributes", "--top-k", "2", "--forbidden", "coin")[0] == 0
-    made = sg.generate_masks("boxes.json", images="photos", store="called", segmenter="grabcut", margin=0.2)
+    assert synthgen("masks", *where, "--segmenter", "grabcut", "-O", "margin=1")[0] == 0
+    flags = ("--captioner", "attributes", "--top-k", "2", "--forbidden", "coin", "--min-score", "-3")
+    assert synthgen("captions", *where, *flags)[0] == 0
+    made = sg.generate_masks("boxes.json", images="photos", store="called", segmenter="grabcut", margin=1)
     sg.generate_captions(
         Path("boxes.json"), images=Path("photos"), store=Path("called"), captioner="attributes", top_k=2,
-        forbidden="coin",
+        forbidden="coin", min_score=-3,
     )  # fmt: skip
     assert shard_bytes(tmp_path / "called") == shard_bytes(tmp_path / "typed")
     assert len(shard_bytes(tmp_path / "called")) == 3, "annotations, masks, captions"
@@ -120,6 +121,9 @@ def test_a_failed_shard_is_reported_and_raised_on_request(here: Path) -> None:
     assert not done.is_complete and done.images == 4
     with pytest.raises(FailedRunError, match=r"boxes/train/masks/00000-of-00002"):
         sg.generate_masks("boxes.json", images="photos", segmenter="box_fill", raise_failed=True)
+    sg.ingest_dataset("boxes.json", images="photos", store="other", shard_size=4)
+    with pytest.raises(FailedRunError, match=r"^1 shard failed; .*boxes/train/masks/00000-of-00002"):
+        sg.generate_masks("boxes.json", images="photos", store="other", segmenter="box_fill", raise_failed=True)
     path.write_bytes(content)
     done = sg.generate_masks("boxes.json", images="photos", segmenter="box_fill", raise_failed=True)
     assert done.is_complete and done.masks == 24
@@ -201,7 +205,13 @@ def test_parts_and_limits_leave_the_rest_to_other_calls() -> None:
         ({"segmenter": 3}, r"segmenter=3 is not a text"),
         ({"images": 3}, r"images=3 is not a path; give a text or a pathlib\.Path"),
         ({"images": "a\0b"}, r"images='a\\x00b' is not a path"),
-        ({"name": 3}, r"name=3 is not a text"),
+        ({"name": 3}, r"name=3 is not a name"),
+        ({"name": ""}, r"name='' is not a name; give one, or None"),
+        ({"images": ""}, r"images='' is empty"),
+        ({"max_error_share": None}, r"max_error_share=None is not valid"),
+        ({"match_names": "no"}, r"match_names='no' is not valid; give True or False"),
+        ({"retry_failed": "no"}, r"retry_failed='no' is not valid"),
+        ({"raise_failed": 1}, r"raise_failed=1 is not valid"),
         ({"progress": "yes"}, r"progress='yes' is not valid; give True, False or a function"),
     ],
 )
@@ -245,5 +255,36 @@ def test_a_layer_needs_no_dataset_beside_it(tmp_path: Path) -> None:
         sg.generate_captions("boxes/train/masks", captioner="attributes")
     done = sg.generate_captions("boxes/train/masks", images="moved", captioner="attributes", top_k=1)
     assert done.captions == 24
-    with pytest.raises(SynthgenError, match=r"--min-score 0\.5 is what no caption reaches"):
+    with pytest.raises(SynthgenError, match=r"min_score=0\.5 is not valid; give a number of at most 0"):
         sg.generate_captions("boxes/train/masks", images="moved", captioner="attributes", min_score=0.5, layer="x")
+
+
+@pytest.mark.parametrize("segmenter", ["grabcut", "auto"])
+@pytest.mark.usefixtures("here")
+def test_a_misspelt_argument_is_not_an_option_of_the_plugin(segmenter: str) -> None:
+    with pytest.raises(ArgumentError, match=r"^there is no argument or option image=; did you mean images=\?$"):
+        sg.generate_masks("boxes.json", image="photos", segmenter=segmenter)
+    with pytest.raises(ArgumentError, match=r"option topk=; did you mean top_k=\?$"):
+        sg.generate_captions("boxes.json", images="photos", captioner="attributes", topk=3)
+    with pytest.raises(SynthgenError, match=r"got 'sides'; did you mean 'side'"):
+        sg.generate_masks("boxes.json", images="photos", segmenter="grabcut", sides=64)
+
+
+@pytest.mark.usefixtures("here")
+def test_arguments_that_a_layer_does_not_use_are_refused() -> None:
+    sg.generate_masks("boxes.json", images="photos", segmenter="box_fill")
+    arguments: list[tuple[str, Any]] = [("reads", "annotations"), ("match_names", True), ("crowds_as_objects", True)]
+    for name, value in arguments:
+        with pytest.raises(ArgumentError, match=rf"boxes/train/masks is a layer, which needs no {name}=; leave it out"):
+            sg.generate_captions("boxes/train/masks", captioner="attributes", **{name: value})
+    with pytest.raises(ArgumentError, match=r"needs no reads="):
+        sg.generate_masks("boxes/train/annotations", segmenter="box_fill", layer="more", reads="masks")
+    assert sg.generate_captions("boxes/train/masks", captioner="attributes", reads="masks").is_complete
+
+
+def test_a_layer_may_be_named_in_the_folder_of_the_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, the name is that of a folder, too."""
+    sg.generate_masks("boxes.json", images=here / "photos", segmenter="box_fill")
+    monkeypatch.chdir(here / "shards")
+    done = sg.generate_captions("boxes/train/masks", store=".", captioner="attributes")
+    assert done.captions > 0

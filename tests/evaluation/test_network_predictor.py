@@ -63,13 +63,24 @@ def test_the_threshold_is_a_minimum() -> None:
         ("ball", 0.5, r"prompts='ball' is one text; give a list of prompts"),
         (["ball", " "], 0.5, r"prompts=\['ball', ' '\] has an entry that is not a text or is empty"),
         ([3], 0.5, r"prompts=\[3\] has an entry"),
+        (None, 0.5, r"prompts=None is not valid; give a list of prompts"),
         (["ball"], 2, r"threshold=2 is not valid; give a number from 0 to 1"),
         (["ball"], float("nan"), r"threshold=nan is not valid"),
+        (["ball"], "0.5", r"threshold='0\.5' is not valid"),
     ],
 )
 def test_each_wrong_argument_has_its_sentence(prompts: Any, threshold: Any, sentence: str) -> None:
     with pytest.raises(ArgumentError, match=sentence):
         load()("photos/1.png", prompts, threshold=threshold)
+
+
+def test_prompts_may_be_an_iterator_and_the_threshold_a_number_of_numpy() -> None:
+    predictor = load()
+    want = predictor("photos/1.png", ["ball", "grass"], threshold=0.5)
+    found = predictor("photos/1.png", (text for text in ["ball", "grass"]), threshold=np.float32(0.5))  # type: ignore[arg-type]
+    assert want and found == want
+    assert len(repr(found[0])) < 200, "a notebook shows no run lengths"
+    assert repr(predictor).endswith(f"{len(eval_dataset.CATEGORIES)} learned names>")
 
 
 def test_a_network_without_names_needs_prompts() -> None:
@@ -84,6 +95,13 @@ def test_a_network_without_names_needs_prompts() -> None:
     [
         ("photos/1.png", {}, r"photos/1\.png"),
         (3, {}, r"path=3 is not a path"),
+        ("", {}, r"path='' is empty"),
+        ("best.pt", {"text_encoder": 3}, r"text_encoder=3 is not a path"),
+        ("best.pt", {"text_encoder": Path("none")}, r"no folder .*/none|/none"),
+        ("best.pt", {"device": 3}, r"--device 3 should be"),
+        ("best.pt", {"precision": 16}, r"--precision 16 should be fp32 or bf16"),
+        ("best.pt", {"short": 0}, r"short=0 is not valid; give a number of pixels"),
+        ("best.pt", {"long": "90"}, r"long='90' is not valid"),
         ("best.pt", {"device": "gpu"}, r"--device gpu should be"),
         ("best.pt", {"precision": "int8"}, r"--precision int8 should be"),
         ("best.pt", {"short": 90, "long": 60}, r"--short 90 is more than --long 60"),

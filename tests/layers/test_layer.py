@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,3 +270,37 @@ def test_the_arrow_table_holds_all_rows(layer: Layer, samples: list[Sample]) -> 
     ids = [[a["id"] for a in row] for row in dogs]
     assert ids == [[a.id for a in sample.annotations if a.category == "dog"] for sample in samples]
     assert layer[:0].to_arrow().schema == table.schema
+
+
+@pytest.mark.parametrize("path", [3, "", "a\0b", "a\ud800", "x" * 5000])
+def test_each_wrong_path_has_its_sentence(layer: Layer, root: Path, path: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"^store="):
+        load_layer(path, scored_layers.LAYER)
+    with pytest.raises(ArgumentError, match=r"^images="):
+        load_layer(root / "store", scored_layers.LAYER, images=path)
+    with pytest.raises(ArgumentError, match=r"^path="):
+        layer.to_coco(path)
+
+
+def test_an_image_folder_that_is_not_there_is_reported_at_once(root: Path) -> None:
+    with pytest.raises(SynthgenError, match=r"^no folder nowhere with the images of toy/train/masks"):
+        load_layer(root / "store", scored_layers.LAYER, images="nowhere")
+
+
+def test_a_sample_is_one_short_line(layer: Layer) -> None:
+    first = repr(layer[0])
+    assert first == f"<LayerSample 1: 0001.png, height 40, width 60, {len(layer[0].annotations)} annotations>"
+    assert repr(replace(layer[0], file_name="a\nb.png")).isprintable()
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5)])
+def test_a_condition_may_be_a_number_of_numpy(layer: Layer, number: Any) -> None:
+    assert list(layer.filter(min_stability_score=number)) == list(layer.filter(min_stability_score=0.5))
+    assert list(layer.filter(min_area=np.int64(200))) == list(layer.filter(min_area=200))
+
+
+def test_a_category_that_is_not_a_text_is_refused_in_an_unfinished_layer(tmp_path: Path) -> None:
+    scored_layers.commit_layer(tmp_path, scored_layers.make_samples(150))
+    next((tmp_path / "store/toy/train/masks").glob("*.parquet")).unlink()
+    with pytest.raises(ArgumentError, match=r"^categories has 3, which is not a text"):
+        load_layer(tmp_path / "store", scored_layers.LAYER).filter(categories=[3])  # type: ignore[list-item]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,8 +28,14 @@ class NoArray:
         ([[1, 2, 3]], r"has the shape \[1, 3\]"),
         (np.ones((2, 4, 1)), r"has the shape \[2, 4, 1\]"),
         (3, r"has the shape \[\]"),
-        ([[1, 2, 3, 4], [1, 2]], r"is a list that is not an array"),
-        (NoArray(), r"is a NoArray that is not an array; give numbers \[N, 4\] in CPU memory"),
+        ([[1, 2, 3, 4], [1, 2]], r"is a list that numpy cannot read; give numbers \[N, 4\] in CPU memory$"),
+        (NoArray(), r"is a NoArray that numpy cannot read; give numbers \[N, 4\] in CPU memory"),
+        (torch.ones((1, 4), requires_grad=True), r"is a Tensor that .*; of a tensor of PyTorch, give tensor\.detach"),
+        (torch.ones((1, 4), dtype=torch.bfloat16), r"is a Tensor that .*; of a tensor of PyTorch, give tensor\.detach"),
+        (
+            np.array([[1, 2, 3, 4]] * 3 + [None], dtype=object),
+            r"has the shape \[4\]; .*; give column\.tolist\(\) of a column of boxes",
+        ),
         ([["1", "2", "3", "4"]], r"has the type <U1; give numbers"),
         ([[True, True, False, True]], r"has the type bool"),
         ([[1, 2, 3, None]], r"has the type object"),

@@ -1,4 +1,4 @@
-"""Folders that survive a power failure; disks that are gone."""
+"""Folders that survive a power failure; disks that are gone; paths as users give them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from synthgen.errors import FailedRunError, SynthgenError
+from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
 from synthgen.storage import disk
 
 
@@ -120,3 +121,36 @@ def test_a_folder_whose_name_ends_with_a_colon_is_local(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data:").mkdir()
     assert disk.reject_url(Path("data:/boxes.json")) == Path("data:/boxes.json")
+
+
+@pytest.mark.parametrize("path", ["a/b.json", Path("a/b.json")])
+def test_a_path_is_a_text_or_a_path(path: Any) -> None:
+    assert disk.check_path("out", path) == disk.require_path("out", path) == Path("a/b.json")
+
+
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"a"
+
+
+@pytest.mark.parametrize("path", [3, b"a", ["a"], "a\0b", BytesPath()])
+def test_everything_else_is_not_a_path(path: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"^out=.* is not a path; give a text or a pathlib\.Path$"):
+        disk.check_path("out", path)
+
+
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(ArgumentError, match=r"^out='' is empty; give a path, or '\.' for the working directory$"):
+        disk.check_path("out", "")
+    assert disk.check_path("out", ".") == Path()
+
+
+def test_a_surrogate_is_not_a_character_of_a_path() -> None:
+    with pytest.raises(ArgumentError, match=r"^out='a.*' has a character that no path has; rename it$"):
+        disk.check_path("out", "a\ud800")
+
+
+def test_none_is_a_path_only_where_it_is_allowed() -> None:
+    assert disk.check_path("out", None) is None
+    with pytest.raises(ArgumentError, match=r"^manifest is None; give"):
+        disk.require_path("manifest", None)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def jitter_boxes(boxes_xyxy: Tensor, share: float) -> Tensor:
     """Boxes with each side moved by a uniform draw of up to `share` of the width or height.
 
     Args:
-        boxes_xyxy: float [N, 4], in any unit.
+        boxes_xyxy: float [N, 4], XYXY, in absolute pixels or relative to the image.
         share: the largest change, as a part of the side.
 
     Returns:
