@@ -12,6 +12,7 @@ from fakes.tiny_lite import write_weights
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.generate.segmenters.lite import LiteOptions, LiteSegmenter, build, resolve_options
+from synthgen.models.box_segmenter.weights import TRAINED_WEIGHTS
 from synthgen.records.rle import check_rle, decode_mask
 from synthgen.weights import cached_file_sha256
 
@@ -71,7 +72,6 @@ def test_a_crop_in_half_precision_gives_almost_the_same_masks(weights: Path) -> 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "the segmenter lite needs weights: --checkpoint FILE"),
         ({"checkpoint": "missing.safetensors"}, "missing.safetensors: it cannot be read"),
         ({"device": "gpu"}, "--device gpu should be auto, cpu, cuda"),
         ({"precision": "fp16"}, "--precision fp16 should be fp32 or bf16"),
@@ -85,6 +85,17 @@ def test_wrong_options_are_refused_where_the_job_begins(options: dict[str, str],
 def test_other_weights_than_the_recipe_names_are_refused(weights: Path) -> None:
     with pytest.raises(SynthgenError, match=r"asks for another checkpoint than lite\.safetensors"):
         resolve_options(LiteOptions(checkpoint=str(weights), weights="0" * 64))
+
+
+def test_without_a_checkpoint_the_packaged_weights_draw(weights: Path) -> None:
+    """A recipe names them by their digest, and not by a path, which may be another one on a worker."""
+    own = resolve_options(LiteOptions(device="cpu"))
+    assert (own.checkpoint, own.weights) == ("", cached_file_sha256(TRAINED_WEIGHTS))
+    image = draw_ellipse(240, 320)
+    (drawn,) = segment_one(build(own), image, box_array((80, 60, 240, 180)))
+    assert drawn.soft_iou is not None
+    with pytest.raises(SynthgenError, match=r"asks for another checkpoint than lite_coco\.safetensors"):
+        resolve_options(LiteOptions(weights="0" * 64))
 
 
 @pytest.mark.gpu
