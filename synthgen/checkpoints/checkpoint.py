@@ -149,8 +149,8 @@ def resolve_sides(short: int | None, long: int | None, defaults: tuple[int, int]
     """The shorter side and the limit of the longer side of the network's input, in pixels.
 
     Args:
-        short: shorter side that the user gives, in pixels; None = that of `defaults`.
-        long: limit of the longer side that the user gives, in pixels; None = that of `defaults`.
+        short: shorter side that the user gives, in pixels; None or 0 = that of `defaults`.
+        long: limit of the longer side that the user gives, in pixels; None or 0 = that of `defaults`.
         defaults: (shorter side, limit of the longer side), in pixels.
 
     Raises:

@@ -72,7 +72,7 @@ class LayerStats:
 
 
 def load_layer_stats(store: ShardStore, source: LayerSource) -> LayerStats:
-    """Read the headers of the shards that a source takes.
+    """Read the headers of the shards that a source takes. A layer without shards has counts of 0.
 
     Args:
         store: where the layer is.

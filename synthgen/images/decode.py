@@ -191,7 +191,9 @@ def load_rgb(path: ImageSource, expected_height: int = 0, expected_width: int = 
 
 
 def convert_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """An image of Pillow as `load_rgb` gives one of a file: uint8 [H, W, 3] RGB, upright. The image stays as it is.
+    """An image of Pillow as `load_rgb` gives one of a file: uint8 [H, W, 3] RGB, upright.
+
+    Of an animation, it is the current frame. The image stays as it is.
 
     Args:
         image: an image of Pillow, of any mode.

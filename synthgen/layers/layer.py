@@ -283,7 +283,7 @@ class Layer(Sequence[LayerSample]):
 
 
 def load_layer(store: str | os.PathLike[str], name: str, *, images: str | os.PathLike[str] | None = None) -> Layer:
-    """Open a layer of a store.
+    """Open a layer of a store: its committed shards; see `Layer.num_missing_shards`.
 
     Args:
         store: root of the shards.

@@ -68,6 +68,12 @@ def to_detections(supervision: Any, sample: Sample, categories: Sequence[str]) -
         supervision: the module.
         sample: the image with its annotations.
         categories: names; `class_id` is an index into them, and -1 for a name that is not there.
+
+    Returns:
+        Without the annotations whose box is not finite.
+
+    Raises:
+        SynthgenError: a mask is damaged.
     """
     own = [a for a in sample.annotations if all(map(math.isfinite, a.bbox))]
     masks = None

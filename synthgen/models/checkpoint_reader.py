@@ -110,7 +110,7 @@ def as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
 
     Args:
         content: names and tensors, from `safe_load`.
-        path: the file that it is from. All tensors together may claim `MAX_TIED_RATIO` times its size.
+        path: the file that it is from. All tensors together may claim `MAX_TIED_RATIO` times its size in bytes.
 
     Raises:
         ValueError: it is not; one sentence without the path.

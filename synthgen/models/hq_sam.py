@@ -21,7 +21,7 @@ def build_hq_sam(variant: str | SamConfig, *, hq_token_only: bool = False) -> Sa
     """Build an HQ-SAM with random weights; parameter names are those of `sam_hq_vit_{b,l,h}.pth`.
 
     Args:
-        variant: a key of `VARIANTS`, or sizes.
+        variant: a key of `sam.VARIANTS`, or sizes.
         hq_token_only: return the HQ mask alone instead of adding it to SAM's; three candidates are then identical.
 
     Raises:

@@ -19,7 +19,7 @@ def format_names(verb: str, names: list[str], tail: str = "", most: int = 5) -> 
     """`verb` and the first `most` names; "" if there are none.
 
     Args:
-        verb: the start of the sentence; it needs a space after it, which is added.
+        verb: the start of the sentence, without a space at its end.
         names: the names to list.
         tail: text that follows the names.
         most: the largest number of names; the others are counted.

@@ -101,7 +101,7 @@ def ablate(
         device: as for `trainer.train`.
         num_workers: as for `trainer.train`.
         progress: opens a progress bar.
-        echo: prints a line.
+        echo: prints lines: each argument is one line, without its end.
 
     Raises:
         SynthgenError: no source is synthetic, or all are; nothing is evaluated; or `trainer.train` fails.

@@ -111,7 +111,7 @@ def wrap_distributed(learner: Learner, context: DistributedContext) -> nn.Module
 
     Args:
         learner: gives the network and the losses.
-        context: the processes of the run; with one process, nothing is averaged.
+        context: the processes of the run, all of which must call this; with one process, nothing is averaged.
     """
     losses = LossModule(learner)
     if context.world_size == 1:

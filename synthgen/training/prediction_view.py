@@ -21,7 +21,9 @@ _MAX_DRAWN, _SCORE_THRESHOLD = 20, 0.25
 def draw_predictions(
     network: MQFormer, batch: Batch, is_category_name: Sequence[bool], *, max_images: int = 4
 ) -> Iterator[NDArray[np.uint8]]:
-    """For the first images of a batch: uint8 [H, W, 3], ground truth on the left, prediction on the right.
+    """For the first images of a batch: uint8 [H, W, 3] RGB, ground truth on the left, prediction on the right.
+
+    At the network's input size. At most 20 predictions are drawn, of scores of at least 0.25.
 
     Args:
         network: in any mode, which is kept.

@@ -164,7 +164,7 @@ def scan_source_keys(
 
 
 def read_exclude_list(path: Path) -> frozenset[str]:
-    """The keys of a list file, one per line; empty lines and comments (#) are skipped.
+    """The keys of a list file, one per line; empty lines and lines that begin with # are skipped.
 
     Args:
         path: a text file in UTF-8.

@@ -24,7 +24,9 @@ def target(
     *,
     max_texts: int = MAX_TEXTS,  # noqa: ARG001
 ) -> Target | None:
-    """The union of all annotations, crowds included, as one object. Boxes of annotations without a mask are ignored.
+    """The union of all annotations, crowds included, as one object, in the box around all of them.
+
+    In boxes of annotations without a mask, no absence of the foreground is learned.
 
     An image with an empty mask or without annotations teaches absence: the text without an object. None: the foreground
     is unknown, because an annotation has neither mask nor box, or the sample could not be read.

@@ -15,7 +15,9 @@ _CHUNK_BYTES = 2**20
 
 
 def iter_lines(path: Path, on_bytes: Callable[[int], None] | None = None) -> Iterator[tuple[int, bytes]]:
-    """(byte position, line without its end) of each line, blank ones left out; b"" for one that is too long.
+    """(byte position, line without "\\n") of each line, blank ones left out; b"" for one that is too long.
+
+    A "\\r" before the "\\n" and a byte order mark are kept.
 
     Args:
         path: CSV file; untrusted.

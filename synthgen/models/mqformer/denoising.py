@@ -45,9 +45,9 @@ class NoisedTargets:
     num_groups: int
 
     def attention_mask(self, num_matching_queries: int) -> Tensor:
-        """bool [B, D + others, D + others]: True where a query (row) must not attend to another; denoising queries come
-        first.
+        """bool [B, D + M, D + M], M = `num_matching_queries`: True where a query (row) must not attend to another.
 
+        Denoising queries come first. They attend to matching queries, and matching queries do not attend to them.
         Padding slots are attended to only by themselves, so that the result does not depend on the other images of the
         batch.
 
