@@ -13,21 +13,18 @@ training, on the photographs held out. The columns are those of benchmarks/quali
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import yaml
-from pycocotools.coco import COCO
-from quality import SCORES, SIZES, measure, show
+from quality import load_coco, measure, show, show_header
 
 from synthgen.generate.stages import masks
 from synthgen.models.box_segmenter.weights import TRAINED_WEIGHTS
@@ -62,10 +59,8 @@ def main() -> None:
     began = time.perf_counter()
     checkpoint = train(given.folder, given.images, given.steps)
     print(f"trained in {time.perf_counter() - began:,.0f} s\n")
-    print(f"{'segmenter':10} {'data':30} {'masks':>6} {'all':>6} " + " ".join(f"{size:>6}" for size in SIZES), end="")
-    print(f" {'missed':>6} {'ms/box':>7} {'CPU ms/box':>10} {'images/s':>9} " + " ".join(SCORES))
-    with redirect_stdout(io.StringIO()):
-        coco = COCO(str(given.folder / "test.json"))
+    show_header()
+    coco = load_coco(given.folder / "test.json")
     for name, label, own in (
         ("grabcut", "", {}),
         ("lite", "as it comes", {"device": "cpu"}),

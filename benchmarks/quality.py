@@ -58,8 +58,7 @@ def main() -> None:
     if len(given.annotations) != len(given.images):
         parser.error("--annotations and --images come in pairs")
     all_options = dict(text.split("=", 1) for text in given.options)
-    print(f"{'segmenter':10} {'data':30} {'masks':>6} {'all':>6} " + " ".join(f"{s:>6}" for s in SIZES), end="")
-    print(f" {'missed':>6} {'ms/box':>7} {'CPU ms/box':>10} {'images/s':>9} " + " ".join(SCORES))
+    show_header()
     used: set[str] = set()
     for name in given.segmenter or ["grabcut", "box_fill"]:
         known = plugins.build_parameters("generate.segmenters", name)
@@ -67,9 +66,7 @@ def main() -> None:
         used |= known.keys() & all_options.keys()
         found = []
         for file, folder in zip(given.annotations, given.images, strict=True):
-            with redirect_stdout(io.StringIO()):  # COCO prints how it gets on
-                coco = COCO(str(file))
-            found.append(measure(stage, coco, folder, given.limit))
+            found.append(measure(stage, load_coco(file), folder, given.limit))
             show(name, f"{file.parent.parent.name}/{folder.name}", found[-1])
         if len(found) > 1:
             rows, *totals = zip(*found, strict=True)
@@ -116,6 +113,18 @@ def read_rle(content: dict[str, Any]) -> Rle:
     """The run lengths that pycocotools returns: bytes of a polygon, and the text of a compressed RLE in a file."""
     counts, (height, width) = content["counts"], content["size"]
     return Rle((height, width), counts.encode() if isinstance(counts, str) else counts)
+
+
+def load_coco(file: Path) -> COCO:
+    """A COCO instances file, without the lines that pycocotools prints meanwhile."""
+    with redirect_stdout(io.StringIO()):
+        return COCO(str(file))
+
+
+def show_header() -> None:
+    """Print the names of the columns of `show`."""
+    print(f"{'segmenter':10} {'data':30} {'masks':>6} {'all':>6} " + " ".join(f"{s:>6}" for s in SIZES), end="")
+    print(f" {'missed':>6} {'ms/box':>7} {'CPU ms/box':>10} {'images/s':>9} " + " ".join(SCORES))
 
 
 def show(name: str, data: str, measured: Measured) -> None:
