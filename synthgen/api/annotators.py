@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthgen import plugins
 from synthgen.api.arguments import PathLike, caption_options
 from synthgen.errors import ArgumentError, SynthgenError, shorten_value
-from synthgen.generate.auto_choice import choose_plugins
-from synthgen.generate.dataset_spec import DatasetSpec
+from synthgen.generate.auto_choice import choose_plugin
 from synthgen.generate.output_checks import PluginError
 from synthgen.images.image_argument import ImageInput, as_rgb
 from synthgen.plugin_options import OptionValue
@@ -190,9 +187,7 @@ def _resolve(stage: str, name: str, options: Mapping[str, OptionValue]) -> tuple
     if not isinstance(name, str):
         raise ArgumentError(f"name={shorten_value(name)} is not a text; give the name of a plugin, or 'auto'")
     stage_module: Any = plugins.load_plugin("generate.stages", stage)
-    # A layer that is not there, so that the choice depends on the weights alone.
-    nowhere = DatasetSpec("", "none", "none", Path(os.devnull), None, None)
-    (choice,) = choose_plugins(name, options, stage=stage, specs=[nowhere], store=Path(os.devnull), layer="none")
+    choice = choose_plugin(name, options, stage=stage)
     resolved = plugins.resolve_options(stage_module.PLUGIN_PACKAGE, choice.plugin, choice.options)
     return plugins.normalize_name(choice.plugin), resolved, choice.sentence
 

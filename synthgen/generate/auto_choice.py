@@ -44,6 +44,20 @@ class PluginChoice:
     sentence: str = ""
 
 
+def choose_plugin(name: str, options: Mapping[str, Any], *, stage: str) -> PluginChoice:
+    """The plugin of a stage without a layer: the one that the user names, or the choice of `auto`.
+
+    Args:
+        name: a plugin, or `AUTO`.
+        options: those that the user gives; only plugins that take them are chosen.
+        stage: a plugin of `generate.stages`, such as "masks".
+    """
+    if name != AUTO:
+        return PluginChoice(name, dict(options))
+    stage_module: Any = plugins.load_plugin("generate.stages", stage)
+    return _choose_best(stage_module.PLUGIN_PACKAGE, stage_module.DEFAULT_PLUGIN, options)
+
+
 def choose_plugins(
     name: str,
     options: Mapping[str, Any],
@@ -82,7 +96,7 @@ def choose_plugins(
         kept.append(None if recipe is None else _continue_layer(package, place, recipe, options))
     choice = next((one for one in kept if one is not None), None)
     if choice is None:
-        choice = _choose_best(package, stage_module.DEFAULT_PLUGIN, options)
+        choice = choose_plugin(name, options, stage=stage)
         if part[1] > 1:
             kind, flags = plugins.plugin_kind(package), _format_flags(package, choice, options)
             raise SynthgenError(
