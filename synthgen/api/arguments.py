@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.generate.dataset_spec import DatasetRequest
 from synthgen.progress import NoProgress, OpenProgress, TerminalProgress
-from synthgen.storage.disk import check_path
+from synthgen.storage.disk import check_path, default_store
 
 # As the command line does, before anything imports torch: threads of one step that wait for each other busily take the
 # cores that others need to come on.
@@ -76,7 +76,7 @@ def dataset_request(
 
 def resolve_store(store: PathLike | None) -> Path:
     """The root of the shards: `store`, or for None the environment variable SYNTHGEN_STORE, or else `shards`."""
-    return check_path("store", store) or Path(os.environ.get("SYNTHGEN_STORE") or "shards")
+    return check_path("store", store) or default_store()
 
 
 def check_number(

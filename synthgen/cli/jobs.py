@@ -12,6 +12,7 @@ from synthgen.cli.parsing import parse_part, parse_plugin_options
 from synthgen.cli.plugin_flags import add_flags, plugin_flags, stage_flags
 from synthgen.cli.terminal import print_lines
 from synthgen.plugin_options import OptionValue
+from synthgen.storage.disk import default_store
 
 if TYPE_CHECKING:
     from synthgen.generate.stage_run import LayerRun, StageRequest
@@ -195,5 +196,5 @@ def _print_next_steps(runs: Sequence[LayerRun]) -> bool:
     if job is None:
         return False
     print_lines(*messages.format_note(job))
-    print_lines(messages.format_next_command(job, None if job.store == opt.default_store() else job.store))
+    print_lines(messages.format_next_command(job, None if job.store == default_store() else job.store))
     return True

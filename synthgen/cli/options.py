@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +14,6 @@ from synthgen.storage.disk import reject_url
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 DEFAULT_DATA, DEFAULT_STORE = Path("data"), Path("shards")
-
-
-def default_store() -> Path:
-    """The folder of the shards for a command without `--store`."""
-    return Path(os.environ.get("SYNTHGEN_STORE") or DEFAULT_STORE)
 
 
 DatasetPath = Annotated[

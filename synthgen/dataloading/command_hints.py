@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synthgen import plugins
-from synthgen.dataloading.manifest import default_store
 from synthgen.dataloading.source_config import LayerSource
 from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.storage.disk import default_store
 from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import ShardStore
 

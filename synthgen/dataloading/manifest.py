@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -41,13 +40,9 @@ from synthgen.dataloading.source_config import (
 )
 from synthgen.dataloading.yaml_loader import load_yaml, pop_duplicate_keys
 from synthgen.errors import SynthgenError
+from synthgen.storage.disk import default_store
 
 log = logging.getLogger(__name__)
-
-
-def default_store() -> Path:
-    """The default root of the shards."""
-    return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
 
 
 class Manifest(ConfigSection):

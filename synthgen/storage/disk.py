@@ -24,6 +24,11 @@ _GONE_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno
 _NO_FOLDER_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 
+def default_store() -> Path:
+    """The root of the shards if the user names none."""
+    return Path(os.environ.get("SYNTHGEN_STORE") or "shards")
+
+
 @contextlib.contextmanager
 def translate_os_errors(
     path: Path, errnos: set[int] = _UNWRITABLE_ERRNOS, *, remedy: str = "choose another --store"
