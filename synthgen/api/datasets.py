@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from synthgen.api.arguments import (
     PathLike,
     Progress,
+    check_choice,
     check_count,
+    check_flag,
     dataset_request,
     progress_opener,
     resolve_store,
@@ -20,9 +22,11 @@ from synthgen.errors import ArgumentError, job_has_started, shorten_value
 from synthgen.generate import input_layer
 from synthgen.generate.dataset_spec import DatasetRequest, DatasetSpec
 from synthgen.progress import OpenProgress, PhaseProgress
+from synthgen.storage.update_record import REMOVED_CHOICES
 
 if TYPE_CHECKING:
     from synthgen.ingest.ingest import IngestReport
+    from synthgen.ingest.update import LayerChanges
     from synthgen.ingest.validation.diagnosis import ValidationReport
 
 
@@ -120,6 +124,8 @@ def ingest_dataset(
     match_names: bool = False,
     crowds_as_objects: bool = False,
     shard_size: int = 0,
+    update: bool = False,
+    removed: str = "drop",
     progress: Progress = False,
 ) -> dict[str, IngestReport]:
     """Read a dataset's own files into shards, as `synthgen ingest` does. `generate_masks` does this if it is needed.
@@ -137,6 +143,8 @@ def ingest_dataset(
         match_names: see `doctor`.
         crowds_as_objects: see `doctor`.
         shard_size: images per shard; 0 = by the size of the dataset, at most 1,000.
+        update: if the annotation files have changed since, write the shards whose images differ.
+        removed: what an update does with images that the files list no more: "drop" or "keep" them.
         progress: whether, or how, progress is shown.
 
     Returns:
@@ -150,9 +158,12 @@ def ingest_dataset(
         match_names=match_names, crowds_as_objects=crowds_as_objects,
     )  # fmt: skip
     shard_size = check_count("shard_size", shard_size, 0, optional=False)
+    check_flag("update", update)
+    check_choice("removed", removed, REMOVED_CHOICES)
     done = ingest_request(
-        request, resolve_store(store), layer, shard_size=shard_size, open_progress=progress_opener(progress)
-    )
+        request, resolve_store(store), layer, shard_size=shard_size, update=update, removed=removed,
+        open_progress=progress_opener(progress),
+    )  # fmt: skip
     return {f"{spec.name}/{spec.split}/{layer}": report for spec, report in done}
 
 
@@ -162,6 +173,8 @@ def ingest_request(
     layer: str,
     *,
     shard_size: int,
+    update: bool = False,
+    removed: str = "drop",
     open_progress: OpenProgress,
     on_report: Callable[[DatasetSpec, IngestReport], None] = lambda *_: None,
 ) -> list[tuple[DatasetSpec, IngestReport]]:
@@ -172,13 +185,38 @@ def ingest_request(
         store: the root of the shards.
         layer: the layer to write.
         shard_size: images per shard; 0 = by the size of the dataset.
+        update: see `ingest_dataset`.
+        removed: see `ingest_dataset`.
         open_progress: opens a progress bar for each split.
         on_report: called after each split.
     """
     done: list[tuple[DatasetSpec, IngestReport]] = []
     for spec in request.resolve():
         with job_has_started() if done else nullcontext():
-            report = input_layer.ingest_spec(spec, store, layer, shard_size=shard_size, open_progress=open_progress)
+            report = input_layer.ingest_spec(
+                spec, store, layer, shard_size=shard_size, update=update, removed=removed, open_progress=open_progress
+            )
         on_report(spec, report)
         done.append((spec, report))
     return done
+
+
+def preview_request(
+    request: DatasetRequest, store: Path, layer: str, *, update: bool, removed: str
+) -> list[tuple[DatasetSpec, LayerChanges | None]]:
+    """What an ingest of each split would change; None = nothing, or the whole layer would be made. Writes nothing.
+
+    Args:
+        request: what the user said about the dataset.
+        store: the root of the shards.
+        layer: the layer to write.
+        update: see `ingest_dataset`.
+        removed: see `ingest_dataset`.
+
+    Raises:
+        SynthgenError: as `ingest_dataset`.
+    """
+    return [
+        (spec, input_layer.preview_spec(spec, store, layer, update=update, removed=removed))
+        for spec in request.resolve()
+    ]

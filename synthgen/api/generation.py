@@ -29,6 +29,7 @@ from synthgen.generate import stage_run
 from synthgen.generate.stage_run import LayerRun, StageReporter, StageRequest
 from synthgen.plugin_options import OptionValue
 from synthgen.progress import OpenProgress, ProgressBar
+from synthgen.storage.update_record import REMOVED_CHOICES
 
 if TYPE_CHECKING:
     from synthgen.generate.run import Engine
@@ -62,6 +63,8 @@ def generate_masks(
     max_error_share: float = 0.05,
     timeout: float | None = None,
     retry_failed: bool = False,
+    update: bool = False,
+    removed: str = "drop",
     raise_failed: bool = False,
     progress: Progress = False,
     **options: OptionValue,
@@ -93,6 +96,9 @@ def generate_masks(
         max_error_share: in [0, 1]; a shard with a larger share of failed images is not committed.
         timeout: seconds after which a batch counts as hung. None = no limit.
         retry_failed: also do failed images of committed shards again.
+        update: bring the layer, and the boxes that it is made from, up to date with changed annotation files. Only new
+            and changed images are processed.
+        removed: what an update does with images that the files list no more: "drop" or "keep" them.
         raise_failed: raise if a shard failed. By default `failed_shards` of the result reports it.
         progress: whether, or how, progress is shown.
         **options: options of the segmenter, such as `variant="vit_h"` or `device="cuda"`.
@@ -116,7 +122,7 @@ def generate_masks(
             plugin=segmenter, options=options,
             store=resolve_store(store), reads=reads, layer=layer, part=part, limit=limit,
             engine=engine, workers=workers, gpus_per_worker=gpus_per_worker, max_error_share=max_error_share,
-            timeout=timeout, retry_failed=retry_failed,
+            timeout=timeout, retry_failed=retry_failed, update=update, removed=removed,
         ),
         progress, raise_failed=raise_failed,
     )  # fmt: skip
@@ -148,6 +154,8 @@ def generate_captions(
     max_error_share: float = 0.05,
     timeout: float | None = None,
     retry_failed: bool = False,
+    update: bool = False,
+    removed: str = "drop",
     raise_failed: bool = False,
     progress: Progress = False,
     **options: OptionValue,
@@ -182,6 +190,8 @@ def generate_captions(
         max_error_share: see `generate_masks`.
         timeout: see `generate_masks`.
         retry_failed: see `generate_masks`.
+        update: see `generate_masks`.
+        removed: see `generate_masks`.
         raise_failed: see `generate_masks`.
         progress: whether, or how, progress is shown.
         **options: options of the captioner, such as `checkpoint="weights/ofa-base"`.
@@ -203,7 +213,7 @@ def generate_captions(
             stage_options=caption_options(top_k, min_score, forbidden),
             store=resolve_store(store), reads=reads, layer=layer, part=part, limit=limit,
             engine=engine, workers=workers, gpus_per_worker=gpus_per_worker, max_error_share=max_error_share,
-            timeout=timeout, retry_failed=retry_failed,
+            timeout=timeout, retry_failed=retry_failed, update=update, removed=removed,
         ),
         progress, raise_failed=raise_failed,
     )  # fmt: skip
@@ -255,6 +265,8 @@ def _check_request(request: StageRequest) -> StageRequest:
     """
     check_choice("engine", request.engine, _ENGINES)
     check_flag("retry_failed", request.retry_failed)
+    check_flag("update", request.update)
+    check_choice("removed", request.removed, REMOVED_CHOICES)
     part = request.part
     is_pair = isinstance(part, tuple) and len(part) == 2 and all(type(number) is int for number in part)
     if not is_pair or not 0 <= part[0] < part[1]:

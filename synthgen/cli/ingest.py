@@ -30,15 +30,21 @@ def ingest(
         "annotations"
     ),
     shard_size: Annotated[int, typer.Option(min=0, help="Images a shard; 0 = by the dataset's size, at most 1000")] = 0,
+    update: opt.Update = False,
+    removed: opt.Removed = opt.RemovedImages.DROP,
+    dry_run: opt.DryRun = False,
 ) -> None:
     """Read a dataset's own files into shards.
 
     Every box arrives: what is wrong with one stands beside it as a flag, and is counted. `masks` does this by itself
     where it has not been done; do it alone to look at the data first, or for a layer of human masks.
 
+    With --update, after the annotation file has changed: only the shards whose images differ are written again.
+
     \b
-    Example:
+    Examples:
       synthgen ingest data/coco --split val2017 --layer human
+      synthgen ingest boxes.json --images photos/ --update --dry-run
     """
     from synthgen.api import datasets
     from synthgen.cli import messages
@@ -56,12 +62,18 @@ def ingest(
         crowds_as_objects=crowds_as_objects,
     )
 
+    if dry_run:
+        for spec, changes in datasets.preview_request(request, store, layer, update=update, removed=removed):
+            print_lines(messages.format_preview(f"{spec.name}/{spec.split}/{layer}", changes))
+        return
+
     def print_report(spec: DatasetSpec, report: IngestReport) -> None:
         print_lines(*messages.format_ingest_report(f"{spec.name}/{spec.split}/{layer}", report))
 
     done = datasets.ingest_request(
-        request, store, layer, shard_size=shard_size, open_progress=open_progress, on_report=print_report
-    )
+        request, store, layer, shard_size=shard_size, update=update, removed=removed,
+        open_progress=open_progress, on_report=print_report,
+    )  # fmt: skip
     reports = [report for _, report in done]
     if path is not None:
         images_read, boxes = (sum(getattr(report, what) for report in reports) for what in ("images", "annotations"))

@@ -9,6 +9,7 @@ from synthgen.cli.terminal import open_progress, print_lines
 from synthgen.generate.auto_choice import PluginChoice
 from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
+from synthgen.generate.renewal import RenewalCounts
 from synthgen.generate.run import RunStats
 from synthgen.generate.stage_run import StageReporter, StageRequest
 from synthgen.generate.worker import ShardReport
@@ -34,7 +35,7 @@ class JobPrinter(StageReporter):
         print_lines(*dict.fromkeys(choice.sentence for choice in choices if choice.sentence))
 
     def on_missing_inputs(self, sentences: Sequence[str]) -> None:
-        """Print what would be made first."""
+        """Print what would be made or updated first."""
         print_lines(*sentences)
 
     def on_inputs(self, specs: Sequence[DatasetSpec], jobs: Sequence[Job]) -> None:
@@ -46,6 +47,10 @@ class JobPrinter(StageReporter):
         """Print the plan."""
         print_lines(*messages.format_plan(job, shards))
         self._num_failures = 0
+
+    def on_renewal(self, counts: RenewalCounts) -> None:
+        """Print how many images would be processed."""
+        print_lines(f"  {counts}")
 
     def on_nothing_to_do(self, job: Job, *, has_output: bool) -> None:
         """Print why a complete layer is of no use."""

@@ -46,20 +46,24 @@ def masks(
     max_error_share: opt.MaxErrorShare = 0.05,
     timeout: opt.Timeout = None,
     retry_failed: opt.RetryFailed = False,
+    update: opt.Update = False,
+    removed: opt.Removed = opt.RemovedImages.DROP,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Draw a mask for every box.
 
     Kill it at any moment and type the same command again: what is committed stays, and the result is that of a run
-    undisturbed; byte for byte on the same kind of device, with the same batch size and threads. Exit code 0: all done;
-    1: some shards failed and are named, or no box got a mask; 2: wrong input, nothing was started; 129, 130, 143:
-    stopped by SIGHUP, Ctrl-C or SIGTERM.
+    undisturbed; byte for byte on the same kind of device, with the same batch size and threads. After the annotation
+    file has changed, --update processes only the new and changed images. Exit code 0: all done; 1: some shards failed
+    and are named, or no box got a mask; 2: wrong input, nothing was started; 129, 130, 143: stopped by SIGHUP, Ctrl-C
+    or SIGTERM.
 
     \b
     Examples:
       synthgen masks boxes.json --images photos/
       synthgen masks datasets/cones
       synthgen masks --dataset objects365 --segmenter sam --precision bf16
+      synthgen masks boxes.json --images photos/ --update --dry-run
     """
     from synthgen.generate.dataset_spec import DatasetRequest
     from synthgen.generate.stage_run import StageRequest
@@ -91,6 +95,8 @@ def masks(
             max_error_share=max_error_share,
             timeout=timeout,
             retry_failed=retry_failed,
+            update=update,
+            removed=removed,
             dry_run=dry_run,
         )
     )
@@ -125,6 +131,8 @@ def captions(
     max_error_share: opt.MaxErrorShare = 0.05,
     timeout: opt.Timeout = None,
     retry_failed: opt.RetryFailed = False,
+    update: opt.Update = False,
+    removed: opt.Removed = opt.RemovedImages.DROP,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Write captions for every box.
@@ -170,6 +178,8 @@ def captions(
             max_error_share=max_error_share,
             timeout=timeout,
             retry_failed=retry_failed,
+            update=update,
+            removed=removed,
             dry_run=dry_run,
         )
     )

@@ -11,12 +11,14 @@ from typing import Any
 from synthgen import plugins
 from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
+from synthgen.generate.renewal import is_outdated
 from synthgen.generate.run import RunStats
 from synthgen.generate.worker import DEFAULT_CAPTION_COUNT
 from synthgen.ingest.ingest import IngestReport
+from synthgen.ingest.update import LayerChanges
 from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import ANNOTATION_FLAGS
-from synthgen.storage.identity import content_digest_of, is_stale
+from synthgen.storage.identity import content_digest_of
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Errors that are said one by one; the rest are counted.
@@ -42,9 +44,10 @@ def format_plan(job: Job, shards: Sequence[Shard]) -> Iterator[str]:
         f"{pluralize(boxes, 'box')}, "
         f"by {format_recipe(job.recipe())}"
     )
+    made = [store.read_footer(shard) for shard in shards]
     stale = sum(
-        is_stale(store.read_footer(shard) or {}, content_digest_of(source))
-        for shard, source in zip(shards, sources, strict=True)
+        footer is not None and is_outdated(job, footer, source, content_digest_of(source))
+        for footer, source in zip(made, sources, strict=True)
     )
     if stale:
         yield f"  {pluralize(stale, 'shard')} again: the layer {job.input_layer} has changed since"
@@ -76,11 +79,26 @@ def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     how = f"{report.committed:,} of {whole} written" if report.committed else "every shard was there"
     masks = f", {pluralize(report.masks, 'mask')}" if report.masks else ""
     yield f"{layer}: {pluralize(report.images, 'image')}, {pluralize(report.annotations, 'box')}{masks}; {how}"
+    if report.changes is not None:
+        yield f"  updated: {report.changes.total}"
     if report.errors:
         yield f"  {pluralize(report.errors, 'image')} with an error; `synthgen show {layer}` draws them with it"
     if not report.has_usable_box:
         yield "  no box can be used; `synthgen doctor` says what is wrong with them"
     yield from format_flags(report.flags)
+
+
+def format_preview(layer: str, changes: LayerChanges | None) -> str:
+    """What a dry run of an ingest says.
+
+    Args:
+        layer: DATASET/SPLIT/LAYER.
+        changes: what the ingest would change; None = nothing in shards that are there.
+    """
+    if changes is None:
+        return f"{layer}: nothing has changed; shards that are missing would be written"
+    written = f"{len(changes.by_shard):,} of {pluralize(changes.num_shards, 'shard')}"
+    return f"{layer}: {written} would be written again: {changes.total}"
 
 
 def count_inputs(jobs: Sequence[Job]) -> tuple[int, int]:
@@ -117,6 +135,8 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
     yield from format_flags(tally.flags)
     if not tally.has_output(job.stage):
         yield describe_no_output(job)
+    if tally.kept:
+        yield f"  {pluralize(tally.kept, 'image')} of shards that were made again keep their results"
     if tally.passed_over:
         some = pluralize(tally.passed_over, "image")
         yield f"  passed over: {some} that came with an error; `synthgen show {layer}` draws such with it"

@@ -113,6 +113,20 @@ Timeout = Annotated[
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do failed images of finished shards again")]
+Update = Annotated[
+    bool,
+    typer.Option("--update", help="Bring layers up to date whose annotation files, or input, have changed since"),
+]
+
+
+class RemovedImages(StrEnum):
+    """What an update does with images that the annotation files do not list any more."""
+
+    DROP = "drop"
+    KEEP = "keep"
+
+
+Removed = Annotated[RemovedImages, typer.Option(help="What --update does with images that the files list no more")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing")]
 
 

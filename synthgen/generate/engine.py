@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from synthgen.errors import SynthgenError
 from synthgen.generate.batch_threads import BatchTimeoutError
 from synthgen.generate.job import Job
+from synthgen.generate.renewal import describe_other_recipe, has_other_input
 from synthgen.generate.worker import OnImages, ProcessedShard, ShardReport, Worker
-from synthgen.records.recipe import format_recipe
 from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -30,8 +29,9 @@ def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
         part: (i, n): only shards whose index is i modulo n, so that the parts do not change while shards are committed.
 
     Raises:
-        SynthgenError: the input layer is missing or incomplete, the output layer was made by another recipe, or
-            something that is no file has the name of a shard.
+        SynthgenError: the input layer is missing or incomplete; the output layer was made by another recipe, or from
+            another version of its input and `job.update` is not set; or something that is no file has the name of a
+            shard.
     """
     store = ShardStore(job.store)
     inputs = store.list_shards(job.dataset, job.split, job.input_layer)
@@ -42,7 +42,7 @@ def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
             f"make it first (`synthgen ingest`, or the stage that writes it)"
         )
     present = set(store.list_shards(job.dataset, job.split, job.layer))
-    todo = []
+    todo, outdated = [], 0
     for source in inputs:
         shard = source.in_layer(job.layer)
         if source.index % part[1] != part[0]:
@@ -54,10 +54,19 @@ def pending_shards(job: Job, *, part: tuple[int, int] = (0, 1)) -> list[Shard]:
             todo.append(shard)
             continue
         parent = store.read_footer(source) or {}
-        if footer.get("fingerprint") != job.fingerprint(parent.get("fingerprint", "")):
-            raise SynthgenError(_recipe_mismatch_message(job, shard, footer, parent.get("fingerprint", "")))
-        if is_stale(footer, content_digest_of(parent)) or (job.retry_failed and footer.get("failed")):
+        if has_other_input(job, footer, parent):
+            outdated += 1
             todo.append(shard)
+        elif footer.get("fingerprint") != job.fingerprint(parent.get("fingerprint", "")):
+            raise SynthgenError(describe_other_recipe(job, shard, footer))
+        elif is_stale(footer, content_digest_of(parent)) or (job.retry_failed and footer.get("failed")):
+            todo.append(shard)
+    if outdated and not job.update:
+        raise SynthgenError(
+            f"{outdated} of {len(inputs)} shards of {job.dataset}/{job.split}/{job.layer} were made from another "
+            f"version of the layer '{job.input_layer}' than the one there now; add --update to make them again (images "
+            "with an equal input keep their results), or choose another --layer"
+        )
     return todo
 
 
@@ -151,16 +160,3 @@ def _check_shard_plan(shard: Shard, present: set[Shard]) -> None:
             f"{other} was cut by another plan than its input (of {shard.num_shards}); choose another --layer, "
             "or delete that layer's folder"
         )
-
-
-def _recipe_mismatch_message(job: Job, shard: Shard, footer: dict[str, Any], parent: str) -> str:
-    stored, requested = format_recipe(footer.get("recipe", {})), format_recipe(job.recipe())
-    if stored == requested and (footer.get("parent") or {}).get("fingerprint") != parent:
-        return (
-            f"{shard} was made from another version of the layer '{job.input_layer}' than the one there now; "
-            "choose another --layer, or delete that layer's folder"
-        )
-    return (
-        f"{shard} was made with {stored}; this job says {requested}; "
-        "choose another --layer, or delete that layer's folder"
-    )

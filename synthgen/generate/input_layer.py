@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
+from synthgen.formats.readers import DatasetFiles
 from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
-from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest
-from synthgen.progress import OpenProgress, PhaseProgress
+from synthgen.generate.renewal import preview_renewal
+from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest, preview_changes
+from synthgen.ingest.update import LayerChanges
+from synthgen.progress import NoProgress, OpenProgress, PhaseProgress
 from synthgen.storage.shard_store import ShardStore, check_name
+
+log = logging.getLogger(__name__)
 
 
 def ingest_spec(
-    spec: DatasetSpec, store: Path, layer: str, *, shard_size: int = 0, open_progress: OpenProgress
+    spec: DatasetSpec,
+    store: Path,
+    layer: str,
+    *,
+    shard_size: int = 0,
+    update: bool = False,
+    removed: str = "drop",
+    open_progress: OpenProgress,
 ) -> IngestReport:
     """Ingest one layer of the dataset, with progress bars for reading and writing.
 
@@ -22,6 +35,8 @@ def ingest_spec(
         store: root folder of the shards.
         layer: one of the reader's `LAYERS`.
         shard_size: see `ingest`.
+        update: see `ingest`.
+        removed: see `ingest`.
         open_progress: creates progress bars.
     """
     with PhaseProgress(open_progress, {"reading": "bytes", "writing": "images"}) as bars:
@@ -34,8 +49,38 @@ def ingest_spec(
             layer=layer,
             shard_size=shard_size,
             match_names=spec.match_names,
+            update=update,
+            removed=removed,
             on_progress=bars.report,
         )
+
+
+def preview_spec(
+    spec: DatasetSpec, store: Path, layer: str, *, update: bool, removed: str = "drop"
+) -> LayerChanges | None:
+    """What an ingest of one layer of the dataset would change; None = nothing, or the layer is not there.
+
+    Args:
+        spec: the dataset.
+        store: root folder of the shards.
+        layer: one of the reader's `LAYERS`.
+        update: see `ingest`.
+        removed: see `ingest`.
+
+    Raises:
+        SynthgenError: as `ingest`.
+    """
+    return preview_changes(
+        ShardStore(store),
+        spec.reader,
+        spec.locate_files(),
+        name=spec.name,
+        split=spec.split,
+        layer=layer,
+        match_names=spec.match_names,
+        update=update,
+        removed=removed,
+    )
 
 
 def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred: str) -> str:
@@ -55,45 +100,116 @@ def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred
     return preferred if shard_store.list_shards(spec.name, spec.split, preferred) else "annotations"
 
 
-def ensure_input_layer(spec: DatasetSpec, job: Job, *, open_progress: OpenProgress) -> bool:
+def ensure_input_layer(
+    spec: DatasetSpec, job: Job, *, removed: str = "drop", dry_run: bool = False, open_progress: OpenProgress
+) -> bool:
     """Make the job's input layer if it is missing, and check that it belongs to the current annotation files.
 
-    A missing layer is made from the dataset's files. If these are not on this machine and the layer is complete, it is
-    used as it is.
+    A missing layer is made from the dataset's files, and with `job.update` a layer of changed files is updated. If the
+    files are not on this machine and the layer is complete, it is used as it is.
 
     Args:
         spec: the dataset of the job.
         job: names the store and the input layer.
+        removed: see `ingest`.
+        dry_run: only check a layer that is complete, and write nothing.
         open_progress: creates the progress bar of an ingest.
 
     Returns:
-        Whether it was made now.
+        Whether it was made or updated now.
 
     Raises:
         SynthgenError: the layer was made from other files, or cannot be made.
     """
-    shard_store = ShardStore(job.store)
-    present = shard_store.list_shards(job.dataset, job.split, job.input_layer)
     if job.input_layer not in spec.reader.LAYERS:
+        _warn_if_stale(job)
         return False
-    if not present or len(present) < present[0].num_shards:
-        ingest_spec(spec, job.store, job.input_layer, open_progress=open_progress)
-        return True
-    try:
-        files = spec.locate_files()
-    except SynthgenError:
+    files = _find_files(spec, job)
+    if files is None:
         return False
+    if job.update or not _is_complete(job):
+        made = ingest_spec(
+            spec, job.store, job.input_layer, update=job.update, removed=removed, open_progress=open_progress
+        )
+        return made.committed > 0
     changed = describe_source_change(
-        shard_store,
+        ShardStore(job.store),
+        spec.reader,
         files,
         name=spec.name,
         split=spec.split,
         layer=job.input_layer,
         match_names=spec.match_names,
+        remember=not dry_run,
     )
     if changed is not None:
         raise SynthgenError(changed)
     return False
+
+
+def preview_input_layer(spec: DatasetSpec, job: Job, *, removed: str = "drop") -> list[str]:
+    """Sentences about what `ensure_input_layer` would make or update, and the job after it; [] = nothing.
+
+    Args:
+        spec: the dataset of the job.
+        job: names the store and the layers.
+        removed: see `ingest`.
+
+    Raises:
+        SynthgenError: as `ensure_input_layer`.
+    """
+    if (missing := describe_missing_input(spec, job)) is not None:
+        return [missing]
+    if not job.update or job.input_layer not in spec.reader.LAYERS:
+        ensure_input_layer(spec, job, dry_run=True, open_progress=NoProgress)
+        return []
+    if _find_files(spec, job) is None:
+        return []
+    changes = preview_spec(spec, job.store, job.input_layer, update=True, removed=removed)
+    if changes is None:
+        return []
+    place = f"{job.dataset}/{job.split}"
+    return [
+        f"{place}/{job.input_layer}: {len(changes.by_shard):,} of {changes.num_shards:,} shards would be written again "
+        f"first: {changes.total}",
+        f"{place}/{job.layer}: {preview_renewal(job, changes)}",
+    ]
+
+
+def _find_files(spec: DatasetSpec, job: Job) -> DatasetFiles | None:
+    """The files of a dataset; None = they are not on this machine, and the job's input layer is complete.
+
+    Raises:
+        SynthgenError: they are not on this machine, and the layer is not complete.
+    """
+    try:
+        return spec.locate_files()
+    except SynthgenError:
+        if not _is_complete(job):
+            raise
+        return None
+
+
+def _is_complete(job: Job) -> bool:
+    """Whether all shards of the job's input layer are committed, of whatever version."""
+    present = ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer, check_update=False)
+    return bool(present) and len(present) == present[0].num_shards
+
+
+def _warn_if_stale(job: Job) -> None:
+    """Warn if the job's input was itself made from rows that have changed since."""
+    store = ShardStore(job.store)
+    present = store.list_shards(job.dataset, job.split, job.input_layer)
+    stale = sum(store.is_stale(shard, store.read_footer(shard) or {}) for shard in present)
+    if stale:
+        log.warning(
+            "%s/%s/%s: %d of %d shards were made from rows that have changed since; bring that layer up to date first",
+            job.dataset,
+            job.split,
+            job.input_layer,
+            stale,
+            len(present),
+        )
 
 
 def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
@@ -103,8 +219,7 @@ def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
         spec: the dataset of the job.
         job: names the store and the input layer.
     """
-    present = ShardStore(job.store).list_shards(job.dataset, job.split, job.input_layer)
-    if (present and len(present) == present[0].num_shards) or job.input_layer not in spec.reader.LAYERS:
+    if _is_complete(job) or job.input_layer not in spec.reader.LAYERS:
         return None
     sources = spec.locate_files().for_layer(job.input_layer).sources.values()
     sizes = {path: f" ({path.stat().st_size / 1e6:,.1f} MB)" if path.is_file() else "" for path in sources}

@@ -24,6 +24,7 @@ class Job:
         image_folder: the folder that image file names are relative to.
         max_error_share: a shard with a larger share of failed images is not committed.
         retry_failed: also do again what failed in committed shards.
+        update: also make committed shards again whose input layer was made from other files, or in another way.
         timeout: the model hangs if it finishes no batch for so many seconds; None = no limit. Not in the recipe.
         runtime_options: names of options that say only where and how fast, so that a recipe leaves them out.
     """
@@ -40,6 +41,7 @@ class Job:
     stage_options: dict[str, Any] = field(default_factory=dict)
     max_error_share: float = 0.05
     retry_failed: bool = False
+    update: bool = False
     timeout: float | None = None
     runtime_options: frozenset[str] = KEYWORD_RUNTIME_OPTIONS
 

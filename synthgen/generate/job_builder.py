@@ -26,6 +26,7 @@ def create_job(
     layer: str,
     max_error_share: float,
     retry_failed: bool,
+    update: bool = False,
     timeout: float | None = None,
     stage_options: dict[str, Any] | None = None,
 ) -> Job:
@@ -41,6 +42,7 @@ def create_job(
         layer: layer to write.
         max_error_share: share of failed images in [0, 1] above which a shard is not committed.
         retry_failed: do images again that failed before.
+        update: see `Job`.
         timeout: seconds that a batch may take; None = any time.
         stage_options: options of the stage itself; None = the stage has none.
 
@@ -68,6 +70,7 @@ def create_job(
         image_folder=spec.resolve_image_folder(),
         max_error_share=max_error_share,
         retry_failed=retry_failed,
+        update=update,
         timeout=timeout,
         runtime_options=plugins.runtime_options(work.PLUGIN_PACKAGE, plugin),
     )

@@ -28,7 +28,7 @@ class RunStats:
 
     Attributes:
         shards: number of shards of the run; committed, failed: number of committed and failed ones.
-        images, annotations, masks, captions, captioned, described, varied, passed_over: in committed shards; see
+        images, annotations, masks, captions, captioned, described, varied, passed_over, kept: in committed shards; see
             `ShardReport`.
         is_whole_layer: whether these are all shards of the layer.
         errors: the messages of failed shards.
@@ -45,6 +45,7 @@ class RunStats:
     described: int = 0
     varied: int = 0
     passed_over: int = 0
+    kept: int = 0
     failed_images: int = 0
     is_whole_layer: bool = False
     errors: list[str] = field(default_factory=list)
@@ -65,6 +66,7 @@ class RunStats:
         self.described += report.described
         self.varied += report.varied
         self.passed_over += report.passed_over
+        self.kept += report.kept
         self.failed_images += len(report.failed)
         self.flags.update(report.flags)
 
@@ -75,8 +77,8 @@ class RunStats:
 
     @property
     def images_per_second(self) -> float:
-        """Images per second."""
-        return self.images / max(time.time() - self.started, 1e-9)
+        """Processed images per second."""
+        return (self.images - self.kept) / max(time.time() - self.started, 1e-9)
 
 
 def select_shards(
@@ -168,7 +170,7 @@ def _mark_started(reports: Iterator[ShardReport]) -> Iterator[ShardReport]:
 
 def _status_dict(job: Job, tally: RunStats) -> dict[str, Any]:
     left = tally.shards - tally.committed - len(tally.errors)
-    per_shard = tally.images / max(tally.committed, 1)
+    per_shard = (tally.images - tally.kept) / max(tally.committed, 1)
     return {
         "recipe": job.recipe(),
         "images_folder": str(job.image_folder),
@@ -183,7 +185,7 @@ def _status_dict(job: Job, tally: RunStats) -> dict[str, Any]:
         "varied": tally.varied,
         "failed_images": tally.failed_images,
         "images_per_second": round(tally.images_per_second, 3),
-        "eta_seconds": round(left * per_shard / tally.images_per_second) if tally.images else None,
+        "eta_seconds": round(left * per_shard / tally.images_per_second) if tally.images > tally.kept else None,
     }
 
 

@@ -16,6 +16,7 @@ from synthgen.generate.auto_choice import PluginChoice, choose_plugins
 from synthgen.generate.dataset_spec import DatasetRequest, DatasetSpec
 from synthgen.generate.job import Job
 from synthgen.generate.job_builder import create_job
+from synthgen.generate.renewal import RenewalCounts, count_renewal
 from synthgen.generate.run import Engine, RunStats, layer_has_output, run_job, select_shards
 from synthgen.generate.worker import ShardReport
 from synthgen.progress import NoProgress, ProgressBar
@@ -49,7 +50,8 @@ class StageRequest:
         part: (i, n): only shards whose index is i modulo n.
         limit: stop after so many shards.
         engine: "local" or "ray"; workers, gpus_per_worker: options of the engine `ray`.
-        max_error_share, retry_failed, timeout: see `Job`.
+        max_error_share, retry_failed, update, timeout: see `Job`.
+        removed: what an update does with images that the annotation files do not list any more: "drop" or "keep".
         dry_run: report what would be done, and do nothing.
     """
 
@@ -69,6 +71,8 @@ class StageRequest:
     gpus_per_worker: float | None = None
     max_error_share: float = 0.05
     retry_failed: bool = False
+    update: bool = False
+    removed: str = "drop"
     timeout: float | None = None
     dry_run: bool = False
 
@@ -107,13 +111,16 @@ class StageReporter:
         """The plugin of each split is chosen, in `choices`, and nothing is done yet."""
 
     def on_missing_inputs(self, sentences: Sequence[str]) -> None:
-        """Of a dry run: input layers that would be made first, in `sentences`."""
+        """Of a dry run: input layers that would be made or updated first, in `sentences`."""
 
     def on_inputs(self, specs: Sequence[DatasetSpec], jobs: Sequence[Job]) -> None:
         """The input layers are there, for the splits `specs` and their `jobs`."""
 
     def on_plan(self, job: Job, shards: Sequence[Shard]) -> None:
         """The job `job` is about to do these `shards`."""
+
+    def on_renewal(self, counts: RenewalCounts) -> None:
+        """Of a dry run, after its plan: some of the shards are there already, and `counts` says what would stay."""
 
     def on_nothing_to_do(self, job: Job, *, has_output: bool) -> None:
         """Every shard of `job` is committed; `has_output`: whether a box of the layer has what the stage makes."""
@@ -139,7 +146,7 @@ def run_stage(
         reporter: hears what happens.
 
     Returns:
-        The runs, one for each split; [] for a dry run without the input layers.
+        The runs, one for each split; [] for a dry run where input layers are missing or would be updated.
 
     Raises:
         SynthgenError: wrong input, and nothing was started.
@@ -159,7 +166,7 @@ def run_stage(
     engine = load_engine(request)  # first: where Ray is not installed, nothing is done
     reporter.on_choice(choices)
     if request.input_place is None:
-        missing = _prepare_inputs(specs, jobs, reporter, dry_run=request.dry_run)
+        missing = _prepare_inputs(request, specs, jobs, reporter)
         if missing:
             reporter.on_missing_inputs(missing)
             return []
@@ -234,21 +241,28 @@ def _create_job(request: StageRequest, spec: DatasetSpec, choice: PluginChoice) 
         layer=request.layer,
         max_error_share=request.max_error_share,
         retry_failed=request.retry_failed,
+        update=request.update,
         timeout=request.timeout,
     )
 
 
 def _prepare_inputs(
-    specs: Sequence[DatasetSpec], jobs: Sequence[Job], reporter: StageReporter, *, dry_run: bool
+    request: StageRequest, specs: Sequence[DatasetSpec], jobs: Sequence[Job], reporter: StageReporter
 ) -> list[str]:
-    """Make the input layers that are missing; in a dry run, return a sentence about each instead."""
+    """Make the input layers that are missing, and update them on request; in a dry run, return sentences instead."""
     pairs = list(zip(specs, jobs, strict=True))
-    if dry_run:
-        return [first for spec, job in pairs if (first := input_layer.describe_missing_input(spec, job))]
+    if request.dry_run:
+        return [
+            sentence
+            for spec, job in pairs
+            for sentence in input_layer.preview_input_layer(spec, job, removed=request.removed)
+        ]
     has_started = False
     for spec, job in pairs:
         with job_has_started() if has_started else nullcontext():
-            has_started |= input_layer.ensure_input_layer(spec, job, open_progress=reporter.open_progress)
+            has_started |= input_layer.ensure_input_layer(
+                spec, job, removed=request.removed, open_progress=reporter.open_progress
+            )
     return []
 
 
@@ -258,6 +272,8 @@ def _run_layer(
     shards = select_shards(job, part=request.part, limit=request.limit, dry_run=request.dry_run)
     reporter.on_plan(job, shards)
     if request.dry_run:
+        if (counts := count_renewal(job, shards)).renewed:
+            reporter.on_renewal(counts)
         return LayerRun(job, choice, tuple(shards), None, has_output=False)
     if not shards:
         has_output = layer_has_output(job)

@@ -6,12 +6,9 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from synthgen import __version__, plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError, describe_exhaustion
@@ -26,12 +23,12 @@ from synthgen.generate.batch_threads import (
 )
 from synthgen.generate.job import Job
 from synthgen.generate.output_checks import PluginError
+from synthgen.generate.renewal import fill_image_size, finished_rows, is_outdated, reusable_rows
 from synthgen.generate.stages import Stage
 from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
-from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.sample import Sample
-from synthgen.storage.identity import is_stale, parent_digest
+from synthgen.storage.identity import parent_digest
 from synthgen.storage.parquet_file import ForeignShardError
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -64,6 +61,7 @@ class ShardReport:
         captioned: objects with captions; described: with captions of a captioner; varied: with as many of it as were
             requested.
         passed_over: images that came with an error and were not processed.
+        kept: images whose rows stay, as their shard was made again and their input was equal.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: number of annotations with each flag.
     """
@@ -81,6 +79,7 @@ class ShardReport:
     described: int = 0
     varied: int = 0
     passed_over: int = 0
+    kept: int = 0
     failed: tuple[dict[str, Any], ...] = ()
     flags: dict[str, int] = field(default_factory=dict)
 
@@ -92,6 +91,7 @@ class ProcessedShard:
     Attributes:
         parent: the footer of the input shard.
         parent_sha256: the content digest of the input rows; None = kept rows of an older release do not say it.
+        kept: see `ShardReport`.
     """
 
     shard: Shard
@@ -101,6 +101,7 @@ class ProcessedShard:
     images_without_error: int
     failed: tuple[dict[str, Any], ...]
     started: float
+    kept: int = 0
 
 
 class Worker:
@@ -143,21 +144,27 @@ class Worker:
             if parent is None:
                 raise SynthgenError(f"input shard {source} is gone; run the stage before again")
             parent_sha256: str | None = self.store.read_content_digest(source)
+            samples = list(self.store.read_samples(source))
             made = self.store.read_footer(shard)
-            if made is not None and is_stale(made, parent_sha256):
+            stays: dict[int, Sample] = {}
+            kept = 0
+            if made is not None and is_outdated(self.job, made, parent, parent_sha256):
                 log.info("%s is made again: its input %s has changed", shard, source)
-                made = None
-            kept = made if self.job.retry_failed else None
-            if kept is not None:  # its rows stay, and so does what they were made from
-                parent_sha256 = parent_digest(kept)
-            samples, failed, given = self._process_samples(shard, kept, on_images, hung)
+                stays = reusable_rows(self.store, self.job, shard, samples)
+                kept = len(stays)
+                if on_images:
+                    on_images(kept)
+            elif made is not None and self.job.retry_failed:  # its rows stay, and so does what they were made from
+                parent_sha256 = parent_digest(made)
+                stays = finished_rows(self.store, shard)
+            samples, failed, given = self._process_samples(samples, stays, on_images, hung)
             # Images that came with an error do not count in the share of failures.
             self._check_error_share(shard, given, failed)
         except BrokenWorkerError:
             raise
         except Exception as why:  # a failed shard must not stop the others
             return _error_report(shard, why, started)
-        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started)
+        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started, kept)
 
     def commit(self, processed: ProcessedShard | ShardReport) -> ShardReport:
         """The part of `run` that does not need the model: encode and write what is `processed`. A report stays as it
@@ -179,6 +186,7 @@ class Worker:
             described=sum(count > 0 for count in made),
             varied=sum(count >= asked for count in made),
             passed_over=len(processed.samples) - processed.images_without_error,
+            kept=processed.kept,
             failed=processed.failed,
             flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
         )
@@ -215,13 +223,13 @@ class Worker:
         return replace(report, seconds=time.monotonic() - processed.started)
 
     def _process_samples(
-        self, shard: Shard, kept: dict[str, Any] | None, on_images: OnImages | None, hung: HungRows
+        self, samples: list[Sample], stays: Mapping[int, Sample], on_images: OnImages | None, hung: HungRows
     ) -> tuple[list[Sample], tuple[dict[str, Any], ...], int]:
         """The shard's samples, processed or with an error; the errors; the number of samples that came without one.
 
         Args:
-            shard: the one to write; its input has the same index.
-            kept: the footer of the committed shard, of which only what failed is done again; None = do everything.
+            samples: the rows of the input.
+            stays: row -> the sample that is there already, which is not processed.
             on_images: called with the number of images done since the last call.
             hung: rows over which earlier workers hung.
 
@@ -229,14 +237,9 @@ class Worker:
             BrokenWorkerError: the device is lost, or a batch hangs.
             Exception: of the stage, unless it concerns single images.
         """
-        samples = list(self.store.read_samples(shard.in_layer(self.job.input_layer)))
-        result = list(samples)
+        result = [stays.get(row, sample) for row, sample in enumerate(samples)]
         reasons: dict[int, str] = {}
-        todo = list(range(len(samples)))
-        if kept is not None:
-            again = {entry["row"] for entry in kept["failed"]}
-            todo = [i for i in todo if i in again]
-            result = [samples[i] if i in again else sample for i, sample in enumerate(self.store.read_samples(shard))]
+        todo = [row for row in range(len(samples)) if row not in stays]
         waiting: deque[StartedBatch] = deque()
 
         def take() -> None:
@@ -298,7 +301,7 @@ class Worker:
             if isinstance(image, ImageError):
                 result[i], reasons[i] = replace(sample, error=str(image)), str(image)
             elif image is not None:
-                batch.append((i, _fill_image_size(sample, image), image))
+                batch.append((i, fill_image_size(sample, *image.shape[:2]), image))
             del image
             # The next image is expected to be as large as the last one.
             size = batch_size or self.stage.batch_size
@@ -374,13 +377,6 @@ class TooManyFailuresError(Exception):
 def _count_bytes(batch: Batch) -> int:
     """Bytes of the pixels of a batch."""
     return sum(image.nbytes for _, _, image in batch)
-
-
-def _fill_image_size(sample: Sample, image: NDArray[np.uint8]) -> Sample:
-    """Fill in a size that the source did not give, and the box flags that depend on it."""
-    if sample.height and sample.width:
-        return sample
-    return flag_sample_boxes(replace(sample, height=image.shape[0], width=image.shape[1]))
 
 
 def _error_report(shard: Shard, why: Exception, started: float) -> ShardReport:

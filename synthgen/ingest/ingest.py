@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from synthgen import __version__
 from synthgen.errors import SynthgenError, job_has_started
-from synthgen.formats.readers import DatasetFiles, DatasetPart, DatasetReader
-from synthgen.ingest.image_table import StringColumn
-from synthgen.ingest.name_matching import match_names as find_matches
-from synthgen.ingest.sharding import ShardSlice, split_into_shards, treat_crowds_as_objects
-from synthgen.ingest.source_digests import digest_sources, remember_digests, source_states
-from synthgen.ingest.text_limits import check_captions
+from synthgen.formats.readers import DatasetFiles, DatasetReader
+from synthgen.ingest.layer_source import LayerSource, ReadSlices, build_footer
+from synthgen.ingest.source_digests import remember_digests
+from synthgen.ingest.update import LayerChanges, needs_update, preview_update, update_layer
 from synthgen.progress import ReportPhase
-from synthgen.records.box_checks import flag_sample_boxes
-from synthgen.records.box_table import BoxColumns, table_from_columns
-from synthgen.records.parquet_schema import samples_from_batch
-from synthgen.records.recipe import fingerprint, format_recipe
-from synthgen.records.sample import UNPROMPTED_FLAGS, Sample
+from synthgen.records.recipe import format_recipe
+from synthgen.records.sample import UNPROMPTED_FLAGS
 from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
-
-log = logging.getLogger(__name__)
-
-#: Raise it when the same file would give other shards than before.
-INGEST_VERSION = 1
-
-#: With more category names than this, such as free-form names, a footer lists only those of its shard.
-MAX_FOOTER_NAMES = 5_000
+from synthgen.storage.update_record import REMOVED_CHOICES, describe_unfinished, read_update_record
 
 _WRITER_THREADS = 2  # writing a shard takes about twice as long as building it
+
+#: Members of a recipe that an update changes.
+_UPDATED_KEYS = {"sources", "image_names"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +37,7 @@ class IngestReport:
         images, annotations, masks: how many; errors: images that have one.
         flags: how many annotations carry each flag.
         has_usable_box: whether a job can prompt a box, or there are masks.
+        changes: what an update changed; None = the files had not changed.
     """
 
     shards: int
@@ -60,6 +48,7 @@ class IngestReport:
     errors: int
     flags: dict[str, int]
     has_usable_box: bool
+    changes: LayerChanges | None = None
 
 
 def ingest(
@@ -73,6 +62,8 @@ def ingest(
     shard_size: int = 0,
     match_names: bool = False,
     crowds_as_objects: bool = False,
+    update: bool = False,
+    removed: str = "drop",
     on_progress: ReportPhase | None = None,
 ) -> IngestReport:
     """Write the layer `name`/`split`/`layer` from the dataset's files. Existing shards are kept.
@@ -88,238 +79,216 @@ def ingest(
             most 1000.
         match_names: also take image files that are there under another form of their name; see `name_matching`.
         crowds_as_objects: take annotations with `iscrowd` for single objects; `files` may say so, too.
+        update: if the files have changed, write the shards whose rows change; see `update_layer`.
+        removed: "drop" or "keep" the images that changed files do not list any more.
         on_progress: called with the phase, the units done and the units in all.
 
     Raises:
         SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was
-            made from other files or in another way.
+            made in another way, or from other files and `update` is not set.
     """
-    if layer not in reader.LAYERS:
-        raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
+    _check_request(reader, name, layer, removed)
     files = replace(files.for_layer(layer), crowds_as_objects=files.crowds_as_objects or crowds_as_objects)
-    tell = on_progress or (lambda *_: None)
+    source = LayerSource(
+        store, reader, files, name, split, layer, match_names=match_names, on_progress=on_progress or (lambda *_: None)
+    )
     store.remove_stale_files(name, split, layer)
-    log = store.layer_folder(name, split, layer) / "_log" / "source.json"
-    present = store.list_shards(name, split, layer)
+    present = source.present_shards()
     if present and not shard_size:
-        shard_size = (store.read_footer(present[0]) or {}).get("recipe", {}).get("shard_size", 0)
-    before = source_states(files, store.root)
-    recipe: dict[str, Any] = {
-        "stage": "ingest",
-        "dataset": name,
-        "reader": getattr(reader, "__name__", "").rsplit(".", 1)[-1],
-        "split": split,
-        "layer": layer,
-        "shard_size": shard_size,
-        "version": INGEST_VERSION,
-        **({"match_names": True} if match_names else {}),
-        **({"crowds_as_objects": True} if files.crowds_as_objects else {}),
-    }
+        shard_size = _shard_size(source, present)
+    before = source.states()
+    recipe = source.recipe(shard_size)
     # The digest reads the files a second time, parallel to the parser, so mostly from the page cache.
     with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-        digests = pool.submit(digest_sources, files, log, store.root)
-        if present:
-            recipe["sources"] = digests.result().by_role
+        digests = pool.submit(source.digest)
+        if present or read_update_record(source.folder) is not None:
+            _check_same_recipe(store, present, recipe)
+            if needs_update(source, present, digests.result().by_role):
+                if not update:
+                    raise SynthgenError(_describe_changes(source, present, digests.result().by_role))
+                changes = update_layer(source, recipe, removed=removed)
+                report = _build_report(store, source.present_shards(), committed=len(changes.by_shard))
+                return replace(report, changes=changes)
             theirs = (store.read_footer(present[0]) or {}).get("recipe", {})
             if match_names and "image_names" in theirs:  # compared when the missing shards are made
                 recipe["image_names"] = theirs["image_names"]
-            _check_same_recipe(store, present, recipe)
             if len(present) == present[0].num_shards:
                 store.create_layer(name, split, layer)
-                remember_digests(log, digests.result())
+                remember_digests(source.log, digests.result())
                 record_image_folder(store, name, split, layer, files.image_folder)
                 return _build_report(store, present, committed=0)
         else:
             store.create_root()
         store.create_layer(name, split, layer)
-        done, total = 0, files.total_bytes()
-
-        def on_bytes(count: int) -> None:
-            nonlocal done
-            done += count
-            tell("reading", min(done, total), total)
-
         with store.layer_scratch_folder(name, split, layer) as scratch:
-            batches: Iterable[DatasetPart] = reader.read(replace(files, on_bytes=on_bytes), layer)
-            if files.crowds_as_objects:
-                batches = treat_crowds_as_objects(batches)
-            where = ", ".join(map(str, files.sources.values()))
-            matched: list[str] = []  # the digest of the names, where they are matched
-            cuts = split_into_shards(
-                batches,
-                name,
-                scratch,
-                where=where,
-                expected_bytes=total,
-                shard_size=shard_size,
-                resolve_names=partial(_resolve_names, name, files.image_folder, matched) if match_names else None,
-            )
-            first = next(cuts)  # arrives when everything is read
-            if matched and recipe.setdefault("image_names", matched[0]) != matched[0]:
+            read = source.read(scratch, shard_size=shard_size)
+            if read.image_names is not None and recipe.setdefault("image_names", read.image_names) != read.image_names:
                 raise SynthgenError(
-                    f"--match-names finds other images in {files.image_folder} than when {name}/{split}/{layer} was "
-                    f"begun; delete {store.layer_folder(name, split, layer)}, or choose another --name"
+                    f"--match-names finds other images in {files.image_folder} than when {source} was "
+                    f"begun; delete {source.folder}, or choose another --name"
                 )
             with job_has_started():
                 recipe["sources"] = digests.result().by_role
-                if source_states(files, store.root) != before:
-                    raise SynthgenError(f"a file of {name} changed while it was read; run the same command again")
-                remember_digests(log, digests.result())
-                complete = reader.complete(files, layer) if layer != reader.LAYERS[0] else None
-                complete = complete and _with_checked_captions(complete, where)
+                source.check_unchanged(before)
+                remember_digests(source.log, digests.result())
                 record_image_folder(
                     store, name, split, layer, files.image_folder
                 )  # before the last shard, which has no next one
-                committed = _write_shards(store, chain([first], cuts), recipe, complete, set(present), tell)
+                committed = _write_shards(source, read, recipe, set(present))
     return _build_report(store, store.list_shards(name, split, layer), committed)
 
 
 def describe_source_change(
     store: ShardStore,
+    reader: DatasetReader,
     files: DatasetFiles,
     *,
     name: str,
     split: str,
     layer: str = "annotations",
     match_names: bool = False,
+    remember: bool = True,
 ) -> str | None:
     """A sentence if the layer was made from other files, or by other options; None if not, or if it is not there.
 
-    Files that are certainly unchanged are not read again; others are hashed at 1 to 2 GB per second.
+    Files that are certainly unchanged are not read again; others are hashed at 1 to 2 GB per second. Changed ones are
+    parsed, to count the changes.
 
     Args:
         store: where the shards lie.
+        reader: the dataset's format.
         files: as `reader.files` returns them.
         name: the dataset's name in the store.
         split: the split's name in the store.
         layer: the layer to compare.
         match_names: the option of `ingest` with which the layer would be made now.
+        remember: write to the layer's log that the files are unchanged, which saves time later.
     """
-    present = store.list_shards(name, split, layer)
-    footer = store.read_footer(present[0]) if present else None
-    recipe = (footer or {}).get("recipe", {})
-    then = recipe.get("sources")
-    if then is None:
+    files = files.for_layer(layer)
+    place = store.layer_folder(name, split, layer)
+    present = store.list_shards(name, split, layer, check_update=False)
+    recipe = (store.read_footer(present[0]) or {}).get("recipe", {}) if present else {}
+    if recipe.get("sources") is None:
         return None
     for option, is_set in (("match_names", match_names), ("crowds_as_objects", files.crowds_as_objects)):
         if is_set != recipe.get(option, False):
             return (
                 f"{name}/{split}/{layer} was made {'without' if is_set else 'with'} --{option.replace('_', '-')}; "
-                f"choose another --name, or delete {store.layer_folder(name, split, layer)}"
+                f"choose another --name, or delete {place}"
             )
-    files = files.for_layer(layer)
-    log = store.layer_folder(name, split, layer) / "_log" / "source.json"
-    now = digest_sources(files, log, store.root)
-    changed = [str(files.sources[role]) for role in files.sources if now.by_role[role] != then.get(role)]
-    if not changed:
-        with contextlib.suppress(SynthgenError, OSError):  # it only saves time
-            remember_digests(log, now)
-        return None
-    roboflow = [path.absolute().parent.parent for path in map(Path, changed) if path.name.startswith("_annotations.")]
-    whole = f", or give the folder {roboflow[0]}, of which all splits are read" if roboflow else ""
-    return (
-        f"{', '.join(changed)} is not what {name}/{split}/{layer} was made from; choose another --name{whole}, "
-        f"or delete {store.layer_folder(name, split, layer)}"
-    )
+    source = LayerSource(store, reader, files, name, split, layer, match_names=match_names)
+    now = source.digest()
+    if needs_update(source, present, now.by_role):
+        return _describe_changes(source, present, now.by_role)
+    if remember:
+        with contextlib.suppress(SynthgenError, OSError):
+            remember_digests(source.log, now)
+    return None
 
 
-def _write_shards(
+def preview_changes(
     store: ShardStore,
-    cuts: Iterable[ShardSlice],
-    recipe: dict[str, Any],
-    complete: Callable[[Sample, list[bytes | None]], Sample] | None,
-    present: set[Shard],
-    tell: ReportPhase,
-) -> int:
+    reader: DatasetReader,
+    files: DatasetFiles,
+    *,
+    name: str,
+    split: str,
+    layer: str = "annotations",
+    match_names: bool = False,
+    update: bool = False,
+    removed: str = "drop",
+) -> LayerChanges | None:
+    """What `ingest` would change in a layer; None = nothing, or the layer is not there. Writes nothing.
+
+    Args:
+        store: where the shards lie.
+        reader: the dataset's format.
+        files: as `reader.files` returns them.
+        name: the dataset's name in the store.
+        split: the split's name in the store.
+        layer: one of the reader's `LAYERS`.
+        match_names: see `ingest`.
+        update: see `ingest`.
+        removed: see `ingest`.
+
+    Raises:
+        SynthgenError: as `ingest`.
+    """
+    _check_request(reader, name, layer, removed)
+    source = LayerSource(store, reader, files.for_layer(layer), name, split, layer, match_names=match_names)
+    present = source.present_shards()
+    if not present and read_update_record(source.folder) is None:
+        return None
+    shard_size = _shard_size(source, present)
+    _check_same_recipe(store, present, source.recipe(shard_size))
+    now = source.digest().by_role
+    if not needs_update(source, present, now):
+        return None
+    if not update:
+        raise SynthgenError(_describe_changes(source, present, now))
+    return preview_update(source, shard_size, removed=removed)
+
+
+def _describe_changes(source: LayerSource, present: list[Shard], now: dict[str, str]) -> str:
+    """The sentence that refuses an ingest or a job without `update`.
+
+    Args:
+        source: the layer and its files.
+        present: its committed shards.
+        now: the digests of the files, by role.
+    """
+    if (unfinished := describe_unfinished(source.folder)) is not None:
+        return unfinished
+    record = read_update_record(source.folder)
+    recipes = [(source.store.read_footer(shard) or {}).get("recipe", {}) for shard in present]
+    versions = [recipe.get("sources", {}) for recipe in recipes] if record is None else [record.sources]
+    roles = [role for role in source.files.sources if any(now[role] != then.get(role) for then in versions)]
+    paths = [source.files.sources[role] for role in roles]
+    what = f"{', '.join(map(str, paths))} is not what {source} was made from"
+    if not paths:
+        what = f"{source} lacks shards, or holds others than its last update wrote"
+    try:
+        what += f" ({preview_update(source, _shard_size(source, present)).total})"
+    except SynthgenError as why:
+        return f"{what}, and cannot be updated: {why}"
+    roboflow = [path.absolute().parent.parent for path in paths if path.name.startswith("_annotations.")]
+    whole = f", or give the folder {roboflow[0]}, of which all splits are read" if roboflow else ""
+    return f"{what}; add --update to bring it up to date, or choose another --name{whole}"
+
+
+def _check_request(reader: DatasetReader, name: str, layer: str, removed: str) -> None:
+    """Check the layer that a user wants of the dataset `name`, and what happens to removed images."""
+    if layer not in reader.LAYERS:
+        raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
+    if removed not in REMOVED_CHOICES:
+        raise SynthgenError(f"--removed {removed} is not valid; choose {' or '.join(REMOVED_CHOICES)}")
+
+
+def _shard_size(source: LayerSource, present: list[Shard]) -> int:
+    """Images per shard, by the recipe of the first shard; 0 = by the size of the dataset."""
+    footer = source.store.read_footer(present[0]) if present else None
+    size = (footer or {}).get("recipe", {}).get("shard_size", 0)
+    return size if isinstance(size, int) else 0
+
+
+def _write_shards(source: LayerSource, read: ReadSlices, recipe: dict[str, Any], present: set[Shard]) -> int:
     """Commit the missing shards on threads while the next ones are built; returns their number."""
     committed = images = 0
     waiting: deque[Future[Path]] = deque()
     with ThreadPoolExecutor(_WRITER_THREADS, thread_name_prefix="commit") as pool:
-        for one in cuts:
-            shard = Shard(recipe["dataset"], recipe["split"], recipe["layer"], one.index, one.num_shards)
+        for one in read.slices:
+            shard = Shard(source.name, source.split, source.layer, one.index, one.num_shards)
             images += len(one.columns.image_id)
             if shard not in present:
-                content = one.columns if complete is None else _complete_samples(one, complete)
+                content = read.content(one)
                 if len(waiting) == _WRITER_THREADS:
                     waiting.popleft().result()
-                waiting.append(pool.submit(store.commit, shard, content, _build_footer(one, content, recipe)))
+                waiting.append(pool.submit(source.store.commit, shard, content, build_footer(one, content, recipe)))
                 committed += 1
-            tell("writing", images, one.total_images)
+            source.on_progress("writing", images, one.total_images)
         for future in waiting:
             future.result()
     return committed
-
-
-def _resolve_names(dataset: str, folder: Path, digests: list[str], names: StringColumn) -> StringColumn:
-    """The names of all images, those of files under another form of their name replaced by their paths.
-
-    Appends the digest of the result to `digests`.
-    """
-    found = find_matches(folder, names)
-    digests.append(found.names.digest())
-    if found.missing:
-        log.info(
-            "%s: %d of %d missing image files are there under another form of their name",
-            dataset,
-            found.matched,
-            found.missing,
-        )
-    return found.names
-
-
-def _with_checked_captions(
-    complete: Callable[[Sample, list[bytes | None]], Sample], where: str
-) -> Callable[[Sample, list[bytes | None]], Sample]:
-    def complete_and_check(sample: Sample, payloads: list[bytes | None]) -> Sample:
-        richer = complete(sample, payloads)
-        check_captions(richer, where)
-        return richer
-
-    return complete_and_check
-
-
-def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | None]], Sample]) -> list[Sample]:
-    """The samples of a shard with the content of their payloads.
-
-    A box computed from a mask is checked again, and so are the boxes of an image whose size became known.
-    """
-    rows = (sample for batch in table_from_columns(one.columns).to_batches() for sample in samples_from_batch(batch))
-    payloads: list[bytes | None] = one.payloads or [None] * len(one.columns.id)
-    ends = one.columns.offsets.tolist()
-    done = []
-    for sample, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
-        richer = complete(sample, payloads[start:end])
-        is_new = (richer.height, richer.width) != (sample.height, sample.width)
-        is_new = is_new or any("no_box" in a.flags for a in richer.annotations)
-        done.append(flag_sample_boxes(richer) if is_new else richer)
-    return done
-
-
-def _build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: dict[str, Any]) -> dict[str, Any]:
-    """The footer of a shard; with more names than `MAX_FOOTER_NAMES`, only the names it uses."""
-    columns = one.columns
-    names = one.category_names
-    if len(names) > MAX_FOOTER_NAMES:
-        names = sorted({columns.categories[code] for code in set(columns.category.tolist())} - {""})
-    if isinstance(content, BoxColumns):
-        masks, flags = 0, {flag: int(there.sum()) for flag, there in columns.flags.items()}
-    else:
-        flat = [annotation for sample in content for annotation in sample.annotations]
-        masks, flags = sum(a.segmentation is not None for a in flat), Counter(flag for a in flat for flag in a.flags)
-    return {
-        "synthgen": __version__,
-        "recipe": recipe,
-        "fingerprint": fingerprint(recipe),
-        "parent": None,
-        "categories": names,
-        "counts": {
-            "images": len(columns.image_id),
-            "annotations": len(columns.id),
-            "masks": masks,
-            "errors": sum(error is not None for error in columns.error),
-            "flags": {flag: count for flag, count in sorted(flags.items()) if count},
-        },
-    }
 
 
 def _build_report(store: ShardStore, shards: list[Shard], committed: int) -> IngestReport:
@@ -350,19 +319,17 @@ def _has_usable_box(store: ShardStore, shards: list[Shard]) -> bool:
 
 
 def _check_same_recipe(store: ShardStore, present: list[Shard], recipe: dict[str, Any]) -> None:
+    """Check that shards were made as `recipe` says, from whatever version of the files."""
     for shard in present:
-        footer = store.read_footer(shard) or {}
-        theirs = footer.get("recipe", {})
-        if footer.get("fingerprint") == fingerprint(recipe):
+        theirs = (store.read_footer(shard) or {}).get("recipe", {})
+        differ = [
+            key for key in {**recipe, **theirs} if recipe.get(key) != theirs.get(key) and key not in _UPDATED_KEYS
+        ]
+        if not differ:
             continue
-        differ = [key for key in {**recipe, **theirs} if recipe.get(key) != theirs.get(key)]
-        if differ == ["sources"]:
-            how = "from other annotation files than those there now"
-        elif theirs.get("stage") != "ingest":
+        if theirs.get("stage") != "ingest":
             how = f"by another stage ({format_recipe(theirs)})"
         else:
-            how = "with " + ", ".join(
-                f"{key} {theirs.get(key)} (now {recipe.get(key)})" for key in differ if key != "sources"
-            )
+            how = "with " + ", ".join(f"{key} {theirs.get(key)} (now {recipe.get(key)})" for key in differ)
         folder = store.layer_folder(shard.dataset, shard.split, shard.layer)
         raise SynthgenError(f"{shard} was made {how}; choose another --name, or delete {folder}")

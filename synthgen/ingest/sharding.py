@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from synthgen.records.box_checks import flag_boxes
 from synthgen.records.box_table import BoxColumns
 
 log = logging.getLogger(__name__)
+
+#: Images of a shard to which updates add, at most; more if shards of twice the layer's shard size are larger.
+MAX_GROWN_IMAGES = 4_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +57,7 @@ def split_into_shards(
     where: str = "",
     expected_bytes: int = 0,
     shard_size: int = 0,
+    first_ids: Sequence[int] | None = None,
     resolve_names: Callable[[StringColumn], StringColumn] | None = None,
     report: Callable[[SourceFinding], None] | None = None,
 ) -> Iterator[ShardSlice]:
@@ -71,13 +76,15 @@ def split_into_shards(
         where: the stream's files, for errors.
         expected_bytes: an estimate of the bytes of the stream's files.
         shard_size: images per shard; 0 = a 64th of all, at least 16 and at most 1000.
+        first_ids: the least image id of each shard but the first, in order, where the shards exist already; None = cut
+            by `shard_size`. A shard may get no image.
         resolve_names: gets the file names of all images once, and returns those to use.
         report: gets what was found in the whole stream, instead of the log. With it, two images of one id are reported,
             and the second is a row with an error.
 
     Raises:
         SynthgenError: there are no images; a category name is too long; two images with different file names have one
-            id, and there is no `report`.
+            id, and there is no `report`; too many images belong in one shard by `first_ids`.
     """
     tell = report or partial(_log_finding, dataset_name)
     images, spill, categories, unlisted = (
@@ -114,20 +121,20 @@ def split_into_shards(
     total = len(rows)
     codes = _CategoryCodes(_without_parents(categories, used, tell))
     size = shard_size or min(max(-(-total // 64), 16), 1000)
+    starts = list(range(0, total, size)) if first_ids is None else _find_starts(ids, first_ids, size, where)
     runs = spill.sorted_runs(images.sorted_ids())
     ahead = EMPTY_RUN
-    for index, start in enumerate(range(0, total, size)):
-        stop = min(start + size, total)
-        while not len(ahead.image_id) or ahead.image_id[-1] <= ids[stop - 1]:
+    for index, (start, stop) in enumerate(pairwise([*starts, total])):
+        while start < stop and (not len(ahead.image_id) or ahead.image_id[-1] <= ids[stop - 1]):
             run = next(runs, None)
             if run is None:
                 break
             ahead += run
         # Include all annotations of the last image, even if the next shard starts with an image of the same id.
-        end = int(np.searchsorted(ahead.image_id, ids[stop - 1], side="right"))
+        end = int(np.searchsorted(ahead.image_id, ids[stop - 1], side="right")) if start < stop else 0
         run, ahead = ahead.select_rows(0, end), ahead.select_rows(end, len(ahead.image_id))
         columns = _build_columns(images, rows[start:stop], again[start:stop], run, codes, spill.flags, dataset_name)
-        yield ShardSlice(index, -(-total // size), total, codes.category_names, columns, run.payloads)
+        yield ShardSlice(index, len(starts), total, codes.category_names, columns, run.payloads)
     if codes.num_unnamed:
         log.warning(
             "%s: %d category ids in lists of categories that images lack, or have more of, are left out: the file "
@@ -135,6 +142,29 @@ def split_into_shards(
             dataset_name,
             codes.num_unnamed,
         )
+
+
+def _find_starts(ids: NDArray[np.int64], first_ids: Sequence[int], size: int, where: str) -> list[int]:
+    """The row at which each shard starts, for shards that exist already.
+
+    Args:
+        ids: int64 [N], the ids of all images, sorted.
+        first_ids: the least id of each shard but the first.
+        size: the number of images that a new shard gets.
+        where: the files, for the error.
+
+    Raises:
+        SynthgenError: a shard would become too large.
+    """
+    starts = [0, *np.searchsorted(ids, np.array(first_ids, np.int64)).tolist()]
+    limit = max(MAX_GROWN_IMAGES, 2 * size)
+    largest = max(stop - start for start, stop in pairwise([*starts, len(ids)]))
+    if largest > limit:
+        raise SynthgenError(
+            f"{where}: {largest:,} images belong in one shard by their ids, and it takes {limit:,} at most; ingest the "
+            "new images as a dataset of their own, or delete the layer with `synthgen rm` and ingest all images again"
+        )
+    return starts
 
 
 def _build_columns(

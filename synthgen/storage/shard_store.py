@@ -38,6 +38,7 @@ from synthgen.storage.identity import (
     parent_shard,
 )
 from synthgen.storage.parquet_file import ForeignShardError, describe_irregular, open_parquet, write_parquet
+from synthgen.storage.update_record import describe_unfinished
 
 __all__ = ["ColumnStats", "LayerFiles", "Shard", "ShardStore", "check_name"]
 
@@ -267,17 +268,20 @@ class ShardStore:
                         found[name] += ColumnStats(values.num_values, *ends)
             return footer, found
 
-    def list_shards(self, dataset: str, split: str, layer: str) -> list[Shard]:
+    def list_shards(self, dataset: str, split: str, layer: str, *, check_update: bool = True) -> list[Shard]:
         """The committed shards of a layer, in order; [] if there are none.
 
         Args:
             dataset: name of the dataset.
             split: name of the split.
             layer: name of the layer.
+            check_update: refuse a layer that an update left unfinished.
 
         Raises:
-            SynthgenError: the folder has shards of two different numbers of shards.
+            SynthgenError: the folder has shards of two different numbers of shards, or of two versions of their source.
         """
+        if check_update and (unfinished := describe_unfinished(self.layer_folder(dataset, split, layer))) is not None:
+            raise SynthgenError(unfinished)
         found = self.scan_layer(dataset, split, layer).shards
         counts = {shard.num_shards for shard in found}
         if len(counts) > 1:

@@ -112,7 +112,7 @@ def test_a_machine_at_its_limits_is_one_sentence(synthgen, tmp_path, monkeypatch
     """Where it hits the command itself, and where it hits a shard."""
     coco_dataset.write_coco_dataset(tmp_path, images=4)
     with monkeypatch.context() as patch:
-        patch.setattr("synthgen.ingest.ingest.split_into_shards", fail_with(why))
+        patch.setattr("synthgen.ingest.layer_source.split_into_shards", fail_with(why))
         code, told = synthgen("ingest", *OWN)
         assert (code, len(told.splitlines())) == (1, 1), told
         assert told.startswith("synthgen: ") and sentence in told

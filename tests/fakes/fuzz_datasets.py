@@ -25,7 +25,8 @@ from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles
 from synthgen.formats.readers._ids import parse_id
-from synthgen.ingest.ingest import _complete_samples, ingest
+from synthgen.ingest.ingest import ingest
+from synthgen.ingest.layer_source import _complete_samples
 from synthgen.ingest.sharding import split_into_shards
 from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.rle import decode_mask, decode_runs, rle_from_coco

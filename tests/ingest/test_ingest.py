@@ -19,7 +19,7 @@ from fakes.ingest_runs import ingest_layer, read_layer_files, write_annotations
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, ImageBatch, coco_json
-from synthgen.ingest import ingest, source_digests
+from synthgen.ingest import ingest, layer_source, source_digests
 from synthgen.records.recipe import fingerprint
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -53,7 +53,7 @@ def test_the_footer_says_what_made_the_shard(tmp_path):
             "split": "train",
             "layer": "annotations",
             "shard_size": 50,
-            "version": ingest.INGEST_VERSION,
+            "version": layer_source.INGEST_VERSION,
             "sources": {"instances": source_digests.file_sha256(files.sources["instances"])},
         }
         assert footer["fingerprint"] == fingerprint(footer["recipe"]) and footer["parent"] is None
@@ -68,7 +68,7 @@ def test_the_footer_says_what_made_the_shard(tmp_path):
 
 
 def test_of_very_many_names_a_footer_lists_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest, "MAX_FOOTER_NAMES", 4)
+    monkeypatch.setattr(layer_source, "MAX_FOOTER_NAMES", 4)
     ingest_layer(tmp_path, write_annotations(tmp_path / "boxes.json", images=40, boxes=40), shard_size=1)
     store = ShardStore(tmp_path)
     for shard in store.list_shards("d", "train", "annotations"):
@@ -160,7 +160,7 @@ def test_another_file_is_refused(tmp_path):
     ingest_layer(tmp_path, write_annotations(tmp_path / "boxes.json"))
     whole = read_layer_files(tmp_path)
     files = write_annotations(tmp_path / "boxes.json", seed=1)
-    with pytest.raises(SynthgenError, match="from other annotation files than those there now; choose another --name"):
+    with pytest.raises(SynthgenError, match=r"boxes.json is not what d/train/annotations was made from \(.*\); add --update"):
         ingest_layer(tmp_path, files)
     assert read_layer_files(tmp_path) == whole
 
@@ -216,7 +216,7 @@ def test_source_changed(tmp_path, monkeypatch):
     store = ShardStore(tmp_path)
 
     def changed() -> str | None:
-        return ingest.describe_source_change(store, files, name="d", split="train")
+        return ingest.describe_source_change(store, coco_json, files, name="d", split="train")
 
     assert changed() is None  # no layer yet
     ingest_layer(tmp_path, files)
@@ -243,9 +243,9 @@ def test_a_file_changed_with_its_size_and_time_is_another(tmp_path, monkeypatch)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
-    sentence = ingest.describe_source_change(store, files, name="d", split="train")
+    sentence = ingest.describe_source_change(store, coco_json, files, name="d", split="train")
     assert sentence is not None and str(path) in sentence
-    with pytest.raises(SynthgenError, match="from other annotation files than those there now"):
+    with pytest.raises(SynthgenError, match="is not what d/train/annotations was made from"):
         ingest_layer(tmp_path, files)
 
 
@@ -264,7 +264,7 @@ def test_the_digest_of_a_file_that_was_just_written_is_not_trusted_once(tmp_path
     hashed, real = count_hashing(monkeypatch), time.time_ns
     for hours, count in ((0, 1), (0, 2), (1, 3), (2, 3), (0, 3)):
         monkeypatch.setattr(time, "time_ns", lambda hours=hours: real() + hours * 3600 * 10**9)
-        assert ingest.describe_source_change(ShardStore(tmp_path), files, name="d", split="train") is None
+        assert ingest.describe_source_change(ShardStore(tmp_path), coco_json, files, name="d", split="train") is None
         assert len(hashed) == count
     ingest_layer(tmp_path, files)
     assert len(hashed) == 3
@@ -277,7 +277,7 @@ def test_a_time_in_the_future_is_no_reason_to_hash_again_and_again(tmp_path, mon
     monkeypatch.setattr(time, "time_ns", lambda: real() + 3600 * 10**9)
     ingest_layer(tmp_path, files)
     hashed = count_hashing(monkeypatch)
-    assert ingest.describe_source_change(ShardStore(tmp_path), files, name="d", split="train") is None
+    assert ingest.describe_source_change(ShardStore(tmp_path), coco_json, files, name="d", split="train") is None
     assert hashed == []
 
 
@@ -302,7 +302,7 @@ def test_a_log_that_cannot_be_trusted_is_not(tmp_path, monkeypatch, log):
     path = ShardStore(tmp_path).layer_folder("d", "train", "annotations") / "_log" / "source.json"
     path.write_text(log.replace("SIZE", str(found.st_size)).replace("MTIME", str(found.st_mtime_ns)))
     hashed = count_hashing(monkeypatch)
-    assert ingest.describe_source_change(ShardStore(tmp_path), files, name="d", split="train") is None
+    assert ingest.describe_source_change(ShardStore(tmp_path), coco_json, files, name="d", split="train") is None
     assert hashed == [files.sources["instances"]]
 
 
@@ -352,6 +352,6 @@ def test_crowds_become_objects_only_on_request(tmp_path: Path) -> None:
         ingest_layer(tmp_path / "b", files)
     crowds = replace(files, crowds_as_objects=True)
     stores = ShardStore(tmp_path / "a"), ShardStore(tmp_path / "b")
-    told = [ingest.describe_source_change(s, f, name="d", split="train") for s in stores for f in (files, crowds)]
+    told = [ingest.describe_source_change(s, coco_json, f, name="d", split="train") for s in stores for f in (files, crowds)]
     assert told[0] is None and told[3] is None
     assert "was made without --crowds-as-objects" in str(told[1]) and "was made with --crowds" in str(told[2])

@@ -34,9 +34,9 @@ def test_the_store_may_lie_in_the_folder_of_the_dataset(
     for committed in (1, 0):
         made = ingest(store, labelme, files, name="own", split="train")  # type: ignore[arg-type]
         assert made.committed == committed
-        assert describe_source_change(store, files, name="own", split="train") is None
+        assert describe_source_change(store, labelme, files, name="own", split="train") is None
     Path("1.json").write_text(Path("1.json").read_text().replace("30", "31"))
-    assert "is not what" in (describe_source_change(store, files, name="own", split="train") or "")
+    assert "is not what" in (describe_source_change(store, labelme, files, name="own", split="train") or "")
 
 
 def digest(folder: Path, of: str, skip: Path | None = None) -> object:

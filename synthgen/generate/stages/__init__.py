@@ -1,6 +1,9 @@
 """Plugin folder of stages: one file each, Sample in, Sample out. `build(plugin, options, **stage_options)` makes one
 around a plugin of the folder that its `PLUGIN_PACKAGE` names. `DEFAULT_PLUGIN` is the plugin that needs no weights.
 
+`is_result(before, after) -> bool` of the file says whether a sample `after` is what the stage made of a sample equal to
+`before`. Then a shard that is made again keeps the row.
+
 A stage with options of its own (`Job.stage_options`) declares them in a dataclass, in the light file
 `_NAME_options.py`, and has `resolve_options(options, /, **stage_options) -> dict`. It is called once, where the job
 begins, with the resolved options of the plugin. It returns its own options with everything that decides the bytes made

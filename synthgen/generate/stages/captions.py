@@ -75,6 +75,11 @@ def build(plugin: str, options: dict[str, Any], **stage_options: Any) -> Caption
     return CaptionStage(captioner, top_k=own.top_k, min_score=own.min_score, forbidden=phrases)
 
 
+def is_result(before: Sample, after: Sample) -> bool:
+    """Whether the captions of `after` were written for a sample equal to `before`."""
+    return _without_results(before) == _without_results(after)
+
+
 class CaptionStage:
     """The stage that writes captions. See `Stage`.
 
@@ -183,6 +188,17 @@ def _checked_captions(captions: Any, annotation_id: int) -> list[Caption]:
 
 def _is_crowd(annotation: Annotation) -> bool:
     return annotation.iscrowd or "crowd" in annotation.flags
+
+
+def _without_results(sample: Sample) -> Sample:
+    """The sample without what the stage replaces."""
+    return replace(
+        sample,
+        annotations=tuple(
+            _replace_flags(replace(a, captions=_human_captions(a))) if needs_captions(a) else a
+            for a in sample.annotations
+        ),
+    )
 
 
 def _lemmas(text: str) -> set[str]:

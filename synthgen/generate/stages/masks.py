@@ -28,6 +28,13 @@ def build(plugin: str, options: dict[str, Any]) -> MaskStage:
     return MaskStage(plugins.build_plugin(PLUGIN_PACKAGE, plugin, options))
 
 
+def is_result(before: Sample, after: Sample) -> bool:
+    """Whether the masks of `after` were drawn for a sample equal to `before`."""
+    return len(before.annotations) == len(after.annotations) and replace(
+        after, annotations=tuple(map(_without_result, before.annotations, after.annotations))
+    ) == replace(before, annotations=tuple(_without_result(a, a) for a in before.annotations))
+
+
 class MaskStage:
     """The stage that draws masks. See `Stage`.
 
@@ -77,8 +84,7 @@ class MaskStage:
     def _apply_prediction(
         self, annotation: Annotation, box: NDArray[np.float64], prediction: MaskPrediction
     ) -> Annotation:
-        # Remove the failure flags of an earlier segmenter, whose layer may be the input.
-        kept = tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
+        kept = _kept_flags(annotation)
         predicted_iou, stability_score, sam_predicted_iou, soft_iou = (
             checked_score(getattr(prediction, name), name, annotation.id)
             for name in ("predicted_iou", "stability_score", "sam_predicted_iou", "soft_iou")
@@ -102,6 +108,20 @@ class MaskStage:
 def needs_mask(annotation: Annotation) -> bool:
     """Whether a segmenter is asked for this annotation's mask."""
     return annotation.segmentation is None and UNPROMPTED_FLAGS.isdisjoint(annotation.flags)
+
+
+def _kept_flags(annotation: Annotation) -> tuple[str, ...]:
+    """The flags without the failures of an earlier segmenter, whose layer may be the input."""
+    return tuple(flag for flag in annotation.flags if flag not in ("empty_mask", "segmenter_failed"))
+
+
+def _without_result(before: Annotation, after: Annotation) -> Annotation:
+    """The annotation `after` the stage, with what the stage writes as it was `before`."""
+    if not needs_mask(before):
+        return after
+    written = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou", "mask_source")
+    as_before: dict[str, Any] = {name: getattr(before, name) for name in written}
+    return replace(after, flags=_kept_flags(after), segmentation=None, **as_before)
 
 
 def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float64]:

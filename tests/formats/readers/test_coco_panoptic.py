@@ -208,21 +208,21 @@ def test_the_pngs_belong_to_what_the_masks_are_made_from(tmp_path: Path) -> None
     store = ShardStore(tmp_path / "store")
     for layer in ("annotations", "human"):
         ingest_layer(tmp_path / "store", coco_panoptic, files, layer)
-    assert describe_source_change(store, files, name="given", split="all", layer="human") is None
+    assert describe_source_change(store, coco_panoptic, files, name="given", split="all", layer="human") is None
     (folder / "7.png").write_bytes(whole)
-    changed = str(describe_source_change(store, files, name="given", split="all", layer="human"))
-    assert "panoptic_val2017 is not what given/all/human was made from; choose another --name, or delete" in changed
-    with pytest.raises(SynthgenError, match="given/all/human/00000-of-00003 was made from other annotation files"):
+    changed = str(describe_source_change(store, coco_panoptic, files, name="given", split="all", layer="human"))
+    assert "panoptic_val2017 is not what given/all/human was made from (0 images added, 1 changed, 0 removed, 39 unchanged)" in changed
+    with pytest.raises(SynthgenError, match="is not what given/all/human was made from"):
         ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
     # The boxes do not come from them; nor does it matter when they were unpacked, or what a file manager leaves there.
-    assert describe_source_change(store, files, name="given", split="all") is None
+    assert describe_source_change(store, coco_panoptic, files, name="given", split="all") is None
     (folder / "7.png").unlink()
     (folder / ".DS_Store").write_bytes(b"x")
     os.utime(folder / "8.png", (1, 1))
-    assert describe_source_change(store, files, name="given", split="all", layer="human") is None
+    assert describe_source_change(store, coco_panoptic, files, name="given", split="all", layer="human") is None
     ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
     (folder / "8.png").write_bytes(whole + b"x")
-    assert describe_source_change(store, files, name="given", split="all", layer="human") is not None
+    assert describe_source_change(store, coco_panoptic, files, name="given", split="all", layer="human") is not None
 
 
 def test_ids_that_are_texts_as_in_ade20k(tmp_path: Path) -> None:

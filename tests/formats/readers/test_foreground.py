@@ -315,10 +315,10 @@ def test_a_new_photograph_is_a_change_of_the_source(tmp_path: Path) -> None:
     write_label_map(tmp_path / "gt" / "a.png", filled_labels(255))
     ingest_both_layers(tmp_path, foreground, own(tmp_path))
     store = ShardStore(tmp_path / "store")
-    assert describe_source_change(store, own(tmp_path), name="given", split="all") is None
+    assert describe_source_change(store, foreground, own(tmp_path), name="given", split="all") is None
     write_photograph(tmp_path / "im" / "b.jpg")
     assert "im is not what given/all/annotations was made from" in str(
-        describe_source_change(store, own(tmp_path), name="given", split="all")
+        describe_source_change(store, foreground, own(tmp_path), name="given", split="all")
     )
 
 

@@ -336,9 +336,9 @@ def test_the_content_of_tables_is_their_identity(tmp_path: Path) -> None:
     packed.write_parquet(tmp_path / "d" / TABLE, packed.table(3))
     store, files = ShardStore(tmp_path / "store"), hf.files(tmp_path / "d", "train", None)
     ingest(store, hf, files, name="d", split="train")
-    assert describe_source_change(store, files, name="d", split="train") is None
+    assert describe_source_change(store, hf, files, name="d", split="train") is None
     packed.write_parquet(tmp_path / "d" / TABLE, packed.table(3, seed=1))
-    assert "is not what" in (describe_source_change(store, files, name="d", split="train") or "")
+    assert "is not what" in (describe_source_change(store, hf, files, name="d", split="train") or "")
 
 
 # --- the library itself ----------------------------------------------------------------------------------------------

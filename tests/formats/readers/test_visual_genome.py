@@ -197,9 +197,9 @@ def test_a_file_that_a_layer_does_not_need_may_come_later(tmp_path: Path) -> Non
     genome(root, region_descriptions=regions)
     files = visual_genome.files(root, "train", None)
     store = ShardStore(tmp_path / "store")
-    assert describe_source_change(store, files, name="given", split="all") is None
+    assert describe_source_change(store, visual_genome, files, name="given", split="all") is None
     assert ingest_layer(tmp_path / "store", visual_genome, files, "annotations") == before
     assert len(ingest_layer(tmp_path / "store", visual_genome, files, "regions")) == 1
     genome(root, objects=[])
-    assert "objects.json" in str(describe_source_change(store, files, name="given", split="all"))
-    assert describe_source_change(store, files, name="given", split="all", layer="regions") is None
+    assert "objects.json" in str(describe_source_change(store, visual_genome, files, name="given", split="all"))
+    assert describe_source_change(store, visual_genome, files, name="given", split="all", layer="regions") is None

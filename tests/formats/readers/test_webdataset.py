@@ -218,9 +218,9 @@ def test_the_content_of_shards_is_their_identity(tmp_path: Path) -> None:
     store = ShardStore(tmp_path / "store")
     files = webdataset.files(root, "train", None)
     ingest(store, webdataset, files, name="d", split="train")
-    assert describe_source_change(store, files, name="d", split="train") is None
+    assert describe_source_change(store, webdataset, files, name="d", split="train") is None
     shard(tmp_path / "d/train-0.tar", {"boxes": BOXES, "labels": ["a", "c"]})
-    assert "is not what" in (describe_source_change(store, files, name="d", split="train") or "")
+    assert "is not what" in (describe_source_change(store, webdataset, files, name="d", split="train") or "")
 
 
 def test_very_many_shards_are_one_source(tmp_path: Path) -> None:
