@@ -1,7 +1,8 @@
-"""The commands that examine and renew shards: verify, migrate."""
+"""The commands that examine, renew and delete shards: verify, migrate, rm."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from synthgen.cli import options as opt
 from synthgen.cli.options import DEFAULT_STORE
 from synthgen.cli.terminal import open_progress, print_lines
+from synthgen.errors import SynthgenError
 
 _Layer = Annotated[str, typer.Argument(metavar="LAYER", help="DATASET/SPLIT/LAYER, as `synthgen status` lists")]
 
@@ -64,3 +66,37 @@ def migrate(
         found = migrate_shards(house, shards, is_renamed=rename, on_shard=done.advance)
     print_lines(*format_migration("/".join(layer.strip("/").split("/")), found))
     raise typer.Exit(1 if found.refused else 0)
+
+
+def rm(
+    layer: _Layer,
+    store: opt.Store = DEFAULT_STORE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also if other layers were made from this one")] = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Delete a layer: its shards, its temporary files and its logs.
+
+    Nothing else is deleted: files of others and links stay, and are named. A layer that a job uses stays, and without
+    --force one that others were made from, because these cannot be renewed without it. Kill it, and the same command
+    continues.
+
+    \b
+    Example:
+      synthgen rm boxes/train/masks
+    """
+    from synthgen.storage.layer_removal import format_removal, plan_removal, remove_layer
+    from synthgen.storage.shard_store import ShardStore
+
+    house = ShardStore(store)
+    plan = plan_removal(house, layer)
+    if dry_run:
+        print_lines(*format_removal(plan, is_done=False))
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SynthgenError(f"nobody can be asked whether to delete {plan.layer}; add --yes")
+        print_lines(*format_removal(plan, is_done=False))
+        if not typer.confirm("Delete it?"):
+            raise typer.Exit(1)
+    print_lines(*format_removal(remove_layer(house, layer, force=force), is_done=True))

@@ -18,7 +18,7 @@ from synthgen.cli import manifests
 from synthgen.cli.demo import demo
 from synthgen.cli.exits import end_despite_running_batches
 from synthgen.cli.ingest import doctor, ingest
-from synthgen.cli.integrity import migrate, verify
+from synthgen.cli.integrity import migrate, rm, verify
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import CONTEXT_SETTINGS
 from synthgen.cli.plugin_flags import GroupedCommand
@@ -71,6 +71,7 @@ _COMMANDS = (
     show,
     verify,
     migrate,
+    rm,
     manifests.check,
     manifests.exclude,
     demo,

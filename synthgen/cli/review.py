@@ -20,13 +20,13 @@ def status(
     """What lies in the store: layers, shards done, images, masks, failures, and the recipe of each.
 
     Also what is damaged, stale or foreign, from the footers alone; `verify` reads all pages of a layer. Exit code 1 if
-    a shard is damaged, or another one has its name.
+    a shard is damaged, another one has its name, or an update has not finished.
     """
     from synthgen.review.status import format_status, summarize_layers
 
     layers = summarize_layers(store)
     print_lines(*format_status(store, failures=failures, layers=layers))
-    raise typer.Exit(1 if any(layer.damaged for layer in layers) else 0)
+    raise typer.Exit(1 if any(layer.damaged or layer.unfinished for layer in layers) else 0)
 
 
 def show(

@@ -179,6 +179,10 @@ def preview_input_layer(spec: DatasetSpec, job: Job, *, removed: str = "drop") -
 def _find_files(spec: DatasetSpec, job: Job) -> DatasetFiles | None:
     """The files of a dataset; None = they are not on this machine, and the job's input layer is complete.
 
+    Args:
+        spec: the dataset of the job.
+        job: names the store and the input layer.
+
     Raises:
         SynthgenError: they are not on this machine, and the layer is not complete.
     """

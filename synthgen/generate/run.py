@@ -15,6 +15,7 @@ from synthgen.generate.engine import pending_shards
 from synthgen.generate.job import Job
 from synthgen.generate.worker import OnImages, ShardReport
 from synthgen.records.recipe import format_recipe
+from synthgen.storage.locks import use_folder
 from synthgen.storage.run_log import RunLog, log_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -141,7 +142,8 @@ def run_job(
     store.create_layer(job.dataset, job.split, job.layer)
     run_log = RunLog(log_folder(store, job.dataset, job.split, job.layer), part)
     tally = RunStats(shards=len(shards), is_whole_layer=len(shards) == (shards[0].num_shards if shards else 0))
-    with run_log.capture_messages():
+    own, read = (store.layer_folder(job.dataset, job.split, layer) for layer in (job.layer, job.input_layer))
+    with use_folder(own), use_folder(read), run_log.capture_messages():
         logging.getLogger(__name__).info("%s, %d shards to do: %s", job.layer, len(shards), format_recipe(job.recipe()))
         refused = 0
         for report in _mark_started(engine(job, shards, on_images=on_images, **(engine_options or {}))):

@@ -19,6 +19,7 @@ from synthgen.progress import ReportPhase
 from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import UNPROMPTED_FLAGS
 from synthgen.storage.image_folder import record_image_folder
+from synthgen.storage.locks import use_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 from synthgen.storage.update_record import REMOVED_CHOICES, describe_unfinished, read_update_record
 
@@ -120,7 +121,7 @@ def ingest(
         else:
             store.create_root()
         store.create_layer(name, split, layer)
-        with store.layer_scratch_folder(name, split, layer) as scratch:
+        with use_folder(source.folder), store.layer_scratch_folder(name, split, layer) as scratch:
             read = source.read(scratch, shard_size=shard_size)
             if read.image_names is not None and recipe.setdefault("image_names", read.image_names) != read.image_names:
                 raise SynthgenError(

@@ -54,7 +54,7 @@ class ReadSlices:
     complete: _Complete | None
 
     def content(self, one: ShardSlice) -> BoxColumns | list[Sample]:
-        """What `ShardStore.commit` takes for a slice."""
+        """What `ShardStore.commit` takes for the slice `one`."""
         return one.columns if self.complete is None else _complete_samples(one, self.complete)
 
 

@@ -26,7 +26,7 @@ from synthgen.records.parquet_schema import samples_from_batch, table_from_sampl
 from synthgen.records.sample import Sample
 from synthgen.storage.atomic import remove_stale_files, scratch_folder
 from synthgen.storage.image_folder import record_image_folder
-from synthgen.storage.locks import file_lock
+from synthgen.storage.locks import file_lock, use_folder
 from synthgen.storage.shard_store import Shard
 from synthgen.storage.update_record import UpdateRecord, read_update_record, write_update_record
 
@@ -113,8 +113,7 @@ def needs_update(source: LayerSource, present: Sequence[Shard], sources: dict[st
         return any(footer.get("recipe", {}).get("sources") != sources for footer in footers)
     if record.digests is None or dict(record.sources) != sources or len(present) != len(record.digests):
         return True
-    pairs = zip(present, record.digests, strict=True)
-    return any(source.store.read_content_digest(shard) != digest for shard, digest in pairs)
+    return not all(record.holds(shard.index, source.store.read_content_digest(shard)) for shard in present)
 
 
 def preview_update(source: LayerSource, shard_size: int, *, removed: str = "drop") -> LayerChanges:
@@ -153,7 +152,8 @@ def update_layer(source: LayerSource, recipe: dict[str, Any], *, removed: str = 
     store, place = source.store, (source.name, source.split, source.layer)
     store.create_layer(*place)
     before = source.states()
-    with file_lock(source.folder / "_log" / "update.lock", remedy="choose another --store"):
+    lock = file_lock(source.folder / "_log" / "update.lock", remedy="choose another --store")
+    with use_folder(source.folder), lock:
         digests = source.digest()
         plan = _plan(source, read_update_record(source.folder), digests.by_role, removed)
         tally = _Tally()

@@ -16,6 +16,7 @@ from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import ANNOTATION_FLAGS
 from synthgen.storage.identity import content_digest_of, is_stale, parent_shard
 from synthgen.storage.shard_store import Shard, ShardStore
+from synthgen.storage.update_record import UpdateRecord, describe_unfinished, read_update_record
 
 #: A status file younger than this many seconds belongs to an active run.
 ACTIVE_STATUS_SECONDS = 300.0
@@ -43,6 +44,7 @@ class LayerStatus:
         shards_with_failures: shards with an image or an object that `failures` lists.
         damaged: a sentence for each shard that cannot be used, and for the layer as a whole.
         foreign: files that are ignored, though they are named as if they were shards -> what is wrong.
+        unfinished: a sentence if an update of the layer has not finished, or its shards are not those of its last one.
         num_stale: shards made from other rows than those of their parent shards now; num_unverified: without identity.
     """
 
@@ -57,6 +59,7 @@ class LayerStatus:
     shards_with_failures: list[Shard] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     foreign: dict[str, str] = field(default_factory=dict)
+    unfinished: str | None = None
     num_stale: int = 0
     num_unverified: int = 0
 
@@ -72,9 +75,12 @@ def summarize_layers(store: Path) -> list[LayerStatus]:
         found = LayerStatus("/".join(place), foreign=files.foreign)
         found.num_shards = max((shard.num_shards for shard in files.shards), default=0)
         layers.append(found)
+        record: UpdateRecord | None = None
         try:
-            shard_store.list_shards(*place)
-        except SynthgenError as why:  # shards of two plans
+            shard_store.list_shards(*place, check_update=False)
+            record = read_update_record(store / found.name)
+            found.unfinished = describe_unfinished(store / found.name)
+        except SynthgenError as why:  # shards of two plans, a damaged record
             found.damaged.append(str(why))
         for shard in files.shards:
             try:
@@ -84,7 +90,9 @@ def summarize_layers(store: Path) -> list[LayerStatus]:
                 continue
             _add_footer(found, shard, footer)
             found.size_bytes += (store / shard.relative_path).stat().st_size
-            digests[shard] = content_digest_of(footer)
+            digests[shard] = digest = content_digest_of(footer)
+            if record is not None and digest is not None and not record.holds(shard.index, digest):
+                found.unfinished = f"{shard} is not of its last update; ingest the dataset again with --update"
             found.num_unverified += digests[shard] is None
             footers.append((found, shard, {"parent": footer.get("parent")}))
     for found, shard, footer in footers:
@@ -162,8 +170,10 @@ def _format_shards(layer: LayerStatus) -> Iterator[str]:
         yield "  shards   none committed"
     yield from (f"  damaged  {sentence}" for sentence in layer.damaged)
     yield from (f"  foreign  {name} {what}; it is ignored" for name, what in layer.foreign.items())
+    if layer.unfinished is not None:
+        yield f"  update   {layer.unfinished}"
     if layer.num_stale:
-        what = "the layers that they were made from have changed; run the same command again"
+        what = "the layers that they were made from have changed; run the same command again, with --update"
         yield f"  stale    {layer.num_stale:,} shards: {what}"
     if layer.num_unverified:
         what = f"are unverified, of an older release; `synthgen migrate {layer.name}` adds it"

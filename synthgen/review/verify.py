@@ -11,6 +11,7 @@ from synthgen.review.show import resolve_shards
 from synthgen.storage.identity import content_digest_of, parent_shard
 from synthgen.storage.parquet_file import ForeignShardError
 from synthgen.storage.shard_store import LayerFiles, Shard, ShardStore
+from synthgen.storage.update_record import UpdateRecord, describe_unfinished, read_update_record
 
 
 class ShardState(StrEnum):
@@ -18,7 +19,7 @@ class ShardState(StrEnum):
 
     ok: its place, its pages and its rows are those that were written, from what its parent shard holds now.
     unverified: its pages are whole, but it is of an older release and does not say what it is.
-    stale: it is whole, but its parent shard has other rows now.
+    stale: it is whole, but its parent shard has other rows now, or it is not of the last update of its layer.
     damaged: its content is not what was written, or cannot be read.
     foreign: another shard, or no shard at all, has its name; or a file that is ignored.
     missing: it is not committed.
@@ -71,13 +72,16 @@ def verify_layer(
     if files is None or not (files.shards or files.foreign):
         resolve_shards(layer, store.root)  # says what there is
         return
+    record = read_update_record(store.layer_folder(*parts))
     for shard in files.shards:
-        yield ShardVerdict(shard.relative_path.rpartition("/")[2], *_examine(store, shard))
+        yield ShardVerdict(shard.relative_path.rpartition("/")[2], *_examine(store, shard, record))
         on_shard(1)
     for name, what in files.foreign.items():
         yield ShardVerdict(name, ShardState.FOREIGN, f"it {what}; move it out of the store")
+    if (unfinished := describe_unfinished(store.layer_folder(*parts))) is not None:
+        yield ShardVerdict(layer, ShardState.STALE, unfinished)
     try:
-        store.list_shards(*parts)
+        store.list_shards(*parts, check_update=False)
     except SynthgenError as why:  # shards of two plans
         yield ShardVerdict(layer, ShardState.FOREIGN, str(why))
         return
@@ -115,7 +119,7 @@ def format_verdicts(layer: str, verdicts: list[ShardVerdict]) -> Iterator[str]:
         yield f"  `synthgen migrate {layer}` gives an identity to shards of older releases"
 
 
-def _examine(store: ShardStore, shard: Shard) -> tuple[ShardState, str]:
+def _examine(store: ShardStore, shard: Shard, record: UpdateRecord | None) -> tuple[ShardState, str]:
     try:
         footer = store.read_footer(shard) or {}
         found = store.compute_content_digest(shard)
@@ -130,4 +134,6 @@ def _examine(store: ShardStore, shard: Shard) -> tuple[ShardState, str]:
         return ShardState.DAMAGED, "its rows are not those that were written; delete it and run the job again"
     if store.is_stale(shard, footer):
         return ShardState.STALE, f"{parent_shard(shard, footer)} has other rows now; run the job again"
+    if record is not None and not record.holds(shard.index, found):
+        return ShardState.STALE, "its rows are not those of the last update; ingest the dataset again with --update"
     return ShardState.OK, ""

@@ -19,16 +19,24 @@ log = logging.getLogger(__name__)
 
 
 #: Errors of a file system without locks.
-_NO_LOCK_ERRNOS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+#: The last one is NFS's, for a folder: it locks alone only what is open for writing.
+_NO_LOCK_ERRNOS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
 
 
-def try_lock(handle: int) -> bool | None:
+def try_lock(handle: int, *, shared: bool = False) -> bool | None:
     """Lock an open file if nobody holds its lock; True = it is ours, False = another one's, None = no locks there.
 
     The lock belongs to the open file and not to the process: another handle of the same process cannot take it.
+
+    Args:
+        handle: the file descriptor.
+        shared: others may hold it too, if they share it.
+
+    Raises:
+        OSError: the file cannot be locked for another reason.
     """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as why:
@@ -76,6 +84,46 @@ def file_lock(path: Path, *, lock_timeout: float = math.inf, timeout_message: st
             time.sleep(0.1)
         if is_ours is None:
             log.warning("%s is on a file system without locks: see to it that nobody else writes there", path)
+        yield
+    finally:
+        release_lock(handle)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[tuple[int, bool | None]]:
+    """Lock a folder alone, if nobody uses it; see `use_folder`.
+
+    Args:
+        folder: an existing folder, which must not be a link.
+
+    Yields:
+        The file descriptor of the folder, and whether the lock is ours; None = the file system has no locks.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield handle, try_lock(handle)
+    finally:
+        release_lock(handle)
+
+
+@contextlib.contextmanager
+def use_folder(folder: Path) -> Iterator[None]:
+    """Hold a shared lock on an existing folder until the block or the process ends, so that nobody deletes it.
+
+    Args:
+        folder: the folder of a layer. Where it cannot be locked, it is used without a lock.
+
+    Raises:
+        SynthgenError: it is being deleted.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # whoever uses it says what is wrong with it
+        yield
+        return
+    try:
+        if try_lock(handle, shared=True) is False:
+            raise SynthgenError(f"{folder} is being deleted; wait for `synthgen rm`, and run the same command again")
         yield
     finally:
         release_lock(handle)

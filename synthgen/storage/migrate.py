@@ -18,6 +18,7 @@ import pyarrow as pa
 from synthgen.errors import SynthgenError
 from synthgen.records.content_digest import content_digest
 from synthgen.records.parquet_schema import SCHEMA
+from synthgen.records.recipe import fingerprint
 from synthgen.storage.atomic import atomic_write
 from synthgen.storage.identity import Shard, ShardIdentity, check_identity, parse_identity
 from synthgen.storage.parquet_file import DamagedShardError, open_parquet, write_parquet
@@ -165,21 +166,30 @@ def _check_one_origin(store: ShardStore, shards: Sequence[Shard]) -> None:
     Otherwise a shard that was copied here by mistake would become one of the layer.
     """
     origins: set[str] = set()
-    fingerprints: set[str] = set()
+    recipes: set[str] = set()
     for shard in shards:
         with (
             contextlib.suppress(SynthgenError, FileNotFoundError),
             open_parquet(store.root / shard.relative_path) as (_, footer),
         ):
-            fingerprints.add(str(footer.get("fingerprint")))
+            recipes.add(_recipe_id(footer))
             if (identity := parse_identity(footer)) is not None and identity.shard != shard:
                 origins.add(str(identity.shard).rpartition("/")[0])
-    if len(origins) > 1 or len(fingerprints) > 1:
+    if len(origins) > 1 or len(recipes) > 1:
         layer = str(shards[0]).rpartition("/")[0]
         what = f"layers ({', '.join(sorted(origins))})" if len(origins) > 1 else "recipes"
         raise SynthgenError(
             f"{layer} holds shards of several {what}; `synthgen verify {layer}` lists them, move the wrong ones away"
         )
+
+
+def _recipe_id(footer: dict[str, Any]) -> str:
+    """What tells recipes apart. An update changes the files in the recipes of some shards, and so their fingerprints."""
+    recipe, parent = footer.get("recipe", {}), footer.get("parent") or {}
+    if "sources" not in recipe and "fingerprint" not in parent:
+        return str(footer.get("fingerprint"))
+    own = {key: recipe[key] for key in recipe.keys() - {"sources", "image_names"}}
+    return fingerprint({"recipe": own, "parent": parent.get("layer")})
 
 
 def _is_moved(before: Shard, now: Shard) -> bool:

@@ -47,6 +47,15 @@ class UpdateRecord:
     first_ids: Sequence[int]
     digests: Sequence[str] | None = None
 
+    def holds(self, index: int, digest: str) -> bool:
+        """Whether a shard may have these rows: those of the finished update, or any while it is not finished.
+
+        Args:
+            index: of the shard.
+            digest: of its rows.
+        """
+        return self.digests is None or (index < len(self.digests) and self.digests[index] == digest)
+
 
 def read_update_record(folder: Path) -> UpdateRecord | None:
     """The record of the layer in `folder`; None = the layer was never updated.
