@@ -167,15 +167,19 @@ def _check_one_origin(store: ShardStore, shards: Sequence[Shard]) -> None:
     """
     origins: set[str] = set()
     recipes: set[str] = set()
+    inputs: set[tuple[str, str]] = set()
     for shard in shards:
         with (
             contextlib.suppress(SynthgenError, FileNotFoundError),
             open_parquet(store.root / shard.relative_path) as (_, footer),
         ):
-            recipes.add(_recipe_id(footer))
+            recipe, made_from = _recipe_ids(footer)
+            recipes.add(recipe)
+            inputs.add(made_from)
             if (identity := parse_identity(footer)) is not None and identity.shard != shard:
                 origins.add(str(identity.shard).rpartition("/")[0])
-    if len(origins) > 1 or len(recipes) > 1:
+    # Shards of one recipe and one input have one fingerprint.
+    if len(origins) > 1 or len(recipes) > 1 or len({source for source, _ in inputs}) < len(inputs):
         layer = str(shards[0]).rpartition("/")[0]
         what = f"layers ({', '.join(sorted(origins))})" if len(origins) > 1 else "recipes"
         raise SynthgenError(
@@ -183,13 +187,12 @@ def _check_one_origin(store: ShardStore, shards: Sequence[Shard]) -> None:
         )
 
 
-def _recipe_id(footer: dict[str, Any]) -> str:
-    """What tells recipes apart. An update changes the files in the recipes of some shards, and so their fingerprints."""
+def _recipe_ids(footer: dict[str, Any]) -> tuple[str, tuple[str, str]]:
+    """The recipe without its input, and the input with the fingerprint. An update changes the input of some shards."""
     recipe, parent = footer.get("recipe", {}), footer.get("parent") or {}
-    if "sources" not in recipe and "fingerprint" not in parent:
-        return str(footer.get("fingerprint"))
     own = {key: recipe[key] for key in recipe.keys() - {"sources", "image_names"}}
-    return fingerprint({"recipe": own, "parent": parent.get("layer")})
+    source = fingerprint({"sources": recipe.get("sources"), "parent": parent.get("fingerprint")})
+    return fingerprint(own), (source, str(footer.get("fingerprint")))
 
 
 def _is_moved(before: Shard, now: Shard) -> bool:
