@@ -64,7 +64,7 @@ def ingest(
 
     if dry_run:
         for spec, changes in datasets.preview_request(request, store, layer, update=update, removed=removed):
-            print_lines(messages.format_preview(f"{spec.name}/{spec.split}/{layer}", changes))
+            print_lines(messages.format_update(f"{spec.name}/{spec.split}/{layer}", changes, is_done=False))
         return
 
     def print_report(spec: DatasetSpec, report: IngestReport) -> None:

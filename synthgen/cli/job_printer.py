@@ -13,6 +13,7 @@ from synthgen.generate.renewal import RenewalCounts
 from synthgen.generate.run import RunStats
 from synthgen.generate.stage_run import StageReporter, StageRequest
 from synthgen.generate.worker import ShardReport
+from synthgen.ingest.update import LayerChanges
 from synthgen.progress import TerminalProgress
 from synthgen.storage.shard_store import Shard
 
@@ -37,6 +38,10 @@ class JobPrinter(StageReporter):
     def on_missing_inputs(self, sentences: Sequence[str]) -> None:
         """Print what would be made or updated first."""
         print_lines(*sentences)
+
+    def on_update(self, job: Job, changes: LayerChanges) -> None:
+        """Print what an update changed."""
+        print_lines(messages.format_update(f"{job.dataset}/{job.split}/{job.input_layer}", changes, is_done=True))
 
     def on_inputs(self, specs: Sequence[DatasetSpec], jobs: Sequence[Job]) -> None:
         """Print what was recognised at the path that the user named."""

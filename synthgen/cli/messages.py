@@ -88,17 +88,19 @@ def format_ingest_report(layer: str, report: IngestReport) -> Iterator[str]:
     yield from format_flags(report.flags)
 
 
-def format_preview(layer: str, changes: LayerChanges | None) -> str:
-    """What a dry run of an ingest says.
+def format_update(layer: str, changes: LayerChanges | None, *, is_done: bool) -> str:
+    """What an update of a layer does.
 
     Args:
         layer: DATASET/SPLIT/LAYER.
-        changes: what the ingest would change; None = nothing in shards that are there.
+        changes: of its images; None = the annotation files are those of its shards.
+        is_done: whether it was done; else a dry run tells.
     """
     if changes is None:
         return f"{layer}: nothing has changed; shards that are missing would be written"
-    written = f"{len(changes.by_shard):,} of {pluralize(changes.num_shards, 'shard')}"
-    return f"{layer}: {written} would be written again: {changes.total}"
+    verb = "were written" if is_done else "would be written"
+    shards = f"{len(changes.by_shard):,} of {pluralize(changes.num_shards, 'shard')}"
+    return f"{layer}: {changes.total}; {shards} {verb} again"
 
 
 def count_inputs(jobs: Sequence[Job]) -> tuple[int, int]:

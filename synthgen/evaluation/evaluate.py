@@ -32,6 +32,7 @@ from synthgen.progress import NoProgress, OpenProgress
 from synthgen.records.rle_ops import is_empty_rle
 from synthgen.records.sample import Sample
 from synthgen.storage.atomic import check_writable, remove_stale_files
+from synthgen.storage.disk import without_empty_folders
 from synthgen.storage.shard_store import ShardStore
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ def evaluate_network(
         network.train(was_training)
 
 
+@without_empty_folders()
 def evaluate_checkpoint(
     checkpoint_path: Path,
     manifest_path: Path,

@@ -102,7 +102,7 @@ def default_input_layer(spec: DatasetSpec, store: Path, layer: str, *, preferred
 
 def ensure_input_layer(
     spec: DatasetSpec, job: Job, *, removed: str = "drop", dry_run: bool = False, open_progress: OpenProgress
-) -> bool:
+) -> IngestReport | None:
     """Make the job's input layer if it is missing, and check that it belongs to the current annotation files.
 
     A missing layer is made from the dataset's files, and with `job.update` a layer of changed files is updated. If the
@@ -116,22 +116,22 @@ def ensure_input_layer(
         open_progress: creates the progress bar of an ingest.
 
     Returns:
-        Whether it was made or updated now.
+        What was read, if shards of it were written now; None = it is as it was.
 
     Raises:
         SynthgenError: the layer was made from other files, or cannot be made.
     """
     if job.input_layer not in spec.reader.LAYERS:
         _warn_if_stale(job)
-        return False
+        return None
     files = _find_files(spec, job)
     if files is None:
-        return False
+        return None
     if job.update or not _is_complete(job):
         made = ingest_spec(
             spec, job.store, job.input_layer, update=job.update, removed=removed, open_progress=open_progress
         )
-        return made.committed > 0
+        return made if made.committed else None
     changed = describe_source_change(
         ShardStore(job.store),
         spec.reader,
@@ -144,7 +144,7 @@ def ensure_input_layer(
     )
     if changed is not None:
         raise SynthgenError(changed)
-    return False
+    return None
 
 
 def preview_input_layer(spec: DatasetSpec, job: Job, *, removed: str = "drop") -> list[str]:
@@ -170,8 +170,8 @@ def preview_input_layer(spec: DatasetSpec, job: Job, *, removed: str = "drop") -
         return []
     place = f"{job.dataset}/{job.split}"
     return [
-        f"{place}/{job.input_layer}: {len(changes.by_shard):,} of {changes.num_shards:,} shards would be written again "
-        f"first: {changes.total}",
+        f"{place}/{job.input_layer}: {changes.total}; {len(changes.by_shard):,} of {changes.num_shards:,} shards would "
+        "be written again first",
         f"{place}/{job.layer}: {preview_renewal(job, changes)}",
     ]
 

@@ -19,7 +19,9 @@ from synthgen.generate.job_builder import create_job
 from synthgen.generate.renewal import RenewalCounts, count_renewal
 from synthgen.generate.run import Engine, RunStats, layer_has_output, run_job, select_shards
 from synthgen.generate.worker import ShardReport
+from synthgen.ingest.update import LayerChanges
 from synthgen.progress import NoProgress, ProgressBar
+from synthgen.storage.disk import without_empty_folders
 from synthgen.storage.identity import parent_shard
 from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
@@ -113,6 +115,9 @@ class StageReporter:
     def on_missing_inputs(self, sentences: Sequence[str]) -> None:
         """Of a dry run: input layers that would be made or updated first, in `sentences`."""
 
+    def on_update(self, job: Job, changes: LayerChanges) -> None:
+        """The input layer of `job` was updated, by these `changes`."""
+
     def on_inputs(self, specs: Sequence[DatasetSpec], jobs: Sequence[Job]) -> None:
         """The input layers are there, for the splits `specs` and their `jobs`."""
 
@@ -132,6 +137,7 @@ class StageReporter:
         """The job `job` has ended, with the counts `stats`."""
 
 
+@without_empty_folders()
 def run_stage(
     request: StageRequest, load_engine: Callable[[StageRequest], Engine], reporter: StageReporter
 ) -> list[LayerRun]:
@@ -260,9 +266,13 @@ def _prepare_inputs(
     has_started = False
     for spec, job in pairs:
         with job_has_started() if has_started else nullcontext():
-            has_started |= input_layer.ensure_input_layer(
+            made = input_layer.ensure_input_layer(
                 spec, job, removed=request.removed, open_progress=reporter.open_progress
             )
+        if made is not None:
+            has_started = True
+            if made.changes is not None:
+                reporter.on_update(job, made.changes)
     return []
 
 

@@ -18,6 +18,7 @@ from synthgen.ingest.update import LayerChanges, needs_update, preview_update, u
 from synthgen.progress import ReportPhase
 from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import UNPROMPTED_FLAGS
+from synthgen.storage.disk import without_empty_folders
 from synthgen.storage.image_folder import record_image_folder
 from synthgen.storage.locks import use_folder
 from synthgen.storage.shard_store import Shard, ShardStore
@@ -52,6 +53,7 @@ class IngestReport:
     changes: LayerChanges | None = None
 
 
+@without_empty_folders()
 def ingest(
     store: ShardStore,
     reader: DatasetReader,

@@ -7,9 +7,13 @@ import errno
 import os
 import re
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from synthgen.errors import ArgumentError, FailedRunError, SynthgenError, is_disk_full, shorten_value
+
+#: The folders that `create_folder` has made in the block of `without_empty_folders`; None = outside of such a block.
+_CREATED: ContextVar[list[Path] | None] = ContextVar("_CREATED", default=None)
 
 #: Errors of a folder that cannot be written.
 _UNWRITABLE_ERRNOS = {
@@ -79,11 +83,31 @@ def create_folder(folder: Path, *, remedy: str = "choose another --store") -> No
         with translate_os_errors(place, remedy=remedy):
             try:
                 place.mkdir(exist_ok=True)  # another process may have been faster
+                if (created := _CREATED.get()) is not None:
+                    created.append(place)
             except (FileExistsError, NotADirectoryError):
                 raise SynthgenError(
                     f"cannot write {place} (a file lies where a folder should be); move it away, or {remedy}"
                 ) from None
             sync_folder(place.parent)
+
+
+@contextlib.contextmanager
+def without_empty_folders() -> Iterator[None]:
+    """If the block fails, delete the folders that it made and left empty. Blocks may be nested."""
+    outer, created = _CREATED.get(), list[Path]()
+    token = _CREATED.set(created)
+    try:
+        yield
+    except BaseException:
+        for folder in reversed(created):
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+    finally:
+        _CREATED.reset(token)
+        if outer is not None:
+            outer += created
 
 
 def check_folder_exists(folder: Path) -> os.stat_result:

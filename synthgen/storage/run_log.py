@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from synthgen.errors import FailedRunError, SynthgenError
 from synthgen.storage.atomic import append_line, write_text_atomic
 from synthgen.storage.shard_store import ShardStore
 
@@ -44,9 +45,21 @@ class RunLog:
         self._folder = folder
         self._suffix = "" if part[1] == 1 else f"-{part[0]}-of-{part[1]}"
 
-    def capture_messages(self) -> contextlib.AbstractContextManager[None]:
-        """Write synthgen's log records to `run.log` while the block runs."""
-        return log_to_file(self._folder / f"run{self._suffix}.log")
+    @contextlib.contextmanager
+    def capture_messages(self) -> Iterator[None]:
+        """Write synthgen's log records to `run.log` while the block runs.
+
+        A run that ends before it has started leaves no log of its own: its error says everything.
+        """
+        path = self._folder / f"run{self._suffix}.log"
+        is_new = not path.exists()
+        try:
+            with log_to_file(path):
+                yield
+        except SynthgenError as why:
+            if is_new and why.exit_code != FailedRunError.exit_code:
+                path.unlink(missing_ok=True)
+            raise
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append a line about one shard to `metrics.jsonl`."""
