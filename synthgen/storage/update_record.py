@@ -76,9 +76,7 @@ def read_update_record(folder: Path) -> UpdateRecord | None:
     except OSError as why:
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check its permissions") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise SynthgenError(
-            f"{path} is damaged; delete it, and run the command that made the layer with --update"
-        ) from None
+        raise SynthgenError(f"{path} is damaged; delete it, and ingest the dataset again with --update") from None
 
 
 def write_update_record(folder: Path, record: UpdateRecord) -> None:

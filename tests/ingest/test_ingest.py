@@ -160,7 +160,9 @@ def test_another_file_is_refused(tmp_path):
     ingest_layer(tmp_path, write_annotations(tmp_path / "boxes.json"))
     whole = read_layer_files(tmp_path)
     files = write_annotations(tmp_path / "boxes.json", seed=1)
-    with pytest.raises(SynthgenError, match=r"boxes.json is not what d/train/annotations was made from \(.*\); add --update"):
+    with pytest.raises(
+        SynthgenError, match=r"boxes.json is not what d/train/annotations was made from \(.*\); add --update"
+    ):
         ingest_layer(tmp_path, files)
     assert read_layer_files(tmp_path) == whole
 
@@ -352,6 +354,8 @@ def test_crowds_become_objects_only_on_request(tmp_path: Path) -> None:
         ingest_layer(tmp_path / "b", files)
     crowds = replace(files, crowds_as_objects=True)
     stores = ShardStore(tmp_path / "a"), ShardStore(tmp_path / "b")
-    told = [ingest.describe_source_change(s, coco_json, f, name="d", split="train") for s in stores for f in (files, crowds)]
+    told = [
+        ingest.describe_source_change(s, coco_json, f, name="d", split="train") for s in stores for f in (files, crowds)
+    ]
     assert told[0] is None and told[3] is None
     assert "was made without --crowds-as-objects" in str(told[1]) and "was made with --crowds" in str(told[2])
