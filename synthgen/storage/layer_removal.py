@@ -84,7 +84,9 @@ def remove_layer(store: ShardStore, layer: str, *, force: bool = False) -> Layer
     folder = store.layer_folder(*place)
     with translate_os_errors(folder, remedy="check its permissions"):
         with lock_folder(folder) as (handle, is_locked):
-            store.remove_stale_files(*place)
+            if is_locked is not False:
+                store.remove_stale_files(*place)
+            # Those that stay are locked by their writers.
             if is_locked is False or any(map(is_temporary_path, folder.glob(".*.tmp"))):
                 raise SynthgenError(f"a job uses {plan.layer}; wait until it has ended, or end it")
             for name in (*_list_own(store, place)[0], RECORD_NAME):

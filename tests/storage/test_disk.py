@@ -154,3 +154,24 @@ def test_none_is_a_path_only_where_it_is_allowed() -> None:
     assert disk.check_path("out", None) is None
     with pytest.raises(ArgumentError, match=r"^manifest is None; give"):
         disk.require_path("manifest", None)  # type: ignore[arg-type]
+
+
+def test_a_block_that_fails_leaves_no_empty_folder(tmp_path):
+    (tmp_path / "there").mkdir()
+
+    @disk.without_empty_folders()
+    def fail(why: BaseException | None) -> None:
+        disk.create_folder(tmp_path / "there" / "a" / "b")
+        with disk.without_empty_folders():
+            disk.create_folder(tmp_path / "inner" / "c")
+        disk.create_folder(tmp_path / "filled" / "d")
+        (tmp_path / "filled" / "x").touch()
+        if why is not None:
+            raise why
+
+    for why in (SynthgenError("wrong"), KeyboardInterrupt()):
+        with pytest.raises(type(why)):
+            fail(why)
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["filled", "there", "x"]
+    fail(None)
+    assert (tmp_path / "there" / "a" / "b").is_dir() and (tmp_path / "inner" / "c").is_dir()

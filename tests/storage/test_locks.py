@@ -12,7 +12,7 @@ import pytest
 from fakes.lock_holder import lock_held_elsewhere
 
 from synthgen.errors import SynthgenError
-from synthgen.storage.locks import file_lock
+from synthgen.storage.locks import file_lock, lock_folder, use_folder
 
 SAID = {"lock_timeout": 0.0, "timeout_message": "it is taken; wait", "remedy": "choose another --out"}
 
@@ -74,3 +74,23 @@ def test_what_cannot_be_a_lock_is_reported(tmp_path):
         ):
             pass
     assert not Path(tmp_path / "elsewhere").exists(), "a link leads out of the folder"
+
+
+def test_many_may_use_a_folder_and_none_while_one_has_it_alone(tmp_path):
+    with use_folder(tmp_path), use_folder(tmp_path), lock_folder(tmp_path) as (_, is_ours):
+        assert is_ours is False
+    with lock_folder(tmp_path) as (_, is_ours):
+        assert is_ours is True
+        with pytest.raises(SynthgenError, match="is being deleted; wait for `synthgen rm`"), use_folder(tmp_path):
+            pass
+    with use_folder(tmp_path), use_folder(tmp_path / "gone"):
+        pass
+
+
+def test_a_folder_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, "as NFS does")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with use_folder(tmp_path), lock_folder(tmp_path) as (_, is_ours):
+        assert is_ours is None
