@@ -113,9 +113,12 @@ def test_only_a_layer_can_be_named(store: ShardStore, layer: str) -> None:
 
 def test_a_layer_in_use_stays(store: ShardStore) -> None:
     before = files(store.root)
-    with use_folder(store.root / LAYER), use_folder(store.root / LAYER):
-        with pytest.raises(SynthgenError, match="a job uses d/train/masks; wait until it has ended"):
-            remove_layer(store, LAYER, force=True)
+    with (
+        use_folder(store.root / LAYER),
+        use_folder(store.root / LAYER),
+        pytest.raises(SynthgenError, match="a job uses d/train/masks; wait until it has ended"),
+    ):
+        remove_layer(store, LAYER, force=True)
     assert files(store.root) == before
     remove_layer(store, LAYER, force=True)
 

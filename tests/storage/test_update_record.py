@@ -90,7 +90,7 @@ def test_a_strangers_record_is_a_sentence(tmp_path: Path, content: bytes) -> Non
 
 def test_a_record_that_is_no_file(tmp_path: Path) -> None:
     (tmp_path / RECORD_NAME).mkdir()
-    with pytest.raises(SynthgenError, match="cannot read .*Is a directory"):
+    with pytest.raises(SynthgenError, match=r"cannot read .*Is a directory"):
         read_update_record(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_an_unfinished_layer_is_listed_only_on_request(tmp_path: Path) -> None:
     store, shard = ShardStore(tmp_path), Shard("d", "train", "annotations", 0, 1)
     folder = store.commit(shard, [], {"fingerprint": "f"}).parent
     write_update_record(folder, replace(RECORD, digests=None))
-    with pytest.raises(SynthgenError, match="annotations has not finished, .* again, with --update"):
+    with pytest.raises(SynthgenError, match=r"annotations has not finished, .* again, with --update"):
         store.list_shards("d", "train", "annotations")
     assert store.list_shards("d", "train", "annotations", check_update=False) == [shard]
     write_update_record(folder, RECORD)

@@ -30,9 +30,14 @@ def build(plugin: str, options: dict[str, Any]) -> MaskStage:
 
 def is_result(before: Sample, after: Sample) -> bool:
     """Whether the masks of `after` were drawn for a sample equal to `before`."""
-    return len(before.annotations) == len(after.annotations) and replace(
-        after, annotations=tuple(map(_without_result, before.annotations, after.annotations))
-    ) == replace(before, annotations=tuple(_without_result(a, a) for a in before.annotations))
+    pairs = list(zip(before.annotations, after.annotations, strict=False))
+    return (
+        len(before.annotations) == len(after.annotations)
+        # The stage gives each mask a `box_iou`. Without it, the mask was part of the sample.
+        and all(new.box_iou is not None or "empty_mask" in new.flags for old, new in pairs if needs_mask(old))
+        and replace(after, annotations=tuple(_without_result(old, new) for old, new in pairs))
+        == replace(before, annotations=tuple(_without_result(old, old) for old, _ in pairs))
+    )
 
 
 class MaskStage:

@@ -477,3 +477,23 @@ def test_human_phrases_are_kept(shared):
         assert after.captions[:1] == before.captions
         assert after.captions[0].score is None
         assert {c.source for c in after.captions[1:]} == {"attributes"}
+
+
+def test_a_result_belongs_to_the_sample_that_it_was_made_of():
+    human = Caption("our dog", "human")
+    before = sample(box(1, captions=(human, Caption("a cat", "older"))), box(2, flags=("crowd",), captions=(human,)))
+    (after,) = CaptionStage(Toy("a dog")).process([before], [IMAGE])
+    (nothing,) = CaptionStage(Toy()).process([before], [IMAGE])
+    first, second = before.annotations
+    for result in (after, nothing):
+        assert stage.is_result(before, result)
+        assert stage.is_result(sample(replace(first, captions=(human,), flags=("no_caption",)), second), result)
+        for other in (
+            sample(first),
+            sample(replace(first, captions=()), second),
+            sample(replace(first, bbox=(2, 2, 5, 6)), second),
+            sample(replace(first, category="cat"), second),
+            sample(first, replace(second, captions=())),
+            replace(before, not_exhaustive_categories=("dog",)),
+        ):
+            assert not stage.is_result(other, result)

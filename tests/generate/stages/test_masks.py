@@ -211,3 +211,24 @@ def test_every_box_is_accounted_for(rows):
         assert after.bbox == before.bbox
         assert (after.segmentation is not None) != bool({"outside", "empty_mask"} & set(after.flags))
         assert after.box_iou is None or 0 <= after.box_iou <= 1
+
+
+def test_a_result_belongs_to_the_sample_that_it_was_made_of():
+    drawn = box(3, 1, 1, 4, 4, segmentation=encode_mask(np.ones((HEIGHT, WIDTH), bool)), mask_source="human")
+    before = sample(box(1, 2, 2, 5, 5), box(2, 3, 3, 4, 4, flags=("crowd",)), drawn)
+    (after,) = MaskStage(Toy(predicted_iou=0.5)).process([before], [IMAGE])
+    (nothing,) = MaskStage(Toy(mask=np.zeros((HEIGHT, WIDTH), bool))).process([before], [IMAGE])
+    first, second, third = before.annotations
+    for result in (after, nothing):
+        assert masks.is_result(before, result)
+        assert masks.is_result(sample(replace(first, flags=("segmenter_failed",)), second, third), result)
+        for other in (
+            sample(first, second),
+            sample(replace(first, bbox=(2, 2, 5, 6)), second, third),
+            sample(replace(first, category="other"), second, third),
+            sample(first, replace(second, bbox=(0, 0, 1, 1)), third),
+            sample(first, second, replace(third, segmentation=None)),
+            sample(first, second, replace(third, mask_source="grabcut")),
+            replace(before, file_name="2.png"),
+        ):
+            assert not masks.is_result(other, result)
