@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -126,3 +127,58 @@ def test_no_such_layer_is_wrong_input(command: str, synthgen, masks: Path) -> No
     assert (
         "no layer 'boxes/train/none' in shards; name one as DATASET/SPLIT/LAYER (have: boxes/train/annotations" in told
     )
+
+
+def test_a_layer_is_deleted_only_where_nothing_else_needs_it(synthgen, masks: Path, tmp_path: Path) -> None:
+    boxes = masks.parent / "annotations"
+    code, told = synthgen("rm", "boxes/train/annotations", "--yes")
+    assert code == 2 and "boxes/train/masks cannot be renewed without boxes/train/annotations" in told
+    code, told = synthgen("rm", MASKS)
+    assert code == 2 and f"nobody can be asked whether to delete {MASKS}; add --yes" in told
+    code, told = synthgen("rm", MASKS, "--dry-run")
+    assert code == 0 and f"{MASKS}: would delete 4 shards" in told
+    assert len(list(masks.glob("*.parquet"))) == len(list(boxes.glob("*.parquet"))) == 4
+    (masks / "notes.txt").write_text("mine")
+    code, told = synthgen("rm", MASKS, "--yes")
+    assert code == 0 and f"{MASKS}: deleted 4 shards" in told and "notes.txt" in told
+    assert [path.name for path in masks.iterdir()] == ["notes.txt"]
+    (masks / "notes.txt").unlink()
+    assert synthgen("rm", MASKS, "--yes")[0] == 0 and not masks.exists()
+    assert synthgen("rm", "boxes/train/annotations", "--yes")[0] == 0
+    assert list((tmp_path / "shards").iterdir()) == []
+    code, told = synthgen("rm", MASKS, "--yes")
+    assert code == 2 and "no layer boxes/train/masks" in told
+
+
+def test_a_layer_in_the_middle_of_an_update_is_reported(synthgen, masks: Path, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    path.write_text(path.read_text().replace('"bbox": [', '"bbox": [1', 1))
+    assert synthgen("ingest", *OWN, "--update")[0] == 0
+    assert synthgen("verify", "boxes/train/annotations")[0] == synthgen("status")[0] == 0
+    record = masks.parent / "annotations" / "_update.json"
+    whole = record.read_text()
+    content = json.loads(whole)
+    record.write_text(json.dumps({**content, "digests": None}))
+    for words in (("verify", "boxes/train/annotations"), ("status",)):
+        code, told = synthgen(*words)
+        assert code == 1 and "has not finished" in told and "with --update" in told
+    for words in (("masks", *OWN, "--segmenter", "box_fill"), ("show", "boxes/train/annotations")):
+        code, told = synthgen(*words)
+        assert code == 2 and "has not finished" in told
+    record.write_text(json.dumps({**content, "digests": ["0" * 64, *content["digests"][1:]]}))
+    code, told = synthgen("verify", "boxes/train/annotations")
+    assert code == 1 and "stale       00000-of-00004.parquet: its rows are not those of the last update" in told
+    code, told = synthgen("status")
+    assert code == 1 and "00000-of-00004 is not of its last update" in told
+    assert synthgen("ingest", *OWN, "--update")[0] == 0
+    assert record.read_text() == whole
+    # The masks of the changed image are stale until they are drawn again.
+    code, told = synthgen("verify", MASKS)
+    assert code == 1 and "1 stale" in told
+    assert synthgen("masks", *OWN, "--segmenter", "box_fill", "--update")[0] == 0
+    assert synthgen("verify", MASKS)[0] == 0
+    # A rename on purpose is possible after an update, too.
+    masks.parent.rename(masks.parent.with_name("valid"))
+    for layer in ("annotations", "masks"):
+        assert synthgen("migrate", f"boxes/valid/{layer}", "--rename")[0] == 0
+        assert synthgen("verify", f"boxes/valid/{layer}")[0] == 0

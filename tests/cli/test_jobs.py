@@ -459,3 +459,76 @@ def test_common_slips_get_a_hint(synthgen, export, monkeypatch, words, sentence)
     monkeypatch.syspath_prepend(str(export.parent))
     told = synthgen("masks", "export", *words)
     assert (told.code, sentence in told.err) == (2, True), told.text
+
+
+def change_one_box(path: Path) -> None:
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] -= 3
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.usefixtures("eight_images")
+def test_a_dry_run_tells_what_a_changed_file_causes(synthgen, tmp_path):
+    masks = ("masks", *OWN, "--segmenter", "box_fill")
+    assert synthgen("ingest", *OWN, "--shard-size", "4").code == synthgen(*masks).code == 0
+    assert synthgen(*masks, "--dry-run").out == "boxes/train/masks: nothing to do, every shard is committed\n"
+    change_one_box(tmp_path / "boxes.json")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*")}
+    for words in (masks, (*masks, "--dry-run"), ("ingest", *OWN), ("ingest", *OWN, "--dry-run")):
+        told = synthgen(*words)
+        assert told.code == 2
+        assert "boxes.json is not what boxes/train/annotations was made from" in told.err
+        assert "(0 images added, 1 changed, 0 removed, 7 unchanged); add --update" in told.err
+    assert synthgen(*masks, "--update", "--dry-run").out.splitlines() == [
+        "boxes/train/annotations: 0 images added, 1 changed, 0 removed, 7 unchanged; 1 of 2 shards would be written "
+        "again first",
+        "boxes/train/masks: 1 shards to do, 1 of them again; 1 images to process, 3 keep their results",
+    ]
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*")}
+    told = synthgen("ingest", *OWN, "--update")
+    assert "updated: 0 images added, 1 changed, 0 removed, 7 unchanged" in told.out
+    told = synthgen(*masks, "--dry-run")
+    assert told.code == 2 and "1 of 2 shards of boxes/train/masks were made from another version" in told.err
+    assert (
+        "  1 shards to do, 1 of them again; 1 images to process, 3 keep"
+        in synthgen(*masks, "--update", "--dry-run").out
+    )
+    told = synthgen(*masks, "--update")
+    assert told.code == 0 and "3 images of shards that were made again keep their results" in told.out
+    assert synthgen(*masks, "--update").out.startswith("boxes/train/masks: nothing to do")
+
+
+@pytest.mark.usefixtures("eight_images")
+def test_captions_follow_masks_that_followed_the_boxes(synthgen, tmp_path):
+    layers = ("masks", *OWN, "--segmenter", "box_fill"), ("captions", *OWN)
+    assert [synthgen(*words).code for words in layers] == [0, 0]
+    change_one_box(tmp_path / "boxes.json")
+    told = synthgen(*layers[0], "--update")
+    assert told.code == 0 and "boxes/train/annotations: 0 images added, 1 changed" in told.out
+    told = synthgen(*layers[1])
+    assert told.code == 2 and "1 of 1 shards of boxes/train/captions were made from another version" in told.err
+    told = synthgen(*layers[1], "--update")
+    assert told.code == 0 and "7 images of shards that were made again keep their results" in told.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ingest", "broken.json"),
+        ("ingest", "none.json"),
+        ("masks", "broken.json", "--images", "photos", "--segmenter", "box_fill"),
+        ("masks", *OWN, "--segmenter", "lite", "--device", "cuda:99"),
+        ("evaluate", "--manifest", "m.yaml", "--checkpoint", "boxes.json", "--out", "runs/x/results.json"),
+    ],
+)
+@pytest.mark.usefixtures("eight_images")
+def test_a_command_that_fails_leaves_no_empty_folder(synthgen, tmp_path, words):
+    (tmp_path / "broken.json").write_bytes((tmp_path / "boxes.json").read_bytes()[:900])
+    (tmp_path / "none.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    (tmp_path / "m.yaml").write_text(
+        "name: m\nstore: shards\neval: [{shards: boxes/train/annotations, task: detection}]\n"
+    )
+    assert synthgen(*words).code != 0
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert all(any(folder.iterdir()) for folder in folders)
+    assert not (tmp_path / "shards/boxes/train/masks").exists() and not (tmp_path / "runs").exists()
