@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synthgen.api.annotators import Captioner, Mask, Segmenter
-    from synthgen.api.datasets import doctor, ingest_dataset
+    from synthgen.api.datasets import doctor, ingest_dataset, remove_layer
     from synthgen.api.generation import generate_captions, generate_masks
     from synthgen.api.results import Evaluation, GenerateResult, LayerResult
     from synthgen.api.training import evaluate, train
@@ -44,13 +44,14 @@ __all__ = [
     "generate_masks",
     "ingest_dataset",
     "load_layer",
+    "remove_layer",
     "train",
 ]
 
 #: Module -> the public names that it defines. The imports above are for type checkers and editors.
 _MODULES = {
     "synthgen.api.annotators": ("Captioner", "Mask", "Segmenter"),
-    "synthgen.api.datasets": ("doctor", "ingest_dataset"),
+    "synthgen.api.datasets": ("doctor", "ingest_dataset", "remove_layer"),
     "synthgen.api.results": ("Evaluation", "GenerateResult", "LayerResult"),
     "synthgen.api.generation": ("generate_captions", "generate_masks"),
     "synthgen.api.training": ("evaluate", "train"),

@@ -1,4 +1,4 @@
-"""Functions about a dataset's own files: doctor, ingest_dataset."""
+"""Functions about datasets in the store and their files: doctor, ingest_dataset, remove_layer."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from synthgen.ingest.ingest import IngestReport
     from synthgen.ingest.update import LayerChanges
     from synthgen.ingest.validation.diagnosis import ValidationReport
+    from synthgen.storage.layer_removal import LayerRemoval
 
 
 def doctor(
@@ -220,3 +221,34 @@ def preview_request(
         (spec, input_layer.preview_spec(spec, store, layer, update=update, removed=removed))
         for spec in request.resolve()
     ]
+
+
+def remove_layer(
+    layer: str, *, store: PathLike | None = None, force: bool = False, dry_run: bool = False
+) -> LayerRemoval:
+    """Delete a layer, as `synthgen rm` does without asking: its shards, its temporary files and its logs.
+
+    Args:
+        layer: its name, "dataset/split/layer".
+        store: root of the shards. None = the environment variable SYNTHGEN_STORE, or `shards`.
+        force: also if other layers were made from this one.
+        dry_run: only say what would be deleted.
+
+    Returns:
+        What was deleted, or would be.
+
+    Raises:
+        ArgumentError: an argument is not valid.
+        SynthgenError: there is no such layer; a job uses it; other layers were made from it, and `force` is not set.
+    """
+    from synthgen.storage import layer_removal
+    from synthgen.storage.shard_store import ShardStore
+
+    if not isinstance(layer, str):
+        raise ArgumentError(f"layer={shorten_value(layer)} is not a text; give a name")
+    check_flag("force", force)
+    check_flag("dry_run", dry_run)
+    place = ShardStore(resolve_store(store))
+    return (
+        layer_removal.plan_removal(place, layer) if dry_run else layer_removal.remove_layer(place, layer, force=force)
+    )

@@ -91,3 +91,40 @@ def test_an_ingest_writes_the_bytes_of_the_command(synthgen: Any, tmp_path: Path
         sg.ingest_dataset("boxes.json", images="photos", shard_size=-1)
     with pytest.raises(SynthgenError, match=r"boxes has no layer 'regions' of its own"):
         sg.ingest_dataset("boxes.json", images="photos", layer="regions")
+
+
+def test_a_changed_file_updates_the_layer_and_the_masks() -> None:
+    masks = {"images": "photos", "segmenter": "box_fill"}
+    sg.generate_masks("boxes.json", **masks)
+    before = {sample.image_id: sample for sample in sg.load_layer("shards", "boxes/train/masks")}
+    path = Path("boxes.json")
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"][2] -= 3
+    content["images"] = [image for image in content["images"] if image["id"] != 6]
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 6]
+    path.write_text(json.dumps(content))
+    with pytest.raises(SynthgenError, match=r"\(0 images added, 1 changed, 1 removed, 4 unchanged\); add --update"):
+        sg.generate_masks("boxes.json", **masks)
+    for name, value in {"update": 1, "removed": "some"}.items():
+        with pytest.raises(ArgumentError, match=f"{name}="):
+            sg.ingest_dataset("boxes.json", images="photos", **{name: value})
+        with pytest.raises(ArgumentError, match=f"{name}="):
+            sg.generate_masks("boxes.json", **masks, **{name: value})
+    (report,) = sg.ingest_dataset("boxes.json", images="photos", update=True, removed="keep").values()
+    assert report.changes is not None and report.changes.total.kept == 1
+    sg.generate_masks("boxes.json", **masks, update=True)
+    after = {sample.image_id: sample for sample in sg.load_layer("shards", "boxes/train/masks")}
+    assert after.keys() == before.keys()
+    assert [number for number in after if after[number].annotations != before[number].annotations] == [1]
+
+
+def test_a_layer_is_removed() -> None:
+    sg.generate_masks("boxes.json", images="photos", segmenter="box_fill")
+    with pytest.raises(SynthgenError, match="boxes/train/masks cannot be renewed without boxes/train/annotations"):
+        sg.remove_layer("boxes/train/annotations")
+    assert sg.remove_layer("boxes/train/masks", dry_run=True).shards == 1
+    assert sg.remove_layer("boxes/train/masks").shards == 1
+    assert not Path("shards/boxes/train/masks").exists()
+    for wrong in ({"layer": 3}, {"layer": "a/b/c", "force": 1}, {"layer": "a/b/c", "dry_run": "no"}):
+        with pytest.raises(ArgumentError):
+            sg.remove_layer(**wrong)  # type: ignore[arg-type]
