@@ -12,8 +12,9 @@ from pathlib import Path
 
 from synthgen.errors import ArgumentError, FailedRunError, SynthgenError, is_disk_full, shorten_value
 
-#: The folders that `create_folder` has made in the block of `without_empty_folders`; None = outside of such a block.
-_CREATED: ContextVar[list[Path] | None] = ContextVar("_CREATED", default=None)
+#: The folders that `create_folder` has made in the block of `without_empty_folders`, with what tells each from another
+#: one that takes its place, such as a mount point; None = outside of such a block.
+_CREATED: ContextVar[list[tuple[Path, os.stat_result]] | None] = ContextVar("_CREATED", default=None)
 
 #: Errors of a folder that cannot be written.
 _UNWRITABLE_ERRNOS = {
@@ -82,27 +83,29 @@ def create_folder(folder: Path, *, remedy: str = "choose another --store") -> No
     for place in reversed(missing):
         with translate_os_errors(place, remedy=remedy):
             try:
-                place.mkdir(exist_ok=True)  # another process may have been faster
+                place.mkdir()
                 if (created := _CREATED.get()) is not None:
-                    created.append(place)
+                    created.append((place, place.stat()))
             except (FileExistsError, NotADirectoryError):
-                raise SynthgenError(
-                    f"cannot write {place} (a file lies where a folder should be); move it away, or {remedy}"
-                ) from None
+                if not place.is_dir():  # else another process was faster
+                    raise SynthgenError(
+                        f"cannot write {place} (a file lies where a folder should be); move it away, or {remedy}"
+                    ) from None
             sync_folder(place.parent)
 
 
 @contextlib.contextmanager
 def without_empty_folders() -> Iterator[None]:
     """If the block fails, delete the folders that it made and left empty. Blocks may be nested."""
-    outer, created = _CREATED.get(), list[Path]()
+    outer, created = _CREATED.get(), list[tuple[Path, os.stat_result]]()
     token = _CREATED.set(created)
     try:
         yield
     except BaseException:
-        for folder in reversed(created):
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
+        for folder, then in reversed(created):
+            with contextlib.suppress(OSError):  # it holds something, or is gone
+                if os.path.samestat(folder.lstat(), then):
+                    folder.rmdir()
         raise
     finally:
         _CREATED.reset(token)

@@ -175,3 +175,12 @@ def test_a_block_that_fails_leaves_no_empty_folder(tmp_path):
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["filled", "there", "x"]
     fail(None)
     assert (tmp_path / "there" / "a" / "b").is_dir() and (tmp_path / "inner" / "c").is_dir()
+
+
+def test_a_folder_that_takes_the_place_of_one_that_was_made_stays(tmp_path):
+    with pytest.raises(SynthgenError), disk.without_empty_folders():
+        disk.create_folder(tmp_path / "share" / "store")
+        (tmp_path / "share").rename(tmp_path / "unmounted")
+        (tmp_path / "share").mkdir()  # the mount point
+        raise SynthgenError("gone")
+    assert (tmp_path / "share").is_dir()
