@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from synthgen.formats.readers import DatasetFiles
 from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
 from synthgen.generate.renewal import preview_renewal
-from synthgen.ingest.ingest import IngestReport, describe_source_change, ingest, preview_changes
+from synthgen.ingest.ingest import IngestReport, describe_source_change, has_changed, ingest, preview_changes
 from synthgen.ingest.update import LayerChanges
 from synthgen.progress import NoProgress, OpenProgress, PhaseProgress
+from synthgen.storage.identity import parent_shard
 from synthgen.storage.shard_store import ShardStore, check_name
 
 log = logging.getLogger(__name__)
@@ -122,7 +124,7 @@ def ensure_input_layer(
         SynthgenError: the layer was made from other files, or cannot be made.
     """
     if job.input_layer not in spec.reader.LAYERS:
-        _warn_if_stale(job)
+        _warn_if_stale(spec, job)
         return None
     files = _find_files(spec, job)
     if files is None:
@@ -200,20 +202,23 @@ def _is_complete(job: Job) -> bool:
     return bool(present) and len(present) == present[0].num_shards
 
 
-def _warn_if_stale(job: Job) -> None:
-    """Warn if the job's input was itself made from rows that have changed since."""
+def _warn_if_stale(spec: DatasetSpec, job: Job) -> None:
+    """Warn if the job's input was itself made from rows, or the boxes below it from files, that have changed since."""
     store = ShardStore(job.store)
     present = store.list_shards(job.dataset, job.split, job.input_layer)
+    layer = f"{job.dataset}/{job.split}/{job.input_layer}"
     stale = sum(store.is_stale(shard, store.read_footer(shard) or {}) for shard in present)
     if stale:
-        log.warning(
-            "%s/%s/%s: %d of %d shards were made from rows that have changed since; bring that layer up to date first",
-            job.dataset,
-            job.split,
-            job.input_layer,
-            stale,
-            len(present),
-        )
+        what = f"{stale} of {len(present)} shards were made from rows that have changed since"
+        log.warning("%s: %s; bring that layer up to date first, with --update", layer, what)
+        return
+    parent = parent_shard(present[0], store.read_footer(present[0]) or {}) if present else None
+    if parent is None or parent.layer not in spec.reader.LAYERS:
+        return
+    with contextlib.suppress(SynthgenError):  # the files are not on this machine
+        if has_changed(store, spec.reader, spec.locate_files(), (job.dataset, job.split, parent.layer)):
+            what = f"the annotation files have changed since {parent.layer} was made from them"
+            log.warning("%s: %s; bring that layer up to date first, with --update", layer, what)
 
 
 def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:

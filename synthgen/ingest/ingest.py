@@ -110,8 +110,8 @@ def ingest(
                 if not update:
                     raise SynthgenError(_describe_changes(source, present, digests.result().by_role))
                 changes = update_layer(source, recipe, removed=removed)
-                report = _build_report(store, source.present_shards(), committed=len(changes.by_shard))
-                return replace(report, changes=changes)
+                committed = 0 if changes is None else len(changes.by_shard)
+                return replace(_build_report(store, source.present_shards(), committed), changes=changes)
             theirs = (store.read_footer(present[0]) or {}).get("recipe", {})
             if match_names and "image_names" in theirs:  # compared when the missing shards are made
                 recipe["image_names"] = theirs["image_names"]
@@ -187,6 +187,20 @@ def describe_source_change(
         with contextlib.suppress(SynthgenError, OSError):
             remember_digests(source.log, now)
     return None
+
+
+def has_changed(store: ShardStore, reader: DatasetReader, files: DatasetFiles, place: tuple[str, str, str]) -> bool:
+    """Whether a layer was made from other files than those there now, or is in the middle of an update.
+
+    Args:
+        store: where the shards lie.
+        reader: the dataset's format.
+        files: as `reader.files` returns them.
+        place: the dataset, the split and one of the reader's `LAYERS`.
+    """
+    source = LayerSource(store, reader, files.for_layer(place[2]), *place)
+    present = source.present_shards()
+    return bool(present) and needs_update(source, present, source.digest().by_role)
 
 
 def preview_changes(

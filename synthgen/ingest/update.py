@@ -138,7 +138,7 @@ def preview_update(source: LayerSource, shard_size: int, *, removed: str = "drop
     return LayerChanges(tally.total, tally.by_shard, len(plan.first_ids) + 1)
 
 
-def update_layer(source: LayerSource, recipe: dict[str, Any], *, removed: str = "drop") -> LayerChanges:
+def update_layer(source: LayerSource, recipe: dict[str, Any], *, removed: str = "drop") -> LayerChanges | None:
     """Write the shards of a layer whose rows differ from those of its files now. Another update is waited for.
 
     Args:
@@ -146,15 +146,19 @@ def update_layer(source: LayerSource, recipe: dict[str, Any], *, removed: str = 
         recipe: of the shards that are written, without the digests of the files.
         removed: see `UpdateRecord`.
 
+    Returns:
+        The changes; None = another process has made them meanwhile.
+
     Raises:
         SynthgenError: the files are not of their format, or changed meanwhile; the layer cannot be updated.
     """
     store, place = source.store, (source.name, source.split, source.layer)
     store.create_layer(*place)
-    before = source.states()
     lock = file_lock(source.folder / "_log" / "update.lock", remedy="choose another --store")
     with use_folder(source.folder), lock:
-        digests = source.digest()
+        before, digests = source.states(), source.digest()
+        if not needs_update(source, source.present_shards(), digests.by_role):
+            return None
         plan = _plan(source, read_update_record(source.folder), digests.by_role, removed)
         tally = _Tally()
         with store.layer_scratch_folder(*place) as scratch:

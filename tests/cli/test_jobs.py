@@ -499,12 +499,16 @@ def test_a_dry_run_tells_what_a_changed_file_causes(synthgen, tmp_path):
 
 
 @pytest.mark.usefixtures("eight_images")
-def test_captions_follow_masks_that_followed_the_boxes(synthgen, tmp_path):
+def test_captions_follow_masks_that_followed_the_boxes(synthgen, tmp_path, caplog):
     layers = ("masks", *OWN, "--segmenter", "box_fill"), ("captions", *OWN)
     assert [synthgen(*words).code for words in layers] == [0, 0]
     change_one_box(tmp_path / "boxes.json")
+    assert synthgen(*layers[1]).code == 0
+    assert "boxes/train/masks: the annotation files have changed since annotations was made from them" in caplog.text
+    assert synthgen("ingest", *OWN, "--update").code == synthgen(*layers[1]).code == 0
+    assert "boxes/train/masks: 1 of 1 shards were made from rows that have changed since" in caplog.text
     told = synthgen(*layers[0], "--update")
-    assert told.code == 0 and "boxes/train/annotations: 0 images added, 1 changed" in told.out
+    assert told.code == 0 and "1 shard again: the layer annotations has changed since" in told.out
     told = synthgen(*layers[1])
     assert told.code == 2 and "1 of 1 shards of boxes/train/captions were made from another version" in told.err
     told = synthgen(*layers[1], "--update")
