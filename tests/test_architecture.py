@@ -63,10 +63,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints dataloading evaluation models records storage visualize devices oom distributed plugins "
         "progress errors"
     ),
-    "synthgen.layers": _packages("images records storage visualize errors"),
+    "synthgen.export": _packages("images records storage plugin_options plugins progress errors"),
+    "synthgen.layers": _packages("export images records storage visualize progress errors"),
     "synthgen.api": _packages(
-        "cluster devices evaluation formats generate images ingest layers oom records storage training plugin_options "
-        "plugins progress errors"
+        "cluster devices evaluation export formats generate images ingest layers oom records storage training "
+        "plugin_options plugins progress errors"
     ),
     "synthgen.cluster": _packages("dataloading distributed generate records storage training progress weights errors"),
     "synthgen.cli": {"synthgen"},
@@ -84,12 +85,15 @@ PLUGIN_FOLDERS = {
     "synthgen.generate.stages",
     "synthgen.dataloading.tasks",
     "synthgen.evaluation.metrics",
+    "synthgen.export.exporters",
 }
 PLUGIN_MAY_IMPORT = _packages("records images models text weights compat devices oom plugin_options errors")
-#: Metrics compare with what tasks make of a sample. Stages check what the plugins of other folders return.
+#: Metrics compare with what tasks make of a sample. Exporters share the drawing of polygons, and write files. Stages
+#: check what the plugins of other folders return.
 ALSO: dict[str, set[str]] = {
     "synthgen.evaluation.metrics": _packages("dataloading.tasks"),
     "synthgen.generate.stages": _packages("generate.output_checks"),
+    "synthgen.export.exporters": _packages("export storage"),
 }
 
 #: Dependency -> the only files that may import it.

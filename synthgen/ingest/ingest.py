@@ -298,9 +298,11 @@ def _complete_samples(one: ShardSlice, complete: Callable[[Sample, list[bytes | 
 def _build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: dict[str, Any]) -> dict[str, Any]:
     """The footer of a shard; with more names than `MAX_FOOTER_NAMES`, only the names it uses."""
     columns = one.columns
-    names = one.category_names
+    names, records = one.category_names, one.category_records
     if len(names) > MAX_FOOTER_NAMES:
         names = sorted({columns.categories[code] for code in set(columns.category.tolist())} - {""})
+        kept = set(names)
+        records = [record for record in records if record["name"] in kept]
     if isinstance(content, BoxColumns):
         masks, flags = 0, {flag: int(there.sum()) for flag, there in columns.flags.items()}
     else:
@@ -312,6 +314,8 @@ def _build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: d
         "fingerprint": fingerprint(recipe),
         "parent": None,
         "categories": names,
+        **({"category_records": records} if records else {}),
+        **({"licenses": one.licenses} if one.licenses else {}),
         "counts": {
             "images": len(columns.image_id),
             "annotations": len(columns.id),

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from synthgen.records.parquet_schema import SCHEMA, annotations_array, boxes_array
 
+#: Stands for a missing id. Files do not contain it: many JSON parsers stop at 2**53.
+NO_ID = -(2**63)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxColumns:
@@ -31,6 +34,9 @@ class BoxColumns:
         iscrowd: bool [M].
         isthing: bool [M].
         flags: flag name -> bool [M].
+        category_id: int64 [M], the source's own numbers, `NO_ID` = not given; None = none is given.
+        area: float64 [M], of the source's own masks, pixels, NaN = not given; None = none is given.
+        license_id: N numbers or None; None = no image has one.
         neg_categories: N times that of a `Sample`; None = each has a sample's default.
         not_exhaustive_categories: N times that of a `Sample`; None = each has a sample's default.
     """
@@ -49,6 +55,9 @@ class BoxColumns:
     iscrowd: NDArray[np.bool_]
     isthing: NDArray[np.bool_]
     flags: dict[str, NDArray[np.bool_]]
+    category_id: NDArray[np.int64] | None = None
+    area: NDArray[np.float64] | None = None
+    license_id: Sequence[int | None] | None = None
     neg_categories: Sequence[Sequence[str] | None] | None = None
     not_exhaustive_categories: Sequence[Sequence[str]] | None = None
 
@@ -75,6 +84,10 @@ def table_from_columns(columns: BoxColumns) -> pa.Table:
         "isthing": pa.array(columns.isthing),
         "flags": pa.array(lists or [[]], pa.list_(pa.string())).take(pa.array(which)),
     }
+    if columns.category_id is not None:
+        fields["category_id"] = pa.array(columns.category_id, mask=columns.category_id == NO_ID)
+    if columns.area is not None:
+        fields["area"] = pa.array(columns.area, mask=np.isnan(columns.area))
     return pa.table(
         [
             pa.array(columns.image_id, pa.int64()),
@@ -86,6 +99,7 @@ def table_from_columns(columns: BoxColumns) -> pa.Table:
             pa.array(columns.error, pa.string()),
             pa.array(columns.neg_categories or [None] * images, pa.list_(pa.string())),
             pa.array(columns.not_exhaustive_categories or [()] * images, pa.list_(pa.string())),
+            pa.array(columns.license_id or [None] * images, pa.int64()),
         ],
         schema=SCHEMA,
     )
