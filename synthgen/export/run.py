@@ -1,0 +1,378 @@
+"""Runs an export: chooses images and splits, checks each annotation, places the images, and renames the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from synthgen import __version__, plugins
+from synthgen.errors import ArgumentError, SynthgenError, job_has_started, shorten_value
+from synthgen.export.categories import CategoryTable
+from synthgen.export.choice import ImageChoice, split_names
+from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
+from synthgen.export.image_files import ImageNames, join_path, place_image
+from synthgen.export.options import ExportOptions
+from synthgen.images.decode import find_image
+from synthgen.images.image_error import ImageError
+from synthgen.images.packed import ImageSource
+from synthgen.progress import OpenProgress
+from synthgen.records.recipe import format_recipe
+from synthgen.records.rle import check_rle, decode_mask, encode_mask, rle_area, rle_bbox_xyxy
+from synthgen.records.sample import Annotation, Sample, mask_provenance
+from synthgen.storage.atomic import remove_stale_files, scratch_folder, write_text_atomic
+from synthgen.storage.disk import create_folder, sync_folder
+
+#: The plugin folder of exporters.
+EXPORTERS = "export.exporters"
+
+#: The file in each exported folder that says what it is.
+MARKER = "synthgen_export.json"
+
+_REMEDY = "choose another --out"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSource:
+    """A layer as an export reads it.
+
+    Attributes:
+        name: "dataset/split/layer".
+        recipe: what made the layer.
+        categories: names of categories.
+        category_records: the source's records of them; may be empty.
+        licenses: the source's records of licences; may be empty.
+        num_images: number of images.
+        has_unknown: whether annotations may have no name of a category.
+        image_folder: the folder of the images; None = not known.
+        samples: reads the images, one after the other.
+        image_keys: reads only their keys, in the same order.
+        accepts: whether the user wants an annotation.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    categories: Sequence[str]
+    category_records: Sequence[Mapping[str, Any]]
+    licenses: Sequence[Mapping[str, Any]]
+    num_images: int
+    has_unknown: bool
+    image_folder: Path | None
+    samples: Callable[[], Iterator[Sample]]
+    image_keys: Callable[[], Iterable[str]]
+    accepts: Callable[[Annotation], bool] = lambda _: True
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        path: the folder, or the file of `Layer.to_coco`.
+        format: the exporter's name.
+        images: images of each split.
+        annotations: annotations of each split.
+        masks: masks by provenance: "machine", "reviewed", "human".
+        models: `mask_source` of the masks that a model drew -> their number.
+        categories: names of categories in the order of their ids.
+        left_out: reason -> number of annotations that are not in the export.
+        left_out_images: reason -> number of images that are not in the export.
+        notes: sentences about what the format changed.
+        figures: the same as numbers.
+    """
+
+    path: Path
+    format: str
+    images: Mapping[str, int]
+    annotations: Mapping[str, int]
+    masks: Mapping[str, int]
+    models: Mapping[str, int]
+    categories: tuple[str, ...]
+    left_out: Mapping[str, int]
+    left_out_images: Mapping[str, int]
+    notes: tuple[str, ...]
+    figures: Mapping[str, float]
+
+
+def run_export(
+    source: ExportSource, to: str, out: Path, options: ExportOptions, open_progress: OpenProgress
+) -> ExportReport:
+    """Write a layer in another format. The folder gets its name when everything is written.
+
+    Memory: one image, a few bytes for each image, and what `Exporter` says.
+
+    Args:
+        source: the layer.
+        to: name of the exporter.
+        out: the folder to write; it must not exist, or be empty, or an export that `options.overwrite` replaces.
+        options: what the user asked for.
+        open_progress: opens the progress bar.
+
+    Raises:
+        ArgumentError: an option is not valid.
+        SynthgenError: the folder is in use or cannot be written, images are not known, or the layer is damaged.
+    """
+    plugin = plugins.load_plugin(EXPORTERS, to)
+    name = plugins.normalize_name(to)
+    format_options = plugins.complete_options(EXPORTERS, name, dict(options.format_options))
+    mode = choose_image_mode(name, plugin.IMAGES, options.image_mode)
+    if mode != "none" and source.image_folder is None:
+        raise SynthgenError(
+            f"the folder of the images of {source.name} is not known; name it with --images, or add --image-mode none"
+        )
+    table = CategoryTable(
+        source.categories, source.category_records, options.category_map, has_unknown=source.has_unknown
+    )
+    splits = split_names(source.name.split("/")[1], val=options.val, test=options.test)
+    _check_out(out, overwrite=options.overwrite)
+    create_folder(out.absolute().parent, remedy=_REMEDY)
+    remove_stale_files(out.absolute().parent)
+    with scratch_folder(out.absolute().parent, remedy=_REMEDY) as scratch, job_has_started():
+        folder = scratch / "export"
+        folder.mkdir()
+        context = ExportContext(
+            folder=folder,
+            layer=source.name,
+            recipe=source.recipe,
+            description=f"{source.name}, made by synthgen with {format_recipe(dict(source.recipe))}",
+            categories=table.categories,
+            licenses=_read_licenses(source.licenses),
+            splits=splits,
+            images=mode,
+            version=__version__,
+        )
+        run = _Run(source, context, options, table, is_flat=plugin.FLAT_IMAGES)
+        exporter: Exporter = plugin.build(context, plugin.OPTIONS(**format_options))
+        with (
+            contextlib.closing(exporter),
+            open_progress(f"{source.name} to {name}", source.num_images, "images") as bar,
+        ):
+            for sample in source.samples():
+                run.add(sample, exporter)
+                bar.advance(1)
+            notes = exporter.finish()
+        report = run.report(out, name, notes)
+        write_text_atomic(folder / MARKER, describe_export(report, context, format_options, options) + "\n")
+        _rename(folder, out, scratch)
+    return report
+
+
+def choose_image_mode(name: str, usual: ImageMode, asked: ImageMode | None) -> ImageMode:
+    """What happens with the images.
+
+    Args:
+        name: the exporter's name, for the error.
+        usual: the exporter's `IMAGES`.
+        asked: what the user said; None = nothing.
+
+    Raises:
+        ArgumentError: the format cannot hold images, or holds them in another way.
+    """
+    if asked is None or asked == usual or asked == "none":
+        return asked or usual
+    if (asked == "embed") != (usual == "embed"):
+        possible = "embed or none" if usual == "embed" else "link, copy or none"
+        raise ArgumentError(f"image_mode={asked} does not suit {name}; give {possible}")
+    return asked
+
+
+def describe_export(
+    report: ExportReport, context: ExportContext, format_options: Mapping[str, Any], options: ExportOptions
+) -> str:
+    """The text of `MARKER`, JSON: what the folder is, and who drew the masks.
+
+    Args:
+        report: what was written.
+        context: of the export.
+        format_options: the format's own options.
+        options: the other options.
+    """
+    chosen = asdict(options)
+    for name in ("overwrite", "format_options"):
+        del chosen[name]
+    content = {
+        "synthgen": context.version,
+        "format": report.format,
+        "layer": context.layer,
+        "recipe": dict(context.recipe),
+        "provenance": dict(report.masks),
+        "models": sorted(report.models),
+        "images": dict(report.images),
+        "annotations": dict(report.annotations),
+        "categories": list(report.categories),
+        "left_out": dict(report.left_out),
+        "left_out_images": dict(report.left_out_images),
+        "options": {**chosen, "image_mode": context.images},
+        "format_options": dict(format_options),
+    }
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True)
+
+
+class _Run:
+    """The state of one export."""
+
+    def __init__(
+        self,
+        source: ExportSource,
+        context: ExportContext,
+        options: ExportOptions,
+        table: CategoryTable,
+        *,
+        is_flat: bool,
+    ) -> None:
+        self.source, self.context, self.options, self.table = source, context, options, table
+        self.names = ImageNames(is_flat=is_flat)
+        self.images, self.annotations = (
+            Counter(dict.fromkeys(context.splits, 0)),
+            Counter(dict.fromkeys(context.splits, 0)),
+        )
+        self.masks, self.models = Counter[str](), Counter[str]()
+        self.left_out, self.left_out_images = Counter[str](), Counter[str]()
+        self.chosen = ImageChoice(options, source.image_keys)
+
+    def add(self, sample: Sample, exporter: Exporter) -> None:
+        """Export one image, or count why not."""
+        if not self.chosen.has(sample.image_key):
+            self.left_out_images["not_chosen"] += 1
+            return
+        if sample.error is not None:
+            self.left_out_images["error"] += 1
+            return
+        kept = tuple(filter(None, map(self._prepare, sample.annotations, [sample] * len(sample.annotations))))
+        if not kept and self.options.skip_empty:
+            self.left_out_images["empty"] += 1
+            return
+        split = self.chosen.split(sample.image_key, self.context.splits)
+        image: ImageSource | None = None
+        file_name = sample.file_name
+        if self.context.images != "none":
+            try:
+                image = find_image(self.source.image_folder or Path(), sample.file_name)
+                file_name = self.names.choose(split, sample.file_name, image)
+                if self.context.images in ("link", "copy"):
+                    place = join_path(exporter.image_folder(split), file_name)
+                    place_image(image, self.context.folder / place, is_link=self.context.images == "link")
+            except ImageError:
+                self.left_out_images["missing_file"] += 1
+                return
+        item = ExportItem(split, replace(sample, annotations=kept), file_name, image)
+        try:
+            self.annotations[split] += exporter.write(item)
+        except ImageError:
+            self.left_out_images["unreadable_file"] += 1
+            return
+        self.images[split] += 1
+        for annotation in kept:
+            if (provenance := mask_provenance(annotation)) is not None:
+                self.masks[provenance] += 1
+                if provenance != "human":
+                    self.models[annotation.mask_source or "unknown"] += 1
+
+    def report(self, out: Path, name: str, notes: ExportNotes) -> ExportReport:
+        return ExportReport(
+            path=out,
+            format=name,
+            images=dict(self.images),
+            annotations=dict(self.annotations),
+            masks=dict(sorted(self.masks.items())),
+            models=dict(sorted(self.models.items())),
+            categories=tuple(category.name for category in self.table.categories),
+            left_out=dict(sorted((self.left_out + Counter(notes.left_out)).items())),
+            left_out_images=dict(sorted(self.left_out_images.items())),
+            notes=notes.lines,
+            figures=dict(notes.figures),
+        )
+
+    def _prepare(self, annotation: Annotation, sample: Sample) -> Annotation | None:
+        """The annotation as it is exported, or None and a count of the reason."""
+        if not self.source.accepts(annotation):
+            self.left_out["filter"] += 1
+            return None
+        category = self.table.find(annotation)
+        if isinstance(category, str):
+            self.left_out[category] += 1
+            return None
+        changes: dict[str, Any] = {}
+        if annotation.segmentation is not None:
+            annotation = self._checked_mask(annotation, sample)
+        mask = annotation.segmentation
+        if mask is None and not self.options.keep_boxes:
+            self.left_out["no_mask"] += 1
+            return None
+        if mask is not None and self.options.min_area and rle_area(mask) < self.options.min_area:
+            self.left_out["min_area"] += 1
+            return None
+        if not all(map(math.isfinite, annotation.bbox)):
+            if mask is None:
+                self.left_out["no_box"] += 1
+                return None
+            x1, y1, x2, y2 = rle_bbox_xyxy(mask)
+            changes["bbox"] = (x1, y1, x2 - x1, y2 - y1)
+        if category.name != annotation.category:
+            changes["category"] = category.name
+        if category.id != annotation.category_id:
+            changes["category_id"] = category.id
+        return replace(annotation, **changes) if changes else annotation
+
+    def _checked_mask(self, annotation: Annotation, sample: Sample) -> Annotation:
+        """The annotation with its mask checked and changed as the user asked; without it if it is empty."""
+        mask = annotation.segmentation
+        assert mask is not None  # noqa: S101 - for the type checker
+        where = f"annotation {annotation.id} of image {shorten_value(sample.file_name)}"
+        if tuple(mask.size) != (sample.height, sample.width):
+            sizes = f"{mask.size[0]} x {mask.size[1]}, not {sample.height} x {sample.width}"
+            raise SynthgenError(f"{where}: its mask is {sizes}; make its shard again")
+        try:
+            check_rle(mask)
+        except SynthgenError as why:
+            raise SynthgenError(f"{where}: {why}; make its shard again") from None
+        if rle_area(mask) == 0:
+            return replace(annotation, segmentation=None)
+        if not self.options.changes_masks:
+            return annotation
+        from synthgen.export.polygons import clean_mask
+
+        pixels = clean_mask(
+            decode_mask(mask), fill_holes=self.options.fill_holes, largest_component=self.options.largest_component
+        )
+        return replace(annotation, segmentation=encode_mask(pixels), area=None)
+
+
+def _read_licenses(records: Sequence[Mapping[str, Any]]) -> tuple[ExportLicense, ...]:
+    return tuple(
+        ExportLicense(record["id"], str(record.get("name") or ""), str(record.get("url") or ""))
+        for record in records
+        if isinstance(record.get("id"), int)
+    )
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write over what is not an export of ours.
+
+    Raises:
+        SynthgenError: the folder is not empty, and nothing says that it may be replaced.
+    """
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not out.is_dir():
+        raise SynthgenError(f"{out} is not a folder; {_REMEDY}")
+    if not any(out.iterdir()):
+        return
+    if not (out / MARKER).is_file():
+        raise SynthgenError(f"{out} is not empty and not an export of synthgen; {_REMEDY}")
+    if not overwrite:
+        raise SynthgenError(f"{out} holds an export already; add --overwrite, or {_REMEDY}")
+
+
+def _rename(folder: Path, out: Path, scratch: Path) -> None:
+    """Give the finished folder its name; an earlier export goes to the scratch folder, which is deleted."""
+    if os.path.lexists(out):
+        out.rename(scratch / "replaced")
+    folder.rename(out)
+    sync_folder(out.absolute().parent)
