@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import __version__, plugins
-from synthgen.errors import ArgumentError, SynthgenError, job_has_started, shorten_value
+from synthgen.errors import ArgumentError, SynthgenError, job_has_started
 from synthgen.export.categories import CategoryTable
 from synthgen.export.choice import ImageChoice, split_names
 from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
 from synthgen.export.image_files import ImageNames, join_path, place_image
 from synthgen.export.options import ExportOptions
 from synthgen.images.decode import find_image
-from synthgen.images.image_error import ImageError
+from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.packed import ImageSource
 from synthgen.progress import OpenProgress
 from synthgen.records.recipe import format_recipe
@@ -324,7 +324,7 @@ class _Run:
         """The annotation with its mask checked and changed as the user asked; without it if it is empty."""
         mask = annotation.segmentation
         assert mask is not None  # noqa: S101 - for the type checker
-        where = f"annotation {annotation.id} of image {shorten_value(sample.file_name)}"
+        where = f"annotation {annotation.id} of image {utf8_safe(sample.file_name)}"
         if tuple(mask.size) != (sample.height, sample.width):
             sizes = f"{mask.size[0]} x {mask.size[1]}, not {sample.height} x {sample.width}"
             raise SynthgenError(f"{where}: its mask is {sizes}; make its shard again")

@@ -105,7 +105,7 @@ class CocoFile:
                 )
         self._file.write(b'],\n"images": [')
         self._images.seek(0)
-        shutil.copyfileobj(self._images, self._file, 2**20)
+        shutil.copyfileobj(self._images, self._file, 2**16)
         self._file.write(b'],\n"categories": ' + _encode(categories) + b',\n"licenses": ' + _encode(licenses))
         self._file.write(b',\n"info": ' + _encode(info) + b"}\n")
         self.close()
