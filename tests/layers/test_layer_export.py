@@ -14,7 +14,7 @@ from fakes import scored_layers
 from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
-from synthgen.export.run import ExportSource
+from synthgen.export.source import ExportSource
 from synthgen.layers.layer import Layer, load_layer
 from synthgen.layers.layer_export import export_coco_file
 from synthgen.records.rle import decode_mask
