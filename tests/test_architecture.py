@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints dataloading evaluation models records storage visualize devices oom distributed plugins "
         "progress errors"
     ),
+    "synthgen.export": _packages("records storage images plugins plugin_options errors"),
     "synthgen.layers": _packages("images records storage visualize errors"),
     "synthgen.api": _packages(
         "cluster devices evaluation formats generate images ingest layers oom records storage training plugin_options "
@@ -116,6 +117,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/generate/segmenters/grabcut.py",
         "synthgen/dataloading/transforms.py",
         "synthgen/dataloading/color_jitter.py",
+        *(f"synthgen/export/{name}.py" for name in ("polygons", "ring_bridges")),
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [

@@ -1,0 +1,1 @@
+"""Writes layers in the formats of other tools."""
