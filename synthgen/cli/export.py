@@ -26,7 +26,13 @@ def _score() -> Any:
 
 
 def export(
-    layer: Annotated[str, typer.Argument(metavar="LAYER", help="DATASET/SPLIT/LAYER, as `synthgen status` lists them")],
+    layers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="LAYER...",
+            help="DATASET/SPLIT/LAYER, as `synthgen status` lists them; of several, each keeps its split",
+        ),
+    ],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=", ".join(list_plugins("export.exporters")))],
     out: Annotated[Path, typer.Option(help="Folder to write; it gets its name when everything is written")],
     store: opt.Store = opt.DEFAULT_STORE,
@@ -99,15 +105,20 @@ def export(
     from synthgen.cli import messages
     from synthgen.export.options import ExportOptions
     from synthgen.layers.layer import load_layer
+    from synthgen.layers.layer_export import export_layers
 
-    own = load_layer(store, layer, images=images).filter(
-        min_stability_score=min_stability_score,
-        min_predicted_iou=min_predicted_iou,
-        min_box_iou=min_box_iou,
-        min_soft_iou=min_soft_iou,
-        categories=category,
-    )
-    report = own.export(
+    own = [
+        load_layer(store, layer, images=images).filter(
+            min_stability_score=min_stability_score,
+            min_predicted_iou=min_predicted_iou,
+            min_box_iou=min_box_iou,
+            min_soft_iou=min_soft_iou,
+            categories=category,
+        )
+        for layer in layers
+    ]
+    report = export_layers(
+        own,
         to,
         out,
         options=ExportOptions(

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 
+from synthgen.errors import ArgumentError
 from synthgen.export.options import ExportOptions
 
 
@@ -34,15 +35,15 @@ class ImageChoice:
             return True
         return False
 
-    def split(self, image_key: str, splits: Sequence[str]) -> str:
+    def split(self, image_key: str, own: str) -> str:
         """The split of an image.
 
         Args:
             image_key: its key.
-            splits: of `split_names`.
+            own: the split of its layer.
         """
-        if len(splits) == 1:
-            return splits[0]
+        if not self._val and not self._test:
+            return own
         share = self._draw("split", image_key) / 2**64
         return "val" if share < self._val else "test" if share < self._val + self._test else "train"
 
@@ -51,14 +52,22 @@ class ImageChoice:
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
-def split_names(own: str, *, val: float, test: float) -> tuple[str, ...]:
-    """The names of the splits: that of the layer, or train, val and test.
+def split_names(layers: Sequence[str], *, val: float, test: float) -> tuple[str, ...]:
+    """The names of the splits: those of the layers, or train, val and test.
 
     Args:
-        own: the name of the layer's split.
+        layers: names of the layers, "dataset/split/layer".
         val: share of the split "val".
         test: share of the split "test".
+
+    Raises:
+        ArgumentError: several splits cannot be divided again.
     """
+    own = tuple(dict.fromkeys(layer.split("/")[1] for layer in layers))
     if not val and not test:
-        return (own,)
+        return own
+    if len(own) > 1:
+        raise ArgumentError(
+            f"val={val} and test={test} divide one split, and the layers are of {', '.join(own)}; leave them out"
+        )
     return ("train", *(["val"] if val else []), *(["test"] if test else []))

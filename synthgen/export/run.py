@@ -7,20 +7,22 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from synthgen import __version__, plugins
-from synthgen.errors import ArgumentError, SynthgenError, job_has_started, shorten_value
+from synthgen.errors import ArgumentError, SynthgenError, job_has_started
 from synthgen.export.categories import CategoryTable
 from synthgen.export.choice import ImageChoice, split_names
 from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
 from synthgen.export.image_files import ImageNames, join_path, place_image
 from synthgen.export.options import ExportOptions
+from synthgen.export.source import ExportSource, make_category_table
 from synthgen.images.decode import find_image
-from synthgen.images.image_error import ImageError
+from synthgen.images.image_error import ImageError, utf8_safe
 from synthgen.images.packed import ImageSource
 from synthgen.progress import OpenProgress
 from synthgen.records.recipe import format_recipe
@@ -36,37 +38,6 @@ EXPORTERS = "export.exporters"
 MARKER = "synthgen_export.json"
 
 _REMEDY = "choose another --out"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportSource:
-    """A layer as an export reads it.
-
-    Attributes:
-        name: "dataset/split/layer".
-        recipe: what made the layer.
-        categories: names of categories.
-        category_records: the source's records of them; may be empty.
-        licenses: the source's records of licences; may be empty.
-        num_images: number of images.
-        has_unknown: whether annotations may have no name of a category.
-        image_folder: the folder of the images; None = not known.
-        samples: reads the images, one after the other.
-        image_keys: reads only their keys, in the same order.
-        accepts: whether the user wants an annotation.
-    """
-
-    name: str
-    recipe: Mapping[str, Any]
-    categories: Sequence[str]
-    category_records: Sequence[Mapping[str, Any]]
-    licenses: Sequence[Mapping[str, Any]]
-    num_images: int
-    has_unknown: bool
-    image_folder: Path | None
-    samples: Callable[[], Iterator[Sample]]
-    image_keys: Callable[[], Iterable[str]]
-    accepts: Callable[[Annotation], bool] = lambda _: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +72,14 @@ class ExportReport:
 
 
 def run_export(
-    source: ExportSource, to: str, out: Path, options: ExportOptions, open_progress: OpenProgress
+    sources: Sequence[ExportSource], to: str, out: Path, options: ExportOptions, open_progress: OpenProgress
 ) -> ExportReport:
-    """Write a layer in another format. The folder gets its name when everything is written.
+    """Write layers in another format. The folder gets its name when everything is written.
 
     Memory: one image, a few bytes for each image, and what `Exporter` says.
 
     Args:
-        source: the layer.
+        sources: one layer, or the layers of several splits of one dataset.
         to: name of the exporter.
         out: the folder to write; it must not exist, or be empty, or an export that `options.overwrite` replaces.
         options: what the user asked for.
@@ -122,14 +93,14 @@ def run_export(
     name = plugins.normalize_name(to)
     format_options = plugins.complete_options(EXPORTERS, name, dict(options.format_options))
     mode = choose_image_mode(name, plugin.IMAGES, options.image_mode)
-    if mode != "none" and source.image_folder is None:
-        raise SynthgenError(
-            f"the folder of the images of {source.name} is not known; name it with --images, or add --image-mode none"
-        )
-    table = CategoryTable(
-        source.categories, source.category_records, options.category_map, has_unknown=source.has_unknown
-    )
-    splits = split_names(source.name.split("/")[1], val=options.val, test=options.test)
+    for source in sources:
+        if mode != "none" and source.image_folder is None:
+            raise SynthgenError(
+                f"the folder of the images of {source.name} is not known; name it with --images, or add "
+                "--image-mode none"
+            )
+    table = make_category_table(sources, options.category_map)
+    splits = split_names([source.name for source in sources], val=options.val, test=options.test)
     _check_out(out, overwrite=options.overwrite)
     create_folder(out.absolute().parent, remedy=_REMEDY)
     remove_stale_files(out.absolute().parent)
@@ -138,24 +109,23 @@ def run_export(
         folder.mkdir()
         context = ExportContext(
             folder=folder,
-            layer=source.name,
-            recipe=source.recipe,
-            description=f"{source.name}, made by synthgen with {format_recipe(dict(source.recipe))}",
+            layer=" ".join(source.name for source in sources),
+            recipe=sources[0].recipe,
+            description=describe_layers(sources),
             categories=table.categories,
-            licenses=_read_licenses(source.licenses),
+            licenses=_read_licenses([record for source in sources for record in source.licenses]),
             splits=splits,
             images=mode,
             version=__version__,
         )
-        run = _Run(source, context, options, table, is_flat=plugin.FLAT_IMAGES)
+        run = _Run(sources, context, options, table, is_flat=plugin.FLAT_IMAGES)
         exporter: Exporter = plugin.build(context, plugin.OPTIONS(**format_options))
-        with (
-            contextlib.closing(exporter),
-            open_progress(f"{source.name} to {name}", source.num_images, "images") as bar,
-        ):
-            for sample in source.samples():
-                run.add(sample, exporter)
-                bar.advance(1)
+        total = sum(source.num_images for source in sources)
+        with contextlib.closing(exporter), open_progress(f"{context.layer} to {name}", total, "images") as bar:
+            for source in sources:
+                for sample in source.samples():
+                    run.add(sample, source, exporter)
+                    bar.advance(1)
             notes = exporter.finish()
         report = run.report(out, name, notes)
         write_text_atomic(folder / MARKER, describe_export(report, context, format_options, options) + "\n")
@@ -219,14 +189,14 @@ class _Run:
 
     def __init__(
         self,
-        source: ExportSource,
+        sources: Sequence[ExportSource],
         context: ExportContext,
         options: ExportOptions,
         table: CategoryTable,
         *,
         is_flat: bool,
     ) -> None:
-        self.source, self.context, self.options, self.table = source, context, options, table
+        self.context, self.options, self.table = context, options, table
         self.names = ImageNames(is_flat=is_flat)
         self.images, self.annotations = (
             Counter(dict.fromkeys(context.splits, 0)),
@@ -234,9 +204,9 @@ class _Run:
         )
         self.masks, self.models = Counter[str](), Counter[str]()
         self.left_out, self.left_out_images = Counter[str](), Counter[str]()
-        self.chosen = ImageChoice(options, source.image_keys)
+        self.chosen = ImageChoice(options, lambda: chain.from_iterable(source.image_keys() for source in sources))
 
-    def add(self, sample: Sample, exporter: Exporter) -> None:
+    def add(self, sample: Sample, source: ExportSource, exporter: Exporter) -> None:
         """Export one image, or count why not."""
         if not self.chosen.has(sample.image_key):
             self.left_out_images["not_chosen"] += 1
@@ -244,16 +214,17 @@ class _Run:
         if sample.error is not None:
             self.left_out_images["error"] += 1
             return
-        kept = tuple(filter(None, map(self._prepare, sample.annotations, [sample] * len(sample.annotations))))
+        found = (self._prepare(annotation, sample, source) for annotation in sample.annotations)
+        kept = tuple(annotation for annotation in found if annotation is not None)
         if not kept and self.options.skip_empty:
             self.left_out_images["empty"] += 1
             return
-        split = self.chosen.split(sample.image_key, self.context.splits)
+        split = self.chosen.split(sample.image_key, source.name.split("/")[1])
         image: ImageSource | None = None
         file_name = sample.file_name
         if self.context.images != "none":
             try:
-                image = find_image(self.source.image_folder or Path(), sample.file_name)
+                image = find_image(source.image_folder or Path(), sample.file_name)
                 file_name = self.names.choose(split, sample.file_name, image)
                 if self.context.images in ("link", "copy"):
                     place = join_path(exporter.image_folder(split), file_name)
@@ -289,9 +260,9 @@ class _Run:
             figures=dict(notes.figures),
         )
 
-    def _prepare(self, annotation: Annotation, sample: Sample) -> Annotation | None:
+    def _prepare(self, annotation: Annotation, sample: Sample, source: ExportSource) -> Annotation | None:
         """The annotation as it is exported, or None and a count of the reason."""
-        if not self.source.accepts(annotation):
+        if not source.accepts(annotation):
             self.left_out["filter"] += 1
             return None
         category = self.table.find(annotation)
@@ -324,7 +295,7 @@ class _Run:
         """The annotation with its mask checked and changed as the user asked; without it if it is empty."""
         mask = annotation.segmentation
         assert mask is not None  # noqa: S101 - for the type checker
-        where = f"annotation {annotation.id} of image {shorten_value(sample.file_name)}"
+        where = f"annotation {annotation.id} of image {utf8_safe(sample.file_name)}"
         if tuple(mask.size) != (sample.height, sample.width):
             sizes = f"{mask.size[0]} x {mask.size[1]}, not {sample.height} x {sample.width}"
             raise SynthgenError(f"{where}: its mask is {sizes}; make its shard again")
@@ -344,12 +315,18 @@ class _Run:
         return replace(annotation, segmentation=encode_mask(pixels), area=None)
 
 
+def describe_layers(sources: Sequence[ExportSource]) -> str:
+    """One sentence about the layers of an export, `sources`, and what made them."""
+    recipes = dict.fromkeys(format_recipe(dict(source.recipe)) for source in sources)
+    return f"{', '.join(source.name for source in sources)}, made by synthgen with {', '.join(recipes)}"
+
+
 def _read_licenses(records: Sequence[Mapping[str, Any]]) -> tuple[ExportLicense, ...]:
     return tuple(
         ExportLicense(record["id"], str(record.get("name") or ""), str(record.get("url") or ""))
-        for record in records
+        for record in {record.get("id"): record for record in reversed(records)}.values()
         if isinstance(record.get("id"), int)
-    )
+    )[::-1]
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from synthgen.export.options import ExportOptions
-    from synthgen.export.run import ExportReport, ExportSource
+    from synthgen.export.run import ExportReport
+    from synthgen.export.source import ExportSource
     from synthgen.progress import OpenProgress
 
 
@@ -222,7 +223,7 @@ class Layer(Sequence[LayerSample]):
         from synthgen.layers.layer_export import export_coco_file
 
         return export_coco_file(
-            self._export_source(), require_path("path", path), masks_only=masks_only, renumber=renumber
+            self.export_source(), require_path("path", path), masks_only=masks_only, renumber=renumber
         )
 
     def export(
@@ -250,19 +251,15 @@ class Layer(Sequence[LayerSample]):
             ArgumentError: an argument is not valid.
             SynthgenError: shards are missing, the folder is in use, the images are not known, or a mask is damaged.
         """
-        from synthgen.export.options import ExportOptions
-        from synthgen.layers.layer_export import export_layer
-        from synthgen.progress import NoProgress
+        from synthgen.layers.layer_export import export_layers
 
-        missing = 0 if partial else self.num_missing_shards
-        return export_layer(
-            self._export_source(),
-            to,
-            require_path("out", out),
-            options or ExportOptions(),
-            progress or NoProgress,
-            num_missing=missing,
-        )
+        return export_layers([self], to, out, options=options, partial=partial, progress=progress)
+
+    def export_source(self) -> ExportSource:
+        """The layer as an export reads it."""
+        from synthgen.layers.layer_export import make_source
+
+        return make_source(self._rows, self._range(), self._filter)
 
     def to_arrow(self) -> pa.Table:
         """All images as a table of the schema of shards, one row for each image. The table is in memory."""
@@ -305,11 +302,6 @@ class Layer(Sequence[LayerSample]):
             (_image_or_none(sample) if images else None, to_detections(supervision, sample, self.categories))
             for sample in self
         )
-
-    def _export_source(self) -> ExportSource:
-        from synthgen.layers.layer_export import make_source
-
-        return make_source(self._rows, self._range(), self._filter)
 
     def _range(self) -> range:
         return range(len(self._rows)) if self._selection is None else self._selection

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import ArgumentError, SynthgenError
 from synthgen.export.options import ExportOptions
-from synthgen.export.run import ExportReport, ExportSource, run_export
+from synthgen.export.run import ExportReport, run_export
+from synthgen.export.source import ExportSource
 from synthgen.progress import NoProgress, OpenProgress
 from synthgen.records.sample import Sample
 from synthgen.storage.atomic import check_writable, scratch_folder
-from synthgen.storage.disk import sync_folder
+from synthgen.storage.disk import require_path, sync_folder
 
 if TYPE_CHECKING:
+    from synthgen.layers.layer import Layer
     from synthgen.layers.layer_filter import LayerFilter
     from synthgen.layers.layer_rows import LayerRows
 
@@ -65,32 +68,46 @@ def export_coco_file(source: ExportSource, path: Path, *, masks_only: bool, renu
     check_writable(path, remedy=_REMEDY)
     options = ExportOptions(image_mode="none", keep_boxes=not masks_only, format_options={"renumber": renumber})
     with scratch_folder(path.parent, remedy=_REMEDY) as scratch:
-        report = run_export(source, "coco", scratch / "coco", options, NoProgress)
+        report = run_export([source], "coco", scratch / "coco", options, NoProgress)
         [file] = (scratch / "coco" / "annotations").iterdir()
         file.replace(path)
         sync_folder(path.parent)
     return replace(report, path=path)
 
 
-def export_layer(
-    source: ExportSource, to: str, out: Path, options: ExportOptions, open_progress: OpenProgress, *, num_missing: int
+def export_layers(
+    layers: Sequence[Layer],
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    options: ExportOptions | None = None,
+    partial: bool = False,
+    progress: OpenProgress | None = None,
 ) -> ExportReport:
-    """Write a layer in another format; see `run_export`.
+    """Write layers in the format of another tool, as `synthgen export` does.
 
     Args:
-        source: the layer.
-        to: name of the exporter.
-        out: the folder to write.
-        options: what the user asked for.
-        open_progress: opens the progress bar.
-        num_missing: number of shards of the layer that are not committed.
+        layers: one layer, or the layers of several splits of one dataset, which stay the splits of the export.
+        to: as in `Layer.export`.
+        out: as in `Layer.export`.
+        options: as in `Layer.export`.
+        partial: as in `Layer.export`.
+        progress: as in `Layer.export`.
+
+    Returns:
+        As `Layer.export`.
 
     Raises:
-        SynthgenError: shards are missing, or as `run_export`.
+        ArgumentError: an argument is not valid.
+        SynthgenError: as `Layer.export`.
     """
-    if num_missing:
-        raise SynthgenError(
-            f"{source.name} lacks {num_missing:,} of its shards; run the command that makes it again, or export what "
-            "is there with --partial"
-        )
-    return run_export(source, to, out, options, open_progress)
+    if not layers:
+        raise ArgumentError("layers is empty; give at least one layer")
+    for layer in layers:
+        if layer.num_missing_shards and not partial:
+            raise SynthgenError(
+                f"{layer.name} lacks {layer.num_missing_shards:,} of its shards; run the command that makes it again, "
+                "or export what is there with --partial"
+            )
+    sources = [layer.export_source() for layer in layers]
+    return run_export(sources, to, require_path("out", out), options or ExportOptions(), progress or NoProgress)

@@ -1,140 +1,87 @@
-"""Samples with masks, and exporters that are run on them without a layer."""
+"""Layers to export: drawn photographs with masks of a model and of people, in a store."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from synthgen.export.exporters import ExportCategory, ExportContext, ExportItem, ExportLicense, ExportNotes
-from synthgen.records.rle import encode_mask, rle_bbox_xyxy, rle_from_coco
-from synthgen.records.sample import Annotation, Sample
+from synthgen.export.exporters import ExportCategory, ExportContext, ExportItem, ExportLicense
+from synthgen.records.rle import encode_mask
+from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
-#: Names that break files whose writer does not escape them.
-HOSTILE_NAMES = (
-    """a" onload='x' <b>&amp;</b> ]]> \\" """.strip(),
-    "</image><image name='x'>",
-    "=cmd|' /C calc'!A0",
-    "zero\0width\x1b\ufffe",
-    "日本語 🐈 \u202e",
-    "$image",
-)
+SIZE = (48, 64)
+CATEGORIES = (ExportCategory(3, "cat", "animal"), ExportCategory(7, "dog", "animal"), ExportCategory(9, "cup"))
+LICENSES = (ExportLicense(1, "Attribution License", "http://creativecommons.org/licenses/by/2.0/"),)
 
 
-def context(folder: Path, names: Sequence[str] = ("cat", "dog"), **changes: Any) -> ExportContext:
-    """The context of an export into `folder`, which is created; category ids are 11, 12, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = ExportContext(
-        folder=folder,
-        layer="own/train/masks",
-        recipe={"stage": "masks", "segmenter": "lite"},
-        description="own/train/masks, made by synthgen",
-        categories=tuple(ExportCategory(11 + i, name) for i, name in enumerate(names)),
-        licenses=(ExportLicense(1, "Attribution License", "https://example.org/by"),),
-        splits=("train",),
-        images="link",
-        version="1.0",
-    )
-    return replace(plain, **changes)
-
-
-def annotation(
-    number: int, mask: NDArray[Any] | None, category: str = "cat", category_id: int = 11, **members: Any
-) -> Annotation:
-    """An annotation with a mask, bool [H, W], by "lite", whose box is the mask's own, unless `members` say else."""
-    if mask is None:
-        return Annotation(
-            number, members.pop("bbox", (1.0, 2.0, 3.0, 4.0)), category, category_id=category_id, **members
-        )
-    rle = encode_mask(mask)
-    x1, y1, x2, y2 = rle_bbox_xyxy(rle)
-    own: dict[str, Any] = {"bbox": (x1, y1, x2 - x1, y2 - y1), "mask_source": "lite"} | members
-    return Annotation(number, category=category, category_id=category_id, segmentation=rle, **own)
-
-
-def sample(number: int, *annotations: Annotation, size: tuple[int, int] = (30, 40), name: str = "") -> Sample:
-    """An image of `size` (height, width)."""
-    return Sample(number, f"own/{number}", name or f"{number}.jpg", *size, annotations)
-
-
-def rectangle(top: int, left: int, height: int, width: int, size: tuple[int, int] = (30, 40)) -> NDArray[np.bool_]:
-    """A mask of `size` (height, width) with one rectangle."""
-    mask = np.zeros(size, np.bool_)
+def ring_mask(top: int = 4, left: int = 6, height: int = 20, width: int = 24, *, hole: bool = True) -> Rle:
+    """A rectangle, with a hole in its middle."""
+    mask = np.zeros(SIZE, np.bool_)
     mask[top : top + height, left : left + width] = True
-    return mask
+    if hole:
+        mask[top + height // 3 : top + 2 * height // 3, left + width // 3 : left + 2 * width // 3] = False
+    return encode_mask(mask)
 
 
-def random_masks(count: int, size: tuple[int, int] = (30, 40), seed: int = 0) -> list[NDArray[np.bool_]]:
-    """Masks with holes, parts and lines that touch the border, bool [H, W]; none is empty."""
-    rng = np.random.default_rng(seed)
-    masks = []
-    for number in range(count):
-        mask = np.zeros(size, np.bool_)
-        top, left = rng.integers(0, size[0] // 2), rng.integers(0, size[1] // 2)
-        inside = mask[top : top + rng.integers(2, size[0]), left : left + rng.integers(2, size[1])]
-        inside[:] = rng.random(inside.shape) < (0.3, 0.9, 1.0)[number % 3]
-        mask[top, left] = True
-        masks.append(mask)
-    return masks
-
-
-def export(
-    module: Any,
-    given: ExportContext,
-    samples: Iterable[Sample] | Mapping[str, Iterable[Sample]],
-    *,
-    draw_images: bool = True,
-    **options: Any,
-) -> tuple[ExportNotes, int]:
-    """Run an exporter as `run_export` does, on samples by split; returns its notes, and how many it wrote.
-
-    `draw_images`: lay a grey image for each sample into the exporter's folder.
-    """
-    by_split = samples if isinstance(samples, Mapping) else {given.splits[0]: samples}
-    exporter = module.build(given, module.OPTIONS(**options))
-    written = 0
-    try:
-        for split, some in by_split.items():
-            for one in some:
-                if draw_images and given.images != "none":
-                    path = given.folder / exporter.image_folder(split) / one.file_name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.new("RGB", (one.width, one.height), (90, 90, 90)).save(path)
-                written += exporter.write(ExportItem(split, one, one.file_name, None))
-        return exporter.finish(), written
-    finally:
-        exporter.close()
-
-
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    """Path below a folder -> content, of all files but images of the samples."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".jpg"
+def make_annotation(number: int, *, hole: bool = True, source: str = "sam vit_h", **changes: object) -> Annotation:
+    """The annotation with this id; its place, category and scores follow from it."""
+    category = CATEGORIES[number % len(CATEGORIES)]
+    top, left = number % 20, (number * 3) % 30
+    values: dict[str, object] = {
+        "id": number,
+        "bbox": (float(left), float(top), 24.0, 20.0),
+        "category": category.name,
+        "segmentation": ring_mask(top, left, hole=hole),
+        "mask_source": source,
+        "predicted_iou": 0.9,
+        "stability_score": 0.8,
+        "box_iou": 1.0,
+        "soft_iou": 0.7,
+        "captions": (Caption("a <b>cat</b>", "human"),),
+        "category_id": category.id,
     }
+    return Annotation(**(values | changes))  # type: ignore[arg-type]
 
 
-def human_samples(folder: Path, coco: Path) -> tuple[ExportContext, list[Sample]]:
-    """The context of an export into `folder`, and the samples of a folder of COCO with their human masks."""
-    content = json.loads(next(coco.glob("annotations/instances_*.json")).read_text())
-    names = {record["id"]: record["name"] for record in content["categories"]}
-    of_image: dict[int, list[Annotation]] = {}
-    sizes = {record["id"]: (record["height"], record["width"]) for record in content["images"]}
-    for record in content["annotations"]:
-        image, category = record["image_id"], record["category_id"]
-        mask = rle_from_coco(record["segmentation"], *sizes[image])
-        own = Annotation(record["id"], tuple(record["bbox"]), names[category], bool(record["iscrowd"]))
-        own = replace(own, segmentation=mask, mask_source="human", category_id=category)
-        of_image.setdefault(image, []).append(own)
-    samples = [
-        sample(record["id"], *of_image.get(record["id"], ()), size=sizes[record["id"]], name=record["file_name"])
-        for record in content["images"]
-    ]
-    return context(folder, categories=tuple(ExportCategory(*one) for one in names.items())), samples
+def make_sample(number: int, annotations: tuple[Annotation, ...], **changes: object) -> Sample:
+    """The image with this id."""
+    values: dict[str, object] = {
+        "image_id": number,
+        "image_key": f"toy/{number}",
+        "file_name": f"{number:04d}.png",
+        "height": SIZE[0],
+        "width": SIZE[1],
+        "annotations": annotations,
+    }
+    return Sample(**(values | changes))  # type: ignore[arg-type]
+
+
+def make_context(folder: Path, **changes: object) -> ExportContext:
+    """A context whose folder exists."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, object] = {
+        "folder": folder,
+        "layer": "toy/train/masks",
+        "recipe": {"stage": "masks", "plugin": "sam", "options": {"variant": "vit_h"}},
+        "description": "toy/train/masks, made by synthgen with sam variant=vit_h",
+        "categories": CATEGORIES,
+        "licenses": LICENSES,
+        "splits": ("train", "val"),
+        "images": "none",
+        "version": "1.2.3",
+    }
+    return ExportContext(**(values | changes))  # type: ignore[arg-type]
+
+
+def make_items(count: int = 6) -> list[ExportItem]:
+    """Images with one to three annotations, every third in the split val."""
+    items, number = [], 0
+    for i in range(1, count + 1):
+        own = []
+        for _ in range(1 + i % 3):
+            number += 1
+            own.append(make_annotation(number))
+        sample = make_sample(i, tuple(own))
+        items.append(ExportItem("val" if i % 3 == 0 else "train", sample, sample.file_name, None))
+    return items

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class CocoFile:
                 )
         self._file.write(b'],\n"images": [')
         self._images.seek(0)
-        shutil.copyfileobj(self._images, self._file, 2**20)
+        shutil.copyfileobj(self._images, self._file, 2**16)
         self._file.write(b'],\n"categories": ' + _encode(categories) + b',\n"licenses": ' + _encode(licenses))
         self._file.write(b',\n"info": ' + _encode(info) + b"}\n")
         self.close()
@@ -177,19 +178,38 @@ def license_records(context: ExportContext) -> list[dict[str, Any]]:
     return [{"id": one.id, "name": one.name, "url": one.url} for one in context.licenses]
 
 
-def info_record(context: ExportContext, provenance: dict[str, int], models: Sequence[str]) -> dict[str, Any]:
-    """The member `info`: who made the file, and who drew the masks.
+class MaskCounter:
+    """Counts the masks of a file by who drew them.
+
+    Attributes:
+        provenance: number of masks by `mask_provenance`.
+        models: the `mask_source` of all masks that a model drew.
+    """
+
+    def __init__(self) -> None:
+        self.provenance, self.models = Counter[str](), set[str]()
+
+    def add(self, annotations: Sequence[Annotation]) -> None:
+        """Count the masks of some `annotations`."""
+        for annotation in annotations:
+            if (provenance := mask_provenance(annotation)) is not None:
+                self.provenance[provenance] += 1
+                if provenance != "human" and annotation.mask_source:
+                    self.models.add(annotation.mask_source)
+
+
+def info_record(context: ExportContext, masks: MaskCounter) -> dict[str, Any]:
+    """The member `info`: what made the file, and who drew the masks.
 
     Args:
         context: of the export.
-        provenance: number of masks by `mask_provenance`.
-        models: the `mask_source` of all masks that a model drew.
+        masks: of the file.
     """
     own = {
         "version": context.version,
         "layer": context.layer,
         "recipe": dict(context.recipe),
-        "provenance": provenance,
-        "models": sorted(models),
+        "provenance": dict(sorted(masks.provenance.items())),
+        "models": sorted(masks.models),
     }
     return {"description": context.description, "synthgen": own}

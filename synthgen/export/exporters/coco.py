@@ -6,13 +6,11 @@ the source's own. Scores, `mask_source`, `provenance`, captions and flags are fu
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
-from synthgen.export.exporters._coco_records import CocoFile, category_record, info_record, license_records
+from synthgen.export.exporters._coco_records import CocoFile, MaskCounter, category_record, info_record, license_records
 from synthgen.plugin_options import option
-from synthgen.records.sample import mask_provenance
 
 TITLE = "COCO instances"
 IMAGES = "link"
@@ -43,8 +41,7 @@ class CocoExporter:
             split: CocoFile(context.folder / f"annotations/instances_{split}.json", renumber=options.renumber)
             for split in context.splits
         }
-        self._provenance = {split: Counter[str]() for split in context.splits}
-        self._models: dict[str, set[str]] = {split: set() for split in context.splits}
+        self._masks = {split: MaskCounter() for split in context.splits}
 
     def image_folder(self, split: str) -> str:
         """As the release: the folder `split`."""
@@ -53,20 +50,14 @@ class CocoExporter:
     def write(self, item: ExportItem) -> int:
         """Write the `item` to the file of its split."""
         written = self._files[item.split].write(item.sample, item.file_name, item.sample.annotations)
-        for annotation in written:
-            if (provenance := mask_provenance(annotation)) is not None:
-                self._provenance[item.split][provenance] += 1
-                if provenance != "human" and annotation.mask_source:
-                    self._models[item.split].add(annotation.mask_source)
+        self._masks[item.split].add(written)
         return len(written)
 
     def finish(self) -> ExportNotes:
         """Write the categories, the licences and what made the file."""
         categories = [category_record(category) for category in self._context.categories]
         for split, file in self._files.items():
-            info = info_record(
-                self._context, dict(sorted(self._provenance[split].items())), sorted(self._models[split])
-            )
+            info = info_record(self._context, self._masks[split])
             file.finish(info, categories, license_records(self._context))
         return ExportNotes()
 

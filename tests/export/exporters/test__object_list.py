@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fakes.exports import HOSTILE_NAMES, annotation, context, rectangle, sample
+from fakes.exporter_runs import HOSTILE_NAMES, annotation, context, rectangle, sample
 
 from synthgen.export.exporters._object_list import ObjectList
 from synthgen.records.sample import Caption

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes.exports import random_masks, rectangle
+from fakes.exporter_runs import random_masks, rectangle
 
 from synthgen.export.exporters._polygon_loss import PolygonLoss
 from synthgen.export.polygons import polygon_iou_loss

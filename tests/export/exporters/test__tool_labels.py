@@ -7,7 +7,7 @@ import re
 
 import hypothesis.strategies as st
 from defusedxml import ElementTree
-from fakes.exports import annotation, rectangle
+from fakes.exporter_runs import annotation, rectangle
 from hypothesis import given
 
 from synthgen.export.exporters import ExportCategory

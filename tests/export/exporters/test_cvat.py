@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from defusedxml import ElementTree
-from fakes.exports import (
+from fakes.exporter_runs import (
     HOSTILE_NAMES,
     annotation,
     context,

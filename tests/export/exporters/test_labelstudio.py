@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from defusedxml import ElementTree
-from fakes.exports import (
+from fakes.exporter_runs import (
     HOSTILE_NAMES,
     annotation,
     context,

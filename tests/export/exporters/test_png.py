@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.exports import (
+from fakes.exporter_runs import (
     HOSTILE_NAMES,
     annotation,
     context,
