@@ -1,4 +1,7 @@
-"""The JSON file beside the masks of a split: each image with its objects, as COCO's records."""
+"""The JSON file beside the masks of a split: each image with its objects, as COCO's records.
+
+Its keys are not COCO's, as it is not a COCO file: readers would take it for one, and find no mask.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,12 @@ class ObjectList:
         about = {
             "description": context.description,
             "synthgen": {"version": context.version, "layer": context.layer, "recipe": dict(context.recipe)},
-            "categories": [category_record(category) for category in context.categories],
-            "licenses": license_records(context),
+            "classes": [category_record(category) for category in context.categories],
+            "image_licenses": license_records(context),
         }
         for name, value in about.items():
             self._file.write((b"{" if name == "description" else b",\n") + _encode(name) + b": " + _encode(value))
-        self._file.write(b',\n"images": [')
+        self._file.write(b',\n"masks": [')
 
     def write(
         self,

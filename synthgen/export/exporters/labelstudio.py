@@ -196,9 +196,9 @@ class LabelStudioExporter:
         """The kind of a region and its geometry; None = it has none."""
         width, height = sample.width, sample.height
         if annotation.segmentation is None:
-            box = _percent_box(annotation.bbox, width, height) if width and height else None
-            if box is None:
-                self._left_out["no_box" if width and height else "no_image_size"] += 1
+            box = _percent_box(annotation.bbox, width, height)
+            if isinstance(box, str):
+                self._left_out[box] += 1
                 return None
             return "rectangle", box
         window = decode_mask_window(annotation.segmentation)
@@ -231,18 +231,21 @@ def _prediction(model: str, regions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"model_version": model, **mean, "result": regions}
 
 
-def _percent_box(bbox: tuple[float, float, float, float], width: int, height: int) -> dict[str, float] | None:
+def _percent_box(bbox: tuple[float, float, float, float], width: int, height: int) -> dict[str, float] | str:
     """The part of a box, XYWH in pixels, that is inside an image, in percent; Label Studio refuses the rest.
 
-    None = no part of it is.
+    Returns:
+        If there is no such part, the reason for which the annotation is left out.
     """
-    x, y, w, h = bbox
+    if not width or not height:
+        return "no_image_size"
     if not all(map(math.isfinite, bbox)):
-        return None
+        return "no_box"
+    x, y, w, h = bbox
     left, right = (100 * min(max(side, 0), width) / width for side in (x, x + w))
     top, bottom = (100 * min(max(side, 0), height) / height for side in (y, y + h))
     if left >= right or top >= bottom:
-        return None
+        return "outside_image"
     return {"x": left, "y": top, "width": right - left, "height": bottom - top, "rotation": 0}
 
 

@@ -132,7 +132,7 @@ def test_boxes_without_a_mask_are_rectangles_inside_the_image(tmp_path: Path) ->
     drawn = [annotation(i, None, bbox=box) for i, box in enumerate(boxes)]
     unknown = sample(2, annotation(9, None), size=(0, 0))
     notes, written = export(labelstudio, context(tmp_path / "d"), [sample(1, *drawn), unknown], draw_images=False)
-    assert written == 2 and notes.left_out == {"no_box": 2, "no_image_size": 1}
+    assert written == 2 and notes.left_out == {"no_box": 1, "outside_image": 1, "no_image_size": 1}
     rows = read_rows(reader, tmp_path / "d").rows
     assert [row.bbox for row in rows] == [pytest.approx(boxes[0]), pytest.approx((0, 0, 5, 30))]
 

@@ -44,7 +44,7 @@ def texts(path: Path) -> dict[str, str]:
 
 def listed(path: Path) -> list[dict[str, Any]]:
     """The images of the list beside the masks."""
-    found: list[dict[str, Any]] = json.loads(path.read_text())["images"]
+    found: list[dict[str, Any]] = json.loads(path.read_text())["masks"]
     return found
 
 
@@ -76,7 +76,7 @@ def test_each_number_of_a_map_is_the_object_that_the_list_says(tmp_path: Path) -
     assert cat["predicted_iou"] == 0.5 and cat["captions"] == ["a cat"] and cat["provenance"] == "machine"
     assert dog["iscrowd"] == 1 and dog["provenance"] == "reviewed" and dog["mask_source"] == "lite"
     content = json.loads((tmp_path / "instances" / "train.json").read_text())
-    assert content["categories"] == [{"id": 11, "name": "cat"}, {"id": 12, "name": "dog"}]
+    assert content["classes"] == [{"id": 11, "name": "cat"}, {"id": 12, "name": "dog"}]
     assert content["synthgen"]["recipe"] == {"stage": "masks", "segmenter": "lite"}
 
 
