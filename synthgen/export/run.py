@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,14 @@ from synthgen.export.choice import ImageChoice, split_names
 from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
 from synthgen.export.image_files import ImageNames, join_path, place_image
 from synthgen.export.options import ExportOptions
+from synthgen.export.prepare import AnnotationPreparer, PreparedSample
 from synthgen.export.source import ExportSource, make_category_table
 from synthgen.images.decode import find_image
-from synthgen.images.image_error import ImageError, utf8_safe
+from synthgen.images.image_error import ImageError
 from synthgen.images.packed import ImageSource
 from synthgen.progress import OpenProgress
 from synthgen.records.recipe import format_recipe
-from synthgen.records.rle import check_rle, decode_mask, encode_mask, rle_area, rle_bbox_xyxy
-from synthgen.records.sample import Annotation, Sample, mask_provenance
+from synthgen.records.sample import Sample, mask_provenance
 from synthgen.storage.atomic import remove_stale_files, scratch_folder, write_text_atomic
 from synthgen.storage.disk import create_folder, sync_folder
 
@@ -38,6 +37,9 @@ EXPORTERS = "export.exporters"
 MARKER = "synthgen_export.json"
 
 _REMEDY = "choose another --out"
+
+#: Images whose masks are checked together.
+_CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,10 @@ def run_export(
         total = sum(source.num_images for source in sources)
         with contextlib.closing(exporter), open_progress(f"{context.layer} to {name}", total, "images") as bar:
             for source in sources:
-                for sample in source.samples():
-                    run.add(sample, source, exporter)
-                    bar.advance(1)
+                stream = source.samples()
+                while samples := list(islice(stream, _CHUNK)):
+                    run.add(samples, source, exporter)
+                    bar.advance(len(samples))
             notes = exporter.finish()
         report = run.report(out, name, notes)
         write_text_atomic(folder / MARKER, describe_export(report, context, format_options, options) + "\n")
@@ -203,19 +206,21 @@ class _Run:
             Counter(dict.fromkeys(context.splits, 0)),
         )
         self.masks, self.models = Counter[str](), Counter[str]()
-        self.left_out, self.left_out_images = Counter[str](), Counter[str]()
+        self.left_out_images, self.preparer = Counter[str](), AnnotationPreparer(options, table)
         self.chosen = ImageChoice(options, lambda: chain.from_iterable(source.image_keys() for source in sources))
 
-    def add(self, sample: Sample, source: ExportSource, exporter: Exporter) -> None:
+    def add(self, samples: Sequence[Sample], source: ExportSource, exporter: Exporter) -> None:
+        """Export some images, or count why not."""
+        chosen = [sample for sample in samples if self.chosen.has(sample.image_key)]
+        usable = [sample for sample in chosen if sample.error is None]
+        self.left_out_images["not_chosen"] += len(samples) - len(chosen)
+        self.left_out_images["error"] += len(chosen) - len(usable)
+        for prepared in self.preparer.prepare(usable, source.accepts):
+            self._export(prepared, source, exporter)
+
+    def _export(self, prepared: PreparedSample, source: ExportSource, exporter: Exporter) -> None:
         """Export one image, or count why not."""
-        if not self.chosen.has(sample.image_key):
-            self.left_out_images["not_chosen"] += 1
-            return
-        if sample.error is not None:
-            self.left_out_images["error"] += 1
-            return
-        found = (self._prepare(annotation, sample, source) for annotation in sample.annotations)
-        kept = tuple(annotation for annotation in found if annotation is not None)
+        sample, kept, areas = prepared
         if not kept and self.options.skip_empty:
             self.left_out_images["empty"] += 1
             return
@@ -232,7 +237,7 @@ class _Run:
             except ImageError:
                 self.left_out_images["missing_file"] += 1
                 return
-        item = ExportItem(split, replace(sample, annotations=kept), file_name, image)
+        item = ExportItem(split, replace(sample, annotations=kept), file_name, image, areas)
         try:
             self.annotations[split] += exporter.write(item)
         except ImageError:
@@ -254,65 +259,11 @@ class _Run:
             masks=dict(sorted(self.masks.items())),
             models=dict(sorted(self.models.items())),
             categories=tuple(category.name for category in self.table.categories),
-            left_out=dict(sorted((self.left_out + Counter(notes.left_out)).items())),
-            left_out_images=dict(sorted(self.left_out_images.items())),
+            left_out=dict(sorted((self.preparer.left_out + Counter(notes.left_out)).items())),
+            left_out_images=dict(sorted((+self.left_out_images).items())),
             notes=notes.lines,
             figures=dict(notes.figures),
         )
-
-    def _prepare(self, annotation: Annotation, sample: Sample, source: ExportSource) -> Annotation | None:
-        """The annotation as it is exported, or None and a count of the reason."""
-        if not source.accepts(annotation):
-            self.left_out["filter"] += 1
-            return None
-        category = self.table.find(annotation)
-        if isinstance(category, str):
-            self.left_out[category] += 1
-            return None
-        changes: dict[str, Any] = {}
-        if annotation.segmentation is not None:
-            annotation = self._checked_mask(annotation, sample)
-        mask = annotation.segmentation
-        if mask is None and not self.options.keep_boxes:
-            self.left_out["no_mask"] += 1
-            return None
-        if mask is not None and self.options.min_area and rle_area(mask) < self.options.min_area:
-            self.left_out["min_area"] += 1
-            return None
-        if not all(map(math.isfinite, annotation.bbox)):
-            if mask is None:
-                self.left_out["no_box"] += 1
-                return None
-            x1, y1, x2, y2 = rle_bbox_xyxy(mask)
-            changes["bbox"] = (x1, y1, x2 - x1, y2 - y1)
-        if category.name != annotation.category:
-            changes["category"] = category.name
-        if category.id != annotation.category_id:
-            changes["category_id"] = category.id
-        return replace(annotation, **changes) if changes else annotation
-
-    def _checked_mask(self, annotation: Annotation, sample: Sample) -> Annotation:
-        """The annotation with its mask checked and changed as the user asked; without it if it is empty."""
-        mask = annotation.segmentation
-        assert mask is not None  # noqa: S101 - for the type checker
-        where = f"annotation {annotation.id} of image {utf8_safe(sample.file_name)}"
-        if tuple(mask.size) != (sample.height, sample.width):
-            sizes = f"{mask.size[0]} x {mask.size[1]}, not {sample.height} x {sample.width}"
-            raise SynthgenError(f"{where}: its mask is {sizes}; make its shard again")
-        try:
-            check_rle(mask)
-        except SynthgenError as why:
-            raise SynthgenError(f"{where}: {why}; make its shard again") from None
-        if rle_area(mask) == 0:
-            return replace(annotation, segmentation=None)
-        if not self.options.changes_masks:
-            return annotation
-        from synthgen.export.polygons import clean_mask
-
-        pixels = clean_mask(
-            decode_mask(mask), fill_holes=self.options.fill_holes, largest_component=self.options.largest_component
-        )
-        return replace(annotation, segmentation=encode_mask(pixels), area=None)
 
 
 def describe_layers(sources: Sequence[ExportSource]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from synthgen.export.exporters import ExportCategory, ExportContext, ExportItem, ExportLicense
-from synthgen.records.rle import encode_mask
+from synthgen.records.rle import encode_mask, rle_area
 from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 SIZE = (48, 64)
@@ -83,5 +83,6 @@ def make_items(count: int = 6) -> list[ExportItem]:
             number += 1
             own.append(make_annotation(number))
         sample = make_sample(i, tuple(own))
-        items.append(ExportItem("val" if i % 3 == 0 else "train", sample, sample.file_name, None))
+        areas = tuple(0 if a.segmentation is None else rle_area(a.segmentation) for a in sample.annotations)
+        items.append(ExportItem("val" if i % 3 == 0 else "train", sample, sample.file_name, None, areas))
     return items

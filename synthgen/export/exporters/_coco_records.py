@@ -15,7 +15,6 @@ import numpy as np
 
 from synthgen.errors import SynthgenError
 from synthgen.export.exporters import ExportCategory, ExportContext
-from synthgen.records.rle import rle_area
 from synthgen.records.sample import Annotation, Sample, mask_provenance
 
 #: Scores of a mask that a file carries beside it.
@@ -51,6 +50,7 @@ class CocoFile:
         sample: Sample,
         file_name: str,
         annotations: Sequence[Annotation],
+        areas: Sequence[int],
         image_members: dict[str, Any] | None = None,
     ) -> list[Annotation]:
         """Write an image and its annotations, each on a line. Returns the annotations that were written.
@@ -59,6 +59,7 @@ class CocoFile:
             sample: the image.
             file_name: its name in the file.
             annotations: those to write.
+            areas: number of pixels of the mask of each.
             image_members: further members of the record of the image.
         """
         image_id = len(self._image_ids) + 1 if self.renumber else sample.image_id
@@ -73,14 +74,14 @@ class CocoFile:
         self._images.write((b",\n" if self._image_ids else b"\n") + _encode(record | (image_members or {})))
         self._image_ids.append(image_id)
         written = []
-        for annotation in annotations:
+        for annotation, area in zip(annotations, areas, strict=True):
             segmentation = None
             if annotation.segmentation is not None:
                 segmentation = self._make_segmentation(annotation)
                 if segmentation is None:
                     continue
             number = len(self._ids) + 1 if self.renumber else annotation.id
-            own = annotation_record(annotation, number, image_id, segmentation)
+            own = annotation_record(annotation, number, image_id, segmentation, area)
             self._file.write((b",\n" if self._ids else b"\n") + _encode(own))
             self._ids.append(number)
             written.append(annotation)
@@ -117,7 +118,9 @@ class CocoFile:
         self._images.close()
 
 
-def annotation_record(annotation: Annotation, number: int, image_id: int, segmentation: Any) -> dict[str, Any]:
+def annotation_record(
+    annotation: Annotation, number: int, image_id: int, segmentation: Any, pixels: int
+) -> dict[str, Any]:
     """COCO's record of an annotation, with what we know beside it.
 
     Args:
@@ -125,6 +128,7 @@ def annotation_record(annotation: Annotation, number: int, image_id: int, segmen
         number: its id in the file.
         image_id: the id of its image in the file.
         segmentation: the member of this name; None = none.
+        pixels: number of pixels of the mask.
     """
     mask = annotation.segmentation
     record: dict[str, Any] = {
@@ -132,7 +136,7 @@ def annotation_record(annotation: Annotation, number: int, image_id: int, segmen
         "image_id": image_id,
         "category_id": annotation.category_id,
         "bbox": annotation.bbox,
-        "area": mask_or_box_area(annotation),
+        "area": coco_area(annotation, pixels),
         "iscrowd": int(annotation.iscrowd),
     }
     if segmentation is not None:
@@ -152,13 +156,18 @@ def annotation_record(annotation: Annotation, number: int, image_id: int, segmen
     return record
 
 
-def mask_or_box_area(annotation: Annotation) -> float:
-    """COCO's `area` of `annotation`: the source's own, or the mask's number of pixels; without a mask, the box's."""
+def coco_area(annotation: Annotation, pixels: int) -> float:
+    """COCO's `area`: the source's own for its own mask, or the mask's number of pixels; without a mask, the box's.
+
+    Args:
+        annotation: the annotation.
+        pixels: number of pixels of the mask.
+    """
     if annotation.segmentation is None:
         return max(annotation.bbox[2], 0.0) * max(annotation.bbox[3], 0.0)
     if annotation.area is not None and annotation.mask_source == "human":
         return annotation.area
-    return float(rle_area(annotation.segmentation))
+    return float(pixels)
 
 
 def rle_segmentation(annotation: Annotation) -> dict[str, Any] | None:

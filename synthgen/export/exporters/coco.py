@@ -49,7 +49,7 @@ class CocoExporter:
 
     def write(self, item: ExportItem) -> int:
         """Write the `item` to the file of its split."""
-        written = self._files[item.split].write(item.sample, item.file_name, item.sample.annotations)
+        written = self._files[item.split].write(item.sample, item.file_name, item.sample.annotations, item.mask_areas)
         self._masks[item.split].add(written)
         return len(written)
 

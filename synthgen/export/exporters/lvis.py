@@ -63,7 +63,8 @@ class LvisExporter:
     def write(self, item: ExportItem) -> int:
         """Write the `item` to the file of its split."""
         sample, split = item.sample, self._splits[item.split]
-        objects = [annotation for annotation in sample.annotations if not annotation.iscrowd]
+        places = [i for i, annotation in enumerate(sample.annotations) if not annotation.iscrowd]
+        objects, areas = [sample.annotations[i] for i in places], [item.mask_areas[i] for i in places]
         self._left_out["crowd"] += len(sample.annotations) - len(objects)
         # Absence is known only of the names that annotators looked for; None = they looked for all names.
         there = {annotation.category for annotation in sample.annotations}
@@ -71,7 +72,7 @@ class LvisExporter:
         absent = [self._ids[name] for name in looked_for if name in self._ids and name not in there]
         more = [self._ids[name] for name in sample.not_exhaustive_categories if name in self._ids]
         members = {"neg_category_ids": sorted(absent), "not_exhaustive_category_ids": sorted(more)}
-        written = split.file.write(sample, item.file_name, objects, members)
+        written = split.file.write(sample, item.file_name, objects, areas, members)
         split.count(written)
         return len(written)
 
