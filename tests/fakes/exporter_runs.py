@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synthgen.export.exporters import ExportCategory, ExportContext, ExportItem, ExportLicense, ExportNotes
-from synthgen.records.rle import encode_mask, rle_bbox_xyxy, rle_from_coco
+from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy, rle_from_coco
 from synthgen.records.sample import Annotation, Sample
 
 #: Names that break files whose writer does not escape them.
@@ -106,7 +106,8 @@ def export(
                     path = given.folder / exporter.image_folder(split) / one.file_name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.new("RGB", (one.width, one.height), (90, 90, 90)).save(path)
-                written += exporter.write(ExportItem(split, one, one.file_name, None))
+                areas = tuple(rle_area(a.segmentation) if a.segmentation is not None else 0 for a in one.annotations)
+                written += exporter.write(ExportItem(split, one, one.file_name, None, areas))
         return exporter.finish(), written
     finally:
         exporter.close()

@@ -44,7 +44,7 @@ class ObjectList:
         sample: Sample,
         file_name: str,
         members: Mapping[str, Any],
-        objects: Sequence[tuple[Annotation, Mapping[str, Any]]],
+        objects: Sequence[tuple[Annotation, int, Mapping[str, Any]]],
     ) -> None:
         """Write an image.
 
@@ -52,11 +52,11 @@ class ObjectList:
             sample: the image.
             file_name: its path in the export, or below its own folder if it stays in its place.
             members: further members of its record.
-            objects: annotations, with further members of the record of each.
+            objects: annotations, with the number of pixels of the mask and further members of the record of each.
         """
         record = {"id": sample.image_id, "file_name": file_name, "height": sample.height, "width": sample.width}
         record |= {"license": sample.license_id} if sample.license_id is not None else {}
-        record |= {**members, "objects": [_object_record(annotation, sample, own) for annotation, own in objects]}
+        record |= {**members, "objects": [_object_record(sample, *one) for one in objects]}
         self._file.write((b"\n" if self._is_first else b",\n") + _encode(record))
         self._is_first = False
 
@@ -70,5 +70,5 @@ class ObjectList:
         self._file.close()
 
 
-def _object_record(annotation: Annotation, sample: Sample, members: Mapping[str, Any]) -> dict[str, Any]:
-    return {**annotation_record(annotation, annotation.id, sample.image_id, None), **members}
+def _object_record(sample: Sample, annotation: Annotation, pixels: int, members: Mapping[str, Any]) -> dict[str, Any]:
+    return {**annotation_record(annotation, annotation.id, sample.image_id, None, pixels), **members}

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from synthgen.export.image_files import ImageNames
 from synthgen.images.decode import MAX_IMAGE_PIXELS
 from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.plugin_options import option
-from synthgen.records.rle import MaskWindow, decode_mask_window, rle_area
+from synthgen.records.rle import MaskWindow, decode_mask_window
 from synthgen.records.sample import Annotation, Rle, mask_provenance
 
 TITLE = "PNG masks"
@@ -68,6 +68,14 @@ class PngOptions:
 
 
 OPTIONS = PngOptions
+
+
+class _Object(NamedTuple):
+    """An annotation with a mask, and the mask's number of pixels."""
+
+    annotation: Annotation
+    mask: Rle
+    area: int
 
 
 class PngExporter:
@@ -109,7 +117,11 @@ class PngExporter:
     def write(self, item: ExportItem) -> int:
         """Write the masks of the `item`."""
         sample = item.sample
-        objects = [annotation for annotation in sample.annotations if annotation.segmentation is not None]
+        objects = [
+            _Object(annotation, annotation.segmentation, area)
+            for annotation, area in zip(sample.annotations, item.mask_areas, strict=True)
+            if annotation.segmentation is not None
+        ]
         self._left_out["no_mask"] += len(sample.annotations) - len(objects)
         name, image = item.file_name, f"{self.image_folder(item.split)}/{item.file_name}"
         if self._names is not None:
@@ -125,7 +137,8 @@ class PngExporter:
             self._without_map += 1
             objects, records = [], []
         if self._lists:
-            self._lists[item.split].write(sample, image, members, list(zip(objects, records, strict=True)))
+            listed = [(one.annotation, one.area, own) for one, own in zip(objects, records, strict=True)]
+            self._lists[item.split].write(sample, image, members, listed)
         return len(objects)
 
     def finish(self) -> ExportNotes:
@@ -155,59 +168,60 @@ class PngExporter:
         stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
         return (PurePosixPath(_FOLDERS[self._layout]) / split / stem).as_posix()
 
-    def _write_binary(self, objects: Sequence[Annotation], place: str) -> list[dict[str, Any]]:
+    def _write_binary(self, objects: Sequence[_Object], place: str) -> list[dict[str, Any]]:
         """One file for each object; returns the members that say which."""
         files: dict[str, None] = {}
-        for annotation in objects:
-            mask = _mask(annotation)
-            window = decode_mask_window(mask)
-            pixels = np.zeros(mask.size, np.uint8)
+        for one in objects:
+            window = decode_mask_window(one.mask)
+            pixels = np.zeros(one.mask.size, np.uint8)
             _cut(pixels, window)[window.pixels] = 255
-            file = f"{place}/{annotation.id}.png"
+            file = f"{place}/{one.annotation.id}.png"
             while file in files:  # the source may give two annotations one id
                 file = f"{file.removesuffix('.png')}_.png"
             files[file] = None
-            self._write(file, pixels, [annotation])
+            self._write(file, pixels, [one])
         return [{"file": file} for file in files]
 
     def _write_map(
-        self, objects: Sequence[Annotation], file: str, height: int, width: int
-    ) -> tuple[list[Annotation], list[dict[str, Any]]]:
+        self, objects: Sequence[_Object], file: str, height: int, width: int
+    ) -> tuple[list[_Object], list[dict[str, Any]]]:
         """The map of an image; returns the objects that are visible, and the members that say where."""
         is_semantic = self._layout == "semantic"
         most = len(objects) if is_semantic else _MAX_NUMBER
         self._left_out["too_many_objects"] += len(objects[most:])
         objects = objects[:most]
-        values = [self._values[a.category_id or 0] for a in objects] if is_semantic else range(1, len(objects) + 1)
-        areas = [rle_area(_mask(annotation)) for annotation in objects]
+        values: Sequence[int] = range(1, len(objects) + 1)
+        if is_semantic:
+            values = [self._values[one.annotation.category_id or 0] for one in objects]
+        areas = [one.area for one in objects]
         pixels = np.zeros((height, width), self._depth if is_semantic else np.uint16)
-        for place in sorted(range(len(objects)), key=lambda place: -areas[place]):
-            window = decode_mask_window(_mask(objects[place]))
-            _cut(pixels, window)[window.pixels] = values[place]
+        for one, value in sorted(zip(objects, values, strict=True), key=lambda pair: -pair[0].area):
+            window = decode_mask_window(one.mask)
+            _cut(pixels, window)[window.pixels] = value
         visible = areas
         if sum(areas) != np.count_nonzero(pixels):  # else no two overlap
-            windows = (decode_mask_window(_mask(annotation)) for annotation in objects)
-            visible = [
-                int(np.count_nonzero(_cut(pixels, window)[window.pixels] == value))
-                for window, value in zip(windows, values, strict=True)
-            ]
+            visible = []
+            for one, value in zip(objects, values, strict=True):
+                window = decode_mask_window(one.mask)
+                visible.append(int(np.count_nonzero(_cut(pixels, window)[window.pixels] == value)))
         self._pixels += sum(areas)
         self._covered += sum(areas) - sum(visible)
         self._overlapping += sum(seen < area for seen, area in zip(visible, areas, strict=True))
         self._left_out["hidden"] += visible.count(0)
-        shown = [annotation for annotation, seen in zip(objects, visible, strict=True) if seen]
+        shown = [one for one, seen in zip(objects, visible, strict=True) if seen]
         self._write(file, pixels, shown)
         return shown, [
             {"value": value, "visible_pixels": seen} for value, seen in zip(values, visible, strict=True) if seen
         ]
 
-    def _write(self, file: str, pixels: NDArray[Any], objects: Sequence[Annotation]) -> None:
+    def _write(self, file: str, pixels: NDArray[Any], objects: Sequence[_Object]) -> None:
         """Write a PNG below the folder of the export, with the provenance of its objects."""
         path = self._context.folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        models = {a.mask_source for a in objects if a.mask_source and mask_provenance(a) != "human"}
+        drawn = {(mask_provenance(one.annotation) or "", one.annotation.mask_source) for one in objects}
+        models = {source for provenance, source in drawn if source and provenance != "human"}
         texts = {
-            "synthgen:provenance": ",".join(sorted({mask_provenance(a) or "" for a in objects})),
+            "synthgen:provenance": ",".join(sorted({provenance for provenance, _ in drawn})),
             "synthgen:models": json.dumps(sorted(models)) if models else "",
         }
         write_png(path, pixels, {keyword: text for keyword, text in texts.items() if text})
@@ -216,11 +230,6 @@ class PngExporter:
 def build(context: ExportContext, options: PngOptions) -> PngExporter:
     """Make the exporter for `context` with the `options`."""
     return PngExporter(context, options)
-
-
-def _mask(annotation: Annotation) -> Rle:
-    assert annotation.segmentation is not None  # noqa: S101 - for the type checker
-    return annotation.segmentation
 
 
 def _cut(pixels: NDArray[Any], window: MaskWindow) -> NDArray[Any]:

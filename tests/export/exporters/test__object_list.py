@@ -19,7 +19,7 @@ def test_the_file_is_json_with_every_image(tmp_path: Path) -> None:
     one = ObjectList(tmp_path / "list.json", given)
     own = annotation(1, rectangle(1, 1, 3, 3), HOSTILE_NAMES[0], captions=(Caption(HOSTILE_NAMES[1], "ofa"),))
     for number, name in enumerate(HOSTILE_NAMES):
-        one.write(sample(number, own), name, {"map": name}, [(own, {"value": 5})])
+        one.write(sample(number, own), name, {"map": name}, [(own, 9, {"value": 5})])
     one.finish()
     one.close()
     content = json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
@@ -27,7 +27,7 @@ def test_the_file_is_json_with_every_image(tmp_path: Path) -> None:
     assert [image["map"] for image in content["masks"]] == list(HOSTILE_NAMES)
     assert [category["name"] for category in content["classes"]] == list(HOSTILE_NAMES)
     assert content["masks"][0]["objects"][0]["captions"] == [HOSTILE_NAMES[1]]
-    assert content["masks"][0]["objects"][0]["value"] == 5
+    assert content["masks"][0]["objects"][0]["value"] == 5 and content["masks"][0]["objects"][0]["area"] == 9
     assert content["image_licenses"][0]["name"] == "Attribution License"
 
 
@@ -40,7 +40,7 @@ def test_a_split_without_images_is_json(tmp_path: Path) -> None:
 def test_no_reader_takes_it_for_a_dataset(tmp_path: Path) -> None:
     one = ObjectList(tmp_path / "list.json", context(tmp_path))
     own = annotation(1, rectangle(1, 1, 3, 3))
-    one.write(sample(1, own), "a.jpg", {}, [(own, {"value": 1})])
+    one.write(sample(1, own), "a.jpg", {}, [(own, 9, {"value": 1})])
     one.finish()
     with pytest.raises(SynthgenError, match="is not recognised"):
         recognize_dataset(tmp_path)
