@@ -2,7 +2,7 @@
 
 A file is imported into a task whose frames have the names of the images, as "CVAT 1.1". Imports of whole projects read
 no masks. `labels.json` holds the labels with their colours and attributes, for the Raw tab of a new task or project:
-CVAT leaves out shapes whose label it does not know, and attributes that the label lacks.
+CVAT refuses a label that the task lacks, and leaves out attributes that the label lacks.
 
 A mask is a `mask`: the run lengths of its rows in its own window. With `shape=polygon` it is a polygon for each part,
 all of one group, with holes joined to the outline. Without a mask, an annotation is a `box`. `source` says who drew it:
@@ -39,7 +39,7 @@ FLAT_IMAGES = False
 _SHAPES = ("mask", "polygon")
 _SOURCES = {"machine": "auto", "reviewed": "semi-auto", "human": "manual", None: "manual"}
 
-#: Name of an attribute -> its kind in CVAT. Scores are texts, as CVAT's numbers are whole.
+#: Name of an attribute -> its kind in CVAT. Scores are texts, as CVAT has numbers only in steps of a range.
 _ATTRIBUTES = {
     "annotation_id": "text",
     "provenance": "text",
@@ -59,7 +59,7 @@ class CvatOptions:
     """
 
     shape: str = option("mask", metavar="mask|polygon", help="How masks are written; polygons are easier to edit")
-    tolerance: float = option(0.5, help="How far a polygon may be from the mask's outline, in pixels")
+    tolerance: float = option(1.0, help="How far a polygon may be from the mask's outline, in pixels")
 
     def __post_init__(self) -> None:
         if self.shape not in _SHAPES:

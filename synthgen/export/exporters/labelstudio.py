@@ -58,7 +58,7 @@ class LabelStudioOptions:
     """
 
     shape: str = option("brush", metavar="brush|polygon", help="How masks are written; polygons are easier to edit")
-    tolerance: float = option(0.5, help="How far a polygon may be from the mask's outline, in pixels")
+    tolerance: float = option(1.0, help="How far a polygon may be from the mask's outline, in pixels")
     image_prefix: str = option(
         "/data/local-files/?d=", help="What stands before the path of an image, such as s3://bucket/"
     )
