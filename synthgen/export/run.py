@@ -176,9 +176,10 @@ def describe_export(
         "recipe": dict(context.recipe),
         "provenance": dict(report.masks),
         "models": sorted(report.models),
-        "images": dict(report.images),
-        "annotations": dict(report.annotations),
-        "categories": list(report.categories),
+        # These are not COCO's keys, so that no reader takes the file for annotations.
+        "num_images": dict(report.images),
+        "num_annotations": dict(report.annotations),
+        "category_names": list(report.categories),
         "left_out": dict(report.left_out),
         "left_out_images": dict(report.left_out_images),
         "options": {**chosen, "image_mode": context.images},
