@@ -94,6 +94,7 @@ def run_export(
     plugin = plugins.load_plugin(EXPORTERS, to)
     name = plugins.normalize_name(to)
     format_options = plugins.complete_options(EXPORTERS, name, dict(options.format_options))
+    own_options = plugin.OPTIONS(**format_options)  # refuses wrong values before anything is written
     mode = choose_image_mode(name, plugin.IMAGES, options.image_mode)
     for source in sources:
         if mode != "none" and source.image_folder is None:
@@ -121,7 +122,7 @@ def run_export(
             version=__version__,
         )
         run = _Run(sources, context, options, table, is_flat=plugin.FLAT_IMAGES)
-        exporter: Exporter = plugin.build(context, plugin.OPTIONS(**format_options))
+        exporter: Exporter = plugin.build(context, own_options)
         total = sum(source.num_images for source in sources)
         with contextlib.closing(exporter), open_progress(f"{context.layer} to {name}", total, "images") as bar:
             for source in sources:

@@ -96,6 +96,13 @@ def test_a_folder_is_recognised_as_its_format_alone(tmp_path: Path, to: str, rea
     assert recognize_dataset(tmp_path / "out").plugin == reader
 
 
+def test_a_wrong_option_of_a_format_is_wrong_input(tmp_path: Path) -> None:
+    source = make_source(tmp_path, make_samples())
+    with pytest.raises(ArgumentError) as error:
+        run_export([source], "png", tmp_path / "out", ExportOptions(format_options={"layout": "map"}), NoProgress)
+    assert error.value.exit_code == 2 and not (tmp_path / "out").exists()
+
+
 def test_the_same_export_has_the_same_bytes(tmp_path: Path) -> None:
     source = make_source(tmp_path, make_samples())
     for name in ("one", "two"):
