@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from defusedxml import ElementTree
 from fakes.exporter_runs import (
@@ -27,6 +28,7 @@ from fakes.reader_rows import ingested, read_rows
 from synthgen.errors import ArgumentError
 from synthgen.export.exporters import cvat
 from synthgen.formats.readers import cvat as reader
+from synthgen.records.rle import decode_mask, rle_from_coco
 from synthgen.records.sample import Caption
 
 
@@ -180,3 +182,21 @@ def test_an_image_that_stays_in_its_place_is_only_named(tmp_path: Path) -> None:
     export(cvat, given, [sample(1, annotation(1, rectangle(1, 1, 3, 3)), name="sub/a.jpg")])
     [image] = ElementTree.parse(tmp_path / "train.xml").getroot().iter("image")
     assert image.get("name") == "sub/a.jpg" and not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize("shape", ["mask", "polygon"])
+def test_datumaro_reads_every_pixel(tmp_path: Path, shape: str) -> None:
+    """It is no dependency of the tests, as it refuses current versions of Pillow, OpenCV and pandas."""
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed; it needs an environment of its own")
+    masks = random_masks(9)
+    given = {"train": [sample(1, *(annotation(i, mask) for i, mask in enumerate(masks)))], "val": [sample(2)]}
+    export(cvat, context(tmp_path, splits=("train", "val")), given, shape=shape, tolerance=0.0)
+    dataset = datumaro.Dataset.import_from(str(tmp_path), "cvat")
+    assert set(dataset.subsets()) == {"train", "val"} and len(dataset) == 2
+    found = [np.zeros((30, 40), np.bool_) for _ in masks]
+    for one in dataset.get("1", "train").annotations:
+        points = getattr(one, "points", None)
+        drawn = one.image if points is None else decode_mask(rle_from_coco([list(points)], 30, 40))
+        found[int(one.attributes["annotation_id"])] |= np.asarray(drawn, np.bool_)
+    for mask, own in zip(masks, found, strict=True):
+        assert (mask == own).all()

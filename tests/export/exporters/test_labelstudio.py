@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -30,7 +31,7 @@ from synthgen.export.exporters import labelstudio
 from synthgen.formats.readers import label_studio as reader
 from synthgen.formats.readers._brush_rle import decode_brush_rle
 from synthgen.records.rle import decode_mask, rle_iou
-from synthgen.records.sample import Caption
+from synthgen.records.sample import Annotation, Caption
 
 
 def tasks(folder: Path, split: str = "train") -> list[dict[str, Any]]:
@@ -42,6 +43,14 @@ def labels(folder: Path, tag: str = "BrushLabels") -> list[str]:
     """The labels of a tag in the labeling config."""
     root = ElementTree.parse(folder / "labeling_config.xml").getroot()
     return [one.get("value") for one in root.find(tag)]
+
+
+def renamed(drawn: list[Annotation]) -> list[Annotation]:
+    """The same annotations with the names of strangers."""
+    return [
+        replace(one, category=HOSTILE_NAMES[i % len(HOSTILE_NAMES)], category_id=11 + i % len(HOSTILE_NAMES))
+        for i, one in enumerate(drawn)
+    ]
 
 
 def test_the_reader_gives_back_what_people_drew(tmp_path: Path) -> None:
@@ -194,3 +203,21 @@ def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
 def test_a_split_without_images_is_an_empty_list(tmp_path: Path) -> None:
     export(labelstudio, context(tmp_path, splits=("train", "val")), [sample(1)])
     assert tasks(tmp_path, "val") == [] and len(tasks(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("shape", ["brush", "polygon"])
+def test_label_studio_accepts_the_config_and_the_regions(tmp_path: Path, shape: str) -> None:
+    """Its SDK is no dependency of the tests, as it refuses current versions of OpenCV."""
+    sdk = pytest.importorskip(
+        "label_studio_sdk.label_interface",
+        reason="label-studio-sdk is not installed; it needs an environment of its own",
+    )
+    drawn = [annotation(i, mask, predicted_iou=1.5) for i, mask in enumerate(random_masks(6))]
+    drawn += [annotation(9, rectangle(1, 1, 28, 38), mask_source="human"), annotation(10, None, bbox=(-5.0, 0, 99, 9))]
+    export(labelstudio, context(tmp_path, HOSTILE_NAMES), [sample(1, *renamed(drawn))], shape=shape)
+    config = sdk.LabelInterface((tmp_path / "labeling_config.xml").read_text(encoding="utf-8"))
+    config.validate()
+    [task] = tasks(tmp_path)
+    assert config.validate_task({"data": task["data"]})
+    assert [config.validate_prediction(one, return_errors=True) for one in task["predictions"]] == [[]]
+    assert config.validate_annotation(task["annotations"][0])
