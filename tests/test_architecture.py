@@ -120,6 +120,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/generate/segmenters/grabcut.py",
         "synthgen/dataloading/transforms.py",
         "synthgen/dataloading/color_jitter.py",
+        *(f"synthgen/export/{name}.py" for name in ("polygons", "ring_bridges")),
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [
