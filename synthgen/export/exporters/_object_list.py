@@ -71,4 +71,5 @@ class ObjectList:
 
 
 def _object_record(sample: Sample, annotation: Annotation, pixels: int, members: Mapping[str, Any]) -> dict[str, Any]:
-    return {**annotation_record(annotation, annotation.id, sample.image_id, None, pixels), **members}
+    record = annotation_record(annotation, annotation.id, sample.image_id, None, pixels)
+    return {**msgspec.to_builtins(record), **members}

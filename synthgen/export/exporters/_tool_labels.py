@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable
 
 from synthgen.export.exporters import ExportCategory
-from synthgen.export.exporters._coco_records import SCORES
 from synthgen.records.sample import Annotation
+
+#: Scores of a mask that a tool shows beside it.
+SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
 
 #: Characters that XML 1.0 does not allow, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -25,9 +25,8 @@ import numpy as np
 
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
-from synthgen.export.exporters._coco_records import SCORES
 from synthgen.export.exporters._polygon_loss import PolygonLoss
-from synthgen.export.exporters._tool_labels import ToolLabels, mask_scores, xml_text
+from synthgen.export.exporters._tool_labels import SCORES, ToolLabels, mask_scores, xml_text
 from synthgen.plugin_options import option
 from synthgen.records.rle import MaskWindow, decode_mask_window
 from synthgen.records.sample import Annotation, mask_provenance

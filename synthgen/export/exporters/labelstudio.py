@@ -232,10 +232,12 @@ def _prediction(model: str, regions: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _percent_box(bbox: tuple[float, float, float, float], width: int, height: int) -> dict[str, float] | str:
-    """The part of a box, XYWH in pixels, that is inside an image, in percent; Label Studio refuses the rest.
+    """The part of a box that is inside an image, in percent, as Label Studio refuses the rest; or why there is none.
 
-    Returns:
-        If there is no such part, the reason for which the annotation is left out.
+    Args:
+        bbox: XYWH, absolute pixels.
+        width: of the image, in pixels; 0 = unknown.
+        height: of the image, in pixels; 0 = unknown.
     """
     if not width or not height:
         return "no_image_size"
