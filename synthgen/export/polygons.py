@@ -352,10 +352,14 @@ def _simplify_arcs(ring: NDArray[np.int32], places: list[int], tolerance: float)
 
 def _simplify_arc(arc: NDArray[np.int32], allowed: float) -> NDArray[np.int32]:
     """An open line, int32 [N, 2] in parts of a pixel, whose ends stay; `allowed` in the same parts."""
+    if len(arc) < 3:  # of masks with very many holes, most arcs
+        return arc
     arc = _without_repeats(arc, closed=False)
     straight, back = _bends(arc)
     if not allowed:
-        return np.delete(arc, np.flatnonzero(straight) + 1, axis=0)
+        kept = np.ones(len(arc), np.bool_)
+        kept[1:-1] = ~straight
+        return arc[kept]
     cuts = [0, *(np.flatnonzero(back) + 1).tolist(), len(arc) - 1]
     lines = [line for begin, end in zip(cuts[:-1], cuts[1:], strict=True) for line in _split(arc[begin : end + 1])]
     return np.concatenate([*(_flat(cv2.approxPolyDP(line, allowed, False))[:-1] for line in lines), arc[-1:]])
