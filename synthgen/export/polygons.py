@@ -378,10 +378,10 @@ def _bends(line: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_
 
     Both bool [N - 2]; no point of the line equals the one before.
     """
-    steps = np.diff(line, axis=0).astype(np.int64)
-    before, after = steps[:-1], steps[1:]
-    aligned = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]
-    forward = (before * after).sum(axis=1) > 0
+    x, y = line.T.astype(np.int64)
+    dx, dy = x[1:] - x[:-1], y[1:] - y[:-1]
+    aligned = dx[:-1] * dy[1:] == dy[:-1] * dx[1:]
+    forward = dx[:-1] * dx[1:] + dy[:-1] * dy[1:] > 0
     return aligned & forward, aligned & ~forward
 
 
