@@ -47,13 +47,12 @@ class ImageNames:
         stem, suffix = Path(name).stem, Path(name).suffix
         if suffix.lower() not in IMAGE_SUFFIXES:
             stem, suffix = name, _guess_suffix(image)
-        for number in range(1, 10**9):
-            unique = stem if number == 1 else f"{stem}_{number}"
-            key = _digest("/".join((split, *folders, unique)).casefold())
-            if key not in self._taken:
-                self._taken.add(key)
-                return "/".join((*folders, unique + suffix))
-        raise AssertionError("more than a billion images of one name")
+        unique, number = stem, 1
+        while (key := _digest("/".join((split, *folders, unique)).casefold())) in self._taken:
+            number += 1
+            unique = f"{stem}_{number}"
+        self._taken.add(key)
+        return "/".join((*folders, unique + suffix))
 
 
 def safe_part(part: str) -> str:
@@ -96,7 +95,7 @@ def place_image(image: ImageSource, final: Path, *, is_link: bool) -> None:
 
 
 def join_path(*parts: str) -> str:
-    """Parts of a path with forward slashes, the empty ones left out."""
+    """The path of `parts` with forward slashes; empty parts are left out."""
     return str(PurePosixPath(*filter(None, parts)))
 
 

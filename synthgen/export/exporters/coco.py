@@ -60,7 +60,7 @@ class CocoExporter:
         for split, file in self._files.items():
             info = info_record(self._context, self._masks[split])
             file.finish(info, categories, license_records(self._context))
-        return ExportNotes()
+        return ExportNotes(data_files={split: f"annotations/instances_{split}.json" for split in self._files})
 
     def close(self) -> None:
         """Close all files."""

@@ -83,7 +83,8 @@ class LvisExporter:
             categories = [split.category_record(category) for category in self._context.categories]
             info = info_record(self._context, split.masks)
             split.file.finish(info, categories, license_records(self._context))
-        return ExportNotes(left_out=+self._left_out)
+        data_files = {split: f"annotations/lvis_{split}.json" for split in self._splits}
+        return ExportNotes(left_out=+self._left_out, data_files=data_files)
 
     def close(self) -> None:
         """Close all files."""
