@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path, PurePosixPath
@@ -76,22 +77,28 @@ def place_image(image: ImageSource, final: Path, *, is_link: bool) -> None:
     Args:
         image: a file, or an image in an archive, which is always copied.
         final: the path of the link or copy.
-        is_link: make a symbolic link.
+        is_link: make a second name of the file; where that is not possible, a symbolic link.
 
     Raises:
         SynthgenError: it cannot be written, or the image cannot be read.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     if is_link and not isinstance(image, PackedImage):
-        try:
-            final.symlink_to(image.absolute())
-        except (NotImplementedError, PermissionError):  # Windows, some network file systems
-            raise SynthgenError(
-                f"{final.parent} cannot hold symbolic links; copy the images with --image-mode copy"
-            ) from None
+        _link(image, final)
     else:
         with open_image(image) as source, final.open("xb") as copy:
             shutil.copyfileobj(source, copy, 2**20)
+
+
+def _link(image: Path, final: Path) -> None:
+    """A hard link, as some readers refuse symbolic links that leave their folder; on another disk a symbolic one."""
+    try:
+        os.link(image.resolve(), final)
+    except OSError:  # another disk, another user's file, or a file system without hard links
+        try:
+            final.symlink_to(image.absolute())
+        except OSError:
+            raise SynthgenError(f"{final.parent} cannot hold links; copy the images with --image-mode copy") from None
 
 
 def join_path(*parts: str) -> str:

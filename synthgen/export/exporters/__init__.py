@@ -25,7 +25,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from synthgen.images.packed import ImageSource
 from synthgen.records.sample import Sample
 
-#: What happens with images: symbolic links, copies, nothing, or bytes inside the files of the format.
+#: What happens with images: links, copies, nothing, or bytes inside the files of the format.
 ImageMode: TypeAlias = Literal["link", "copy", "none", "embed"]
 
 
