@@ -81,7 +81,7 @@ def test_splits_share_the_images_and_the_folder_says_what_it_is(tmp_path: Path) 
     assert report.annotations == {split: len(content["annotations"]) for split, content in parts.items()}
     for split, content in parts.items():
         for image in content["images"]:
-            link = tmp_path / "out" / split / image["file_name"]
+            link = tmp_path / "out/images" / split / image["file_name"]
             assert link.stat().st_nlink == 2 and Image.open(link).size == exports.SIZE[::-1]
         assert content["categories"] == [*source.category_records[:2], {"id": 9, "name": "cup"}]
     marker = json.loads((tmp_path / "out" / MARKER).read_text())
