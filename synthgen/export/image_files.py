@@ -45,6 +45,8 @@ class ImageNames:
         """
         parts = [safe_part(part) for part in re.split(r"[/\\]", file_name) if part not in ("", ".", "..")] or ["image"]
         *folders, name = parts[-1:] if self._is_flat else parts
+        while folders and folders[0] in ("images", split):  # the export has folders of these names itself
+            del folders[0]
         stem, suffix = Path(name).stem, Path(name).suffix
         if suffix.lower() not in IMAGE_SUFFIXES:
             stem, suffix = name, _guess_suffix(image)

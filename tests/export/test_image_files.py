@@ -38,6 +38,7 @@ def test_usual_names_stay_as_they_are() -> None:
     names = ImageNames(is_flat=False)
     assert names.choose("train", "patch8/objects365_v2_00907615.jpg", None) == "patch8/objects365_v2_00907615.jpg"
     assert names.choose("train", "städte/Köln 1.JPEG", None) == "städte/Köln 1.JPEG"
+    assert names.choose("train", "train/images/x/a.jpg", None) == "x/a.jpg"
 
 
 def test_images_that_differ_in_suffix_or_case_only_get_numbers() -> None:
