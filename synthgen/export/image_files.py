@@ -18,6 +18,9 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
 #: Longest part of a name, in bytes of UTF-8. File systems allow 255; a suffix or a number may be added.
 _MAX_PART_BYTES = 200
 
+#: Usual folders of splits and images, which are left out at the start of a name.
+_OWN_FOLDERS = ("images", "train", "val", "valid", "test")
+
 #: Starts of image files, for images without a suffix in their name.
 _MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
 
@@ -45,7 +48,7 @@ class ImageNames:
         """
         parts = [safe_part(part) for part in re.split(r"[/\\]", file_name) if part not in ("", ".", "..")] or ["image"]
         *folders, name = parts[-1:] if self._is_flat else parts
-        while folders and folders[0] in ("images", split):  # the export has folders of these names itself
+        while folders and folders[0] in (*_OWN_FOLDERS, split):  # the export has such folders itself
             del folders[0]
         stem, suffix = Path(name).stem, Path(name).suffix
         if suffix.lower() not in IMAGE_SUFFIXES:
