@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from synthgen.api.training import evaluate, train
     from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
     from synthgen.evaluation.network_predictor import Prediction, Predictor
+    from synthgen.export.options import ExportOptions
+    from synthgen.export.run import ExportReport
     from synthgen.layers.layer import Layer, LayerSample, load_layer
+    from synthgen.layers.layer_export import export_layers
     from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 __version__ = "0.1.0"
@@ -25,6 +28,8 @@ __all__ = [
     "Caption",
     "Captioner",
     "Evaluation",
+    "ExportOptions",
+    "ExportReport",
     "FailedRunError",
     "GenerateResult",
     "Layer",
@@ -40,6 +45,7 @@ __all__ = [
     "__version__",
     "doctor",
     "evaluate",
+    "export_layers",
     "generate_captions",
     "generate_masks",
     "ingest_dataset",
@@ -57,7 +63,10 @@ _MODULES = {
     "synthgen.api.training": ("evaluate", "train"),
     "synthgen.errors": ("ArgumentError", "FailedRunError", "SynthgenError"),
     "synthgen.evaluation.network_predictor": ("Prediction", "Predictor"),
+    "synthgen.export.options": ("ExportOptions",),
+    "synthgen.export.run": ("ExportReport",),
     "synthgen.layers.layer": ("Layer", "LayerSample", "load_layer"),
+    "synthgen.layers.layer_export": ("export_layers",),
     "synthgen.records.sample": ("Annotation", "Caption", "Rle", "Sample"),
 }
 

@@ -63,10 +63,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints dataloading evaluation models records storage visualize devices oom distributed plugins "
         "progress errors"
     ),
-    "synthgen.layers": _packages("images records storage visualize errors"),
+    "synthgen.export": _packages("images records storage plugin_options plugins progress errors"),
+    "synthgen.layers": _packages("export images records storage visualize progress errors"),
     "synthgen.api": _packages(
-        "cluster devices evaluation formats generate images ingest layers oom records storage training plugin_options "
-        "plugins progress errors"
+        "cluster devices evaluation export formats generate images ingest layers oom records storage training "
+        "plugin_options plugins progress errors"
     ),
     "synthgen.cluster": _packages("dataloading distributed generate records storage training progress weights errors"),
     "synthgen.cli": {"synthgen"},
@@ -84,12 +85,15 @@ PLUGIN_FOLDERS = {
     "synthgen.generate.stages",
     "synthgen.dataloading.tasks",
     "synthgen.evaluation.metrics",
+    "synthgen.export.exporters",
 }
 PLUGIN_MAY_IMPORT = _packages("records images models text weights compat devices oom plugin_options errors")
-#: Metrics compare with what tasks make of a sample. Stages check what the plugins of other folders return.
+#: Metrics compare with what tasks make of a sample. Exporters share the drawing of polygons, and write files. Stages
+#: check what the plugins of other folders return.
 ALSO: dict[str, set[str]] = {
     "synthgen.evaluation.metrics": _packages("dataloading.tasks"),
     "synthgen.generate.stages": _packages("generate.output_checks"),
+    "synthgen.export.exporters": _packages("export storage"),
 }
 
 #: Dependency -> the only files that may import it.
@@ -116,26 +120,32 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/generate/segmenters/grabcut.py",
         "synthgen/dataloading/transforms.py",
         "synthgen/dataloading/color_jitter.py",
+        *(f"synthgen/export/{name}.py" for name in ("polygons", "ring_bridges")),
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [
         *(f"synthgen/records/{name}.py" for name in ("parquet_schema", "box_table", "content_digest")),
         *(f"synthgen/storage/{name}.py" for name in ("shard_store", "parquet_file", "identity", "migrate")),
         *(f"synthgen/images/{name}.py" for name in ("parquet_pages", "arrow_stream")),
+        *(f"synthgen/export/exporters/{name}.py" for name in ("hf", "_hf_schema")),
         "synthgen/formats/readers/*.py",
     ],
     "pydantic": [
         *(f"synthgen/dataloading/{name}.py" for name in ("manifest", "source_config", "config")),
         "synthgen/checkpoints/checkpoint.py",
     ],
-    "yaml": ["synthgen/dataloading/yaml_loader.py", "synthgen/formats/readers/_plain_yaml.py"],
+    "yaml": [
+        "synthgen/dataloading/yaml_loader.py",
+        "synthgen/formats/readers/_plain_yaml.py",
+        "synthgen/export/dataset_card.py",
+    ],
     "pandas": ["synthgen/layers/table_export.py"],
     "supervision": ["synthgen/layers/table_export.py"],
     "PIL": ["synthgen/images/*.py", "synthgen/visualize/drawing.py", "synthgen/visualize/contact_sheet.py"],
     "pycocotools": ["synthgen/records/rle.py", "synthgen/evaluation/metrics/*.py"],
     "typer": ["synthgen/cli/*.py"],
     "rich": ["synthgen/progress.py"],
-    "msgspec": ["synthgen/formats/readers/*.py"],
+    "msgspec": ["synthgen/formats/readers/*.py", "synthgen/export/exporters/*.py"],
     "defusedxml": ["synthgen/formats/readers/*.py"],
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/models/*.py"],
     "transformers": _TORCH[:4],

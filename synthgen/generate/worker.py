@@ -27,6 +27,7 @@ from synthgen.generate.renewal import fill_image_size, finished_rows, is_outdate
 from synthgen.generate.stages import Stage
 from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
+from synthgen.records.recipe import source_members
 from synthgen.records.sample import Sample
 from synthgen.storage.identity import parent_digest
 from synthgen.storage.parquet_file import ForeignShardError
@@ -199,7 +200,7 @@ class Worker:
                 "fingerprint": processed.parent["fingerprint"],
                 **({"content_sha256": processed.parent_sha256} if processed.parent_sha256 is not None else {}),
             },
-            "categories": processed.parent.get("categories", []),
+            **source_members(processed.parent),
             "counts": {
                 "images": report.images,
                 "annotations": report.annotations,
@@ -251,7 +252,7 @@ class Worker:
         alone = hung.suspected | hung.proven
         for batch in self._load_batches(samples, [i for i in todo if i in alone], result, reasons, batch_size=1):
             if batch[0][0] in hung.suspected:
-                waiting.append(self._start(batch))
+                waiting.append(start_batch(self._run_stage, batch, self.job.timeout))
                 take()
             else:
                 self._record_failure(batch, describe_timeout(self.job.timeout), result, reasons)
@@ -260,9 +261,9 @@ class Worker:
             for batch in self._load_batches(samples, [i for i in todo if i not in alone], result, reasons):
                 if len(waiting) == BATCHES_IN_FLIGHT:
                     take()
-                waiting.append(self._start(batch))
+                waiting.append(start_batch(self._run_stage, batch, self.job.timeout))
                 next_bytes = _count_bytes(batch)  # as much is expected of the next one
-                del batch  # its pixels must not stay in memory while the next images are decoded
+                del batch  # as above
                 while waiting and sum(_count_bytes(one.batch) for one in waiting) + next_bytes > MAX_BATCH_BYTES:
                     take()
             while waiting:
@@ -291,7 +292,7 @@ class Worker:
         todo: list[int],
         result: list[Sample],
         reasons: dict[int, str],
-        batch_size: int | None = None,  # None = as the stage prefers
+        batch_size: int | None = None,
     ) -> Iterator[Batch]:
         """The batches to process, with images decoded ahead. An unreadable image is recorded here."""
         batch: Batch = []
@@ -310,9 +311,6 @@ class Worker:
                 batch = []
         if batch:
             yield batch
-
-    def _start(self, batch: Batch) -> StartedBatch:
-        return start_batch(self._run_stage, batch, self.job.timeout)
 
     def _run_stage(self, batch: Batch) -> list[Sample]:
         return list(self.stage.process([sample for _, sample, _ in batch], [image for _, _, image in batch]))
@@ -334,7 +332,7 @@ class Worker:
             if len(batch) > 1:
                 log.warning("a batch of %d images failed (%s); trying them one by one", len(batch), why)
                 for one in batch:
-                    self._collect_batch(self._start([one]), others, result, reasons)
+                    self._collect_batch(start_batch(self._run_stage, [one], self.job.timeout), others, result, reasons)
                 return
             if describe_exhaustion(why) and not isinstance(why, MemoryError):
                 raise  # the machine lacks threads or open files: the image is not the cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ _RECORD_DTYPE = np.dtype(
         ("id", "<i8"),
         ("bbox", "<f8", (4,)),
         ("category", "<i8"),
+        ("area", "<f8"),
         ("bits", "<u4"),
         ("payload", "<i4"),  # its length in bytes
     ]
@@ -36,8 +38,8 @@ class SortedRun(NamedTuple):
 
     Attributes:
         image_id: int64 [M].
-        records: [M] of fields id int64, bbox float64 [4], category int64, bits uint32 (see `ExternalSorter.flags`),
-            and others.
+        records: [M] of fields id int64, bbox float64 [4], category int64, area float64 (NaN = not given), bits uint32
+            (see `ExternalSorter.flags`), and others.
         payloads: one per annotation; empty if the layer has none.
     """
 
@@ -96,6 +98,7 @@ class ExternalSorter:
         records = np.empty(len(batch.id), _RECORD_DTYPE)
         for field in ("image_id", "id", "bbox", "category"):
             records[field] = getattr(batch, field)
+        records["area"] = math.nan if batch.area is None else batch.area
         bits = batch.iscrowd.astype(np.uint32)
         for flag, given in batch.flags.items():
             bits |= given.astype(np.uint32) << np.uint32(self.flags.setdefault(flag, len(self.flags) + 1))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.formats.readers import ImageBatch
+from synthgen.records.box_table import NO_ID
 
 _MAX_BITMAP_SIZE = 2**26  # image ids of the known releases are below 2**23
 
@@ -34,7 +35,7 @@ class ImageTable:
     def __init__(self) -> None:
         self.file_name, self.image_key, self.id_text = StringColumn(), StringColumn(), StringColumn()
         self.neg_categories, self.not_exhaustive_categories = _IntListColumn(), _IntListColumn()
-        self._parts: list[NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # [N, 3]: image_id, height, width
+        self._parts: list[NDArray[np.int64]] = [np.empty((0, 4), np.int64)]  # image_id, height, width, license_id
         self._ids: NDArray[np.int64] | None = None
         self._id_bitmap: NDArray[np.bool_] | None = None  # by id, from the lowest on; None if it would be large
         self._num_listed: int | None = None  # later rows are not in the file
@@ -43,7 +44,8 @@ class ImageTable:
 
     def add(self, batch: ImageBatch) -> None:
         """Add a batch: its images are the next rows."""
-        self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width]).astype(np.int64))
+        license_id = np.full(len(batch.image_id), NO_ID) if batch.license_id is None else batch.license_id
+        self._parts.append(np.column_stack([batch.image_id, batch.height, batch.width, license_id]).astype(np.int64))
         self.file_name.extend(batch.file_name)
         self.image_key.extend(batch.image_key)
         self.id_text.extend(batch.id_text or [""] * len(batch.image_id))
@@ -105,6 +107,15 @@ class ImageTable:
         """
         found = self._table()[rows]
         return np.ascontiguousarray(found[:, 0]), found[:, 1].astype(np.int32), found[:, 2].astype(np.int32)
+
+    def license_ids(self, rows: NDArray[np.int64]) -> list[int | None] | None:
+        """The numbers of the licences of some rows; None = none of them has one.
+
+        Args:
+            rows: int64 [N], rows of the table.
+        """
+        found = self._table()[rows, 3]
+        return [None if i == NO_ID else i for i in found.tolist()] if (found != NO_ID).any() else None
 
     def row_errors(
         self, rows: NDArray[np.int64], is_repeated_id: NDArray[np.bool_], file_name: Sequence[str]

@@ -202,12 +202,18 @@ def build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: di
         flags = Counter(flag for a in flat for flag in a.flags)
         used = {a.category for a in flat}
     names = sorted((used if len(names) > MAX_FOOTER_NAMES else used.union(names)) - {""})
+    records = one.category_records
+    if len(one.category_names) > MAX_FOOTER_NAMES:
+        kept = set(names)
+        records = [record for record in records if record["name"] in kept]
     return {
         "synthgen": __version__,
         "recipe": recipe,
         "fingerprint": fingerprint(recipe),
         "parent": None,
         "categories": names,
+        **({"category_records": records} if records else {}),
+        **({"licenses": one.licenses} if one.licenses else {}),
         "counts": {
             "images": images,
             "annotations": annotations,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch, SourceFinding
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetPart, ImageBatch, Licenses, SourceFinding
 from synthgen.ingest.external_sort import EMPTY_RUN, ExternalSorter, SortedRun
 from synthgen.ingest.image_table import ImageTable, StringColumn
 from synthgen.ingest.repeated_ids import settle_repeated_ids
@@ -37,6 +38,8 @@ class ShardSlice:
         index, num_shards: which shard of how many.
         total_images: images in the whole dataset.
         category_names: the file's unique category names, sorted.
+        category_records: id, name and supercategory of each, in the order of the file, if its ids are kept.
+        licenses: id, name and URL of each licence that the file lists.
         columns: its images and boxes, with flags.
         payloads: one per annotation; empty if the layer has none.
     """
@@ -47,6 +50,8 @@ class ShardSlice:
     category_names: list[str]
     columns: BoxColumns
     payloads: list[bytes | None]
+    category_records: list[dict[str, Any]] = field(default_factory=list)
+    licenses: list[dict[str, Any]] = field(default_factory=list)
 
 
 def split_into_shards(
@@ -93,7 +98,7 @@ def split_into_shards(
         Categories({}),
         _IdSet(),
     )
-    used = _UsedCategories()
+    used, licenses = _UsedCategories(), Licenses(())
     for batch in batches:
         if isinstance(batch, ImageBatch):
             images.add(shorten_file_names(batch))
@@ -104,12 +109,16 @@ def split_into_shards(
         elif isinstance(batch, SourceFinding):
             if report is None:  # else `report` belongs to one who sees the stream
                 tell(batch)
+        elif isinstance(batch, Licenses):
+            licenses = Licenses(licenses.records + batch.records)
         else:
             check_category_names(batch, where or dataset_name)
             categories = Categories(
                 categories.names | batch.names,
                 categories.stuff | batch.stuff,
                 parents=categories.parents | batch.parents,
+                has_file_ids=categories.has_file_ids or batch.has_file_ids,
+                supercategories=categories.supercategories | batch.supercategories,
             )
     images.add_unlisted(images.find_unlisted(unlisted.unique()), dataset_name)
     if resolve_names is not None:
@@ -119,7 +128,9 @@ def split_into_shards(
         raise SynthgenError(f"the files of {dataset_name} list no images; are they the right ones?")
     rows, ids, again = settle_repeated_ids(images, rows, ids, where or dataset_name, tell, refuse=report is None)
     total = len(rows)
-    codes = _CategoryCodes(_without_parents(categories, used, tell))
+    categories = _without_parents(categories, used, tell)
+    codes = _CategoryCodes(categories)
+    category_records, license_records = _make_category_records(categories), _make_license_records(licenses)
     size = shard_size or min(max(-(-total // 64), 16), 1000)
     starts = list(range(0, total, size)) if first_ids is None else _find_starts(ids, first_ids, size, where)
     runs = spill.sorted_runs(images.sorted_ids())
@@ -134,7 +145,18 @@ def split_into_shards(
         end = int(np.searchsorted(ahead.image_id, ids[stop - 1], side="right")) if start < stop else 0
         run, ahead = ahead.select_rows(0, end), ahead.select_rows(end, len(ahead.image_id))
         columns = _build_columns(images, rows[start:stop], again[start:stop], run, codes, spill.flags, dataset_name)
-        yield ShardSlice(index, len(starts), total, codes.category_names, columns, run.payloads)
+        if not categories.has_file_ids:
+            columns = replace(columns, category_id=None)
+        yield ShardSlice(
+            index,
+            len(starts),
+            total,
+            codes.category_names,
+            columns,
+            run.payloads,
+            category_records,
+            license_records,
+        )
     if codes.num_unnamed:
         log.warning(
             "%s: %d category ids in lists of categories that images lack, or have more of, are left out: the file "
@@ -214,6 +236,9 @@ def _build_columns(
             has_category_name=known,
             source_flags=given,
         ),
+        category_id=np.ascontiguousarray(records["category"]),
+        area=np.ascontiguousarray(records["area"]),
+        license_id=images.license_ids(rows),
         neg_categories=codes.decode_lists(images.neg_categories.take(rows)),
         not_exhaustive_categories=codes.decode_lists(images.not_exhaustive_categories.take(rows)),
     )
@@ -249,7 +274,23 @@ def _without_parents(
     examples = tuple((categories.names[i], "no box, and others name it as their supercategory") for i in empty[:3])
     tell(SourceFinding("root_category", "categories", len(empty), examples))
     left = set(empty)
-    return Categories({i: name for i, name in categories.names.items() if i not in left}, categories.stuff)
+    return replace(categories, names={i: name for i, name in categories.names.items() if i not in left})
+
+
+def _make_category_records(categories: Categories) -> list[dict[str, Any]]:
+    """COCO's records of the categories, if their ids are those of the file."""
+    if not categories.has_file_ids:
+        return []
+    parents = categories.supercategories
+    return [
+        {"id": i, "name": name, **({"supercategory": parents[i]} if i in parents else {})}
+        for i, name in categories.names.items()
+    ]
+
+
+def _make_license_records(licenses: Licenses) -> list[dict[str, Any]]:
+    """COCO's records of the licences, each once."""
+    return [{"id": i, "name": name, "url": url} for i, name, url in dict.fromkeys(licenses.records)]
 
 
 class _UsedCategories:

@@ -2,7 +2,8 @@
 
 Images are matched by their ids. Each existing shard keeps the range of ids that it has, so a new image belongs in the
 shard whose range has its id. An image whose row is equal keeps its row, and a shard without any change keeps its file.
-Annotation ids are not compared: many formats and tools number annotations anew each time.
+Annotation ids are not compared: many formats and tools number annotations anew each time. Neither is what an older
+release did not store.
 
 An update that was killed is done by the same call again: what is written already is equal to what the files give.
 """
@@ -202,13 +203,18 @@ def merge_rows(old: Sequence[Sample], new: Sequence[Sample], removed: str) -> tu
 
 
 def _is_same(old: Sample, new: Sample) -> bool:
-    """Whether two rows are equal but for the ids of annotations."""
-    old, new = _without_ids(old), _without_ids(new)
+    """Whether two rows are equal but for the ids of annotations, and for what older releases did not store."""
+    old, new = _comparable(old, old), _comparable(new, old)
     return old == new or repr(old) == repr(new)  # a box may hold NaN, which is not equal to itself
 
 
-def _without_ids(sample: Sample) -> Sample:
-    return replace(sample, annotations=tuple(replace(annotation, id=0) for annotation in sample.annotations))
+def _comparable(sample: Sample, old: Sample) -> Sample:
+    """The sample without the ids of annotations, and without the members that the `old` row lacks."""
+    lacks: dict[str, Any] = {
+        name: None for name in ("category_id", "area") if all(getattr(a, name) is None for a in old.annotations)
+    }
+    plain = tuple(replace(annotation, id=0, **lacks) for annotation in sample.annotations)
+    return replace(sample, annotations=plain, license_id=None if old.license_id is None else sample.license_id)
 
 
 def _plan(source: LayerSource, record: UpdateRecord | None, sources: dict[str, str], removed: str) -> UpdateRecord:

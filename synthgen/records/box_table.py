@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from synthgen.records.parquet_schema import SCHEMA, annotations_array, boxes_array
 
+#: Stands for a missing id. Files do not contain it: many JSON parsers stop at 2**53.
+NO_ID = -(2**63)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxColumns:
@@ -33,6 +36,9 @@ class BoxColumns:
         flags: flag name -> bool [M].
         neg_categories: N times that of a `Sample`; None = each has a sample's default.
         not_exhaustive_categories: N times that of a `Sample`; None = each has a sample's default.
+        category_id: int64 [M], the source's own numbers, `NO_ID` = not given; None = none is given.
+        area: float64 [M], of the source's own masks, pixels, NaN = not given; None = none is given.
+        license_id: N numbers or None; None = no image has one.
     """
 
     image_id: NDArray[np.int64]
@@ -51,6 +57,9 @@ class BoxColumns:
     flags: dict[str, NDArray[np.bool_]]
     neg_categories: Sequence[Sequence[str] | None] | None = None
     not_exhaustive_categories: Sequence[Sequence[str]] | None = None
+    category_id: NDArray[np.int64] | None = None
+    area: NDArray[np.float64] | None = None
+    license_id: Sequence[int | None] | None = None
 
 
 def table_from_columns(columns: BoxColumns) -> pa.Table:
@@ -75,6 +84,10 @@ def table_from_columns(columns: BoxColumns) -> pa.Table:
         "isthing": pa.array(columns.isthing),
         "flags": pa.array(lists or [[]], pa.list_(pa.string())).take(pa.array(which)),
     }
+    if columns.category_id is not None:
+        fields["category_id"] = pa.array(columns.category_id, mask=columns.category_id == NO_ID)
+    if columns.area is not None:
+        fields["area"] = pa.array(columns.area, mask=np.isnan(columns.area))
     return pa.table(
         [
             pa.array(columns.image_id, pa.int64()),
@@ -86,6 +99,7 @@ def table_from_columns(columns: BoxColumns) -> pa.Table:
             pa.array(columns.error, pa.string()),
             pa.array(columns.neg_categories or [None] * images, pa.list_(pa.string())),
             pa.array(columns.not_exhaustive_categories or [()] * images, pa.list_(pa.string())),
+            pa.array(columns.license_id or [None] * images, pa.int64()),
         ],
         schema=SCHEMA,
     )

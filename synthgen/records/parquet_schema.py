@@ -25,6 +25,10 @@ _OPTIONAL_COLUMNS: dict[str, pa.DataType] = {
     "sam_predicted_iou": pa.float64(),
     "soft_iou": pa.float64(),
     "reasons": pa.list_(pa.string()),
+    "category_id": pa.int64(),
+    "area": pa.float64(),
+    "provenance": pa.string(),
+    "license_id": pa.int64(),
     "neg_categories": pa.list_(pa.string()),
     "not_exhaustive_categories": pa.list_(pa.string()),
 }
@@ -56,6 +60,7 @@ _ANNOTATION = pa.struct(
         ("sam_predicted_iou", _OPTIONAL_COLUMNS["sam_predicted_iou"]),
         ("soft_iou", _OPTIONAL_COLUMNS["soft_iou"]),
         ("captions", pa.list_(_CAPTION)),
+        *((name, _OPTIONAL_COLUMNS[name]) for name in ("category_id", "area", "provenance")),
     ]
 )
 SCHEMA = pa.schema(
@@ -67,7 +72,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("annotations", pa.list_(_ANNOTATION)),
         ("error", pa.string()),
-        *((name, _OPTIONAL_COLUMNS[name]) for name in ("neg_categories", "not_exhaustive_categories")),
+        *((name, _OPTIONAL_COLUMNS[name]) for name in ("neg_categories", "not_exhaustive_categories", "license_id")),
     ]
 )
 
@@ -77,17 +82,23 @@ _STREAM_CHUNK = 256
 #: From `mask_source` on, in the order of `Annotation`.
 _MASK_COLUMNS = ("mask_source", "predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
 
+#: From `category_id` on, in the order of `Annotation`.
+_SOURCE_COLUMNS = ("category_id", "area", "provenance")
+
 #: Columns with few distinct values, as Parquet names them. Dictionaries of other columns cost time and save nothing.
 DICTIONARY_COLUMNS = [
     "annotations.list.element.category",
     "annotations.list.element.flags.list.element",
     "annotations.list.element.segmentation.size.list.element",
     "annotations.list.element.mask_source",
+    "annotations.list.element.category_id",
+    "annotations.list.element.provenance",
     "annotations.list.element.captions.list.element.source",
     "annotations.list.element.captions.list.element.reasons.list.element",
     "error",
     "neg_categories.list.element",
     "not_exhaustive_categories.list.element",
+    "license_id",
 ]
 
 
@@ -130,6 +141,9 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
                 fields=list(_CAPTION),
             ),
         ),
+        "category_id": pa.array([a.category_id for a in flat], pa.int64()),
+        "area": pa.array([a.area for a in flat], pa.float64()),
+        "provenance": pa.array([a.provenance for a in flat], pa.string()),
     }
     return pa.table(
         [
@@ -142,6 +156,7 @@ def table_from_samples(samples: Sequence[Sample]) -> pa.Table:
             pa.array([s.error for s in samples], pa.string()),
             pa.array([s.neg_categories for s in samples], pa.list_(pa.string())),
             pa.array([s.not_exhaustive_categories for s in samples], pa.list_(pa.string())),
+            pa.array([s.license_id for s in samples], pa.int64()),
         ],
         schema=SCHEMA,
     )
@@ -182,6 +197,7 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
             _parse_rles(field["segmentation"]),
             *(field[name].to_pylist() for name in _MASK_COLUMNS),
             _to_tuples(field["captions"], _parse_captions),
+            *(field[name].to_pylist() for name in _SOURCE_COLUMNS),
         )
     )
     ends = (_to_numpy(lists.offsets) - lists.offsets[0].as_py()).tolist()
@@ -198,6 +214,7 @@ def samples_from_batch(batch: pa.RecordBatch) -> Iterator[Sample]:
         _column_or_nulls(batch, "error").to_pylist(),
         (names if there else None for names, there in zip(_to_tuples(absent, _to_strings), known, strict=True)),
         _to_tuples(_column_or_nulls(batch, "not_exhaustive_categories"), _to_strings),
+        _column_or_nulls(batch, "license_id").to_pylist(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -24,3 +25,9 @@ def format_recipe(recipe: dict[str, Any]) -> str:
 def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 100 else f"{text[:30]}...{fingerprint({'value': text})[:8]}"
+
+
+def source_members(footer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a footer says about the source's file. Each layer made from it repeats it."""
+    kept = {key: footer[key] for key in ("category_records", "licenses") if key in footer}
+    return {"categories": footer.get("categories", []), **kept}

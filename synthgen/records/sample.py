@@ -38,6 +38,13 @@ CAPTION_REASONS: dict[str, str] = {
     "repeats": "it says the same words again and again",
 }
 
+#: Who answers for a mask.
+PROVENANCES: dict[str, str] = {
+    "machine": "a model drew it, and nobody has looked at it",
+    "reviewed": "a model drew it, and a person accepted, corrected or replaced it",
+    "human": "a person drew it",
+}
+
 #: An annotation with one of these is never given to a segmenter or a captioner.
 UNPROMPTED_FLAGS = frozenset({"degenerate", "outside", "crowd"})
 
@@ -97,6 +104,11 @@ class Annotation:
         soft_iou: in [0, 1]; the IoU that the segmenter's own pixel probabilities expect of the mask: the sum of the
             probabilities inside it, over its area plus the sum of those outside. None if it gives no probabilities.
         captions: phrases, best first.
+        category_id: the category's number in the source's own file; None if its format has none.
+        area: in pixels, as the source gives it for its own mask (COCO `area`), which may differ from the mask's number
+            of pixels; None if it gives none.
+        provenance: a key of `PROVENANCES` that `mask_source` does not tell: "reviewed", or what the file of a mask from
+            elsewhere says; None = "human" if `mask_source` is "human", else "machine". See `mask_provenance`.
     """
 
     id: int
@@ -113,6 +125,9 @@ class Annotation:
     sam_predicted_iou: float | None = None
     soft_iou: float | None = None
     captions: tuple[Caption, ...] = ()
+    category_id: int | None = None
+    area: float | None = None
+    provenance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +147,7 @@ class Sample:
             is known (LVIS). None = the dataset annotates all its names exhaustively, so that all names except those of
             `annotations` are absent.
         not_exhaustive_categories: names of which there are more objects in this image than annotations (LVIS).
+        license_id: the number of the photograph's licence in the source's file (COCO `license`); None if it gives none.
     """
 
     image_id: int
@@ -143,3 +159,21 @@ class Sample:
     error: str | None = None
     neg_categories: tuple[str, ...] | None = None
     not_exhaustive_categories: tuple[str, ...] = ()
+    license_id: int | None = None
+
+
+def mask_provenance(annotation: Annotation) -> str | None:
+    """Who answers for the mask of `annotation`: a key of `PROVENANCES`; None if it has no mask."""
+    if annotation.segmentation is None:
+        return None
+    return resolve_provenance(annotation.provenance, annotation.mask_source)
+
+
+def resolve_provenance(provenance: str | None, mask_source: str | None) -> str:
+    """Who answers for a mask, from the two columns of an annotation that say it.
+
+    Args:
+        provenance: `Annotation.provenance`.
+        mask_source: `Annotation.mask_source`.
+    """
+    return provenance or ("human" if mask_source == "human" else "machine")

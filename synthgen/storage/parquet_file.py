@@ -37,7 +37,7 @@ _SEARCHED_BYTES = 2**20
 _MEMBER_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("synthgen", "fingerprint"), (str,)),
     **dict.fromkeys(("recipe", "counts", "identity"), (dict,)),
-    **dict.fromkeys(("categories", "failed"), (list,)),
+    **dict.fromkeys(("categories", "failed", "category_records", "licenses"), (list,)),
     "parent": (dict, type(None)),
 }
 

@@ -324,3 +324,13 @@ def test_the_rows_after_an_update(old: list[Sample], new: list[Sample], removed:
     assert changes.unchanged == len(same) and all(after[n] is before[n] for n in same)
     again, nothing = merge_rows(merged, new, removed)
     assert repr(again) == repr(merged) and nothing.is_nothing
+
+
+def test_what_an_older_release_did_not_store_is_no_change() -> None:
+    box = Annotation(1, (1.0, 2.0, 3.0, 4.0), "c", category_id=5, area=11.5)
+    new = Sample(1, "k", "1.jpg", 9, 9, (box,), license_id=3)
+    older = replace(new, annotations=(replace(box, category_id=None, area=None),), license_id=None)
+    rows, changes = merge_rows([older], [new], "drop")
+    assert rows == [older] and changes == ImageChanges(unchanged=1)
+    for other in (replace(new, license_id=4), replace(new, annotations=(replace(box, category_id=6),))):
+        assert merge_rows([new], [other], "drop")[1] == ImageChanges(changed=1)

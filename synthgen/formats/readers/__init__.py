@@ -114,6 +114,7 @@ class ImageBatch:
         not_exhaustive_categories: N lists of category ids, for `Sample`'s field of this name; given as
             `neg_categories` is.
         id_text: the ids as the file spells them, "" for a number; for messages. None = all are numbers.
+        license_id: int64 [N], the file's own number of each photograph's licence, `NO_ID` = none; None = none has one.
     """
 
     image_id: NDArray[np.int64]
@@ -125,6 +126,7 @@ class ImageBatch:
     neg_categories: Sequence[Sequence[int]] | None = None
     not_exhaustive_categories: Sequence[Sequence[int]] | None = None
     id_text: Sequence[str] | None = None
+    license_id: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +141,7 @@ class AnnotationBatch:
         iscrowd: bool [M].
         flags: flag name -> bool [M], for what the file itself says ("fake", "reflected", "no_box").
         payload: one `bytes` per annotation, in a format that `complete` reads; None = this layer has none.
+        area: float64 [M], of the file's own masks, pixels, NaN = not given; None = the file gives none.
     """
 
     image_id: NDArray[np.int64]
@@ -148,6 +151,7 @@ class AnnotationBatch:
     iscrowd: NDArray[np.bool_]
     flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     payload: Sequence[bytes | None] | None = None
+    area: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +164,27 @@ class Categories:
         padded: names with leading or trailing spaces in the file, unstripped, by id.
         parents: ids of categories whose name is the `supercategory` of another. Without boxes they are no categories
             of objects, such as the root category that Roboflow adds; `ingest` leaves them out.
+        has_file_ids: whether the ids are those of the file, which an export keeps; else the reader made them up.
+        supercategories: by category id, if the file gives any.
     """
 
     names: dict[int, str]
     stuff: frozenset[int] = frozenset()
     padded: dict[int, str] = field(default_factory=dict)
     parents: frozenset[int] = frozenset()
+    has_file_ids: bool = False
+    supercategories: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Licenses:
+    """The licences that the file lists; images name one by its id.
+
+    Attributes:
+        records: (id, name, URL) of each, in the order of the file.
+    """
+
+    records: tuple[tuple[int, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +210,7 @@ class SourceFinding:
 
 
 #: What a reader yields.
-DatasetPart: TypeAlias = ImageBatch | AnnotationBatch | Categories | SourceFinding
+DatasetPart: TypeAlias = ImageBatch | AnnotationBatch | Categories | Licenses | SourceFinding
 
 
 class DatasetReader(Protocol):

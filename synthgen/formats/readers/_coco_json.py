@@ -6,10 +6,12 @@ decode that way (odd spacing, nested records, NaN, numbers in quotes) is decoded
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -35,6 +37,7 @@ def stream_records(
     *,
     on_bytes: Callable[[int], None] | None = None,
     chunk_bytes: int = CHUNK_BYTES,
+    small_keys: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield (key, records) for the arrays under the `record_types` keys of a JSON file, in the order of the file.
 
@@ -52,6 +55,8 @@ def stream_records(
         record_types: type of the records, by top-level key; "" stands for a file whose top level is itself an array.
         on_bytes: called with the number of further bytes read, for progress; None = not called.
         chunk_bytes: bytes read at once.
+        small_keys: by other top-level key, a number of bytes. If the value is an array or object of at most so many,
+            (key, [value]) is yielded; any other value is skipped.
 
     Raises:
         SynthgenError: the file cannot be read, is not such JSON (with the byte position), or a record is invalid.
@@ -64,7 +69,7 @@ def stream_records(
                 for batch in _read_records(window, "", record_types[""]):
                     yield "", batch
             elif first == b"{" and "" not in record_types:
-                yield from _read_members(window, record_types)
+                yield from _read_members(window, record_types, small_keys)
             else:
                 raise window.make_error(_top_level_error(first, record_types))
             if window.peek():
@@ -73,7 +78,9 @@ def stream_records(
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
 
 
-def _read_members(window: JsonWindow, wanted: dict[str, type[msgspec.Struct]]) -> Iterator[tuple[str, list[Any]]]:
+def _read_members(
+    window: JsonWindow, wanted: dict[str, type[msgspec.Struct]], small: Mapping[str, int]
+) -> Iterator[tuple[str, list[Any]]]:
     """The requested members of the object at the cursor."""
     window.expect(b"{")
     if window.peek() == b"}":
@@ -82,7 +89,11 @@ def _read_members(window: JsonWindow, wanted: dict[str, type[msgspec.Struct]]) -
     while True:
         key = window.read_string()
         window.expect(b":")
-        if key not in wanted:
+        if key in small:
+            text = window.read_small_value(small[key])
+            with contextlib.suppress(ValueError, RecursionError):  # what nobody needs stops no reading
+                yield key, [] if text is None else [json.loads(text.decode())]
+        elif key not in wanted:
             window.skip_value()
         elif window.peek() == b"[":
             for batch in _read_records(window, key, wanted[key]):

@@ -16,9 +16,7 @@ import msgspec
 from synthgen.formats.readers._ids import parse_id
 from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_pixels
 from synthgen.formats.readers._segmentations import find_mask_box
-
-#: Stands for a missing id. Files do not contain it: many JSON parsers stop at 2**53.
-NO_ID = -(2**63)
+from synthgen.records.box_table import NO_ID
 
 #: Stands for a missing box.
 NO_BOX = (math.nan, math.nan, math.nan, math.nan)
@@ -42,6 +40,7 @@ class CocoImage(msgspec.Struct, gc=False):
     height: _Pixels = 0
     width: _Pixels = 0
     coco_url: str = ""
+    license: Int64 | None = None
     id_text: str = msgspec.field(default="", name="")  # no exporter writes an empty key
 
     @classmethod
@@ -53,6 +52,7 @@ class CocoImage(msgspec.Struct, gc=False):
             height=parse_pixels(value.get("height")),
             width=parse_pixels(value.get("width")),
             coco_url=clean_text(value.get("coco_url")),
+            license=parse_id(value.get("license")),
             id_text=clean_text(value["id"][:200]) if isinstance(value["id"], str) else "",
         )
 
@@ -119,12 +119,14 @@ class CocoMask(CocoBox, gc=False):
     """One element of "annotations" with its undecoded segmentation."""
 
     segmentation: msgspec.Raw = msgspec.Raw()
+    area: float = math.nan
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
         """As for `CocoBox`."""
         found = super().coerce(value)
         found.segmentation = msgspec.Raw(json.dumps(value.get("segmentation")).encode())
+        found.area = parse_float(value.get("area"))
         return found
 
 

@@ -12,29 +12,31 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, Licenses
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._coco_records import (
     MARKS,
     NO_BOX,
-    NO_ID,
     CocoBox,
     CocoCategory,
     CocoImage,
     CocoMask,
     LvisImage,
+    clean_text,
 )
+from synthgen.formats.readers._ids import is_text_id, parse_id
 from synthgen.formats.readers._json_kinds import describe_other_json
 from synthgen.formats.readers._segmentations import draw_segmentation, find_problems, find_rle_size, summarize_polygon
 from synthgen.images.decode import ImageError, find_image, read_image_header
+from synthgen.records.box_table import NO_ID
 from synthgen.records.rle import rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
 __all__ = [
     "NO_BOX",
-    "NO_ID",
     "CocoImage",
     "LvisImage",
     "complete",
@@ -44,6 +46,9 @@ __all__ = [
     "read_instances",
     "shorten_mask",
 ]
+
+#: The list of licences is read up to this size; COCO's has 1 kB.
+_MAX_LICENSE_BYTES = 2**17
 
 #: For readers of COCO-style files: what `synthgen doctor` calls for the payloads of layer "human".
 mask_problems, shorten_mask = find_problems, summarize_polygon
@@ -87,7 +92,7 @@ def read_instances(
     box_type: type[CocoBox] = CocoBox,
     mask_type: type[CocoMask] = CocoMask,
     flag_fields: Mapping[str, str] | None = None,
-) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+) -> Iterator[ImageBatch | AnnotationBatch | Categories | Licenses]:
     """Read `files.sources["instances"]`; layers other than "annotations" get each segmentation's JSON as payload.
 
     Args:
@@ -111,9 +116,12 @@ def read_instances(
     }
     count, missing, parents = 0, {"images", "annotations"}, _ParentFinder()
     try:
-        for key, found in stream_records(path, kinds, on_bytes=files.on_bytes):
+        small = {"licenses": _MAX_LICENSE_BYTES}
+        for key, found in stream_records(path, kinds, on_bytes=files.on_bytes, small_keys=small):
             missing.discard(key)
-            if key == "images":
+            if key == "licenses":
+                yield from map(_parse_licenses, found)
+            elif key == "images":
                 yield _image_batch(found, name_and_key)
             elif key == "annotations":
                 yield _annotation_batch(found, count, flag_fields or {}, masked=masked)
@@ -123,6 +131,8 @@ def read_instances(
                 yield Categories(
                     {c.id: c.name.strip() for c in found if c.name.strip()},
                     padded={c.id: c.name for c in found if c.name != c.name.strip()},
+                    has_file_ids=not any(is_text_id(c.id) for c in found),
+                    supercategories={c.id: c.supercategory for c in found if c.supercategory},
                 )
         if missing:
             raise SynthgenError(f"{path} has no '{min(missing)}'; a COCO-style file has 'images' and 'annotations'")
@@ -207,8 +217,26 @@ def _image_batch(found: list[CocoImage], name: Callable[[CocoImage], tuple[str, 
         width=np.array([image.width for image in found], np.int32),
         neg_categories=[image.neg_category_ids for image in looked_over] or None,
         not_exhaustive_categories=[image.not_exhaustive_category_ids for image in looked_over] or None,
+        license_id=_license_ids(found),
         id_text=texts if any(texts) else None,
     )
+
+
+def _license_ids(found: list[CocoImage]) -> NDArray[np.int64] | None:
+    numbers = [image.license for image in found]
+    if all(number is None for number in numbers):
+        return None
+    return np.array([NO_ID if number is None else number for number in numbers], np.int64)
+
+
+def _parse_licenses(value: object) -> Licenses:
+    """The licences of a file's `licenses`, as far as they can be read. A picture's own number stays in any case."""
+    found = []
+    for one in value if isinstance(value, list) else []:
+        number = parse_id(one.get("id")) if isinstance(one, dict) else None
+        if number is not None:
+            found.append((number, clean_text(one.get("name")), clean_text(one.get("url"))))
+    return Licenses(tuple(found))
 
 
 def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *, masked: bool) -> AnnotationBatch:
@@ -230,6 +258,7 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
         category=np.array([a.category_id for a in found], np.int64),
         iscrowd=(marks & 1).astype(np.bool_),
         flags={**marked, **given},
+        area=np.array([a.area for a in found], np.float64) if masked else None,
         payload=[_segmentation_payload(a.segmentation) for a in found] if masked else None,
     )
 

@@ -102,6 +102,21 @@ class JsonWindow:
             if not closing:
                 return
 
+    def read_small_value(self, max_bytes: int) -> bytes | None:
+        """Step over the value at the cursor. Returns its text if it is an array or object of up to `max_bytes`."""
+        byte = self.peek()
+        while byte and byte in b"[{" and len(self.data) - self.position <= max(max_bytes, self.chunk_bytes):
+            closing = bytearray()
+            end = self.skip_brackets(self.position, closing)
+            if not closing:
+                text = self.data[self.position : end]
+                self.position = end
+                return text if len(text) <= max_bytes else None
+            if not self.read_more():
+                break
+        self.skip_value()
+        return None
+
     def skip_brackets(self, position: int, closing: bytearray) -> int:
         """Continue from the bracket at `position` until all are closed, or to where the window cuts off.
 

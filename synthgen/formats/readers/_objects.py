@@ -23,10 +23,11 @@ import numpy as np
 
 from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
 from synthgen.formats.readers._finding_counter import FindingCounter
-from synthgen.formats.readers._instances import NO_BOX, NO_ID
+from synthgen.formats.readers._instances import NO_BOX
 from synthgen.formats.readers._numbers import parse_float
 from synthgen.formats.readers._object_rows import category_id
 from synthgen.formats.readers._segmentations import find_mask_box
+from synthgen.records.box_table import NO_ID
 
 BOX_FIELDS = ("bbox", "bboxes", "boxes", "box")
 LABEL_FIELDS = (

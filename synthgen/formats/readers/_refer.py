@@ -18,12 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import (
+    AnnotationBatch,
+    Categories,
+    DatasetFiles,
+    DatasetPart,
+    ImageBatch,
+    Licenses,
+)
 from synthgen.formats.readers import _instances as instances
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
-from synthgen.formats.readers._coco_records import NO_ID, CocoImage
+from synthgen.formats.readers._coco_records import CocoImage
 from synthgen.formats.readers._ids import parse_id
 from synthgen.formats.readers._refer_pickle import load_plain_pickle
+from synthgen.records.box_table import NO_ID
 from synthgen.records.sample import Caption, Sample
 
 #: In a real file, the number of sentences and their characters are below its bytes. A file that repeats its own parts
@@ -77,7 +85,7 @@ def find_refs(root: Path, split: str, annotations: Path | None, *, folder: str, 
     return DatasetFiles({"refs": refs, "instances": source}, find_coco_image_folder(root), split=split)
 
 
-def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The images of the split with all their objects; the payload of layer "human" is a mask and sentences.
 
     An object with sentences but without an annotation is kept without a box, and so is its image.
@@ -96,7 +104,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
     wanted = np.unique(np.array([image_id for image_id, _ in refs.sentences], np.int64))
     waiting = dict(refs.sentences)
     for batch in instances.read_instances(files, layer, name_and_key=_name_and_key):
-        if isinstance(batch, Categories):
+        if isinstance(batch, Categories | Licenses):
             yield batch
             continue
         rows = np.flatnonzero(np.isin(batch.image_id, wanted))
@@ -212,6 +220,7 @@ def _select_images(batch: ImageBatch, rows: NDArray[np.intp]) -> ImageBatch:
         image_key=[batch.image_key[row] for row in rows],
         height=batch.height[rows],
         width=batch.width[rows],
+        license_id=None if batch.license_id is None else batch.license_id[rows],
         id_text=batch.id_text and [batch.id_text[row] for row in rows],
     )
 
@@ -229,6 +238,7 @@ def _select_annotations(
         category=batch.category[rows],
         iscrowd=batch.iscrowd[rows],
         flags={flag: there[rows] for flag, there in batch.flags.items()},
+        area=None if batch.area is None else batch.area[rows],
         payload=payload
         and [_pack_payload(texts, payload[row]) for row, texts in zip(rows.tolist(), sentences, strict=True)],
     )

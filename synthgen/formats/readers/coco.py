@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import DatasetFiles, DatasetPart
 from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name
 from synthgen.formats.readers._coco_records import CocoImage
 from synthgen.formats.readers._instances import (
@@ -63,7 +63,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     )
 
 
-def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(files, layer, name_and_key=_name_and_key)
 

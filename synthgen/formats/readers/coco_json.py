@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import DatasetFiles, DatasetPart
 from synthgen.formats.readers._coco_folders import find_coco_splits, looks_like_coco, split_of_file
 from synthgen.formats.readers._coco_records import CocoImage
 from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
@@ -68,7 +68,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     return DatasetFiles({"instances": splits[split].annotations}, splits[split].image_folder)
 
 
-def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(files, layer, name_and_key=_name_and_key)
 

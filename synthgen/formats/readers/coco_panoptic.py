@@ -22,11 +22,12 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name, find_coco_image_folder
 from synthgen.formats.readers._coco_json import stream_records
-from synthgen.formats.readers._coco_records import NO_ID, clean_text, required_id
-from synthgen.formats.readers._ids import parse_id
+from synthgen.formats.readers._coco_records import clean_text, required_id
+from synthgen.formats.readers._ids import is_text_id, parse_id
 from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_int, parse_pixels
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 from synthgen.images.packed import open_image
+from synthgen.records.box_table import NO_ID
 from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
@@ -287,6 +288,7 @@ def _make_categories(found: list[_Category]) -> Categories:
         {c.id: c.name.strip() for c in found if c.name.strip()},
         stuff=frozenset(c.id for c in found if not c.isthing),
         padded={c.id: c.name for c in found if c.name != c.name.strip()},
+        has_file_ids=not any(is_text_id(c.id) for c in found),
     )
 
 

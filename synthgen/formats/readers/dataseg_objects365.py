@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import DatasetFiles, DatasetPart
 from synthgen.formats.readers._instances import (
     complete,
     find_annotation_file,
@@ -40,7 +40,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     return DatasetFiles({"instances": source}, find_split_folder(root, split))
 
 
-def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(
         files,

@@ -27,10 +27,10 @@ from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._folder_listing import file_suffix, first_names, is_folder, utf8_name, walk_files
 from synthgen.formats.readers._ids import text_id
 from synthgen.formats.readers._image_mask_pairs import read_image_sizes
-from synthgen.formats.readers._instances import NO_ID
 from synthgen.formats.readers._label_files import LabelFileError
 from synthgen.formats.readers._label_lines import read_label_lines
 from synthgen.images.paths import IMAGE_SUFFIXES
+from synthgen.records.box_table import NO_ID
 
 SPLITS = ("train", "val", "test")
 LAYERS = ("annotations",)

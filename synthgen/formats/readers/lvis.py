@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import DatasetFiles, DatasetPart
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
 from synthgen.formats.readers._coco_records import CocoImage, LvisImage
 from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
@@ -58,7 +58,7 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     return DatasetFiles({"instances": source}, find_coco_image_folder(root))
 
 
-def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(files, layer, name_and_key=_name_and_key, image_type=LvisImage)
 

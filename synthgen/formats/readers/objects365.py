@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers import DatasetFiles, DatasetPart
 from synthgen.formats.readers._instances import find_annotation_file, find_split_folder
 from synthgen.formats.readers._instances import read_instances as read_instances
 from synthgen.formats.readers._objects365 import FLAG_FIELDS, Objects365Box, name_and_key
@@ -40,6 +40,6 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     return DatasetFiles({"instances": source}, find_split_folder(root, split))
 
 
-def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBatch | Categories]:
+def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     """The content of `files`, as `layer`; see `synthgen.formats.readers`."""
     return read_instances(files, layer, name_and_key=name_and_key, box_type=Objects365Box, flag_fields=FLAG_FIELDS)

@@ -26,7 +26,7 @@ from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, 
 from synthgen.formats.readers._file_threads import map_in_order
 from synthgen.formats.readers._folder_listing import utf8_name
 from synthgen.formats.readers._ids import text_id
-from synthgen.formats.readers._instances import NO_BOX, NO_ID, complete
+from synthgen.formats.readers._instances import NO_BOX, complete
 from synthgen.formats.readers._label_files import LabelFileError
 from synthgen.formats.readers._yolo_config import YoloConfig, find_config, find_names_file, read_config, read_names
 from synthgen.formats.readers._yolo_findings import YoloFindings
@@ -40,6 +40,7 @@ from synthgen.formats.readers._yolo_layout import (
 from synthgen.formats.readers._yolo_pairs import YoloItem, iter_items
 from synthgen.formats.readers._yolo_rows import YoloRow, read_label_file
 from synthgen.images.decode import ImageError, read_image_header
+from synthgen.records.box_table import NO_ID
 
 SPLITS = ("train", "val", "test")
 LAYERS = ("annotations", "human")
@@ -165,6 +166,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     yield Categories(
         {number: name.strip() for number, name in found.names().items()},
         padded={number: name for number, name in names.items() if name != name.strip()},
+        has_file_ids=True,
     )
 
 

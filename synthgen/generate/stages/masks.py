@@ -33,8 +33,7 @@ def is_result(before: Sample, after: Sample) -> bool:
     pairs = list(zip(before.annotations, after.annotations, strict=False))
     return (
         len(before.annotations) == len(after.annotations)
-        # The stage gives each mask a `box_iou`. Without it, the mask was part of the sample.
-        and all(new.box_iou is not None or "empty_mask" in new.flags for old, new in pairs if needs_mask(old))
+        and all(_has_result(new) for old, new in pairs if needs_mask(old))
         and replace(after, annotations=tuple(_without_result(old, new) for old, new in pairs))
         == replace(before, annotations=tuple(_without_result(old, old) for old, _ in pairs))
     )
@@ -124,9 +123,14 @@ def _without_result(before: Annotation, after: Annotation) -> Annotation:
     """The annotation `after` the stage, with what the stage writes as it was `before`."""
     if not needs_mask(before):
         return after
-    written = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou", "mask_source")
-    as_before: dict[str, Any] = {name: getattr(before, name) for name in written}
-    return replace(after, flags=_kept_flags(after), segmentation=None, **as_before)
+    scores = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
+    written: dict[str, Any] = {name: getattr(before, name) for name in (*scores, "mask_source", "provenance")}
+    return replace(after, flags=_kept_flags(after), segmentation=None, **written)
+
+
+def _has_result(annotation: Annotation) -> bool:
+    """Whether the stage has made the mask, which then has a `box_iou`, or a person has reviewed it since."""
+    return annotation.box_iou is not None or "empty_mask" in annotation.flags or annotation.provenance == "reviewed"
 
 
 def prompts_xyxy(sample: Sample, annotations: Sequence[Annotation]) -> NDArray[np.float64]:

@@ -30,6 +30,7 @@ from synthgen.formats.readers import (
     DatasetPart,
     DatasetReader,
     ImageBatch,
+    Licenses,
     SourceFinding,
 )
 from synthgen.formats.recognition import find_splits
@@ -244,7 +245,7 @@ class _SplitValidator:
                 self.padded.update(part.padded)
             elif isinstance(part, SourceFinding):
                 self._add_finding(part)
-            else:
+            elif not isinstance(part, Licenses):
                 self.ids.add(part)
                 self.images += len(part.file_name) if isinstance(part, ImageBatch) else 0
             if isinstance(part, AnnotationBatch):

@@ -219,7 +219,9 @@ def test_a_result_belongs_to_the_sample_that_it_was_made_of():
     (after,) = MaskStage(Toy(predicted_iou=0.5)).process([before], [IMAGE])
     (nothing,) = MaskStage(Toy(mask=np.zeros((HEIGHT, WIDTH), bool))).process([before], [IMAGE])
     first, second, third = before.annotations
-    for result in (after, nothing):
+    first_done, *others = after.annotations
+    reviewed = replace(first_done, provenance="reviewed", mask_source="human", box_iou=None)
+    for result in (after, nothing, sample(reviewed, *others)):
         assert masks.is_result(before, result)
         assert masks.is_result(sample(replace(first, flags=("segmenter_failed",)), second, third), result)
         for other in (
