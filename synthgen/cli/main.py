@@ -17,6 +17,7 @@ from synthgen import __version__
 from synthgen.cli import manifests
 from synthgen.cli.demo import demo
 from synthgen.cli.exits import end_despite_running_batches
+from synthgen.cli.imports import import_masks
 from synthgen.cli.ingest import doctor, ingest
 from synthgen.cli.integrity import migrate, verify
 from synthgen.cli.jobs import captions, masks
@@ -63,6 +64,7 @@ _COMMANDS = (
     doctor,
     masks,
     captions,
+    import_masks,
     train,
     evaluate,
     predict,

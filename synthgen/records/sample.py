@@ -24,6 +24,7 @@ ANNOTATION_FLAGS: dict[str, str] = {
     "no_box": "the source gives no usable box; it was read off the mask where there is one",
     "bad_box": "the source's box is not four numbers; not prompted, unless a box was read off the mask",
     "empty_mask": "the segmenter found nothing inside the box",
+    "no_imported_mask": "the imported file has no mask that fits the box",
     "segmenter_failed": "the segmenter failed on this image; try again with --retry-failed",
     "no_caption": "the captioner wrote nothing about the box",
     "captioner_failed": "the captioner failed on this image; try again with --retry-failed",
@@ -166,4 +167,9 @@ def mask_provenance(annotation: Annotation) -> str | None:
     """Who answers for the mask of `annotation`: a key of `PROVENANCES`; None if it has no mask."""
     if annotation.segmentation is None:
         return None
-    return annotation.provenance or ("human" if annotation.mask_source == "human" else "machine")
+    return annotation.provenance or implied_provenance(annotation.mask_source)
+
+
+def implied_provenance(mask_source: str | None) -> str:
+    """What a `mask_source` alone tells: "human" or "machine"."""
+    return "human" if mask_source == "human" else "machine"

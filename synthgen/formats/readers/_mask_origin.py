@@ -17,7 +17,14 @@ import msgspec
 
 from synthgen.formats.readers import SourceFinding
 from synthgen.formats.readers._numbers import parse_float
-from synthgen.records.sample import ANNOTATION_FLAGS, CAPTION_REASONS, PROVENANCES, Annotation, Caption
+from synthgen.records.sample import (
+    ANNOTATION_FLAGS,
+    CAPTION_REASONS,
+    PROVENANCES,
+    Annotation,
+    Caption,
+    implied_provenance,
+)
 
 #: The scores of a mask, all in [0, 1].
 SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
@@ -53,7 +60,7 @@ class MaskOrigin(msgspec.Struct, omit_defaults=True, frozen=True):
         """A key of `PROVENANCES`: who answers for the mask; None if the file does not say it."""
         if self.provenance is not None or self.mask_source is None:
             return self.provenance
-        return "human" if self.mask_source == "human" else "machine"
+        return implied_provenance(self.mask_source)
 
 
 _DECODER = msgspec.json.Decoder(MaskOrigin)
@@ -91,6 +98,31 @@ def record_origin(record: Any) -> MaskOrigin | None:
         return None
     members = {name: getattr(record, name) for name in ORIGIN_MEMBERS}
     return parse_origin({**members, **{name: _decode(members[name]) for name in ("captions", "flags")}})
+
+
+def score_origin(record: Any, score: float | None) -> MaskOrigin | None:
+    """The scores of a record of any program, as an origin; None if it has none.
+
+    Args:
+        record: with `SCORES` as attributes.
+        score: of the mask, if no `predicted_iou` is given; COCO's results have it.
+    """
+    found = MaskOrigin(
+        predicted_iou=parse_score(score if record.predicted_iou is None else record.predicted_iou),
+        stability_score=parse_score(record.stability_score),
+        box_iou=parse_score(record.box_iou),
+        sam_predicted_iou=parse_score(record.sam_predicted_iou),
+        soft_iou=parse_score(record.soft_iou),
+    )
+    return None if found == MaskOrigin() else found
+
+
+def own_models(info: object) -> tuple[str, ...]:
+    """The models that the `info` of an export of synthgen names."""
+    own = info.get("synthgen") if isinstance(info, dict) else None
+    models = own.get("models") if isinstance(own, dict) else None
+    names = [_clean(name)[:_MAX_SOURCE_CHARS] for name in models] if isinstance(models, list) else []
+    return tuple(name for name in names if name)
 
 
 def pack_origin(origin: MaskOrigin | None, segmentation: bytes) -> bytes | None:
@@ -131,7 +163,7 @@ def apply_origin(annotation: Annotation, origin: MaskOrigin) -> Annotation:
     """
     source = origin.mask_source or annotation.mask_source
     # None where the source tells it, so that an annotation comes back as it was exported.
-    told = "human" if source == "human" else "machine"
+    told = implied_provenance(source)
     return replace(
         annotation,
         mask_source=source,
