@@ -87,9 +87,11 @@ def test_four_commands_lead_from_a_folder_to_pictures(
     lines = out.splitlines()
     assert (code, lines[0]) == (0, recognized), out + err
     first = next(iter(splits))
-    assert lines[-1] == f"next: synthgen show data/{first}/masks"
+    assert lines[-2] == f"next: synthgen show data/{first}/masks"
+    layers = " ".join(f"data/{split}/masks" for split in splits)
+    assert lines[-1].startswith(f"next: synthgen export {layers} --to ")
 
-    _, *words = lines[-1].removeprefix("next: ").split()
+    _, *words = lines[-2].removeprefix("next: ").split()
     code, out, err = typed(*words)
     assert code == 0, out + err
     *pictures, sheet = out.splitlines()
@@ -144,11 +146,15 @@ def test_the_next_command_names_a_store_that_is_not_the_usual_one(
 ) -> None:
     write_voc(tmp_path / "data")
     words = ("masks", "data", "--segmenter", "box_fill", "--store", "my shards")
-    assert typed(*words)[1].splitlines()[-1] == "next: synthgen show data/train/masks --store 'my shards'"
+    assert typed(*words)[1].splitlines()[-2:] == [
+        "next: synthgen show data/train/masks --store 'my shards'",
+        "next: synthgen export data/train/masks --to coco --out data-coco --store 'my shards'",
+    ]
     monkeypatch.setenv("SYNTHGEN_STORE", "my shards")
-    assert (
-        typed("masks", "data", "--segmenter", "box_fill")[1].splitlines()[-1] == "next: synthgen show data/train/masks"
-    )
+    assert typed("masks", "data", "--segmenter", "box_fill")[1].splitlines()[-2:] == [
+        "next: synthgen show data/train/masks",
+        "next: synthgen export data/train/masks --to coco --out data-coco",
+    ]
     assert not any("next:" in line for line in typed(*words, "--dry-run")[1].splitlines())
 
 

@@ -189,12 +189,12 @@ def _run(request: StageRequest) -> None:
 
 
 def _print_next_steps(runs: Sequence[LayerRun]) -> bool:
-    """Print what to do with the first layer that has output; returns whether there is one."""
+    """Print what to do with the layers that have output; returns whether there is one."""
     from synthgen.cli import messages
 
-    job = next((run.job for run in runs if run.has_output), None)
-    if job is None:
+    jobs = [run.job for run in runs if run.has_output]
+    if not jobs:
         return False
-    print_lines(*messages.format_note(job))
-    print_lines(messages.format_next_command(job, None if job.store == default_store() else job.store))
+    print_lines(*messages.format_note(jobs[0]))
+    print_lines(*messages.format_next_commands(jobs, None if jobs[0].store == default_store() else jobs[0].store))
     return True

@@ -17,6 +17,7 @@ from synthgen import __version__
 from synthgen.cli import manifests
 from synthgen.cli.demo import demo
 from synthgen.cli.exits import end_despite_running_batches
+from synthgen.cli.export import export
 from synthgen.cli.imports import import_masks
 from synthgen.cli.ingest import doctor, ingest
 from synthgen.cli.integrity import migrate, verify
@@ -71,16 +72,17 @@ _COMMANDS = (
     ablate,
     status,
     show,
+    export,
     verify,
     migrate,
     manifests.check,
     manifests.exclude,
     demo,
 )
-_WITH_ENGINE = (masks, captions, train)
+_WITH_SECTIONS = (masks, captions, train, export)
 
 for command in _COMMANDS:
-    app.command(cls=GroupedCommand if command in _WITH_ENGINE else None)(command)
+    app.command(cls=GroupedCommand if command in _WITH_SECTIONS else None)(command)
 app.add_typer(manifests.app, name="manifests")
 
 

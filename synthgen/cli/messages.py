@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synthgen import plugins
+from synthgen.export.run import EXPORTERS, ExportReport
 from synthgen.generate.dataset_spec import DatasetSpec
 from synthgen.generate.job import Job
 from synthgen.generate.run import RunStats
@@ -139,11 +140,68 @@ def format_note(job: Job) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def format_next_command(job: Job, store: Path | None) -> str:
-    """The command that draws a layer; `store` is the folder of the shards, None if it is the usual one."""
-    words = ["synthgen", "show", f"{job.dataset}/{job.split}/{job.layer}"]
-    words += ["--store", str(store)] if store is not None else []
-    return f"next: {shlex.join(words)}"
+#: The format for a user of a reader, where the exporter has another name.
+_EXPORT_OF_READER = {"label_studio": "labelstudio", "semantic_folder": "png"}
+
+#: Why an export left out an annotation or an image.
+_LEFT_OUT = {
+    "filter": "a score or category that was not asked for",
+    "no_mask": "no mask; --keep-boxes keeps the box where the format can hold it",
+    "min_area": "a mask of fewer pixels than --min-area",
+    "category_map": "a category that the map leaves out",
+    "unlisted_category": "a category that the layer does not list",
+    "no_box": "neither a finite box nor a mask",
+    "crowd": "a crowd, which the format cannot mark",
+    "not_chosen": "not among --max-images",
+    "error": "an image that could not be processed",
+    "empty": "no annotation",
+    "missing_file": "no image file of this name; check --images",
+    "unreadable_file": "the image file cannot be read",
+}
+
+
+def format_export(report: ExportReport) -> Iterator[str]:
+    """What an export has written, and what not."""
+    for split, images in report.images.items():
+        yield (
+            f"{report.path}: {report.format}, split {split}: {pluralize(images, 'image')}, "
+            f"{pluralize(report.annotations[split], 'annotation')}"
+        )
+    drawn = ", ".join(f"{count:,} {provenance}" for provenance, count in report.masks.items())
+    by = f" ({', '.join(report.models)})" if report.models else ""
+    yield f"  masks: {drawn or 'none'}{by}; {pluralize(len(report.categories), 'category')}"
+    for line in report.notes:
+        yield f"  {line}"
+    for what, reasons in (("annotation", report.left_out), ("image", report.left_out_images)):
+        for reason, count in reasons.items():
+            yield f"  left out: {pluralize(count, what)}: {_LEFT_OUT.get(reason, reason.replace('_', ' '))}"
+
+
+def format_next_commands(jobs: Sequence[Job], store: Path | None) -> Iterator[str]:
+    """The commands that draw the first of some layers, and that export all of them.
+
+    Args:
+        jobs: those whose layers have output; at least one.
+        store: the folder of the shards; None = the usual one.
+    """
+    layers = [f"{job.dataset}/{job.split}/{job.layer}" for job in jobs]
+    place = ["--store", str(store)] if store is not None else []
+    reader = _reader_of(jobs[0])
+    to = reader if reader in plugins.list_plugins(EXPORTERS) else _EXPORT_OF_READER.get(reader, "coco")
+    out = f"{jobs[0].dataset}-{to}"
+    yield f"next: {shlex.join(['synthgen', 'show', layers[0], *place])}"
+    yield f"next: {shlex.join(['synthgen', 'export', *layers, '--to', to, '--out', out, *place])}"
+
+
+def _reader_of(job: Job) -> str:
+    """The reader that made the first layer of the job's dataset; "" if that is not known."""
+    store = ShardStore(job.store)
+    for layer in ("annotations", "human", job.input_layer):
+        for shard in store.list_shards(job.dataset, job.split, layer)[:1]:
+            reader = ((store.read_footer(shard) or {}).get("recipe") or {}).get("reader")
+            if isinstance(reader, str):
+                return reader
+    return ""
 
 
 def describe_no_output(job: Job) -> str:
@@ -154,7 +212,8 @@ def describe_no_output(job: Job) -> str:
 
 def pluralize(count: int, what: str) -> str:
     """ "1 box", "1,743 boxes"."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('x') else 's'}"
+    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}{'es' if what.endswith('x') else 's'}"
+    return f"{count:,} {what if count == 1 else plural}"
 
 
 def format_flags(counts: Mapping[str, int]) -> Iterator[str]:

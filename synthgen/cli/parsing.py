@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from synthgen.errors import SynthgenError
@@ -29,6 +30,32 @@ def parse_plugin_options(assignments: Sequence[str], flags: Mapping[str, OptionV
             raise SynthgenError(f"{key} is given twice, the second time as -O {text}; leave one out")
         found[key] = value
     return found
+
+
+def parse_category_map(assignments: Sequence[str], path: Path | None) -> dict[str, str | None] | None:
+    """["old=new", ...] and a YAML file of the same as a map; None if there is neither. An empty name is None.
+
+    Args:
+        assignments: values of `--map`.
+        path: the file of `--map-file`; untrusted.
+
+    Raises:
+        SynthgenError: one is not OLD=NEW, or the file is not a mapping of names.
+    """
+    found: dict[str, str | None] = {}
+    if path is not None:
+        from synthgen.dataloading.yaml_loader import load_yaml
+
+        content = load_yaml(path)
+        if not isinstance(content, dict):
+            raise SynthgenError(f"{path} is not a list of lines `old: new`; write one line for each category")
+        found = {str(old): None if new in (None, "") else str(new) for old, new in content.items()}
+    for text in assignments:
+        old, equals, new = text.partition("=")
+        if not old or not equals:
+            raise SynthgenError(f"--map {text} should be OLD=NEW, such as --map 'sports car=car'")
+        found[old] = new or None
+    return found or None
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -24,7 +24,7 @@ EXPORT_FILE = "synthgen_export.json"
 #: The keyword under which an exported PNG says who drew its masks.
 PNG_KEYWORD = "synthgen:provenance"
 
-_MAX_EXPORT_BYTES = 2**22
+_MAX_EXPORT_BYTES = 2**24
 _MAX_NAME_CHARS = 200
 _BLOCK_FILES = 10_000
 _WORD = re.compile(r"[a-z]+")
@@ -42,9 +42,10 @@ def check_origin(files: DatasetFiles, layer: str) -> None:
     """
     if layer != HUMAN_LAYER:
         return
+    first = next(iter(files.sources.values()), files.image_folder)
     for folder in _folders(files):
         if (why := describe_export(folder / EXPORT_FILE)) is not None:
-            raise _refusal(str(folder / EXPORT_FILE), why, folder)
+            raise _refusal(str(folder / EXPORT_FILE), why, first)
     for role, source in files.sources.items():
         if role != "images" and source.is_dir():
             _check_png_masks(source)

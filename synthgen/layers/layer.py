@@ -12,7 +12,6 @@ from synthgen.errors import ArgumentError, SynthgenError, escape_control_chars, 
 from synthgen.images.decode import ImageError, find_image, load_rgb
 from synthgen.layers.layer_filter import LayerFilter, check_categories
 from synthgen.layers.layer_rows import LayerRows
-from synthgen.records.recipe import format_recipe
 from synthgen.records.sample import Sample
 from synthgen.storage.disk import check_path, require_path
 from synthgen.storage.shard_store import ShardStore
@@ -25,7 +24,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from synthgen.layers.coco_export import CocoExport
+    from synthgen.export.options import ExportOptions
+    from synthgen.export.run import ExportReport
+    from synthgen.export.source import ExportSource
+    from synthgen.progress import OpenProgress
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -195,13 +197,16 @@ class Layer(Sequence[LayerSample]):
         )
         return Layer(self._rows, self._selection, new if self._filter is None else self._filter.combine(new))
 
-    def to_coco(self, path: str | os.PathLike[str], *, masks_only: bool = False, renumber: bool = False) -> CocoExport:
+    def to_coco(
+        self, path: str | os.PathLike[str], *, masks_only: bool = False, renumber: bool = False
+    ) -> ExportReport:
         """Write a COCO instances JSON, atomically, one image in memory at a time.
 
         `bbox` is (x, y, width, height) in absolute pixels, as the source gives it; one that is not finite is read off
-        the mask. `segmentation` is a compressed RLE; an annotation without a mask has none. Image and annotation ids
-        are those of the dataset. Category ids count from 1 in the order of `categories`. Scores, captions and flags
-        are further members of an annotation.
+        the mask. `segmentation` is a compressed RLE; an annotation without a mask has none. Ids of images, annotations
+        and categories are those of the dataset; where it has none, categories count from 1. Scores, provenance,
+        captions and flags are further members of an annotation. Images with an error are left out. `export` writes
+        whole folders, also in other formats.
 
         Args:
             path: the file. Its folder is created.
@@ -215,11 +220,46 @@ class Layer(Sequence[LayerSample]):
             ArgumentError: `path` is not a path.
             SynthgenError: two images or annotations have one id, a mask is damaged, or the file cannot be written.
         """
-        from synthgen.layers.coco_export import write_coco
+        from synthgen.layers.layer_export import export_coco_file
 
-        file = require_path("path", path)
-        about = f"{self.name}, made by synthgen with {format_recipe(self.recipe)}"
-        return write_coco(file, self, self.categories, about, masks_only=masks_only, renumber=renumber)
+        return export_coco_file(
+            self.export_source(), require_path("path", path), masks_only=masks_only, renumber=renumber
+        )
+
+    def export(
+        self,
+        to: str,
+        out: str | os.PathLike[str],
+        *,
+        options: ExportOptions | None = None,
+        partial: bool = False,
+        progress: OpenProgress | None = None,
+    ) -> ExportReport:
+        """Write the layer in the format of another tool, as `synthgen export` does.
+
+        Args:
+            to: the format: "coco", "yolo", "roboflow", "lvis", "png", "hf", "webdataset", "labelstudio" or "cvat".
+            out: the folder to write. It gets its name when everything is written.
+            options: splits, categories, masks and images of the export, and options of the format; None = the defaults.
+            partial: export what is there, if shards are not committed yet.
+            progress: opens the progress bar; None = nothing is shown.
+
+        Returns:
+            What was written, what was left out and why, and what the format changed.
+
+        Raises:
+            ArgumentError: an argument is not valid.
+            SynthgenError: shards are missing, the folder is in use, the images are not known, or a mask is damaged.
+        """
+        from synthgen.layers.layer_export import export_layers
+
+        return export_layers([self], to, out, options=options, partial=partial, progress=progress)
+
+    def export_source(self) -> ExportSource:
+        """The layer as an export reads it."""
+        from synthgen.layers.layer_export import make_source
+
+        return make_source(self._rows, self._range(), self._filter)
 
     def to_arrow(self) -> pa.Table:
         """All images as a table of the schema of shards, one row for each image. The table is in memory."""
@@ -278,6 +318,7 @@ class Layer(Sequence[LayerSample]):
             error=sample.error,
             neg_categories=sample.neg_categories,
             not_exhaustive_categories=sample.not_exhaustive_categories,
+            license_id=sample.license_id,
             image_folder=self._rows.image_folder,
         )
 

@@ -15,6 +15,9 @@ from synthgen.records.sample import Sample
 from synthgen.storage.image_folder import find_image_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
+#: What is kept of a footer.
+_KEPT_MEMBERS = ("categories", "category_records", "licenses", "recipe", "counts")
+
 
 @dataclass(frozen=True, slots=True)
 class _ShardRows:
@@ -56,7 +59,7 @@ class LayerRows:
             footer, sizes = self.store.read_row_group_sizes(shard)
             group_starts = tuple(itertools.accumulate(sizes, initial=0))
             rows.append(_ShardRows(shard, start, group_starts))
-            footers.append({name: footer.get(name) for name in ("categories", "recipe")})
+            footers.append({name: footer.get(name) for name in _KEPT_MEMBERS})
             start += group_starts[-1]
         return rows, footers
 
@@ -65,6 +68,26 @@ class LayerRows:
         """The names of categories in the footers, in order, each once."""
         names = itertools.chain.from_iterable(footer["categories"] or () for footer in self._footers[1])
         return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+    def source_records(self, member: str) -> list[dict[str, Any]]:
+        """The records under a member of all footers, each id once.
+
+        Args:
+            member: "category_records" or "licenses".
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for record in itertools.chain.from_iterable(footer[member] or () for footer in self._footers[1]):
+            if isinstance(record, dict) and isinstance(record.get("id"), int):
+                found.setdefault(record["id"], record)
+        return list(found.values())
+
+    def count_flag(self, flag: str) -> int:
+        """The number of annotations with a flag, by the footers.
+
+        Args:
+            flag: a key of `ANNOTATION_FLAGS`.
+        """
+        return sum(((footer["counts"] or {}).get("flags") or {}).get(flag, 0) for footer in self._footers[1])
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -121,6 +144,22 @@ class LayerRows:
                     raise _changed_error(one.shard)
                 if place in own:
                     yield sample
+
+    def stream_keys(self, rows: range) -> Iterator[str]:
+        """The image keys of the rows of a range. Only their column is read.
+
+        Args:
+            rows: an ascending range.
+        """
+        for one in self._footers[0]:
+            end = one.start + one.group_starts[-1]
+            if not range_between(rows, one.start, end):
+                continue
+            place = one.start
+            for batch in self.store.read_columns(one.shard, ["image_key"]):
+                keys = batch.column(0).to_pylist()
+                yield from (keys[row - place] for row in range_between(rows, place, place + len(keys)))
+                place += len(keys)
 
 
 def _changed_error(shard: Shard) -> SynthgenError:

@@ -34,11 +34,11 @@ class BoxColumns:
         iscrowd: bool [M].
         isthing: bool [M].
         flags: flag name -> bool [M].
+        neg_categories: N times that of a `Sample`; None = each has a sample's default.
+        not_exhaustive_categories: N times that of a `Sample`; None = each has a sample's default.
         category_id: int64 [M], the source's own numbers, `NO_ID` = not given; None = none is given.
         area: float64 [M], of the source's own masks, pixels, NaN = not given; None = none is given.
         license_id: N numbers or None; None = no image has one.
-        neg_categories: N times that of a `Sample`; None = each has a sample's default.
-        not_exhaustive_categories: N times that of a `Sample`; None = each has a sample's default.
     """
 
     image_id: NDArray[np.int64]
@@ -55,11 +55,11 @@ class BoxColumns:
     iscrowd: NDArray[np.bool_]
     isthing: NDArray[np.bool_]
     flags: dict[str, NDArray[np.bool_]]
+    neg_categories: Sequence[Sequence[str] | None] | None = None
+    not_exhaustive_categories: Sequence[Sequence[str]] | None = None
     category_id: NDArray[np.int64] | None = None
     area: NDArray[np.float64] | None = None
     license_id: Sequence[int | None] | None = None
-    neg_categories: Sequence[Sequence[str] | None] | None = None
-    not_exhaustive_categories: Sequence[Sequence[str]] | None = None
 
 
 def table_from_columns(columns: BoxColumns) -> pa.Table:

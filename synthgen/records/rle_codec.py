@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +53,48 @@ def _decode_counts(counts: bytes) -> NDArray[np.int64]:
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs
+
+
+def decode_many_counts(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The run lengths of many masks at once, several times as fast as one by one.
+
+    Args:
+        texts: ASCII, as in `Rle.counts`; none is empty.
+
+    Returns:
+        The runs of all, int64 [R], and where those of each text begin, int64 [N].
+
+    Raises:
+        ValueError: one is not COCO's text form, or is empty.
+    """
+    lengths = np.array([len(text) for text in texts], np.int64)
+    if not lengths.size or not lengths.all():
+        raise ValueError("not a COCO run-length text")
+    code = np.frombuffer(b"".join(texts), dtype=np.uint8) - np.uint8(48)
+    ends = np.cumsum(lengths)
+    if code.max() > 63 or (code[ends - 1] & 0x20).any():  # a letter below 48 has wrapped around
+        raise ValueError("not a COCO run-length text")
+    stops = np.flatnonzero((code & 0x20) == 0)
+    start = np.concatenate([[0], stops[:-1] + 1])
+    size = stops - start + 1
+    if size.max() > 6:
+        raise ValueError("a run is longer than any image")
+    runs = (code[start] & 0x1F).astype(np.int64)
+    rows = np.flatnonzero(size > 1)  # most runs have one or two letters
+    for place in range(1, 6):
+        runs[rows] |= (code[start[rows] + place] & 0x1F).astype(np.int64) << (5 * place)
+        rows = rows[size[rows] > place + 1]
+    negative = np.flatnonzero(code[stops] & 0x10)
+    runs[negative] -= 1 << (5 * size[negative])
+    first = np.searchsorted(start, ends - lengths)  # the first run of each text
+    own = np.arange(runs.size) - np.repeat(first, np.diff(np.append(first, runs.size)))
+    for rows in (np.flatnonzero(own & 1), np.flatnonzero((own & 1 == 0) & (own > 0))):
+        total = np.cumsum(runs[rows])
+        # What was summed up before the first of these rows in each text.
+        begin = np.searchsorted(rows, first)
+        before = np.concatenate([[0], total])[begin]
+        runs[rows] = total - np.repeat(before, np.diff(np.append(begin, rows.size)))
+    return runs, first
 
 
 def encode_counts(runs: NDArray[Any]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from synthgen.records.sample import ANNOTATION_FLAGS, CAPTION_REASONS, Annotation, Caption, Rle, Sample
+from synthgen.records.sample import ANNOTATION_FLAGS, CAPTION_REASONS, PROVENANCES, Annotation, Caption, Rle, Sample
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 INT32 = st.integers(0, 2**31 - 1)
@@ -30,6 +30,9 @@ annotations = st.builds(
     sam_predicted_iou=st.none() | NUMBER,
     soft_iou=st.none() | NUMBER,
     captions=st.lists(captions, max_size=9).map(tuple),
+    category_id=st.none() | INT64,
+    area=st.none() | NUMBER,
+    provenance=st.none() | st.sampled_from(sorted(PROVENANCES)),
 )
 names = st.lists(TEXT, max_size=3).map(tuple)
 samples = st.builds(
@@ -43,4 +46,5 @@ samples = st.builds(
     error=st.none() | TEXT,
     neg_categories=st.none() | names,
     not_exhaustive_categories=names,
+    license_id=st.none() | INT64,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +25,10 @@ def ingest_samples(
 
 def first_annotation(samples: list[Sample]) -> Annotation:
     return samples[0].annotations[0]
+
+
+def without_file_numbers(samples: list[Sample]) -> list[Sample]:
+    """The samples as a format gives them that has neither category ids nor areas of its own."""
+    return [
+        replace(s, annotations=tuple(replace(a, category_id=None, area=None) for a in s.annotations)) for s in samples
+    ]

@@ -71,6 +71,7 @@ SAMPLE_CHANGES = {
     "image_id": [2, -1], "image_key": ["k/2", ""], "file_name": ["1.jpeg"], "height": [9], "width": [8],
     "annotations": [(), (ANNOTATION,), (ANNOTATION,) * 3], "error": [None, "", "no such file "],
     "neg_categories": [None, (), ("cat", ""), ("c", "at")], "not_exhaustive_categories": [(), ("dog", "dog")],
+    "license_id": [3, 0],
 }  # fmt: skip
 ANNOTATION_CHANGES = {
     "id": [8], "bbox": [(1.0, 2.0, 3.0, 4.5), (2.0, 1.0, 3.0, 4.0)], "category": ["dogs", ""], "iscrowd": [True],
@@ -78,6 +79,7 @@ ANNOTATION_CHANGES = {
     "segmentation": [None, Rle((9, 8), b"abc"), Rle((8, 9), b"")], "mask_source": [None, ""],
     "predicted_iou": [None, 0.0], "stability_score": [None, 0.26], "box_iou": [None, 0.5],
     "sam_predicted_iou": [None, 0.5], "soft_iou": [None, 0.75], "captions": [(), (CAPTION,)],
+    "category_id": [17, 0], "area": [12.5, 0.0], "provenance": ["reviewed", "human"],
 }  # fmt: skip
 CAPTION_CHANGES = {
     "text": ["a dog ", ""], "source": ["human"], "score": [None, 0.5], "category_match": [None, False],

@@ -17,6 +17,7 @@ from synthgen.errors import SynthgenError
 from synthgen.records import rle as rle_module
 from synthgen.records.rle import (
     check_rle,
+    checked_areas,
     decode_mask,
     encode_mask,
     encode_mask_window,
@@ -66,6 +67,29 @@ def test_area_and_box_are_numpys(mask):
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     tight = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows.size else (0, 0, 0, 0)
     assert rle_bbox_xyxy(rle) == tight
+
+
+@given(st.lists(masks, max_size=4))
+def test_areas_of_many_masks_are_numpys(several):
+    assert checked_areas([encode_mask(mask) for mask in several]).tolist() == [int(mask.sum()) for mask in several]
+
+
+@given(st.lists(st.tuples(st.binary(max_size=6), st.tuples(st.integers(0, 5), st.integers(0, 5))), max_size=3))
+def test_many_masks_are_refused_exactly_if_one_of_them_is(parts):
+    several = [Rle(size, counts) for counts, size in parts]
+
+    def is_valid(rle):
+        try:
+            check_rle(rle)
+        except SynthgenError:
+            return False
+        return bool(rle.counts)
+
+    if all(map(is_valid, several)):
+        assert len(checked_areas(several)) == len(several)
+    else:
+        with pytest.raises(SynthgenError, match=r"a mask of several"):
+            checked_areas(several)
 
 
 @given(masks, st.data())

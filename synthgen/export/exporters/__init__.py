@@ -96,12 +96,14 @@ class ExportItem:
         file_name: path of the image below the exporter's `image_folder(split)`, with forward slashes. It is unique in
             the split and stays in the folder.
         image: the image's file; None = it is not known, or the images are not needed.
+        mask_areas: number of pixels of the mask of each annotation; 0 without a mask.
     """
 
     split: str
     sample: Sample
     file_name: str
     image: ImageSource | None
+    mask_areas: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class ImageBatch:
             or for none.
         not_exhaustive_categories: N lists of category ids, for `Sample`'s field of this name; given as
             `neg_categories` is.
-        license_id: int64 [N], the file's own number of each photograph's licence, `NO_ID` = none; None = none has one.
         id_text: the ids as the file spells them, "" for a number; for messages. None = all are numbers.
+        license_id: int64 [N], the file's own number of each photograph's licence, `NO_ID` = none; None = none has one.
     """
 
     image_id: NDArray[np.int64]
@@ -125,8 +125,8 @@ class ImageBatch:
     error: Sequence[str | None] | None = None
     neg_categories: Sequence[Sequence[int]] | None = None
     not_exhaustive_categories: Sequence[Sequence[int]] | None = None
-    license_id: NDArray[np.int64] | None = None
     id_text: Sequence[str] | None = None
+    license_id: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,8 +140,8 @@ class AnnotationBatch:
         category: int64 [M], the file's own category id; `Categories` gives the names.
         iscrowd: bool [M].
         flags: flag name -> bool [M], for what the file itself says ("fake", "reflected", "no_box").
-        area: float64 [M], of the file's own masks, pixels, NaN = not given; None = the file gives none.
         payload: one `bytes` per annotation, in a format that `complete` reads; None = this layer has none.
+        area: float64 [M], of the file's own masks, pixels, NaN = not given; None = the file gives none.
     """
 
     image_id: NDArray[np.int64]
@@ -150,8 +150,8 @@ class AnnotationBatch:
     category: NDArray[np.int64]
     iscrowd: NDArray[np.bool_]
     flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    area: NDArray[np.float64] | None = None
     payload: Sequence[bytes | None] | None = None
+    area: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,10 @@ def _match_ids(
             continue
         if rules.mode == "id" or _is_same_object(sample.annotations[place], prompts[place], candidate, rules):
             taken[place] = number
+    # The numbers of an id map are the ids of annotations, or numbers of its own, of which some may fit by chance.
+    labels = {number for number, candidate in enumerate(candidates) if candidate.mask.label is not None}
+    if rules.mode == "auto" and not labels <= set(taken.values()):
+        taken = {place: number for place, number in taken.items() if number not in labels}
     return taken
 
 

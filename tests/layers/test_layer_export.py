@@ -1,10 +1,10 @@
-"""`Layer.to_coco`: pycocotools and the reader of synthgen read the masks back; ids, atomic writes, hostile content."""
+"""`Layer.to_coco` and `Layer.export`: pycocotools reads the masks back; ids, atomic writes, hostile content."""
 
 from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from fakes import scored_layers
 from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
-from synthgen.layers.coco_export import write_coco
+from synthgen.export.source import ExportSource
 from synthgen.layers.layer import Layer, load_layer
+from synthgen.layers.layer_export import export_coco_file
 from synthgen.records.rle import decode_mask
-from synthgen.records.sample import Annotation, Rle, Sample
+from synthgen.records.sample import Annotation, Caption, Rle, Sample
 
 
 def open_layer(root: Path, samples: list[Sample]) -> Layer:
@@ -33,10 +34,12 @@ def layer(tmp_path: Path) -> Layer:
 def test_pycocotools_reads_the_masks_back(layer: Layer, tmp_path: Path) -> None:
     done = layer.to_coco(tmp_path / "new" / "out.json")
     coco = COCO(str(done.path))
-    assert sorted(coco.imgs) == [sample.image_id for sample in layer]
-    annotations = {a.id: (sample, a) for sample in layer for a in sample.annotations}
+    samples = [sample for sample in layer if sample.error is None]
+    assert sorted(coco.imgs) == [sample.image_id for sample in samples]
+    annotations = {a.id: (sample, a) for sample in samples for a in sample.annotations}
     assert coco.anns.keys() == annotations.keys()
-    assert (done.images, done.annotations, done.left_out) == (60, len(annotations), {})
+    assert (done.images, done.annotations, done.left_out) == ({"train": 59}, {"train": len(annotations)}, {})
+    assert done.left_out_images == {"error": 1}
     masks = 0
     for number, record in coco.anns.items():
         sample, a = annotations[number]
@@ -67,7 +70,7 @@ def test_ids_of_categories_do_not_depend_on_a_filter(layer: Layer, tmp_path: Pat
     ]  # fmt: skip
     assert part["images"] == whole["images"]
     assert part["annotations"] == [a for a in whole["annotations"] if a["category_id"] == 3]
-    assert 0 < done.annotations == len(part["annotations"])
+    assert 0 < done.annotations["train"] == len(part["annotations"])
     assert "grabcut side=256" in whole["info"]["description"]
     again = tmp_path / "again.json"
     layer.to_coco(again)
@@ -78,19 +81,18 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     own = (
         scored_layers.not_finite(1, has_mask=True),
         scored_layers.not_finite(2, has_mask=False),
-        Annotation(3, (1.0, 2.0, 3.0, 4.0), "fish", iscrowd=True, flags=("crowd",)),
+        Annotation(3, (1.0, 2.0, 3.0, 4.0), "dog", iscrowd=True, flags=("crowd",)),
+        Annotation(4, (1.0, 2.0, 3.0, 4.0), "fish"),
     )
     layer = open_layer(tmp_path, [Sample(1, "toy/1", "a.png", *scored_layers.SIZE, own)])
     done = layer.to_coco(tmp_path / "all.json")
     content = json.loads(done.path.read_text())
-    assert done.left_out == {"no_box": 1}
+    assert done.left_out == {"no_box": 1, "unlisted_category": 1}
     assert [a["id"] for a in content["annotations"]] == [1, 3]
     assert content["annotations"][0]["bbox"] == [5.0, 3.0, 6.0, 4.0], "the box of the mask"
     assert content["annotations"][1]["iscrowd"] == 1
-    assert content["categories"][-1] == {"id": 4, "name": "fish"}, "a name that no footer lists"
-    assert done.categories == 4
     done = layer.to_coco(tmp_path / "masks.json", masks_only=True)
-    assert (done.annotations, done.left_out) == (1, {"no_mask": 2})
+    assert (done.annotations, done.left_out) == ({"train": 1}, {"no_mask": 2, "unlisted_category": 1})
 
 
 def test_ids_that_collide_are_refused_or_numbered_anew(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_ids_that_collide_are_refused_or_numbered_anew(tmp_path: Path) -> None:
     layer = open_layer(tmp_path, [first, second])
     path = tmp_path / "out.json"
     path.write_text("earlier")
-    with pytest.raises(SynthgenError, match=r"two annotations have the id 9, .*; add renumber=True"):
+    with pytest.raises(SynthgenError, match=r"two annotations have the id 9, .*; number them anew: renumber=true"):
         layer.to_coco(path)
     assert path.read_text() == "earlier"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.json", "photos", "store"], "no temporary file is left"
@@ -131,15 +133,15 @@ def test_a_damaged_mask_is_refused_with_its_place(tmp_path: Path, mask: Rle, sen
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    name, category = '../../"],"images":[\x1b[2J\u202e.png', '</script>"\n'
-    own = (Annotation(1, (1.0, 1.0, 2.0, 2.0), category),)
+    name = '../../"],"images":[\x1b[2J\u202e.png'
+    own = (Annotation(1, (1.0, 1.0, 2.0, 2.0), "cat", captions=(Caption('</script>"\n', "human"),)),)
     layer = open_layer(tmp_path, [Sample(1, "toy/1", name, *scored_layers.SIZE, own)])
     done = layer.to_coco(tmp_path / "out.json")
     text = done.path.read_bytes()
-    assert text.isascii() and b"\x1b" not in text
+    assert b"\x1b" not in text
     content = json.loads(text)
     assert content["images"][0]["file_name"] == name
-    assert content["categories"][-1]["name"] == category
+    assert content["annotations"][0]["captions"] == ['</script>"\n']
 
 
 def test_an_empty_layer_is_valid_json(layer: Layer, tmp_path: Path) -> None:
@@ -155,6 +157,10 @@ def test_a_path_that_cannot_be_written_is_refused(layer: Layer, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(SynthgenError, match=r"choose another path"):
         layer.to_coco(tmp_path / "file" / "out.json")
+
+
+def source(stream: Callable[[], Iterator[Sample]], count: int) -> ExportSource:
+    return ExportSource("toy/train/masks", {}, scored_layers.CATEGORIES, (), (), count, False, None, stream, lambda: ())
 
 
 def test_samples_are_written_as_they_come(tmp_path: Path) -> None:
@@ -178,14 +184,14 @@ def test_samples_are_written_as_they_come(tmp_path: Path) -> None:
             yield Sample(number, "k", f"{number}.png", 4, 4)
             del token
 
-    done = write_coco(tmp_path / "out.json", stream(), (), "toy")
-    assert done.images == 199 and most == 1
+    done = export_coco_file(source(stream, 199), tmp_path / "out.json", masks_only=False, renumber=False)
+    assert done.images == {"train": 199} and most == 1
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
     """What Python allocates grows by the ids alone, a small part of the file."""
-    base = scored_layers.make_samples(100)
+    base = scored_layers.make_samples(100)[:99]
 
     def stream(turns: int) -> Iterator[Sample]:
         for turn in range(turns):
@@ -194,13 +200,15 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
                 yield replace(sample, image_id=turn * 1_000 + sample.image_id, annotations=own)
 
     def measure(turns: int) -> tuple[int, int]:
+        own = source(lambda: stream(turns), 99 * turns)
         tracemalloc.start()
-        done = write_coco(tmp_path / "out.json", stream(turns), scored_layers.CATEGORIES, "toy")
+        done = export_coco_file(own, tmp_path / "out.json", masks_only=False, renumber=False)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert done.images == 100 * turns
+        assert done.images == {"train": 99 * turns}
         return peak, done.path.stat().st_size
 
+    measure(10)  # the buffers of files and encoders
     small, large = measure(10), measure(40)
     assert large[1] - small[1] > 1_000_000
     assert large[0] - small[0] < (large[1] - small[1]) / 5

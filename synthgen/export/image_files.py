@@ -1,0 +1,112 @@
+"""The images of an export: unique names that stay in the folder, links and copies."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+
+from synthgen.errors import SynthgenError
+from synthgen.images.packed import ImageSource, PackedImage, open_image
+from synthgen.images.paths import IMAGE_SUFFIXES
+
+#: Characters that a file system or a tool may not allow, or give a meaning.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
+
+#: Longest part of a name, in bytes of UTF-8. File systems allow 255; a suffix or a number may be added.
+_MAX_PART_BYTES = 200
+
+#: Starts of image files, for images without a suffix in their name.
+_MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
+
+
+class ImageNames:
+    """Gives each image of a split a name. No two have the same one, also without suffix and in other case.
+
+    Memory: 8 bytes and a set entry for each image.
+
+    Args:
+        is_flat: whether the names have no folders.
+    """
+
+    def __init__(self, *, is_flat: bool) -> None:
+        self._is_flat = is_flat
+        self._taken: set[int] = set()
+
+    def choose(self, split: str, file_name: str, image: ImageSource | None) -> str:
+        """A path with forward slashes for the image of the name `file_name`.
+
+        Args:
+            split: its split.
+            file_name: as the annotations write it; untrusted.
+            image: the file, which gives the suffix if the name has none.
+        """
+        parts = [safe_part(part) for part in re.split(r"[/\\]", file_name) if part not in ("", ".", "..")] or ["image"]
+        *folders, name = parts[-1:] if self._is_flat else parts
+        stem, suffix = Path(name).stem, Path(name).suffix
+        if suffix.lower() not in IMAGE_SUFFIXES:
+            stem, suffix = name, _guess_suffix(image)
+        for number in range(1, 10**9):
+            unique = stem if number == 1 else f"{stem}_{number}"
+            key = _digest("/".join((split, *folders, unique)).casefold())
+            if key not in self._taken:
+                self._taken.add(key)
+                return "/".join((*folders, unique + suffix))
+        raise AssertionError("more than a billion images of one name")
+
+
+def safe_part(part: str) -> str:
+    """One part of a path without characters that leave the folder or mean something else.
+
+    Args:
+        part: a name of a file or folder; untrusted.
+    """
+    clean = _UNSAFE.sub("_", part.encode("utf-8", "replace").decode()).rstrip(". ") or "_"
+    if len(clean.encode()) > _MAX_PART_BYTES:
+        suffix = Path(clean).suffix if len(Path(clean).suffix) <= 8 else ""
+        stem = clean.removesuffix(suffix)
+        room = _MAX_PART_BYTES - len(suffix.encode()) - 9
+        clean = f"{stem.encode()[:room].decode(errors='ignore')}_{_digest(part):016x}"[:_MAX_PART_BYTES] + suffix
+    return f"_{clean}" if clean.startswith("-") else clean
+
+
+def place_image(image: ImageSource, final: Path, *, is_link: bool) -> None:
+    """Link or copy an image. Its folder is created.
+
+    Args:
+        image: a file, or an image in an archive, which is always copied.
+        final: the path of the link or copy.
+        is_link: make a symbolic link.
+
+    Raises:
+        SynthgenError: it cannot be written, or the image cannot be read.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if is_link and not isinstance(image, PackedImage):
+        try:
+            final.symlink_to(image.absolute())
+        except (NotImplementedError, PermissionError):  # Windows, some network file systems
+            raise SynthgenError(
+                f"{final.parent} cannot hold symbolic links; copy the images with --image-mode copy"
+            ) from None
+    else:
+        with open_image(image) as source, final.open("xb") as copy:
+            shutil.copyfileobj(source, copy, 2**20)
+
+
+def join_path(*parts: str) -> str:
+    """Parts of a path with forward slashes, the empty ones left out."""
+    return str(PurePosixPath(*filter(None, parts)))
+
+
+def _guess_suffix(image: ImageSource | None) -> str:
+    if image is None:
+        return ""
+    with open_image(image) as file:
+        start = file.read(16)
+    return next((suffix for magic, suffix in _MAGIC if start.startswith(magic)), "")
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")

@@ -1,0 +1,306 @@
+"""Runs an export: chooses images and splits, checks each annotation, places the images, and renames the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from synthgen import __version__, plugins
+from synthgen.errors import ArgumentError, SynthgenError, job_has_started
+from synthgen.export.categories import CategoryTable
+from synthgen.export.choice import ImageChoice, split_names
+from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
+from synthgen.export.image_files import ImageNames, join_path, place_image
+from synthgen.export.options import ExportOptions
+from synthgen.export.prepare import AnnotationPreparer, PreparedSample
+from synthgen.export.source import ExportSource, make_category_table
+from synthgen.images.decode import find_image
+from synthgen.images.image_error import ImageError
+from synthgen.images.packed import ImageSource
+from synthgen.progress import OpenProgress
+from synthgen.records.recipe import format_recipe
+from synthgen.records.sample import Sample, mask_provenance
+from synthgen.storage.atomic import remove_stale_files, scratch_folder, write_text_atomic
+from synthgen.storage.disk import create_folder, sync_folder
+
+#: The plugin folder of exporters.
+EXPORTERS = "export.exporters"
+
+#: The file in each exported folder that says what it is.
+MARKER = "synthgen_export.json"
+
+_REMEDY = "choose another --out"
+
+#: Images whose masks are checked together.
+_CHUNK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        path: the folder, or the file of `Layer.to_coco`.
+        format: the exporter's name.
+        images: images of each split.
+        annotations: annotations of each split.
+        masks: masks by provenance: "machine", "reviewed", "human".
+        models: `mask_source` of the masks that a model drew -> their number.
+        categories: names of categories in the order of their ids.
+        left_out: reason -> number of annotations that are not in the export.
+        left_out_images: reason -> number of images that are not in the export.
+        notes: sentences about what the format changed.
+        figures: the same as numbers.
+    """
+
+    path: Path
+    format: str
+    images: Mapping[str, int]
+    annotations: Mapping[str, int]
+    masks: Mapping[str, int]
+    models: Mapping[str, int]
+    categories: tuple[str, ...]
+    left_out: Mapping[str, int]
+    left_out_images: Mapping[str, int]
+    notes: tuple[str, ...]
+    figures: Mapping[str, float]
+
+
+def run_export(
+    sources: Sequence[ExportSource], to: str, out: Path, options: ExportOptions, open_progress: OpenProgress
+) -> ExportReport:
+    """Write layers in another format. The folder gets its name when everything is written.
+
+    Memory: one image, a few bytes for each image, and what `Exporter` says.
+
+    Args:
+        sources: one layer, or the layers of several splits of one dataset.
+        to: name of the exporter.
+        out: the folder to write; it must not exist, or be empty, or an export that `options.overwrite` replaces.
+        options: what the user asked for.
+        open_progress: opens the progress bar.
+
+    Raises:
+        ArgumentError: an option is not valid.
+        SynthgenError: the folder is in use or cannot be written, images are not known, or the layer is damaged.
+    """
+    plugin = plugins.load_plugin(EXPORTERS, to)
+    name = plugins.normalize_name(to)
+    format_options = plugins.complete_options(EXPORTERS, name, dict(options.format_options))
+    mode = choose_image_mode(name, plugin.IMAGES, options.image_mode)
+    for source in sources:
+        if mode != "none" and source.image_folder is None:
+            raise SynthgenError(
+                f"the folder of the images of {source.name} is not known; name it with --images, or add "
+                "--image-mode none"
+            )
+    table = make_category_table(sources, options.category_map)
+    splits = split_names([source.name for source in sources], val=options.val, test=options.test)
+    _check_out(out, overwrite=options.overwrite)
+    create_folder(out.absolute().parent, remedy=_REMEDY)
+    remove_stale_files(out.absolute().parent)
+    with scratch_folder(out.absolute().parent, remedy=_REMEDY) as scratch, job_has_started():
+        folder = scratch / "export"
+        folder.mkdir()
+        context = ExportContext(
+            folder=folder,
+            layer=" ".join(source.name for source in sources),
+            recipe=sources[0].recipe,
+            description=describe_layers(sources),
+            categories=table.categories,
+            licenses=_read_licenses([record for source in sources for record in source.licenses]),
+            splits=splits,
+            images=mode,
+            version=__version__,
+        )
+        run = _Run(sources, context, options, table, is_flat=plugin.FLAT_IMAGES)
+        exporter: Exporter = plugin.build(context, plugin.OPTIONS(**format_options))
+        total = sum(source.num_images for source in sources)
+        with contextlib.closing(exporter), open_progress(f"{context.layer} to {name}", total, "images") as bar:
+            for source in sources:
+                stream = source.samples()
+                while samples := list(islice(stream, _CHUNK)):
+                    run.add(samples, source, exporter)
+                    bar.advance(len(samples))
+            notes = exporter.finish()
+        report = run.report(out, name, notes)
+        write_text_atomic(folder / MARKER, describe_export(report, context, format_options, options) + "\n")
+        _rename(folder, out, scratch)
+    return report
+
+
+def choose_image_mode(name: str, usual: ImageMode, asked: ImageMode | None) -> ImageMode:
+    """What happens with the images.
+
+    Args:
+        name: the exporter's name, for the error.
+        usual: the exporter's `IMAGES`.
+        asked: what the user said; None = nothing.
+
+    Raises:
+        ArgumentError: the format cannot hold images, or holds them in another way.
+    """
+    if asked is None or asked == usual or asked == "none":
+        return asked or usual
+    if (asked == "embed") != (usual == "embed"):
+        possible = "embed or none" if usual == "embed" else "link, copy or none"
+        raise ArgumentError(f"image_mode={asked} does not suit {name}; give {possible}")
+    return asked
+
+
+def describe_export(
+    report: ExportReport, context: ExportContext, format_options: Mapping[str, Any], options: ExportOptions
+) -> str:
+    """The text of `MARKER`, JSON: what the folder is, and who drew the masks.
+
+    Args:
+        report: what was written.
+        context: of the export.
+        format_options: the format's own options.
+        options: the other options.
+    """
+    chosen = asdict(options)
+    for name in ("overwrite", "format_options"):
+        del chosen[name]
+    content = {
+        "synthgen": context.version,
+        "format": report.format,
+        "layer": context.layer,
+        "recipe": dict(context.recipe),
+        "provenance": dict(report.masks),
+        "models": sorted(report.models),
+        "images": dict(report.images),
+        "annotations": dict(report.annotations),
+        "categories": list(report.categories),
+        "left_out": dict(report.left_out),
+        "left_out_images": dict(report.left_out_images),
+        "options": {**chosen, "image_mode": context.images},
+        "format_options": dict(format_options),
+    }
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True)
+
+
+class _Run:
+    """The state of one export."""
+
+    def __init__(
+        self,
+        sources: Sequence[ExportSource],
+        context: ExportContext,
+        options: ExportOptions,
+        table: CategoryTable,
+        *,
+        is_flat: bool,
+    ) -> None:
+        self.context, self.options, self.table = context, options, table
+        self.names = ImageNames(is_flat=is_flat)
+        self.images, self.annotations = (
+            Counter(dict.fromkeys(context.splits, 0)),
+            Counter(dict.fromkeys(context.splits, 0)),
+        )
+        self.masks, self.models = Counter[str](), Counter[str]()
+        self.left_out_images, self.preparer = Counter[str](), AnnotationPreparer(options, table)
+        self.chosen = ImageChoice(options, lambda: chain.from_iterable(source.image_keys() for source in sources))
+
+    def add(self, samples: Sequence[Sample], source: ExportSource, exporter: Exporter) -> None:
+        """Export some images, or count why not."""
+        chosen = [sample for sample in samples if self.chosen.has(sample.image_key)]
+        usable = [sample for sample in chosen if sample.error is None]
+        self.left_out_images["not_chosen"] += len(samples) - len(chosen)
+        self.left_out_images["error"] += len(chosen) - len(usable)
+        for prepared in self.preparer.prepare(usable, source.accepts):
+            self._export(prepared, source, exporter)
+
+    def _export(self, prepared: PreparedSample, source: ExportSource, exporter: Exporter) -> None:
+        """Export one image, or count why not."""
+        sample, kept, areas = prepared
+        if not kept and self.options.skip_empty:
+            self.left_out_images["empty"] += 1
+            return
+        split = self.chosen.split(sample.image_key, source.name.split("/")[1])
+        image: ImageSource | None = None
+        file_name = sample.file_name
+        if self.context.images != "none":
+            try:
+                image = find_image(source.image_folder or Path(), sample.file_name)
+                file_name = self.names.choose(split, sample.file_name, image)
+                if self.context.images in ("link", "copy"):
+                    place = join_path(exporter.image_folder(split), file_name)
+                    place_image(image, self.context.folder / place, is_link=self.context.images == "link")
+            except ImageError:
+                self.left_out_images["missing_file"] += 1
+                return
+        item = ExportItem(split, replace(sample, annotations=kept), file_name, image, areas)
+        try:
+            self.annotations[split] += exporter.write(item)
+        except ImageError:
+            self.left_out_images["unreadable_file"] += 1
+            return
+        self.images[split] += 1
+        for annotation in kept:
+            if (provenance := mask_provenance(annotation)) is not None:
+                self.masks[provenance] += 1
+                if provenance != "human":
+                    self.models[annotation.mask_source or "unknown"] += 1
+
+    def report(self, out: Path, name: str, notes: ExportNotes) -> ExportReport:
+        return ExportReport(
+            path=out,
+            format=name,
+            images=dict(self.images),
+            annotations=dict(self.annotations),
+            masks=dict(sorted(self.masks.items())),
+            models=dict(sorted(self.models.items())),
+            categories=tuple(category.name for category in self.table.categories),
+            left_out=dict(sorted((self.preparer.left_out + Counter(notes.left_out)).items())),
+            left_out_images=dict(sorted((+self.left_out_images).items())),
+            notes=notes.lines,
+            figures=dict(notes.figures),
+        )
+
+
+def describe_layers(sources: Sequence[ExportSource]) -> str:
+    """One sentence about the layers of an export, `sources`, and what made them."""
+    recipes = dict.fromkeys(format_recipe(dict(source.recipe)) for source in sources)
+    return f"{', '.join(source.name for source in sources)}, made by synthgen with {', '.join(recipes)}"
+
+
+def _read_licenses(records: Sequence[Mapping[str, Any]]) -> tuple[ExportLicense, ...]:
+    return tuple(
+        ExportLicense(record["id"], str(record.get("name") or ""), str(record.get("url") or ""))
+        for record in {record.get("id"): record for record in reversed(records)}.values()
+        if isinstance(record.get("id"), int)
+    )[::-1]
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write over what is not an export of ours.
+
+    Raises:
+        SynthgenError: the folder is not empty, and nothing says that it may be replaced.
+    """
+    if not os.path.lexists(out):
+        return
+    if out.is_symlink() or not out.is_dir():
+        raise SynthgenError(f"{out} is not a folder; {_REMEDY}")
+    if not any(out.iterdir()):
+        return
+    if not (out / MARKER).is_file():
+        raise SynthgenError(f"{out} is not empty and not an export of synthgen; {_REMEDY}")
+    if not overwrite:
+        raise SynthgenError(f"{out} holds an export already; add --overwrite, or {_REMEDY}")
+
+
+def _rename(folder: Path, out: Path, scratch: Path) -> None:
+    """Give the finished folder its name; an earlier export goes to the scratch folder, which is deleted."""
+    if os.path.lexists(out):
+        out.rename(scratch / "replaced")
+    folder.rename(out)
+    sync_folder(out.absolute().parent)

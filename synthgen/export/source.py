@@ -1,0 +1,67 @@
+"""A layer as an export reads it, and the categories of several layers together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthgen.export.categories import CategoryTable
+from synthgen.records.sample import Annotation, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSource:
+    """A layer as an export reads it.
+
+    Attributes:
+        name: "dataset/split/layer".
+        recipe: what made the layer.
+        categories: names of categories.
+        category_records: the source's records of them; may be empty.
+        licenses: the source's records of licences; may be empty.
+        num_images: number of images.
+        has_unknown: whether annotations may have no name of a category.
+        image_folder: the folder of the images; None = not known.
+        samples: reads the images, one after the other.
+        image_keys: reads only their keys, in the same order.
+        accepts: whether the user wants an annotation.
+    """
+
+    name: str
+    recipe: Mapping[str, Any]
+    categories: Sequence[str]
+    category_records: Sequence[Mapping[str, Any]]
+    licenses: Sequence[Mapping[str, Any]]
+    num_images: int
+    has_unknown: bool
+    image_folder: Path | None
+    samples: Callable[[], Iterator[Sample]]
+    image_keys: Callable[[], Iterable[str]]
+    accepts: Callable[[Annotation], bool] = lambda _: True
+
+
+def make_category_table(sources: Sequence[ExportSource], mapping: Mapping[str, str | None] | None) -> CategoryTable:
+    """The categories of an export of some layers.
+
+    Ids are kept if the layers agree on them. If one id has two names, all names get new ids.
+
+    Args:
+        sources: the layers.
+        mapping: see `ExportOptions.category_map`.
+
+    Raises:
+        ArgumentError: the map has a name that the layers lack.
+    """
+    records = [record for source in sources for record in source.category_records]
+    names_by_id: dict[Any, Any] = {}
+    agree = all(
+        names_by_id.setdefault(record.get("id"), record.get("name")) == record.get("name") for record in records
+    )
+    return CategoryTable(
+        [name for source in sources for name in source.categories],
+        records if agree else (),
+        mapping,
+        has_unknown=any(source.has_unknown for source in sources),
+    )
