@@ -90,9 +90,7 @@ def _format_report(request: ImportRequest, report: ImportReport) -> Iterator[str
     from synthgen.generate.imports.matching import UNUSED_REASONS
 
     shards = pluralize(report.shards, "shard")
-    how = (
-        f"{report.written:,} of {shards} written" if report.written else "nothing to do, every shard is as it should be"
-    )
+    how = f"{report.written:,} of {shards} written" if report.written else "every shard was there"
     if request.replaces:
         replaced = pluralize(report.imported, "mask")
         yield f"{report.layer}: {replaced} replaced, {report.unchanged:,} as they were; {how}"
