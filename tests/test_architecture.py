@@ -120,6 +120,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
         "synthgen/generate/segmenters/grabcut.py",
         "synthgen/dataloading/transforms.py",
         "synthgen/dataloading/color_jitter.py",
+        *(f"synthgen/export/{name}.py" for name in ("polygons", "ring_bridges")),
     ],
     "scipy": ["synthgen/models/mqformer/matcher.py"],
     "pyarrow": [
@@ -139,7 +140,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "pycocotools": ["synthgen/records/rle.py", "synthgen/evaluation/metrics/*.py"],
     "typer": ["synthgen/cli/*.py"],
     "rich": ["synthgen/progress.py"],
-    "msgspec": ["synthgen/formats/readers/*.py"],
+    "msgspec": ["synthgen/formats/readers/*.py", "synthgen/formats/mask_files.py"],
     "defusedxml": ["synthgen/formats/readers/*.py"],
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/models/*.py"],
     "transformers": _TORCH[:4],

@@ -18,6 +18,7 @@ from synthgen.export.categories import CategoryTable
 from synthgen.export.choice import ImageChoice, split_names
 from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
 from synthgen.export.image_files import ImageNames, join_path, place_image
+from synthgen.export.mask_counter import MaskCounter
 from synthgen.export.options import ExportOptions
 from synthgen.export.prepare import AnnotationPreparer, PreparedSample
 from synthgen.export.source import ExportSource, make_category_table
@@ -26,7 +27,7 @@ from synthgen.images.image_error import ImageError
 from synthgen.images.packed import ImageSource
 from synthgen.progress import OpenProgress
 from synthgen.records.recipe import format_recipe
-from synthgen.records.sample import Sample, mask_provenance
+from synthgen.records.sample import Sample
 from synthgen.storage.atomic import remove_stale_files, scratch_folder, write_text_atomic
 from synthgen.storage.disk import create_folder, sync_folder
 
@@ -205,7 +206,7 @@ class _Run:
             Counter(dict.fromkeys(context.splits, 0)),
             Counter(dict.fromkeys(context.splits, 0)),
         )
-        self.masks, self.models = Counter[str](), Counter[str]()
+        self.masks = MaskCounter()
         self.left_out_images, self.preparer = Counter[str](), AnnotationPreparer(options, table)
         self.chosen = ImageChoice(options, lambda: chain.from_iterable(source.image_keys() for source in sources))
 
@@ -244,11 +245,7 @@ class _Run:
             self.left_out_images["unreadable_file"] += 1
             return
         self.images[split] += 1
-        for annotation in kept:
-            if (provenance := mask_provenance(annotation)) is not None:
-                self.masks[provenance] += 1
-                if provenance != "human":
-                    self.models[annotation.mask_source or "unknown"] += 1
+        self.masks.add(kept)
 
     def report(self, out: Path, name: str, notes: ExportNotes) -> ExportReport:
         return ExportReport(
@@ -256,8 +253,8 @@ class _Run:
             format=name,
             images=dict(self.images),
             annotations=dict(self.annotations),
-            masks=dict(sorted(self.masks.items())),
-            models=dict(sorted(self.models.items())),
+            masks=self.masks.provenance,
+            models=self.masks.models,
             categories=tuple(category.name for category in self.table.categories),
             left_out=dict(sorted((self.preparer.left_out + Counter(notes.left_out)).items())),
             left_out_images=dict(sorted((+self.left_out_images).items())),

@@ -86,7 +86,7 @@ class MaskRecord(msgspec.Struct, gc=False):
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
-        """A mask in any spelling; ValueError without the id of its image."""
+        """The record `value` in any spelling; ValueError without the id of its image."""
         box = value.get("bbox")
         numbers = [parse_float(v) for v in box] if isinstance(box, list) and len(box) == 4 else []
         category, own = parse_id(value.get("category_id")), parse_id(value.get("id"))

@@ -121,7 +121,7 @@ def _check_png_masks(folder: Path) -> None:
 
 
 def is_machine_png(path: Path) -> bool:
-    """Whether a PNG file says that a machine drew its masks. A file that cannot be read says nothing."""
+    """Whether the PNG file at `path` says that a machine drew its masks. A file that cannot be read says nothing."""
     try:
         text = read_png_text(path, PNG_KEYWORD)
     except OSError:  # whoever decodes it says what is wrong

@@ -1,8 +1,12 @@
-"""Masks: binary arrays, COCO run-length encodings and polygons. Only this module turns one into another."""
+"""Masks: binary arrays, COCO run-length encodings and polygons. Only this module turns one into another.
+
+One direction is elsewhere: `synthgen.export.polygons` makes polygons of masks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from synthgen.errors import SynthgenError
-from synthgen.records.rle_codec import decode_counts, decode_many_counts, encode_counts
+from synthgen.records.rle_codec import decode_counts, encode_counts, sum_many_counts
 from synthgen.records.sample import Rle
 
 #: Images with more pixels have no masks: cocoapi stores runs in 32 bits and encodes them with shifts of an `int`.
@@ -25,6 +29,21 @@ MAX_POLYGON_PERIMETER = 4_000_000
 
 #: Bytes that COCO's text form may contain.
 _COUNTS_ALPHABET = bytes(range(48, 112))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskWindow:
+    """A mask, cut out of its image.
+
+    Attributes:
+        pixels: bool [h, w], contiguous rows; the mask is zero outside.
+        top: first row of the window in the image, in pixels.
+        left: first column of the window in the image, in pixels.
+    """
+
+    pixels: NDArray[np.bool_]
+    top: int = 0
+    left: int = 0
 
 
 def encode_mask(mask: NDArray[Any]) -> Rle:
@@ -79,6 +98,38 @@ def decode_mask(rle: Rle) -> NDArray[np.bool_]:
     return np.asarray(coco_mask.decode(_to_cocoapi(rle)), dtype=np.bool_)
 
 
+def decode_mask_window(rle: Rle) -> MaskWindow:
+    """The smallest window that holds a mask. The cost depends on the window's columns, not on the image's.
+
+    Args:
+        rle: of any source; its runs are checked.
+
+    Returns:
+        A window of 0 x 0 pixels if the mask is empty.
+
+    Raises:
+        SynthgenError: the runs do not fill the stated size.
+    """
+    runs = decode_runs(rle)
+    height = int(rle.size[0])
+    edges = np.cumsum(runs)[: runs.size // 2 * 2]  # alternately where mask begins and where it ends
+    begins, ends = edges[::2], edges[1::2]
+    filled = np.flatnonzero(runs[1::2])
+    if filled.size == 0:
+        return MaskWindow(np.zeros((0, 0), np.bool_))
+    first, last = filled[0], filled[-1]
+    left, right = int(begins[first]) // height, (int(ends[last]) - 1) // height + 1
+    inner = runs[2 * first : 2 * last + 3].copy()  # from the background before the mask to the background after it
+    inner[0] = begins[first] - left * height
+    inner = np.append(inner[: 2 * (last - first + 1)], right * height - ends[last])
+    begins, ends = begins[filled], ends[filled] - 1
+    top, bottom = 0, height
+    if (begins // height == ends // height).all():  # a run over two columns holds the last row and the first
+        top, bottom = int((begins % height).min()), int((ends % height).max()) + 1
+    columns = np.repeat(np.arange(inner.size) % 2 == 1, inner).reshape(right - left, height)
+    return MaskWindow(np.ascontiguousarray(columns[:, top:bottom].T), top, left)
+
+
 def rle_area(rle: Rle) -> int:
     """Number of pixels in the mask `rle`."""
     return int(coco_mask.area(_to_cocoapi(rle)))
@@ -100,15 +151,12 @@ def checked_areas(rles: Sequence[Rle]) -> NDArray[np.int64]:
     try:
         if sizes.min() < 0 or sizes.max() > MAX_MASK_PIXELS or pixels.max() > MAX_MASK_PIXELS:
             raise ValueError("an image of this size can have no mask")
-        runs, first = decode_many_counts([rle.counts for rle in rles])
+        inside, covered = sum_many_counts([rle.counts for rle in rles])
+        if (covered != pixels).any():
+            raise ValueError("its runs do not fill its size")
     except ValueError as why:
         raise SynthgenError(f"a mask of several: {why}") from None
-    lengths = np.diff(np.append(first, runs.size))
-    # Check each run before the sum: a sum of large runs could overflow to the right number.
-    if (runs < 0).any() or (runs > np.repeat(pixels, lengths)).any() or (np.add.reduceat(runs, first) != pixels).any():
-        raise SynthgenError("a mask of several: its runs do not fill its size")
-    own = np.arange(runs.size) - np.repeat(first, lengths)
-    return np.add.reduceat(np.where(own & 1, runs, 0), first)
+    return inside
 
 
 def rle_bbox_xyxy(rle: Rle) -> tuple[float, float, float, float]:

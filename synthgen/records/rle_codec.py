@@ -55,46 +55,58 @@ def _decode_counts(counts: bytes) -> NDArray[np.int64]:
     return runs
 
 
-def decode_many_counts(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The run lengths of many masks at once, several times as fast as one by one.
+def sum_many_counts(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pixels of many masks and of their images, from run lengths: several times as fast as one by one.
 
     Args:
-        texts: ASCII, as in `Rle.counts`; none is empty.
+        texts: ASCII, as in `Rle.counts`; at least one.
 
     Returns:
-        The runs of all, int64 [R], and where those of each text begin, int64 [N].
+        Pixels inside the masks, and pixels in all: int64 [N] each.
 
     Raises:
-        ValueError: one is not COCO's text form, or is empty.
+        ValueError: one is not COCO's text form, or is empty, or has a negative run.
     """
     lengths = np.array([len(text) for text in texts], np.int64)
-    if not lengths.size or not lengths.all():
+    if not lengths.all():
         raise ValueError("not a COCO run-length text")
     code = np.frombuffer(b"".join(texts), dtype=np.uint8) - np.uint8(48)
     ends = np.cumsum(lengths)
     if code.max() > 63 or (code[ends - 1] & 0x20).any():  # a letter below 48 has wrapped around
         raise ValueError("not a COCO run-length text")
-    stops = np.flatnonzero((code & 0x20) == 0)
-    start = np.concatenate([[0], stops[:-1] + 1])
-    size = stops - start + 1
-    if size.max() > 6:
+    stops = np.flatnonzero(code < 0x20)  # those without the bit that says that the run continues
+    start = np.empty_like(stops)
+    start[0], start[1:] = 0, stops[:-1] + 1
+    size = stops - start
+    if size.max() > 5:
         raise ValueError("a run is longer than any image")
     runs = (code[start] & 0x1F).astype(np.int64)
-    rows = np.flatnonzero(size > 1)  # most runs have one or two letters
+    rows = np.flatnonzero(size)  # most runs have one or two letters
     for place in range(1, 6):
-        runs[rows] |= (code[start[rows] + place] & 0x1F).astype(np.int64) << (5 * place)
-        rows = rows[size[rows] > place + 1]
+        runs[rows] += (code[start[rows] + place] & 0x1F).astype(np.int64) << (5 * place)
+        rows = rows[size[rows] > place]
     negative = np.flatnonzero(code[stops] & 0x10)
-    runs[negative] -= 1 << (5 * size[negative])
-    first = np.searchsorted(start, ends - lengths)  # the first run of each text
-    own = np.arange(runs.size) - np.repeat(first, np.diff(np.append(first, runs.size)))
-    for rows in (np.flatnonzero(own & 1), np.flatnonzero((own & 1 == 0) & (own > 0))):
-        total = np.cumsum(runs[rows])
-        # What was summed up before the first of these rows in each text.
-        begin = np.searchsorted(rows, first)
-        before = np.concatenate([[0], total])[begin]
-        runs[rows] = total - np.repeat(before, np.diff(np.append(begin, rows.size)))
-    return runs, first
+    runs[negative] -= 32 << (5 * size[negative])
+    # Two columns, background and mask, each text from a new row on. In each column a run is the difference to the one
+    # above it, but for the third run, which is itself.
+    first = np.searchsorted(start, ends - lengths)
+    number = np.diff(np.append(first, runs.size))
+    row_counts = (number + 1) // 2
+    row = np.cumsum(row_counts) - row_counts
+    table = np.zeros((int(row_counts.sum()), 2), np.int64)
+    table.reshape(-1)[np.arange(runs.size) + np.repeat(2 * row - first, number)] = runs
+    third = row[number > 2]
+    table[third + 1, 0] -= table[third, 0]
+    table = np.cumsum(table, axis=0)
+    before = np.zeros((len(row), 2), np.int64)
+    before[1:] = table[row[1:] - 1]
+    table -= np.repeat(before, row_counts, axis=0)
+    odd = np.flatnonzero(number & 1)
+    table[row[odd] + row_counts[odd] - 1, 1] = 0  # there is no such run
+    if table.min() < 0:
+        raise ValueError("a run is negative")
+    background, inside = np.add.reduceat(table, row, axis=0).T
+    return inside, background + inside
 
 
 def encode_counts(runs: NDArray[Any]) -> bytes:

@@ -167,9 +167,14 @@ def mask_provenance(annotation: Annotation) -> str | None:
     """Who answers for the mask of `annotation`: a key of `PROVENANCES`; None if it has no mask."""
     if annotation.segmentation is None:
         return None
-    return annotation.provenance or implied_provenance(annotation.mask_source)
+    return resolve_provenance(annotation.provenance, annotation.mask_source)
 
 
-def implied_provenance(mask_source: str | None) -> str:
-    """What a `mask_source` alone tells: "human" or "machine"."""
-    return "human" if mask_source == "human" else "machine"
+def resolve_provenance(provenance: str | None, mask_source: str | None) -> str:
+    """Who answers for a mask, from the two columns of an annotation that say it.
+
+    Args:
+        provenance: `Annotation.provenance`.
+        mask_source: `Annotation.mask_source`.
+    """
+    return provenance or ("human" if mask_source == "human" else "machine")

@@ -19,6 +19,7 @@ from synthgen.records.rle import (
     check_rle,
     checked_areas,
     decode_mask,
+    decode_mask_window,
     encode_mask,
     encode_mask_window,
     rle_area,
@@ -51,6 +52,29 @@ def test_a_window_is_encoded_as_the_whole_image_would_be(mask, data):
     whole = np.zeros((height, width), bool)
     whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
     assert encode_mask_window(mask, top, left, height, width) == encode_mask(whole)
+
+
+@given(masks)
+@example(np.zeros((3, 4), bool))
+@example(np.ones((3, 4), bool))
+def test_the_decoded_window_is_the_tight_one(mask):
+    window = decode_mask_window(encode_mask(mask))
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        assert window.pixels.shape == (0, 0)
+        return
+    assert (window.top, window.left) == (rows[0], columns[0])
+    assert np.array_equal(window.pixels, mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    assert window.pixels.flags["C_CONTIGUOUS"]
+
+
+@pytest.mark.parametrize("runs", [[3, 0, 5, 4, 0, 6, 2, 0, 22], [0, 0, 42], [0, 42], [41, 1], [41, 1, 0, 0]])
+def test_windows_of_masks_with_runs_of_no_pixels(runs):
+    rle = Rle(SIZE, text_of(runs))
+    mask, window = decode_mask(rle), decode_mask_window(rle)
+    assert window.pixels.sum() == mask.sum()
+    if mask.any():
+        assert encode_mask_window(window.pixels, window.top, window.left, *SIZE) == encode_mask(mask)
 
 
 @given(masks)
@@ -156,7 +180,7 @@ def test_random_bytes_are_a_mask_or_a_sentence(counts, size):
     try:
         check_rle(rle)
     except SynthgenError:
-        for function in (decode_mask, lambda r: rle_iou([r], [r])):
+        for function in (decode_mask, decode_mask_window, lambda r: rle_iou([r], [r])):
             with pytest.raises(SynthgenError):
                 function(rle)
         for function in (rle_area, rle_bbox_xyxy):  # these two count runs and may be told lies, but must not crash

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from array import array
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ import numpy as np
 
 from synthgen.errors import SynthgenError
 from synthgen.export.exporters import ExportCategory, ExportContext
+from synthgen.export.mask_counter import MaskCounter
 from synthgen.records.sample import Annotation, Sample, mask_provenance
-
-#: Scores of a mask that a file carries beside it.
-SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -73,7 +70,7 @@ class CocoFile:
             record["license"] = sample.license_id
         self._images.write((b",\n" if self._image_ids else b"\n") + _encode(record | (image_members or {})))
         self._image_ids.append(image_id)
-        written = []
+        written, records = [], []
         for annotation, area in zip(annotations, areas, strict=True):
             segmentation = None
             if annotation.segmentation is not None:
@@ -81,10 +78,11 @@ class CocoFile:
                 if segmentation is None:
                     continue
             number = len(self._ids) + 1 if self.renumber else annotation.id
-            own = annotation_record(annotation, number, image_id, segmentation, area)
-            self._file.write((b",\n" if self._ids else b"\n") + _encode(own))
+            records.append(annotation_record(annotation, number, image_id, segmentation, area))
             self._ids.append(number)
             written.append(annotation)
+        if records:
+            self._file.write((b",\n" if len(self._ids) > len(records) else b"\n") + _encode(records)[1:-1])
         return written
 
     def finish(self, info: dict[str, Any], categories: Sequence[dict[str, Any]], licenses: Sequence[Any] = ()) -> None:
@@ -118,10 +116,38 @@ class CocoFile:
         self._images.close()
 
 
+class RleRecord(msgspec.Struct, gc=False):
+    """COCO's compressed RLE."""
+
+    size: tuple[int, int]
+    counts: str
+
+
+class AnnotationRecord(msgspec.Struct, omit_defaults=True, gc=False):
+    """COCO's record of an annotation, with what we know beside it. What is None is left out."""
+
+    id: int
+    image_id: int
+    category_id: int | None
+    bbox: tuple[float, float, float, float]
+    area: float
+    iscrowd: int
+    segmentation: Any = None
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    box_iou: float | None = None
+    sam_predicted_iou: float | None = None
+    soft_iou: float | None = None
+    mask_source: str | None = None
+    provenance: str | None = None
+    captions: list[str] | None = None
+    flags: tuple[str, ...] = ()
+
+
 def annotation_record(
     annotation: Annotation, number: int, image_id: int, segmentation: Any, pixels: int
-) -> dict[str, Any]:
-    """COCO's record of an annotation, with what we know beside it.
+) -> AnnotationRecord:
+    """The record of an annotation.
 
     Args:
         annotation: the annotation; its `category_id` is that of the file.
@@ -130,30 +156,29 @@ def annotation_record(
         segmentation: the member of this name; None = none.
         pixels: number of pixels of the mask.
     """
-    mask = annotation.segmentation
-    record: dict[str, Any] = {
-        "id": number,
-        "image_id": image_id,
-        "category_id": annotation.category_id,
-        "bbox": annotation.bbox,
-        "area": coco_area(annotation, pixels),
-        "iscrowd": int(annotation.iscrowd),
-    }
-    if segmentation is not None:
-        record["segmentation"] = segmentation
-    if mask is not None:
-        for name in SCORES:
-            score = getattr(annotation, name)
-            if score is not None and score == score:
-                record[name] = score
-        if annotation.mask_source is not None:
-            record["mask_source"] = annotation.mask_source
-        record["provenance"] = mask_provenance(annotation)
-    if annotation.captions:
-        record["captions"] = [caption.text for caption in annotation.captions]
-    if annotation.flags:
-        record["flags"] = annotation.flags
+    a = annotation
+    record = AnnotationRecord(
+        number, image_id, a.category_id, a.bbox, coco_area(a, pixels), 1 if a.iscrowd else 0, segmentation
+    )
+    if a.captions:
+        record.captions = [caption.text for caption in a.captions]
+    if a.flags:
+        record.flags = a.flags
+    if a.segmentation is None:
+        return record
+    record.predicted_iou = _finite(a.predicted_iou)
+    record.stability_score = _finite(a.stability_score)
+    record.box_iou = _finite(a.box_iou)
+    record.sam_predicted_iou = _finite(a.sam_predicted_iou)
+    record.soft_iou = _finite(a.soft_iou)
+    record.mask_source = a.mask_source
+    record.provenance = mask_provenance(a)
     return record
+
+
+def _finite(score: float | None) -> float | None:
+    """The score, or None for NaN."""
+    return score if score == score else None
 
 
 def coco_area(annotation: Annotation, pixels: int) -> float:
@@ -170,10 +195,10 @@ def coco_area(annotation: Annotation, pixels: int) -> float:
     return float(pixels)
 
 
-def rle_segmentation(annotation: Annotation) -> dict[str, Any] | None:
+def rle_segmentation(annotation: Annotation) -> RleRecord | None:
     """The mask of `annotation` as a compressed RLE; None without a mask."""
     mask = annotation.segmentation
-    return None if mask is None else {"size": mask.size, "counts": mask.counts.decode("ascii")}
+    return None if mask is None else RleRecord(mask.size, mask.counts.decode("ascii"))
 
 
 def category_record(category: ExportCategory) -> dict[str, Any]:
@@ -187,26 +212,6 @@ def license_records(context: ExportContext) -> list[dict[str, Any]]:
     return [{"id": one.id, "name": one.name, "url": one.url} for one in context.licenses]
 
 
-class MaskCounter:
-    """Counts the masks of a file by who drew them.
-
-    Attributes:
-        provenance: number of masks by `mask_provenance`.
-        models: the `mask_source` of all masks that a model drew.
-    """
-
-    def __init__(self) -> None:
-        self.provenance, self.models = Counter[str](), set[str]()
-
-    def add(self, annotations: Sequence[Annotation]) -> None:
-        """Count the masks of some `annotations`."""
-        for annotation in annotations:
-            if (provenance := mask_provenance(annotation)) is not None:
-                self.provenance[provenance] += 1
-                if provenance != "human" and annotation.mask_source:
-                    self.models.add(annotation.mask_source)
-
-
 def info_record(context: ExportContext, masks: MaskCounter) -> dict[str, Any]:
     """The member `info`: what made the file, and who drew the masks.
 
@@ -218,7 +223,7 @@ def info_record(context: ExportContext, masks: MaskCounter) -> dict[str, Any]:
         "version": context.version,
         "layer": context.layer,
         "recipe": dict(context.recipe),
-        "provenance": dict(sorted(masks.provenance.items())),
-        "models": sorted(masks.models),
+        "provenance": masks.provenance,
+        "models": list(masks.models),
     }
     return {"description": context.description, "synthgen": own}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
-from synthgen.export.exporters._coco_records import CocoFile, MaskCounter, category_record, info_record, license_records
+from synthgen.export.exporters._coco_records import CocoFile, category_record, info_record, license_records
+from synthgen.export.mask_counter import MaskCounter
 from synthgen.plugin_options import option
 
 TITLE = "COCO instances"

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synthgen.export.exporters import ExportCategory, ExportContext, ExportItem, ExportNotes
-from synthgen.export.exporters._coco_records import CocoFile, MaskCounter, category_record, info_record, license_records
+from synthgen.export.exporters._coco_records import CocoFile, category_record, info_record, license_records
+from synthgen.export.mask_counter import MaskCounter
 from synthgen.plugin_options import option
 from synthgen.records.sample import Annotation
 

@@ -23,7 +23,7 @@ from synthgen.records.sample import (
     PROVENANCES,
     Annotation,
     Caption,
-    implied_provenance,
+    resolve_provenance,
 )
 
 #: The scores of a mask, all in [0, 1].
@@ -60,7 +60,7 @@ class MaskOrigin(msgspec.Struct, omit_defaults=True, frozen=True):
         """A key of `PROVENANCES`: who answers for the mask; None if the file does not say it."""
         if self.provenance is not None or self.mask_source is None:
             return self.provenance
-        return implied_provenance(self.mask_source)
+        return resolve_provenance(None, self.mask_source)
 
 
 _DECODER = msgspec.json.Decoder(MaskOrigin)
@@ -163,7 +163,7 @@ def apply_origin(annotation: Annotation, origin: MaskOrigin) -> Annotation:
     """
     source = origin.mask_source or annotation.mask_source
     # None where the source tells it, so that an annotation comes back as it was exported.
-    told = implied_provenance(source)
+    told = resolve_provenance(None, source)
     return replace(
         annotation,
         mask_source=source,

@@ -61,7 +61,13 @@ class UnusedMasks:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, example: str, count: int = 1) -> None:
-        """Count masks, and keep the first examples."""
+        """Count masks.
+
+        Args:
+            reason: a key of `matching.UNUSED_REASONS`.
+            example: what to call one of them; the first ones are kept.
+            count: how many.
+        """
         self.counts[reason] += count
         kept = self.examples.setdefault(reason, [])
         if len(kept) < _MAX_EXAMPLES:

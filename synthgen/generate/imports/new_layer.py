@@ -28,7 +28,7 @@ from synthgen.generate.output_checks import SCORE_DECIMALS
 from synthgen.progress import ReportPhase
 from synthgen.records.boxes import paired_box_iou
 from synthgen.records.recipe import fingerprint, format_recipe, source_members
-from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample, implied_provenance
+from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample, resolve_provenance
 from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore, check_name
 
@@ -114,7 +114,7 @@ def place_mask(annotation: Annotation, prompt: Any, candidate: MaskCandidate, mo
         flags=flags,
         segmentation=mask.rle,
         mask_source=source,
-        provenance=None if origin.provenance == implied_provenance(source) else origin.provenance,
+        provenance=None if origin.provenance == resolve_provenance(None, source) else origin.provenance,
         predicted_iou=origin.predicted_iou,
         stability_score=origin.stability_score,
         box_iou=round(float(paired_box_iou(np.array(mask.box), prompt)), SCORE_DECIMALS),
@@ -190,6 +190,9 @@ def _write_shard(
         masks: of the file.
         start: number of the shard's first image.
         lost: gets examples of the masks that find no box; the footer counts them.
+
+    Raises:
+        SynthgenError: the input shard is gone, or the shard cannot be written.
     """
     source = shard.in_layer(request.place[2])
     parent = store.read_footer(source)

@@ -22,7 +22,7 @@ from synthgen.generate.output_checks import SCORE_DECIMALS
 from synthgen.progress import ReportPhase
 from synthgen.records.boxes import paired_box_iou
 from synthgen.records.rle import rle_iou
-from synthgen.records.sample import Annotation, Rle, Sample, implied_provenance, mask_provenance
+from synthgen.records.sample import Annotation, Rle, Sample, mask_provenance, resolve_provenance
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Members of a footer that a commit writes anew.
@@ -113,7 +113,7 @@ def replace_mask(
         flags=tuple(sorted({*annotation.flags, *candidate.mask.problems} - MISSING_MASK_FLAGS - {"bad_segmentation"})),
         segmentation=rle,
         mask_source=source,
-        provenance=None if provenance == implied_provenance(source) else provenance,
+        provenance=None if provenance == resolve_provenance(None, source) else provenance,
         # They judge the old mask.
         predicted_iou=None,
         stability_score=None,
