@@ -79,10 +79,13 @@ class Matches:
 
     Attributes:
         masks: by the place of the annotation, the place of the candidate.
+        box_iou: by the place of the annotation, IoU of the mask's tight box with the annotation's box clipped to the
+            image; not for masks without pixels.
         unused: by the place of the candidate, a key of `UNUSED_REASONS`.
     """
 
     masks: Mapping[int, int]
+    box_iou: Mapping[int, float]
     unused: Mapping[int, str]
 
 
@@ -120,7 +123,17 @@ def match_masks(sample: Sample, candidates: Sequence[MaskCandidate], rules: Matc
         unused |= {place: "taken" if candidates[place].id in ids else "no_id" for place in left}
     elif left:
         _match_boxes(sample, candidates, prompts, rules, left, taken, unused)
-    return Matches(taken, unused)
+    return Matches(taken, _box_ious(candidates, prompts, taken), unused)
+
+
+def _box_ious(
+    candidates: Sequence[MaskCandidate], prompts: NDArray[np.float64], taken: Mapping[int, int]
+) -> dict[int, float]:
+    boxes = {place: box for place, number in taken.items() if (box := candidates[number].mask.box) is not None}
+    if not boxes:
+        return {}
+    iou = paired_box_iou(np.array(list(boxes.values())), prompts[list(boxes)])
+    return dict(zip(boxes, iou.tolist(), strict=True))
 
 
 def _match_ids(

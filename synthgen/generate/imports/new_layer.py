@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from synthgen import __version__
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.mask_files import MaskOrigin
 from synthgen.generate.imports.image_index import ImageIndex
 from synthgen.generate.imports.mask_source import MaskSource, SortedMasks, UnusedMasks, check_unchanged, open_source
-from synthgen.generate.imports.matching import MaskCandidate, prompts_of
+from synthgen.generate.imports.matching import MaskCandidate
 from synthgen.generate.imports.request import (
     SOURCE_LAYERS,
     UNKNOWN_MODEL,
@@ -26,7 +24,6 @@ from synthgen.generate.imports.request import (
 from synthgen.generate.imports.shard_masks import MatchedSample, match_shard
 from synthgen.generate.output_checks import SCORE_DECIMALS
 from synthgen.progress import ReportPhase
-from synthgen.records.boxes import paired_box_iou
 from synthgen.records.recipe import fingerprint, format_recipe, source_members
 from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample, resolve_provenance
 from synthgen.storage.identity import content_digest_of, is_stale
@@ -94,18 +91,18 @@ def no_images_message(request: ImportRequest, masks: SortedMasks) -> str:
     )
 
 
-def place_mask(annotation: Annotation, prompt: Any, candidate: MaskCandidate, model: str) -> Annotation:
+def place_mask(annotation: Annotation, candidate: MaskCandidate, box_iou: float, model: str) -> Annotation:
     """The annotation with a mask of the file.
 
     Args:
         annotation: of the layer.
-        prompt: float64 [4] XYXY, absolute pixels: its box clipped to the image.
         candidate: the mask; without pixels, the annotation gets the flag that says why.
+        box_iou: of the mask's tight box with the annotation's box clipped to the image.
         model: who drew it, if the file does not say it.
     """
     mask = candidate.mask
     flags = tuple(sorted({*annotation.flags, *mask.problems} - (MISSING_MASK_FLAGS - mask.problems.keys())))
-    if mask.rle is None or mask.box is None:
+    if mask.rle is None:
         return replace(annotation, flags=flags)
     origin = mask.origin or MaskOrigin()
     source = origin.mask_source or model
@@ -117,7 +114,7 @@ def place_mask(annotation: Annotation, prompt: Any, candidate: MaskCandidate, mo
         provenance=None if origin.provenance == resolve_provenance(None, source) else origin.provenance,
         predicted_iou=origin.predicted_iou,
         stability_score=origin.stability_score,
-        box_iou=round(float(paired_box_iou(np.array(mask.box), prompt)), SCORE_DECIMALS),
+        box_iou=round(box_iou, SCORE_DECIMALS),
         sam_predicted_iou=origin.sam_predicted_iou,
         soft_iou=origin.soft_iou,
         captions=annotation.captions or origin.captions,
@@ -239,12 +236,11 @@ def count_rows(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _add_masks(one: MatchedSample, model: str) -> Sample:
-    prompts = prompts_of(one.sample)
     annotations = []
     for place, annotation in enumerate(one.sample.annotations):
         candidate = one.mask_of(place)
         if candidate is not None:
-            annotations.append(place_mask(annotation, prompts[place], candidate, model))
+            annotations.append(place_mask(annotation, candidate, one.matches.box_iou.get(place, 0.0), model))
         elif annotation.segmentation is None and UNPROMPTED_FLAGS.isdisjoint(annotation.flags):
             annotations.append(replace(annotation, flags=tuple(sorted({*annotation.flags, "no_imported_mask"}))))
         else:

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.mask_files import MaskOrigin
 from synthgen.generate.imports.image_index import ImageIndex
 from synthgen.generate.imports.mask_source import SortedMasks, check_unchanged, open_source
-from synthgen.generate.imports.matching import MaskCandidate, prompts_of
+from synthgen.generate.imports.matching import MaskCandidate
 from synthgen.generate.imports.new_layer import MISSING_MASK_FLAGS, count_rows, no_images_message
 from synthgen.generate.imports.request import UNKNOWN_MODEL, ImportReport, ImportRequest, complete_shards, sum_unused
 from synthgen.generate.imports.shard_masks import MatchedSample, match_shard
 from synthgen.generate.output_checks import SCORE_DECIMALS
 from synthgen.progress import ReportPhase
-from synthgen.records.boxes import paired_box_iou
 from synthgen.records.rle import rle_iou
 from synthgen.records.sample import Annotation, Rle, Sample, mask_provenance, resolve_provenance
 from synthgen.storage.shard_store import Shard, ShardStore
@@ -84,19 +80,17 @@ def replace_masks(request: ImportRequest, tell: ReportPhase) -> ImportReport:
     )
 
 
-def replace_mask(
-    annotation: Annotation, prompt: NDArray[np.float64], candidate: MaskCandidate, model: str | None
-) -> Annotation:
+def replace_mask(annotation: Annotation, candidate: MaskCandidate, box_iou: float, model: str | None) -> Annotation:
     """The annotation with a mask of the file. One that has the same pixels stays, and so do its scores.
 
     Args:
         annotation: of the layer.
-        prompt: float64 [4] XYXY, absolute pixels: its box clipped to the image.
         candidate: the mask.
+        box_iou: of the mask's tight box with the annotation's box clipped to the image.
         model: the user's name for who drew it; None = not said.
     """
-    rle, box = candidate.mask.rle, candidate.mask.box
-    if rle is None or box is None:
+    rle = candidate.mask.rle
+    if rle is None:
         return annotation
     origin = candidate.mask.origin or MaskOrigin()
     if annotation.segmentation is not None and _same_pixels(annotation.segmentation, rle):
@@ -117,7 +111,7 @@ def replace_mask(
         # They judge the old mask.
         predicted_iou=None,
         stability_score=None,
-        box_iou=round(float(paired_box_iou(np.array(box), prompt)), SCORE_DECIMALS),
+        box_iou=round(box_iou, SCORE_DECIMALS),
         sam_predicted_iou=None,
         soft_iou=None,
     )
@@ -126,10 +120,11 @@ def replace_mask(
 def _replace_in_sample(one: MatchedSample, model: str | None, tally: Counter[str]) -> Sample:
     if not one.matches.masks:
         return one.sample
-    prompts, annotations = prompts_of(one.sample), []
+    annotations = []
     for place, annotation in enumerate(one.sample.annotations):
         candidate = one.mask_of(place)
-        new = annotation if candidate is None else replace_mask(annotation, prompts[place], candidate, model)
+        iou = one.matches.box_iou.get(place, 0.0)
+        new = annotation if candidate is None else replace_mask(annotation, candidate, iou, model)
         if candidate is not None and candidate.mask.rle is not None:
             tally["unchanged" if new == annotation else "replaced"] += 1
         annotations.append(new)

@@ -62,7 +62,7 @@ def match_shard(
         sized = _with_size(sample, payloads, masks)
         candidates = [one for row in rows[place] for one in _candidates(run, row, sized, masks)]
         if not candidates:
-            yield MatchedSample(sample, (), Matches({}, {}))
+            yield MatchedSample(sample, (), Matches({}, {}, {}))
             continue
         matches = match_masks(sized, candidates, rules)
         for number, reason in matches.unused.items():
