@@ -60,6 +60,7 @@ def import_layer(request: ImportRequest, tell: ReportPhase) -> ImportReport:
     lost = UnusedMasks()
     if todo:
         index = ImageIndex(store, inputs, stems=source.is_folder)
+        store.remove_stale_files(dataset, split, base)  # a killed import leaves the sorted masks there
         with store.layer_scratch_folder(dataset, split, base) as scratch:
             masks = SortedMasks(source, index, scratch, tell)
             lost = masks.unused
