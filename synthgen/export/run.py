@@ -95,6 +95,7 @@ def run_export(
     plugin = plugins.load_plugin(EXPORTERS, to)
     name = plugins.normalize_name(to)
     format_options = plugins.complete_options(EXPORTERS, name, dict(options.format_options))
+    own_options = plugin.OPTIONS(**format_options)  # refuses wrong values before anything is written
     mode = choose_image_mode(name, plugin.IMAGES, options.image_mode)
     for source in sources:
         if mode != "none" and source.image_folder is None:
@@ -122,7 +123,7 @@ def run_export(
             version=__version__,
         )
         run = _Run(sources, context, options, table, is_flat=plugin.FLAT_IMAGES)
-        exporter: Exporter = plugin.build(context, plugin.OPTIONS(**format_options))
+        exporter: Exporter = plugin.build(context, own_options)
         total = sum(source.num_images for source in sources)
         with contextlib.closing(exporter), open_progress(f"{context.layer} to {name}", total, "images") as bar:
             for source in sources:
@@ -177,9 +178,10 @@ def describe_export(
         "recipe": dict(context.recipe),
         "provenance": dict(report.masks),
         "models": sorted(report.models),
-        "images": dict(report.images),
-        "annotations": dict(report.annotations),
-        "categories": list(report.categories),
+        # These are not COCO's keys, so that no reader takes the file for annotations.
+        "num_images": dict(report.images),
+        "num_annotations": dict(report.annotations),
+        "category_names": list(report.categories),
         "left_out": dict(report.left_out),
         "left_out_images": dict(report.left_out_images),
         "options": {**chosen, "image_mode": context.images},

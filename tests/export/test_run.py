@@ -22,6 +22,7 @@ from synthgen.export.options import ExportOptions
 from synthgen.export.run import MARKER, choose_image_mode, run_export
 from synthgen.export.source import ExportSource
 from synthgen.formats.readers import coco_json
+from synthgen.formats.recognition import recognize_dataset
 from synthgen.layers.layer import load_layer
 from synthgen.layers.layer_export import export_layers
 from synthgen.progress import NoProgress
@@ -87,6 +88,19 @@ def test_splits_share_the_images_and_the_folder_says_what_it_is(tmp_path: Path) 
     assert marker["provenance"] == {"machine": 80} and marker["models"] == ["sam vit_h"]
     assert marker["format"] == "coco" and marker["layer"] == "toy/train/masks"
     assert str(tmp_path) not in json.dumps(marker), "nothing names this machine"
+
+
+@pytest.mark.parametrize(("to", "reader"), [("coco", "coco_json"), ("cvat", "cvat"), ("labelstudio", "label_studio")])
+def test_a_folder_is_recognised_as_its_format_alone(tmp_path: Path, to: str, reader: str) -> None:
+    run_export([make_source(tmp_path, make_samples())], to, tmp_path / "out", ExportOptions(), NoProgress)
+    assert recognize_dataset(tmp_path / "out").plugin == reader
+
+
+def test_a_wrong_option_of_a_format_is_wrong_input(tmp_path: Path) -> None:
+    source = make_source(tmp_path, make_samples())
+    with pytest.raises(ArgumentError) as error:
+        run_export([source], "png", tmp_path / "out", ExportOptions(format_options={"layout": "map"}), NoProgress)
+    assert error.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 
 def test_the_same_export_has_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""YOLO segmentation: data.yaml, images/<split>/ and labels/<split>/, as Ultralytics reads them.
+
+A label file has a line for each object: the class, counted from 0, and one polygon in fractions of the image. So the
+parts of a mask are joined, and holes are cut open, by lines without width. Crowds, scores and captions have no place.
+With `task=detect` a line has the class and the box instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from synthgen.errors import ArgumentError, shorten_value
+from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
+from synthgen.export.exporters._polygon_loss import PolygonLoss
+from synthgen.export.image_files import join_path
+from synthgen.plugin_options import option
+from synthgen.records.rle import decode_mask_window
+from synthgen.records.sample import Annotation, Sample
+
+TITLE = "YOLO segmentation"
+IMAGES = "link"
+FLAT_IMAGES = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloOptions:
+    """Options of the exporter `yolo`."""
+
+    task: str = option("segment", help="segment: one polygon an object; detect: boxes")
+    tolerance: float = option(0.0, help="How far an outline may move, in pixels, to have fewer points; 0 = not at all")
+
+    def __post_init__(self) -> None:
+        if self.task not in ("segment", "detect"):
+            raise ArgumentError(f"task={shorten_value(self.task)} is not valid; give segment or detect")
+        if not 0 <= self.tolerance < math.inf:
+            raise ArgumentError(f"tolerance={self.tolerance} is not valid; give a number of pixels")
+
+
+OPTIONS = YoloOptions
+
+
+class YoloExporter:
+    """See the module's docstring.
+
+    Args:
+        context: of the export.
+        options: of the format.
+    """
+
+    def __init__(self, context: ExportContext, options: YoloOptions) -> None:
+        self._context, self._options = context, options
+        self._classes = {category.id: place for place, category in enumerate(context.categories)}
+        self._left_out = Counter[str]()
+        self._polygons = PolygonLoss("centers")  # Ultralytics fills with cv2.fillPoly
+        for split in context.splits:
+            for kind in ("images", "labels"):
+                (context.folder / kind / split).mkdir(parents=True)
+
+    def image_folder(self, split: str) -> str:
+        """images/ and the name of the `split`."""
+        return f"images/{split}"
+
+    def write(self, item: ExportItem) -> int:
+        """Write the label file of the `item`."""
+        make_line = self._polygon_line if self._options.task == "segment" else self._box_line
+        lines = [line for annotation in item.sample.annotations if (line := make_line(annotation, item.sample))]
+        label = PurePosixPath(item.file_name).with_suffix(".txt")
+        path = self._context.folder / join_path("labels", item.split, str(label))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="ascii")
+        return len(lines)
+
+    def finish(self) -> ExportNotes:
+        """Write data.yaml."""
+        Path(self._context.folder, "data.yaml").write_text(self._describe_dataset(), encoding="ascii")
+        lines = list(self._polygons.lines())
+        if "val" not in self._splits_by_key():
+            lines.append(
+                "there is no validation split, so data.yaml names the training images for it; --val 0.1 makes one"
+            )
+        return ExportNotes(+self._left_out, tuple(lines), self._polygons.figures())
+
+    def close(self) -> None:
+        """No file is open between two images."""
+
+    def _polygon_line(self, annotation: Annotation, sample: Sample) -> str | None:
+        reason = "crowd" if annotation.iscrowd else "no_mask" if annotation.segmentation is None else None
+        if reason is not None:
+            self._left_out[reason] += 1
+            return None
+        assert annotation.segmentation is not None  # noqa: S101 - for the type checker
+        window = decode_mask_window(annotation.segmentation)
+        [ring] = self._polygons.draw(window, self._options.tolerance, single=True)
+        points = (ring / [sample.width, sample.height]).ravel().tolist()
+        return f"{self._classes[annotation.category_id or 0]} {' '.join([f'{value:.6f}' for value in points])}\n"
+
+    def _box_line(self, annotation: Annotation, sample: Sample) -> str | None:
+        x, y, width, height = annotation.bbox
+        left, right = max(x, 0.0), min(x + width, sample.width)
+        top, bottom = max(y, 0.0), min(y + height, sample.height)
+        reason = "crowd" if annotation.iscrowd else "no_box" if not (left < right and top < bottom) else None
+        if reason is not None:
+            self._left_out[reason] += 1
+            return None
+        numbers = (
+            (left + right) / 2 / sample.width,
+            (top + bottom) / 2 / sample.height,
+            (right - left) / sample.width,
+            (bottom - top) / sample.height,
+        )
+        return f"{self._classes[annotation.category_id or 0]} {' '.join(f'{value:.6f}' for value in numbers)}\n"
+
+    def _splits_by_key(self) -> dict[str, list[str]]:
+        """Key of data.yaml -> names of splits."""
+        found: dict[str, list[str]] = {}
+        for split in self._context.splits:
+            key = "val" if split.startswith("val") else "test" if split.startswith("test") else "train"
+            found.setdefault(key, []).append(split)
+        return found
+
+    def _describe_dataset(self) -> str:
+        """The text of data.yaml. Without the key `path`, Ultralytics reads paths relative to the file."""
+        splits = self._splits_by_key()
+        everything = [split for names in splits.values() for split in names]
+        lines = [f"# {_one_line(self._context.description)}"]
+        for key in ("train", "val", *(["test"] if "test" in splits else [])):
+            names = splits.get(key) or splits.get("train") or everything
+            paths = [json.dumps(f"images/{name}") for name in names]
+            lines.append(f"{key}: {paths[0] if len(paths) == 1 else '[' + ', '.join(paths) + ']'}")
+        lines += ["names:"]
+        lines += [f"  {place}: {json.dumps(one.name)}" for place, one in enumerate(self._context.categories)]
+        return "\n".join(lines) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """ASCII without line ends, for a comment."""
+    return json.dumps(text)[1:-1]
+
+
+def build(context: ExportContext, options: YoloOptions) -> YoloExporter:
+    """Make the exporter for `context` with the `options`."""
+    return YoloExporter(context, options)
