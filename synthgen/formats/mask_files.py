@@ -176,9 +176,9 @@ def read_masks(
         SynthgenError: it has no annotations, or one without the id of an image.
     """
     key = "" if head.is_list else "annotations"
-    missing = True
-    for _, found in stream_records(path, {key: MaskRecord}, on_bytes=on_bytes):
-        missing = False
+    is_empty = True
+    for found in _read_records(path, key, on_bytes):
+        is_empty = False
         yield AnnotationBatch(
             image_id=np.array([one.image_id for one in found], np.int64),
             id=np.array([one.id for one in found], np.int64),
@@ -187,9 +187,22 @@ def read_masks(
             iscrowd=np.array([one.iscrowd != 0 for one in found], np.bool_),
             payload=[_payload(one) for one in found],
         )
-    if missing:
-        what = describe_other_json(path) or f"{path} has no 'annotations'"
+    if is_empty:
+        what = describe_other_json(path, with_lists=False) or f"{path} has no 'annotations'"
         raise SynthgenError(f"{what}; masks come as COCO JSON, as a list of COCO results, or as a folder of PNG files")
+
+
+def _read_records(path: Path, key: str, on_bytes: Callable[[int], None] | None) -> Iterator[list[MaskRecord]]:
+    """The records in the array under a key; an error about the first ones says what the file is, if that is known."""
+    is_first = True
+    try:
+        for _, found in stream_records(path, {key: MaskRecord}, on_bytes=on_bytes):
+            is_first = False
+            yield found
+    except SynthgenError:
+        if is_first and (what := describe_other_json(path, with_lists=False)) is not None:
+            raise SynthgenError(what) from None
+        raise
 
 
 def png_payload(name: str, *, is_id_map: bool) -> bytes:

@@ -143,7 +143,10 @@ def _names_machine(text: str) -> bool:
 
 
 def _refusal(where: str, what: str, source: Path) -> SynthgenError:
+    is_importable = source.is_dir() or source.name.lower().endswith((".json", ".json.gz"))
+    file = str(source) if is_importable else "FILE"
+    how = "" if is_importable else ", as COCO JSON or PNG files"
     return SynthgenError(
-        f"{where}: {what}, and the layer '{HUMAN_LAYER}' is for masks by "
-        f"people; ingest the boxes, and bring the masks in with `synthgen import-masks {source} --dataset DATASET`"
+        f"{where}: {what}, and the layer '{HUMAN_LAYER}' is for masks by people; ingest the boxes, and bring the masks "
+        f"in with `synthgen import-masks {file} --dataset DATASET`{how}"
     )

@@ -170,6 +170,11 @@ def mask_provenance(annotation: Annotation) -> str | None:
     return resolve_provenance(annotation.provenance, annotation.mask_source)
 
 
+def is_checked_by_person(annotation: Annotation) -> bool:
+    """Whether a person drew, accepted or corrected the mask of `annotation`. Then its scores decide nothing."""
+    return mask_provenance(annotation) in ("reviewed", "human")
+
+
 def resolve_provenance(provenance: str | None, mask_source: str | None) -> str:
     """Who answers for a mask, from the two columns of an annotation that say it.
 

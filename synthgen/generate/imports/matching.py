@@ -20,7 +20,7 @@ UNUSED_REASONS: dict[str, str] = {
     "no_segmentation": "the annotation has no mask",
     "bad_segmentation": "the mask cannot be read, or is not of the image's size",
     "empty_mask": "the mask has no pixel",
-    "no_box": "no box of the image fits it; --min-box-iou says how well a box has to fit",
+    "no_box": "no box of the image fits it; --min-box-iou says how well, and --match id trusts ids alone",
     "no_id": "no annotation of the image has its id",
     "other_category": "the boxes that it fits are of another category; --any-category compares boxes alone",
     "taken": "another mask fits the box better, or has its id",

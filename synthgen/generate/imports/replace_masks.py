@@ -18,7 +18,7 @@ from synthgen.generate.imports.shard_masks import MatchedSample, match_shard
 from synthgen.generate.output_checks import SCORE_DECIMALS
 from synthgen.progress import ReportPhase
 from synthgen.records.rle import rle_iou
-from synthgen.records.sample import Annotation, Rle, Sample, mask_provenance, resolve_provenance
+from synthgen.records.sample import Annotation, Rle, Sample, is_checked_by_person, mask_provenance, resolve_provenance
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Members of a footer that a commit writes anew.
@@ -95,7 +95,7 @@ def replace_mask(annotation: Annotation, candidate: MaskCandidate, box_iou: floa
     origin = candidate.mask.origin or MaskOrigin()
     if annotation.segmentation is not None and _same_pixels(annotation.segmentation, rle):
         # The file may say that a person accepted the mask.
-        if origin.stated not in ("reviewed", "human") or mask_provenance(annotation) in ("reviewed", "human"):
+        if origin.stated not in ("reviewed", "human") or is_checked_by_person(annotation):
             return annotation
         return replace(annotation, provenance="reviewed")
     source = model or annotation.mask_source or origin.mask_source or UNKNOWN_MODEL
