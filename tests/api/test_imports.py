@@ -30,6 +30,22 @@ def test_the_function_does_what_the_command_does(tmp_path: Path, typed: Callable
     assert (report.imported, report.unchanged) == (0, 24)
 
 
+def test_thresholds_of_scores_keep_reviewed_masks(tmp_path: Path) -> None:
+    world = foreign_masks.write_world(tmp_path)
+    content = foreign_masks.with_masks(world)
+    store, file = tmp_path / "shards", tmp_path / "masks.json"
+    for one in content["annotations"]:
+        one["predicted_iou"] = 0.5
+    file.write_text(json.dumps(content))
+    name = sg.import_masks(file, "boxes", store=store, model="sam2").layer
+    x, y, w, h = content["annotations"][4]["bbox"]
+    content["annotations"][4]["segmentation"] = foreign_masks.coco_rle([x, y, w - 3, h - 2])
+    file.write_text(json.dumps(content))
+    sg.import_masks(file, into=name, store=store)
+    strict = sg.load_layer(store, name).filter(min_predicted_iou=0.9)
+    assert [a.id for sample in strict for a in sample.annotations] == [5]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

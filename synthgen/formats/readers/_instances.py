@@ -30,6 +30,7 @@ from synthgen.formats.readers._coco_records import (
 from synthgen.formats.readers._ids import is_text_id, parse_id
 from synthgen.formats.readers._json_kinds import describe_other_json
 from synthgen.formats.readers._mask_origin import (
+    NO_MASK,
     apply_origin,
     find_machine_file,
     find_machine_masks,
@@ -293,6 +294,13 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
         iscrowd=(marks & 1).astype(np.bool_),
         flags={**marked, **given},
         area=np.array([a.area for a in found], np.float64) if masked else None,
-        # Copies, as the originals keep a large part of the file in memory.
-        payload=[pack_origin(record_origin(a), bytes(a.segmentation)) for a in found] if masked else None,
+        payload=_payloads(found) if masked else None,
     )
+
+
+def _payloads(found: list[Any]) -> list[bytes | None]:
+    """Copies of the segmentations, as the originals keep a large part of the file in memory; None without a mask."""
+    if any(a.provenance is not None or a.mask_source is not None for a in found):
+        return [pack_origin(record_origin(a), bytes(a.segmentation)) for a in found]
+    texts = [bytes(a.segmentation) for a in found]
+    return [None if text in NO_MASK else text for text in texts]

@@ -32,11 +32,13 @@ SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "s
 #: All members that say something about the origin.
 ORIGIN_MEMBERS = ("provenance", "mask_source", *SCORES, "captions", "flags")
 
+#: What stands for no segmentation.
+NO_MASK = (b"", b"null", b"[]", b"{}")
+
 #: Who wrote a caption of which the file gives only the text.
 _CAPTION_SOURCE = "file"
 
 _MARK, _LENGTH = b"\x00origin ", struct.Struct("<I")  # JSON has no byte 0
-_NO_MASK = (b"", b"null", b"[]", b"{}")
 _MAX_SOURCE_CHARS = 200
 _MAX_CAPTIONS = 1_000
 _NUM_EXAMPLES = 3
@@ -132,7 +134,7 @@ def pack_origin(origin: MaskOrigin | None, segmentation: bytes) -> bytes | None:
         origin: of the mask; None = the file does not say it.
         segmentation: JSON; untrusted.
     """
-    if segmentation in _NO_MASK:
+    if segmentation in NO_MASK:
         return None
     if origin is None:
         return segmentation
@@ -191,7 +193,7 @@ def find_machine_masks(where: str, records: Sequence[Any]) -> SourceFinding | No
     found = [
         (one, origin)
         for one in said
-        if bytes(one.segmentation) not in _NO_MASK
+        if bytes(one.segmentation) not in NO_MASK
         and (origin := record_origin(one)) is not None
         and origin.stated == "machine"
     ]
