@@ -78,7 +78,7 @@ def test_a_user_of_coco(typed: Typed, tmp_path: Path) -> None:
         coco = COCO(str(tmp_path / f"boxes-coco/annotations/instances_{split}.json"))
         assert {category["name"] for category in coco.cats.values()} == set(coco_dataset.CATEGORIES)
         for image in coco.imgs.values():
-            assert (tmp_path / "boxes-coco" / split / image["file_name"]).is_file()
+            assert (tmp_path / "boxes-coco/images" / split / image["file_name"]).is_file()
             total += 1
         for annotation in coco.anns.values():
             assert coco.annToMask(annotation).sum() == annotation["area"] > 0

@@ -39,7 +39,7 @@ def export(
     images: opt.Images = None,
     image_mode: Annotated[
         Literal["link", "copy", "none", "embed"] | None,
-        typer.Option(help="What happens with the images: symbolic links, copies, nothing, or inside the files"),
+        typer.Option(help="What happens with the images: links, copies, nothing, or inside the files"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in the folder")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Export what is there if shards are missing")] = False,

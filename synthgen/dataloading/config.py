@@ -205,6 +205,10 @@ class BoxSegmenterSettings(ConfigSection):
         train_margin: the range of that in training.
         box_jitter: each side of a prompt moves by up to this share of the box in training.
         color_jitter: brightness, contrast and saturation change by up to this share in training.
+        background_swap: share of objects that are put before another background in training.
+        occluders: share of objects that are put behind another object in training, where its box stays the same.
+        low_resolution: share of crops that are shrunk and enlarged again in training.
+        drop_path: stochastic depth of the backbone in training; the rate of its last block.
         boxes_per_image: objects per image in a step, drawn at random.
     """
 
@@ -217,6 +221,10 @@ class BoxSegmenterSettings(ConfigSection):
     train_margin: Annotated[tuple[float, float], BeforeValidator(_as_range)] = (0.1, 0.45)
     box_jitter: Annotated[float, Field(ge=0, le=0.25)] = 0.04
     color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    background_swap: Annotated[float, Field(ge=0, le=1)] = 0.0
+    occluders: Annotated[float, Field(ge=0, le=1)] = 0.0
+    low_resolution: Annotated[float, Field(ge=0, le=1)] = 0.0
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     boxes_per_image: Annotated[int, Field(ge=1, le=365)] = 4
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path, PurePosixPath
@@ -47,13 +48,12 @@ class ImageNames:
         stem, suffix = Path(name).stem, Path(name).suffix
         if suffix.lower() not in IMAGE_SUFFIXES:
             stem, suffix = name, _guess_suffix(image)
-        for number in range(1, 10**9):
-            unique = stem if number == 1 else f"{stem}_{number}"
-            key = _digest("/".join((split, *folders, unique)).casefold())
-            if key not in self._taken:
-                self._taken.add(key)
-                return "/".join((*folders, unique + suffix))
-        raise AssertionError("more than a billion images of one name")
+        unique, number = stem, 1
+        while (key := _digest("/".join((split, *folders, unique)).casefold())) in self._taken:
+            number += 1
+            unique = f"{stem}_{number}"
+        self._taken.add(key)
+        return "/".join((*folders, unique + suffix))
 
 
 def safe_part(part: str) -> str:
@@ -77,26 +77,32 @@ def place_image(image: ImageSource, final: Path, *, is_link: bool) -> None:
     Args:
         image: a file, or an image in an archive, which is always copied.
         final: the path of the link or copy.
-        is_link: make a symbolic link.
+        is_link: make a second name of the file; where that is not possible, a symbolic link.
 
     Raises:
         SynthgenError: it cannot be written, or the image cannot be read.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     if is_link and not isinstance(image, PackedImage):
-        try:
-            final.symlink_to(image.absolute())
-        except (NotImplementedError, PermissionError):  # Windows, some network file systems
-            raise SynthgenError(
-                f"{final.parent} cannot hold symbolic links; copy the images with --image-mode copy"
-            ) from None
+        _link(image, final)
     else:
         with open_image(image) as source, final.open("xb") as copy:
             shutil.copyfileobj(source, copy, 2**20)
 
 
+def _link(image: Path, final: Path) -> None:
+    """A hard link, as some readers refuse symbolic links that leave their folder; on another disk a symbolic one."""
+    try:
+        os.link(image.resolve(), final)
+    except OSError:  # another disk, another user's file, or a file system without hard links
+        try:
+            final.symlink_to(image.absolute())
+        except OSError:
+            raise SynthgenError(f"{final.parent} cannot hold links; copy the images with --image-mode copy") from None
+
+
 def join_path(*parts: str) -> str:
-    """Parts of a path with forward slashes, the empty ones left out."""
+    """The path of `parts` with forward slashes; empty parts are left out."""
     return str(PurePosixPath(*filter(None, parts)))
 
 

@@ -4,8 +4,8 @@
   of area 1, and boxes are exact. COCO's tools (`frPyObjects`) fill such polygons; so do most tools that draw polygons.
 - "centers": the points are centres of the border pixels, at x + 0.5. A reader that cuts coordinates to whole numbers
   and draws the outline as well as the inside (`cv2.fillPoly`, as Ultralytics does) sets these pixels. Boxes of such
-  polygons are one pixel narrower and lower than the mask. A part without any inside, such as a line, has points a
-  quarter of a pixel from its edges instead, so that its polygon has an area.
+  polygons are one pixel narrower and lower than the mask. If that leaves no area, as of a line, the points lie a
+  quarter of a pixel inside the edges instead.
 
 Read in the other convention, a mask of common size loses about a tenth of its IoU. Pixels that touch at a corner only
 belong to one part; pixels of a hole must share an edge (as in OpenCV).
@@ -174,21 +174,18 @@ def mask_to_rings(
     outers = outlines.outers()
     if len(outers) == len(outlines.rings) and not (single and len(outers) > 1):
         return [_finish(_outer(outlines, index, tolerance), window) for index in outers]
-    if single and not any(cv2.contourArea(outlines.rings[index]) for index in outers):
+    if grid is _Grid.CENTERS and _is_flat(outlines, single=single):
         grid = _Grid.INSET
-    outlines = _trace(window.pixels, grid, every_pixel=True)
+    dense = _trace(window.pixels, grid, every_pixel=True)
     cell = 1 if grid is _Grid.CENTERS else 2
-    bridges = index_bridges(
-        find_bridges(outlines.image, outlines.rings, outlines.parents, join_parts=single, cell=cell)
-    )
+    bridges = index_bridges(find_bridges(dense.image, dense.rings, dense.parents, join_parts=single, cell=cell))
     arcs = {
-        ring: _simplify_arcs(_place(outlines.rings[ring], grid), list(bridges[ring]), tolerance) for ring in bridges
+        index: _simplify_arcs(_place(dense.rings[index], grid), list(places), tolerance)
+        for index, places in bridges.items()
     }
-    starts = outlines.outers()[:1] if single else outlines.outers()
-    rings = [
-        walk_rings(start, bridges, arcs) if start in bridges else _outer(outlines, start, tolerance) for start in starts
-    ]
-    return [_finish(_without_repeats(ring), window) for ring in rings]
+    starts = dense.outers()[:1] if single else outers
+    rings = [walk_rings(i, bridges, arcs) if i in bridges else _outer(outlines, i, tolerance) for i in starts]
+    return [_finish(_without_repeats(ring, closed=True), window) for ring in rings]
 
 
 def rasterize_rings(
@@ -241,7 +238,7 @@ def polygon_iou_loss(
     mask[top : top + rows, left : left + columns] = window.pixels
     drawn = rasterize_rings([ring - low for ring in rings], tall, wide, convention=convention)
     union = np.count_nonzero(mask | drawn)
-    return 1 - np.count_nonzero(mask & drawn) / union if union else 0.0
+    return 1 - float(np.count_nonzero(mask & drawn) / union) if union else 0.0
 
 
 # --- Tracing ----------------------------------------------------------------------------------------------------------
@@ -274,7 +271,7 @@ def _double(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Each pixel as 2 x 2 pixels: uint8 [H, W] -> uint8 [2 * H, 2 * W]; four times as fast as `cv2.resize`."""
     height, width = image.shape
     doubled = np.empty((height, 2, width), np.uint16)
-    np.multiply(image[:, None], np.uint16(0x0101), out=doubled)
+    np.multiply(image[:, None], np.uint16(0x0101), out=doubled, dtype=np.uint16)
     return doubled.view(np.uint8).reshape(2 * height, 2 * width)
 
 
@@ -305,13 +302,23 @@ def _outer(outlines: _Outlines, index: int, tolerance: float) -> NDArray[np.int3
     return _simplify_ring(ring, grid, tolerance)
 
 
-def _without_repeats(ring: NDArray[np.int32]) -> NDArray[np.int32]:
-    """A closed ring, int32 [N, 2], without points that equal the one before."""
-    pair = np.ascontiguousarray(ring).view(np.int64)[:, 0]  # both numbers of a point in one
-    differs = np.empty(pair.size, np.bool_)
+def _is_flat(outlines: _Outlines, *, single: bool) -> bool:
+    """Whether joined rings would have no area, such as those of a loop that is one pixel wide."""
+    parents = outlines.parents
+    areas = np.array([cv2.contourArea(ring) for ring in outlines.rings])
+    part_of = np.where(parents < 0, np.arange(parents.size), parents)
+    inside = np.bincount(part_of, weights=np.where(parents < 0, areas, -areas))
+    return not inside.sum() if single else not inside[parents[parents >= 0]].all()
+
+
+def _without_repeats(line: NDArray[np.int32], *, closed: bool) -> NDArray[np.int32]:
+    """A line, int32 [N, 2], without points that equal the one before; in a closed one that of the first is the last."""
+    pair = np.ascontiguousarray(line).view(np.int64)[:, 0]  # both numbers of a point in one
+    differs = np.ones(pair.size, np.bool_)
     np.not_equal(pair[1:], pair[:-1], out=differs[1:])
-    differs[0] = pair[0] != pair[-1]
-    kept: NDArray[np.int32] = ring[differs]
+    if closed:
+        differs[0] = pair[0] != pair[-1]
+    kept: NDArray[np.int32] = line[differs]
     return kept
 
 
@@ -322,10 +329,12 @@ def _simplify_ring(ring: NDArray[np.int32], grid: _Grid, tolerance: float) -> ND
     """A ring that is traced where it turns, int32 [N, 2] -> int32 [N, 2] in parts of a pixel."""
     placed = _place(ring, grid)
     if grid is _Grid.EDGES:
-        placed = _without_repeats(placed)  # an inner corner is traced as two pixels, which stand for one point
+        placed = _without_repeats(placed, closed=True)  # an inner corner is traced as two pixels, for one point
     if not tolerance:
         return placed
-    if len(placed) > _PIECE:
+    # Older versions of OpenCV measure distances from the straight line through two points, also beyond the points. They
+    # would remove the end of a thin line, where an outline turns back.
+    if len(placed) > _PIECE or (grid is _Grid.CENTERS and _bends(np.concatenate([placed, placed[:2]]))[1].any()):
         return np.concatenate([arc[:-1] for arc in _simplify_arcs(placed, [0], tolerance)])
     return _flat(cv2.approxPolyDP(placed, _allowed(placed, tolerance), True))
 
@@ -343,17 +352,37 @@ def _simplify_arcs(ring: NDArray[np.int32], places: list[int], tolerance: float)
 
 def _simplify_arc(arc: NDArray[np.int32], allowed: float) -> NDArray[np.int32]:
     """An open line, int32 [N, 2] in parts of a pixel, whose ends stay; `allowed` in the same parts."""
-    if len(arc) < 3:
+    if len(arc) < 3:  # of masks with very many holes, most arcs
         return arc
-    if len(arc) > _PIECE:
-        cuts = list(range(0, len(arc) - 1, _PIECE - 1))
-    elif (arc[0] == arc[-1]).all():  # `approxPolyDP` measures distances from the line between the ends
-        cuts = [0, int(((arc - arc[0]).astype(np.float64) ** 2).sum(axis=1).argmax())]
-    else:
-        return _flat(cv2.approxPolyDP(arc, allowed, False))
-    ends = [*cuts[1:], len(arc) - 1]
-    pieces = [_simplify_arc(arc[begin : end + 1], allowed) for begin, end in zip(cuts, ends, strict=True)]
-    return np.concatenate([*(piece[:-1] for piece in pieces), arc[-1:]])
+    arc = _without_repeats(arc, closed=False)
+    straight, back = _bends(arc)
+    if not allowed:
+        kept = np.ones(len(arc), np.bool_)
+        kept[1:-1] = ~straight
+        return arc[kept]
+    cuts = [0, *(np.flatnonzero(back) + 1).tolist(), len(arc) - 1]
+    lines = [line for begin, end in zip(cuts[:-1], cuts[1:], strict=True) for line in _split(arc[begin : end + 1])]
+    return np.concatenate([*(_flat(cv2.approxPolyDP(line, allowed, False))[:-1] for line in lines), arc[-1:]])
+
+
+def _split(line: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    """A line, int32 [N, 2], as lines that are not closed and not too long; each begins where the one before ends."""
+    if len(line) > 1 and (line[0] == line[-1]).all():
+        far = int(((line - line[0]).astype(np.float64) ** 2).sum(axis=1).argmax())
+        return _split(line[: far + 1]) + _split(line[far:])
+    return [line[begin : begin + _PIECE + 1] for begin in range(0, len(line) - 1, _PIECE)]
+
+
+def _bends(line: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of each inner point of a line, int32 [N, 2], whether it goes straight on, and whether it goes straight back.
+
+    Both bool [N - 2]; no point of the line equals the one before.
+    """
+    x, y = line.T.astype(np.int64)
+    dx, dy = x[1:] - x[:-1], y[1:] - y[:-1]
+    aligned = dx[:-1] * dy[1:] == dy[:-1] * dx[1:]
+    forward = dx[:-1] * dx[1:] + dy[:-1] * dy[1:] > 0
+    return aligned & forward, aligned & ~forward
 
 
 def _allowed(ring: NDArray[np.int32], tolerance: float) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,10 +18,10 @@ from synthgen.export.categories import CategoryTable
 from synthgen.export.choice import ImageChoice, split_names
 from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
 from synthgen.export.image_files import ImageNames, join_path, place_image
-from synthgen.export.mask_counter import MaskCounter
 from synthgen.export.options import ExportOptions
 from synthgen.export.prepare import AnnotationPreparer, PreparedSample
 from synthgen.export.source import ExportSource, make_category_table
+from synthgen.export.summary import SummaryCounter, hash_files
 from synthgen.images.decode import find_image
 from synthgen.images.image_error import ImageError
 from synthgen.images.packed import ImageSource
@@ -75,7 +75,13 @@ class ExportReport:
 
 
 def run_export(
-    sources: Sequence[ExportSource], to: str, out: Path, options: ExportOptions, open_progress: OpenProgress
+    sources: Sequence[ExportSource],
+    to: str,
+    out: Path,
+    options: ExportOptions,
+    open_progress: OpenProgress,
+    *,
+    describe: bool = True,
 ) -> ExportReport:
     """Write layers in another format. The folder gets its name when everything is written.
 
@@ -87,6 +93,7 @@ def run_export(
         out: the folder to write; it must not exist, or be empty, or an export that `options.overwrite` replaces.
         options: what the user asked for.
         open_progress: opens the progress bar.
+        describe: write the dataset card and the Croissant file, which takes the digest of each file.
 
     Raises:
         ArgumentError: an option is not valid.
@@ -96,7 +103,7 @@ def run_export(
     name = plugins.normalize_name(to)
     format_options = plugins.complete_options(EXPORTERS, name, dict(options.format_options))
     own_options = plugin.OPTIONS(**format_options)  # refuses wrong values before anything is written
-    mode = choose_image_mode(name, plugin.IMAGES, options.image_mode)
+    mode = choose_image_mode(name, plugin.IMAGES, options.image_mode, getattr(plugin, "IMAGE_MODES", ()))
     for source in sources:
         if mode != "none" and source.image_folder is None:
             raise SynthgenError(
@@ -134,27 +141,38 @@ def run_export(
             notes = exporter.finish()
         report = run.report(out, name, notes)
         write_text_atomic(folder / MARKER, describe_export(report, context, format_options, options) + "\n")
+        if describe:
+            _write_descriptions(
+                run.counter,
+                folder,
+                report,
+                title=plugin.TITLE,
+                options={**sources[0].conditions, **_chosen_options(options, mode), **format_options},
+                notes=notes,
+                image_folders={exporter.image_folder(s) for s in splits} if mode in ("link", "copy") else (),
+            )
         _rename(folder, out, scratch)
     return report
 
 
-def choose_image_mode(name: str, usual: ImageMode, asked: ImageMode | None) -> ImageMode:
+def choose_image_mode(
+    name: str, usual: ImageMode, asked: ImageMode | None, modes: Sequence[ImageMode] = ()
+) -> ImageMode:
     """What happens with the images.
 
     Args:
         name: the exporter's name, for the error.
         usual: the exporter's `IMAGES`.
         asked: what the user said; None = nothing.
+        modes: the exporter's `IMAGE_MODES`; empty = those that go with the usual one.
 
     Raises:
         ArgumentError: the format cannot hold images, or holds them in another way.
     """
-    if asked is None or asked == usual or asked == "none":
+    possible = modes or (("embed", "none") if usual == "embed" else ("link", "copy", "none"))
+    if asked is None or asked in possible:
         return asked or usual
-    if (asked == "embed") != (usual == "embed"):
-        possible = "embed or none" if usual == "embed" else "link, copy or none"
-        raise ArgumentError(f"image_mode={asked} does not suit {name}; give {possible}")
-    return asked
+    raise ArgumentError(f"image_mode={asked} does not suit {name}; give {', '.join(possible[:-1])} or {possible[-1]}")
 
 
 def describe_export(
@@ -168,9 +186,7 @@ def describe_export(
         format_options: the format's own options.
         options: the other options.
     """
-    chosen = asdict(options)
-    for name in ("overwrite", "format_options"):
-        del chosen[name]
+    # Not "images", "annotations" and "categories": readers of COCO would take the file for one of theirs.
     content = {
         "synthgen": context.version,
         "format": report.format,
@@ -184,10 +200,17 @@ def describe_export(
         "category_names": list(report.categories),
         "left_out": dict(report.left_out),
         "left_out_images": dict(report.left_out_images),
-        "options": {**chosen, "image_mode": context.images},
+        "options": _chosen_options(options, context.images),
         "format_options": dict(format_options),
     }
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True)
+
+
+def _chosen_options(options: ExportOptions, mode: ImageMode) -> dict[str, Any]:
+    """What the user asked for, and the defaults, without the options of the format."""
+    left_out = ("overwrite", "format_options")
+    chosen = {key: value for key, value in asdict(options).items() if key not in left_out}
+    return {**chosen, "image_mode": mode}
 
 
 class _Run:
@@ -204,11 +227,7 @@ class _Run:
     ) -> None:
         self.context, self.options, self.table = context, options, table
         self.names = ImageNames(is_flat=is_flat)
-        self.images, self.annotations = (
-            Counter(dict.fromkeys(context.splits, 0)),
-            Counter(dict.fromkeys(context.splits, 0)),
-        )
-        self.masks = MaskCounter()
+        self.counter = SummaryCounter(context)
         self.left_out_images, self.preparer = Counter[str](), AnnotationPreparer(options, table)
         self.chosen = ImageChoice(options, lambda: chain.from_iterable(source.image_keys() for source in sources))
 
@@ -242,27 +261,62 @@ class _Run:
                 return
         item = ExportItem(split, replace(sample, annotations=kept), file_name, image, areas)
         try:
-            self.annotations[split] += exporter.write(item)
+            written = exporter.write(item)
         except ImageError:
             self.left_out_images["unreadable_file"] += 1
             return
-        self.images[split] += 1
-        self.masks.add(kept)
+        self.counter.add(item, written)
 
     def report(self, out: Path, name: str, notes: ExportNotes) -> ExportReport:
         return ExportReport(
             path=out,
             format=name,
-            images=dict(self.images),
-            annotations=dict(self.annotations),
-            masks=self.masks.provenance,
-            models=self.masks.models,
+            images=dict(self.counter.images),
+            annotations=dict(self.counter.annotations),
+            masks=self.counter.masks.provenance,
+            models=self.counter.masks.models,
             categories=tuple(category.name for category in self.table.categories),
             left_out=dict(sorted((self.preparer.left_out + Counter(notes.left_out)).items())),
             left_out_images=dict(sorted((+self.left_out_images).items())),
             notes=notes.lines,
             figures=dict(notes.figures),
         )
+
+
+def _write_descriptions(
+    counter: SummaryCounter,
+    folder: Path,
+    report: ExportReport,
+    *,
+    title: str,
+    options: Mapping[str, Any],
+    notes: ExportNotes,
+    image_folders: Collection[str],
+) -> None:
+    """Write the dataset card and the Croissant file beside what the exporter wrote.
+
+    Args:
+        counter: has counted the images.
+        folder: of the export.
+        report: what was written.
+        title: the format's usual name.
+        options: of the export and of the format.
+        notes: of the exporter.
+        image_folders: folders below `folder` that hold the source's images.
+    """
+    from synthgen.export.croissant import make_croissant
+    from synthgen.export.dataset_card import make_dataset_card
+
+    summary = counter.summarize(
+        format=report.format,
+        title=title,
+        options=options,
+        notes=notes,
+        left_out=report.left_out,
+        files=hash_files(folder, image_folders),
+    )
+    write_text_atomic(folder / "README.md", make_dataset_card(summary), remedy=_REMEDY)
+    write_text_atomic(folder / "croissant.json", make_croissant(summary), remedy=_REMEDY)
 
 
 def describe_layers(sources: Sequence[ExportSource]) -> str:
@@ -281,6 +335,10 @@ def _read_licenses(records: Sequence[Mapping[str, Any]]) -> tuple[ExportLicense,
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
     """Refuse to write over what is not an export of ours.
+
+    Args:
+        out: the folder to write.
+        overwrite: whether an earlier export may be replaced.
 
     Raises:
         SynthgenError: the folder is not empty, and nothing says that it may be replaced.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class ExportSource:
         samples: reads the images, one after the other.
         image_keys: reads only their keys, in the same order.
         accepts: whether the user wants an annotation.
+        conditions: the same in plain JSON, such as minimums of scores by name, for the dataset card.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ExportSource:
     samples: Callable[[], Iterator[Sample]]
     image_keys: Callable[[], Iterable[str]]
     accepts: Callable[[Annotation], bool] = lambda _: True
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_category_table(sources: Sequence[ExportSource], mapping: Mapping[str, str | None] | None) -> CategoryTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,11 @@ def make_source(rows: LayerRows, selection: range, own_filter: LayerFilter | Non
         samples=samples,
         image_keys=lambda: rows.stream_keys(selection),
     )
-    return source if own_filter is None else replace(source, accepts=own_filter.accepts)
+    if own_filter is None:
+        return source
+    given = {name: value for name, value in asdict(own_filter).items() if value is not None}
+    conditions = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in given.items()}
+    return replace(source, accepts=own_filter.accepts, conditions=conditions)
 
 
 def export_coco_file(source: ExportSource, path: Path, *, masks_only: bool, renumber: bool) -> ExportReport:
@@ -68,7 +72,7 @@ def export_coco_file(source: ExportSource, path: Path, *, masks_only: bool, renu
     check_writable(path, remedy=_REMEDY)
     options = ExportOptions(image_mode="none", keep_boxes=not masks_only, format_options={"renumber": renumber})
     with scratch_folder(path.parent, remedy=_REMEDY) as scratch:
-        report = run_export([source], "coco", scratch / "coco", options, NoProgress)
+        report = run_export([source], "coco", scratch / "coco", options, NoProgress, describe=False)
         [file] = (scratch / "coco" / "annotations").iterdir()
         file.replace(path)
         sync_folder(path.parent)

@@ -20,6 +20,12 @@ from synthgen.distributed import DistributedContext
 from synthgen.evaluation.box_segmenter_evaluator import evaluate_box_segmenter
 from synthgen.evaluation.captioner_evaluator import normalize_images
 from synthgen.evaluation.results import EvalResult
+from synthgen.models.box_segmenter.crop_augment import (
+    add_occluders,
+    lower_resolution,
+    set_drop_path,
+    swap_backgrounds,
+)
 from synthgen.models.box_segmenter.crops import boxes_in_crops, extract_crops, plan_windows
 from synthgen.models.box_segmenter.losses import jitter_boxes, jitter_colors, mask_losses
 from synthgen.models.box_segmenter.network import OUTPUT_STRIDE
@@ -47,6 +53,7 @@ class BoxSegmenterLearner:
     def __init__(self, manifest: Manifest, device: torch.device, last_checkpoint: Path | None = None) -> None:
         self._settings = manifest.box_segmenter or BoxSegmenterSettings()
         network = build_box_segmenter(self._settings, resumes=last_checkpoint)
+        set_drop_path(network, self._settings.drop_path)
         self.module = network.to(device).to(memory_format=torch.channels_last).train()
         self._uses_bf16 = manifest.schedule.precision == "bf16"
 
@@ -76,6 +83,7 @@ class BoxSegmenterLearner:
             num_targets: as in `Learner.compute_losses`; targets are objects.
         """
         crops, boxes, targets, weights = self._crop_objects(batch)
+        crops, targets = self._augment(crops, targets)
         with torch.autocast(self.module.device.type, torch.bfloat16, enabled=self._uses_bf16):
             logits = self.module(crops, boxes)
         losses = mask_losses(logits, targets, weights)
@@ -127,4 +135,15 @@ class BoxSegmenterLearner:
             box = torch.tensor([[0.25, 0.25, 0.75, 0.75]], device=device)
             return blank, box, torch.zeros(1, side, side, device=device), torch.zeros(1, device=device)
         crops, boxes, shapes, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return crops.contiguous(memory_format=torch.channels_last), boxes, shapes, weights
+        return crops, boxes, shapes, weights
+
+    def _augment(self, crops: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
+        """Crops and their masks, changed as the settings say."""
+        settings, originals = self._settings, crops
+        if settings.background_swap:
+            crops = swap_backgrounds(crops, shapes, settings.background_swap)
+        if settings.occluders:
+            crops, shapes = add_occluders(crops, shapes, settings.occluders, objects=originals)
+        if settings.low_resolution:
+            crops = lower_resolution(crops, settings.low_resolution)
+        return crops.contiguous(memory_format=torch.channels_last), shapes

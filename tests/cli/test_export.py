@@ -42,7 +42,7 @@ def test_the_next_command_of_masks_exports_them(synthgen: Command, masks: str, t
     assert told.out.splitlines()[0] == "boxes-coco: coco, split train: 8 images, 24 annotations"
     assert "masks: 24 machine (box_fill); 3 categories" in told.out
     content = read(tmp_path / "boxes-coco/annotations/instances_train.json")
-    assert all((tmp_path / "boxes-coco/train" / image["file_name"]).is_file() for image in content["images"])
+    assert all((tmp_path / "boxes-coco/images/train" / image["file_name"]).is_file() for image in content["images"])
 
 
 def test_a_map_of_categories_comes_from_flags_and_a_file(synthgen: Command, masks: str, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -65,7 +67,8 @@ def test_links_and_copies(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "red").save(image)
     place_image(image, tmp_path / "out/x/link.png", is_link=True)
     place_image(image, tmp_path / "out/x/copy.png", is_link=False)
-    assert (tmp_path / "out/x/link.png").is_symlink() and not (tmp_path / "out/x/copy.png").is_symlink()
+    assert (tmp_path / "out/x/link.png").samefile(image) and not (tmp_path / "out/x/copy.png").samefile(image)
+    assert not (tmp_path / "out/x/link.png").is_symlink()
     assert (
         (tmp_path / "out/x/link.png").read_bytes() == (tmp_path / "out/x/copy.png").read_bytes() == image.read_bytes()
     )
@@ -83,13 +86,28 @@ def test_an_image_in_an_archive_is_copied(tmp_path: Path) -> None:
     assert (tmp_path / "out/b.png").read_bytes() == buffer.getvalue()
 
 
-def test_a_file_system_without_links_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_hard_links_are_not_possible_symbolic_ones_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
+    image = tmp_path / "a.png"
+    Image.new("RGB", (4, 4), "red").save(image)
+    monkeypatch.setattr(os, "link", refuse)
+    place_image(image, tmp_path / "out/a.png", is_link=True)
+    assert (tmp_path / "out/a.png").is_symlink() and (tmp_path / "out/a.png").read_bytes() == image.read_bytes()
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    with pytest.raises(SynthgenError, match=r"cannot hold symbolic links; copy the images with --image-mode copy"):
-        place_image(tmp_path / "a.png", tmp_path / "out/a.png", is_link=True)
+    with pytest.raises(SynthgenError, match=r"cannot hold links; copy the images with --image-mode copy"):
+        place_image(image, tmp_path / "out/b.png", is_link=True)
+
+
+def test_a_link_to_an_image_is_linked_to_the_image(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (4, 4), "red").save(image)
+    (tmp_path / "link.png").symlink_to(image)
+    place_image(tmp_path / "link.png", tmp_path / "out/a.png", is_link=True)
+    assert not (tmp_path / "out/a.png").is_symlink() and (tmp_path / "out/a.png").samefile(image)
 
 
 def test_join_path() -> None:

@@ -60,6 +60,7 @@ NESTED[1:10, 1:10] = True
 NESTED[2:9, 2:9] = False
 NESTED[4:7, 4:7] = True
 NESTED[5, 5] = False
+LOOP = np.array([[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 0]], bool)
 THIN_DIAGONAL = np.eye(7, dtype=bool)
 
 
@@ -141,6 +142,8 @@ def test_areas_of_edge_polygons_are_numbers_of_pixels(mask):
 @example(np.ones((1, 9), bool), "centers", 3.0, True)
 @example(THIN_DIAGONAL, "centers", 3.0, False)
 @example(DOTS, "centers", 1.0, True)
+@example(LOOP, "centers", 0.0, False)
+@example(LOOP, "centers", 3.0, True)
 def test_rings_are_inside_the_image_and_have_an_area(mask, convention, tolerance, single):
     window = crop_mask(mask)
     rings = mask_to_rings(window, tolerance=tolerance, convention=convention, single=single)
@@ -208,6 +211,15 @@ def test_thin_parts_have_an_area():
     assert sorted(map(tuple, ring.tolist())) == [(5.25, 3.25), (5.25, 3.75), (5.75, 3.25), (5.75, 3.75)]
 
 
+@given(masks, conventions, tolerances)
+def test_parts_without_holes_are_the_same_rings(mask, convention, tolerance):
+    how = {"tolerance": tolerance, "convention": convention}
+    polygons = mask_to_polygons(crop_mask(mask), **how)
+    rings = mask_to_rings(crop_mask(mask), **how)
+    for polygon, ring in zip(polygons, rings, strict=True):
+        assert np.array_equal(polygon.outer, ring) or polygon.holes
+
+
 # --- simplification ---------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +247,23 @@ def test_a_tolerance_removes_points_of_a_large_disc():
 def test_small_parts_keep_their_shape_at_a_large_tolerance():
     window = MaskWindow(np.ones((3, 3), bool))
     assert polygon_iou_loss(mask_to_rings(window, tolerance=50), window) == 0
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_ends_of_thin_lines_stay(joined, turned):
+    """Also in versions of OpenCV that would remove them."""
+    mask = np.zeros((60, 40), bool)
+    mask[5:30, 10:30] = True
+    mask[30:55, 29] = mask[3, 2:10] = mask[4, 10] = True
+    if joined:
+        mask[10:20, 15:25] = False
+        mask[50:55, 3:9] = True
+    mask = mask.T if turned else mask
+    rings = mask_to_rings(MaskWindow(mask), tolerance=1, convention="centers", single=joined)
+    points = {tuple(point) for ring in rings for point in ring.tolist()}
+    ends = {(29.5, 54.5), (2.5, 3.5)}
+    assert {end[::-1] for end in ends} <= points if turned else ends <= points
 
 
 def test_bridges_of_a_simplified_mask_have_no_width():

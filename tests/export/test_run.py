@@ -81,8 +81,8 @@ def test_splits_share_the_images_and_the_folder_says_what_it_is(tmp_path: Path) 
     assert report.annotations == {split: len(content["annotations"]) for split, content in parts.items()}
     for split, content in parts.items():
         for image in content["images"]:
-            link = tmp_path / "out" / split / image["file_name"]
-            assert link.is_symlink() and Image.open(link).size == exports.SIZE[::-1]
+            link = tmp_path / "out/images" / split / image["file_name"]
+            assert link.stat().st_nlink == 2 and Image.open(link).size == exports.SIZE[::-1]
         assert content["categories"] == [*source.category_records[:2], {"id": 9, "name": "cup"}]
     marker = json.loads((tmp_path / "out" / MARKER).read_text())
     assert marker["provenance"] == {"machine": 80} and marker["models"] == ["sam vit_h"]
@@ -232,7 +232,7 @@ def test_wrong_input_starts_nothing(tmp_path: Path) -> None:
         export(source, tmp_path / "new/out", format_options={"size": 3}, image_mode="none")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
     export(source, tmp_path / "new/out", image_mode="none")
-    assert sorted(os.listdir(tmp_path / "new/out")) == ["annotations", MARKER]
+    assert sorted(os.listdir(tmp_path / "new/out")) == ["README.md", "annotations", "croissant.json", MARKER]
 
 
 def test_image_modes_that_do_not_suit_a_format_are_refused() -> None:
@@ -241,8 +241,25 @@ def test_image_modes_that_do_not_suit_a_format_are_refused() -> None:
     assert choose_image_mode("hf", "embed", "none") == "none"
     with pytest.raises(ArgumentError, match=r"image_mode=embed does not suit coco; give link, copy or none"):
         choose_image_mode("coco", "link", "embed")
-    with pytest.raises(ArgumentError, match=r"image_mode=link does not suit hf; give embed or none"):
-        choose_image_mode("hf", "embed", "link")
+    with pytest.raises(ArgumentError, match=r"image_mode=link does not suit webdataset; give embed or none"):
+        choose_image_mode("webdataset", "embed", "link")
+    assert choose_image_mode("hf", "embed", "link", ("embed", "link")) == "link"
+
+
+def test_a_card_and_a_croissant_file_describe_the_folder(tmp_path: Path) -> None:
+    source = make_source(tmp_path, make_samples(4), conditions={"min_box_iou": 0.25})
+    export(source, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| machine | 8 |" in card and "| min\\_box\\_iou | 0\\.25 |" in card
+    files = json.loads((tmp_path / "out/croissant.json").read_text())["distribution"]
+    assert {one["contentUrl"] for one in files} == {"annotations/instances_train.json", MARKER}  # no photographs
+    assert len(files) == 5  # the lists of the COCO file have a record each
+
+
+@pytest.mark.parametrize("to", ["hf", "webdataset"])
+def test_exported_folders_are_of_one_format(tmp_path: Path, to: str) -> None:
+    run_export([make_source(tmp_path, make_samples(4))], to, tmp_path / "out", ExportOptions(), NoProgress)
+    assert recognize_dataset(tmp_path / "out").plugin == to
 
 
 def test_hostile_names_stay_in_the_folder(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
     TITLE: str              the format's usual name, such as "YOLO segmentation"
     IMAGES: ImageMode       what happens with the images if the user does not say: "link" for folders that a trainer
                             reads, "none" where the format only names them, "embed" where the format holds their bytes
+    IMAGE_MODES             a tuple of all that can happen with them; if it is missing, "link", "copy" and "none", or
+                            "embed" and "none", whichever has `IMAGES`
     FLAT_IMAGES: bool       whether all images of a split lie in one folder, without subfolders
     OPTIONS                 a frozen dataclass of the format's own options (`plugin_options.option`)
     def build(context: ExportContext, options: OPTIONS) -> Exporter
@@ -23,7 +25,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from synthgen.images.packed import ImageSource
 from synthgen.records.sample import Sample
 
-#: What happens with images: symbolic links, copies, nothing, or bytes inside the files of the format.
+#: What happens with images: links, copies, nothing, or bytes inside the files of the format.
 ImageMode: TypeAlias = Literal["link", "copy", "none", "embed"]
 
 
@@ -114,11 +116,14 @@ class ExportNotes:
         left_out: reason -> number of annotations that the format could not hold.
         lines: sentences for the user, such as how many masks the format changed, and the IoU lost.
         figures: the same as numbers, for programs.
+        data_files: split -> pattern of the files with its annotations, below `ExportContext.folder`, such as
+            "data/train-*.parquet". The dataset card and the Croissant file name them.
     """
 
     left_out: Mapping[str, int] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
+    data_files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Exporter(Protocol):
@@ -139,6 +144,7 @@ class Exporter(Protocol):
             item: the image. Those of several splits come mixed.
 
         Raises:
+            ImageError: the image cannot be read, where the format holds its bytes; nothing of it was written.
             SynthgenError: the file cannot be written, or an annotation cannot be read.
         """
         ...

@@ -1,4 +1,4 @@
-"""COCO instances: annotations/instances_<split>.json beside the images in <split>/, as COCO's own release.
+"""COCO instances: annotations/instances_<split>.json, and the images in images/<split>/.
 
 Masks are compressed RLEs, which hold every pixel, or polygons by option. Ids of images, annotations and categories are
 the source's own. Scores, `mask_source`, `provenance`, captions and flags are further members of an annotation.
@@ -45,8 +45,8 @@ class CocoExporter:
         self._masks = {split: MaskCounter() for split in context.splits}
 
     def image_folder(self, split: str) -> str:
-        """As the release: the folder `split`."""
-        return split
+        """images/ and the name of the `split`."""
+        return f"images/{split}"
 
     def write(self, item: ExportItem) -> int:
         """Write the `item` to the file of its split."""
@@ -60,7 +60,7 @@ class CocoExporter:
         for split, file in self._files.items():
             info = info_record(self._context, self._masks[split])
             file.finish(info, categories, license_records(self._context))
-        return ExportNotes()
+        return ExportNotes(data_files={split: f"annotations/instances_{split}.json" for split in self._files})
 
     def close(self) -> None:
         """Close all files."""

@@ -1,6 +1,6 @@
 """LVIS: a COCO-style file with the categories that were looked for in each image, as lvis-api reads it.
 
-annotations/lvis_<split>.json beside the images in <split>/. Masks are compressed RLEs. Each category has the number of
+annotations/lvis_<split>.json, and the images in images/<split>/. Masks are compressed RLEs. Each category has the number of
 its images and annotations, and LVIS's letter for it: "r" (up to 10 images), "c" (up to 100), "f" (more). LVIS has no
 crowds.
 """
@@ -58,8 +58,8 @@ class LvisExporter:
         self._left_out = Counter[str]()
 
     def image_folder(self, split: str) -> str:
-        """The folder `split`."""
-        return split
+        """images/ and the name of the `split`."""
+        return f"images/{split}"
 
     def write(self, item: ExportItem) -> int:
         """Write the `item` to the file of its split."""
@@ -83,7 +83,8 @@ class LvisExporter:
             categories = [split.category_record(category) for category in self._context.categories]
             info = info_record(self._context, split.masks)
             split.file.finish(info, categories, license_records(self._context))
-        return ExportNotes(left_out=+self._left_out)
+        data_files = {split: f"annotations/lvis_{split}.json" for split in self._splits}
+        return ExportNotes(left_out=+self._left_out, data_files=data_files)
 
     def close(self) -> None:
         """Close all files."""

@@ -89,7 +89,8 @@ class RoboflowExporter:
         lines = list(self._polygons.lines())
         if "valid" not in self._files:
             lines.append("there is no folder valid, which RF-DETR needs; --val 0.1 makes one")
-        return ExportNotes(lines=tuple(lines), figures=self._polygons.figures())
+        data_files = {split: f"{folder_of_split(split)}/_annotations.coco.json" for split in self._context.splits}
+        return ExportNotes(lines=tuple(lines), figures=self._polygons.figures(), data_files=data_files)
 
     def close(self) -> None:
         """Close all files."""
