@@ -6,6 +6,7 @@ disk. `decode_masks` draws it.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from synthgen.formats.readers._mask_origin import (
     MaskOrigin,
     own_models,
     pack_origin,
+    parse_origin,
     parse_score,
     record_origin,
     score_origin,
@@ -44,6 +46,7 @@ from synthgen.formats.readers._mask_origin import (
 from synthgen.formats.readers._numbers import parse_flag, parse_float
 from synthgen.formats.readers._segmentations import draw_segmentation, find_rle_size
 from synthgen.images.decode import ImageError, load_label_map, read_image_header
+from synthgen.images.png_text import MODELS_KEYWORD, PROVENANCE_KEYWORD, read_png_text
 from synthgen.records.box_table import NO_ID
 from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Rle
@@ -257,11 +260,25 @@ def _decode_png(path: Path, height: int, width: int, *, is_id_map: bool) -> list
         if labels.shape != (height, width):
             found = f"{labels.shape[1]} x {labels.shape[0]}"
             raise ImageError(f"is {found} pixels, and its image {width} x {height}")
+        origin = _png_origin(path)
         if not is_id_map:
-            return [_decoded(encode_mask(labels != 0))]
-        return [_decoded(one.mask, label=one.label) for one in split_label_regions(labels, (0,))]
+            return [_decoded(encode_mask(labels != 0), origin=origin)]
+        return [_decoded(one.mask, label=one.label, origin=origin) for one in split_label_regions(labels, (0,))]
     except ImageError as why:
         return [DecodedMask(None, problems={"bad_segmentation": f"{path.name} {why}"})]
+
+
+def _png_origin(path: Path) -> MaskOrigin | None:
+    """What an exported PNG says about the origin of its masks; None if it says nothing, or names several."""
+    provenance = read_png_text(path, PROVENANCE_KEYWORD)
+    if provenance is None:
+        return None
+    try:
+        models = json.loads(read_png_text(path, MODELS_KEYWORD) or "[]")
+    except (ValueError, RecursionError):
+        models = []
+    model = models[0] if isinstance(models, list) and len(models) == 1 else None
+    return parse_origin({"provenance": provenance, "mask_source": "human" if provenance == "human" else model})
 
 
 def _decoded(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+#: The keyword under which an exported PNG says who drew its masks, and that for the names of the models, a JSON list.
+PROVENANCE_KEYWORD, MODELS_KEYWORD = "synthgen:provenance", "synthgen:models"
+
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">I4s")
 _MAX_CHUNKS = 256

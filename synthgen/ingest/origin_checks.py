@@ -12,7 +12,7 @@ import numpy as np
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetPart, SourceFinding
-from synthgen.images.png_text import read_png_text
+from synthgen.images.png_text import PROVENANCE_KEYWORD, read_png_text
 from synthgen.ingest.folder_listing import list_image_files
 
 #: The layer of masks by people.
@@ -20,9 +20,6 @@ HUMAN_LAYER = "human"
 
 #: The file at the top of each folder that `synthgen export` writes.
 EXPORT_FILE = "synthgen_export.json"
-
-#: The keyword under which an exported PNG says who drew its masks.
-PNG_KEYWORD = "synthgen:provenance"
 
 _MAX_EXPORT_BYTES = 2**24
 _MAX_NAME_CHARS = 200
@@ -105,11 +102,13 @@ def describe_export(path: Path) -> str | None:
 
 
 def _folders(files: DatasetFiles) -> Iterator[Path]:
-    """Where the file of an export may be: each source's folder and its parent, and those of the images."""
-    places = [*files.sources.values(), files.image_folder]
-    own = [path if path.is_dir() else path.parent for path in places]
-    absolute = [folder.absolute() for folder in own]
-    yield from dict.fromkeys([*absolute, *(folder.parent for folder in absolute)])
+    """Where the file of an export may be: the folder of each source and its parent.
+
+    Not those of the images: an annotation file from elsewhere may be of the images of an export.
+    """
+    sources = [path for role, path in files.sources.items() if role != "images"] or [files.image_folder]
+    own = [(path if path.is_dir() else path.parent).absolute() for path in sources]
+    yield from dict.fromkeys([*own, *(folder.parent for folder in own)])
 
 
 def _check_png_masks(folder: Path) -> None:
@@ -123,7 +122,7 @@ def _check_png_masks(folder: Path) -> None:
 def is_machine_png(path: Path) -> bool:
     """Whether the PNG file at `path` says that a machine drew its masks. A file that cannot be read says nothing."""
     try:
-        text = read_png_text(path, PNG_KEYWORD)
+        text = read_png_text(path, PROVENANCE_KEYWORD)
     except OSError:  # whoever decodes it says what is wrong
         return False
     return text is not None and _names_machine(text)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.mask_files import decode_masks, payload_size, png_payload, read_head, read_masks
@@ -106,6 +107,30 @@ def test_png_masks(tmp_path: Path) -> None:
     assert missing.rle is None and set(missing.problems) == {"bad_segmentation"}
     assert payload_size(png_payload("one.png", is_id_map=True), tmp_path) == (20, 30)
     assert payload_size(png_payload("no.png", is_id_map=True), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("provenance", "models", "source", "stated"),
+    [
+        (None, '["sam"]', None, None),
+        ("reviewed", '["sam"]', "sam", "reviewed"),
+        ("machine", '["lite"]', "lite", "machine"),
+        ("machine", "[" * 99_999, None, "machine"),
+        ("human", None, "human", "human"),
+        ("human,machine", '["sam"]', "sam", "machine"),
+        ("human,machine", '["sam", "lite"]', None, None),
+    ],
+)
+def test_what_an_exported_png_says_of_its_masks(
+    tmp_path: Path, provenance: str | None, models: str | None, source: str | None, stated: str | None
+) -> None:
+    info = PngInfo()
+    for keyword, text in (("synthgen:provenance", provenance), ("synthgen:models", models)):
+        if text is not None:
+            info.add_text(keyword, text)
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(tmp_path / "a.png", pnginfo=info)
+    (mask,) = decode_masks(png_payload("a.png", is_id_map=False), tmp_path, 20, 30)
+    assert (mask.origin and mask.origin.mask_source, mask.origin and mask.origin.stated) == (source, stated)
 
 
 @given(st.binary(max_size=60))

@@ -83,6 +83,8 @@ def test_an_exported_folder_with_masks_of_machines_is_refused(
     check_origin(files, "annotations")
     with pytest.raises(SynthgenError, match="counts 9 masks that machines drew by lite"):
         check_origin(files, "human")
+    # Another file about the images of the export is no part of it.
+    check_origin(coco_json.files(folder, "train", tmp_path / "boxes.json"), "human")
 
 
 @pytest.mark.parametrize(
