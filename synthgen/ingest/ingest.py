@@ -18,6 +18,7 @@ from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.readers import DatasetFiles, DatasetPart, DatasetReader
 from synthgen.ingest.image_table import StringColumn
 from synthgen.ingest.name_matching import match_names as find_matches
+from synthgen.ingest.origin_checks import HUMAN_LAYER, check_origin, refuse_machine_masks
 from synthgen.ingest.sharding import ShardSlice, split_into_shards, treat_crowds_as_objects
 from synthgen.ingest.source_digests import digest_sources, remember_digests, source_states
 from synthgen.ingest.text_limits import check_captions
@@ -92,12 +93,13 @@ def ingest(
 
     Raises:
         SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was
-            made from other files or in another way.
+            made from other files or in another way; it is "human", and the files say that a machine drew a mask.
     """
     if layer not in reader.LAYERS:
         raise SynthgenError(f"{name} has no layer '{layer}' of its own (have: {', '.join(reader.LAYERS)})")
     files = replace(files.for_layer(layer), crowds_as_objects=files.crowds_as_objects or crowds_as_objects)
     tell = on_progress or (lambda *_: None)
+    check_origin(files, layer)
     store.remove_stale_files(name, split, layer)
     log = store.layer_folder(name, split, layer) / "_log" / "source.json"
     present = store.list_shards(name, split, layer)
@@ -141,6 +143,7 @@ def ingest(
 
         with store.layer_scratch_folder(name, split, layer) as scratch:
             batches: Iterable[DatasetPart] = reader.read(replace(files, on_bytes=on_bytes), layer)
+            batches = refuse_machine_masks(batches, layer, next(iter(files.sources.values()), files.image_folder))
             if files.crowds_as_objects:
                 batches = treat_crowds_as_objects(batches)
             where = ", ".join(map(str, files.sources.values()))
@@ -316,6 +319,8 @@ def _build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: d
         "categories": names,
         **({"category_records": records} if records else {}),
         **({"licenses": one.licenses} if one.licenses else {}),
+        # Not in the recipe: nobody can check it, and the same file gives the same fingerprint as in older releases.
+        **({"provenance": {"source": "file"}} if recipe["layer"] == HUMAN_LAYER else {}),
         "counts": {
             "images": len(columns.image_id),
             "annotations": len(columns.id),
