@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from synthgen.api.annotators import Captioner, Mask, Segmenter
     from synthgen.api.datasets import doctor, ingest_dataset, remove_layer
     from synthgen.api.generation import generate_captions, generate_masks
+    from synthgen.api.imports import import_masks
     from synthgen.api.results import Evaluation, GenerateResult, LayerResult
     from synthgen.api.training import evaluate, train
     from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
@@ -48,6 +49,7 @@ __all__ = [
     "export_layers",
     "generate_captions",
     "generate_masks",
+    "import_masks",
     "ingest_dataset",
     "load_layer",
     "remove_layer",
@@ -60,6 +62,7 @@ _MODULES = {
     "synthgen.api.datasets": ("doctor", "ingest_dataset", "remove_layer"),
     "synthgen.api.results": ("Evaluation", "GenerateResult", "LayerResult"),
     "synthgen.api.generation": ("generate_captions", "generate_masks"),
+    "synthgen.api.imports": ("import_masks",),
     "synthgen.api.training": ("evaluate", "train"),
     "synthgen.errors": ("ArgumentError", "FailedRunError", "SynthgenError"),
     "synthgen.evaluation.network_predictor": ("Prediction", "Predictor"),

@@ -145,7 +145,11 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "pycocotools": ["synthgen/records/rle.py", "synthgen/evaluation/metrics/*.py"],
     "typer": ["synthgen/cli/*.py"],
     "rich": ["synthgen/progress.py"],
-    "msgspec": ["synthgen/formats/readers/*.py", "synthgen/export/exporters/*.py"],
+    "msgspec": [
+        "synthgen/formats/readers/*.py",
+        "synthgen/formats/mask_files.py",
+        "synthgen/export/exporters/*.py",
+    ],
     "defusedxml": ["synthgen/formats/readers/*.py"],
     "segment_anything": ["synthgen/generate/segmenters/*.py", "synthgen/models/*.py"],
     "transformers": _TORCH[:4],

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fakes import coco_dataset, crash_injection
+from fakes import coco_dataset, crash_injection, foreign_masks
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
 IMAGES = 48
+SYNTHGEN = (sys.executable, "-m", "synthgen")
 
 
 def command(folder: Path, store: Path, *more: str, seconds: float = 0.02) -> list[str]:
@@ -96,6 +98,39 @@ def test_a_run_killed_at_each_change_of_the_store_is_whole_after_the_next(tmp_pa
     renamed = [line for line in rounds if " os.rename " in line]
     for what in ("/annotations/.0000", "/annotations/_log/.images.json", "/masks/.0000", "/masks/_log/.status.json"):
         assert any(what in line for line in renamed), f"no run was killed as it put {what} in place"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["--dataset boxes", "--into boxes/train/old"])
+def test_an_import_killed_at_each_change_of_the_store_is_whole_after_the_next(tmp_path: Path, how: str) -> None:
+    world = foreign_masks.write_world(tmp_path, images=6)
+    file, start = tmp_path / "masks.json", tmp_path / "shards"
+    file.write_text(json.dumps(foreign_masks.with_masks(world)))
+    subprocess.run(
+        [*SYNTHGEN, "import-masks", str(file), "--dataset", "boxes", "--layer", "old", "--store", str(start)],
+        env=ENVIRONMENT, check=True, capture_output=True,
+    )  # fmt: skip
+    for one in world["annotations"]:
+        one["bbox"] = [*one["bbox"][:2], one["bbox"][2] - 2, one["bbox"][3] - 1]
+    file.write_text(json.dumps(foreign_masks.with_masks(world)))
+    calm, store = tmp_path / "calm", tmp_path / "store"
+    words = ["import-masks", str(file), *how.split(), "--store"]
+    shutil.copytree(start, calm)
+    subprocess.run([*SYNTHGEN, *words, str(calm)], env=ENVIRONMENT, check=True, capture_output=True)
+    told = subprocess.run(
+        [sys.executable, crash_injection.__file__, str(store), str(calm), *words, str(store)],
+        env={**ENVIRONMENT, "CRASH_INJECTION_START": str(start)}, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    *rounds, last = told.stdout.splitlines()
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert last == f"undisturbed with code 0 after {len(rounds)} kills"
+    renamed = [line for line in rounds if " os.rename " in line and f"{layer_of(how)}/.0000" in line]
+    assert len(renamed) == 2, "no run was killed as it put a shard in place"
+
+
+def layer_of(how: str) -> str:
+    """The layer that an import writes."""
+    return "/old" if "--into" in how else "/imported"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

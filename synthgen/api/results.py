@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from synthgen.layers.layer import Layer
 
 #: The flags of objects for which a stage made nothing.
-SKIP_FLAGS = UNPROMPTED_FLAGS | {"empty_mask", "segmenter_failed", "no_caption", "captioner_failed"}
+SKIP_FLAGS = UNPROMPTED_FLAGS | {"empty_mask", "segmenter_failed", "no_imported_mask", "no_caption", "captioner_failed"}
 
 
 @dataclass(frozen=True, slots=True)

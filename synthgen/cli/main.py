@@ -18,6 +18,7 @@ from synthgen.cli import manifests
 from synthgen.cli.demo import demo
 from synthgen.cli.exits import end_despite_running_batches
 from synthgen.cli.export import export
+from synthgen.cli.imports import import_masks
 from synthgen.cli.ingest import doctor, ingest
 from synthgen.cli.integrity import migrate, rm, verify
 from synthgen.cli.jobs import captions, masks
@@ -64,6 +65,7 @@ _COMMANDS = (
     doctor,
     masks,
     captions,
+    import_masks,
     train,
     evaluate,
     predict,

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 from synthgen.dataloading.source_config import TrainSource
-from synthgen.records.sample import Annotation, Caption, Sample
+from synthgen.records.sample import Annotation, Caption, Sample, is_checked_by_person
 
 #: The scores of a mask that a source may filter by, in the order of the checks.
 MASK_SCORES = ("predicted_iou", "stability_score", "box_iou", "soft_iou")
@@ -54,7 +54,7 @@ def apply_filters(sample: Sample, source: TrainSource) -> tuple[Sample, Counter[
 
 def _mask_rejection_reason(annotation: Annotation, limits: list[tuple[str, float]]) -> str | None:
     """Why an annotation's mask is rejected; None = it is accepted, or there is none."""
-    if annotation.segmentation is None or annotation.mask_source == "human":
+    if annotation.segmentation is None or is_checked_by_person(annotation):
         return None
     for name, least in limits:
         score = getattr(annotation, name)

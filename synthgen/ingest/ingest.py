@@ -13,6 +13,7 @@ from typing import Any
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.readers import DatasetFiles, DatasetReader
 from synthgen.ingest.layer_source import LayerSource, ReadSlices, build_footer
+from synthgen.ingest.origin_checks import check_origin
 from synthgen.ingest.source_digests import remember_digests
 from synthgen.ingest.update import LayerChanges, needs_update, preview_update, update_layer
 from synthgen.progress import ReportPhase
@@ -88,13 +89,15 @@ def ingest(
 
     Raises:
         SynthgenError: the files are not of this format, or changed meanwhile; two images have one id; the layer was
-            made in another way, or from other files and `update` is not set.
+            made in another way, or from other files and `update` is not set; it is "human", and the files say that a
+            machine drew a mask.
     """
     _check_request(reader, name, layer, removed)
     files = replace(files.for_layer(layer), crowds_as_objects=files.crowds_as_objects or crowds_as_objects)
     source = LayerSource(
         store, reader, files, name, split, layer, match_names=match_names, on_progress=on_progress or (lambda *_: None)
     )
+    check_origin(files, layer)
     store.remove_stale_files(name, split, layer)
     present = source.present_shards()
     if present and not shard_size:
@@ -232,6 +235,7 @@ def preview_changes(
         SynthgenError: as `ingest`.
     """
     _check_request(reader, name, layer, removed)
+    check_origin(files.for_layer(layer), layer)
     source = LayerSource(store, reader, files.for_layer(layer), name, split, layer, match_names=match_names)
     present = source.present_shards()
     if not present and read_update_record(source.folder) is None:

@@ -16,6 +16,7 @@ from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetPart, DatasetReader
 from synthgen.ingest.image_table import StringColumn
 from synthgen.ingest.name_matching import match_names as find_matches
+from synthgen.ingest.origin_checks import HUMAN_LAYER, refuse_machine_masks
 from synthgen.ingest.sharding import ShardSlice, split_into_shards, treat_crowds_as_objects
 from synthgen.ingest.source_digests import SourceDigests, digest_sources, source_states
 from synthgen.ingest.text_limits import check_captions
@@ -160,6 +161,8 @@ class LayerSource:
             self.on_progress("reading", min(done, total), total)
 
         batches: Iterable[DatasetPart] = self.reader.read(replace(self.files, on_bytes=on_bytes), self.layer)
+        first_file = next(iter(self.files.sources.values()), self.files.image_folder)
+        batches = refuse_machine_masks(batches, self.layer, first_file)
         if self.files.crowds_as_objects:
             batches = treat_crowds_as_objects(batches)
         matched: list[str] = []  # the digest of the names, where they are matched
@@ -214,6 +217,8 @@ def build_footer(one: ShardSlice, content: BoxColumns | list[Sample], recipe: di
         "categories": names,
         **({"category_records": records} if records else {}),
         **({"licenses": one.licenses} if one.licenses else {}),
+        # Not in the recipe: nobody can check it, and the same file gives the same fingerprint as in older releases.
+        **({"provenance": {"source": "file"}} if recipe["layer"] == HUMAN_LAYER else {}),
         "counts": {
             "images": images,
             "annotations": annotations,

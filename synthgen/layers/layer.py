@@ -176,7 +176,7 @@ class Layer(Sequence[LayerSample]):
 
         Args:
             min_stability_score: in [0, 1]; minimum of the mask's score. Annotations without a mask, or whose mask lacks
-                the score, are left out. Masks by people stay.
+                the score, are left out. Masks that people drew or reviewed stay.
             min_predicted_iou: as `min_stability_score`.
             min_box_iou: as `min_stability_score`.
             min_soft_iou: as `min_stability_score`.

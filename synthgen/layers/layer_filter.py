@@ -10,7 +10,7 @@ from typing import Self
 
 from synthgen.errors import ArgumentError, did_you_mean, shorten_value
 from synthgen.records.rle import rle_area
-from synthgen.records.sample import Annotation
+from synthgen.records.sample import Annotation, is_checked_by_person
 
 #: Minimums of scores, with the score of `Annotation` that they bound.
 _SCORES = {f"min_{name}": name for name in ("predicted_iou", "stability_score", "box_iou", "soft_iou")}
@@ -24,7 +24,8 @@ class LayerFilter:
 
     Attributes:
         min_predicted_iou, min_stability_score, min_box_iou, min_soft_iou: in [0, 1]; minimum of the mask's score. An
-            annotation without a mask, or whose mask lacks the score, does not meet it. Masks by people always do.
+            annotation without a mask, or whose mask lacks the score, does not meet it. Masks that people drew or
+            reviewed always do.
         min_area: minimum area in pixels: of the mask, or of the box if there is no mask.
         categories: names, one of which is the annotation's.
 
@@ -116,7 +117,7 @@ def annotation_area(annotation: Annotation) -> float:
 def _has_score(annotation: Annotation, name: str, least: float) -> bool:
     if annotation.segmentation is None:
         return False
-    if annotation.mask_source == "human":
+    if is_checked_by_person(annotation):
         return True
     score: float | None = getattr(annotation, name)
     return score is not None and score >= least  # false for NaN

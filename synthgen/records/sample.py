@@ -24,6 +24,7 @@ ANNOTATION_FLAGS: dict[str, str] = {
     "no_box": "the source gives no usable box; it was read off the mask where there is one",
     "bad_box": "the source's box is not four numbers; not prompted, unless a box was read off the mask",
     "empty_mask": "the segmenter found nothing inside the box",
+    "no_imported_mask": "the imported file has no mask that fits the box",
     "segmenter_failed": "the segmenter failed on this image; try again with --retry-failed",
     "no_caption": "the captioner wrote nothing about the box",
     "captioner_failed": "the captioner failed on this image; try again with --retry-failed",
@@ -167,6 +168,11 @@ def mask_provenance(annotation: Annotation) -> str | None:
     if annotation.segmentation is None:
         return None
     return resolve_provenance(annotation.provenance, annotation.mask_source)
+
+
+def is_checked_by_person(annotation: Annotation) -> bool:
+    """Whether a person drew, accepted or corrected the mask of `annotation`. Then its scores decide nothing."""
+    return mask_provenance(annotation) in ("reviewed", "human")
 
 
 def resolve_provenance(provenance: str | None, mask_source: str | None) -> str:

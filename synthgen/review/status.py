@@ -27,6 +27,7 @@ _SHARD_PATTERN = re.compile(r"\d{5,9}-of-\d{5,9}")
 FAILURE_FLAGS = {
     "empty_mask": "mask",
     "segmenter_failed": "mask",
+    "no_imported_mask": "mask",
     "no_caption": "caption",
     "captioner_failed": "caption",
 }

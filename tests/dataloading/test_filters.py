@@ -25,6 +25,8 @@ SAM = {"mask_source": "sam vit_b"}
         ({"min_predicted_iou": 0.88}, {**SAM, "predicted_iou": None}, "no_score"),
         ({"min_predicted_iou": 0.0}, {**SAM, "predicted_iou": math.nan}, "no_score"),
         ({"min_predicted_iou": 0.88}, {"mask_source": "human"}, None),
+        ({"min_predicted_iou": 0.88}, {**SAM, "provenance": "reviewed"}, None),
+        ({"min_predicted_iou": 0.88}, {"mask_source": "human", "provenance": "machine"}, "no_score"),
         ({"min_predicted_iou": 0.88}, {"mask_source": None, "predicted_iou": 0.5}, "predicted_iou"),
         ({"min_stability_score": 0.9}, {**SAM, "stability_score": 0.5}, "stability_score"),
         ({"min_soft_iou": 0.9}, {**SAM, "soft_iou": 0.5}, "soft_iou"),

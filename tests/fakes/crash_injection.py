@@ -2,7 +2,8 @@
 
 `python fatal.py FOLDER REFERENCE COMMAND...`: the command writes below FOLDER, which is emptied before each round.
 After each kill it runs undisturbed, and what lies there then must be what lies below REFERENCE: files of the same
-names, shards of the same bytes. A line a round tells where it was killed; the exit code is 1 if one went wrong.
+names, shards of the same bytes. A line a round tells where it was killed; the exit code is 1 if one went wrong. If the
+environment variable CRASH_INJECTION_START names a folder, each round begins with a copy of it.
 
 Every round is a fork of a process that has imported the program, as starting it anew would take seconds. A change is
 what Python's audit events tell of: a file opened to be written, a folder made, a name given or taken away.
@@ -81,10 +82,14 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 def main() -> int:
     folder, reference, command = Path(sys.argv[1]), read_files(Path(sys.argv[2])), sys.argv[3:]
+    start = os.environ.get("CRASH_INJECTION_START")
+    before = read_files(Path(start)) if start else {}
 
     for change in range(1, 10_000):
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
+        if start:
+            shutil.copytree(start, folder)
         reader, writer = os.pipe()
         code = run_until_change(change, folder, command, writer)
         os.close(writer)
@@ -93,7 +98,11 @@ def main() -> int:
         if not where:
             print(f"undisturbed with code {code} after {change - 1} kills")
             return code or int(read_files(folder) != reference)
-        half = [name for name, value in read_files(folder).items() if value and reference.get(name) != value]
+        half = [
+            name
+            for name, value in read_files(folder).items()
+            if value and value not in (reference.get(name), before.get(name))
+        ]
         again = run_in_fork(command)
         found = read_files(folder)
         wrong = sorted({*half, *(name for name in {*found, *reference} if found.get(name) != reference.get(name))})

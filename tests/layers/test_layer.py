@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from synthgen.errors import ArgumentError, SynthgenError
 from synthgen.layers.layer import Layer, LayerSample, load_layer
 from synthgen.records.rle import decode_mask
-from synthgen.records.sample import Sample
+from synthgen.records.sample import Sample, is_checked_by_person
 from synthgen.storage.shard_store import Shard, ShardStore
 
 COUNT = 150
@@ -99,7 +99,7 @@ def test_a_filter_keeps_what_meets_its_conditions(layer: Layer, samples: list[Sa
             scores = {name: getattr(a, name.removeprefix("min_")) for name in SCORES if name in conditions}
             is_good = all(
                 a.segmentation is not None
-                and (a.mask_source == "human" or (score is not None and score >= conditions[name]))
+                and (is_checked_by_person(a) or (score is not None and score >= conditions[name]))
                 for name, score in scores.items()
             )
             is_large = area >= conditions.get("min_area", 0)

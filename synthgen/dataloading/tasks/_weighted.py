@@ -9,7 +9,7 @@ import numpy as np
 
 from synthgen.dataloading.tasks import Target
 from synthgen.records.rle import rle_area
-from synthgen.records.sample import Annotation, Sample
+from synthgen.records.sample import Annotation, Sample, is_checked_by_person
 
 
 def weight_masks(target: Target, sample: Sample, score_name: str) -> Target:
@@ -39,6 +39,6 @@ def weight_masks(target: Target, sample: Sample, score_name: str) -> Target:
 def _mask_score(annotation: Annotation, score_name: str) -> float:
     """The score in [0, 1]."""
     score: float | None = getattr(annotation, score_name)
-    if annotation.mask_source == "human" or score is None or math.isnan(score):
+    if is_checked_by_person(annotation) or score is None or math.isnan(score):
         return 1.0
     return min(max(score, 0.0), 1.0)

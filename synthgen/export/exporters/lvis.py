@@ -1,8 +1,8 @@
 """LVIS: a COCO-style file with the categories that were looked for in each image, as lvis-api reads it.
 
-annotations/lvis_<split>.json, and the images in images/<split>/. Masks are compressed RLEs. Each category has the number of
-its images and annotations, and LVIS's letter for it: "r" (up to 10 images), "c" (up to 100), "f" (more). LVIS has no
-crowds.
+annotations/lvis_<split>.json, and the images in images/<split>/. Masks are compressed RLEs. Each category has the
+number of its images and annotations, and LVIS's letter for it: "r" (up to 10 images), "c" (up to 100), "f" (more). LVIS
+has no crowds.
 """
 
 from __future__ import annotations

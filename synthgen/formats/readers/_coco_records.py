@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from synthgen.formats.readers._ids import parse_id
+from synthgen.formats.readers._mask_origin import SCORES, parse_score
 from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_pixels
 from synthgen.formats.readers._segmentations import find_mask_box
 from synthgen.records.box_table import NO_ID
@@ -116,18 +117,50 @@ class CocoBox(msgspec.Struct, gc=False):
 
 
 class CocoMask(CocoBox, gc=False):
-    """One element of "annotations" with its undecoded segmentation."""
+    """One element of "annotations" with its undecoded segmentation, and what it says of the mask's origin.
+
+    The members after `area` are those of `_mask_origin.ORIGIN_MEMBERS`.
+    """
 
     segmentation: msgspec.Raw = msgspec.Raw()
     area: float = math.nan
+    provenance: str | None = None
+    mask_source: str | None = None
+    predicted_iou: float | None = None
+    stability_score: float | None = None
+    box_iou: float | None = None
+    sam_predicted_iou: float | None = None
+    soft_iou: float | None = None
+    captions: msgspec.Raw = msgspec.Raw()
+    flags: msgspec.Raw = msgspec.Raw()
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
         """As for `CocoBox`."""
         found = super().coerce(value)
-        found.segmentation = msgspec.Raw(json.dumps(value.get("segmentation")).encode())
+        found.segmentation = to_raw(value.get("segmentation"))
         found.area = parse_float(value.get("area"))
+        coerce_origin(found, value)
         return found
+
+
+def coerce_origin(record: Any, value: dict[str, Any]) -> None:
+    """Set the members of `_mask_origin.ORIGIN_MEMBERS` of a record from a record in any spelling.
+
+    Args:
+        record: with an attribute for each of them.
+        value: the annotation as JSON gives it.
+    """
+    record.provenance = clean_text(value.get("provenance")) or None
+    record.mask_source = clean_text(value.get("mask_source")) or None
+    for name in SCORES:
+        setattr(record, name, parse_score(value.get(name)))
+    record.captions, record.flags = to_raw(value.get("captions")), to_raw(value.get("flags"))
+
+
+def to_raw(value: object) -> msgspec.Raw:
+    """A decoded value as JSON again; lone surrogates are escaped."""
+    return msgspec.Raw(json.dumps(value).encode())
 
 
 class CocoCategory(msgspec.Struct, gc=False):

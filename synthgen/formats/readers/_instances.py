@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
-from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, Licenses
+from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch, Licenses, SourceFinding
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._coco_records import (
     MARKS,
@@ -29,6 +29,16 @@ from synthgen.formats.readers._coco_records import (
 )
 from synthgen.formats.readers._ids import is_text_id, parse_id
 from synthgen.formats.readers._json_kinds import describe_other_json
+from synthgen.formats.readers._mask_origin import (
+    NO_MASK,
+    apply_origin,
+    find_machine_file,
+    find_machine_masks,
+    origin_segmentation,
+    pack_origin,
+    record_origin,
+    split_origin,
+)
 from synthgen.formats.readers._segmentations import draw_segmentation, find_problems, find_rle_size, summarize_polygon
 from synthgen.images.decode import ImageError, find_image, read_image_header
 from synthgen.records.box_table import NO_ID
@@ -50,8 +60,24 @@ __all__ = [
 #: The list of licences is read up to this size; COCO's has 1 kB.
 _MAX_LICENSE_BYTES = 2**17
 
-#: For readers of COCO-style files: what `synthgen doctor` calls for the payloads of layer "human".
-mask_problems, shorten_mask = find_problems, summarize_polygon
+#: `info` is read up to this size: that of our own exports holds a recipe and the names of models.
+_MAX_INFO_BYTES = 2**17
+
+
+def mask_problems(payload: bytes, height: int, width: int) -> dict[str, str]:
+    """What is wrong with the mask of a payload of the layer "human"; see `synthgen.formats.readers`.
+
+    Args:
+        payload: as `read_instances` gives it.
+        height: of the image in pixels; 0 = unknown.
+        width: of the image in pixels; 0 = unknown.
+    """
+    return find_problems(origin_segmentation(payload), height, width)
+
+
+def shorten_mask(payload: bytes) -> bytes:
+    """A payload, or a shorter one for which `mask_problems` says the same; see `synthgen.formats.readers`."""
+    return summarize_polygon(origin_segmentation(payload))
 
 
 def find_annotation_file(root: Path, names: Sequence[str], annotations: Path | None) -> Path:
@@ -92,8 +118,11 @@ def read_instances(
     box_type: type[CocoBox] = CocoBox,
     mask_type: type[CocoMask] = CocoMask,
     flag_fields: Mapping[str, str] | None = None,
-) -> Iterator[ImageBatch | AnnotationBatch | Categories | Licenses]:
+) -> Iterator[ImageBatch | AnnotationBatch | Categories | Licenses | SourceFinding]:
     """Read `files.sources["instances"]`; layers other than "annotations" get each segmentation's JSON as payload.
+
+    The payload also holds what the annotation says of the mask's origin; see `_mask_origin`. Masks that machines drew
+    are a finding.
 
     Args:
         files: with the source "instances".
@@ -116,16 +145,20 @@ def read_instances(
     }
     count, missing, parents = 0, {"images", "annotations"}, _ParentFinder()
     try:
-        small = {"licenses": _MAX_LICENSE_BYTES}
+        small = {"licenses": _MAX_LICENSE_BYTES, **({"info": _MAX_INFO_BYTES} if masked else {})}
         for key, found in stream_records(path, kinds, on_bytes=files.on_bytes, small_keys=small):
             missing.discard(key)
             if key == "licenses":
                 yield from map(_parse_licenses, found)
+            elif key == "info":
+                yield from filter(None, (find_machine_file(str(path), info) for info in found))
             elif key == "images":
                 yield _image_batch(found, name_and_key)
             elif key == "annotations":
                 yield _annotation_batch(found, count, flag_fields or {}, masked=masked)
                 count += len(found)
+                if masked and (machine := find_machine_masks(str(path), found)) is not None:
+                    yield machine
             else:
                 parents.add(found)
                 yield Categories(
@@ -165,7 +198,7 @@ class _ParentFinder:
 
 
 def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | None]], Sample]:  # noqa: ARG001
-    """Layer "human": each payload is the JSON of a segmentation. An unreadable one sets a flag; the box stays.
+    """Layer "human": each payload has the JSON of a segmentation. An unreadable one sets a flag; the box stays.
 
     A mask has the size of its image. If the file does not say it, the RLEs of the image do, or the header of its file.
     """
@@ -181,7 +214,7 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
 
 def _with_size(sample: Sample, payloads: list[bytes | None], image_folder: Path) -> Sample:
     """The sample with its image's size, pixels; unchanged if it cannot be found out."""
-    sizes = {find_rle_size(payload) for payload in payloads if payload is not None} - {None}
+    sizes = {find_rle_size(origin_segmentation(payload)) for payload in payloads if payload is not None} - {None}
     size = sizes.pop() if len(sizes) == 1 else None
     if size is None:
         try:
@@ -194,7 +227,8 @@ def _with_size(sample: Sample, payloads: list[bytes | None], image_folder: Path)
 def _with_mask(annotation: Annotation, payload: bytes | None, sample: Sample) -> Annotation:
     if payload is None:
         return annotation
-    rle, problems = draw_segmentation(payload, sample.height, sample.width)
+    origin, segmentation = split_origin(payload)
+    rle, problems = draw_segmentation(segmentation, sample.height, sample.width)
     flags = tuple(sorted({*annotation.flags, *problems})) if problems else annotation.flags
     if rle is None:
         return replace(annotation, flags=flags)
@@ -202,7 +236,8 @@ def _with_mask(annotation: Annotation, payload: bytes | None, sample: Sample) ->
     if "no_box" in flags:
         x1, y1, x2, y2 = rle_bbox_xyxy(rle)
         bbox = (x1, y1, x2 - x1, y2 - y1)
-    return replace(annotation, bbox=bbox, flags=flags, segmentation=rle, mask_source="human")
+    masked = replace(annotation, bbox=bbox, flags=flags, segmentation=rle, mask_source="human")
+    return masked if origin is None else apply_origin(masked, origin)
 
 
 def _image_batch(found: list[CocoImage], name: Callable[[CocoImage], tuple[str, str]]) -> ImageBatch:
@@ -259,11 +294,13 @@ def _annotation_batch(found: list[Any], count: int, flags: Mapping[str, str], *,
         iscrowd=(marks & 1).astype(np.bool_),
         flags={**marked, **given},
         area=np.array([a.area for a in found], np.float64) if masked else None,
-        payload=[_segmentation_payload(a.segmentation) for a in found] if masked else None,
+        payload=_payloads(found) if masked else None,
     )
 
 
-def _segmentation_payload(segmentation: msgspec.Raw) -> bytes | None:
-    """A copy, as the original keeps a large part of the file in memory; None without a mask."""
-    text = bytes(segmentation)
-    return None if text in (b"", b"null", b"[]", b"{}") else text
+def _payloads(found: list[Any]) -> list[bytes | None]:
+    """Copies of the segmentations, as the originals keep a large part of the file in memory; None without a mask."""
+    if any(a.provenance is not None or a.mask_source is not None for a in found):
+        return [pack_origin(record_origin(a), bytes(a.segmentation)) for a in found]
+    texts = [bytes(a.segmentation) for a in found]
+    return [None if text in NO_MASK else text for text in texts]

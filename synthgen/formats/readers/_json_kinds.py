@@ -50,10 +50,14 @@ _KINDS: tuple[tuple[str, str, str, str, str], ...] = (
 )
 
 
-def describe_other_json(path: Path) -> str | None:
+def describe_other_json(path: Path, *, with_lists: bool = True) -> str | None:
     """A sentence about a JSON file that is no COCO-style file: what it is, and what to do; None if it is not known.
 
     It reads the first MiB and looks at the keys of the top level, and of the level below.
+
+    Args:
+        path: the file.
+        with_lists: whether lists of COCO's annotations are such files.
     """
     try:
         with open_json(path) as (file, _):
@@ -67,6 +71,8 @@ def describe_other_json(path: Path) -> str | None:
     if several:
         return f"{path} is JSON Lines (one object on each line), not one JSON object; convert it to COCO JSON"
     for keys, kind, what, reader, remedy in _KINDS:
+        if not with_lists and keys.startswith("image_id"):
+            continue
         if kind == top and any(level.issuperset(keys.split()) for level in levels):
             named = reader and Path(__file__).with_name(f"{reader}.py").is_file()
             remedy = f"give its folder as --dataset {reader.replace('_', '-')}" if named else remedy

@@ -8,7 +8,8 @@ The forms are those of the documentation of Hugging Face's `datasets`
 
 Fields: "bbox" (or bboxes, box, boxes); "category" (or categories, category_name, label, labels, name, names,
 category_id, category_ids), a name or a number; and if present "id" (or ids, bbox_id), "iscrowd" (or is_crowd), and
-"segmentation" (or segmentations), polygons or an RLE as in COCO. Other fields are left out.
+"segmentation" (or segmentations), polygons or an RLE as in COCO; and what our own exports say about the origin of a
+mask (`_mask_origin.ORIGIN_MEMBERS`). Other fields are left out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from synthgen.formats.readers import AnnotationBatch, Categories, ImageBatch
 from synthgen.formats.readers._finding_counter import FindingCounter
 from synthgen.formats.readers._instances import NO_BOX
+from synthgen.formats.readers._mask_origin import ORIGIN_MEMBERS, MaskOrigin, pack_origin, parse_origin
 from synthgen.formats.readers._numbers import parse_float
 from synthgen.formats.readers._object_rows import category_id
 from synthgen.formats.readers._segmentations import find_mask_box
@@ -44,13 +46,16 @@ _BATCH_BYTES = 2**25  # of masks
 
 @dataclass(frozen=True, slots=True)
 class ImageObject:
-    """One object: its box XYWH in pixels, NaN if it has none; its category's name or number, or None."""
+    """One object: its box XYWH in pixels, NaN if it has none; its category's name or number, or None; its mask, and
+    what the file says of the mask's origin.
+    """
 
     bbox: tuple[float, float, float, float]
     label: str | int | None
     id: int | None
     iscrowd: bool
     segmentation: Any
+    origin: MaskOrigin | None = None
 
 
 def parse_objects(value: Any) -> list[ImageObject]:
@@ -93,6 +98,9 @@ def _rows_of_columns(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     if len(set(lengths.values())) > 1:
         what = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise ValueError(f"the fields of its objects have different lengths ({what})")
+    # Of other programs, fields of these names may be anything.
+    count = max(lengths.values(), default=0)
+    columns |= {n: v for n in ORIGIN_MEMBERS if isinstance(v := value.get(n), list) and len(v) == count}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -109,6 +117,7 @@ def _parse_object(record: Mapping[str, Any]) -> ImageObject:
         _whole(_first(record, ID_FIELDS)),
         bool(_whole(crowd) if not isinstance(crowd := _first(record, CROWD_FIELDS), bool) else crowd),
         mask,
+        parse_origin(record) if mask is not None else None,
     )
 
 
@@ -189,8 +198,11 @@ class BatchBuilder:
             self._count += 1
             payload = None
             if self._masked and one.segmentation is not None:
-                payload = _encode(one.segmentation)
+                payload = pack_origin(one.origin, _encode(one.segmentation)) or b""
                 self._payload_bytes += len(payload)
+                if one.origin is not None and one.origin.stated == "machine":
+                    what = f"it has a mask by {one.origin.mask_source or 'a machine'}"
+                    self._findings.add("machine_masks", "masks", file_name, what)
             own = self._count if one.id is None else one.id
             self._objects.append((image_id, own, one, self._category_of(one.label, names), payload))
         if max(len(self._images), len(self._objects)) >= _BATCH_ROWS or self._payload_bytes > _BATCH_BYTES:

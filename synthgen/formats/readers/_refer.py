@@ -25,6 +25,7 @@ from synthgen.formats.readers import (
     DatasetPart,
     ImageBatch,
     Licenses,
+    SourceFinding,
 )
 from synthgen.formats.readers import _instances as instances
 from synthgen.formats.readers._coco_images import add_coco_folder, coco_image_key, find_coco_image_folder
@@ -104,7 +105,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
     wanted = np.unique(np.array([image_id for image_id, _ in refs.sentences], np.int64))
     waiting = dict(refs.sentences)
     for batch in instances.read_instances(files, layer, name_and_key=_name_and_key):
-        if isinstance(batch, Categories | Licenses):
+        if isinstance(batch, Categories | Licenses | SourceFinding):
             yield batch
             continue
         rows = np.flatnonzero(np.isin(batch.image_id, wanted))

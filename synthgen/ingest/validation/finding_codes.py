@@ -86,6 +86,8 @@ FINDING_CODES: dict[str, str] = {
     "several_annotations": "an image was annotated several times; one annotation of it is read",
     "ignored_prediction": "a region that a model predicted; it is not read",
     "unreadable_line": "a line of an annotation file cannot be read; it is left out",
+    "machine_masks": "a mask that a machine drew, as the file says; the layer human refuses it, and "
+    "`synthgen import-masks` takes it",
     "mask_without_object": "a mask belongs to no object of the annotation file; it is not read",
     "turned": "an image file is to be shown rotated (EXIF); it is used as the annotations' size says",
     "other_path": "an image was found without the first folders of its name: they are not below the image folder",
@@ -106,5 +108,5 @@ INFO_CODES = frozenset(
     | {"flat_polygon", "ignored", "root_category", "repeated_image", "ignored_members"}
     | {"part", "same_annotation_id_elsewhere", "not_in_split", "other_order", "id_renamed", "nearly_same_name"}
     | {"no_label_file", "split_not_found", "unlabeled_split", "mixed_rows", "keypoints_ignored", "confidence_ignored"}
-    | {"unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
+    | {"machine_masks", "unread_labels", "absent_image", "image_not_named", "rotation_ignored"}
 )

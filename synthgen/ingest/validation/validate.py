@@ -131,7 +131,7 @@ class _SplitValidator:
         self.names_of_files: StringColumn | None = None
         self.matches: NameMatches | None = None
         self.size_factors = SizeFactors()
-        self.has_masks = False
+        self.has_masks = self.has_machine_masks = False
         self.findings = FindingCollector()
         self.box_stats = BoxStats()
         self.names: dict[int, str] = {}
@@ -234,7 +234,7 @@ class _SplitValidator:
             files_decoded=self.decoded,
             sizes=self.box_stats.size_stats(),
             findings=self.findings.result(of),
-            masks=self.has_masks,
+            masks=self.has_masks and not self.has_machine_masks,
         )
 
     def _observe(self, parts: Iterable[DatasetPart]) -> Iterator[DatasetPart]:
@@ -255,6 +255,7 @@ class _SplitValidator:
             yield part
 
     def _add_finding(self, found: SourceFinding) -> None:
+        self.has_machine_masks |= found.code == "machine_masks"
         examples = (FindingExample(*one) for one in found.examples)
         self.findings.add(
             found.code, found.unit, found.count, examples, stops=found.stops or found.code in REFUSED_CODES

@@ -32,6 +32,27 @@ def test_a_list_for_each_field(box: str, label: str) -> None:
     assert [(one.bbox, one.label, one.iscrowd) for one in found] == [(BOX, 4, True), ((0, 0, 1, 1), 5, False)]
 
 
+@pytest.mark.parametrize("as_columns", [True, False])
+def test_what_an_export_says_of_a_mask_is_read(as_columns: bool) -> None:
+    records = [
+        {"bbox": list(BOX), "category": "a", "segmentation": SQUARE, "mask_source": "sam", "provenance": "machine"},
+        {"bbox": list(BOX), "category": "a", "segmentation": SQUARE, "mask_source": "sam", "provenance": "reviewed"},
+        {"bbox": list(BOX), "category": "a", "segmentation": None, "mask_source": None, "provenance": None},
+    ]
+    value: Any = {name: [one[name] for one in records] for name in records[0]} if as_columns else records
+    if as_columns:  # of another program
+        value |= {"flags": "x", "captions": ["of the image"]}
+    objects = parse_objects(value)
+    assert [one.origin and one.origin.stated for one in objects] == ["machine", "reviewed", None]
+    findings = FindingCounter()
+    builder = BatchBuilder(findings, masked=True)
+    list(builder.add(1, "a.jpg", 20, 30, objects, {}))
+    [found] = findings.parts()
+    assert (found.code, found.count, found.examples) == ("machine_masks", 1, (("a.jpg", "it has a mask by sam"),))
+    [batch] = [part for part in builder.flush() if isinstance(part, AnnotationBatch)]
+    assert batch.payload is not None and [payload is None for payload in batch.payload] == [False, False, True]
+
+
 def test_no_objects() -> None:
     for value in (None, [], {"bbox": [], "category": []}, {"bbox": None, "category": None}):
         assert parse_objects(value) == []
