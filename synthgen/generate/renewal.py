@@ -12,7 +12,7 @@ from synthgen.generate.job import Job
 from synthgen.ingest.update import LayerChanges
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.recipe import fingerprint, format_recipe
-from synthgen.records.sample import Sample
+from synthgen.records.sample import Annotation, Sample, mask_provenance
 from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -116,6 +116,19 @@ def finished_rows(store: ShardStore, shard: Shard) -> dict[int, Sample]:
     """
     failed = {entry["row"] for entry in (store.read_footer(shard) or {}).get("failed", [])}
     return {row: sample for row, sample in enumerate(store.read_samples(shard)) if row not in failed}
+
+
+def replaced_member(store: ShardStore, shard: Shard, annotations: Sequence[Annotation]) -> dict[str, Any]:
+    """The member "replaced" of the footer of a shard that is made again, whose reviewed masks stay; {} if it has none.
+
+    Args:
+        store: where the shard lies.
+        shard: one of the job's output layer; it may be missing.
+        annotations: of all rows that the shard gets.
+    """
+    reviewed = sum(mask_provenance(annotation) == "reviewed" for annotation in annotations)
+    replaced = (store.read_footer(shard) or {}).get("replaced") if reviewed else None
+    return {"replaced": {**replaced, "reviewed": reviewed}} if isinstance(replaced, dict) else {}
 
 
 def fill_image_size(sample: Sample, height: int, width: int) -> Sample:

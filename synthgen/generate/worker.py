@@ -23,7 +23,7 @@ from synthgen.generate.batch_threads import (
 )
 from synthgen.generate.job import Job
 from synthgen.generate.output_checks import PluginError
-from synthgen.generate.renewal import fill_image_size, finished_rows, is_outdated, reusable_rows
+from synthgen.generate.renewal import fill_image_size, finished_rows, is_outdated, replaced_member, reusable_rows
 from synthgen.generate.stages import Stage
 from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
@@ -214,6 +214,7 @@ class Worker:
             },
             "failed": list(processed.failed),
             **({"top_k": asked} if report.described else {}),
+            **replaced_member(self.store, processed.shard, flat),
         }
         try:
             self.store.commit(processed.shard, processed.samples, footer)

@@ -178,3 +178,18 @@ def test_a_size_that_is_given_stays() -> None:
     filled = fill_image_size(sample, 10, 12)
     assert (filled.height, filled.width) == (10, 12) and filled.annotations[0].flags == ("clipped",)
     assert fill_image_size(filled, 99, 99) is filled
+
+
+def test_reviewed_masks_stay_and_the_footer_goes_on_to_name_their_file(job: Job) -> None:
+    store, shard = ShardStore(job.store), Shard("world", "train", "masks", 1, 3)
+    samples, footer = list(store.read_samples(shard)), store.read_footer(shard) or {}
+    first, *others = samples[0].annotations
+    samples[0] = replace(samples[0], annotations=(replace(first, provenance="reviewed"), *others))
+    store.commit(shard, samples, {**footer, "replaced": {"sources": ["a"], "reviewed": 1}})
+    edit_input(job, 1, lambda samples: [samples[0], move(samples[1]), *samples[2:]])
+    assert renew(job).kept == 3
+    assert next(iter(store.read_samples(shard))) == samples[0]
+    assert (store.read_footer(shard) or {})["replaced"] == {"sources": ["a"], "reviewed": 1}
+    edit_input(job, 1, lambda samples: samples[2:], "last")
+    renew(job)
+    assert "replaced" not in (store.read_footer(shard) or {})

@@ -153,6 +153,9 @@ def _pending(store: ShardStore, inputs: Sequence[Shard], layer: str, recipe: dic
             continue
         if footer.get("fingerprint") != fingerprint({**recipe, "parent": parent.get("fingerprint", "")}):
             theirs = footer.get("recipe", {})
+            if fingerprint(theirs) == fingerprint(recipe):  # its input was updated
+                todo.append(shard)
+                continue
             how = format_recipe(theirs)
             if theirs.get("sources") != recipe["sources"] and theirs.get("stage") == "import":
                 how = f"{how} from another file"

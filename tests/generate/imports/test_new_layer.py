@@ -174,7 +174,10 @@ def test_a_killed_import_is_finished_with_the_same_bytes(
     assert not list((tmp_path / "shards").rglob("*.tmp"))
 
 
-def test_a_layer_is_made_again_where_its_boxes_changed(tmp_path: Path, world: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fingerprint", [{}, {"fingerprint": "of an updated file"}])
+def test_a_layer_is_made_again_where_its_boxes_changed(
+    tmp_path: Path, world: dict[str, Any], fingerprint: dict[str, str]
+) -> None:
     content = foreign_masks.with_masks(world)
     run(tmp_path, content)
     store = ShardStore(tmp_path / "shards")
@@ -183,7 +186,7 @@ def test_a_layer_is_made_again_where_its_boxes_changed(tmp_path: Path, world: di
     footer.pop("identity")
     first = samples[0].annotations[0]
     samples[0] = replace(samples[0], annotations=(replace(first, category="plate2"), *samples[0].annotations[1:]))
-    store.commit(shard, samples, footer)
+    store.commit(shard, samples, {**footer, **fingerprint})
     before = layer_files(tmp_path / "shards", "imported")
     assert run(tmp_path, content).written == 1
     after = layer_files(tmp_path / "shards", "imported")
