@@ -4,9 +4,9 @@
         [--to coco --to yolo] [--folder FOLDER]
 
 The masks of a COCO file are repeated under new ids until the layer has `--count` images. Each line is a process of its
-own: `read` reads all records, `loop` reads them and writes COCO's annotations with msgspec, nothing else: no check, no
-categories, no scores. Exports check every mask. The ratio is CPU time over that of `loop`. For formats of polygons,
-`contours` decodes each mask and calls `cv2.findContours`, and the ratio is over that.
+own: `read` reads all records, `loop` reads them and writes the same members of COCO's annotations with msgspec, without
+checks and without the rest of the file. Exports check every mask. The ratio is CPU time over that of `loop`. For
+formats of polygons, `contours` decodes each mask and calls `cv2.findContours`, and the ratio is over that.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ def read(folder: Path) -> None:
 
 def write_loop(folder: Path) -> None:
     import msgspec
+    from pycocotools import mask as coco_mask
 
     encode = msgspec.json.Encoder().encode
     with (folder / "loop.json").open("wb") as file:
@@ -123,19 +124,21 @@ def write_loop(folder: Path) -> None:
             for a in sample.annotations:
                 if a.segmentation is None:
                     continue
-                rle = {"size": a.segmentation.size, "counts": a.segmentation.counts.decode()}
-                file.write(
-                    encode(
-                        {
-                            "id": a.id,
-                            "image_id": sample.image_id,
-                            "category_id": a.category_id,
-                            "bbox": a.bbox,
-                            "iscrowd": int(a.iscrowd),
-                            "segmentation": rle,
-                        }
-                    )
-                )
+                size, counts = list(a.segmentation.size), a.segmentation.counts
+                record = {
+                    "id": a.id,
+                    "image_id": sample.image_id,
+                    "category_id": a.category_id,
+                    "bbox": a.bbox,
+                    "area": float(coco_mask.area({"size": size, "counts": counts})),
+                    "iscrowd": int(a.iscrowd),
+                    "segmentation": {"size": size, "counts": counts.decode()},
+                    "mask_source": a.mask_source,
+                }
+                for name in ("predicted_iou", "stability_score", "box_iou", "soft_iou"):
+                    if (score := getattr(a, name)) is not None:
+                        record[name] = score
+                file.write(encode(record) + b",\n")
     (folder / "loop.json").unlink()
 
 

@@ -100,6 +100,11 @@ class AnnotationPreparer:
 
     def _prepare_one(self, annotation: Annotation, category: ExportCategory, area: int) -> tuple[Annotation, int] | str:
         """The annotation and the area of its mask, or why it is left out."""
+        x, y, width, height = annotation.bbox
+        has_finite_box = math.isfinite(x + y + width + height)
+        is_named = category.id == annotation.category_id and category.name == annotation.category
+        if has_finite_box and is_named and area > self._options.min_area and not self._options.changes_masks:
+            return annotation, area  # as most are; the rest of this function would say the same
         changes: dict[str, Any] = {}
         mask = annotation.segmentation if area else None
         if mask is None and annotation.segmentation is not None:  # an empty mask is none
@@ -112,7 +117,7 @@ class AnnotationPreparer:
             return "no_mask"
         if mask is not None and area < self._options.min_area:
             return "min_area"
-        if not all(map(math.isfinite, annotation.bbox)):
+        if not has_finite_box:
             if mask is None:
                 return "no_box"
             x1, y1, x2, y2 = rle_bbox_xyxy(mask)

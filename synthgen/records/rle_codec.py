@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: By the number of letters after the first, what is subtracted: nothing, then the value of the sign of a negative run.
+_SIGN_VALUES = np.array([*[0] * 6, *(32 << 5 * place for place in range(6))], np.int64)
+
 #: Decoded runs of texts up to this length are cached, so that a mask which is first checked and then drawn is decoded
 #: once. The cache takes at most 16 MiB.
 _CACHE_SIZE, _CACHE_MAX_LENGTH = 512, 4096
@@ -85,8 +88,7 @@ def sum_many_counts(texts: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[
     for place in range(1, 6):
         runs[rows] += (code[start[rows] + place] & 0x1F).astype(np.int64) << (5 * place)
         rows = rows[size[rows] > place]
-    negative = np.flatnonzero(code[stops] & 0x10)
-    runs[negative] -= 32 << (5 * size[negative])
+    runs -= _SIGN_VALUES[size + 6 * (code[stops] >> 4)]
     # Two columns, background and mask, each text from a new row on. In each column a run is the difference to the one
     # above it, but for the third run, which is itself.
     first = np.searchsorted(start, ends - lengths)
