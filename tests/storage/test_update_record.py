@@ -79,7 +79,7 @@ VALID: dict[str, Any] = {
                 {"digests": 3},
             )
         ),
-        *(json.dumps({key: VALID[key] for key in VALID.keys() - {gone}}).encode() for gone in sorted(VALID)),
+        *(json.dumps({key: VALID[key] for key in sorted(VALID.keys() - {gone})}).encode() for gone in sorted(VALID)),
     ],
 )
 def test_a_strangers_record_is_a_sentence(tmp_path: Path, content: bytes) -> None:
