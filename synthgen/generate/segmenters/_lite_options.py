@@ -19,6 +19,7 @@ class LiteOptions(ModelOptions):
         help="Weights: a checkpoint of `synthgen train` with box_segmenter:, or a .safetensors file of one (default: "
         "the weights that come with synthgen)",
     )
+    mirror: bool = option(False, help="Look at each crop and at its mirror image: better masks in twice the time")
 
 
 OPTIONS = LiteOptions

@@ -59,7 +59,7 @@ def build(options: LiteOptions) -> Segmenter:
         images, boxes = next((i, b) for least, i, b in _AUTO_BATCH_SIZES if free_memory_gib(device) >= least)
     images = images if own.batch_size == "auto" else int(own.batch_size)
     batcher = OomBatcher(images, own.box_chunk if own.box_chunk > 0 else boxes)
-    return LiteSegmenter(network, PRECISIONS[own.precision], batcher)
+    return LiteSegmenter(network, PRECISIONS[own.precision], batcher, mirror=own.mirror)
 
 
 class LiteSegmenter:
@@ -69,12 +69,15 @@ class LiteSegmenter:
         network: on its device, in evaluation mode.
         dtype: of activations.
         oom_batcher: number of images and crops on the device at once.
+        mirror: whether to look at the mirror image of each crop, too.
     """
 
     source = "lite"
 
-    def __init__(self, network: BoxSegmenter, dtype: torch.dtype, oom_batcher: OomBatcher) -> None:
-        self.network, self.dtype, self.oom_batcher = network, dtype, oom_batcher
+    def __init__(
+        self, network: BoxSegmenter, dtype: torch.dtype, oom_batcher: OomBatcher, *, mirror: bool = False
+    ) -> None:
+        self.network, self.dtype, self.oom_batcher, self.mirror = network, dtype, oom_batcher, mirror
 
     @property
     def batch_size(self) -> int:
@@ -103,7 +106,9 @@ class LiteSegmenter:
         images = [torch.tensor(image).permute(2, 0, 1).to(device) for image, _ in inputs]
         boxes = [torch.tensor(own) for _, own in inputs]
         at_once = self.oom_batcher.max_boxes
-        return list(predict_masks(self.network, images, boxes, batch_size=at_once, dtype=self.dtype))
+        return list(
+            predict_masks(self.network, images, boxes, batch_size=at_once, dtype=self.dtype, mirror=self.mirror)
+        )
 
 
 def _weights_path(options: LiteOptions) -> Path:

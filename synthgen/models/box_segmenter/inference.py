@@ -48,6 +48,7 @@ def predict_masks(
     *,
     batch_size: int,
     dtype: torch.dtype = torch.float32,
+    mirror: bool = False,
 ) -> Iterator[list[BoxMask]]:
     """Yield the masks of the boxes of each image, in order.
 
@@ -57,6 +58,7 @@ def predict_masks(
         boxes_xyxy: float [N, 4] each, absolute pixels, inside the image, with an area; N may be 0.
         batch_size: crops at once. Crops of several images share a batch.
         dtype: of the network's activations; masks and scores are computed in float32.
+        mirror: take the mean of the logits of each crop and of its mirror image, at twice the time.
     """
     config = network.config
     windows = [plan_windows(own, config.margin) for own in boxes_xyxy]
@@ -71,13 +73,24 @@ def predict_masks(
         prompts = torch.cat([boxes_in_crops(boxes_xyxy[i][j, None], windows[i][j, None]) for i, j in batch])
         crops = crops.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
         with torch.autocast(crops.device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(crops, prompts.to(crops.device))
-        for (i, j), own in zip(batch, logits.float(), strict=True):
+            logits = network(crops, prompts.to(crops.device)).float()
+            if mirror:
+                logits = (logits + _mirrored_logits(network, crops, prompts)) / 2
+        for (i, j), own in zip(batch, logits, strict=True):
             found[i].append(_cut_mask(own, windows[i][j], boxes_xyxy[i][j], images[i].shape[1:]))
         while done < batch[-1][0]:  # the images whose boxes are all done
             yield found[done]
             done += 1
     yield from found[done:]
+
+
+def _mirrored_logits(network: BoxSegmenter, crops: Tensor, prompts: Tensor) -> Tensor:
+    """The logits [N, r, r] that the mirror images of crops [N, 3, S, S] give, mirrored back."""
+    left, top, right, bottom = prompts.unbind(1)
+    boxes = torch.stack([1 - right, top, 1 - left, bottom], 1)
+    flipped = crops.flip(-1).contiguous(memory_format=torch.channels_last)
+    logits: Tensor = network(flipped, boxes.to(crops.device))
+    return logits.float().flip(-1)
 
 
 def _cut_mask(logits: Tensor, window: Tensor, box_xyxy: Tensor, size: Sequence[int]) -> BoxMask:

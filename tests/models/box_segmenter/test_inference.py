@@ -88,3 +88,20 @@ def test_masks_do_not_depend_on_the_batch() -> None:
             [[alone]] = predict_masks(network, [image], [box[None]], batch_size=1)
             assert torch.equal(alone.window, mask.window)
             assert alone.soft_iou == pytest.approx(mask.soft_iou, abs=1e-5)
+
+
+def test_with_mirror_images_a_mirrored_photograph_has_the_mirrored_mask() -> None:
+    network = build_network().eval()
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 60, 80), dtype=torch.uint8)
+    box = torch.tensor([[20.0, 10.0, 56.0, 50.0]])
+    mirrored_box = torch.tensor([[80 - 56.0, 10.0, 80 - 20.0, 50.0]])
+
+    def masks(mirror: bool) -> tuple[Tensor, Tensor]:
+        [[one]] = predict_masks(network, [image], [box], batch_size=1, mirror=mirror)
+        [[other]] = predict_masks(network, [image.flip(-1)], [mirrored_box], batch_size=1, mirror=mirror)
+        return one.window, other.window.flip(-1)
+
+    one, other = masks(mirror=True)
+    assert (one == other).float().mean() > 0.999
+    assert (masks(mirror=False)[0] != one).any(), "the mirror image has a say"
