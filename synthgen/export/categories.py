@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from synthgen.errors import ArgumentError, did_you_mean, shorten_value
 from synthgen.export.exporters import ExportCategory
-from synthgen.records.sample import Annotation
+from synthgen.records.sample import Annotation, Sample
 
 #: The name of annotations whose category the source's file does not name.
 UNKNOWN = "unknown"
@@ -53,8 +54,31 @@ class CategoryTable:
         self.categories = tuple(sorted(dict.fromkeys(filter(None, own_to_new.values())), key=lambda one: one.id))
         self._by_id = {category.id: (category.name, own_to_new[category]) for category in reversed(own)}
         self._by_name = {category.name: own_to_new[category] for category in reversed(own)}
-        self._has_unknown = has_unknown
+        self._has_unknown, self._has_map = has_unknown, mapping is not None
+        self._old_names: dict[str, set[str]] = {}
+        for old, new in own_to_new.items():
+            if new is not None:
+                self._old_names.setdefault(new.name, set()).add(old.name)
         self._unknown = own_to_new[unknown] if unknown is not None else None
+
+    def map_lists(self, sample: Sample) -> Sample:
+        """The sample with its lists of absent and of incomplete categories under the names of the map.
+
+        A new name is absent only if all names that became it are.
+
+        Args:
+            sample: of the layer.
+        """
+        if not self._has_map or not (sample.neg_categories or sample.not_exhaustive_categories):
+            return sample
+        absent = set(sample.neg_categories or ())
+        negative = [new for new, old in self._old_names.items() if old <= absent]
+        more = {one.name for name in sample.not_exhaustive_categories if (one := self._by_name.get(name)) is not None}
+        return replace(
+            sample,
+            neg_categories=None if sample.neg_categories is None else tuple(sorted(negative)),
+            not_exhaustive_categories=tuple(sorted(more)),
+        )
 
     def find(self, annotation: Annotation) -> ExportCategory | str:
         """The category of an annotation; or a reason: "category_map" leaves it out, or it is an "unlisted_category".

@@ -26,7 +26,7 @@ _MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b
 
 
 class ImageNames:
-    """Gives each image of a split a name. No two have the same one, also without suffix and in other case.
+    """Gives each image a name. No two in a folder have the same one, also without suffix and in other case.
 
     Memory: 8 bytes and a set entry for each image.
 
@@ -38,10 +38,11 @@ class ImageNames:
         self._is_flat = is_flat
         self._taken: set[int] = set()
 
-    def choose(self, split: str, file_name: str, image: ImageSource | None) -> str:
+    def choose(self, folder: str, split: str, file_name: str, image: ImageSource | None) -> str:
         """A path with forward slashes for the image of the name `file_name`.
 
         Args:
+            folder: where it will lie; names differ within a folder.
             split: its split.
             file_name: as the annotations write it; untrusted.
             image: the file, which gives the suffix if the name has none.
@@ -54,7 +55,7 @@ class ImageNames:
         if suffix.lower() not in IMAGE_SUFFIXES:
             stem, suffix = name, _guess_suffix(image)
         unique, number = stem, 1
-        while (key := _digest("/".join((split, *folders, unique)).casefold())) in self._taken:
+        while (key := _digest("/".join((folder, *folders, unique)).casefold())) in self._taken:
             number += 1
             unique = f"{stem}_{number}"
         self._taken.add(key)
@@ -99,6 +100,8 @@ def _link(image: Path, final: Path) -> None:
     """A hard link, as some readers refuse symbolic links that leave their folder; on another disk a symbolic one."""
     try:
         os.link(image.resolve(), final)
+    except FileExistsError:
+        raise
     except OSError:  # another disk, another user's file, or a file system without hard links
         try:
             final.symlink_to(image.absolute())

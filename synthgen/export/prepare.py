@@ -24,11 +24,13 @@ class PreparedSample(NamedTuple):
         sample: the image as the layer has it.
         annotations: those to export.
         mask_areas: number of pixels of the mask of each; 0 without a mask.
+        present: names of the categories of all its annotations.
     """
 
     sample: Sample
     annotations: tuple[Annotation, ...]
     mask_areas: tuple[int, ...]
+    present: frozenset[str]
 
 
 class AnnotationPreparer:
@@ -96,7 +98,9 @@ class AnnotationPreparer:
                 continue
             prepared.append(found[0])
             kept_areas.append(found[1])
-        return PreparedSample(sample, tuple(prepared), tuple(kept_areas))
+        found_names = (self._table.find(annotation) for annotation in sample.annotations)
+        present = frozenset(one.name for one in found_names if not isinstance(one, str))
+        return PreparedSample(self._table.map_lists(sample), tuple(prepared), tuple(kept_areas), present)
 
     def _prepare_one(self, annotation: Annotation, category: ExportCategory, area: int) -> tuple[Annotation, int] | str:
         """The annotation and the area of its mask, or why it is left out."""

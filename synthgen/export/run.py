@@ -16,11 +16,11 @@ from synthgen import __version__, plugins
 from synthgen.errors import ArgumentError, SynthgenError, job_has_started
 from synthgen.export.categories import CategoryTable
 from synthgen.export.choice import ImageChoice, split_names
-from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportLicense, ExportNotes, ImageMode
+from synthgen.export.exporters import ExportContext, Exporter, ExportItem, ExportNotes, ImageMode
 from synthgen.export.image_files import ImageNames, join_path, place_image
 from synthgen.export.options import ExportOptions
 from synthgen.export.prepare import AnnotationPreparer, PreparedSample
-from synthgen.export.source import ExportSource, make_category_table
+from synthgen.export.source import ExportSource, make_category_table, merge_licenses
 from synthgen.export.summary import SummaryCounter, hash_files
 from synthgen.images.decode import find_image
 from synthgen.images.image_error import ImageError
@@ -111,8 +111,10 @@ def run_export(
                 "--image-mode none"
             )
     table = make_category_table(sources, options.category_map)
+    licenses, license_ids = merge_licenses(sources)
     splits = split_names([source.name for source in sources], val=options.val, test=options.test)
-    _check_out(out, overwrite=options.overwrite)
+    reads = [place for source in sources for place in (*source.reads, source.image_folder) if place is not None]
+    _check_out(out, reads, overwrite=options.overwrite)
     create_folder(out.absolute().parent, remedy=_REMEDY)
     remove_stale_files(out.absolute().parent)
     with scratch_folder(out.absolute().parent, remedy=_REMEDY) as scratch, job_has_started():
@@ -124,7 +126,7 @@ def run_export(
             recipe=sources[0].recipe,
             description=describe_layers(sources),
             categories=table.categories,
-            licenses=_read_licenses([record for source in sources for record in source.licenses]),
+            licenses=licenses,
             splits=splits,
             images=mode,
             version=__version__,
@@ -133,10 +135,10 @@ def run_export(
         exporter: Exporter = plugin.build(context, own_options)
         total = sum(source.num_images for source in sources)
         with contextlib.closing(exporter), open_progress(f"{context.layer} to {name}", total, "images") as bar:
-            for source in sources:
+            for source, ids in zip(sources, license_ids, strict=True):
                 stream = source.samples()
                 while samples := list(islice(stream, _CHUNK)):
-                    run.add(samples, source, exporter)
+                    run.add(samples, source, ids, exporter)
                     bar.advance(len(samples))
             notes = exporter.finish()
         report = run.report(out, name, notes)
@@ -151,6 +153,7 @@ def run_export(
                 notes=notes,
                 image_folders={exporter.image_folder(s) for s in splits} if mode in ("link", "copy") else (),
             )
+        _check_out(out, reads, overwrite=options.overwrite)  # hours may have passed
         _rename(folder, out, scratch)
     return report
 
@@ -231,8 +234,12 @@ class _Run:
         self.left_out_images, self.preparer = Counter[str](), AnnotationPreparer(options, table)
         self.chosen = ImageChoice(options, lambda: chain.from_iterable(source.image_keys() for source in sources))
 
-    def add(self, samples: Sequence[Sample], source: ExportSource, exporter: Exporter) -> None:
-        """Export some images, or count why not."""
+    def add(
+        self, samples: Sequence[Sample], source: ExportSource, license_ids: Mapping[int, int], exporter: Exporter
+    ) -> None:
+        """Export some images, or count why not. `license_ids` has the ids of licences that change."""
+        if license_ids:
+            samples = [replace(s, license_id=license_ids.get(s.license_id or 0, s.license_id)) for s in samples]
         chosen = [sample for sample in samples if self.chosen.has(sample.image_key)]
         usable = [sample for sample in chosen if sample.error is None]
         self.left_out_images["not_chosen"] += len(samples) - len(chosen)
@@ -242,7 +249,7 @@ class _Run:
 
     def _export(self, prepared: PreparedSample, source: ExportSource, exporter: Exporter) -> None:
         """Export one image, or count why not."""
-        sample, kept, areas = prepared
+        sample, kept, areas, present = prepared
         if not kept and self.options.skip_empty:
             self.left_out_images["empty"] += 1
             return
@@ -252,14 +259,15 @@ class _Run:
         if self.context.images != "none":
             try:
                 image = find_image(source.image_folder or Path(), sample.file_name)
-                file_name = self.names.choose(split, sample.file_name, image)
+                folder = exporter.image_folder(split)
+                file_name = self.names.choose(folder, split, sample.file_name, image)
                 if self.context.images in ("link", "copy"):
-                    place = join_path(exporter.image_folder(split), file_name)
+                    place = join_path(folder, file_name)
                     place_image(image, self.context.folder / place, is_link=self.context.images == "link")
             except ImageError:
                 self.left_out_images["missing_file"] += 1
                 return
-        item = ExportItem(split, replace(sample, annotations=kept), file_name, image, areas)
+        item = ExportItem(split, replace(sample, annotations=kept), file_name, image, areas, present)
         try:
             written = exporter.write(item)
         except ImageError:
@@ -325,24 +333,20 @@ def describe_layers(sources: Sequence[ExportSource]) -> str:
     return f"{', '.join(source.name for source in sources)}, made by synthgen with {', '.join(recipes)}"
 
 
-def _read_licenses(records: Sequence[Mapping[str, Any]]) -> tuple[ExportLicense, ...]:
-    return tuple(
-        ExportLicense(record["id"], str(record.get("name") or ""), str(record.get("url") or ""))
-        for record in {record.get("id"): record for record in reversed(records)}.values()
-        if isinstance(record.get("id"), int)
-    )[::-1]
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuse to write over what is not an export of ours.
+def _check_out(out: Path, reads: Collection[Path], *, overwrite: bool) -> None:
+    """Refuse to write over what is not an export of ours, or what the export reads.
 
     Args:
         out: the folder to write.
+        reads: the stores and the folders of images.
         overwrite: whether an earlier export may be replaced.
 
     Raises:
         SynthgenError: the folder is not empty, and nothing says that it may be replaced.
     """
+    previous = _previous(out)
+    if not os.path.lexists(out) and (previous / MARKER).is_file():
+        previous.rename(out)  # a run was killed after it had moved the export out of its way
     if not os.path.lexists(out):
         return
     if out.is_symlink() or not out.is_dir():
@@ -353,11 +357,32 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         raise SynthgenError(f"{out} is not empty and not an export of synthgen; {_REMEDY}")
     if not overwrite:
         raise SynthgenError(f"{out} holds an export already; add --overwrite, or {_REMEDY}")
+    for place in reads:
+        if place.resolve().is_relative_to(out.resolve()):
+            raise SynthgenError(f"{out} holds {place}, which this export reads; {_REMEDY}")
+
+
+def _previous(out: Path) -> Path:
+    """Where an earlier export lies while the new one takes its place."""
+    return out.with_name(f"{out.name}.replaced")
 
 
 def _rename(folder: Path, out: Path, scratch: Path) -> None:
-    """Give the finished folder its name; an earlier export goes to the scratch folder, which is deleted."""
-    if os.path.lexists(out):
-        out.rename(scratch / "replaced")
-    folder.rename(out)
+    """Give the finished folder its name. An earlier export is deleted after that."""
+    if not os.path.lexists(out) or not any(out.iterdir()):
+        if os.path.lexists(out):
+            out.rmdir()
+        folder.rename(out)
+        sync_folder(out.absolute().parent)
+        return
+    previous = _previous(out)
+    if (previous / MARKER).is_file():
+        previous.rename(scratch / "older")  # a run was killed before it had deleted it
+    out.rename(previous)
+    try:
+        folder.rename(out)
+    except BaseException:
+        previous.rename(out)
+        raise
     sync_folder(out.absolute().parent)
+    previous.rename(scratch / "replaced")  # the scratch folder is deleted

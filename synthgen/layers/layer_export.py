@@ -49,6 +49,7 @@ def make_source(rows: LayerRows, selection: range, own_filter: LayerFilter | Non
         image_folder=rows.image_folder,
         samples=samples,
         image_keys=lambda: rows.stream_keys(selection),
+        reads=(rows.store.root,),
     )
     if own_filter is None:
         return source

@@ -99,6 +99,7 @@ class ExportItem:
             the split and stays in the folder.
         image: the image's file; None = it is not known, or the images are not needed.
         mask_areas: number of pixels of the mask of each annotation; 0 without a mask.
+        present: names of the categories of all annotations of the image, also of those that are left out.
     """
 
     split: str
@@ -106,6 +107,7 @@ class ExportItem:
     file_name: str
     image: ImageSource | None
     mask_areas: tuple[int, ...]
+    present: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from synthgen.errors import SynthgenError, describe_exhaustion
 from synthgen.export.exporters import ExportContext, ExportItem, ExportLicense
+from synthgen.export.exporters._coco_records import coco_area
 from synthgen.export.summary import plain_split_name
 from synthgen.images.decode import ImageError, read_image_header
 from synthgen.images.packed import open_image
@@ -122,9 +123,9 @@ def _object_members(annotation: Annotation, mask_area: int) -> dict[str, Any] | 
             return None
         x1, y1, x2, y2 = rle_bbox_xyxy(mask)
         box = [x1, y1, x2 - x1, y2 - y1]
-    area = annotation.area
-    if area is None or not math.isfinite(area):
-        area = mask_area if mask is not None else max(box[2], 0.0) * max(box[3], 0.0)
+    area = coco_area(annotation, mask_area)
+    if not math.isfinite(area):
+        area = mask_area
     given = {name: getattr(annotation, name) for name in SCORES}
     scores = {
         name: None if score is None or not math.isfinite(score) else float(score) for name, score in given.items()

@@ -68,7 +68,7 @@ class LvisExporter:
         objects, areas = [sample.annotations[i] for i in places], [item.mask_areas[i] for i in places]
         self._left_out["crowd"] += len(sample.annotations) - len(objects)
         # Absence is known only of the names that annotators looked for; None = they looked for all names.
-        there = {annotation.category for annotation in sample.annotations}
+        there = item.present.union(annotation.category for annotation in sample.annotations)
         looked_for = self._ids if sample.neg_categories is None else sample.neg_categories
         absent = [self._ids[name] for name in looked_for if name in self._ids and name not in there]
         more = [self._ids[name] for name in sample.not_exhaustive_categories if name in self._ids]

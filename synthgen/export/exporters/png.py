@@ -125,7 +125,7 @@ class PngExporter:
         self._left_out["no_mask"] += len(sample.annotations) - len(objects)
         name, image = item.file_name, f"{self.image_folder(item.split)}/{item.file_name}"
         if self._names is not None:
-            name, image = self._names.choose(item.split, item.file_name, None), item.file_name
+            name, image = self._names.choose(item.split, item.split, item.file_name, None), item.file_name
         members: dict[str, Any] = {}
         if self._layout == "binary":
             records = self._write_binary(objects, self._mask_path(item.split, name))

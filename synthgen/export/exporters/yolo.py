@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
 from synthgen.export.exporters._polygon_loss import PolygonLoss
-from synthgen.export.image_files import join_path
+from synthgen.export.image_files import ImageNames, join_path
+from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.plugin_options import option
 from synthgen.records.rle import decode_mask_window
 from synthgen.records.sample import Annotation, Sample
@@ -55,6 +56,8 @@ class YoloExporter:
         self._context, self._options = context, options
         self._classes = {category.id: place for place, category in enumerate(context.categories)}
         self._left_out = Counter[str]()
+        # Names of images that stay where they are may leave the folder, or differ only in their suffix.
+        self._names = ImageNames(is_flat=False) if context.images == "none" else None
         self._polygons = PolygonLoss("centers")  # Ultralytics fills with cv2.fillPoly
         for split in context.splits:
             for kind in ("images", "labels"):
@@ -68,8 +71,12 @@ class YoloExporter:
         """Write the label file of the `item`."""
         make_line = self._polygon_line if self._options.task == "segment" else self._box_line
         lines = [line for annotation in item.sample.annotations if (line := make_line(annotation, item.sample))]
-        label = PurePosixPath(item.file_name).with_suffix(".txt")
-        path = self._context.folder / join_path("labels", item.split, str(label))
+        name = item.file_name
+        if self._names is not None:
+            name = self._names.choose(self.image_folder(item.split), item.split, item.file_name, None)
+        image = PurePosixPath(name)
+        stem = image.with_suffix("") if image.suffix.lower() in IMAGE_SUFFIXES else image
+        path = self._context.folder / join_path("labels", item.split, f"{stem}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="ascii")
         return len(lines)
@@ -129,16 +136,29 @@ class YoloExporter:
         lines = [f"# {_one_line(self._context.description)}"]
         for key in ("train", "val", *(["test"] if "test" in splits else [])):
             names = splits.get(key) or splits.get("train") or everything
-            paths = [json.dumps(f"images/{name}") for name in names]
+            paths = [_quote(f"images/{name}") for name in names]
             lines.append(f"{key}: {paths[0] if len(paths) == 1 else '[' + ', '.join(paths) + ']'}")
         lines += ["names:"]
-        lines += [f"  {place}: {json.dumps(one.name)}" for place, one in enumerate(self._context.categories)]
+        lines += [f"  {place}: {_quote(one.name)}" for place, one in enumerate(self._context.categories)]
         return "\n".join(lines) + "\n"
 
 
 def _one_line(text: str) -> str:
     """ASCII without line ends, for a comment."""
     return json.dumps(text)[1:-1]
+
+
+def _quote(text: str) -> str:
+    """A text as a quoted scalar of YAML, in ASCII. JSON's would be two half characters for one above U+FFFF."""
+    return '"' + "".join(map(_escape, text)) + '"'
+
+
+def _escape(char: str) -> str:
+    if char in '"\\':
+        return f"\\{char}"
+    if char.isascii() and char.isprintable():
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 def build(context: ExportContext, options: YoloOptions) -> YoloExporter:

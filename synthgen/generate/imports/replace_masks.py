@@ -114,6 +114,7 @@ def replace_mask(annotation: Annotation, candidate: MaskCandidate, box_iou: floa
         box_iou=round(box_iou, SCORE_DECIMALS),
         sam_predicted_iou=None,
         soft_iou=None,
+        area=None,
     )
 
 

@@ -106,6 +106,8 @@ class MaskStage:
             box_iou=round(float(paired_box_iou(tight, box)), SCORE_DECIMALS),
             sam_predicted_iou=sam_predicted_iou,
             soft_iou=soft_iou,
+            area=None,  # that of the source's own mask
+            provenance=None,
         )
 
 
