@@ -280,6 +280,44 @@ def test_kept_rows_keep_their_category_in_the_footer(tmp_path):
     assert footer["counts"]["annotations"] == len(flat) and footer["counts"]["images"] == 4
 
 
+def test_changed_categories_and_licences_arrive_in_the_footers_of_unchanged_rows(tmp_path):
+    files = write_annotations(tmp_path / "boxes.json")
+    ingest_layer(tmp_path / "s", files, shard_size=20)
+    old = rows(tmp_path / "s")
+
+    def edit(content: dict[str, Any]) -> None:
+        content["categories"].append({"id": 5, "name": "new", "supercategory": "things"})
+        content["licenses"] = [{"id": 1, "name": "free"}]
+        move(content, 3)
+
+    change(files, edit)
+    report = ingest_layer(tmp_path / "s", files, update=True)
+    assert report.changes is not None and report.changes.total == ImageChanges(changed=1, unchanged=199)
+    assert len(report.changes.by_shard) == 10
+    store = ShardStore(tmp_path / "s")
+    ingest_layer(tmp_path / "calm", files, shard_size=20)
+    for shard in store.list_shards(*PLACE):
+        footer, calm = store.read_footer(shard) or {}, ShardStore(tmp_path / "calm").read_footer(shard) or {}
+        assert footer["categories"] == calm["categories"] == ["c0", "c1", "c2", "c3", "c4", "new"]
+        assert footer["category_records"] == calm["category_records"] and footer["licenses"] == calm["licenses"]
+    new = rows(tmp_path / "s")
+    assert [number for number in old if new[number] != old[number]] == [3]
+    again = ingest_layer(tmp_path / "s", files, update=True)
+    assert (again.committed, again.changes) == (0, None)
+
+
+def test_images_that_were_kept_leave_on_request(tmp_path):
+    files = write_annotations(tmp_path / "boxes.json")
+    ingest_layer(tmp_path / "s", files)
+    change(files, lambda content: remove(content, 5, 6))
+    ingest_layer(tmp_path / "s", files, update=True, removed="keep")
+    assert ingest_layer(tmp_path / "s", files).changes is None
+    report = ingest_layer(tmp_path / "s", files, update=True, removed="drop")
+    assert report.changes is not None and report.changes.total == ImageChanges(removed=2, unchanged=198)
+    assert not rows(tmp_path / "s").keys() & {5, 6}
+    assert ingest_layer(tmp_path / "s", files, update=True).changes is None
+
+
 def test_the_ranges_of_ids_stay_over_updates(tmp_path):
     files = write_annotations(tmp_path / "boxes.json")
     ingest_layer(tmp_path / "s", files, shard_size=20)

@@ -94,6 +94,10 @@ def test_a_record_that_is_no_file(tmp_path: Path) -> None:
         read_update_record(tmp_path)
 
 
+def test_a_folder_whose_name_is_too_long_has_no_record(tmp_path: Path) -> None:
+    assert read_update_record(tmp_path / ("x" * 300)) is None
+
+
 def test_an_unfinished_layer_is_listed_only_on_request(tmp_path: Path) -> None:
     store, shard = ShardStore(tmp_path), Shard("d", "train", "annotations", 0, 1)
     folder = store.commit(shard, [], {"fingerprint": "f"}).parent
