@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, describe_exhaustion
 from synthgen.formats.readers import DatasetFiles
 from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.storage.atomic import write_text_atomic
@@ -35,6 +35,8 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as why:
+        if describe_exhaustion(why):  # says nothing about the file
+            raise
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, describe_exhaustion
 from synthgen.formats.readers._json_file import open_json
 from synthgen.formats.readers._json_window import JsonWindow, describe_byte, skip_whitespace
 
@@ -75,6 +75,8 @@ def stream_records(
             if window.peek():
                 raise window.make_error("more text after the end of its JSON")
     except OSError as why:
+        if describe_exhaustion(why):  # says nothing about the file
+            raise
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check the path and its permissions") from None
 
 
