@@ -102,13 +102,14 @@ def describe_export(path: Path) -> str | None:
 
 
 def _folders(files: DatasetFiles) -> Iterator[Path]:
-    """Where the file of an export may be: the folder of each source and its parent.
+    """Where the file of an export may be: the folder of each source, and the two above it.
 
     Not those of the images: an annotation file from elsewhere may be of the images of an export.
     """
     sources = [path for role, path in files.sources.items() if role != "images"] or [files.image_folder]
     own = [(path if path.is_dir() else path.parent).absolute() for path in sources]
-    yield from dict.fromkeys([*own, *(folder.parent for folder in own)])
+    above = [folder.parent for folder in own]
+    yield from dict.fromkeys([*own, *above, *(folder.parent for folder in above)])  # YOLO has labels/train
 
 
 def _check_png_masks(folder: Path) -> None:

@@ -68,7 +68,7 @@ def test_masks_of_people_keep_what_their_file_says(tmp_path: Path, world: dict[s
     assert "provenance" not in footer["recipe"]
 
 
-@pytest.mark.parametrize("place", [".", "annotations"])
+@pytest.mark.parametrize("place", [".", "annotations", "labels/train"])
 def test_an_exported_folder_with_masks_of_machines_is_refused(
     tmp_path: Path, world: dict[str, Any], place: str
 ) -> None:
