@@ -207,10 +207,13 @@ def _warn_if_stale(spec: DatasetSpec, job: Job) -> None:
     store = ShardStore(job.store)
     present = store.list_shards(job.dataset, job.split, job.input_layer)
     layer = f"{job.dataset}/{job.split}/{job.input_layer}"
+    stage = (store.read_footer(present[0]) or {}).get("recipe", {}).get("stage") if present else None
+    again = {"import": "the same `synthgen import-masks` again", "captions": "`synthgen captions ... --update`"}
+    how = again.get(str(stage), "`synthgen masks ... --update`")
     stale = sum(store.is_stale(shard, store.read_footer(shard) or {}) for shard in present)
     if stale:
         what = f"{stale} of {len(present)} shards were made from rows that have changed since"
-        log.warning("%s: %s; bring that layer up to date first, with --update", layer, what)
+        log.warning("%s: %s; bring that layer up to date first, with %s", layer, what, how)
         return
     parent = parent_shard(present[0], store.read_footer(present[0]) or {}) if present else None
     if parent is None or parent.layer not in spec.reader.LAYERS:
@@ -218,7 +221,7 @@ def _warn_if_stale(spec: DatasetSpec, job: Job) -> None:
     with contextlib.suppress(SynthgenError):  # the files are not on this machine
         if has_changed(store, spec.reader, spec.locate_files(), (job.dataset, job.split, parent.layer)):
             what = f"the annotation files have changed since {parent.layer} was made from them"
-            log.warning("%s: %s; bring that layer up to date first, with --update", layer, what)
+            log.warning("%s: %s; bring that layer up to date first, with %s", layer, what, how)
 
 
 def describe_missing_input(spec: DatasetSpec, job: Job) -> str | None:
