@@ -95,13 +95,16 @@ def make_request(
         rules: how masks find their boxes.
 
     Raises:
-        SynthgenError: not exactly one of `dataset` and `into` is given, or there is no such layer.
+        SynthgenError: not exactly one of `dataset` and `into` is given, `layer` is given with `into`, or there is no
+            such layer.
     """
     if (dataset is None) == (into is None):
         raise ArgumentError(
             "name one of the two: the dataset whose boxes get the masks (dataset), or the layer whose masks are "
             "replaced (into)"
         )
+    if into is not None and layer != DEFAULT_LAYER:
+        raise ArgumentError("layer names a new layer, and into replaces masks of an existing one; give one of the two")
     if into is not None and into.strip("/").count("/") != 2:
         raise ArgumentError(f"'{into}' is not DATASET/SPLIT/LAYER; name the layer whose masks are replaced")
     return ImportRequest(

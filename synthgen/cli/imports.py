@@ -99,6 +99,8 @@ def _format_report(request: ImportRequest, report: ImportReport) -> Iterator[str
         yield f"{report.layer}: {pluralize(report.imported, 'mask')} for {boxes}; {how}"
     if report.without_mask:
         yield f"  {report.without_mask:>9,}  no_imported_mask: boxes that the file has no fitting mask for"
+    if report.dropped:
+        yield f"  {report.dropped:>9,}  reviewed masks did not stay: their boxes changed or are gone"
     unused = sum(report.unused.values())
     if unused:
         yield f"  {pluralize(unused, 'mask')} of the file not used:"

@@ -12,7 +12,7 @@ from synthgen.generate.job import Job
 from synthgen.ingest.update import LayerChanges
 from synthgen.records.box_checks import flag_sample_boxes
 from synthgen.records.recipe import fingerprint, format_recipe
-from synthgen.records.sample import Annotation, Sample, mask_provenance
+from synthgen.records.sample import Annotation, Sample, is_checked_by_person, mask_provenance
 from synthgen.storage.identity import content_digest_of, is_stale
 from synthgen.storage.shard_store import Shard, ShardStore
 
@@ -119,7 +119,7 @@ def finished_rows(store: ShardStore, shard: Shard) -> dict[int, Sample]:
 
 
 def replaced_member(store: ShardStore, shard: Shard, annotations: Sequence[Annotation]) -> dict[str, Any]:
-    """The member "replaced" of the footer of a shard that is made again, whose reviewed masks stay; {} if it has none.
+    """The member "replaced" of the footer of a shard that is made again, whose masks by people stay; {} if it has none.
 
     Args:
         store: where the shard lies.
@@ -127,7 +127,8 @@ def replaced_member(store: ShardStore, shard: Shard, annotations: Sequence[Annot
         annotations: of all rows that the shard gets.
     """
     reviewed = sum(mask_provenance(annotation) == "reviewed" for annotation in annotations)
-    replaced = (store.read_footer(shard) or {}).get("replaced") if reviewed else None
+    has_checked = any(map(is_checked_by_person, annotations))
+    replaced = (store.read_footer(shard) or {}).get("replaced") if has_checked else None
     return {"replaced": {**replaced, "reviewed": reviewed}} if isinstance(replaced, dict) else {}
 
 

@@ -70,6 +70,17 @@ class ImageIndex:
         bases = self._by_base.find(file_hashes([text.rpartition("/")[2] for text in texts]))
         return np.where(found < 0, bases, found)
 
+    def find_exact(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The numbers of the images with exactly these names.
+
+        Args:
+            names: N paths with forward slashes or backslashes.
+
+        Returns:
+            int64 [N], -1 = there is none.
+        """
+        return self._by_name.find(file_hashes([self._clean(name) for name in names]))
+
     def find_images(self, ids: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.int64]:
         """The numbers of the images that a file lists: by id if the name agrees or is not given, else by name.
 

@@ -223,7 +223,8 @@ class SortedMasks:
         own = self._index.find_names(names)
         # A name with a suffix, as `find_names` cuts one off, which the name of a folder may have, too.
         above = self._index.find_names([f"{path.parent}.png" if path.parent.name else "" for path in paths])
-        is_map = own >= 0
+        # In 3/1.png, the mask 1 of the image 3, the last part alone may be the name of another image.
+        is_map = (own >= 0) & ((above < 0) | (self._index.find_exact(names) >= 0))
         count = len(names)
         batch = AnnotationBatch(
             image_id=own,

@@ -23,10 +23,12 @@ from synthgen.generate.imports.request import (
 )
 from synthgen.generate.imports.shard_masks import MatchedSample, match_shard
 from synthgen.generate.output_checks import SCORE_DECIMALS
+from synthgen.generate.renewal import fill_image_size, replaced_member
 from synthgen.progress import ReportPhase
 from synthgen.records.recipe import fingerprint, format_recipe, source_members
-from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample, resolve_provenance
+from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample, is_checked_by_person, resolve_provenance
 from synthgen.storage.identity import content_digest_of, is_stale
+from synthgen.storage.locks import file_lock, use_folder
 from synthgen.storage.shard_store import Shard, ShardStore, check_name
 
 #: Raise it when the same file would give other shards than before.
@@ -38,6 +40,8 @@ MISSING_MASK_FLAGS = frozenset({"empty_mask", "segmenter_failed", "no_imported_m
 
 def import_layer(request: ImportRequest, tell: ReportPhase) -> ImportReport:
     """Write the layer of an import. Committed shards stay; a killed import is continued by the same request.
+
+    A shard whose boxes changed is written again. Masks by people that replaced others of it stay with the same boxes.
 
     Args:
         request: what to import; without `replaces`.
@@ -57,7 +61,7 @@ def import_layer(request: ImportRequest, tell: ReportPhase) -> ImportReport:
     source = open_source(request.source)
     recipe = _make_recipe(request, source)
     todo = _pending(store, inputs, request.layer, recipe)
-    lost = UnusedMasks()
+    lost, dropped = UnusedMasks(), 0
     if todo:
         index = ImageIndex(store, inputs, stems=source.is_folder)
         store.remove_stale_files(dataset, split, base)  # a killed import leaves the sorted masks there
@@ -68,13 +72,16 @@ def import_layer(request: ImportRequest, tell: ReportPhase) -> ImportReport:
             if not masks.num_masks:
                 raise SynthgenError(no_images_message(request, masks))
             store.create_layer(dataset, split, request.layer)
-            store.remove_stale_files(dataset, split, request.layer)
-            with job_has_started():
-                for shard in todo:
-                    start = int(index.starts[shard.index])
-                    _write_shard(store, shard, request, recipe, masks, start, lost)
-                    tell("writing", int(index.starts[shard.index + 1]), len(index))
-    return _make_report(store, request, lost, len(todo))
+            below, folder = (store.layer_folder(dataset, split, layer) for layer in (base, request.layer))
+            lock = file_lock(folder / "_log" / "update.lock", remedy="choose another --store")
+            with use_folder(below), use_folder(folder), lock:
+                store.remove_stale_files(dataset, split, request.layer)
+                with job_has_started():
+                    for shard in todo:
+                        start = int(index.starts[shard.index])
+                        dropped += _write_shard(store, shard, request, recipe, masks, start, lost)
+                        tell("writing", int(index.starts[shard.index + 1]), len(index))
+    return replace(_make_report(store, request, lost, len(todo)), dropped=dropped)
 
 
 def no_images_message(request: ImportRequest, masks: SortedMasks) -> str:
@@ -84,6 +91,9 @@ def no_images_message(request: ImportRequest, masks: SortedMasks) -> str:
         request: what to import.
         masks: of the file.
     """
+    if masks.unused.counts and not masks.unused.counts["no_image"]:
+        count = sum(masks.unused.counts.values())
+        return f"none of the {count:,} annotations of {request.source} has a segmentation; name a file with masks"
     examples = masks.unused.examples.get("no_image") or masks.unused.examples.get("no_segmentation") or ["no mask"]
     count = sum(masks.unused.counts.values())
     return (
@@ -180,8 +190,8 @@ def _write_shard(
     masks: SortedMasks,
     start: int,
     lost: UnusedMasks,
-) -> None:
-    """Match the masks of one shard and commit it.
+) -> int:
+    """Match the masks of one shard and commit it; returns how many reviewed masks that it had cannot stay.
 
     Args:
         store: where it is written.
@@ -202,7 +212,7 @@ def _write_shard(
     digest, unused = store.read_content_digest(source), UnusedMasks()
     model = request.model or (masks.head.models[0] if len(masks.head.models) == 1 else UNKNOWN_MODEL)
     matched = list(match_shard(list(store.read_samples(source)), masks, start, request.rules, unused))
-    samples = [_add_masks(one, model) for one in matched]
+    samples, dropped = _keep_reviewed(store, shard, [_add_masks(one, model) for one in matched])
     imported = sum(one.candidates[i].mask.rle is not None for one in matched for i in one.matches.masks.values())
     flat = [annotation for sample in samples for annotation in sample.annotations]
     footer = {
@@ -213,12 +223,44 @@ def _write_shard(
         **source_members(parent),
         "counts": count_rows(samples),
         "import": {"masks": imported, "unused": dict(sorted(unused.counts.items()))},
+        **replaced_member(store, shard, flat),
         **({"top_k": parent["top_k"]} if "top_k" in parent and any(a.captions for a in flat) else {}),
     }
     store.commit(shard, samples, footer)
     for reason, examples in unused.examples.items():
         for example in examples:
             lost.add(reason, example, 0)
+    return dropped
+
+
+def _keep_reviewed(store: ShardStore, shard: Shard, samples: Sequence[Sample]) -> tuple[list[Sample], int]:
+    """New rows of a shard, with the masks by people that replaced others of the shard since it was made.
+
+    Args:
+        store: where the shard lies.
+        shard: it may be missing.
+        samples: its new rows.
+
+    Returns:
+        The rows, and the number of masks that cannot stay: their annotation is gone, or has another box or category.
+    """
+    if "replaced" not in (store.read_footer(shard) or {}):
+        return list(samples), 0
+    sizes: dict[int, tuple[int, int]] = {}
+    checked: dict[tuple[Any, ...], Annotation] = {}
+    for old in store.read_samples(shard):
+        for a in filter(is_checked_by_person, old.annotations):
+            sizes[old.image_id] = old.height, old.width
+            checked[old.image_id, old.height, old.width, a.id, a.category, a.bbox] = a
+    rows = []
+    for sample in samples:
+        if sample.image_id in sizes:
+            sample = fill_image_size(sample, *sizes[sample.image_id])
+            place = sample.image_id, sample.height, sample.width
+            own = tuple(checked.pop((*place, a.id, a.category, a.bbox), a) for a in sample.annotations)
+            sample = replace(sample, annotations=own)
+        rows.append(sample)
+    return rows, len(checked)
 
 
 def count_rows(samples: Sequence[Sample]) -> dict[str, Any]:

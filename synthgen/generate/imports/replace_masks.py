@@ -10,15 +10,23 @@ from typing import Any
 from synthgen.errors import SynthgenError, job_has_started
 from synthgen.formats.mask_files import MaskOrigin
 from synthgen.generate.imports.image_index import ImageIndex
-from synthgen.generate.imports.mask_source import SortedMasks, check_unchanged, open_source
+from synthgen.generate.imports.mask_source import MaskSource, SortedMasks, check_unchanged, open_source
 from synthgen.generate.imports.matching import MaskCandidate
 from synthgen.generate.imports.new_layer import MISSING_MASK_FLAGS, count_rows, no_images_message
-from synthgen.generate.imports.request import UNKNOWN_MODEL, ImportReport, ImportRequest, complete_shards, sum_unused
+from synthgen.generate.imports.request import (
+    SOURCE_LAYERS,
+    UNKNOWN_MODEL,
+    ImportReport,
+    ImportRequest,
+    complete_shards,
+    sum_unused,
+)
 from synthgen.generate.imports.shard_masks import MatchedSample, match_shard
 from synthgen.generate.output_checks import SCORE_DECIMALS
 from synthgen.progress import ReportPhase
 from synthgen.records.rle import rle_iou
 from synthgen.records.sample import Annotation, Rle, Sample, is_checked_by_person, mask_provenance, resolve_provenance
+from synthgen.storage.locks import file_lock, use_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 #: Members of a footer that a commit writes anew.
@@ -33,14 +41,25 @@ def replace_masks(request: ImportRequest, tell: ReportPhase) -> ImportReport:
         tell: called with the phase, the units done and the units in all.
 
     Raises:
-        SynthgenError: the file or the layer is missing or wrong, the layer has boxes only, or no mask has an image of
-            it.
+        SynthgenError: the file or the layer is missing or wrong, the layer is made from the dataset's own files, or no
+            mask has an image of it.
     """
     store, place = ShardStore(request.store), request.place
+    if place[2] in SOURCE_LAYERS:
+        raise SynthgenError(
+            f"{'/'.join(place)} is made from the dataset's own files; correct these and run `synthgen ingest` with "
+            "--update, or name a layer of masks"
+        )
+    complete_shards(store, place)
+    source, folder = open_source(request.source), store.layer_folder(*place)
+    lock = file_lock(folder / "_log" / "update.lock", remedy="choose another --store")
+    with use_folder(folder), lock:  # another replacement is waited for, and its masks are read
+        return _replace_locked(store, request, source, tell)
+
+
+def _replace_locked(store: ShardStore, request: ImportRequest, source: MaskSource, tell: ReportPhase) -> ImportReport:
+    place = request.place
     shards = complete_shards(store, place)
-    if place[2] == "annotations":
-        raise SynthgenError(f"{'/'.join(place)} has boxes only; name a layer of masks, or leave --into out")
-    source = open_source(request.source)
     store.remove_stale_files(*place)
     index, written, tally = ImageIndex(store, shards, stems=source.is_folder), 0, Counter[str]()
     with store.layer_scratch_folder(*place) as scratch:
@@ -100,6 +119,8 @@ def replace_mask(annotation: Annotation, candidate: MaskCandidate, box_iou: floa
         return replace(annotation, provenance="reviewed")
     source = model or annotation.mask_source or origin.mask_source or UNKNOWN_MODEL
     provenance = "reviewed"
+    if source == "human" and origin.stated == "machine":  # the old mask was human, and the new one is not
+        source = origin.mask_source or UNKNOWN_MODEL
     if origin.provenance == "human" or source == "human":
         source, provenance = "human", "human"
     return replace(

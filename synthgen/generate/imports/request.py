@@ -59,6 +59,7 @@ class ImportReport:
         without_mask: boxes that the file has no fitting mask for; only of a new layer.
         unused: reason (a key of `matching.UNUSED_REASONS`) -> number of masks of the file that became no mask.
         examples: reason -> the first ones.
+        dropped: reviewed masks of shards that were written again, which left them because their boxes changed.
     """
 
     layer: str
@@ -72,6 +73,7 @@ class ImportReport:
     without_mask: int
     unused: Mapping[str, int]
     examples: Mapping[str, tuple[str, ...]]
+    dropped: int = 0
 
 
 def find_place(store: Path, text: str) -> tuple[str, str, str]:

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 from fakes import foreign_masks
 from fakes.foreign_masks import PLACE, annotations, ellipse, layer_files, rows
+from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import coco_json
 from synthgen.generate.imports.matching import MatchRules
 from synthgen.generate.imports.new_layer import import_layer
+from synthgen.generate.imports.replace_masks import replace_masks
 from synthgen.generate.imports.request import ImportReport, ImportRequest, find_place
 from synthgen.ingest.ingest import ingest
 from synthgen.records.rle import encode_mask
 from synthgen.records.sample import mask_provenance
+from synthgen.storage.locks import lock_folder
 from synthgen.storage.shard_store import Shard, ShardStore
 
 
@@ -194,6 +197,72 @@ def test_a_layer_is_made_again_where_its_boxes_changed(
     assert annotations(tmp_path / "shards", "imported")[first.id].flags == ("no_imported_mask",)
 
 
+def test_masks_by_people_stay_where_the_boxes_of_other_images_change(tmp_path: Path, world: dict[str, Any]) -> None:
+    content = foreign_masks.with_masks(world)
+    run(tmp_path, content)
+    better = {**content, "annotations": [dict(content["annotations"][n]) for n in (1, 2, 4)]}
+    for one in better["annotations"]:
+        x, y, w, h = one["bbox"]
+        one["segmentation"] = foreign_masks.coco_rle([x + 1, y + 1, w - 3, h - 2])
+    (tmp_path / "better.json").write_text(json.dumps(better))
+    into = ImportRequest(
+        source=tmp_path / "better.json", store=tmp_path / "shards", place=(*PLACE[:2], "imported"), replaces=True
+    )
+    assert replace_masks(into, lambda *_: None).imported == 3
+    reviewed = annotations(tmp_path / "shards", "imported")
+    store = ShardStore(tmp_path / "shards")
+    shard = store.list_shards(*PLACE)[0]
+    samples, footer = list(store.read_samples(shard)), dict(store.read_footer(shard) or {})
+    footer.pop("identity")
+    moved = replace(samples[0].annotations[1], category="another")  # the annotation 2
+    samples[0] = replace(samples[0], annotations=(samples[0].annotations[0], moved, *samples[0].annotations[2:]))
+    store.commit(shard, samples, footer)
+    report = run(tmp_path, content)
+    assert (report.written, report.dropped) == (1, 1)
+    after = annotations(tmp_path / "shards", "imported")
+    assert after[2].segmentation is None and {n: a for n, a in after.items() if n != 2} == {
+        n: a for n, a in reviewed.items() if n != 2
+    }
+    footer = store.read_footer(shard.in_layer("imported")) or {}
+    assert footer["replaced"]["reviewed"] == 2 and len(footer["replaced"]["sources"]) == 1
+    assert (run(tmp_path, content).written, run(tmp_path, content).dropped) == (0, 0)
+
+
+def test_a_layer_in_use_is_not_deleted(tmp_path: Path, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, ours = ShardStore.commit, []
+
+    def locked_commit(store: ShardStore, shard: Shard, *arguments: Any) -> Path:
+        for layer in ("annotations", "imported"):
+            with lock_folder(tmp_path / "shards/boxes/train" / layer) as (_, is_ours):
+                ours.append(is_ours)
+        return commit(store, shard, *arguments)
+
+    monkeypatch.setattr(ShardStore, "commit", locked_commit)
+    run(tmp_path, foreign_masks.with_masks(world))
+    assert ours == [False] * 6
+
+
+def test_folders_named_by_numbers_hold_the_masks_of_their_image(tmp_path: Path, world: dict[str, Any]) -> None:
+    """Images and masks are both named by numbers from 1."""
+    numbered = {image["id"]: f"{image['id']}.png" for image in world["images"]}
+    images = [{**image, "file_name": numbered[image["id"]]} for image in world["images"]]
+    firsts = {
+        image["id"]: min(a["id"] for a in world["annotations"] if a["image_id"] == image["id"]) for image in images
+    }
+    own = [{**a, "id": a["id"] - firsts[a["image_id"]] + 1} for a in world["annotations"]]
+    (tmp_path / "numbered.json").write_text(json.dumps({**world, "images": images, "annotations": own}))
+    files = coco_json.files(tmp_path / "photos", "train", tmp_path / "numbered.json")
+    ingest(ShardStore(tmp_path / "numbered"), coco_json, files, name="boxes", split="train")
+    for one in own:
+        place = tmp_path / "masks" / str(one["image_id"])
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(ellipse(one["bbox"]).astype(np.uint8) * 255).save(place / f"{one['id']}.png")
+    request = ImportRequest(source=tmp_path / "masks", store=tmp_path / "numbered", place=PLACE)
+    assert import_layer(request, lambda *_: None).imported == 24
+    for sample in rows(tmp_path / "numbered", "imported"):
+        assert all(a.segmentation == encode_mask(ellipse(list(a.bbox))) for a in sample.annotations)
+
+
 def test_a_dataset_without_sizes_takes_that_of_the_masks(tmp_path: Path, world: dict[str, Any]) -> None:
     images = [{key: one[key] for key in ("id", "file_name")} for one in world["images"]]
     (tmp_path / "plain.json").write_text(json.dumps({**world, "images": images}))
@@ -212,6 +281,7 @@ def test_a_dataset_without_sizes_takes_that_of_the_masks(tmp_path: Path, world: 
     ("content", "message"),
     [
         ([], "none of the 0 masks"),
+        ([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}], "none of the 1 annotations .* has a segmentation"),
         ([{"image_id": 77, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]]}], "annotation of image 77"),
         ({"images": []}, "no 'annotations'"),
         ([{"category_id": 1}], "image_id"),

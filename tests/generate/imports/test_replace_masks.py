@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,48 @@ def test_unusable_masks_are_counted_and_change_nothing(tmp_path: Path, world: di
     report = run(tmp_path, content)
     assert report.unused == {"bad_segmentation": 1, "no_box": 1} and report.written == 0
     assert rows(tmp_path / "shards", "masks") == before
-    boxes = ImportRequest(source=tmp_path / "masks.json", store=tmp_path / "shards", place=PLACE, replaces=True)
-    with pytest.raises(SynthgenError, match="has boxes only"):
-        replace_masks(boxes, lambda *_: None)
     with pytest.raises(SynthgenError, match="none of the 0 masks"):
         run(tmp_path, [])
+
+
+@pytest.mark.parametrize("layer", ["annotations", "human", "regions"])
+def test_layers_of_the_datasets_own_files_are_refused(tmp_path: Path, world: dict[str, Any], layer: str) -> None:
+    write(tmp_path, corrected(world, 2))
+    own = ImportRequest(
+        source=tmp_path / "masks.json", store=tmp_path / "shards", place=(*PLACE[:2], layer), replaces=True
+    )
+    with pytest.raises(SynthgenError, match="made from the dataset's own files; correct these"):
+        replace_masks(own, lambda *_: None)
+
+
+def test_a_mask_of_a_machine_is_not_human_where_a_human_mask_was(tmp_path: Path, world: dict[str, Any]) -> None:
+    run(tmp_path, corrected(world, 3, provenance="human"))
+    content = foreign_masks.with_masks(world, mask_source="sam2", provenance="machine")
+    content["annotations"] = [one for one in content["annotations"] if one["id"] == 3]
+    assert run(tmp_path, content).imported == 1
+    one = annotations(tmp_path / "shards", "masks")[3]
+    assert (one.mask_source, mask_provenance(one)) == ("sam2", "reviewed")
+
+
+def test_a_replacement_waits_for_another_and_keeps_its_masks(
+    tmp_path: Path, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other", corrected(world, 4))
+    other = ImportRequest(source=tmp_path / "other/masks.json", store=tmp_path / "shards", place=MASKS, replaces=True)
+    threads: list[threading.Thread] = []
+    commit = ShardStore.commit
+
+    def commit_beside_another(store: ShardStore, shard: Shard, *arguments: Any) -> Path:
+        if not threads:
+            threads.append(threading.Thread(target=replace_masks, args=(other, lambda *_: None)))
+            threads[0].start()
+            threads[0].join(0.3)
+            assert threads[0].is_alive()
+        return commit(store, shard, *arguments)
+
+    monkeypatch.setattr(ShardStore, "commit", commit_beside_another)
+    run(tmp_path, corrected(world, 2))
+    threads[0].join()
+    reviewed = [a.id for a in annotations(tmp_path / "shards", "masks").values() if mask_provenance(a) == "reviewed"]
+    assert reviewed == [2, 4]
