@@ -149,13 +149,17 @@ def ensure_input_layer(
     return None
 
 
-def preview_input_layer(spec: DatasetSpec, job: Job, *, removed: str = "drop") -> list[str]:
+def preview_input_layer(
+    spec: DatasetSpec, job: Job, *, removed: str = "drop", part: tuple[int, int] = (0, 1), limit: int | None = None
+) -> list[str]:
     """Sentences about what `ensure_input_layer` would make or update, and the job after it; [] = nothing.
 
     Args:
         spec: the dataset of the job.
         job: names the store and the layers.
         removed: see `ingest`.
+        part: of the job; see `pending_shards`.
+        limit: maximum number of shards of the job; None = all.
 
     Raises:
         SynthgenError: as `ensure_input_layer`.
@@ -174,7 +178,7 @@ def preview_input_layer(spec: DatasetSpec, job: Job, *, removed: str = "drop") -
     return [
         f"{place}/{job.input_layer}: {changes.total}; {len(changes.by_shard):,} of {changes.num_shards:,} shards would "
         "be written again first",
-        f"{place}/{job.layer}: {preview_renewal(job, changes)}",
+        f"{place}/{job.layer}: {preview_renewal(job, changes, part=part, limit=limit)}",
     ]
 
 

@@ -165,12 +165,16 @@ def count_renewal(job: Job, shards: Sequence[Shard]) -> RenewalCounts:
     return counts
 
 
-def preview_renewal(job: Job, changes: LayerChanges) -> RenewalCounts:
+def preview_renewal(
+    job: Job, changes: LayerChanges, *, part: tuple[int, int] = (0, 1), limit: int | None = None
+) -> RenewalCounts:
     """What a run of the job would do after an update of its input layer.
 
     Args:
         job: what is done with each shard.
         changes: of the input layer.
+        part: (i, n): only shards whose index is i modulo n.
+        limit: maximum number of shards; None = all.
 
     Raises:
         SynthgenError: the output layer was made by another recipe.
@@ -181,13 +185,22 @@ def preview_renewal(job: Job, changes: LayerChanges) -> RenewalCounts:
         if not is_same_recipe(job, made := store.read_footer(shard) or {}):
             raise SynthgenError(describe_other_recipe(job, shard, made))
     for source in store.list_shards(job.dataset, job.split, job.input_layer, check_update=False):
+        if source.index % part[1] != part[0]:
+            continue
+        if counts.shards == limit:
+            break
         shard, own = source.in_layer(job.layer), changes.by_shard.get(source.index)
         footer, parent = store.read_footer(shard), store.read_footer(source) or {}
         if own is not None and footer is not None:
-            counts += RenewalCounts(1, 1, own.added + own.changed, own.unchanged + own.kept)
+            failed = min(len(footer.get("failed", [])), own.unchanged + own.kept)  # those are tried again
+            counts += RenewalCounts(1, 1, own.added + own.changed + failed, own.unchanged + own.kept - failed)
         elif own is not None:
             counts += RenewalCounts(1, 0, own.added + own.changed + own.unchanged + own.kept)
-        elif footer is None or is_outdated(job, footer, parent, content_digest_of(parent)):
+        elif (
+            footer is None
+            or is_outdated(job, footer, parent, content_digest_of(parent))
+            or (job.retry_failed and footer.get("failed"))
+        ):
             counts += count_renewal(job, [shard])
     return counts
 

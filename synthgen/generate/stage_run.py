@@ -261,7 +261,9 @@ def _prepare_inputs(
         return [
             sentence
             for spec, job in pairs
-            for sentence in input_layer.preview_input_layer(spec, job, removed=request.removed)
+            for sentence in input_layer.preview_input_layer(
+                spec, job, removed=request.removed, part=request.part, limit=request.limit
+            )
         ]
     has_started = False
     for spec, job in pairs:

@@ -80,6 +80,23 @@ def test_a_complete_layer_needs_no_annotation_files(spec, tmp_path):
     assert {path: path.read_bytes() for path in job.store.rglob("*.parquet")} == before
 
 
+@pytest.mark.parametrize(
+    ("stage", "command"),
+    [("masks", "`synthgen masks ... --update`"), ("import", "the same `synthgen import-masks` again")],
+)
+def test_a_layer_below_changed_files_is_a_warning_that_names_the_command(spec, tmp_path, caplog, stage, command):
+    job = make_job(spec, tmp_path / "store")
+    ensure_input_layer(spec, job, open_progress=NoProgress)
+    write_layer(job.store, "filled", {"parent": {"layer": "annotations"}, "recipe": {"stage": stage}})
+    above = make_job(spec, job.store, input_layer="filled")
+    ensure_input_layer(spec, above, open_progress=NoProgress)
+    assert not caplog.text
+    path = tmp_path / "boxes.json"
+    path.write_text(path.read_text().replace('"bbox": [', '"bbox": [1', 1))
+    ensure_input_layer(spec, above, open_progress=NoProgress)
+    assert f"bring that layer up to date first, with {command}" in caplog.text
+
+
 def test_a_layer_of_a_stage_is_never_made_here(spec, tmp_path):
     job = make_job(spec, tmp_path / "store", input_layer="filled")
     ensure_input_layer(spec, job, open_progress=NoProgress)

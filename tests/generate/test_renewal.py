@@ -141,7 +141,10 @@ def test_a_retry_does_only_what_failed(tmp_path: Path) -> None:
     store, shard = ShardStore(job.store), Shard("world", "train", "masks", 0, 3)
     assert finished_rows(store, shard).keys() == {0, 2, 3}
     (tmp_path / "away.png").rename(photo)
+    own = ImageChanges(changed=1, unchanged=3)
+    assert preview_renewal(job, LayerChanges(own, {0: own}, 3)) == RenewalCounts(1, 1, images=2, kept=2)
     retry = replace(job, retry_failed=True)
+    assert preview_renewal(retry, LayerChanges(own, {}, 3)) == RenewalCounts(1, 1, images=1, kept=3)
     assert count_renewal(retry, select_shards(retry)) == RenewalCounts(1, 1, images=1, kept=3)
     stats = do(retry)
     assert isinstance(stats, RunStats) and stats.kept == 0 and finished_rows(store, shard).keys() == {0, 1, 2, 3}
@@ -152,6 +155,9 @@ def test_a_preview_counts_what_an_update_of_the_input_will_cause(job: Job) -> No
     own = ImageChanges(added=1, changed=2, removed=1, unchanged=5, kept=1)
     assert preview_renewal(job, LayerChanges(own, {1: own}, 3)) == RenewalCounts(2, 1, images=3 + 4, kept=6)
     assert preview_renewal(job, LayerChanges(own, {2: own}, 3)) == RenewalCounts(1, 0, images=9, kept=0)
+    two = LayerChanges(own, {0: own, 1: own}, 3)
+    assert preview_renewal(job, two, limit=1) == RenewalCounts(1, 1, images=3, kept=6)
+    assert preview_renewal(job, two, part=(1, 2)) == RenewalCounts(1, 1, images=3, kept=6)
     stale = replace(job, update=True)
     edit_input(job, 0, lambda samples: [move(samples[0]), *samples[1:]])
     assert preview_renewal(stale, LayerChanges(own, {}, 3)) == RenewalCounts(2, 1, images=1 + 4, kept=3)
