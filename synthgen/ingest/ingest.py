@@ -109,7 +109,7 @@ def ingest(
         digests = pool.submit(source.digest)
         if present or read_update_record(source.folder) is not None:
             _check_same_recipe(store, present, recipe)
-            if needs_update(source, present, digests.result().by_role):
+            if needs_update(source, present, digests.result().by_role, removed=removed if update else None):
                 if not update:
                     raise SynthgenError(_describe_changes(source, present, digests.result().by_role))
                 changes = update_layer(source, recipe, removed=removed)
@@ -243,7 +243,7 @@ def preview_changes(
     shard_size = _shard_size(source, present)
     _check_same_recipe(store, present, source.recipe(shard_size))
     now = source.digest().by_role
-    if not needs_update(source, present, now):
+    if not needs_update(source, present, now, removed=removed if update else None):
         return None
     if not update:
         raise SynthgenError(_describe_changes(source, present, now))

@@ -1,7 +1,8 @@
 """Updates of a layer whose annotation files have changed: only the shards whose rows change are written again.
 
 Images are matched by their ids. Each existing shard keeps the range of ids that it has, so a new image belongs in the
-shard whose range has its id. An image whose row is equal keeps its row, and a shard without any change keeps its file.
+shard whose range has its id. An image whose row is equal keeps its row, and a shard without any change keeps its file,
+unless the categories or the licences changed, which its footer holds.
 Annotation ids are not compared: many formats and tools number annotations anew each time. Neither is what an older
 release did not store.
 
@@ -97,13 +98,16 @@ class _Tally:
     digests: list[str] = field(default_factory=list)
 
 
-def needs_update(source: LayerSource, present: Sequence[Shard], sources: dict[str, str]) -> bool:
+def needs_update(
+    source: LayerSource, present: Sequence[Shard], sources: dict[str, str], *, removed: str | None = None
+) -> bool:
     """Whether a layer that is there holds other rows than its files now, or may do so.
 
     Args:
         source: the layer and its files.
         present: its committed shards.
         sources: the digests of its files now, by role.
+        removed: what an update would do with removed images; see `UpdateRecord`. None = as the last one did.
 
     Raises:
         SynthgenError: the record of its updates, or a shard, is damaged.
@@ -112,6 +116,8 @@ def needs_update(source: LayerSource, present: Sequence[Shard], sources: dict[st
     if record is None:
         footers = (source.store.read_footer(shard) or {} for shard in present)
         return any(footer.get("recipe", {}).get("sources") != sources for footer in footers)
+    if removed is not None and record.removed != removed:
+        return True
     if record.digests is None or dict(record.sources) != sources or len(present) != len(record.digests):
         return True
     return not all(record.holds(shard.index, source.store.read_content_digest(shard)) for shard in present)
@@ -158,7 +164,7 @@ def update_layer(source: LayerSource, recipe: dict[str, Any], *, removed: str = 
     lock = file_lock(source.folder / "_log" / "update.lock", remedy="choose another --store")
     with use_folder(source.folder), lock:
         before, digests = source.states(), source.digest()
-        if not needs_update(source, source.present_shards(), digests.by_role):
+        if not needs_update(source, source.present_shards(), digests.by_role, removed=removed):
             return None
         plan = _plan(source, read_update_record(source.folder), digests.by_role, removed)
         tally = _Tally()
@@ -262,11 +268,14 @@ def _merge_slices(
         rows: list[Sample] | None = None
         if shard in present and store.read_content_digest(shard) == content_digest(table):
             changes = ImageChanges(unchanged=len(table))
+            if not _has_same_names(source, shard, one, content):
+                rows = list(store.read_samples(shard))
+                tally.by_shard[one.index] = changes
         else:
             old = list(store.read_samples(shard)) if shard in present else []
             new = [sample for batch in table.to_batches() for sample in samples_from_batch(batch)]
             rows, changes = merge_rows(old, new, removed)
-            if changes.is_nothing and shard in present:
+            if changes.is_nothing and shard in present and _has_same_names(source, shard, one, rows):
                 rows = None
             else:
                 tally.by_shard[one.index] = changes
@@ -274,3 +283,16 @@ def _merge_slices(
         yield shard, one, rows
         images += len(one.columns.image_id)
         source.on_progress("writing", images, one.total_images)
+
+
+def _has_same_names(source: LayerSource, shard: Shard, one: ShardSlice, content: BoxColumns | list[Sample]) -> bool:
+    """Whether the footer of a committed shard says what its rows need from the files now: categories and licences.
+
+    Args:
+        source: the layer and its files.
+        shard: a committed shard of the layer.
+        one: what the files give for it.
+        content: its rows after the update.
+    """
+    have, now = source.store.read_footer(shard) or {}, build_footer(one, content, {"layer": source.layer})
+    return all(have.get(name) == now.get(name) for name in ("categories", "category_records", "licenses"))

@@ -8,6 +8,7 @@ the last one: a layer with a record without digests was left in the middle of an
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,8 @@ def read_update_record(folder: Path) -> UpdateRecord | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as why:
+        if why.errno == errno.ENAMETOOLONG:  # whoever writes there says it
+            return None
         raise SynthgenError(f"cannot read {path} ({why.strerror}); check its permissions") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise SynthgenError(f"{path} is damaged; delete it, and ingest the dataset again with --update") from None
