@@ -107,15 +107,18 @@ def export(
     from synthgen.layers.layer import load_layer
     from synthgen.layers.layer_export import export_layers
 
+    opened = [load_layer(store, layer, images=images) for layer in layers]
+    known = {name for layer in opened for name in layer.categories}
     own = [
-        load_layer(store, layer, images=images).filter(
+        layer.filter(
             min_stability_score=min_stability_score,
             min_predicted_iou=min_predicted_iou,
             min_box_iou=min_box_iou,
             min_soft_iou=min_soft_iou,
-            categories=category,
+            # One layer need not have all of them; a name that none has is refused.
+            categories=None if category is None else [c for c in category if c in layer.categories or c not in known],
         )
-        for layer in layers
+        for layer in opened
     ]
     report = export_layers(
         own,

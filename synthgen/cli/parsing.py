@@ -46,9 +46,14 @@ def parse_category_map(assignments: Sequence[str], path: Path | None) -> dict[st
     if path is not None:
         from synthgen.dataloading.yaml_loader import load_yaml
 
+        if not path.is_file():
+            raise SynthgenError(f"no file {path} with a map of categories; check its name")
         content = load_yaml(path)
         if not isinstance(content, dict):
             raise SynthgenError(f"{path} is not a list of lines `old: new`; write one line for each category")
+        for old, new in content.items():
+            if not isinstance(new, str | int | float | None):
+                raise SynthgenError(f"{path}: the new name of '{old}' is not a text; write a line `old: new` for each")
         found = {str(old): None if new in (None, "") else str(new) for old, new in content.items()}
     for text in assignments:
         old, equals, new = text.partition("=")

@@ -26,7 +26,7 @@ class ExportSource:
         has_unknown: whether annotations may have no name of a category.
         image_folder: the folder of the images; None = not known.
         samples: reads the images, one after the other.
-        image_keys: reads only their keys, in the same order.
+        image_keys: reads only their keys, in any order.
         accepts: whether the user wants an annotation.
         reads: folders that the export reads beside that of the images, such as the store.
         conditions: the same as `accepts` in plain JSON, such as minimums of scores by name, for the dataset card.

@@ -146,11 +146,12 @@ class LayerRows:
                     yield sample
 
     def stream_keys(self, rows: range) -> Iterator[str]:
-        """The image keys of the rows of a range. Only their column is read.
+        """The image keys of the rows of a range, in ascending order. Only their column is read.
 
         Args:
-            rows: an ascending range.
+            rows: positions in the layer.
         """
+        rows = rows[::-1] if rows.step < 0 else rows
         for one in self._footers[0]:
             end = one.start + one.group_starts[-1]
             if not range_between(rows, one.start, end):

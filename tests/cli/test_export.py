@@ -52,6 +52,9 @@ def test_a_map_of_categories_comes_from_flags_and_a_file(synthgen: Command, mask
     content = read(tmp_path / "out/annotations/instances_train.json")
     assert content["categories"] == [{"id": 1, "name": "round"}]
     assert "a category that the map leaves out" in told.out
+    (tmp_path / "map.yaml").write_text("ball: [a, b]\n")
+    told = synthgen("export", masks, "--to", "coco", "--out", "two", "--map-file", "map.yaml")
+    assert told.code == 2 and "the new name of 'ball' is not a text" in told.err
     told = synthgen("export", masks, "--to", "coco", "--out", "two", "--map", "coin")
     assert told.code == 2 and "--map coin should be OLD=NEW" in told.err
     told = synthgen("export", masks, "--to", "coco", "--out", "two", "--map", "con=x")

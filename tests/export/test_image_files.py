@@ -22,7 +22,7 @@ from synthgen.images.paths import IMAGE_SUFFIXES
 @given(st.lists(st.text(max_size=300), max_size=30), st.booleans())
 def test_names_stay_in_the_folder_and_differ(names: list[str], is_flat: bool) -> None:
     chosen = ImageNames(is_flat=is_flat)
-    found = [chosen.choose("train", name, None) for name in names]
+    found = [chosen.choose("", "train", name, None) for name in names]
     stems = [name.removesuffix(s) if (s := Path(name).suffix).lower() in IMAGE_SUFFIXES else name for name in found]
     assert len({stem.casefold() for stem in stems}) == len(names)
     assert len({name.casefold() for name in found}) == len(names)
@@ -36,26 +36,26 @@ def test_names_stay_in_the_folder_and_differ(names: list[str], is_flat: bool) ->
 
 def test_usual_names_stay_as_they_are() -> None:
     names = ImageNames(is_flat=False)
-    assert names.choose("train", "patch8/objects365_v2_00907615.jpg", None) == "patch8/objects365_v2_00907615.jpg"
-    assert names.choose("train", "städte/Köln 1.JPEG", None) == "städte/Köln 1.JPEG"
-    assert names.choose("train", "train/images/x/a.jpg", None) == "x/a.jpg"
+    assert names.choose("", "train", "patch8/objects365_v2_00907615.jpg", None) == "patch8/objects365_v2_00907615.jpg"
+    assert names.choose("", "train", "städte/Köln 1.JPEG", None) == "städte/Köln 1.JPEG"
+    assert names.choose("", "train", "train/images/x/a.jpg", None) == "x/a.jpg"
 
 
 def test_images_that_differ_in_suffix_or_case_only_get_numbers() -> None:
     names = ImageNames(is_flat=False)
-    assert [names.choose("train", name, None) for name in ("a.jpg", "a.png", "A.jpg", "b/a.jpg")] == [
+    assert [names.choose("", "train", name, None) for name in ("a.jpg", "a.png", "A.jpg", "b/a.jpg")] == [
         "a.jpg", "a_2.png", "A_3.jpg", "b/a.jpg",
     ]  # fmt: skip
-    assert names.choose("val", "a.jpg", None) == "a.jpg"
+    assert names.choose("images/val", "val", "a.jpg", None) == "a.jpg"
     flat = ImageNames(is_flat=True)
-    assert [flat.choose("train", name, None) for name in ("x/a.jpg", "y\\a.jpg")] == ["a.jpg", "a_2.jpg"]
+    assert [flat.choose("", "train", name, None) for name in ("x/a.jpg", "y\\a.jpg")] == ["a.jpg", "a_2.jpg"]
 
 
 def test_a_name_without_suffix_gets_that_of_the_content(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
     (tmp_path / "17").write_bytes(buffer.getvalue())
-    assert ImageNames(is_flat=False).choose("train", "17", tmp_path / "17") == "17.png"
+    assert ImageNames(is_flat=False).choose("", "train", "17", tmp_path / "17") == "17.png"
 
 
 def test_long_parts_are_cut_and_stay_different() -> None:

@@ -338,3 +338,132 @@ def test_an_annotation_has_all_its_scores_in_the_file(tmp_path: Path) -> None:
     assert {name: record[name] for name in ("predicted_iou", "stability_score", "box_iou", "soft_iou")} == {
         "predicted_iou": 0.9, "stability_score": 0.8, "box_iou": 1.0, "soft_iou": 0.7,
     }  # fmt: skip
+
+
+def test_labels_of_images_that_stay_in_place_do_not_leave_the_folder(tmp_path: Path) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious")
+    names = (str(tmp_path / "victim.jpg"), "../../victim.jpg", "x/a.jpg", "x/a.png")
+    samples = [
+        replace(exports.make_sample(i, (exports.make_annotation(i, category_id=3, category="cat"),)), file_name=name)
+        for i, name in enumerate(names, start=1)
+    ]
+    source = replace(make_source(tmp_path / "none", []), samples=lambda: iter(samples), num_images=len(samples))
+    report = run_export([source], "yolo", tmp_path / "out", ExportOptions(image_mode="none"), NoProgress)
+    assert report.annotations == {"train": 4} and victim.read_text() == "precious"
+    labels = [path for path in (tmp_path / "out").rglob("*.txt") if "labels" in path.parts]
+    assert len(labels) == 4 and sum(len(path.read_text().splitlines()) for path in labels) == 4
+
+
+def test_an_export_does_not_replace_what_it_reads(tmp_path: Path) -> None:
+    source = make_source(tmp_path, make_samples())
+    out = tmp_path / "out"
+    export(source, out, image_mode="copy")
+    for inside in (
+        replace(source, image_folder=out / "images/train"),
+        replace(source, reads=(out / "shards",)),
+        replace(source, reads=(out,)),
+    ):
+        before = files_of(out)
+        with pytest.raises(SynthgenError, match=r"which this export reads"):
+            export(inside, out, overwrite=True)
+        assert files_of(out) == before
+
+
+def test_what_appears_in_the_folder_meanwhile_stays(tmp_path: Path) -> None:
+    samples, out = make_samples(), tmp_path / "out"
+
+    def stream() -> Iterator[Sample]:
+        out.mkdir()
+        (out / "thesis.txt").write_text("x")
+        yield from samples
+
+    with pytest.raises(SynthgenError, match=r"is not empty and not an export of synthgen"):
+        export(replace(make_source(tmp_path, samples), samples=stream), out)
+    assert (out / "thesis.txt").read_text() == "x"
+
+
+def test_a_kill_while_an_export_is_replaced_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the earlier export was moved away: the next run moves it back before it begins."""
+    source, out = make_source(tmp_path, make_samples()), tmp_path / "out"
+    export(source, out)
+    before = files_of(out)
+    own = Path.rename
+
+    def stop(self: Path, target: Path) -> Path:
+        if Path(target) == out and self.name == "export":
+            raise StoppedError
+        return own(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", stop)
+        with pytest.raises(StoppedError):
+            export(source, out, overwrite=True, max_images=1)
+    assert files_of(out) == before, "an error moves it back at once"
+    out.rename(tmp_path / "out.replaced")
+    with pytest.raises(SynthgenError, match=r"holds an export already"):
+        export(source, out)
+    assert files_of(out) == before and not (tmp_path / "out.replaced").exists()
+    export(source, out, overwrite=True, max_images=1)
+    assert len(read(out)["images"]) == 1 and not (tmp_path / "out.replaced").exists()
+
+
+def test_licences_of_two_layers_stay_apart(tmp_path: Path) -> None:
+    one = [exports.make_sample(1, (exports.make_annotation(1),), license_id=1)]
+    two = [exports.make_sample(i, (exports.make_annotation(i),), license_id=i - 1) for i in (2, 3)]
+    first = replace(make_source(tmp_path / "a", one), licenses=[{"id": 1, "name": "CC0", "url": "x"}])
+    second = replace(
+        make_source(tmp_path / "b", two),
+        name="toy/val/masks",
+        licenses=[{"id": 1, "name": "ARR", "url": "y"}, {"id": 2, "name": "CC0", "url": "x"}],
+    )
+    run_export([first, second], "coco", tmp_path / "out", ExportOptions(), NoProgress)
+    found = {}
+    for split in ("train", "val"):
+        content = read(tmp_path / "out", split)
+        names = {one["id"]: one["name"] for one in content["licenses"]}
+        found |= {image["id"]: names[image["license"]] for image in content["images"]}
+    assert found == {1: "CC0", 2: "ARR", 3: "CC0"}
+
+
+def test_a_name_with_two_ids_in_two_layers_is_one_category(tmp_path: Path) -> None:
+    first = make_source(tmp_path / "a", make_samples(2))
+    second = replace(
+        make_source(tmp_path / "b", [exports.make_sample(9, (exports.make_annotation(9, category_id=30),))]),
+        name="toy/val/masks",
+        category_records=[{"id": 30, "name": "cat"}, {"id": 31, "name": "dog"}],
+    )
+    report = run_export([first, second], "coco", tmp_path / "out", ExportOptions(), NoProgress)
+    assert report.categories == ("cat", "cup", "dog")
+    assert {a["category_id"] for a in read(tmp_path / "out", "val")["annotations"]} == {1}
+
+
+def test_lists_of_absent_categories_follow_the_map_and_not_the_filter(tmp_path: Path) -> None:
+    own = (exports.make_annotation(3), exports.make_annotation(4))  # a cat and a dog
+    samples = [exports.make_sample(1, own, neg_categories=("cup",), not_exhaustive_categories=("dog",))]
+    source = make_source(tmp_path, samples, accepts=lambda a: a.category == "cat")
+
+    def lists(name: str, one: ExportSource, **options: Any) -> tuple[set[str], set[str]]:
+        run_export([one], "lvis", tmp_path / name, ExportOptions(**options), NoProgress)
+        content = json.loads((tmp_path / name / "annotations/lvis_train.json").read_text())
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        [image] = content["images"]
+        found = (image["neg_category_ids"], image["not_exhaustive_category_ids"])
+        return {names[i] for i in found[0]}, {names[i] for i in found[1]}
+
+    assert lists("filter", source) == ({"cup"}, {"dog"})
+    assert lists("map", source, category_map={"dog": "animal", "cup": "thing"}) == ({"thing"}, {"animal"})
+    assert lists("joined", source, category_map={"cat": "any", "cup": "any"}) == (set(), {"dog"})
+    everything = replace(source, samples=lambda: iter([replace(samples[0], neg_categories=None)]))
+    assert lists("all", everything) == ({"cup"}, {"dog"})
+
+
+def test_folders_that_two_splits_share_hold_two_images_of_one_name(tmp_path: Path) -> None:
+    sources = []
+    for number, split in enumerate(("train", "extra")):
+        sample = replace(make_samples(1)[0], image_id=number, file_name="a.png")
+        sources.append(replace(make_source(tmp_path / split, [sample]), name=f"toy/{split}/masks"))
+    run_export(sources, "roboflow", tmp_path / "out", ExportOptions(), NoProgress)
+    content = json.loads((tmp_path / "out/train/_annotations.coco.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a.png", "a_2.png"]
+    assert {"a.png", "a_2.png"} <= set(os.listdir(tmp_path / "out/train"))

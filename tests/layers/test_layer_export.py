@@ -14,6 +14,7 @@ from fakes import scored_layers
 from pycocotools.coco import COCO
 
 from synthgen.errors import SynthgenError
+from synthgen.export.options import ExportOptions
 from synthgen.export.source import ExportSource
 from synthgen.layers.layer import Layer, load_layer
 from synthgen.layers.layer_export import export_coco_file
@@ -212,3 +213,16 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
     small, large = measure(10), measure(40)
     assert large[1] - small[1] > 1_000_000
     assert large[0] - small[0] < (large[1] - small[1]) / 5
+
+
+def test_a_reversed_layer_has_a_subset_as_well(layer: Layer, tmp_path: Path) -> None:
+    options = ExportOptions(max_images=5, image_mode="none")
+    found = [one.export("coco", tmp_path / str(i), options=options) for i, one in enumerate((layer, layer[::-1]))]
+    names = [
+        sorted(
+            image["file_name"]
+            for image in json.loads((one.path / "annotations/instances_train.json").read_text())["images"]
+        )
+        for one in found
+    ]
+    assert names[0] == names[1] and sum(found[0].images.values()) in (4, 5), "the last image has an error"

@@ -77,6 +77,8 @@ def read_image(item: ExportItem) -> bytes | None:
         if describe_exhaustion(why):
             raise  # it says nothing about the image
         raise ImageError(f"cannot be read ({why.strerror or type(why).__name__})") from None
+    if not data:
+        raise ImageError("is empty")
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageError(f"has more than {MAX_IMAGE_BYTES // 2**20} MiB")
     return data

@@ -113,7 +113,7 @@ def check_row(row: dict[str, Any], item: ExportItem, mode: ImageMode) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_our_reader_reads_the_same_masks_and_boxes(tmp_path: Path, mode: ImageMode) -> None:
-    items = fake.make_items(tmp_path / "images", 5)
+    items = fake.drawn_by_people(fake.make_items(tmp_path / "images", 5))
     context = fake.make_context(tmp_path / "out", mode)
     fake.run_exporter(exporter, context, items)
     assert reader.recognize(context.folder) == ("train",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_our_reader_gives_back_the_categories(tmp_path: Path) -> None:
     cats, dogs = masks[:2], masks[2:]
     drawn = [annotation(i, mask) for i, mask in enumerate(cats)]
     drawn += [annotation(i + 2, mask & ~cats[0] & ~cats[1], "dog", 12) for i, mask in enumerate(dogs)]
+    drawn = [replace(one, mask_source="human") for one in drawn]
     given = {"train": [sample(1, *drawn)], "val": [sample(2, drawn[0], name="sub/b.jpg")]}
     notes, _ = export(png, context(tmp_path / "d", splits=("train", "val")), given, layout="semantic")
     assert notes.figures["covered_pixels"] == 0 and not notes.lines
@@ -177,7 +179,7 @@ def test_overlaps_within_a_category_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "dtype"), [(254, np.uint8), (255, np.uint16)])
 def test_255_is_no_category_of_an_8_bit_map(tmp_path: Path, count: int, dtype: type) -> None:
     names = [f"c{i}" for i in range(count)]
-    own = annotation(1, rectangle(1, 1, 3, 3), names[-1], 11 + count - 1)
+    own = annotation(1, rectangle(1, 1, 3, 3), names[-1], 11 + count - 1, mask_source="human")
     export(png, context(tmp_path / "d", names), [sample(1, own)], layout="semantic")
     found = pixels(tmp_path / "d" / "labels" / "train" / "1.png")
     assert found.dtype == dtype and found.max() == count

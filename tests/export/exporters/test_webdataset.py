@@ -93,7 +93,7 @@ def test_images_keep_their_bytes(tmp_path: Path) -> None:
 
 
 def test_our_reader_reads_the_same_masks_and_boxes(tmp_path: Path) -> None:
-    items = fake.make_items(tmp_path / "images", 5)
+    items = fake.drawn_by_people(fake.make_items(tmp_path / "images", 5))
     context = fake.make_context(tmp_path / "out")
     fake.run_exporter(exporter, context, items)
     assert reader.recognize(context.folder) == ("train",)

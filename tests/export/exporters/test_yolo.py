@@ -101,7 +101,7 @@ def test_splits_get_the_keys_of_ultralytics(tmp_path: Path) -> None:
 
 
 def test_hostile_names_stay_names(tmp_path: Path) -> None:
-    names = ["a\nnc: 1", "!!python/object/apply:os.system [ls]", '"', "\u2028: x", "{{ x }}", "#"]
+    names = ["cat 😀", "a\nnc: 1", "!!python/object/apply:os.system [ls]", '"', "\u2028: x", "{{ x }}", "#"]
     categories = tuple(ExportCategory(i, name) for i, name in enumerate(names))
     context = exports.make_context(
         tmp_path / "out", categories=categories, description="a\n!!python/object:os.system", splits=("train",)
