@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from synthgen.errors import SynthgenError
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes, ImageMode
 from synthgen.export.mask_counter import MaskCounter
-from synthgen.records.sample import PROVENANCES
+from synthgen.records.sample import PROVENANCES, Annotation
 
 #: Files with these ends in a folder of images are the images.
 _IMAGE_SUFFIXES = frozenset(
@@ -148,18 +148,18 @@ class SummaryCounter:
         self._masks, self._licenses = Counter[str](), Counter[int | None]()
         self._categories = Counter[tuple[int | None, bool]]()  # id of a category, whether there is a mask
 
-    def add(self, item: ExportItem, written: int) -> None:
+    def add(self, item: ExportItem, written: Sequence[Annotation]) -> None:
         """Count an image.
 
         Args:
             item: as the exporter got it.
-            written: what `Exporter.write` returned: the number of annotations written.
+            written: what `Exporter.write` returned.
         """
         self.images[item.split] += 1
-        self.annotations[item.split] += written
+        self.annotations[item.split] += len(written)
         self._licenses[item.sample.license_id] += 1
-        self.masks.add(item.sample.annotations)
-        found = [(a.category_id, a.segmentation is not None) for a in item.sample.annotations]
+        self.masks.add(written)
+        found = [(a.category_id, a.segmentation is not None) for a in written]
         self._categories.update(found)
         self._masks[item.split] += sum(has_mask for _, has_mask in found)
 

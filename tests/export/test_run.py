@@ -467,3 +467,13 @@ def test_folders_that_two_splits_share_hold_two_images_of_one_name(tmp_path: Pat
     content = json.loads((tmp_path / "out/train/_annotations.coco.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["a.png", "a_2.png"]
     assert {"a.png", "a_2.png"} <= set(os.listdir(tmp_path / "out/train"))
+
+
+def test_masks_that_a_format_leaves_out_are_not_counted(tmp_path: Path) -> None:
+    own = (exports.make_annotation(1), exports.make_annotation(2, iscrowd=True))
+    source = make_source(tmp_path, [exports.make_sample(1, own)])
+    report = run_export([source], "yolo", tmp_path / "segment", ExportOptions(), NoProgress)
+    assert report.annotations == {"train": 1} and report.masks == {"machine": 1}
+    options = ExportOptions(format_options={"task": "detect"})
+    report = run_export([source], "yolo", tmp_path / "detect", options, NoProgress)
+    assert report.annotations == {"train": 1} and report.masks == {}

@@ -18,7 +18,7 @@ def test_counts_are_those_of_the_export(tmp_path: Path) -> None:
     _, summary = export_with_summary(tmp_path, "hf", hf)  # images 0, 2, 4 in train have 5 annotations, 1 and 3 two
     assert summary.splits == (SplitCounts("train", 3, 12, 9), SplitCounts("val", 2, 4, 2))
     assert summary.categories == (
-        CategoryCounts(3, "cat", 11, 8),
+        CategoryCounts(3, "cat", 8, 8),
         CategoryCounts(17, fake.HOSTILE, 5, 0),
         CategoryCounts(90, "Straße 🚗", 3, 3),
     )

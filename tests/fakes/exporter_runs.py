@@ -107,7 +107,7 @@ def export(
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.new("RGB", (one.width, one.height), (90, 90, 90)).save(path)
                 areas = tuple(rle_area(a.segmentation) if a.segmentation is not None else 0 for a in one.annotations)
-                written += exporter.write(ExportItem(split, one, one.file_name, None, areas))
+                written += len(exporter.write(ExportItem(split, one, one.file_name, None, areas)))
         return exporter.finish(), written
     finally:
         exporter.close()

@@ -150,7 +150,7 @@ def run_exporter(
                 link = context.folder / exporter.image_folder(item.split) / item.file_name
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(item.image)
-            written += exporter.write(item)
+            written += len(exporter.write(item))
         notes = exporter.finish()
     finally:
         exporter.close()

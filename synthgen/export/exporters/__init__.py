@@ -17,13 +17,13 @@ Everything that a stranger named (files, categories, captions) is data: it is es
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from synthgen.images.packed import ImageSource
-from synthgen.records.sample import Sample
+from synthgen.records.sample import Annotation, Sample
 
 #: What happens with images: links, copies, nothing, or bytes inside the files of the format.
 ImageMode: TypeAlias = Literal["link", "copy", "none", "embed"]
@@ -139,8 +139,9 @@ class Exporter(Protocol):
         """
         ...
 
-    def write(self, item: ExportItem) -> int:
-        """Write an image with its annotations. Returns the number of annotations written.
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
+        """Write an image with its annotations. Returns the annotations as they were written, so without a mask if it is
+        left out.
 
         Args:
             item: the image. Those of several splits come mixed.

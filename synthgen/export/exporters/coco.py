@@ -6,12 +6,14 @@ the source's own. Scores, `mask_source`, `provenance`, captions and flags are fu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
 from synthgen.export.exporters._coco_records import CocoFile, category_record, info_record, license_records
 from synthgen.export.mask_counter import MaskCounter
 from synthgen.plugin_options import option
+from synthgen.records.sample import Annotation
 
 TITLE = "COCO instances"
 IMAGES = "link"
@@ -48,11 +50,11 @@ class CocoExporter:
         """images/ and the name of the `split`."""
         return f"images/{split}"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the `item` to the file of its split."""
         written = self._files[item.split].write(item.sample, item.file_name, item.sample.annotations, item.mask_areas)
         self._masks[item.split].add(written)
-        return len(written)
+        return written
 
     def finish(self) -> ExportNotes:
         """Write the categories, the licences and what made the file."""

@@ -96,7 +96,7 @@ class CvatExporter:
         """The folder of the `split` in the folder where Datumaro looks for images."""
         return f"images/{split}"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the `item` to the file of its split."""
         split, sample = item.split, item.sample
         name = xml_text(item.file_name)
@@ -104,9 +104,9 @@ class CvatExporter:
         size = f'width="{sample.width}" height="{sample.height}"'
         lines = [f'  <image id="{self._counts[split]}" name={quoteattr(name)} subset={quoteattr(split)} {size}>']
         self._counts[split] += 1
-        written = 0
+        written: list[Annotation] = []
         for annotation in sample.annotations:
-            shapes = self._shapes(annotation, written + 1)
+            shapes = self._shapes(annotation, len(written) + 1)
             if not shapes:
                 self._left_out["no_box"] += 1
                 continue
@@ -114,7 +114,7 @@ class CvatExporter:
                 lines.append(f"    <{tag} {self._common(annotation)} {inside}>")
                 lines += _attribute_lines(annotation)
                 lines.append(f"    </{tag}>")
-            written += 1
+            written.append(annotation)
         self._put(split, *lines, "  </image>")
         return written
 

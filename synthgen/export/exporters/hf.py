@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +36,7 @@ from synthgen.export.exporters._packed_samples import (
     read_image,
 )
 from synthgen.plugin_options import option
+from synthgen.records.sample import Annotation
 from synthgen.storage.disk import translate_os_errors
 
 TITLE = "Hugging Face datasets"
@@ -115,7 +117,7 @@ class HfExporter:
         """
         return f"{self._splits[split].name}/images"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """See `Exporter`.
 
         Args:
@@ -152,7 +154,7 @@ class HfExporter:
         if split.row_bytes >= _GROUP_BYTES or len(split.rows) >= _GROUP_ROWS:
             with translate_os_errors(self._context.folder, remedy=_REMEDY):
                 self._flush(split)
-        return len(kept)
+        return [one for one, _ in kept]
 
     def finish(self) -> ExportNotes:
         """See `Exporter`.

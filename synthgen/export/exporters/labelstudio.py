@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -99,18 +99,18 @@ class LabelStudioExporter:
         """A folder for each `split` in the folder that local storage serves."""
         return f"images/{split}"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the `item` to the file of its split, as a task."""
         sample = item.sample
         drawn: list[dict[str, Any]] = []
         predicted: dict[str, list[dict[str, Any]]] = {}
         taken: set[str] = set()
-        written = 0
+        written: list[Annotation] = []
         for annotation in sample.annotations:
             region = self._region(annotation, sample, taken)
             if region is None:
                 continue
-            written += 1
+            written.append(annotation)
             if region["origin"] == "prediction":
                 predicted.setdefault(annotation.mask_source or "unknown", []).append(region)
             else:

@@ -61,7 +61,7 @@ class LvisExporter:
         """images/ and the name of the `split`."""
         return f"images/{split}"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the `item` to the file of its split."""
         sample, split = item.sample, self._splits[item.split]
         places = [i for i, annotation in enumerate(sample.annotations) if not annotation.iscrowd]
@@ -75,7 +75,7 @@ class LvisExporter:
         members = {"neg_category_ids": sorted(absent), "not_exhaustive_category_ids": sorted(more)}
         written = split.file.write(sample, item.file_name, objects, areas, members)
         split.count(written)
-        return len(written)
+        return written
 
     def finish(self) -> ExportNotes:
         """Write the categories with their counts, the licences and what made the file."""

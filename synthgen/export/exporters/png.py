@@ -114,7 +114,7 @@ class PngExporter:
         """A folder for each `split`."""
         return f"images/{split}"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the masks of the `item`."""
         sample = item.sample
         objects = [
@@ -139,7 +139,7 @@ class PngExporter:
         if self._lists:
             listed = [(one.annotation, one.area, own) for one, own in zip(objects, records, strict=True)]
             self._lists[item.split].write(sample, image, members, listed)
-        return len(objects)
+        return [one.annotation for one in objects]
 
     def finish(self) -> ExportNotes:
         """Write the ends of the lists."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,13 +68,13 @@ class RoboflowExporter:
         """Roboflow's name of the `split`."""
         return folder_of_split(split)
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the `item` to the file of its split."""
         folder = folder_of_split(item.split)
         own = [replace(a, category_id=self._numbers[a.category_id or 0]) for a in item.sample.annotations]
         written = self._files[folder].write(item.sample, item.file_name, own, item.mask_areas)
         self._masks[folder].add(written)
-        return len(written)
+        return written
 
     def finish(self) -> ExportNotes:
         """Write the categories, the licences and what made the files."""

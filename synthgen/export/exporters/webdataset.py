@@ -14,6 +14,7 @@ import contextlib
 import json
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ from synthgen.export.exporters._packed_samples import (
     read_image,
 )
 from synthgen.plugin_options import option
+from synthgen.records.sample import Annotation
 from synthgen.storage.disk import translate_os_errors
 
 TITLE = "WebDataset"
@@ -106,7 +108,7 @@ class WebdatasetExporter:
         """
         return ""
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """See `Exporter`.
 
         Args:
@@ -124,7 +126,8 @@ class WebdatasetExporter:
         else:
             self._undecoded[suffix] += suffix in _UNDECODED
             self._turned += find_turn(item) == "turned"
-        record = self._record(item)
+        kept = list_objects(item)
+        record = self._record(item, kept)
         key = f"{split.images:09d}"
         members = [(f"{key}.json", json.dumps(record, ensure_ascii=True, allow_nan=False).encode("ascii"))]
         if image is not None:
@@ -137,7 +140,7 @@ class WebdatasetExporter:
         split.images += 1
         split.shards[-1][0] += 1
         split.shards[-1][1] += sum(map(len, parts))
-        return len(record["annotations"])
+        return [one for one, _ in kept]
 
     def finish(self) -> ExportNotes:
         """See `Exporter`.
@@ -205,7 +208,7 @@ class WebdatasetExporter:
             split.shards.append([0, 0])
         return split.file
 
-    def _record(self, item: ExportItem) -> dict[str, Any]:
+    def _record(self, item: ExportItem, kept: Sequence[tuple[Annotation, dict[str, Any]]]) -> dict[str, Any]:
         """The JSON of a sample."""
         sample = item.sample
         record: dict[str, Any] = {
@@ -220,7 +223,6 @@ class WebdatasetExporter:
             record["neg_categories"] = [plain_text(name) for name in sample.neg_categories]
         if sample.not_exhaustive_categories:
             record["not_exhaustive_categories"] = [plain_text(name) for name in sample.not_exhaustive_categories]
-        kept = list_objects(item)
         if lost := len(sample.annotations) - len(kept):
             self._left_out["no_box"] += lost
         annotations = [

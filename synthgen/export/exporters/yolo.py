@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from synthgen.errors import ArgumentError, shorten_value
@@ -67,10 +68,16 @@ class YoloExporter:
         """images/ and the name of the `split`."""
         return f"images/{split}"
 
-    def write(self, item: ExportItem) -> int:
+    def write(self, item: ExportItem) -> Sequence[Annotation]:
         """Write the label file of the `item`."""
-        make_line = self._polygon_line if self._options.task == "segment" else self._box_line
-        lines = [line for annotation in item.sample.annotations if (line := make_line(annotation, item.sample))]
+        is_box = self._options.task == "detect"
+        make_line = self._box_line if is_box else self._polygon_line
+        lines: list[str] = []
+        written: list[Annotation] = []
+        for annotation in item.sample.annotations:
+            if (line := make_line(annotation, item.sample)) is not None:
+                lines.append(line)
+                written.append(replace(annotation, segmentation=None) if is_box else annotation)
         name = item.file_name
         if self._names is not None:
             name = self._names.choose(self.image_folder(item.split), item.split, item.file_name, None)
@@ -79,7 +86,7 @@ class YoloExporter:
         path = self._context.folder / join_path("labels", item.split, f"{stem}.txt")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="ascii")
-        return len(lines)
+        return written
 
     def finish(self) -> ExportNotes:
         """Write data.yaml."""

@@ -35,7 +35,7 @@ from synthgen.storage.shard_store import Shard, ShardStore
 def write(folder: Path, count: int = 6, **options: Any) -> dict[str, Any]:
     exporter = coco.build(exports.make_context(folder), coco.OPTIONS(**options))
     for item in exports.make_items(count):
-        assert exporter.write(item) == len(item.sample.annotations)
+        assert len(exporter.write(item)) == len(item.sample.annotations)
     exporter.finish()
     files = sorted((folder / "annotations").iterdir())
     assert [file.name for file in files] == ["instances_train.json", "instances_val.json"], "no file beside them"

@@ -26,7 +26,7 @@ def test_absent_categories_and_counts_are_those_of_the_images(tmp_path: Path) ->
     items[2] = replace(items[2], sample=replace(items[2].sample, not_exhaustive_categories=("dog",)))
     crowd = replace(items[3].sample.annotations[0], iscrowd=True)
     items[3] = replace(items[3], sample=replace(items[3].sample, annotations=(crowd, *items[3].sample.annotations[1:])))
-    written = sum(exporter.write(item) for item in items)
+    written = sum(len(exporter.write(item)) for item in items)
     notes = exporter.finish()
     content = json.loads((tmp_path / "out/annotations/lvis_train.json").read_text())
     assert notes.left_out == {"crowd": 1} and written == len(content["annotations"])

@@ -22,7 +22,7 @@ from synthgen.records.rle import decode_mask
 def test_folders_and_categories_are_those_of_roboflow(tmp_path: Path) -> None:
     exporter = roboflow.build(exports.make_context(tmp_path / "out"), roboflow.OPTIONS())
     for item in exports.make_items():
-        assert exporter.write(item) == len(item.sample.annotations)
+        assert len(exporter.write(item)) == len(item.sample.annotations)
     notes = exporter.finish()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train", "valid"] and notes.lines == ()
     assert (exporter.image_folder("train"), exporter.image_folder("val")) == ("train", "valid")
