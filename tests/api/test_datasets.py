@@ -112,7 +112,7 @@ def test_a_changed_file_updates_the_layer_and_the_masks() -> None:
             sg.generate_masks("boxes.json", **masks, **{name: value})
     (report,) = sg.ingest_dataset("boxes.json", images="photos", update=True, removed="keep").values()
     assert report.changes is not None and report.changes.total.kept == 1
-    sg.generate_masks("boxes.json", **masks, update=True)
+    sg.generate_masks("boxes.json", **masks, update=True, removed="keep")
     after = {sample.image_id: sample for sample in sg.load_layer("shards", "boxes/train/masks")}
     assert after.keys() == before.keys()
     assert [number for number in after if after[number].annotations != before[number].annotations] == [1]

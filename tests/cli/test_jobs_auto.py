@@ -95,9 +95,9 @@ def test_a_named_segmenter_is_not_announced(synthgen):
 def test_after_the_job_one_line_says_what_it_is_worth(synthgen, words, note):
     done = synthgen(*words, *OWN)
     lines = done.out.splitlines()
-    assert (done.code, lines[-1][:5]) == (0, "next:")
-    assert lines[-2].startswith(note) and done.out.count("note: ") == 1
-    assert "--segmenter sam" in lines[-2] or "--captioner florence2" in lines[-2]
+    assert (done.code, lines[-2][:5], lines[-1][:5]) == (0, "next:", "next:")
+    assert lines[-3].startswith(note) and done.out.count("note: ") == 1
+    assert "--segmenter sam" in lines[-3] or "--captioner florence2" in lines[-3]
     assert "note:" not in synthgen(*words, *OWN, "--layer", "other", "--dry-run").out
 
 

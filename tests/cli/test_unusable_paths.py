@@ -47,7 +47,7 @@ def is_a_sentence(done: subprocess.CompletedProcess[str], *parts: str, code: int
         ("closed", ("masks", *OWN[:5], "closed/photos"), ("closed/photos", "permissions")),
         ("closed", ("ingest", *OWN, "--store", "closed"), ("closed", "Permission denied")),
         ("closed", ("status", "--store", "closed"), ("cannot use closed (Permission denied)", "permissions")),
-        ("closed", ("show", "a/b/c", "--store", "closed"), ("cannot use closed", "permissions")),
+        ("closed", ("show", "a/b/c", "--store", "closed"), ("cannot read closed", "permissions")),
     ],
 )
 def test_what_may_not_be_read_or_written(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import packed_datasets as packed
+from fakes.ingested_samples import without_file_numbers
 
 from synthgen.dataloading.leakage.same_files import ImagePaths
 from synthgen.dataloading.manifest import load_manifest
@@ -51,7 +52,7 @@ def samples(layer: str) -> list[Sample]:
 
 
 def without_names(found: list[Sample]) -> list[Sample]:
-    plain = [replace(sample, image_id=0, image_key="", file_name="") for sample in found]
+    plain = [replace(sample, image_id=0, image_key="", file_name="") for sample in without_file_numbers(found)]
     return sorted(plain, key=lambda sample: [a.id for a in sample.annotations])
 
 

@@ -6,7 +6,7 @@ import errno
 
 import numpy as np
 import pytest
-from fakes.ingest_runs import ingest_layer, read_layer_files, write_annotations
+from fakes.ingest_runs import ingest_layer, write_annotations
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch
@@ -41,4 +41,4 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(external_sort._RangeFile, "write", full)
     with pytest.raises(SynthgenError, match="no space left"):
         ingest_layer(tmp_path / "s", files)
-    assert read_layer_files(tmp_path / "s") == {}
+    assert not (tmp_path / "s" / "d").exists()

@@ -9,7 +9,7 @@ from fakes import hypothesis_strategies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthgen.records.box_table import BoxColumns, table_from_columns
+from synthgen.records.box_table import NO_ID, BoxColumns, table_from_columns
 from synthgen.records.parquet_schema import samples_from_batch, table_from_samples
 from synthgen.records.sample import ANNOTATION_FLAGS, Annotation, Sample
 
@@ -35,11 +35,23 @@ def as_columns(made: list[Sample]) -> BoxColumns:
         flags={flag: np.array([flag in a.flags for a in flat], bool) for flag in ANNOTATION_FLAGS},
         neg_categories=None if made == poor else [s.neg_categories for s in made],
         not_exhaustive_categories=None if made == poor else [s.not_exhaustive_categories for s in made],
+        category_id=np.array([NO_ID if a.category_id is None else a.category_id for a in flat], np.int64),
+        area=np.array([np.nan if a.area is None else a.area for a in flat], np.float64),
+        license_id=[s.license_id for s in made],
     )
 
 
 boxes_only = hypothesis_strategies.annotations.map(
-    lambda a: Annotation(a.id, a.bbox, a.category, iscrowd=a.iscrowd, isthing=a.isthing, flags=a.flags)
+    lambda a: Annotation(
+        a.id,
+        a.bbox,
+        a.category,
+        iscrowd=a.iscrowd,
+        isthing=a.isthing,
+        flags=a.flags,
+        category_id=None if a.category_id == NO_ID else a.category_id,
+        area=a.area,
+    )
 )
 
 
