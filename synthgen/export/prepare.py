@@ -59,33 +59,43 @@ class AnnotationPreparer:
             SynthgenError: a mask is damaged, or not of the size of its image.
         """
         chosen = [self._choose(sample, accepts) for sample in samples]
-        masks = [a.segmentation for own in chosen for a, _ in own if a.segmentation is not None]
+        masks = [a.segmentation for own, _ in chosen for a, _ in own if a.segmentation is not None]
         try:
-            for sample, own in zip(samples, chosen, strict=True):
+            for sample, (own, _) in zip(samples, chosen, strict=True):
                 size = sample.height, sample.width
                 if any(a.segmentation is not None and tuple(a.segmentation.size) != size for a, _ in own):
                     raise SynthgenError("a mask is not of the size of its image")
             areas = iter(checked_areas(masks).tolist())
         except SynthgenError:
-            for sample, own in zip(samples, chosen, strict=True):
+            for sample, (own, _) in zip(samples, chosen, strict=True):
                 for annotation, _ in own:
                     _check_mask(annotation, sample)
             raise
-        return [self._finish(sample, own, areas) for sample, own in zip(samples, chosen, strict=True)]
+        return [self._finish(sample, *own, areas) for sample, own in zip(samples, chosen, strict=True)]
 
-    def _choose(self, sample: Sample, accepts: Callable[[Annotation], bool]) -> list[tuple[Annotation, ExportCategory]]:
-        """The annotations that the user wants, with their categories."""
-        chosen = []
+    def _choose(
+        self, sample: Sample, accepts: Callable[[Annotation], bool]
+    ) -> tuple[list[tuple[Annotation, ExportCategory]], frozenset[str]]:
+        """The annotations that the user wants with their categories, and the names of the categories of all."""
+        chosen, present = [], set()
         for annotation in sample.annotations:
-            category = self._table.find(annotation) if accepts(annotation) else "filter"
-            if isinstance(category, str):
+            category = self._table.find(annotation)
+            if not isinstance(category, str):
+                present.add(category.name)
+            if not accepts(annotation):
+                self.left_out["filter"] += 1
+            elif isinstance(category, str):
                 self.left_out[category] += 1
             else:
                 chosen.append((annotation, category))
-        return chosen
+        return chosen, frozenset(present)
 
     def _finish(
-        self, sample: Sample, chosen: Sequence[tuple[Annotation, ExportCategory]], areas: Iterator[int]
+        self,
+        sample: Sample,
+        chosen: Sequence[tuple[Annotation, ExportCategory]],
+        present: frozenset[str],
+        areas: Iterator[int],
     ) -> PreparedSample:
         """Name and change the annotations; `areas` has the number of pixels of each mask."""
         prepared: list[Annotation] = []
@@ -98,8 +108,6 @@ class AnnotationPreparer:
                 continue
             prepared.append(found[0])
             kept_areas.append(found[1])
-        found_names = (self._table.find(annotation) for annotation in sample.annotations)
-        present = frozenset(one.name for one in found_names if not isinstance(one, str))
         return PreparedSample(self._table.map_lists(sample), tuple(prepared), tuple(kept_areas), present)
 
     def _prepare_one(self, annotation: Annotation, category: ExportCategory, area: int) -> tuple[Annotation, int] | str:

@@ -14,12 +14,8 @@ from typing import Any
 from synthgen.errors import SynthgenError
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes, ImageMode
 from synthgen.export.mask_counter import MaskCounter
+from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.records.sample import PROVENANCES, Annotation
-
-#: Files with these ends in a folder of images are the images.
-_IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif"}
-)
 
 _CHUNK_BYTES = 2**20
 
@@ -265,7 +261,7 @@ def hash_files(folder: Path, image_folders: Collection[str] = ()) -> tuple[Expor
 def _is_image(path: Path, below: str, image_folders: Collection[str]) -> bool:
     if not any(PurePosixPath(below).is_relative_to(one) for one in image_folders):
         return False
-    return path.suffix.lower() in _IMAGE_SUFFIXES or path.is_symlink()
+    return path.suffix.lower() in IMAGE_SUFFIXES or path.is_symlink()
 
 
 def _hash_file(path: Path, below: str) -> ExportFile:

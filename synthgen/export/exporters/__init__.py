@@ -95,8 +95,8 @@ class ExportItem:
         split: one of `ExportContext.splits`.
         sample: the image with the annotations to write. Each `category_id` is that of an `ExportCategory`, and each
             `category` its name. Each mask was checked: it can be decoded, has the size of the image and is not empty.
-        file_name: path of the image below the exporter's `image_folder(split)`, with forward slashes. It is unique in
-            the split and stays in the folder.
+        file_name: path of the image below the exporter's `image_folder(split)`, with forward slashes. It is unique and
+            stays in the folder. Where images stay in place, it is the source's own name, untrusted: no path for a file.
         image: the image's file; None = it is not known, or the images are not needed.
         mask_areas: number of pixels of the mask of each annotation; 0 without a mask.
         present: names of the categories of all annotations of the image, also of those that are left out.
