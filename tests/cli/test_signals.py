@@ -33,8 +33,8 @@ def work(*args, **kwargs):
     with atomic_write(here / "file") as temporary, scratch_folder(here) as scratch:
         temporary.touch()
         (scratch / "part").touch()
-        pathlib.Path("ready").touch()
         try:
+            pathlib.Path("ready").touch()
             while True:
                 time.sleep(0.01)
         finally:
