@@ -36,6 +36,75 @@ TABLE = {
     "foreground/train/human": (9, 100),
 }
 
+#: The table has no rows for detection; the boxes have the factors of their dataset's masks.
+DETECTION = {"visual_genome/train/annotations": (9, 100), "objects365/train/annotations": (1, 1700)}
+
+#: COCO without ADE20K has to teach the semantic task of the paper's six, with COCO's factor.
+SEMANTIC_COCO = {"coco_panoptic/train2017/human": (3, 120)}
+
+#: Recipe -> what it says of the paper: where the number stands, and the number to reproduce.
+PAPER = {
+    "ablations/queries_learnable.yaml": ("Table 2", "48.1 / 54.3 / 50.4 / 27.8"),
+    "ablations/queries_conditional.yaml": ("Table 2", "49.8 / 56.5 / 43.2 / 29.4"),
+    "ablations/queries_mixed.yaml": ("Table 2", "49.6 / 56.5 / 51.7 / 30.6"),
+    "ablations/queries4_learnable.yaml": ("Table 2", "48.6 / 54.1 / 50.1 / 32.1"),
+    "ablations/queries4_conditional.yaml": ("Table 2", "not legible"),
+    "ablations/queries4_mixed.yaml": ("Table 2", "6.3 above"),
+    "ablations/queries_mixed_1200.yaml": ("Table 9", "ADE20K mIoU 51.7 and 52.0"),
+    "ablations/text_encoder_trained.yaml": ("The paper does not say", "no number"),
+    "ablations/masks_human.yaml": ("Table 7", "49.7 / 55.3"),
+    "ablations/masks_synthetic.yaml": ("Table 7", "50.5 / 56.8"),
+    "ablations/captions_human.yaml": ("Table 8", "57.8"),
+    "ablations/captions_synthetic.yaml": ("Table 8", "58.8"),
+    "ablations/captions_both.yaml": ("Table 8", "62.6 (Table 8) or 60.8 (Table 6)"),
+    "ablations/captions_both_objects365.yaml": ("Figure 6, first graph", "62.6"),
+    "ablations/data_coco_ade.yaml": ("Figure 6, second graph", "gives no numbers"),
+    "ablations/data_coco_ade_objects365.yaml": ("Figure 6, second graph", "gives no numbers"),
+    "ablations/tasks_one.yaml": ("Figure 6, third graph", "29.6"),
+    "ablations/tasks_two.yaml": ("Figure 6, third graph", "32.7"),
+    "ablations/tasks_three.yaml": ("Figure 6, third graph", "35.2"),
+    "ablations/scaling_0_1m.yaml": ("last two graphs of Figure 6", "33.2 and 63.4"),
+    "ablations/scaling_0_4m.yaml": ("last two graphs of Figure 6", "37.2 and 64.3"),
+    "ablations/scaling_1_0m.yaml": ("last two graphs of Figure 6", "39.6 and 67.2"),
+    "mqformer_full.yaml": ("table of training data", "reports no number"),
+    "mqformer_open.yaml": ("Table 3", "43.4"),
+    "human_only.yaml": ("The paper", "no number"),
+    "captioner.yaml": ("gives no table", "no number"),
+    "open_set.yaml": ("Table 3", "PQ 22.1, mask AP 17.3, mIoU 25.0"),
+    "seginw.yaml": ("Table 3", "mean 43.4, median 43.0"),
+}
+
+#: Of the paper's ablations: the sources (dataset, task) of each recipe.
+COCO_PANOPTIC, ADE_SEMANTIC = ("coco_panoptic", "panoptic"), ("ade20k", "semantic")
+GENOME, LVIS, OBJECTS365 = ("visual_genome", "instance"), ("lvis", "instance"), ("objects365", "instance")
+REFER = {(name, "referring") for name in ("refcoco", "refcoco_plus", "refcocog")}
+COCO_CAPTIONS, OBJECTS365_CAPTIONS = ("coco", "referring"), ("objects365", "referring")
+COCO_INSTANCE, ADE_INSTANCE = ("coco", "instance"), ("ade20k_instance", "instance")
+FOUR_TASKS = {COCO_PANOPTIC, ADE_SEMANTIC, LVIS, GENOME, *REFER}
+MIXTURES = {
+    **dict.fromkeys(
+        ("queries_mixed", "queries_learnable", "queries_conditional", "queries_mixed_1200", "text_encoder_trained"),
+        frozenset({COCO_PANOPTIC, ADE_SEMANTIC}),
+    ),
+    **dict.fromkeys(
+        ("queries4_mixed", "queries4_learnable", "queries4_conditional"),
+        frozenset({COCO_PANOPTIC, ADE_SEMANTIC, GENOME, *REFER}),
+    ),
+    "masks_human": {COCO_INSTANCE},
+    "masks_synthetic": {COCO_INSTANCE, OBJECTS365},
+    "captions_human": REFER,
+    "captions_synthetic": {COCO_CAPTIONS},
+    "captions_both": {*REFER, COCO_CAPTIONS},
+    "captions_both_objects365": {*REFER, COCO_CAPTIONS, OBJECTS365_CAPTIONS},
+    "data_coco_ade": {COCO_INSTANCE, ADE_INSTANCE},
+    "data_coco_ade_objects365": {COCO_INSTANCE, ADE_INSTANCE, OBJECTS365},
+    "tasks_one": {COCO_PANOPTIC},
+    "tasks_two": {COCO_PANOPTIC, COCO_INSTANCE},
+    "tasks_three": {COCO_PANOPTIC, COCO_INSTANCE, COCO_CAPTIONS},
+    "scaling_0_1m": {COCO_PANOPTIC, *REFER},
+    "scaling_0_4m": FOUR_TASKS,
+    "scaling_1_0m": {*FOUR_TASKS, OBJECTS365, COCO_CAPTIONS, OBJECTS365_CAPTIONS},
+}
 
 #: Datasets that a recipe has ingested under names of its own.
 OWN_NAMES = {"coco128", "coco_tiny", "coco_mini"}
@@ -46,12 +115,19 @@ def sources(manifest: Manifest) -> list[tuple[str, str, str]]:
 
 
 def test_all_are_there() -> None:
-    assert {
-        *("mqformer_full.yaml", "human_only.yaml", "seginw.yaml", "captioner.yaml", "toy.yaml", "lite_segmenter.yaml"),
-        *(f"ablations/queries_{kind}.yaml" for kind in ("mixed", "learnable", "conditional")),
-        *(f"ablations/masks_{kind}.yaml" for kind in ("human", "synthetic")),
-        *(f"ablations/captions_{kind}.yaml" for kind in ("human", "synthetic", "both")),
-    } == set(SHIPPED)
+    assert {*PAPER, "toy.yaml", "lite_segmenter.yaml"} == set(SHIPPED)
+    assert {f"ablations/{name}.yaml" for name in MIXTURES} == {name for name in SHIPPED if "/" in name}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_recipe_names_its_table_its_number_and_its_cost(name: str) -> None:
+    text = (ROOT / name).read_text()
+    header = " ".join(text[: text.index("\nname:")].replace("\n#", "\n").split())
+    place, number = PAPER[name]
+    assert place in header
+    assert number in header
+    assert re.search(r"A100 GPUs?\b.*?(\d+ to \d+ hours|about (\d+ hours|an hour|half an hour)) \(estimated", header)
+    assert ("Steps: " if load_manifest(ROOT / name).mixture else "no training steps") in header
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -78,7 +154,7 @@ def test_a_shipped_manifest_says_how_its_layers_are_made(name: str) -> None:
         if dataset.startswith("seginw_") or dataset == "demo":
             continue
         if name == "human_only.yaml" and layer == "human":
-            assert "those of mqformer_full.yaml" in text  # which says it
+            assert "those of mqformer_full.yaml" in text  # which names them
             continue
         verb = layer if layer in ("masks", "captions") else "ingest"
         spelt = f"({dataset}|{dataset.replace('_', '-')})"
@@ -128,44 +204,121 @@ def test_examples_name_manifests_that_have_what_the_command_needs() -> None:
     assert len(found) > 12
 
 
+def total_ratios(name: str) -> dict[tuple[str, str], float]:
+    """Of each layer and task the ratio; RefCOCO/+/g together, as in the table."""
+    ratios: dict[tuple[str, str], float] = {}
+    for source in load_manifest(ROOT / name).mixture:
+        key = ("ref" if source.shards.startswith("ref") else source.shards, source.task)
+        ratios[key] = ratios.get(key, 0.0) + source.ratio
+    return ratios
+
+
+def table_ratios(table: dict[str, tuple[int, int]]) -> dict[str, float]:
+    return {name: float(factor * thousands) for name, (factor, thousands) in table.items()}
+
+
 def test_the_full_mixture_is_the_papers_table() -> None:
-    ratios: dict[str, float] = {}
-    for source in load_manifest(ROOT / "mqformer_full.yaml").mixture:
-        ratios["ref" if source.shards.startswith("ref") else source.shards] = source.ratio + (
-            ratios.get("ref", 0.0) if source.shards.startswith("ref") else 0.0
-        )
-    assert ratios == {name: factor * thousands for name, (factor, thousands) in TABLE.items()}
+    ratios = total_ratios("mqformer_full.yaml")
+    assert {task for _, task in ratios} == {
+        "instance", "semantic", "panoptic", "referring", "foreground", "detection",
+    }  # fmt: skip
+    assert {layer: ratio for (layer, task), ratio in ratios.items() if task != "detection"} == table_ratios(TABLE)
+    assert {layer: ratio for (layer, task), ratio in ratios.items() if task == "detection"} == table_ratios(DETECTION)
+
+
+def test_the_zero_shot_model_learns_six_tasks_without_ade20k() -> None:
+    full, found = total_ratios("mqformer_full.yaml"), total_ratios("mqformer_open.yaml")
+    assert {task for _, task in found} == {task for _, task in full}
+    left_out = ("ade20k/training/human", "semantic")
+    added = {(layer, "semantic"): ratio for layer, ratio in table_ratios(SEMANTIC_COCO).items()}
+    assert found == {key: ratio for key, ratio in full.items() if key != left_out} | added
+    manifest = load_manifest(ROOT / "mqformer_open.yaml")
+    assert not any("ade20k" in source.shards for source in (*manifest.mixture, *manifest.eval))
+    for part in ("exclude", "augment", "model", "schedule"):
+        assert getattr(manifest, part) == getattr(load_manifest(ROOT / "mqformer_full.yaml"), part)
+
+
+def test_the_open_set_evaluation_is_the_papers() -> None:
+    manifest = load_manifest(ROOT / "open_set.yaml")
+    assert {(source.parts[0], source.task) for source in manifest.eval} == {
+        ("ade20k_panoptic", "panoptic"), ("ade20k_instance", "instance"), ("ade20k_instance", "detection"),
+        ("ade20k", "semantic"), ("pascal_context_59", "semantic"), ("pascal_context_459", "semantic"),
+        ("bdd100k_panoptic", "panoptic"),
+    }  # fmt: skip
+    trained = {source.parts[0] for source in load_manifest(ROOT / "mqformer_open.yaml").mixture}
+    assert not trained & {source.parts[0] for source in manifest.eval}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_ade20k_is_measured_at_its_own_size(name: str) -> None:
+    """Mask DINO's configuration: 512 pixels the shorter side, 2,048 at most the longer."""
+    manifest = load_manifest(ROOT / name)
+    for source in manifest.eval:
+        if source.shards.startswith("ade20k"):
+            assert source.size == (512, 2048)
+    assert manifest.eval_size == (800, 1333)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_an_ablation_learns_from_what_the_paper_names(name: str) -> None:
+    manifest = load_manifest(ROOT / "ablations" / f"{name}.yaml")
+    assert {(source.parts[0], source.task) for source in manifest.mixture} == MIXTURES[name]
+    for source in manifest.mixture:
+        assert source.share == (0.3 if source.shards.startswith("objects365") else 1.0)
+    # RefCOCO/+/g has photographs of COCO val2017. What learns phrases leaves out those whose phrases are evaluated.
+    phrases = any(task == "referring" for _, task in MIXTURES[name]) or name.startswith("tasks_")
+    lists = ["coco_val2017.txt"] * (REFER <= MIXTURES[name]) + ["refcoco_val_test.txt"] * phrases
+    assert [path.name for path in manifest.exclude] == lists
+    assert manifest.schedule.steps * 32 == 50 * 118_000
+
+
+def test_the_masks_of_the_mask_ablation_are_hq_sams() -> None:
+    assert (
+        "--dataset objects365    --split train     --segmenter hq_sam"
+        in (ROOT / "ablations/masks_synthetic.yaml").read_text()
+    )
+
+
+def test_large_models_take_large_batches() -> None:
+    for name in SHIPPED:
+        manifest = load_manifest(ROOT / name)
+        if manifest.mixture and manifest.model.backbone.startswith("swin") and manifest.captioner is None:
+            expected = {"swin_b": ("clip_b", 32), "swin_l": ("clip_l", 128)}
+            if manifest.model.backbone in expected:
+                found = (manifest.model.text_encoder, manifest.schedule.batch_size)
+                assert found == expected[manifest.model.backbone], name
 
 
 def test_human_only_is_the_rest_of_the_full_mixture() -> None:
     full, human = load_manifest(ROOT / "mqformer_full.yaml"), load_manifest(ROOT / "human_only.yaml")
-    made = {source.shards: source for source in full.mixture}
-    boxes = {"visual_genome/train/annotations", "objects365/train/annotations"}
-    for source in human.mixture:
-        if source.shards in boxes:
-            assert source.task == "detection"
-            assert source.ratio == made[source.shards.replace("annotations", "masks")].ratio
-        else:
-            assert source == made[source.shards]
-    synthetic = {source.shards for source in full.mixture} - {source.shards for source in human.mixture}
-    assert all(name.endswith(("/masks", "/captions")) for name in synthetic)
+    assert human.mixture == tuple(s for s in full.mixture if not s.shards.endswith(("/masks", "/captions")))
     for part in ("eval", "exclude", "augment", "model", "schedule"):
         assert getattr(full, part) == getattr(human, part)
 
 
-@pytest.mark.parametrize(("family", "differs"), [("queries", "model"), ("masks", "mixture"), ("captions", "mixture")])
+@pytest.mark.parametrize(
+    ("family", "differs"),
+    [
+        ("queries_[mlc]*[dle]", "model"), ("queries4_*", "model"), ("masks_*", "mixture"), ("captions_*", "mixture"),
+        ("data_*", "mixture"), ("tasks_*", "mixture"), ("scaling_*", "mixture"),
+    ],
+)  # fmt: skip
 def test_siblings_differ_in_one_thing(family: str, differs: str) -> None:
-    first, *others = (load_manifest(path) for path in sorted((ROOT / "ablations").glob(f"{family}_*.yaml")))
+    first, *others = (load_manifest(path) for path in sorted((ROOT / "ablations").glob(f"{family}.yaml")))
+    assert others
     for other in others:
         for key in Manifest.model_fields:
-            assert (getattr(first, key) == getattr(other, key)) == (key not in ("name", differs)), key
+            if key != "exclude":  # follows from the mixture
+                assert (getattr(first, key) == getattr(other, key)) == (key not in ("name", differs)), key
 
 
-def test_queries_are_four_hundred_each() -> None:
-    for path in (ROOT / "ablations").glob("queries_*.yaml"):
+def test_queries_are_as_many_as_in_the_paper() -> None:
+    for path in (ROOT / "ablations").glob("queries*.yaml"):
         model = load_manifest(path).model
         counts = {"learnable": model.learnable_queries, "conditional": model.conditional_queries}
-        assert sum(n for kind, n in counts.items() if model.queries in ("mixed", kind)) == 400
+        assert sum(n for kind, n in counts.items() if model.queries in ("mixed", kind)) == (
+            1200 if path.stem.endswith("1200") else 400
+        )
 
 
 def test_the_synthetic_share_of_objects365_is_a_third_of_it() -> None:
@@ -186,38 +339,75 @@ def test_the_toy_is_the_demos() -> None:
     assert ours.store.resolve() == ROOT.parent / "demo/shards"
 
 
-def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a store with all of its layers, a few photographs each, which overlap as the real ones do."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "manifests").mkdir()
-    path = tmp_path / "manifests" / "full.yaml"
-    path.write_text((ROOT / "mqformer_full.yaml").read_text())
-    store = ShardStore("shards")
-    val = {
-        **{"refcoco/val": [0, 1], "refcoco/testA": [2], "refcoco/testB": [3]},
-        **{"refcoco_plus/val": [0], "refcoco_plus/testA": [2], "refcoco_plus/testB": [3]},
-        **{"refcocog/val": [4], "refcocog/test": [5], "coco/val2017": [100, 101], "coco_panoptic/val2017": [100, 101]},
-    }
-    train = {
-        **{"coco/train2017": range(10), "coco_panoptic/train2017": range(10), "lvis/train": [1, 5, 6, 7]},
-        **{"refcoco/train": [6, 100], "refcoco_plus/train": [6, 7], "refcocog/train": [8, 2]},
-    }
-    keys = {place: layer_kinds.coco_keys(*numbers) for place, numbers in {**val, **train}.items()}
-    keys["visual_genome/train"] = [*layer_kinds.coco_keys(0, 101), "visual_genome/7"]
-    kinds = {"panoptic": layer_kinds.panoptic, "semantic": layer_kinds.human, "referring": layer_kinds.referred}
-    for source in (*load_manifest(path).mixture, *load_manifest(path).eval):
-        place, _, layer = source.shards.rpartition("/")
-        own = keys.get(place, [f"{place}/{i}" for i in range(5)])
-        kind = {"masks": layer_kinds.machine_masked, "captions": layer_kinds.captioned}.get(
-            layer, kinds.get(source.task, layer_kinds.human)
-        )
-        layer_kinds.write_layer(store, source.shards, own, kind, images=tmp_path / "images" / place)
+#: Numbers of COCO's photographs in the stand-in layers. They overlap as the real ones do.
+COCO_NUMBERS: dict[str, tuple[int, ...]] = {
+    **{"refcoco/val": (0, 1), "refcoco/testA": (2,), "refcoco/testB": (3,)},
+    **{"refcoco_plus/val": (0,), "refcoco_plus/testA": (2,), "refcoco_plus/testB": (3,)},
+    **{"refcocog/val": (4,), "refcocog/test": (5,), "coco/val2017": (100, 101), "coco_panoptic/val2017": (100, 101)},
+    **{"coco/train2017": tuple(range(10)), "coco_panoptic/train2017": tuple(range(10)), "lvis/train": (1, 5, 6, 7)},
+    **{"refcoco/train": (6, 100), "refcoco_plus/train": (6, 7), "refcocog/train": (8, 2)},
+}
 
+
+def copy_recipe(name: str, folder: Path) -> Path:
+    """Copy a recipe, and write stand-ins of its layers into `folder/shards`: a few photographs each."""
+    path = folder / "manifests" / name
+    path.parent.mkdir(parents=True)
+    path.write_text((ROOT / name).read_text())
+    store = ShardStore(folder / "shards")
+    keys = {place: layer_kinds.coco_keys(*numbers) for place, numbers in COCO_NUMBERS.items()}
+    keys["visual_genome/train"] = [*layer_kinds.coco_keys(0, 101), "visual_genome/7"]
+    by_layer = {
+        "masks": layer_kinds.machine_masked,
+        "captions": layer_kinds.captioned,
+        "annotations": layer_kinds.boxed,
+        "regions": layer_kinds.region,
+    }
+    by_task = {
+        "panoptic": layer_kinds.panoptic, "referring": layer_kinds.referred, "captioning": layer_kinds.referred,
+    }  # fmt: skip
+    manifest = load_manifest(path)
+    tasks: dict[str, str] = {}
+    for source in (*manifest.mixture, *manifest.eval):
+        tasks.setdefault(source.shards, source.task)
+    for shards, task in tasks.items():
+        place, _, layer = shards.rpartition("/")
+        kind = by_layer.get(layer, by_task.get(task, layer_kinds.human))
+        own = keys.get(place, [f"{place}/{i}" for i in range(5)])
+        layer_kinds.write_layer(store, shards, own, kind, images=folder / "images" / place)
+    return path
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_recipe_passes_check_on_small_stand_in_layers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = copy_recipe(name, tmp_path)
+    lists = {
+        "coco_val2017.txt": [place for place in COCO_NUMBERS if place.endswith("val2017")],
+        "refcoco_val_test.txt": [p for p in COCO_NUMBERS if p.startswith("ref") and not p.endswith("train")],
+    }
+    for target in load_manifest(path).exclude:
+        target.parent.mkdir(exist_ok=True)
+        numbers = sorted({number for place in lists[target.name] for number in COCO_NUMBERS[place]})
+        target.write_text("".join(f"{key}\n" for key in layer_kinds.coco_keys(*numbers)))
+    found = check_manifest(path)
+    assert found.warnings == ()
+    mixture = load_manifest(ROOT / name).mixture
+    total = sum(source.ratio for source in mixture)
+    drawn = [row.draw_probability for row in found.sources if row.draw_probability]
+    assert drawn == pytest.approx([source.ratio / total for source in mixture])
+
+
+def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = copy_recipe("mqformer_full.yaml", tmp_path)
     with pytest.raises(SynthgenError) as why:
         check_manifest(path)
     told = str(why.value).splitlines()[1:]
     assert len(told) == 2
-    for line in told:  # the sentences name the commands that make the lists
+    for line in told:  # each line names the command that makes the list
         command = re.search("`synthgen (.*)`", line)
         assert command is not None
         app(command[1].split(), standalone_mode=False)
@@ -227,6 +417,7 @@ def test_the_full_mixture_from_missing_lists_to_ok(tmp_path: Path, monkeypatch: 
         "coco/train2017/captions": 6,
         "lvis/train/human": 2,
         "visual_genome/train/masks": 2,
+        "visual_genome/train/annotations": 2,
         "refcoco/train/human": 1,
         "refcocog/train/human": 1,
     }
