@@ -46,6 +46,9 @@ PROVENANCES: dict[str, str] = {
     "human": "a person drew it",
 }
 
+#: Fields of `Annotation` that score its mask, all in [0, 1].
+MASK_SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
+
 #: An annotation with one of these is never given to a segmenter or a captioner.
 UNPROMPTED_FLAGS = frozenset({"degenerate", "outside", "crowd"})
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from synthgen.export.exporters._packed_samples import SCORES
+from synthgen.records.sample import MASK_SCORES
 
 #: Where a row has its image: bytes in the file, a path in the column "image", or a path in the column "file_name" of
 #: the metadata of an ImageFolder.
@@ -43,7 +43,7 @@ def make_features(image: ImageColumn, category_names: Sequence[str]) -> dict[str
         "segmentation": [{"size": _list(_INT), "counts": _TEXT}],
         "mask_source": _list(_TEXT),
         "provenance": _list(_TEXT),
-        **{name: _list(_FLOAT) for name in SCORES},
+        **{name: _list(_FLOAT) for name in MASK_SCORES},
         "captions": _list(_list(_TEXT)),
         "flags": _list(_list(_TEXT)),
     }

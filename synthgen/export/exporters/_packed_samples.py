@@ -14,13 +14,10 @@ from synthgen.export.summary import plain_split_name
 from synthgen.images.decode import ImageError, read_image_header
 from synthgen.images.packed import open_image
 from synthgen.records.rle import rle_bbox_xyxy
-from synthgen.records.sample import Annotation, mask_provenance
+from synthgen.records.sample import MASK_SCORES, Annotation, mask_provenance
 
 #: A larger image is refused; the largest that synthgen decodes has 375 MB without compression.
 MAX_IMAGE_BYTES = 2**29
-
-#: Scores of an annotation, by their names in `Annotation`.
-SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
 
 #: First bytes of an image -> the suffix of its format.
 _SUFFIXES: tuple[tuple[re.Pattern[bytes], str], ...] = (
@@ -128,7 +125,7 @@ def _object_members(annotation: Annotation, mask_area: int) -> dict[str, Any] | 
     area = coco_area(annotation, mask_area)
     if not math.isfinite(area):
         area = mask_area
-    given = {name: getattr(annotation, name) for name in SCORES}
+    given = {name: getattr(annotation, name) for name in MASK_SCORES}
     scores = {
         name: None if score is None or not math.isfinite(score) else float(score) for name, score in given.items()
     }

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from synthgen.errors import ArgumentError
 from synthgen.export.polygons import Convention, mask_to_rings, polygon_iou_loss
 from synthgen.records.rle import MaskWindow
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Check the option `tolerance` of a format with polygons.
+
+    Args:
+        tolerance: how far an outline may move, in pixels.
+
+    Raises:
+        ArgumentError: it is negative or not finite.
+    """
+    if not 0 <= tolerance < math.inf:
+        raise ArgumentError(f"tolerance={tolerance} is not valid; give a number of pixels, 0 or more")
 
 
 class PolygonLoss:

@@ -8,10 +8,7 @@ import re
 from collections.abc import Iterable
 
 from synthgen.export.exporters import ExportCategory
-from synthgen.records.sample import Annotation
-
-#: Scores of a mask that a tool shows beside it.
-SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
+from synthgen.records.sample import MASK_SCORES, Annotation
 
 #: Characters that XML 1.0 does not allow, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -66,7 +63,7 @@ def xml_text(text: str) -> str:
 
 def mask_scores(annotation: Annotation) -> dict[str, float]:
     """The finite scores of the mask of `annotation`, by name."""
-    given = {name: getattr(annotation, name) for name in SCORES}
+    given = {name: getattr(annotation, name) for name in MASK_SCORES}
     return {name: score for name, score in given.items() if score is not None and math.isfinite(score)}
 
 

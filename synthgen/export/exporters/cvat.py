@@ -25,11 +25,11 @@ import numpy as np
 
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
-from synthgen.export.exporters._polygon_loss import PolygonLoss
-from synthgen.export.exporters._tool_labels import SCORES, ToolLabels, mask_scores, xml_text
+from synthgen.export.exporters._polygon_loss import PolygonLoss, check_tolerance
+from synthgen.export.exporters._tool_labels import ToolLabels, mask_scores, xml_text
 from synthgen.plugin_options import option
 from synthgen.records.rle import MaskWindow, decode_mask_window
-from synthgen.records.sample import Annotation, mask_provenance
+from synthgen.records.sample import MASK_SCORES, Annotation, mask_provenance
 
 TITLE = "CVAT for images 1.1"
 IMAGES = "link"
@@ -43,7 +43,7 @@ _ATTRIBUTES = {
     "annotation_id": "text",
     "provenance": "text",
     "model": "text",
-    **dict.fromkeys(SCORES, "text"),
+    **dict.fromkeys(MASK_SCORES, "text"),
     "captions": "text",
     "crowd": "checkbox",
 }
@@ -63,8 +63,7 @@ class CvatOptions:
     def __post_init__(self) -> None:
         if self.shape not in _SHAPES:
             raise ArgumentError(f"shape={shorten_value(self.shape)} is not valid; give {' or '.join(_SHAPES)}")
-        if not 0 <= self.tolerance < 100:
-            raise ArgumentError(f"tolerance={self.tolerance} is not valid; give a number of pixels from 0 to 100")
+        check_tolerance(self.tolerance)
 
 
 OPTIONS = CvatOptions

@@ -30,7 +30,7 @@ import msgspec
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
 from synthgen.export.exporters._brush_rle import encode_brush_rle
-from synthgen.export.exporters._polygon_loss import PolygonLoss
+from synthgen.export.exporters._polygon_loss import PolygonLoss, check_tolerance
 from synthgen.export.exporters._tool_labels import ToolLabels, mask_scores
 from synthgen.plugin_options import option
 from synthgen.records.rle import decode_mask_window
@@ -66,8 +66,7 @@ class LabelStudioOptions:
     def __post_init__(self) -> None:
         if self.shape not in ("brush", "polygon"):
             raise ArgumentError(f"shape={shorten_value(self.shape)} is not valid; give brush or polygon")
-        if not 0 <= self.tolerance < 100:
-            raise ArgumentError(f"tolerance={self.tolerance} is not valid; give a number of pixels from 0 to 100")
+        check_tolerance(self.tolerance)
 
 
 OPTIONS = LabelStudioOptions

@@ -7,16 +7,14 @@ as COCO has them. Scores and provenance are further members of an annotation.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synthgen.errors import ArgumentError
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
 from synthgen.export.exporters._coco_records import CocoFile, info_record, license_records, rle_segmentation
-from synthgen.export.exporters._polygon_loss import PolygonLoss
+from synthgen.export.exporters._polygon_loss import PolygonLoss, check_tolerance
 from synthgen.export.mask_counter import MaskCounter
 from synthgen.plugin_options import option
 from synthgen.records.rle import decode_mask_window
@@ -37,8 +35,7 @@ class RoboflowOptions:
     tolerance: float = option(0.0, help="How far an outline may move, in pixels, to have fewer points; 0 = not at all")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < math.inf:
-            raise ArgumentError(f"tolerance={self.tolerance} is not valid; give a number of pixels")
+        check_tolerance(self.tolerance)
 
 
 OPTIONS = RoboflowOptions

@@ -8,7 +8,6 @@ With `task=detect` a line has the class and the box instead.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from synthgen.errors import ArgumentError, shorten_value
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
-from synthgen.export.exporters._polygon_loss import PolygonLoss
+from synthgen.export.exporters._polygon_loss import PolygonLoss, check_tolerance
 from synthgen.export.image_files import ImageNames, join_path
 from synthgen.images.paths import IMAGE_SUFFIXES
 from synthgen.plugin_options import option
@@ -38,8 +37,7 @@ class YoloOptions:
     def __post_init__(self) -> None:
         if self.task not in ("segment", "detect"):
             raise ArgumentError(f"task={shorten_value(self.task)} is not valid; give segment or detect")
-        if not 0 <= self.tolerance < math.inf:
-            raise ArgumentError(f"tolerance={self.tolerance} is not valid; give a number of pixels")
+        check_tolerance(self.tolerance)
 
 
 OPTIONS = YoloOptions

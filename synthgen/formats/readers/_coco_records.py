@@ -14,10 +14,11 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from synthgen.formats.readers._ids import parse_id
-from synthgen.formats.readers._mask_origin import SCORES, parse_score
+from synthgen.formats.readers._mask_origin import parse_score
 from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_pixels
 from synthgen.formats.readers._segmentations import find_mask_box
 from synthgen.records.box_table import NO_ID
+from synthgen.records.sample import MASK_SCORES
 
 #: Stands for a missing box.
 NO_BOX = (math.nan, math.nan, math.nan, math.nan)
@@ -153,7 +154,7 @@ def coerce_origin(record: Any, value: dict[str, Any]) -> None:
     """
     record.provenance = clean_text(value.get("provenance")) or None
     record.mask_source = clean_text(value.get("mask_source")) or None
-    for name in SCORES:
+    for name in MASK_SCORES:
         setattr(record, name, parse_score(value.get(name)))
     record.captions, record.flags = to_raw(value.get("captions")), to_raw(value.get("flags"))
 

@@ -20,17 +20,15 @@ from synthgen.formats.readers._numbers import parse_float
 from synthgen.records.sample import (
     ANNOTATION_FLAGS,
     CAPTION_REASONS,
+    MASK_SCORES,
     PROVENANCES,
     Annotation,
     Caption,
     resolve_provenance,
 )
 
-#: The scores of a mask, all in [0, 1].
-SCORES = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
-
 #: All members that say something about the origin.
-ORIGIN_MEMBERS = ("provenance", "mask_source", *SCORES, "captions", "flags")
+ORIGIN_MEMBERS = ("provenance", "mask_source", *MASK_SCORES, "captions", "flags")
 
 #: What stands for no segmentation.
 NO_MASK = (b"", b"null", b"[]", b"{}")
@@ -106,7 +104,7 @@ def score_origin(record: Any, score: float | None) -> MaskOrigin | None:
     """The scores of a record of any program, as an origin; None if it has none.
 
     Args:
-        record: with `SCORES` as attributes.
+        record: with `MASK_SCORES` as attributes.
         score: of the mask, if no `predicted_iou` is given; COCO's results have it.
     """
     found = MaskOrigin(
@@ -172,7 +170,7 @@ def apply_origin(annotation: Annotation, origin: MaskOrigin) -> Annotation:
         provenance=None if origin.provenance == told else origin.provenance,
         captions=(*annotation.captions, *origin.captions),
         flags=tuple(sorted({*annotation.flags, *origin.flags})),
-        **{name: getattr(origin, name) for name in SCORES},
+        **{name: getattr(origin, name) for name in MASK_SCORES},
     )
 
 

@@ -14,7 +14,7 @@ from synthgen.generate.output_checks import SCORE_DECIMALS, check_mask, checked_
 from synthgen.generate.segmenters import MaskPrediction, Segmenter
 from synthgen.records.boxes import clip_xyxy, paired_box_iou, xywh_to_xyxy
 from synthgen.records.rle import rle_area, rle_bbox_xyxy
-from synthgen.records.sample import UNPROMPTED_FLAGS, Annotation, Sample
+from synthgen.records.sample import MASK_SCORES, UNPROMPTED_FLAGS, Annotation, Sample
 
 #: The plugin folder of segmenters.
 PLUGIN_PACKAGE = "generate.segmenters"
@@ -125,8 +125,7 @@ def _without_result(before: Annotation, after: Annotation) -> Annotation:
     """The annotation `after` the stage, with what the stage writes as it was `before`."""
     if not needs_mask(before):
         return after
-    scores = ("predicted_iou", "stability_score", "box_iou", "sam_predicted_iou", "soft_iou")
-    written: dict[str, Any] = {name: getattr(before, name) for name in (*scores, "mask_source", "provenance")}
+    written: dict[str, Any] = {name: getattr(before, name) for name in (*MASK_SCORES, "mask_source", "provenance")}
     return replace(after, flags=_kept_flags(after), segmentation=None, **written)
 
 
