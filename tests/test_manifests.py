@@ -267,7 +267,7 @@ def test_an_ablation_learns_from_what_the_paper_names(name: str) -> None:
         assert source.share == (0.3 if source.shards.startswith("objects365") else 1.0)
     # RefCOCO/+/g has photographs of COCO val2017. What learns phrases leaves out those whose phrases are evaluated.
     phrases = any(task == "referring" for _, task in MIXTURES[name]) or name.startswith("tasks_")
-    lists = ["coco_val2017.txt"] * (REFER <= MIXTURES[name]) + ["refcoco_val_test.txt"] * phrases
+    lists = ["coco_val2017.txt"] * (MIXTURES[name] >= REFER) + ["refcoco_val_test.txt"] * phrases
     assert [path.name for path in manifest.exclude] == lists
     assert manifest.schedule.steps * 32 == 50 * 118_000
 

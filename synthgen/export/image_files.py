@@ -21,8 +21,21 @@ _MAX_PART_BYTES = 200
 #: Usual folders of splits and images, which are left out at the start of a name.
 _OWN_FOLDERS = ("images", "train", "val", "valid", "test")
 
-#: Starts of image files, for images without a suffix in their name.
-_MAGIC = ((b"\xff\xd8\xff", ".jpg"), (b"\x89PNG", ".png"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
+#: Suffixes of the files of an export.
+_FILE_SUFFIXES = IMAGE_SUFFIXES | {".txt", ".json", ".xml"}
+
+#: First bytes of an image -> the suffix of its format.
+_SUFFIXES: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), "jpg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
+    (re.compile(rb"GIF8"), "gif"),
+    (re.compile(rb"BM"), "bmp"),
+    (re.compile(rb"II\*\0|MM\0\*"), "tif"),
+    (re.compile(rb"P[1-6]\s"), "ppm"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "jp2"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "avif"),
+)
 
 
 class ImageNames:
@@ -51,6 +64,9 @@ class ImageNames:
         *folders, name = parts[-1:] if self._is_flat else parts
         while folders and folders[0] in (*_OWN_FOLDERS, split):  # the export has such folders itself
             del folders[0]
+        # Files have these suffixes. A folder "a.jpg" could not lie beside the file "a.jpg", nor "a.txt" beside its
+        # labels.
+        folders = [f"{part}_" if Path(part).suffix.lower() in _FILE_SUFFIXES else part for part in folders]
         stem, suffix = Path(name).stem, Path(name).suffix
         if suffix.lower() not in IMAGE_SUFFIXES:
             stem, suffix = name, _guess_suffix(image)
@@ -75,6 +91,11 @@ def safe_part(part: str) -> str:
         room = _MAX_PART_BYTES - len(suffix.encode()) - 9
         clean = f"{stem.encode()[:room].decode(errors='ignore')}_{_digest(part):016x}"[:_MAX_PART_BYTES] + suffix
     return f"_{clean}" if clean.startswith("-") else clean
+
+
+def image_suffix(data: bytes) -> str:
+    """The usual suffix of an image file that starts with `data`, such as "jpg"; empty if the format is not known."""
+    return next((suffix for pattern, suffix in _SUFFIXES if pattern.match(data)), "")
 
 
 def place_image(image: ImageSource, final: Path, *, is_link: bool) -> None:
@@ -118,8 +139,8 @@ def _guess_suffix(image: ImageSource | None) -> str:
     if image is None:
         return ""
     with open_image(image) as file:
-        start = file.read(16)
-    return next((suffix for magic, suffix in _MAGIC if start.startswith(magic)), "")
+        suffix = image_suffix(file.read(16))
+    return f".{suffix}" if suffix else ""
 
 
 def _digest(text: str) -> int:

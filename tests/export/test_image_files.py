@@ -51,6 +51,29 @@ def test_images_that_differ_in_suffix_or_case_only_get_numbers() -> None:
     assert [flat.choose("", "train", name, None) for name in ("x/a.jpg", "y\\a.jpg")] == ["a.jpg", "a_2.jpg"]
 
 
+def test_a_folder_with_the_name_of_a_file_gets_another_name(tmp_path: Path) -> None:
+    names = ImageNames(is_flat=False)
+    image = tmp_path / "image.jpg"
+    image.write_bytes(b"pixels")
+    for i, name in enumerate(("a.jpg", "a.jpg/x.jpg", "b.jpg/x.jpg", "b.jpg", "c.txt/x.jpg", "v1.2/x.jpg")):
+        found = names.choose("", "train", name, None)
+        assert found == ("a.jpg", "a.jpg_/x.jpg", "b.jpg_/x.jpg", "b.jpg", "c.txt_/x.jpg", "v1.2/x.jpg")[i]
+        place_image(image, tmp_path / "out" / found, is_link=True)
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.sampled_from(["a", "a.jpg", "b.PNG", "a.txt"]), max_size=3), st.sampled_from("ab")),
+        max_size=20,
+    )
+)
+def test_no_chosen_name_is_a_folder_of_another_one(paths: list[tuple[list[str], str]]) -> None:
+    names = ImageNames(is_flat=False)
+    found = {names.choose("", "train", "/".join([*parts, f"{name}.jpg"]), None).casefold() for parts, name in paths}
+    assert len(found) == len(paths)
+    assert not any(other.startswith(f"{name}/") for name in found for other in found)
+
+
 def test_a_name_without_suffix_gets_that_of_the_content(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")

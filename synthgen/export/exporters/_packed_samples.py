@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -18,19 +17,6 @@ from synthgen.records.sample import MASK_SCORES, Annotation, mask_provenance
 
 #: A larger image is refused; the largest that synthgen decodes has 375 MB without compression.
 MAX_IMAGE_BYTES = 2**29
-
-#: First bytes of an image -> the suffix of its format.
-_SUFFIXES: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), "jpg"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
-    (re.compile(rb"GIF8"), "gif"),
-    (re.compile(rb"BM"), "bmp"),
-    (re.compile(rb"II\*\0|MM\0\*"), "tif"),
-    (re.compile(rb"P[1-6]\s"), "ppm"),
-    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "jp2"),
-    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "avif"),
-)
 
 
 def plain_split_names(context: ExportContext) -> dict[str, str]:
@@ -79,11 +65,6 @@ def read_image(item: ExportItem) -> bytes | None:
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageError(f"has more than {MAX_IMAGE_BYTES // 2**20} MiB")
     return data
-
-
-def image_suffix(data: bytes) -> str:
-    """The usual suffix of an image file with the content `data`, such as "jpg"; "bin" if the format is not known."""
-    return next((suffix for pattern, suffix in _SUFFIXES if pattern.match(data)), "bin")
 
 
 def find_turn(item: ExportItem) -> Literal["", "turned", "unturned"]:

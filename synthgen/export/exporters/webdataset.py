@@ -24,13 +24,13 @@ from synthgen.export.exporters._packed_samples import (
     describe_empty_splits,
     describe_source,
     find_turn,
-    image_suffix,
     license_members,
     list_objects,
     plain_split_names,
     plain_text,
     read_image,
 )
+from synthgen.export.image_files import image_suffix
 from synthgen.plugin_options import option
 from synthgen.records.sample import Annotation
 from synthgen.storage.disk import translate_os_errors
@@ -120,7 +120,7 @@ class WebdatasetExporter:
         """
         split = self._splits[item.split]
         image = read_image(item) if self._context.images == "embed" else None
-        suffix = image_suffix(image) if image is not None else ""
+        suffix = image_suffix(image) or "bin" if image is not None else ""
         if image is None:
             self._without_image += 1
         else:
