@@ -140,6 +140,9 @@ def format_result(job: Job, tally: RunStats) -> Iterator[str]:
         yield describe_no_output(job)
     if tally.kept:
         yield f"  {pluralize(tally.kept, 'image')} of shards that were made again keep their results"
+    if tally.reviewed_lost:
+        some = pluralize(tally.reviewed_lost, "mask")
+        yield f"  {some} that people had reviewed are lost: the annotations of their images have changed"
     if tally.passed_over:
         some = pluralize(tally.passed_over, "image")
         yield f"  passed over: {some} that came with an error; `synthgen show {layer}` draws such with it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,12 +24,14 @@ class RenewalCounts:
     Attributes:
         shards: shards that it writes; renewed: those of them that are there already.
         images: images that it processes; kept: images whose rows stay.
+        reviewed: masks that people reviewed in images that changed or were removed; at most so many are lost.
     """
 
     shards: int = 0
     renewed: int = 0
     images: int = 0
     kept: int = 0
+    reviewed: int = 0
 
     def __add__(self, other: RenewalCounts) -> RenewalCounts:
         """The counts of two sets of shards together."""
@@ -38,12 +40,14 @@ class RenewalCounts:
             self.renewed + other.renewed,
             self.images + other.images,
             self.kept + other.kept,
+            self.reviewed + other.reviewed,
         )
 
     def __str__(self) -> str:
+        lost = f"; up to {self.reviewed:,} masks that people reviewed are lost" if self.reviewed else ""
         return (
             f"{self.shards:,} shards to do, {self.renewed:,} of them again; {self.images:,} images to process, "
-            f"{self.kept:,} keep their results"
+            f"{self.kept:,} keep their results{lost}"
         )
 
 
@@ -160,8 +164,9 @@ def count_renewal(job: Job, shards: Sequence[Shard]) -> RenewalCounts:
             counts += RenewalCounts(shards=1, images=images)
         else:
             samples = list(store.read_samples(source))
-            stays = len(reusable_rows(store, job, shard, samples))
-            counts += RenewalCounts(1, 1, len(samples) - stays, stays)
+            stays = reusable_rows(store, job, shard, samples).values()
+            lost = count_reviewed(store.read_samples(shard)) - count_reviewed(stays)
+            counts += RenewalCounts(1, 1, len(samples) - len(stays), len(stays), lost)
     return counts
 
 
@@ -193,7 +198,8 @@ def preview_renewal(
         footer, parent = store.read_footer(shard), store.read_footer(source) or {}
         if own is not None and footer is not None:
             failed = min(len(footer.get("failed", [])), own.unchanged + own.kept)  # those are tried again
-            counts += RenewalCounts(1, 1, own.added + own.changed + failed, own.unchanged + own.kept - failed)
+            lost = count_reviewed(store.read_samples(shard)) if own.changed or own.removed else 0
+            counts += RenewalCounts(1, 1, own.added + own.changed + failed, own.unchanged + own.kept - failed, lost)
         elif own is not None:
             counts += RenewalCounts(1, 0, own.added + own.changed + own.unchanged + own.kept)
         elif (
@@ -203,6 +209,11 @@ def preview_renewal(
         ):
             counts += count_renewal(job, [shard])
     return counts
+
+
+def count_reviewed(samples: Iterable[Sample]) -> int:
+    """The number of masks in `samples` that a model drew and a person accepted, corrected or replaced."""
+    return sum(mask_provenance(annotation) == "reviewed" for one in samples for annotation in one.annotations)
 
 
 def describe_other_recipe(job: Job, shard: Shard, made: Mapping[str, Any]) -> str:

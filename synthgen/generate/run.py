@@ -29,8 +29,8 @@ class RunStats:
 
     Attributes:
         shards: number of shards of the run; committed, failed: number of committed and failed ones.
-        images, annotations, masks, captions, captioned, described, varied, passed_over, kept: in committed shards; see
-            `ShardReport`.
+        images, annotations, masks, captions, captioned, described, varied, passed_over, kept, reviewed_lost: in
+            committed shards; see `ShardReport`.
         is_whole_layer: whether these are all shards of the layer.
         errors: the messages of failed shards.
         flags: annotations by flag, in committed shards.
@@ -47,6 +47,7 @@ class RunStats:
     varied: int = 0
     passed_over: int = 0
     kept: int = 0
+    reviewed_lost: int = 0
     failed_images: int = 0
     is_whole_layer: bool = False
     errors: list[str] = field(default_factory=list)
@@ -68,6 +69,7 @@ class RunStats:
         self.varied += report.varied
         self.passed_over += report.passed_over
         self.kept += report.kept
+        self.reviewed_lost += report.reviewed_lost
         self.failed_images += len(report.failed)
         self.flags.update(report.flags)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from synthgen import __version__, plugins
 from synthgen.errors import BrokenWorkerError, SynthgenError, describe_exhaustion
+from synthgen.generate import renewal
 from synthgen.generate.batch_threads import (
     NONE_HUNG,
     Batch,
@@ -23,7 +24,6 @@ from synthgen.generate.batch_threads import (
 )
 from synthgen.generate.job import Job
 from synthgen.generate.output_checks import PluginError
-from synthgen.generate.renewal import fill_image_size, finished_rows, is_outdated, replaced_member, reusable_rows
 from synthgen.generate.stages import Stage
 from synthgen.images.decode import ImageError
 from synthgen.images.prefetch import prefetch_images
@@ -63,6 +63,7 @@ class ShardReport:
             requested.
         passed_over: images that came with an error and were not processed.
         kept: images whose rows stay, as their shard was made again and their input was equal.
+        reviewed_lost: masks that people had reviewed in the other images of the shard, which changed or were removed.
         failed: images that this stage could not process, as {"image_id", "file_name", "error"}.
         flags: number of annotations with each flag.
     """
@@ -81,6 +82,7 @@ class ShardReport:
     varied: int = 0
     passed_over: int = 0
     kept: int = 0
+    reviewed_lost: int = 0
     failed: tuple[dict[str, Any], ...] = ()
     flags: dict[str, int] = field(default_factory=dict)
 
@@ -92,7 +94,7 @@ class ProcessedShard:
     Attributes:
         parent: the footer of the input shard.
         parent_sha256: the content digest of the input rows; None = kept rows of an older release do not say it.
-        kept: see `ShardReport`.
+        kept, reviewed_lost: see `ShardReport`.
     """
 
     shard: Shard
@@ -103,6 +105,7 @@ class ProcessedShard:
     failed: tuple[dict[str, Any], ...]
     started: float
     kept: int = 0
+    reviewed_lost: int = 0
 
 
 class Worker:
@@ -148,16 +151,17 @@ class Worker:
             samples = list(self.store.read_samples(source))
             made = self.store.read_footer(shard)
             stays: dict[int, Sample] = {}
-            kept = 0
-            if made is not None and is_outdated(self.job, made, parent, parent_sha256):
+            kept = again = 0
+            if made is not None and renewal.is_outdated(self.job, made, parent, parent_sha256):
                 log.info("%s is made again: its input %s has changed", shard, source)
-                stays = reusable_rows(self.store, self.job, shard, samples)
+                stays = renewal.reusable_rows(self.store, self.job, shard, samples)
                 kept = len(stays)
+                again = renewal.count_reviewed(self.store.read_samples(shard)) - renewal.count_reviewed(stays.values())
                 if on_images:
                     on_images(kept)
             elif made is not None and self.job.retry_failed:  # its rows stay, and so does what they were made from
                 parent_sha256 = parent_digest(made)
-                stays = finished_rows(self.store, shard)
+                stays = renewal.finished_rows(self.store, shard)
             samples, failed, given = self._process_samples(samples, stays, on_images, hung)
             # Images that came with an error do not count in the share of failures.
             self._check_error_share(shard, given, failed)
@@ -165,7 +169,7 @@ class Worker:
             raise
         except Exception as why:  # a failed shard must not stop the others
             return _error_report(shard, why, started)
-        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started, kept)
+        return ProcessedShard(shard, samples, parent, parent_sha256, given, failed, started, kept, again)
 
     def commit(self, processed: ProcessedShard | ShardReport) -> ShardReport:
         """The part of `run` that does not need the model: encode and write what is `processed`. A report stays as it
@@ -188,6 +192,7 @@ class Worker:
             varied=sum(count >= asked for count in made),
             passed_over=len(processed.samples) - processed.images_without_error,
             kept=processed.kept,
+            reviewed_lost=processed.reviewed_lost,
             failed=processed.failed,
             flags=dict(sorted(Counter(flag for a in flat for flag in a.flags).items())),
         )
@@ -214,7 +219,7 @@ class Worker:
             },
             "failed": list(processed.failed),
             **({"top_k": asked} if report.described else {}),
-            **replaced_member(self.store, processed.shard, flat),
+            **renewal.replaced_member(self.store, processed.shard, flat),
         }
         try:
             self.store.commit(processed.shard, processed.samples, footer)
@@ -303,7 +308,7 @@ class Worker:
             if isinstance(image, ImageError):
                 result[i], reasons[i] = replace(sample, error=str(image)), str(image)
             elif image is not None:
-                batch.append((i, fill_image_size(sample, *image.shape[:2]), image))
+                batch.append((i, renewal.fill_image_size(sample, *image.shape[:2]), image))
             del image
             # The next image is expected to be as large as the last one.
             size = batch_size or self.stage.batch_size

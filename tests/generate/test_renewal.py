@@ -193,9 +193,14 @@ def test_reviewed_masks_stay_and_the_footer_goes_on_to_name_their_file(job: Job)
     samples[0] = replace(samples[0], annotations=(replace(first, provenance="reviewed"), *others))
     store.commit(shard, samples, {**footer, "replaced": {"sources": ["a"], "reviewed": 1}})
     edit_input(job, 1, lambda samples: [samples[0], move(samples[1]), *samples[2:]])
-    assert renew(job).kept == 3
+    assert count_renewal(replace(job, update=True), [shard]).reviewed == 0
+    stats = renew(job)
+    assert (stats.kept, stats.reviewed_lost) == (3, 0)
     assert next(iter(store.read_samples(shard))) == samples[0]
     assert (store.read_footer(shard) or {})["replaced"] == {"sources": ["a"], "reviewed": 1}
     edit_input(job, 1, lambda samples: samples[2:], "last")
-    renew(job)
+    counts = count_renewal(replace(job, update=True), [shard])
+    assert counts.reviewed == 1
+    assert str(counts).endswith("2 keep their results; up to 1 masks that people reviewed are lost")
+    assert renew(job).reviewed_lost == 1
     assert "replaced" not in (store.read_footer(shard) or {})
