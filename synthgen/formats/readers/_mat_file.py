@@ -20,7 +20,7 @@ from synthgen.formats.readers._label_files import LabelFileError, read_label_fil
 from synthgen.images.decode import MAX_IMAGE_PIXELS, ImageError
 
 _MAX_FILE_BYTES = 2**26
-_MAX_ELEMENT_BYTES = 8 * MAX_IMAGE_PIXELS + 2**16  # an array of the largest image, and what comes before its numbers
+_MAX_UNPACKED_BYTES = 2**27  # of a file; a label map of VOC has half a million
 _MAX_ELEMENTS = 1_000  # of a file
 _HEADER_BYTES = 128
 _VERSION_AT = 124  # two bytes of the version, then "MI" or "IM"
@@ -63,7 +63,7 @@ def read_mat_array(path: Path, name: str) -> NDArray[np.integer[Any]]:
     except LabelFileError as why:
         raise ImageError(str(why)) from None
     except (zlib.error, struct.error, ValueError) as why:
-        raise ImageError(f"is a damaged MATLAB file ({str(why)[:200]})") from None
+        raise ImageError(f"is no usable MATLAB file ({str(why)[:200]})") from None
     raise ImageError(f"is a MATLAB file without a variable {name}")
 
 
@@ -82,13 +82,14 @@ def _byte_order(content: memoryview) -> str:
 
 def _iter_elements(content: memoryview, order: str) -> Iterator[_Element]:
     """The elements of a file, unpacked. A compressed element is not padded to eight bytes, the others are."""
-    at = _HEADER_BYTES
+    at, room = _HEADER_BYTES, _MAX_UNPACKED_BYTES
     for _ in range(_MAX_ELEMENTS):
         if at >= len(content):
             return
         element = _read_element(content, at, order)
         if element.type == _COMPRESSED:
-            inner = _unpack(element.content, order)
+            inner = _unpack(element.content, order, room)
+            room -= len(inner)
             yield _read_element(memoryview(inner), 0, order)
             at += 8 + len(element.content)
         else:
@@ -97,15 +98,15 @@ def _iter_elements(content: memoryview, order: str) -> Iterator[_Element]:
     raise ValueError(f"it has more than {_MAX_ELEMENTS:,} elements")
 
 
-def _unpack(packed: memoryview, order: str) -> bytes:
-    """The element in a compressed one; its tag says how many bytes it has, and no more are unpacked."""
+def _unpack(packed: memoryview, order: str, room: int) -> bytes:
+    """The element in a compressed one; its tag says how many bytes it has, at most `room`, and no more are unpacked."""
     unpacker = zlib.decompressobj()
     tag = unpacker.decompress(packed, 8)
     if len(tag) < 8:
         raise ValueError("a compressed element is cut off")
     (size,) = struct.unpack_from(f"{order}I", tag, 4)
-    if size > _MAX_ELEMENT_BYTES:
-        raise ValueError(f"an element of {size:,} bytes is too large")
+    if size > room:
+        raise ValueError(f"it unpacks to more than {_MAX_UNPACKED_BYTES >> 20} MiB")
     return tag + unpacker.decompress(unpacker.unconsumed_tail, size) if size else tag
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._ade20k import key_from_text_id
 from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name, find_coco_image_folder
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._coco_records import clean_text, required_id
@@ -36,6 +38,7 @@ LAYERS = ("annotations", "human")
 
 _BATCH = 10_000
 _MAX_MISSING_SHARE = 0.05  # a larger share without a PNG means a wrong folder
+_CITYSCAPES_ID = re.compile(r"([a-z][a-z-]*)_\d{6}_\d{6}")
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
 
 log = logging.getLogger(__name__)
@@ -260,12 +263,28 @@ def _image_batch(found: list[_Image]) -> ImageBatch:
     ids, texts = [image.id for image in found], [image.id_text for image in found]
     return ImageBatch(
         image_id=np.array(ids, np.int64),
-        file_name=[coco_file_name(image.id, image.file_name) for image in found],
-        image_key=[coco_key_from_name(image.id, image.file_name) for image in found],
+        file_name=[_file_name(image) for image in found],
+        image_key=[
+            coco_key_from_name(image.id, image.file_name) or key_from_text_id(image.id_text, image.file_name)
+            for image in found
+        ],
         height=np.array([parse_pixels(image.height) for image in found], np.int32),
         width=np.array([parse_pixels(image.width) for image in found], np.int32),
         id_text=texts if any(texts) else None,
     )
+
+
+def _file_name(image: _Image) -> str:
+    """The name of a photograph below the image folder.
+
+    The tool of Cityscapes writes `bonn_000001_000002_gtFine_leftImg8bit.png` for the id `bonn_000001_000002`. No file
+    has this name; the photograph is `bonn/bonn_000001_000002_leftImg8bit.png`
+    (https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/preparation/createPanopticImgs.py).
+    """
+    city = _CITYSCAPES_ID.fullmatch(image.id_text)
+    if city is not None and image.file_name == f"{image.id_text}_gtFine_leftImg8bit.png":
+        return f"{city[1]}/{image.id_text}_leftImg8bit.png"
+    return coco_file_name(image.id, image.file_name)
 
 
 def _annotation_batch(found: list[_Segments], *, payloads: bool) -> AnnotationBatch:
