@@ -6,45 +6,16 @@ The format: https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+from fakes.mat_files import mat_file, matrix, packed
 
 from synthgen.formats.readers import _mat_file
 from synthgen.formats.readers._mat_file import read_mat_array
 from synthgen.images.decode import ImageError
-
-
-def matrix(
-    name: bytes,
-    shape: tuple[int, ...],
-    numbers: bytes,
-    kind: int = 4,
-    array_class: int = 11,
-    flags: int = 0,
-    order: str = "<",
-) -> bytes:
-    """A matrix element as MATLAB writes it."""
-
-    def element(kind: int, content: bytes) -> bytes:
-        return struct.pack(f"{order}II", kind, len(content)) + content + bytes(-len(content) % 8)
-
-    inner = element(6, struct.pack(f"{order}II", flags << 8 | array_class, 0))
-    inner += element(5, struct.pack(f"{order}{len(shape)}i", *shape)) + element(1, name) + element(kind, numbers)
-    return element(14, inner)
-
-
-def mat_file(*elements: bytes, version: int = 0x0100, order: str = "<") -> bytes:
-    mark = {"<": b"IM", ">": b"MI"}[order]
-    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}H", version) + mark + b"".join(elements)
-
-
-def packed(element: bytes) -> bytes:
-    content = zlib.compress(element)
-    return struct.pack("<II", 15, len(content)) + content
 
 
 @pytest.mark.parametrize("compressed", [False, True])
