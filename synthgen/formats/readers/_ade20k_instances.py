@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles
 from synthgen.formats.readers._ade20k import CATEGORY_NAMES, STUFF_LABELS
+from synthgen.formats.readers._label_regions import relabel_in_place
 from synthgen.images.decode import load_label_map
 
 #: The SceneParse150 label of each of the 100 classes; the first stands for class 0. The classes are the labels of
@@ -82,8 +84,8 @@ def find_instance_files(root: Path, split: str, annotations: Path | None, *, wit
     return DatasetFiles(found, found["images"])
 
 
-def load_instance_map(path: Path) -> NDArray[np.int64]:
-    """An instance map, int64 [H, W]: `OBJECTS_PER_CATEGORY` * category + object number, 0 where no object is.
+def load_instance_map(path: Path) -> NDArray[np.integer[Any]]:
+    """An instance map, int32 [H, W]: `OBJECTS_PER_CATEGORY` * category + object number, 0 where no object is.
 
     Categories are those of SceneParse150. A class beyond the 100 is category 0, which no name belongs to.
 
@@ -93,10 +95,17 @@ def load_instance_map(path: Path) -> NDArray[np.int64]:
     Raises:
         ImageError: it cannot be decoded.
     """
-    red_green = load_label_map(path, color_coded=True).astype(np.int64) >> 8
-    classes, numbers = red_green >> 8, red_green & 0xFF
+    return relabel_in_place(load_label_map(path, color_coded=True), lambda colors, _: _LABEL_OF_RED_GREEN[colors >> 8])
+
+
+def _label_of_red_green() -> NDArray[np.int32]:
+    """By 256 * class + object number, int32 [65536], the label of `load_instance_map`."""
+    classes, numbers = np.divmod(np.arange(2**16), OBJECTS_PER_CATEGORY)
     known = np.where(classes < len(LABEL_OF_CLASS), classes, 0)
-    return np.where(numbers > 0, LABEL_OF_CLASS[known] * OBJECTS_PER_CATEGORY + numbers, 0)
+    return np.where(numbers > 0, LABEL_OF_CLASS[known] * OBJECTS_PER_CATEGORY + numbers, 0).astype(np.int32)
+
+
+_LABEL_OF_RED_GREEN = _label_of_red_green()
 
 
 def _places_inside(root: Path) -> tuple[Path, ...]:

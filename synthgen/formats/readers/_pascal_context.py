@@ -242,8 +242,9 @@ def _load_from_one(path: Path) -> NDArray[Any]:
 
 def _load_from_zero(path: Path) -> NDArray[Any]:
     labels = load_label_map(path)
-    unlabelled = 255 if labels.dtype == np.uint8 else 65_535
-    return np.where(labels == unlabelled, 0, labels.astype(np.int32) + 1)
+    if labels.dtype in (np.uint8, np.uint16):
+        return labels + labels.dtype.type(1)  # the largest number becomes 0
+    return np.where(labels == 65_535, 0, labels + 1)
 
 
 def _select(pairs: list[ImageMaskPair], listing: Path | None) -> list[ImageMaskPair]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from synthgen.formats.readers._ade20k_instances import (
     recognize_instance_files,
 )
 from synthgen.formats.readers._image_mask_pairs import RegionMeaning, complete, pair_files, read_pairs
+from synthgen.formats.readers._label_regions import relabel_in_place
 from synthgen.images.decode import ImageError, load_label_map
 
 TITLE = "ADE20K panoptic"
@@ -33,7 +35,9 @@ LOOKS_FOR = "the folders images/, annotations/ and annotations_instance/, each w
 
 __all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
 
-_STUFF = np.array(sorted(STUFF_LABELS))
+#: A label beyond the names is an unknown category, and not left out.
+_BEYOND_NAMES = len(CATEGORY_NAMES) + 1
+_SEGMENT_LABELS = np.array([*sorted(STUFF_LABELS), _BEYOND_NAMES])
 
 
 def recognize(path: Path) -> tuple[str, ...] | None:
@@ -67,7 +71,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
     """
     labels, instances = files.sources["labels"], files.sources["instances"]
 
-    def load(path: Path) -> NDArray[np.int64]:
+    def load(path: Path) -> NDArray[Any]:
         things = instances / path.relative_to(labels)
         if files.on_bytes is not None and things.is_file():
             files.on_bytes(things.stat().st_size)
@@ -80,9 +84,9 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
     yield Categories(dict(enumerate(CATEGORY_NAMES, start=1)), STUFF_LABELS)
 
 
-def _join_maps(label_map: Path, instance_map: Path) -> NDArray[np.int64]:
-    """Numbers as those of `load_instance_map`, int64 [H, W]; the number of the object is 0 for stuff."""
-    stuff = load_label_map(label_map).astype(np.int64)
+def _join_maps(label_map: Path, instance_map: Path) -> NDArray[Any]:
+    """Numbers as those of `load_instance_map`, int32 [H, W]; the number of the object is 0 for stuff."""
+    stuff = load_label_map(label_map)
     if not instance_map.is_file():
         raise ImageError("has no instance map of its name")
     try:
@@ -92,10 +96,13 @@ def _join_maps(label_map: Path, instance_map: Path) -> NDArray[np.int64]:
     if things.shape != stuff.shape:
         here, there = (f"{shape[1]} x {shape[0]}" for shape in (stuff.shape, things.shape))
         raise ImageError(f"is {here} pixels, its instance map {there}")
-    is_segment = np.isin(stuff, _STUFF) | (
-        stuff > len(CATEGORY_NAMES)
-    )  # a label beyond the names is an unknown category
-    return np.where(things > 0, things, np.where(is_segment, stuff * OBJECTS_PER_CATEGORY, 0))
+
+    def with_stuff(objects: NDArray[Any], place: slice) -> NDArray[Any]:
+        labels = np.minimum(stuff[place], _BEYOND_NAMES).astype(np.int32)
+        is_segment = np.isin(labels, _SEGMENT_LABELS)
+        return np.where(objects > 0, objects, np.where(is_segment, labels * OBJECTS_PER_CATEGORY, 0))
+
+    return relabel_in_place(things, with_stuff)
 
 
 def _explain(labels: NDArray[np.int64]) -> RegionMeaning:

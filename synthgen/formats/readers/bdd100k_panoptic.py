@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._image_mask_pairs import RegionMeaning, complete, pair_files, read_pairs
+from synthgen.formats.readers._label_regions import relabel_in_place
 from synthgen.formats.readers._release import splits_with_files
 from synthgen.images.bitmask import load_bitmask
 
@@ -115,9 +117,11 @@ def load_bitmask_regions(path: Path) -> NDArray[np.uint32]:
     Raises:
         ImageError: it cannot be decoded, or is no bitmask.
     """
-    pixels = load_bitmask(path)
-    pixels[(pixels & 0xFFFF == 0) | (pixels >> 24 == 0)] = 0
-    return pixels
+    return relabel_in_place(load_bitmask(path), _without_background)
+
+
+def _without_background(pixels: NDArray[Any], _: slice) -> NDArray[Any]:
+    return np.where((pixels & 0xFFFF == 0) | (pixels >> 24 == 0), 0, pixels)
 
 
 def _explain(labels: NDArray[np.int64]) -> RegionMeaning:
