@@ -86,7 +86,7 @@ def read(files: DatasetFiles, layer: str) -> Iterator[ImageBatch | AnnotationBat
 
 def _join_maps(label_map: Path, instance_map: Path) -> NDArray[Any]:
     """Numbers as those of `load_instance_map`, int32 [H, W]; the number of the object is 0 for stuff."""
-    stuff = load_label_map(label_map)
+    stuff = np.minimum(load_label_map(label_map), _BEYOND_NAMES).astype(np.uint8)
     if not instance_map.is_file():
         raise ImageError("has no instance map of its name")
     try:
@@ -98,7 +98,7 @@ def _join_maps(label_map: Path, instance_map: Path) -> NDArray[Any]:
         raise ImageError(f"is {here} pixels, its instance map {there}")
 
     def with_stuff(objects: NDArray[Any], place: slice) -> NDArray[Any]:
-        labels = np.minimum(stuff[place], _BEYOND_NAMES).astype(np.int32)
+        labels = stuff[place].astype(np.int32)
         is_segment = np.isin(labels, _SEGMENT_LABELS)
         return np.where(objects > 0, objects, np.where(is_segment, labels * OBJECTS_PER_CATEGORY, 0))
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import Categories, DatasetFiles, coco_panoptic
+from synthgen.formats.recognition import recognize_as, recognize_dataset
 from synthgen.images.decode import find_image
 from synthgen.ingest.ingest import describe_source_change
 from synthgen.ingest.validation.validate import validate_dataset
@@ -317,3 +318,62 @@ def test_the_number_1_and_the_text_1_are_not_taken_for_one_image(tmp_path: Path)
     path.write_text(json.dumps(content))
     with pytest.raises(SynthgenError, match=r"two images have the id '1', a\.jpg and b\.jpg"):
         ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+
+
+def renamed(files: DatasetFiles, json_path: Path) -> None:
+    """Move the JSON of a dataset, and its folder of PNGs."""
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    source = files.sources["panoptic"]
+    source.with_suffix("").rename(json_path.with_suffix(""))
+    source.rename(json_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "json_path", "photograph", "split"),
+    [
+        (
+            "ADE_val_00000012",
+            "ADEChallengeData2016/ade20k_panoptic_val.json",
+            "ADEChallengeData2016/images/validation/ADE_val_00000012.jpg",
+            "val",
+        ),
+        (
+            "frankfurt_000000_000294",
+            "cityscapes/gtFine/cityscapes_panoptic_val_trainId.json",
+            "cityscapes/leftImg8bit/val/frankfurt/frankfurt_000000_000294_leftImg8bit.png",
+            "val",
+        ),
+        (7, "mine/annotations/panoptic_test2020.json", "mine/test2020/a.jpg", "test2020"),
+        (7, "mine/my_panoptic.json", "mine/a.jpg", "train2017"),
+    ],
+)
+def test_a_prepared_file_is_recognised_and_its_photographs_are_found(
+    tmp_path: Path, own: Any, json_path: str, photograph: str, split: str
+) -> None:
+    name = Path(photograph).name.replace("_leftImg8bit", "_gtFine_leftImg8bit")
+    renamed(prepared(tmp_path / "made", own, name, "a.png"), tmp_path / json_path)
+    (tmp_path / photograph).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(tmp_path / photograph)
+    found = recognize_dataset(tmp_path / json_path)
+    assert (found.plugin, found.splits) == ("coco_panoptic", (split,))
+    files = coco_panoptic.files(found.root, split, found.annotations)
+    [sample] = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    assert find_image(files.image_folder, sample.file_name) == (tmp_path / photograph).absolute()
+    assert sample.annotations[0].segmentation is not None
+
+
+def test_the_releases_folder_is_coco_if_it_has_files_of_instances(tmp_path: Path) -> None:
+    panoptic(tmp_path, np.full((2, 2), 3), [{"id": 3, "category_id": 1, "bbox": [0, 0, 2, 2]}])
+    assert recognize_dataset(tmp_path).plugin == "coco_panoptic"
+    assert recognize_as("coco_panoptic", tmp_path / "annotations" / "panoptic_val2017.json") is not None
+    (tmp_path / "annotations" / "instances_val2017.json").write_text('{"images": [], "annotations": []}')
+    assert recognize_dataset(tmp_path).plugin == "coco"
+
+
+def test_other_files_are_not_claimed(tmp_path: Path) -> None:
+    """A file of instances of segments; and a file beside a folder of photographs of its name."""
+    (tmp_path / "photos").mkdir()
+    for name in ("photos.json", "panoptic_coco_detection_format.json"):
+        (tmp_path / name).write_text('{"images": [], "annotations": []}')
+        assert recognize_as("coco_panoptic", tmp_path / name) is None
+        assert recognize_dataset(tmp_path / name).plugin == "coco_json"
