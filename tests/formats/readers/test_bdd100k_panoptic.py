@@ -7,6 +7,7 @@ https://github.com/bdd100k/bdd100k.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from fakes.label_map_folders import all_annotations, ingest_both_layers, write_photograph
 from PIL import Image
 
+from synthgen.dataloading.tasks import panoptic
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import bdd100k_panoptic
 from synthgen.formats.recognition import recognize_dataset
@@ -151,3 +153,12 @@ def test_two_folders_elsewhere(tmp_path: Path) -> None:
     assert [a.category for a in sample.annotations] == ["car"]
     with pytest.raises(SynthgenError, match="no folder; --annotations should name the folder of the bitmasks"):
         bdd100k_panoptic.files(tmp_path, "val", tmp_path / "nowhere")
+
+
+def test_the_panoptic_task_ignores_what_the_benchmark_leaves_out(tmp_path: Path) -> None:
+    release(tmp_path, [(np.s_[:2], (SKY, 0, 30)), (np.s_[2:4], (CAR, 0, 31)), (np.s_[4:5], (CAR, 0b0001, 32))])
+    [sample] = ingest_split(tmp_path, tmp_path)
+    target = panoptic.target(sample, ("car", "sky"), random.Random(1))
+    assert target is not None and target.ignore is not None
+    assert [target.texts[label] for label in target.labels.tolist()] == ["car", "sky"]
+    assert decode_mask(target.ignore)[:, 0].tolist() == [0, 0, 0, 0, 1, 0]

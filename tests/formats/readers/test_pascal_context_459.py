@@ -8,6 +8,7 @@ datasets/prepare_pascal_context_459.py of SAN and CAT-Seg.
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import pytest
 import scipy.io
 from fakes.label_map_folders import all_annotations, ingest_both_layers, write_label_map, write_photograph
 
+from synthgen.dataloading.tasks import semantic
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import pascal_context_59, pascal_context_459
 from synthgen.formats.readers._pascal_context import CONTEXT_459_NAMES
 from synthgen.formats.recognition import recognize_as
+from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Sample
 
 NAMES = ("2008_000002", "2008_000003", "2010_000001")
@@ -152,3 +155,13 @@ def test_without_a_list_of_the_split_the_error_names_the_lists(tmp_path: Path) -
         pascal_context_459.files(tmp_path, "val", None)
     with pytest.raises(SynthgenError, match="no folder; --annotations should name the folder of the label maps"):
         pascal_context_459.files(tmp_path, "val", tmp_path / "nowhere")
+
+
+def test_the_semantic_task_ignores_pixels_without_a_class(tmp_path: Path) -> None:
+    folder = voc2010(tmp_path, ("pascalcontext_val.txt", "2008_000002"))
+    write_mat(folder / "trainval" / "2008_000002.mat", [[BAG] * 8] * 4 + [[0] * 8] * 2)
+    [sample] = ingest_split(tmp_path, tmp_path)
+    target = semantic.target(sample, CONTEXT_459_NAMES, random.Random(1))
+    assert target is not None and target.ignore is not None
+    assert [target.texts[label] for label in target.labels.tolist()] == ["bag"]
+    assert decode_mask(target.ignore)[:, 0].tolist() == [0, 0, 0, 0, 1, 1]
