@@ -6,9 +6,10 @@ The 59 classes are the most frequent ones; all other pixels are unlabelled.
 
 Label maps that others have prepared are read as well. Those of mmsegmentation count from 1, with 0 for unlabelled
 (https://github.com/open-mmlab/mmsegmentation/blob/main/tools/dataset_converters/pascal_context.py). Those of ODISE
-(https://github.com/NVlabs/ODISE/tree/main/datasets) and of SAN and CAT-Seg
-(https://github.com/MendelXu/SAN, https://github.com/KU-CVLAB/CAT-Seg) count from 0, with the largest number for
-unlabelled.
+(https://github.com/NVlabs/ODISE/tree/main/datasets), SAN (https://github.com/MendelXu/SAN/tree/main/datasets) and
+CAT-Seg (https://github.com/cvlab-kaist/CAT-Seg/tree/main/datasets) count from 0, with the largest number for
+unlabelled. All of them have the 59 classes in the order of the 459. OVSeg has them in the order of the release's
+`59_labels.txt`, in the folder that CAT-Seg uses. Its maps of 59 classes are not read; its MATLAB files are.
 """
 
 from __future__ import annotations
@@ -106,35 +107,47 @@ class ContextTask:
 
     Attributes:
         names: of the classes, from 1 on.
-        from_zero: folders of label maps that count from 0; "{split}" is train or val, "{long_split}" training or
-            validation. Each holds the maps of one split.
-        from_one: the folder of label maps that count from 1, of all splits; "" = there is none.
-        suffixes: of these maps, in lower case, with their dots.
+        folders: (photographs, label maps) below the release's folder, in the order in which they are looked for;
+            "{split}" is train or val, "{long_split}" training or validation. Folders of label maps without a split in
+            their name hold all splits, and a list says which images belong to one.
+        suffixes: of the label maps but for MATLAB files, in lower case, with their dots.
     """
 
     names: tuple[str, ...]
-    from_zero: tuple[str, ...]
-    from_one: str
+    folders: tuple[tuple[str, str], ...]
     suffixes: frozenset[str]
 
 
+_FROM_ONE = "SegmentationClassContext"  # of mmsegmentation, for 59 classes
+_PREPARED_59 = "annotations_detectron2/pc59_{split}"  # of CAT-Seg, and of OVSeg with another order
+_ORDER_OF_OVSEG = "59_labels.txt"
+
 CONTEXT_59 = ContextTask(
     CONTEXT_59_NAMES,
-    ("annotations_detectron2/pc59_{split}", "annotations_ctx59/{long_split}"),
-    "SegmentationClassContext",
+    (
+        ("JPEGImages", _FROM_ONE),
+        ("images/{long_split}", "annotations_ctx59/{long_split}"),
+        ("pcontext/{split}/image", "pcontext/{split}/label"),
+        ("JPEGImages", _MAT_FOLDER),
+        ("JPEGImages", _PREPARED_59),
+    ),
     frozenset((".png",)),
 )
 CONTEXT_459 = ContextTask(
     CONTEXT_459_NAMES,
-    ("annotations_detectron2/pc459_{split}", "annotations_ctx459/{long_split}"),
-    "",
+    (
+        ("images/{long_split}", "annotations_ctx459/{long_split}"),
+        ("pcontext_full/{split}/image", "pcontext_full/{split}/label"),
+        ("JPEGImages", _MAT_FOLDER),
+        ("JPEGImages", "annotations_detectron2/pc459_{split}"),
+    ),
     frozenset((".tif", ".tiff", ".png")),
 )
 
 
 def find_context_files(task: ContextTask, root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The label maps and photographs of a split, below root, root/VOC2010, root/VOCdevkit/VOC2010 or
-    root/pascal_ctx_d2. Maps that were prepared for the benchmark precede the release's MATLAB files.
+    root/pascal_ctx_d2.
 
     Args:
         task: the benchmark.
@@ -143,24 +156,25 @@ def find_context_files(task: ContextTask, root: Path, split: str, annotations: P
         annotations: the folder of the label maps, if it is elsewhere; the photographs are beside it or below `root`.
 
     Raises:
-        SynthgenError: there are no label maps, no photographs, or no list of the split.
+        SynthgenError: there are no label maps, no photographs, or no list of the split; or the order of the classes
+            in the label maps is not clear.
     """
     if annotations is not None:
         if not annotations.is_dir():
             raise SynthgenError(f"{annotations} is no folder; --annotations should name the folder of the label maps")
-        parents = [annotations.absolute().parent, annotations.absolute().parent.parent]
-        found = next(filter(None, (_find_in_release(task, place, split, annotations) for place in parents)), None)
+        above = list(annotations.absolute().parents)[:3]
+        found = next(filter(None, (_find_in_release(task, place, split, annotations) for place in above)), None)
         return found or DatasetFiles({"images": root, "labels": annotations}, root)
     for release in (root / name for name in _RELEASES):
         if (found := _find_in_release(task, release, split, None)) is not None:
             return found
-    kinds = [*task.from_zero, *filter(None, (task.from_one,)), _MAT_FOLDER]
-    wanted = ", ".join(kind.format(split=split, long_split=_LONG_SPLITS.get(split, split)) for kind in kinds)
+    words = _split_words(split)
+    wanted = ", ".join(labels.format(**words) for _, labels in task.folders)
+    lists = ", ".join(name.format(**words) for name in _LISTS)
     raise SynthgenError(
-        f"no label maps of '{split}' with photographs in {root} (one of the folders {wanted} beside JPEGImages, with "
-        f"the list {_LISTS[0].format(split=split)}, {_LISTS[1].format(split=split)} or "
-        f"{_LISTS[2].format(split=split)}); "
-        "unpack VOC2010 and PASCAL Context there, or name the two folders with --images and --annotations"
+        f"no label maps of '{split}' with photographs in {root} (one of the folders {wanted}, with JPEGImages or the "
+        f"like beside it, and for folders of all splits one of the lists {lists}); unpack VOC2010 and PASCAL Context "
+        "there, or name the two folders with --images and --annotations"
     )
 
 
@@ -185,28 +199,30 @@ def read_context(
     yield Categories(names, frozenset(names))
 
 
-def _find_in_release(task: ContextTask, release: Path, split: str, labels: Path | None) -> DatasetFiles | None:
-    """The files in one folder; only those of the folder of label maps `labels`, if it is not None."""
-    words = {"split": split, "long_split": _LONG_SPLITS.get(split, split)}
-    split_folders = [release / name.format(**words) for name in task.from_zero]
-    whole_folders = [release / name for name in filter(None, (task.from_one, _MAT_FOLDER))]
-    photographs = next(
-        (p for p in (release / "images" / words["long_split"], release / "JPEGImages") if p.is_dir()), None
-    )
-    listing = next(
-        (release / name.format(**words) for name in _LISTS if (release / name.format(**words)).is_file()), None
-    )
-    for folder in (*split_folders, *whole_folders):
-        if (
-            photographs is None
-            or not folder.is_dir()
-            or (labels is not None and folder.absolute() != labels.absolute())
-        ):
+def _split_words(split: str) -> dict[str, str]:
+    return {"split": split, "long_split": _LONG_SPLITS.get(split, split)}
+
+
+def _find_in_release(task: ContextTask, release: Path, split: str, own: Path | None) -> DatasetFiles | None:
+    """The files in one folder; only those of the folder of label maps `own`, if it is not None."""
+    words = _split_words(split)
+    listing = next((path for name in _LISTS if (path := release / name.format(**words)).is_file()), None)
+    for photographs, maps in task.folders:
+        images, labels = release / photographs.format(**words), release / maps.format(**words)
+        if not (images.is_dir() and labels.is_dir()) or (own is not None and labels.absolute() != own.absolute()):
             continue
-        if folder in split_folders:
-            return DatasetFiles({"images": photographs, "labels": folder}, photographs)
-        if listing is not None and (folder.name != _MAT_FOLDER or _has_mat_files(folder)):
-            return DatasetFiles({"images": photographs, "labels": folder, "list": listing}, photographs)
+        if maps == _MAT_FOLDER and not _has_mat_files(labels):
+            continue
+        if maps == _PREPARED_59 and (release / _ORDER_OF_OVSEG).is_file():
+            raise SynthgenError(
+                f"{labels} may be of OVSeg, which counts the classes as {release / _ORDER_OF_OVSEG} lists them; put "
+                f"the MATLAB files into {release / _MAT_FOLDER} and name that folder with --annotations, or move "
+                f"{_ORDER_OF_OVSEG} away if the maps are of CAT-Seg"
+            )
+        if "split}" in maps:
+            return DatasetFiles({"images": images, "labels": labels}, images)
+        if listing is not None:
+            return DatasetFiles({"images": images, "labels": labels, "list": listing}, images)
     return None
 
 
@@ -218,7 +234,7 @@ def _loader(task: ContextTask, labels: Path) -> tuple[Callable[[Path], NDArray[A
     """How a folder's label maps are read, as maps that count from 1; and their suffixes."""
     if _has_mat_files(labels):
         return (_load_mat_59 if task is CONTEXT_59 else _load_mat), frozenset((_MAT_SUFFIX,))
-    if labels.name == task.from_one:
+    if labels.name == _FROM_ONE:
         return _load_from_one, task.suffixes
     return _load_from_zero, task.suffixes
 

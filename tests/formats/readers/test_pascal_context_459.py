@@ -3,7 +3,8 @@
 The release: https://cs.stanford.edu/~roozbeh/pascal-context/. The names are those of its labels.txt, as in
 https://github.com/NVlabs/ODISE/blob/main/odise/data/datasets/openseg_labels/pascal_context_459.txt. The layouts of
 prepared maps: https://github.com/NVlabs/ODISE/blob/main/datasets/prepare_pascal_ctx_full_sem_seg.py and
-datasets/prepare_pascal_context_459.py of SAN and CAT-Seg.
+https://github.com/cvlab-kaist/CAT-Seg/blob/main/datasets/prepare_pascal_context_459.py and
+https://github.com/MendelXu/SAN/blob/main/datasets/prepare_pcontext_sem_seg_459cls.py
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def test_the_releases_matlab_files(tmp_path: Path) -> None:
     [
         ("VOCdevkit/VOC2010/JPEGImages", "VOCdevkit/VOC2010/annotations_detectron2/pc459_val"),
         ("pascal_ctx_d2/images/validation", "pascal_ctx_d2/annotations_ctx459/validation"),
+        ("pcontext_full/val/image", "pcontext_full/val/label"),
     ],
 )
 def test_prepared_maps_count_from_zero(tmp_path: Path, images: str, labels: str) -> None:
@@ -150,7 +152,7 @@ def test_without_a_list_of_the_split_the_error_names_the_lists(tmp_path: Path) -
     folder = voc2010(tmp_path)
     write_mat(folder / "trainval" / "2008_000003.mat", [[BAG] * 8] * 6)
     with pytest.raises(
-        SynthgenError, match=r"no label maps of 'val' .*with the list ImageSets/SegmentationContext/val"
+        SynthgenError, match=r"no label maps of 'val' .*one of the lists ImageSets/SegmentationContext/val"
     ):
         pascal_context_459.files(tmp_path, "val", None)
     with pytest.raises(SynthgenError, match="no folder; --annotations should name the folder of the label maps"):

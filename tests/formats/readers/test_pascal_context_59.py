@@ -1,6 +1,6 @@
 """PASCAL Context with 59 classes: maps of mmsegmentation, ODISE, SAN and CAT-Seg, and the release's MATLAB files.
 
-The layouts and the classes:
+The layouts and the classes (CAT-Seg and SAN: see `_pascal_context`):
 https://github.com/open-mmlab/mmsegmentation/blob/main/tools/dataset_converters/pascal_context.py and
 https://github.com/NVlabs/ODISE/blob/main/datasets/prepare_pascal_ctx_sem_seg.py
 """
@@ -58,6 +58,7 @@ def test_mmsegmentations_maps_count_from_one(tmp_path: Path) -> None:
     [
         ("VOC2010/JPEGImages", "VOC2010/annotations_detectron2/pc59_val"),
         ("pascal_ctx_d2/images/validation", "pascal_ctx_d2/annotations_ctx59/validation"),
+        ("pcontext/val/image", "pcontext/val/label"),
     ],
 )
 def test_other_prepared_maps_count_from_zero(tmp_path: Path, images: str, labels: str) -> None:
@@ -83,7 +84,26 @@ def test_the_matlab_files_give_each_of_the_59_its_own_pixels_and_no_other(tmp_pa
         assert annotation.bbox == (number % 23, number // 23, 1, 1)
 
 
-def test_prepared_maps_precede_the_matlab_files(tmp_path: Path) -> None:
+def test_maps_that_may_have_ovsegs_order_are_not_taken_for_those_of_cat_seg(tmp_path: Path) -> None:
+    """OVSeg writes its maps into CAT-Seg's folder, with the classes in the order of the release's 59_labels.txt
+
+    (datasets/prepare_pascal_context.py in https://github.com/facebookresearch/ov-seg).
+    """
+    write_photograph(tmp_path / "JPEGImages" / "2008_000002.jpg")
+    write_label_map(tmp_path / "annotations_detectron2" / "pc59_val" / "2008_000002.png", [[7] * 8] * 6)
+    (tmp_path / "59_labels.txt").write_text("1: aeroplane\n")
+    with pytest.raises(SynthgenError, match=r"pc59_val may be of OVSeg, which counts the classes as .*59_labels\.txt"):
+        pascal_context_59.files(tmp_path, "val", None)
+    with pytest.raises(SynthgenError, match="may be of OVSeg"):
+        pascal_context_59.files(tmp_path, "val", tmp_path / "annotations_detectron2" / "pc59_val")
+    (tmp_path / "trainval").mkdir()
+    scipy.io.savemat(tmp_path / "trainval" / "2008_000002.mat", {"LabelMap": np.full((6, 8), 2, np.uint16)})
+    (tmp_path / "pascalcontext_val.txt").write_text("2008_000002\n")
+    [sample] = ingest_split(tmp_path, tmp_path)
+    assert [a.category for a in sample.annotations] == ["aeroplane"]
+
+
+def test_mmsegmentations_maps_precede_the_matlab_files(tmp_path: Path) -> None:
     write_photograph(tmp_path / "JPEGImages" / "2008_000002.jpg")
     (tmp_path / "pascalcontext_val.txt").write_text("2008_000002\n")
     (tmp_path / "trainval").mkdir()
