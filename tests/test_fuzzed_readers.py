@@ -35,6 +35,7 @@ INPUTS = 500
 READERS = (
     *("coco", "lvis", "objects365", "dataseg_objects365", "visual_genome", "refcoco", "refcoco_pickle"),
     *("coco_panoptic", "ade20k", "ade20k_full", "foreground", "semantic_folder", "doctor", "rle"),
+    *("ade20k_instance", "ade20k_panoptic", "bdd100k_panoptic", "pascal_context_59", "pascal_context_459"),
     *("yolo", "openimages", "dota"),
     *("voc", "labelme", "cvat", "via", "via_csv", "label_studio"),
     *("webdataset", "hf", "hf_parquet", "hf_arrow", "tar_images", "parquet_images", "arrow_images"),
@@ -67,7 +68,12 @@ def test_a_reader_answers_or_refuses_in_one_sentence(reports: dict[str, dict[str
     # Mutants that get through are the ones that go deep. Of files that checksums protect, only the valid ones do.
     assert report["accepted"] >= (5 if reader == "shards" else 15)
     # Where a bad file is an image with an error, nothing is refused.
-    rows = ("foreground", "ade20k", "voc", "labelme")
+    rows = (
+        "foreground",
+        *(name for name in READERS if name.startswith(("ade20k", "bdd100k", "pascal"))),
+        "voc",
+        "labelme",
+    )
     assert report["refused"] >= 1 or reader in rows or reader.endswith("_images")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import pickle
@@ -20,7 +21,8 @@ from pycocotools import mask as coco_mask
 from fakes import fuzz_text_datasets as text_datasets
 from fakes.fuzz_mutators import mutate_json
 from fakes.fuzz_runner import FuzzTarget, WrongAnswerError
-from fakes.label_map_folders import write_label_map, write_photograph
+from fakes.label_map_folders import write_instance_map, write_label_map, write_photograph
+from fakes.mat_files import mat_file, matrix, packed
 from synthgen import plugins
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles
@@ -50,6 +52,11 @@ def dataset_targets() -> list[FuzzTarget]:
         _target("coco_panoptic", _panoptic_seeds, "coco-panoptic", split="val2017"),
         _target("ade20k", _ade20k_seeds, "ade20k", split="validation"),
         _target("ade20k_full", _ade20k_full_seeds, "ade20k-full", split="training"),
+        _target("ade20k_instance", _ade20k_instance_seeds, "ade20k-instance", split="validation"),
+        _target("ade20k_panoptic", _ade20k_panoptic_seeds, "ade20k-panoptic", split="validation"),
+        _target("bdd100k_panoptic", _bdd100k_seeds, "bdd100k-panoptic", split="val"),
+        _target("pascal_context_59", _context_59_seeds, "pascal-context-59", split="val"),
+        _target("pascal_context_459", _context_459_seeds, "pascal-context-459", split="val"),
         _target("foreground", _foreground_seeds, "foreground", split="train"),
         _target("semantic_folder", _semantic_seeds, "semantic-folder", split="train"),
         _target("yolo", text_datasets.yolo_seeds, "yolo", check=text_datasets.check_yolo_boxes),
@@ -479,6 +486,57 @@ def _ade20k_full_seeds(folder: Path) -> list[dict[str, bytes]]:
     files = {f"{at}.jpg": _photograph(folder), f"{at}.json": _dump(content)}
     png = _label_map(folder, {(1, 1): 255, (4, 4): 128})
     return [files | {f"{at}/instance_{i:03d}_ADE_train_00000005.png": png for i in range(3)}]
+
+
+def _ade20k_instance_seeds(folder: Path) -> list[dict[str, bytes]]:
+    names = [f"validation/ADE_val_0000000{i}" for i in (1, 2)]
+    write_instance_map(folder / "map.png", [(np.s_[1:4, :5], (8, 1)), (np.s_[4:], (100, 2))])
+    photo, png = _photograph(folder), (folder / "map.png").read_bytes()
+    return [{f"images/{n}.jpg": photo for n in names} | {f"annotations_instance/{n}.png": png for n in names}]
+
+
+def _ade20k_panoptic_seeds(folder: Path) -> list[dict[str, bytes]]:
+    labels = _ade20k_seeds(folder)
+    [instances] = _ade20k_instance_seeds(folder)
+    return [instances | one for one in labels]
+
+
+def _bdd100k_seeds(folder: Path) -> list[dict[str, bytes]]:
+    values = np.zeros((6, 8, 4), np.uint8)
+    values[:2], values[3:5, :4], values[3:5, 4:] = (30, 0, 0, 30), (35, 3, 1, 7), (35, 12, 1, 8)
+    write_label_map(folder / "map.png", values)
+    photo, png = _photograph(folder), (folder / "map.png").read_bytes()
+    files = {f"images/10k/val/{n}.jpg": photo for n in "ab"}
+    return [files | {f"labels/pan_seg/bitmasks/val/{n}.png": png for n in "ab"}]
+
+
+def _context_59_seeds(folder: Path) -> list[dict[str, bytes]]:
+    photo, png = _photograph(folder), _label_map(folder, {(1, 1): 3, (3, 4): 59, (5, 0): 255})
+    names = ("2008_000002", "2008_000003")
+    photos = {f"JPEGImages/{n}.jpg": photo for n in names}
+    listing = {"ImageSets/SegmentationContext/val.txt": "\n".join(names).encode()}
+    return [
+        photos | listing | {f"SegmentationClassContext/{n}.png": png for n in names},
+        photos | {f"annotations_detectron2/pc59_val/{n}.png": png for n in names},
+    ]
+
+
+def _context_459_seeds(folder: Path) -> list[dict[str, bytes]]:
+    photo, tif = _photograph(folder), io.BytesIO()
+    labels = np.zeros((6, 8), "<u2")
+    labels[1:, 1:], labels[3:, 4:] = 2, 459
+    Image.fromarray(labels - 1).save(tif, "TIFF")
+    element = matrix(b"LabelMap", labels.shape, labels.tobytes("F"))
+    names = ("2008_000002", "2008_000003")
+    photos = {f"JPEGImages/{n}.jpg": photo for n in names}
+    listing = {"pascalcontext_val.txt": "\n".join(names).encode()}
+    return [
+        *(
+            photos | listing | {f"trainval/{n}.mat": content for n in names}
+            for content in (mat_file(element), mat_file(matrix(b"other", (1, 1), b"\1\0"), packed(element)))
+        ),
+        photos | {f"annotations_detectron2/pc459_val/{n}.tif": tif.getvalue() for n in names},
+    ]
 
 
 def _foreground_seeds(folder: Path) -> list[dict[str, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,3 +64,11 @@ def filled_labels(value: int, size: tuple[int, int] = (8, 6)) -> np.ndarray:
 
 def all_annotations(samples: list[Sample]) -> list[Annotation]:
     return [a for s in samples for a in s.annotations]
+
+
+def write_instance_map(path: Path, pixels: Sequence[tuple[Any, tuple[int, int]]]) -> None:
+    """An instance map of ADE20K, 8 x 6 pixels: place -> (one of the 100 classes, number of the object)."""
+    values = np.zeros((6, 8, 3), np.uint8)
+    for place, (label, number) in pixels:
+        values[place] = (label, number, 0)
+    write_label_map(path, values)

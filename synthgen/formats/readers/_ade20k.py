@@ -35,6 +35,19 @@ STUFF_LABELS = frozenset((
 _FILE_NAME_PATTERN = re.compile(r"ADE_(?:train|val|test)_0*(\d{1,12})")
 
 
+def key_from_text_id(id_text: str, file_name: str) -> str:
+    """The image key of a record of the files that Mask2Former and Mask DINO prepare, whose ids are the names of files.
+
+    Such a record has the id "ADE_val_00000001" and the file name "ADE_val_00000001.jpg"; the key of any other is "".
+
+    Args:
+        id_text: the record's id, if it is a text; else "".
+        file_name: the record's file name.
+    """
+    is_own = _FILE_NAME_PATTERN.fullmatch(id_text) is not None and PurePosixPath(file_name).stem == id_text
+    return f"ade20k/{id_text}" if is_own else ""
+
+
 def image_ids_and_keys(file_names: Sequence[str]) -> list[tuple[int, str]]:
     """The number in each file name, and the image key of the name; both releases use the same numbers.
 

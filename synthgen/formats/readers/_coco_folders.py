@@ -60,11 +60,18 @@ def find_coco_splits(folder: Path) -> dict[str, CocoSplit]:
     return dict(sorted(found.items(), key=lambda one: (_SPLIT_ORDER.get(one[0], len(_SPLIT_ORDER)), one[0])))
 
 
-def looks_like_coco(path: Path) -> bool:
-    """Whether the start of a file looks like that of a COCO JSON file."""
+def looks_like_coco(path: Path, *, with_segments: bool = False) -> bool:
+    """Whether the start of a file looks like that of a COCO JSON file.
+
+    Args:
+        path: the file.
+        with_segments: whether it may have "segments_info", as panoptic files do.
+    """
     if path.name.lower().endswith(".json.gz"):
         return path.is_file()
     head = read_start(path, _HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if with_segments:
+        head = head.replace(b'"segments_info"', b'""')
     return head.startswith(b"{") and bool(_COCO_KEY.search(head)) and not _OTHER_KEY.search(head)
 
 

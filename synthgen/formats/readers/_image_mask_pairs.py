@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,29 @@ class ImageMaskPair:
     labels_path: Path | None
     image_id: int = 0
     image_key: str = ""
+
+
+class RegionMeaning(NamedTuple):
+    """What the labels of some regions say.
+
+    Attributes:
+        category: int64 [M].
+        iscrowd: bool [M].
+        flags: as in `AnnotationBatch`.
+    """
+
+    category: NDArray[np.int64]
+    iscrowd: NDArray[np.bool_]
+    flags: dict[str, NDArray[np.bool_]]
+
+
+def labels_are_categories(labels: NDArray[np.int64]) -> RegionMeaning:
+    """The meaning of plain label maps: a label is a category.
+
+    Args:
+        labels: int64 [M].
+    """
+    return RegionMeaning(labels, np.zeros(len(labels), np.bool_), {})
 
 
 def make_key_prefix(folder: Path, root: Path) -> str:
@@ -99,6 +122,7 @@ def pair_files(
     key_prefix: str = "",
     image_stem: Callable[[str], str | None] = lambda stem: stem,
     labels_stem: Callable[[str], str | None] = lambda stem: stem,
+    labels_suffixes: frozenset[str] = IMAGE_SUFFIXES,
 ) -> list[ImageMaskPair]:
     """Pair photographs and label maps by their paths without suffix; sorted by name.
 
@@ -111,6 +135,7 @@ def pair_files(
         key_prefix: prefix of their names in keys: `make_key_prefix` of their folder.
         image_stem: path of a photograph without suffix -> the common part of both; None = skip the file.
         labels_stem: path of a label map without suffix -> the common part of both; None = skip the file.
+        labels_suffixes: of the label maps, in lower case, with their dots.
 
     Raises:
         SynthgenError: a folder is missing, or no photograph has a label map.
@@ -118,7 +143,8 @@ def pair_files(
     for folder, option in ((images, "--images"), (labels, "--annotations")):
         if not folder.is_dir():
             raise SynthgenError(f"no folder {folder}; name the right one with {option}")
-    photographs, maps = list_images(images, exclude=labels), list_images(labels, exclude=images)
+    photographs = list_images(images, exclude=labels)
+    maps = list_images(labels, suffixes=labels_suffixes, exclude=images)
     if images.resolve() == labels.resolve():
         photographs = [name for name in maps if PurePosixPath(name).suffix.lower() in _JPEG_SUFFIXES]
         maps = [name for name in maps if PurePosixPath(name).suffix.lower() not in _JPEG_SUFFIXES]
@@ -158,6 +184,7 @@ def read_pairs(
     *,
     ignore_labels: Container[int],
     with_masks: bool,
+    explain: Callable[[NDArray[np.int64]], RegionMeaning] = labels_are_categories,
 ) -> Iterator[ImageBatch | AnnotationBatch]:
     """Read label maps one at a time: an annotation for each region, and an error for each image without any.
 
@@ -167,6 +194,7 @@ def read_pairs(
         load_label_map: a file -> its label map, integers or bool [H, W], or `ImageError`.
         ignore_labels: labels without a category.
         with_masks: add each mask as payload.
+        explain: labels, int64 [M] -> their meaning.
     """
     count = 0
     for start in range(0, len(pairs), _BATCH):
@@ -184,20 +212,28 @@ def read_pairs(
             error=[error for _, _, error, _ in looks],
         )
         rows = [(image_id, region) for image_id, _, _, found in looks for region in found]
-        yield _annotation_batch(rows, count, masks=with_masks)
+        yield _annotation_batch(rows, count, explain, masks=with_masks)
         count += len(rows)
         if files.on_bytes is not None:
             files.on_bytes(sum(_file_bytes(path) for pair in some for path in (pair.image_path, pair.labels_path)))
 
 
-def _annotation_batch(rows: Sequence[tuple[int, LabelRegion]], count: int, *, masks: bool) -> AnnotationBatch:
+def _annotation_batch(
+    rows: Sequence[tuple[int, LabelRegion]],
+    count: int,
+    explain: Callable[[NDArray[np.int64]], RegionMeaning],
+    *,
+    masks: bool,
+) -> AnnotationBatch:
     """Annotations of (image id, region), with ids from `count` + 1."""
+    meaning = explain(np.array([region.label for _, region in rows], np.int64))
     return AnnotationBatch(
         image_id=np.array([image_id for image_id, _ in rows], np.int64),
         id=np.arange(count + 1, count + len(rows) + 1),
         bbox=np.array([region.bbox for _, region in rows], np.float64).reshape(-1, 4),
-        category=np.array([region.label for _, region in rows], np.int64),
-        iscrowd=np.zeros(len(rows), np.bool_),
+        category=meaning.category,
+        iscrowd=meaning.iscrowd,
+        flags=meaning.flags,
         payload=[region.mask.counts for _, region in rows] if masks else None,
     )
 

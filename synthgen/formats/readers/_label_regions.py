@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +64,23 @@ def split_label_regions(labels: NDArray[Any], ignore_labels: Container[int] = ()
         x1, y1, x2, y2 = rle_bbox_xyxy(mask)
         found.append(LabelRegion(label, (x1, y1, x2 - x1, y2 - y1), mask))
     return found
+
+
+def relabel_in_place(labels: NDArray[Any], relabel: Callable[[NDArray[Any], slice], NDArray[Any]]) -> NDArray[Any]:
+    """Replace the labels of a map, some rows at a time, so that what is computed for it takes little memory.
+
+    Args:
+        labels: integers [H, W], which are changed; writable.
+        relabel: some rows of the map, and which ones these are -> their new labels.
+
+    Returns:
+        The same array.
+    """
+    rows = max(1, _STRIP_PIXELS // max(1, labels.shape[1]))
+    for top in range(0, labels.shape[0], rows):
+        place = slice(top, top + rows)
+        labels[place] = relabel(labels[place], place)
+    return labels
 
 
 def _label_runs(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

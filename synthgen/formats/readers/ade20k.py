@@ -13,16 +13,28 @@ from pathlib import Path
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
 from synthgen.formats.readers._ade20k import CATEGORY_NAMES, STUFF_LABELS, image_ids_and_keys
+from synthgen.formats.readers._folder_listing import first_names
 from synthgen.formats.readers._image_mask_pairs import complete, pair_files, read_pairs
+from synthgen.formats.readers._release import splits_with_files
 from synthgen.images.decode import load_label_map
 
+TITLE = "ADE20K, SceneParse150"
 SPLITS = ("training", "validation")
 LAYERS = ("annotations", "human")
+LOOKS_FOR = (
+    "photographs ADE_train_00000001.jpg in images/training and label maps in annotations/training, or validation"
+)
 
-__all__ = ["LAYERS", "SPLITS", "complete", "files", "read"]
+__all__ = ["LAYERS", "LOOKS_FOR", "SPLITS", "TITLE", "complete", "files", "read", "recognize"]
 
 _IGNORE_LABELS = frozenset({0})
 _SPLIT_PREFIX = {"training": "ADE_train_", "validation": "ADE_val_"}
+
+
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits in the release's folder, `path`, whose label maps have ADE20K's names: others use the same folders."""
+    found = splits_with_files(path, SPLITS, files) or ()
+    return tuple(split for split in found if _has_own_names(files(path, split, None), split)) or None
 
 
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
@@ -68,3 +80,7 @@ def _has_split_files(labels: Path, split: str) -> bool:
     """Whether all the files of a folder are named as those of a split are."""
     names = [path.name for path in labels.iterdir()]
     return bool(names) and all(name.startswith(_SPLIT_PREFIX.get(split, "?")) for name in names)
+
+
+def _has_own_names(found: DatasetFiles, split: str) -> bool:
+    return any(name.startswith(_SPLIT_PREFIX[split]) for name in first_names(found.sources["labels"]))

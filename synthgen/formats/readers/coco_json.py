@@ -8,6 +8,7 @@ from pathlib import Path
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import DatasetFiles, DatasetPart
+from synthgen.formats.readers._ade20k import key_from_text_id
 from synthgen.formats.readers._coco_folders import find_coco_splits, looks_like_coco, split_of_file
 from synthgen.formats.readers._coco_records import CocoImage
 from synthgen.formats.readers._instances import complete, find_annotation_file, mask_problems, shorten_mask
@@ -74,6 +75,9 @@ def read(files: DatasetFiles, layer: str) -> Iterator[DatasetPart]:
 
 
 def _name_and_key(image: CocoImage) -> tuple[str, str]:
-    """A COCO photograph has COCO's key, whatever its id in this file; others get a key from the file name."""
+    """A COCO photograph has COCO's key, whatever its id in this file, and one of ADE20K its key; others get a key from
+    the file name.
+    """
     coco = _COCO_URL.fullmatch(image.coco_url)
-    return image.file_name or image.coco_url.rsplit("/", 1)[-1], f"coco/{coco[1]}" if coco else ""
+    key = f"coco/{coco[1]}" if coco else key_from_text_id(image.id_text, image.file_name)
+    return image.file_name or image.coco_url.rsplit("/", 1)[-1], key

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,22 +21,33 @@ from numpy.typing import NDArray
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import AnnotationBatch, Categories, DatasetFiles, ImageBatch
+from synthgen.formats.readers._ade20k import key_from_text_id
+from synthgen.formats.readers._coco_folders import looks_like_coco
 from synthgen.formats.readers._coco_images import coco_file_name, coco_key_from_name, find_coco_image_folder
 from synthgen.formats.readers._coco_json import stream_records
 from synthgen.formats.readers._coco_records import clean_text, required_id
+from synthgen.formats.readers._folder_listing import is_folder
 from synthgen.formats.readers._ids import is_text_id, parse_id
 from synthgen.formats.readers._numbers import parse_flag, parse_float, parse_int, parse_pixels
+from synthgen.formats.readers._release import splits_with_files
 from synthgen.images.decode import ImageError, find_image, load_rgb, read_image_header
 from synthgen.images.packed import open_image
 from synthgen.records.box_table import NO_ID
 from synthgen.records.rle import encode_mask, rle_area, rle_bbox_xyxy
 from synthgen.records.sample import Annotation, Sample
 
+TITLE = "COCO panoptic"
 SPLITS = ("train2017", "val2017")
 LAYERS = ("annotations", "human")
+LOOKS_FOR = (
+    "annotations/panoptic_train2017.json or panoptic_val2017.json without files of instances, or a JSON file with "
+    "'panoptic' in its name beside the folder of PNG files with this name"
+)
 
 _BATCH = 10_000
 _MAX_MISSING_SHARE = 0.05  # a larger share without a PNG means a wrong folder
+_CITYSCAPES_ID = re.compile(r"([a-z][a-z-]*)_\d{6}_\d{6}")
+_SPLIT_AT_END = re.compile(r"(?:^|_)((?:train|val|test)(?:\d{4})?)(?:_trainId)?$")
 _THREADS = 16  # reading headers waits for the disk, not for the CPU
 
 log = logging.getLogger(__name__)
@@ -96,10 +108,26 @@ class _Category(msgspec.Struct):
         return cls(required_id(value, "id"), clean_text(value.get("name")), isthing)
 
 
+def recognize(path: Path) -> tuple[str, ...] | None:
+    """The splits of the release's folder `path`, if it has no files of instances; or the split of a panoptic file.
+
+    A file has "panoptic" in its name, and the folder of its PNGs beside it.
+    """
+    if not path.is_dir():
+        is_own = (
+            "panoptic" in path.stem and is_folder(path.with_suffix("")) and looks_like_coco(path, with_segments=True)
+        )
+        named = _SPLIT_AT_END.search(path.stem)
+        return (named[1] if named else SPLITS[0],) if is_own else None
+    found = splits_with_files(path, SPLITS, files) or ()
+    return tuple(s for s in found if not (path / "annotations" / f"instances_{s}.json").is_file()) or None
+
+
 def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     """The release's layout below `root`, or the JSON that `annotations` names with the PNG folder beside it.
 
-    Images are COCO's: root/<split>, or <split> in `coco` beside root.
+    Images are COCO's: root/<split>, or <split> in `coco` beside root. Those of another JSON may be in <split> beside
+    its folder, or where ADE20K and Cityscapes have them.
 
     Args:
         root: folder of the dataset.
@@ -112,10 +140,10 @@ def files(root: Path, split: str, annotations: Path | None) -> DatasetFiles:
     json = annotations or root / "annotations" / f"panoptic_{split}.json"
     if not json.is_file():
         raise SynthgenError(f"no file {json}; put the release's JSON there, or name it with --annotations")
-    images, folder = find_coco_image_folder(root, (split,)) / split, json.with_suffix("")
+    folder = json.with_suffix("")
     return DatasetFiles(
         sources={"panoptic": json, **({"segments": folder} if folder.is_dir() else {})},
-        image_folder=images if images.is_dir() else root,
+        image_folder=_find_image_folder(root, split, json),
         layer_sources={"annotations": ("panoptic",)},  # boxes do not need the PNGs
     )
 
@@ -176,6 +204,17 @@ def complete(files: DatasetFiles, layer: str) -> Callable[[Sample, list[bytes | 
         return replace(sample, annotations=tuple(masked))
 
     return with_masks
+
+
+def _find_image_folder(root: Path, split: str, json: Path) -> Path:
+    above = json.absolute().parent.parent
+    places = (
+        find_coco_image_folder(root, (split,)) / split,
+        above / split,  # beside annotations/
+        json.parent / "images" / {"train": "training", "val": "validation"}.get(split, split),  # ADEChallengeData2016/
+        above / "leftImg8bit" / split,  # beside gtFine/ of Cityscapes
+    )
+    return next((place for place in places if place.is_dir()), root)
 
 
 def _find_png_folder(files: DatasetFiles) -> Path:
@@ -260,12 +299,28 @@ def _image_batch(found: list[_Image]) -> ImageBatch:
     ids, texts = [image.id for image in found], [image.id_text for image in found]
     return ImageBatch(
         image_id=np.array(ids, np.int64),
-        file_name=[coco_file_name(image.id, image.file_name) for image in found],
-        image_key=[coco_key_from_name(image.id, image.file_name) for image in found],
+        file_name=[_file_name(image) for image in found],
+        image_key=[
+            coco_key_from_name(image.id, image.file_name) or key_from_text_id(image.id_text, image.file_name)
+            for image in found
+        ],
         height=np.array([parse_pixels(image.height) for image in found], np.int32),
         width=np.array([parse_pixels(image.width) for image in found], np.int32),
         id_text=texts if any(texts) else None,
     )
+
+
+def _file_name(image: _Image) -> str:
+    """The name of a photograph below the image folder.
+
+    The tool of Cityscapes writes `bonn_000001_000002_gtFine_leftImg8bit.png` for the id `bonn_000001_000002`. No file
+    has this name; the photograph is `bonn/bonn_000001_000002_leftImg8bit.png`
+    (https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/preparation/createPanopticImgs.py).
+    """
+    city = _CITYSCAPES_ID.fullmatch(image.id_text)
+    if city is not None and image.file_name == f"{image.id_text}_gtFine_leftImg8bit.png":
+        return f"{city[1]}/{image.id_text}_leftImg8bit.png"
+    return coco_file_name(image.id, image.file_name)
 
 
 def _annotation_batch(found: list[_Segments], *, payloads: bool) -> AnnotationBatch:

@@ -55,6 +55,23 @@ def test_a_photograph_of_cocos_has_cocos_key(tmp_path, url, key):
     assert samples[0].image_key == key
 
 
+def test_mask2formers_file_of_ade20k_has_the_keys_of_ade20k(tmp_path: Path) -> None:
+    """https://github.com/facebookresearch/Mask2Former/blob/main/datasets/prepare_ade20k_ins_seg.py
+
+    Its ids are the names of the photographs. A number as id, or another name, is a dataset of its own.
+    """
+    name = "ADE_val_00000012"
+    rle = {"size": [20, 30], "counts": [0, 5, 595]}
+    content = one({"image_id": name, "segmentation": rle}, id=name, file_name=f"{name}.jpg")
+    [sample] = own(tmp_path, content, "human")[0]
+    assert (sample.image_key, sample.file_name) == ("ade20k/ADE_val_00000012", f"{name}.jpg")
+    assert [a.mask_source for a in sample.annotations] == ["human"]
+    for place, image in (("a", {"file_name": f"{name}.jpg"}), ("b", {"id": name, "file_name": "x.jpg"})):
+        (tmp_path / place).mkdir()
+        [sample] = own(tmp_path / place, one({"image_id": image.get("id", 1)}, **image))[0]
+        assert sample.image_key == f"d/{image['file_name']}"
+
+
 @pytest.mark.parametrize(
     ("change", "bbox", "flags"),
     [

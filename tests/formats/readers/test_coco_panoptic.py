@@ -16,6 +16,8 @@ from PIL import Image
 
 from synthgen.errors import SynthgenError
 from synthgen.formats.readers import Categories, DatasetFiles, coco_panoptic
+from synthgen.formats.recognition import recognize_as, recognize_dataset
+from synthgen.images.decode import find_image
 from synthgen.ingest.ingest import describe_source_change
 from synthgen.ingest.validation.validate import validate_dataset
 from synthgen.records.rle import decode_mask, rle_area
@@ -251,3 +253,127 @@ def test_segments_that_are_no_objects_are_refused(tmp_path: Path, segments: Any)
     files = panoptic(tmp_path, np.zeros((6, 8), np.int64), segments)
     with pytest.raises(SynthgenError, match="record 1 of 'annotations' cannot be understood"):
         read_layer(coco_panoptic, files, "annotations")
+
+
+def prepared(root: Path, image_id: Any, file_name: str, png: str) -> DatasetFiles:
+    """A file of one image with one segment, as a tool for another dataset writes it."""
+    files = panoptic(root, np.full((6, 8), 300), [{"id": 300, "category_id": 1, "bbox": [0, 0, 8, 6], "iscrowd": 0}])
+    path = files.sources["panoptic"]
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"id": image_id, "file_name": file_name}
+    content["annotations"][0] |= {"image_id": image_id, "file_name": png}
+    path.write_text(json.dumps(content))
+    folder = path.with_suffix("")
+    (folder / "000000000007.png").rename(folder / png)
+    return files
+
+
+def test_mask2formers_file_of_ade20k_has_the_keys_of_ade20k(tmp_path: Path) -> None:
+    """https://github.com/facebookresearch/Mask2Former/blob/main/datasets/prepare_ade20k_pan_seg.py"""
+    name = "ADE_val_00000012"
+    [sample] = ingest_layer(
+        tmp_path / "store", coco_panoptic, prepared(tmp_path, name, f"{name}.jpg", f"{name}.png"), "human"
+    )
+    assert (sample.image_key, sample.file_name) == ("ade20k/ADE_val_00000012", "ADE_val_00000012.jpg")
+    [segment] = sample.annotations
+    assert segment.segmentation is not None and rle_area(segment.segmentation) == 48 and segment.flags == ()
+
+
+@pytest.mark.parametrize(("image_id", "file_name"), [(12, "ADE_val_00000012.jpg"), ("ADE_val_00000012", "other.jpg")])
+def test_other_records_keep_their_own_keys(tmp_path: Path, image_id: Any, file_name: str) -> None:
+    [sample] = ingest_layer(
+        tmp_path / "store", coco_panoptic, prepared(tmp_path, image_id, file_name, "a.png"), "human"
+    )
+    assert sample.image_key == f"given/{file_name}"
+
+
+def test_the_file_of_cityscapes_own_tool(tmp_path: Path) -> None:
+    """https://github.com/mcordts/cityscapesScripts/blob/master/cityscapesscripts/preparation/createPanopticImgs.py
+
+    Its names of photographs are those of no file. The photographs are in folders of cities.
+    """
+    own = "frankfurt_000000_000294"
+    files = prepared(tmp_path, own, f"{own}_gtFine_leftImg8bit.png", f"{own}_gtFine_panoptic.png")
+    photograph = tmp_path / "leftImg8bit" / "val" / "frankfurt" / f"{own}_leftImg8bit.png"
+    photograph.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 6)).save(photograph)
+    [sample] = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    assert find_image(tmp_path / "leftImg8bit" / "val", sample.file_name) == photograph
+    [segment] = sample.annotations
+    assert segment.segmentation is not None and rle_area(segment.segmentation) == 48
+
+
+@pytest.mark.parametrize("own", ["Frankfurt_000000_000294", "../x_000000_000294", "frankfurt_0_0"])
+def test_a_name_that_is_not_of_cityscapes_stays(tmp_path: Path, own: str) -> None:
+    files = prepared(tmp_path, own, f"{own}_gtFine_leftImg8bit.png", "a.png")
+    [sample] = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    assert sample.file_name == f"{own}_gtFine_leftImg8bit.png"
+
+
+def test_the_number_1_and_the_text_1_are_not_taken_for_one_image(tmp_path: Path) -> None:
+    files = prepared(tmp_path, 1, "a.jpg", "a.png")
+    path = files.sources["panoptic"]
+    content = json.loads(path.read_text())
+    content["images"].append({**content["images"][0], "id": "1", "file_name": "b.jpg"})
+    path.write_text(json.dumps(content))
+    with pytest.raises(SynthgenError, match=r"two images have the id '1', a\.jpg and b\.jpg"):
+        ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+
+
+def renamed(files: DatasetFiles, json_path: Path) -> None:
+    """Move the JSON of a dataset, and its folder of PNGs."""
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    source = files.sources["panoptic"]
+    source.with_suffix("").rename(json_path.with_suffix(""))
+    source.rename(json_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "json_path", "photograph", "split"),
+    [
+        (
+            "ADE_val_00000012",
+            "ADEChallengeData2016/ade20k_panoptic_val.json",
+            "ADEChallengeData2016/images/validation/ADE_val_00000012.jpg",
+            "val",
+        ),
+        (
+            "frankfurt_000000_000294",
+            "cityscapes/gtFine/cityscapes_panoptic_val_trainId.json",
+            "cityscapes/leftImg8bit/val/frankfurt/frankfurt_000000_000294_leftImg8bit.png",
+            "val",
+        ),
+        (7, "mine/annotations/panoptic_test2020.json", "mine/test2020/a.jpg", "test2020"),
+        (7, "mine/my_panoptic.json", "mine/a.jpg", "train2017"),
+    ],
+)
+def test_a_prepared_file_is_recognised_and_its_photographs_are_found(
+    tmp_path: Path, own: Any, json_path: str, photograph: str, split: str
+) -> None:
+    name = Path(photograph).name.replace("_leftImg8bit", "_gtFine_leftImg8bit")
+    renamed(prepared(tmp_path / "made", own, name, "a.png"), tmp_path / json_path)
+    (tmp_path / photograph).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(tmp_path / photograph)
+    found = recognize_dataset(tmp_path / json_path)
+    assert (found.plugin, found.splits) == ("coco_panoptic", (split,))
+    files = coco_panoptic.files(found.root, split, found.annotations)
+    [sample] = ingest_layer(tmp_path / "store", coco_panoptic, files, "human")
+    assert find_image(files.image_folder, sample.file_name) == (tmp_path / photograph).absolute()
+    assert sample.annotations[0].segmentation is not None
+
+
+def test_the_releases_folder_is_coco_if_it_has_files_of_instances(tmp_path: Path) -> None:
+    panoptic(tmp_path, np.full((2, 2), 3), [{"id": 3, "category_id": 1, "bbox": [0, 0, 2, 2]}])
+    assert recognize_dataset(tmp_path).plugin == "coco_panoptic"
+    assert recognize_as("coco_panoptic", tmp_path / "annotations" / "panoptic_val2017.json") is not None
+    (tmp_path / "annotations" / "instances_val2017.json").write_text('{"images": [], "annotations": []}')
+    assert recognize_dataset(tmp_path).plugin == "coco"
+
+
+def test_other_files_are_not_claimed(tmp_path: Path) -> None:
+    """A file of instances of segments; and a file beside a folder of photographs of its name."""
+    (tmp_path / "photos").mkdir()
+    for name in ("photos.json", "panoptic_coco_detection_format.json"):
+        (tmp_path / name).write_text('{"images": [], "annotations": []}')
+        assert recognize_as("coco_panoptic", tmp_path / name) is None
+        assert recognize_dataset(tmp_path / name).plugin == "coco_json"
