@@ -42,7 +42,8 @@ class DecoderOutput:
     """Output of the decoder for B images.
 
     Attributes:
-        layers: predictions from the proposals, from the initial queries, and after each layer. The last are the result.
+        layers: predictions from the proposals (of the conditional queries only, and absent if there are none), from the
+            initial queries, and after each layer. The last are the result.
         num_conditional: the number of conditional queries; they come first.
         denoising_output: predictions for the noised objects, if any were given.
     """
@@ -167,9 +168,14 @@ class Decoder(nn.Module):
                 `denoising` > 0.
         """
         content, boxes, count = self._select_queries(pyramid, text_embeddings)
-        predictions = [self._predict(content, boxes.sigmoid(), pyramid, text_embeddings)]
-        # The proposals have their own loss, above. Gradients of the layers must not change the selection, hence
-        # detach().
+        # The proposals have their own loss, as in Mask DINO. Learnable queries have no part in it: they get gradients
+        # through the layers, so that it would only count their initial prediction twice, and in the matching they would
+        # take objects from the proposals. OpenSeeD needs it for both kinds, because it detaches learnable queries, too.
+        predictions = []
+        if count:
+            proposals = content[:, :count], boxes[:, :count].sigmoid()
+            predictions.append(self._predict(*proposals, pyramid, text_embeddings))
+        # Gradients of the layers must not change the selection, hence detach().
         content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
         references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
         extra, blocked = 0, None  # number of denoising queries; they come first
@@ -203,8 +209,9 @@ class Decoder(nn.Module):
             before, references = after, after.detach()
         if not extra:
             return DecoderOutput(tuple(predictions), count)
-        own = (predictions[0], *(layer.select_queries(slice(extra, None)) for layer in predictions[1:]))
-        others = tuple(layer.select_queries(slice(extra)) for layer in predictions[1:])
+        first = len(predictions) - len(self.layers) - 1  # predictions from the proposals, which come before the noise
+        own = (*predictions[:first], *(layer.select_queries(slice(extra, None)) for layer in predictions[first:]))
+        others = tuple(layer.select_queries(slice(extra)) for layer in predictions[first:])
         return DecoderOutput(own, count, DenoisingOutput(others, noise.matches, noise.num_groups))
 
     def _select_queries(self, pyramid: FeaturePyramid, text_embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:

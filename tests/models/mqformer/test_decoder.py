@@ -61,7 +61,15 @@ def test_mixed_queries_without_exchange_are_the_reference(shared):
     )
     out = decoder(pyramid, [mixed["text_embeddings"]] * 2)
     assert out.num_conditional == 12
-    for found, name in zip(out.layers, ("interm", "no.aux0", "no.aux1", "no"), strict=True):
+    proposals, *layers = out.layers
+    # The reference's first set holds the learnable queries a second time, as they are before the first layer.
+    learnable = layers[0].select_queries(slice(12, None))
+    both = Predictions(
+        [torch.cat(own) for own in zip(proposals.logits, learnable.logits, strict=True)],
+        torch.cat([proposals.boxes, learnable.boxes], dim=1),
+        pyramid.mask_features,
+    )
+    for found, name in zip((both, *layers), ("interm", "no.aux0", "no.aux1", "no"), strict=True):
         assert torch.allclose(torch.stack(list(found.logits)), mixed[f"{name}.pred_logits"], atol=1e-4)
         assert torch.allclose(found.boxes, mixed[f"{name}.pred_boxes"], atol=1e-4)
     # The reference's masks were kept in half precision.
@@ -135,7 +143,7 @@ def test_a_batch_is_its_images_one_by_one(kind):
     together = decoder(pyramid, texts)
     assert [tuple(own.shape) for own in together.layers[-1].logits] == [(10, 5), (10, 2)]
     assert together.layers[-1].mask_logits.shape == (2, 10, 16, 24)
-    assert len(together.layers) == 4
+    assert [layer.boxes.shape[1] for layer in together.layers] == [*([KINDS[kind][0]] if KINDS[kind][0] else []), 10, 10, 10]
     for i in (0, 1):
         assert same(together, decoder(one(pyramid, i), [texts[i]]), i)
 
