@@ -22,6 +22,21 @@ def test_a_text_encoder_that_learns_puts_a_name_into_one_sentence_at_a_time(tmp_
     assert options == [{"trainable": learns, "sample_template": learns} for learns in (False, True)]
 
 
+@pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
+def test_self_attention_and_the_beginning_of_boxes_are_as_the_manifest_says(queries):
+    tiny = {"backbone": "tiny", "text_encoder": "tiny", "hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 1}
+    usual = build_network.build_from_config(ModelConfig(**tiny, queries=queries)).decoder
+    assert usual.initialize_box_type is None and not usual.layers[0].joint_self_attention
+    other = {"self_attention": "union"} if queries == "mixed" else {}
+    other |= {"initialize_box_type": "mask2box"} if queries != "learnable" else {}
+    model = ModelConfig(**tiny, queries=queries, **other)
+    decoder = build_network.build_from_config(model).decoder
+    assert decoder.initialize_box_type == other.get("initialize_box_type")
+    assert decoder.layers[0].joint_self_attention is ("self_attention" in other)
+    # A checkpoint says every key, also those that have no effect on its queries.
+    assert ModelConfig.model_validate_json(model.model_dump_json()) == model
+
+
 def test_the_network_is_as_large_as_the_manifest_says():
     tiny = {"backbone": "tiny", "backbone_weights": "random", "text_encoder": "tiny", "hidden_dim": 32}
     built = build_network.build_from_config(

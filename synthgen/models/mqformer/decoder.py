@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from synthgen.models.mqformer.box_initialization import BoxType, initial_boxes
 from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
 from synthgen.models.mqformer.deformable_attention import MSDeformAttn
 from synthgen.models.mqformer.denoising import DenoisingOutput, add_noise
@@ -84,11 +85,13 @@ class Decoder(nn.Module):
         feedforward: hidden channels of the feedforward networks.
         exchange: see `DecoderLayer`; applies only if there are queries of both kinds.
         joint_self_attention: see `DecoderLayer`.
+        initialize_box_type: where the boxes of conditional queries begin: around the masks predicted for the proposals,
+            see `BoxType`; None = at the boxes predicted for them.
         denoising: the maximum number of denoising groups in training; see `denoising.add_noise`.
         checkpointing: activation checkpointing of the layers in training.
 
     Raises:
-        ValueError: no queries of either kind.
+        ValueError: no queries of either kind, or `initialize_box_type` without conditional queries.
     """
 
     def __init__(
@@ -106,13 +109,17 @@ class Decoder(nn.Module):
         feedforward: int = 2048,
         exchange: bool = True,
         joint_self_attention: bool = False,
+        initialize_box_type: BoxType | None = None,
         denoising: int = 0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if conditional_queries + learnable_queries < 1:
             raise ValueError("a decoder needs queries")
+        if initialize_box_type is not None and not conditional_queries:
+            raise ValueError("initialize_box_type needs conditional queries; learnable queries have no proposals")
         self.dim, self.heads, self.conditional_queries = dim, heads, conditional_queries
+        self.initialize_box_type: BoxType | None = initialize_box_type
         self.denoising, self.checkpointing = denoising, checkpointing
         if conditional_queries:
             self.enc_output = nn.Linear(dim, dim)
@@ -178,6 +185,9 @@ class Decoder(nn.Module):
         # Gradients of the layers must not change the selection, hence detach().
         content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
         references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
+        if self.initialize_box_type is not None:
+            around_masks = initial_boxes(predictions[0], pyramid.padding_masks[0], self.initialize_box_type)
+            references = torch.cat([around_masks, references[:, count:]], dim=1)
         extra, blocked = 0, None  # number of denoising queries; they come first
         if denoising_targets is not None and self.denoising and self.training:
             noise = add_noise(denoising_targets, [len(own) for own in text_embeddings], self.denoising)
