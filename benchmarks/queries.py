@@ -13,7 +13,7 @@ ones are a quarter learnable ones, as in the paper. Manifests, reading, training
 Reported: mean and spread (standard deviation over seeds) of mask AP, PQ and mIoU in percent, mIoU also by Mask DINO's
 rule of semantic maps, which sharpens the probabilities of texts (`mIoU_sharpened`); which share of the things and of
 the stuff that were found the conditional queries found; seconds of training. A strategy and seed that is finished stays
-in `--out` and is not trained again; one that was broken off goes on. On a CPU, one thread is fastest: OMP_NUM_THREADS=1.
+in `--out` and is not trained again; one that was broken off goes on. One thread of a CPU is fastest: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
