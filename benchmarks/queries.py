@@ -158,8 +158,10 @@ def run(
 
     def measure(sources: tuple[EvalSource, ...]) -> dict[str, Any]:
         own = load_manifest(path).model_copy(update={"eval": sources})
-        size = {"batch_size": 8, "short": budget.side, "long": 2 * budget.side}
-        return summed_up(evaluate_network(network, own, device=at, num_workers=workers, **size))
+        found = evaluate_network(
+            network, own, device=at, num_workers=workers, batch_size=8, short=budget.side, long=2 * budget.side
+        )
+        return summed_up(found)
 
     told = measure(problem.measured)
     with mock.patch.object(postprocess, "semantic", partial(sharpened_semantic, postprocess.semantic)):
@@ -248,7 +250,11 @@ def photographs(out: Path, _: Budget, root: Path | None) -> Problem:
     return Problem(mixture, measured, (0.75, 1.5))
 
 
-DATA = {"scenes": scenes, "names": partial(scenes, vocabulary=_scenes.MANY), "camvid+coco": photographs}
+DATA: dict[str, Callable[[Path, Budget, Path | None], Problem]] = {
+    "scenes": scenes,
+    "names": partial(scenes, vocabulary=_scenes.MANY),
+    "camvid+coco": photographs,
+}
 
 
 def summed_up(found: Sequence[EvalResult]) -> dict[str, Any]:
