@@ -2,12 +2,15 @@
 
 Stuff has wavy borders, is cut up by what stands before it, and may lie in several places; it is told by texture
 and colour. Things are told by shape and colour, are of all sizes, may touch or cover others of their kind, and of each
-a third or more is to be seen. Every pixel is of one segment. A scene is decided by its split, its number and its side.
+a third or more is to be seen. Every pixel is of one segment. A scene is decided by its vocabulary, its split, its
+number and its side.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -20,8 +23,25 @@ from synthgen.ingest import ingest
 from synthgen.storage.atomic import write_text_atomic
 from synthgen.storage.shard_store import ShardStore
 
-#: Colour (red, green, blue) and texture.
-STUFF = {
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names of scenes. A colour is (red, green, blue).
+
+    Attributes:
+        stuff: colour and texture by name.
+        things: colour and shape by name.
+    """
+
+    stuff: dict[str, tuple[tuple[int, int, int], str]]
+    things: dict[str, tuple[tuple[int, int, int], str]]
+
+    def categories(self) -> dict[str, int]:
+        """Numbers of all names, from 1."""
+        return {name: i for i, name in enumerate([*self.things, *self.stuff], start=1)}
+
+
+_STUFF = {
     "meadow": ((96, 150, 70), "grain"),
     "sea": ((90, 130, 200), "waves"),
     "sand": ((215, 190, 130), "grain"),
@@ -30,13 +50,32 @@ STUFF = {
     "field": ((90, 70, 50), "stripes"),
 }
 
-#: Colour.
-THINGS = {
+_THINGS = {
     "disc": (215, 60, 50),
     "square": (240, 210, 60),
     "triangle": (150, 70, 190),
     "star": (245, 245, 245),
 }
+
+#: Ten names.
+FEW = Vocabulary(_STUFF, {shape: (colour, shape) for shape, colour in _THINGS.items()})
+
+_COLOURS = {
+    "red": (205, 60, 50),
+    "yellow": (230, 205, 60),
+    "green": (70, 150, 70),
+    "cyan": (90, 200, 200),
+    "blue": (70, 90, 200),
+    "purple": (150, 70, 180),
+    "white": (235, 235, 235),
+    "grey": (120, 120, 120),
+}
+
+#: 64 names: colours of five textures, and six of the colours of four shapes.
+MANY = Vocabulary(
+    {f"{c} {t}": (_COLOURS[c], t) for c, t in product(_COLOURS, ("grain", "waves", "bricks", "plain", "stripes"))},
+    {f"{c} {shape}": (_COLOURS[c], shape) for c, shape in product([*_COLOURS][:6], _THINGS)},
+)
 
 _KINDS = (2, 3)  # of stuff in a scene, at least and at most
 _COUNT = (2, 7)  # of things
@@ -44,48 +83,48 @@ _RADIUS = (0.05, 0.17)  # of a thing, in sides
 _SEEN = 1 / 3
 _LEAST = 0.03  # of the scene, that a kind of stuff covers, or it is another's
 
-_CATEGORIES = {name: i for i, name in enumerate([*THINGS, *STUFF], start=1)}
 
-
-def write(folder: Path, split: str, count: int, *, side: int) -> None:
+def write(folder: Path, split: str, count: int, *, side: int, vocabulary: Vocabulary = FEW) -> None:
     """Write `count` scenes below `folder`, unless they are there, and ingest them as scenes/`split`/human."""
     images, segments = folder / split, folder / f"panoptic_{split}"
-    path = folder / f"panoptic_{split}.json"
+    path, numbers = folder / f"panoptic_{split}.json", vocabulary.categories()
     if not path.exists():
         for made in (images, segments):
             made.mkdir(parents=True, exist_ok=True)
         listed, annotated = [], []
         for i in range(count):
-            pixels, ids, names = scene(np.random.default_rng([*split.encode(), i]), side)
+            pixels, ids, names = scene(np.random.default_rng([*split.encode(), i]), side, vocabulary)
             name = f"{i:06d}.png"
             Image.fromarray(pixels).save(images / name)
             Image.fromarray(np.stack([ids, np.zeros_like(ids), np.zeros_like(ids)], axis=-1)).save(segments / name)
             listed.append({"id": i, "file_name": name, "height": side, "width": side})
-            info = [_segment(number, name, ids == number) for number, name in names.items()]
+            info = [_segment(number, numbers[name], ids == number) for number, name in names.items()]
             annotated.append({"image_id": i, "file_name": name, "segments_info": info})
-        categories = [{"id": i, "name": name, "isthing": int(name in THINGS)} for name, i in _CATEGORIES.items()]
+        categories = [{"id": i, "name": name, "isthing": int(name in vocabulary.things)} for name, i in numbers.items()]
         write_text_atomic(path, json.dumps({"images": listed, "annotations": annotated, "categories": categories}))
     files = coco_panoptic.files(folder, split, path)
     ingest.ingest(ShardStore(folder / "shards"), coco_panoptic, files, name="scenes", split=split, layer="human")
 
 
-def _segment(number: int, name: str, mask: NDArray[np.bool_]) -> dict[str, object]:
+def _segment(number: int, category: int, mask: NDArray[np.bool_]) -> dict[str, object]:
     rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
     box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
     return {
-        "id": number, "category_id": _CATEGORIES[name], "iscrowd": 0,
+        "id": number, "category_id": category, "iscrowd": 0,
         "bbox": [int(v) for v in box], "area": int(mask.sum()),
     }  # fmt: skip
 
 
-def scene(rng: np.random.Generator, side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[int, str]]:
+def scene(
+    rng: np.random.Generator, side: int, vocabulary: Vocabulary = FEW
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[int, str]]:
     """(uint8 [side, side, 3] RGB; uint8 [side, side], the number of each pixel's segment; segment -> category)."""
-    things = _things(rng, side)
+    things, stuff = _things(rng, side, vocabulary), vocabulary.stuff
     names = {i: name for i, (name, _) in enumerate(things, start=1)}
     ids = np.zeros((side, side), np.uint8)
     for i, (_, mask) in enumerate(things, start=1):  # the first stand in front
         ids[mask & (ids == 0)] = i
-    kinds = [list(STUFF)[k] for k in rng.choice(len(STUFF), rng.integers(_KINDS[0], _KINDS[1] + 1), replace=False)]
+    kinds = [list(stuff)[k] for k in rng.choice(len(stuff), rng.integers(_KINDS[0], _KINDS[1] + 1), replace=False)]
     heights = np.stack([_field(rng, side) for _ in kinds])
     ground = heights.argmax(0)
     heights[[((ground == k) & (ids == 0)).mean() < _LEAST for k in range(len(kinds))]] = -np.inf
@@ -93,7 +132,7 @@ def scene(rng: np.random.Generator, side: int) -> tuple[NDArray[np.uint8], NDArr
     pixels = np.zeros((side, side, 3), np.float32)
     for k, kind in enumerate(kinds):
         where = ground == k
-        pixels[where] = _painted(rng, *STUFF[kind], side)[where]
+        pixels[where] = _painted(rng, *stuff[kind], side)[where]
         where &= ids == 0
         if where.any():
             names[len(things) + 1 + k] = kind
@@ -101,21 +140,21 @@ def scene(rng: np.random.Generator, side: int) -> tuple[NDArray[np.uint8], NDArr
     for i, (name, _) in enumerate(things, start=1):
         where = ids == i
         inner = cv2.erode(where.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        colour = THINGS[name] + rng.normal(0, 15, 3) + rng.normal(0, 15)
+        colour = vocabulary.things[name][0] + rng.normal(0, 15, 3) + rng.normal(0, 15)
         pixels[where] = 0.45 * colour
         pixels[inner] = colour
     pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5) + rng.normal(0, 4, pixels.shape)
     return pixels.clip(0, 255).astype(np.uint8), ids, names
 
 
-def _things(rng: np.random.Generator, side: int) -> list[tuple[str, NDArray[np.bool_]]]:
+def _things(rng: np.random.Generator, side: int, vocabulary: Vocabulary) -> list[tuple[str, NDArray[np.bool_]]]:
     """Things from front to back, each with its whole mask."""
     found: list[tuple[str, NDArray[np.bool_]]] = []
     hidden = np.zeros((side, side), np.bool_)
     for _ in range(rng.integers(_COUNT[0], _COUNT[1] + 1)):
-        name = str(rng.choice(list(THINGS)))
+        name = str(rng.choice(list(vocabulary.things)))
         radius = side * float(np.exp(rng.uniform(*np.log(_RADIUS))))
-        mask = _drawn(name, rng.uniform(0, side, 2), radius, rng.uniform(0, 2 * np.pi), side)
+        mask = _drawn(vocabulary.things[name][1], rng.uniform(0, side, 2), radius, rng.uniform(0, 2 * np.pi), side)
         if (mask & ~hidden).sum() >= _SEEN * 1.3 * radius**2:  # 1.3: of a triangle, the smallest
             found.append((name, mask))
             hidden |= mask
@@ -131,8 +170,8 @@ _CORNERS: dict[str, list[tuple[float, float]]] = {
 }
 
 
-def _drawn(name: str, middle: NDArray[np.float64], radius: float, turn: float, side: int) -> NDArray[np.bool_]:
-    angle, share = np.array(_CORNERS[name]).T
+def _drawn(shape: str, middle: NDArray[np.float64], radius: float, turn: float, side: int) -> NDArray[np.bool_]:
+    angle, share = np.array(_CORNERS[shape]).T
     angle = turn + 2 * np.pi * angle
     points = middle + radius * share[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     canvas = np.zeros((side, side), np.uint8)

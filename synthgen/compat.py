@@ -32,6 +32,18 @@ def read_pickle_record(path: Path) -> bytes:
     return torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
 
 
+def tensor_version(tensor: Any) -> int | None:
+    """How often a tensor was written to in place; None for tensors of inference mode, which are not counted.
+
+    PyTorch counts it to detect gradients of changed values, and has no public way to ask. Writes through `.data` and
+    by fused optimizers are not counted.
+
+    Args:
+        tensor: a torch.Tensor.
+    """
+    return None if tensor.is_inference() else int(tensor._version)
+
+
 def set_layer_checkpointing(layer: Any, run: Callable[..., Any], *, enabled: bool) -> None:
     """Set how a layer of transformers recomputes its activations: `run(function, *inputs)`.
 

@@ -56,6 +56,22 @@ def test_each_block_of_a_swin_is_checkpointed_once(enabled: bool) -> None:
     assert len(runs) == (len(blocks) if enabled else 0), "without training nothing is computed again"
 
 
+def test_writes_in_place_are_counted() -> None:
+    """Those of an average of weights and of the optimizer that training uses."""
+    weight = torch.nn.Parameter(torch.zeros(4))
+    weight.grad = torch.ones(4)
+    versions = [compat.tensor_version(weight)]
+    with torch.no_grad():
+        weight.copy_(torch.ones(4))
+    versions.append(compat.tensor_version(weight))
+    torch.optim.AdamW([weight]).step()
+    versions.append(compat.tensor_version(weight))
+    torch.equal(weight, weight * 1)
+    assert versions == sorted(set(versions)) and versions[-1] == compat.tensor_version(weight)
+    with torch.inference_mode():
+        assert compat.tensor_version(torch.zeros(1)) is None
+
+
 def test_no_part_of_a_network_uses_the_attention_that_its_configuration_names() -> None:
     config = Florence2Config(attn_implementation="someone/kernel")
     assert config._attn_implementation == "someone/kernel"

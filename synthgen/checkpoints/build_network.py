@@ -62,6 +62,8 @@ def build_from_config(
             encoder_layers=model.encoder_layers,
             decoder_layers=model.decoder_layers,
             exchange=model.exchange,
+            joint_self_attention=model.self_attention == "union",
+            initialize_box_type=model.initialize_box_type,
             denoising=model.denoising_groups,
             checkpointing=checkpointing,
         )

@@ -112,7 +112,10 @@ class ModelConfig(ConfigSection):
         backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights.
         weights: a checkpoint of such a network to start from; None = only the backbone's and the text encoder's.
         queries: mixed, or only one of the two kinds.
-        exchange: whether the two kinds attend to each other in every layer.
+        exchange: whether the two kinds attend to each other in every layer (dual-query cross-attention).
+        self_attention: within each kind, or over the union of both, as in OpenSeeD.
+        initialize_box_type: mask2box or bitmask: boxes of conditional queries begin around the proposals' masks (Mask
+            DINO); None = at the proposals' boxes.
         denoising_groups: maximum number of denoising groups (DN-DETR); fewer for an image with many objects, as
             there are at most 100 noised objects; 0 = none.
         hidden_dim: width of queries and memory.
@@ -131,6 +134,8 @@ class ModelConfig(ConfigSection):
     learnable_queries: _Queries = 100
     conditional_queries: _Queries = 300
     exchange: bool = True
+    self_attention: Literal["per_kind", "union"] = "per_kind"
+    initialize_box_type: Literal["mask2box", "bitmask"] | None = None
     denoising_groups: Annotated[int, Field(ge=0, le=1000)] = 0
     hidden_dim: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 256
     encoder_layers: Annotated[int, Field(ge=1, le=100)] = 6
@@ -150,6 +155,16 @@ class ModelConfig(ConfigSection):
                 raise ValueError(f"queries '{self.queries}' need {key} above 0; raise it, or choose queries: {other}")
             if self.queries == other and getattr(self, key) not in (0, type(self).model_fields[key].default):
                 raise ValueError(f"queries '{other}' use no {key}; take it out, or choose queries: mixed")
+        if self.self_attention == "union" and self.queries != "mixed":
+            raise ValueError(
+                f"queries '{self.queries}' are of one kind, so that there is no union; take self_attention out, or "
+                "choose queries: mixed"
+            )
+        if self.initialize_box_type is not None and self.queries == "learnable":
+            raise ValueError(
+                "queries 'learnable' have no proposals, so that no box begins around a proposal's mask; take "
+                "initialize_box_type out, or choose queries: mixed or conditional"
+            )
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from synthgen.checkpoints import build_network
@@ -20,6 +22,35 @@ def test_a_text_encoder_that_learns_puts_a_name_into_one_sentence_at_a_time(tmp_
         (tmp_path / "clip").mkdir(exist_ok=True)
         build_network.build_from_config(model)
     assert options == [{"trainable": learns, "sample_template": learns} for learns in (False, True)]
+
+
+@pytest.mark.parametrize("queries", ["mixed", "learnable", "conditional"])
+def test_self_attention_and_the_beginning_of_boxes_are_as_the_manifest_says(queries):
+    tiny = {"backbone": "tiny", "text_encoder": "tiny", "hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 1}
+    usual = build_network.build_from_config(ModelConfig(**tiny, queries=queries)).decoder
+    assert usual.initialize_box_type is None and not usual.layers[0].joint_self_attention
+    other = {"self_attention": "union"} if queries == "mixed" else {}
+    other |= {"initialize_box_type": "mask2box"} if queries != "learnable" else {}
+    model = ModelConfig(**tiny, queries=queries, **other)
+    decoder = build_network.build_from_config(model).decoder
+    assert decoder.initialize_box_type == other.get("initialize_box_type")
+    assert decoder.layers[0].joint_self_attention is ("self_attention" in other)
+    # A checkpoint says every key, also those that have no effect on its queries.
+    assert ModelConfig.model_validate_json(model.model_dump_json()) == model
+
+
+def test_the_large_network_with_a_base_size_text_encoder_has_nearly_the_papers_parameters(monkeypatch):
+    """The paper states 286 M. Those of CLIP are known: 63.4 M of a base-size text encoder, 123.7 M of a large one."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    parameters = pytest.importorskip("parameters")
+    counts = {
+        text: parameters.count_parameters(ModelConfig(backbone="swin_l", text_encoder=text))
+        for text in ("clip_b", "clip_l")
+    }
+    assert counts["clip_b"]["text_encoder"] == 63_428_096
+    assert counts["clip_l"]["text_encoder"] == 123_650_304
+    assert sum(counts["clip_b"].values()) / 1e6 == pytest.approx(286, rel=0.02)
+    assert sum(counts["clip_l"].values()) / 1e6 == pytest.approx(347.8, abs=0.1)
 
 
 def test_the_network_is_as_large_as_the_manifest_says():

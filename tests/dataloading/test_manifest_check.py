@@ -301,6 +301,27 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["model: queries 'learnable' use no conditional_queries; take it out, or choose queries: mixed"],
     ),
     (
+        "a union of one kind",
+        manifest_with_source(GOOD[1:-1], "model: {queries: conditional, self_attention: union}"),
+        [
+            "model: queries 'conditional' are of one kind, so that there is no union; take self_attention out, or "
+            "choose queries: mixed"
+        ],
+    ),
+    (
+        "boxes around masks of no proposals",
+        manifest_with_source(GOOD[1:-1], "model: {queries: learnable, initialize_box_type: bitmask}"),
+        [
+            "model: queries 'learnable' have no proposals, so that no box begins around a proposal's mask; take "
+            "initialize_box_type out, or choose queries: mixed or conditional"
+        ],
+    ),
+    (
+        "an unknown beginning of boxes",
+        manifest_with_source(GOOD[1:-1], "model: {initialize_box_type: mask}"),
+        ["model.initialize_box_type: should be mask2box or bitmask"],
+    ),
+    (
         "no queries",
         manifest_with_source(GOOD[1:-1], "model: {learnable_queries: 0}"),
         ["model: queries 'mixed' need learnable_queries above 0; raise it, or choose queries: conditional"],

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from fakes.text_encoder_folders import write_clip
 from fakes.training_runs import read_log, write_manifest, write_manifest_with_eval
 
 from synthgen.checkpoints import checkpoint
 from synthgen.errors import SynthgenError
 from synthgen.evaluation.results import EvalResult
+from synthgen.models.mqformer.text_encoder import load_text_encoder
 from synthgen.storage.shard_store import ShardStore
 from synthgen.training import run_dir, trainer
 from synthgen.training.learner import SegmentationLearner
@@ -53,6 +55,35 @@ def test_mistakes_are_found_before_the_first_step(tmp_path):
     path = write_manifest(tmp_path, "steps: 1, accumulation_steps: 3")
     with pytest.raises(SynthgenError, match=r"batch_size 4 is not divisible by 1 processes times accumulation_steps 3"):
         trainer.train(path, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_a_text_encoder_learns_at_its_own_rate_without_cached_embeddings(tmp_path, monkeypatch, rate):
+    """A CLIP of a folder. In its first step AdamW moves a weight by the rate, whatever its gradient is."""
+    folder = write_clip(tmp_path / "clip")
+    before = load_text_encoder(folder).state_dict()
+    real, cached = SegmentationLearner.compute_losses, []
+
+    def noted(self, *args, **kwargs):
+        found = real(self, *args, **kwargs)
+        cached.append(len(self.module.text_encoder._cache))
+        return found
+
+    monkeypatch.setattr(SegmentationLearner, "compute_losses", noted)
+    path = write_manifest(
+        tmp_path, f"steps: 1, text_encoder_lr: {rate}, weight_decay: 0", model=", train_text_encoder: true"
+    )
+    path.write_text(path.read_text().replace("text_encoder: tiny", "text_encoder: ./clip"))
+    after = checkpoint.load_checkpoint(trainer.train(path, out=tmp_path / "run").last_checkpoint).weights
+    moved = max(float((after[f"text_encoder.{name}"] - weight).abs().max()) for name, weight in before.items())
+    assert moved == pytest.approx(rate, rel=0.01, abs=1e-9)
+    assert cached == [0]
+    network, _ = checkpoint.load_network(tmp_path / "run" / "step-00000001.pt", device=torch.device("cpu"))
+    with torch.no_grad():
+        learned, frozen = (
+            one(["cat"], is_category_name=True) for one in (network.text_encoder, load_text_encoder(folder))
+        )
+    assert torch.equal(learned, frozen) == (rate == 0)
 
 
 def test_a_loss_that_is_no_number_stops_with_its_parts(tmp_path, monkeypatch):

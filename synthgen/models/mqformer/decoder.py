@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from synthgen.models.mqformer.box_initialization import BoxType, initial_boxes
 from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
 from synthgen.models.mqformer.deformable_attention import MSDeformAttn
 from synthgen.models.mqformer.denoising import DenoisingOutput, add_noise
@@ -42,7 +43,8 @@ class DecoderOutput:
     """Output of the decoder for B images.
 
     Attributes:
-        layers: predictions from the proposals, from the initial queries, and after each layer. The last are the result.
+        layers: predictions from the proposals (of the conditional queries only, and absent if there are none), from the
+            initial queries, and after each layer. The last are the result.
         num_conditional: the number of conditional queries; they come first.
         denoising_output: predictions for the noised objects, if any were given.
     """
@@ -83,11 +85,13 @@ class Decoder(nn.Module):
         feedforward: hidden channels of the feedforward networks.
         exchange: see `DecoderLayer`; applies only if there are queries of both kinds.
         joint_self_attention: see `DecoderLayer`.
+        initialize_box_type: where the boxes of conditional queries begin: around the masks predicted for the proposals,
+            see `BoxType`; None = at the boxes predicted for them.
         denoising: the maximum number of denoising groups in training; see `denoising.add_noise`.
         checkpointing: activation checkpointing of the layers in training.
 
     Raises:
-        ValueError: no queries of either kind.
+        ValueError: no queries of either kind, or `initialize_box_type` without conditional queries.
     """
 
     def __init__(
@@ -105,13 +109,17 @@ class Decoder(nn.Module):
         feedforward: int = 2048,
         exchange: bool = True,
         joint_self_attention: bool = False,
+        initialize_box_type: BoxType | None = None,
         denoising: int = 0,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if conditional_queries + learnable_queries < 1:
             raise ValueError("a decoder needs queries")
+        if initialize_box_type is not None and not conditional_queries:
+            raise ValueError("initialize_box_type needs conditional queries; learnable queries have no proposals")
         self.dim, self.heads, self.conditional_queries = dim, heads, conditional_queries
+        self.initialize_box_type: BoxType | None = initialize_box_type
         self.denoising, self.checkpointing = denoising, checkpointing
         if conditional_queries:
             self.enc_output = nn.Linear(dim, dim)
@@ -167,11 +175,19 @@ class Decoder(nn.Module):
                 `denoising` > 0.
         """
         content, boxes, count = self._select_queries(pyramid, text_embeddings)
-        predictions = [self._predict(content, boxes.sigmoid(), pyramid, text_embeddings)]
-        # The proposals have their own loss, above. Gradients of the layers must not change the selection, hence
-        # detach().
+        # The proposals have their own loss, as in Mask DINO. Learnable queries have no part in it: they get gradients
+        # through the layers, so that it would only count their initial prediction twice, and in the matching they would
+        # take objects from the proposals. OpenSeeD needs it for both kinds, because it detaches learnable queries, too.
+        predictions = []
+        if count:
+            proposals = content[:, :count], boxes[:, :count].sigmoid()
+            predictions.append(self._predict(*proposals, pyramid, text_embeddings))
+        # Gradients of the layers must not change the selection, hence detach().
         content = torch.cat([content[:, :count].detach(), content[:, count:]], dim=1)
         references = torch.cat([boxes[:, :count].detach(), boxes[:, count:]], dim=1).sigmoid()
+        if self.initialize_box_type is not None:
+            around_masks = initial_boxes(predictions[0], pyramid.padding_masks[0], self.initialize_box_type)
+            references = torch.cat([around_masks, references[:, count:]], dim=1)
         extra, blocked = 0, None  # number of denoising queries; they come first
         if denoising_targets is not None and self.denoising and self.training:
             noise = add_noise(denoising_targets, [len(own) for own in text_embeddings], self.denoising)
@@ -203,8 +219,9 @@ class Decoder(nn.Module):
             before, references = after, after.detach()
         if not extra:
             return DecoderOutput(tuple(predictions), count)
-        own = (predictions[0], *(layer.select_queries(slice(extra, None)) for layer in predictions[1:]))
-        others = tuple(layer.select_queries(slice(extra)) for layer in predictions[1:])
+        first = len(predictions) - len(self.layers) - 1  # predictions from the proposals, which come before the noise
+        own = (*predictions[:first], *(layer.select_queries(slice(extra, None)) for layer in predictions[first:]))
+        others = tuple(layer.select_queries(slice(extra)) for layer in predictions[first:])
         return DecoderOutput(own, count, DenoisingOutput(others, noise.matches, noise.num_groups))
 
     def _select_queries(self, pyramid: FeaturePyramid, text_embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:

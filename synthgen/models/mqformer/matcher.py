@@ -38,16 +38,16 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchCosts:
-    """Unweighted matching costs of each query and object of an image, per layer.
+    """Unweighted matching costs of each query and object of an image. K counts the queries of all layers.
 
     An object without a mask has `mask` and `dice` costs of 0 for every query.
 
     Attributes:
-        label: float32 [L, Q, n], focal cost of the object's label.
-        mask: float32 [L, Q, n], binary cross-entropy of the masks, averaged over points.
-        dice: float32 [L, Q, n] in [0, 1], dice cost of the masks.
-        box: float32 [L, Q, n], L1 distance of the boxes, CXCYWH relative to the image size.
-        giou: float32 [L, Q, n], the negative generalized IoU of the boxes.
+        label: float32 [K, n], focal cost of the object's label.
+        mask: float32 [K, n], binary cross-entropy of the masks, averaged over points.
+        dice: float32 [K, n] in [0, 1], dice cost of the masks.
+        box: float32 [K, n], L1 distance of the boxes, CXCYWH relative to the image size.
+        giou: float32 [K, n], the negative generalized IoU of the boxes.
     """
 
     label: Tensor
@@ -57,7 +57,7 @@ class MatchCosts:
     giou: Tensor
 
     def total(self, weights: LossWeights) -> Tensor:
-        """The sum of the costs, weighted by `weights`: float32 [L, Q, n]."""
+        """The sum of the costs, weighted by `weights`: float32 [K, n]."""
         return (
             weights.label * self.label
             + weights.mask * self.mask
@@ -70,12 +70,12 @@ class MatchCosts:
 def compute_costs(
     logits: Tensor, boxes: Tensor, mask_logits: Iterable[Tensor], target: MaskTarget, points: Tensor
 ) -> MatchCosts:
-    """Compute the costs of L layers for one image.
+    """Compute the costs of K queries for one image: those of one layer, or of several layers one after another.
 
     Args:
-        logits: float [L, Q, T], of each query and text.
-        boxes: float [L, Q, 4] CXCYWH in [0, 1], relative to the unpadded image.
-        mask_logits: for each layer float [Q, P], mask logits at the points; consumed one layer at a time.
+        logits: float [K, T], of each query and text.
+        boxes: float [K, 4] CXCYWH in [0, 1], relative to the unpadded image.
+        mask_logits: for each layer float [its queries, P], mask logits at the points; consumed one layer at a time.
         target: the n objects of the image.
         points: float32 [1, P, 2] in [0, 1], where masks are compared; see `sample_points`. Points in `ignore_mask` do
             not count.
@@ -91,7 +91,7 @@ def compute_costs(
         counts = (sample_points(target["ignore_mask"][None].float(), points) == 0).float()  # [1, P]
         there = sample_points(target["masks"].float(), points) * counts  # [m, P]
         pairs = [_mask_costs(guess.float(), there, counts) for guess in mask_logits]
-        mask, dice = (torch.stack(each)[..., place] * has_mask for each in zip(*pairs, strict=True))
+        mask, dice = (torch.cat(each)[:, place] * has_mask for each in zip(*pairs, strict=True))
     return MatchCosts(
         label=present - absent,
         mask=mask,
@@ -133,7 +133,7 @@ class HungarianMatcher:
         """Match all layers. The costs are copied to the CPU in one transfer, and the matches back in another.
 
         Args:
-            layers: predictions of L decoder layers for B images.
+            layers: predictions of L decoder layers for B images; layers may have different numbers of queries.
             targets: the objects of each image.
             generator: draws the points, on the device of the predictions; None = PyTorch's global generator.
 
@@ -141,21 +141,22 @@ class HungarianMatcher:
             For each layer, for each image (queries, objects): int64 [min(Q, n)] each, ascending by query.
         """
         device = layers[0].boxes.device
+        sizes = [layer.boxes.shape[1] for layer in layers]
         costs = []
         for i, target in enumerate(targets):
             points = torch.rand(1, self.num_points, 2, generator=generator, device=device) * valid_ratio_of(target)
             cost = compute_costs(
-                torch.stack([layer.logits[i] for layer in layers]),
-                torch.stack([layer.boxes[i] for layer in layers]),
+                torch.cat([layer.logits[i] for layer in layers]),
+                torch.cat([layer.boxes[i] for layer in layers]),
                 _sample_layer_masks(layers, i, points),
                 target,
                 points,
             ).total(self.weights)
-            costs.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [L, Q, n]
+            costs.append(cost.nan_to_num(_NONFINITE_COST, _NONFINITE_COST, -_NONFINITE_COST))  # [K, n]
         flat = torch.cat([cost.flatten() for cost in costs]).cpu()
         parts = torch.split(flat, [cost.numel() for cost in costs])
-        tables = [part.view(cost.shape).numpy() for part, cost in zip(parts, costs, strict=True)]
-        pairs = [np.stack(linear_sum_assignment(table[i])) for i in range(len(layers)) for table in tables]
+        tables = [torch.split(part.view(cost.shape), sizes) for part, cost in zip(parts, costs, strict=True)]
+        pairs = [np.stack(linear_sum_assignment(table[i].numpy())) for i in range(len(layers)) for table in tables]
         whole = torch.from_numpy(np.concatenate(pairs, axis=1)).to(device)
         split = torch.split(whole, [pair.shape[1] for pair in pairs], dim=1)
         each = [(queries, objects) for queries, objects in split]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from synthgen.models.mqformer.backbone import ResNet, Swin
+from synthgen.models.mqformer.box_initialization import BoxType
 from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
 from synthgen.models.mqformer.pixel_decoder import PixelDecoder
 from synthgen.models.mqformer.targets import MaskTarget
@@ -82,6 +83,8 @@ def build_mqformer(
     decoder_layers: int = 9,
     heads: int = 8,
     exchange: bool = True,
+    joint_self_attention: bool = False,
+    initialize_box_type: BoxType | None = None,
     denoising: int = 0,
     checkpointing: bool = False,
 ) -> MQFormer:
@@ -100,6 +103,8 @@ def build_mqformer(
         decoder_layers: layers of the decoder.
         heads: attention heads of both decoders.
         exchange: dual-query cross-attention; see `DecoderLayer`.
+        joint_self_attention: self-attention over the union of both kinds; see `DecoderLayer`.
+        initialize_box_type: where the boxes of conditional queries begin; see `Decoder`.
         denoising: the maximum number of denoising groups in training; see `denoising.add_noise`.
         checkpointing: activation checkpointing of the layers of both decoders.
     """
@@ -114,7 +119,8 @@ def build_mqformer(
             dim=dim, mask_dim=dim, text_dim=text_encoder.dim, conditional_queries=conditional_queries,
             learnable_queries=learnable_queries,
             levels=levels, num_layers=decoder_layers, heads=heads, feedforward=8 * dim, exchange=exchange,
-            denoising=denoising, checkpointing=checkpointing,
+            joint_self_attention=joint_self_attention, initialize_box_type=initialize_box_type, denoising=denoising,
+            checkpointing=checkpointing,
         ),
         text_encoder,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthgen.compat import tensor_version
 from synthgen.models.mqformer.text_encoder_files import ClipTextEncoder, read_text_encoder
 
 #: A PyPI package that contains all-MiniLM-L6-v2 (Apache-2.0). Its files are read; it is never imported.
@@ -60,6 +61,9 @@ _CATEGORY_SUFFIXES = re.compile(r"(-(other|merged|stuff))+$")
 #: A text, and whether its embedding is the mean over all templates.
 _CacheKey = tuple[str, bool]
 
+#: Of a weight: identity, address, number of writes in place, device and dtype.
+_WeightState = tuple[int, int, int | None, torch.device, torch.dtype]
+
 
 class TextEncoder(nn.Module):
     """Encodes texts as unit vectors. The embedding of a text does not depend on the other texts of the batch.
@@ -101,7 +105,7 @@ class TextEncoder(nn.Module):
         self.templates, self.sample_template = tuple(templates), sample_template
         self.trainable, self.cache_size = trainable, cache_size
         self._cache: OrderedDict[_CacheKey, Tensor] = OrderedDict()
-        self._cached_as: tuple[torch.device, torch.dtype] | None = None
+        self._cached_weights: list[_WeightState] = []
         network.requires_grad_(trainable)
         self.train(self.training)
         self.register_load_state_dict_post_hook(_clear_cache_hook)  # type: ignore[no-untyped-call]
@@ -128,18 +132,26 @@ class TextEncoder(nn.Module):
         """Like `nn.Module.train`, but a frozen network stays in evaluation mode."""
         super().train(mode)
         if self.trainable:
-            self.clear_cache()
+            self.clear_cache()  # the weights are about to change; `_weight_states` does not see fused optimizers
         else:
             self.network.eval()
         return self
 
     def clear_cache(self) -> None:
-        """Clear the cache. Needed only after writing to the weights of a trainable network."""
+        """Clear the cache. Needed only after a change that `_weight_states` does not see."""
         self._cache.clear()
 
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    def _weight_states(self) -> list[_WeightState]:
+        """Differs after a change of the weights in place or by others: training, EMA, loading, moving, conversion.
+
+        Does not see writes through `Tensor.data` and by fused optimizers. Takes 0.2 ms for 200 tensors.
+        """
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        return [(id(own), own.data_ptr(), tensor_version(own), own.device, own.dtype) for own in tensors]
 
     def _cache_keys(self, texts: Sequence[str], is_category_name: Sequence[bool]) -> list[_CacheKey]:
         if not self.templates or not self.sample_template or not self.training:
@@ -154,10 +166,10 @@ class TextEncoder(nn.Module):
         ]
 
     def _embed_cached(self, asked: Iterable[_CacheKey]) -> dict[_CacheKey, Tensor]:
-        weight = next(self.network.parameters())
-        if self._cached_as != (weight.device, weight.dtype):  # the network was moved or converted
+        weights = self._weight_states()
+        if self._cached_weights != weights:  # they were written to, replaced, moved or converted
             self.clear_cache()
-            self._cached_as = (weight.device, weight.dtype)
+            self._cached_weights = weights
         found = {}
         for one in asked:
             if one in self._cache:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from synthgen.models.mqformer.box_initialization import initial_boxes
 from synthgen.models.mqformer.decoder import LABEL_PRIOR, Decoder, DecoderOutput
 from synthgen.models.mqformer.decoder_layer import DecoderLayer, ImageMemory
 from synthgen.models.mqformer.pixel_decoder import FeaturePyramid
+from synthgen.models.mqformer.position_encoding import inverse_sigmoid
 from synthgen.models.mqformer.predictions import Predictions
 
 #: Beginnings of the reference's names of weights -> ours; the others are the same.
@@ -31,41 +33,99 @@ def ours(name: str) -> str:
     return name
 
 
-def test_mixed_queries_without_exchange_are_the_reference(shared):
-    """OpenSeeD's decoupled decoder: both kinds in one self-attention, text similarity, no exchange."""
+@pytest.fixture(scope="module")
+def reference(shared) -> tuple[dict[str, Tensor], dict[str, Tensor], FeaturePyramid]:
+    """Outputs of two decoders on the same features: Mask DINO's with two stages, and OpenSeeD's with mixed queries."""
     safetensors = pytest.importorskip("safetensors.torch")
-    folder = shared("reference/maskdino")
     base, mixed = (
-        {name: t.float() for name, t in safetensors.load_file(folder / f"{file}.safetensors").items()}
+        {name: t.float() for name, t in safetensors.load_file(shared(f"reference/maskdino/{file}.safetensors")).items()}
         for file in ("decoder_twostage", "decoder_mixed_queries")
     )
-    theirs = {name.removeprefix("weights."): t for name, t in base.items() if name.startswith("weights.")}
-    weights = {ours(name): t for name, t in theirs.items() if not name.startswith(("class_embed", "label_enc"))}
-    weights |= {own: mixed[f"weights_own.{name}"] for name, own in OWN.items()}
-    decoder = Decoder(
-        text_dim=64,
-        conditional_queries=12,
-        learnable_queries=5,
-        levels=3,
-        num_layers=2,
-        feedforward=128,
-        exchange=False,
-        joint_self_attention=True,
-    )
-    decoder.load_state_dict(weights | {"prior": torch.tensor(0.0)})
     levels = [base[f"in.feature{i}"] for i in (2, 1, 0)]  # there from coarse to fine
     pyramid = FeaturePyramid(
         torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1),
         tuple(torch.zeros(2, *level.shape[2:], dtype=torch.bool) for level in levels),
         base["in.mask_features"],
     )
+    return base, mixed, pyramid
+
+
+def reference_decoder(base: dict[str, Tensor], own: dict[str, Tensor], learnable: int, **options: object) -> Decoder:
+    """A decoder with the weights of the reference, and `own` ones; conditional queries of which there are 12 or 20."""
+    decoder = Decoder(
+        text_dim=64,
+        conditional_queries=12 if learnable else 20,
+        learnable_queries=learnable,
+        levels=3,
+        num_layers=2,
+        feedforward=128,
+        exchange=False,
+        joint_self_attention=True,
+        **options,
+    )
+    theirs = {name.removeprefix("weights."): t for name, t in base.items() if name.startswith("weights.")}
+    weights = {ours(name): t for name, t in theirs.items() if not name.startswith(("class_embed", "label_enc"))}
+    decoder.load_state_dict(weights | {"prior": torch.tensor(0.0)} | own)
+    return decoder.eval()
+
+
+def assert_equal(found: Predictions, golden: dict[str, Tensor], name: str) -> None:
+    assert torch.allclose(torch.stack(list(found.logits)), golden[f"{name}.pred_logits"], atol=1e-4), name
+    assert torch.allclose(found.boxes, golden[f"{name}.pred_boxes"], atol=1e-4), name
+    if f"{name}.pred_masks" in golden:  # kept in half precision
+        assert torch.allclose(found.mask_logits, golden[f"{name}.pred_masks"], rtol=1e-3, atol=4e-3), name
+
+
+def test_mixed_queries_without_exchange_are_the_reference(reference):
+    """OpenSeeD's decoupled decoder: both kinds in one self-attention, text similarity, no exchange."""
+    base, mixed, pyramid = reference
+    decoder = reference_decoder(base, {own: mixed[f"weights_own.{name}"] for name, own in OWN.items()}, 5)
     out = decoder(pyramid, [mixed["text_embeddings"]] * 2)
     assert out.num_conditional == 12
-    for found, name in zip(out.layers, ("interm", "no.aux0", "no.aux1", "no"), strict=True):
-        assert torch.allclose(torch.stack(list(found.logits)), mixed[f"{name}.pred_logits"], atol=1e-4)
-        assert torch.allclose(found.boxes, mixed[f"{name}.pred_boxes"], atol=1e-4)
-    # The reference's masks were kept in half precision.
-    assert torch.allclose(out.layers[-1].mask_logits, mixed["no.pred_masks"], rtol=1e-3, atol=1e-3)
+    proposals, *layers = out.layers
+    # The reference's first set holds the learnable queries a second time, as they are before the first layer.
+    learnable = layers[0].select_queries(slice(12, None))
+    both = Predictions(
+        [torch.cat(own) for own in zip(proposals.logits, learnable.logits, strict=True)],
+        torch.cat([proposals.boxes, learnable.boxes], dim=1),
+        pyramid.mask_features,
+        torch.cat([proposals.mask_embeddings, learnable.mask_embeddings], dim=1),
+    )
+    for found, name in zip((both, *layers), ("interm", "no.aux0", "no.aux1", "no"), strict=True):
+        assert_equal(found, mixed, name)
+
+
+@pytest.mark.parametrize("box_type", [None, "mask2box", "bitmask"])
+def test_two_stages_are_the_reference_wherever_boxes_begin(reference, monkeypatch, box_type):
+    """Mask DINO's decoder, whose labels are classes: a linear layer instead of the similarity to texts."""
+    base, mixed, pyramid = reference
+    weight, bias = base["weights.class_embed.weight"], base["weights.class_embed.bias"]
+    monkeypatch.setattr(
+        Decoder, "_class_logits", lambda _, content, __: list(nn.functional.linear(content, weight, bias))
+    )
+    own = {name: mixed[f"weights_own.{theirs}"] for theirs, name in OWN.items() if not name.startswith("query")}
+    decoder = reference_decoder(base, own, 0, initialize_box_type=box_type)
+    out = decoder(pyramid, [mixed["text_embeddings"]] * 2)
+    name = box_type or "no"
+    for found, theirs in zip(out.layers, ("interm", f"{name}.aux0", f"{name}.aux1", name), strict=True):
+        assert_equal(found, base, theirs)
+
+
+def test_boxes_of_mixed_queries_that_begin_around_masks_are_the_reference(reference):
+    """OpenSeeD begins around the masks of learnable queries, too; here those are given as if they had been learned."""
+    base, mixed, pyramid = reference
+    weights = {own: mixed[f"weights_own.{name}"] for name, own in OWN.items()}
+    decoder = reference_decoder(base, weights, 5, initialize_box_type="mask2box")
+    for i in range(2):
+        with torch.no_grad():
+            before = decoder(one(pyramid, i), [mixed["text_embeddings"]]).layers[1]
+            learnable = before.select_queries(slice(12, None))
+            boxes = initial_boxes(learnable, pyramid.padding_masks[0][[i]], "mask2box")
+            decoder.query_embed.copy_(inverse_sigmoid(boxes[0]))
+        layers = decoder(one(pyramid, i), [mixed["text_embeddings"]]).layers
+        for found, name in zip(layers[1:], ("aux0", "aux1", ""), strict=True):
+            theirs = {key: value[[i]] for key, value in mixed.items() if key.startswith("mask2box.")}
+            assert_equal(found, theirs, f"mask2box.{name}".rstrip("."))
 
 
 def test_one_layer_is_the_reference():
@@ -135,7 +195,12 @@ def test_a_batch_is_its_images_one_by_one(kind):
     together = decoder(pyramid, texts)
     assert [tuple(own.shape) for own in together.layers[-1].logits] == [(10, 5), (10, 2)]
     assert together.layers[-1].mask_logits.shape == (2, 10, 16, 24)
-    assert len(together.layers) == 4
+    assert [layer.boxes.shape[1] for layer in together.layers] == [
+        *([KINDS[kind][0]] if KINDS[kind][0] else []),
+        10,
+        10,
+        10,
+    ]
     for i in (0, 1):
         assert same(together, decoder(one(pyramid, i), [texts[i]]), i)
 
@@ -194,11 +259,11 @@ def test_a_box_teaches_its_layer_and_the_one_before():
     assert reached == [[True, False, False], [True, True, False], [False, True, True]]
 
 
-def reach(*, exchange: bool) -> tuple[bool, bool]:
+def reach(**options: object) -> tuple[bool, bool]:
     """Whether (conditional queries change with learnable ones, learnable ones with conditional ones)."""
     changes = []
     for which in ("query_feat", "enc_output_norm.bias"):
-        decoder = small(exchange=exchange).eval()
+        decoder = small(**options).eval()
         before = decoder(scene(), words(3, 3)).layers
         with torch.no_grad():
             dict(decoder.named_parameters())[which].add_(torch.linspace(-1, 1, 32))
@@ -211,6 +276,10 @@ def reach(*, exchange: bool) -> tuple[bool, bool]:
 def test_only_the_exchange_lets_the_kinds_see_each_other():
     assert reach(exchange=True) == (True, True)
     assert reach(exchange=False) == (False, False)
+
+
+def test_self_attention_over_the_union_lets_the_kinds_see_each_other_without_an_exchange():
+    assert reach(exchange=False, joint_self_attention=True) == (True, True)
 
 
 def test_one_kind_alone_has_no_exchange():
@@ -264,3 +333,26 @@ def test_every_probability_can_be_reached_from_the_first_step():
 def test_without_queries_there_is_no_decoder():
     with pytest.raises(ValueError, match="needs queries"):
         Decoder(conditional_queries=0, learnable_queries=0)
+
+
+def test_without_proposals_no_box_begins_around_a_mask_of_one():
+    with pytest.raises(ValueError, match="initialize_box_type needs conditional queries"):
+        small("learnable", initialize_box_type="bitmask")
+
+
+@pytest.mark.parametrize("kind", ["mixed", "conditional"])
+def test_boxes_around_masks_are_where_conditional_queries_begin(kind):
+    """The proposals, and where learnable queries begin, stay as they are; every parameter still learns."""
+    plain, decoder = small(kind), small(kind, initialize_box_type="bitmask").train()
+    count = KINDS[kind][0]
+    pyramid, texts = scene(), words(3, 3)
+    wanted, out = plain(pyramid, texts), decoder(pyramid, texts)
+    assert torch.equal(out.layers[0].boxes, wanted.layers[0].boxes)
+    assert torch.equal(out.layers[1].boxes[:, count:], wanted.layers[1].boxes[:, count:])
+    around = initial_boxes(wanted.layers[0], pyramid.padding_masks[0], "bitmask")
+    assert torch.equal(out.layers[1].boxes[:, :count], around)
+    assert not torch.allclose(out.layers[-1].boxes, wanted.layers[-1].boxes, atol=1e-3)
+    sum(
+        torch.stack(list(p.logits)).square().mean() + p.boxes.mean() + p.mask_logits.mean() for p in out.layers
+    ).backward()
+    assert [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()] == []

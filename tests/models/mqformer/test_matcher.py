@@ -32,10 +32,10 @@ def test_costs_and_assignments(golden, monkeypatch):
     for i, (queries, objects) in enumerate(MATCHES):
         logits, boxes, masks = (g[name][i] for name in ("pred_logits", "pred_boxes", "pred_masks"))
         points = g[f"points{i}"]
-        found = compute_costs(logits[None], boxes[None], [sample_points(masks, points)], recorded_target(g, i), points)
+        found = compute_costs(logits, boxes, [sample_points(masks, points)], recorded_target(g, i), points)
         for name, theirs in (("label", "class"), ("mask", "mask"), ("dice", "dice"), ("box", "box"), ("giou", "giou")):
-            assert is_close(getattr(found, name)[0], g[f"cost_{theirs}{i}"]), name
-        assert is_close(found.total(LossWeights())[0], g[f"total_cost{i}"], 1e-4)
+            assert is_close(getattr(found, name), g[f"cost_{theirs}{i}"]), name
+        assert is_close(found.total(LossWeights()), g[f"total_cost{i}"], 1e-4)
         monkeypatch.setattr(torch, "rand", RecordedRandom(g[f"points{i}"]))
         layer = Predictions([logits], boxes[None], masks[None])
         (((own, theirs),),) = HungarianMatcher(LossWeights(), 200)([layer], [recorded_target(g, i)])
@@ -50,6 +50,7 @@ def test_several_layers_are_matched_each_for_itself():
     truths = [random_target(0, 3), random_target(1, 0), random_target(2, 2)]
     layers = [factored_predictions(seed, images=3) for seed in range(3)]
     layers[1] = Predictions(layers[1].logits, layers[1].boxes, layers[0].mask_features, layers[1].mask_embeddings)
+    layers.insert(0, layers[0].select_queries(slice(4)))  # proposals are fewer than queries
     match = HungarianMatcher(LossWeights(), num_points=64)
     together = match(layers, truths, generator=torch.Generator().manual_seed(0))
     alone = [match([layer], truths, generator=torch.Generator().manual_seed(0))[0] for layer in layers]
@@ -67,7 +68,7 @@ def test_an_object_costs_what_it_would_cost_alone(masked):
 
     def of(truth: MaskTarget) -> list[Tensor]:
         at = [sample_points(guess.mask_logits[0], points)]
-        found = compute_costs(guess.logits[0][None], guess.boxes, at, truth, points)
+        found = compute_costs(guess.logits[0], guess.boxes[0], at, truth, points)
         return [found.label, found.mask, found.dice, found.box, found.giou]
 
     together = of(truth)
@@ -86,8 +87,8 @@ def test_a_mask_is_judged_by_the_points_that_count(columns):
     guess.mask_logits[:], truth["mask_weights"][:], truth["ignore_mask"][:, :columns] = 0.0, 1.0, True
     assert 3.0 * sum_losses(guess, [truth])["mask"] == pytest.approx(np.log(2), rel=1e-5)
     points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(0))
-    found = compute_costs(guess.logits[0][None], guess.boxes, [torch.zeros(6, 64)], truth, points)
-    assert is_close(found.mask, torch.full((1, 6, 1), float(np.log(2))))
+    found = compute_costs(guess.logits[0], guess.boxes[0], [torch.zeros(6, 64)], truth, points)
+    assert is_close(found.mask, torch.full((6, 1), float(np.log(2))))
 
 
 def told(guess: Predictions, truth: MaskTarget) -> list[int]:

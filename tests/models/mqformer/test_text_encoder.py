@@ -15,12 +15,14 @@ from transformers import CLIPTextModelWithProjection
 from synthgen.models.mqformer import text_encoder
 from synthgen.models.mqformer.text_encoder import (
     CLIP_TEMPLATES,
+    TextEncoder,
     build_tiny_text_encoder,
     clean_name,
     find_minilm,
     load_text_encoder,
 )
 from synthgen.models.mqformer.text_encoder_files import TextTokenizer
+from synthgen.training.ema import ModelEma
 
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] a the of left right big horse zebra stop sign photo red car two many video game".split()
@@ -224,6 +226,51 @@ def test_a_network_that_was_converted_embeds_anew():
     after = encoder(["horse"])
     assert 0 < (before - after).abs().max() < 0.01
     assert torch.equal(after, encoder(["horse"])) and len(encoder._cache) == 1
+
+
+def rise(encoder: TextEncoder) -> None:
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.5)
+    encoder(["horse"])[0, 0].backward()
+    optimizer.step()
+
+
+def replace_weights(encoder: TextEncoder) -> None:
+    encoder.network.load_state_dict({"vectors": encoder.network.vectors.detach().flip(0)}, assign=True)
+
+
+@pytest.mark.parametrize("change", [rise, replace_weights])
+def test_weights_that_change_in_evaluation_embed_anew(change):
+    encoder = build_tiny_text_encoder(16, trainable=True).eval()
+    with torch.no_grad():
+        before = encoder(["horse"])
+        assert torch.equal(encoder(["horse"]), before) and encoder._cache
+    change(encoder)
+    with torch.no_grad():
+        cached = encoder(["horse"])
+        encoder.clear_cache()
+        assert not is_close(before, cached)
+        assert torch.equal(cached, encoder(["horse"]))
+
+
+def test_an_average_of_the_weights_embeds_anew_and_so_do_the_weights_after_it():
+    encoder = build_tiny_text_encoder(16, trainable=True).eval()
+    ema = ModelEma(encoder, 0.5)
+    ema.weights["network.vectors"] += torch.linspace(0, 1, 16)
+    with torch.no_grad():
+        before = encoder(["horse"])
+        with ema.swapped():
+            assert not is_close(encoder(["horse"]), before)
+        assert torch.equal(encoder(["horse"]), before)
+
+
+def test_a_network_that_learns_fills_no_cache():
+    encoder = build_tiny_text_encoder(16, trainable=True).train()
+    for _ in range(2):
+        rise(encoder)
+        assert not encoder._cache
+    with torch.no_grad():
+        encoder(["horse"])
+    assert not encoder._cache
 
 
 def test_names_of_categories_are_cleaned():
