@@ -278,13 +278,12 @@ torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
 logits = torch.randn(400, 150, generator=rng)
 logits[15:] -= 5
-postprocess.MAX_DETECTIONS = 25
 seen = postprocess.RawPrediction(
     logits, torch.rand(400, 4, generator=rng), torch.randn(400, 200, 268, generator=rng) * 3,
     (800, 1072), (800, 1067), (3000, 4000), 300,
 )
 with measure_rise() as rise:
-    assert len({{one.query for one in postprocess.instances(seen)}}) > 10
+    assert len({{one.query for one in postprocess.instances(seen, max_detections=25)}}) > 10
     shape = postprocess.panoptic(seen).segment_ids.shape
     assert shape == postprocess.foreground(seen).probabilities.shape == (3000, 4000)
 print(rise.mib)
