@@ -309,7 +309,7 @@ class _Run:
                 footer = f"{escape_control_chars(image.file_name)}   {_num_objects(drawn)} found   {self.head.model}"
                 picture = draw_found(
                     pixels, drawn, self._texts, footer, num_conditional=one.num_conditional,
-                    color_by=self.options.color_by,
+                    color_by=self.options.color_by, stuff_names=self._stuff,
                 )  # fmt: skip
                 save_png(self.folder / "pictures" / f"{image.file_name}.found.png", picture)
 

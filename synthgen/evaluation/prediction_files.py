@@ -265,8 +265,8 @@ class SemanticWriter:
         (self._maps.folder / "class_names.json").write_text(text, encoding="ascii")
         self._file = (folder / self.FILE).open("xb", buffering=2**18)
         # Not COCO's keys: readers would take the file for one of theirs, and find no mask.
-        self._file.write(b'{"about": ' + _encode(head.info(0)) + b',\n"maps": [')
-        self._list = JsonListWriter(self._file)
+        self._file.write(b'{"maps": [')
+        self._list, self._count = JsonListWriter(self._file), 0
 
     def write(self, image: PredictedImage, found: SemanticMap, num_conditional: int) -> None:
         """See `PredictionWriter`."""
@@ -277,12 +277,13 @@ class SemanticWriter:
         for label, query in sorted(found.query_by_label.items()):
             category, kind = self._head.categories[label], query_kind(query, num_conditional)
             regions.append({"value": label + 1, "name": category.name, "pixels": int(pixels[label]), "query": kind})
+        self._count += len(regions)
         record = {"image_id": image.id, "file_name": image.file_name, "map": name, "regions": regions}
         self._list.add(_encode(record))
 
     def finish(self) -> None:
         """See `PredictionWriter`."""
-        self._file.write(b"\n]}\n")
+        self._file.write(b'],\n"about": ' + _encode(self._head.info(self._count)) + b"}\n")
         self.close()
 
     def close(self) -> None:

@@ -54,6 +54,7 @@ def draw_found(
     *,
     num_conditional: int = 0,
     color_by: str = "object",
+    stuff_names: frozenset[str] = frozenset(),
 ) -> NDArray[np.uint8]:
     """The image with what was found: uint8 [H', W', 3], RGB, at most 2,048 pixels a side without its legend.
 
@@ -64,6 +65,7 @@ def draw_found(
         footer: a line below the image.
         num_conditional: the number of conditional queries; they come first.
         color_by: one of `COLOR_CHOICES`: each object has a colour of its own, or that of its kind of query.
+        stuff_names: texts that are stuff; the legend of the queries says so.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, _MAX_DRAWN_SIDE / max(height, width))
@@ -84,7 +86,7 @@ def draw_found(
         )
         for one in drawn
     ]
-    blocks = _query_blocks(drawn, texts) if color_by == "query" else _text_blocks(drawn, texts)
+    blocks = _query_blocks(drawn, texts, stuff_names) if color_by == "query" else _text_blocks(drawn, texts)
     return draw_overlay(resize(pixels, size), marks, blocks, footer)
 
 
@@ -124,7 +126,7 @@ def _text_blocks(drawn: Sequence[_Drawn], texts: Sequence[str]) -> list[TextBloc
     ]
 
 
-def _query_blocks(drawn: Sequence[_Drawn], texts: Sequence[str]) -> list[TextBlock]:
+def _query_blocks(drawn: Sequence[_Drawn], texts: Sequence[str], stuff_names: frozenset[str]) -> list[TextBlock]:
     """A block for each kind of query, with what its queries found."""
     blocks = []
     for kind, title in (
@@ -134,7 +136,10 @@ def _query_blocks(drawn: Sequence[_Drawn], texts: Sequence[str]) -> list[TextBlo
     ):
         own = [place for place, one in enumerate(drawn) if one.kind == kind]
         counts = Counter(drawn[place].label for place in own)
-        lines = [f"{count} {shorten_text(texts[label], _MAX_LEGEND_CHARS)}" for label, count in sorted(counts.items())]
+        lines = [
+            f"{count} {shorten_text(texts[label], _MAX_LEGEND_CHARS)}{' (stuff)' * (texts[label] in stuff_names)}"
+            for label, count in sorted(counts.items())
+        ]
         if own:
             blocks.append(TextBlock(f"{title}: {len(own)}", lines, (own[0],)))
     return blocks

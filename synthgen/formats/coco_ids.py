@@ -29,6 +29,8 @@ class _Category(CocoCategory, gc=False):
 
     @classmethod
     def coerce(cls, value: dict[str, Any]) -> Self:
+        if isinstance(value.get("id"), str):
+            raise ValueError("its id is a text, and results need numbers")
         found = super().coerce(value)
         found.isthing = parse_flag(value["isthing"]) if value.get("isthing") is not None else None
         return found
