@@ -23,7 +23,15 @@ CLASSES = [name for name in PUBLIC if inspect.isclass(getattr(sg, name))]
 
 
 def test_every_public_name_is_there() -> None:
-    assert {"load_layer", "doctor", "generate_masks", "generate_captions", "train", "evaluate"} <= set(FUNCTIONS)
+    assert {
+        "load_layer",
+        "doctor",
+        "generate_masks",
+        "generate_captions",
+        "train",
+        "evaluate",
+        "predict_folder",
+    } <= set(FUNCTIONS)
     assert {"Segmenter", "Captioner", "Predictor", "Layer", "SynthgenError"} <= set(CLASSES)
     assert set(PUBLIC) == {*FUNCTIONS, *CLASSES}
     importlib.import_module("synthgen.errors")  # becomes an attribute
