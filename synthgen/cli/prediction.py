@@ -106,10 +106,10 @@ def predict(
 ) -> None:
     """Find what prompts name in photographs, with masks, boxes and scores.
 
-    One photograph gives a picture and a JSON. A folder, several images, or --task gives COCO files (predictions.json,
-    or with --annotations results.json), panoptic PNGs or label maps, and a report. An argument that is an image file,
-    or a folder with a slash, is not a prompt; begin a prompt of such a name with a blank. The exit code is 1 if an
-    image cannot be read.
+    One photograph gives a picture and a JSON. A folder, several images, or an option for folders gives COCO files
+    (predictions.json, or with --annotations results.json), panoptic PNGs or label maps, and a report. An argument that
+    is an image file, or a folder with a slash, is not a prompt; begin a prompt of such a name with a blank. The exit
+    code is 1 if an image cannot be read.
 
     \b
     Examples:
