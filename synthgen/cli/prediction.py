@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -118,7 +117,7 @@ def predict(
       synthgen predict val2017/ --checkpoint best.pt --annotations instances_val2017.json
       synthgen predict photo.jpg --checkpoint best.pt --task panoptic --pictures --color-by query
     """
-    given = sort_arguments(image, more or ())
+    places, prompts = sort_arguments(image, more or ())
     of_folders = {
         "task": task and task.value,
         "annotations": annotations,
@@ -128,12 +127,12 @@ def predict(
         "pictures": pictures or None,
     }
     chosen = {name: value for name, value in of_folders.items() if value is not None}
-    if len(given.places) == 1 and not chosen and not os.path.isdir(image):  # noqa: PTH112 - see `sort_arguments`
+    if len(places) == 1 and not chosen and not os.path.isdir(image):  # noqa: PTH112 - see `sort_arguments`
         from synthgen.evaluation import predictor as network
 
         threshold = _PICTURE_SCORE if min_score is None else min_score
         done = network.predict_file(
-            image, given.prompts, checkpoint, out=out, threshold=threshold, text_encoder=text_encoder, device=device,
+            image, prompts, checkpoint, out=out, threshold=threshold, text_encoder=text_encoder, device=device,
             precision=precision, short=short, long=long, color_by=color_by.value,
         )  # fmt: skip
         print_lines(*(done.format_shares() if color_by is ColorBy.QUERY else ()), *done.format_lines(threshold))
@@ -141,7 +140,7 @@ def predict(
     from synthgen.api.prediction import predict_folder
 
     report = predict_folder(
-        given.places, checkpoint, given.prompts, out=out, min_score=min_score or 0.0, color_by=color_by.value,
+        places, checkpoint, prompts, out=out, min_score=min_score or 0.0, color_by=color_by.value,
         text_encoder=text_encoder, device=device, precision=precision, short=short, long=long, progress=open_progress,
         **chosen,
     )  # fmt: skip
@@ -149,16 +148,8 @@ def predict(
     raise typer.Exit(1 if report.num_failed else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class PredictArguments:
-    """The arguments of `predict`: images and folders, and prompts."""
-
-    places: tuple[Path, ...]
-    prompts: tuple[str, ...]
-
-
-def sort_arguments(first: Path, more: Sequence[str]) -> PredictArguments:
-    """Tell images and folders from prompts.
+def sort_arguments(first: Path, more: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The images and folders, and the prompts.
 
     Args:
         first: an image or a folder.
@@ -169,7 +160,8 @@ def sort_arguments(first: Path, more: Sequence[str]) -> PredictArguments:
     """
     from synthgen.images.image_listing import is_image_name
 
-    places, prompts = [first], []
+    places: list[Path] = [first]
+    prompts: list[str] = []
     for text in more:
         if text[:1].isspace():
             prompts.append(text)
@@ -187,4 +179,4 @@ def sort_arguments(first: Path, more: Sequence[str]) -> PredictArguments:
             raise SynthgenError(f"no image file {shorten_value(text)}; check its name, or {prompt_hint}")
         else:
             prompts.append(text)
-    return PredictArguments(tuple(places), tuple(prompts))
+    return places, prompts

@@ -86,7 +86,7 @@ class ResultHead:
     version: str
 
     def info(self, num_masks: int) -> dict[str, Any]:
-        """COCO's member `info`, which says that a machine drew the masks, and how many."""
+        """COCO's member `info`, which says that a machine drew the masks: `num_masks` of them."""
         own = {"version": self.version, "provenance": {"machine": num_masks}, "models": [self.model]}
         return {"description": f"predictions of {self.model}", "synthgen": own}
 

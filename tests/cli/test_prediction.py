@@ -38,9 +38,11 @@ def test_arguments_are_sorted_by_what_lies_there(tmp_path: Path, monkeypatch: py
         Path(name).mkdir()
     for name in ("photos/1.png", "photos/2.JPG", "ball", "x.txt"):
         Path(name).write_text("x")
-    given = sort_arguments(Path("photos/1.png"), ["left horse", "photos/2.JPG", " cup", " ball", "cup/", "\ud800"])
-    assert given.places == (Path("photos/1.png"), Path("photos/2.JPG"), Path("cup"))
-    assert given.prompts == ("left horse", " cup", " ball", "\ud800")
+    places, prompts = sort_arguments(
+        Path("photos/1.png"), ["left horse", "photos/2.JPG", " cup", " ball", "cup/", "\ud800"]
+    )
+    assert places == [Path("photos/1.png"), Path("photos/2.JPG"), Path("cup")]
+    assert prompts == ["left horse", " cup", " ball", "\ud800"]
     for text, sentence in (
         ("cup", r"'cup' is a folder; write cup/ to predict in it, or begin it with a blank"),
         ("ball", r"'ball' is a file without the suffix of an image; begin it with a blank"),
