@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -118,7 +118,7 @@ def predict(
       synthgen predict photo.jpg --checkpoint best.pt --task panoptic --pictures --color-by query
     """
     places, prompts = sort_arguments(image, more or ())
-    of_folders = {
+    of_folders: dict[str, Any] = {
         "task": task and task.value,
         "annotations": annotations,
         "stuff": stuff or None,

@@ -90,8 +90,11 @@ class PredictOptions:
     @property
     def writer(self) -> type[CocoWriter | ResultsWriter | PanopticWriter | SemanticWriter]:
         """The writer of the task's files."""
-        maps = {"panoptic": PanopticWriter, "semantic": SemanticWriter}
-        return maps.get(self.task) or (ResultsWriter if self.has_given_ids else CocoWriter)
+        if self.task == "panoptic":
+            return PanopticWriter
+        if self.task == "semantic":
+            return SemanticWriter
+        return ResultsWriter if self.has_given_ids else CocoWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,20 +248,19 @@ class _Run:
         batch: list[tuple[PredictedImage, NDArray[np.uint8]]] = []
         batch_input = (0, 0)
         with progress("predicting", len(usable), "images") as bar:
-            with closing(prefetch_images(samples, root, num_threads=_DECODE_THREADS)) as loaded:
-                for sample, pixels in loaded:
-                    if not isinstance(pixels, np.ndarray):
-                        self._fail(sample.file_name, str(pixels))
-                        bar.advance(1)
-                        continue
-                    size = self.predictor.input_size((sample.height, sample.width))
-                    if batch and (size != batch_input or len(batch) == self.options.batch_size):
-                        self._predict(batch)
-                        bar.advance(len(batch))
-                        batch = []
-                    batch_input = size
-                    height, width = pixels.shape[:2]
-                    batch.append((PredictedImage(sample.image_id, sample.file_name, height, width), pixels))
+            for sample, pixels in prefetch_images(samples, root, num_threads=_DECODE_THREADS):
+                if not isinstance(pixels, np.ndarray):
+                    self._fail(sample.file_name, str(pixels))
+                    bar.advance(1)
+                    continue
+                size = self.predictor.input_size((sample.height, sample.width))
+                if batch and (size != batch_input or len(batch) == self.options.batch_size):
+                    self._predict(batch)
+                    bar.advance(len(batch))
+                    batch = []
+                batch_input = size
+                height, width = pixels.shape[:2]
+                batch.append((PredictedImage(sample.image_id, sample.file_name, height, width), pixels))
             if batch:
                 self._predict(batch)
                 bar.advance(len(batch))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,14 +153,15 @@ def _shrink_mask(mask: Rle, size: tuple[int, int]) -> Rle:
     return encode_mask(_shrink_map(decode_mask(mask), size))
 
 
-def _shrink_map(pixels: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
+def _shrink_map(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """The nearest pixels, [H, W] to the shape `size`."""
     if pixels.shape == size:
         return pixels
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, pixels.shape, strict=True)
     )
-    return pixels[rows][:, columns]
+    small: NDArray[Any] = pixels[rows][:, columns]
+    return small
 
 
 def _label_place(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 
 class JsonListWriter:
@@ -19,7 +19,7 @@ class JsonListWriter:
         file: open for writing, at the place after the opening bracket.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file, self._is_first = file, True
 
     def add(self, elements: bytes) -> None:
