@@ -113,7 +113,7 @@ def test_of_boxes_alone_a_photograph_is_not_tinted(root, synthgen, monkeypatch):
     trained(root, "boxes", "detection")
     drawn = []
     monkeypatch.setattr(
-        "synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
+        "synthgen.evaluation.prediction_pictures.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
     )
     monkeypatch.setattr(postprocess, "instances", lambda *_, **__: pytest.fail("no mask is asked for"))
     where = ("--checkpoint", "runs/boxes/step-00000001.pt", "--device", "cpu", "--threshold", "0")
