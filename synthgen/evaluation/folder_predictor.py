@@ -88,6 +88,11 @@ class PredictOptions:
     is_category_name: bool | None = None
 
     @property
+    def min_confident_score(self) -> float:
+        """The least score of detections that are drawn, and counted by the kind of their query."""
+        return max(self.min_score, DEFAULT_THRESHOLD)
+
+    @property
     def writer(self) -> type[CocoWriter | ResultsWriter | PanopticWriter | SemanticWriter]:
         """The writer of the task's files."""
         if self.task == "panoptic":
@@ -110,7 +115,8 @@ class PredictionReport:
         num_failed: the number of images without predictions, as they cannot be read.
         failed: the first 10,000 of them: (file name, reason).
         skipped: what else was left out, by reason: the number, and the first names.
-        by_kind: see `query_shares.compute_shares`; detections with scores below 0.25 do not count.
+        by_kind: see `query_shares.compute_shares`.
+        min_counted_score: detections with lower scores do not count in `by_kind`; 0 for maps, whose segments all count.
         replaced: whether the JSON file replaced another one.
     """
 
@@ -123,13 +129,15 @@ class PredictionReport:
     failed: tuple[tuple[str, str], ...]
     skipped: Mapping[str, tuple[int, tuple[str, ...]]]
     by_kind: Mapping[str, Mapping[str, float]]
+    min_counted_score: float
     replaced: bool = False
 
     def format_lines(self) -> Iterator[str]:
         """The lines to print."""
         what = {"panoptic": "segment", "semantic": "region"}.get(self.task, "object")
         yield f"{_count(self.images, 'image')}, {_count(self.objects, what)}"
-        yield from format_shares(self.by_kind)
+        counted = f" with scores of at least {self.min_counted_score:g}" if self.min_counted_score else ""
+        yield from (f"{line}{counted}" for line in format_shares(self.by_kind))
         if self.num_failed:
             yield f"{_count(self.num_failed, 'image')} could not be read:"
             yield from (f"  {name}: {reason}" for name, reason in self.failed[:_MAX_PRINTED_ROWS])
@@ -211,6 +219,7 @@ def predict_images(
             failed=tuple(run.failed),
             skipped=skipped,
             by_kind=compute_shares(run.kinds),
+            min_counted_score=0.0 if options.task in ("panoptic", "semantic") else options.min_confident_score,
             replaced=path.exists() and not filecmp.cmp(path, folder / path.name, shallow=False),
         )
         (folder / REPORT_FILE).write_text(printable_json(_as_json(report, head, options)), encoding="utf-8")
@@ -302,7 +311,7 @@ class _Run:
         for (image, pixels), one in zip(batch, seen, strict=True):
             found = self._postprocess(one)
             self.writer.write(image, found, one.num_conditional)
-            categories, threshold = self.head.categories, max(self.options.min_score, DEFAULT_THRESHOLD)
+            categories, threshold = self.head.categories, self.options.min_confident_score
             self.kinds.update(count_kinds(found, categories, one.num_conditional, min_score=threshold))
             self.num_images += 1
             self.num_objects += _num_objects(found)
@@ -344,6 +353,7 @@ def _as_json(report: PredictionReport, head: ResultHead, options: PredictOptions
         "num_images": report.images,
         "num_objects": report.objects,
         "by_kind": report.by_kind,
+        "min_counted_score": report.min_counted_score,
         "num_failed": report.num_failed,
         "failed": [{"file_name": name, "reason": reason} for name, reason in report.failed],
         "skipped": {reason: {"number": number, "names": names} for reason, (number, names) in report.skipped.items()},

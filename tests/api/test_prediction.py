@@ -145,6 +145,8 @@ def test_without_a_file_images_and_names_are_numbered_in_their_order() -> None:
     lines = list(report.format_lines())
     assert lines[0] == f"6 images, {report.objects} objects" and any("notes.txt" in line for line in lines)
     assert report.objects == len(content["annotations"]) and "objects found: " in lines[1]
+    confident = sum(one["score"] >= 0.25 for one in content["annotations"])
+    assert lines[1].endswith(f" of {confident} with scores of at least 0.25") and confident < report.objects
     sizes = {one["file_name"]: (one["height"], one["width"]) for one in content["images"]}
     assert sizes["1.png"] == (72, 120) and sizes["below/1.jpg"] == (72, 120)
 
