@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from synthgen.api.datasets import doctor, ingest_dataset, remove_layer
     from synthgen.api.generation import generate_captions, generate_masks
     from synthgen.api.imports import import_masks
+    from synthgen.api.prediction import predict_folder
     from synthgen.api.results import Evaluation, GenerateResult, LayerResult
     from synthgen.api.training import evaluate, train
     from synthgen.errors import ArgumentError, FailedRunError, SynthgenError
+    from synthgen.evaluation.folder_predictor import PredictionReport
     from synthgen.evaluation.network_predictor import Prediction, Predictor
     from synthgen.export.options import ExportOptions
     from synthgen.export.run import ExportReport
@@ -38,6 +40,7 @@ __all__ = [
     "LayerSample",
     "Mask",
     "Prediction",
+    "PredictionReport",
     "Predictor",
     "Rle",
     "Sample",
@@ -52,6 +55,7 @@ __all__ = [
     "import_masks",
     "ingest_dataset",
     "load_layer",
+    "predict_folder",
     "remove_layer",
     "train",
 ]
@@ -63,8 +67,10 @@ _MODULES = {
     "synthgen.api.results": ("Evaluation", "GenerateResult", "LayerResult"),
     "synthgen.api.generation": ("generate_captions", "generate_masks"),
     "synthgen.api.imports": ("import_masks",),
+    "synthgen.api.prediction": ("predict_folder",),
     "synthgen.api.training": ("evaluate", "train"),
     "synthgen.errors": ("ArgumentError", "FailedRunError", "SynthgenError"),
+    "synthgen.evaluation.folder_predictor": ("PredictionReport",),
     "synthgen.evaluation.network_predictor": ("Prediction", "Predictor"),
     "synthgen.export.options": ("ExportOptions",),
     "synthgen.export.run": ("ExportReport",),

@@ -147,7 +147,7 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "rich": ["synthgen/progress.py"],
     "msgspec": [
         "synthgen/formats/readers/*.py",
-        "synthgen/formats/mask_files.py",
+        *(f"synthgen/formats/{name}.py" for name in ("mask_files", "coco_ids")),
         "synthgen/export/exporters/*.py",
     ],
     "defusedxml": ["synthgen/formats/readers/*.py"],

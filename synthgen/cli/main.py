@@ -24,10 +24,11 @@ from synthgen.cli.integrity import migrate, rm, verify
 from synthgen.cli.jobs import captions, masks
 from synthgen.cli.options import CONTEXT_SETTINGS
 from synthgen.cli.plugin_flags import GroupedCommand
+from synthgen.cli.prediction import predict
 from synthgen.cli.review import show, status
 from synthgen.cli.signals import exit_code, stop_on_signals
 from synthgen.cli.terminal import print_last_lines
-from synthgen.cli.training import ablate, evaluate, predict, train
+from synthgen.cli.training import ablate, evaluate, train
 from synthgen.errors import (
     EXTRAS,
     FailedRunError,
@@ -80,7 +81,7 @@ _COMMANDS = (
     manifests.exclude,
     demo,
 )
-_WITH_SECTIONS = (masks, captions, train, export)
+_WITH_SECTIONS = (masks, captions, train, predict, export)
 
 for command in _COMMANDS:
     app.command(cls=GroupedCommand if command in _WITH_SECTIONS else None)(command)

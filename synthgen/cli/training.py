@@ -1,4 +1,4 @@
-"""The commands around a network: train, evaluate, predict."""
+"""The commands that train and measure networks: train, ablate, evaluate."""
 
 from __future__ import annotations
 
@@ -158,34 +158,3 @@ def evaluate(
     if done.path is not None:
         print_lines(*results.format_results(done.layers), "", f"in full: {done.path}")
     raise typer.Exit(0 if all(one.images for one in done.layers) else 1)
-
-
-def predict(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", readable=False, help="A photograph")],
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to find (default: all names that it learned)")
-    ] = None,
-    *,
-    checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option(readable=False, help="Folder of the picture and the JSON")] = Path("predictions"),
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Scores below it are left out")] = 0.25,
-    text_encoder: TextEncoder = None,
-    device: Device = "auto",
-    precision: Precision = "fp32",
-    short: ShortSide = None,
-    long: LongSide = None,
-) -> None:
-    """Find what prompts name in a photograph: drawn into it, and as JSON with masks, boxes and scores.
-
-    \b
-    Examples:
-      synthgen predict photo.jpg "left horse" --checkpoint runs/mqformer_full/best.pt
-      synthgen predict photo.jpg --checkpoint runs/mqformer_full/best.pt
-    """
-    from synthgen.evaluation import predictor as network
-
-    done = network.predict_file(
-        image, prompts or (), checkpoint, out=out, threshold=threshold, text_encoder=text_encoder, device=device,
-        precision=precision, short=short, long=long,
-    )  # fmt: skip
-    print_lines(*done.format_lines(threshold))

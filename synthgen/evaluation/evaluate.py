@@ -26,6 +26,7 @@ from synthgen.evaluation import captioner_evaluator, postprocess, results
 from synthgen.evaluation.box_segmenter_evaluator import evaluate_box_segmenter
 from synthgen.evaluation.evaluator import evaluate_layer, load_metric
 from synthgen.evaluation.metrics import GroundTruth, ImageResult, Metric
+from synthgen.evaluation.query_shares import compute_shares, query_kind
 from synthgen.evaluation.results import EvalResult
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.progress import NoProgress, OpenProgress
@@ -190,13 +191,16 @@ def _evaluate_layer(
         has_category_names(source.task),
         context.on_rank0(lambda: _load_stuff_names(store, build_source_index(store, source))),
     )
-    kinds: Counter[tuple[bool, bool]] = Counter()  # (is a thing, found by a conditional query)
+    kinds: Counter[tuple[str, str]] = Counter()  # (kind of object, kind of query)
 
     def compare(batch: Batch) -> Iterator[tuple[GroundTruth, ImageResult]]:
         asked = [_build_ground_truth(target, metric, stuff) for target in batch.targets]
         for one, seen in zip(asked, _predict(network, batch, asked, names, precision), strict=True):
             compared = metric.compare(one, getattr(postprocess, metric.TAKES)(seen))
-            kinds.update((is_thing, query < seen.num_conditional) for is_thing, query in compared.true_positives)
+            kinds.update(
+                ("things" if is_thing else "stuff", query_kind(query, seen.num_conditional))
+                for is_thing, query in compared.true_positives
+            )
             yield one, compared
 
     found = evaluate_layer(
@@ -208,7 +212,7 @@ def _evaluate_layer(
         progress=progress,
         **loader_options,
     )
-    return replace(found, by_kind=_query_shares(sum(context.all_gather(kinds), Counter())))
+    return replace(found, by_kind=compute_shares(sum(context.all_gather(kinds), Counter())))
 
 
 def _predict(
@@ -267,13 +271,3 @@ def _load_stuff_names(store: ShardStore, source_index: SourceIndex) -> frozenset
                     for annotation in row:
                         kinds[annotation["isthing"]].add(annotation["category"])
     return frozenset(kinds[False] - kinds[True])
-
-
-def _query_shares(counts: Counter[tuple[bool, bool]]) -> dict[str, dict[str, float]]:
-    found = {}
-    for kind, is_thing in (("things", True), ("stuff", False)):
-        conditional, learnable = counts[is_thing, True], counts[is_thing, False]
-        if count := conditional + learnable:
-            shares = {"conditional": 100 * conditional / count, "learnable": 100 * learnable / count}
-            found[kind] = {**shares, "found": float(count)}
-    return found

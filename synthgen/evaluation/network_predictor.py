@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen.checkpoints.checkpoint import Checkpoint, load_network, resolve_sides
+from synthgen.dataloading.augment import make_resize_transform
 from synthgen.dataloading.collate import collate, unpack_batch
 from synthgen.dataloading.mixture import StreamItem
 from synthgen.dataloading.tasks import Target
@@ -18,14 +20,19 @@ from synthgen.dataloading.transforms import make_eval_example
 from synthgen.devices import check_device_options, resolve_device
 from synthgen.errors import ArgumentError, SynthgenError, shorten_value
 from synthgen.evaluation import postprocess
+from synthgen.evaluation.query_shares import query_kind
 from synthgen.images.image_argument import ImageInput, as_rgb
 from synthgen.models.mqformer.model import MQFormer
+from synthgen.oom import OomBatcher
 from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
 from synthgen.storage.disk import check_path, require_path
 
 #: Default minimum score.
 DEFAULT_THRESHOLD = 0.25
+
+#: Default number of images at once.
+DEFAULT_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,14 @@ class Prediction:
         score: in [0, 1].
         box_xyxy: (x1, y1, x2, y2) in absolute pixels of the upright image, clipped to it.
         rle: the mask, of the image's size; None if the network has never learned masks.
+        query: the kind of query that found it, "conditional" or "learnable".
     """
 
     text: str
     score: float
     box_xyxy: tuple[float, float, float, float]
     rle: Rle | None = field(repr=False)
+    query: str
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -68,6 +77,7 @@ class Predictor:
     ) -> None:
         self.checkpoint = checkpoint
         self._network, self._precision, self._sides = network, precision, sides
+        self._batcher = OomBatcher(sys.maxsize, 1)
 
     def __repr__(self) -> str:
         return f"<Predictor, step {self.checkpoint.step:,}, {len(self.checkpoint.category_names)} learned names>"
@@ -122,27 +132,65 @@ class Predictor:
             ArgumentError: the image, a prompt or the threshold is not valid.
             SynthgenError: there are no prompts, and the network has learned no names.
         """
-        if isinstance(prompts, str):
-            raise ArgumentError(f"prompts={shorten_value(prompts)} is one text; give a list of prompts")
-        if not isinstance(prompts, Iterable):
-            raise ArgumentError(f"prompts={shorten_value(prompts)} is not valid; give a list of prompts")
-        given = tuple(prompts)  # an iterator gives them once
-        if not all(isinstance(prompt, str) and prompt.strip() for prompt in given):
-            raise ArgumentError(f"prompts={shorten_value(prompts)} has an entry that is not a text or is empty")
-        if (
-            isinstance(threshold, bool)
-            or not isinstance(threshold, int | float | np.floating)
-            or not 0 <= threshold <= 1
-        ):
-            raise ArgumentError(f"threshold={shorten_value(threshold)} is not valid; give a number from 0 to 1")
-        texts = clean_prompts(given) or self.checkpoint.category_names
-        if not texts:
-            raise SynthgenError("the checkpoint has learned no names of categories, only phrases; give prompts")
-        seen = self.look(as_rgb(image), texts)
-        found = postprocess.instances(seen) if self.checkpoint.has_learned_masks else postprocess.boxes(seen)
-        return [
-            Prediction(texts[one.label], one.score, one.box_xyxy, one.mask) for one in found if one.score >= threshold
-        ]
+        texts = self._check_prompts(prompts)
+        _check_threshold(threshold)
+        return self._select(self.look(as_rgb(image), texts), texts, threshold)
+
+    def predict_batch(
+        self,
+        images: Sequence[ImageInput],
+        prompts: Sequence[str] = (),
+        *,
+        threshold: float = DEFAULT_THRESHOLD,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> list[list[Prediction]]:
+        """Find what the prompts name in several images.
+
+        Images for which the network's input has one size run through it together, so no image is padded to the size of
+        another. The results are those of single images, up to rounding.
+
+        Args:
+            images: uint8 [H, W, 3] RGB each, images of Pillow, or paths.
+            prompts: names or phrases; none = all names of categories that were learned.
+            threshold: minimum score, in [0, 1].
+            batch_size: the maximum number of images at once. It is halved if the device runs out of memory.
+
+        Returns:
+            For each image the objects, best first.
+
+        Raises:
+            ArgumentError: an image, a prompt, the threshold or the batch size is not valid.
+            SynthgenError: there are no prompts, and the network has learned no names.
+        """
+        texts = self._check_prompts(prompts)
+        _check_threshold(threshold)
+        if type(batch_size) is not int or batch_size < 1:
+            raise ArgumentError(f"batch_size={shorten_value(batch_size)} is not valid; give a number of images")
+        if isinstance(images, str | os.PathLike | np.ndarray) or not isinstance(images, Iterable):
+            raise ArgumentError(f"images={shorten_value(images)} is not valid; give a list of images")
+        every = [as_rgb(image) for image in images]
+        places: dict[tuple[int, int], list[int]] = {}
+        for place, pixels in enumerate(every):
+            places.setdefault(self.input_size((pixels.shape[0], pixels.shape[1])), []).append(place)
+        results: dict[int, list[Prediction]] = {}
+        for group in places.values():
+            for start in range(0, len(group), batch_size):
+                some = group[start : start + batch_size]
+                for place, seen in zip(some, self.look_batch([every[i] for i in some], texts), strict=True):
+                    results[place] = self._select(seen, texts, threshold)
+        return [results[place] for place in range(len(every))]
+
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size of the network's input for an image, without padding.
+
+        Args:
+            size: (height, width) of the image, in pixels.
+
+        Returns:
+            (height, width), in pixels.
+        """
+        short, long = self._sides
+        return make_resize_transform(size, short_side=short, long_side=long).size
 
     def look(self, pixels: NDArray[np.uint8], texts: Sequence[str]) -> postprocess.RawPrediction:
         """Run the network on an image; `synthgen.evaluation.postprocess` makes objects of the result.
@@ -154,12 +202,73 @@ class Predictor:
         Returns:
             The outputs of the last layer: logits [Q, T] of Q queries for T texts, boxes, and logits of masks.
         """
+        return self.look_batch([pixels], texts)[0]
+
+    def look_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        texts: Sequence[str],
+        *,
+        is_category_name: bool | None = None,
+        stuff_names: frozenset[str] = frozenset(),
+    ) -> list[postprocess.RawPrediction]:
+        """Run the network on images that have one `input_size`.
+
+        Args:
+            images: uint8 [H, W, 3] RGB each, at least one.
+            texts: the prompts, for all images.
+            is_category_name: whether the texts are names of categories rather than phrases; None = those that were
+                learned as names.
+            stuff_names: names that are stuff.
+
+        Returns:
+            For each image the outputs of the last layer.
+
+        Raises:
+            ValueError: the images have several input sizes.
+        """
+        if len({self.input_size((pixels.shape[0], pixels.shape[1])) for pixels in images}) > 1:
+            raise ValueError("images of several input sizes in one batch")
         learned = set(self.checkpoint.category_names)
-        names = [text in learned for text in texts]  # as in training, independent of the other prompts
-        short, long = self._sides
-        return predict_image(
-            self._network, pixels, texts, is_category_name=names, precision=self._precision, short=short, long=long
-        )
+        # As in training, independent of the other prompts.
+        names = [text in learned if is_category_name is None else is_category_name for text in texts]
+
+        def forward(some: list[NDArray[np.uint8]]) -> list[postprocess.RawPrediction]:
+            return predict_images(
+                self._network, some, texts, is_category_name=names, precision=self._precision, sides=self._sides,
+                stuff_names=stuff_names,
+            )  # fmt: skip
+
+        step = min(len(images), self._batcher.max_images)
+        chunks = [list(images[start : start + step]) for start in range(0, len(images), step)]
+        return [seen for chunk in chunks for seen in self._batcher.run(forward, chunk)]
+
+    def _check_prompts(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """The texts of some prompts; without any, the learned names."""
+        if isinstance(prompts, str):
+            raise ArgumentError(f"prompts={shorten_value(prompts)} is one text; give a list of prompts")
+        if not isinstance(prompts, Iterable):
+            raise ArgumentError(f"prompts={shorten_value(prompts)} is not valid; give a list of prompts")
+        given = tuple(prompts)  # an iterator gives them once
+        if not all(isinstance(prompt, str) and prompt.strip() for prompt in given):
+            raise ArgumentError(f"prompts={shorten_value(prompts)} has an entry that is not a text or is empty")
+        texts = clean_prompts(given) or self.checkpoint.category_names
+        if not texts:
+            raise SynthgenError("the checkpoint has learned no names of categories, only phrases; give prompts")
+        return texts
+
+    def _select(self, seen: postprocess.RawPrediction, texts: Sequence[str], threshold: float) -> list[Prediction]:
+        found = postprocess.instances(seen) if self.checkpoint.has_learned_masks else postprocess.boxes(seen)
+        return [
+            Prediction(texts[one.label], one.score, one.box_xyxy, one.mask, query_kind(one.query, seen.num_conditional))
+            for one in found
+            if one.score >= threshold
+        ]
+
+
+def _check_threshold(threshold: float) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.floating) or not 0 <= threshold <= 1:
+        raise ArgumentError(f"threshold={shorten_value(threshold)} is not valid; give a number from 0 to 1")
 
 
 def name_text_encoder(text_encoder: str | os.PathLike[str] | None) -> str | None:
@@ -182,31 +291,36 @@ def clean_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(" ".join(prompt.split()) for prompt in prompts))
 
 
-def predict_image(
+def predict_images(
     network: MQFormer,
-    pixels: NDArray[np.uint8],
+    images: Sequence[NDArray[np.uint8]],
     texts: Sequence[str],
     *,
     is_category_name: bool | Sequence[bool],
-    precision: str = "fp32",
-    short: int = 800,
-    long: int = 1333,
-) -> postprocess.RawPrediction:
-    """Predict objects in an image.
+    precision: str,
+    sides: tuple[int, int],
+    stuff_names: frozenset[str] = frozenset(),
+) -> list[postprocess.RawPrediction]:
+    """Predict objects in some images, in one batch.
 
     Args:
         network: in evaluation mode.
-        pixels: uint8 [H, W, 3], RGB.
+        images: uint8 [H, W, 3] RGB each.
         texts: names or phrases, at least one.
         is_category_name: whether texts are category names rather than phrases, for all or for each.
         precision: fp32 or bf16, of activations.
-        short: shorter side of the network's input, in pixels.
-        long: maximum of the longer side, in pixels.
+        sides: shorter side of the network's input and maximum of the longer side, in pixels.
+        stuff_names: names that are stuff.
     """
     nothing = Target(
         tuple(texts), np.zeros(0, np.int64), np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), None, ()
     )
-    batch = unpack_batch(
-        collate([StreamItem(make_eval_example(pixels, nothing, short_side=short, long_side=long), 0, "")])
-    )
-    return postprocess.predict_batch(network, batch, [texts], [is_category_name], precision=precision)[0]
+    items = [
+        StreamItem(make_eval_example(pixels, nothing, short_side=sides[0], long_side=sides[1]), 0, "")
+        for pixels in images
+    ]
+    batch = unpack_batch(collate(items))
+    return postprocess.predict_batch(
+        network, batch, [texts] * len(images), [is_category_name] * len(images), precision=precision,
+        stuff_names=stuff_names,
+    )  # fmt: skip

@@ -122,27 +122,33 @@ def predict_batch(
     return split_predictions(decoded, batch, texts, stuff_names)
 
 
-def boxes(prediction: RawPrediction, *, every_text: bool = False) -> list[Detection]:
-    """The `MAX_DETECTIONS` most likely pairs of query and text, best first; without masks.
+def boxes(
+    prediction: RawPrediction, *, max_detections: int = MAX_DETECTIONS, every_text: bool = False
+) -> list[Detection]:
+    """The most likely pairs of query and text, best first; without masks.
 
     Args:
         prediction: of one image.
+        max_detections: the maximum number of pairs.
         every_text: also the most likely query of each text that is not among them.
     """
-    pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
+    pairs, places = _top_pairs(prediction, max_detections, every_text=every_text), _absolute_boxes(prediction)
     return [Detection(label, score, places[query], None, query) for score, query, label in pairs]
 
 
-def instances(prediction: RawPrediction, *, every_text: bool = False) -> list[Detection]:
-    """The `MAX_DETECTIONS` most likely pairs of query and text with non-empty masks, best first.
+def instances(
+    prediction: RawPrediction, *, max_detections: int = MAX_DETECTIONS, every_text: bool = False
+) -> list[Detection]:
+    """The most likely pairs of query and text; those with non-empty masks, best first.
 
     The score is the probability of the pair times the mean probability of the mask's pixels.
 
     Args:
         prediction: of one image.
+        max_detections: see `boxes`.
         every_text: see `boxes`.
     """
-    pairs, places = _top_pairs(prediction, every_text=every_text), _absolute_boxes(prediction)
+    pairs, places = _top_pairs(prediction, max_detections, every_text=every_text), _absolute_boxes(prediction)
     masks = _encode_masks(prediction, sorted({query for _, query, _ in pairs}))
     found = [
         Detection(label, score * masks[query][1], places[query], masks[query][0], query)
@@ -235,10 +241,10 @@ def panoptic(prediction: RawPrediction) -> PanopticMap:
     return PanopticMap(places[regions], tuple(segments))
 
 
-def _top_pairs(prediction: RawPrediction, *, every_text: bool) -> list[tuple[float, int, int]]:
+def _top_pairs(prediction: RawPrediction, max_detections: int, *, every_text: bool) -> list[tuple[float, int, int]]:
     """(probability, query, text) of the most likely pairs, best first; see `boxes`."""
     likely, texts = prediction.logits.sigmoid(), prediction.logits.shape[1]
-    scores, pairs = likely.flatten().topk(min(MAX_DETECTIONS, likely.numel()))
+    scores, pairs = likely.flatten().topk(min(max_detections, likely.numel()))
     best = [(score, pair // texts, pair % texts) for score, pair in zip(scores.tolist(), pairs.tolist(), strict=True)]
     if every_text:
         among, (highest, queries) = {text for _, _, text in best}, likely.max(0)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,23 +18,20 @@ from synthgen.errors import SynthgenError, escape_control_chars
 from synthgen.evaluation import postprocess
 from synthgen.evaluation.metrics import Detection
 from synthgen.evaluation.network_predictor import DEFAULT_THRESHOLD, Predictor, clean_prompts
+from synthgen.evaluation.prediction_pictures import draw_found
+from synthgen.evaluation.query_shares import compute_shares, format_shares, query_kind
 from synthgen.evaluation.results import printable_json
 from synthgen.images.decode import ImageError, load_rgb
-from synthgen.images.resize import resize
 from synthgen.records.boxes import xyxy_to_xywh
-from synthgen.records.rle import decode_mask, encode_mask
 from synthgen.records.sample import Rle
 from synthgen.storage.atomic import atomic_write
-from synthgen.visualize.drawing import ObjectMark, TextBlock, draw_overlay, save_png, shorten_text
-
-#: Larger images are drawn at a reduced size; the JSON keeps the original coordinates.
-_MAX_DRAWN_SIDE = 2048
+from synthgen.visualize.drawing import save_png, shorten_text
 
 #: A URL after conversion to a path.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
 
-#: Limits of the printed list (objects, characters of a text) and of the legend of the drawing.
-_MAX_PRINTED_DETECTIONS, _MAX_PROMPT_CHARS, _MAX_LEGEND_CHARS = 20, 80, 240
+#: Limits of the printed list: objects, characters of a text.
+_MAX_PRINTED_DETECTIONS, _MAX_PROMPT_CHARS = 20, 80
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +47,7 @@ class PredictResult:
             are label probabilities.
         image_path, json_path: the files written.
         replaced: whether files of another prediction were overwritten.
+        num_conditional: the number of conditional queries; they come first.
     """
 
     texts: tuple[str, ...]
@@ -61,6 +58,7 @@ class PredictResult:
     image_path: Path
     json_path: Path
     replaced: bool = False
+    num_conditional: int = 0
 
     def format_lines(self, threshold: float) -> list[str]:
         """The lines to print.
@@ -83,6 +81,11 @@ class PredictResult:
                 "replaced an earlier one that was different (another image of that name, say); --out FOLDER keeps both"
             )
         return [*lines, str(self.image_path), str(self.json_path)]
+
+    def format_shares(self) -> list[str]:
+        """Which kind of query found how many of the detections, in a line; none without detections."""
+        kinds = Counter(("objects", query_kind(one.query, self.num_conditional)) for one in self.detections)
+        return list(format_shares(compute_shares(kinds)))
 
     def _explain_no_detections(self, threshold: float) -> str:
         """Explain in a sentence why nothing was detected."""
@@ -112,6 +115,7 @@ def predict_file(
     precision: str = "fp32",
     short: int | None = None,
     long: int | None = None,
+    color_by: str = "object",
 ) -> PredictResult:
     """Detect objects in an image file, and write NAME.found.png and NAME.found.json (photo.jpg.found.png).
 
@@ -126,17 +130,16 @@ def predict_file(
         precision: see `synthgen.devices`.
         short: shorter side of the network's input, in pixels; None = that of the evaluation in training.
         long: maximum of the longer side, in pixels; None = that of the evaluation in training.
+        color_by: see `prediction_pictures.draw_found`.
 
     Raises:
-        SynthgenError: the image or the checkpoint cannot be read; a file cannot be written; there are no prompts, or a
-            prompt is a file; or `short` is larger than `long`.
+        SynthgenError: the image or the checkpoint cannot be read; a file cannot be written; there are no prompts; or
+            `short` is larger than `long`.
     """
     check_device_options(device, precision, 1)
     asked = clean_prompts(prompts)
     if "" in asked:
         raise SynthgenError("a prompt is empty; say what to look for, or give none for all names that were learned")
-    if (file := next((prompt for prompt in prompts if os.path.isfile(prompt)), None)) is not None:  # noqa: PTH113 - where others raise, it does not
-        raise SynthgenError(_multiple_images_hint(image_path, file, checkpoint_path))
     pixels = _load_image(image_path)
     predictor = Predictor.from_checkpoint(
         checkpoint_path, text_encoder=text_encoder, device=device, precision=precision, short=short, long=long
@@ -159,45 +162,18 @@ def predict_file(
         has_learned_masks=held.has_learned_masks,
         image_path=out / f"{image_path.name}.found.png",
         json_path=out / f"{image_path.name}.found.json",
+        num_conditional=seen.num_conditional,
     )
-    drawn = draw_detections(pixels, done.detections, texts, footer=_footer(image_path, done, held.step))
+    drawn = draw_found(
+        pixels, done.detections, texts, _footer(image_path, done, held.step),
+        num_conditional=seen.num_conditional, color_by=color_by,
+    )  # fmt: skip
     content = printable_json(_as_json(image_path, pixels, done, checkpoint_path, held.step))
     done = replace(done, replaced=_has_other_content(done.json_path, content))
     save_png(done.image_path, drawn)
     with atomic_write(done.json_path, remedy="choose another --out") as temporary:
         temporary.write_text(content, encoding="utf-8")
     return done
-
-
-def draw_detections(
-    pixels: NDArray[np.uint8], detections: Sequence[Detection], texts: Sequence[str], footer: str = ""
-) -> NDArray[np.uint8]:
-    """The image with the detections drawn: uint8 [H', W', 3], RGB, at most 2,048 pixels a side without its legend.
-
-    Args:
-        pixels: uint8 [H, W, 3], RGB.
-        detections: in the frame of `pixels`; labels are indices into `texts`.
-        texts: the prompts, for the legend.
-        footer: a line below the image.
-    """
-    height, width = pixels.shape[:2]
-    scale = min(1.0, _MAX_DRAWN_SIDE / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    marks = [
-        ObjectMark(
-            (x1 * size[1] / width, y1 * size[0] / height, x2 * size[1] / width, y2 * size[0] / height),
-            f"{shorten_text(texts[one.label])} {f'{one.score:.2f}'.removeprefix('0')}",
-            None if one.mask is None else _shrink_mask(one.mask, size),
-        )
-        for one in detections
-        for x1, y1, x2, y2 in [one.box_xyxy]
-    ]
-    blocks = [
-        TextBlock(shorten_text(text, _MAX_LEGEND_CHARS), (), tuple(own))
-        for i, text in enumerate(texts)
-        if (own := [place for place, one in enumerate(detections) if one.label == i])
-    ]
-    return draw_overlay(resize(pixels, size), marks, blocks, footer)
 
 
 def _load_image(image: Path) -> NDArray[np.uint8]:
@@ -214,33 +190,12 @@ def _load_image(image: Path) -> NDArray[np.uint8]:
     raise SynthgenError(f"image {image}: {problem}; name another")
 
 
-def _multiple_images_hint(image: Path, prompt: str, checkpoint: Path) -> str:
-    """The error message for several images: a sentence and a shell loop."""
-    images = f"{shlex.quote(str(image.parent))}/*{shlex.quote(image.suffix)}"
-    return (
-        f"prompt {shorten_text(prompt, _MAX_PROMPT_CHARS)} is a file, and predict looks at one image at a time; for "
-        "all of them: "
-        f'for f in {images}; do synthgen predict "$f" --checkpoint {shlex.quote(str(checkpoint))}; done '
-        "(or begin it with a blank, if it is a prompt)"
-    )
-
-
 def _has_other_content(path: Path, content: str) -> bool:
     """Whether a file with other content exists."""
     try:
         return path.is_file() and path.read_bytes() != content.encode()
     except OSError:
         return True
-
-
-def _shrink_mask(mask: Rle, size: tuple[int, int]) -> Rle:
-    """The mask at a reduced image size."""
-    if tuple(mask.size) == size:
-        return mask
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, mask.size, strict=True)
-    )
-    return encode_mask(decode_mask(mask)[rows][:, columns])
 
 
 def _footer(image: Path, result: PredictResult, step: int) -> str:
@@ -268,6 +223,7 @@ def _as_json(
             {
                 "text": result.texts[one.label],
                 "score": one.score,
+                "query": query_kind(one.query, result.num_conditional),
                 "bbox": xyxy_to_xywh(one.box_xyxy).tolist(),
                 **_segmentation(one.mask),
             }

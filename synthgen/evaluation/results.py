@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from synthgen.dataloading.sample_stats import SKIP_REASONS
 from synthgen.errors import SynthgenError, escape_control_chars
+from synthgen.evaluation.query_shares import format_shares
 from synthgen.storage.atomic import atomic_write
 
 #: Remedy in errors about results that cannot be written.
@@ -103,11 +104,7 @@ def format_results(results: Sequence[EvalResult]) -> Iterator[str]:
         if one.by_machines:
             made = ", ".join(map(escape_control_chars, one.by_machines))
             yield f"  the truth is {made}: this is agreement with machines"
-        for kind, shares in one.by_kind.items():
-            yield (
-                f"  {kind} found: {shares['conditional']:.1f} % by conditional queries, "
-                f"{shares['learnable']:.1f} % by learnable ones, of {shares['found']:,.0f}"
-            )
+        yield from (f"  {line}" for line in format_shares(one.by_kind))
         for count, names in zip(one.seen.get("counts", ()), one.seen.get("names", ()), strict=True):
             passed = [(key.partition("/")[2], n) for key, n in count.items() if key.startswith("skipped/")]
             if passed:

@@ -49,11 +49,15 @@ class ObjectMark:
         box_xyxy: absolute pixels of the image; a box that is not finite is not drawn.
         label: the text at the box.
         mask: run lengths, or bool [H, W], of the image's size; None, or of another size: the box is dashed.
+        color: (red, green, blue), 0 to 255; None = one of its own.
+        has_box: whether the box is drawn; else only the label stands at its top left corner.
     """
 
     box_xyxy: tuple[float, float, float, float]
     label: str
     mask: Rle | NDArray[np.bool_] | None = None
+    color: tuple[int, int, int] | None = None
+    has_box: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def draw_overlay(
     *,
     hatched_mask: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """An image with its marks, each in its own colour; the blocks beside it, the footer below it.
+    """An image with its marks, each in its colour; the blocks beside it, the footer below it.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -91,10 +95,11 @@ def draw_overlay(
     scale = max(1.0, MIN_LONG_SIDE / max(image.shape[:2]))
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     canvas = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+    colors = [_palette_color(i) if mark.color is None else mark.color for i, mark in enumerate(marks)]
     # Large objects first, so that small ones are not hidden under them.
     order = sorted(range(len(marks)), key=lambda i: -_box_area(marks[i].box_xyxy))
     for i in order:
-        _blend_mask(canvas, marks[i].mask, _palette_color(i), image.shape[:2])
+        _blend_mask(canvas, marks[i].mask, colors[i], image.shape[:2])
     if hatched_mask is not None and hatched_mask.any():
         _draw_hatching(canvas, hatched_mask)
     page = Image.fromarray(canvas.astype(np.uint8))
@@ -103,14 +108,16 @@ def draw_overlay(
     taken: list[_Box] = []
     boxes = [(i, corners) for i in order if (corners := _scale_box(marks[i].box_xyxy, scale)) is not None]
     for i, corners in boxes:
+        if not marks[i].has_box:
+            continue
         if marks[i].mask is None:
-            _draw_dashed_box(pen, corners, _palette_color(i), size)
+            _draw_dashed_box(pen, corners, colors[i], size)
         else:
-            pen.rectangle(corners, outline=_palette_color(i), width=3)
+            pen.rectangle(corners, outline=colors[i], width=3)
     for i, corners in boxes:  # after all boxes, so that no box hides a label
-        _draw_label(pen, corners, marks[i].label, _palette_color(i), font, taken, size)
+        _draw_label(pen, corners, marks[i].label, colors[i], font, taken, size)
     if blocks:
-        page = _add_text_column(page, blocks, marks, font)
+        page = _add_text_column(page, blocks, marks, colors, font)
     return _add_footer(page, footer, font)
 
 
@@ -247,7 +254,11 @@ def _draw_dashed_box(pen: ImageDraw.ImageDraw, corners: _Box, color: _Color, siz
 
 
 def _add_text_column(
-    page: Image.Image, blocks: Sequence[TextBlock], marks: Sequence[ObjectMark], font: _Font
+    page: Image.Image,
+    blocks: Sequence[TextBlock],
+    marks: Sequence[ObjectMark],
+    colors: Sequence[_Color],
+    font: _Font,
 ) -> Image.Image:
     """The picture with a text column at its right. Blocks that do not fit are counted."""
     wide, step = round(max(page.size) * _COLUMN_SHARE), round(font.getbbox("Ag")[3] * 1.25)
@@ -267,13 +278,9 @@ def _add_text_column(
         x = left
         for i in block.mark_indices[:_MAX_SWATCHES]:
             corners = (x, y + step // 4, x + step // 2, y + 3 * step // 4)
-            pen.rectangle(
-                corners, fill=None if marks[i].mask is None else _palette_color(i), outline=_palette_color(i), width=3
-            )
+            pen.rectangle(corners, fill=None if marks[i].mask is None else colors[i], outline=colors[i], width=3)
             x += step * 3 // 4
-        colour = (
-            _lighten_color(_palette_color(block.mark_indices[0])) if len(block.mark_indices) == 1 else (255, 255, 255)
-        )
+        colour = _lighten_color(colors[block.mark_indices[0]]) if len(block.mark_indices) == 1 else (255, 255, 255)
         for line in title:
             pen.text((max(x, left + step), y), line, fill=colour, font=font)
             y += step

@@ -96,10 +96,13 @@ def test_of_boxes_alone_boxes_are_drawn_and_written(root, synthgen):
     assert len(content["found"]) == 16 * 2 and not any("segmentation" in one for one in content["found"])
     assert not any(one["empty"] for one in content["asked"])
     network, _ = checkpoint.load_network(Path("runs/boxes/step-00000001.pt"), device=torch.device("cpu"))
-    from synthgen.evaluation.network_predictor import predict_image
+    from synthgen.evaluation.network_predictor import predict_images
 
     pixels = np.asarray(Image.open("photos/1.png"))
-    likely = predict_image(network, pixels, ("ball", "sky"), is_category_name=True, short=64, long=96).logits.sigmoid()
+    (seen,) = predict_images(
+        network, [pixels], ("ball", "sky"), is_category_name=True, precision="fp32", sides=(64, 96)
+    )
+    likely = seen.logits.sigmoid()
     assert [one["score"] for one in content["found"]] == pytest.approx(sorted(likely.flatten().tolist(), reverse=True))
     assert [one["best"] for one in content["asked"]] == pytest.approx(likely.max(0).values.tolist())
     code, told = synthgen(*words, "--threshold", "1")
@@ -110,7 +113,7 @@ def test_of_boxes_alone_a_photograph_is_not_tinted(root, synthgen, monkeypatch):
     trained(root, "boxes", "detection")
     drawn = []
     monkeypatch.setattr(
-        "synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
+        "synthgen.evaluation.prediction_pictures.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
     )
     monkeypatch.setattr(postprocess, "instances", lambda *_, **__: pytest.fail("no mask is asked for"))
     where = ("--checkpoint", "runs/boxes/step-00000001.pt", "--device", "cpu", "--threshold", "0")

@@ -57,6 +57,64 @@ def test_the_threshold_is_a_minimum() -> None:
     assert predictor("photos/1.png", ["ball"], threshold=1) == []
 
 
+def write_sizes() -> list[str]:
+    """Three images of one size, and two of others."""
+    first = Image.open("photos/1.png")
+    for name, image in (
+        ("2", first.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+        ("3", first.resize((90, 90))),
+        ("4", first.transpose(Image.Transpose.FLIP_TOP_BOTTOM)),
+        ("5", first.resize((121, 72))),
+    ):
+        image.save(f"photos/{name}.png")
+    return [f"photos/{number}.png" for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_a_batch_finds_what_single_images_find(batch_size: int) -> None:
+    predictor, paths = load(), write_sizes()
+    found = predictor.predict_batch(paths, ["ball", "grass"], threshold=0.3, batch_size=batch_size)
+    assert len(found) == 5
+    for path, own in zip(paths, found, strict=True):
+        alone = predictor(path, ["ball", "grass"], threshold=0.3)
+        assert len(own) == len(alone) > 0
+        for one, other in zip(own, alone, strict=True):
+            assert (one.text, one.query) == (other.text, other.query)
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+            assert one.box_xyxy == pytest.approx(other.box_xyxy, abs=1e-2)
+            assert one.mask is not None and other.mask is not None and (one.mask != other.mask).sum() <= 3
+    assert predictor.predict_batch([], ["ball"]) == []
+
+
+def test_no_image_of_a_batch_is_padded_to_another() -> None:
+    predictor = load()
+    pixels = [np.zeros((72, 120, 3), np.uint8), np.zeros((72, 121, 3), np.uint8)]
+    with pytest.raises(ValueError, match="images of several input sizes in one batch"):
+        predictor.look_batch(pixels, ["ball"])
+    assert predictor.input_size((72, 120)) == (64, 107)
+
+
+def test_the_kind_of_query_is_told() -> None:
+    found = load()("photos/1.png", ["ball", "grass"], threshold=0)
+    assert {one.query for one in found} == {"conditional", "learnable"}
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "sentence"),
+    [
+        ("photos/1.png", {}, r"images='photos/1\.png' is not valid; give a list of images"),
+        (np.zeros((4, 4, 3), np.uint8), {}, r"is not valid; give a list of images"),
+        (3, {}, r"images=3 is not valid"),
+        (["none.png"], {}, r"image 'none\.png' does not exist"),
+        (["photos/1.png"], {"batch_size": 0}, r"batch_size=0 is not valid; give a number of images"),
+        (["photos/1.png"], {"threshold": 2}, r"threshold=2 is not valid"),
+    ],
+)
+def test_each_wrong_argument_of_a_batch_has_its_sentence(images: Any, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ArgumentError, match=sentence):
+        load().predict_batch(images, ["ball"], **options)
+
+
 @pytest.mark.parametrize(
     ("prompts", "threshold", "sentence"),
     [

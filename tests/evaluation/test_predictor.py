@@ -18,8 +18,7 @@ from fakes.peak_memory import linux_only
 from PIL import Image
 
 from synthgen.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from synthgen.evaluation.metrics import Detection
-from synthgen.evaluation.predictor import PredictResult, draw_detections
+from synthgen.evaluation.predictor import PredictResult
 from synthgen.models.mqformer.text_encoder import TextEncoder
 from synthgen.records.rle import decode_mask
 from synthgen.records.sample import Rle
@@ -67,6 +66,7 @@ def test_prompts_are_found_drawn_and_written(synthgen):
     for one in content["found"]:
         mask = decode_mask(Rle(tuple(one["segmentation"]["size"]), one["segmentation"]["counts"].encode()))
         x, y, w, h = one["bbox"]
+        assert one["query"] in ("conditional", "learnable")
         assert mask.shape == (72, 120) and mask.any() and 0 <= x <= x + w <= 120 and 0 <= y <= y + h <= 72
     for asked in content["asked"]:
         own = [one["score"] for one in content["found"] if one["text"] == asked["text"]]
@@ -111,16 +111,8 @@ def test_images_of_any_shape(synthgen, size):
     assert (said("odd")["width"], said("odd")["height"]) == size
 
 
-def test_words_stand_in_the_picture_as_they_were_asked_for(monkeypatch):
-    drawn = []
-    monkeypatch.setattr("synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks))
-    found = [Detection(0, score, (0.0, 0.0, 4.0, 4.0), None, 0) for score in (0.254, 1.0)]
-    draw_detections(np.zeros((8, 8, 3), np.uint8), found, ["a 10.5 cm ruler"])
-    assert [mark.label for mark in drawn] == ["a 10.5 cm ruler .25", "a 10.5 cm ruler 1.00"]
-
-
 def test_a_large_photograph_is_drawn_smaller_and_reported_in_its_own_frame(synthgen, monkeypatch):
-    monkeypatch.setattr("synthgen.evaluation.predictor._MAX_DRAWN_SIDE", 60)
+    monkeypatch.setattr("synthgen.evaluation.prediction_pictures._MAX_DRAWN_SIDE", 60)
     code, told = synthgen("predict", "photos/1.png", "ball", *OPTIONS)
     assert code == 0, told
     assert said("1")["found"][0]["segmentation"]["size"] == [72, 120]
@@ -142,7 +134,6 @@ def test_what_cannot_be_used_is_reported_in_a_sentence(synthgen):
         (("broken.png", "x"), "image broken.png: cannot be decoded"),
         (("text.png", "x"), "image text.png"),
         (("none.png", "x"), "image none.png: no such file; name another"),
-        (("photos", "x"), "image photos is a folder; name one of the images in it"),
         (("pipe.png", "x"), "image pipe.png: no regular file, but a device or a pipe"),
         (("/dev/null", "x"), "image /dev/null: no regular file, but a device or a pipe"),
         (("https://a.org/b.jpg?c=1", "x"), "https://a.org/b.jpg?c=1 is an address, and predict reads files; download"),
@@ -158,19 +149,11 @@ def test_what_cannot_be_used_is_reported_in_a_sentence(synthgen):
         assert len(told.strip().splitlines()) == 1
 
 
-def test_other_images_are_no_prompts(synthgen):
-    """As a shell makes of `photos/*.png`; the sentence has a line that looks at all of them."""
-    for name in ("2", "a b"):
-        Path(f"photos/{name}.png").write_bytes(Path("photos/1.png").read_bytes())
-    code, told = synthgen("predict", "photos/1.png", "photos/2.png", "photos/a b.png", *OPTIONS)
-    assert code == 2 and "prompt photos/2.png is a file" in told and "one image at a time" in told
-    assert not Path("predictions").exists()
-    line = told[told.index("for f in") : told.index("done") + 4]
-    assert line == 'for f in photos/*.png; do synthgen predict "$f" --checkpoint best.pt; done'
-    echoed = subprocess.run(["sh", "-c", line.replace("synthgen", "echo")], capture_output=True, text=True, check=True)
-    assert echoed.stdout.count("photos/") == 3
+def test_a_file_is_no_prompt_unless_a_blank_says_so(synthgen):
     Path("ball").write_text("a note of mine")
-    assert synthgen("predict", "photos/1.png", "ball", *OPTIONS)[0] == 2
+    code, told = synthgen("predict", "photos/1.png", "ball", *OPTIONS)
+    assert code == 2 and "'ball' is a file without the suffix of an image" in told
+    assert not Path("predictions").exists()
     assert synthgen("predict", "photos/1.png", " ball", *OPTIONS)[0] == 0, "as the sentence has it"
     assert said("1")["asked"][0]["text"] == "ball"
 
@@ -204,7 +187,7 @@ def test_long_prompts_are_cut_where_people_read_and_nowhere_else(synthgen, monke
     prompt = "the dog that " + "barked " * 700
     drawn = []
     monkeypatch.setattr(
-        "synthgen.evaluation.predictor.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
+        "synthgen.evaluation.prediction_pictures.draw_overlay", lambda image, marks, *_: drawn.extend(marks) or image
     )
     code, told = synthgen("predict", "photos/1.png", prompt, *OPTIONS)
     assert code == 0 and len(said("1")["found"]) > 3 and said("1")["found"][0]["text"] == prompt.strip()
@@ -278,13 +261,12 @@ torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
 logits = torch.randn(400, 150, generator=rng)
 logits[15:] -= 5
-postprocess.MAX_DETECTIONS = 25
 seen = postprocess.RawPrediction(
     logits, torch.rand(400, 4, generator=rng), torch.randn(400, 200, 268, generator=rng) * 3,
     (800, 1072), (800, 1067), (3000, 4000), 300,
 )
 with measure_rise() as rise:
-    assert len({{one.query for one in postprocess.instances(seen)}}) > 10
+    assert len({{one.query for one in postprocess.instances(seen, max_detections=25)}}) > 10
     shape = postprocess.panoptic(seen).segment_ids.shape
     assert shape == postprocess.foreground(seen).probabilities.shape == (3000, 4000)
 print(rise.mib)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from synthgen.errors import SynthgenError
 from synthgen.export.exporters import ExportCategory, ExportContext
 from synthgen.export.mask_counter import MaskCounter
 from synthgen.records.sample import Annotation, Sample, mask_provenance
+from synthgen.storage.coco_stream import CocoStream
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,7 +22,7 @@ _encode = msgspec.json.Encoder().encode
 class CocoFile:
     """A COCO-style file that is written annotation by annotation.
 
-    Memory: 8 bytes for each id. The images go to a second file first, as the annotations are the larger part.
+    Memory: 8 bytes for each id.
 
     Args:
         path: the JSON file, new; its folder is created.
@@ -38,9 +37,7 @@ class CocoFile:
         self._make_segmentation = make_segmentation or rle_segmentation
         self._image_ids, self._ids = array("q"), array("q")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("xb", buffering=2**20)
-        self._images = tempfile.TemporaryFile("w+b", buffering=2**18, dir=path.parent)  # noqa: SIM115 - as above
-        self._file.write(b'{"annotations": [')
+        self._stream = CocoStream(path)
 
     def write(
         self,
@@ -68,7 +65,7 @@ class CocoFile:
         }
         if sample.license_id is not None:
             record["license"] = sample.license_id
-        self._images.write((b",\n" if self._image_ids else b"\n") + _encode(record | (image_members or {})))
+        self._stream.images.add(_encode(record | (image_members or {})))
         self._image_ids.append(image_id)
         written, records = [], []
         for annotation, area in zip(annotations, areas, strict=True):
@@ -82,7 +79,7 @@ class CocoFile:
             self._ids.append(number)
             written.append(annotation)
         if records:
-            self._file.write((b",\n" if len(self._ids) > len(records) else b"\n") + _encode(records)[1:-1])
+            self._stream.annotations.add(_encode(records)[1:-1])
         return written
 
     def finish(self, info: dict[str, Any], categories: Sequence[dict[str, Any]], licenses: Sequence[Any] = ()) -> None:
@@ -103,17 +100,12 @@ class CocoFile:
                 raise SynthgenError(
                     f"two {what} have the id {again[0]}, which COCO does not allow; number them anew: renumber=true"
                 )
-        self._file.write(b'],\n"images": [')
-        self._images.seek(0)
-        shutil.copyfileobj(self._images, self._file, 2**16)
-        self._file.write(b'],\n"categories": ' + _encode(categories) + b',\n"licenses": ' + _encode(licenses))
-        self._file.write(b',\n"info": ' + _encode(info) + b"}\n")
-        self.close()
+        members = {"categories": categories, "licenses": licenses, "info": info}
+        self._stream.finish({name: _encode(value) for name, value in members.items()})
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
-        self._images.close()
+        self._stream.close()
 
 
 class RleRecord(msgspec.Struct, gc=False):

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from synthgen.errors import ArgumentError, SynthgenError, shorten_value
 from synthgen.export.exporters import ExportContext, ExportItem, ExportNotes
 from synthgen.export.exporters._object_list import ObjectList
-from synthgen.export.exporters._png_file import write_png
 from synthgen.export.image_files import ImageNames
 from synthgen.images.decode import MAX_IMAGE_PIXELS
 from synthgen.images.paths import IMAGE_SUFFIXES
+from synthgen.images.png_file import write_png
 from synthgen.plugin_options import option
 from synthgen.records.rle import MaskWindow, decode_mask_window
 from synthgen.records.sample import Annotation, Rle, mask_provenance

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthgen.export.exporters import _png_file
-from synthgen.export.exporters._png_file import write_png
+from synthgen.images import png_file
+from synthgen.images.png_file import write_png
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -26,8 +26,18 @@ def test_two_libraries_read_the_pixels(tmp_path: Path, dtype: type, size: tuple[
     assert read is not None and read.dtype == dtype and (read == pixels).all()
 
 
+def test_two_libraries_read_the_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(png_file, "_STRIP_PIXELS", 64)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    write_png(tmp_path / "a.png", pixels, {})
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "RGB" and (np.asarray(image) == pixels).all()
+    read = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert read is not None and (read[:, :, ::-1] == pixels).all()
+
+
 def test_strips_are_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_png_file, "_STRIP_PIXELS", 64)
+    monkeypatch.setattr(png_file, "_STRIP_PIXELS", 64)
     pixels = np.random.default_rng(0).integers(0, 2**16, (50, 40), np.uint16)
     write_png(tmp_path / "a.png", pixels[:, ::2], {})
     with Image.open(tmp_path / "a.png") as image:
