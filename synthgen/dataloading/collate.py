@@ -14,14 +14,12 @@ from torch import Tensor
 from synthgen.dataloading.batch_memory import allocate
 from synthgen.dataloading.color_jitter import apply_channel_tables
 from synthgen.dataloading.mixture import StreamItem
+from synthgen.dataloading.size_groups import round_up_size
 from synthgen.dataloading.transforms import Example
 
 #: Mean and standard deviation of red, green, blue in 8-bit levels (ImageNet, as in detectron2).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-
-#: Sides of a batch are multiples of this, the largest stride of the backbones.
-SIZE_DIVISIBILITY = 32
 
 #: Rows that are normalized at a time, and the lookup table of levels: float32 [3, 256].
 _STRIP_ROWS = 64
@@ -112,7 +110,7 @@ class PackedBatch:
 def collate(
     items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, Any]] = (), *, trim: bool = False
 ) -> PackedBatch:
-    """Pack examples, padded to the largest of them, rounded up to `SIZE_DIVISIBILITY`.
+    """Pack examples, padded to the largest of them, rounded up to multiples of 32.
 
     Args:
         items: the examples of one batch.
@@ -140,14 +138,6 @@ def collate(
     return PackedBatch(pixels, targets, [one.source_id for one in items], memory=memory)
 
 
-def round_up_size(sizes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-    """(height, width) of the smallest canvas for images of these `sizes`, (height, width) each; (0, 0) for none."""
-    height, width = (
-        -(-max((size[axis] for size in sizes), default=0) // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY for axis in (0, 1)
-    )
-    return height, width
-
-
 def split_pixels(arrays: Sequence[NDArray[np.uint8]]) -> list[PackedPixels]:
     """The pixels of each example; `arrays`, uint8, are the image, the masks and the ignored region of each, in turn."""
     return [
@@ -157,7 +147,7 @@ def split_pixels(arrays: Sequence[NDArray[np.uint8]]) -> list[PackedPixels]:
 
 
 def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
-    """The batch of tensors, padded to its largest image, rounded up to `SIZE_DIVISIBILITY`.
+    """The batch of tensors, padded to its largest image, rounded up to multiples of 32.
 
     Masks and ignored regions are views of the packed ones, unless they need padding or page-locked memory.
 

@@ -34,7 +34,7 @@ class TrainLoader:
         world_size: the number of training processes.
         batch_size: images per batch.
         batches_per_step: batches of one training step.
-        group_by_size: form the batches of a step by the size of their views; see `step_parts`. Then `batch_size` is
+        group_by_size: form the batches of a step by the size of their views; see `size_groups`. Then `batch_size` is
             the maximum, a step may have another number of batches, and the state changes with the last one.
         num_workers: worker processes of this one; 0 = it reads itself.
         state: an earlier `state_dict()`; of several ranks, `merge_states` of them.

@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from fakes.batch_examples import make_example, small_manifest
 from synthgen.dataloading import batch_memory, worker_channel, worker_processes
 from synthgen.dataloading.collate import PackedBatch, ReaderTurn, collate, unpack_batch
 from synthgen.dataloading.mixture import StreamItem
+from synthgen.dataloading.step_parts import form_parts
 from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.dataloading.worker_processes import BatchStream, ReaderPool, StoppedWaitingError
 from synthgen.errors import SynthgenError
@@ -280,6 +282,27 @@ def test_a_thread_unpacks_ahead(workers: int, monkeypatch: pytest.MonkeyPatch) -
     assert [one.turns[0].position for one in found] == expected
     with pytest.raises(SynthgenError, match="a sentence"):
         taken(Stream(lambda number: number and raise_error(SynthgenError("a sentence"))), workers, pin_memory=True)
+    assert not [thread for thread in threading.enumerate() if thread.name == "pin-memory"]
+
+
+def test_a_thread_unpacks_regrouped_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr("synthgen.dataloading.collate.PackedBatch.pin_memory", unpack_in_place)
+    regroup = partial(form_parts, num_batches=2, max_images=1)
+    found = taken(Stream(), 2, regroup=regroup, pin_memory=True)
+    assert [[turn.position["number"] for turn in one.turns] for one in found] == [[], [0, 0], [], [1, 1], [], [2, 2]]
+    assert [one.batch.targets[0]["image_key"] for one in found if one.batch] == [
+        "0/0",
+        "1/0",
+        "0/1",
+        "1/1",
+        "0/2",
+        "1/2",
+    ]
+    pool = ReaderPool(Stream(count=50), num_workers=2, regroup=regroup, pin_memory=True)
+    next(pool)
+    pool.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "pin-memory"]
 
 
