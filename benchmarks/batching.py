@@ -210,6 +210,9 @@ def train(args: argparse.Namespace, folder: Path) -> None:
                 seconds.append((times[0], times[1]))
                 padded = [sum(batch.padding_mask.numel() for batch in step) for step in steps]
                 pixels.append((padded[0], padded[1]))
+                batches = "{} batches, {:.2f} million pixels, {:.2f} s"
+                told = [batches.format(len(steps[i]), padded[i] / 1e6, times[i]) for i in (0, 1)]
+                print(f"step {number}: {told[0]}; by size {told[1]}", flush=True)
     print(
         f"\n{args.backbone}, {args.size} pixels, {args.batches} x {args.batch_size} images, {args.train_steps} steps, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}"

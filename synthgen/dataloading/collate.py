@@ -139,7 +139,11 @@ def collate(
 
 
 def split_pixels(arrays: Sequence[NDArray[np.uint8]]) -> list[PackedPixels]:
-    """The pixels of each example; `arrays`, uint8, are the image, the masks and the ignored region of each, in turn."""
+    """The pixels of each example.
+
+    Args:
+        arrays: uint8; of each example in turn the image [H, W, 3], the masks [m, H, W] and the ignored region [H, W].
+    """
     return [
         PackedPixels(image, masks.view(np.bool_), ignore.view(np.bool_))
         for image, masks, ignore in zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True)
