@@ -182,11 +182,14 @@ def _pad(arrays: Sequence[NDArray[np.bool_]], size: tuple[int, int], pin: bool) 
     if not pin and all(array.shape[1:] == size for array in arrays):
         return [torch.from_numpy(array) for array in arrays]
     whole = _allocate((sum(map(len, arrays)), *size), np.bool_, pin)
-    parts = list(whole.split([len(array) for array in arrays]))
-    for array, part in zip(arrays, parts, strict=True):
+    parts, first = [], 0
+    for array in arrays:
+        part = whole[first : first + len(array)]
         (height, width), canvas = array.shape[1:], part.numpy()
         canvas[:, height:] = canvas[:, :height, width:] = False
         canvas[:, :height, :width] = array
+        parts.append(part)
+        first += len(array)
     return parts
 
 
