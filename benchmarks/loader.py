@@ -170,10 +170,10 @@ def tell(found: dict[str, list[dict[str, float]]]) -> None:
 PARTS: list[tuple[Any, str, str]] = [
     (row_stream.ShuffledRows, "__next__", "rows"),
     (row_stream, "load_rgb", "decoding"),
-    (transforms, "_pixels", "resizing"),
-    (transforms, "_drawn", "masks"),
-    (train_loader, "pack", "packing"),
-    (train_loader, "unpack", "normalising"),
+    (transforms, "_render_image", "resizing"),
+    (transforms, "_render_mask", "masks"),
+    (train_loader, "collate", "packing"),
+    (train_loader, "unpack_batch", "normalising"),
 ]
 
 

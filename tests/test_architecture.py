@@ -107,7 +107,6 @@ _TORCH = [
     "synthgen/oom.py",
     "synthgen/distributed.py",
     "synthgen/dataloading/collate.py",
-    "synthgen/dataloading/worker_channel.py",
     "synthgen/dataloading/worker_processes.py",
     "synthgen/checkpoints/*.py",
     "synthgen/evaluation/*.py",

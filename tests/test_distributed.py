@@ -47,17 +47,24 @@ def test_who_fails_does_not_wait_for_the_others_to_take_leave(monkeypatch, fails
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["instance", "detection", "box_prompt"])
-def test_two_processes_are_one(tmp_path, task):
+@pytest.mark.parametrize(
+    ("task", "parts"),
+    [
+        ("instance", [[0], [1, 2, 3]]),
+        ("detection", [[0, 1], [2, 3]]),
+        ("box_prompt", [[0, 1], [2, 3]]),
+    ],
+)
+def test_two_processes_are_one(tmp_path, task, parts):
     if task == "box_prompt":
         write_discs(tmp_path)
         (tmp_path / "m.yaml").write_text(BOX_SEGMENTER)
     else:
         write_manifest(tmp_path, "steps: 4, max_grad_norm: 0.1", task=task)
     distributed_step.run_rank_step(0, 1, str(tmp_path), [[0, 1, 2, 3]])
-    multiprocessing.spawn(distributed_step.run_rank_step, (2, str(tmp_path), [[0, 1], [2, 3]]), nprocs=2)
-    alone = torch.load(tmp_path / "after-1-4-0.pt")
-    both = [torch.load(tmp_path / f"after-2-2-{rank}.pt") for rank in range(2)]
+    multiprocessing.spawn(distributed_step.run_rank_step, (2, str(tmp_path), parts), nprocs=2)
+    alone = torch.load(tmp_path / "after-1-0.pt")
+    both = [torch.load(tmp_path / f"after-2-{rank}.pt") for rank in range(2)]
     before = {k: v.clone() for k, v in both[0].items()}
     moved = 0
     start = trainer._build_learner(load_manifest(tmp_path / "m.yaml"), next(single_process())).module.state_dict()

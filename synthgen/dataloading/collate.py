@@ -14,14 +14,12 @@ from torch import Tensor
 from synthgen.dataloading.batch_memory import allocate
 from synthgen.dataloading.color_jitter import apply_channel_tables
 from synthgen.dataloading.mixture import StreamItem
+from synthgen.dataloading.size_groups import round_up_size
 from synthgen.dataloading.transforms import Example
 
 #: Mean and standard deviation of red, green, blue in 8-bit levels (ImageNet, as in detectron2).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-
-#: Sides of a batch are multiples of this, the largest stride of the backbones.
-SIZE_DIVISIBILITY = 32
 
 #: Rows that are normalized at a time, and the lookup table of levels: float32 [3, 256].
 _STRIP_ROWS = 64
@@ -54,31 +52,52 @@ class Batch(NamedTuple):
     source_ids: list[int]
 
 
-@dataclass(slots=True)
-class PackedBatch:
-    """A batch as a worker process sends it: three tensors, and numpy arrays for the small fields.
+class PackedPixels(NamedTuple):
+    """The pixels of one example in a packed batch.
 
     Attributes:
-        images: uint8 [B, H, W, 3], RGB, not normalized; 0 on padding.
-        masks: bool [sum of m, H, W].
-        ignore: bool [B, H, W].
-        targets: as `Batch.targets`, without masks and ignore.
-        source_ids: the source in the manifest of each image.
-        reader_id: which reader made it.
-        position: the position of that reader in the stream after the batch.
-        stats: the `SampleStats` that this reader counted.
-        batch: the unpacked batch, if it has been unpacked.
-        memory: the file of shared memory that holds the three tensors; None = they are in ordinary memory.
+        image: uint8 [H, W, 3], RGB, not normalized; 0 on padding.
+        masks: bool [m, H, W].
+        ignore: bool [H, W].
     """
 
-    images: Tensor
-    masks: Tensor
-    ignore: Tensor
+    image: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    ignore: NDArray[np.bool_]
+
+
+class ReaderTurn(NamedTuple):
+    """What a reader reports with each batch that it makes.
+
+    Attributes:
+        reader_id: which reader made the batch.
+        position: the position of that reader in the stream after the batch.
+        stats: the `SampleStats` that this reader counted.
+    """
+
+    reader_id: int
+    position: dict[str, Any]
+    stats: dict[str, Any]
+
+
+@dataclass(slots=True)
+class PackedBatch:
+    """A batch as a worker process sends it: numpy arrays, not normalized.
+
+    Attributes:
+        pixels: for each image; all of one size, or each of the size of its view.
+        targets: as `Batch.targets`, without masks and ignore.
+        source_ids: the source in the manifest of each image.
+        turns: the readers' turns that are complete with this batch: one, as a worker sends it; for the parts of
+            `step_parts`, all turns of the step with its last part.
+        batch: the unpacked batch, if it has been unpacked.
+        memory: the file of shared memory that holds the pixels; None = they are in ordinary memory.
+    """
+
+    pixels: list[PackedPixels]
     targets: list[dict[str, Any]]
     source_ids: list[int]
-    reader_id: int = 0
-    position: dict[str, Any] = field(default_factory=dict)
-    stats: dict[str, Any] = field(default_factory=dict)
+    turns: list[ReaderTurn] = field(default_factory=list)
     batch: Batch | None = None
     memory: IO[bytes] | None = None
 
@@ -88,74 +107,90 @@ class PackedBatch:
         return self
 
 
-def collate(items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, Any]] = ()) -> PackedBatch:
-    """Pad examples to the largest of them, rounded up to `SIZE_DIVISIBILITY`, and pack them into tensors.
+def collate(
+    items: Sequence[StreamItem], extra_targets: Sequence[Mapping[str, Any]] = (), *, trim: bool = False
+) -> PackedBatch:
+    """Pack examples, padded to the largest of them, rounded up to multiples of 32.
 
     Args:
         items: the examples of one batch.
         extra_targets: further entries of each target; () = none.
+        trim: pack each example without padding, in the size of its view.
     """
     examples = [one.example for one in items]
-    height, width = (
-        -(-max((e.image.shape[axis] for e in examples), default=0) // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY
-        for axis in (0, 1)
-    )
-    (to_images, to_masks, to_ignore), memory = allocate(
-        [
-            (len(examples), height, width, 3),
-            (sum(len(e.masks) for e in examples), height, width),
-            (len(examples), height, width),
-        ]
-    )
-    first = 0
-    for i, example in enumerate(examples):
+    canvas_size = round_up_size([example.image.shape[:2] for example in examples])
+    shapes: list[tuple[int, ...]] = []
+    for example in examples:
+        height, width = example.size if trim else canvas_size
+        shapes += [(height, width, 3), (len(example.masks), height, width), (height, width)]
+    arrays, memory = allocate(shapes)
+    pixels = split_pixels(arrays)
+    for example, packed in zip(examples, pixels, strict=True):
         h, w = example.size
-        end = first + len(example.masks)
-        to_images[i, :h, :w] = example.image[:h, :w]
-        to_masks[first:end, :h, :w] = example.masks[:, :h, :w]
-        to_ignore[i, :h, :w] = example.ignore[:h, :w]
-        first = end
+        packed.image[:h, :w] = example.image[:h, :w]
+        packed.masks[:, :h, :w] = example.masks[:, :h, :w]
+        packed.ignore[:h, :w] = example.ignore[:h, :w]
     extras = extra_targets or [{}] * len(items)
     targets = [
         {**_target_fields(one.example), "image_key": one.image_key, **extra}
         for one, extra in zip(items, extras, strict=True)
     ]
-    images, masks, ignore = (torch.from_numpy(array) for array in (to_images, to_masks, to_ignore))
-    return PackedBatch(
-        images,
-        masks.view(torch.bool),
-        ignore.view(torch.bool),
-        targets,
-        [one.source_id for one in items],
-        memory=memory,
-    )
+    return PackedBatch(pixels, targets, [one.source_id for one in items], memory=memory)
+
+
+def split_pixels(arrays: Sequence[NDArray[np.uint8]]) -> list[PackedPixels]:
+    """The pixels of each example.
+
+    Args:
+        arrays: uint8; of each example in turn the image [H, W, 3], the masks [m, H, W] and the ignored region [H, W].
+    """
+    return [
+        PackedPixels(image, masks.view(np.bool_), ignore.view(np.bool_))
+        for image, masks, ignore in zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True)
+    ]
 
 
 def unpack_batch(packed: PackedBatch, *, pin: bool = False) -> Batch:
-    """The batch of tensors. Masks and ignored regions of an image are views of one tensor.
+    """The batch of tensors, padded to its largest image, rounded up to multiples of 32.
+
+    Masks and ignored regions are views of the packed ones, unless they need padding or page-locked memory.
 
     Args:
-        packed: a batch from `collate`.
+        packed: a batch from `collate`, or a part of several.
         pin: into page-locked memory.
     """
-    count, height, width, _ = packed.images.shape
+    count, (height, width) = len(packed.pixels), round_up_size([one.image.shape[:2] for one in packed.pixels])
     images = _allocate((count, 3, height, width), np.float32, pin)
     padding = _allocate((count, height, width), np.bool_, pin)
-    masks, ignore = (t.pin_memory() if pin else t for t in (packed.masks, packed.ignore))
-    from_images, to_images, to_padding = packed.images.numpy(), images.numpy(), padding.numpy()
+    masks = _pad([one.masks for one in packed.pixels], (height, width), pin)
+    ignore = _pad([one.ignore[None] for one in packed.pixels], (height, width), pin)
+    to_images, to_padding = images.numpy(), padding.numpy()
     # Use numpy: torch's threads slow each other down many times while readers use all cores.
     to_padding[:] = True
     targets = []
-    first = 0
     for i, small in enumerate(packed.targets):
         h, w = small["size"]
-        _normalize(from_images[i, :h, :w], to_images[i])
+        _normalize(packed.pixels[i].image[:h, :w], to_images[i])
         to_padding[i, :h, :w] = False
-        end = first + int(small["has_mask"].sum())
         tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in small.items()}
-        targets.append({**tensors, "masks": masks[first:end], "ignore": ignore[i]})
-        first = end
+        targets.append({**tensors, "masks": masks[i], "ignore": ignore[i][0]})
     return Batch(images, padding, targets, packed.source_ids)
+
+
+def _pad(arrays: Sequence[NDArray[np.bool_]], size: tuple[int, int], pin: bool) -> list[Tensor]:
+    """The arrays, bool [m, h, w] each, as tensors [m, height, width] of the canvas `size`, False on padding."""
+    if not pin and all(array.shape[1:] == size for array in arrays):
+        return [torch.from_numpy(array) for array in arrays]
+    whole = _allocate((sum(map(len, arrays)), *size), np.bool_, pin)
+    parts, first = [], 0
+    for array in arrays:
+        part = whole[first : first + len(array)]
+        (height, width), canvas = array.shape[1:], part.numpy()
+        canvas[:, height:] = canvas[:, :height, width:] = False
+        canvas[:, :height, :width] = array
+        parts.append(part)
+        first += len(array)
+    return parts
 
 
 def _allocate(shape: tuple[int, ...], dtype: type[np.generic], pin: bool) -> Tensor:

@@ -267,6 +267,9 @@ class ScheduleConfig(ConfigSection):
         batch_size: images a step, over all processes.
         accumulation_steps: gradient accumulation: a process splits its images of a step into this many parts to
             save memory.
+        group_by_size: a process forms the parts of its images of a step by the size of their views, and pads each part
+            to its largest view instead of a fixed canvas. A step has the same images; it may have more parts, none with
+            more images. It saves most of the padding of a mixture of tasks.
         lr: for new parameters; backbone_lr, text_encoder_lr: for pretrained parameters.
         lr_decay: milestones, or cosine: half a cosine from the full learning rate to 0 (SGDR, Loshchilov and Hutter,
             2017, without restarts).
@@ -285,6 +288,7 @@ class ScheduleConfig(ConfigSection):
     steps: _Size = 184_375
     batch_size: _Size = 32
     accumulation_steps: _Size = 1
+    group_by_size: bool = False
     lr: Annotated[float, Field(gt=0)] = 2e-4
     backbone_lr: Annotated[float, Field(ge=0)] = 2e-5
     text_encoder_lr: Annotated[float, Field(ge=0)] = 2e-5

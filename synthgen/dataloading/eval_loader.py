@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthgen import plugins
-from synthgen.dataloading.collate import Batch, PackedBatch, collate, unpack_batch
+from synthgen.dataloading.collate import Batch, PackedBatch, ReaderTurn, collate, unpack_batch
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.mixture import StreamItem, count_example
 from synthgen.dataloading.row_stream import ImageCache, SequentialRows, SourceIndex, build_source_index
@@ -97,7 +97,8 @@ class EvalLoader:
         """
         while True:
             packed = next(self._reader_pool)
-            self.stats.merge_state(packed.stats)
+            for turn in packed.turns:
+                self.stats.merge_state(turn.stats)
             if packed.targets:
                 return packed.batch or unpack_batch(packed)
 
@@ -143,7 +144,7 @@ class _SequentialStream(BatchStream):
                 if one is not None:
                     made.append(one)
             packed = collate([drawn for drawn, _ in made], [more for _, more in made])
-            packed.stats = seen.pop_state()
+            packed.turns = [ReaderTurn(worker_id, {}, seen.pop_state())]
             yield packed
 
     def _make_example(

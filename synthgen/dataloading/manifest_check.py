@@ -6,6 +6,7 @@ The trainer starts with this check; `synthgen check` runs only this check.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -21,6 +22,7 @@ from synthgen.dataloading.leakage.image_keys import KeyScan
 from synthgen.dataloading.learnable_counts import LearnableCounts, count_learnable
 from synthgen.dataloading.manifest import Manifest, load_draft
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue
+from synthgen.dataloading.padding_estimate import PaddingEstimate, estimate_padding
 from synthgen.dataloading.source_checks import check_eval_source, check_flip, check_learnable, check_train_source
 from synthgen.dataloading.source_config import TASKS_PACKAGE, UNKNOWN_TASK, EvalSource, LayerSource, TrainSource
 from synthgen.errors import SynthgenError
@@ -63,6 +65,7 @@ class ManifestReport:
         warnings: one sentence each.
         excluded_keys: every key of the exclude lists; readers skip them.
         num_unique_images: training images, each counted once even if several sources have it.
+        padding: how much of the batches is padding; None = the manifest does not train the network of `model`.
     """
 
     manifest: Manifest
@@ -70,6 +73,7 @@ class ManifestReport:
     warnings: tuple[str, ...]
     excluded_keys: frozenset[str]
     num_unique_images: int
+    padding: PaddingEstimate | None = None
 
 
 @dataclass(slots=True)
@@ -152,7 +156,22 @@ def check_manifest(
         tuple(map(str, found.warnings)),
         excluded,
         num_unique_images=len(np.unique(photographs)),
+        padding=_estimate_padding(shard_store, given.manifest, [found.stats[at] for at in sources]),
     )
+
+
+def _estimate_padding(
+    store: ShardStore | None, manifest: Manifest, stats: Sequence[LayerStats]
+) -> PaddingEstimate | None:
+    """See `estimate_padding`; from the images of the first row group of each source, whose `stats` are given."""
+    if store is None or not stats or manifest.captioner is not None or manifest.box_segmenter is not None:
+        return None
+    sizes = []
+    for held in stats:
+        first = next(store.read_columns(held.shards[0], ["height", "width"]), None)
+        columns = [first.column(name).to_pylist() for name in ("height", "width")] if first is not None else [[], []]
+        sizes.append([(height or 0, width or 0) for height, width in zip(*columns, strict=True)])
+    return estimate_padding(manifest, sizes)
 
 
 def _check_source(

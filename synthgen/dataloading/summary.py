@@ -28,6 +28,9 @@ def format_report(report: ManifestReport) -> Iterator[str]:
     if measured:
         yield ""
         yield from _format_table(["evaluated on", "task", *_COUNTS], [_source_cells(row) for row in measured])
+    if report.padding is not None:
+        yield ""
+        yield _format_padding(report)
     if report.warnings:
         yield ""
         yield from (f"note: {warning}" for warning in report.warnings)
@@ -38,6 +41,15 @@ def format_report(report: ManifestReport) -> Iterator[str]:
         else ""
     )
     yield f"ok: {', '.join(filter(None, [what, f'{len(measured):,} to evaluate on' if measured else '']))}"
+
+
+def _format_padding(report: ManifestReport) -> str:
+    fixed, by_size = report.padding or (1.0, 1.0)
+    if report.manifest.schedule.group_by_size:
+        return (
+            f"padding: batches have ~{by_size:.2f} times the pixels of their views (~{fixed:.2f} without group_by_size)"
+        )
+    return f"padding: batches have ~{fixed:.2f} times the pixels of their views (~{by_size:.2f} with group_by_size)"
 
 
 def _source_cells(row: SourceReport) -> list[str]:

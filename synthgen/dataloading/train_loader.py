@@ -1,21 +1,24 @@
 """The training loader: the endless stream of batches of one training process, with exact resume.
 
 A `TrainLoader` can be stopped after any batch. Its `state_dict()` is all that a later process needs to continue with
-the next batch: each batch carries the position of its reader, and readers take turns.
+the next batch: each batch carries the position of its reader, and readers take turns. Where the batches of a step are
+formed by size, it continues with the first batch of the step that was not completed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import index
 from types import TracebackType
 from typing import Any, Self
 
-from synthgen.dataloading.collate import Batch, PackedBatch, collate, unpack_batch
+from synthgen.dataloading.collate import Batch, PackedBatch, ReaderTurn, collate, unpack_batch
 from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.mixture import Mixture, MixturePlan, plan_mixture
 from synthgen.dataloading.sample_stats import SampleStats
+from synthgen.dataloading.step_parts import form_parts
 from synthgen.dataloading.worker_processes import BatchStream, ReaderPool
 from synthgen.errors import SynthgenError
 
@@ -30,6 +33,9 @@ class TrainLoader:
         rank: which training process this is.
         world_size: the number of training processes.
         batch_size: images per batch.
+        batches_per_step: batches of one training step.
+        group_by_size: form the batches of a step by the size of their views; see `size_groups`. Then `batch_size` is
+            the maximum, a step may have another number of batches, and the state changes with the last one.
         num_workers: worker processes of this one; 0 = it reads itself.
         state: an earlier `state_dict()`; of several ranks, `merge_states` of them.
         plan: the result of `plan_mixture(manifest)`, if known.
@@ -51,6 +57,8 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         batch_size: int,
+        batches_per_step: int = 1,
+        group_by_size: bool = False,
         num_workers: int,
         state: Mapping[str, Any] | None = None,
         plan: MixturePlan | None = None,
@@ -60,6 +68,7 @@ class TrainLoader:
     ) -> None:
         self._manifest, self._plan = manifest, plan or plan_mixture(manifest)
         self._rank, self._world_size, self._batch_size = rank, world_size, batch_size
+        self._batches_per_step, self._group_by_size = batches_per_step, group_by_size
         self._num_workers, self._pin_memory, self._prefetch_factor = num_workers, pin_memory, prefetch_factor
         self._is_stopping = is_stopping
         own = max(1, num_workers)
@@ -81,6 +90,28 @@ class TrainLoader:
             SynthgenError: a source has nothing to learn, or a worker was killed.
             StoppedWaitingError: this process was told to end, and no batch came.
         """
+        packed = next(self._open_pool())
+        self._record_turns(packed.turns)
+        return packed.batch or unpack_batch(packed)
+
+    def next_step(self) -> list[Batch]:
+        """The batches of the next step: `batches_per_step`, or as many as the sizes of their views make.
+
+        Raises:
+            SynthgenError: as `__next__`.
+            StoppedWaitingError: as `__next__`. The state is still that after the last step.
+        """
+        pool, batches, turns = self._open_pool(), list[Batch](), list[ReaderTurn]()
+        while len(turns) < self._batches_per_step:
+            packed = next(pool)
+            turns += packed.turns
+            batches.append(packed.batch or unpack_batch(packed))
+            del packed  # no variable keeps it in memory while the next one is read
+        self._record_turns(turns)
+        return batches
+
+    def _open_pool(self) -> ReaderPool:
+        """The running readers; they are started if there are none."""
         if self._reader_pool is None:
             turns = [
                 self._reader_ids[(self._num_batches + i) % len(self._reader_ids)] for i in range(len(self._reader_ids))
@@ -89,22 +120,27 @@ class TrainLoader:
                 self._manifest,
                 self._plan,
                 batch_size=self._batch_size,
+                trim=self._group_by_size,
                 turns=turns,
                 num_readers=len(self._reader_ids) * self._world_size,
                 positions=dict(self._positions),
             )
+            regroup = partial(form_parts, num_batches=self._batches_per_step, max_images=self._batch_size)
             self._reader_pool = ReaderPool(
                 stream,
                 num_workers=self._num_workers,
+                regroup=regroup if self._group_by_size else None,
                 pin_memory=self._pin_memory,
                 prefetch_factor=self._prefetch_factor,
                 is_stopping=self._is_stopping,
             )
-        packed = next(self._reader_pool)
-        self._positions[packed.reader_id] = packed.position
-        self._num_batches += 1
-        self.stats.merge_state(packed.stats)
-        return packed.batch or unpack_batch(packed)
+        return self._reader_pool
+
+    def _record_turns(self, turns: Sequence[ReaderTurn]) -> None:
+        for turn in turns:
+            self._positions[turn.reader_id] = turn.position
+            self._num_batches += 1
+            self.stats.merge_state(turn.stats)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of this loader as plain JSON. Combine those of several ranks with `merge_states`."""
@@ -220,6 +256,7 @@ class _MixtureStream(BatchStream):
         manifest: names the sources, their ratios and the seed.
         plan: the result of `plan_mixture(manifest)`.
         batch_size: images per batch.
+        trim: pack images without padding.
         turns: its readers, in the order of their next turns.
         num_readers: number of readers of all training processes.
         positions: the position of each of them; None = at the start.
@@ -231,11 +268,12 @@ class _MixtureStream(BatchStream):
         plan: MixturePlan,
         *,
         batch_size: int,
+        trim: bool,
         turns: Sequence[int],
         num_readers: int,
         positions: Mapping[int, dict[str, Any] | None],
     ) -> None:
-        self._manifest, self._plan, self._batch_size = manifest, plan, batch_size
+        self._manifest, self._plan, self._batch_size, self._trim = manifest, plan, batch_size, trim
         self._turns, self._num_readers, self._positions = turns, num_readers, positions
 
     def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
@@ -252,6 +290,6 @@ class _MixtureStream(BatchStream):
             yield self._make_batch(mixture, reader)  # no variable keeps it in memory while the next one is made
 
     def _make_batch(self, mixture: Mixture, reader_id: int) -> PackedBatch:
-        packed = collate([next(mixture) for _ in range(self._batch_size)])
-        packed.reader_id, packed.position, packed.stats = reader_id, mixture.state_dict(), mixture.stats.pop_state()
+        packed = collate([next(mixture) for _ in range(self._batch_size)], trim=self._trim)
+        packed.turns = [ReaderTurn(reader_id, mixture.state_dict(), mixture.stats.pop_state())]
         return packed

@@ -17,10 +17,8 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-import torch
-
 from synthgen.dataloading.batch_memory import map_arrays, memory_size
-from synthgen.dataloading.collate import PackedBatch
+from synthgen.dataloading.collate import PackedBatch, split_pixels
 from synthgen.errors import FailedRunError
 
 #: The kind of an answer; where the pickled rest of a batch starts in its memory; the length of that, or of the text.
@@ -70,7 +68,7 @@ def wait_for_request(channel: socket.socket) -> bool:
 
 
 def send_batch(channel: socket.socket, packed: PackedBatch) -> None:
-    """Send a batch whose tensors are in shared memory.
+    """Send a batch whose pixels are in shared memory.
 
     Args:
         channel: the worker's end of the socket.
@@ -78,13 +76,12 @@ def send_batch(channel: socket.socket, packed: PackedBatch) -> None:
 
     Raises:
         OSError: the parent has ended, or there is no memory.
-        ValueError: the tensors are in ordinary memory.
+        ValueError: the pixels are in ordinary memory.
     """
     if packed.memory is None:
         raise ValueError("the batch is not in shared memory")
-    shapes = [tuple(one.shape) for one in (packed.images, packed.masks, packed.ignore)]
-    nothing = torch.empty(0)
-    rest = replace(packed, images=nothing, masks=nothing, ignore=nothing, memory=None)
+    shapes = [array.shape for pixels in packed.pixels for array in pixels]
+    rest = replace(packed, pixels=[], memory=None)
     body = memoryview(pickle.dumps((shapes, rest), pickle.HIGHEST_PROTOCOL))
     fd, start = packed.memory.fileno(), memory_size(shapes)
     done = 0
@@ -144,8 +141,7 @@ def _open_batch(fd: int, start: int, length: int) -> PackedBatch:
         body += os.pread(fd, length - len(body), start + len(body))
     content: tuple[list[tuple[int, ...]], PackedBatch] = pickle.loads(body)  # noqa: S301 - of our own process
     shapes, packed = content
-    images, masks, ignore = (torch.from_numpy(array) for array in map_arrays(fd, shapes))
-    packed.images, packed.masks, packed.ignore = images, masks.view(torch.bool), ignore.view(torch.bool)
+    packed.pixels = split_pixels(map_arrays(fd, shapes))
     return packed
 
 

@@ -47,6 +47,9 @@ STOP_GRACE_SECONDS = 5.0
 #: Seconds until the exit code of a worker whose socket is closed is known.
 _EXIT_SECONDS = 5.0
 
+#: Regrouped batches that are unpacked ahead. Together they have about as many images as one batch of a worker.
+_REGROUPED_AHEAD = 4
+
 #: Signals that reach all processes of a terminal or job. The parent handles them and stops its workers.
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -75,6 +78,7 @@ class ReaderPool:
     Args:
         stream: what each worker reads; copied into its process.
         num_workers: number of processes; 0 = read in this process.
+        regroup: makes other batches of the workers' batches; None = they stay.
         pin_memory: give unpacked batches in page-locked memory.
         prefetch_factor: batches that each process prefetches.
         is_stopping: whether this process was told to end. Then it waits only `STOP_GRACE_SECONDS` for a batch.
@@ -88,6 +92,7 @@ class ReaderPool:
         stream: BatchStream,
         *,
         num_workers: int,
+        regroup: Callable[[Iterator[PackedBatch]], Iterator[PackedBatch]] | None = None,
         pin_memory: bool = False,
         prefetch_factor: int = 2,
         is_stopping: Callable[[], bool] = lambda: False,
@@ -97,14 +102,15 @@ class ReaderPool:
         self._finalizer = weakref.finalize(self, _stop_workers, workers, stop, threads, os.getpid())
         self._finalizer.atexit = False  # `_close_pools` runs early enough
         _OPEN_POOLS.add(self)
-        self._batches: Iterator[PackedBatch]
-        if num_workers:
-            self._batches = _take_turns(workers, prefetch_factor, stop, is_stopping)
-            if pin_memory:
-                self._batches = _unpack_ahead(self._batches, stop, threads, torch.cuda.current_device())
-        else:
-            batches = stream.iter_batches(0)
-            self._batches = (batch.pin_memory() for batch in batches) if pin_memory else batches
+        batches = _take_turns(workers, prefetch_factor, stop, is_stopping) if num_workers else stream.iter_batches(0)
+        if regroup is not None:
+            batches = regroup(batches)
+        if pin_memory and num_workers:
+            ahead = 1 if regroup is None else _REGROUPED_AHEAD
+            batches = _unpack_ahead(batches, stop, threads, torch.cuda.current_device(), ahead)
+        elif pin_memory:
+            batches = (batch.pin_memory() for batch in batches)
+        self._batches = batches
 
     def __iter__(self) -> Iterator[PackedBatch]:
         return self
@@ -250,10 +256,16 @@ def _describe_death(process: BaseProcess) -> str:
 
 
 def _unpack_ahead(
-    batches: Iterator[PackedBatch], stop: threading.Event, threads: list[threading.Thread], cuda_device: int
+    batches: Iterator[PackedBatch],
+    stop: threading.Event,
+    threads: list[threading.Thread],
+    cuda_device: int,
+    ahead: int,
 ) -> Iterator[PackedBatch]:
-    """The batches, unpacked by a thread into page-locked memory, one ahead. The thread is added to `threads`."""
-    ready: queue.Queue[PackedBatch | BaseException | None] = queue.Queue(maxsize=1)
+    """The batches, unpacked by a thread into page-locked memory, `ahead` of them ahead. The thread is added to
+    `threads`.
+    """
+    ready: queue.Queue[PackedBatch | BaseException | None] = queue.Queue(maxsize=ahead)
 
     def put(item: PackedBatch | BaseException | None) -> None:
         while not stop.is_set():

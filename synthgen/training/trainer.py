@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,6 +55,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between updates of the progress line.
 _PROGRESS_INTERVAL_SECONDS = 2.0
+
+#: Images of a step that are drawn with their predictions at each checkpoint.
+_MAX_PICTURES = 4
 
 #: The run ends after this many steps in a row with non-finite gradients.
 _MAX_NONFINITE_STEPS = 10
@@ -227,7 +231,8 @@ class Trainer:
                 if due or ends or self._is_preempted or self._step % schedule.checkpoint_every == 0:
                     self._save_checkpoint(loader)  # before the evaluation, which may fail
                     if journal is not None and not self._is_preempted:
-                        for i, picture in enumerate(self._learner.draw_predictions(portions[0])):
+                        pictures = chain.from_iterable(map(self._learner.draw_predictions, portions))
+                        for i, picture in enumerate(islice(pictures, _MAX_PICTURES)):
                             journal.log_image(step, f"target and prediction/{i}", picture)
                 if self._is_preempted and not ends:
                     self._exit_preempted()
@@ -252,21 +257,20 @@ class Trainer:
     def _build_loader(self) -> TrainLoader:
         return TrainLoader(
             self._manifest, rank=self._context.rank, world_size=self._context.world_size,
-            batch_size=self._micro_batch_size,
+            batch_size=self._micro_batch_size, batches_per_step=self._schedule.accumulation_steps,
+            group_by_size=self._schedule.group_by_size,
             num_workers=self._num_workers, state=self._loader_state, plan=self._mixture_plan,
             pin_memory=self._context.device.type == "cuda", is_stopping=lambda: self._sigterm_handler.received,
         )  # fmt: skip
 
     def _take_batches(self, loader: TrainLoader) -> list[Batch]:
         """The batches of the next step."""
-        batches: list[Batch] = []
         try:
-            for _ in range(self._schedule.accumulation_steps):
-                batches.append(next(loader))
+            return loader.next_step()
         except StoppedWaitingError:
-            # The place in the data is that of the last step, unless a part of the next one was taken. Other processes
-            # cannot take part, because they wait in a step.
-            if self._context.world_size == 1 and not batches and self._step:
+            # The place in the data is that of the last step. Other processes cannot take part, because they wait in a
+            # step.
+            if self._context.world_size == 1 and self._step:
                 self._save_checkpoint(loader)
             log.warning(
                 "told to end (SIGTERM) while no batch came, after step %d; the same command continues from the last "
@@ -274,7 +278,6 @@ class Trainer:
                 self._step,
             )
             raise SystemExit(EXIT_CODE) from None
-        return batches
 
     def _train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """Train one step; return the losses by name, "loss", "gradient" (norm before clipping) and "lr".

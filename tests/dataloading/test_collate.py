@@ -9,6 +9,7 @@ import pytest
 import torch
 from fakes.batch_examples import make_example
 
+from synthgen.dataloading import collate as collate_module
 from synthgen.dataloading.collate import PIXEL_MEAN, PIXEL_STD, collate, unpack_batch
 from synthgen.dataloading.mixture import StreamItem
 
@@ -50,6 +51,26 @@ def test_a_batch_is_as_large_as_its_largest_image_and_padded_right_and_bottom() 
             "texts": one.texts, "size": one.size, "orig_size": (99, 98),
             "annotation_ids": one.annotation_ids, "image_key": f"toy/{i}",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_page_locked_batches_are_the_same(trim: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page-locked memory needs a GPU; ordinary memory of any content takes its place."""
+
+    def allocate(shape: tuple[int, ...], dtype: type[np.generic], pin: bool) -> torch.Tensor:
+        assert pin
+        return torch.from_numpy(np.full(shape, 1, dtype))
+
+    examples = [make_example((10, 20), (24, 24), [True, False, True]), make_example((33, 8), (40, 40), [])]
+    packed = collate([StreamItem(one, i, f"toy/{i}") for i, one in enumerate(examples)], trim=trim)
+    plain = unpack_batch(packed)
+    assert plain.images.shape[2:] == ((64, 32) if trim else (64, 64)), "without padding, the views count"
+    monkeypatch.setattr(collate_module, "_allocate", allocate)
+    pinned = unpack_batch(packed, pin=True)
+    for one, other in zip(pinned[:2], plain[:2], strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(pinned.targets, plain.targets, strict=True):
+        assert torch.equal(one["masks"], other["masks"]) and torch.equal(one["ignore"], other["ignore"])
 
 
 def test_an_image_is_the_same_in_any_batch() -> None:

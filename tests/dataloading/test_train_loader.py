@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import torch
 from fakes import train_layers
 from fakes.batch_examples import small_manifest
 
+from synthgen.dataloading import size_groups
 from synthgen.dataloading.collate import Batch
+from synthgen.dataloading.manifest import Manifest
 from synthgen.dataloading.mixture import Mixture
 from synthgen.dataloading.train_loader import TrainLoader, merge_states
 from synthgen.errors import SynthgenError
@@ -218,3 +221,112 @@ def test_our_own_mistakes_keep_their_traceback(tmp_path: Path, workers: int, mon
     ):
         next(loader)
     assert "a mistake of ours" in str(why.value)
+
+
+def mixed_sizes(root: Path) -> Manifest:
+    """Two sources whose views have 25 to 256 pixels, and 64 pixels."""
+    train_layers.commit(root, 60, shards=2)
+    sources = [train_layers.source(root, ratio=2), train_layers.source(root, task="semantic")]
+    manifest = train_layers.manifest(root, *sources)
+    augment = replace(manifest.augment, size=256, scale=(0.1, 1.5), semantic_crop_size=64)
+    return manifest.model_copy(update={"augment": augment})
+
+
+def image_contents(batch: Batch) -> dict[str, Any]:
+    """What a batch has of each image, without padding, by its key and source."""
+    found = {}
+    for i, (target, source) in enumerate(zip(batch.targets, batch.source_ids, strict=True)):
+        height, width = target["size"]
+        masks, ignore = target["masks"][:, :height, :width], target["ignore"][:height, :width]
+        pixels, padding = batch.images[i, :, :height, :width], batch.padding_mask[i, :height, :width]
+        found[f"{target['image_key']} {source}"] = [pixels, padding, {**target, "masks": masks, "ignore": ignore}]
+    return found
+
+
+def join_contents(batches: list[Batch]) -> dict[str, Any]:
+    joined = [pair for batch in batches for pair in image_contents(batch).items()]
+    assert len({key for key, _ in joined}) == len(joined), "an image is twice in a step"
+    return dict(joined)
+
+
+@pytest.fixture
+def small_batch_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of views of 256 pixels are cut as those of 1024 would be."""
+    monkeypatch.setattr(size_groups, "BATCH_COST_PIXELS", size_groups.BATCH_COST_PIXELS // 16)
+
+
+@pytest.mark.usefixtures("small_batch_cost")
+@pytest.mark.parametrize(
+    ("workers", "batches_per_step", "batch_size"), [(0, 1, 8), (1, 3, 2), (2, 1, 4), (2, 3, 3), (3, 2, 4)]
+)
+def test_a_step_by_size_has_the_images_of_the_plain_step(
+    tmp_path: Path, workers: int, batches_per_step: int, batch_size: int
+) -> None:
+    manifest, padded, regrouped = mixed_sizes(tmp_path), [0, 0], 0
+    options: dict[str, Any] = {
+        "batch_size": batch_size, "batches_per_step": batches_per_step, "num_workers": workers
+    }  # fmt: skip
+    for rank in (0, 1):
+        with (
+            TrainLoader(manifest, rank=rank, world_size=2, **options) as plain,
+            TrainLoader(manifest, rank=rank, world_size=2, group_by_size=True, **options) as by_size,
+        ):
+            for _ in range(3):
+                steps = plain.next_step(), by_size.next_step()
+                assert same(*map(join_contents, steps))
+                assert plain.state_dict() == by_size.state_dict()
+                assert len(steps[0]) == batches_per_step
+                assert all(len(batch.targets) <= batch_size for batch in steps[1])
+                regrouped += not same(*steps)
+                for i, step in enumerate(steps):
+                    padded[i] += sum(batch.padding_mask.numel() for batch in step)
+    assert regrouped == 6 and padded[1] < 0.8 * padded[0]
+
+
+@pytest.mark.usefixtures("small_batch_cost")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_by_size_goes_on_after_any_step(tmp_path: Path, workers: int) -> None:
+    manifest = mixed_sizes(tmp_path)
+    options: dict[str, Any] = {"batch_size": 4, "batches_per_step": 2, "num_workers": workers, "group_by_size": True}
+    with TrainLoader(manifest, **options) as loader:
+        whole = [loader.next_step() for _ in range(5)]
+        end = loader.state_dict()
+    assert {len(step) for step in whole} != {2}, "some steps have another number of parts"
+    for k in range(1, 5):
+        with TrainLoader(manifest, **options) as first:
+            assert same([first.next_step() for _ in range(k)], whole[:k])
+            state = json.loads(json.dumps(first.state_dict()))
+            next(first)  # a part of the next step
+            assert len(whole[k]) == 1 or first.state_dict() == state, "a part is no step"
+        with TrainLoader(manifest, state=state, **options) as again:
+            assert same([again.next_step() for _ in range(5 - k)], whole[k:])
+            assert again.state_dict() == end
+
+
+def test_one_reader_by_size_is_the_same_in_this_process_and_in_another(tmp_path: Path) -> None:
+    manifest = mixed_sizes(tmp_path)
+    options: dict[str, Any] = {"batch_size": 4, "batches_per_step": 2, "group_by_size": True}
+    with (
+        TrainLoader(manifest, num_workers=0, **options) as here,
+        TrainLoader(manifest, num_workers=1, **options) as there,
+    ):
+        assert same([here.next_step() for _ in range(4)], [there.next_step() for _ in range(4)])
+
+
+def test_views_of_one_padded_size_make_the_plain_batches(tmp_path: Path) -> None:
+    manifest = small_manifest(tmp_path)  # its views have 32 pixels at most
+    options: dict[str, Any] = {"batch_size": 3, "batches_per_step": 2, "num_workers": 2}
+    with TrainLoader(manifest, **options) as plain, TrainLoader(manifest, group_by_size=True, **options) as by_size:
+        assert same([plain.next_step() for _ in range(6)], [by_size.next_step() for _ in range(6)])
+        assert plain.state_dict() == by_size.state_dict()
+
+
+@pytest.mark.usefixtures("small_batch_cost")
+def test_grouping_keeps_the_ratios_of_the_sources(tmp_path: Path) -> None:
+    with TrainLoader(
+        mixed_sizes(tmp_path), batch_size=6, batches_per_step=2, num_workers=0, group_by_size=True
+    ) as loader:
+        for step in range(1, 16):
+            loader.next_step()
+            counts = [count["images"] for count in loader.stats.counts]
+            assert sum(counts) == 12 * step and abs(counts[0] - 8 * step) <= 2

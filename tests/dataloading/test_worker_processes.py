@@ -16,6 +16,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ from fakes import train_layers
 from fakes.batch_examples import make_example, small_manifest
 
 from synthgen.dataloading import batch_memory, worker_channel, worker_processes
-from synthgen.dataloading.collate import PackedBatch, collate, unpack_batch
+from synthgen.dataloading.collate import PackedBatch, ReaderTurn, collate, unpack_batch
 from synthgen.dataloading.mixture import StreamItem
+from synthgen.dataloading.step_parts import form_parts
 from synthgen.dataloading.train_loader import TrainLoader
 from synthgen.dataloading.worker_processes import BatchStream, ReaderPool, StoppedWaitingError
 from synthgen.errors import SynthgenError
@@ -82,7 +85,7 @@ class Stream(BatchStream):
         for number in range(self.count):
             self.before(number)
             packed = collate([StreamItem(make_example((3, 4), (3, 4), [True]), 0, f"{worker_id}/{number}")])
-            packed.position = {"worker": worker_id, "number": number}
+            packed.turns = [ReaderTurn(worker_id, {"worker": worker_id, "number": number}, {})]
             yield packed
 
 
@@ -249,7 +252,7 @@ def test_a_process_that_is_told_to_end_does_not_wait_for_storage(monkeypatch: py
     monkeypatch.setattr(worker_processes, "STOP_GRACE_SECONDS", 0.2)
     told = []
     pool = ReaderPool(Stream(lambda number: number and time.sleep(60)), num_workers=1, is_stopping=lambda: bool(told))
-    assert next(pool).position == {"worker": 0, "number": 0}
+    assert next(pool).turns[0].position == {"worker": 0, "number": 0}
     threading.Timer(1, told.append, [True]).start()
     began = time.monotonic()
     with pytest.raises(StoppedWaitingError):
@@ -276,9 +279,30 @@ def test_a_thread_unpacks_ahead(workers: int, monkeypatch: pytest.MonkeyPatch) -
     found = taken(Stream(), workers, pin_memory=True)
     assert used == [7] and all(one.batch is not None for one in found)
     expected = [{"worker": worker, "number": number} for number in range(3) for worker in range(workers)]
-    assert [one.position for one in found] == expected
+    assert [one.turns[0].position for one in found] == expected
     with pytest.raises(SynthgenError, match="a sentence"):
         taken(Stream(lambda number: number and raise_error(SynthgenError("a sentence"))), workers, pin_memory=True)
+    assert not [thread for thread in threading.enumerate() if thread.name == "pin-memory"]
+
+
+def test_a_thread_unpacks_regrouped_batches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr("synthgen.dataloading.collate.PackedBatch.pin_memory", unpack_in_place)
+    regroup = partial(form_parts, num_batches=2, max_images=1)
+    found = taken(Stream(), 2, regroup=regroup, pin_memory=True)
+    assert [[turn.position["number"] for turn in one.turns] for one in found] == [[], [0, 0], [], [1, 1], [], [2, 2]]
+    assert [one.batch.targets[0]["image_key"] for one in found if one.batch] == [
+        "0/0",
+        "1/0",
+        "0/1",
+        "1/1",
+        "0/2",
+        "1/2",
+    ]
+    pool = ReaderPool(Stream(count=50), num_workers=2, regroup=regroup, pin_memory=True)
+    next(pool)
+    pool.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "pin-memory"]
 
 
@@ -305,21 +329,22 @@ def test_a_batch_arrives_as_it_was_made() -> None:
             yield from mixed_batches()
 
     for sent, made in zip(taken(Mixed()), mixed_batches(), strict=True):
-        for name in ("images", "masks", "ignore"):
-            one, other = getattr(sent, name), getattr(made, name)
-            assert one.dtype == other.dtype and torch.equal(one, other)
+        for sent_pixels, made_pixels in zip(sent.pixels, made.pixels, strict=True):
+            for one, other in zip(sent_pixels, made_pixels, strict=True):
+                assert one.dtype == other.dtype and np.array_equal(one, other)
         assert [target["image_key"] for target in sent.targets] == [target["image_key"] for target in made.targets]
 
 
 def mixed_batches() -> Iterator[PackedBatch]:
     """No example, none with a mask, several of several sizes."""
     draw = np.random.default_rng(0)
-    for sizes in ([], [(5, 7)], [(33, 4), (70, 80), (2, 2)]):
+    for trim, sizes in product([False, True], ([], [(5, 7)], [(33, 4), (70, 80), (2, 2)])):
         made = [make_example(size, size, [bool(i), True][: 2 * i]) for i, size in enumerate(sizes)]
-        packed = collate([StreamItem(one, 0, f"k/{i}") for i, one in enumerate(made)])
-        packed.images.numpy()[:] = draw.integers(0, 256, packed.images.shape)
-        packed.masks.numpy()[:] = draw.random(packed.masks.shape) < 0.5
-        packed.ignore.numpy()[:] = draw.random(packed.ignore.shape) < 0.5
+        packed = collate([StreamItem(one, 0, f"k/{i}") for i, one in enumerate(made)], trim=trim)
+        for pixels in packed.pixels:
+            pixels.image[:] = draw.integers(0, 256, pixels.image.shape)
+            pixels.masks[:] = draw.random(pixels.masks.shape) < 0.5
+            pixels.ignore[:] = draw.random(pixels.ignore.shape) < 0.5
         yield packed
 
 
@@ -328,22 +353,23 @@ def test_a_reader_is_one_thread_deaf_to_ctrl_c_and_unpacks_nothing() -> None:
         def iter_batches(self, worker_id: int) -> Iterator[PackedBatch]:
             packed = collate([StreamItem(make_example((3, 4), (3, 4), [True]), 0, "k")])
             deaf = {signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)} == {signal.SIG_IGN}
-            packed.position = {
+            seen = {
                 "worker": worker_id, "opencv": cv2.getNumThreads(), "torch": torch.get_num_threads(), "deaf": deaf,
                 "shared": packed.memory is not None,
             }  # fmt: skip
+            packed.turns = [ReaderTurn(worker_id, seen, {})]
             yield packed
 
     readers = ReaderPool(Telling(), num_workers=2)
     sent = list(readers)
     readers.close()
-    assert [p.position for p in sent] == [
+    assert [p.turns[0].position for p in sent] == [
         {"worker": i, "opencv": 1, "torch": 1, "deaf": True, "shared": True} for i in (0, 1)
     ]
     assert all(p.batch is None for p in sent)
     if sys.platform == "linux":
         maps = Path("/proc/self/maps").read_text()
-        assert f"{maps_of(maps, sent[0].images.data_ptr())}".endswith("/memfd:synthgen-batch (deleted)")
+        assert f"{maps_of(maps, sent[0].pixels[0].image.ctypes.data)}".endswith("/memfd:synthgen-batch (deleted)")
 
 
 def maps_of(maps: str, address: int) -> str:

@@ -40,18 +40,14 @@ def run_rank_step(rank: int, world_size: int, root: str, microbatches_by_rank: l
             target = batch.targets[0]
             for key in ("labels", "boxes", "has_mask", "mask_weights", "masks"):
                 target[key] = target[key].repeat_interleave(i + 1, dim=0)
-        schedule = manifest.schedule.model_copy(
-            update={"accumulation_steps": len(microbatches_by_rank[rank]), "batch_size": 4}
-        )
+        # Parts by size differ in number between processes, so the schedule does not say how many there are.
+        schedule = manifest.schedule.model_copy(update={"accumulation_steps": 1, "batch_size": 4})
         run = trainer.Trainer(
             manifest.model_copy(update={"schedule": schedule}), Path(root, "none"),
             trainer._build_learner(manifest, here), here, 0, trainer.NoProgress, None,
         )  # fmt: skip
         values = run._train_step(0, [batches[i] for i in microbatches_by_rank[rank]])
-        torch.save(
-            run._learner.module.state_dict(),
-            Path(root, f"after-{world_size}-{len(microbatches_by_rank[rank])}-{rank}.pt"),
-        )
+        torch.save(run._learner.module.state_dict(), Path(root, f"after-{world_size}-{rank}.pt"))
         torch.save(values, Path(root, f"values-{world_size}-{rank}.pt"))
         assert values["gradient"] > 0
     patch.undo()

@@ -13,6 +13,7 @@ import torch
 from fakes.training_runs import read_log, single_process, write_manifest, write_manifest_with_eval
 
 from synthgen.checkpoints import checkpoint
+from synthgen.dataloading import size_groups
 from synthgen.dataloading.manifest import load_manifest
 from synthgen.distributed import DistributedContext
 from synthgen.errors import SynthgenError
@@ -282,3 +283,28 @@ def test_a_run_is_the_same_from_wherever_it_is_called(tmp_path, monkeypatch):
     trainer.train(path, out=tmp_path / "run")
     monkeypatch.chdir(tmp_path / "photos")
     assert trainer.train(Path("..", path.name), out=tmp_path / "run").new_steps == 0
+
+
+@pytest.mark.slow
+def test_a_run_with_steps_by_size_resumes_and_keeps_its_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(size_groups, "BATCH_COST_PIXELS", 1)
+    counts, real = [], trainer.Trainer._train_step
+
+    def counted(self, step, micro_batches):
+        counts.append([len(batch.targets) for batch in micro_batches])
+        return real(self, step, micro_batches)
+
+    monkeypatch.setattr(trainer.Trainer, "_train_step", counted)
+    path = write_manifest(tmp_path, "steps: 3, checkpoint_every: 1, accumulation_steps: 2, group_by_size: true")
+    path.write_text(path.read_text().replace("size: 32, scale: [0.5", "size: 96, scale: [0.2"))
+    whole = trainer.train(path, out=tmp_path / "whole").last_checkpoint
+    assert [sum(step) for step in counts] == [4, 4, 4] and max(map(max, counts)) <= 2
+    assert max(map(len, counts)) > 2, "a step may have more parts"
+    path.write_text(path.read_text().replace("steps: 3", "steps: 1"))
+    trainer.train(path, out=tmp_path / "parts")
+    path.write_text(path.read_text().replace("steps: 1", "steps: 3"))
+    assert trainer.train(path, out=tmp_path / "parts").last_checkpoint.read_bytes() == whole.read_bytes()
+    assert counts[:3] == counts[3:]
+    path.write_text(path.read_text().replace("group_by_size: true", "group_by_size: false"))
+    with pytest.raises(SynthgenError, match=r"was trained with another schedule\.group_by_size"):
+        trainer.train(path, out=tmp_path / "parts")
