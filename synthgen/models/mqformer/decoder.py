@@ -178,6 +178,7 @@ class Decoder(nn.Module):
         # The proposals have their own loss, as in Mask DINO. Learnable queries have no part in it: they get gradients
         # through the layers, so that it would only count their initial prediction twice, and in the matching they would
         # take objects from the proposals. OpenSeeD needs it for both kinds, because it detaches learnable queries, too.
+        # docs/results.md compares both forms.
         predictions = []
         if count:
             proposals = content[:, :count], boxes[:, :count].sigmoid()
