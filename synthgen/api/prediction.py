@@ -19,7 +19,7 @@ from synthgen.api.arguments import (
 )
 from synthgen.errors import ArgumentError, SynthgenError, did_you_mean, explain_missing_extra, shorten_value
 from synthgen.formats.coco_ids import CocoIds, read_coco_ids
-from synthgen.images.image_listing import ImageListing, list_images
+from synthgen.images.image_listing import MAX_EXAMPLES, ImageListing, list_images
 from synthgen.storage.disk import check_path, require_path, without_empty_folders
 
 if TYPE_CHECKING:
@@ -226,8 +226,6 @@ def _describe_skipped(
     listing: ImageListing, ids: CocoIds | None, file: Path | None
 ) -> dict[str, tuple[int, tuple[str, ...]]]:
     """What is left out, for the report."""
-    from synthgen.images.image_listing import MAX_EXAMPLES
-
     skipped: dict[str, tuple[int, tuple[str, ...]]] = {}
     if listing.num_others:
         skipped["other files, without the suffix of an image"] = (listing.num_others, listing.others)

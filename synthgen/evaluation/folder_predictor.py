@@ -41,16 +41,6 @@ from synthgen.storage.atomic import check_writable, remove_stale_files, scratch_
 from synthgen.storage.disk import sync_folder, translate_os_errors
 from synthgen.visualize.drawing import save_png
 
-#: Task -> the function of `postprocess` that makes its results.
-TASKS = {
-    "instance": "instances",
-    "detection": "boxes",
-    "panoptic": "panoptic",
-    "semantic": "semantic",
-    "referring": "referring",
-    "foreground": "referring",
-}
-
 REPORT_FILE = "predict_report.json"
 
 _REMEDY = "choose another --out"
@@ -68,7 +58,7 @@ class PredictOptions:
     """How images are predicted.
 
     Attributes:
-        task: a key of `TASKS`.
+        task: "instance", "detection", "panoptic", "semantic", "referring" or "foreground".
         batch_size: the maximum number of images at once.
         min_score: detections with a lower score are left out; panoptic and semantic maps have their own rules.
         max_detections: per image, as above.
