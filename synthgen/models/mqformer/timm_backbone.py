@@ -21,7 +21,7 @@ from synthgen.models.timm_networks import architecture, load_features, read_timm
 #: Strides of the features.
 STRIDES = (4, 8, 16, 32)
 
-#: Mean and standard deviation that normalized images of the trainer have been given (ImageNet's), in units of 255.
+#: Mean and standard deviation by which the trainer normalizes images (ImageNet's), of levels from 0 to 1.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -75,7 +75,7 @@ class TimmBackbone(nn.Module):
 
     Args:
         body: gives features of strides 4, 8, 16 and 32; changed in place.
-        mean: of red, green and blue in the images that it was pretrained on, in units of 255.
+        mean: of red, green and blue by which its images are normalized, of levels from 0 to 1.
         std: standard deviations, likewise.
         checkpointing: activation checkpointing of the stages.
 
@@ -183,9 +183,11 @@ def _set_checkpointing(body: Any) -> None:
     switch = getattr(body, "set_grad_checkpointing", None) or getattr(
         getattr(body, "model", None), "set_grad_checkpointing", None
     )
-    if switch is None:
-        raise UnsuitableNetworkError(f"has no activation checkpointing; take it out of schedule, or {_REMEDY}")
-    switch(enable=True)
+    try:
+        switch(enable=True)
+    except (TypeError, AssertionError):  # it is None, or the network says that it does not know this
+        remedy = "take schedule.activation_checkpointing out"
+        raise UnsuitableNetworkError(f"has no activation checkpointing; {remedy}, or {_REMEDY}") from None
     for module in body.modules():  # an activation in place would change what is kept for the second pass
         if getattr(module, "inplace", False) is True:
             module.inplace = False
