@@ -24,13 +24,13 @@ def write_timm_manifest(root: Path, schedule: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_backbone_of_timm_learns_and_its_checkpoint_resumes_and_is_evaluated(tmp_path: Path) -> None:
     schedule = "steps: {}, checkpoint_every: 1, backbone_lr: 1.0e-3"
     manifest = write_timm_manifest(tmp_path, schedule.format(2))
     whole = trainer.train(manifest, out=tmp_path / "whole", device="cpu")
     found = load_checkpoint(whole.last_checkpoint)
-    with torch.device("meta"):
-        assert found.model_config["backbone"] == "timm/tf_efficientnet_lite0"
+    assert found.model_config["backbone"] == "timm/tf_efficientnet_lite0"
 
     before = load_checkpoint(tmp_path / "whole" / "step-00000001.pt").weights
     learned = {name for name, value in found.weights.items() if not torch.equal(value, before[name])}

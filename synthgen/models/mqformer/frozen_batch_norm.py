@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -13,7 +14,7 @@ def freeze_batch_norms(network: nn.Module) -> None:
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
+            if isinstance(child, nn.BatchNorm2d) and child.track_running_stats:
                 setattr(parent, name, FrozenBatchNorm(child))
 
 
@@ -26,7 +27,7 @@ class FrozenBatchNorm(nn.Module):
     `weight`, `bias`, `running_mean` and `running_var` are float32 [channels].
 
     Args:
-        norm: gives the statistics, scales and shifts. A dropout and an activation that timm joins to a norm are kept.
+        norm: gives the statistics, which it must have, scales and shifts. A dropout and an activation that timm joins to a norm are kept.
     """
 
     weight: Tensor
@@ -37,8 +38,11 @@ class FrozenBatchNorm(nn.Module):
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.eps = norm.eps
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, getattr(norm, name).detach().clone())
+        ones = torch.ones(norm.num_features)
+        self.register_buffer("weight", norm.weight.detach().clone() if norm.affine else ones)
+        self.register_buffer("bias", norm.bias.detach().clone() if norm.affine else 0 * ones)
+        self.register_buffer("running_mean", norm.running_mean.clone())
+        self.register_buffer("running_var", norm.running_var.clone())
         self.drop: nn.Module = getattr(norm, "drop", nn.Identity())
         self.act: nn.Module = getattr(norm, "act", nn.Identity())
 

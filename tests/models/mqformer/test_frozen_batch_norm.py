@@ -11,12 +11,21 @@ from synthgen.models.mqformer.frozen_batch_norm import FrozenBatchNorm, freeze_b
 
 
 def randomized(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
-    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        nn.init.uniform_(tensor, 0.5, 2.0)
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            nn.init.uniform_(tensor, 0.5, 2.0)
     return norm
 
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(5), BatchNormAct2d(5, eps=0.1), BatchNormAct2d(5, apply_act=False)])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(5),
+        nn.BatchNorm2d(5, affine=False),
+        BatchNormAct2d(5, eps=0.1),
+        BatchNormAct2d(5, apply_act=False),
+    ],
+)
 def test_a_frozen_norm_computes_what_the_norm_does_in_evaluation(norm: nn.BatchNorm2d) -> None:
     x = torch.randn(2, 5, 4, 3)
     frozen = FrozenBatchNorm(randomized(norm)).train()
