@@ -27,7 +27,8 @@ class FrozenBatchNorm(nn.Module):
     `weight`, `bias`, `running_mean` and `running_var` are float32 [channels].
 
     Args:
-        norm: gives the statistics, which it must have, scales and shifts. A dropout and an activation that timm joins to a norm are kept.
+        norm: gives the statistics, which it must have, the scales and the shifts. A dropout and an activation that timm
+            joins to a norm are kept.
     """
 
     weight: Tensor
@@ -41,8 +42,8 @@ class FrozenBatchNorm(nn.Module):
         ones = torch.ones(norm.num_features)
         self.register_buffer("weight", norm.weight.detach().clone() if norm.affine else ones)
         self.register_buffer("bias", norm.bias.detach().clone() if norm.affine else 0 * ones)
-        self.register_buffer("running_mean", norm.running_mean.clone())
-        self.register_buffer("running_var", norm.running_var.clone())
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, getattr(norm, name).clone())
         self.drop: nn.Module = getattr(norm, "drop", nn.Identity())
         self.act: nn.Module = getattr(norm, "act", nn.Identity())
 
