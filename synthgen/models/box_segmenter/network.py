@@ -161,9 +161,9 @@ def unfold_backbone(network: BoxSegmenter) -> dict[str, Tensor]:
     """
     with torch.device("meta"):
         own: Any = timm.create_model(network.config.backbone, pretrained=False, features_only=True)
-    folded = {"conv_stem": network.stem[0]}
+    folded: dict[str, Any] = {"conv_stem": network.stem[0]}
     for stage, blocks in zip(network.stages, _stages(own), strict=True):
-        for place, block in zip(blocks, stage, strict=True):
+        for place, block in zip(blocks, stage.children(), strict=True):
             folded |= {f"blocks.{place}.{name}": part for name, part in block.named_modules()}
     found: dict[str, Tensor] = {}
     for parent_name, parent in own.named_modules():
@@ -215,7 +215,7 @@ def _stages(network: Any) -> list[range]:
 
 
 def _convs_with_norm(module: nn.Module) -> list[tuple[str, str, nn.BatchNorm2d]]:
-    """The convolutions among the children of `module` that a BatchNorm follows: their names, its names, and itself.
+    """For each convolution that a BatchNorm follows among the children of `module`: both names, and the BatchNorm.
 
     The order of children is the order of use in the blocks of EfficientNet.
     """
@@ -231,8 +231,9 @@ def _fold_batch_norm(module: nn.Module) -> None:
     """Fold each BatchNorm into the convolution before it, in place. Its activation, if any, stays."""
     children = list(module.children())
     for name, norm_name, norm in _convs_with_norm(module):
-        conv = fuse_conv_bn_eval(module.get_submodule(name), norm)
-        setattr(module, name, conv.requires_grad_(requires_grad=True))  # the new bias has no gradient
+        conv: Any = module.get_submodule(name)
+        folded = fuse_conv_bn_eval(conv, norm).requires_grad_(requires_grad=True)  # the new bias has no gradient
+        setattr(module, name, folded)
         setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
     for child in children:
         _fold_batch_norm(child)

@@ -56,7 +56,7 @@ def build_timm_backbone(
         ValueError: the weights do not fit; one sentence without the path.
     """
     indices = _pyramid_indices(name)
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         body = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices, **options)
     except TypeError:
@@ -81,6 +81,7 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         channels: channels of the four features.
+        pixel_scale: float32 [3, 1, 1], which images are multiplied by. pixel_shift: float32 [3, 1, 1], which is added.
 
     Raises:
         UnsuitableNetworkError: it does not know activation checkpointing.
@@ -119,6 +120,8 @@ class TimmBackbone(nn.Module):
 
 def _pyramid_indices(name: str) -> list[int]:
     """The indices of the features of strides 4, 8, 16 and 32. The network is tried without memory for its weights."""
+    info: Any
+    body: Any
     try:
         with torch.device("meta"):
             info = timm.create_model(name, pretrained=False, features_only=True).feature_info
@@ -180,9 +183,9 @@ def _pixel_statistics(name: str, weights: Path | None) -> tuple[Sequence[float],
 
 
 def _set_checkpointing(body: Any) -> None:
-    switch = getattr(body, "set_grad_checkpointing", None) or getattr(
-        getattr(body, "model", None), "set_grad_checkpointing", None
-    )
+    switch: Any = getattr(body, "set_grad_checkpointing", None)
+    if switch is None:
+        switch = getattr(getattr(body, "model", None), "set_grad_checkpointing", None)
     try:
         switch(enable=True)
     except (TypeError, AssertionError):  # it is None, or the network says that it does not know this
