@@ -70,8 +70,8 @@ def build_timm_backbone(
 class TimmBackbone(nn.Module):
     """A features-only network of timm with frozen batch norms.
 
-    The network sees pixels as it was pretrained: with its own mean and standard deviation, which are part of the
-    weights.
+    The network sees pixels as it was pretrained: with its own mean and standard deviation. Images are multiplied by
+    `pixel_scale` and `pixel_shift` is added, both float32 [3, 1, 1]. They are part of the weights.
 
     Args:
         body: gives features of strides 4, 8, 16 and 32; changed in place.
@@ -81,7 +81,6 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         channels: channels of the four features.
-        pixel_scale: float32 [3, 1, 1], which images are multiplied by. pixel_shift: float32 [3, 1, 1], which is added.
 
     Raises:
         UnsuitableNetworkError: it does not know activation checkpointing.
