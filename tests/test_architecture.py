@@ -157,7 +157,11 @@ DEPENDENCY_FILES: dict[str, list[str]] = {
     "pycocoevalcap": ["synthgen/evaluation/metrics/cider.py"],
     "torch": _TORCH,
     "torchvision": _TORCH,
-    "timm": ["synthgen/models/box_segmenter/*.py"],
+    "timm": [
+        "synthgen/models/box_segmenter/*.py",
+        "synthgen/models/timm_networks.py",
+        "synthgen/models/mqformer/timm_backbone.py",
+    ],
     "safetensors": ["synthgen/models/checkpoint_reader.py", "synthgen/models/box_segmenter/weights.py"],
     "numpy": ["synthgen/*/*.py", "synthgen/*/*/*.py", "synthgen/*/*/*/*.py"],
 }

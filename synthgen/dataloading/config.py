@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +16,16 @@ from synthgen.errors import did_you_mean
 #: Text encoders by name; anything with a slash is a folder. "tiny" is untrained, for tests.
 TEXT_ENCODERS = ("clip_b", "clip_l", "minilm", "tiny")
 
-#: Sources of a backbone's weights other than a file.
+#: Backbones of `ModelConfig` by name; other names are TIMM_PREFIX and a name of timm. "tiny" is for tests.
+BACKBONES = ("resnet50", "swin_t", "swin_s", "swin_b", "swin_l", "tiny")
+TIMM_PREFIX = "timm/"
+
+#: Names in timm's registry, with or without the tag of their weights. A prefix for another source has a colon.
+_TIMM_NAME = re.compile(r"[a-z0-9_]{1,100}(\.[a-z0-9_]{1,100})?")
+
+#: Sources of weights other than a file. "lite" is the box segmenter that comes with synthgen.
 WEIGHT_ORIGINS = ("pretrained", "random")
+BACKBONE_WEIGHT_ORIGINS = (*WEIGHT_ORIGINS, "lite")
 
 #: Backbones of the box segmenter: names of timm.
 LITE_BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite2")
@@ -47,6 +56,19 @@ def _resolve_text_encoder(value: str, info: ValidationInfo) -> str:
 
 def _resolve_weights(value: str, info: ValidationInfo) -> str:
     return _resolve_name_or_path(value, WEIGHT_ORIGINS, "weights", "a file or a folder", info)
+
+
+def _resolve_backbone_weights(value: str, info: ValidationInfo) -> str:
+    return _resolve_name_or_path(value, BACKBONE_WEIGHT_ORIGINS, "weights", "a file or a folder", info)
+
+
+def _check_backbone(value: str) -> str:
+    name = value.removeprefix(TIMM_PREFIX)
+    if value not in BACKBONES and (name == value or not _TIMM_NAME.fullmatch(name)):
+        form = f"{TIMM_PREFIX} and a name of timm, such as timm/convnext_tiny"
+        close = did_you_mean(value, list(BACKBONES))
+        raise ValueError(f"should be {', '.join(BACKBONES)}, or {form}, got '{truncate(value)}'{close}")
+    return value
 
 
 def _resolve_file(value: str, info: ValidationInfo) -> str:
@@ -108,8 +130,12 @@ class ModelConfig(ConfigSection):
     """The network. Defaults are the paper's ablation setting with the smallest Swin.
 
     Attributes:
-        backbone: `tiny`, for tests, has no published weights and starts with random ones.
-        backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights.
+        backbone: one of `BACKBONES`, or `TIMM_PREFIX` and a name of timm. `tiny`, for tests, has no published weights
+            and starts with random ones.
+        backbone_weights: pretrained (on ImageNet), random, or a file or folder of such weights; for a network of timm
+            also a file of a box segmenter, or lite, the one that comes with synthgen.
+        drop_path: stochastic depth of the backbone in training; the rate of its last block. None = Mask2Former's 0.3
+            for a Swin, 0 for others.
         weights: a checkpoint of such a network to start from; None = only the backbone's and the text encoder's.
         queries: mixed, or only one of the two kinds.
         exchange: whether the two kinds attend to each other in every layer (dual-query cross-attention).
@@ -127,8 +153,9 @@ class ModelConfig(ConfigSection):
         text_encoder: one of `TEXT_ENCODERS`, or a folder. train_text_encoder: whether it is trained.
     """
 
-    backbone: Literal["resnet50", "swin_t", "swin_s", "swin_b", "swin_l", "tiny"] = "swin_t"
-    backbone_weights: Annotated[str, AfterValidator(_resolve_weights)] = "pretrained"
+    backbone: Annotated[str, AfterValidator(_check_backbone)] = "swin_t"
+    backbone_weights: Annotated[str, AfterValidator(_resolve_backbone_weights)] = "pretrained"
+    drop_path: Annotated[float | None, Field(ge=0, lt=1)] = None
     weights: Annotated[str | None, AfterValidator(lambda value, info: value and _resolve_file(value, info))] = None
     queries: Literal["mixed", "learnable", "conditional"] = "mixed"
     learnable_queries: _Queries = 100

@@ -74,6 +74,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
 
 
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file, or of a folder in Hugging Face format (*.safetensors, else pytorch_model*.bin).
+
+    The tensors are memory-mapped.
+
+    Args:
+        path: an untrusted file or folder.
+
+    Raises:
+        ValueError: no weights, or not readable. The message is one sentence without the path.
+    """
+    if not path.is_dir():
+        return read_weights(path)
+    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError("it has no model.safetensors and no pytorch_model.bin")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            own = read_weights(file)
+        except ValueError as why:
+            raise ValueError(f"{file.name}: {why}") from None
+        if twice := found.keys() & own.keys():
+            raise ValueError(f"its files have {_printable(min(twice))} twice")
+        found |= own
+    return found
+
+
 def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.pth` written by `torch.save`: a state dict, or one under the key "model" or "state_dict".
 

@@ -12,8 +12,8 @@ from torch import nn
 from synthgen.dataloading.config import ScheduleConfig
 
 #: Embedding tables that are not `nn.Embedding`. They have no weight decay, and neither do norms and scalars: a row that
-#: is rarely used would otherwise decay to zero.
-_NO_DECAY_SUFFIXES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table")
+#: is rarely used would otherwise decay to zero. "gamma" is the scale of a layer (LayerScale) in networks of timm.
+_NO_DECAY_SUFFIXES = ("query_feat", "query_embed", "level_embed", "relative_position_bias_table", "pos_embed", "gamma")
 
 
 def parameter_groups(

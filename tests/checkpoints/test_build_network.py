@@ -8,6 +8,8 @@ import pytest
 
 from synthgen.checkpoints import build_network
 from synthgen.dataloading.config import ModelConfig
+from synthgen.errors import SynthgenError
+from synthgen.models.box_segmenter.weights import TRAINED_WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,3 +65,49 @@ def test_the_network_is_as_large_as_the_manifest_says():
     usual = build_network.build_from_config(ModelConfig(**tiny, encoder_layers=1, decoder_layers=1))
     assert len(usual.pixel_decoder.input_proj) == 4
     assert [layer.linear1.out_features for layer in usual.pixel_decoder.layers] == [128]
+
+
+def timm_model(name: str, **said) -> ModelConfig:
+    sizes = {"hidden_dim": 32, "encoder_layers": 1, "decoder_layers": 1, "text_encoder": "tiny"}
+    return ModelConfig(backbone=f"timm/{name}", **{"backbone_weights": "random", **sizes, **said})
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "message"),
+    [
+        ("convnext_atoo", {}, "timm has no network 'convnext_atoo'; did you mean 'convnext_atto'?; see model.backbone"),
+        ("resnet18.a1_in2k", {}, "has no network 'resnet18.a1_in2k'; did you mean 'resnet18.a1_in1k'?"),
+        ("vit_tiny_patch16_224", {}, "model.backbone timm/vit_tiny_patch16_224 has features of strides 16, and 4"),
+        ("dla46_c", {"drop_path": 0.1}, "model.backbone timm/dla46_c has no drop path; take model.drop_path out"),
+        ("resnet18", {"backbone_weights": "nowhere/x.pth"}, "nowhere/x.pth is not there; say where it is: model.backb"),
+        ("resnet18", {"backbone_weights": "lite"}, "is no timm/resnet18: it is a box segmenter with tf_efficientnet_l"),
+        ("resnet18", {"backbone_weights": "pretrained"}, "run: hf download timm/resnet18.a1_in1k --local-dir"),
+    ],
+)
+def test_a_backbone_of_timm_that_cannot_be_built_is_one_sentence(tmp_path, monkeypatch, name, said, message):
+    monkeypatch.setenv("SYNTHGEN_WEIGHTS", str(tmp_path))
+    with pytest.raises(SynthgenError) as refused:
+        build_network.build_from_config(timm_model(name, **said))
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "drop_path", "rate"), [("swin_t", None, 0.3), ("swin_t", 0.1, 0.1), ("resnet50", None, 0.0)]
+)
+def test_the_rate_of_drop_path(monkeypatch, backbone, drop_path, rate):
+    said = []
+    real = build_network.backbone
+    monkeypatch.setattr(real, "build_backbone", lambda name, **options: said.append((name, options["drop_path"])))
+    monkeypatch.setattr(build_network, "put_together", lambda *_, **__: None)
+    build_network.build_from_config(
+        ModelConfig(backbone=backbone, backbone_weights="random", text_encoder="tiny", drop_path=drop_path)
+    )
+    assert said == [(backbone, rate)]
+
+
+def test_the_backbone_of_the_segmenter_that_comes_with_synthgen_needs_no_download():
+    named = timm_model("tf_efficientnet_lite2", backbone_weights="lite")
+    as_path = timm_model("tf_efficientnet_lite2", backbone_weights=str(TRAINED_WEIGHTS))
+    first, second = (build_network.build_from_config(model).backbone.state_dict() for model in (named, as_path))
+    assert all(value.equal(second[name]) for name, value in first.items())
+    assert first["body.conv_stem.weight"].abs().max() > 0.1

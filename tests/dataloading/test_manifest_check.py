@@ -293,8 +293,26 @@ WRONG: list[tuple[str, str, list[str]]] = [
     (
         "an unknown backbone",
         manifest_with_source(GOOD[1:-1], "model: {backbone: resnet}"),
-        ["model.backbone: should be resnet50, swin_t, swin_s, swin_b, swin_l or tiny ... ; did you mean 'resnet50'?"],
+        [
+            "model.backbone: should be resnet50, swin_t, swin_s, swin_b, swin_l, tiny, or timm/ and a name of timm, "
+            "... ; did you mean 'resnet50'?"
+        ],
     ),
+    *[
+        (
+            f"the backbone {name}, which timm's registry cannot have",
+            manifest_with_source(GOOD[1:-1], f"model: {{backbone: '{name}'}}"),
+            [f"model.backbone: should be ... or timm/ and a name of timm, such as timm/convnext_tiny, got '{name}'"],
+        )
+        for name in (
+            "timm/hf-hub:some/one",
+            "timm/../x",
+            "timm/",
+            "timm/a.b.c",
+            "timm/local-dir:x",
+            "hf-hub:timm/resnet18",
+        )
+    ],
     (
         "queries of the other kind",
         manifest_with_source(GOOD[1:-1], "model: {queries: learnable, conditional_queries: 200}"),
@@ -421,8 +439,8 @@ WRONG: list[tuple[str, str, list[str]]] = [
         "weights by a name that is none",
         manifest_with_source(GOOD[1:-1], "model: {backbone_weights: pretraned}"),
         [
-            "model.backbone_weights: no weights named 'pretraned' (have: pretrained, random; a file or a folder has a "
-            "slash in its name); did you mean 'pretrained'?"
+            "model.backbone_weights: no weights named 'pretraned' (have: pretrained, random, lite; a file or a folder "
+            "has a slash in its name); did you mean 'pretrained'?"
         ],
     ),
 ]

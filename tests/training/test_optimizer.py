@@ -55,6 +55,26 @@ def test_groups_of_parameters(tmp_path):
     assert not parameter_groups(learner.module, manifest.schedule, {"": 0.0})
 
 
+def test_a_backbone_of_timm_has_its_own_rate_and_no_decay_of_norms_and_scales(tmp_path):
+    path = write_manifest(tmp_path, "steps: 1, backbone_lr: 1.0e-5, weight_decay: 0.05")
+    path.write_text(
+        path.read_text().replace("backbone: tiny", "backbone: timm/convnext_atto, backbone_weights: random")
+    )
+    learner = SegmentationLearner(load_manifest(path), torch.device("cpu"))
+    place = {id(p): group for group in learner.param_groups(load_manifest(path).schedule) for p in group["params"]}
+    found = {name: place[id(p)] for name, p in learner.module.named_parameters() if name.startswith("backbone.")}
+    assert {group["lr"] for group in found.values()} == {1e-5}
+    free = {name for name, group in found.items() if not group["weight_decay"]}
+    norms = {
+        f"{name}.{own}"
+        for name, part in learner.module.backbone.named_modules(prefix="backbone")
+        if isinstance(part, torch.nn.LayerNorm)
+        for own, _ in part.named_parameters()
+    }
+    scales = {name for name in found if name.endswith(".gamma")}
+    assert norms and scales and free == norms | scales
+
+
 def test_words_that_no_image_names_do_not_fade():
     """Weight decay would take a table's rows to zero that have no gradient."""
     tables = torch.nn.ModuleDict({"words": torch.nn.Embedding(4, 2), "linear": torch.nn.Linear(2, 2)})

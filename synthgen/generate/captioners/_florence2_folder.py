@@ -30,7 +30,7 @@ from synthgen.generate.captioners._florence2_words import (
     load_image_processor,
     read_json,
 )
-from synthgen.models.mqformer.weights import read_pretrained
+from synthgen.models.checkpoint_reader import read_pretrained
 from synthgen.weights import cached_file_sha256
 
 #: The command that downloads the published weights.

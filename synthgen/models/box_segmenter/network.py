@@ -83,11 +83,7 @@ class BoxSegmenter(nn.Module):
         network.eval()  # folding needs the running statistics
         _fold_batch_norm(network)
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
-        # A stage of timm may end inside `blocks`: group the blocks by the stride at which their features are taken.
-        ends = [int(info["module"].removeprefix("blocks.")) + 1 for info in network.feature_info.get_dicts()]
-        self.stages = nn.ModuleList(
-            nn.Sequential(*network.blocks[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        )
+        self.stages = nn.ModuleList(nn.Sequential(*network.blocks[own.start : own.stop]) for own in _stages(network))
         for part in (self.stem, *self.stages[:_FROZEN_STAGES]):
             part.requires_grad_(requires_grad=False)
         self.box_projection = nn.Conv2d(_NUM_BOX_MAPS, channels[_FROZEN_STAGES - 1], 1, bias=False)
@@ -151,6 +147,41 @@ class _DecoderLevel(nn.Module):
         return x
 
 
+def unfold_backbone(network: BoxSegmenter) -> dict[str, Tensor]:
+    """The weights of a segmenter's backbone with timm's names.
+
+    BatchNorm is folded into the convolutions of a segmenter. Here it has the scale 1, and its shift is the bias of the
+    convolution. So a features-only network of timm computes with these weights what the segmenter does without a box.
+
+    Args:
+        network: a segmenter with any weights.
+
+    Returns:
+        float32, by name; without the counters of BatchNorm.
+    """
+    with torch.device("meta"):
+        own: Any = timm.create_model(network.config.backbone, pretrained=False, features_only=True)
+    folded: dict[str, Any] = {"conv_stem": network.stem[0]}
+    for stage, blocks in zip(network.stages, _stages(own), strict=True):
+        for place, block in zip(blocks, stage.children(), strict=True):
+            folded |= {f"blocks.{place}.{name}": part for name, part in block.named_modules()}
+    found: dict[str, Tensor] = {}
+    for parent_name, parent in own.named_modules():
+        prefix = f"{parent_name}." if parent_name else ""
+        for name, norm_name, norm in _convs_with_norm(parent):
+            conv = folded[prefix + name]
+            bias = conv.bias.detach().float()
+            norm_values = {
+                "weight": torch.ones_like(bias),
+                "bias": bias,
+                "running_mean": torch.zeros_like(bias),
+                "running_var": torch.full_like(bias, 1 - norm.eps),
+            }
+            found[f"{prefix}{name}.weight"] = conv.weight.detach().float()
+            found |= {f"{prefix}{norm_name}.{key}": value for key, value in norm_values.items()}
+    return found
+
+
 def draw_box_maps(boxes: Tensor, side: int) -> Tensor:
     """Maps of boxes over their crops.
 
@@ -174,16 +205,35 @@ def _pyramid_sides(side: int) -> Sequence[int]:
     return [side >> level for level in range(1, 6)]
 
 
-def _fold_batch_norm(module: nn.Module) -> None:
-    """Fold each BatchNorm into the convolution before it, in place. Its activation, if any, stays.
+def _stages(network: Any) -> list[range]:
+    """The places in `blocks` of the blocks of each stage, for an EfficientNet of timm.
+
+    A stage of timm may end inside `blocks`: the blocks are grouped by the stride at which their features are taken.
+    """
+    ends = [int(info["module"].removeprefix("blocks.")) + 1 for info in network.feature_info.get_dicts()]
+    return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _convs_with_norm(module: nn.Module) -> list[tuple[str, str, nn.BatchNorm2d]]:
+    """For each convolution that a BatchNorm follows among the children of `module`: both names, and the BatchNorm.
 
     The order of children is the order of use in the blocks of EfficientNet.
     """
     children = list(module.named_children())
-    for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            folded = fuse_conv_bn_eval(conv, norm).requires_grad_(requires_grad=True)  # the new bias has no gradient
-            setattr(module, name, folded)
-            setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
-    for _, child in children:
+    return [
+        (name, norm_name, norm)
+        for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    ]
+
+
+def _fold_batch_norm(module: nn.Module) -> None:
+    """Fold each BatchNorm into the convolution before it, in place. Its activation, if any, stays."""
+    children = list(module.children())
+    for name, norm_name, norm in _convs_with_norm(module):
+        conv: Any = module.get_submodule(name)
+        folded = fuse_conv_bn_eval(conv, norm).requires_grad_(requires_grad=True)  # the new bias has no gradient
+        setattr(module, name, folded)
+        setattr(module, norm_name, getattr(norm, "act", nn.Identity()))
+    for child in children:
         _fold_batch_norm(child)

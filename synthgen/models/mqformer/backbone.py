@@ -1,4 +1,4 @@
-"""Image backbones, Swin and ResNet: images to features of strides 4, 8, 16 and 32.
+"""Image backbones, Swin, ResNet and networks of timm: images to features of strides 4, 8, 16 and 32.
 
 Windows and kernels at the image border see padding, as in the reference implementations.
 """
@@ -14,8 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
 
 from synthgen import compat
+from synthgen.models.checkpoint_reader import read_pretrained
 from synthgen.models.mqformer.backbone_weights import load_resnet, load_swin
-from synthgen.models.mqformer.weights import read_pretrained
+from synthgen.models.mqformer.frozen_batch_norm import freeze_batch_norms
+from synthgen.models.mqformer.timm_backbone import TimmBackbone, UnsuitableNetworkError, build_timm_backbone
 
 _OUT_FEATURES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -41,24 +43,32 @@ SWIN_VARIANTS = {
 RESNET_DEPTHS = {"resnet50": (3, 4, 6, 3)}
 BACKBONES = (*SWIN_VARIANTS, *RESNET_DEPTHS)
 
+#: The names of backbones of timm begin with this.
+TIMM_PREFIX = "timm/"
+
 
 def build_backbone(
     name: str, *, weights: Path | None = None, drop_path: float = 0.0, checkpointing: bool = False
-) -> Swin | ResNet:
+) -> Backbone:
     """Build a backbone with random or ImageNet weights.
 
     Args:
-        name: one of `BACKBONES`.
+        name: one of `BACKBONES`, or `TIMM_PREFIX` and a name of timm.
         weights: a folder in Hugging Face format, the original .pth file of a Swin, or torchvision's file of a
-            ResNet-50.
+            ResNet-50; for a network of timm see `build_timm_backbone`.
         drop_path: probability of dropping a branch of the last block (0.3 in Mask2Former); earlier blocks use less. Not
             supported by ResNet.
         checkpointing: activation checkpointing: recompute the blocks in the backward pass instead of storing
             activations.
 
     Raises:
+        UnsuitableNetworkError: the network cannot be used, or does not know an option.
         ValueError: unknown name, or weights that do not fit. The message is one sentence without the path.
     """
+    if name.startswith(TIMM_PREFIX):
+        return build_timm_backbone(
+            name.removeprefix(TIMM_PREFIX), weights=weights, drop_path=drop_path, checkpointing=checkpointing
+        )
     if name in SWIN_VARIANTS:
         numbers = SWIN_VARIANTS[name]
         config = SwinConfig(
@@ -76,7 +86,7 @@ def build_backbone(
     if name not in RESNET_DEPTHS:
         raise ValueError(f"there is no backbone {name[:40]!r}; there are {', '.join(BACKBONES)}")
     if drop_path:
-        raise ValueError(f"{name} has no drop path; leave it 0, or take a Swin")
+        raise UnsuitableNetworkError("has no drop path; take model.drop_path out, or choose a Swin")
     resnet_config = ResNetConfig(depths=list(RESNET_DEPTHS[name]), out_features=_OUT_FEATURES)
     resnet = ResNetBackbone(resnet_config) if weights is None else load_resnet(resnet_config, read_pretrained(weights))
     return ResNet(resnet, checkpointing=checkpointing)
@@ -128,9 +138,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.body, self.checkpointing = body, checkpointing
         self.channels = tuple(body.channels)
-        for module in list(body.modules()):
-            if isinstance(getattr(module, "normalization", None), nn.BatchNorm2d):
-                module.normalization = FrozenBatchNorm(module.normalization)
+        freeze_batch_norms(body)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """`images`, float32 [B, 3, H, W], normalized, any size -> four [B, channels, ceil(H / stride), ceil(W /
@@ -145,33 +153,10 @@ class ResNet(nn.Module):
         return features
 
 
-class FrozenBatchNorm(nn.Module):
-    """Batch norm with fixed statistics and scales: batches are too small and too mixed to estimate them.
-
-    The output has the dtype of the input. torchvision's `FrozenBatchNorm2d` gives float32 for bfloat16, which keeps 1.7
-    times the activations of a ResNet-50 for the backward pass.
-
-    `weight`, `bias`, `running_mean` and `running_var` are float32 [channels].
-    """
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        self.eps = norm.eps
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_buffer(name, getattr(norm, name).detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`x`, float [B, channels, h, w] -> the same shape and dtype."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
-
-
 def _drop_path_hook(mlp: nn.Module, _: object, out: Tensor) -> Tensor:
     dropped: Tensor = mlp.get_submodule("drop_path")(out)
     return dropped
+
+
+#: Any of them: images to four features, and `channels`.
+Backbone = Swin | ResNet | TimmBackbone

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from synthgen.models.mqformer.backbone import ResNet, Swin
+from synthgen.models.mqformer.backbone import Backbone
 from synthgen.models.mqformer.box_initialization import BoxType
 from synthgen.models.mqformer.decoder import Decoder, DecoderOutput
 from synthgen.models.mqformer.pixel_decoder import PixelDecoder
@@ -26,7 +26,7 @@ class MQFormer(nn.Module):
     """
 
     def __init__(
-        self, backbone: Swin | ResNet, pixel_decoder: PixelDecoder, decoder: Decoder, text_encoder: TextEncoder
+        self, backbone: Backbone, pixel_decoder: PixelDecoder, decoder: Decoder, text_encoder: TextEncoder
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -71,7 +71,7 @@ class MQFormer(nn.Module):
 
 
 def build_mqformer(
-    backbone: Swin | ResNet,
+    backbone: Backbone,
     text_encoder: TextEncoder,
     *,
     conditional_queries: int = 300,

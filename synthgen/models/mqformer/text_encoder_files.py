@@ -35,7 +35,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from synthgen.models.mqformer.weights import first_line, load_pretrained, read_pretrained, silence_transformers
+from synthgen.models.checkpoint_reader import read_pretrained
+from synthgen.models.mqformer.weights import first_line, load_pretrained, silence_transformers
 
 _ARCHITECTURES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "albert": (AlbertConfig, AlbertModel),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,38 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from synthgen.models.checkpoint_reader import read_weights
-
 #: Buffers that follow from the network's sizes; files may or may not contain them.
 _DERIVED_NAMES = re.compile(r".*(position_ids|relative_position_index|attn_mask|num_batches_tracked)")
-
-
-def read_pretrained(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file, or of a folder in Hugging Face format (*.safetensors, else pytorch_model*.bin).
-
-    The tensors are memory-mapped.
-
-    Args:
-        path: an untrusted file or folder.
-
-    Raises:
-        ValueError: no weights, or not readable. The message is one sentence without the path.
-    """
-    if not path.is_dir():
-        return read_weights(path)
-    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
-    if not files:
-        raise ValueError("it has no model.safetensors and no pytorch_model.bin")
-    found: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            own = read_weights(file)
-        except ValueError as why:
-            raise ValueError(f"{file.name}: {why}") from None
-        if twice := found.keys() & own.keys():
-            raise ValueError(f"its files have {_printable(min(twice))} twice")
-        found |= own
-    return found
 
 
 def load_pretrained(

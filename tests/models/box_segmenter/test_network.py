@@ -10,7 +10,7 @@ import torch
 from fakes.tiny_lite import TINY, build_network
 from torch import nn
 
-from synthgen.models.box_segmenter.network import BoxSegmenter, BoxSegmenterConfig, draw_box_maps
+from synthgen.models.box_segmenter.network import BoxSegmenter, BoxSegmenterConfig, draw_box_maps, unfold_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,6 +35,25 @@ def test_the_folded_backbone_computes_the_features_of_timm(name: str) -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     for ours, theirs in zip(features, expected, strict=True):
         assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_the_unfolded_weights_are_those_of_timms_backbone(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = timm.create_model(name, pretrained=False, features_only=True).eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            nn.init.normal_(module.bias, 0, 0.1)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone(image)
+        weights = unfold_backbone(BoxSegmenter(BoxSegmenterConfig(backbone=name), copy.deepcopy(backbone)))
+        assert set(weights) == {key for key in backbone.state_dict() if not key.endswith("num_batches_tracked")}
+        other = timm.create_model(name, pretrained=False, features_only=True).eval()
+        other.load_state_dict(weights, strict=False)
+        for ours, theirs in zip(other(image), expected, strict=True):
+            assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
 def test_logits_have_half_the_side_of_the_crops() -> None:

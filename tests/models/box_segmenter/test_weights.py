@@ -14,18 +14,18 @@ import yaml
 from fakes.tiny_lite import TINY, build_network, write_weights
 from safetensors.torch import save, save_file
 
-from synthgen.models.box_segmenter import weights
 from synthgen.models.box_segmenter.network import BoxSegmenter
 from synthgen.models.box_segmenter.weights import (
     METADATA_KEY,
     TRAINED_WEIGHTS,
     build_segmenter,
     config_from_json,
-    find_packaged_weights,
+    is_segmenter_file,
     load_backbone,
     load_segmenter,
     save_segmenter,
 )
+from synthgen.models.timm_networks import PACKAGED_WEIGHTS, find_packaged_weights
 from synthgen.shipped import shipped_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,6 +120,18 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         load_segmenter(tmp_path / "missing.safetensors")
 
 
+def test_a_file_says_whether_it_is_a_box_segmenter(tmp_path: Path) -> None:
+    assert is_segmenter_file(TRAINED_WEIGHTS) and is_segmenter_file(write_weights(tmp_path))
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes(b"\xff" * 100)
+    torch.save({"about": json.dumps({"kind": "box_segmenter"}), "model": {}}, tmp_path / "own.pt")
+    torch.save({"about": json.dumps({"kind": "mqformer"}), "model": {}}, tmp_path / "mqformer.pt")
+    torch.save({"about": "[" * 100_000}, tmp_path / "deep.pt")
+    found = {path.name: is_segmenter_file(path) for path in sorted(tmp_path.iterdir())}
+    assert [name for name, own in found.items() if own] == ["lite.safetensors", "own.pt"]
+    assert not is_segmenter_file(tmp_path / "missing.pt") and not is_segmenter_file(tmp_path)
+
+
 def test_unknown_keys_of_a_description_are_ignored() -> None:
     assert config_from_json({"crop_size": 64, "hidden_dim": 16, "later": 1}) == TINY
     assert config_from_json({"margin": 1}).margin == 1
@@ -143,8 +155,8 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
 def test_the_package_with_imagenet_weights_is_found_without_an_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = weights.PACKAGED_WEIGHTS[LITE0]
-    monkeypatch.setitem(weights.PACKAGED_WEIGHTS, LITE0, own._replace(package="fake_lite0_weights"))
+    own = PACKAGED_WEIGHTS[LITE0]
+    monkeypatch.setitem(PACKAGED_WEIGHTS, LITE0, own._replace(package="fake_lite0_weights"))
     assert find_packaged_weights(LITE0) is None
     file = tmp_path / "fake_lite0_weights" / own.file
     file.parent.mkdir(parents=True)
@@ -166,9 +178,9 @@ def test_the_pickle_of_the_package_is_read_only_if_it_is_the_known_file(
     torch.save(renamed, path, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=r"before 1\.6"):
         load_backbone(LITE0, path)
-    own = weights.PACKAGED_WEIGHTS[LITE0]
+    own = PACKAGED_WEIGHTS[LITE0]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(weights.PACKAGED_WEIGHTS, LITE0, own._replace(sha256=digest))
+    monkeypatch.setitem(PACKAGED_WEIGHTS, LITE0, own._replace(sha256=digest))
     found = load_backbone(LITE0, path).state_dict()
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in found.items())
 

@@ -98,5 +98,5 @@ def test_drop_path_leaves_branches_out_of_training_only():
 def test_unknown_names_and_options():
     with pytest.raises(ValueError, match=re.escape("no backbone 'vit'; there are tiny, swin_t")):
         build_backbone("vit")
-    with pytest.raises(ValueError, match="resnet50 has no drop path"):
+    with pytest.raises(ValueError, match="has no drop path; take"):
         build_backbone("resnet50", drop_path=0.3)
