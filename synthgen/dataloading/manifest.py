@@ -26,9 +26,9 @@ from synthgen.dataloading.config import (
     ImageSides,
     ModelConfig,
     ScheduleConfig,
-    check_network_consistency,
 )
 from synthgen.dataloading.manifest_errors import Location, ManifestIssue, explain_validation_error, make_manifest_error
+from synthgen.dataloading.network_checks import check_network_consistency
 from synthgen.dataloading.renamed_keys import find_renamed_keys, rename_manifest_keys
 from synthgen.dataloading.source_config import (
     TASKS_PACKAGE,
