@@ -330,6 +330,14 @@ class ScheduleConfig(ConfigSection):
         return self
 
     @model_validator(mode="after")
+    def _check_shapes(self) -> ScheduleConfig:
+        if self.compile and self.group_by_size:
+            raise ValueError(
+                "group_by_size makes batches of many shapes, and each would be compiled anew; take it or compile out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_decay(self) -> ScheduleConfig:
         if self.lr_decay == "cosine" and "milestones" in self.model_fields_set:
             raise ValueError("milestones have no effect with lr_decay: cosine; take one of them out")

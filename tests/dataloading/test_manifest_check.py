@@ -364,6 +364,13 @@ WRONG: list[tuple[str, str, list[str]]] = [
     ),
     (
         "milestones of a cosine",
+        manifest_with_source(GOOD[1:-1], "schedule: {compile: true, group_by_size: true}"),
+        [
+            "schedule: group_by_size makes batches of many shapes, and each would be compiled anew; take it or compile "
+            "out"
+        ],
+    ),
+    (
         manifest_with_source(GOOD[1:-1], "schedule: {lr_decay: cosine, milestones: [0.5]}"),
         ["schedule: milestones have no effect with lr_decay: cosine; take one of them out"],
     ),
