@@ -5,8 +5,8 @@
 No weights and no data are needed. The network is built with fake tensors (no memory, no arithmetic), and
 `torch.utils.flop_counter` counts its multiplications and additions for one image of each canvas. A draw costs the mean
 over the sources of the mixture, by their ratios. A backward pass costs twice a forward pass; activation checkpointing
-repeats the forward pass. Losses, matching, denoising queries, the text encoder, the sampling of deformable attention and
-evaluations are not counted.
+repeats the forward pass. Losses, matching, denoising queries, the text encoder, the sampling of deformable attention
+and evaluations are not counted.
 
 The hours assume that a GPU reaches `--use` of its peak: 10 to 20 % is what networks of this kind reach, as deformable
 attention and matching wait for memory. They are estimates, not measurements.

@@ -347,7 +347,8 @@ def test_the_steps_of_a_recipe_make_what_its_lists_and_captions_need(name: str) 
     for path in manifest.exclude:
         for place in LIST_LAYERS[path.name]:
             dataset, split = place.split("/")
-            assert re.search(rf"ingest +--dataset {dataset.replace('coco_pan', 'coco-pan')} .*\b{split}\b", header), (
+            spelt = dataset.replace("coco_pan", "coco-pan")
+            assert re.search(rf"ingest +--dataset {spelt} .*\b{split}\b", header), place
                 place
             )
 

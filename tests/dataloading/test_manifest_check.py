@@ -363,7 +363,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ["schedule.milestones: should be shares of the steps, each larger than the last, in (0, 1), got [9000.0"],
     ),
     (
-        "milestones of a cosine",
+        "compiled layers and batches of many shapes",
         manifest_with_source(GOOD[1:-1], "schedule: {compile: true, group_by_size: true}"),
         [
             "schedule: group_by_size makes batches of many shapes, and each would be compiled anew; take it or compile "
@@ -371,6 +371,7 @@ WRONG: list[tuple[str, str, list[str]]] = [
         ],
     ),
     (
+        "milestones of a cosine",
         manifest_with_source(GOOD[1:-1], "schedule: {lr_decay: cosine, milestones: [0.5]}"),
         ["schedule: milestones have no effect with lr_decay: cosine; take one of them out"],
     ),
