@@ -349,8 +349,6 @@ def test_the_steps_of_a_recipe_make_what_its_lists_and_captions_need(name: str) 
             dataset, split = place.split("/")
             spelt = dataset.replace("coco_pan", "coco-pan")
             assert re.search(rf"ingest +--dataset {spelt} .*\b{split}\b", header), place
-                place
-            )
 
 
 def test_the_masks_of_the_mask_ablation_are_hq_sams() -> None:
@@ -374,9 +372,9 @@ def test_human_only_is_the_rest_of_the_full_mixture() -> None:
 @pytest.mark.parametrize(
     ("family", "differs"),
     [
-        ("queries_*", "model"), ("queries4_*", "model"), ("query_numbers_*", "model"), ("masks_*", "mixture"), ("captions_*", "mixture"),
-        ("refer_*", "mixture"),
-        ("data_*", "mixture"), ("tasks_*", "mixture"), ("scaling_*", "mixture"),
+        ("queries_*", "model"), ("queries4_*", "model"), ("query_numbers_*", "model"), ("masks_*", "mixture"),
+        ("captions_*", "mixture"), ("refer_*", "mixture"), ("data_*", "mixture"), ("tasks_*", "mixture"),
+        ("scaling_*", "mixture"),
     ],
 )  # fmt: skip
 def test_siblings_differ_in_one_thing(family: str, differs: str) -> None:
