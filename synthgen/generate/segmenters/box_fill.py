@@ -16,7 +16,7 @@ from synthgen.records.rle import encode_mask_window
 #: The figures are of `benchmarks/quality.py`; the README has the table.
 NOTE_AFTER_JOB = (
     "box_fill's masks are the boxes, with a mean IoU of 0.56 with people's masks (804 objects of COCO; lite has "
-    "0.75): a baseline; `--segmenter lite` or, on a GPU, `--segmenter sam` with another --layer draws masks"
+    "0.76): a baseline; `--segmenter lite` or, on a GPU, `--segmenter sam` with another --layer draws masks"
 )
 
 

@@ -44,7 +44,7 @@ STABILITY_OFFSET = (
 
 #: The figure is of `benchmarks/quality.py`; the README has the table.
 NOTE_AFTER_JOB = (
-    "grabcut's masks have a mean IoU of 0.68 with people's masks (804 objects of COCO; lite has 0.75): enough to try "
+    "grabcut's masks have a mean IoU of 0.68 with people's masks (804 objects of COCO; lite has 0.76): enough to try "
     "the pipeline; `--segmenter lite` or, on a GPU, `--segmenter sam` with another --layer draws better ones"
 )
 
