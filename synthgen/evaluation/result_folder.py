@@ -99,7 +99,7 @@ def _set_aside(path: Path, aside: Path, *, in_place: bool) -> None:
     if in_place:
         try:
             os.link(path, aside, follow_symlinks=False)
-        except OSError:  # a file system without hard links
+        except (OSError, NotImplementedError):  # no hard links here
             pass
         else:
             return
